@@ -196,7 +196,7 @@ class _Ours:
         upload_ms, self.uploads[names[0]] = milliseconds(lambda: first.upload(number, 0, names, vector))
         statement, _ = upload_bytes.split(self.uploads[names[0]])
         position = read(statement, Masked, self.roster)
-        mask_ms, _ = milliseconds(lambda: first._met_pairs.masked(vector, bytes(32), position))
+        mask_ms, _ = milliseconds(lambda: first.pairs.masked(vector, bytes(32), position))
         receive_ms, _ = milliseconds(lambda: [aggregation.receive(data) for data in self.uploads.values()])
         add_ms, _ = milliseconds(lambda: self._added(vector))
         survivors = aggregation.freeze()

@@ -39,7 +39,7 @@ def measured(
     if info.task is TaskKind.SEGMENTATION:
         table = np.array(
             [
-                segmentation.dice(mask, read_mask(part, case), len(info.labels))
+                segmentation.dice(mask, read_mask(part, case)[0], len(info.labels))
                 for case, mask in predict_maps(model, info, part, config)
             ]
         )

@@ -97,7 +97,6 @@ class Network:
         self.signing = {name: Ed25519PrivateKey.generate() for name in ("coordinator", *sites)}
         self.nodes = {name: ec.generate_private_key(ec.SECP384R1()) for name in sites}
         self.folder = folder
-        (folder / "coordinator").mkdir()
 
     def coordinator_setup(self, **changes) -> CoordinatorSetup:
         setup = CoordinatorSetup(
@@ -111,14 +110,11 @@ class Network:
             certificate_key=self.authority.key,
             host="127.0.0.1",
             port=0,
-            folder=self.folder / "coordinator",
             mailbox=self.mailbox,
         )
         return replace(setup, **changes)
 
     def site_setup(self, name: str, port: int, **changes) -> SiteSetup:
-        folder = self.folder / name
-        folder.mkdir(exist_ok=True)
         setup = SiteSetup(
             study="chest",
             name=name,
@@ -128,7 +124,6 @@ class Network:
             node_key=self.nodes[name],
             address=f"127.0.0.1:{port}",
             root_certificate=self.authority.root,
-            folder=folder,
             mailbox=self.mailbox,
         )
         return replace(setup, **changes)

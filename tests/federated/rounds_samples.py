@@ -14,7 +14,7 @@ from meninx.federated import messages
 from meninx.federated.aggregation_methods import quorum_of, round_ends, site_ends
 from meninx.federated.aggregators import SiteEnd
 from meninx.federated.config import AggregationConfig
-from meninx.federated.contribution import Contribution
+from meninx.federated.contribution import Contribution, beginning
 from meninx.federated.events import AnyEvent
 from meninx.federated.messages import Reply, Request
 from meninx.federated.rounds import Coordinator, Terms
@@ -83,9 +83,9 @@ class Learner:
             case messages.Train():
                 model = from_bytes(request.model, SIZE)
                 self.trained.append((at.round, name_of(model)))
-                given = Contribution(
-                    update_of(self.name, model, request.until), 10 * (1 + NAMES.index(self.name))
-                )
+                begun = beginning(request.model, request.until, request.horizon)
+                units = 10 * (1 + NAMES.index(self.name))
+                given = Contribution(update_of(self.name, model, request.until), units, model=begun)
                 upload = end.upload(at, request.members, given)
                 return messages.Uploaded(site=self.name, at=at, upload=upload)
             case messages.Agree():

@@ -65,6 +65,7 @@ CALLABLES |= {
         "PushObject", "PullObject", "ConfirmMessageReceived",
     )
 }  # fmt: skip
+CALLABLES["flwr.supercore.object_store:ObjectStore.delete"] = ["object_id"]
 CALLABLES |= {
     f"flwr.server.superlink.linkstate:LinkState.{name}": parameters
     for name, parameters in {
@@ -94,6 +95,7 @@ CONFIGURATION = [
 ]  # fmt: skip
 PROTOBUF = {
     "fleet_pb2:ActivateNodeRequest": ["public_key", "heartbeat_interval"],
+    "fleet_pb2:ActivateNodeResponse": ["node_id"],
     "fleet_pb2:DeactivateNodeRequest": ["node_id"],
     "fleet_pb2:PullMessagesRequest": ["node"],
     "fleet_pb2:PullMessagesResponse": ["messages_list", "message_object_trees"],
@@ -120,7 +122,7 @@ CONSTANTS = {
         "NOOP_FLWR_AID",
         "SUPERLINK_NODE_ID",
     ],
-    "flwr.supercore.constant": ["NOOP_FEDERATION_ID"],
+    "flwr.supercore.constant": ["FLWR_IN_MEMORY_DB_NAME", "NOOP_FEDERATION_ID"],
     "flwr.supercore.telemetry": ["FLWR_TELEMETRY_ENABLED"],
 }
 

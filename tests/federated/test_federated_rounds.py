@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from rounds_samples import (
@@ -40,7 +42,7 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_state, "_connected", quick)
 
 
-@pytest.mark.parametrize("method", ["plain", "masks"])
+@pytest.mark.parametrize("method", ["plain", "masks", "shares", "ckks"])
 def test_three_rounds_give_the_mean_of_the_updates_weighted_by_units(tmp_path: Path, method: str) -> None:
     study = Study(tmp_path, method)
     state = study.run()
@@ -144,8 +146,8 @@ def test_after_the_agreement_a_lost_round_is_over_and_the_next_trains_anew_from_
         RoundPhase.ACCEPTED, RoundPhase.ABORTED, RoundPhase.ACCEPTED,
     ]  # fmt: skip
     assert state.rounds()[2].model == state.rounds()[1].model == 1
-    untils = [request.until for name, request in study.line.log if isinstance(request, messages.Train)]
-    assert untils == [1] * 4 + [2] * 4 + [3] * 4  # the second stretch of training is used up
+    stops = [request.until for name, request in study.line.log if isinstance(request, messages.Train)]
+    assert stops == [1] * 4 + [2] * 4 + [3] * 4  # the second stretch of training is used up
 
 
 def test_the_quorum_is_waited_for_and_too_long_an_absence_ends_the_run_until_it_is_resumed(
@@ -191,6 +193,19 @@ def test_a_site_that_refuses_for_good_is_not_asked_again(tmp_path: Path) -> None
     assert max(request.at.round for name, request in line.log if name == "west") == 1
     assert [entry.survivors for entry in state.rounds()[1:]] == [("east", "north", "south")] * 2
     assert set(state.finished()) == {"east", "north", "south"}
+
+
+def test_a_study_in_which_no_site_can_train_ends_with_their_reasons(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+
+    class Unfit(Line):
+        def answer(self, name: str, request: Request) -> messages.Reply:
+            if isinstance(request, messages.Train):
+                return messages.Declined(site=name, reason="expected fewer warmup steps")
+            return super().answer(name, request)
+
+    with pytest.raises(DataError, match=r"failed one after the other.*east: expected fewer warmup steps"):
+        study.run(Unfit(study.sites))
 
 
 def test_with_fewer_sites_left_than_the_quorum_the_study_ends_with_their_reasons(tmp_path: Path) -> None:
@@ -253,7 +268,9 @@ class _Dying:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("method", ["plain", "masks"])
+@pytest.mark.parametrize(
+    "method", ["plain", "masks", *(pytest.param(name, marks=pytest.mark.slow) for name in ("shares", "ckks"))]
+)
 def test_a_coordinator_that_is_killed_at_any_transition_ends_with_the_same_model(
     tmp_path: Path, method: str, after: bool
 ) -> None:
@@ -414,3 +431,98 @@ def test_turns_per_batch_move_the_model_after_every_step() -> None:
     turns = [strategy.turn(number, NAMES) for number in range(24)]
     assert [turn.until for turn in turns] == [lap for lap in range(1, 7) for _ in NAMES]
     assert {turn.horizon for turn in turns} == {6}
+
+
+# hostile replies
+
+
+class Hostile(Line):
+    """A line on which one site's replies are changed."""
+
+    def __init__(self, study: Study, change: Callable[[messages.Reply], messages.Reply]) -> None:
+        super().__init__(study.sites)
+        self._change = change
+
+    def answer(self, name: str, request: Request) -> messages.Reply:
+        reply = super().answer(name, request)
+        return self._change(reply) if name == "west" else reply
+
+
+def test_an_upload_of_another_round_does_not_count(tmp_path: Path) -> None:
+    first: list[messages.Uploaded] = []
+
+    def stale(reply: messages.Reply) -> messages.Reply:
+        if isinstance(reply, messages.Uploaded):
+            first.append(reply)
+            return first[0]
+        return reply
+
+    study = Study(tmp_path, "plain")
+    state = study.run(Hostile(study, stale))
+    assert [entry.survivors for entry in state.rounds()] == [NAMES, NAMES[:3], NAMES[:3]]
+
+
+@pytest.mark.parametrize("epsilon", [float("nan"), float("inf"), -1.0])
+def test_an_impossible_epsilon_is_not_recorded(tmp_path: Path, epsilon: float) -> None:
+    study = Study(tmp_path, "plain")
+    line = Hostile(
+        study,
+        lambda reply: (
+            messages.Finished(site="west", epsilon=epsilon) if isinstance(reply, messages.Finished) else reply
+        ),
+    )
+    assert set(study.run(line).finished()) == set(NAMES[:3])
+
+
+@pytest.mark.parametrize("share", [0.0, 7.0, float("nan")])
+def test_an_impossible_share_of_a_sum_is_not_recorded(tmp_path: Path, share: float) -> None:
+    study = Study(tmp_path)
+    line = Hostile(
+        study,
+        lambda reply: (
+            messages.Recomputed(site="west", share=share, matches=True)
+            if isinstance(reply, messages.Recomputed)
+            else reply
+        ),
+    )
+    assert all(set(entry.checked) == set(NAMES[:3]) for entry in study.run(line).rounds())
+
+
+def test_a_long_reason_is_cut_and_cleaned(tmp_path: Path) -> None:
+    study = Study(tmp_path, "plain")
+    line = Hostile(
+        study, lambda reply: messages.Declined(site="west", reason="no\x1b[31m" + "x" * 9999, final=True)
+    )
+    (reason,) = study.run(line).left().values()
+    assert len(reason) == 500
+    assert "\x1b" not in reason
+
+
+def test_an_answer_to_another_question_is_refused_and_the_study_goes_on(tmp_path: Path) -> None:
+    study = Study(tmp_path, "plain")
+    line = Hostile(study, lambda reply: messages.Done(site="west"))
+    state = study.run(line)
+    assert all(entry.survivors == NAMES[:3] for entry in state.rounds())
+    assert any("another question" in event.reason for event in study.of(events.SiteRefused))
+
+
+@pytest.mark.parametrize("method", ["masks", "shares"])
+def test_a_site_that_was_given_another_model_is_in_no_sum(tmp_path: Path, method: str) -> None:
+    """Otherwise a coordinator could read its update: others get a model from which theirs are zero."""
+    study = Study(tmp_path, method, strategy=FedAvg(rounds=1))
+
+    class TwoFaced(Line):
+        def answer(self, name: str, request: Request) -> messages.Reply:
+            if name == "west" and isinstance(request, messages.Train):
+                request = msgspec.structs.replace(request, model=bytes(len(request.model)))
+            return super().answer(name, request)
+
+    line = TwoFaced(study.sites)
+    if method == "masks":
+        state = study.run(line)
+        assert state.rounds()[0].survivors == ("east", "north", "south")
+        assert np.abs(weights(state) - expected_model([NAMES[:3]])).max() < 1e-5
+    else:  # which need every site
+        with pytest.raises(DataError, match="failed one after the other"):
+            study.run(line)
+    assert any("not accepted" in event.reason for event in study.of(events.SiteRefused))

@@ -161,3 +161,12 @@ def test_the_pooled_dataset_keeps_splits_and_separates_equal_pseudonyms(
     assert bool(whole.checksums) == all(item.checksums for item in data.values())
     whole.check_file(whole.cases[0].image)
     assert pooling.pooled(data, tmp_path / "pooled").cases == whole.cases
+
+
+def test_settings_that_no_site_can_train_with_are_refused_before_the_first_round(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    config = StudyConfig.of(rounds=2, local_steps=2, train={**TRAIN, "warmup": 20})
+    with pytest.raises(ConfigError, match="fewer warmup steps than the 4"):
+        simulate.run(config, folders, tmp_path / "study", device="cpu")
+    assert not (tmp_path / "study" / "private" / simulate.STATE).exists()

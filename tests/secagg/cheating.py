@@ -169,11 +169,15 @@ class CheatingCoordinator:
             self.refusals += 1
             return None
 
-    def upload(self, round: int, attempt: int, members: Sequence[str], sites: Sequence[str]) -> None:
+    def upload(
+        self, round: int, attempt: int, members: Sequence[str], sites: Sequence[str], model: bytes = b""
+    ) -> None:
         vector = np.zeros(1, dtype="<u4")
         for name in sites:
             found = self.asked(
-                lambda name=name: self.consortium.sites[name].upload(round, attempt, members, vector)
+                lambda name=name: self.consortium.sites[name].upload(
+                    round, attempt, members, vector, model=model
+                )
             )
             if found is not None:
                 data = upload_bytes.split(found)[0]
@@ -198,7 +202,7 @@ class CheatingCoordinator:
         ]
         forged = Agreement(
             site="", session=wanted.session, round=wanted.round, attempt=wanted.attempt,
-            members=wanted.members, survivors=wanted.survivors,
+            members=wanted.members, model=wanted.model, survivors=wanted.survivors,
         )  # fmt: skip
         for name in self.colluders:
             if name in wanted.survivors:
@@ -285,7 +289,7 @@ class CheatingCoordinator:
         half = self.some(self.honest, 1)
         rest = [name for name in self.honest if name not in half]
         self.upload(round, 0, first, half)
-        self.upload(round, 0, second, rest)
+        self.upload(round, 0, second, rest, b"another model" if self.rng.integers(2) else b"")
         for members, group in ((first, half), (second, rest)):
             for survivors in (members, self.some(members, self.rules.quorum), (*group, *self.colluders)):
                 self.agree(round, 0, tuple(sorted(set(survivors))), group)
@@ -348,7 +352,7 @@ class SignsEverySet(SiteProtocol):
 
     def agree(self, round: int, attempt: int, survivors: Sequence[str]) -> bytes:
         if self._open is not None:
-            self._open.signed = None
+            self._open.signed = self._last = None
         if self.phase in ("agreed", "revealed"):
             self.phase = type(self.phase)("uploaded")
         return super().agree(round, attempt, survivors)
@@ -357,16 +361,16 @@ class SignsEverySet(SiteProtocol):
 class NeedsNoQuorum(SiteProtocol):
     """Without the rule that a quorum must have signed the same set."""
 
-    def _check_certificate(self, current: object, agreements: Sequence[bytes]) -> None:
+    def _check_certificate(self, here: object, survivors: object, agreements: object) -> None:
         pass
 
 
 class ReopensRounds(SiteProtocol):
     """Without the rule that a signature closes the round."""
 
-    def upload(self, round: int, attempt: int, members: Sequence[str], vector: np.ndarray) -> bytes:
+    def upload(self, *args: object, **options: object) -> bytes:
         self._last = None
-        return super().upload(round, attempt, members, vector)
+        return super().upload(*args, **options)
 
 
 class OpensLostOutside(SiteProtocol):
@@ -378,6 +382,6 @@ class OpensLostOutside(SiteProtocol):
             statement = read(data, Masked, self.roster)
             if statement.site != self.name:
                 shares += [
-                    (statement.site, other, share) for other, share in self._pairs.unsealed(statement).items()
+                    (statement.site, other, share) for other, share in self.pairs.unsealed(statement).items()
                 ]
         return tuple(shares)

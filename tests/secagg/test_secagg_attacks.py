@@ -99,6 +99,24 @@ def test_partition_by_members_finds_no_quorum(six):
             six.sites[name].reveal(0, signatures)
 
 
+def test_victim_that_is_given_another_model_is_in_no_sum_with_the_others(six):
+    """From a model in which the others' updates are known, an honest sum would give away the victim's."""
+    victim, *others = six.names
+    aggregation = Aggregation(six.roster, six.announcements, 0, 0, six.names, model=b"common")
+    for name in others:
+        upload = six.sites[name].upload(0, 0, six.names, random_vector(20, 0), model=b"common")
+        aggregation.receive(upload)
+    upload = six.sites[victim].upload(0, 0, six.names, random_vector(20, 0), model=b"other")
+    with pytest.raises(PrivacyRefusal, match="set of members or model"):
+        aggregation.receive(upload)
+    signatures = [six.sites[name].agree(0, 0, six.names) for name in six.names]
+    for name in six.names:
+        with pytest.raises(PrivacyRefusal, match="signed another set of survivors"):
+            six.sites[name].reveal(0, signatures)
+    with pytest.raises(PrivacyRefusal, match="another model was masked before"):
+        six.sites[victim].upload(0, 0, six.names, random_vector(20, 0), model=b"common")
+
+
 def test_member_named_active_and_lost_is_refused(six):
     """The shares of a site outside the survivors stay closed, because its common seeds are opened."""
     uploads = uploaded(six)
@@ -358,7 +376,7 @@ def test_second_vector_below_the_same_masks_is_refused(six):
     assert site.upload(0, 0, six.names, random_vector(20, 0)) == first
     with pytest.raises(PrivacyRefusal, match="another vector was masked"):
         site.upload(0, 0, six.names, random_vector(20, 1))
-    with pytest.raises(PrivacyRefusal, match="other members was masked before"):
+    with pytest.raises(PrivacyRefusal, match="other members or another model was masked before"):
         site.upload(0, 0, six.names[:5], random_vector(20, 0))
     site.upload(0, 1, six.names, random_vector(20, 0))
     with pytest.raises(PrivacyRefusal, match="a later one"):
@@ -403,7 +421,7 @@ def test_forged_or_replayed_statements_do_not_reach_the_sum(six):
     for cut in (0, 3, 100, len(data) - 1):
         with pytest.raises(DataError):
             aggregation.receive(uploads["site02"][:cut])
-    with pytest.raises(PrivacyRefusal, match="another run, round, attempt or set of members"):
+    with pytest.raises(PrivacyRefusal, match="another run, round, attempt, set of members or model"):
         six.aggregation(1).receive(uploads["site01"])
     for name in six.names[1:5]:
         aggregation.receive(uploads[name])

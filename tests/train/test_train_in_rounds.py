@@ -13,7 +13,7 @@ from torch import Tensor
 
 from meninx.core import artifacts
 from meninx.core import run as runs
-from meninx.core.artifacts import Lineage, RunState, StudyPart
+from meninx.core.artifacts import Lineage, PrivacyRecord, RunState, StudyPart
 from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefusal
 from meninx.core.manifest import Manifest
 from meninx.learn import ledger_file
@@ -330,3 +330,46 @@ def _slices(cases: Manifest, root: Path, *, copies: int) -> Manifest:
     made = Manifest(root, cases.info, tuple(rows))
     made.write()
     return Manifest.read(root)
+
+
+def test_on_another_machine_begun_steps_stay_spent_and_the_round_goes_on(
+    cases: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding makes other weights there, so the noise of the begun steps must not be used again."""
+    monkeypatch.setattr(in_rounds, "CHECKPOINT_SECONDS", 1e9)
+    killed_at(4, cases, tmp_path, PRIVATE)
+    folder = next(tmp_path.glob("*_s0"))
+    with site(cases, tmp_path, PRIVATE, resume=folder) as run:
+        before = ledger_file.read(run.run).entries
+        with torch.no_grad():
+            next(run.training.state.model.parameters()).add_(1e-4)
+        known = run.at_hand
+        assert known is not None
+        outcome = run.train(lambda: {}, number=known.number, name=known.model, share=Fraction(2, 3))
+        assert outcome.steps == 4
+        assert ledger_file.read(run.run).entries == before == 4
+        run.train(lambda: run.weights(), number=2, name="next", share=Fraction(1, 1))
+        assert [account.steps for account in ledger_file.read(run.run).accounts] == [6]
+
+
+def test_who_starts_from_a_federated_model_is_told_of_the_patients_of_the_other_sites(
+    cases: Manifest, tmp_path: Path
+) -> None:
+    config = PRIVATE.replace(export=("bundle",), deterministic=False)
+    with site(cases, tmp_path / "runs", config) as run:
+        first = run.finish(study(run), name="last")
+    record = artifacts.require(first.out, artifacts.RunRecord, fix="")
+    assert verify(first.out).ok
+    weights = first.out / "release/bundle/models/model.pt"
+    again = config.replace(pretrained=str(weights), keep_head=True, steps=2, export=())
+    second = stage.run(again, cases.root, tmp_path / "runs")
+    promise = artifacts.require(second.out, PrivacyRecord, fix="")
+    assert promise.epsilon is not None
+    assert promise.own_epsilon is not None
+    assert promise.epsilon > promise.own_epsilon  # the study's steps on these patients count
+    assert any("federated study chest of 3 sites" in item for item in promise.outside_guarantee)
+    lineage = artifacts.require(second.out, Lineage, fix="")
+    assert [parent.study for parent in lineage.parents] == [record.study]
+    path = first.out / "release/lineage.json"
+    path.write_text(path.read_text().replace('"site": "east"', '"site": "west"'))
+    assert not verify(first.out).ok

@@ -71,6 +71,10 @@ class ArmResult:
         patients: patients measured.
         steps: optimiser steps of the run.
         epsilon: spent by the run; None without privacy.
+        difference: paired difference to the site's own local model on the same resamples of patients, of the
+            federated arm with baselines; None elsewhere.
+        difference_low: lower end of its interval; None where there are too few patients for one.
+        difference_high: upper end.
     """
 
     arm: str
@@ -82,6 +86,9 @@ class ArmResult:
     patients: int
     steps: int
     epsilon: float | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

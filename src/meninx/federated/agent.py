@@ -28,7 +28,7 @@ from meninx.core.progress import SILENT, Progress
 from meninx.federated import events, messages
 from meninx.federated.aggregation_methods import SiteEnds
 from meninx.federated.aggregators import SiteEnd
-from meninx.federated.contribution import Contribution
+from meninx.federated.contribution import Contribution, beginning
 from meninx.federated.events import AnyEvent, Emit
 from meninx.federated.messages import Position, Reply, Request
 from meninx.federated.vector import Vector, WeightLayout, from_bytes, name_of
@@ -195,7 +195,8 @@ class SiteAgent:
         )
         self._emit_spent(run)
         loss = math.nan if run.private else trained.loss
-        return Contribution(layout.flatten(run.weights()) - model, run.units, loss)
+        begun = beginning(request.model, request.until, request.horizon)
+        return Contribution(layout.flatten(run.weights()) - model, run.units, loss, begun)
 
     def _emit_spent(self, run: RunInRounds) -> None:
         """Emit what the site's run spent so far; an accounting takes a moment, so only for a watcher."""

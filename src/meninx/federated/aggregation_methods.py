@@ -7,17 +7,19 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from meninx.core.errors import ConfigError, problem
 from meninx.federated.aggregators import PlainRoundEnd, PlainSiteEnd, RoundEnd, SiteEnd
 from meninx.federated.config import AggregationConfig
+from meninx.federated.encrypted_ends import EncryptedRoundEnd, EncryptedSiteEnd
 from meninx.federated.masked import MaskedRoundEnd, MaskedSiteEnd, quantiser
 from meninx.federated.messages import Position
+from meninx.federated.shared import SharedRoundEnd, SharedSiteEnd
 from meninx.secagg import Roster, quorum
 
 SiteEnds = Callable[[str], SiteEnd]
 """From the identifier of a run of the study to a site's end."""
-RoundEnds = Callable[[Position, Sequence[str], Mapping[str, bytes]], RoundEnd]
-"""From an attempt, its members and the keys of all sites to the coordinator's end."""
+RoundEnds = Callable[[Position, Sequence[str], Mapping[str, bytes], bytes], RoundEnd]
+"""From an attempt, its members, the keys of all sites and what the training begins with to the end of a
+coordinator."""
 
 
 def site_ends(
@@ -31,14 +33,14 @@ def site_ends(
         name: of the site.
         key: its enrolled signing key.
         history: the site's private file for all runs of the study.
-
-    Raises:
-        ConfigError: the method is not available.
     """
     if config.method == "plain":
         return lambda run: PlainSiteEnd(config.clip)
-    _refuse_unavailable(config)
+    if config.method == "ckks":
+        return lambda run: EncryptedSiteEnd(roster, name, key, run, history, config.clip)
     scale = quantiser(config.clip, len(roster.members), bits=config.bits)
+    if config.method == "shares":
+        return lambda run: SharedSiteEnd(roster, name, key, run, history, scale)
     return lambda run: MaskedSiteEnd(roster, name, key, run, history, scale)
 
 
@@ -49,31 +51,33 @@ def round_ends(config: AggregationConfig, roster: Roster, size: int) -> RoundEnd
         config: of the study.
         roster: signed by every site.
         size: numbers of the common model.
-
-    Raises:
-        ConfigError: the method is not available.
     """
     if config.method == "plain":
-        return lambda at, members, announcements: PlainRoundEnd(members, size, config.clip)
-    _refuse_unavailable(config)
+        return lambda at, members, announcements, model: PlainRoundEnd(members, size, config.clip)
+    if config.method == "ckks":
+        return lambda at, members, announcements, model: EncryptedRoundEnd(
+            roster, tuple(announcements.values()), at, members, config.clip, model
+        )
     scale = quantiser(config.clip, len(roster.members), bits=config.bits)
-    return lambda at, members, announcements: MaskedRoundEnd(
-        roster, tuple(announcements.values()), at, members, scale
+    if config.method == "shares":
+        return lambda at, members, announcements, model: SharedRoundEnd(
+            roster, tuple(announcements.values()), at, scale, model
+        )
+    return lambda at, members, announcements, model: MaskedRoundEnd(
+        roster, tuple(announcements.values()), at, members, scale, model
     )
 
 
 def quorum_of(config: AggregationConfig, sites: int) -> int:
     """Return the fewest sites whose sum may be opened.
 
-    Without secure aggregation that is any two; one alone would not be a federated round.
+    Without secure aggregation that is any two; one alone would not be a federated round. Shares need every
+    site.
 
     Raises:
         ConfigError: too few or too many sites for the method.
     """
-    return quorum(sites) if config.secure else min(2, sites)
-
-
-def _refuse_unavailable(config: AggregationConfig) -> None:
-    if config.method != "masks":
-        fix = "use masks or plain"
-        raise ConfigError(problem(f"{config.method} is not available", where="aggregation", fix=fix))
+    if not config.secure:
+        return min(2, sites)
+    fewest = quorum(sites)
+    return sites if config.method == "shares" else fewest

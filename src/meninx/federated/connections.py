@@ -41,7 +41,6 @@ class CoordinatorSetup:
         certificate_key: its private key, PEM file.
         host: address of the public listener.
         port: 0 for a free one.
-        folder: private folder for Flower's state.
         mailbox: whether short requests travel through the mailbox; False for Flower alone.
     """
 
@@ -55,7 +54,6 @@ class CoordinatorSetup:
     certificate_key: Path
     host: str
     port: int
-    folder: Path
     mailbox: bool = True
 
 
@@ -72,7 +70,6 @@ class SiteSetup:
         node_key: the site's node key.
         address: ``host:port`` of the coordinator.
         root_certificate: the study's certificate authority, PEM.
-        folder: private folder for the client's state.
         mailbox: as at the coordinator.
     """
 
@@ -84,7 +81,6 @@ class SiteSetup:
     node_key: ec.EllipticCurvePrivateKey
     address: str
     root_certificate: bytes
-    folder: Path
     mailbox: bool = True
 
 
@@ -93,7 +89,7 @@ class CoordinatorServer:
 
     def __init__(self, setup: CoordinatorSetup) -> None:
         """Bind the address and open the state; sites are answered after :meth:`start`."""
-        self._link = FlowerLink(setup.folder / "flower.sqlite", setup.digest)
+        self._link = FlowerLink(setup.digest)
         self._link.enrol(setup.node_keys)
         signer = Signer(setup.study, COORDINATOR, setup.signing_key, setup.signing_keys)
         self.exchange = StudyExchange(

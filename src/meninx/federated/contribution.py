@@ -12,6 +12,7 @@ update hides these, too. A private site reports no training loss, which its guar
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,11 +39,15 @@ class Contribution:
         update: change of the common weights, float32.
         units: weight of the site, e.g. its patients; at least 1.
         loss: mean training loss; NaN to report none.
+        model: digest of what the training began with (:func:`beginning`). Secure aggregation adds up only
+            contributions of one beginning: a coordinator that gives one site another model than the others
+            could read that site's update out of the sum.
     """
 
     update: Vector
     units: int
     loss: float = math.nan
+    model: bytes = b""
 
     def metrics(self, clip: float) -> tuple[float, ...]:
         """Return the metrics, :data:`METRICS` of them, each in [0, :data:`MOST_LOSS`]."""
@@ -105,6 +110,16 @@ def plain_sum(contributions: Sequence[Vector]) -> RoundSum:
     for weight, vector in zip(units, contributions, strict=True):
         whole += vector.astype(np.float64) * (weight / total)
     return RoundSum.of_means(whole[:-_TAIL].astype(np.float32), total, whole[-METRICS:].tolist())
+
+
+def beginning(model: bytes, until: int, horizon: int) -> bytes:
+    """Return the digest of what a round's training begins with: the common weights, and how far it goes.
+
+    References:
+        Pasquini, Francati, Ateniese (2022), Eluding secure aggregation in federated learning via model
+        inconsistency, CCS.
+    """
+    return hashlib.sha256(b"%d/%d\0" % (until, horizon) + model).digest()
 
 
 def plain_length(size: int) -> int:

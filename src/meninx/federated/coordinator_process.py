@@ -312,7 +312,6 @@ def coordinator_setup(
     """Return what the server of a study needs, from the coordinator's folder."""
     terms, sites = study.config.study, study.file.sites
     loopback = terms.host in ("127.0.0.1", "localhost")
-    place = folder.private / ENGINE
     return CoordinatorSetup(
         study=study.name,
         digest=study.digest,
@@ -324,7 +323,6 @@ def coordinator_setup(
         certificate_key=folder.server_key_path,
         host=serving.host or ("127.0.0.1" if loopback else "0.0.0.0"),
         port=terms.port if serving.port is None else serving.port,
-        folder=place,
         mailbox=serving.mailbox,
     )
 

@@ -10,6 +10,8 @@ need does not exist:
 - **No control and no runtime interface.** Flower's open-source part leaves both without access control. The
   coordinator holds the task of the server application itself and calls the handlers in memory, so these
   interfaces have no listener, not even on loopback.
+- **No state on disk.** Uploads stay in memory until they are collected. What has to survive a kill is in the
+  state of the study (:mod:`.study_state`); both ends send again what was lost with the coordinator.
 - **No process per message.** A node has neither Flower's fixed pause of three seconds between messages nor a
   new Python process for each of them.
 
@@ -24,11 +26,9 @@ import os
 import secrets
 import threading
 import time
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flwr.supercore.telemetry as flower_telemetry
@@ -60,7 +60,7 @@ from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
-from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
+from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, NodeStatus, TaskType
 from flwr.supercore.inflatable.inflatable_object import (
     InflatableObject,
     UnexpectedObjectContentError,
@@ -159,21 +159,14 @@ class StudyDiffers(PrivacyRefusal):
 class FlowerLink:
     """The coordinator's end: Flower's SuperLink in this process, with one run for this process's life."""
 
-    def __init__(self, database: Path, digest: str) -> None:
-        """Open or create the state and start a run; runs of an earlier process are stopped.
+    def __init__(self, digest: str) -> None:
+        """Start a run.
 
         Args:
-            database: SQLite file.
             digest: of the study file, 64 hexadecimal digits; every site compares it with what it approved.
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # Alembic advises Flower about its configuration
-            self.app: FastAPI = create_app(_configuration(database), SuperLinkLifespan)
+        self.app: FastAPI = create_app(_configuration(), SuperLinkLifespan)
         self._state: Any = self.app.state.linkstate_factory.state()
-        for run in self._state.get_run_info():
-            self._state.stop_run(run.run_id)
         self._nodes: dict[str, int] = {}
         self._sent: dict[str, str] = {}  # Flower's identifier of an open message -> its label
         self._run_id = self._state.create_run(
@@ -182,7 +175,7 @@ class FlowerLink:
         run = self._state.get_run_info(run_ids=[self._run_id])[0]
         self._task_id: int = run.primary_task_id
         if not self._state.claim_task(self._task_id) or not self._state.activate_task(self._task_id):
-            raise StorageError(problem("Flower did not start a run", where=database.name))
+            raise StorageError(problem("Flower did not start a run", where="coordinator"))
         self._task = self._state.get_tasks(task_ids=[self._task_id])[0]
         self._incoming: list[_Incoming] = []
         self._closed = threading.Event()
@@ -444,7 +437,7 @@ class FlowerNode:
         self._approved.add(run_id)
 
 
-def _configuration(database: Path) -> SuperLinkLifespanConfig:
+def _configuration() -> SuperLinkLifespanConfig:
     """Return a SuperLink without simulation, gRPC, plug-ins and processes, whose nodes authenticate."""
     return SuperLinkLifespanConfig(
         control_address="",
@@ -466,7 +459,7 @@ def _configuration(database: Path) -> SuperLinkLifespanConfig:
         ssl_ca_certfile=None,
         ssl_certfile=None,
         ssl_keyfile=None,
-        database=str(database),
+        database=FLWR_IN_MEMORY_DB_NAME,
         isolation="process",
         runtime_dependency_install=False,
     )

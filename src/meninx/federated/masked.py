@@ -117,7 +117,7 @@ class MaskedSiteEnd:
         self._round = at.round
         weight = min(given.units, self._scale.max_weight)
         vector = self._scale.encode(given.update, weight, given.metrics(self._scale.clip))
-        return self._protocol.upload(at.round, at.attempt, members, vector)
+        return self._protocol.upload(at.round, at.attempt, members, vector, model=given.model)
 
     def agree(self, at: Position, survivors: Sequence[str]) -> bytes:
         """Return the site's signature over the survivors, its only one of the round."""
@@ -146,6 +146,7 @@ class MaskedRoundEnd:
         at: round and attempt.
         members: sites that are asked.
         scale: how contributions become integers.
+        model: digest of what the sites' training began with.
     """
 
     agrees = True
@@ -158,9 +159,10 @@ class MaskedRoundEnd:
         at: Position,
         members: Sequence[str],
         scale: Quantiser,
+        model: bytes,
     ) -> None:
         self._scale = scale
-        self._sum = Aggregation(roster, announcements, at.round, at.attempt, members)
+        self._sum = Aggregation(roster, announcements, at.round, at.attempt, members, model=model)
         self._uploads: dict[str, bytes] = {}
 
     @property

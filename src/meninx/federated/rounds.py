@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from meninx.core import names
 from meninx.core.errors import (
     DataError,
     Interrupted,
@@ -34,7 +35,7 @@ from meninx.core.errors import (
 from meninx.federated import events, messages
 from meninx.federated.aggregation_methods import RoundEnds
 from meninx.federated.aggregators import RoundEnd
-from meninx.federated.contribution import RoundSum
+from meninx.federated.contribution import RoundSum, beginning
 from meninx.federated.events import AbortReason, AnyEvent, Emit, StudyOutcome
 from meninx.federated.exchange import Exchange
 from meninx.federated.messages import Position, Reply, Request
@@ -50,6 +51,10 @@ UPLOAD_SECONDS = 600.0
 """Time beyond that of the training, for saving, masking and the way back."""
 MOST_ABORTS = 10
 """Rounds that may fail one after the other before the coordinator gives up; it can be resumed."""
+MOST_WORDS = 500
+"""Characters of a site's reason that are kept."""
+MOST_ANNOUNCED = 1 << 24
+"""Bytes of the keys of one site."""
 _POLL = 1.0
 _VISIBLE_CUT = 1e-3  # share of cut values above which a person should know
 _SENT: Mapping[str, Callable[..., AnyEvent]] = {
@@ -108,6 +113,7 @@ class Coordinator:
         self.terms, self.state, self.exchange = terms, state, exchange
         self._ends, self._emit, self._stop, self._aggregation = ends, emit, stop, aggregation
         self._began = 0.0
+        self._reasons: dict[str, str] = {}  # why sites did not do what was asked last
 
     def run(self) -> None:
         """Go through the study to its end; one that was begun before goes on where it was.
@@ -151,7 +157,7 @@ class Coordinator:
         asked = [name for name in self.terms.sites if name in self.exchange.present() and name not in known]
         hello = messages.Hello(at=self._at(self.state.next_number))
         for name, reply in self._ask(dict.fromkeys(asked, hello), ANSWER_SECONDS).items():
-            if isinstance(reply, messages.Greeting):
+            if isinstance(reply, messages.Greeting) and len(reply.announcement) <= MOST_ANNOUNCED:
                 self.state.announce(name, reply.announcement)
                 self._emit(events.SiteConnected(site=name))
             else:
@@ -276,7 +282,9 @@ class Coordinator:
     def _end_of(self, now: Round) -> RoundEnd:
         """Return the end of the aggregation with all that was kept of the round."""
         at, state = self._at(now), self.state
-        end = self._ends(at, now.members, state.announced())
+        request = self._training(now)
+        begun = beginning(request.model, request.until, request.horizon)
+        end = self._ends(at, now.members, state.announced(), begun)
         for site, upload in state.papers(now, "upload").items():
             end.receive(site, upload)
         for site, agreement in state.papers(now, "agreement").items():
@@ -285,20 +293,25 @@ class Coordinator:
             end.accept_reveal(site, opened)
         return end
 
-    def _train(self, now: Round, end: RoundEnd) -> Round:
-        """Collect the updates, and go on when there are enough; survivors are named only then."""
+    def _training(self, now: Round) -> messages.Train:
+        """Return what the members of a round are asked."""
         turn = self.terms.strategy.turn(now.position, self.terms.sites)
         _, model = self.state.model()
-        request = messages.Train(
+        return messages.Train(
             at=self._at(now), members=now.members, model=to_bytes(model.weights), until=turn.until,
             horizon=turn.horizon, seconds=self.terms.round_seconds,
         )  # fmt: skip
+
+    def _train(self, now: Round, end: RoundEnd) -> Round:
+        """Collect the updates, and go on when there are enough; survivors are named only then."""
+        request = self._training(now)
+        self._reasons.clear()
         seconds = self.terms.round_seconds or TRAIN_SECONDS
         asked = [name for name in now.members if name not in end.survivors]
         replies = self._ask(dict.fromkeys(asked, request), seconds + UPLOAD_SECONDS)
         for name in asked:
             reply = replies.get(name)
-            if isinstance(reply, messages.Uploaded):
+            if isinstance(reply, messages.Uploaded) and reply.at == request.at:
                 self._take(now, "upload", name, reply.upload, end.receive)
             else:
                 self._missing(now, name, reply)
@@ -314,7 +327,8 @@ class Coordinator:
 
     def _again(self, now: Round, updates: int) -> Round:
         """Begin another attempt at a round that has too few updates; a turn is passed over instead."""
-        words = f"{updates} of {len(now.members)} sites gave an update"
+        reasons = [f"{site}: {self._reasons[site]}" for site in now.members if site in self._reasons]
+        words = "; ".join([f"{updates} of {len(now.members)} sites gave an update", *reasons])
         if not self.terms.strategy.adds_up:
             return self._abort(now, AbortReason.BELOW_QUORUM, words)
         self._emit(
@@ -376,7 +390,7 @@ class Coordinator:
         replies = self._ask(dict.fromkeys(now.survivors, request), ANSWER_SECONDS)
         for name in now.survivors:
             reply = replies.get(name)
-            if not isinstance(reply, messages.Recomputed):
+            if not isinstance(reply, messages.Recomputed) or not 0 < reply.share <= 1:
                 self._missing(now, name, reply)
                 continue
             self._emit(
@@ -437,7 +451,7 @@ class Coordinator:
         request = messages.Finish(at=self._at(self.state.next_number), model=to_bytes(model.weights))
         waiting = [name for name in self._able() if name not in self.state.finished()]
         for name, reply in self._ask(dict.fromkeys(waiting, request), TRAIN_SECONDS).items():
-            if isinstance(reply, messages.Finished):
+            if isinstance(reply, messages.Finished) and _plausible(reply.epsilon):
                 self.state.finish(name, reply.epsilon)
                 self._emit(events.ModelReleased(site=name))
             else:
@@ -460,16 +474,19 @@ class Coordinator:
     def _missing(self, now: Round, site: str, reply: Reply | None) -> None:
         """Write down why a site did not do what was asked."""
         if reply is None:
+            self._reasons[site] = "no answer"
             self._emit(events.SiteLost(site=site, reason=f"no answer in round {now.number + 1}"))
         else:
             self._refused(site, reply)
 
     def _refused(self, site: str, reply: Reply) -> None:
         if not isinstance(reply, messages.Declined):
-            self._emit(events.SiteRefused(site=site, reason="it answered another question", code=3))
+            self._reasons[site] = "it answered another question"
+            self._emit(events.SiteRefused(site=site, reason=self._reasons[site], code=3))
             return
+        self._reasons[site] = names.printable(reply.reason)[:MOST_WORDS]
         if reply.final:
-            self.state.leave(site, reply.reason)
+            self.state.leave(site, self._reasons[site])
         self._emit(
             events.SiteRefused(site=site, reason=reply.reason, code=max(0, reply.code), final=reply.final)
         )
@@ -485,3 +502,8 @@ class Coordinator:
     def _refuse_stopped(self) -> None:
         if self._stop():
             raise Interrupted("the study was stopped; go on with resume")
+
+
+def _plausible(epsilon: float | None) -> bool:
+    """Return whether a site can have spent this."""
+    return epsilon is None or (math.isfinite(epsilon) and epsilon >= 0)

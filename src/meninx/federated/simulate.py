@@ -43,7 +43,7 @@ from meninx.learn.task import with_network
 from meninx.metrics.estimates import Estimate
 from meninx.secagg import Member, Roster
 from meninx.secagg.roster import public_bytes
-from meninx.train import evaluate, stage
+from meninx.train import evaluate, in_rounds, stage
 from meninx.train.config import EvaluateConfig, TrainConfig
 
 STATE, EVENTS = "study.sqlite3", "events.jsonl"
@@ -89,6 +89,10 @@ class SimulateResult(Result):
             shown = [_cell(cells.get((arm, site))) for arm in arms]
             patients = next(row.patients for row in self.rows if row.site == site)
             lines.append("  ".join([f"{site:<{width}}", *(f"{text:<22}" for text in shown), f"{patients}"]))
+        compared = [row for row in self.rows if row.difference is not None]
+        if compared:
+            lines.append("federated minus local on the same patients:")
+            lines += [f"{row.site:<{width}}  {_difference(row)}" for row in compared]
         return "\n".join(line.rstrip() for line in lines)
 
 
@@ -126,12 +130,13 @@ def run(
         if differences:
             what = f"the dataset of {name} differs: {'; '.join(differences)}"
             raise ConfigError(problem(what, where="sites", fix="prepare all sites alike"))
+    for name, manifest in data.items():
+        in_rounds.check(config.training.replace(device=device), manifest.root, out / "sites" / name)
     with workspace.held(out):
         simulation = _Simulation(config, data, out, device, progress)
         simulation.train()
-        rows = simulation.measured(FEDERATED, simulation.federated())
-        if baselines:
-            rows = [*simulation.baselines(), *rows]
+        rows = simulation.baselines() if baselines else []
+        rows += simulation.measured(FEDERATED, simulation.federated(), baselines=simulation.local)
         return simulation.result(rows)
 
 
@@ -146,6 +151,7 @@ class _Simulation:
         self.digest = hashlib.sha256(settings.to_toml(config).encode()).hexdigest()
         self.run_id = ""
         self.accepted, self.aborted = 0, 0
+        self.local: dict[str, Path] = {}
 
     def train(self) -> None:
         """Train the study to its end."""
@@ -225,14 +231,14 @@ class _Simulation:
 
     def baselines(self) -> list[ArmResult]:
         """Train each site alone and all pooled, unless it was done, and return how they do."""
-        alone = {
+        self.local = {
             name: self._trained(manifest.root, self.out / "baselines" / LOCAL / name)
             for name, manifest in self.data.items()
         }
         together = pooled(self.data, self.out / "baselines" / "pooled-data")
         one = self._trained(together.root, self.out / "baselines" / POOLED)
         return [
-            *self.measured(LOCAL, alone),
+            *self.measured(LOCAL, self.local),
             *self.measured(POOLED, dict.fromkeys(self.data, one), elsewhere=True),
         ]
 
@@ -245,11 +251,26 @@ class _Simulation:
         config = self.training.replace(select="last", export=())
         return stage.run(config, source, place, progress=self.progress, resume=begun).out
 
-    def measured(self, arm: str, folders: Mapping[str, Path], *, elsewhere: bool = False) -> list[ArmResult]:
-        """Return how runs do on the test patients of each site."""
+    def measured(
+        self,
+        arm: str,
+        folders: Mapping[str, Path],
+        *,
+        elsewhere: bool = False,
+        baselines: Mapping[str, Path] | None = None,
+    ) -> list[ArmResult]:
+        """Return how runs do on the test patients of each site.
+
+        Args:
+            arm: name of the rows.
+            folders: site -> run.
+            elsewhere: the runs were not trained on the sites' own datasets.
+            baselines: site -> run to compare with; none by default.
+        """
         found = []
         for site, folder in folders.items():
-            config = EvaluateConfig(predictions=(), device=self.training.runtime.device)
+            baseline = (baselines or {}).get(site)
+            config = EvaluateConfig(predictions=(), device=self.training.runtime.device, baseline=baseline)
             data = self.data[site].root if elsewhere else None
             measured = evaluate.run(config, folder, data, progress=self.progress)
             headline: Estimate = next(iter(measured.metrics.values()))
@@ -260,6 +281,7 @@ class _Simulation:
                     arm=arm, site=site, metric=headline.name, value=_known(headline.value),
                     low=_known(headline.low), high=_known(headline.high), patients=measured.patients,
                     steps=record.step, epsilon=spent.epsilon if spent else None,
+                    **_compared(measured.difference),
                 )
             )  # fmt: skip
         return found
@@ -321,6 +343,23 @@ def _completed(config: StudyConfig, info: DatasetInfo, out: Path) -> StudyConfig
 def _released(path: Path) -> bool:
     record = artifacts.read(path, RunRecord)
     return record is not None and record.state is RunState.RELEASED
+
+
+def _compared(difference: Estimate | None) -> dict[str, float | None]:
+    """Return a paired difference as fields of a row; none where there is none."""
+    if difference is None:
+        return {}
+    return {
+        "difference": _known(difference.value),
+        "difference_low": _known(difference.low),
+        "difference_high": _known(difference.high),
+    }
+
+
+def _difference(row: ArmResult) -> str:
+    value, low, high = row.difference, row.difference_low, row.difference_high
+    shown = "" if value is None else f"{value:+.3f}"
+    return shown if low is None or high is None else f"{shown} [{low:+.3f}, {high:+.3f}]"
 
 
 def _known(value: float) -> float | None:

@@ -79,7 +79,7 @@ def run(
     engine = site.private / ENGINE / name
     with service(engine) as this, ExitStack() as stack:
         this.record("site")
-        client = SiteClient(site_setup(site, approved, folder=engine, mailbox=mailbox))
+        client = SiteClient(site_setup(site, approved, mailbox=mailbox))
         this.on_stop(client.stop)
         emit = stack.enter_context(watching(engine, engine / FILE, progress=progress, viewer=site.name))
         roster = approval.check_roster(client.terms(), approved)
@@ -107,7 +107,7 @@ def run(
         )
 
 
-def site_setup(site: SiteFolder, approved: ApprovedStudy, *, folder: Path, mailbox: bool = True) -> SiteSetup:
+def site_setup(site: SiteFolder, approved: ApprovedStudy, *, mailbox: bool = True) -> SiteSetup:
     """Return what a site's client needs, from the site's folder."""
     study, keys = approved.study, site.keys()
     coordinator = study.file.coordinator
@@ -120,7 +120,6 @@ def site_setup(site: SiteFolder, approved: ApprovedStudy, *, folder: Path, mailb
         node_key=keys.node,
         address=study.config.study.address,
         root_certificate=authority.pem(coordinator.authority),
-        folder=folder,
         mailbox=mailbox,
     )
 

@@ -6,18 +6,20 @@ from pathlib import Path
 
 from meninx.core import artifacts
 from meninx.core.federation import FederatedRecord, FederatedRound
+from meninx.federated.aggregation_methods import quorum_of
 from meninx.federated.config import StudyConfig
 from meninx.federated.study_state import Round, RoundPhase, Stage, StudyState
 from meninx.federated.vector import name_of
-from meninx.secagg import Roster, covered, quorum
+from meninx.secagg import Roster, covered
+from meninx.secagg.ckks import COLLUSION
 
 _SHOWN = "Nothing is hidden from the coordinator: it sees the update of every site."
 _HANDED_ON = (
     "Nothing is added up: each site, and the coordinator, sees the model that the site before trained."
 )
 _ALL = (
-    "The coordinator sees sums alone as long as at least one site keeps its shares to itself. Every site has "
-    "to answer in every round."
+    "The sum of a round is over all {sites} sites. Up to {colluders} may collude with the coordinator: they "
+    "learn the sum of the others and no single update. Every site has to take part in every round."
 )
 
 
@@ -44,7 +46,7 @@ def write(
         algorithm=config.study.algorithm,
         aggregation=config.aggregation.method,
         sites=roster.names,
-        quorum=quorum(len(roster.members)) if config.aggregation.secure else 1,
+        quorum=quorum_of(config.aggregation, len(roster.members)) if config.aggregation.secure else 1,
         colluders=colluders,
         sentence=sentence,
         finished=state.stage is Stage.FINISHED,
@@ -69,7 +71,9 @@ def _covered(config: StudyConfig, sites: int) -> tuple[int | None, str]:
     if config.aggregation.method == "masks":
         rules = covered(sites)
         return rules.colluders, rules.sentence()
-    return sites - 2, _ALL
+    if config.aggregation.method == "ckks":
+        return 0, COLLUSION
+    return sites - 2, _ALL.format(sites=sites, colluders=sites - 2)
 
 
 def _round(entry: Round) -> FederatedRound:

@@ -122,6 +122,10 @@ class UnitSource:
     digest: str
 
 
+class ReplayRefusal(PrivacyRefusal):
+    """A step was begun before, and weights came in since, or rounding of another machine changed them."""
+
+
 class PrivateStep:
     """The noisy clipped sum of a plan, one ledger line and one optimiser step.
 
@@ -389,7 +393,7 @@ class PrivateStep:
         if self.world.main and begun_before and not self.ledger.began(self.stream, state.step, begun):
             fix = f"continue with state.step = {self.ledger.next_step}; the steps in between stay accounted"
             rule = "a step that was not begun before, because weights came in from outside"
-            raise PrivacyRefusal(expected(rule, got=f"step {state.step} again", where="ledger", fix=fix))
+            raise ReplayRefusal(expected(rule, got=f"step {state.step} again", where="ledger", fix=fix))
 
     def _refuse_other_sampler(self, sampler: Sampler) -> None:
         """Refuse a sampler that is not the one that the plan accounts for, drawn by the run's own key."""

@@ -79,10 +79,14 @@ shares           Shamir's shares of seeds, encrypted; additive shares of vectors
 payload          digests and tags of masked vectors
 pair_secrets     what a site computes from the secret that it has in common with another
 site_history     what a site records before it answers
+site_session     SiteSession: keys, agreement and certificate of every kind of site
 site_protocol    SiteProtocol: a site's answers
+agreed_attempt   AgreedAttempt: survivors and the quorum's signatures at the coordinator
 aggregation      Aggregation: the coordinator's sum
 verification     Transcript, verify: the sum computed again by a site
-ckks             homomorphic encryption instead of masks (optional; TenSEAL)
+sharing          SharingSite, SharingAggregation: additive shares among all sites instead of masks
+encrypted        EncryptedSite, EncryptedAggregation: homomorphic encryption instead of masks
+ckks             ckks_keys, CkksSite, CkksAggregation: CKKS by TenSEAL (optional)
 ===============  =====================================================================
 
 References:
@@ -99,9 +103,11 @@ from meninx.core.lazy import lazy_exports
 if TYPE_CHECKING:
     from meninx.secagg.aggregation import Aggregation
     from meninx.secagg.ckks import CkksAggregation, CkksSite, ckks_keys
+    from meninx.secagg.encrypted import EncryptedAggregation, EncryptedSite
     from meninx.secagg.quantiser import Decoded, Quantiser
     from meninx.secagg.roster import Covered, Member, Roster, covered, quorum
     from meninx.secagg.shares import add_shares, additive_shares
+    from meninx.secagg.sharing import SharingAggregation, SharingSite
     from meninx.secagg.site_protocol import SitePhase, SiteProtocol
     from meninx.secagg.verification import Transcript, Verification, verify
 
@@ -111,9 +117,13 @@ __all__ = [
     "CkksSite",
     "Covered",
     "Decoded",
+    "EncryptedAggregation",
+    "EncryptedSite",
     "Member",
     "Quantiser",
     "Roster",
+    "SharingAggregation",
+    "SharingSite",
     "SitePhase",
     "SiteProtocol",
     "Transcript",
@@ -129,9 +139,11 @@ __all__ = [
 _MODULES = {
     "meninx.secagg.aggregation": ("Aggregation",),
     "meninx.secagg.ckks": ("CkksAggregation", "CkksSite", "ckks_keys"),
+    "meninx.secagg.encrypted": ("EncryptedAggregation", "EncryptedSite"),
     "meninx.secagg.quantiser": ("Decoded", "Quantiser"),
     "meninx.secagg.roster": ("Covered", "Member", "Roster", "covered", "quorum"),
     "meninx.secagg.shares": ("add_shares", "additive_shares"),
+    "meninx.secagg.sharing": ("SharingAggregation", "SharingSite"),
     "meninx.secagg.site_protocol": ("SitePhase", "SiteProtocol"),
     "meninx.secagg.verification": ("Transcript", "Verification", "verify"),
 }

@@ -20,28 +20,25 @@ update.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.secagg import payload
+from meninx.secagg.agreed_attempt import AgreedAttempt
 from meninx.secagg.masks import Mask, Ring, apply_masks, commitment
-from meninx.secagg.roster import Roster, covered
+from meninx.secagg.roster import Roster
 from meninx.secagg.shares import join_checked
 from meninx.secagg.statements import (
-    Agreement,
-    InSession,
     Masked,
     Opening,
     read,
-    read_announcements,
-    session_digest,
 )
 from meninx.secagg.verification import SeedPair, Transcript, check_seed
 
 _OWN = ""  # stands for the survivor's own mask among its seeds
 
 
-class Aggregation:
+class Aggregation(AgreedAttempt):
     """Collects what the sites of one attempt send, and returns their sum.
 
     Args:
@@ -50,6 +47,7 @@ class Aggregation:
         round: from 0.
         attempt: from 0.
         members: U0, the sites that were asked.
+        model: digest of what the sites trained from.
 
     Raises:
         PrivacyRefusal: the roster lacks signatures, an announcement is forged, or the members are below the
@@ -57,27 +55,24 @@ class Aggregation:
     """
 
     def __init__(
-        self, roster: Roster, announcements: Sequence[bytes], round: int, attempt: int, members: Sequence[str]
+        self,
+        roster: Roster,
+        announcements: Sequence[bytes],
+        round: int,
+        attempt: int,
+        members: Sequence[str],
+        *,
+        model: bytes = b"",
     ) -> None:
-        roster.require_signatures()
-        self.roster, self.rules = roster, covered(len(roster.members))
-        self._announcements = tuple(sorted(announcements))
-        run, keys = read_announcements(self._announcements, roster)
-        self.members = tuple(sorted(set(members)))
-        if not set(self.members) <= set(keys) or len(self.members) < self.rules.quorum:
-            rule = f"at least {self.rules.quorum} members that announced keys"
-            raise PrivacyRefusal(expected(rule, got=len(set(self.members) & set(keys)), where="members"))
-        session = session_digest(roster, run, keys)
-        self._context = InSession(
-            site="", session=session, round=round, attempt=attempt, members=self.members
-        ).context
+        super().__init__(roster, announcements, round, attempt, members, model=model)
         self._statements: dict[str, tuple[bytes, Masked]] = {}
         self._sum: Ring | None = None
-        self._survivors: tuple[str, ...] = ()
-        self._agreements: dict[str, bytes] = {}
         self._seeds: dict[tuple[str, str], bytes] = {}
         self._shares: dict[tuple[str, str], dict[int, bytes]] = {}
         self._revealed: set[str] = set()
+
+    def _uploaded(self) -> Iterable[str]:
+        return self._statements
 
     # uploads
 
@@ -124,51 +119,6 @@ class Aggregation:
             if dict(other.pairs)[statement.site] != dict(statement.pairs)[other.site]:
                 what = f"{statement.site} and {other.site} derived different seeds for their common mask"
                 raise DataError(problem(what, where="upload", fix="one of them departs from the protocol"))
-
-    @property
-    def survivors(self) -> tuple[str, ...]:
-        """U1: the sites whose uploads count; those received so far until the set is frozen."""
-        return self._survivors or tuple(sorted(self._statements))
-
-    def freeze(self) -> tuple[str, ...]:
-        """Return the survivors; no later upload counts.
-
-        Raises:
-            PrivacyRefusal: they are below the quorum; this attempt can open nothing.
-        """
-        survivors = self.survivors
-        if len(survivors) < self.rules.quorum:
-            rule = f"uploads of at least {self.rules.quorum} of {self.rules.sites} sites"
-            fix = "nothing is revealed; ask for another attempt when the sites are back"
-            raise PrivacyRefusal(expected(rule, got=len(survivors), where="round", fix=fix))
-        self._survivors = survivors
-        return survivors
-
-    # agreement
-
-    def accept(self, agreement: bytes) -> str:
-        """Take a signature over the survivors and return the name of its site.
-
-        Raises:
-            PrivacyRefusal: it is forged or over another set, or the site is no survivor.
-        """
-        self.freeze()
-        found = read(agreement, Agreement, self.roster)
-        self._check_context(found)
-        if found.survivors != self._survivors or found.site not in self._survivors:
-            raise PrivacyRefusal(problem(f"{found.site} signed other survivors", where="agreement"))
-        self._agreements[found.site] = agreement
-        return found.site
-
-    @property
-    def agreements(self) -> tuple[bytes, ...]:
-        """The signatures over the survivors, for :meth:`.site_protocol.SiteProtocol.reveal`."""
-        return tuple(self._agreements[name] for name in sorted(self._agreements))
-
-    @property
-    def certified(self) -> bool:
-        """Whether a quorum signed the survivors."""
-        return len(self._agreements) >= self.rules.quorum
 
     # opening
 
@@ -281,8 +231,3 @@ class Aggregation:
     def _committed(self, name: str, other: str) -> bytes:
         statement = self._statements[name][1]
         return statement.own if other == _OWN else dict(statement.pairs)[other]
-
-    def _check_context(self, found: InSession) -> None:
-        if found.context != self._context or found.site not in self.members:
-            what = f"{found.site} answers in another run, round, attempt or set of members"
-            raise PrivacyRefusal(problem(what, where="round"))

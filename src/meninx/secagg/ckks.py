@@ -33,11 +33,12 @@ COLLUSION = (
     "share one secret key, so the coordinator and any one site together read every update."
 )
 SLOTS = 4096  # values per ciphertext
+LARGEST_VALUE = 2**13  # the sum of 32 such values is below the largest that can be decrypted, 2^18
 LARGEST_UPDATE = 2_000_000  # elements; 64 MB of ciphertext
 _DEGREE, _MODULI, _SCALE = 8192, [60, 60], 2.0**40  # additions only; 128-bit security
 _CIPHERTEXT_LIMIT = 1 << 18  # bytes; fresh ones have 131,212
 _CONTEXT_LIMIT = 1 << 22
-_ROUNDING = 2.0**20  # results are rounded to multiples of 2^-20
+ROUNDING = 2.0**20  # results are rounded to multiples of 2^-20
 
 Values = np.ndarray[Any, Any]
 
@@ -73,7 +74,7 @@ class CkksSite:
         """Return the ciphertexts of a vector.
 
         Args:
-            vector: finite values within ±2^15, one axis, at most 2,000,000.
+            vector: finite values within ±2^13, one axis, at most 2,000,000.
 
         Raises:
             DataError: a value is not finite or too large, or there are too many.
@@ -84,8 +85,9 @@ class CkksSite:
             rule = f"one axis with 1 to {LARGEST_UPDATE:,} values"
             fix = "use masks for larger models"
             raise DataError(expected(rule, got=values.shape, where="update", fix=fix))
-        if not np.isfinite(values).all() or np.abs(values).max() > 2**15:
-            raise DataError(problem("a value is not finite, or beyond 32,768", where="update"))
+        if not np.isfinite(values).all() or np.abs(values).max() > LARGEST_VALUE:
+            what = f"a value is not finite, or beyond {LARGEST_VALUE:,}"
+            raise DataError(problem(what, where="update"))
         parts = [
             tenseal.ckks_vector(self._context, values[start : start + SLOTS]).serialize()
             for start in range(0, len(values), SLOTS)
@@ -96,7 +98,7 @@ class CkksSite:
         """Return the sum, float64, rounded to multiples of 2^-20."""
         length, parts = _ciphertexts(total, self._context)
         values = np.concatenate([np.asarray(part.decrypt())[:SLOTS] for part in parts])[:length]
-        return np.asarray(np.rint(values * _ROUNDING) / _ROUNDING)
+        return np.asarray(np.rint(values * ROUNDING) / ROUNDING)
 
 
 class CkksAggregation:

@@ -104,6 +104,7 @@ class PairSecrets:
             round=position.round,
             attempt=position.attempt,
             members=position.members,
+            model=position.model,
             bits=check_ring(masked),
             length=len(masked),
             leaves=payload.leaves(masked),
@@ -134,6 +135,18 @@ class PairSecrets:
         if len(plain) != SHARE_BYTES * len(names):
             raise DataError(problem(f"the shares of {statement.site} have the wrong length", where="lost"))
         return {name: plain[i * SHARE_BYTES : (i + 1) * SHARE_BYTES] for i, name in enumerate(names)}
+
+    def seal(self, plaintext: bytes, context: bytes, recipient: str, *, draw: Draw) -> bytes:
+        """Return bytes encrypted to another site in one attempt (:func:`.shares.seal`)."""
+        return seal(plaintext, self._secrets[recipient], context, self.name, recipient, draw=draw)
+
+    def unseal(self, sealed: bytes, context: bytes, sender: str) -> bytes:
+        """Return what another site encrypted to this one in one attempt.
+
+        Raises:
+            PrivacyRefusal: it was changed, replayed, or encrypted by or to somebody else.
+        """
+        return unseal(sealed, self._secrets[sender], context, sender, self.name)
 
     def erase(self) -> None:
         """Overwrite the secrets."""

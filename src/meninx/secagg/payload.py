@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -26,7 +26,9 @@ from cryptography.hazmat.primitives.ciphers.modes import GCM
 
 from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.secagg.masks import Ring, ring_type
-from meninx.secagg.statements import STATEMENT_LIMIT, Masked
+from meninx.secagg.statements import STATEMENT_LIMIT, Masked, PartialSum, Shared
+
+OfVector: TypeAlias = Masked | Shared | PartialSum
 
 LEAF_BYTES = 1 << 16
 _DIGEST = 32
@@ -73,7 +75,7 @@ def split(upload: bytes) -> tuple[bytes, memoryview]:
     return bytes(upload[_LENGTH_BYTES:end]), memoryview(upload)[end:]
 
 
-def vector_of(data: bytes | memoryview, statement: Masked) -> Ring:
+def vector_of(data: bytes | memoryview, statement: OfVector) -> Ring:
     """Return the vector of an upload without copying it; its digest is not checked yet.
 
     Raises:
@@ -89,7 +91,7 @@ def vector_of(data: bytes | memoryview, statement: Masked) -> Ring:
     return np.frombuffer(data, dtype=kind)
 
 
-def check_leaves(vector: Ring, statement: Masked, *, first: int = 0, last: int | None = None) -> None:
+def check_leaves(vector: Ring, statement: OfVector, *, first: int = 0, last: int | None = None) -> None:
     """Raise PrivacyRefusal unless the chunks of a vector are those that the site signed.
 
     Args:

@@ -71,7 +71,41 @@ class SecretsOpened(_Recorded, frozen=True, kw_only=True, tag="opened"):
     opening: bytes
 
 
-HistoryEntry: TypeAlias = KeyDrawn | SitesMet | VectorMasked | AttemptUsed | SurvivorsSigned | SecretsOpened
+class SharesDrawn(_Recorded, frozen=True, kw_only=True, tag="shares"):
+    """The seeds of the shares of a vector, in the order of the roster, and what was signed about them."""
+
+    round: int
+    attempt: int
+    seeds: tuple[bytes, ...]
+    statement: bytes
+
+
+class CkksKeyHeld(_Recorded, frozen=True, kw_only=True, tag="ckks key"):
+    """The context with the secret key that all sites of a run hold, and the statement that it came from."""
+
+    context: bytes
+    statement: bytes
+
+
+class UpdateEncrypted(_Recorded, frozen=True, kw_only=True, tag="encrypted"):
+    """The upload of an attempt: ciphertexts are random, so they cannot be made again."""
+
+    round: int
+    attempt: int
+    upload: bytes
+
+
+HistoryEntry: TypeAlias = (
+    KeyDrawn
+    | SitesMet
+    | VectorMasked
+    | AttemptUsed
+    | SurvivorsSigned
+    | SecretsOpened
+    | SharesDrawn
+    | CkksKeyHeld
+    | UpdateEncrypted
+)
 _DECODER: msgspec.msgpack.Decoder[HistoryEntry] = msgspec.msgpack.Decoder(HistoryEntry)
 
 

@@ -31,14 +31,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
-from meninx.core.randomness import KEY_BYTES, private_bytes
+from meninx.core.errors import PrivacyRefusal, UsageError, expected, problem
+from meninx.core.randomness import private_bytes
 from meninx.secagg import payload
 from meninx.secagg.masks import SEED_BYTES, Ring, check_ring
-from meninx.secagg.pair_secrets import PairSecrets
-from meninx.secagg.roster import Roster, covered, public_bytes
+from meninx.secagg.roster import Roster
 from meninx.secagg.shares import Draw
 from meninx.secagg.site_history import (
     AttemptUsed,
@@ -48,18 +46,14 @@ from meninx.secagg.site_history import (
     SitesMet,
     SurvivorsSigned,
     VectorMasked,
-    read_history,
     to_record,
 )
+from meninx.secagg.site_session import SiteSession
 from meninx.secagg.statements import (
-    Agreement,
-    Announcement,
     InSession,
     Masked,
     Opening,
     read,
-    read_announcements,
-    session_digest,
     sign,
 )
 
@@ -115,7 +109,7 @@ class _OpenRound:
         return self.statement.round, self.statement.attempt
 
 
-class SiteProtocol:
+class SiteProtocol(SiteSession):
     """One site's part in the secure aggregation of one run.
 
     Guarantee: while at most ``covered(n).colluders`` sites collude with a coordinator that may send anything,
@@ -149,22 +143,10 @@ class SiteProtocol:
         history: Iterable[bytes] = (),
         draw: Draw = private_bytes,
     ) -> None:
-        roster.require_signatures()
-        self.rules = covered(len(roster.members))
-        if roster.members[roster.position(name)].key != public_bytes(signing_key):
-            raise PrivacyRefusal(problem(f"the roster lists another key for {name}", where="roster"))
-        self.roster, self.name, self.run = roster, name, run
         self.phase = SitePhase.START
-        self._signing_key, self._record, self._draw = signing_key, record, draw
-        self._key: KeyDrawn | None = None
-        self._met: SitesMet | None = None
-        self._session = b""
-        self._pairs: PairSecrets | None = None
         self._open: _OpenRound | None = None
         self._used = (-1, -1)  # the last attempt in which a vector was masked in this run
-        self._last: SurvivorsSigned | None = None  # of the highest round that was signed in any run
-        for entry in read_history(history, roster.study):
-            self._restore(entry)
+        super().__init__(roster, name, signing_key, run, record=record, history=history, draw=draw)
 
     def announce(self) -> bytes:
         """Return the signed exchange key of this run; the same bytes whenever it is asked.
@@ -173,52 +155,23 @@ class SiteProtocol:
             UsageError: the run is finished.
         """
         phase = self._next("announce")
-        if self._key is None:
-            secret = self._draw(KEY_BYTES)
-            key = X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
-            statement = Announcement(
-                site=self.name,
-                study=self.roster.study,
-                run=self.run,
-                roster=self.roster.hash,
-                exchange_key=key,
-            )
-            entry = KeyDrawn(
-                study=self.roster.study,
-                run=self.run,
-                secret=secret,
-                announcement=sign(statement, self._signing_key),
-            )
-            self._write(entry)
-            self._key = entry
+        announcement = super().announce()
         self.phase = phase
-        return self._key.announcement
+        return announcement
 
     def meet(self, announcements: Sequence[bytes]) -> None:
-        """Take the announcements of the sites of this run, once.
-
-        Args:
-            announcements: of at least a quorum of the roster, with this site's own.
+        """Take the announcements of the sites of this run, once: see :meth:`.SiteSession.meet`.
 
         Raises:
-            PrivacyRefusal: an announcement is forged, this site's own is missing or changed, there are too
-                few, or they are others than before.
             UsageError: this site has not announced its own key.
         """
         phase = self._next("meet")
-        ordered = tuple(sorted(announcements))
-        if self._met is not None:
-            if ordered != self._met.announcements:
-                raise PrivacyRefusal(
-                    problem("other keys were shown before in this run", where="announcements")
-                )
-            return
-        entry = SitesMet(study=self.roster.study, run=self.run, announcements=ordered)
-        self._exchange(entry)
-        self._write(entry)
-        self._met, self.phase = entry, phase
+        super().meet(announcements)
+        self.phase = phase
 
-    def upload(self, round: int, attempt: int, members: Sequence[str], vector: Ring) -> bytes:
+    def upload(
+        self, round: int, attempt: int, members: Sequence[str], vector: Ring, *, model: bytes = b""
+    ) -> bytes:
         """Return the masked vector with its signed statement.
 
         Args:
@@ -226,6 +179,7 @@ class SiteProtocol:
             attempt: from 0.
             members: U0, the sites of this attempt, with this one.
             vector: ring elements of :meth:`.quantiser.Quantiser.encode`; left as it is.
+            model: digest of what this site trained from; sites with another one are in no sum with it.
 
         Raises:
             PrivacyRefusal: the round is closed, the members are strangers or below the quorum, or another
@@ -236,18 +190,16 @@ class SiteProtocol:
         chosen = self._members(members)
         check_ring(vector)
         position = (round, attempt)
-        if min(position) < 0 or (self._last is not None and round <= self._last.round):
-            what = f"round {round} is closed: this site has signed its survivors or those of a later round"
-            raise PrivacyRefusal(
-                problem(what, where="upload", fix="go on with the next round, from the same model")
-            )
+        self._check_round(round, attempt)
+        here = InSession(
+            site=self.name, session=self._session, round=round, attempt=attempt, members=chosen, model=model
+        )
         if position <= self._used:
-            return self._upload_again(position, chosen, vector)
-        here = InSession(site=self.name, session=self._session, round=round, attempt=attempt, members=chosen)
+            return self._upload_again(here, vector)
         seed = bytearray(self._draw(SEED_BYTES))
-        masked = self._met_pairs.masked(vector, seed, here)
+        masked = self.pairs.masked(vector, seed, here)
         points = [self.roster.position(other) + 1 for other in _without(chosen, (self.name,))]
-        statement = self._met_pairs.statement(masked, seed, here, points, self.rules.threshold, self._draw)
+        statement = self.pairs.statement(masked, seed, here, points, self.rules.threshold, self._draw)
         signed = sign(statement, self._signing_key)
         self._write(self._masked_entry(statement, signed, seed))
         self._erase_round()
@@ -270,23 +222,8 @@ class SiteProtocol:
         """
         phase = self._next("agree")
         current = self._current(round, attempt)
-        chosen = tuple(sorted(survivors))
-        if current.signed is not None:
-            if chosen != current.signed.survivors:
-                what = f"another set of survivors was signed in round {round}"
-                raise PrivacyRefusal(problem(what, where="survivors", fix="go on with the next round"))
-            return current.signed.agreement
-        self._check_set(chosen, current.statement.members, "survivors")
-        agreement = Agreement(
-            site=self.name, session=self._session, round=round, attempt=attempt,
-            members=current.statement.members, survivors=chosen,
-        )  # fmt: skip
-        entry = SurvivorsSigned(
-            study=self.roster.study, run=self.run, round=round, attempt=attempt, survivors=chosen,
-            agreement=sign(agreement, self._signing_key),
-        )  # fmt: skip
-        self._write(entry)
-        current.signed = self._last = entry
+        entry = self._agreement(current.statement, survivors, current.signed)
+        current.signed = entry
         self.phase = phase
         return entry.agreement
 
@@ -308,13 +245,14 @@ class SiteProtocol:
         if current is None or current.signed is None or current.signed.round != round:
             raise UsageError(problem(f"no survivors were signed in round {round}", where="reveal"))
         survivors = current.signed.survivors
-        self._check_certificate(current, agreements)
+        self._check_certificate(current.statement, survivors, agreements)
         shares = self._shares_of_lost(current, survivors, lost)
         context, outside = current.statement.context, _without(current.statement.members, survivors)
         opening = Opening(
             site=self.name, session=self._session, round=round, attempt=current.signed.attempt,
-            members=current.statement.members, survivors=survivors, own=bytes(current.seed),
-            pairs=tuple((other, self._met_pairs.seed(context, other)) for other in outside), shares=shares,
+            members=current.statement.members, model=current.statement.model, survivors=survivors,
+            own=bytes(current.seed),
+            pairs=tuple((other, self.pairs.seed(context, other)) for other in outside), shares=shares,
         )  # fmt: skip
         names = tuple(sorted({name for name, _, _ in shares}))
         entry = SecretsOpened(
@@ -339,9 +277,7 @@ class SiteProtocol:
         """End the run and forget its keys; :meth:`entries` then holds no secret."""
         self.phase = self._next("finish")
         self._erase_round()
-        if self._pairs is not None:
-            self._pairs.erase()
-        self._pairs = self._key = self._met = None
+        super().finish()
 
     def entries(self) -> tuple[bytes, ...]:
         """Return the history that is still needed, without the seeds of closed rounds."""
@@ -356,18 +292,13 @@ class SiteProtocol:
             found += [current.signed, *current.opened]
         return tuple(to_record(entry) for entry in found if entry is not None)
 
-    @property
-    def session(self) -> bytes:
-        """Digest of study, run, roster and the exchange keys that this site has met; empty before."""
-        return self._session
-
     def tag_key(self, statement: Masked) -> bytes:
         """Return the key with which this site checks the vector of another site (:mod:`.payload`)."""
         if statement.session != self._session or statement.site not in _without(
-            self._met_pairs.sites, (self.name,)
+            self.pairs.sites, (self.name,)
         ):
             raise PrivacyRefusal(problem("the upload belongs to another run or site", where="transcript"))
-        return self._met_pairs.tag_key(statement)
+        return self.pairs.tag_key(statement)
 
     # transitions
 
@@ -379,12 +310,6 @@ class SiteProtocol:
             )
         return phase
 
-    @property
-    def _met_pairs(self) -> PairSecrets:
-        if self._pairs is None:
-            raise UsageError(problem("the sites of this run have not met", where=self.name))
-        return self._pairs
-
     def _masked_entry(self, statement: Masked, signed: bytes, seed: bytearray) -> VectorMasked:
         return VectorMasked(
             study=self.roster.study,
@@ -395,79 +320,23 @@ class SiteProtocol:
             statement=signed,
         )
 
-    def _write(self, entry: HistoryEntry) -> None:
-        self._record(to_record(entry))
-
     def _current(self, round: int, attempt: int) -> _OpenRound:
         if self._open is None or self._open.position != (round, attempt):
             what = f"this site has no upload of round {round}, attempt {attempt}"
             raise UsageError(problem(what, where="agree"))
         return self._open
 
-    # checks
-
-    def _members(self, members: Sequence[str]) -> tuple[str, ...]:
-        chosen = tuple(sorted(members))
-        self._check_set(chosen, self._met_pairs.sites, "members")
-        return chosen
-
-    def _check_set(self, chosen: tuple[str, ...], within: tuple[str, ...], what: str) -> None:
-        """Refuse a set that names strangers, names a site twice, lacks this site or is below the quorum."""
-        for name in chosen:
-            self.roster.position(name)  # strangers to the roster
-        if len(set(chosen)) < len(chosen):
-            raise PrivacyRefusal(problem("a site is listed twice", where=what))
-        strangers = _without(chosen, within)
-        if strangers:
-            refusal = f"{', '.join(strangers)} did not take part before"
-            raise PrivacyRefusal(problem(refusal, where=what))
-        if self.name not in chosen:
-            raise PrivacyRefusal(problem(f"{self.name} itself is missing", where=what))
-        if len(chosen) < self.rules.quorum:
-            rule = f"at least {self.rules.quorum} of the {self.rules.sites} sites of the roster"
-            raise PrivacyRefusal(expected(rule, got=len(chosen), where=what))
-
-    def _check_certificate(self, current: _OpenRound, agreements: Sequence[bytes]) -> None:
-        """Refuse anything but a quorum of agreements over the very set that this site signed."""
-        assert current.signed is not None
-        signers = set()
-        for data in agreements:
-            found = read(data, Agreement, self.roster)
-            same = (found.context, found.survivors) == (current.statement.context, current.signed.survivors)
-            if not same or found.site not in found.survivors:
-                what = f"{found.site} signed another set of survivors, round, attempt or session"
-                raise PrivacyRefusal(problem(what, where="agreements"))
-            signers.add(found.site)
-        if len(signers) < self.rules.quorum:
-            rule = f"agreements of {self.rules.quorum} sites"
-            raise PrivacyRefusal(expected(rule, got=len(signers), where="agreements"))
-
     # secrets
 
-    def _exchange(self, entry: SitesMet) -> None:
-        """Check the announcements and compute the X25519 secret of each pair."""
-        if self._key is None:
-            raise DataError(problem("the key of this run is missing", where="history"))
-        if self._key.announcement not in entry.announcements:
-            raise PrivacyRefusal(
-                problem("this site's own key is missing or was changed", where="announcements")
-            )
-        _, keys = read_announcements(entry.announcements, self.roster, self.run)
-        if len(keys) < self.rules.quorum:
-            rule = f"the keys of at least {self.rules.quorum} of {self.rules.sites} sites"
-            raise PrivacyRefusal(expected(rule, got=len(keys), where="announcements"))
-        self._pairs = PairSecrets(self.name, self._key.secret, keys)
-        self._session = session_digest(self.roster, self.run, keys)
-
-    def _upload_again(self, position: tuple[int, int], members: tuple[str, ...], vector: Ring) -> bytes:
+    def _upload_again(self, here: InSession, vector: Ring) -> bytes:
         """Return the bytes of an upload that was made before, from the recorded seed."""
         current = self._open
-        if current is None or position != current.position or members != current.statement.members:
+        if current is None or here.context != current.statement.context:
             # the seeds of pairs depend on the attempt alone: a second vector would give away a difference
-            what = "this attempt, a later one or one with other members was masked before"
+            what = "this attempt, a later one or one with other members or another model was masked before"
             raise PrivacyRefusal(problem(what, where="upload", fix="ask for a later attempt"))
         statement = current.statement
-        masked = self._met_pairs.masked(vector, current.seed, statement)
+        masked = self.pairs.masked(vector, current.seed, statement)
         if payload.leaves(masked) != statement.leaves or len(masked) != statement.length:
             raise PrivacyRefusal(problem("another vector was masked in this attempt", where="upload"))
         return payload.join(current.statement_bytes, masked)
@@ -485,7 +354,7 @@ class SiteProtocol:
             if theirs.site == self.name or theirs.site not in survivors:
                 # the secrets of a member outside the survivors are the ones that must stay closed
                 raise PrivacyRefusal(problem(f"{theirs.site} is no other survivor", where="lost"))
-            for other, share in self._met_pairs.unsealed(theirs).items():
+            for other, share in self.pairs.unsealed(theirs).items():
                 if other in ("", *outside):
                     shares[theirs.site, other] = share
         if len(survivors) - len({name for name, _ in shares}) < self.rules.threshold:
@@ -502,15 +371,13 @@ class SiteProtocol:
 
     def _restore(self, entry: HistoryEntry) -> None:
         """Take one entry of the history; entries of other runs count only for the rounds that they closed."""
-        if isinstance(entry, SurvivorsSigned) and (self._last is None or entry.round >= self._last.round):
-            self._last = entry
+        super()._restore(entry)
         if entry.run != self.run:
             return
         if isinstance(entry, KeyDrawn):
-            self._key, self.phase = entry, SitePhase.ANNOUNCED
+            self.phase = SitePhase.ANNOUNCED
         elif isinstance(entry, SitesMet):
-            self._exchange(entry)
-            self._met, self.phase = entry, SitePhase.MET
+            self.phase = SitePhase.MET
         elif isinstance(entry, VectorMasked):
             statement = read(entry.statement, Masked, self.roster)
             self._open = _OpenRound(statement, entry.statement, bytearray(entry.seed))

@@ -65,17 +65,20 @@ class InSession(SignedStatement, frozen=True, kw_only=True):
         round: number of the round, from 0.
         attempt: number of the attempt at this round, from 0.
         members: U0, the sites of this attempt, sorted.
+        model: digest of what the sites trained from. A coordinator that gives one site another model than the
+            others could read that site's update out of an honest sum (Pasquini et al. 2022).
     """
 
     session: bytes
     round: int
     attempt: int
     members: tuple[str, ...]
+    model: bytes = b""
 
     @property
     def context(self) -> bytes:
-        """Digest of session, round, attempt and members: what every key of the attempt is bound to."""
-        fields = (self.session, self.round, self.attempt, self.members)
+        """Digest of session, round, attempt, members and model: what every key of the attempt is bound to."""
+        fields = (self.session, self.round, self.attempt, self.members, self.model)
         return hashlib.sha256(_ATTEMPT_DOMAIN + msgspec.msgpack.encode(fields)).digest()
 
 
@@ -126,6 +129,70 @@ class Opening(InSession, frozen=True, kw_only=True, tag="opening"):
     own: bytes
     pairs: tuple[tuple[str, bytes], ...]
     shares: tuple[tuple[str, str, bytes], ...] = ()
+
+
+class Shared(InSession, frozen=True, kw_only=True, tag="shared"):
+    """What a site says about the rest of a vector that it shared among all sites (:mod:`.sharing`).
+
+    Attributes:
+        bits: of the ring, 32 or 64.
+        length: elements of the vector.
+        leaves: SHA-256 of each chunk of the rest, one after the other.
+        shares: per other site, the seed of its share, encrypted.
+    """
+
+    bits: int
+    length: int
+    leaves: bytes
+    shares: tuple[tuple[str, bytes], ...]
+
+
+class PartialSum(InSession, frozen=True, kw_only=True, tag="partial sum"):
+    """What a site says about the sum of the shares that it got.
+
+    Attributes:
+        bits: of the ring, 32 or 64.
+        length: elements of the vector.
+        leaves: SHA-256 of each chunk of the sum, one after the other.
+    """
+
+    bits: int
+    length: int
+    leaves: bytes
+
+
+class CkksKey(SignedStatement, frozen=True, kw_only=True, tag="ckks key"):
+    """The key that all sites of a run encrypt and decrypt with (:mod:`.encrypted`).
+
+    Attributes:
+        study: name of the study.
+        run: identifier of the run.
+        roster: hash of the roster that the site signed.
+        public: context without the secret key, for the coordinator.
+        secret: context with the secret key, encrypted.
+        ephemeral: X25519 public key, used once.
+        keys: per other site, the key of ``secret``, encrypted.
+    """
+
+    study: str
+    run: str
+    roster: bytes
+    public: bytes
+    secret: bytes
+    ephemeral: bytes
+    keys: tuple[tuple[str, bytes], ...]
+
+
+class Encrypted(InSession, frozen=True, kw_only=True, tag="encrypted"):
+    """What a site says about the ciphertexts that it uploads (:mod:`.encrypted`).
+
+    Attributes:
+        key: SHA-256 of the context without the secret key.
+        digest: SHA-256 of the ciphertexts.
+    """
+
+    key: bytes
+    digest: bytes
 
 
 class _Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -36,6 +36,7 @@ from meninx.learn import assemble, fitting, ledger_file, runtime
 from meninx.learn.assemble import Training
 from meninx.learn.checkpoint import CheckpointHook
 from meninx.learn.distributed import World
+from meninx.learn.dp_step import ReplayRefusal
 from meninx.learn.hooks import Evaluated, Hook, StepDone
 from meninx.learn.state import TrainState
 from meninx.learn.task import with_network
@@ -84,6 +85,23 @@ def in_rounds(config: TrainConfig) -> TrainConfig:
                 problem("a site of a study does not choose weights of its own", where=name, fix=fix)
             )
     return config.replace(select="last")
+
+
+def check(config: TrainConfig, source: Path, out: Path) -> None:
+    """Refuse what would be refused before the first step, and write nothing.
+
+    Args:
+        config: as for :func:`opened`.
+        source: prepared dataset.
+        out: folder of runs.
+
+    Raises:
+        ConfigError, DataError, PrivacyRefusal: as of ``meninx train``.
+    """
+    data = Manifest.read(source)
+    config = with_network(in_rounds(config), data.info)
+    plan, _ = creation.checked(config, data, out, World(), None)
+    creation.first_network(config, data, plan, None)
 
 
 @contextmanager
@@ -352,11 +370,19 @@ class RunInRounds:
         horizon = training.total_steps
         losses = _MeanLoss()
         trainer.hooks = [losses, *trainer.hooks]
+
+        def run() -> None:
+            trainer.run(until=known.until, horizon=horizon, stop_requested=lambda: stop() or box.is_over())
+
         try:
             with runtime.prepared(self.config.runtime, World()):
-                trainer.run(
-                    until=known.until, horizon=horizon, stop_requested=lambda: stop() or box.is_over()
-                )
+                try:
+                    run()
+                except (
+                    ReplayRefusal
+                ):  # rounding of another machine made other weights: begun steps stay spent
+                    training.state.step = ledger_file.read(self.run).next_step
+                    run()
         except KeyboardInterrupt as error:
             if stop() or not box.over or not trainer.whole:
                 raise Interrupted(

@@ -49,6 +49,10 @@ NOT_COMPARED = (
     "patients could not "
     "be compared"
 )
+FEDERATED = (
+    "the starting weights come from the federated study {study} of {sites} sites: whether patients of the "
+    "other sites are among the training patients could not be compared"
+)
 UNPROTECTED = f"the starting weights come from run {{run}}, {UNPROTECTED_START}: nothing is promised to them"
 
 
@@ -227,6 +231,8 @@ def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders:
             _refuse(node, unit)
             _refuse_without_steps(node)
             ledgers.append(node.ledger)
+        if unit and node.study is not None:  # patients of its other sites are behind the weights, too
+            caveats.append(FEDERATED.format(study=node.study.study, sites=node.study.sites))
         if unit and same is False and (not node.private or node.deterministic):
             text = STATISTICS if node.statistics_of else UNPROTECTED
             caveats.append(text.format(run=node.run[:8], dataset=node.statistics_of))
@@ -328,8 +334,9 @@ def _own_lineage(run: Run) -> Lineage | None:
     if lineage is None or record is None:
         return None
     wrong = next(belonging.secrets_changed(run.root, record), "")
-    mine = (record.id, record.private, record.deterministic, record.data)
-    if not wrong and (lineage.run, lineage.private, lineage.deterministic, lineage.data) != mine:
+    mine = (record.id, record.private, record.deterministic, record.data, record.study)
+    said = (lineage.run, lineage.private, lineage.deterministic, lineage.data, lineage.study)
+    if not wrong and said != mine:
         wrong = artifacts.place(Lineage, private=True)
     if not wrong and _listed(run) and artifacts.read(run.root, Lineage) != lineage:
         wrong = artifacts.place(Lineage, private=True)

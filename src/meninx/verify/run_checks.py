@@ -209,6 +209,7 @@ def _lineage(book: CheckList, run: Run) -> None:
             else []
         )
         wrong += ["of another dataset"] if found.data != record.data else []
+        wrong += ["of another part of a federated study"] if found.study != record.study else []
     if "\n".join(found.ledger).rstrip("\n") != run.ledger_text().rstrip("\n"):
         wrong.append("its ledger is not the run's")
     promise = artifacts.read(run.root, PrivacyRecord)

@@ -1,0 +1,332 @@
+"""Secret sharing: the sites of a study are the aggregators of each other's updates.
+
+Each site splits its vector into one additive share per site, itself included, and a rest. A share is the
+keystream of a fresh seed, so a seed is sent instead, encrypted to its recipient; the rest goes to the
+coordinator. Every site adds up the shares that it got and returns the sum, and all sums together with all
+rests are the sum of the updates::
+
+    upload:  x_i - sum over j of PRG(s_ij)         and s_ij, encrypted to j
+    answer:  sum over i of PRG(s_ij)               after j has every other site's statement of this attempt
+
+The members of an attempt are always all sites of the roster, so there is one sum per attempt and no set that
+a coordinator could choose. Nobody may be missing: a site that is lost stops the round, and the next attempt
+begins with fresh seeds.
+
+The coordinator, which may send anything, learns the sum over all sites, with c colluding sites that sum less
+theirs: two honest sites i and j share the seeds s_ij and s_ji, and their own s_ii and s_jj, that nobody else
+has. So n - 2 colluders are covered. The network learns sizes and times. A site answers for the attempt in
+which it uploaded last, from statements that each other site signed once, so a second answer says nothing new.
+Sums of several rounds always have the same participants. What one sum says about a site is not limited here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
+from meninx.core.randomness import private_bytes
+from meninx.secagg import payload
+from meninx.secagg.masks import SEED_BYTES, Mask, Ring, apply_masks, check_ring, ring_type
+from meninx.secagg.roster import Roster
+from meninx.secagg.shares import Draw
+from meninx.secagg.site_history import HistoryEntry, SharesDrawn, to_record
+from meninx.secagg.site_session import SiteSession
+from meninx.secagg.statements import (
+    Agreement,
+    InSession,
+    PartialSum,
+    Shared,
+    read,
+    read_announcements,
+    session_digest,
+    sign,
+)
+
+
+class SharingSite(SiteSession):
+    """One site's part in a run with secret sharing.
+
+    Guarantee: an arbitrary coordinator with at most n - 2 of the n sites learns, per attempt, the sum of the
+    updates of all sites and nothing else (assumptions as for :class:`.site_protocol.SiteProtocol`).
+
+    Args:
+        roster: signed by every site.
+        name: of this site.
+        signing_key: its enrolled key.
+        run: identifier of the run.
+        record: makes an entry durable before it returns.
+        history: entries of this study that were recorded before.
+        draw: returns that many random bytes.
+    """
+
+    def __init__(
+        self,
+        roster: Roster,
+        name: str,
+        signing_key: Ed25519PrivateKey,
+        run: str,
+        *,
+        record: Callable[[bytes], None],
+        history: Iterable[bytes] = (),
+        draw: Draw = private_bytes,
+    ) -> None:
+        self._drawn: SharesDrawn | None = None
+        super().__init__(roster, name, signing_key, run, record=record, history=history, draw=draw)
+
+    def upload(
+        self, round: int, attempt: int, members: Sequence[str], vector: Ring, *, model: bytes = b""
+    ) -> bytes:
+        """Return the rest of the vector with the encrypted seeds of its shares.
+
+        Args:
+            round: from 0.
+            attempt: from 0.
+            members: all sites of the roster.
+            vector: ring elements of :meth:`.quantiser.Quantiser.encode`; left as it is.
+            model: digest of what this site trained from; sites with another one are in no sum with it.
+
+        Raises:
+            PrivacyRefusal: a site is missing among the members, a later attempt was shared before, or another
+                vector was shared in this attempt.
+            UsageError: the sites have not met.
+        """
+        here = self._position(round, attempt, members, model)
+        check_ring(vector)
+        drawn = self._drawn
+        if drawn is not None and (round, attempt) <= (drawn.round, drawn.attempt):
+            return self._upload_again(here, drawn, vector)
+        seeds = {name: self._draw(SEED_BYTES) for name in self.roster.names}
+        rest = _rest(vector, seeds.values())
+        statement = Shared(
+            site=self.name, session=here.session, round=round, attempt=attempt, members=here.members,
+            model=model, bits=check_ring(rest), length=len(rest), leaves=payload.leaves(rest),
+            shares=tuple(
+                (name, self.pairs.seal(seed, here.context, name, draw=self._draw))
+                for name, seed in seeds.items() if name != self.name
+            ),
+        )  # fmt: skip
+        entry = SharesDrawn(
+            study=self.roster.study, run=self.run, round=round, attempt=attempt,
+            seeds=tuple(seeds.values()), statement=sign(statement, self._signing_key),
+        )  # fmt: skip
+        self._write(entry)
+        self._drawn = entry
+        return payload.join(entry.statement, rest)
+
+    def agree(self, round: int, attempt: int, survivors: Sequence[str]) -> bytes:
+        """Return the signature over the survivors, which are all sites of the roster.
+
+        Raises:
+            PrivacyRefusal: a site is missing.
+        """
+        own = self._own(round, attempt)
+        here = self._position(round, attempt, survivors, own.model)
+        return sign(
+            Agreement(
+                site=self.name, session=here.session, round=round, attempt=attempt, members=here.members,
+                model=here.model, survivors=self.roster.names,
+            ),
+            self._signing_key,
+        )  # fmt: skip
+
+    def answer(self, round: int, attempt: int, statements: Sequence[bytes]) -> bytes:
+        """Return the sum of the shares that this site got, signed.
+
+        Args:
+            round: of the upload.
+            attempt: of the upload.
+            statements: signed statements of the uploads of all other sites.
+
+        Raises:
+            PrivacyRefusal: a statement is missing, forged, of another attempt or another shape.
+            UsageError: this site has not uploaded in this attempt.
+        """
+        own = self._own(round, attempt)
+        assert self._drawn is not None
+        seeds = {self.name: self._drawn.seeds[self.roster.position(self.name)]}
+        for data in statements:
+            found = read(data, Shared, self.roster)
+            same = (found.context, found.length, found.bits) == (own.context, own.length, own.bits)
+            if not same or found.site in seeds:
+                what = f"{found.site} shared in another attempt or shape, or is given twice"
+                raise PrivacyRefusal(problem(what, where="statements"))
+            seeds[found.site] = self._seed_of(found)
+        missing = [name for name in self.roster.names if name not in seeds]
+        if missing:
+            raise PrivacyRefusal(
+                problem(f"the shares of {', '.join(missing)} are missing", where="statements")
+            )
+        total = np.zeros(own.length, dtype=ring_type(own.bits))
+        apply_masks(total, [Mask(seed) for seed in seeds.values()])
+        statement = PartialSum(
+            site=self.name, session=own.session, round=round, attempt=attempt, members=own.members,
+            model=own.model, bits=own.bits, length=own.length, leaves=payload.leaves(total),
+        )  # fmt: skip
+        return payload.join(sign(statement, self._signing_key), total)
+
+    def entries(self) -> tuple[bytes, ...]:
+        """Return the history that is still needed: keys, and the seeds of the last attempt."""
+        last = () if self._drawn is None or self._key is None else (to_record(self._drawn),)
+        return (*super().entries(), *last)
+
+    def _own(self, round: int, attempt: int) -> Shared:
+        """Return what this site signed in an attempt."""
+        drawn = self._drawn
+        if drawn is None or (drawn.round, drawn.attempt) != (round, attempt):
+            what = f"this site has no upload of round {round}, attempt {attempt}"
+            raise UsageError(problem(what, where="round"))
+        return read(drawn.statement, Shared, self.roster)
+
+    def _position(self, round: int, attempt: int, members: Sequence[str], model: bytes) -> InSession:
+        if tuple(sorted(members)) != self.roster.names or self.pairs.sites != self.roster.names:
+            rule = f"all {self.rules.sites} sites of the roster"
+            fix = "wait for the others; shares tolerate no dropout"
+            raise PrivacyRefusal(expected(rule, got=len(set(members)), where="members", fix=fix))
+        if min(round, attempt) < 0:
+            raise DataError(expected("round and attempt from 0", got=min(round, attempt), where="round"))
+        return InSession(
+            site=self.name, session=self.session, round=round, attempt=attempt, members=self.roster.names,
+            model=model,
+        )  # fmt: skip
+
+    def _upload_again(self, here: InSession, drawn: SharesDrawn, vector: Ring) -> bytes:
+        statement = read(drawn.statement, Shared, self.roster)
+        if here.context != statement.context:
+            what = "a later attempt was shared before"
+            raise PrivacyRefusal(problem(what, where="upload", fix="ask for a later attempt"))
+        rest = _rest(vector, drawn.seeds)
+        if payload.leaves(rest) != statement.leaves:
+            raise PrivacyRefusal(problem("another vector was shared in this attempt", where="upload"))
+        return payload.join(drawn.statement, rest)
+
+    def _seed_of(self, statement: Shared) -> bytes:
+        """Return the seed of another site's share for this one."""
+        sealed = dict(statement.shares).get(self.name, b"")
+        seed = self.pairs.unseal(sealed, statement.context, statement.site)
+        if len(seed) != SEED_BYTES:
+            raise DataError(
+                problem(f"the share of {statement.site} has the wrong length", where="statements")
+            )
+        return seed
+
+    def _restore(self, entry: HistoryEntry) -> None:
+        super()._restore(entry)
+        if entry.run == self.run and isinstance(entry, SharesDrawn):
+            self._drawn = entry
+
+
+class SharingAggregation:
+    """The coordinator's side of one attempt with secret sharing.
+
+    Args:
+        roster: signed by every site.
+        announcements: signed exchange keys of the run, of all sites.
+        round: from 0.
+        attempt: from 0.
+        model: digest of what the sites trained from.
+
+    Raises:
+        PrivacyRefusal: an announcement is forged, or a site's is missing.
+    """
+
+    def __init__(
+        self, roster: Roster, announcements: Sequence[bytes], round: int, attempt: int, *, model: bytes = b""
+    ) -> None:
+        roster.require_signatures()
+        run, keys = read_announcements(tuple(announcements), roster)
+        if tuple(sorted(keys)) != roster.names:
+            rule = f"the keys of all {len(roster.members)} sites"
+            raise PrivacyRefusal(expected(rule, got=len(keys), where="announcements"))
+        session = session_digest(roster, run, keys)
+        here = InSession(
+            site="", session=session, round=round, attempt=attempt, members=roster.names, model=model
+        )
+        self.roster, self._context = roster, here.context
+        self._uploads: dict[str, bytes] = {}
+        self._answers: dict[str, bytes] = {}
+        self._agreements: dict[str, bytes] = {}
+        self._shape: tuple[int, int] | None = None
+        self._sum: Ring | None = None
+
+    def receive(self, upload: bytes) -> str:
+        """Take an upload and return the name of its site.
+
+        Raises:
+            DataError: it is malformed or of another shape.
+            PrivacyRefusal: it is forged, of another attempt, or a second one of the site.
+        """
+        return self._take(upload, Shared, self._uploads)
+
+    def accept(self, answer: bytes) -> str:
+        """Take a site's sum of shares and return its name; raises as :meth:`receive`."""
+        return self._take(answer, PartialSum, self._answers)
+
+    def agree(self, agreement: bytes) -> str:
+        """Take a site's signature over the survivors and return its name.
+
+        Raises:
+            PrivacyRefusal: it is forged, or over another attempt.
+        """
+        found = read(agreement, Agreement, self.roster)
+        if found.context != self._context or found.survivors != self.roster.names:
+            raise PrivacyRefusal(problem(f"{found.site} signed other survivors", where="agreement"))
+        self._agreements[found.site] = agreement
+        return found.site
+
+    @property
+    def agreements(self) -> tuple[bytes, ...]:
+        """The signatures of all sites; empty while one is missing."""
+        whole = len(self._agreements) == len(self.roster.members)
+        return tuple(self._agreements[name] for name in self.roster.names) if whole else ()
+
+    def _take(self, data: bytes, kind: type[Shared] | type[PartialSum], known: dict[str, bytes]) -> str:
+        head, body = payload.split(data)
+        statement = read(head, kind, self.roster)
+        if statement.context != self._context:
+            what = f"{statement.site} answers in another run, round or attempt"
+            raise PrivacyRefusal(problem(what, where="round"))
+        if known.get(statement.site, head) != head:
+            raise PrivacyRefusal(problem(f"{statement.site} answered twice, differently", where="round"))
+        if self._shape not in (None, (statement.length, statement.bits)):
+            raise DataError(problem(f"{statement.site} sent a vector of another shape", where="round"))
+        vector = payload.vector_of(body, statement)
+        payload.check_leaves(vector, statement)
+        if statement.site not in known:
+            known[statement.site] = head
+            self._shape = (statement.length, statement.bits)
+            self._sum = vector.copy() if self._sum is None else self._sum + vector
+        return statement.site
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        """Sites that uploaded."""
+        return tuple(sorted(self._uploads))
+
+    def statements(self, site: str) -> tuple[bytes, ...]:
+        """Return what a site needs to answer: the statements of all others."""
+        return tuple(self._uploads[name] for name in sorted(self._uploads) if name != site)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every site uploaded and answered."""
+        return self.survivors == self.roster.names == tuple(sorted(self._answers))
+
+    def total(self) -> Ring:
+        """Return the sum over all sites, for :meth:`.quantiser.Quantiser.decode`.
+
+        Raises:
+            UsageError: a site has not answered; nothing can be computed.
+        """
+        if not self.complete or self._sum is None:
+            waiting = [name for name in self.roster.names if name not in self._answers]
+            raise UsageError(problem(f"the shares of {', '.join(waiting)} are missing", where="round"))
+        return self._sum.copy()
+
+
+def _rest(vector: Ring, seeds: Iterable[bytes]) -> Ring:
+    rest = vector.copy()
+    apply_masks(rest, [Mask(seed, add=False) for seed in seeds])
+    return rest

@@ -1,0 +1,54 @@
+"""Studies with homomorphic encryption end with the same model as plain ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rounds_samples import NAMES, Study, expected_model, weights
+
+from meninx.core.errors import DataError
+from meninx.federated import messages
+from meninx.federated.contribution import MOST_LOSS, MOST_UNITS
+from meninx.federated.encrypted_ends import scale_of
+from meninx.federated.strategies import FedAvg
+from meninx.federated.study_state import RoundPhase
+from meninx.secagg.ckks import LARGEST_VALUE
+
+pytest.importorskip("tenseal")
+
+
+def test_rounds_with_encryption_give_the_weighted_mean_although_sites_are_lost(tmp_path: Path) -> None:
+    study = Study(tmp_path, "ckks")
+
+    def lose(name: str, request: object) -> bool:
+        second = getattr(request, "at", None) is not None and request.at.round == 1
+        return name == "north" and second and isinstance(request, messages.Train)
+
+    study.line.lose = lose
+    state = study.run()
+    three = tuple(name for name in NAMES if name != "north")
+    assert [entry.phase for entry in state.rounds()] == [RoundPhase.ACCEPTED] * 3
+    assert np.abs(weights(state) - expected_model([NAMES, three, NAMES])).max() < 1e-5
+
+
+def test_site_that_starts_again_goes_on_from_its_history(tmp_path: Path) -> None:
+    study = Study(tmp_path, "ckks", strategy=FedAvg(rounds=1))
+    answer = study.line.answer
+
+    def restarting(name: str, request: messages.Request) -> messages.Reply:
+        study.sites[name] = study.line.sites[name] = study.sites[name].restarted()
+        return answer(name, request)
+
+    study.line.answer = restarting
+    assert np.abs(weights(study.run()) - expected_model([NAMES])).max() < 1e-5
+    end = study.sites["east"]._ends("r")
+    with pytest.raises(DataError, match="no such request"):
+        end.check(messages.Position(study="chest", run="r", round=0, attempt=0), b"", b"")
+
+
+@pytest.mark.parametrize("clip", [1e-3, 0.5, 8.0, 100.0])
+def test_largest_contribution_stays_in_the_range(clip: float) -> None:
+    largest = MOST_UNITS[32] * max(clip, MOST_LOSS) * scale_of(clip)
+    assert LARGEST_VALUE / 2 < largest <= LARGEST_VALUE
