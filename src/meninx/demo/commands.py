@@ -61,7 +61,7 @@ def commands(config: DemoConfig, out: Path, hospitals: Sequence[str]) -> tuple[C
         *(_evaluate(studies, hospital) for hospital in hospitals),
         Command(
             name="report", verb="report", out=out / "report.html",
-            settings={"title": "meninx demo: three hospitals with invented patients train together"},
+            settings={"title": "meninx demo: three hospitals train on invented patients"},
             paths=(out / "clean", out / "data", *studies.values()),
         ),
     )  # fmt: skip
