@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from meninx.cli.app import build_app, run
-from meninx.cli.flags import without_tables
+from meninx.cli.flags import value_of, without_tables
 from meninx.core import settings
 from meninx.core.errors import DataError, UsageError
 from meninx.demo import stage
@@ -18,9 +18,10 @@ from meninx.federated.config import StudyConfig
 SMALL = DemoConfig(patients=30, size=64)
 
 
-def test_every_printed_command_is_one_that_the_command_line_understands(tmp_path: Path):
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_every_printed_command_is_one_that_the_command_line_understands(tmp_path: Path, deterministic: bool):
     app = build_app()
-    for step in commands(SMALL, tmp_path, stage.HOSPITALS):
+    for step in commands(SMALL.replace(deterministic=deterministic), tmp_path, stage.HOSPITALS):
         words = without_tables(shlex.split(step.line))
         assert words[0] == "meninx"
         function, bound, _ = app.parse_args(words[1:], exit_on_error=False, print_error=False)
@@ -33,7 +34,7 @@ def test_every_printed_command_is_one_that_the_command_line_understands(tmp_path
 def comparable(value: object) -> object:
     """Return a setting as text, whether it was typed or given to the API."""
     if isinstance(value, Mapping):
-        return {key.replace("-", "_"): comparable(item) for key, item in value.items()}
+        return {key.replace("-", "_"): value_of(str(item)) for key, item in value.items()}
     return str(tuple(value) if isinstance(value, list) else value)
 
 
@@ -144,7 +145,7 @@ def test_the_demo_takes_real_noise_unless_told_otherwise(tmp_path: Path):
             step.line
             for step in commands(SMALL.replace(deterministic=deterministic), tmp_path, stage.HOSPITALS)
         ]
-        assert sum("--deterministic" in line for line in lines) == (2 if deterministic else 0)
+        assert sum("--train.deterministic true" in line for line in lines) == (2 if deterministic else 0)
 
 
 @pytest.mark.parametrize(("patients", "expected"), [(60, 1e-3), (600, 1e-4), (1200, 1e-4), (100_000, 1e-6)])

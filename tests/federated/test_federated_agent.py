@@ -135,13 +135,14 @@ def test_all_sites_release_the_common_model(house: Callable[..., House]) -> None
 
 
 def test_fedprox_without_a_pull_is_fedavg_bit_for_bit(house: Callable[..., House]) -> None:
-    average = house().run()
-    without = house(algorithm="fedprox", mu=0.0).run()
-    pulled = house(algorithm="fedprox", mu=5.0).run()
+    average = house(rounds=1).run()
+    without = house(rounds=1, algorithm="fedprox", mu=0.0).run()
+    pulled = house(rounds=1, algorithm="fedprox", mu=5.0).run()
     assert np.array_equal(average, without)
     assert not np.array_equal(average, pulled)
 
 
+@pytest.mark.slow
 def test_a_strong_pull_keeps_the_sites_at_the_common_model(house: Callable[..., House]) -> None:
     train = {"optimizer": "sgd", "lr": 0.05}
     moved = []
@@ -182,6 +183,7 @@ def test_every_site_has_its_own_ledger_and_epsilon(house: Callable[..., House]) 
     assert len(set(spent.values())) == 3  # sites of other sizes spend otherwise
 
 
+@pytest.mark.slow
 def test_a_private_site_tells_no_loss(house: Callable[..., House]) -> None:
     private, public = house(train=PRIVACY, rounds=1), house(rounds=1)
     for study, expected in ((private, True), (public, False)):
@@ -257,7 +259,7 @@ def train_request(study: House, **changes: object) -> messages.Train:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"at": position(study="other")}, "another study"),
+        ({"at": position(study="other")}, "not of study chest"),
         ({"members": ("north", "west")}, "not a member"),
         ({"until": 5}, "0 < until <= 4"),
         ({"until": 0}, "0 < until <= 4"),
@@ -332,7 +334,7 @@ def test_metrics_are_told_where_the_site_allows_it(house: Callable[..., House]) 
 # other tasks
 
 
-@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("dimensions", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_segmentation_of_pictures_and_volumes_trains_together(
     house: Callable[..., House], tmp_path: Path, dimensions: int
 ) -> None:

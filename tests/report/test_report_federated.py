@@ -104,6 +104,13 @@ def test_models_are_compared_on_the_test_patients_of_each_site(tmp_path: Path) -
     text = page(tmp_path / "study", STUDY)
     assert "site alone all data in one place together patients" in text
     assert "north 0.700 [0.600, 0.900] 0.850 no interval 0.800 [0.700, 0.900] 40" in text
+    paired = replace(rows[-1], difference=0.1, difference_low=0.02, difference_high=0.2)
+    artifacts.write(tmp_path / "paired", ArmsRecord(study="chest", run="r1", rows=(*rows[:-1], paired)))
+    text = page(tmp_path / "paired", STUDY)
+    assert "together together minus alone, paired patients" in text
+    assert (
+        "south 0.700 [0.600, 0.900] 0.850 no interval 0.800 [0.700, 0.900] +0.100 [+0.020, +0.200] 40" in text
+    )
 
 
 def site_run(folder: Path, site: str, members: Sequence[str] | None, **settings: object) -> Path:

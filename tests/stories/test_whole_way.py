@@ -25,8 +25,8 @@ from meninx.synthetic import AnswerKey, PhantomConfig, write_archives
 
 HOSPITALS = ("north", "south", "east")
 SIZES = {
-    "train-non-private": ("--rounds", "2", "--local-epochs", "1"),
-    "train-private": ("--rounds", "2", "--local-steps", "2"),
+    "train-non-private": {"--rounds": "2", "--local-epochs": "1"},
+    "train-private": {"--rounds": "2", "--local-steps": "2"},
 }
 POOLED = "runs/non-private/baselines/pooled-data"  # the dataset that no hospital could make
 IMAGES = re.compile(rb"data:[a-z/+]+;base64,([A-Za-z0-9+/=]+)")
@@ -94,7 +94,10 @@ def found(places: Iterator[tuple[str, bytes]], needles: set[bytes]) -> set[str]:
 
 def words(step: Command) -> list[str]:
     """Return the command that a user types, with a training of seconds."""
-    return [*shlex.split(step.line)[1:], *SIZES.get(step.name, ())]
+    typed = shlex.split(step.line)[1:]
+    for flag, value in SIZES.get(step.name, {}).items():
+        typed[typed.index(flag) + 1] = value
+    return typed
 
 
 @pytest.fixture(scope="module")

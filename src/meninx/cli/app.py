@@ -41,7 +41,7 @@ VERBS = {
     "sweep": "Train over several epsilons and seeds; write a table and figure of utility against epsilon.",
     "report": "Write one HTML page about de-identification, data and runs.",
     "verify": "Check that a folder is complete and unchanged, and that its epsilon follows from its ledger.",
-    "demo": "Run the full pipeline on synthetic patients.",
+    "demo": "Run the full pipeline on synthetic patients of three hospitals that train together.",
     "recipes": "List, show or copy the packaged recipes.",
     "doctor": "Show what is installed and what this machine can do.",
     "completion": "Print a script that completes verbs and flags in your shell.",

@@ -22,7 +22,8 @@ def report(
     """Write one HTML page about de-identification, data and runs. The page loads no external resources.
 
     Args:
-        sources: Folders that deid, prepare, train and sweep wrote, or folders of them.
+        sources: Folders that deid, prepare, train, sweep and federate wrote, or folders of them. Runs of one
+            federated study are shown as one study.
         out: HTML file to write.
         recipe: TOML file with these settings; flags override it.
     """

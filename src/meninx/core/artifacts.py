@@ -510,8 +510,7 @@ def write(root: Path, record: Any, *, split: str = "test", dataset: str = "", pr
         StorageError: the disk refused.
     """
     name = place(type(record), split=split, dataset=dataset, private=private)
-    path = root / name
-    secret = name.startswith("private/")
+    path, secret = root / name, name.startswith("private/")
     if secret:
         workspace.make_private(root)
     files.write_text(path, plain.to_json(record), mode=files.PRIVATE_MODE if secret else None)

@@ -14,7 +14,7 @@ from meninx.demo.config import DemoConfig
 TRAINING_SHARE = 0.7  # of the patients, by the default shares of `prepare`
 BATCH_SHARE = 0.6  # of a hospital's training patients: few steps in which most take part
 PLAIN, PRIVATE = "non-private", "private"
-ROUNDS, LOCAL_EPOCHS = 8, 2  # of the study without privacy
+ROUNDS, LOCAL_EPOCHS = 6, 1  # of the study without privacy
 PRIVATE_ROUNDS, LOCAL_STEPS = 10, 4  # of the study with privacy
 
 
@@ -61,7 +61,7 @@ def commands(config: DemoConfig, out: Path, hospitals: Sequence[str]) -> tuple[C
         *(_evaluate(studies, hospital) for hospital in hospitals),
         Command(
             name="report", verb="report", out=out / "report.html",
-            settings={"title": "meninx demo: three hospitals with invented patients train together"},
+            settings={"title": "meninx demo: three hospitals train on invented patients"},
             paths=(out / "clean", out / "data", *studies.values()),
         ),
     )  # fmt: skip
@@ -133,7 +133,10 @@ def _flags(settings: Mapping[str, Any]) -> list[str]:
         if isinstance(value, bool):
             words += [f"--{name}"] if value else [f"--no-{name}"]
         elif isinstance(value, Mapping):
-            words += _flags({f"{name}.{inner}": item for inner, item in value.items()})
+            plain = {True: "true", False: "false"}  # a flag of an open table takes its value as TOML
+            for inner, item in value.items():
+                text = plain[item] if isinstance(item, bool) else item
+                words += _flags({f"{name}.{inner}": text})
         elif isinstance(value, tuple):
             words += [f"--{name}", *map(str, value)]
         else:

@@ -202,38 +202,53 @@ def _cautions(study: _Study) -> Iterator[str]:
 
 def _arms(context: ReportContext) -> Iterator[ReportTable]:
     """Yield the table that compares models on the test patients of each site."""
-    columns: dict[str, dict[str, ArmResult]] = {}
+    columns: dict[str, dict[str, TableCell]] = {}
+    patients: dict[str, set[int]] = {}
     metrics = {row.metric for record in context.arms for row in record.rows}
     for record in context.arms:
+        study = f"{printable(record.study)}: " if len(context.arms) > 1 else ""
         for row in record.rows:
-            study = f"{printable(record.study)}: " if len(context.arms) > 1 else ""
             heading = f"{study}{_ARMS.get(row.arm, printable(row.arm))}"
-            columns.setdefault(heading, {})[row.site] = row
-    sites = list(dict.fromkeys(site for rows in columns.values() for site in rows))
-    if not sites or len(metrics) != 1:
+            columns.setdefault(heading, {})[row.site] = _arm(row)
+            patients.setdefault(row.site, set()).add(row.patients)
+        for row in (row for row in record.rows if row.difference is not None):
+            heading = f"{study}together minus alone, paired"
+            columns.setdefault(heading, {})[row.site] = _difference(row)
+    if not patients or len(metrics) != 1:
         return
-    body = []
-    for site in sites:
-        found = [rows.get(site) for rows in columns.values()]
-        patients = sorted({row.patients for row in found if row is not None})
-        count = TableCell(", ".join(f"{number:,}" for number in patients), number=True)
-        body.append((TableCell(printable(site), head=True), *map(_arm, found), count))
+    nothing = TableCell(formatting.DASH, number=True)
+    body = tuple(
+        (
+            TableCell(printable(site), head=True),
+            *(cells.get(site, nothing) for cells in columns.values()),
+            TableCell(", ".join(f"{number:,}" for number in sorted(numbers)), number=True),
+        )
+        for site, numbers in patients.items()
+    )
     name = formatting.metric(metrics.pop())
     yield ReportTable(
         f"What training together is worth: {name} on the test patients of each site",
         ("site", *columns, "patients"),
-        tuple(body),
+        body,
         note="In brackets the 95 % interval over patients. Measured by the simulation.",
         wide=True,
     )
 
 
-def _arm(row: ArmResult | None) -> TableCell:
-    if row is None or row.value is None:
+def _arm(row: ArmResult) -> TableCell:
+    if row.value is None:
         return TableCell(formatting.DASH, number=True)
-    interval = "no interval" if row.low is None or row.high is None else f"[{row.low:.3f}, {row.high:.3f}]"
     cost = "" if row.epsilon is None else f", ε = {formatting.number(row.epsilon)}"
-    return TableCell(f"{row.value:.3f}", sub=f"{interval}{cost}", number=True)
+    return TableCell(f"{row.value:.3f}", sub=f"{_between(row.low, row.high, '.3f')}{cost}", number=True)
+
+
+def _difference(row: ArmResult) -> TableCell:
+    interval = _between(row.difference_low, row.difference_high, "+.3f")
+    return TableCell(f"{row.difference:+.3f}", sub=interval, number=True)
+
+
+def _between(low: float | None, high: float | None, form: str) -> str:
+    return "no interval" if low is None or high is None else f"[{low:{form}}, {high:{form}}]"
 
 
 def _terms(studies: Sequence[_Study]) -> ReportTable:

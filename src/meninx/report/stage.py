@@ -60,8 +60,8 @@ def run(
 
     Args:
         config: title, limits, and what the model card needs.
-        sources: output folders of deid, prepare, train and sweep, in any number and order, or folders of
-            them.
+        sources: output folders of deid, prepare, train, sweep and federate, in any number and order, or
+            folders of them.
         out: HTML file to write; a folder gets ``report.html``.
         progress: shown to the user.
 

@@ -42,9 +42,10 @@ sign anything, and the network. The other sites keep the rules below. ``covered(
    down. A site that lost its memory announces another key, and its signatures then count in no session of the
    others.
 2. *Upload* ``y_i = x_i + PRG(b_i) + sum of ±PRG(k_ij)``. While one b_i or one k_ij with an honest j is
-   unknown to the adversary, y_i is uniform. k_ij is bound to session, round, attempt and members, so opening
-   it in one attempt opens nothing of another. b_i is fresh; c < t shares of it, or of a k_ij, say nothing
-   about it.
+   unknown to the adversary, y_i is uniform. k_ij is bound to session, round, attempt, members and the model
+   that was trained from, so opening it in one attempt opens nothing of another, and a site that was given
+   another model than the others is in no sum with them. b_i is fresh; c < t shares of it, or of a k_ij, say
+   nothing about it.
 3. *Agreement.* An honest site signs one (attempt, members, survivors) per round. Two sets with q signatures
    each would need 2(q - c) honest signers of n - c, which 2q > n + c excludes. So one set at most is
    certified per round. This is what split views, second attempts and partitions run into.
