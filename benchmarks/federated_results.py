@@ -100,11 +100,13 @@ STUDIES = {
         arms=FEDAVG, longer=False, seeds=1,
     ),
     "hippocampus": Study(
-        "Hippocampus, 3-D, 3 sites, IID", HIPPO, "hippocampus", {"ema": 0.0, "eval_every": 1000},
-        rounds=8, steps=15, arms={name: ARMS[name] for name in ("fedavg", "cyclic")}, longer=False, seeds=1,
+        "Hippocampus, 3-D, 3 sites, IID", HIPPO, "hippocampus",
+        {"ema": 0.0, "eval_every": 1000, "warmup": 20}, rounds=8, steps=10,
+        arms=FEDAVG, longer=False, seeds=1,
     ),
 }  # fmt: skip
-FIRST, MASKED_ROUNDS = "iid", 4  # the study that is trained once more with masks, and how long
+FIRST, MASKED = "iid", ((1, 30), (4, 15))
+"""The study that is trained with masks and without; rounds and steps of a site per round."""
 
 
 def main() -> None:
@@ -347,25 +349,26 @@ def _measure_masks(args: argparse.Namespace) -> None:
     from meninx.core.run import Run
     from meninx.learn.inference import load_model
 
-    study = _adjusted(replace(STUDIES[FIRST], rounds=MASKED_ROUNDS), args)
-    if any(row["study"] == MASKS for row in rows_of(args.out)):
-        return
-    work = args.work / MASKS
-    folders = divide(args.data / study.data, study, 0, work / "sites")
-    models, seconds = [], []
-    for method in ("plain", "masks"):
-        begun = time.process_time()
-        result = simulated(study, "fedavg", 0, folders, work / method, aggregation=method)
-        seconds.append(round(time.process_time() - begun, 1))
-        models.append(load_model(Run(next(iter(result.runs.values()))))[0].state_dict())
-    difference = max(float((models[0][name] - models[1][name]).abs().max()) for name in models[0])
-    row = {
-        "study": MASKS, "arm": MASKS, "rounds": study.rounds, "local_steps": study.steps,
-        "difference": difference, "largest": max(float(value.abs().max()) for value in models[0].values()),
-        "cpu": seconds,
-    }  # fmt: skip
-    _append(args.out, row)
-    shutil.rmtree(work)
+    known = {(row["rounds"], row["local_steps"]) for row in rows_of(args.out) if row["study"] == MASKS}
+    for rounds, steps in MASKED:
+        if (rounds, steps) in known:
+            continue
+        study = replace(STUDIES[FIRST], rounds=rounds, steps=steps)
+        work = args.work / f"{MASKS}-{rounds}"
+        folders = divide(args.data / study.data, study, 0, work / "sites")
+        models, seconds = [], []
+        for method in ("plain", "masks"):
+            begun = time.process_time()
+            result = simulated(study, "fedavg", 0, folders, work / method, aggregation=method)
+            seconds.append(round(time.process_time() - begun, 1))
+            models.append(load_model(Run(next(iter(result.runs.values()))))[0].state_dict())
+        difference = max(float((models[0][name] - models[1][name]).abs().max()) for name in models[0])
+        row = {
+            "study": MASKS, "arm": MASKS, "rounds": rounds, "local_steps": steps, "difference": difference,
+            "largest": max(float(value.abs().max()) for value in models[0].values()), "cpu": seconds,
+        }  # fmt: skip
+        _append(args.out, row)
+        shutil.rmtree(work)
 
 
 # tables
@@ -418,11 +421,15 @@ def tables(rows: Sequence[Row]) -> str:
         arms += _arm_lines(study, own)
         first = next((row for row in own if "sites" in row), None)
         if first:
-            sizes = first["sites"].values()
+            sizes = list(first["sites"].values())
             parts = "; ".join(", ".join(map(str, counts[:3])) for counts in sizes)
             positive = "; ".join(f"{counts[3]}" for counts in sizes)
+            if len(sizes) > 3:
+                ranges = [f"{min(column)} to {max(column)}" for column in zip(*sizes, strict=True)]
+                parts, positive = ", ".join(ranges[:3]), ranges[3]
             sites.append(f"| {study.title} | {parts} | {'' if study.data == HIPPO else positive} |")
-    masks = [line for row in rows if row["study"] == MASKS for line in _mask_lines(row)]
+    masked = sorted((row for row in rows if row["study"] == MASKS), key=lambda row: row["rounds"])
+    masks = [line for row in masked for line in _mask_lines(row)]
     return "\n".join([*arms, *sites, *masks])
 
 
