@@ -33,6 +33,8 @@ import pages
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch
 
 LOCAL, POOLED, LONGER, MASKS, TEST = "local", "pooled", "pooled-longer", "masks", "test patients"
+_PLAIN = {POOLED: "all data pooled", LONGER: "all data pooled, the steps of all sites"}
+COMPARED = (("fedavg", POOLED), ("fedavg", LONGER), ("fedprox", "fedavg"), ("cyclic", "fedavg"))
 DRAWS = 1000
 NAMES = ("north", "east", "west", "south", "hill", "lake", "port", "park", "bridge", "dale")
 KERMANY_32, HIPPO = "kermany32", "hippo"
@@ -416,9 +418,12 @@ def tables(rows: Sequence[Row]) -> str:
         "| study | training, validation, test patients of each site, first run | training: pneumonia |",
         "|---|---|---|",
     ]
+    pairs = ["", "| study | between arms, over patients |", "|---|---|"]
     for name, study in STUDIES.items():
         own = [row for row in rows if row["study"] == name]
-        arms += _arm_lines(study, own)
+        measured, compared = _arm_lines(study, own)
+        arms += measured
+        pairs += compared
         first = next((row for row in own if "sites" in row), None)
         if first:
             sizes = list(first["sites"].values())
@@ -430,16 +435,16 @@ def tables(rows: Sequence[Row]) -> str:
             sites.append(f"| {study.title} | {parts} | {'' if study.data == HIPPO else positive} |")
     masked = sorted((row for row in rows if row["study"] == MASKS), key=lambda row: row["rounds"])
     masks = [line for row in masked for line in _mask_lines(row)]
-    return "\n".join([*arms, *sites, *masks])
+    return "\n".join([*arms, *pairs, *sites, *masks])
 
 
-def _arm_lines(study: Study, rows: Sequence[Row]) -> list[str]:
-    """Return a line for each arm, over the seeds that all arms have."""
+def _arm_lines(study: Study, rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """Return a line for each arm, over the seeds that all arms have, and one of paired differences."""
     known = next((row for row in rows if row["arm"] == TEST), None)
     own = {arm: [row for row in rows if row["arm"] == arm] for arm in (*study.baselines, *study.arms)}
     seeds = set.intersection(*({row["seed"] for row in found} for found in own.values()))
     if known is None or not seeds:
-        return []
+        return [], []
     truth, weights = known["truth"], resamples(known["patients"])
     title = f"{study.title} ({'Dice' if truth is None else 'AUROC'}, n = {len(set(known['patients']))})"
     own = {arm: [row for row in found if row["seed"] in seeds] for arm, found in own.items()}
@@ -457,7 +462,14 @@ def _arm_lines(study: Study, rows: Sequence[Row]) -> list[str]:
             f"{_seconds(arm, found)} |"
         )
         title = ""
-    return lines
+    means = {arm: table.mean(0) for arm, table in values.items()}
+    differences = [
+        f"{one} minus {_PLAIN.get(other, other)} {gain[0]:+.3f} {_interval(gain, sign=True)}"
+        for one, other in COMPARED
+        if one in means and other in means
+        for gain in [means[one] - means[other]]
+    ]
+    return lines, [f"| {study.title} | {'; '.join(differences)} |"]
 
 
 def _spread(runs: Array) -> str:
@@ -472,8 +484,7 @@ def _arm_words(arm: str, rows: Sequence[Row], truth: Sequence[float] | None, wei
     if arm == LOCAL:
         ones = [_of_model(scores, truth, weights[:1])[0] for row in rows for scores in row["scores"].values()]
         return f"each site alone, mean of the sites' models ({min(ones):.3f} to {max(ones):.3f})"
-    words = {POOLED: "all data pooled", LONGER: "all data pooled, the steps of all sites"}
-    return f"{arm}, mu {mu:g}" if mu is not None else words.get(arm, arm)
+    return f"{arm}, mu {mu:g}" if mu is not None else _PLAIN.get(arm, arm)
 
 
 def _seconds(arm: str, rows: Sequence[Row]) -> str:
