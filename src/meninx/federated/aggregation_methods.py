@@ -60,7 +60,7 @@ def round_ends(config: AggregationConfig, roster: Roster, size: int) -> RoundEnd
         return lambda at, members, announcements, model: PlainRoundEnd(members, size, config.clip)
     if config.method == "ckks":
         return lambda at, members, announcements, model: EncryptedRoundEnd(
-            roster, tuple(announcements.values()), at, members, config.clip, model
+            roster, tuple(announcements.values()), at, members, config.clip, model, size
         )
     scale = quantiser(config.clip, len(roster.members), bits=config.bits)
     if config.method == "shares":
