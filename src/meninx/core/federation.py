@@ -43,6 +43,7 @@ class RoundRecord:
         model: digest of the model that the round began with.
         first: optimiser steps done when the round began.
         until: optimiser step at which the round ends.
+        due: optimiser step at which it would end at a site that missed no round.
         done: the site trained to the end of the round, or to the end of its time.
         loss: mean training loss of the round; None where unknown. Private.
         version: format of the record.
@@ -52,6 +53,7 @@ class RoundRecord:
     model: str
     first: int
     until: int
+    due: int = 0
     done: bool = False
     loss: float | None = None
     version: int = FORMAT

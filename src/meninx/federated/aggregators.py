@@ -28,6 +28,10 @@ from meninx.federated.vector import Vector, from_bytes, to_bytes
 class SiteEnd(Protocol):
     """A site's end of the aggregation, for one run of a study."""
 
+    @property
+    def recomputes(self) -> bool:
+        """Whether a site can compute the sum again, and so the next model."""
+
     def announce(self) -> bytes:
         """Return the site's signed keys of this run; empty where none are needed."""
 
@@ -45,6 +49,9 @@ class SiteEnd(Protocol):
 
     def check(self, at: Position, transcript: bytes, total: bytes) -> tuple[float, bool]:
         """Return the share of the sum that was computed again, and whether it is the coordinator's."""
+
+    def decoded(self, total: bytes) -> RoundSum:
+        """Return what a published sum says."""
 
 
 class RoundEnd(Protocol):
@@ -101,6 +108,8 @@ class PlainSiteEnd:
         clip: largest change of a weight in one round.
     """
 
+    recomputes = False
+
     def __init__(self, clip: float) -> None:
         self._clip = clip
 
@@ -125,6 +134,10 @@ class PlainSiteEnd:
 
     def check(self, at: Position, transcript: bytes, total: bytes) -> tuple[float, bool]:
         """Refuse: a site does not have the contributions of the others."""
+        raise _not_asked()
+
+    def decoded(self, total: bytes) -> RoundSum:
+        """Refuse, as :meth:`check`."""
         raise _not_asked()
 
 

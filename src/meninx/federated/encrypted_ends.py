@@ -48,6 +48,8 @@ class EncryptedSiteEnd:
         clip: largest change of a weight in one round.
     """
 
+    recomputes = False
+
     def __init__(
         self, roster: Roster, name: str, key: Ed25519PrivateKey, run: str, history: Path, clip: float
     ) -> None:
@@ -89,6 +91,10 @@ class EncryptedSiteEnd:
 
     def check(self, at: Position, transcript: bytes, total: bytes) -> tuple[float, bool]:
         """Refuse: each site adds and decrypts the sum itself."""
+        raise DataError(problem("a study with encryption has no such request", where="aggregation"))
+
+    def decoded(self, total: bytes) -> RoundSum:
+        """Refuse, as :meth:`check`."""
         raise DataError(problem("a study with encryption has no such request", where="aggregation"))
 
 

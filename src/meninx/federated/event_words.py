@@ -123,6 +123,9 @@ _SENTENCES: dict[type, Callable[[Any], str]] = {
     ),
     kinds.SiteRefused: lambda event: f"{event.site} refused{_because(event.reason)}",
     kinds.SumRecomputed: _recomputed,
+    kinds.ModelUnchecked: lambda event: (
+        f"{event.site} could not check the model of round {event.round + 1}{_because(event.reason)}"
+    ),
     kinds.EpsilonSpent: _spent,
     kinds.ModelReleased: lambda event: f"{event.site} released the model in its own run folder.",
     kinds.StudyEnded: lambda event: f"The study {_ENDS[event.outcome]}{_because(event.reason)}",
@@ -134,4 +137,5 @@ _WARNINGS = (
     kinds.UpdatesClipped,
     kinds.SumsDiffer,
     kinds.SiteRefused,
+    kinds.ModelUnchecked,
 )

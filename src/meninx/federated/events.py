@@ -259,6 +259,18 @@ class SumRecomputed(Event, frozen=True, kw_only=True, tag="sum_recomputed"):
     matches: bool
 
 
+class ModelUnchecked(Event, frozen=True, kw_only=True, tag="model_unchecked"):
+    """A site could not check that the model it got is what the sums lead to.
+
+    Attributes:
+        reason: why.
+    """
+
+    site: str
+    round: Count
+    reason: str
+
+
 class EpsilonSpent(Event, frozen=True, kw_only=True, tag="epsilon_spent"):
     """What a site's patients have spent in this study so far, by the ledger of the site.
 
@@ -307,6 +319,7 @@ AnyEvent: TypeAlias = (
     | SumsDiffer
     | SiteRefused
     | SumRecomputed
+    | ModelUnchecked
     | EpsilonSpent
     | ModelReleased
     | StudyEnded

@@ -19,6 +19,7 @@ from meninx.core.errors import DataError, problem
 from meninx.federated.contribution import METRICS, MOST_LOSS, MOST_UNITS, Contribution, RoundSum
 from meninx.federated.messages import Position
 from meninx.secagg import Aggregation, Quantiser, Roster, SiteProtocol, verify
+from meninx.secagg.masks import Ring
 
 _LIMIT = 1 << 28  # bytes of a history
 WHOLE = 1 << 28
@@ -38,6 +39,11 @@ def quantiser(clip: float, sites: int, *, bits: int = 32, most_units: int = 0) -
         clip=clip, sites=sites, bits=bits, max_weight=most_units or MOST_UNITS[bits], metrics=METRICS,
         metric_clip=MOST_LOSS,
     )  # fmt: skip
+
+
+def _round_sum(scale: Quantiser, total: Ring) -> RoundSum:
+    found = scale.decode(total)
+    return RoundSum.of_means(found.mean, found.weight, found.metrics)
 
 
 class HistoryFile:
@@ -92,6 +98,8 @@ class MaskedSiteEnd:
         scale: how contributions become integers.
     """
 
+    recomputes = True
+
     def __init__(
         self, roster: Roster, name: str, key: Ed25519PrivateKey, run: str, history: Path, scale: Quantiser
     ) -> None:
@@ -129,12 +137,19 @@ class MaskedSiteEnd:
 
     def check(self, at: Position, transcript: bytes, total: bytes) -> tuple[float, bool]:
         """Return the share of the sum that was computed again, and whether it is the coordinator's."""
+        elements = self._elements(total)
+        found = verify(transcript, elements, roster=self._roster, round=at.round, site=self._protocol)
+        return found.share, found.matches
+
+    def decoded(self, total: bytes) -> RoundSum:
+        """Return what a published sum says."""
+        return _round_sum(self._scale, self._elements(total))
+
+    def _elements(self, total: bytes) -> Ring:
         width = self._scale.bits // 8
         if len(total) % width:
             raise DataError(problem("the published sum is damaged", where="sum"))
-        elements = np.frombuffer(total, f"<u{width}")
-        found = verify(transcript, elements, roster=self._roster, round=at.round, site=self._protocol)
-        return found.share, found.matches
+        return np.frombuffer(total, f"<u{width}")
 
 
 class MaskedRoundEnd:
@@ -199,8 +214,7 @@ class MaskedRoundEnd:
 
     def total(self) -> RoundSum:
         """Return the sum of the round."""
-        found = self._scale.decode(self._sum.total())
-        return RoundSum.of_means(found.mean, found.weight, found.metrics)
+        return _round_sum(self._scale, self._sum.total())
 
     def published(self) -> tuple[bytes, bytes]:
         """Return the transcript with all uploads, and the sum; empty where that is too much to send."""

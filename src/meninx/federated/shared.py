@@ -30,6 +30,8 @@ class SharedSiteEnd:
         scale: how contributions become integers.
     """
 
+    recomputes = False
+
     def __init__(
         self, roster: Roster, name: str, key: Ed25519PrivateKey, run: str, history: Path, scale: Quantiser
     ) -> None:
@@ -69,6 +71,10 @@ class SharedSiteEnd:
 
     def check(self, at: Position, transcript: bytes, total: bytes) -> tuple[float, bool]:
         """Refuse: the coordinator publishes nothing from which the sum could be computed again."""
+        raise DataError(problem("a study with shares has no such request", where="aggregation"))
+
+    def decoded(self, total: bytes) -> RoundSum:
+        """Refuse, as :meth:`check`."""
         raise DataError(problem("a study with shares has no such request", where="aggregation"))
 
 

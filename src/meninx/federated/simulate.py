@@ -36,6 +36,7 @@ from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, StudyEvents
 from meninx.federated.pooling import pooled
 from meninx.federated.rounds import Coordinator, Terms
+from meninx.federated.site_rounds import SiteRounds
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
 from meninx.federated.vector import Vector, WeightLayout
 from meninx.learn import assemble, finetune
@@ -167,12 +168,13 @@ class _Simulation:
                 weights=strategy.init(weights),
             )  # fmt: skip
         roster, keys = self._enrolled()
+        rounds = SiteRounds(strategy, roster.names, seconds=60 * study.round_minutes)
         agents = {
             name: SiteAgent(
                 name, self.training, manifest.root, self.out / "sites" / name, study=self.config.name,
                 part=functools.partial(self._part, name), local=study.local_layers, hooks=strategy.hooks(),
                 ends=site_ends(aggregation, roster, name, keys[name], path.with_name(f"history-{name}")),
-                progress=self.progress,
+                rounds=rounds, progress=self.progress,
             )
             for name, manifest in self.data.items()
         }  # fmt: skip

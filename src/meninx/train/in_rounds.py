@@ -5,9 +5,13 @@ It is an ordinary run otherwise: own plan, own ledger, own checkpoints, and a re
     with in_rounds.opened(config, data, out, study=part) as run:
         weights = run.weights()
         for number in range(rounds):
-            run.train(lambda: weights, number=number, name=digest, share=Fraction(number + 1, rounds))
+            since, share = Fraction(number, rounds), Fraction(number + 1, rounds)
+            run.train(lambda: weights, number=number, name=digest, since=since, share=share)
             weights = common(run.weights())
         result = run.finish(weights, name=digest)
+
+A round has its own steps at most. A site that missed rounds does not make their steps up: one update of many
+steps would move the common model further than those of the others. With privacy they stay unspent.
 
 What a round began with and how far it is lies in ``private/round.json``. A round that is asked for again goes
 on from the last checkpoint, or is over at once.
@@ -238,6 +242,7 @@ class RunInRounds:
         number: int,
         name: str,
         share: Fraction,
+        since: Fraction = Fraction(0),
         seconds: float = 0.0,
         stop: Callable[[], bool] = never,
     ) -> TrainedRound:
@@ -247,7 +252,8 @@ class RunInRounds:
             weights: gives what the round begins with; not called for a round that was begun before.
             number: of the round.
             name: digest of the common model.
-            share: part of the planned steps that are done at the end of the round, in (0, 1].
+            share: part of the planned steps that are due at the end of the round, in (0, 1].
+            since: part that is due before it, in [0, 1): the round takes the steps between the two at most.
             seconds: time after which the round ends, after at least one step; 0 for no limit.
             stop: asked after each step; true interrupts the round, which can go on later.
 
@@ -257,10 +263,11 @@ class RunInRounds:
             DataError: the weights do not fit, training diverged, or another round had these very steps.
         """
         total = self.training.total_steps
-        until = math.floor(total * share)
+        due = math.floor(total * share)
         known = self.at_hand
-        if known is None or (known.model, known.until) != (name, until):
-            known = self._begin(weights(), number, name, until)
+        if known is None or (known.model, known.due or known.until) != (name, due):
+            most = due - math.floor(total * since)
+            known = self._begin(weights(), number, name, min(due, self.training.state.step + most), due=due)
         elif known.number != number:
             fix = "ask for later steps: one update in two sums of other sites could be told from the rest"
             what = f"these steps were taken for round {known.number}"
@@ -334,7 +341,14 @@ class RunInRounds:
         return training
 
     def _begin(
-        self, weights: Mapping[str, Tensor], number: int, name: str, until: int, *, done: bool = False
+        self,
+        weights: Mapping[str, Tensor],
+        number: int,
+        name: str,
+        until: int,
+        *,
+        due: int = 0,
+        done: bool = False,
     ) -> RoundRecord:
         """Take the weights of a new round, save them as the last checkpoint, and write the round down."""
         training = self.training
@@ -346,7 +360,7 @@ class RunInRounds:
         state.load_weights(weights)
         if saver is not None:
             saver.save("last", state)
-        record = RoundRecord(number=number, model=name, first=state.step, until=until, done=done)
+        record = RoundRecord(number=number, model=name, first=state.step, until=until, due=due, done=done)
         artifacts.write(self.run.root, record)
         return record
 
