@@ -73,6 +73,7 @@ class House:
                 self.config.aggregation, self.roster, name, self.keys[name], self.root / f"history-{name}"
             ),
             local=self.config.study.local_layers, hooks=(*self.strategy.hooks(), *own),
+            aggregation=self.config.aggregation,
             **{
                 "emit": self.events[name].append, "rounds": SiteRounds(self.strategy, tuple(self.data)),
                 **changes,
@@ -326,9 +327,9 @@ def test_a_new_run_is_told_before_its_first_step(house: Callable[..., House]) ->
 @pytest.mark.parametrize(
     "changes",
     [
-        {"until": 1}, {"until": 3}, {"horizon": 8}, {"until": 3, "horizon": 6}, {"seconds": 1.0}, {"until": 4},
+        {"until": 1}, {"until": 3}, {"until": 4}, {"horizon": 8}, {"until": 3, "horizon": 6}, {"seconds": 1.0},
     ],
-    ids=["shorter", "longer", "horizon", "rounds", "seconds", "later turn"],
+    ids=["shorter", "longer", "later turn", "horizon", "rounds", "seconds"],
 )  # fmt: skip
 def test_a_round_that_is_no_turn_of_the_signed_terms_is_declined_before_a_step(
     house: Callable[..., House], changes: dict[str, object]
@@ -389,6 +390,36 @@ def test_a_model_that_cannot_be_checked_is_accepted_and_the_site_says_so(
         for name, told in study.events.items()
     }
     assert unchecked == {"east": [1, 2], "north": [], "west": []}
+
+
+def test_a_site_warns_of_sums_that_differ_by_one_site_by_what_it_signed(tmp_path: Path) -> None:
+    rounds = SiteRounds(strategies.FedAvg(rounds=4), ("a", "b", "c", "d"))
+    everybody, model = ("a", "b", "c", "d"), np.zeros(2, np.float32)
+    found = []
+    for number, survivors in enumerate((everybody, everybody, everybody[:2], everybody[:3])):
+        rounds.begin(tmp_path, position(number), number, model)
+        found.append(rounds.signed(tmp_path, position(number), survivors))
+    assert found == [(), (), (), (("d", 0), ("d", 1), ("c", 2))]
+
+
+@pytest.mark.parametrize("method", ["masks", "shares", "ckks"])
+def test_a_site_with_more_units_than_the_terms_allow_says_so_before_the_first_round(
+    house: Callable[..., House], method: str
+) -> None:
+    study = house(aggregation=method, max_units=2)
+    reply = study.agents["west"].handle(messages.Hello(at=position()))
+    assert isinstance(reply, messages.Declined)
+    assert "more units than the 2" in reply.reason
+    assert "set max_units = 8" in reply.reason or "set max_units = 16" in reply.reason
+
+
+def test_a_site_logs_how_many_values_of_its_update_were_cut(house: Callable[..., House]) -> None:
+    study = house(rounds=1, clip=1e-4)
+    study.run()
+    (cut,) = [event for event in study.events["east"] if isinstance(event, events.UpdatesClipped)]
+    assert cut.site == "east"
+    assert 0 < cut.elements <= study.layout.size
+    assert cut.share == pytest.approx(cut.elements / study.layout.size)
 
 
 # other tasks

@@ -21,12 +21,21 @@ from torch import Tensor
 
 from meninx.core import artifacts
 from meninx.core.artifacts import RunRecord, StudyPart
-from meninx.core.errors import DataError, Interrupted, MeninxError, PrivacyRefusal, expected, problem
+from meninx.core.errors import (
+    ConfigError,
+    DataError,
+    Interrupted,
+    MeninxError,
+    PrivacyRefusal,
+    expected,
+    problem,
+)
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.federated import events, messages
 from meninx.federated.aggregation_methods import SiteEnds
 from meninx.federated.aggregators import SiteEnd
+from meninx.federated.config import AggregationConfig
 from meninx.federated.contribution import Contribution, beginning
 from meninx.federated.events import AnyEvent, Emit
 from meninx.federated.messages import Position, Reply, Request
@@ -56,6 +65,7 @@ class SiteAgent:
         study: name of the study.
         part: makes the record of the site's part, from the identifier of the run of the study.
         ends: makes the site's end of the aggregation.
+        aggregation: of the signed terms.
         rounds: the rounds of the signed terms, which the site checks itself.
         local: prefixes of weights that stay at the site.
         hooks: listeners of the trainer, e.g. the pull of FedProx.
@@ -80,6 +90,7 @@ class SiteAgent:
         study: str,
         part: Callable[[str], StudyPart],
         ends: SiteEnds,
+        aggregation: AggregationConfig,
         rounds: SiteRounds,
         local: tuple[str, ...] = (),
         hooks: tuple[Hook, ...] = (),
@@ -93,6 +104,7 @@ class SiteAgent:
         self.result: TrainResult | None = None
         self._config, self._source, self._out, self._study = config, source, out, study
         self._part, self._ends, self._rounds = part, ends, rounds
+        self._aggregation = aggregation
         self._local, self._hooks = local, hooks
         self._admit, self._began, self._emit = admit, opened, emit
         self._progress, self._stop = progress, stop
@@ -138,6 +150,7 @@ class SiteAgent:
             raise DataError(problem(f"the request is not of study {self._study}", where="request"))
         match request:
             case messages.Hello():
+                self._refuse_more_units()
                 return messages.Greeting(site=self.name, announcement=self._end_of(at).announce())
             case messages.Meet():
                 self._end_of(at).meet(request.announcements)
@@ -145,9 +158,7 @@ class SiteAgent:
             case messages.Train():
                 return self._train(request)
             case messages.Agree():
-                signature = self._end_of(at).agree(at, request.survivors)
-                self._sent(events.SurvivorsAgreed, at, signature)
-                return messages.Agreed(site=self.name, agreement=signature)
+                return self._agree(request)
             case messages.Reveal():
                 opened = self._end_of(at).reveal(at, request.agreements, request.lost)
                 self._sent(events.SecretsRevealed, at, opened)
@@ -157,8 +168,33 @@ class SiteAgent:
             case messages.Finish():
                 return self._finish(request)
 
+    def _refuse_more_units(self) -> None:
+        """Refuse a study whose bound of units is below the units of this site.
+
+        Raises:
+            ConfigError: likewise; it names a power of two, not the number of patients.
+        """
+        if not self._aggregation.secure:
+            return
+        units, most = (
+            in_rounds.units_of(self._config, Manifest.read(self._source)),
+            self._aggregation.most_units,
+        )
+        if units > most:
+            fix = f"set max_units = {1 << (units - 1).bit_length()} in [aggregation] of the study"
+            what = f"the site has more units than the {most:,} that the study allows"
+            raise ConfigError(problem(what, where="aggregation", fix=fix))
+
     def _sent(self, kind: Callable[..., AnyEvent], at: Position, content: bytes) -> None:
         self._emit(kind(site=self.name, round=at.round, attempt=at.attempt, sent=len(content)))
+
+    def _agree(self, request: messages.Agree) -> Reply:
+        at = request.at
+        signature = self._end_of(at).agree(at, request.survivors)
+        for site, earlier in self._rounds.signed(self._opened(at).run.private, at, request.survivors):
+            self._emit(events.SumsDiffer(site=site, round=at.round, earlier=earlier))
+        self._sent(events.SurvivorsAgreed, at, signature)
+        return messages.Agreed(site=self.name, agreement=signature)
 
     def _recompute(self, request: messages.Recompute) -> Reply:
         at, end = request.at, self._end_of(request.at)
@@ -208,7 +244,15 @@ class SiteAgent:
         self._emit_spent(run)
         loss = math.nan if run.private else trained.loss
         begun = beginning(request.model, request.until, request.horizon)
-        return Contribution(layout.flatten(run.weights()) - model, run.units, loss, begun)
+        update = layout.flatten(run.weights()) - model
+        given = Contribution(update, run.units, loss, begun, short=trained.short)
+        if cut := given.beyond(self._aggregation.clip):
+            self._emit(
+                events.UpdatesClipped(
+                    round=request.at.round, share=cut / update.size, site=self.name, elements=cut
+                )
+            )
+        return given
 
     def _note_unchecked(self, at: Position, reason: str) -> None:
         """Emit why the site could not check a model, where the aggregation lets sites check it."""

@@ -58,6 +58,10 @@ class RoundEnd(Protocol):
     """The coordinator's end of the aggregation, for one attempt at a round."""
 
     @property
+    def recomputes(self) -> bool:
+        """Whether sites can compute the sum again."""
+
+    @property
     def agrees(self) -> bool:
         """Whether the sites agree on survivors and reveal secrets before there is a sum."""
 
@@ -150,6 +154,7 @@ class PlainRoundEnd:
         clip: largest change of a weight in one round.
     """
 
+    recomputes = False
     agrees = False
     needs_all = False
     agreements: tuple[bytes, ...] = ()

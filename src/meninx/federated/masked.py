@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meninx.core import files
 from meninx.core.errors import DataError, problem
-from meninx.federated.contribution import METRICS, MOST_LOSS, MOST_UNITS, Contribution, RoundSum
+from meninx.federated.config import AggregationConfig
+from meninx.federated.contribution import METRICS, MOST_LOSS, Contribution, RoundSum
 from meninx.federated.messages import Position
 from meninx.secagg import Aggregation, Quantiser, Roster, SiteProtocol, verify
 from meninx.secagg.masks import Ring
@@ -26,17 +27,15 @@ WHOLE = 1 << 28
 """Bytes of uploads up to which the coordinator sends all of them to every site for the whole sum."""
 
 
-def quantiser(clip: float, sites: int, *, bits: int = 32, most_units: int = 0) -> Quantiser:
+def quantiser(config: AggregationConfig, sites: int) -> Quantiser:
     """Return how the contributions of a study become integers.
 
     Args:
-        clip: largest change of a weight in one round.
+        config: of the study.
         sites: sites of the roster.
-        bits: of the integers, 32 or 64.
-        most_units: units that a site counts at most; 0 for the bound of the study's bits.
     """
     return Quantiser(
-        clip=clip, sites=sites, bits=bits, max_weight=most_units or MOST_UNITS[bits], metrics=METRICS,
+        clip=config.clip, sites=sites, bits=config.ring_bits, max_weight=config.most_units, metrics=METRICS,
         metric_clip=MOST_LOSS,
     )  # fmt: skip
 
@@ -123,8 +122,7 @@ class MaskedSiteEnd:
             self._protocol.close()
             self._file.rewrite(self._protocol.entries())
         self._round = at.round
-        weight = min(given.units, self._scale.max_weight)
-        vector = self._scale.encode(given.update, weight, given.metrics(self._scale.clip))
+        vector = self._scale.encode(given.update, given.units, given.metrics(self._scale.clip))
         return self._protocol.upload(at.round, at.attempt, members, vector, model=given.model)
 
     def agree(self, at: Position, survivors: Sequence[str]) -> bytes:
@@ -164,6 +162,7 @@ class MaskedRoundEnd:
         model: digest of what the sites' training began with.
     """
 
+    recomputes = True
     agrees = True
     needs_all = False
 

@@ -51,8 +51,7 @@ class SharedSiteEnd:
         if 0 <= self._round < at.round:
             self._file.rewrite(self._site.entries())
         self._round = at.round
-        weight = min(given.units, self._scale.max_weight)
-        vector = self._scale.encode(given.update, weight, given.metrics(self._scale.clip))
+        vector = self._scale.encode(given.update, given.units, given.metrics(self._scale.clip))
         return self._site.upload(at.round, at.attempt, members, vector, model=given.model)
 
     def agree(self, at: Position, survivors: Sequence[str]) -> bytes:
@@ -89,6 +88,7 @@ class SharedRoundEnd:
         model: digest of what the sites' training began with.
     """
 
+    recomputes = False
     agrees = True
     needs_all = True
 

@@ -210,6 +210,7 @@ def _agent(
         part=part,
         ends=site_ends(config.aggregation, roster, site.name, site.keys().signing, history),
         rounds=SiteRounds(strategy, roster.names, seconds=60 * config.study.round_minutes),
+        aggregation=config.aggregation,
         local=config.study.local_layers,
         hooks=strategy.hooks(),
         admit=site_budget.admission(site, study.name),

@@ -26,10 +26,18 @@ from meninx.core.errors import DataError, problem
 from meninx.federated.contribution import RoundSum
 from meninx.federated.messages import LIMIT, Position, Train
 from meninx.federated.strategies import ServerState, Strategy, Turn
-from meninx.federated.vector import Vector, to_bytes
+from meninx.federated.vector import Vector, name_of, to_bytes
 
 FILE = "common_models"  # in the private folder of the site's run
 _ROUNDING = 2.0**-21  # relative difference of two computations of one sum in float32
+
+
+class _Signed(msgspec.Struct, frozen=True, kw_only=True):
+    """Survivors that the site signed, whose sum may have been opened."""
+
+    number: int
+    model: str
+    survivors: tuple[str, ...]
 
 
 class _Known(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,12 +48,14 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
         first: number of the first round of the run.
         model: weights that the round began with.
         result: weights that its sum leads to; empty where the site did not compute the sum.
+        signed: survivors that the site signed: in the last such round, and in all rounds from this model.
     """
 
     number: int
     first: int
     model: bytes
     result: bytes = b""
+    signed: tuple[_Signed, ...] = ()
 
 
 class SiteRounds:
@@ -115,8 +125,29 @@ class SiteRounds:
                 raise DataError(problem(f"round {at.round + 1} began with another model", where="request"))
             return ""
         unchecked = self._checked(known, at, model)
-        _write(folder, _Known(number=at.round, first=first, model=to_bytes(model)))
+        name = name_of(model)
+        signed = tuple(one for one in known.signed if one.model == name or one is known.signed[-1])
+        _write(folder, _Known(number=at.round, first=first, model=to_bytes(model), signed=signed))
         return unchecked
+
+    def signed(self, folder: Path, at: Position, survivors: Sequence[str]) -> tuple[tuple[str, int], ...]:
+        """Write down survivors that the site signs, and return where one site alone makes the difference.
+
+        Returns:
+            (site, number of the earlier round) for each round whose survivors differ by this site: of the
+            last round that this site signed, and of those from the same model.
+        """
+        known = _read(folder)
+        if known is None or known.number != at.round:
+            return ()
+        earlier = [one for one in known.signed if one.number != at.round]
+        now = _Signed(
+            number=at.round, model=name_of(np.frombuffer(known.model, "<f4")), survivors=tuple(survivors)
+        )
+        if known.signed[-1:] != (now,):
+            _write(folder, msgspec.structs.replace(known, signed=(*earlier, now)))
+        differing = [(set(one.survivors) ^ set(survivors), one.number) for one in earlier]
+        return tuple((min(sites), number) for sites, number in differing if len(sites) == 1)
 
     def computed(self, folder: Path, at: Position, total: RoundSum) -> None:
         """Write down the model that a sum leads to, which the site computed again."""

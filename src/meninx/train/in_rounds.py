@@ -64,11 +64,13 @@ class TrainedRound:
         steps: optimiser steps done so far, over all rounds.
         new: of them in this round.
         loss: mean training loss of the round; NaN where unknown. Private.
+        short: fewer steps than the round has.
     """
 
     steps: int
     new: int
     loss: float = math.nan
+    short: bool = False
 
 
 def in_rounds(config: TrainConfig) -> TrainConfig:
@@ -106,6 +108,16 @@ def check(config: TrainConfig, source: Path, out: Path) -> None:
     config = with_network(in_rounds(config), data.info)
     plan, _ = creation.checked(config, data, out, World(), None)
     creation.first_network(config, data, plan, None)
+
+
+def units_of(config: TrainConfig, data: Manifest) -> int:
+    """Return the patients of the training split, or what else is the privacy unit: the weight of a site.
+
+    That is the declared number, where one is declared.
+    """
+    if config.privacy is None:
+        return len(data.split("train").patients)
+    return config.privacy.units_declared or units_in(data, config.privacy.unit)
 
 
 @contextmanager
@@ -190,11 +202,7 @@ class RunInRounds:
         progress: Progress = SILENT,
     ) -> None:
         self.config, self.data, self.run, self.plan = config, data, run, plan
-        self.units = (
-            units_in(data, config.privacy.unit) if config.privacy else len(data.split("train").patients)
-        )
-        if config.privacy is not None and config.privacy.units_declared:
-            self.units = config.privacy.units_declared
+        self.units = units_of(config, data)
         self._hooks, self._progress, self._stack = tuple(hooks), progress, stack
         self._stop: Callable[[], bool] = never
         self._training: Training | None = None
@@ -264,9 +272,9 @@ class RunInRounds:
         """
         total = self.training.total_steps
         due = math.floor(total * share)
+        most = due - math.floor(total * since)
         known = self.at_hand
         if known is None or (known.model, known.due or known.until) != (name, due):
-            most = due - math.floor(total * since)
             known = self._begin(weights(), number, name, min(due, self.training.state.step + most), due=due)
         elif known.number != number:
             fix = "ask for later steps: one update in two sums of other sites could be told from the rest"
@@ -276,7 +284,7 @@ class RunInRounds:
             known = self._steps(known, seconds, stop)
         steps = self.training.state.step
         loss = math.nan if known.loss is None else known.loss
-        return TrainedRound(steps=steps, new=steps - known.first, loss=loss)
+        return TrainedRound(steps=steps, new=steps - known.first, loss=loss, short=steps - known.first < most)
 
     def finish(self, weights: Mapping[str, Tensor], *, name: str) -> TrainResult:
         """Take the last common weights, release them as an ordinary run, and return its result.
