@@ -56,7 +56,9 @@ def test_every_connection_goes_through_the_proxy(
         assert set(line.calls) == {f"127.0.0.1:{server.port}"}
 
 
-@pytest.mark.parametrize("mailbox", [True, False], ids=["mailbox", "flower alone"])
+@pytest.mark.parametrize(
+    "mailbox", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["mailbox", "flower alone"]
+)
 @pytest.mark.parametrize("moment", ["before", "while it works", "while it uploads"])
 def test_a_cut_loses_no_message_and_repeats_no_work(
     tmp_path: Path, patch: pytest.MonkeyPatch, mailbox: bool, moment: str

@@ -300,7 +300,7 @@ class _Dying:
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize(
-    "method", ["plain", "masks", *(pytest.param(name, marks=pytest.mark.slow) for name in ("shares", "ckks"))]
+    "method", ["masks", *(pytest.param(name, marks=pytest.mark.slow) for name in ("plain", "shares", "ckks"))]
 )
 def test_a_coordinator_that_is_killed_at_any_transition_ends_with_the_same_model(
     tmp_path: Path, method: str, after: bool

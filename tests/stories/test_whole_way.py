@@ -103,11 +103,11 @@ def words(step: Command) -> list[str]:
 @pytest.fixture(scope="module")
 def way(tmp_path_factory) -> Way:
     root = tmp_path_factory.mktemp("way") / "demo"
-    config = PhantomConfig(patients=30, hospitals=HOSPITALS, size=64, ct_patients=0)
+    config = PhantomConfig(patients=40, hospitals=HOSPITALS, size=64, ct_patients=0)
     found = Way(root, write_archives(config, root / "hospitals"))
     capture = pytest.MonkeyPatch()
     with capture.context() as patch:
-        for step in commands(DemoConfig(patients=30, size=32), root, HOSPITALS):
+        for step in commands(DemoConfig(patients=40, size=32), root, HOSPITALS):
             said = io.StringIO()
             patch.setattr("sys.stdout", said)
             patch.setattr("sys.stderr", said)

@@ -15,7 +15,7 @@ TRAINING_SHARE = 0.7  # of the patients, by the default shares of `prepare`
 BATCH_SHARE = 0.6  # of a hospital's training patients: few steps in which most take part
 PLAIN, PRIVATE = "non-private", "private"
 ROUNDS, LOCAL_EPOCHS = 6, 1  # of the study without privacy
-PRIVATE_ROUNDS, LOCAL_STEPS = 10, 4  # of the study with privacy
+PRIVATE_ROUNDS, LOCAL_STEPS = 20, 2  # of the study with privacy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -330,9 +330,11 @@ def _rocs(evaluated: Sequence[Evaluated]) -> list[Picture]:
             for run, item in evaluated
             if (area := item.evaluation.find("auroc", label)) is not None
         }
-        n = max((area.n for area in areas.values()), default=0)
+        numbers = sorted({area.n for area in areas.values()})
+        n = " to ".join(f"{cases:,}" for cases in dict.fromkeys((*numbers[:1], *numbers[-1:]))) or "0"
+        own = ", each run on its own test split" if len(numbers) > 1 else ""
         svg = figures.roc(label, drawn, areas, f"roc{number}")
-        pictures.append(Picture(svg, f"ROC of {label}, test split, n = {n:,} cases."))
+        pictures.append(Picture(svg, f"ROC of {label}, test split, n = {n} cases{own}."))
     return pictures
 
 
