@@ -327,7 +327,8 @@ def test_a_new_run_is_told_before_its_first_step(house: Callable[..., House]) ->
 @pytest.mark.parametrize(
     "changes",
     [
-        {"until": 1}, {"until": 3}, {"until": 4}, {"horizon": 8}, {"until": 3, "horizon": 6}, {"seconds": 1.0},
+        {"until": 1}, {"until": 3}, {"until": 4}, {"horizon": 8}, {"until": 3, "horizon": 6},
+        {"seconds": 1.0},
     ],
     ids=["shorter", "longer", "later turn", "horizon", "rounds", "seconds"],
 )  # fmt: skip
