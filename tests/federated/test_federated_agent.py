@@ -12,7 +12,7 @@ import pytest
 from rounds_samples import Killed, enrolled
 
 from meninx.core import run as runs
-from meninx.core.artifacts import StudyPart
+from meninx.core.artifacts import RunState, StudyPart
 from meninx.core.errors import DataError, PrivacyRefusal
 from meninx.core.manifest import Manifest, TaskKind
 from meninx.federated import events, messages, simulate, strategies
@@ -282,6 +282,7 @@ def test_a_request_that_makes_no_sense_is_declined_and_may_come_again(
     assert isinstance(reply, messages.Declined)
     assert words in reply.reason
     assert not reply.final
+    assert not list((study.root / "east").glob("*_s0"))  # nothing is left that a later start would trip over
 
 
 def test_a_site_says_no_for_good_when_its_budget_is_used_up_or_its_policy_refuses(
@@ -319,6 +320,18 @@ def test_a_new_run_is_told_before_its_first_step(house: Callable[..., House]) ->
     again.handle(request)
     again.close()
     assert [path.name for path in opened] == [study.released("east").name]
+
+
+def test_a_folder_without_a_step_is_announced_before_it_is_removed(house: Callable[..., House]) -> None:
+    study, removed = house(), []
+    request = train_request(study)
+    study.agents["east"].handle(request)
+    study.close()
+    study.released("east").update(state=RunState.STARTING)  # as after a kill before the first step
+    again = study.agent("east", discarding=lambda run: removed.append((run, run.is_dir())))
+    assert isinstance(again.handle(request), messages.Uploaded)
+    again.close()
+    assert [there for _, there in removed] == [True]
 
 
 # a coordinator that lies
@@ -421,6 +434,16 @@ def test_a_site_logs_how_many_values_of_its_update_were_cut(house: Callable[...,
     assert cut.site == "east"
     assert 0 < cut.elements <= study.layout.size
     assert cut.share == pytest.approx(cut.elements / study.layout.size)
+
+
+def test_the_model_after_a_sum_that_the_site_denied_is_refused(tmp_path: Path) -> None:
+    rounds = SiteRounds(strategies.FedAvg(rounds=4), ("a", "b", "c"))
+    model = np.zeros(2, np.float32)
+    rounds.begin(tmp_path, position(0), 0, model)
+    rounds.computed(tmp_path, position(0), None)
+    with pytest.raises(DataError, match="computed another sum of round 1"):
+        rounds.begin(tmp_path, position(1), 1, model + 1)
+    assert rounds.begin(tmp_path, position(1), 1, model) == ""  # the round was aborted
 
 
 # other tasks

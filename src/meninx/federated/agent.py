@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from meninx.core import artifacts
 from meninx.core.artifacts import RunRecord, StudyPart
@@ -32,6 +32,7 @@ from meninx.core.errors import (
 )
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
+from meninx.core.workspace import PRIVATE
 from meninx.federated import events, messages
 from meninx.federated.aggregation_methods import SiteEnds
 from meninx.federated.aggregators import SiteEnd
@@ -71,6 +72,7 @@ class SiteAgent:
         hooks: listeners of the trainer, e.g. the pull of FedProx.
         admit: asked before the site's run is opened; raises PrivacyRefusal when the site does not allow it.
         opened: called with the folder of a new run before its first step.
+        discarding: called with the folder of a run without a step before the folder is removed.
         emit: takes events about this site.
         progress: shows steps and loss.
         stop: asked after each step; true interrupts the training.
@@ -96,6 +98,7 @@ class SiteAgent:
         hooks: tuple[Hook, ...] = (),
         admit: Admission = lambda config, data, resumed: None,
         opened: Callable[[Path], None] = lambda run: None,
+        discarding: Callable[[Path], None] = lambda run: None,
         emit: Emit = events.ignore,
         progress: Progress = SILENT,
         stop: Callable[[], bool] = never,
@@ -107,7 +110,7 @@ class SiteAgent:
         self._aggregation = aggregation
         self._local, self._hooks = local, hooks
         self._admit, self._began, self._emit = admit, opened, emit
-        self._progress, self._stop = progress, stop
+        self._progress, self._stop, self._discarding = progress, stop, discarding
         self._training_refused = False
         self._stack, self._run_of = ExitStack(), ""
         self._run: RunInRounds | None = None
@@ -191,7 +194,8 @@ class SiteAgent:
     def _agree(self, request: messages.Agree) -> Reply:
         at = request.at
         signature = self._end_of(at).agree(at, request.survivors)
-        for site, earlier in self._rounds.signed(self._opened(at).run.private, at, request.survivors):
+        folder = self._folder(at)
+        for site, earlier in self._rounds.signed(folder, at, request.survivors) if folder else ():
             self._emit(events.SumsDiffer(site=site, round=at.round, earlier=earlier))
         self._sent(events.SurvivorsAgreed, at, signature)
         return messages.Agreed(site=self.name, agreement=signature)
@@ -199,8 +203,9 @@ class SiteAgent:
     def _recompute(self, request: messages.Recompute) -> Reply:
         at, end = request.at, self._end_of(request.at)
         share, matches = end.check(at, request.transcript, request.total)
-        if matches:
-            self._rounds.computed(self._opened(at).run.private, at, end.decoded(request.total))
+        folder = self._folder(at)
+        if folder:
+            self._rounds.computed(folder, at, end.decoded(request.total) if matches else None)
         self._emit(events.SumRecomputed(site=self.name, round=at.round, share=share, matches=matches))
         return messages.Recomputed(site=self.name, share=share, matches=matches)
 
@@ -223,7 +228,7 @@ class SiteAgent:
 
     def _trained(self, request: messages.Train, position: int, turn: Turn) -> Contribution:
         """Train and return the change of the common weights."""
-        run = self._opened(request.at)
+        run = self._opened(request.at, request.model)
         layout = self._layout_of(run)
         model = from_bytes(request.model, layout.size)
         self._note_unchecked(request.at, self._rounds.begin(run.run.private, request.at, position, model))
@@ -269,7 +274,7 @@ class SiteAgent:
         self._emit(events.EpsilonSpent(site=self.name, epsilon=spent, delta=plan.delta, limit=limit))
 
     def _finish(self, request: messages.Finish) -> Reply:
-        run = self._opened(request.at)
+        run = self._opened(request.at, request.model)
         name = hashlib.sha256(request.model).hexdigest()
         whole: Mapping[str, Tensor] = {}
         if not run.closed:
@@ -295,8 +300,8 @@ class SiteAgent:
             self._end, self._run_of = self._ends(at.run), at.run
         return self._end
 
-    def _opened(self, at: Position) -> RunInRounds:
-        """Return the site's run of a run of the study."""
+    def _opened(self, at: Position, model: bytes) -> RunInRounds:
+        """Return the site's run of a run of the study; a model that does not fit makes no run folder."""
         self._end_of(at)
         if self._run is None:
             part = self._part(at.run)
@@ -311,19 +316,28 @@ class SiteAgent:
                     resume=resumed,
                     hooks=self._hooks,
                     progress=self._progress,
+                    fits=lambda network: from_bytes(model, self._common_of(network, self._config).size),
+                    discarding=self._discarding,
                 )
             )
             if self._run.run.root != resumed:
                 self._began(self._run.run.root)
         return self._run
 
+    def _folder(self, at: Position) -> Path | None:
+        """Return the private folder of the site's run; None before its first round."""
+        run = self.run_folder or find_run(self._out, self._part(at.run))
+        return run / PRIVATE if run is not None else None
+
     def _layout_of(self, run: RunInRounds) -> WeightLayout:
         """Return the layout of the common weights."""
         if self._layout is None:
-            network = run.training.state.model
-            frozen = finetune.never_trained(network, run.config.model)
-            self._layout = WeightLayout.of(network, local=self._local, frozen=frozen)
+            self._layout = self._common_of(run.training.state.model, run.config)
         return self._layout
+
+    def _common_of(self, network: nn.Module, config: TrainConfig) -> WeightLayout:
+        frozen = finetune.never_trained(network, config.model)
+        return WeightLayout.of(network, local=self._local, frozen=frozen)
 
 
 def find_run(out: Path, part: StudyPart) -> Path | None:

@@ -215,6 +215,7 @@ def _agent(
         hooks=strategy.hooks(),
         admit=site_budget.admission(site, study.name),
         opened=lambda run: site_budget.begin(site, study.name, run),
+        discarding=lambda run: site_budget.discard(site, study.name, run),
         emit=told,
         progress=progress,
         stop=stop,
