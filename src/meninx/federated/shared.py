@@ -30,6 +30,8 @@ class SharedSiteEnd:
         scale: how contributions become integers.
     """
 
+    recomputes = False
+
     def __init__(
         self, roster: Roster, name: str, key: Ed25519PrivateKey, run: str, history: Path, scale: Quantiser
     ) -> None:
@@ -49,8 +51,7 @@ class SharedSiteEnd:
         if 0 <= self._round < at.round:
             self._file.rewrite(self._site.entries())
         self._round = at.round
-        weight = min(given.units, self._scale.max_weight)
-        vector = self._scale.encode(given.update, weight, given.metrics(self._scale.clip))
+        vector = self._scale.encode(given.update, given.units, given.metrics(self._scale.clip))
         return self._site.upload(at.round, at.attempt, members, vector, model=given.model)
 
     def agree(self, at: Position, survivors: Sequence[str]) -> bytes:
@@ -71,6 +72,10 @@ class SharedSiteEnd:
         """Refuse: the coordinator publishes nothing from which the sum could be computed again."""
         raise DataError(problem("a study with shares has no such request", where="aggregation"))
 
+    def decoded(self, total: bytes) -> RoundSum:
+        """Refuse, as :meth:`check`."""
+        raise DataError(problem("a study with shares has no such request", where="aggregation"))
+
 
 class SharedRoundEnd:
     """The coordinator's sum of shared contributions.
@@ -84,6 +89,7 @@ class SharedRoundEnd:
         size: numbers of the common model.
     """
 
+    recomputes = False
     agrees = True
     needs_all = True
 
