@@ -13,6 +13,7 @@ from rounds_samples import (
     NAMES,
     START,
     Killed,
+    Learner,
     Line,
     RestartingLine,
     Study,
@@ -22,10 +23,12 @@ from rounds_samples import (
 )
 
 from meninx.core.errors import DataError, Interrupted, StorageError, UsageError
-from meninx.federated import events, messages, study_state
+from meninx.federated import events, masked, messages, study_state
+from meninx.federated.contribution import beginning
 from meninx.federated.messages import Request
 from meninx.federated.strategies import Cyclic, FedAvg
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
+from meninx.secagg.statements import Announcement, sign
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +116,37 @@ def test_sums_whose_sites_differ_by_one_are_warned_about(tmp_path: Path) -> None
     assert [(event.site, event.round, event.earlier) for event in study.of(events.SumsDiffer)] == [
         ("north", 1, 0), ("north", 2, 1),
     ]  # fmt: skip
+
+
+def test_a_sum_that_was_opened_and_refused_counts_among_those_that_differ_by_one(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+
+    class Lying(Line):
+        def answer(self, name: str, request: Request) -> messages.Reply:
+            if isinstance(request, messages.Recompute) and request.at.round == 0:
+                false = bytes([request.total[0] ^ 1]) + request.total[1:]
+                request = msgspec.structs.replace(request, total=false)
+            return super().answer(name, request)
+
+    state = study.run(Lying(study.sites, lose=gone("north", messages.Train, 1)))
+    first, second, _ = state.rounds()
+    assert (first.phase, first.opened) == (RoundPhase.ABORTED, True)
+    assert first.model == second.model
+    assert ("north", 1, 0) in [
+        (event.site, event.round, event.earlier) for event in study.of(events.SumsDiffer)
+    ]
+
+
+def test_a_sum_that_is_too_large_to_be_computed_again_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masked, "WHOLE", 0)
+    study = Study(tmp_path)
+    state = study.run()
+    assert len(study.of(events.SumUnchecked)) == 3
+    assert {entry.unchecked for entry in state.rounds()} == {
+        "the uploads are too large to send to every site"
+    }
 
 
 def test_below_the_quorum_nothing_is_revealed_and_the_same_updates_are_used_again(tmp_path: Path) -> None:
@@ -506,7 +540,7 @@ def test_an_answer_to_another_question_is_refused_and_the_study_goes_on(tmp_path
     assert any("another question" in event.reason for event in study.of(events.SiteRefused))
 
 
-@pytest.mark.parametrize("method", ["masks", "shares"])
+@pytest.mark.parametrize("method", ["masks", "shares", "ckks"])
 def test_a_site_that_was_given_another_model_is_in_no_sum(tmp_path: Path, method: str) -> None:
     """Otherwise a coordinator could read its update: others get a model from which theirs are zero."""
     study = Study(tmp_path, method, strategy=FedAvg(rounds=1))
@@ -518,7 +552,7 @@ def test_a_site_that_was_given_another_model_is_in_no_sum(tmp_path: Path, method
             return super().answer(name, request)
 
     line = TwoFaced(study.sites)
-    if method == "masks":
+    if method != "shares":
         state = study.run(line)
         assert state.rounds()[0].survivors == ("east", "north", "south")
         assert np.abs(weights(state) - expected_model([NAMES[:3]])).max() < 1e-5
@@ -526,3 +560,87 @@ def test_a_site_that_was_given_another_model_is_in_no_sum(tmp_path: Path, method
         with pytest.raises(DataError, match="failed one after the other"):
             study.run(line)
     assert any("not accepted" in event.reason for event in study.of(events.SiteRefused))
+
+
+# sites that lie
+
+
+class Forger(Learner):
+    """Announces keys that no other site would meet."""
+
+    def announced(self, run: str) -> bytes:
+        return b"garbage"
+
+    def _answered(self, request: Request) -> messages.Reply:
+        reply = super()._answered(request)
+        if isinstance(request, messages.Hello):
+            return messages.Greeting(site=self.name, announcement=self.announced(request.at.run))
+        return reply
+
+
+class LowOrder(Forger):
+    def announced(self, run: str) -> bytes:
+        protocol = self._end._protocol
+        roster = protocol.roster
+        statement = Announcement(
+            site=self.name, study=roster.study, run=run, roster=roster.hash, exchange_key=bytes(32)
+        )
+        return sign(statement, protocol._signing_key)
+
+
+class Short(Learner):
+    """Uploads a vector of another length, first of all sites."""
+
+    def _answered(self, request: Request) -> messages.Reply:
+        if isinstance(request, messages.Train):
+            at, vector = request.at, np.zeros(1, "<u4")
+            begun = beginning(request.model, request.until, request.horizon)
+            upload = self._end._protocol.upload(at.round, at.attempt, request.members, vector, model=begun)
+            return messages.Uploaded(site=self.name, at=at, upload=upload)
+        return super()._answered(request)
+
+
+class Denier(Learner):
+    """Says of every sum that it is wrong."""
+
+    def _answered(self, request: Request) -> messages.Reply:
+        if isinstance(request, messages.Recompute):
+            return messages.Recomputed(site=self.name, share=1.0, matches=False)
+        return super()._answered(request)
+
+
+def lied_to(root: Path, liar: type[Learner]) -> Study:
+    study = Study(root, strategy=FedAvg(rounds=2), waiting=2.0)
+    study.sites["east"] = study.line.sites["east"] = liar("east", study.sites["east"]._ends)
+    return study
+
+
+@pytest.mark.parametrize("liar", [Forger, LowOrder, Short])
+def test_one_site_of_four_that_lies_is_left_out(tmp_path: Path, liar: type[Learner]) -> None:
+    study = lied_to(tmp_path, liar)
+    state = study.run()
+    honest = NAMES[1:]
+    assert [(one.phase, one.survivors) for one in state.rounds()] == [(RoundPhase.ACCEPTED, honest)] * 2
+    assert np.allclose(weights(state), expected_model([honest, honest]), atol=1e-5)
+    assert {event.site for event in study.of(events.SiteRefused)} == {"east"}
+
+
+def test_the_word_of_one_site_against_a_sum_that_is_right_is_recorded_and_the_round_is_accepted(
+    tmp_path: Path,
+) -> None:
+    study = lied_to(tmp_path, Denier)
+    state = study.run()
+    assert [(one.phase, one.mismatches) for one in state.rounds()] == [(RoundPhase.ACCEPTED, ("east",))] * 2
+    assert [event.site for event in study.of(events.SumRecomputed) if not event.matches] == ["east"] * 2
+
+
+def test_a_study_without_an_accepted_round_fails_and_releases_nothing(tmp_path: Path) -> None:
+    study = Study(tmp_path, strategy=FedAvg(rounds=2))
+    line = Line(study.sites, lose=lambda name, request: isinstance(request, messages.Reveal))
+    with pytest.raises(DataError, match="no round was accepted"):
+        study.run(line)
+    assert not [request for _, request in line.log if isinstance(request, messages.Finish)]
+    assert study.of(events.StudyEnded)[-1].outcome == events.StudyOutcome.FAILED
+    state = study.resume()
+    with pytest.raises(DataError, match="no round was accepted"):
+        study.coordinator(state).run()

@@ -28,6 +28,10 @@ from meninx.federated.vector import Vector, from_bytes, to_bytes
 class SiteEnd(Protocol):
     """A site's end of the aggregation, for one run of a study."""
 
+    @property
+    def recomputes(self) -> bool:
+        """Whether a site can compute the sum again, and so the next model."""
+
     def announce(self) -> bytes:
         """Return the site's signed keys of this run; empty where none are needed."""
 
@@ -46,9 +50,16 @@ class SiteEnd(Protocol):
     def check(self, at: Position, transcript: bytes, total: bytes) -> tuple[float, bool]:
         """Return the share of the sum that was computed again, and whether it is the coordinator's."""
 
+    def decoded(self, total: bytes) -> RoundSum:
+        """Return what a published sum says."""
+
 
 class RoundEnd(Protocol):
     """The coordinator's end of the aggregation, for one attempt at a round."""
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether sites can compute the sum again."""
 
     @property
     def agrees(self) -> bool:
@@ -93,6 +104,9 @@ class RoundEnd(Protocol):
     def published(self) -> tuple[bytes, bytes]:
         """Return the transcript and the sum, from which sites compute the sum again; empty for none."""
 
+    def verified(self, transcript: bytes, total: bytes) -> bool:
+        """Return whether a published transcript leads to its sum, by the check of the sites."""
+
 
 class PlainSiteEnd:
     """A site that shows its contribution.
@@ -100,6 +114,8 @@ class PlainSiteEnd:
     Args:
         clip: largest change of a weight in one round.
     """
+
+    recomputes = False
 
     def __init__(self, clip: float) -> None:
         self._clip = clip
@@ -127,6 +143,10 @@ class PlainSiteEnd:
         """Refuse: a site does not have the contributions of the others."""
         raise _not_asked()
 
+    def decoded(self, total: bytes) -> RoundSum:
+        """Refuse, as :meth:`check`."""
+        raise _not_asked()
+
 
 class PlainRoundEnd:
     """The sum of contributions that the coordinator sees.
@@ -137,6 +157,7 @@ class PlainRoundEnd:
         clip: largest change of a weight in one round.
     """
 
+    recomputes = False
     agrees = False
     needs_all = False
     agreements: tuple[bytes, ...] = ()
@@ -188,6 +209,10 @@ class PlainRoundEnd:
     def published(self) -> tuple[bytes, bytes]:
         """Return nothing: whoever published it would show every site's update to the others."""
         return b"", b""
+
+    def verified(self, transcript: bytes, total: bytes) -> bool:
+        """Return false: nothing is published."""
+        return False
 
 
 def _not_asked() -> DataError:

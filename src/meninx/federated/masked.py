@@ -16,28 +16,33 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meninx.core import files
 from meninx.core.errors import DataError, problem
-from meninx.federated.contribution import METRICS, MOST_LOSS, MOST_UNITS, Contribution, RoundSum
+from meninx.federated.config import AggregationConfig
+from meninx.federated.contribution import METRICS, MOST_LOSS, Contribution, RoundSum
 from meninx.federated.messages import Position
 from meninx.secagg import Aggregation, Quantiser, Roster, SiteProtocol, verify
+from meninx.secagg.masks import Ring
 
 _LIMIT = 1 << 28  # bytes of a history
 WHOLE = 1 << 28
 """Bytes of uploads up to which the coordinator sends all of them to every site for the whole sum."""
 
 
-def quantiser(clip: float, sites: int, *, bits: int = 32, most_units: int = 0) -> Quantiser:
+def quantiser(config: AggregationConfig, sites: int) -> Quantiser:
     """Return how the contributions of a study become integers.
 
     Args:
-        clip: largest change of a weight in one round.
+        config: of the study.
         sites: sites of the roster.
-        bits: of the integers, 32 or 64.
-        most_units: units that a site counts at most; 0 for the bound of the study's bits.
     """
     return Quantiser(
-        clip=clip, sites=sites, bits=bits, max_weight=most_units or MOST_UNITS[bits], metrics=METRICS,
+        clip=config.clip, sites=sites, bits=config.ring_bits, max_weight=config.most_units, metrics=METRICS,
         metric_clip=MOST_LOSS,
     )  # fmt: skip
+
+
+def _round_sum(scale: Quantiser, total: Ring) -> RoundSum:
+    found = scale.decode(total)
+    return RoundSum.of_means(found.mean, found.weight, found.metrics)
 
 
 class HistoryFile:
@@ -92,6 +97,8 @@ class MaskedSiteEnd:
         scale: how contributions become integers.
     """
 
+    recomputes = True
+
     def __init__(
         self, roster: Roster, name: str, key: Ed25519PrivateKey, run: str, history: Path, scale: Quantiser
     ) -> None:
@@ -115,8 +122,7 @@ class MaskedSiteEnd:
             self._protocol.close()
             self._file.rewrite(self._protocol.entries())
         self._round = at.round
-        weight = min(given.units, self._scale.max_weight)
-        vector = self._scale.encode(given.update, weight, given.metrics(self._scale.clip))
+        vector = self._scale.encode(given.update, given.units, given.metrics(self._scale.clip))
         return self._protocol.upload(at.round, at.attempt, members, vector, model=given.model)
 
     def agree(self, at: Position, survivors: Sequence[str]) -> bytes:
@@ -129,12 +135,19 @@ class MaskedSiteEnd:
 
     def check(self, at: Position, transcript: bytes, total: bytes) -> tuple[float, bool]:
         """Return the share of the sum that was computed again, and whether it is the coordinator's."""
+        elements = self._elements(total)
+        found = verify(transcript, elements, roster=self._roster, round=at.round, site=self._protocol)
+        return found.share, found.matches
+
+    def decoded(self, total: bytes) -> RoundSum:
+        """Return what a published sum says."""
+        return _round_sum(self._scale, self._elements(total))
+
+    def _elements(self, total: bytes) -> Ring:
         width = self._scale.bits // 8
         if len(total) % width:
             raise DataError(problem("the published sum is damaged", where="sum"))
-        elements = np.frombuffer(total, f"<u{width}")
-        found = verify(transcript, elements, roster=self._roster, round=at.round, site=self._protocol)
-        return found.share, found.matches
+        return np.frombuffer(total, f"<u{width}")
 
 
 class MaskedRoundEnd:
@@ -147,8 +160,10 @@ class MaskedRoundEnd:
         members: sites that are asked.
         scale: how contributions become integers.
         model: digest of what the sites' training began with.
+        size: numbers of the common model.
     """
 
+    recomputes = True
     agrees = True
     needs_all = False
 
@@ -160,9 +175,13 @@ class MaskedRoundEnd:
         members: Sequence[str],
         scale: Quantiser,
         model: bytes,
+        size: int,
     ) -> None:
-        self._scale = scale
-        self._sum = Aggregation(roster, announcements, at.round, at.attempt, members, model=model)
+        self._scale, self._roster, self._round = scale, roster, at.round
+        shape = (scale.length(size), scale.bits)
+        self._sum = Aggregation(
+            roster, announcements, at.round, at.attempt, members, model=model, shape=shape
+        )
         self._uploads: dict[str, bytes] = {}
 
     @property
@@ -199,8 +218,7 @@ class MaskedRoundEnd:
 
     def total(self) -> RoundSum:
         """Return the sum of the round."""
-        found = self._scale.decode(self._sum.total())
-        return RoundSum.of_means(found.mean, found.weight, found.metrics)
+        return _round_sum(self._scale, self._sum.total())
 
     def published(self) -> tuple[bytes, bytes]:
         """Return the transcript with all uploads, and the sum; empty where that is too much to send."""
@@ -208,6 +226,11 @@ class MaskedRoundEnd:
             return b"", b""
         transcript = self._sum.transcript().with_uploads(self._uploads)
         return transcript.to_bytes(), self._sum.total().tobytes()
+
+    def verified(self, transcript: bytes, total: bytes) -> bool:
+        """Return whether the sum is that of the signed uploads and the opened seeds."""
+        elements = np.frombuffer(total, f"<u{self._scale.bits // 8}")
+        return verify(transcript, elements, roster=self._roster, round=self._round).matches
 
     @staticmethod
     def _same(site: str, signer: str) -> None:

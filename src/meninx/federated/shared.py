@@ -30,6 +30,8 @@ class SharedSiteEnd:
         scale: how contributions become integers.
     """
 
+    recomputes = False
+
     def __init__(
         self, roster: Roster, name: str, key: Ed25519PrivateKey, run: str, history: Path, scale: Quantiser
     ) -> None:
@@ -49,8 +51,7 @@ class SharedSiteEnd:
         if 0 <= self._round < at.round:
             self._file.rewrite(self._site.entries())
         self._round = at.round
-        weight = min(given.units, self._scale.max_weight)
-        vector = self._scale.encode(given.update, weight, given.metrics(self._scale.clip))
+        vector = self._scale.encode(given.update, given.units, given.metrics(self._scale.clip))
         return self._site.upload(at.round, at.attempt, members, vector, model=given.model)
 
     def agree(self, at: Position, survivors: Sequence[str]) -> bytes:
@@ -71,6 +72,10 @@ class SharedSiteEnd:
         """Refuse: the coordinator publishes nothing from which the sum could be computed again."""
         raise DataError(problem("a study with shares has no such request", where="aggregation"))
 
+    def decoded(self, total: bytes) -> RoundSum:
+        """Refuse, as :meth:`check`."""
+        raise DataError(problem("a study with shares has no such request", where="aggregation"))
+
 
 class SharedRoundEnd:
     """The coordinator's sum of shared contributions.
@@ -81,16 +86,25 @@ class SharedRoundEnd:
         at: round and attempt.
         scale: how contributions become integers.
         model: digest of what the sites' training began with.
+        size: numbers of the common model.
     """
 
+    recomputes = False
     agrees = True
     needs_all = True
 
     def __init__(
-        self, roster: Roster, announcements: Sequence[bytes], at: Position, scale: Quantiser, model: bytes
+        self,
+        roster: Roster,
+        announcements: Sequence[bytes],
+        at: Position,
+        scale: Quantiser,
+        model: bytes,
+        size: int,
     ) -> None:
         self._scale = scale
-        self._sum = SharingAggregation(roster, announcements, at.round, at.attempt, model=model)
+        shape = (scale.length(size), scale.bits)
+        self._sum = SharingAggregation(roster, announcements, at.round, at.attempt, model=model, shape=shape)
 
     @property
     def survivors(self) -> tuple[str, ...]:
@@ -131,6 +145,10 @@ class SharedRoundEnd:
     def published(self) -> tuple[bytes, bytes]:
         """Return nothing: the sum cannot be computed again without the shares."""
         return b"", b""
+
+    def verified(self, transcript: bytes, total: bytes) -> bool:
+        """Return false: nothing is published."""
+        return False
 
     @staticmethod
     def _same(site: str, signer: str) -> None:
