@@ -59,7 +59,8 @@ def test_the_page_says_who_took_part_what_failed_and_what_was_spent(tmp_path: Pa
     assert "Up to 1 site may collude." in text
     assert "epsilon of the worst site 7.9 at north, delta 0.0001; 1 site did not report" in text
     assert "left: the privacy budget of this site is used up" in text
-    assert "2, each by 4 or more (whole)" in text
+    assert "2 of 2 accepted sums, each by all its sites (whole)" in text
+    assert "accepted sums that no site computed again none" in text
     assert "without south; 2 % of the changes were cut" in text
     assert "no model: the sum could not be opened" in text
     assert "The sums of rounds 1 and 2 differ by south alone" in text

@@ -36,6 +36,7 @@ from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, StudyEvents
 from meninx.federated.pooling import pooled
 from meninx.federated.rounds import Coordinator, Terms
+from meninx.federated.site_rounds import SiteRounds
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
 from meninx.federated.vector import Vector, WeightLayout
 from meninx.learn import assemble, finetune
@@ -123,8 +124,7 @@ def run(
     """
     data = _datasets(sites)
     workspace.outside(out, list(sites))
-    first = next(iter(data.values())).info
-    config = _completed(config, first, out)
+    config = _completed(config, data, out)
     for name, manifest in data.items():
         differences = config.data.differences(manifest.info)
         if differences:
@@ -167,12 +167,13 @@ class _Simulation:
                 weights=strategy.init(weights),
             )  # fmt: skip
         roster, keys = self._enrolled()
+        rounds = SiteRounds(strategy, roster.names, seconds=60 * study.round_minutes)
         agents = {
             name: SiteAgent(
                 name, self.training, manifest.root, self.out / "sites" / name, study=self.config.name,
                 part=functools.partial(self._part, name), local=study.local_layers, hooks=strategy.hooks(),
                 ends=site_ends(aggregation, roster, name, keys[name], path.with_name(f"history-{name}")),
-                progress=self.progress,
+                rounds=rounds, aggregation=aggregation, progress=self.progress,
             )
             for name, manifest in self.data.items()
         }  # fmt: skip
@@ -329,14 +330,19 @@ def _datasets(sites: Sequence[Path]) -> dict[str, Manifest]:
     return found
 
 
-def _completed(config: StudyConfig, info: DatasetInfo, out: Path) -> StudyConfig:
-    """Return the settings with a name and with what the data must be like."""
+def _completed(config: StudyConfig, sites: Mapping[str, Manifest], out: Path) -> StudyConfig:
+    """Return the settings with a name, with facts of the data, and with the units of the largest site."""
+    info = next(iter(sites.values())).info
     data = DataConfig.of_dataset(info) if config.data == DataConfig() else config.data
     slug = _SLUG.sub("-", out.resolve().name.lower()).strip("-")[:30].strip("-") or "study"
     terms = config.study if config.study.name else config.study.replace(name=slug)
     names.check([terms.name or slug], what="study", where="study.name")
+    aggregation = config.aggregation
+    if aggregation.secure and not aggregation.max_units:
+        units = max(in_rounds.units_of(config.training, manifest) for manifest in sites.values())
+        aggregation = aggregation.replace(max_units=max(units, 1))
     return StudyConfig(
-        study=terms, aggregation=config.aggregation, sites=config.sites, data=data, train=config.train
+        study=terms, aggregation=aggregation, sites=config.sites, data=data, train=config.train
     )
 
 

@@ -535,6 +535,8 @@ _RULES: dict[type, Callable[[StatusFold, Any], None]] = {
     kinds.SumsDiffer: StatusFold._only_noted,
     kinds.SiteRefused: StatusFold._refused,
     kinds.SumRecomputed: StatusFold._recomputed,
+    kinds.ModelUnchecked: StatusFold._only_noted,
+    kinds.SumUnchecked: StatusFold._only_noted,
     kinds.EpsilonSpent: StatusFold._spent,
     kinds.ModelReleased: StatusFold._released,
     kinds.StudyEnded: StatusFold._ended,
