@@ -326,7 +326,7 @@ def test_no_step_is_taken_for_a_round_that_the_aggregation_would_refuse(house: C
     study = house(aggregation="masks", train=PRIVACY)
     reply = study.agents["east"].handle(train_request(study))
     assert isinstance(reply, messages.Declined)
-    assert "have not met" in reply.reason
+    assert "cannot upload" in reply.reason
     assert not list((study.root / "east").glob("*_s0"))
 
 
