@@ -330,23 +330,6 @@ def test_no_step_is_taken_for_a_round_that_the_aggregation_would_refuse(house: C
     assert not list((study.root / "east").glob("*_s0"))
 
 
-def test_a_site_that_computed_another_sum_goes_no_further_with_the_run(house: Callable[..., House]) -> None:
-    study = house()
-    agent = study.agents["east"]
-    request = train_request(study)
-    assert isinstance(agent.handle(request), messages.Uploaded)
-    agent._end.check = lambda at, transcript, total: (1.0, False)
-    recomputed = agent.handle(messages.Recompute(at=request.at, transcript=b"", total=b""))
-    assert isinstance(recomputed, messages.Recomputed)
-    agent.close()
-    again = study.agent("east")
-    for asked in (request, messages.Finish(at=position(2), model=request.model)):
-        reply = again.handle(asked)
-        assert isinstance(reply, messages.Declined)
-        assert (reply.final, "not the one this site computed" in reply.reason) == (True, True)
-    again.close()
-
-
 def test_a_folder_without_a_step_is_announced_before_it_is_removed(house: Callable[..., House]) -> None:
     study, removed = house(), []
     request = train_request(study)
@@ -459,6 +442,16 @@ def test_a_site_logs_how_many_values_of_its_update_were_cut(house: Callable[...,
     assert cut.site == "east"
     assert 0 < cut.elements <= study.layout.size
     assert cut.share == pytest.approx(cut.elements / study.layout.size)
+
+
+def test_the_model_after_a_sum_that_the_site_denied_is_refused(tmp_path: Path) -> None:
+    rounds = SiteRounds(strategies.FedAvg(rounds=4), ("a", "b", "c"))
+    model = np.zeros(2, np.float32)
+    rounds.begin(tmp_path, position(0), 0, model)
+    rounds.computed(tmp_path, position(0), None)
+    with pytest.raises(DataError, match="computed another sum of round 1"):
+        rounds.begin(tmp_path, position(1), 1, model + 1)
+    assert rounds.begin(tmp_path, position(1), 1, model) == ""  # the round was aborted
 
 
 # other tasks

@@ -101,12 +101,14 @@ class ArmsRecord:
         study: name of the study.
         run: identifier of the run of it.
         rows: one per arm and site.
+        notes: which sites seem to have patients in common.
         version: format of the record.
     """
 
     study: str
     run: str
     rows: tuple[ArmResult, ...]
+    notes: tuple[str, ...] = ()
     version: int = FORMAT
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from meninx.core import artifacts, files
+from meninx.core import artifacts
 from meninx.core.artifacts import RunRecord, StudyPart
 from meninx.core.errors import (
     ConfigError,
@@ -32,6 +32,7 @@ from meninx.core.errors import (
 )
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
+from meninx.core.workspace import PRIVATE
 from meninx.federated import events, messages
 from meninx.federated.aggregation_methods import SiteEnds
 from meninx.federated.aggregators import SiteEnd
@@ -50,7 +51,6 @@ from meninx.train.config import TrainConfig
 from meninx.train.in_rounds import RunInRounds
 from meninx.train.stage import TrainResult
 
-DIFFERS = "sum_differs"  # in the private folder of a run; the site takes no further part in it
 Admission = Callable[[TrainConfig, Manifest, Path | None], object]
 """From settings, dataset and the run folder that goes on, None for a new one; raises where a site says no."""
 
@@ -199,7 +199,8 @@ class SiteAgent:
     def _agree(self, request: messages.Agree) -> Reply:
         at = request.at
         signature = self._end_of(at).agree(at, request.survivors)
-        for site, earlier in self._rounds.signed(self._opened(at).run.private, at, request.survivors):
+        folder = self._folder(at)
+        for site, earlier in self._rounds.signed(folder, at, request.survivors) if folder else ():
             self._emit(events.SumsDiffer(site=site, round=at.round, earlier=earlier))
         self._sent(events.SurvivorsAgreed, at, signature)
         return messages.Agreed(site=self.name, agreement=signature)
@@ -207,12 +208,9 @@ class SiteAgent:
     def _recompute(self, request: messages.Recompute) -> Reply:
         at, end = request.at, self._end_of(request.at)
         share, matches = end.check(at, request.transcript, request.total)
-        if not matches:  # whatever the other sites say, this one goes no further with this run
-            files.write_text(
-                self._opened(at).run.private / DIFFERS, f"round {at.round}\n", mode=files.PRIVATE_MODE
-            )
-        if matches:
-            self._rounds.computed(self._opened(at).run.private, at, end.decoded(request.total))
+        folder = self._folder(at)
+        if folder:
+            self._rounds.computed(folder, at, end.decoded(request.total) if matches else None)
         self._emit(events.SumRecomputed(site=self.name, round=at.round, share=share, matches=matches))
         return messages.Recomputed(site=self.name, share=share, matches=matches)
 
@@ -318,7 +316,7 @@ class SiteAgent:
 
         Raises:
             DataError: the model does not fit, or there is no run and no model.
-            PrivacyRefusal: the site does not allow the run, or computed another sum than the coordinator.
+            PrivacyRefusal: the site does not allow the run.
         """
         self._end_of(at)
         if self._run is None:
@@ -345,12 +343,12 @@ class SiteAgent:
             )
             if self._run.run.root != resumed:
                 self._began(self._run.run.root)
-        if (self._run.run.private / DIFFERS).exists():
-            self._training_refused = True
-            fix = "ask the coordinator; a new run of the study begins anew"
-            what = "the coordinator published a sum of this run that is not the one this site computed"
-            raise PrivacyRefusal(problem(what, where=self._run.run.name, fix=fix))
         return self._run
+
+    def _folder(self, at: Position) -> Path | None:
+        """Return the private folder of the site's run; None before its first round."""
+        run = self.run_folder or find_run(self._out, self._part(at.run))
+        return run / PRIVATE if run is not None else None
 
     def _layout_of(self, run: RunInRounds) -> WeightLayout:
         """Return the layout of the common weights."""

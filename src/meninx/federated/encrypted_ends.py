@@ -143,7 +143,8 @@ class EncryptedRoundEnd:
         model: bytes,
         size: int,
     ) -> None:
-        self._scale, self._clip, self._size = scale_of(config.clip, config.most_units), config.clip, size
+        self._scale = scale_of(config.clip, config.most_units)
+        self._clip, self._size = config.clip, size
         self._sum = EncryptedAggregation(roster, announcements, at.round, at.attempt, members, model=model)
 
     @property

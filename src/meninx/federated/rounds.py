@@ -445,9 +445,8 @@ class Coordinator:
         received = sum(len(item) for item in self.state.papers(now, "upload").values())
         done = self.state.accept(
             now, after, survivors=now.survivors, units=total.units, loss=loss, cut=total.cut,
-            short=total.short, opened=True, unchecked=now.unchecked,
-            checked=now.checked, mismatches=now.mismatches, received=received,
-            seconds=time.monotonic() - self._began,
+            short=total.short, opened=True, unchecked=now.unchecked, checked=now.checked,
+            mismatches=now.mismatches, received=received, seconds=time.monotonic() - self._began,
         )  # fmt: skip
         if total.cut > _VISIBLE_CUT:
             self._emit(events.UpdatesClipped(round=now.number, share=total.cut))

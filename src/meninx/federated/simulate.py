@@ -9,9 +9,10 @@ import csv
 import functools
 import hashlib
 import io
+import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meninx.core import artifacts, files, names, randomness, settings, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import RunRecord, RunState, StudyPart
-from meninx.core.errors import ConfigError, UsageError, expected, problem
+from meninx.core.errors import ConfigError, DataError, UsageError, expected, problem
 from meninx.core.federation import ArmResult, ArmsRecord
 from meninx.core.manifest import DatasetInfo, Manifest
 from meninx.core.progress import SILENT, Progress
@@ -44,11 +45,12 @@ from meninx.learn.task import with_network
 from meninx.metrics.estimates import Estimate
 from meninx.secagg import Member, Roster
 from meninx.secagg.roster import public_bytes
-from meninx.train import evaluate, in_rounds, stage
+from meninx.train import evaluate, identity, in_rounds, stage
 from meninx.train.config import EvaluateConfig, TrainConfig
 
 STATE, EVENTS = "study.sqlite3", "events.jsonl"
 LOCAL, POOLED, FEDERATED = "local", "pooled", "federated"
+_SAME_IMAGES = 0.05  # share of the images of the smaller site; collections hold some images twice
 _SLUG = re.compile(r"[^a-z0-9]+")
 
 
@@ -63,6 +65,7 @@ class SimulateResult(Result):
         rounds: rounds that were accepted.
         aborted: rounds that failed.
         runs: site -> its run folder.
+        notes: which sites seem to have patients in common.
     """
 
     rows: tuple[ArmResult, ...]
@@ -71,6 +74,7 @@ class SimulateResult(Result):
     rounds: int
     aborted: int
     runs: dict[str, Path]
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return the table as text."""
@@ -94,6 +98,13 @@ class SimulateResult(Result):
         if compared:
             lines.append("federated minus local on the same patients:")
             lines += [f"{row.site:<{width}}  {_difference(row)}" for row in compared]
+        steps = {arm: sorted({row.steps for row in self.rows if row.arm == arm}) for arm in arms}
+        taken = (
+            f"{arm} {' to '.join(f'{count:,}' for count in (*found[:1], *found[1:][-1:]))}"
+            for arm, found in steps.items()
+        )
+        lines.append(f"steps: {', '.join(taken)}")
+        lines += [f"note: {words}" for words in self.notes]
         return "\n".join(line.rstrip() for line in lines)
 
 
@@ -132,12 +143,15 @@ def run(
             raise ConfigError(problem(what, where="sites", fix="prepare all sites alike"))
     for name, manifest in data.items():
         in_rounds.check(config.training.replace(device=device), manifest.root, out / "sites" / name)
+    shared = tuple(_shared_patients(data))
+    for words in shared:
+        progress.note(words)
     with workspace.held(out):
         simulation = _Simulation(config, data, out, device, progress)
         simulation.train()
         rows = simulation.baselines() if baselines else []
         rows += simulation.measured(FEDERATED, simulation.federated(), baselines=simulation.local)
-        return simulation.result(rows)
+        return simulation.result(rows, shared)
 
 
 class _Simulation:
@@ -287,7 +301,7 @@ class _Simulation:
             )  # fmt: skip
         return found
 
-    def result(self, rows: Sequence[ArmResult]) -> SimulateResult:
+    def result(self, rows: Sequence[ArmResult], shared: tuple[str, ...]) -> SimulateResult:
         """Write the table, for people and for a report, and return the result."""
         fields = list(ArmResult.__dataclass_fields__)
         buffer = io.StringIO()
@@ -295,11 +309,13 @@ class _Simulation:
         writer.writerow(fields)
         writer.writerows([getattr(row, name) for name in fields] for row in rows)
         files.write_text(self.out / "table.csv", buffer.getvalue())
-        artifacts.write(self.out, ArmsRecord(study=self.config.name, run=self.run_id, rows=tuple(rows)))
+        artifacts.write(
+            self.out, ArmsRecord(study=self.config.name, run=self.run_id, rows=tuple(rows), notes=shared)
+        )
         return SimulateResult(
             out=self.out, rows=tuple(rows), algorithm=self.config.study.algorithm,
             aggregation=self.config.aggregation.method, rounds=self.accepted, aborted=self.aborted,
-            runs=self.federated(),
+            runs=self.federated(), notes=shared,
         )  # fmt: skip
 
 
@@ -328,6 +344,39 @@ def _datasets(sites: Sequence[Path]) -> dict[str, Manifest]:
         name = slug if slug and slug not in found else f"site-{number}"
         found[name] = Manifest.read(path)
     return found
+
+
+def _shared_patients(sites: Mapping[str, Manifest]) -> Iterator[str]:
+    """Yield in words which sites have identifiers of the source or images in common.
+
+    Raises:
+        DataError: two sites have more images in common than a coincidence explains. A test patient of one
+            could be a training patient of the other, and a patient's budgets would add up.
+    """
+    for (one, here), (two, there) in itertools.combinations(sites.items(), 2):
+        named = identity.identifiers_of(here), identity.identifiers_of(there)
+        images = _images(here), _images(there)
+        found = identity.overlap((), (), images=images, identifiers=named)
+        few = max(identity.MOST_BY_CHANCE, _SAME_IMAGES * min(map(len, images)))
+        if found.images > few:
+            fix = "give each patient to one site"
+            what = f"{one} and {two} have {found.images:,} images in common"
+            raise DataError(problem(what, where="sites", fix=fix))
+        counts = ((found.identifiers, "identifiers of patients in the source"), (found.images, "images"))
+        if words := " and ".join(f"{count:,} {kind}" for count, kind in counts if count):
+            yield (
+                f"{one} and {two} have {words} in common: where these are the same people, a test patient of "
+                "one may be a training patient of the other"
+            )
+
+
+def _images(data: Manifest) -> tuple[str, ...]:
+    """Return the SHA-256 of the images of a dataset, which are read where it has no list of checksums."""
+    if data.checksums:
+        return identity.images_of(data)
+    return tuple(
+        {files.digest(files.below(data.root, case.image, where="manifest.csv")) for case in data.cases}
+    )
 
 
 def _completed(config: StudyConfig, sites: Mapping[str, Manifest], out: Path) -> StudyConfig:

@@ -48,6 +48,7 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
         first: number of the first round of the run.
         model: weights that the round began with.
         result: weights that its sum leads to; empty where the site did not compute the sum.
+        denied: the site computed another sum than the coordinator's.
         signed: survivors that the site signed: in the last such round, and in all rounds from this model.
     """
 
@@ -55,6 +56,7 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     model: bytes
     result: bytes = b""
+    denied: bool = False
     signed: tuple[_Signed, ...] = ()
 
 
@@ -149,10 +151,14 @@ class SiteRounds:
         differing = [(set(one.survivors) ^ set(survivors), one.number) for one in earlier]
         return tuple((min(sites), number) for sites, number in differing if len(sites) == 1)
 
-    def computed(self, folder: Path, at: Position, total: RoundSum) -> None:
-        """Write down the model that a sum leads to, which the site computed again."""
+    def computed(self, folder: Path, at: Position, total: RoundSum | None) -> None:
+        """Write down the model that a sum leads to, which the site computed again; None for a wrong sum."""
         known = _read(folder)
-        if known is not None and known.number == at.round:
+        if known is None or known.number != at.round:
+            return
+        if total is None:
+            _write(folder, msgspec.structs.replace(known, result=b"", denied=True))
+        else:
             before = np.frombuffer(known.model, "<f4")
             after = self._strategy.apply(ServerState(before), total).weights
             _write(folder, msgspec.structs.replace(known, result=to_bytes(after)))
@@ -177,6 +183,9 @@ class SiteRounds:
             return ""
         if at.round > known.number + 1:
             return f"this site was not asked to train in round {known.number + 2}"
+        if known.denied:
+            what = f"this site computed another sum of round {known.number + 1}"
+            raise DataError(problem(what, where="request", fix="ask the coordinator for the transcript"))
         if not known.result:
             return f"this site was not asked to compute the sum of round {known.number + 1} again"
         what = f"the model is not what the sum of round {known.number + 1} leads to"

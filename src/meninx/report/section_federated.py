@@ -113,6 +113,7 @@ def federated(context: ReportContext) -> Section | None:
         cautions += _cautions(study)
         tables += [_sites(study), *([_rounds(study)] if study.record is not None else [])]
         points += _points(study)
+    cautions += [printable(words) for record in context.arms for words in record.notes]
     tables.insert(len(tables) and bool(context.arms), _terms(studies))
     unique = (tuple(dict.fromkeys(texts)) for texts in (lead, points, cautions))
     paragraphs, items, marked = unique
