@@ -240,3 +240,14 @@ def test_the_worst_site_and_differing_sums_follow_from_the_record() -> None:
     assert STUDY.worst == ("north", 7.9)
     assert STUDY.differing == ((0, 1, "south"),)
     assert replace(STUDY, epsilon={"east": None}).worst is None
+
+
+def test_accepted_sums_that_nobody_computed_again_are_named(tmp_path: Path) -> None:
+    alone = replace(
+        ALL, number=1, recomputed={}, unchecked="the uploads are too large", error=2e-6, short=0.3
+    )
+    text = page(tmp_path / "study", replace(STUDY, rounds=(ALL, alone)))
+    assert "1 of 2 accepted sums, each by all 4 sites (whole)" in text
+    assert "rounds 2 (the uploads are too large)" in text
+    assert "largest rounding error of a weight by secure aggregation 2e-06" in text
+    assert "sites with 30 % of the units took fewer steps" in text
