@@ -92,6 +92,7 @@ def run(
         stack.callback(part.end)
         client.run(part, notice=part.noticed)
         if part.ended:
+            agent.forget()
             log.append("study ended", study=name)
         elif agent.result is None:
             raise Interrupted(
