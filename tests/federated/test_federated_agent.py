@@ -336,10 +336,14 @@ def test_a_folder_without_a_step_is_announced_before_it_is_removed(house: Callab
     study.agents["east"].handle(request)
     study.close()
     study.released("east").update(state=RunState.STARTING)  # as after a kill before the first step
-    again = study.agent("east", discarding=lambda run: removed.append((run, run.is_dir())))
+    begun: list[Path] = []
+    again = study.agent(
+        "east", discarding=lambda run: removed.append((run, run.is_dir())), opened=begun.append
+    )
     assert isinstance(again.handle(request), messages.Uploaded)
     again.close()
     assert [there for _, there in removed] == [True]
+    assert len(begun) == 1  # whatever the name of the new folder
 
 
 # a coordinator that lies

@@ -326,6 +326,12 @@ class SiteAgent:
                 fix = "train a round first"
                 raise DataError(problem("the site took part in no round", where="request", fix=fix))
             self._admit(self._config, Manifest.read(self._source), resumed)
+            removed: list[Path] = []
+
+            def discarding(run: Path) -> None:
+                self._discarding(run)
+                removed.append(run)
+
             self._run = self._stack.enter_context(
                 in_rounds.opened(
                     self._config,
@@ -338,10 +344,10 @@ class SiteAgent:
                     fits=lambda network: from_bytes(
                         model or b"", self._common_of(network, self._config).size
                     ),
-                    discarding=self._discarding,
+                    discarding=discarding,
                 )
             )
-            if self._run.run.root != resumed:
+            if resumed is None or removed:  # a new folder can have the name of the removed one
                 self._began(self._run.run.root)
         return self._run
 
