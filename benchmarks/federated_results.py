@@ -33,6 +33,8 @@ import pages
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch
 
 LOCAL, POOLED, LONGER, MASKS, TEST = "local", "pooled", "pooled-longer", "masks", "test patients"
+_PLAIN = {POOLED: "all data pooled", LONGER: "all data pooled, the steps of all sites"}
+COMPARED = (("fedavg", POOLED), ("fedavg", LONGER), ("fedprox", "fedavg"), ("cyclic", "fedavg"))
 DRAWS = 1000
 NAMES = ("north", "east", "west", "south", "hill", "lake", "port", "park", "bridge", "dale")
 KERMANY_32, HIPPO = "kermany32", "hippo"
@@ -100,11 +102,13 @@ STUDIES = {
         arms=FEDAVG, longer=False, seeds=1,
     ),
     "hippocampus": Study(
-        "Hippocampus, 3-D, 3 sites, IID", HIPPO, "hippocampus", {"ema": 0.0, "eval_every": 1000},
-        rounds=8, steps=15, arms={name: ARMS[name] for name in ("fedavg", "cyclic")}, longer=False, seeds=1,
+        "Hippocampus, 3-D, 3 sites, IID", HIPPO, "hippocampus",
+        {"ema": 0.0, "eval_every": 1000, "warmup": 20}, rounds=8, steps=10,
+        arms=FEDAVG, longer=False, seeds=1,
     ),
 }  # fmt: skip
-FIRST, MASKED_ROUNDS = "iid", 4  # the study that is trained once more with masks, and how long
+FIRST, MASKED = "iid", ((1, 30), (4, 15))
+"""The study that is trained with masks and without; rounds and steps of a site per round."""
 
 
 def main() -> None:
@@ -347,25 +351,26 @@ def _measure_masks(args: argparse.Namespace) -> None:
     from meninx.core.run import Run
     from meninx.learn.inference import load_model
 
-    study = _adjusted(replace(STUDIES[FIRST], rounds=MASKED_ROUNDS), args)
-    if any(row["study"] == MASKS for row in rows_of(args.out)):
-        return
-    work = args.work / MASKS
-    folders = divide(args.data / study.data, study, 0, work / "sites")
-    models, seconds = [], []
-    for method in ("plain", "masks"):
-        begun = time.process_time()
-        result = simulated(study, "fedavg", 0, folders, work / method, aggregation=method)
-        seconds.append(round(time.process_time() - begun, 1))
-        models.append(load_model(Run(next(iter(result.runs.values()))))[0].state_dict())
-    difference = max(float((models[0][name] - models[1][name]).abs().max()) for name in models[0])
-    row = {
-        "study": MASKS, "arm": MASKS, "rounds": study.rounds, "local_steps": study.steps,
-        "difference": difference, "largest": max(float(value.abs().max()) for value in models[0].values()),
-        "cpu": seconds,
-    }  # fmt: skip
-    _append(args.out, row)
-    shutil.rmtree(work)
+    known = {(row["rounds"], row["local_steps"]) for row in rows_of(args.out) if row["study"] == MASKS}
+    for rounds, steps in MASKED:
+        if (rounds, steps) in known:
+            continue
+        study = replace(STUDIES[FIRST], rounds=rounds, steps=steps)
+        work = args.work / f"{MASKS}-{rounds}"
+        folders = divide(args.data / study.data, study, 0, work / "sites")
+        models, seconds = [], []
+        for method in ("plain", "masks"):
+            begun = time.process_time()
+            result = simulated(study, "fedavg", 0, folders, work / method, aggregation=method)
+            seconds.append(round(time.process_time() - begun, 1))
+            models.append(load_model(Run(next(iter(result.runs.values()))))[0].state_dict())
+        difference = max(float((models[0][name] - models[1][name]).abs().max()) for name in models[0])
+        row = {
+            "study": MASKS, "arm": MASKS, "rounds": rounds, "local_steps": steps, "difference": difference,
+            "largest": max(float(value.abs().max()) for value in models[0].values()), "cpu": seconds,
+        }  # fmt: skip
+        _append(args.out, row)
+        shutil.rmtree(work)
 
 
 # tables
@@ -413,26 +418,33 @@ def tables(rows: Sequence[Row]) -> str:
         "| study | training, validation, test patients of each site, first run | training: pneumonia |",
         "|---|---|---|",
     ]
+    pairs = ["", "| study | between arms, over patients |", "|---|---|"]
     for name, study in STUDIES.items():
         own = [row for row in rows if row["study"] == name]
-        arms += _arm_lines(study, own)
+        measured, compared = _arm_lines(study, own)
+        arms += measured
+        pairs += compared
         first = next((row for row in own if "sites" in row), None)
         if first:
-            sizes = first["sites"].values()
+            sizes = list(first["sites"].values())
             parts = "; ".join(", ".join(map(str, counts[:3])) for counts in sizes)
             positive = "; ".join(f"{counts[3]}" for counts in sizes)
+            if len(sizes) > 3:
+                ranges = [f"{min(column)} to {max(column)}" for column in zip(*sizes, strict=True)]
+                parts, positive = ", ".join(ranges[:3]), ranges[3]
             sites.append(f"| {study.title} | {parts} | {'' if study.data == HIPPO else positive} |")
-    masks = [line for row in rows if row["study"] == MASKS for line in _mask_lines(row)]
-    return "\n".join([*arms, *sites, *masks])
+    masked = sorted((row for row in rows if row["study"] == MASKS), key=lambda row: row["rounds"])
+    masks = [line for row in masked for line in _mask_lines(row)]
+    return "\n".join([*arms, *pairs, *sites, *masks])
 
 
-def _arm_lines(study: Study, rows: Sequence[Row]) -> list[str]:
-    """Return a line for each arm, over the seeds that all arms have."""
+def _arm_lines(study: Study, rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """Return a line for each arm, over the seeds that all arms have, and one of paired differences."""
     known = next((row for row in rows if row["arm"] == TEST), None)
     own = {arm: [row for row in rows if row["arm"] == arm] for arm in (*study.baselines, *study.arms)}
     seeds = set.intersection(*({row["seed"] for row in found} for found in own.values()))
     if known is None or not seeds:
-        return []
+        return [], []
     truth, weights = known["truth"], resamples(known["patients"])
     title = f"{study.title} ({'Dice' if truth is None else 'AUROC'}, n = {len(set(known['patients']))})"
     own = {arm: [row for row in found if row["seed"] in seeds] for arm, found in own.items()}
@@ -450,7 +462,14 @@ def _arm_lines(study: Study, rows: Sequence[Row]) -> list[str]:
             f"{_seconds(arm, found)} |"
         )
         title = ""
-    return lines
+    means = {arm: table.mean(0) for arm, table in values.items()}
+    differences = [
+        f"{one} minus {_PLAIN.get(other, other)} {gain[0]:+.3f} {_interval(gain, sign=True)}"
+        for one, other in COMPARED
+        if one in means and other in means
+        for gain in [means[one] - means[other]]
+    ]
+    return lines, [f"| {study.title} | {'; '.join(differences)} |"]
 
 
 def _spread(runs: Array) -> str:
@@ -465,8 +484,7 @@ def _arm_words(arm: str, rows: Sequence[Row], truth: Sequence[float] | None, wei
     if arm == LOCAL:
         ones = [_of_model(scores, truth, weights[:1])[0] for row in rows for scores in row["scores"].values()]
         return f"each site alone, mean of the sites' models ({min(ones):.3f} to {max(ones):.3f})"
-    words = {POOLED: "all data pooled", LONGER: "all data pooled, the steps of all sites"}
-    return f"{arm}, mu {mu:g}" if mu is not None else words.get(arm, arm)
+    return f"{arm}, mu {mu:g}" if mu is not None else _PLAIN.get(arm, arm)
 
 
 def _seconds(arm: str, rows: Sequence[Row]) -> str:
