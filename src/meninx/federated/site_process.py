@@ -6,6 +6,7 @@ network and GPU between rounds. The process may be killed at any moment and star
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -18,16 +19,17 @@ from meninx.core.errors import Interrupted, problem
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.federated import approval, authority, enrolment_keys, site_budget, strategies
+from meninx.federated import events as kinds
 from meninx.federated.agent import SiteAgent
 from meninx.federated.aggregation_methods import site_ends
 from meninx.federated.approval import ApprovedStudy
 from meninx.federated.connections import SiteClient, SiteSetup
-from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost
+from meninx.federated.events import FILE, AbortReason, Emit, SiteConnected, SiteLost, StudyOutcome, StudyTerms
 from meninx.federated.mailbox import Presence
-from meninx.federated.messages import Reply, Request
+from meninx.federated.messages import Agree, Declined, Finish, Position, Reply, Request, Train
 from meninx.federated.processes import ENGINE, service
 from meninx.federated.site_folder import SiteFolder
-from meninx.federated.study_watch import watching
+from meninx.federated.study_watch import terms_of, watching
 from meninx.secagg import Roster
 from meninx.train.config import TrainConfig
 
@@ -82,12 +84,14 @@ def run(
         client = SiteClient(site_setup(site, approved, mailbox=mailbox))
         this.on_stop(client.stop)
         emit = stack.enter_context(watching(engine, engine / FILE, progress=progress, viewer=site.name))
+        terms = terms_of(approved.study)
+        emit(terms)
         roster = approval.check_roster(client.terms(), approved)
         agent = _agent(site, approved, roster, device, engine / HISTORY, emit, progress, this.wanted)
         stack.callback(agent.close)
         log = site.log()
         log.append("took part", study=name, digest=approved.study.digest)
-        part = _Part(agent, client, emit)
+        part = _Part(agent, client, emit, terms)
         stack.callback(part.end)
         client.run(part, notice=part.noticed)
         if part.ended:
@@ -124,36 +128,107 @@ def site_setup(site: SiteFolder, approved: ApprovedStudy, *, mailbox: bool = Tru
     )
 
 
+class RoundsSeen:
+    """What a site concludes about the study from the requests that it gets, as events.
+
+    Another model in the next request to train, or in that to finish, means that the round before gave it; the
+    same model means that it gave none.
+
+    Args:
+        terms: of the approved study.
+        emit: takes the events.
+    """
+
+    def __init__(self, terms: StudyTerms, emit: Emit) -> None:
+        self._terms, self._emit = terms, emit
+        self._run, self._ended = "", False
+        self._open: Position | None = None
+        self._model = b""
+        self._survivors: tuple[str, ...] = ()
+
+    def asked(self, request: Request, connected: tuple[str, ...]) -> None:
+        """Emit what follows from a request before it is answered."""
+        at, terms = request.at, self._terms
+        if at.study != terms.study:
+            return
+        if at.run != self._run:
+            self._run, self._open, self._ended = at.run, None, False
+            self._emit(
+                kinds.StudyStarted(
+                    study=terms.study,
+                    run=at.run,
+                    sites=terms.sites,
+                    rounds=terms.rounds,
+                    quorum=terms.quorum,
+                    aggregation=terms.aggregation,
+                    connected=connected,
+                )
+            )
+        if isinstance(request, Agree):
+            self._survivors = request.survivors
+        if isinstance(request, Train | Finish):
+            name = hashlib.sha256(request.model).digest()
+            if self._open is not None and (isinstance(request, Finish) or self._open != at):
+                self._close(self._open, accepted=name != self._model)
+            if isinstance(request, Train) and self._open != at:
+                self._open, self._model, self._survivors = at, name, ()
+
+    def answered(self, request: Request, reply: Reply) -> None:
+        """Emit what follows from a request that was answered."""
+        if isinstance(request, Finish) and not isinstance(reply, Declined):
+            self.end()
+
+    def end(self) -> None:
+        """Emit once that the run is over."""
+        if self._run and not self._ended:
+            self._ended = True
+            self._emit(kinds.StudyEnded(outcome=StudyOutcome.FINISHED))
+
+    def _close(self, at: Position, *, accepted: bool) -> None:
+        self._open = None
+        if accepted:
+            self._emit(kinds.RoundAccepted(round=at.round, attempt=at.attempt, survivors=self._survivors))
+        else:
+            self._emit(kinds.RoundAborted(round=at.round, attempt=at.attempt, reason=AbortReason.OTHER))
+
+
 class _Part:
     """The agent as the carrier sees it; ends the process when the run of the study is over."""
 
-    def __init__(self, agent: SiteAgent, client: SiteClient, emit: Emit) -> None:
+    def __init__(self, agent: SiteAgent, client: SiteClient, emit: Emit, terms: StudyTerms) -> None:
         self.name, self.ended = agent.name, False
         self._agent, self._client, self._emit = agent, client, emit
+        self._rounds = RoundsSeen(terms, emit)
         self._connected: set[str] = set()
         self._last, self._over = time.monotonic(), threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def handle(self, request: Request) -> Reply:
         try:
-            return self._agent.handle(request)
+            self._rounds.asked(request, tuple(sorted(self._connected)))
+            reply = self._agent.handle(request)
+            self._rounds.answered(request, reply)
+            return reply
         finally:
             self._last = time.monotonic()
 
     def noticed(self, notice: Presence) -> None:
         """Write down who is connected, and stop when the run is over."""
+        if notice.ended:
+            self.ended = True
+            self._rounds.end()
+            self._client.stop()
+            return
         now = set(notice.connected)
         for site in sorted(now - self._connected):
             self._emit(SiteConnected(site=site))
         for site in sorted(self._connected - now):
             self._emit(SiteLost(site=site))
         self._connected = now
-        if notice.ended:
-            self.ended = True
-            self._client.stop()
 
     def end(self) -> None:
         self._over.set()
+        self._emit(SiteLost(site=self.name, reason="its process ended"))
 
     def _watch(self) -> None:
         while not self._over.wait(1.0):

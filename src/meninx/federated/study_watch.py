@@ -19,13 +19,16 @@ from meninx.core import workspace
 from meninx.core.errors import DataError, problem
 from meninx.core.progress import Progress
 from meninx.federated import events as kinds
-from meninx.federated import site_folder, status_page
+from meninx.federated import site_folder, status_page, strategies
+from meninx.federated.aggregation_methods import quorum_of
 from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, Emit, StudyEvents
 from meninx.federated.study_status import StatusFold, StudyStatus
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from meninx.federated.study import Study
 
 _SNAPSHOT_AFTER = (kinds.RoundAccepted, kinds.RoundAborted, kinds.StudyEnded)
 _DEEPEST = 2  # folders between private/ and the file
@@ -68,10 +71,12 @@ def watching(
 
         def emit(event: AnyEvent) -> None:
             write(event)
-            if not drawn:
+            with lock:
+                leaves = isinstance(event, kinds.SiteLost) and fold.over
+                fold.add(event)
+            if not drawn and not leaves:
                 progress.note(sentence(event))
             with lock:
-                fold.add(event)
                 if isinstance(event, _SNAPSHOT_AFTER):
                     status_page.write_snapshot(fold.status(), folder, now=time.time())
 
@@ -81,6 +86,22 @@ def watching(
 def _locked(lock: threading.Lock, fold: StatusFold) -> StudyStatus:
     with lock:
         return fold.status()
+
+
+def terms_of(study: Study) -> kinds.StudyTerms:
+    """Return what is known of a study before it runs, as an event."""
+    config, names = study.config, study.site_names
+    privacy = config.training.privacy
+    return kinds.StudyTerms(
+        study=study.name,
+        sites=names,
+        rounds=strategies.of_config(config.study).turns(names),
+        quorum=quorum_of(config.aggregation, len(names)),
+        aggregation=config.aggregation.method,
+        private=privacy is not None,
+        epsilon=privacy.epsilon if privacy else None,
+        delta=privacy.delta if privacy else None,
+    )
 
 
 def find_events(folder: Path) -> StudyEvents:
