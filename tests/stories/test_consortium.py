@@ -95,7 +95,7 @@ def test_a_hospital_with_a_stricter_policy_says_no_and_both_logs_have_the_reason
         here / "north" / "policy.toml", lambda text: text.replace("max_epsilon = 8.0", "max_epsilon = 3.0")
     )
     _approve("east", "west")
-    assert _typed(REVIEW.format("north")) == 0
+    assert _typed(REVIEW.format("north")) == 4
     assert "This site refuses the study" in capsys.readouterr().out
     assert _typed(f"{REVIEW.format('north')} --approve") == 4
     assert "policy allows at most 3" in capsys.readouterr().err

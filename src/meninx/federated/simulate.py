@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from meninx.core import artifacts, files, names, randomness, settings, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import RunRecord, RunState, StudyPart
-from meninx.core.errors import ConfigError, UsageError, expected, problem
+from meninx.core.errors import ConfigError, DataError, UsageError, expected, problem
 from meninx.core.federation import ArmResult, ArmsRecord
 from meninx.core.manifest import DatasetInfo, Manifest
 from meninx.core.progress import SILENT, Progress
@@ -31,7 +31,7 @@ from meninx.core.result import Result
 from meninx.federated import strategies, study_record
 from meninx.federated.agent import InProcess, SiteAgent, find_run
 from meninx.federated.aggregation_methods import quorum_of, round_ends, site_ends
-from meninx.federated.config import DataConfig, StudyConfig
+from meninx.federated.config import FEWEST_SITES, DataConfig, StudyConfig
 from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, StudyEvents
 from meninx.federated.pooling import pooled
@@ -126,10 +126,18 @@ def run(
     first = next(iter(data.values())).info
     config = _completed(config, first, out)
     for name, manifest in data.items():
+        if not len(manifest.split("test")):
+            what = f"the dataset of {name} has no test patients to measure the model on"
+            raise DataError(problem(what, where="sites", fix="prepare it with a test split"))
         differences = config.data.differences(manifest.info)
         if differences:
             what = f"the dataset of {name} differs: {'; '.join(differences)}"
             raise ConfigError(problem(what, where="sites", fix="prepare all sites alike"))
+    if config.aggregation.secure and len(data) < FEWEST_SITES:
+        method = config.aggregation.method
+        what = f"secure aggregation ({method}) needs {FEWEST_SITES} sites, {len(data)} are given"
+        fix = "give a third dataset, or --aggregation plain, which works with two and hides no update"
+        raise UsageError(problem(what, where="sites", fix=fix))
     for name, manifest in data.items():
         in_rounds.check(config.training.replace(device=device), manifest.root, out / "sites" / name)
     with workspace.held(out):

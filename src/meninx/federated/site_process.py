@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core.artifacts import StudyPart
-from meninx.core.errors import Interrupted, problem
+from meninx.core.errors import DataError, Interrupted, PrivacyRefusal, problem
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.federated import approval, authority, enrolment_keys, site_budget, strategies
@@ -34,6 +34,7 @@ from meninx.secagg import Roster
 from meninx.train.config import TrainConfig
 
 HISTORY = "signed_rounds"  # what this site signed in secure aggregation, over all runs of the study
+_WITHDRAWN_SECONDS = 5.0  # after a final refusal, in which its reply leaves
 _QUIET_SECONDS = 120.0  # without a request after the last one, in which a site without the mailbox ends
 
 
@@ -46,12 +47,28 @@ class SiteResult(Result):
         site: name of the site.
         run: its run folder; None when the study ended before the site trained.
         epsilon: spent by the run; None without privacy.
+        delta: of this epsilon; None without privacy.
+        limit: the most that the policy of the site allows per patient in all runs of the study.
     """
 
     study: str
     site: str
     run: Path | None
     epsilon: float | None
+    delta: float | None = None
+    limit: float | None = None
+
+    def summary(self) -> str:
+        """Return the result in a few lines for people."""
+        lines = [f"study: {self.study} is finished, with {self.site}"]
+        if self.run is None:
+            return "\n".join([*lines, "run: none, the study ended before this site released a model"])
+        lines.append(f"run: {self.run}")
+        if self.epsilon is not None and self.delta is not None:
+            limit = "" if self.limit is None else f" of at most {self.limit:g} in this study"
+            lines.append(f"epsilon: {self.epsilon:.3g}{limit}, per patient at delta {self.delta:g}")
+        lines.append(f"next: `meninx evaluate {self.run}`, then `meninx report {self.run}`")
+        return "\n".join(lines)
 
 
 def run(
@@ -81,12 +98,18 @@ def run(
     engine = site.private / ENGINE / name
     with service(engine) as this, ExitStack() as stack:
         this.record("site")
-        client = SiteClient(site_setup(site, approved, mailbox=mailbox))
+        site_budget.check_start(site, name, approved.study.config.training, approved.data)
+        client = SiteClient(site_setup(site, approved, mailbox=mailbox), progress.note)
         this.on_stop(client.stop)
         emit = stack.enter_context(watching(engine, engine / FILE, progress=progress, viewer=site.name))
         terms = terms_of(approved.study)
         emit(terms)
-        roster = approval.check_roster(client.terms(), approved)
+        try:
+            roster = approval.check_roster(client.terms(), approved)
+        except Interrupted as error:
+            what = "stopped before the coordinator was reached"
+            fix = "the same command tries again"
+            raise Interrupted(problem(what, where=approved.study.config.study.address, fix=fix)) from error
         agent = _agent(site, approved, roster, device, engine / HISTORY, emit, progress, this.wanted)
         stack.callback(agent.close)
         log = site.log()
@@ -94,6 +117,11 @@ def run(
         part = _Part(agent, client, emit, terms)
         stack.callback(part.end)
         client.run(part, notice=part.noticed)
+        if part.refusal:
+            raise PrivacyRefusal(part.refusal)
+        if part.failed:
+            fix = "start this site again when the coordinator resumes it"
+            raise DataError(problem("the run of the study failed at the coordinator", where=name, fix=fix))
         if part.ended:
             log.append("study ended", study=name)
         elif agent.result is None:
@@ -101,13 +129,15 @@ def run(
                 problem("stopped; what was finished is saved", where=name, fix="start it again")
             )
         result = agent.result
-        epsilon = None if result is None or result.privacy is None else result.privacy.epsilon
+        spent = None if result is None else result.privacy
         return SiteResult(
             out=site.root,
             study=name,
             site=site.name,
             run=None if result is None else result.out,
-            epsilon=epsilon,
+            epsilon=spent.epsilon if spent else None,
+            delta=spent.delta if spent else None,
+            limit=site.policy().max_epsilon if spent else None,
         )
 
 
@@ -178,11 +208,12 @@ class RoundsSeen:
         if isinstance(request, Finish) and not isinstance(reply, Declined):
             self.end()
 
-    def end(self) -> None:
+    def end(self, *, failed: bool = False) -> None:
         """Emit once that the run is over."""
         if self._run and not self._ended:
             self._ended = True
-            self._emit(kinds.StudyEnded(outcome=StudyOutcome.FINISHED))
+            outcome = StudyOutcome.FAILED if failed else StudyOutcome.FINISHED
+            self._emit(kinds.StudyEnded(outcome=outcome))
 
     def _close(self, at: Position, *, accepted: bool) -> None:
         self._open = None
@@ -196,7 +227,7 @@ class _Part:
     """The agent as the carrier sees it; ends the process when the run of the study is over."""
 
     def __init__(self, agent: SiteAgent, client: SiteClient, emit: Emit, terms: StudyTerms) -> None:
-        self.name, self.ended = agent.name, False
+        self.name, self.ended, self.failed, self.refusal = agent.name, False, False, ""
         self._agent, self._client, self._emit = agent, client, emit
         self._rounds = RoundsSeen(terms, emit)
         self._connected: set[str] = set()
@@ -208,6 +239,8 @@ class _Part:
             self._rounds.asked(request, tuple(sorted(self._connected)))
             reply = self._agent.handle(request)
             self._rounds.answered(request, reply)
+            if isinstance(reply, Declined) and reply.final:
+                self.refusal = reply.reason
             return reply
         finally:
             self._last = time.monotonic()
@@ -215,8 +248,8 @@ class _Part:
     def noticed(self, notice: Presence) -> None:
         """Write down who is connected, and stop when the run is over."""
         if notice.ended:
-            self.ended = True
-            self._rounds.end()
+            self.ended, self.failed = True, notice.failed
+            self._rounds.end(failed=notice.failed)
             self._client.stop()
             return
         now = set(notice.connected)
@@ -232,7 +265,11 @@ class _Part:
 
     def _watch(self) -> None:
         while not self._over.wait(1.0):
-            if self._agent.result is not None and time.monotonic() - self._last > _QUIET_SECONDS:
+            quiet = time.monotonic() - self._last
+            if self.refusal and quiet > _WITHDRAWN_SECONDS:
+                self._client.stop()
+                return
+            if self._agent.result is not None and quiet > _QUIET_SECONDS:
                 self.ended = True
                 self._client.stop()
                 return

@@ -104,19 +104,28 @@ def terms_of(study: Study) -> kinds.StudyTerms:
     )
 
 
+def has_events(folder: Path) -> bool:
+    """Return whether a folder holds events of a study."""
+    return bool(_found(folder))
+
+
 def find_events(folder: Path) -> StudyEvents:
     """Return the events that were written last in a folder of a study, a site or a simulation.
 
     Raises:
         DataError: there are none.
     """
-    private = folder / workspace.PRIVATE
-    patterns = ("/".join(["*"] * depth + [kinds.FILE]) for depth in range(_DEEPEST + 1))
-    found = [path for pattern in patterns for path in private.glob(pattern) if path.is_file()]
+    found = _found(folder)
     if not found:
         fix = "start the study first"
         raise DataError(problem("this folder holds no events of a study", where=str(folder), fix=fix))
     return StudyEvents(max(found, key=lambda path: path.stat().st_mtime_ns))
+
+
+def _found(folder: Path) -> list[Path]:
+    private = folder / workspace.PRIVATE
+    patterns = ("/".join(["*"] * depth + [kinds.FILE]) for depth in range(_DEEPEST + 1))
+    return [path for pattern in patterns for path in private.glob(pattern) if path.is_file()]
 
 
 def viewer_of(folder: Path) -> str | None:
