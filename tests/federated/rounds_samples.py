@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meninx.core.errors import MeninxError
 from meninx.federated import messages
-from meninx.federated.aggregation_methods import quorum_of, round_ends, site_ends
+from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_ends, site_ends
 from meninx.federated.aggregators import SiteEnd
 from meninx.federated.config import AggregationConfig
 from meninx.federated.contribution import Contribution, beginning
@@ -55,7 +55,7 @@ class Learner:
     """
 
     def __init__(self, name: str, ends: Callable[[str], SiteEnd]) -> None:
-        self.name, self._ends, self._end = name, ends, None
+        self.name, self._ends, self._end, self._run = name, ends, None, ""
         self.trained: list[tuple[int, str]] = []
         self.finished: str = ""
 
@@ -72,7 +72,8 @@ class Learner:
             return messages.Declined(site=self.name, reason=str(error), code=error.exit_code)
 
     def _answered(self, request: Request) -> Reply:
-        self._end = self._end or self._ends(request.at.run)
+        if request.at.run != self._run:
+            self._end, self._run = self._ends(request.at.run), request.at.run
         end, at = self._end, request.at
         match request:
             case messages.Hello():
@@ -192,8 +193,9 @@ class Study:
         )  # fmt: skip
         ends = round_ends(self.config, self.roster, SIZE)
         return Coordinator(
-            terms, state, line or self.line, ends, emit=self.events.append, aggregation=self.method
-        )
+            terms, state, line or self.line, ends, emit=self.events.append, aggregation=self.method,
+            announcing=announcement_check(self.config, self.roster),
+        )  # fmt: skip
 
     def run(self, line: Line | None = None) -> StudyState:
         state = self.begin()

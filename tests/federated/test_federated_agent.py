@@ -10,7 +10,7 @@ import pytest
 from rounds_samples import Killed, enrolled
 
 from meninx.core import run as runs
-from meninx.core.artifacts import StudyPart
+from meninx.core.artifacts import RunState, StudyPart
 from meninx.core.errors import PrivacyRefusal
 from meninx.core.manifest import Manifest, TaskKind
 from meninx.federated import events, messages, simulate, strategies
@@ -275,6 +275,7 @@ def test_a_request_that_makes_no_sense_is_declined_and_may_come_again(
     assert isinstance(reply, messages.Declined)
     assert words in reply.reason
     assert not reply.final
+    assert not list((study.root / "east").glob("*_s0"))  # nothing is left that a later start would trip over
 
 
 def test_a_site_says_no_for_good_when_its_budget_is_used_up_or_its_policy_refuses(
@@ -309,6 +310,18 @@ def test_a_new_run_is_told_before_its_first_step(house: Callable[..., House]) ->
     again.handle(request)
     again.close()
     assert [path.name for path in opened] == [study.released("east").name]
+
+
+def test_a_folder_without_a_step_is_announced_before_it_is_removed(house: Callable[..., House]) -> None:
+    study, removed = house(), []
+    request = train_request(study)
+    study.agents["east"].handle(request)
+    study.close()
+    study.released("east").update(state=RunState.STARTING)  # as after a kill before the first step
+    again = study.agent("east", discarding=lambda run: removed.append((run, run.is_dir())))
+    assert isinstance(again.handle(request), messages.Uploaded)
+    again.close()
+    assert [there for _, there in removed] == [True]
 
 
 def test_metrics_are_told_where_the_site_allows_it(house: Callable[..., House]) -> None:

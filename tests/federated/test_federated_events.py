@@ -13,11 +13,14 @@ from meninx.core.errors import DataError
 from meninx.federated import event_words
 from meninx.federated.events import (
     LONGEST_TEXT,
+    MOST_ITEMS,
     AbortReason,
     EpsilonSpent,
     RoundAborted,
+    RoundOpened,
     SiteConnected,
     SiteLost,
+    SiteRefused,
     StudyEvents,
     StudyOutcome,
     ignore,
@@ -120,3 +123,22 @@ def test_a_failed_round_in_words() -> None:
 def test_nobody_watching_costs_nothing() -> None:
     assert ignore(SiteConnected(site="east")) is None
     assert {str(outcome) for outcome in StudyOutcome} == {"finished", "stopped", "failed"}
+
+
+def test_numbers_of_others_never_make_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    events = StudyEvents(tmp_path / "events.jsonl")
+    with events.writing() as emit:
+        emit(SiteRefused(site="x" * 9_000_000, reason="no", code=2**62))
+        emit(RoundOpened(round=-1, attempt=-(2**70), members=("north",) * 5000))
+    refused, opened = events.read()
+    assert (refused.code, len(refused.site)) == (2**53, LONGEST_TEXT)
+    assert (opened.round, opened.attempt, len(opened.members)) == (0, 0, MOST_ITEMS)
+
+
+def test_a_file_of_events_stops_growing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meninx.federated.events.MOST_BYTES", 1000)
+    events = StudyEvents(tmp_path / "events.jsonl")
+    with events.writing() as emit:
+        for _ in range(100):
+            emit(SiteConnected(site="north"))
+    assert events.path.stat().st_size < 1200

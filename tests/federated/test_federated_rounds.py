@@ -13,6 +13,7 @@ from rounds_samples import (
     NAMES,
     START,
     Killed,
+    Learner,
     Line,
     RestartingLine,
     Study,
@@ -23,9 +24,11 @@ from rounds_samples import (
 
 from meninx.core.errors import DataError, Interrupted, StorageError, UsageError
 from meninx.federated import events, messages, study_state
+from meninx.federated.contribution import beginning
 from meninx.federated.messages import Request
 from meninx.federated.strategies import Cyclic, FedAvg
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
+from meninx.secagg.statements import Announcement, sign
 
 
 @pytest.fixture(autouse=True)
@@ -526,3 +529,87 @@ def test_a_site_that_was_given_another_model_is_in_no_sum(tmp_path: Path, method
         with pytest.raises(DataError, match="failed one after the other"):
             study.run(line)
     assert any("not accepted" in event.reason for event in study.of(events.SiteRefused))
+
+
+# sites that lie
+
+
+class Forger(Learner):
+    """Announces keys that no other site would meet."""
+
+    def announced(self, run: str) -> bytes:
+        return b"garbage"
+
+    def _answered(self, request: Request) -> messages.Reply:
+        reply = super()._answered(request)
+        if isinstance(request, messages.Hello):
+            return messages.Greeting(site=self.name, announcement=self.announced(request.at.run))
+        return reply
+
+
+class LowOrder(Forger):
+    def announced(self, run: str) -> bytes:
+        protocol = self._end._protocol
+        roster = protocol.roster
+        statement = Announcement(
+            site=self.name, study=roster.study, run=run, roster=roster.hash, exchange_key=bytes(32)
+        )
+        return sign(statement, protocol._signing_key)
+
+
+class Short(Learner):
+    """Uploads a vector of another length, first of all sites."""
+
+    def _answered(self, request: Request) -> messages.Reply:
+        if isinstance(request, messages.Train):
+            at, vector = request.at, np.zeros(1, "<u4")
+            begun = beginning(request.model, request.until, request.horizon)
+            upload = self._end._protocol.upload(at.round, at.attempt, request.members, vector, model=begun)
+            return messages.Uploaded(site=self.name, at=at, upload=upload)
+        return super()._answered(request)
+
+
+class Denier(Learner):
+    """Says of every sum that it is wrong."""
+
+    def _answered(self, request: Request) -> messages.Reply:
+        if isinstance(request, messages.Recompute):
+            return messages.Recomputed(site=self.name, share=1.0, matches=False)
+        return super()._answered(request)
+
+
+def lied_to(root: Path, liar: type[Learner]) -> Study:
+    study = Study(root, strategy=FedAvg(rounds=2), waiting=2.0)
+    study.sites["east"] = study.line.sites["east"] = liar("east", study.sites["east"]._ends)
+    return study
+
+
+@pytest.mark.parametrize("liar", [Forger, LowOrder, Short])
+def test_one_site_of_four_that_lies_is_left_out(tmp_path: Path, liar: type[Learner]) -> None:
+    study = lied_to(tmp_path, liar)
+    state = study.run()
+    honest = NAMES[1:]
+    assert [(one.phase, one.survivors) for one in state.rounds()] == [(RoundPhase.ACCEPTED, honest)] * 2
+    assert np.allclose(weights(state), expected_model([honest, honest]), atol=1e-5)
+    assert {event.site for event in study.of(events.SiteRefused)} == {"east"}
+
+
+def test_the_word_of_one_site_against_a_sum_that_is_right_is_recorded_and_the_round_is_accepted(
+    tmp_path: Path,
+) -> None:
+    study = lied_to(tmp_path, Denier)
+    state = study.run()
+    assert [(one.phase, one.mismatches) for one in state.rounds()] == [(RoundPhase.ACCEPTED, ("east",))] * 2
+    assert [event.site for event in study.of(events.SumRecomputed) if not event.matches] == ["east"] * 2
+
+
+def test_a_study_without_an_accepted_round_fails_and_releases_nothing(tmp_path: Path) -> None:
+    study = Study(tmp_path, strategy=FedAvg(rounds=2))
+    line = Line(study.sites, lose=lambda name, request: isinstance(request, messages.Reveal))
+    with pytest.raises(DataError, match="no round was accepted"):
+        study.run(line)
+    assert not [request for _, request in line.log if isinstance(request, messages.Finish)]
+    assert study.of(events.StudyEnded)[-1].outcome == events.StudyOutcome.FAILED
+    state = study.resume()
+    with pytest.raises(DataError, match="no round was accepted"):
+        study.coordinator(state).run()

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from meninx import api
+from meninx.core import run as runs
+from meninx.core.artifacts import RunState
 from meninx.core.errors import DataError, MeninxError, PrivacyRefusal
 from meninx.core.manifest import Manifest
 from meninx.federated import approval, site_budget
@@ -125,3 +127,21 @@ def test_the_page_states_what_was_spent(consortium, site, patients, trained):
     )
     page = approval.review(site, consortium.study, patients)
     assert any("on top of" in reason for reason in page.reasons)
+
+
+def test_a_run_without_a_step_counts_as_nothing_and_may_be_removed(site, patients, trained):
+    private = TrainConfig.of(**TRAIN, noise_multiplier=NOISE)
+    empty = _put(site, trained, "run-1")
+    (empty / "private" / "ledger.jsonl").unlink()
+    runs.Run(empty).update(state=RunState.STARTING)
+    assert _admit(site, patients, private) is not None
+    site_budget.discard(site, "chest", empty)
+    runs.Run(empty).discard()
+    assert not empty.exists()
+    assert _admit(site, patients, private) is not None
+    again = _put(site, trained, "run-1")  # a folder of the same name that took steps
+    with pytest.raises(PrivacyRefusal, match="took a step"):
+        site_budget.discard(site, "chest", again)
+    shutil.rmtree(again)
+    with pytest.raises(PrivacyRefusal, match="gone"):
+        _admit(site, patients, private)

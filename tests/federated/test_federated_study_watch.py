@@ -154,3 +154,14 @@ def test_the_command_serves_the_page_until_it_is_interrupted(folder: Path) -> No
         assert "round 2 is running" in fetched(json.loads(lines)["url"])
         served.send_signal(signal.SIGINT)
         assert served.wait(timeout=10) == 0
+
+
+def test_a_damaged_file_of_events_does_not_keep_a_process_from_starting(tmp_path: Path) -> None:
+    progress, path = Lines(), tmp_path / "private" / "events.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"event": "round_opened", "round": -1, "attempt": 0, "members": []}\n')
+    with watching(tmp_path, path, progress=progress) as emit:
+        emit(kinds.SiteConnected(site="north"))
+    assert [type(event) for event in StudyEvents(path).read()] == [kinds.SiteConnected]
+    assert "renamed" in progress.lines[0]
+    assert len(list(path.parent.glob("events-damaged-*.jsonl"))) == 1

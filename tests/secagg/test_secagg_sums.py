@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from secagg_sites import Consortium, agreed_round, random_vector
 
-from meninx.core.errors import PrivacyRefusal, UsageError
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError
 from meninx.secagg import Quantiser, covered, payload, verify
 
 
@@ -124,3 +124,14 @@ def test_ten_million_elements_are_exact():
     vectors = {name: random_vector(10**7 + 3, number) for number, name in enumerate(consortium.names)}
     aggregation, _ = agreed_round(consortium, vectors, uploading=consortium.names)
     np.testing.assert_array_equal(aggregation.total(), plain_sum(vectors, consortium.names))
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_a_mean_beyond_the_clip_is_refused(bits: int) -> None:
+    quantiser = Quantiser(clip=0.5, sites=3, bits=bits, max_weight=100)
+    honest = [quantiser.encode(np.full(4, 9.0, np.float32), weight) for weight in (1, 100, 37)]
+    assert np.allclose(quantiser.decode(honest[0] + honest[1] + honest[2]).mean, 0.5)
+    false = honest[0].copy()
+    false[:-1] *= 50  # an update of fifty times the clip, with the weight of one unit
+    with pytest.raises(DataError, match=r"means of at most 0\.5"):
+        quantiser.decode(false + honest[0])

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from meninx.core import artifacts
 from meninx.core.artifacts import RunRecord, StudyPart
@@ -59,6 +59,7 @@ class SiteAgent:
         hooks: listeners of the trainer, e.g. the pull of FedProx.
         admit: asked before the site's run is opened; raises PrivacyRefusal when the site does not allow it.
         opened: called with the folder of a new run before its first step.
+        discarding: called with the folder of a run without a step before the folder is removed.
         share_metrics: the site tells the metrics of its test patients at the end.
         emit: takes events about this site.
         progress: shows steps and loss.
@@ -83,6 +84,7 @@ class SiteAgent:
         hooks: tuple[Hook, ...] = (),
         admit: Admission = lambda config, data, resumed: None,
         opened: Callable[[Path], None] = lambda run: None,
+        discarding: Callable[[Path], None] = lambda run: None,
         share_metrics: bool = False,
         emit: Emit = events.ignore,
         progress: Progress = SILENT,
@@ -93,7 +95,7 @@ class SiteAgent:
         self._config, self._source, self._out, self._study = config, source, out, study
         self._part, self._ends, self._local, self._hooks = part, ends, local, hooks
         self._admit, self._began, self._share_metrics, self._emit = admit, opened, share_metrics, emit
-        self._progress, self._stop = progress, stop
+        self._progress, self._stop, self._discarding = progress, stop, discarding
         self._training_refused = False
         self._stack, self._run_of = ExitStack(), ""
         self._run: RunInRounds | None = None
@@ -178,7 +180,7 @@ class SiteAgent:
 
     def _trained(self, request: messages.Train) -> Contribution:
         """Train and return the change of the common weights."""
-        run = self._opened(request.at)
+        run = self._opened(request.at, request.model)
         layout = self._layout_of(run)
         model = from_bytes(request.model, layout.size)
         common = self._common(layout, model, run)
@@ -208,7 +210,7 @@ class SiteAgent:
         self._emit(events.EpsilonSpent(site=self.name, epsilon=spent, delta=plan.delta, limit=limit))
 
     def _finish(self, request: messages.Finish) -> Reply:
-        run = self._opened(request.at)
+        run = self._opened(request.at, request.model)
         name = hashlib.sha256(request.model).hexdigest()
         whole: Mapping[str, Tensor] = {}
         if not run.closed:
@@ -241,8 +243,8 @@ class SiteAgent:
             self._end, self._run_of = self._ends(at.run), at.run
         return self._end
 
-    def _opened(self, at: Position) -> RunInRounds:
-        """Return the site's run of a run of the study."""
+    def _opened(self, at: Position, model: bytes) -> RunInRounds:
+        """Return the site's run of a run of the study; a model that does not fit makes no run folder."""
         self._end_of(at)
         if self._run is None:
             part = self._part(at.run)
@@ -257,6 +259,8 @@ class SiteAgent:
                     resume=resumed,
                     hooks=self._hooks,
                     progress=self._progress,
+                    fits=lambda network: from_bytes(model, self._common_of(network, self._config).size),
+                    discarding=self._discarding,
                 )
             )
             if self._run.run.root != resumed:
@@ -266,10 +270,12 @@ class SiteAgent:
     def _layout_of(self, run: RunInRounds) -> WeightLayout:
         """Return the layout of the common weights."""
         if self._layout is None:
-            network = run.training.state.model
-            frozen = finetune.never_trained(network, run.config.model)
-            self._layout = WeightLayout.of(network, local=self._local, frozen=frozen)
+            self._layout = self._common_of(run.training.state.model, run.config)
         return self._layout
+
+    def _common_of(self, network: nn.Module, config: TrainConfig) -> WeightLayout:
+        frozen = finetune.never_trained(network, config.model)
+        return WeightLayout.of(network, local=self._local, frozen=frozen)
 
 
 def find_run(out: Path, part: StudyPart) -> Path | None:

@@ -7,19 +7,23 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from meninx.core.errors import DataError, problem
 from meninx.federated.aggregators import PlainRoundEnd, PlainSiteEnd, RoundEnd, SiteEnd
 from meninx.federated.config import AggregationConfig
 from meninx.federated.encrypted_ends import EncryptedRoundEnd, EncryptedSiteEnd
 from meninx.federated.masked import MaskedRoundEnd, MaskedSiteEnd, quantiser
 from meninx.federated.messages import Position
 from meninx.federated.shared import SharedRoundEnd, SharedSiteEnd
-from meninx.secagg import Roster, quorum
+from meninx.secagg import Roster, check_announced, check_encrypted_announced, quorum
 
 SiteEnds = Callable[[str], SiteEnd]
 """From the identifier of a run of the study to a site's end."""
 RoundEnds = Callable[[Position, Sequence[str], Mapping[str, bytes], bytes], RoundEnd]
 """From an attempt, its members, the keys of all sites and what the training begins with to the end of a
 coordinator."""
+
+AnnouncementCheck = Callable[[Mapping[str, bytes], str], None]
+"""Takes the keys that sites announced, by name, and the run; raises to refuse them."""
 
 
 def site_ends(
@@ -56,16 +60,31 @@ def round_ends(config: AggregationConfig, roster: Roster, size: int) -> RoundEnd
         return lambda at, members, announcements, model: PlainRoundEnd(members, size, config.clip)
     if config.method == "ckks":
         return lambda at, members, announcements, model: EncryptedRoundEnd(
-            roster, tuple(announcements.values()), at, members, config.clip, model
+            roster, tuple(announcements.values()), at, members, config.clip, model, size
         )
     scale = quantiser(config.clip, len(roster.members), bits=config.bits)
     if config.method == "shares":
         return lambda at, members, announcements, model: SharedRoundEnd(
-            roster, tuple(announcements.values()), at, scale, model
+            roster, tuple(announcements.values()), at, scale, model, size
         )
     return lambda at, members, announcements, model: MaskedRoundEnd(
-        roster, tuple(announcements.values()), at, members, scale, model
+        roster, tuple(announcements.values()), at, members, scale, model, size
     )
+
+
+def announcement_check(config: AggregationConfig, roster: Roster) -> AnnouncementCheck:
+    """Return what refuses keys that the sites would refuse, so that one liar cannot stop all others."""
+
+    def check(announced: Mapping[str, bytes], run: str) -> None:
+        if config.method == "plain":
+            if any(announced.values()):
+                raise DataError(problem("a plain study has no keys", where="announcement"))
+        elif config.method == "ckks":
+            check_encrypted_announced(announced, roster, run)
+        else:
+            check_announced(announced, roster, run)
+
+    return check
 
 
 def quorum_of(config: AggregationConfig, sites: int) -> int:

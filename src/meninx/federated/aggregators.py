@@ -93,6 +93,9 @@ class RoundEnd(Protocol):
     def published(self) -> tuple[bytes, bytes]:
         """Return the transcript and the sum, from which sites compute the sum again; empty for none."""
 
+    def verified(self, transcript: bytes, total: bytes) -> bool:
+        """Return whether a published transcript leads to its sum, by the check of the sites."""
+
 
 class PlainSiteEnd:
     """A site that shows its contribution.
@@ -188,6 +191,10 @@ class PlainRoundEnd:
     def published(self) -> tuple[bytes, bytes]:
         """Return nothing: whoever published it would show every site's update to the others."""
         return b"", b""
+
+    def verified(self, transcript: bytes, total: bytes) -> bool:
+        """Return false: nothing is published."""
+        return False
 
 
 def _not_asked() -> DataError:

@@ -403,11 +403,16 @@ class SiteCarrier:
             self._broken.set()
             self._stopping.wait(_BACKOFF[0])
             return None
+        except DataError:  # a damaged message is gone; the coordinator sends a request that is missing again
+            return None
         if arrival is None:
             return None
         with self._lock:
             self._fetching.pop(arrival.label, None)
-        envelope = self._signer.open(arrival.data, purpose="request", limit=LIMIT + _ENVELOPES)
+        try:
+            envelope = self._signer.open(arrival.data, purpose="request", limit=LIMIT + _ENVELOPES)
+        except EnvelopeRefused:  # stale, replayed or forged; the study goes on without it
+            return arrival
         if envelope.sender == COORDINATOR:
             self._accept(_Work(arrival.label, envelope.body, arrival))
         return arrival

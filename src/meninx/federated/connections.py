@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _HELLO_BODY = 4096  # bytes of a site's first call
 _NOTE_AGAIN = 300.0  # seconds between two sentences about a coordinator that cannot be reached
+_POLL_BODY = 1 << 17  # bytes of a call that waits for requests
 _FLEET_BODY = 8 << 20  # bytes; Flower sends objects of 5 MB
 
 
@@ -100,7 +101,8 @@ class CoordinatorServer:
         routes: dict[str, tuple[ASGIApp, int]] = dict.fromkeys(FLEET_ROUTES, (self._link.app, _FLEET_BODY))
         routes[mailbox.WELCOME] = (self.exchange.mailbox, _HELLO_BODY)
         if setup.mailbox:
-            routes |= dict.fromkeys((mailbox.POLL, mailbox.REPLY), (self.exchange.mailbox, mailbox.ENVELOPE))
+            routes[mailbox.POLL] = (self.exchange.mailbox, _POLL_BODY)
+            routes[mailbox.REPLY] = (self.exchange.mailbox, mailbox.ENVELOPE)
         self._listener = Listener(
             AllowList(routes),
             setup.host,

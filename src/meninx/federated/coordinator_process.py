@@ -29,7 +29,7 @@ from meninx.core.errors import (
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.federated import approval, enrolment_keys, simulate, strategies
-from meninx.federated.aggregation_methods import quorum_of, round_ends
+from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_ends
 from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
 from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost
 from meninx.federated.mailbox import Presence
@@ -95,7 +95,7 @@ class RunOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Attributes:
         resume: go on with the last run; else begin a new one.
-        again: begin a new run although there was one.
+        again: begin a new run although there was one of this revision of the study.
         warm: with ``again``: from the last accepted model of the run before, not from the seed.
         waiting_seconds: time after which the coordinator gives up to wait for sites.
     """
@@ -241,6 +241,7 @@ class _Office:
                 state,
                 self.server.exchange,
                 round_ends(config.aggregation, self.roster, _first(study)[1].size),
+                announcing=announcement_check(config.aggregation, self.roster),
                 emit=self.emit,
                 aggregation=config.aggregation.method,
                 stop=self.this.wanted,
@@ -374,7 +375,7 @@ def _first(study: Study) -> tuple[Vector, WeightLayout]:
 
 
 def _state(folder: Path, study: Study, start: RunOrder) -> StudyState:
-    """Return the state of the run that goes on or begins."""
+    """Return the state of the run that goes on or begins; the states of earlier runs stay beside it."""
     weights, layout = _first(study)
     paths = sorted(folder.glob("*.sqlite3"))
     named = {"study": study.name, "terms": study.digest, "layout": layout.digest}
@@ -386,15 +387,30 @@ def _state(folder: Path, study: Study, start: RunOrder) -> StudyState:
         return StudyState.resume(paths[-1], **named)
     model, first = strategies.of_config(study.config.study).init(weights), 0
     if paths:
-        if not start.again:
-            fix = "`meninx federate resume` goes on with it; `run --again` begins another one"
-            raise UsageError(problem("the study was run before", where=study.name, fix=fix))
-        with closing(StudyState.resume(paths[-1], **named)) as before:
+        with closing(StudyState.opened(paths[-1])) as before:
+            if before.header.terms == study.digest and not start.again:  # a new revision is a new run anyway
+                fix = "`meninx federate resume` goes on with it; `run --again` begins another one"
+                raise UsageError(problem("the study was run before", where=study.name, fix=fix))
             first = before.next_number
             if start.warm:
-                _, model = before.model()
+                model = _warm(before, study, layout)
     workspace.make_private(folder.parent)
     return StudyState.begin(folder / f"{len(paths) + 1:04d}.sqlite3", **named, weights=model, first=first)
+
+
+def _warm(before: StudyState, study: Study, layout: WeightLayout) -> strategies.ServerState:
+    """Return the last accepted model of an earlier run, for a run of the same or another revision.
+
+    Raises:
+        UsageError: its weights are those of another network.
+    """
+    if before.header.layout != layout.digest:
+        fix = "leave --warm out, to begin with the weights of the study's seed"
+        what = "the network changed since the run before, so its model does not fit"
+        raise UsageError(problem(what, where=study.name, fix=fix))
+    _, model = before.model()
+    same = before.header.terms == study.digest
+    return model if same else strategies.of_config(study.config.study).init(model.weights)
 
 
 @contextmanager

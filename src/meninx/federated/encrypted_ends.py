@@ -14,13 +14,14 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meninx.core.errors import DataError, problem
-from meninx.federated.contribution import METRICS, MOST_LOSS, MOST_UNITS, Contribution, RoundSum
+from meninx.federated.contribution import METRICS, MOST_LOSS, MOST_UNITS, Contribution, RoundSum, plain_length
 from meninx.federated.masked import HistoryFile
 from meninx.federated.messages import Position
 from meninx.secagg import EncryptedAggregation, EncryptedSite, Roster
 from meninx.secagg.ckks import LARGEST_VALUE
 
 _UNITS = MOST_UNITS[32]
+_SLACK = 1.01  # CKKS is not exact
 
 
 def scale_of(clip: float) -> float:
@@ -102,6 +103,7 @@ class EncryptedRoundEnd:
         members: sites that are asked.
         clip: largest change of a weight in one round.
         model: digest of what the sites' training began with.
+        size: numbers of the common model.
     """
 
     agrees = True
@@ -115,8 +117,9 @@ class EncryptedRoundEnd:
         members: Sequence[str],
         clip: float,
         model: bytes,
+        size: int,
     ) -> None:
-        self._scale = scale_of(clip)
+        self._scale, self._clip, self._size = scale_of(clip), clip, size
         self._sum = EncryptedAggregation(roster, announcements, at.round, at.attempt, members, model=model)
 
     @property
@@ -154,21 +157,28 @@ class EncryptedRoundEnd:
         """Return the sum of the round.
 
         Raises:
-            DataError: no site has a unit, or the sum is damaged.
+            DataError: no site has a unit, the sum is damaged, or a mean is beyond the clip.
         """
         total = self._sum.total() / self._scale
-        if len(total) <= METRICS:
-            raise DataError(problem("the sum is too short", where="round"))
+        if len(total) != plain_length(self._size) or not np.isfinite(total).all():
+            raise DataError(problem("the sum has another length, or is not finite", where="round"))
         units = round(float(total[-METRICS - 1]))
         if units < 1:
             raise DataError(problem("the sum has no unit", where="round"))
         means = total / units
         mean = means[: -METRICS - 1].astype(np.float32)
+        if (np.abs(mean) > _SLACK * self._clip).any():
+            what = f"expected means of at most {self._clip:g}, got a larger one"
+            raise DataError(problem(what, where="round"))
         return RoundSum.of_means(mean, units, [float(value) for value in means[-METRICS:]])
 
     def published(self) -> tuple[bytes, bytes]:
         """Return nothing: every site computed the sum already."""
         return b"", b""
+
+    def verified(self, transcript: bytes, total: bytes) -> bool:
+        """Return false: nothing is published."""
+        return False
 
     @staticmethod
     def _same(site: str, signer: str) -> None:

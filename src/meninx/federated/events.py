@@ -11,8 +11,9 @@ The coordinator writes them about all sites, a site writes them about itself. Th
 >>> [type(event).__name__ for event in events.read()]
 ['SiteConnected', 'UpdateUploaded']
 
-Text may come from a site. An event holds it on one line, without control and direction characters and with at
-most :data:`LONGEST_TEXT` characters. Whoever shows it still escapes it.
+Text and numbers may come from a site. An event holds text on one line, without control and direction
+characters and with at most :data:`LONGEST_TEXT` characters. Whoever shows it still escapes it. An integer out
+of range becomes the nearest one that a reader accepts, so whatever is written can be read.
 """
 
 from __future__ import annotations
@@ -28,13 +29,18 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
-from meninx.core import names, plain
+from meninx.core import files, names, plain
 from meninx.core.journal import Journal
 
 FILE = "events.jsonl"
 LONGEST_TEXT = 500
+MOST_ITEMS = 1024
+"""Names or metrics in one event; further ones are left out."""
+MOST_BYTES = 64 << 20
+"""Length of a file of events up to which events are added; later ones are shown and not kept."""
+_LARGEST = 1 << 53  # what JSON carries exactly everywhere
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]  # what JSON carries exactly everywhere
+Count = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -67,7 +73,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     time: Amount = msgspec.field(default_factory=time.time)
 
     def __post_init__(self) -> None:
-        """Clean text and refuse numbers that are not finite."""
+        """Clean text, bring integers into the range that a reader accepts, and refuse what is not finite."""
         for name in self.__struct_fields__:
             value = getattr(self, name)
             numbers = value.values() if isinstance(value, dict) else (value,)
@@ -370,9 +376,22 @@ class StudyEvents:
 
             def emit(event: AnyEvent) -> None:
                 with lock:
-                    lines.add(msgspec.to_builtins(event))
+                    if self.path.stat().st_size < MOST_BYTES:
+                        lines.add(msgspec.to_builtins(event))
 
             yield emit
+
+    def set_aside(self) -> Path:
+        """Rename a damaged file, so that a new one begins, and return its new path.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        target = self.path.with_name(f"{self.path.stem}-damaged-{time.time_ns()}.jsonl")
+        try:
+            return self.path.rename(target)
+        except OSError as error:
+            raise files.storage_error(error, self.path) from error
 
     def read(self) -> Iterator[AnyEvent]:
         """Yield the events in the order of writing; a torn last line is left out.
@@ -386,12 +405,14 @@ class StudyEvents:
 
 
 def _cleaned(value: Any) -> Any:
-    """Return text, or texts, as an event holds them; anything else as it is."""
+    """Return text, or texts, and counts as an event holds them; anything else as it is."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if 0 <= value <= _LARGEST else min(max(value, 0), _LARGEST)
     if isinstance(value, str) and not isinstance(value, StrEnum):
-        line = names.printable(" ".join(value.split()))
+        line = names.printable(" ".join(value[: 4 * LONGEST_TEXT].split()))
         return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 1]}…"
     if isinstance(value, tuple):
-        return tuple(_cleaned(item) for item in value)
+        return tuple(_cleaned(item) for item in value[:MOST_ITEMS])
     if isinstance(value, dict):
-        return {_cleaned(name): item for name, item in value.items()}
+        return {_cleaned(name): item for name, item in list(value.items())[:MOST_ITEMS]}
     return value

@@ -147,6 +147,7 @@ class MaskedRoundEnd:
         members: sites that are asked.
         scale: how contributions become integers.
         model: digest of what the sites' training began with.
+        size: numbers of the common model.
     """
 
     agrees = True
@@ -160,9 +161,13 @@ class MaskedRoundEnd:
         members: Sequence[str],
         scale: Quantiser,
         model: bytes,
+        size: int,
     ) -> None:
-        self._scale = scale
-        self._sum = Aggregation(roster, announcements, at.round, at.attempt, members, model=model)
+        self._scale, self._roster, self._round = scale, roster, at.round
+        shape = (scale.length(size), scale.bits)
+        self._sum = Aggregation(
+            roster, announcements, at.round, at.attempt, members, model=model, shape=shape
+        )
         self._uploads: dict[str, bytes] = {}
 
     @property
@@ -208,6 +213,11 @@ class MaskedRoundEnd:
             return b"", b""
         transcript = self._sum.transcript().with_uploads(self._uploads)
         return transcript.to_bytes(), self._sum.total().tobytes()
+
+    def verified(self, transcript: bytes, total: bytes) -> bool:
+        """Return whether the sum is that of the signed uploads and the opened seeds."""
+        elements = np.frombuffer(total, f"<u{self._scale.bits // 8}")
+        return verify(transcript, elements, roster=self._roster, round=self._round).matches
 
     @staticmethod
     def _same(site: str, signer: str) -> None:

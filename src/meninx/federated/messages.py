@@ -1,7 +1,7 @@
 """Messages between the coordinator and a site: one type per request, one per reply, in MessagePack.
 
 The transport (:mod:`.exchange`) carries bytes. Whoever receives bytes decodes them here, with a limit on
-their length; unknown kinds, unknown fields and wrong types are refused:
+their length; unknown kinds, unknown fields, wrong types and numbers or names out of range are refused:
 
 >>> position = Position(study="chest", run="a1", round=3, attempt=0)
 >>> decode_request(encode(Agree(at=position, survivors=("east", "north")))).survivors
@@ -10,13 +10,16 @@ their length; unknown kinds, unknown fields and wrong types are refused:
 
 from __future__ import annotations
 
-from typing import TypeAlias, TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 
 from meninx.core.errors import DataError, expected, problem
 
 MessageT = TypeVar("MessageT")
+Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
+Run = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
+Names = Annotated[tuple[Annotated[str, msgspec.Meta(max_length=200)], ...], msgspec.Meta(max_length=1024)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -33,10 +36,10 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         attempt: number of the attempt at this round, from 0.
     """
 
-    study: str
-    run: str
-    round: int
-    attempt: int
+    study: Annotated[str, msgspec.Meta(max_length=200)]
+    run: Run
+    round: Number
+    attempt: Number
 
 
 # what the coordinator asks
@@ -71,7 +74,7 @@ class Train(Message, frozen=True, kw_only=True, tag="train"):
     """
 
     at: Position
-    members: tuple[str, ...]
+    members: Names
     model: bytes
     until: int
     horizon: int
@@ -82,7 +85,7 @@ class Agree(Message, frozen=True, kw_only=True, tag="agree"):
     """Asks for a signature over the one set of survivors of this round (U1)."""
 
     at: Position
-    survivors: tuple[str, ...]
+    survivors: Names
 
 
 class Reveal(Message, frozen=True, kw_only=True, tag="reveal"):

@@ -33,7 +33,7 @@ from meninx.core.errors import (
     problem,
 )
 from meninx.federated import events, messages
-from meninx.federated.aggregation_methods import RoundEnds
+from meninx.federated.aggregation_methods import AnnouncementCheck, RoundEnds
 from meninx.federated.aggregators import RoundEnd
 from meninx.federated.contribution import RoundSum, beginning
 from meninx.federated.events import AbortReason, AnyEvent, Emit, StudyOutcome
@@ -94,6 +94,7 @@ class Coordinator:
         state: on disk; new or resumed.
         exchange: carries requests and replies.
         ends: makes the coordinator's end of the aggregation.
+        announcing: raises when the keys that a site announced are not acceptable.
         emit: takes events.
         aggregation: how updates are protected, in words, for the events.
         stop: asked between requests; true ends the run, which can be resumed.
@@ -106,12 +107,14 @@ class Coordinator:
         exchange: Exchange,
         ends: RoundEnds,
         *,
+        announcing: AnnouncementCheck = lambda announced, run: None,
         emit: Emit = events.ignore,
         aggregation: str = "",
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.terms, self.state, self.exchange = terms, state, exchange
         self._ends, self._emit, self._stop, self._aggregation = ends, emit, stop, aggregation
+        self._announcing = announcing
         self._began = 0.0
         self._reasons: dict[str, str] = {}  # why sites did not do what was asked last
 
@@ -137,8 +140,10 @@ class Coordinator:
                 state.enter(Stage.ROUNDS)
             if state.stage is Stage.ROUNDS:
                 self._rounds()
+                self._refuse_untrained()
                 state.enter(Stage.FINISHING)
             if state.stage is Stage.FINISHING:
+                self._refuse_untrained()
                 self._finish()
                 state.enter(Stage.FINISHED)
         except MeninxError as error:
@@ -157,13 +162,26 @@ class Coordinator:
         asked = [name for name in self.terms.sites if name in self.exchange.present() and name not in known]
         hello = messages.Hello(at=self._at(self.state.next_number))
         for name, reply in self._ask(dict.fromkeys(asked, hello), ANSWER_SECONDS).items():
-            if isinstance(reply, messages.Greeting) and len(reply.announcement) <= MOST_ANNOUNCED:
-                self.state.announce(name, reply.announcement)
-                self._emit(events.SiteConnected(site=name))
-            else:
+            if not isinstance(reply, messages.Greeting):
                 self._refused(name, reply)
+                continue
+            try:
+                self._check_keys(name, reply.announcement)
+            except MeninxError as error:
+                self._emit(
+                    events.SiteRefused(site=name, reason=f"not accepted: {error}", code=error.exit_code)
+                )
+                continue
+            self.state.announce(name, reply.announcement)
+            self._emit(events.SiteConnected(site=name))
         if len(self.state.announced()) < self.terms.quorum:
             raise DataError(problem(f"fewer than {self.terms.quorum} sites announced keys", where="study"))
+
+    def _check_keys(self, site: str, announcement: bytes) -> None:
+        """Refuse keys of a site that the other sites would refuse, and the whole run with them."""
+        if len(announcement) > MOST_ANNOUNCED:
+            raise DataError(problem("the keys are too long", where=site))
+        self._announcing({**self.state.announced(), site: announcement}, self.state.header.run)
 
     def _introduce(self) -> None:
         """Give the keys of all to the sites that do not have them yet. The keys of a run never change."""
@@ -236,6 +254,14 @@ class Coordinator:
             if failed >= MOST_ABORTS:
                 what = f"{failed} rounds failed one after the other; the last: {done.words}"
                 raise DataError(problem(what, where="study", fix="resume when the sites are ready"))
+
+    def _refuse_untrained(self) -> None:
+        """Refuse to end a study without one accepted round: its model is the one that it began with."""
+        if not any(one.phase is RoundPhase.ACCEPTED for one in self.state.rounds()):
+            last = self.state.rounds()[-1:]
+            what = f"no round was accepted{f'; the last: {last[0].words}' if last else ''}"
+            fix = "begin a new run when the sites are ready"
+            raise DataError(problem(what, where="study", fix=fix))
 
     def _begun(self) -> Round:
         """Write down the next round and return it."""
@@ -385,7 +411,11 @@ class Coordinator:
         return self.state.advance(now, RoundPhase.CHECKING)
 
     def _check(self, now: Round, end: RoundEnd) -> Round:
-        """Let the sites compute the sum again; a difference aborts the round."""
+        """Let the sites compute the sum again.
+
+        The word of one site is no proof, so the coordinator verifies its own transcript. If that fails, or
+        fewer sites than the quorum confirm the sum after one denied it, the round is aborted.
+        """
         transcript, total = end.published()
         if not self.terms.checks or not transcript:
             return now
@@ -405,7 +435,7 @@ class Coordinator:
             else:
                 wrong.append(name)
         changed = msgspec.structs.replace(now, checked=checked, mismatches=tuple(wrong))
-        if wrong:
+        if wrong and (len(checked) < self.terms.quorum or not end.verified(transcript, total)):
             return self._abort(changed, AbortReason.SUM_REFUSED, f"the sum differs at {', '.join(wrong)}")
         return changed
 
@@ -416,7 +446,8 @@ class Coordinator:
         received = sum(len(item) for item in self.state.papers(now, "upload").values())
         done = self.state.accept(
             now, after, survivors=now.survivors, units=total.units, loss=loss, cut=total.cut,
-            checked=now.checked, received=received, seconds=time.monotonic() - self._began,
+            checked=now.checked, mismatches=now.mismatches, received=received,
+            seconds=time.monotonic() - self._began,
         )  # fmt: skip
         if total.cut > _VISIBLE_CUT:
             self._emit(events.UpdatesClipped(round=now.number, share=total.cut))

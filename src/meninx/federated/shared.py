@@ -81,16 +81,24 @@ class SharedRoundEnd:
         at: round and attempt.
         scale: how contributions become integers.
         model: digest of what the sites' training began with.
+        size: numbers of the common model.
     """
 
     agrees = True
     needs_all = True
 
     def __init__(
-        self, roster: Roster, announcements: Sequence[bytes], at: Position, scale: Quantiser, model: bytes
+        self,
+        roster: Roster,
+        announcements: Sequence[bytes],
+        at: Position,
+        scale: Quantiser,
+        model: bytes,
+        size: int,
     ) -> None:
         self._scale = scale
-        self._sum = SharingAggregation(roster, announcements, at.round, at.attempt, model=model)
+        shape = (scale.length(size), scale.bits)
+        self._sum = SharingAggregation(roster, announcements, at.round, at.attempt, model=model, shape=shape)
 
     @property
     def survivors(self) -> tuple[str, ...]:
@@ -131,6 +139,10 @@ class SharedRoundEnd:
     def published(self) -> tuple[bytes, bytes]:
         """Return nothing: the sum cannot be computed again without the shares."""
         return b"", b""
+
+    def verified(self, transcript: bytes, total: bytes) -> bool:
+        """Return false: nothing is published."""
+        return False
 
     @staticmethod
     def _same(site: str, signer: str) -> None:

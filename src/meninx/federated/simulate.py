@@ -30,7 +30,7 @@ from meninx.core.randomness import KEY_BYTES
 from meninx.core.result import Result
 from meninx.federated import strategies, study_record
 from meninx.federated.agent import InProcess, SiteAgent, find_run
-from meninx.federated.aggregation_methods import quorum_of, round_ends, site_ends
+from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_ends, site_ends
 from meninx.federated.config import FEWEST_SITES, DataConfig, StudyConfig
 from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, StudyEvents
@@ -201,7 +201,7 @@ class _Simulation:
 
             coordinator = Coordinator(
                 terms, state, InProcess(agents), round_ends(aggregation, roster, layout.size), emit=told,
-                aggregation=aggregation.method,
+                aggregation=aggregation.method, announcing=announcement_check(aggregation, roster),
             )  # fmt: skip
             stack.callback(study_record.write, self.out, state, self.config, roster, simulated=True)
             if state.stage is not Stage.FINISHED:

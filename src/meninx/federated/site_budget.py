@@ -3,7 +3,8 @@
 The plan of the coming run and the ledgers of the site's earlier runs of the study are composed at the run's
 delta; their sum must stay within ``max_epsilon`` of the policy. Every earlier run counts for every patient,
 also one whose patients were others: that is never too little. A run folder that is gone, or a ledger that
-cannot be read, leaves unknown what was spent, and refuses.
+cannot be read, leaves unknown what was spent, and refuses. A run that was killed before its first step spent
+nothing: its folder counts as nothing, and the audit log records that it is removed before it is.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from meninx.train.config import TrainConfig
 from meninx.train.planning import make_plan
 
 BEGAN = "training began"  # event of the audit log, with study and run folder
+DISCARDED = "run without a step discarded"  # likewise; written before the folder is removed
 _LEDGER = "private/ledger.jsonl"
 
 
@@ -173,16 +175,35 @@ def begin(site: SiteFolder, study: str, run: Path) -> None:
     site.log().append(BEGAN, study=study, run=run.name)
 
 
+def discard(site: SiteFolder, study: str, run: Path) -> None:
+    """Record in the audit log that a run folder without a step is about to be removed.
+
+    Raises:
+        PrivacyRefusal: the run took a step.
+        DataError, StorageError: the log is damaged, or the disk refused.
+    """
+    if not _never_stepped(run):
+        raise PrivacyRefusal(problem("the run took a step and stays", where=run.name))
+    site.log().append(DISCARDED, study=study, run=run.name)
+
+
+def _never_stepped(run: Path) -> bool:
+    """Return whether a run folder is there and its run took no step."""
+    record = Run(run).record if run.is_dir() else None
+    return record is not None and record.state is RunState.STARTING and not Run(run).ledger_text()
+
+
 def _ledgers(site: SiteFolder, study: str, leave_out: Path | None) -> list[Ledger]:
     """Return the ledgers of all earlier runs of a study."""
     root = site.runs(study)
     runs = _run_folders(root)
-    begun = {
-        str(entry.details.get("run"))
-        for entry in site.log().verify()
-        if entry.event == BEGAN and entry.details.get("study") == study
-    }
-    missing = sorted(begun - {path.name for path in runs if (path / _LEDGER).is_file()})
+    begun: set[str] = set()
+    for entry in site.log().verify():
+        if entry.details.get("study") == study and entry.event in (BEGAN, DISCARDED):
+            change = begun.add if entry.event == BEGAN else begun.discard
+            change(str(entry.details.get("run")))
+    there = {path.name for path in runs if (path / _LEDGER).is_file() or _never_stepped(path)}
+    missing = sorted(begun - there)
     if leave_out is not None:
         missing = [name for name in missing if name != leave_out.name]
     if missing:

@@ -314,6 +314,7 @@ def _agent(
         hooks=strategies.of_config(config.study).hooks(),
         admit=site_budget.admission(site, study.name),
         opened=lambda run: site_budget.begin(site, study.name, run),
+        discarding=lambda run: site_budget.discard(site, study.name, run),
         share_metrics=site.policy().share_metrics,
         emit=emit,
         progress=progress,

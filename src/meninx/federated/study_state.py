@@ -214,11 +214,16 @@ class StudyState:
         """
         if not path.is_file():
             raise UsageError(problem("the study was not begun", where=path.name, fix="begin it (run)"))
-        found = cls(_connected(path), path)
+        found = cls.opened(path)
         if (found.header.study, found.header.terms, found.header.layout) != (study, terms, layout):
             fix = "resume it with the terms that it was begun with, or begin a new run"
             raise DataError(problem("the study was begun with other terms", where=path.name, fix=fix))
         return found
+
+    @classmethod
+    def opened(cls, path: Path) -> StudyState:
+        """Return the state in a file, of whatever terms: to look at an earlier run."""
+        return cls(_connected(path), path)
 
     def close(self) -> None:
         """Close the file."""

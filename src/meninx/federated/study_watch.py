@@ -55,12 +55,15 @@ def watching(
         viewer: the site that looks; None for the coordinator.
 
     Raises:
-        DataError: the file of events is damaged before its end.
         StorageError: the disk refused.
     """
-    file, fold, lock = StudyEvents(events), StatusFold(viewer), threading.Lock()
-    for event in file.read():
-        fold.add(event)
+    file, lock = StudyEvents(events), threading.Lock()
+    try:
+        fold = _folded(file, viewer)
+    except DataError as error:  # the study goes on from its own state; the events are for people alone
+        aside = file.set_aside()
+        progress.note(f"{error}. The file was renamed to {aside.name}; a new one begins.")
+        fold = StatusFold(viewer)
     with ExitStack() as stack:
         write = stack.enter_context(file.writing())
         drawn = console is not None and console.is_terminal
@@ -81,6 +84,13 @@ def watching(
                     status_page.write_snapshot(fold.status(), folder, now=time.time())
 
         yield emit
+
+
+def _folded(file: StudyEvents, viewer: str | None) -> StatusFold:
+    fold = StatusFold(viewer)
+    for event in file.read():
+        fold.add(event)
+    return fold
 
 
 def _locked(lock: threading.Lock, fold: StatusFold) -> StudyStatus:

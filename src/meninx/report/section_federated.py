@@ -244,7 +244,8 @@ def _arm(row: ArmResult) -> TableCell:
 
 def _difference(row: ArmResult) -> TableCell:
     interval = _between(row.difference_low, row.difference_high, "+.3f")
-    return TableCell(f"{row.difference:+.3f}", sub=interval, number=True)
+    value = f"{row.difference:+.3f}"
+    return TableCell(value.replace("-", "−"), sub=interval.replace("-", "−"), number=True)
 
 
 def _between(low: float | None, high: float | None, form: str) -> str:

@@ -104,7 +104,8 @@ from meninx.core.lazy import lazy_exports
 if TYPE_CHECKING:
     from meninx.secagg.aggregation import Aggregation
     from meninx.secagg.ckks import CkksAggregation, CkksSite, ckks_keys
-    from meninx.secagg.encrypted import EncryptedAggregation, EncryptedSite
+    from meninx.secagg.encrypted import EncryptedAggregation, EncryptedSite, check_encrypted_announced
+    from meninx.secagg.pair_secrets import check_announced
     from meninx.secagg.quantiser import Decoded, Quantiser
     from meninx.secagg.roster import Covered, Member, Roster, covered, quorum
     from meninx.secagg.shares import add_shares, additive_shares
@@ -131,6 +132,8 @@ __all__ = [
     "Verification",
     "add_shares",
     "additive_shares",
+    "check_announced",
+    "check_encrypted_announced",
     "ckks_keys",
     "covered",
     "quorum",
@@ -140,7 +143,8 @@ __all__ = [
 _MODULES = {
     "meninx.secagg.aggregation": ("Aggregation",),
     "meninx.secagg.ckks": ("CkksAggregation", "CkksSite", "ckks_keys"),
-    "meninx.secagg.encrypted": ("EncryptedAggregation", "EncryptedSite"),
+    "meninx.secagg.encrypted": ("EncryptedAggregation", "EncryptedSite", "check_encrypted_announced"),
+    "meninx.secagg.pair_secrets": ("check_announced",),
     "meninx.secagg.quantiser": ("Decoded", "Quantiser"),
     "meninx.secagg.roster": ("Covered", "Member", "Roster", "covered", "quorum"),
     "meninx.secagg.shares": ("add_shares", "additive_shares"),

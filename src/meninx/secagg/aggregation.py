@@ -48,6 +48,7 @@ class Aggregation(AgreedAttempt):
         attempt: from 0.
         members: U0, the sites that were asked.
         model: digest of what the sites trained from.
+        shape: elements and bits of every upload; None takes those of the first one.
 
     Raises:
         PrivacyRefusal: the roster lacks signatures, an announcement is forged, or the members are below the
@@ -63,8 +64,10 @@ class Aggregation(AgreedAttempt):
         members: Sequence[str],
         *,
         model: bytes = b"",
+        shape: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(roster, announcements, round, attempt, members, model=model)
+        self._shape = shape
         self._statements: dict[str, tuple[bytes, Masked]] = {}
         self._sum: Ring | None = None
         self._seeds: dict[tuple[str, str], bytes] = {}
@@ -103,6 +106,7 @@ class Aggregation(AgreedAttempt):
         else:
             self._sum += vector
         self._statements[site] = (data, statement)
+        self._shape = (statement.length, statement.bits)
         return site
 
     def _check_statement(self, statement: Masked) -> None:
@@ -111,11 +115,12 @@ class Aggregation(AgreedAttempt):
             if tuple(name for name, _ in field) != others:
                 what = "the statement does not name every other member once"
                 raise DataError(problem(what, where=f"upload of {statement.site}"))
+        length, bits = self._shape or (statement.length, statement.bits)
+        if (statement.length, statement.bits) != (length, bits):
+            rule = f"{length:,} elements of {bits} bits"
+            got = f"{statement.length:,} of {statement.bits}"
+            raise DataError(expected(rule, got=got, where=f"upload of {statement.site}"))
         for _, other in self._statements.values():
-            if (other.length, other.bits) != (statement.length, statement.bits):
-                rule = f"{other.length:,} elements of {other.bits} bits"
-                got = f"{statement.length:,} of {statement.bits}"
-                raise DataError(expected(rule, got=got, where=f"upload of {statement.site}"))
             if dict(other.pairs)[statement.site] != dict(statement.pairs)[other.site]:
                 what = f"{statement.site} and {other.site} derived different seeds for their common mask"
                 raise DataError(problem(what, where="upload", fix="one of them departs from the protocol"))

@@ -16,7 +16,7 @@ masks (:mod:`.site_protocol`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -31,6 +31,7 @@ from meninx.secagg import payload
 from meninx.secagg.agreed_attempt import AgreedAttempt
 from meninx.secagg.ckks import ROUNDING, CkksAggregation, CkksSite, Values, ckks_keys
 from meninx.secagg.masks import derive
+from meninx.secagg.pair_secrets import check_announced
 from meninx.secagg.roster import Roster
 from meninx.secagg.shares import Draw
 from meninx.secagg.site_history import (
@@ -370,6 +371,22 @@ class EncryptedAggregation(AgreedAttempt):
             raise UsageError(problem("no survivor has decrypted the sum", where="round"))
         signed = np.frombuffer(next(iter(self._sums.values())), dtype="<i8")
         return np.asarray(signed / ROUNDING)
+
+
+def check_encrypted_announced(announcements: Mapping[str, bytes], roster: Roster, run: str) -> None:
+    """Refuse keys that no site of a run would meet: see :func:`.pair_secrets.check_announced`.
+
+    The first site of the roster, and no other, has to announce the key of the run, too.
+    """
+    parts = {site: _parts(data) for site, data in announcements.items()}
+    check_announced({site: exchange for site, (exchange, _) in parts.items()}, roster, run)
+    for site, (_, statement) in parts.items():
+        if bool(statement) != (site == roster.names[0]):
+            raise PrivacyRefusal(problem(f"the key of the run is not for {site} to make", where="CKKS key"))
+        if statement:
+            CkksAggregation(
+                _checked_key(statement, roster, run).public
+            )  # refuses a secret or foreign context
 
 
 def exchange_key_of(key: bytes) -> bytes:

@@ -19,8 +19,36 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from meninx.core.errors import DataError, PrivacyRefusal, problem
 from meninx.secagg import payload
 from meninx.secagg.masks import Mask, Ring, apply_masks, check_ring, commitment, derive
+from meninx.secagg.roster import Roster
 from meninx.secagg.shares import SHARE_BYTES, Draw, seal, split_secret, unseal
-from meninx.secagg.statements import InSession, Masked
+from meninx.secagg.statements import InSession, Masked, read_announcements
+
+
+def check_announced(announcements: Mapping[str, bytes], roster: Roster, run: str) -> None:
+    """Refuse exchange keys that no site of a run would meet.
+
+    Args:
+        announcements: signed announcements by the name of the site that sent them.
+        roster: signed by every site.
+        run: identifier of the run.
+
+    Raises:
+        DataError, PrivacyRefusal: one is forged, another site's, of another study, run or roster, of a key
+            that another site announced, or of a key whose secret everybody knows.
+    """
+    _, keys = read_announcements(tuple(announcements.values()), roster, run)
+    if set(keys) != set(announcements):
+        raise PrivacyRefusal(problem("a site announced the key of another one", where="announcement"))
+    own = X25519PrivateKey.generate()
+    for site, key in keys.items():
+        _agreed(own, site, key)
+
+
+def _agreed(own: X25519PrivateKey, other: str, key: bytes) -> bytes:
+    try:
+        return own.exchange(X25519PublicKey.from_public_bytes(key))
+    except ValueError:  # a point of low order
+        raise PrivacyRefusal(problem(f"the key of {other} is not valid", where="announcements")) from None
 
 
 class PairSecrets:
@@ -41,11 +69,7 @@ class PairSecrets:
         self._secrets: dict[str, bytearray] = {}
         for other, key in public_keys.items():
             if other != name:
-                try:
-                    self._secrets[other] = bytearray(own.exchange(X25519PublicKey.from_public_bytes(key)))
-                except ValueError:  # a point of low order
-                    what = f"the key of {other} is not valid"
-                    raise PrivacyRefusal(problem(what, where="announcements")) from None
+                self._secrets[other] = bytearray(_agreed(own, other, key))
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -195,7 +195,8 @@ class Quantiser:
         """Return the weighted mean that a sum of :meth:`encode` vectors stands for.
 
         Raises:
-            DataError: the vector is not of this quantiser, or the weights sum to 0.
+            DataError: the vector is not of this quantiser, the weights sum to 0, or a mean is beyond the clip,
+                which no sum of :meth:`encode` vectors gives.
         """
         if total.ndim != 1 or total.dtype != ring_type(self.bits) or len(total) < self.length(0):
             rule = f"a vector of {self.bits}-bit elements with {self.metrics} metrics and a weight"
@@ -211,6 +212,10 @@ class Quantiser:
         for start in range(0, elements, _CHUNK):
             part = signed[start : min(start + _CHUNK, elements)]
             mean[start : start + len(part)] = part * (unit * self.clip)
+        limit = self.clip + 2 * self.error_bound(self.sites, weight)
+        if elements and max(float(mean.max()), -float(mean.min())) > limit:
+            rule, fix = f"means of at most {self.clip:g}", "a site sent another weight, update or mask"
+            raise DataError(expected(rule, got="a larger one", where="sum", fix=fix))
         metrics = tuple(float(value) * unit * self.metric_clip for value in signed[elements:-1])
         return Decoded(mean, weight, metrics, self.error_bound(self.sites, weight))
 

@@ -227,13 +227,21 @@ class SharingAggregation:
         round: from 0.
         attempt: from 0.
         model: digest of what the sites trained from.
+        shape: elements and bits of every vector; None takes those of the first one.
 
     Raises:
         PrivacyRefusal: an announcement is forged, or a site's is missing.
     """
 
     def __init__(
-        self, roster: Roster, announcements: Sequence[bytes], round: int, attempt: int, *, model: bytes = b""
+        self,
+        roster: Roster,
+        announcements: Sequence[bytes],
+        round: int,
+        attempt: int,
+        *,
+        model: bytes = b"",
+        shape: tuple[int, int] | None = None,
     ) -> None:
         roster.require_signatures()
         run, keys = read_announcements(tuple(announcements), roster)
@@ -248,7 +256,7 @@ class SharingAggregation:
         self._uploads: dict[str, bytes] = {}
         self._answers: dict[str, bytes] = {}
         self._agreements: dict[str, bytes] = {}
-        self._shape: tuple[int, int] | None = None
+        self._shape = shape
         self._sum: Ring | None = None
 
     def receive(self, upload: bytes) -> str:

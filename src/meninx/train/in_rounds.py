@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from meninx.core import artifacts
 from meninx.core.artifacts import RunState, StudyPart
@@ -114,6 +114,8 @@ def opened(
     resume: Path | None = None,
     hooks: Sequence[Hook] = (),
     progress: Progress = SILENT,
+    fits: Callable[[nn.Module], object] = lambda network: None,
+    discarding: Callable[[Path], None] = lambda run: None,
 ) -> Iterator[RunInRounds]:
     """Give a run folder that is trained in rounds, new or as it was left, and hold it for a block.
 
@@ -125,16 +127,18 @@ def opened(
         resume: the run folder to go on with; one that was killed before its first step is begun anew.
         hooks: listeners, e.g. the pull of FedProx.
         progress: shows steps and loss.
+        fits: takes the network of a new run before its folder is made, and raises to refuse.
+        discarding: called with the folder of a run without a step before the folder is removed.
 
     Raises:
         ConfigError, DataError, PrivacyRefusal, RunLocked: as of ``meninx train``; or the run is another part.
     """
     data, world = Manifest.read(source), World()
-    run = _reopened(resume, source, study) if resume is not None else None
+    run = _reopened(resume, source, study, discarding) if resume is not None else None
     if run is None:
         config = with_network(in_rounds(config), data.info)
         plan, start = creation.checked(config, data, out, world, None)
-        creation.first_network(config, data, plan, None)
+        fits(creation.first_network(config, data, plan, None))
         config = effect.resolved(config, data, plan)
         run = Run(Path(creation.created(config, data, out, start, study=study)))
     else:
@@ -145,7 +149,7 @@ def opened(
         yield RunInRounds(config, data, run, plan, stack, hooks=hooks, progress=progress)
 
 
-def _reopened(path: Path, source: Path, study: StudyPart) -> Run | None:
+def _reopened(path: Path, source: Path, study: StudyPart, discarding: Callable[[Path], None]) -> Run | None:
     """Return the run in a folder; None when it took no step and was removed."""
     run, _ = resuming.opened(path)
     record = run.record
@@ -153,6 +157,7 @@ def _reopened(path: Path, source: Path, study: StudyPart) -> Run | None:
         fix = "give the run of this study, or begin a new one"
         raise DataError(problem("the run is not this site's part of the study", where=run.name, fix=fix))
     if record.state is RunState.STARTING and not run.ledger_text():
+        discarding(run.root)
         run.discard()
         return None
     resuming.own_inputs(run, source)
