@@ -78,15 +78,7 @@ def test_a_simulation_that_cannot_end_is_refused_before_it_trains(tmp_path: Path
     sites = [tmp_path / name for name in ("east", "north", "west")]
     for path in sites:
         write_dataset(path, patients=12, size=16)
-    command = [
-        "federate",
-        "simulate",
-        *map(str, sites[:2]),
-        "--recipe",
-        "tiny",
-        "--out",
-        str(tmp_path / "out"),
-    ]
+    command = ["federate", "simulate", *map(str, sites[:2]), "--recipe", "tiny"]
     assert run([*command, "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert "needs 3 sites, 2 are given" in said
