@@ -240,3 +240,10 @@ def test_resume_alone_is_taken(invoke, tmp_path):
 def test_settings_beside_resume_are_refused_in_python(tmp_path, more):
     with pytest.raises(errors.UsageError, match=f"would ignore {next(iter(more))}"):
         api.train(tmp_path, resume=tmp_path, **more)
+
+
+def test_a_default_passes_the_checks_of_pydantic_which_flower_loads(invoke, tmp_path):
+    """The parser checks every default with pydantic where it is loaded. A word is no list of words."""
+    pytest.importorskip("pydantic")
+    for verb in ("train", "sweep"):
+        assert invoke(verb, tmp_path / "nothing").code == 3

@@ -130,6 +130,8 @@ def any_event(sites: st.SearchStrategy[str], text: st.SearchStrategy[str]) -> st
             delta=SHARES,
             limit=st.none() | AMOUNTS,
         ),
+        st.builds(kinds.ModelUnchecked, time=times, site=sites, round=SMALL, reason=text),
+        st.builds(kinds.SumUnchecked, time=times, round=SMALL, reason=text),
         st.builds(kinds.ModelReleased, time=times, site=sites),
         st.builds(kinds.StudyEnded, time=times, outcome=st.sampled_from(StudyOutcome), reason=text),
     )

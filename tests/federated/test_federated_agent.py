@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from rounds_samples import Killed, enrolled
 
 from meninx.core import run as runs
 from meninx.core.artifacts import RunState, StudyPart
-from meninx.core.errors import PrivacyRefusal
+from meninx.core.errors import DataError, PrivacyRefusal
 from meninx.core.manifest import Manifest, TaskKind
 from meninx.federated import events, messages, simulate, strategies
 from meninx.federated.agent import InProcess, SiteAgent
@@ -19,6 +21,7 @@ from meninx.federated.aggregation_methods import quorum_of, round_ends, site_end
 from meninx.federated.config import DataConfig, StudyConfig
 from meninx.federated.messages import Position
 from meninx.federated.rounds import Coordinator, Terms
+from meninx.federated.site_rounds import SiteRounds
 from meninx.federated.study_state import StudyState
 from meninx.federated.vector import Vector, to_bytes
 from meninx.learn import ledger_file
@@ -70,7 +73,11 @@ class House:
                 self.config.aggregation, self.roster, name, self.keys[name], self.root / f"history-{name}"
             ),
             local=self.config.study.local_layers, hooks=(*self.strategy.hooks(), *own),
-            **{"emit": self.events[name].append, **changes},
+            aggregation=self.config.aggregation,
+            **{
+                "emit": self.events[name].append, "rounds": SiteRounds(self.strategy, tuple(self.data)),
+                **changes,
+            },
         )  # fmt: skip
 
     def begin(self) -> StudyState:
@@ -291,8 +298,11 @@ def test_a_site_says_no_for_good_when_its_budget_is_used_up_or_its_policy_refuse
     assert (reply.final, reply.code) == (True, 4)
     assert not list((study.root / "east").glob("*"))
 
+    whole = SiteRounds(strategies.FedAvg(rounds=1, steps=4), tuple(study.data))
+    once = study.agent("north", rounds=whole)
+    assert isinstance(once.handle(train_request(study, until=4)), messages.Uploaded)
+    once.close()
     agent = study.agents["north"]
-    assert isinstance(agent.handle(train_request(study, until=4)), messages.Uploaded)
     more = agent.handle(train_request(study, at=position(1), until=4, model=bytes(4 * study.layout.size)))
     assert isinstance(more, messages.Declined)
     assert more.final
@@ -312,6 +322,14 @@ def test_a_new_run_is_told_before_its_first_step(house: Callable[..., House]) ->
     assert [path.name for path in opened] == [study.released("east").name]
 
 
+def test_no_step_is_taken_for_a_round_that_the_aggregation_would_refuse(house: Callable[..., House]) -> None:
+    study = house(aggregation="masks", train=PRIVACY)
+    reply = study.agents["east"].handle(train_request(study))
+    assert isinstance(reply, messages.Declined)
+    assert "cannot upload" in reply.reason
+    assert not list((study.root / "east").glob("*_s0"))
+
+
 def test_a_folder_without_a_step_is_announced_before_it_is_removed(house: Callable[..., House]) -> None:
     study, removed = house(), []
     request = train_request(study)
@@ -324,24 +342,116 @@ def test_a_folder_without_a_step_is_announced_before_it_is_removed(house: Callab
     assert [there for _, there in removed] == [True]
 
 
-def test_metrics_are_told_where_the_site_allows_it(house: Callable[..., House]) -> None:
-    study = house(rounds=1)
-    study.agents["east"] = study.agent("east", share_metrics=True)
-    state = study.begin()
+# a coordinator that lies
 
-    told: dict[str, dict[str, float]] = {}
 
-    class Listening(InProcess):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"until": 1}, {"until": 3}, {"until": 4}, {"horizon": 8}, {"until": 3, "horizon": 6},
+        {"seconds": 1.0},
+    ],
+    ids=["shorter", "longer", "later turn", "horizon", "rounds", "seconds"],
+)  # fmt: skip
+def test_a_round_that_is_no_turn_of_the_signed_terms_is_declined_before_a_step(
+    house: Callable[..., House], changes: dict[str, object]
+) -> None:
+    study = house()
+    reply = study.agents["east"].handle(train_request(study, **changes))
+    assert isinstance(reply, messages.Declined)
+    assert "no turn of the signed terms" in reply.reason
+    assert study.agents["east"].run_folder is None
+
+
+class Lying(InProcess):
+    """A coordinator that gives one site another model than the sums lead to, from a round on."""
+
+    def __init__(self, study: House, kind: type, number: int) -> None:
+        super().__init__(study.agents)
+        self.kind, self.number = kind, number
+        self.replies: list[messages.Reply] = []
+
+    def ask(self, requests, *, within):  # type: ignore[no-untyped-def]
+        changed = dict(requests)
+        request = changed.get("east")
+        if isinstance(request, self.kind) and request.at.round >= self.number:
+            other = np.frombuffer(request.model, "<f4") + np.float32(1e-3)
+            changed["east"] = msgspec.structs.replace(request, model=to_bytes(other))
+        replies = super().ask(changed, within=within)
+        if request is not changed.get("east"):
+            self.replies.append(replies["east"])
+        return replies
+
+
+@pytest.mark.parametrize(("kind", "number"), [(messages.Train, 1), (messages.Finish, 2)])
+def test_a_model_that_the_sum_does_not_lead_to_is_declined(
+    house: Callable[..., House], kind: type, number: int
+) -> None:
+    study = house(aggregation="masks", algorithm="fedprox")
+    line = Lying(study, kind, number)
+    with suppress(DataError):  # three sites tolerate no dropout
+        study.go(study.begin(), line)
+    assert "not what the sum of round" in line.replies[0].reason
+    assert any(isinstance(event, events.SiteRefused) for event in study.events["east"])
+
+
+def test_a_model_that_cannot_be_checked_is_accepted_and_the_site_says_so(
+    house: Callable[..., House],
+) -> None:
+    study = house(aggregation="masks")
+
+    class Silent(InProcess):
         def ask(self, requests, *, within):  # type: ignore[no-untyped-def]
-            replies = super().ask(requests, within=within)
-            for name, reply in replies.items():
-                if isinstance(reply, messages.Finished):
-                    told[name] = reply.metrics
-            return replies
+            left = {name: item for name, item in requests.items() if name != "east"}
+            skipped = isinstance(requests.get("east"), messages.Recompute)
+            return super().ask(left if skipped else requests, within=within)
 
-    study.go(state, Listening(study.agents))
-    assert told["north"] == {}
-    assert "auroc" in told["east"]
+    study.go(study.begin(), Silent(study.agents))
+    unchecked = {
+        name: [event.round for event in told if isinstance(event, events.ModelUnchecked)]
+        for name, told in study.events.items()
+    }
+    assert unchecked == {"east": [1, 2], "north": [], "west": []}
+
+
+def test_a_site_warns_of_sums_that_differ_by_one_site_by_what_it_signed(tmp_path: Path) -> None:
+    rounds = SiteRounds(strategies.FedAvg(rounds=4), ("a", "b", "c", "d"))
+    everybody, model = ("a", "b", "c", "d"), np.zeros(2, np.float32)
+    found = []
+    for number, survivors in enumerate((everybody, everybody, everybody[:2], everybody[:3])):
+        rounds.begin(tmp_path, position(number), number, model)
+        found.append(rounds.signed(tmp_path, position(number), survivors))
+    assert found == [(), (), (), (("d", 0), ("d", 1), ("c", 2))]
+
+
+@pytest.mark.parametrize("method", ["masks", "shares", "ckks"])
+def test_a_site_with_more_units_than_the_terms_allow_says_so_before_the_first_round(
+    house: Callable[..., House], method: str
+) -> None:
+    study = house(aggregation=method, max_units=2)
+    reply = study.agents["west"].handle(messages.Hello(at=position()))
+    assert isinstance(reply, messages.Declined)
+    assert "more units than the 2" in reply.reason
+    assert "set max_units = 8" in reply.reason or "set max_units = 16" in reply.reason
+
+
+def test_a_site_logs_how_many_values_of_its_update_were_cut(house: Callable[..., House]) -> None:
+    study = house(rounds=1, clip=1e-4)
+    study.run()
+    (cut,) = [event for event in study.events["east"] if isinstance(event, events.UpdatesClipped)]
+    assert cut.site == "east"
+    assert 0 < cut.elements <= study.layout.size
+    assert cut.share == pytest.approx(cut.elements / study.layout.size)
+
+
+def test_the_model_after_a_sum_that_the_site_denied_is_refused(tmp_path: Path) -> None:
+    rounds = SiteRounds(strategies.FedAvg(rounds=4), ("a", "b", "c"))
+    model = np.zeros(2, np.float32)
+    rounds.begin(tmp_path, position(0), 0, model)
+    rounds.computed(tmp_path, position(0), None)
+    with pytest.raises(DataError, match="computed another sum of round 1"):
+        rounds.begin(tmp_path, position(1), 1, model + 1)
+    assert rounds.begin(tmp_path, position(1), 1, model) == ""  # the round was aborted
 
 
 # other tasks

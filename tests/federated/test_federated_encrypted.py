@@ -10,7 +10,8 @@ from rounds_samples import NAMES, Study, expected_model, weights
 
 from meninx.core.errors import DataError
 from meninx.federated import messages
-from meninx.federated.contribution import MOST_LOSS, MOST_UNITS
+from meninx.federated.config import MOST_UNITS
+from meninx.federated.contribution import MOST_LOSS
 from meninx.federated.encrypted_ends import scale_of
 from meninx.federated.strategies import FedAvg
 from meninx.federated.study_state import RoundPhase

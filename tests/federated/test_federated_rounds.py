@@ -22,12 +22,14 @@ from rounds_samples import (
     weights,
 )
 
-from meninx.core.errors import DataError, Interrupted, StorageError, UsageError
-from meninx.federated import events, messages, study_state
-from meninx.federated.contribution import beginning
+from meninx.core.errors import DataError, Interrupted, PrivacyRefusal, StorageError, UsageError
+from meninx.federated import events, masked, messages, study_state
+from meninx.federated.contribution import Contribution, beginning
+from meninx.federated.masked import HistoryFile
 from meninx.federated.messages import Request
 from meninx.federated.strategies import Cyclic, FedAvg
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
+from meninx.secagg.site_history import AttemptUsed, KeyDrawn, SitesMet, SurvivorsSigned, read_history
 from meninx.secagg.statements import Announcement, sign
 
 
@@ -116,6 +118,37 @@ def test_sums_whose_sites_differ_by_one_are_warned_about(tmp_path: Path) -> None
     assert [(event.site, event.round, event.earlier) for event in study.of(events.SumsDiffer)] == [
         ("north", 1, 0), ("north", 2, 1),
     ]  # fmt: skip
+
+
+def test_a_sum_that_was_opened_and_refused_counts_among_those_that_differ_by_one(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+
+    class Lying(Line):
+        def answer(self, name: str, request: Request) -> messages.Reply:
+            if isinstance(request, messages.Recompute) and request.at.round == 0:
+                false = bytes([request.total[0] ^ 1]) + request.total[1:]
+                request = msgspec.structs.replace(request, total=false)
+            return super().answer(name, request)
+
+    state = study.run(Lying(study.sites, lose=gone("north", messages.Train, 1)))
+    first, second, _ = state.rounds()
+    assert (first.phase, first.opened) == (RoundPhase.ABORTED, True)
+    assert first.model == second.model
+    assert ("north", 1, 0) in [
+        (event.site, event.round, event.earlier) for event in study.of(events.SumsDiffer)
+    ]
+
+
+def test_a_sum_that_is_too_large_to_be_computed_again_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masked, "WHOLE", 0)
+    study = Study(tmp_path)
+    state = study.run()
+    assert len(study.of(events.SumUnchecked)) == 3
+    assert {entry.unchecked for entry in state.rounds()} == {
+        "the uploads are too large to send to every site"
+    }
 
 
 def test_below_the_quorum_nothing_is_revealed_and_the_same_updates_are_used_again(tmp_path: Path) -> None:
@@ -509,7 +542,7 @@ def test_an_answer_to_another_question_is_refused_and_the_study_goes_on(tmp_path
     assert any("another question" in event.reason for event in study.of(events.SiteRefused))
 
 
-@pytest.mark.parametrize("method", ["masks", "shares"])
+@pytest.mark.parametrize("method", ["masks", "shares", "ckks"])
 def test_a_site_that_was_given_another_model_is_in_no_sum(tmp_path: Path, method: str) -> None:
     """Otherwise a coordinator could read its update: others get a model from which theirs are zero."""
     study = Study(tmp_path, method, strategy=FedAvg(rounds=1))
@@ -521,7 +554,7 @@ def test_a_site_that_was_given_another_model_is_in_no_sum(tmp_path: Path, method
             return super().answer(name, request)
 
     line = TwoFaced(study.sites)
-    if method == "masks":
+    if method != "shares":
         state = study.run(line)
         assert state.rounds()[0].survivors == ("east", "north", "south")
         assert np.abs(weights(state) - expected_model([NAMES[:3]])).max() < 1e-5
@@ -613,3 +646,43 @@ def test_a_study_without_an_accepted_round_fails_and_releases_nothing(tmp_path: 
     state = study.resume()
     with pytest.raises(DataError, match="no round was accepted"):
         study.coordinator(state).run()
+
+
+# what stays on the disk
+
+
+@pytest.mark.parametrize("method", ["masks", "shares"])
+def test_no_secret_stays_in_the_history_after_a_round_or_a_run(tmp_path: Path, method: str) -> None:
+    study = Study(tmp_path, method)
+    study.run()
+    for name, site in study.sites.items():
+        kinds = {type(entry) for entry in kept(study, name)}
+        if method == "masks":  # every site computed the last sum again, so its seeds are gone
+            assert kinds == {SurvivorsSigned, KeyDrawn, SitesMet, AttemptUsed}
+        site._end.finish()
+        assert not {type(entry) for entry in kept(study, name)} - {SurvivorsSigned}
+
+
+def test_attempts_that_fail_do_not_make_the_history_grow(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    ends = {name: one._ends("run") for name, one in study.sites.items()}
+    announced = tuple(end.announce() for end in ends.values())
+    ends["east"].meet(announced)
+    given = Contribution(START, 10)
+    at = messages.Position(study="chest", run="run", round=0, attempt=0)
+    sizes = []
+    for attempt in range(6):
+        here = msgspec.structs.replace(at, attempt=attempt)
+        ends["east"].check_round(here, NAMES)
+        ends["east"].upload(here, NAMES, given)
+        sizes.append(len(kept(study, "east")))
+    assert max(sizes) <= 4
+    with pytest.raises(PrivacyRefusal, match="masked before"):
+        ends["east"].check_round(at, NAMES)
+    with pytest.raises(PrivacyRefusal, match="at least 3"):
+        ends["east"].check_round(msgspec.structs.replace(at, round=1), NAMES[:2])
+
+
+def kept(study: Study, name: str) -> list:
+    records = HistoryFile(study.root / f"history-{name}").read()
+    return list(read_history(records, "chest"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from meninx.core import artifacts
-from meninx.core.errors import ConfigError, UsageError
+from meninx.core.errors import ConfigError, DataError, UsageError
 from meninx.core.federation import FederatedRecord
 from meninx.core.manifest import Manifest
 from meninx.core.progress import Silent
@@ -170,3 +170,24 @@ def test_settings_that_no_site_can_train_with_are_refused_before_the_first_round
     with pytest.raises(ConfigError, match="fewer warmup steps than the 4"):
         simulate.run(config, folders, tmp_path / "study", device="cpu")
     assert not (tmp_path / "study" / "private" / simulate.STATE).exists()
+
+
+def test_sites_with_the_same_images_are_refused(folders: list[Path], tmp_path: Path) -> None:
+    again = shutil.copytree(folders[1], tmp_path / "again")
+    with pytest.raises(DataError, match=r"north and again have .* images in common"):
+        simulate.run(CONFIG, [*folders[:2], again], tmp_path / "study", device="cpu")
+
+
+def test_sites_with_the_same_identifiers_of_the_source_are_named(
+    folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulate.identity, "identifiers_of", lambda *parts: ("a" * 64,))
+    data = {path.name: Manifest.read(path) for path in folders[1:]}
+    (words,) = simulate._shared_patients(data)
+    assert words.startswith("north and west have 1 identifiers of patients in the source in common")
+
+
+def test_the_bound_of_units_of_a_simulation_is_the_largest_site(folders: list[Path], tmp_path: Path) -> None:
+    data = {path.name: Manifest.read(path) for path in folders[1:]}
+    config = simulate._completed(CONFIG, data, tmp_path / "study")
+    assert config.aggregation.max_units == len(data["west"].split("train").patients)

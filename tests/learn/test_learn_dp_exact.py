@@ -152,9 +152,9 @@ def test_weights_that_changed_places_begin_another_step(tmp_path):
         for places in ([0, 1, 3, 2, 4, 5], [3, 1, 2, 0, 4, 5]):
             weights = torch.arange(12.0).view(4, 3)
             state.model[0].weight.copy_(weights)
-            before = step._begun_with(state.model, PLAN.threshold(), [sampler(0)])
+            before = step._begun_with(state, PLAN.threshold(), [sampler(0)])
             state.model[0].weight.view(-1)[:6] = weights.view(-1)[places]
-            assert step._begun_with(state.model, PLAN.threshold(), [sampler(0)]) != before
+            assert step._begun_with(state, PLAN.threshold(), [sampler(0)]) != before
 
 
 @given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=2, max_size=30), st.data())

@@ -59,7 +59,8 @@ def test_the_page_says_who_took_part_what_failed_and_what_was_spent(tmp_path: Pa
     assert "Up to 1 site may collude." in text
     assert "epsilon of the worst site 7.9 at north, delta 0.0001; 1 site did not report" in text
     assert "left: the privacy budget of this site is used up" in text
-    assert "2, each by 4 or more (whole)" in text
+    assert "2 of 2 accepted sums, each by all its sites (whole)" in text
+    assert "accepted sums that no site computed again none" in text
     assert "without south; 2 % of the changes were cut" in text
     assert "no model: the sum could not be opened" in text
     assert "The sums of rounds 1 and 2 differ by south alone" in text
@@ -204,8 +205,9 @@ def test_two_runs_of_one_site_are_added(tmp_path: Path) -> None:
     assert groups(paths) == {("east", "east")}
 
 
-def test_runs_of_two_studies_that_may_share_patients_are_added(tmp_path: Path) -> None:
-    other = StudyPart(study="skin", run="r9", site="north", sites=3)
+@pytest.mark.parametrize("name", ["skin", "chest"])  # another study may have the same name
+def test_runs_of_two_studies_that_may_share_patients_are_added(tmp_path: Path, name: str) -> None:
+    other = StudyPart(study=name, run="r9", site="north", sites=3)
     paths = [site_run(tmp_path, "east", None)]
     paths.append(write_run(tmp_path / "other", private=True, members=None, study=other, steps=1))
     assert groups(paths) == {("east", "north")}
@@ -239,3 +241,14 @@ def test_the_worst_site_and_differing_sums_follow_from_the_record() -> None:
     assert STUDY.worst == ("north", 7.9)
     assert STUDY.differing == ((0, 1, "south"),)
     assert replace(STUDY, epsilon={"east": None}).worst is None
+
+
+def test_accepted_sums_that_nobody_computed_again_are_named(tmp_path: Path) -> None:
+    alone = replace(
+        ALL, number=1, recomputed={}, unchecked="the uploads are too large", error=2e-6, short=0.3
+    )
+    text = page(tmp_path / "study", replace(STUDY, rounds=(ALL, alone)))
+    assert "1 of 2 accepted sums, each by all 4 sites (whole)" in text
+    assert "rounds 2 (the uploads are too large)" in text
+    assert "largest rounding error of a weight by secure aggregation 2e-06" in text
+    assert "sites with 30 % of the units took fewer steps" in text

@@ -373,3 +373,15 @@ def test_who_starts_from_a_federated_model_is_told_of_the_patients_of_the_other_
     path = first.out / "release/lineage.json"
     path.write_text(path.read_text().replace('"site": "east"', '"site": "west"'))
     assert not verify(first.out).ok
+
+
+def test_steps_of_missed_rounds_are_not_made_up(cases: Manifest, tmp_path: Path) -> None:
+    def took_part(run: RunInRounds, number: int) -> int:
+        since, share = Fraction(number, 3), Fraction(number + 1, 3)
+        outcome = run.train(run.weights, number=number, name="same", since=since, share=share)
+        return outcome.new
+
+    with site(cases, tmp_path, PRIVATE) as run:
+        assert took_part(run, 1) == 2  # it missed the first round
+        assert took_part(run, 2) == 2
+        assert ledger_file.read(run.run).entries == 4

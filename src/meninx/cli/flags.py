@@ -142,7 +142,7 @@ def _flags(kind: type[Settings], everyday: tuple[str, ...]) -> Iterator[inspect.
         yield inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=None if default is dataclasses.MISSING else default,
+            default=None if default is dataclasses.MISSING else _default(item.hint, default),
             annotation=Annotated[_parsed(item.hint), shown],
         )
 
@@ -163,6 +163,18 @@ def _parsed(hint: Any) -> Any:
     if not setting_types.is_mixed(hint):
         return setting_types.without_ranges(hint)
     return tuple[str, ...] if _is_several(hint) else str
+
+
+def _default(hint: Any, default: Any) -> Any:
+    """Return a default in the type as which the parser reads the flag.
+
+    The parser checks defaults, too, where pydantic is loaded, as it is beside Flower.
+    """
+    if default is None or not setting_types.is_mixed(hint):
+        return default
+    if not _is_several(hint):
+        return str(default)
+    return tuple(map(str, default)) if isinstance(default, tuple) else (str(default),)
 
 
 def _is_several(hint: Any) -> bool:

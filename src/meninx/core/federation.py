@@ -43,6 +43,7 @@ class RoundRecord:
         model: digest of the model that the round began with.
         first: optimiser steps done when the round began.
         until: optimiser step at which the round ends.
+        due: optimiser step at which it would end at a site that missed no round.
         done: the site trained to the end of the round, or to the end of its time.
         loss: mean training loss of the round; None where unknown. Private.
         version: format of the record.
@@ -52,6 +53,7 @@ class RoundRecord:
     model: str
     first: int
     until: int
+    due: int = 0
     done: bool = False
     loss: float | None = None
     version: int = FORMAT
@@ -99,12 +101,14 @@ class ArmsRecord:
         study: name of the study.
         run: identifier of the run of it.
         rows: one per arm and site.
+        notes: which sites seem to have patients in common.
         version: format of the record.
     """
 
     study: str
     run: str
     rows: tuple[ArmResult, ...]
+    notes: tuple[str, ...] = ()
     version: int = FORMAT
 
 
@@ -121,6 +125,11 @@ class FederatedRound:
         units: units of the survivors together; 0 where there is no sum.
         loss: mean training loss; None where unknown.
         cut: share of the weights' changes that were cut to the clip.
+        short: share of the units whose sites took fewer steps than the round has.
+        opened: sites whose sum was opened, whether or not it was accepted.
+        model: number of the model that the round began with.
+        error: largest rounding error of a weight of the mean, by secure aggregation; None where unknown.
+        unchecked: why no site was asked to compute the sum again.
         recomputed: site -> share of the sum that it computed again.
         mismatches: sites that computed another sum.
         received: bytes of the uploads.
@@ -136,6 +145,11 @@ class FederatedRound:
     units: int = 0
     loss: float | None = None
     cut: float = 0.0
+    short: float = 0.0
+    opened: tuple[str, ...] = ()
+    model: int = -1
+    error: float | None = None
+    unchecked: str = ""
     recomputed: dict[str, float] = field(default_factory=dict)
     mismatches: tuple[str, ...] = ()
     received: int = 0
@@ -202,8 +216,20 @@ class FederatedRecord:
 
     @property
     def differing(self) -> tuple[tuple[int, int, str], ...]:
-        """(earlier round, later round, site) of neighbouring sums whose sites differ by this one."""
-        accepted = [entry for entry in self.rounds if entry.accepted]
-        pairs = itertools.pairwise(accepted)
-        found = [(one.number, two.number, set(one.survivors) ^ set(two.survivors)) for one, two in pairs]
+        """(earlier round, later round, site) of sums whose sites differ by this one.
+
+        Neighbouring sums are compared, and all sums from one model. A sum that was opened counts, whether or
+        not it was accepted.
+        """
+        sums = [entry for entry in self.rounds if entry.accepted or entry.opened]
+        pairs = [
+            (one, two)
+            for (first, one), (second, two) in itertools.combinations(enumerate(sums), 2)
+            if second == first + 1 or (one.model == two.model and one.model >= 0)
+        ]
+        sites = [(one.opened or one.survivors, two.opened or two.survivors) for one, two in pairs]
+        found = [
+            (one.number, two.number, set(before) ^ set(after))
+            for (one, two), (before, after) in zip(pairs, sites, strict=True)
+        ]
         return tuple((one, two, next(iter(sites))) for one, two, sites in found if len(sites) == 1)

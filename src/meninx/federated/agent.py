@@ -15,28 +15,39 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from fractions import Fraction
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from meninx.core import artifacts
 from meninx.core.artifacts import RunRecord, StudyPart
-from meninx.core.errors import DataError, Interrupted, MeninxError, PrivacyRefusal, expected, problem
+from meninx.core.errors import (
+    ConfigError,
+    DataError,
+    Interrupted,
+    MeninxError,
+    PrivacyRefusal,
+    expected,
+    problem,
+)
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
+from meninx.core.workspace import PRIVATE
 from meninx.federated import events, messages
 from meninx.federated.aggregation_methods import SiteEnds
 from meninx.federated.aggregators import SiteEnd
+from meninx.federated.config import AggregationConfig
 from meninx.federated.contribution import Contribution, beginning
 from meninx.federated.events import AnyEvent, Emit
 from meninx.federated.messages import Position, Reply, Request
+from meninx.federated.site_rounds import SiteRounds, stretch
+from meninx.federated.strategies import Turn
 from meninx.federated.vector import Vector, WeightLayout, from_bytes, name_of
 from meninx.learn import finetune
 from meninx.learn.hooks import Hook, ProximalPull
 from meninx.learn.trainer import never
-from meninx.train import evaluate, in_rounds
-from meninx.train.config import EvaluateConfig, TrainConfig
+from meninx.train import in_rounds
+from meninx.train.config import TrainConfig
 from meninx.train.in_rounds import RunInRounds
 from meninx.train.stage import TrainResult
 
@@ -55,12 +66,13 @@ class SiteAgent:
         study: name of the study.
         part: makes the record of the site's part, from the identifier of the run of the study.
         ends: makes the site's end of the aggregation.
+        aggregation: of the signed terms.
+        rounds: the rounds of the signed terms, which the site checks itself.
         local: prefixes of weights that stay at the site.
         hooks: listeners of the trainer, e.g. the pull of FedProx.
         admit: asked before the site's run is opened; raises PrivacyRefusal when the site does not allow it.
         opened: called with the folder of a new run before its first step.
         discarding: called with the folder of a run without a step before the folder is removed.
-        share_metrics: the site tells the metrics of its test patients at the end.
         emit: takes events about this site.
         progress: shows steps and loss.
         stop: asked after each step; true interrupts the training.
@@ -80,12 +92,13 @@ class SiteAgent:
         study: str,
         part: Callable[[str], StudyPart],
         ends: SiteEnds,
+        aggregation: AggregationConfig,
+        rounds: SiteRounds,
         local: tuple[str, ...] = (),
         hooks: tuple[Hook, ...] = (),
         admit: Admission = lambda config, data, resumed: None,
         opened: Callable[[Path], None] = lambda run: None,
         discarding: Callable[[Path], None] = lambda run: None,
-        share_metrics: bool = False,
         emit: Emit = events.ignore,
         progress: Progress = SILENT,
         stop: Callable[[], bool] = never,
@@ -93,8 +106,10 @@ class SiteAgent:
         self.name = name
         self.result: TrainResult | None = None
         self._config, self._source, self._out, self._study = config, source, out, study
-        self._part, self._ends, self._local, self._hooks = part, ends, local, hooks
-        self._admit, self._began, self._share_metrics, self._emit = admit, opened, share_metrics, emit
+        self._part, self._ends, self._rounds = part, ends, rounds
+        self._aggregation = aggregation
+        self._local, self._hooks = local, hooks
+        self._admit, self._began, self._emit = admit, opened, emit
         self._progress, self._stop, self._discarding = progress, stop, discarding
         self._training_refused = False
         self._stack, self._run_of = ExitStack(), ""
@@ -127,6 +142,11 @@ class SiteAgent:
         self._stack.close()
         self._stack, self._run, self._end, self._layout, self._run_of = ExitStack(), None, None, None, ""
 
+    def forget(self) -> None:
+        """Remove the secrets of the aggregation: the run of the study is over."""
+        if self._end is not None:
+            self._end.finish()
+
     @property
     def run_folder(self) -> Path | None:
         """The run folder of this site; None before the first round."""
@@ -138,6 +158,7 @@ class SiteAgent:
             raise DataError(problem(f"the request is not of study {self._study}", where="request"))
         match request:
             case messages.Hello():
+                self._refuse_more_units()
                 return messages.Greeting(site=self.name, announcement=self._end_of(at).announce())
             case messages.Meet():
                 self._end_of(at).meet(request.announcements)
@@ -145,22 +166,53 @@ class SiteAgent:
             case messages.Train():
                 return self._train(request)
             case messages.Agree():
-                signature = self._end_of(at).agree(at, request.survivors)
-                self._sent(events.SurvivorsAgreed, at, signature)
-                return messages.Agreed(site=self.name, agreement=signature)
+                return self._agree(request)
             case messages.Reveal():
                 opened = self._end_of(at).reveal(at, request.agreements, request.lost)
                 self._sent(events.SecretsRevealed, at, opened)
                 return messages.Revealed(site=self.name, reveal=opened)
             case messages.Recompute():
-                share, matches = self._end_of(at).check(at, request.transcript, request.total)
-                self._emit(events.SumRecomputed(site=self.name, round=at.round, share=share, matches=matches))
-                return messages.Recomputed(site=self.name, share=share, matches=matches)
+                return self._recompute(request)
             case messages.Finish():
                 return self._finish(request)
 
+    def _refuse_more_units(self) -> None:
+        """Refuse a study whose bound of units is below the units of this site.
+
+        Raises:
+            ConfigError: likewise; it names a power of two, not the number of patients.
+        """
+        if not self._aggregation.secure:
+            return
+        units, most = (
+            in_rounds.units_of(self._config, Manifest.read(self._source)),
+            self._aggregation.most_units,
+        )
+        if units > most:
+            fix = f"set max_units = {1 << (units - 1).bit_length()} in [aggregation] of the study"
+            what = f"the site has more units than the {most:,} that the study allows"
+            raise ConfigError(problem(what, where="aggregation", fix=fix))
+
     def _sent(self, kind: Callable[..., AnyEvent], at: Position, content: bytes) -> None:
         self._emit(kind(site=self.name, round=at.round, attempt=at.attempt, sent=len(content)))
+
+    def _agree(self, request: messages.Agree) -> Reply:
+        at = request.at
+        signature = self._end_of(at).agree(at, request.survivors)
+        folder = self._folder(at)
+        for site, earlier in self._rounds.signed(folder, at, request.survivors) if folder else ():
+            self._emit(events.SumsDiffer(site=site, round=at.round, earlier=earlier))
+        self._sent(events.SurvivorsAgreed, at, signature)
+        return messages.Agreed(site=self.name, agreement=signature)
+
+    def _recompute(self, request: messages.Recompute) -> Reply:
+        at, end = request.at, self._end_of(request.at)
+        share, matches = end.check(at, request.transcript, request.total)
+        folder = self._folder(at)
+        if folder:
+            self._rounds.computed(folder, at, end.decoded(request.total) if matches else None)
+        self._emit(events.SumRecomputed(site=self.name, round=at.round, share=share, matches=matches))
+        return messages.Recomputed(site=self.name, share=share, matches=matches)
 
     def _train(self, request: messages.Train) -> Reply:
         if self.name not in request.members:
@@ -169,21 +221,25 @@ class SiteAgent:
             rule = f"0 < until <= {request.horizon}"
             raise DataError(expected(rule, got=request.until, where="request"))
         at = request.at
+        position, turn = self._rounds.turn(request, self.name)
         self._emit(events.RoundOpened(round=at.round, attempt=at.attempt, members=request.members))
+        self._end_of(at).check_round(at, request.members)  # before steps are taken that nobody could add up
         self._training_refused = True
-        given = self._trained(request)
+        given = self._trained(request, position, turn)
         self._training_refused = False
         upload = self._end_of(at).upload(at, request.members, given)
         reply = messages.Uploaded(site=self.name, at=at, upload=upload)
         self._sent(events.UpdateUploaded, at, upload)
         return reply
 
-    def _trained(self, request: messages.Train) -> Contribution:
+    def _trained(self, request: messages.Train, position: int, turn: Turn) -> Contribution:
         """Train and return the change of the common weights."""
         run = self._opened(request.at, request.model)
         layout = self._layout_of(run)
         model = from_bytes(request.model, layout.size)
+        self._note_unchecked(request.at, self._rounds.begin(run.run.private, request.at, position, model))
         common = self._common(layout, model, run)
+        since, share = stretch(turn)
         for hook in self._hooks:
             if isinstance(hook, ProximalPull):
                 hook.pull_to(common)
@@ -191,14 +247,28 @@ class SiteAgent:
             lambda: layout.unflatten(model, run.weights()),
             number=request.at.round,
             name=name_of(model),
-            share=Fraction(request.until, request.horizon),
+            since=since,
+            share=share,
             seconds=request.seconds,
             stop=self._stop,
         )
         self._emit_spent(run)
         loss = math.nan if run.private else trained.loss
         begun = beginning(request.model, request.until, request.horizon)
-        return Contribution(layout.flatten(run.weights()) - model, run.units, loss, begun)
+        update = layout.flatten(run.weights()) - model
+        given = Contribution(update, run.units, loss, begun, short=trained.short)
+        if cut := given.beyond(self._aggregation.clip):
+            self._emit(
+                events.UpdatesClipped(
+                    round=request.at.round, share=cut / update.size, site=self.name, elements=cut
+                )
+            )
+        return given
+
+    def _note_unchecked(self, at: Position, reason: str) -> None:
+        """Emit why the site could not check a model, where the aggregation lets sites check it."""
+        if reason and self._end_of(at).recomputes:
+            self._emit(events.ModelUnchecked(site=self.name, round=at.round, reason=reason))
 
     def _emit_spent(self, run: RunInRounds) -> None:
         """Emit what the site's run spent so far; an accounting takes a moment, so only for a watcher."""
@@ -210,25 +280,19 @@ class SiteAgent:
         self._emit(events.EpsilonSpent(site=self.name, epsilon=spent, delta=plan.delta, limit=limit))
 
     def _finish(self, request: messages.Finish) -> Reply:
-        run = self._opened(request.at, request.model)
+        run = self._opened(request.at)
         name = hashlib.sha256(request.model).hexdigest()
         whole: Mapping[str, Tensor] = {}
         if not run.closed:
             layout = self._layout_of(run)
-            whole = layout.unflatten(from_bytes(request.model, layout.size), run.weights())
+            model = from_bytes(request.model, layout.size)
+            self._note_unchecked(request.at, self._rounds.finish(run.run.private, request.at, model))
+            whole = layout.unflatten(model, run.weights())
         self.result = run.finish(whole, name=name)
         epsilon = self.result.privacy.epsilon if self.result.privacy else None
         self._emit(events.ModelReleased(site=self.name))
-        return messages.Finished(site=self.name, epsilon=epsilon, metrics=self._metrics(run))
-
-    def _metrics(self, run: RunInRounds) -> dict[str, float]:
-        """Return the headline of the site's test patients, where its policy tells it."""
-        if not self._share_metrics or not len(run.data.split("test")):
-            return {}
-        self.close()  # the evaluation holds the folder itself
-        config = EvaluateConfig(predictions=(), device=self._config.runtime.device)
-        found = evaluate.run(config, run.run.root)
-        return {name: row.value for name, row in found.metrics.items() if math.isfinite(row.value)}
+        self.forget()
+        return messages.Finished(site=self.name, epsilon=epsilon)
 
     @staticmethod
     def _common(layout: WeightLayout, model: Vector, run: RunInRounds) -> dict[str, Tensor]:
@@ -243,12 +307,24 @@ class SiteAgent:
             self._end, self._run_of = self._ends(at.run), at.run
         return self._end
 
-    def _opened(self, at: Position, model: bytes) -> RunInRounds:
-        """Return the site's run of a run of the study; a model that does not fit makes no run folder."""
+    def _opened(self, at: Position, model: bytes | None = None) -> RunInRounds:
+        """Return the site's run of a run of the study.
+
+        Args:
+            at: of the request.
+            model: common weights with which a new run begins; None makes no run.
+
+        Raises:
+            DataError: the model does not fit, or there is no run and no model.
+            PrivacyRefusal: the site does not allow the run.
+        """
         self._end_of(at)
         if self._run is None:
             part = self._part(at.run)
             resumed = find_run(self._out, part)
+            if resumed is None and model is None:
+                fix = "train a round first"
+                raise DataError(problem("the site took part in no round", where="request", fix=fix))
             self._admit(self._config, Manifest.read(self._source), resumed)
             self._run = self._stack.enter_context(
                 in_rounds.opened(
@@ -259,13 +335,20 @@ class SiteAgent:
                     resume=resumed,
                     hooks=self._hooks,
                     progress=self._progress,
-                    fits=lambda network: from_bytes(model, self._common_of(network, self._config).size),
+                    fits=lambda network: from_bytes(
+                        model or b"", self._common_of(network, self._config).size
+                    ),
                     discarding=self._discarding,
                 )
             )
             if self._run.run.root != resumed:
                 self._began(self._run.run.root)
         return self._run
+
+    def _folder(self, at: Position) -> Path | None:
+        """Return the private folder of the site's run; None before its first round."""
+        run = self.run_folder or find_run(self._out, self._part(at.run))
+        return run / PRIVATE if run is not None else None
 
     def _layout_of(self, run: RunInRounds) -> WeightLayout:
         """Return the layout of the common weights."""

@@ -41,8 +41,8 @@ def site_ends(
     if config.method == "plain":
         return lambda run: PlainSiteEnd(config.clip)
     if config.method == "ckks":
-        return lambda run: EncryptedSiteEnd(roster, name, key, run, history, config.clip)
-    scale = quantiser(config.clip, len(roster.members), bits=config.bits)
+        return lambda run: EncryptedSiteEnd(roster, name, key, run, history, config)
+    scale = quantiser(config, len(roster.members))
     if config.method == "shares":
         return lambda run: SharedSiteEnd(roster, name, key, run, history, scale)
     return lambda run: MaskedSiteEnd(roster, name, key, run, history, scale)
@@ -60,9 +60,9 @@ def round_ends(config: AggregationConfig, roster: Roster, size: int) -> RoundEnd
         return lambda at, members, announcements, model: PlainRoundEnd(members, size, config.clip)
     if config.method == "ckks":
         return lambda at, members, announcements, model: EncryptedRoundEnd(
-            roster, tuple(announcements.values()), at, members, config.clip, model, size
+            roster, tuple(announcements.values()), at, members, config, model, size
         )
-    scale = quantiser(config.clip, len(roster.members), bits=config.bits)
+    scale = quantiser(config, len(roster.members))
     if config.method == "shares":
         return lambda at, members, announcements, model: SharedRoundEnd(
             roster, tuple(announcements.values()), at, scale, model, size

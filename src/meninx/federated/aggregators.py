@@ -28,11 +28,18 @@ from meninx.federated.vector import Vector, from_bytes, to_bytes
 class SiteEnd(Protocol):
     """A site's end of the aggregation, for one run of a study."""
 
+    @property
+    def recomputes(self) -> bool:
+        """Whether a site can compute the sum again, and so the next model."""
+
     def announce(self) -> bytes:
         """Return the site's signed keys of this run; empty where none are needed."""
 
     def meet(self, announcements: Sequence[bytes]) -> None:
         """Take the signed keys of all sites."""
+
+    def check_round(self, at: Position, members: Sequence[str]) -> None:
+        """Raise what :meth:`upload` would raise whatever the contribution; asked before the site trains."""
 
     def upload(self, at: Position, members: Sequence[str], given: Contribution) -> bytes:
         """Return what the site uploads; the same bytes when it is asked again."""
@@ -46,9 +53,19 @@ class SiteEnd(Protocol):
     def check(self, at: Position, transcript: bytes, total: bytes) -> tuple[float, bool]:
         """Return the share of the sum that was computed again, and whether it is the coordinator's."""
 
+    def decoded(self, total: bytes) -> RoundSum:
+        """Return what a published sum says."""
+
+    def finish(self) -> None:
+        """Forget the secrets of the run, on the disk too; what was signed stays on record."""
+
 
 class RoundEnd(Protocol):
     """The coordinator's end of the aggregation, for one attempt at a round."""
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether sites can compute the sum again."""
 
     @property
     def agrees(self) -> bool:
@@ -104,6 +121,8 @@ class PlainSiteEnd:
         clip: largest change of a weight in one round.
     """
 
+    recomputes = False
+
     def __init__(self, clip: float) -> None:
         self._clip = clip
 
@@ -112,6 +131,12 @@ class PlainSiteEnd:
         return b""
 
     def meet(self, announcements: Sequence[bytes]) -> None:
+        """Do nothing."""
+
+    def check_round(self, at: Position, members: Sequence[str]) -> None:
+        """Do nothing: every round is taken."""
+
+    def finish(self) -> None:
         """Do nothing."""
 
     def upload(self, at: Position, members: Sequence[str], given: Contribution) -> bytes:
@@ -130,6 +155,10 @@ class PlainSiteEnd:
         """Refuse: a site does not have the contributions of the others."""
         raise _not_asked()
 
+    def decoded(self, total: bytes) -> RoundSum:
+        """Refuse, as :meth:`check`."""
+        raise _not_asked()
+
 
 class PlainRoundEnd:
     """The sum of contributions that the coordinator sees.
@@ -140,6 +169,7 @@ class PlainRoundEnd:
         clip: largest change of a weight in one round.
     """
 
+    recomputes = False
     agrees = False
     needs_all = False
     agreements: tuple[bytes, ...] = ()

@@ -201,7 +201,7 @@ def bytes_per_round(config: StudyConfig, count: int, sites: int) -> int:
         count: numbers of the network that an update may hold.
         sites: number of sites.
     """
-    element = config.aggregation.bits // 8
+    element = config.aggregation.ring_bits // 8
     by_method = {
         "masks": count * element,
         "shares": count * element * sites,

@@ -41,6 +41,8 @@ Address = Annotated[
 Rounds = Annotated[int, Meta(gt=0, le=10_000)]
 LocalEpochs = Annotated[int, Meta(gt=0, le=1_000)]
 LocalSteps = Annotated[int, Meta(ge=0, le=1_000_000)]
+MOST_UNITS = {32: 1 << 12, 64: 1 << 30}
+"""Bits of the ring -> units that a site has at most, where the study sets no bound."""
 PROXIMAL = 0.01  # weight of FedProx's term where a study gives none
 FEWEST_SITES, MOST_SITES = 3, 32  # of secure aggregation by pairs of sites
 OF_THE_SITE = {"device": "auto", "threads": 0, "workers": "auto", "cache": "auto", "tensorboard": False}
@@ -127,12 +129,36 @@ class AggregationConfig(Settings):
             among the sites as independent aggregators; ckks encrypts it under a key that the sites share;
             plain shows every update to the coordinator.
         clip: Largest value of a weight's change in one round; larger changes are cut.
-        bits: Size of the numbers in which updates are added up; 64 needs twice the bandwidth.
+        bits: Size of the numbers in which updates are added up; 64 needs twice the bandwidth. 0 takes 64
+            where max_units is above 4,096, and 32 otherwise.
+        max_units: Most units (patients) that a site may have, with secure aggregation; a site with more is
+            refused before the first round. 0 stands for 4,096, or with 64 bits for 2^30. A number close to
+            the largest site gives the most precise sums; a simulation takes it from the datasets.
     """
 
     method: AggregationMethod = field(default="masks", metadata=flat("aggregation"))
     clip: Positive = 8.0
-    bits: Literal[32, 64] = 32
+    bits: Literal[0, 32, 64] = 0
+    max_units: Annotated[int, Meta(ge=0, le=MOST_UNITS[64])] = 0
+
+    def check_rules(self) -> None:
+        """Refuse a bound of units that would have no effect, or leaves no room for precision."""
+        if self.max_units and not self.secure:
+            fix = "leave it out; plain sums need no bound"
+            raise ConfigError(problem("plain has no max_units", where="max_units", fix=fix))
+        if self.bits == 32 and self.max_units > 1 << 20:
+            rule = f"at most {1 << 20:,} units with 32 bits"
+            raise ConfigError(expected(rule, got=self.max_units, where="max_units", fix="give bits 64"))
+
+    @property
+    def ring_bits(self) -> int:
+        """Bits of the numbers in which updates are added up."""
+        return self.bits or (64 if self.max_units > MOST_UNITS[32] else 32)
+
+    @property
+    def most_units(self) -> int:
+        """Most units of a site with secure aggregation."""
+        return self.max_units or MOST_UNITS[self.ring_bits]
 
     @property
     def secure(self) -> bool:

@@ -22,12 +22,11 @@ import numpy as np
 from meninx.core.errors import DataError, problem
 from meninx.federated.vector import Vector
 
-METRICS = 3
-"""Metrics of a contribution: whether it reports a loss, the loss, and the share of values that were cut."""
+METRICS = 4
+"""Metrics of a contribution: whether it reports a loss, the loss, the share of values that were cut, and
+whether its site took fewer steps than the round has."""
 MOST_LOSS = 16.0
 """Largest training loss that a site reports; a larger one counts as this."""
-MOST_UNITS = {32: 1 << 12, 64: 1 << 30}
-"""Bits of the ring -> units that a site counts at most; a larger bound would cost precision of the mean."""
 _TAIL = METRICS + 1
 
 
@@ -42,18 +41,24 @@ class Contribution:
         model: digest of what the training began with (:func:`beginning`). Secure aggregation adds up only
             contributions of one beginning: a coordinator that gives one site another model than the others
             could read that site's update out of the sum.
+        short: the site took fewer steps than the round has.
     """
 
     update: Vector
     units: int
     loss: float = math.nan
     model: bytes = b""
+    short: bool = False
 
     def metrics(self, clip: float) -> tuple[float, ...]:
         """Return the metrics, :data:`METRICS` of them, each in [0, :data:`MOST_LOSS`]."""
         known = math.isfinite(self.loss)
-        cut = float(np.mean(np.abs(self.update) > clip)) if self.update.size else 0.0
-        return (float(known), min(max(self.loss, 0.0), MOST_LOSS) if known else 0.0, cut)
+        cut = self.beyond(clip) / max(self.update.size, 1)
+        return (float(known), min(max(self.loss, 0.0), MOST_LOSS) if known else 0.0, cut, float(self.short))
+
+    def beyond(self, clip: float) -> int:
+        """Return how many values of the update are cut."""
+        return int(np.count_nonzero(np.abs(self.update) > clip))
 
     def plain(self, clip: float) -> Vector:
         """Return the contribution as it is without secure aggregation: update, units and metrics.
@@ -81,19 +86,22 @@ class RoundSum:
         units: units of all sites together.
         loss: mean training loss of the sites that report one, weighted by units; NaN without any.
         cut: share of the weights' changes that were cut to the clip, in [0, 1].
+        short: share of the units whose sites took fewer steps than the round has, in [0, 1].
     """
 
     mean: Vector
     units: int
     loss: float = math.nan
     cut: float = 0.0
+    short: float = 0.0
 
     @classmethod
     def of_means(cls, mean: Vector, units: int, metrics: Sequence[float]) -> RoundSum:
         """Return the sum from weighted means of updates and metrics."""
-        reporting, loss, cut = metrics
+        reporting, loss, cut, short = metrics
         known = reporting > 1e-6
-        return cls(mean, units, loss / reporting if known else math.nan, min(max(cut, 0.0), 1.0))
+        shares = (min(max(share, 0.0), 1.0) for share in (cut, short))
+        return cls(mean, units, loss / reporting if known else math.nan, *shares)
 
 
 def plain_sum(contributions: Sequence[Vector]) -> RoundSum:

@@ -13,18 +13,18 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from meninx.core.errors import DataError, problem
-from meninx.federated.contribution import METRICS, MOST_LOSS, MOST_UNITS, Contribution, RoundSum, plain_length
+from meninx.core.errors import DataError, expected, problem
+from meninx.federated.config import MOST_UNITS, AggregationConfig
+from meninx.federated.contribution import METRICS, MOST_LOSS, Contribution, RoundSum, plain_length
 from meninx.federated.masked import HistoryFile
 from meninx.federated.messages import Position
 from meninx.secagg import EncryptedAggregation, EncryptedSite, Roster
 from meninx.secagg.ckks import LARGEST_VALUE
 
-_UNITS = MOST_UNITS[32]
 _SLACK = 1.01  # CKKS is not exact
 
 
-def scale_of(clip: float) -> float:
+def scale_of(clip: float, most_units: int = MOST_UNITS[32]) -> float:
     """Return the power of two, at most 1, by which contributions are multiplied to stay in the range of CKKS.
 
     >>> scale_of(0.5), scale_of(8.0)
@@ -32,8 +32,9 @@ def scale_of(clip: float) -> float:
 
     Args:
         clip: largest change of a weight in one round.
+        most_units: units that a site has at most.
     """
-    largest = _UNITS * max(clip, MOST_LOSS)
+    largest = most_units * max(clip, MOST_LOSS)
     return float(2.0 ** min(0.0, np.floor(np.log2(LARGEST_VALUE / largest))))
 
 
@@ -46,13 +47,22 @@ class EncryptedSiteEnd:
         key: its enrolled key.
         run: identifier of the run of the study.
         history: the site's file for all runs of the study.
-        clip: largest change of a weight in one round.
+        config: of the study's aggregation.
     """
 
+    recomputes = False
+
     def __init__(
-        self, roster: Roster, name: str, key: Ed25519PrivateKey, run: str, history: Path, clip: float
+        self,
+        roster: Roster,
+        name: str,
+        key: Ed25519PrivateKey,
+        run: str,
+        history: Path,
+        config: AggregationConfig,
     ) -> None:
-        self._file, self._clip, self._round = HistoryFile(history), clip, -1
+        self._file, self._clip = HistoryFile(history), config.clip
+        self._most, self._scale = config.most_units, scale_of(config.clip, config.most_units)
         self._site = EncryptedSite(roster, name, key, run, record=self._file.add, history=self._file.read())
 
     def announce(self) -> bytes:
@@ -63,15 +73,24 @@ class EncryptedSiteEnd:
         """Take the signed keys of all sites."""
         self._site.meet(announcements)
 
+    def check_round(self, at: Position, members: Sequence[str]) -> None:
+        """Refuse a round in which this site could upload nothing."""
+        self._site.check_upload(at.round, at.attempt, members)
+
+    def finish(self) -> None:
+        """Forget the secrets of the run, on the disk too."""
+        self._site.finish()
+        self._file.rewrite(self._site.entries())
+
     def upload(self, at: Position, members: Sequence[str], given: Contribution) -> bytes:
         """Return the encrypted contribution."""
-        if 0 <= self._round < at.round:
-            self._file.rewrite(self._site.entries())
-        self._round = at.round
-        weight = min(given.units, _UNITS)
+        self._file.tidy(self._site.entries())
+        if given.units > self._most:
+            rule = f"at most {self._most} units"
+            raise DataError(expected(rule, got=given.units, where="weight"))
         values = given.plain(self._clip).astype(np.float64)
         values[-METRICS - 1] = 1.0  # the place of the units, which multiply everything
-        values *= weight * scale_of(self._clip)
+        values *= given.units * self._scale
         return self._site.upload(at.round, at.attempt, members, values, model=given.model)
 
     def agree(self, at: Position, survivors: Sequence[str]) -> bytes:
@@ -92,6 +111,10 @@ class EncryptedSiteEnd:
         """Refuse: each site adds and decrypts the sum itself."""
         raise DataError(problem("a study with encryption has no such request", where="aggregation"))
 
+    def decoded(self, total: bytes) -> RoundSum:
+        """Refuse, as :meth:`check`."""
+        raise DataError(problem("a study with encryption has no such request", where="aggregation"))
+
 
 class EncryptedRoundEnd:
     """The coordinator's sum of encrypted contributions.
@@ -101,11 +124,12 @@ class EncryptedRoundEnd:
         announcements: keys of the run, as the sites saw them.
         at: round and attempt.
         members: sites that are asked.
-        clip: largest change of a weight in one round.
+        config: of the study's aggregation.
         model: digest of what the sites' training began with.
         size: numbers of the common model.
     """
 
+    recomputes = False
     agrees = True
     needs_all = False
 
@@ -115,11 +139,12 @@ class EncryptedRoundEnd:
         announcements: Sequence[bytes],
         at: Position,
         members: Sequence[str],
-        clip: float,
+        config: AggregationConfig,
         model: bytes,
         size: int,
     ) -> None:
-        self._scale, self._clip, self._size = scale_of(clip), clip, size
+        self._scale = scale_of(config.clip, config.most_units)
+        self._clip, self._size = config.clip, size
         self._sum = EncryptedAggregation(roster, announcements, at.round, at.attempt, members, model=model)
 
     @property

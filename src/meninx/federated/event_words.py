@@ -92,6 +92,15 @@ def _spent(event: kinds.EpsilonSpent) -> str:
     return f"{event.site} has spent ε = {event.epsilon:.4g}{limit} at δ = {event.delta:.3g}."
 
 
+def _clipped(event: kinds.UpdatesClipped) -> str:
+    if not event.site:
+        return f"{share(event.share)} of the elements of the updates of round {event.round + 1} were clipped."
+    return (
+        f"{event.elements:,} elements ({share(event.share)}) of the update of {event.site} in round "
+        f"{event.round + 1} were clipped."
+    )
+
+
 _ENDS = {
     kinds.StudyOutcome.FINISHED: "finished",
     kinds.StudyOutcome.STOPPED: "was stopped",
@@ -125,15 +134,19 @@ _SENTENCES: dict[type, Callable[[Any], str]] = {
     kinds.SecretsRevealed: lambda event: f"{event.site} opened its secrets of round {event.round + 1}.",
     kinds.RoundAccepted: _accepted,
     kinds.RoundAborted: _aborted,
-    kinds.UpdatesClipped: lambda event: (
-        f"{share(event.share)} of the elements of the updates of round {event.round + 1} were clipped."
-    ),
+    kinds.UpdatesClipped: _clipped,
     kinds.SumsDiffer: lambda event: (
         f"Rounds {event.earlier + 1} and {event.round + 1} differ by {event.site} alone: "
         "the difference of the two sums tells about its update."
     ),
     kinds.SiteRefused: lambda event: f"{event.site} refused{_because(event.reason)}",
     kinds.SumRecomputed: _recomputed,
+    kinds.ModelUnchecked: lambda event: (
+        f"{event.site} could not check the model of round {event.round + 1}{_because(event.reason)}"
+    ),
+    kinds.SumUnchecked: lambda event: (
+        f"No site computed the sum of round {event.round + 1} again{_because(event.reason)}"
+    ),
     kinds.EpsilonSpent: _spent,
     kinds.ModelReleased: lambda event: f"{event.site} released the model in its own run folder.",
     kinds.StudyEnded: lambda event: f"The study {_ENDS[event.outcome]}{_because(event.reason)}",
@@ -145,4 +158,6 @@ _WARNINGS = (
     kinds.UpdatesClipped,
     kinds.SumsDiffer,
     kinds.SiteRefused,
+    kinds.ModelUnchecked,
+    kinds.SumUnchecked,
 )

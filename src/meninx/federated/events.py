@@ -240,11 +240,15 @@ class UpdatesClipped(Event, frozen=True, kw_only=True, tag="updates_clipped"):
     """Elements of the updates of a round were cut to the clip of the study.
 
     Attributes:
-        share: share of the elements of all sites, in [0, 1].
+        share: share of the elements of all sites, or of the one site, in [0, 1].
+        site: whose update, in the log of this site; empty in the coordinator's.
+        elements: number of elements of this site's update that were cut.
     """
 
     round: Count
     share: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    site: str = ""
+    elements: Count = 0
 
 
 class SumsDiffer(Event, frozen=True, kw_only=True, tag="sums_differ"):
@@ -287,6 +291,29 @@ class SumRecomputed(Event, frozen=True, kw_only=True, tag="sum_recomputed"):
     round: Count
     share: Annotated[float, msgspec.Meta(ge=0, le=1)]
     matches: bool
+
+
+class SumUnchecked(Event, frozen=True, kw_only=True, tag="sum_unchecked"):
+    """No site is asked to compute the sum of a round again.
+
+    Attributes:
+        reason: why.
+    """
+
+    round: Count
+    reason: str
+
+
+class ModelUnchecked(Event, frozen=True, kw_only=True, tag="model_unchecked"):
+    """A site could not check that the model it got is what the sums lead to.
+
+    Attributes:
+        reason: why.
+    """
+
+    site: str
+    round: Count
+    reason: str
 
 
 class EpsilonSpent(Event, frozen=True, kw_only=True, tag="epsilon_spent"):
@@ -338,6 +365,8 @@ AnyEvent: TypeAlias = (
     | SumsDiffer
     | SiteRefused
     | SumRecomputed
+    | ModelUnchecked
+    | SumUnchecked
     | EpsilonSpent
     | ModelReleased
     | StudyEnded

@@ -16,28 +16,33 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meninx.core import files
 from meninx.core.errors import DataError, problem
-from meninx.federated.contribution import METRICS, MOST_LOSS, MOST_UNITS, Contribution, RoundSum
+from meninx.federated.config import AggregationConfig
+from meninx.federated.contribution import METRICS, MOST_LOSS, Contribution, RoundSum
 from meninx.federated.messages import Position
 from meninx.secagg import Aggregation, Quantiser, Roster, SiteProtocol, verify
+from meninx.secagg.masks import Ring
 
 _LIMIT = 1 << 28  # bytes of a history
 WHOLE = 1 << 28
 """Bytes of uploads up to which the coordinator sends all of them to every site for the whole sum."""
 
 
-def quantiser(clip: float, sites: int, *, bits: int = 32, most_units: int = 0) -> Quantiser:
+def quantiser(config: AggregationConfig, sites: int) -> Quantiser:
     """Return how the contributions of a study become integers.
 
     Args:
-        clip: largest change of a weight in one round.
+        config: of the study.
         sites: sites of the roster.
-        bits: of the integers, 32 or 64.
-        most_units: units that a site counts at most; 0 for the bound of the study's bits.
     """
     return Quantiser(
-        clip=clip, sites=sites, bits=bits, max_weight=most_units or MOST_UNITS[bits], metrics=METRICS,
+        clip=config.clip, sites=sites, bits=config.ring_bits, max_weight=config.most_units, metrics=METRICS,
         metric_clip=MOST_LOSS,
     )  # fmt: skip
+
+
+def _round_sum(scale: Quantiser, total: Ring) -> RoundSum:
+    found = scale.decode(total)
+    return RoundSum.of_means(found.mean, found.weight, found.metrics)
 
 
 class HistoryFile:
@@ -72,6 +77,11 @@ class HistoryFile:
         text = b"".join(base64.b64encode(record) + b"\n" for record in records)
         files.write_bytes(self._path, text, mode=files.PRIVATE_MODE)
 
+    def tidy(self, needed: Sequence[bytes]) -> None:
+        """Replace the file where it holds more than is still needed: secrets of earlier rounds and runs."""
+        if len(self.read()) > len(needed):
+            self.rewrite(needed)
+
     def _decoded(self, line: bytes) -> bytes:
         try:
             return base64.b64decode(line, validate=True)
@@ -92,11 +102,12 @@ class MaskedSiteEnd:
         scale: how contributions become integers.
     """
 
+    recomputes = True
+
     def __init__(
         self, roster: Roster, name: str, key: Ed25519PrivateKey, run: str, history: Path, scale: Quantiser
     ) -> None:
         self._file, self._scale, self._roster = HistoryFile(history), scale, roster
-        self._round = -1
         self._protocol = SiteProtocol(
             roster, name, key, run, record=self._file.add, history=self._file.read()
         )
@@ -109,14 +120,22 @@ class MaskedSiteEnd:
         """Take the signed keys of all sites."""
         self._protocol.meet(announcements)
 
+    def check_round(self, at: Position, members: Sequence[str]) -> None:
+        """Refuse a round in which this site could upload nothing."""
+        self._protocol.check_upload(at.round, at.attempt, members)
+
+    def finish(self) -> None:
+        """Forget the secrets of the run, on the disk too."""
+        self._protocol.finish()
+        self._file.rewrite(self._protocol.entries())
+
     def upload(self, at: Position, members: Sequence[str], given: Contribution) -> bytes:
         """Return the masked contribution, and forget the secrets of the round before."""
-        if 0 <= self._round < at.round:
-            self._protocol.close()
-            self._file.rewrite(self._protocol.entries())
-        self._round = at.round
-        weight = min(given.units, self._scale.max_weight)
-        vector = self._scale.encode(given.update, weight, given.metrics(self._scale.clip))
+        self._file.tidy(self._protocol.entries())
+        earlier = self._protocol.open_round
+        if earlier is not None and earlier < at.round:
+            self._close()
+        vector = self._scale.encode(given.update, given.units, given.metrics(self._scale.clip))
         return self._protocol.upload(at.round, at.attempt, members, vector, model=given.model)
 
     def agree(self, at: Position, survivors: Sequence[str]) -> bytes:
@@ -129,12 +148,25 @@ class MaskedSiteEnd:
 
     def check(self, at: Position, transcript: bytes, total: bytes) -> tuple[float, bool]:
         """Return the share of the sum that was computed again, and whether it is the coordinator's."""
+        elements = self._elements(total)
+        found = verify(transcript, elements, roster=self._roster, round=at.round, site=self._protocol)
+        if self._protocol.open_round == at.round:  # its secrets are opened, and nothing asks for them again
+            self._close()
+        return found.share, found.matches
+
+    def _close(self) -> None:
+        self._protocol.close()
+        self._file.rewrite(self._protocol.entries())
+
+    def decoded(self, total: bytes) -> RoundSum:
+        """Return what a published sum says."""
+        return _round_sum(self._scale, self._elements(total))
+
+    def _elements(self, total: bytes) -> Ring:
         width = self._scale.bits // 8
         if len(total) % width:
             raise DataError(problem("the published sum is damaged", where="sum"))
-        elements = np.frombuffer(total, f"<u{width}")
-        found = verify(transcript, elements, roster=self._roster, round=at.round, site=self._protocol)
-        return found.share, found.matches
+        return np.frombuffer(total, f"<u{width}")
 
 
 class MaskedRoundEnd:
@@ -150,6 +182,7 @@ class MaskedRoundEnd:
         size: numbers of the common model.
     """
 
+    recomputes = True
     agrees = True
     needs_all = False
 
@@ -204,8 +237,7 @@ class MaskedRoundEnd:
 
     def total(self) -> RoundSum:
         """Return the sum of the round."""
-        found = self._scale.decode(self._sum.total())
-        return RoundSum.of_means(found.mean, found.weight, found.metrics)
+        return _round_sum(self._scale, self._sum.total())
 
     def published(self) -> tuple[bytes, bytes]:
         """Return the transcript with all uploads, and the sum; empty where that is too much to send."""

@@ -182,12 +182,10 @@ class Finished(Message, frozen=True, kw_only=True, tag="finished"):
 
     Attributes:
         epsilon: spent by this site's run; None without differential privacy.
-        metrics: what the site's policy allows to be told, e.g. AUROC of its test patients.
     """
 
     site: str
     epsilon: float | None = None
-    metrics: dict[str, float] = {}
 
 
 class Declined(Message, frozen=True, kw_only=True, tag="declined"):

@@ -57,7 +57,6 @@ class PolicyConfig(Settings):
             installed here, whichever it is.
         allow_deterministic: Accept privacy noise from a seed, which protects nobody: for rehearsals with
             synthetic patients.
-        share_metrics: Tell the coordinator the metrics of this site's own test patients.
     """
 
     require_secure_aggregation: bool = True
@@ -68,7 +67,6 @@ class PolicyConfig(Settings):
     allowed_recipes: tuple[str, ...] = ()
     allowed_code: tuple[str, ...] = (INSTALLED,)
     allow_deterministic: bool = False
-    share_metrics: bool = False
 
     def check_rules(self) -> None:
         """Refuse recipes that are not installed and hashes that are none: a slip is not consent."""

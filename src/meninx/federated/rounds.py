@@ -408,7 +408,7 @@ class Coordinator:
                     self._missing(now, name, reply)
         if not end.complete:
             return self._abort(now, AbortReason.NOT_REVEALED)
-        return self.state.advance(now, RoundPhase.CHECKING)
+        return self.state.advance(now, RoundPhase.CHECKING, opened=True)
 
     def _check(self, now: Round, end: RoundEnd) -> Round:
         """Let the sites compute the sum again.
@@ -418,7 +418,10 @@ class Coordinator:
         """
         transcript, total = end.published()
         if not self.terms.checks or not transcript:
-            return now
+            reason = "the uploads are too large to send to every site" if end.recomputes else ""
+            if reason:
+                self._emit(events.SumUnchecked(round=now.number, reason=reason))
+            return msgspec.structs.replace(now, unchecked=reason)
         request = messages.Recompute(at=self._at(now), transcript=transcript, total=total)
         checked, wrong = dict(now.checked), list(now.mismatches)
         replies = self._ask(dict.fromkeys(now.survivors, request), ANSWER_SECONDS)
@@ -446,8 +449,8 @@ class Coordinator:
         received = sum(len(item) for item in self.state.papers(now, "upload").values())
         done = self.state.accept(
             now, after, survivors=now.survivors, units=total.units, loss=loss, cut=total.cut,
-            checked=now.checked, mismatches=now.mismatches, received=received,
-            seconds=time.monotonic() - self._began,
+            short=total.short, opened=True, unchecked=now.unchecked, checked=now.checked,
+            mismatches=now.mismatches, received=received, seconds=time.monotonic() - self._began,
         )  # fmt: skip
         if total.cut > _VISIBLE_CUT:
             self._emit(events.UpdatesClipped(round=now.number, share=total.cut))
@@ -467,16 +470,20 @@ class Coordinator:
         return done
 
     def _warn_of_difference(self, now: Round, survivors: Sequence[str]) -> None:
-        """Warn when one site more or less takes part than in the last sum."""
-        before = next(
-            (item for item in reversed(self.state.rounds()) if item.phase is RoundPhase.ACCEPTED), None
-        )
-        if before is None or not self.terms.strategy.adds_up:
+        """Warn when one site more or less takes part than in the last sum, or in another one of this model.
+
+        A sum that was opened counts, whether or not it was accepted.
+        """
+        if not self.terms.strategy.adds_up:
             return
-        differing = set(before.survivors) ^ set(survivors)
-        if len(differing) == 1:
-            (site,) = differing  # the difference of the sums comes close to the update of this site
-            self._emit(events.SumsDiffer(site=site, round=now.number, earlier=before.number))
+        opened = [item for item in self.state.rounds() if item.opened and item.number != now.number]
+        for before in opened:
+            if before is not opened[-1] and before.model != now.model:
+                continue
+            differing = set(before.survivors) ^ set(survivors)
+            if len(differing) == 1:
+                (site,) = differing  # the difference of the sums comes close to the update of this site
+                self._emit(events.SumsDiffer(site=site, round=now.number, earlier=before.number))
 
     # the end
 

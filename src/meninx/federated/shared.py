@@ -30,10 +30,12 @@ class SharedSiteEnd:
         scale: how contributions become integers.
     """
 
+    recomputes = False
+
     def __init__(
         self, roster: Roster, name: str, key: Ed25519PrivateKey, run: str, history: Path, scale: Quantiser
     ) -> None:
-        self._file, self._scale, self._round = HistoryFile(history), scale, -1
+        self._file, self._scale = HistoryFile(history), scale
         self._site = SharingSite(roster, name, key, run, record=self._file.add, history=self._file.read())
 
     def announce(self) -> bytes:
@@ -44,13 +46,19 @@ class SharedSiteEnd:
         """Take the signed keys of all sites."""
         self._site.meet(announcements)
 
+    def check_round(self, at: Position, members: Sequence[str]) -> None:
+        """Refuse a round in which this site could upload nothing."""
+        self._site.check_upload(at.round, at.attempt, members)
+
+    def finish(self) -> None:
+        """Forget the secrets of the run, on the disk too."""
+        self._site.finish()
+        self._file.rewrite(self._site.entries())
+
     def upload(self, at: Position, members: Sequence[str], given: Contribution) -> bytes:
         """Return the rest of the contribution and the encrypted shares."""
-        if 0 <= self._round < at.round:
-            self._file.rewrite(self._site.entries())
-        self._round = at.round
-        weight = min(given.units, self._scale.max_weight)
-        vector = self._scale.encode(given.update, weight, given.metrics(self._scale.clip))
+        self._file.tidy(self._site.entries())
+        vector = self._scale.encode(given.update, given.units, given.metrics(self._scale.clip))
         return self._site.upload(at.round, at.attempt, members, vector, model=given.model)
 
     def agree(self, at: Position, survivors: Sequence[str]) -> bytes:
@@ -71,6 +79,10 @@ class SharedSiteEnd:
         """Refuse: the coordinator publishes nothing from which the sum could be computed again."""
         raise DataError(problem("a study with shares has no such request", where="aggregation"))
 
+    def decoded(self, total: bytes) -> RoundSum:
+        """Refuse, as :meth:`check`."""
+        raise DataError(problem("a study with shares has no such request", where="aggregation"))
+
 
 class SharedRoundEnd:
     """The coordinator's sum of shared contributions.
@@ -84,6 +96,7 @@ class SharedRoundEnd:
         size: numbers of the common model.
     """
 
+    recomputes = False
     agrees = True
     needs_all = True
 

@@ -9,9 +9,10 @@ import csv
 import functools
 import hashlib
 import io
+import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, StudyEvents
 from meninx.federated.pooling import pooled
 from meninx.federated.rounds import Coordinator, Terms
+from meninx.federated.site_rounds import SiteRounds
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
 from meninx.federated.vector import Vector, WeightLayout
 from meninx.learn import assemble, finetune
@@ -43,11 +45,12 @@ from meninx.learn.task import with_network
 from meninx.metrics.estimates import Estimate
 from meninx.secagg import Member, Roster
 from meninx.secagg.roster import public_bytes
-from meninx.train import evaluate, in_rounds, stage
+from meninx.train import evaluate, identity, in_rounds, stage
 from meninx.train.config import EvaluateConfig, TrainConfig
 
 STATE, EVENTS = "study.sqlite3", "events.jsonl"
 LOCAL, POOLED, FEDERATED = "local", "pooled", "federated"
+_SAME_IMAGES = 0.05  # share of the images of the smaller site; collections hold some images twice
 _SLUG = re.compile(r"[^a-z0-9]+")
 
 
@@ -62,6 +65,7 @@ class SimulateResult(Result):
         rounds: rounds that were accepted.
         aborted: rounds that failed.
         runs: site -> its run folder.
+        notes: which sites seem to have patients in common.
     """
 
     rows: tuple[ArmResult, ...]
@@ -70,6 +74,7 @@ class SimulateResult(Result):
     rounds: int
     aborted: int
     runs: dict[str, Path]
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return the table as text."""
@@ -93,6 +98,13 @@ class SimulateResult(Result):
         if compared:
             lines.append("federated minus local on the same patients:")
             lines += [f"{row.site:<{width}}  {_difference(row)}" for row in compared]
+        steps = {arm: sorted({row.steps for row in self.rows if row.arm == arm}) for arm in arms}
+        taken = (
+            f"{arm} {' to '.join(f'{count:,}' for count in (*found[:1], *found[1:][-1:]))}"
+            for arm, found in steps.items()
+        )
+        lines.append(f"steps: {', '.join(taken)}")
+        lines += [f"note: {words}" for words in self.notes]
         return "\n".join(line.rstrip() for line in lines)
 
 
@@ -123,8 +135,7 @@ def run(
     """
     data = _datasets(sites)
     workspace.outside(out, list(sites))
-    first = next(iter(data.values())).info
-    config = _completed(config, first, out)
+    config = _completed(config, data, out)
     for name, manifest in data.items():
         if not len(manifest.split("test")):
             what = f"the dataset of {name} has no test patients to measure the model on"
@@ -140,12 +151,15 @@ def run(
         raise UsageError(problem(what, where="sites", fix=fix))
     for name, manifest in data.items():
         in_rounds.check(config.training.replace(device=device), manifest.root, out / "sites" / name)
+    shared = tuple(_shared_patients(data))
+    for words in shared:
+        progress.note(words)
     with workspace.held(out):
         simulation = _Simulation(config, data, out, device, progress)
         simulation.train()
         rows = simulation.baselines() if baselines else []
         rows += simulation.measured(FEDERATED, simulation.federated(), baselines=simulation.local)
-        return simulation.result(rows)
+        return simulation.result(rows, shared)
 
 
 class _Simulation:
@@ -175,12 +189,13 @@ class _Simulation:
                 weights=strategy.init(weights),
             )  # fmt: skip
         roster, keys = self._enrolled()
+        rounds = SiteRounds(strategy, roster.names, seconds=60 * study.round_minutes)
         agents = {
             name: SiteAgent(
                 name, self.training, manifest.root, self.out / "sites" / name, study=self.config.name,
                 part=functools.partial(self._part, name), local=study.local_layers, hooks=strategy.hooks(),
                 ends=site_ends(aggregation, roster, name, keys[name], path.with_name(f"history-{name}")),
-                progress=self.progress,
+                rounds=rounds, aggregation=aggregation, progress=self.progress,
             )
             for name, manifest in self.data.items()
         }  # fmt: skip
@@ -294,7 +309,7 @@ class _Simulation:
             )  # fmt: skip
         return found
 
-    def result(self, rows: Sequence[ArmResult]) -> SimulateResult:
+    def result(self, rows: Sequence[ArmResult], shared: tuple[str, ...]) -> SimulateResult:
         """Write the table, for people and for a report, and return the result."""
         fields = list(ArmResult.__dataclass_fields__)
         buffer = io.StringIO()
@@ -302,11 +317,13 @@ class _Simulation:
         writer.writerow(fields)
         writer.writerows([getattr(row, name) for name in fields] for row in rows)
         files.write_text(self.out / "table.csv", buffer.getvalue())
-        artifacts.write(self.out, ArmsRecord(study=self.config.name, run=self.run_id, rows=tuple(rows)))
+        artifacts.write(
+            self.out, ArmsRecord(study=self.config.name, run=self.run_id, rows=tuple(rows), notes=shared)
+        )
         return SimulateResult(
             out=self.out, rows=tuple(rows), algorithm=self.config.study.algorithm,
             aggregation=self.config.aggregation.method, rounds=self.accepted, aborted=self.aborted,
-            runs=self.federated(),
+            runs=self.federated(), notes=shared,
         )  # fmt: skip
 
 
@@ -337,14 +354,52 @@ def _datasets(sites: Sequence[Path]) -> dict[str, Manifest]:
     return found
 
 
-def _completed(config: StudyConfig, info: DatasetInfo, out: Path) -> StudyConfig:
-    """Return the settings with a name and with what the data must be like."""
+def _shared_patients(sites: Mapping[str, Manifest]) -> Iterator[str]:
+    """Yield in words which sites have identifiers of the source or images in common.
+
+    Raises:
+        DataError: two sites have more images in common than a coincidence explains. A test patient of one
+            could be a training patient of the other, and a patient's budgets would add up.
+    """
+    for (one, here), (two, there) in itertools.combinations(sites.items(), 2):
+        named = identity.identifiers_of(here), identity.identifiers_of(there)
+        images = _images(here), _images(there)
+        found = identity.overlap((), (), images=images, identifiers=named)
+        few = max(identity.MOST_BY_CHANCE, _SAME_IMAGES * min(map(len, images)))
+        if found.images > few:
+            fix = "give each patient to one site"
+            what = f"{one} and {two} have {found.images:,} images in common"
+            raise DataError(problem(what, where="sites", fix=fix))
+        counts = ((found.identifiers, "identifiers of patients in the source"), (found.images, "images"))
+        if words := " and ".join(f"{count:,} {kind}" for count, kind in counts if count):
+            yield (
+                f"{one} and {two} have {words} in common: where these are the same people, a test patient of "
+                "one may be a training patient of the other"
+            )
+
+
+def _images(data: Manifest) -> tuple[str, ...]:
+    """Return the SHA-256 of the images of a dataset, which are read where it has no list of checksums."""
+    if data.checksums:
+        return identity.images_of(data)
+    return tuple(
+        {files.digest(files.below(data.root, case.image, where="manifest.csv")) for case in data.cases}
+    )
+
+
+def _completed(config: StudyConfig, sites: Mapping[str, Manifest], out: Path) -> StudyConfig:
+    """Return the settings with a name, with facts of the data, and with the units of the largest site."""
+    info = next(iter(sites.values())).info
     data = DataConfig.of_dataset(info) if config.data == DataConfig() else config.data
     slug = _SLUG.sub("-", out.resolve().name.lower()).strip("-")[:30].strip("-") or "study"
     terms = config.study if config.study.name else config.study.replace(name=slug)
     names.check([terms.name or slug], what="study", where="study.name")
+    aggregation = config.aggregation
+    if aggregation.secure and not aggregation.max_units:
+        units = max(in_rounds.units_of(config.training, manifest) for manifest in sites.values())
+        aggregation = aggregation.replace(max_units=max(units, 1))
     return StudyConfig(
-        study=terms, aggregation=config.aggregation, sites=config.sites, data=data, train=config.train
+        study=terms, aggregation=aggregation, sites=config.sites, data=data, train=config.train
     )
 
 

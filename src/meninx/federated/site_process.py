@@ -24,11 +24,23 @@ from meninx.federated.agent import SiteAgent
 from meninx.federated.aggregation_methods import site_ends
 from meninx.federated.approval import ApprovedStudy
 from meninx.federated.connections import SiteClient, SiteSetup
-from meninx.federated.events import FILE, AbortReason, Emit, SiteConnected, SiteLost, StudyOutcome, StudyTerms
+from meninx.federated.events import (
+    FILE,
+    AbortReason,
+    AnyEvent,
+    Emit,
+    ModelUnchecked,
+    SiteConnected,
+    SiteLost,
+    SiteRefused,
+    StudyOutcome,
+    StudyTerms,
+)
 from meninx.federated.mailbox import Presence
 from meninx.federated.messages import Agree, Declined, Finish, Position, Reply, Request, Train
 from meninx.federated.processes import ENGINE, service
 from meninx.federated.site_folder import SiteFolder
+from meninx.federated.site_rounds import SiteRounds
 from meninx.federated.study_watch import terms_of, watching
 from meninx.secagg import Roster
 from meninx.train.config import TrainConfig
@@ -123,6 +135,7 @@ def run(
             fix = "start this site again when the coordinator resumes it"
             raise DataError(problem("the run of the study failed at the coordinator", where=name, fix=fix))
         if part.ended:
+            agent.forget()
             log.append("study ended", study=name)
         elif agent.result is None:
             raise Interrupted(
@@ -302,6 +315,16 @@ def _agent(
             aggregation=config.aggregation.method,
         )
 
+    strategy, log = strategies.of_config(config.study), site.log()
+
+    def told(event: AnyEvent) -> None:
+        """Emit an event of this site, and write what it refused or could not check into the audit log."""
+        emit(event)
+        if isinstance(event, SiteRefused):
+            log.append("request refused", study=study.name, reason=event.reason, final=event.final)
+        elif isinstance(event, ModelUnchecked):
+            log.append("model not checked", study=study.name, round=event.round, reason=event.reason)
+
     return SiteAgent(
         site.name,
         training,
@@ -310,13 +333,14 @@ def _agent(
         study=study.name,
         part=part,
         ends=site_ends(config.aggregation, roster, site.name, site.keys().signing, history),
+        rounds=SiteRounds(strategy, roster.names, seconds=60 * config.study.round_minutes),
+        aggregation=config.aggregation,
         local=config.study.local_layers,
-        hooks=strategies.of_config(config.study).hooks(),
+        hooks=strategy.hooks(),
         admit=site_budget.admission(site, study.name),
         opened=lambda run: site_budget.begin(site, study.name, run),
         discarding=lambda run: site_budget.discard(site, study.name, run),
-        share_metrics=site.policy().share_metrics,
-        emit=emit,
+        emit=told,
         progress=progress,
         stop=stop,
     )

@@ -54,11 +54,13 @@ class Turn:
         sites: those that are asked.
         until: part of each site's training that is done at the end, in ``horizon``-ths.
         horizon: parts of the whole training.
+        since: part that is due before this turn; a turn trains from here to ``until`` at most.
     """
 
     sites: tuple[str, ...]
     until: int
     horizon: int
+    since: int
 
 
 class Strategy(Protocol):
@@ -112,7 +114,7 @@ class FedAvg:
     def turn(self, number: int, sites: Sequence[str]) -> Turn:
         """Return all sites, and one more round of training."""
         steps = self.steps or 1
-        return Turn(tuple(sites), (number + 1) * steps, self.rounds * steps)
+        return Turn(tuple(sites), (number + 1) * steps, self.rounds * steps, number * steps)
 
     def hooks(self) -> tuple[Hook, ...]:
         """Return none."""
@@ -161,7 +163,7 @@ class Cyclic(FedAvg):
         """Return the one site whose turn it is."""
         lap, place = divmod(number, len(sites))
         steps = 1 if self.batches else self.steps or 1
-        return Turn((sites[place],), (lap + 1) * steps, self._laps * steps)
+        return Turn((sites[place],), (lap + 1) * steps, self._laps * steps, lap * steps)
 
 
 def of_config(terms: TermsConfig) -> Strategy:

@@ -8,6 +8,7 @@ from meninx.core import artifacts
 from meninx.core.federation import FederatedRecord, FederatedRound
 from meninx.federated.aggregation_methods import quorum_of
 from meninx.federated.config import StudyConfig
+from meninx.federated.masked import quantiser
 from meninx.federated.study_state import Round, RoundPhase, Stage, StudyState
 from meninx.federated.vector import name_of
 from meninx.secagg import Roster, covered
@@ -46,7 +47,7 @@ def write(
         algorithm=config.study.algorithm,
         aggregation=config.aggregation.method,
         sites=roster.names,
-        quorum=quorum_of(config.aggregation, len(roster.members)) if config.aggregation.secure else 1,
+        quorum=_fewest(config, len(roster.members)),
         colluders=colluders,
         sentence=sentence,
         finished=state.stage is Stage.FINISHED,
@@ -55,7 +56,7 @@ def write(
         delta=privacy.delta if privacy is not None else 0.0,
         epsilon=state.finished(),
         refusals=state.left(),
-        rounds=tuple(map(_round, state.rounds())),
+        rounds=tuple(_round(entry, config, len(roster.members)) for entry in state.rounds()),
         made=artifacts.now(),
     )
     artifacts.write(folder, record)
@@ -76,7 +77,19 @@ def _covered(config: StudyConfig, sites: int) -> tuple[int | None, str]:
     return sites - 2, _ALL.format(sites=sites, colluders=sites - 2)
 
 
-def _round(entry: Round) -> FederatedRound:
+def _fewest(config: StudyConfig, sites: int) -> int:
+    """Return the fewest sites of a sum; 1 where nothing is added up."""
+    return 1 if config.study.algorithm == "cyclic" else quorum_of(config.aggregation, sites)
+
+
+def _error(entry: Round, config: StudyConfig, sites: int) -> float | None:
+    """Return the largest rounding error of a sum of integers; None of other sums."""
+    if config.aggregation.method not in ("masks", "shares"):
+        return None
+    return quantiser(config.aggregation, sites).error_bound(len(entry.survivors), entry.units)
+
+
+def _round(entry: Round, config: StudyConfig, sites: int) -> FederatedRound:
     accepted = entry.phase is RoundPhase.ACCEPTED
     survivors = entry.survivors if accepted else ()
     return FederatedRound(
@@ -88,6 +101,11 @@ def _round(entry: Round) -> FederatedRound:
         units=entry.units,
         loss=entry.loss,
         cut=entry.cut,
+        short=entry.short,
+        opened=entry.survivors if entry.opened else (),
+        model=entry.model,
+        error=_error(entry, config, sites) if accepted else None,
+        unchecked=entry.unchecked,
         recomputed=entry.checked,
         mismatches=entry.mismatches,
         received=entry.received,

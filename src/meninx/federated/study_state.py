@@ -103,6 +103,9 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
         units: units of the survivors together; 0 before the sum.
         loss: mean training loss; None where unknown.
         cut: share of the weights' changes that were cut.
+        short: share of the units whose sites took fewer steps than the round has.
+        opened: the sum was opened, whether or not it was accepted.
+        unchecked: why no site was asked to compute the sum again.
         checked: site -> share of the sum that it computed again.
         mismatches: sites that computed another sum.
         received: bytes of the uploads.
@@ -120,6 +123,9 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     units: int = 0
     loss: float | None = None
     cut: float = 0.0
+    short: float = 0.0
+    opened: bool = False
+    unchecked: str = ""
     checked: dict[str, float] = {}
     mismatches: tuple[str, ...] = ()
     received: int = 0

@@ -285,7 +285,7 @@ def _visible(viewer: str, event: AnyEvent) -> AnyEvent | None:
         return msgspec.structs.replace(event, detail="")
     if isinstance(event, kinds.StudyEnded):
         return msgspec.structs.replace(event, reason="")
-    if getattr(event, "site", viewer) == viewer or isinstance(event, kinds.SiteConnected):
+    if (getattr(event, "site", "") or viewer) == viewer or isinstance(event, kinds.SiteConnected):
         return event
     return msgspec.structs.replace(event, reason="") if isinstance(event, kinds.SiteLost) else None
 
@@ -328,7 +328,7 @@ class StatusFold:
         if shown is None:
             return
         site = getattr(shown, "site", None)
-        if site is not None:
+        if site:
             self._know(site)
         _RULES[type(shown)](self, shown)
         self._last = shown.time
@@ -563,6 +563,8 @@ _RULES: dict[type, Callable[[StatusFold, Any], None]] = {
     kinds.SumsDiffer: StatusFold._only_noted,
     kinds.SiteRefused: StatusFold._refused,
     kinds.SumRecomputed: StatusFold._recomputed,
+    kinds.ModelUnchecked: StatusFold._only_noted,
+    kinds.SumUnchecked: StatusFold._only_noted,
     kinds.EpsilonSpent: StatusFold._spent,
     kinds.ModelReleased: StatusFold._released,
     kinds.StudyEnded: StatusFold._ended,

@@ -113,6 +113,7 @@ def federated(context: ReportContext) -> Section | None:
         cautions += _cautions(study)
         tables += [_sites(study), *([_rounds(study)] if study.record is not None else [])]
         points += _points(study)
+    cautions += [printable(words) for record in context.arms for words in record.notes]
     tables.insert(len(tables) and bool(context.arms), _terms(studies))
     unique = (tuple(dict.fromkeys(texts)) for texts in (lead, points, cautions))
     paragraphs, items, marked = unique
@@ -290,6 +291,8 @@ def _terms_of(study: _Study) -> list[tuple[str, object]]:
         ("updates that were asked for and are in no sum", sum(len(entry.missing) for entry in record.rounds)),
         ("sites that left", len(record.refusals)),
         ("sums computed again by sites", _repeated(record)),
+        ("accepted sums that no site computed again", _unrepeated(record)),
+        ("largest rounding error of a weight by secure aggregation", _rounding(record)),
         *_privacy(study),
         ("uploads of all sites", f"{sum(entry.received for entry in record.rounds) / 1e6:,.1f} MB"),
         ("terms (SHA-256)", record.digest),
@@ -299,13 +302,33 @@ def _terms_of(study: _Study) -> list[tuple[str, object]]:
 
 
 def _repeated(record: FederatedRecord) -> str:
-    checked = [entry.recomputed for entry in record.rounds if entry.recomputed]
-    accepted = sum(entry.accepted for entry in record.rounds)
+    summed = [entry for entry in record.rounds if entry.accepted]
+    checked, accepted = [entry.recomputed for entry in summed if entry.recomputed], len(summed)
     if not checked:
         return "none"
-    sites, share = min(map(len, checked)), min(min(shares.values()) for shares in checked)
+    share = min(min(shares.values()) for shares in checked)
     how = "whole" if share >= 1 else f"{100 * share:.3g} % of it"
-    return f"{len(checked):,} of {accepted:,}, each by {sites} or more ({how})"
+    counts = [(len(entry.recomputed), len(entry.survivors)) for entry in summed if entry.recomputed]
+    if all(sites >= survivors for sites, survivors in counts):
+        sites = {survivors for _, survivors in counts}
+        who = f"all {sites.pop()} sites" if len(sites) == 1 else "all its sites"
+    else:
+        who = f"{min(sites for sites, _ in counts)} sites or more"
+    return f"{len(checked):,} of {accepted:,} accepted sums, each by {who} ({how})"
+
+
+def _unrepeated(record: FederatedRecord) -> str:
+    """Return the accepted rounds whose sum no site computed again, with the reason where one is known."""
+    if record.aggregation != "masks":
+        return "all: this aggregation publishes nothing to compute them from"
+    open_ = [entry for entry in record.rounds if entry.accepted and not entry.recomputed]
+    named = [f"{entry.number + 1}{f' ({entry.unchecked})' if entry.unchecked else ''}" for entry in open_]
+    return f"rounds {formatting.joined(named)}" if named else "none"
+
+
+def _rounding(record: FederatedRecord) -> str:
+    known = [entry.error for entry in record.rounds if entry.error is not None]
+    return f"{max(known):.2g}" if known else formatting.DASH
 
 
 def _privacy(study: _Study) -> list[tuple[str, object]]:
@@ -387,6 +410,7 @@ def _row(entry: FederatedRound) -> tuple[TableCell, ...]:
         f"without {', '.join(entry.missing)}" if entry.missing else "",
         f"{entry.attempts} attempts" if entry.attempts > 1 else "",
         f"{100 * entry.cut:.2g} % of the changes were cut" if entry.cut > 0 else "",
+        f"sites with {100 * entry.short:.2g} % of the units took fewer steps" if entry.short > 0 else "",
         f"another sum at {', '.join(entry.mismatches)}" if entry.mismatches else "",
     ]
     return (

@@ -195,8 +195,8 @@ class Quantiser:
         """Return the weighted mean that a sum of :meth:`encode` vectors stands for.
 
         Raises:
-            DataError: the vector is not of this quantiser, the weights sum to 0, or a mean is beyond the clip,
-                which no sum of :meth:`encode` vectors gives.
+            DataError: the vector is not of this quantiser, the weights sum to 0, or a mean is beyond the
+                clip, which no sum of :meth:`encode` vectors gives.
         """
         if total.ndim != 1 or total.dtype != ring_type(self.bits) or len(total) < self.length(0):
             rule = f"a vector of {self.bits}-bit elements with {self.metrics} metrics and a weight"

@@ -5,9 +5,13 @@ It is an ordinary run otherwise: own plan, own ledger, own checkpoints, and a re
     with in_rounds.opened(config, data, out, study=part) as run:
         weights = run.weights()
         for number in range(rounds):
-            run.train(lambda: weights, number=number, name=digest, share=Fraction(number + 1, rounds))
+            since, share = Fraction(number, rounds), Fraction(number + 1, rounds)
+            run.train(lambda: weights, number=number, name=digest, since=since, share=share)
             weights = common(run.weights())
         result = run.finish(weights, name=digest)
+
+A round has its own steps at most. A site that missed rounds does not make their steps up: one update of many
+steps would move the common model further than those of the others. With privacy they stay unspent.
 
 What a round began with and how far it is lies in ``private/round.json``. A round that is asked for again goes
 on from the last checkpoint, or is over at once.
@@ -60,11 +64,13 @@ class TrainedRound:
         steps: optimiser steps done so far, over all rounds.
         new: of them in this round.
         loss: mean training loss of the round; NaN where unknown. Private.
+        short: fewer steps than the round has.
     """
 
     steps: int
     new: int
     loss: float = math.nan
+    short: bool = False
 
 
 def in_rounds(config: TrainConfig) -> TrainConfig:
@@ -102,6 +108,16 @@ def check(config: TrainConfig, source: Path, out: Path) -> None:
     config = with_network(in_rounds(config), data.info)
     plan, _ = creation.checked(config, data, out, World(), None)
     creation.first_network(config, data, plan, None)
+
+
+def units_of(config: TrainConfig, data: Manifest) -> int:
+    """Return the patients of the training split, or what else is the privacy unit: the weight of a site.
+
+    That is the declared number, where one is declared.
+    """
+    if config.privacy is None:
+        return len(data.split("train").patients)
+    return config.privacy.units_declared or units_in(data, config.privacy.unit)
 
 
 @contextmanager
@@ -191,11 +207,7 @@ class RunInRounds:
         progress: Progress = SILENT,
     ) -> None:
         self.config, self.data, self.run, self.plan = config, data, run, plan
-        self.units = (
-            units_in(data, config.privacy.unit) if config.privacy else len(data.split("train").patients)
-        )
-        if config.privacy is not None and config.privacy.units_declared:
-            self.units = config.privacy.units_declared
+        self.units = units_of(config, data)
         self._hooks, self._progress, self._stack = tuple(hooks), progress, stack
         self._stop: Callable[[], bool] = never
         self._training: Training | None = None
@@ -243,6 +255,7 @@ class RunInRounds:
         number: int,
         name: str,
         share: Fraction,
+        since: Fraction = Fraction(0),
         seconds: float = 0.0,
         stop: Callable[[], bool] = never,
     ) -> TrainedRound:
@@ -252,7 +265,8 @@ class RunInRounds:
             weights: gives what the round begins with; not called for a round that was begun before.
             number: of the round.
             name: digest of the common model.
-            share: part of the planned steps that are done at the end of the round, in (0, 1].
+            share: part of the planned steps that are due at the end of the round, in (0, 1].
+            since: part that is due before it, in [0, 1): the round takes the steps between the two at most.
             seconds: time after which the round ends, after at least one step; 0 for no limit.
             stop: asked after each step; true interrupts the round, which can go on later.
 
@@ -262,10 +276,11 @@ class RunInRounds:
             DataError: the weights do not fit, training diverged, or another round had these very steps.
         """
         total = self.training.total_steps
-        until = math.floor(total * share)
+        due = math.floor(total * share)
+        most = due - math.floor(total * since)
         known = self.at_hand
-        if known is None or (known.model, known.until) != (name, until):
-            known = self._begin(weights(), number, name, until)
+        if known is None or (known.model, known.due or known.until) != (name, due):
+            known = self._begin(weights(), number, name, min(due, self.training.state.step + most), due=due)
         elif known.number != number:
             fix = "ask for later steps: one update in two sums of other sites could be told from the rest"
             what = f"these steps were taken for round {known.number}"
@@ -274,7 +289,7 @@ class RunInRounds:
             known = self._steps(known, seconds, stop)
         steps = self.training.state.step
         loss = math.nan if known.loss is None else known.loss
-        return TrainedRound(steps=steps, new=steps - known.first, loss=loss)
+        return TrainedRound(steps=steps, new=steps - known.first, loss=loss, short=steps - known.first < most)
 
     def finish(self, weights: Mapping[str, Tensor], *, name: str) -> TrainResult:
         """Take the last common weights, release them as an ordinary run, and return its result.
@@ -339,7 +354,14 @@ class RunInRounds:
         return training
 
     def _begin(
-        self, weights: Mapping[str, Tensor], number: int, name: str, until: int, *, done: bool = False
+        self,
+        weights: Mapping[str, Tensor],
+        number: int,
+        name: str,
+        until: int,
+        *,
+        due: int = 0,
+        done: bool = False,
     ) -> RoundRecord:
         """Take the weights of a new round, save them as the last checkpoint, and write the round down."""
         training = self.training
@@ -351,7 +373,7 @@ class RunInRounds:
         state.load_weights(weights)
         if saver is not None:
             saver.save("last", state)
-        record = RoundRecord(number=number, model=name, first=state.step, until=until, done=done)
+        record = RoundRecord(number=number, model=name, first=state.step, until=until, due=due, done=done)
         artifacts.write(self.run.root, record)
         return record
 
