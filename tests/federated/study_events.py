@@ -80,6 +80,18 @@ def any_event(sites: st.SearchStrategy[str], text: st.SearchStrategy[str]) -> st
     sent = {"site": sites, **at, "sent": COUNTS}
     return st.one_of(
         st.builds(
+            kinds.StudyTerms,
+            time=times,
+            study=text,
+            sites=groups,
+            rounds=SMALL,
+            quorum=SMALL,
+            aggregation=text,
+            private=st.booleans(),
+            epsilon=st.none() | AMOUNTS,
+            delta=st.none() | AMOUNTS,
+        ),
+        st.builds(
             kinds.StudyStarted,
             time=times,
             study=text,

@@ -322,16 +322,28 @@ def test_a_new_run_is_told_before_its_first_step(house: Callable[..., House]) ->
     assert [path.name for path in opened] == [study.released("east").name]
 
 
+def test_no_step_is_taken_for_a_round_that_the_aggregation_would_refuse(house: Callable[..., House]) -> None:
+    study = house(aggregation="masks", train=PRIVACY)
+    reply = study.agents["east"].handle(train_request(study))
+    assert isinstance(reply, messages.Declined)
+    assert "cannot upload" in reply.reason
+    assert not list((study.root / "east").glob("*_s0"))
+
+
 def test_a_folder_without_a_step_is_announced_before_it_is_removed(house: Callable[..., House]) -> None:
     study, removed = house(), []
     request = train_request(study)
     study.agents["east"].handle(request)
     study.close()
     study.released("east").update(state=RunState.STARTING)  # as after a kill before the first step
-    again = study.agent("east", discarding=lambda run: removed.append((run, run.is_dir())))
+    begun: list[Path] = []
+    again = study.agent(
+        "east", discarding=lambda run: removed.append((run, run.is_dir())), opened=begun.append
+    )
     assert isinstance(again.handle(request), messages.Uploaded)
     again.close()
     assert [there for _, there in removed] == [True]
+    assert len(begun) == 1  # whatever the name of the new folder
 
 
 # a coordinator that lies

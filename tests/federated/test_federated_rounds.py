@@ -22,12 +22,14 @@ from rounds_samples import (
     weights,
 )
 
-from meninx.core.errors import DataError, Interrupted, StorageError, UsageError
+from meninx.core.errors import DataError, Interrupted, PrivacyRefusal, StorageError, UsageError
 from meninx.federated import events, masked, messages, study_state
-from meninx.federated.contribution import beginning
+from meninx.federated.contribution import Contribution, beginning
+from meninx.federated.masked import HistoryFile
 from meninx.federated.messages import Request
 from meninx.federated.strategies import Cyclic, FedAvg
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
+from meninx.secagg.site_history import AttemptUsed, KeyDrawn, SitesMet, SurvivorsSigned, read_history
 from meninx.secagg.statements import Announcement, sign
 
 
@@ -644,3 +646,43 @@ def test_a_study_without_an_accepted_round_fails_and_releases_nothing(tmp_path: 
     state = study.resume()
     with pytest.raises(DataError, match="no round was accepted"):
         study.coordinator(state).run()
+
+
+# what stays on the disk
+
+
+@pytest.mark.parametrize("method", ["masks", "shares"])
+def test_no_secret_stays_in_the_history_after_a_round_or_a_run(tmp_path: Path, method: str) -> None:
+    study = Study(tmp_path, method)
+    study.run()
+    for name, site in study.sites.items():
+        kinds = {type(entry) for entry in kept(study, name)}
+        if method == "masks":  # every site computed the last sum again, so its seeds are gone
+            assert kinds == {SurvivorsSigned, KeyDrawn, SitesMet, AttemptUsed}
+        site._end.finish()
+        assert not {type(entry) for entry in kept(study, name)} - {SurvivorsSigned}
+
+
+def test_attempts_that_fail_do_not_make_the_history_grow(tmp_path: Path) -> None:
+    study = Study(tmp_path)
+    ends = {name: one._ends("run") for name, one in study.sites.items()}
+    announced = tuple(end.announce() for end in ends.values())
+    ends["east"].meet(announced)
+    given = Contribution(START, 10)
+    at = messages.Position(study="chest", run="run", round=0, attempt=0)
+    sizes = []
+    for attempt in range(6):
+        here = msgspec.structs.replace(at, attempt=attempt)
+        ends["east"].check_round(here, NAMES)
+        ends["east"].upload(here, NAMES, given)
+        sizes.append(len(kept(study, "east")))
+    assert max(sizes) <= 4
+    with pytest.raises(PrivacyRefusal, match="masked before"):
+        ends["east"].check_round(at, NAMES)
+    with pytest.raises(PrivacyRefusal, match="at least 3"):
+        ends["east"].check_round(msgspec.structs.replace(at, round=1), NAMES[:2])
+
+
+def kept(study: Study, name: str) -> list:
+    records = HistoryFile(study.root / f"history-{name}").read()
+    return list(read_history(records, "chest"))

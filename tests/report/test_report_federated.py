@@ -205,8 +205,9 @@ def test_two_runs_of_one_site_are_added(tmp_path: Path) -> None:
     assert groups(paths) == {("east", "east")}
 
 
-def test_runs_of_two_studies_that_may_share_patients_are_added(tmp_path: Path) -> None:
-    other = StudyPart(study="skin", run="r9", site="north", sites=3)
+@pytest.mark.parametrize("name", ["skin", "chest"])  # another study may have the same name
+def test_runs_of_two_studies_that_may_share_patients_are_added(tmp_path: Path, name: str) -> None:
+    other = StudyPart(study=name, run="r9", site="north", sites=3)
     paths = [site_run(tmp_path, "east", None)]
     paths.append(write_run(tmp_path / "other", private=True, members=None, study=other, steps=1))
     assert groups(paths) == {("east", "north")}
@@ -248,6 +249,6 @@ def test_accepted_sums_that_nobody_computed_again_are_named(tmp_path: Path) -> N
     )
     text = page(tmp_path / "study", replace(STUDY, rounds=(ALL, alone)))
     assert "1 of 2 accepted sums, each by all 4 sites (whole)" in text
-    assert "rounds 2 (the uploads are too large)" in text
+    assert "rounds 2 (too large to send)" in text
     assert "largest rounding error of a weight by secure aggregation 2e-06" in text
     assert "sites with 30 % of the units took fewer steps" in text

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.flags import with_settings
-from meninx.core.errors import UsageError
+from meninx.core.errors import PrivacyRefusal, UsageError, problem
 from meninx.federated.config import StudyConfig
 from meninx.federated.policy import PolicyConfig
 
@@ -126,7 +126,8 @@ def review(
     """Show what a study asks of a site, on one page; approve or refuse it.
 
     Nothing is approved without --approve, and a study that changes is approved again. The answer is signed,
-    recorded in the audit log of the site, and written to a file for the coordinator.
+    recorded in the audit log of the site, and written to a file for the coordinator. Exit code 4: this site
+    refuses the study.
 
     Args:
         study: Study file of the coordinator.
@@ -141,7 +142,11 @@ def review(
     early.extra("train")
     from meninx.federated import consortium
 
-    output.show(consortium.review(study, site, data, approve=approve, refuse=refuse, expect=expect))
+    page = consortium.review(study, site, data, approve=approve, refuse=refuse, expect=expect)
+    output.show(page)
+    if page.reasons and not refuse:
+        fix = "see the reasons above; --refuse REASON answers the coordinator"
+        raise PrivacyRefusal(problem("this site refuses the study", where=page.study, fix=fix))
 
 
 def doctor(

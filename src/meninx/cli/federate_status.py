@@ -45,6 +45,9 @@ def status(
     from meninx.federated.status_terminal import view
     from meninx.federated.study_status import status_of, view_of
 
+    if not study_watch.has_events(folder) and (folder / "study.toml").is_file():
+        _before(folder, output)
+        return
     events, viewer = study_watch.find_events(folder), study_watch.viewer_of(folder)
     if page:
         _serve(folder, port or 0, output)
@@ -54,6 +57,20 @@ def status(
         print(plain.to_json(found), end="")
     else:
         Screen(file=sys.stdout).print(view(found, now=time.time()))
+
+
+def _before(folder: Path, output: Output) -> None:
+    """Show a study that no process has served yet: its sites, their answers, and the next step."""
+    from meninx.federated import consortium
+    from meninx.federated.study import open_folder
+
+    found = consortium.study_status(open_folder(folder))
+    output.show(found)
+    if not output.json:
+        step = f"meninx federate coordinator {folder}"
+        if not found.ready:
+            step = f"meninx federate enrol {folder} --accept FILE..."
+        print(f"not run yet; next: `{step}`")
 
 
 def _serve(folder: Path, port: int, output: Output) -> None:

@@ -11,6 +11,7 @@ from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.flags import with_settings
 from meninx.core import workspace
+from meninx.core.errors import Interrupted, problem
 from meninx.core.setting_types import Device
 from meninx.federated.config import StudyConfig
 
@@ -44,4 +45,9 @@ def simulate(
     workspace.outside(out, list(datasets))
     from meninx.federated.simulate import run
 
-    output.show(run(config, datasets, out, baselines=baselines, device=device, progress=output.progress()))
+    try:
+        found = run(config, datasets, out, baselines=baselines, device=device, progress=output.progress())
+    except KeyboardInterrupt:
+        what, fix = "stopped; what was finished is saved", "the same command again goes on"
+        raise Interrupted(problem(what, where=out.name, fix=fix)) from None
+    output.show(found)

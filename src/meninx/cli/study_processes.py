@@ -126,7 +126,7 @@ def site(
 
     Args:
         folder: Folder of the site.
-        study: Name of the study.
+        study: Name of the study as `meninx federate review` shows it, e.g. `chest` of study-chest.json.
         device: Where the network runs.
         flower_only: As the coordinator runs it.
     """

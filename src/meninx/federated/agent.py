@@ -142,6 +142,11 @@ class SiteAgent:
         self._stack.close()
         self._stack, self._run, self._end, self._layout, self._run_of = ExitStack(), None, None, None, ""
 
+    def forget(self) -> None:
+        """Remove the secrets of the aggregation: the run of the study is over."""
+        if self._end is not None:
+            self._end.finish()
+
     @property
     def run_folder(self) -> Path | None:
         """The run folder of this site; None before the first round."""
@@ -218,6 +223,7 @@ class SiteAgent:
         at = request.at
         position, turn = self._rounds.turn(request, self.name)
         self._emit(events.RoundOpened(round=at.round, attempt=at.attempt, members=request.members))
+        self._end_of(at).check_round(at, request.members)  # before steps are taken that nobody could add up
         self._training_refused = True
         given = self._trained(request, position, turn)
         self._training_refused = False
@@ -274,7 +280,7 @@ class SiteAgent:
         self._emit(events.EpsilonSpent(site=self.name, epsilon=spent, delta=plan.delta, limit=limit))
 
     def _finish(self, request: messages.Finish) -> Reply:
-        run = self._opened(request.at, request.model)
+        run = self._opened(request.at)
         name = hashlib.sha256(request.model).hexdigest()
         whole: Mapping[str, Tensor] = {}
         if not run.closed:
@@ -285,6 +291,7 @@ class SiteAgent:
         self.result = run.finish(whole, name=name)
         epsilon = self.result.privacy.epsilon if self.result.privacy else None
         self._emit(events.ModelReleased(site=self.name))
+        self.forget()
         return messages.Finished(site=self.name, epsilon=epsilon)
 
     @staticmethod
@@ -300,13 +307,31 @@ class SiteAgent:
             self._end, self._run_of = self._ends(at.run), at.run
         return self._end
 
-    def _opened(self, at: Position, model: bytes) -> RunInRounds:
-        """Return the site's run of a run of the study; a model that does not fit makes no run folder."""
+    def _opened(self, at: Position, model: bytes | None = None) -> RunInRounds:
+        """Return the site's run of a run of the study.
+
+        Args:
+            at: of the request.
+            model: common weights with which a new run begins; None makes no run.
+
+        Raises:
+            DataError: the model does not fit, or there is no run and no model.
+            PrivacyRefusal: the site does not allow the run.
+        """
         self._end_of(at)
         if self._run is None:
             part = self._part(at.run)
             resumed = find_run(self._out, part)
+            if resumed is None and model is None:
+                fix = "train a round first"
+                raise DataError(problem("the site took part in no round", where="request", fix=fix))
             self._admit(self._config, Manifest.read(self._source), resumed)
+            removed: list[Path] = []
+
+            def discarding(run: Path) -> None:
+                self._discarding(run)
+                removed.append(run)
+
             self._run = self._stack.enter_context(
                 in_rounds.opened(
                     self._config,
@@ -316,11 +341,13 @@ class SiteAgent:
                     resume=resumed,
                     hooks=self._hooks,
                     progress=self._progress,
-                    fits=lambda network: from_bytes(model, self._common_of(network, self._config).size),
-                    discarding=self._discarding,
+                    fits=lambda network: from_bytes(
+                        model or b"", self._common_of(network, self._config).size
+                    ),
+                    discarding=discarding,
                 )
             )
-            if self._run.run.root != resumed:
+            if resumed is None or removed:  # a new folder can have the name of the removed one
                 self._began(self._run.run.root)
         return self._run
 

@@ -38,6 +38,9 @@ class SiteEnd(Protocol):
     def meet(self, announcements: Sequence[bytes]) -> None:
         """Take the signed keys of all sites."""
 
+    def check_round(self, at: Position, members: Sequence[str]) -> None:
+        """Raise what :meth:`upload` would raise whatever the contribution; asked before the site trains."""
+
     def upload(self, at: Position, members: Sequence[str], given: Contribution) -> bytes:
         """Return what the site uploads; the same bytes when it is asked again."""
 
@@ -52,6 +55,9 @@ class SiteEnd(Protocol):
 
     def decoded(self, total: bytes) -> RoundSum:
         """Return what a published sum says."""
+
+    def finish(self) -> None:
+        """Forget the secrets of the run, on the disk too; what was signed stays on record."""
 
 
 class RoundEnd(Protocol):
@@ -125,6 +131,12 @@ class PlainSiteEnd:
         return b""
 
     def meet(self, announcements: Sequence[bytes]) -> None:
+        """Do nothing."""
+
+    def check_round(self, at: Position, members: Sequence[str]) -> None:
+        """Do nothing: every round is taken."""
+
+    def finish(self) -> None:
         """Do nothing."""
 
     def upload(self, at: Position, members: Sequence[str], given: Contribution) -> bytes:

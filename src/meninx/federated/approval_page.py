@@ -49,7 +49,7 @@ class StudyPage(Result):
         leaves: what leaves the site, in words.
         bytes_per_round: largest number of bytes that an update has; None when the network cannot be built.
         code: version and hash of the code.
-        certificate_days: days until this site's certificate ends.
+        certificate_days: days until this site's certificate ends; None before it is enrolled.
         reasons: why this site refuses; empty when the policy allows the study.
         approved: this site has approved exactly this revision.
         notes: what else a reader should know.
@@ -73,7 +73,7 @@ class StudyPage(Result):
     leaves: str
     bytes_per_round: int | None
     code: str
-    certificate_days: int
+    certificate_days: int | None
     reasons: tuple[str, ...] = ()
     approved: bool = False
     notes: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ class StudyPage(Result):
             *_row("who sees what", self.aggregation),
             *_row("leaves the site", self.leaves),
             *_row("code", self.code),
-            *_row("certificate", f"this site's ends in {self.certificate_days} days"),
+            *_row("certificate", _certificate_words(self.certificate_days)),
             *(line for note in self.notes for line in _row("note", note)),
             "",
         ]
@@ -155,7 +155,7 @@ def page(study: Study, site: SiteFolder, data: Manifest, *, approved: bool = Fal
         leaves=_leaves(config, size),
         bytes_per_round=size,
         code=f"meninx {names.printable(study.file.code.version)}, hash {study.file.code.digest}",
-        certificate_days=authority.days_left(own.certificate) if own else 0,
+        certificate_days=authority.days_left(own.certificate) if own else None,
         reasons=tuple(dict.fromkeys(reasons)),
         approved=approved,
         notes=_notes(study, data),
@@ -209,6 +209,12 @@ def bytes_per_round(config: StudyConfig, count: int, sites: int) -> int:
         "plain": count * 4,
     }
     return by_method[config.aggregation.method]
+
+
+def _certificate_words(days: int | None) -> str:
+    if days is None:
+        return "none: this site is not enrolled in this study"
+    return f"this site's ends in {days} days"
 
 
 def _row(label: str, text: str) -> list[str]:

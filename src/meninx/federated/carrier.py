@@ -228,6 +228,7 @@ class SiteCarrier:
         *,
         stopping: threading.Event | None = None,
         notice: Callable[[Presence], None] = lambda notice: None,
+        broken: Callable[[Unreachable], None] = lambda error: None,
     ) -> None:
         """Prepare; nothing is sent before :meth:`run`.
 
@@ -238,7 +239,9 @@ class SiteCarrier:
             mailbox: None for a study that does without it.
             stopping: set by :meth:`stop`.
             notice: called with news about the other sites.
+            broken: called after each attempt to reach the coordinator that failed.
         """
+        self._broken_line = broken
         self._site, self._signer, self._node, self._mailbox, self._notice = (
             site,
             signer,
@@ -263,7 +266,7 @@ class SiteCarrier:
         """
         threads: list[threading.Thread] = []
         try:
-            persistently(self._node.connect, self._stopping)
+            persistently(self._node.connect, self._stopping, self._broken_line)
             loops = [self._node_loop, self._heartbeat_loop]
             if self._mailbox is not None:
                 loops.append(self._mailbox_loop)
@@ -340,7 +343,7 @@ class SiteCarrier:
 
     def _mailbox_loop(self) -> None:
         while not self._stopping.is_set():
-            delivery = persistently(self._poll, self._stopping)
+            delivery = persistently(self._poll, self._stopping, self._broken_line)
             if delivery.notice is not None:
                 self._notice(delivery.notice)
             if not delivery.label:
@@ -445,8 +448,17 @@ class SiteCarrier:
             self.stop()
 
 
-def persistently(call: Callable[[], ResultT], stopping: threading.Event) -> ResultT:
+def persistently(
+    call: Callable[[], ResultT],
+    stopping: threading.Event,
+    broken: Callable[[Unreachable], None] = lambda error: None,
+) -> ResultT:
     """Return what a call returns, tried again while the line is broken.
+
+    Args:
+        call: what is tried.
+        stopping: ends the attempts.
+        broken: called after each attempt that failed.
 
     Raises:
         Interrupted: the event was set.
@@ -455,7 +467,8 @@ def persistently(call: Callable[[], ResultT], stopping: threading.Event) -> Resu
     while not stopping.is_set():
         try:
             return call()
-        except Unreachable:
+        except Unreachable as error:
+            broken(error)
             stopping.wait(pause)
             pause = min(2 * pause, longest)
     raise Interrupted(problem("stopped while the line was broken"))

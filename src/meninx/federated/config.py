@@ -289,8 +289,8 @@ class StudyConfig(Settings):
             fix = "give --local-steps: every site takes that many turns in a round"
             raise ConfigError(problem("the number of turns is not known", where="turns", fix=fix))
         if self.aggregation.secure and 0 < len(self.sites.names) < FEWEST_SITES:
-            fix = "invite another site, or give --aggregation plain"
-            what = f"secure aggregation needs {FEWEST_SITES} sites"
+            fix = "invite another site, or give --aggregation plain, which works with two and hides no update"
+            what = f"secure aggregation ({self.aggregation.method}) needs {FEWEST_SITES} sites"
             raise ConfigError(problem(what, where="sites", fix=fix))
         _refuse_other_length(self.train, self.study)
         _refuse_of_the_site(self.training)

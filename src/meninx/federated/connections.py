@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from meninx.federated import mailbox
 from meninx.federated.carrier import SiteCarrier, StudyExchange, persistently
 from meninx.federated.envelope import COORDINATOR, Signer
 from meninx.federated.flower import FLEET_ROUTES, FlowerLink, FlowerNode
-from meninx.federated.line import open_line
+from meninx.federated.line import Unreachable, open_line
 from meninx.federated.listener import AllowList, Listener
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from meninx.federated.exchange import Site
 
 _HELLO_BODY = 4096  # bytes of a site's first call
+_NOTE_AGAIN = 300.0  # seconds between two sentences about a coordinator that cannot be reached
 _POLL_BODY = 1 << 17  # bytes of a call that waits for requests
 _FLEET_BODY = 8 << 20  # bytes; Flower sends objects of 5 MB
 
@@ -124,9 +126,14 @@ class CoordinatorServer:
 class SiteClient:
     """A site's connection to the coordinator."""
 
-    def __init__(self, setup: SiteSetup) -> None:
-        """Prepare; nothing is sent yet."""
-        self._setup = setup
+    def __init__(self, setup: SiteSetup, note: Callable[[str], None] = lambda text: None) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            setup: what the client needs.
+            note: takes a sentence while the coordinator cannot be reached, at once and then rarely.
+        """
+        self._setup, self._note, self._noted = setup, note, -_NOTE_AGAIN
         self._signer = Signer(
             setup.study, setup.name, setup.signing_key, {COORDINATOR: setup.coordinator_key}
         )
@@ -141,7 +148,7 @@ class SiteClient:
             NotAdmitted, EnvelopeRefused: one end does not accept the other.
             Interrupted: :meth:`stop` was called.
         """
-        return persistently(self._mailbox.welcome, self._stopping).terms
+        return persistently(self._mailbox.welcome, self._stopping, self._broken).terms
 
     def run(self, site: Site, *, notice: Callable[[mailbox.Presence], None] = lambda notice: None) -> None:
         """Serve the coordinator's requests until :meth:`stop`.
@@ -162,11 +169,20 @@ class SiteClient:
             number=lambda: self._mailbox.welcome().node,
         )
         client = self._mailbox if setup.mailbox else None
-        self._carrier = SiteCarrier(site, self._signer, node, client, stopping=self._stopping, notice=notice)
+        self._carrier = SiteCarrier(
+            site, self._signer, node, client, stopping=self._stopping, notice=notice, broken=self._broken
+        )
         try:
             self._carrier.run()
         finally:
             self._mailbox.close()
+
+    def _broken(self, error: Unreachable) -> None:
+        """Say that the coordinator cannot be reached, unless it was said lately."""
+        now = time.monotonic()
+        if now - self._noted >= _NOTE_AGAIN:
+            self._noted = now
+            self._note(f"{self._setup.address}: {error}. This site tries again by itself; Ctrl-C ends it.")
 
     def stop(self) -> None:
         """Make :meth:`run` return after the request that is being handled."""

@@ -37,7 +37,7 @@ from meninx.federated.processes import ENGINE, STARTING, Service, running, servi
 from meninx.federated.rounds import Coordinator, Terms
 from meninx.federated.study import Study, StudyFolder
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
-from meninx.federated.study_watch import watching
+from meninx.federated.study_watch import terms_of, watching
 from meninx.federated.vector import Vector, WeightLayout
 from meninx.secagg import Roster
 
@@ -64,6 +64,8 @@ class CoordinatorResult(Result):
         rounds: rounds that gave a model.
         aborted: rounds that did not.
         sites: sites that released the model.
+        epsilon: asked per patient; None without privacy, or where the study sets the noise.
+        delta: of this epsilon; None where each site takes its own.
     """
 
     study: str
@@ -71,6 +73,21 @@ class CoordinatorResult(Result):
     rounds: int
     aborted: int
     sites: tuple[str, ...]
+    epsilon: float | None = None
+    delta: float | None = None
+
+    def summary(self) -> str:
+        """Return the result in a few lines for people."""
+        lines = [f"study: {self.study} is finished"]
+        lines.append(f"rounds: {self.rounds} gave a model, {self.aborted} none")
+        if self.epsilon is not None:
+            delta = "" if self.delta is None else f" at delta {self.delta:g}"
+            lines.append(f"epsilon: the study asked for {self.epsilon:g}{delta} per patient at each site")
+        where = f"at {', '.join(self.sites) or 'no site'}, in each site's run folder"
+        lines.append(f"model: {where} below runs/{self.study}")
+        lines.append("next: at a site `meninx evaluate RUN` and `meninx report RUN` with its run folder")
+        lines.append(f"here: `meninx federate status {self.out}`")
+        return "\n".join(lines)
 
 
 class RunOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -179,7 +196,9 @@ def serve(
     The errors are those of :func:`run` at its start.
     """
     engine = folder.private / ENGINE
-    with _served(folder, serving, SERVING, progress, console) as office:
+    with ExitStack() as stack:
+        stack.callback(progress.note, f"Study {folder.name} is no longer served; what was finished is saved.")
+        office = stack.enter_context(_served(folder, serving, SERVING, progress, console))
         while not office.this.stopping.wait(_ORDERS):
             order = _read(engine / ORDER, RunOrder)
             if order is None:
@@ -232,18 +251,24 @@ class _Office:
                     coordinator.run()
             except MeninxError as error:
                 log.append("run stopped", run=run, reason=str(error))
+                if not isinstance(error, Interrupted):
+                    self._announce(failed=True)
                 raise
             rounds = state.rounds()
             log.append("run finished", run=run, rounds=len(rounds))
-            here = tuple(sorted(self.server.exchange.present()))
-            self.server.exchange.mailbox.announce(Presence(connected=here, ended=True))
-            time.sleep(_FAREWELL)
+            self._announce()
             return RunOutcome(
                 run=run,
                 rounds=sum(one.phase is RoundPhase.ACCEPTED for one in rounds),
                 aborted=sum(one.phase is RoundPhase.ABORTED for one in rounds),
                 sites=tuple(sorted(state.finished())),
             )
+
+    def _announce(self, *, failed: bool = False) -> None:
+        """Tell the sites that the run is over, and give them time to hear it."""
+        here = tuple(sorted(self.server.exchange.present()))
+        self.server.exchange.mailbox.announce(Presence(connected=here, ended=True, failed=failed))
+        time.sleep(_FAREWELL)
 
 
 @contextmanager
@@ -261,10 +286,22 @@ def _served(
         stack.callback(server.stop)
         server.start()
         this.record(role, f"{setup.host}:{server.port}")
+        progress.note(_opening(folder, study, f"{setup.host}:{server.port}", role))
         watch = watching(folder.root, engine / FILE, progress=progress, console=console)
         emit = stack.enter_context(watch)
+        emit(terms_of(study))
         stack.enter_context(_presence(server, emit))
         yield _Office(folder, study, roster, server, this, emit)
+
+
+def _opening(folder: StudyFolder, study: Study, address: str, role: str) -> str:
+    """Return what a coordinator says as soon as sites can connect."""
+    sites = f"{len(study.site_names)} sites connect by {study.config.study.address}"
+    words = f"Serving study {study.name} at {address}; its {sites}."
+    if role != SERVING:
+        return words
+    begin = f"`meninx federate run {folder.root}` in another terminal begins the rounds"
+    return f"{words} {begin}; `meninx federate stop {folder.root}` or Ctrl-C ends this process."
 
 
 def _ordered(engine: Path, start: RunOrder) -> RunOutcome:
@@ -297,6 +334,7 @@ def _result(folder: StudyFolder, outcome: RunOutcome) -> CoordinatorResult:
     if outcome.error:
         kinds = {error.exit_code: error for error in (UsageError, DataError, PrivacyRefusal, Interrupted)}
         raise kinds.get(outcome.code, MeninxError)(outcome.error)
+    privacy = folder.study().config.training.privacy
     return CoordinatorResult(
         out=folder.root,
         study=folder.name,
@@ -304,6 +342,8 @@ def _result(folder: StudyFolder, outcome: RunOutcome) -> CoordinatorResult:
         rounds=outcome.rounds,
         aborted=outcome.aborted,
         sites=outcome.sites,
+        epsilon=privacy.epsilon if privacy else None,
+        delta=privacy.delta if privacy else None,
     )
 
 

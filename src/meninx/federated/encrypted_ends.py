@@ -61,7 +61,7 @@ class EncryptedSiteEnd:
         history: Path,
         config: AggregationConfig,
     ) -> None:
-        self._file, self._clip, self._round = HistoryFile(history), config.clip, -1
+        self._file, self._clip = HistoryFile(history), config.clip
         self._most, self._scale = config.most_units, scale_of(config.clip, config.most_units)
         self._site = EncryptedSite(roster, name, key, run, record=self._file.add, history=self._file.read())
 
@@ -73,11 +73,18 @@ class EncryptedSiteEnd:
         """Take the signed keys of all sites."""
         self._site.meet(announcements)
 
+    def check_round(self, at: Position, members: Sequence[str]) -> None:
+        """Refuse a round in which this site could upload nothing."""
+        self._site.check_upload(at.round, at.attempt, members)
+
+    def finish(self) -> None:
+        """Forget the secrets of the run, on the disk too."""
+        self._site.finish()
+        self._file.rewrite(self._site.entries())
+
     def upload(self, at: Position, members: Sequence[str], given: Contribution) -> bytes:
         """Return the encrypted contribution."""
-        if 0 <= self._round < at.round:
-            self._file.rewrite(self._site.entries())
-        self._round = at.round
+        self._file.tidy(self._site.entries())
         if given.units > self._most:
             rule = f"at most {self._most} units"
             raise DataError(expected(rule, got=given.units, where="weight"))

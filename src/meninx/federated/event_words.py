@@ -106,7 +106,20 @@ _ENDS = {
     kinds.StudyOutcome.STOPPED: "was stopped",
     kinds.StudyOutcome.FAILED: "failed",
 }
+
+
+def _terms(event: kinds.StudyTerms) -> str:
+    asked = "" if event.epsilon is None else f", ε = {event.epsilon:.4g} asked per patient"
+    return f"Study {event.study}: {len(event.sites)} sites, {event.rounds} rounds{asked}."
+
+
+def _accepted(event: kinds.RoundAccepted) -> str:
+    sites = f" from {len(event.survivors)} sites" if event.survivors else ""
+    return f"Round {event.round + 1} gave a new model{sites}."
+
+
 _SENTENCES: dict[type, Callable[[Any], str]] = {
+    kinds.StudyTerms: _terms,
     kinds.StudyStarted: lambda event: f"The study started ({len(event.sites)} sites, {event.rounds} rounds).",
     kinds.SiteConnected: lambda event: f"{event.site} connected.",
     kinds.SiteLost: lambda event: f"{event.site} is not connected{_because(event.reason)}",
@@ -119,9 +132,7 @@ _SENTENCES: dict[type, Callable[[Any], str]] = {
     ),
     kinds.SurvivorsAgreed: lambda event: f"{event.site} signed the survivors of round {event.round + 1}.",
     kinds.SecretsRevealed: lambda event: f"{event.site} opened its secrets of round {event.round + 1}.",
-    kinds.RoundAccepted: lambda event: (
-        f"Round {event.round + 1} gave a new model from {len(event.survivors)} sites."
-    ),
+    kinds.RoundAccepted: _accepted,
     kinds.RoundAborted: _aborted,
     kinds.UpdatesClipped: _clipped,
     kinds.SumsDiffer: lambda event: (

@@ -84,6 +84,30 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 msgspec.structs.force_setattr(self, name, cleaned)
 
 
+class StudyTerms(Event, frozen=True, kw_only=True, tag="study_terms"):
+    """What a process that serves a study, or takes part in it, knows of the study before the first round.
+
+    Attributes:
+        study: name of the study.
+        sites: every enrolled site.
+        rounds: rounds with a model that a run needs.
+        quorum: survivors that a round needs; 0 without secure aggregation.
+        aggregation: how updates are protected, in words.
+        private: the study asks for differential privacy.
+        epsilon: asked per patient; None without privacy, or where the study sets the noise.
+        delta: of this epsilon; None where each site takes its own.
+    """
+
+    study: str
+    sites: tuple[str, ...]
+    rounds: Count
+    quorum: Count = 0
+    aggregation: str = ""
+    private: bool = False
+    epsilon: Amount | None = None
+    delta: Amount | None = None
+
+
 class StudyStarted(Event, frozen=True, kw_only=True, tag="study_started"):
     """A run of the study starts or goes on after a stop.
 
@@ -188,7 +212,7 @@ class RoundAccepted(Event, frozen=True, kw_only=True, tag="round_accepted"):
     """The round gave a new model.
 
     Attributes:
-        survivors: the sites whose updates it holds (U1).
+        survivors: the sites whose updates it holds (U1); empty where the writer does not know them.
         metrics: means over all survivors, e.g. the training loss; nothing of one site.
     """
 
@@ -326,7 +350,8 @@ class StudyEnded(Event, frozen=True, kw_only=True, tag="study_ended"):
 
 
 AnyEvent: TypeAlias = (
-    StudyStarted
+    StudyTerms
+    | StudyStarted
     | SiteConnected
     | SiteLost
     | SitesAwaited

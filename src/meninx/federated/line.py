@@ -6,8 +6,10 @@ import ssl
 
 import httpx
 
+from meninx.core import names
 from meninx.core.errors import DataError, problem
 
+_LONGEST_REASON = 200  # characters; a proxy may have written them
 _TIMEOUT = 30.0  # seconds without a byte after which a call is given up
 
 
@@ -47,7 +49,8 @@ def line_error(error: Exception) -> DataError:
                 fix="compare the fingerprint with the coordinator; a proxy that opens TLS has to exempt it",
             )
         )
-    return Unreachable(problem(f"no connection to the coordinator: {type(error).__name__}", where="network"))
+    reason = names.printable(text)[:_LONGEST_REASON] or type(error).__name__
+    return Unreachable(problem(f"no connection to the coordinator: {reason}", where="network"))
 
 
 def _status_error(response: httpx.Response) -> DataError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 import time
@@ -185,9 +186,14 @@ class Listener:
         except OSError as error:
             self._socket.close()
             raise UsageError(
-                problem(f"the address {host}:{port} is not free ({error.strerror})", where="listener")
+                problem(
+                    f"the address {host}:{port} is not free ({error.strerror})",
+                    where="listener",
+                    fix="end the program that has it, or give another one by --port or --host",
+                )
             ) from error
         self.port: int = self._socket.getsockname()[1]
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # errors of meninx say the same
         config = uvicorn.Config(
             app,
             log_config=None,

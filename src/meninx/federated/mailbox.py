@@ -84,10 +84,12 @@ class Presence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         connected: sites that are connected.
         ended: this run of the study is over; a site may stop.
+        failed: it gave no model to release; somebody has to resume it.
     """
 
     connected: tuple[str, ...] = ()
     ended: bool = False
+    failed: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -77,6 +77,11 @@ class HistoryFile:
         text = b"".join(base64.b64encode(record) + b"\n" for record in records)
         files.write_bytes(self._path, text, mode=files.PRIVATE_MODE)
 
+    def tidy(self, needed: Sequence[bytes]) -> None:
+        """Replace the file where it holds more than is still needed: secrets of earlier rounds and runs."""
+        if len(self.read()) > len(needed):
+            self.rewrite(needed)
+
     def _decoded(self, line: bytes) -> bytes:
         try:
             return base64.b64decode(line, validate=True)
@@ -103,7 +108,6 @@ class MaskedSiteEnd:
         self, roster: Roster, name: str, key: Ed25519PrivateKey, run: str, history: Path, scale: Quantiser
     ) -> None:
         self._file, self._scale, self._roster = HistoryFile(history), scale, roster
-        self._round = -1
         self._protocol = SiteProtocol(
             roster, name, key, run, record=self._file.add, history=self._file.read()
         )
@@ -116,12 +120,21 @@ class MaskedSiteEnd:
         """Take the signed keys of all sites."""
         self._protocol.meet(announcements)
 
+    def check_round(self, at: Position, members: Sequence[str]) -> None:
+        """Refuse a round in which this site could upload nothing."""
+        self._protocol.check_upload(at.round, at.attempt, members)
+
+    def finish(self) -> None:
+        """Forget the secrets of the run, on the disk too."""
+        self._protocol.finish()
+        self._file.rewrite(self._protocol.entries())
+
     def upload(self, at: Position, members: Sequence[str], given: Contribution) -> bytes:
         """Return the masked contribution, and forget the secrets of the round before."""
-        if 0 <= self._round < at.round:
-            self._protocol.close()
-            self._file.rewrite(self._protocol.entries())
-        self._round = at.round
+        self._file.tidy(self._protocol.entries())
+        earlier = self._protocol.open_round
+        if earlier is not None and earlier < at.round:
+            self._close()
         vector = self._scale.encode(given.update, given.units, given.metrics(self._scale.clip))
         return self._protocol.upload(at.round, at.attempt, members, vector, model=given.model)
 
@@ -137,7 +150,13 @@ class MaskedSiteEnd:
         """Return the share of the sum that was computed again, and whether it is the coordinator's."""
         elements = self._elements(total)
         found = verify(transcript, elements, roster=self._roster, round=at.round, site=self._protocol)
+        if self._protocol.open_round == at.round:  # its secrets are opened, and nothing asks for them again
+            self._close()
         return found.share, found.matches
+
+    def _close(self) -> None:
+        self._protocol.close()
+        self._file.rewrite(self._protocol.entries())
 
     def decoded(self, total: bytes) -> RoundSum:
         """Return what a published sum says."""

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +102,7 @@ def service(folder: Path) -> Iterator[Service]:
         RunLocked: another process serves it. A killed process holds nothing.
         StorageError: the disk refused.
     """
-    with workspace.held(folder):
+    with _only_one(folder):
         (folder / STOP).unlink(missing_ok=True)
         running, ended = Service(folder), threading.Event()
         with Stop() as stop:
@@ -116,6 +116,18 @@ def service(folder: Path) -> Iterator[Service]:
                 for name in (RECORD, STOP):
                     with contextlib.suppress(OSError):
                         (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold a folder for a block; the error says how the process that has it is ended."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(workspace.held(folder))
+        except RunLocked as error:
+            what, fix = "a process serves this study already", "`meninx federate stop FOLDER` ends it"
+            raise RunLocked(problem(what, where=folder.name, fix=fix)) from error
+        yield
 
 
 def running(folder: Path) -> ProcessRecord | None:

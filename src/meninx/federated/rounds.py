@@ -353,7 +353,11 @@ class Coordinator:
 
     def _again(self, now: Round, updates: int) -> Round:
         """Begin another attempt at a round that has too few updates; a turn is passed over instead."""
-        reasons = [f"{site}: {self._reasons[site]}" for site in now.members if site in self._reasons]
+        by_reason: dict[str, list[str]] = {}
+        for site in now.members:
+            if site in self._reasons:
+                by_reason.setdefault(self._reasons[site], []).append(site)
+        reasons = [f"{', '.join(sites)}: {reason}" for reason, sites in by_reason.items()]
         words = "; ".join([f"{updates} of {len(now.members)} sites gave an update", *reasons])
         if not self.terms.strategy.adds_up:
             return self._abort(now, AbortReason.BELOW_QUORUM, words)

@@ -35,7 +35,7 @@ class SharedSiteEnd:
     def __init__(
         self, roster: Roster, name: str, key: Ed25519PrivateKey, run: str, history: Path, scale: Quantiser
     ) -> None:
-        self._file, self._scale, self._round = HistoryFile(history), scale, -1
+        self._file, self._scale = HistoryFile(history), scale
         self._site = SharingSite(roster, name, key, run, record=self._file.add, history=self._file.read())
 
     def announce(self) -> bytes:
@@ -46,11 +46,18 @@ class SharedSiteEnd:
         """Take the signed keys of all sites."""
         self._site.meet(announcements)
 
+    def check_round(self, at: Position, members: Sequence[str]) -> None:
+        """Refuse a round in which this site could upload nothing."""
+        self._site.check_upload(at.round, at.attempt, members)
+
+    def finish(self) -> None:
+        """Forget the secrets of the run, on the disk too."""
+        self._site.finish()
+        self._file.rewrite(self._site.entries())
+
     def upload(self, at: Position, members: Sequence[str], given: Contribution) -> bytes:
         """Return the rest of the contribution and the encrypted shares."""
-        if 0 <= self._round < at.round:
-            self._file.rewrite(self._site.entries())
-        self._round = at.round
+        self._file.tidy(self._site.entries())
         vector = self._scale.encode(given.update, given.units, given.metrics(self._scale.clip))
         return self._site.upload(at.round, at.attempt, members, vector, model=given.model)
 

@@ -32,7 +32,7 @@ from meninx.core.result import Result
 from meninx.federated import strategies, study_record
 from meninx.federated.agent import InProcess, SiteAgent, find_run
 from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_ends, site_ends
-from meninx.federated.config import DataConfig, StudyConfig
+from meninx.federated.config import FEWEST_SITES, DataConfig, StudyConfig
 from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, StudyEvents
 from meninx.federated.pooling import pooled
@@ -137,10 +137,18 @@ def run(
     workspace.outside(out, list(sites))
     config = _completed(config, data, out)
     for name, manifest in data.items():
+        if not len(manifest.split("test")):
+            what = f"the dataset of {name} has no test patients to measure the model on"
+            raise DataError(problem(what, where="sites", fix="prepare it with a test split"))
         differences = config.data.differences(manifest.info)
         if differences:
             what = f"the dataset of {name} differs: {'; '.join(differences)}"
             raise ConfigError(problem(what, where="sites", fix="prepare all sites alike"))
+    if config.aggregation.secure and len(data) < FEWEST_SITES:
+        method = config.aggregation.method
+        what = f"secure aggregation ({method}) needs {FEWEST_SITES} sites, {len(data)} are given"
+        fix = "give a third dataset, or --aggregation plain, which works with two and hides no update"
+        raise UsageError(problem(what, where="sites", fix=fix))
     for name, manifest in data.items():
         in_rounds.check(config.training.replace(device=device), manifest.root, out / "sites" / name)
     shared = tuple(_shared_patients(data))

@@ -153,6 +153,19 @@ def admission(site: SiteFolder, study: str) -> Callable[[TrainConfig, Manifest, 
     return admitted
 
 
+def check_start(site: SiteFolder, study: str, training: TrainConfig, data: Path) -> None:
+    """Refuse to take part in a study whose budget is spent, before anything leaves the site.
+
+    A run that was begun and not released goes on within its own plan.
+
+    Raises:
+        PrivacyRefusal, DataError: as :func:`admit`.
+    """
+    records = [(path, Run(path).record) for path in _run_folders(site.runs(study))]
+    begun = [path for path, record in records if record is None or record.state is not RunState.RELEASED]
+    admission(site, study)(training, Manifest.read(data), begun[-1] if begun else None)
+
+
 def begin(site: SiteFolder, study: str, run: Path) -> None:
     """Record in the audit log that a run of a study is about to take its first step.
 
@@ -183,8 +196,7 @@ def _never_stepped(run: Path) -> bool:
 def _ledgers(site: SiteFolder, study: str, leave_out: Path | None) -> list[Ledger]:
     """Return the ledgers of all earlier runs of a study."""
     root = site.runs(study)
-    found = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    runs = [path for path in found if not path.is_symlink()]
+    runs = _run_folders(root)
     begun: set[str] = set()
     for entry in site.log().verify():
         if entry.details.get("study") == study and entry.event in (BEGAN, DISCARDED):
@@ -200,6 +212,11 @@ def _ledgers(site: SiteFolder, study: str, leave_out: Path | None) -> list[Ledge
         raise PrivacyRefusal(problem(what, where=f"runs/{study}", fix=fix))
     counted = [path for path in runs if leave_out is None or path.resolve() != leave_out.resolve()]
     return [_ledger(Run(path)) for path in counted]
+
+
+def _run_folders(root: Path) -> list[Path]:
+    found = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    return [path for path in found if not path.is_symlink()]
 
 
 def _ledger(run: Run) -> Ledger:

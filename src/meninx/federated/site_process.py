@@ -6,6 +6,7 @@ network and GPU between rounds. The process may be killed at any moment and star
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -14,25 +15,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core.artifacts import StudyPart
-from meninx.core.errors import Interrupted, problem
+from meninx.core.errors import DataError, Interrupted, PrivacyRefusal, problem
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.federated import approval, authority, enrolment_keys, site_budget, strategies
+from meninx.federated import events as kinds
 from meninx.federated.agent import SiteAgent
 from meninx.federated.aggregation_methods import site_ends
 from meninx.federated.approval import ApprovedStudy
 from meninx.federated.connections import SiteClient, SiteSetup
-from meninx.federated.events import FILE, AnyEvent, Emit, ModelUnchecked, SiteConnected, SiteLost, SiteRefused
+from meninx.federated.events import (
+    FILE,
+    AbortReason,
+    AnyEvent,
+    Emit,
+    ModelUnchecked,
+    SiteConnected,
+    SiteLost,
+    SiteRefused,
+    StudyOutcome,
+    StudyTerms,
+)
 from meninx.federated.mailbox import Presence
-from meninx.federated.messages import Reply, Request
+from meninx.federated.messages import Agree, Declined, Finish, Position, Reply, Request, Train
 from meninx.federated.processes import ENGINE, service
 from meninx.federated.site_folder import SiteFolder
 from meninx.federated.site_rounds import SiteRounds
-from meninx.federated.study_watch import watching
+from meninx.federated.study_watch import terms_of, watching
 from meninx.secagg import Roster
 from meninx.train.config import TrainConfig
 
 HISTORY = "signed_rounds"  # what this site signed in secure aggregation, over all runs of the study
+_WITHDRAWN_SECONDS = 5.0  # after a final refusal, in which its reply leaves
 _QUIET_SECONDS = 120.0  # without a request after the last one, in which a site without the mailbox ends
 
 
@@ -45,12 +59,28 @@ class SiteResult(Result):
         site: name of the site.
         run: its run folder; None when the study ended before the site trained.
         epsilon: spent by the run; None without privacy.
+        delta: of this epsilon; None without privacy.
+        limit: the most that the policy of the site allows per patient in all runs of the study.
     """
 
     study: str
     site: str
     run: Path | None
     epsilon: float | None
+    delta: float | None = None
+    limit: float | None = None
+
+    def summary(self) -> str:
+        """Return the result in a few lines for people."""
+        lines = [f"study: {self.study} is finished, with {self.site}"]
+        if self.run is None:
+            return "\n".join([*lines, "run: none, the study ended before this site released a model"])
+        lines.append(f"run: {self.run}")
+        if self.epsilon is not None and self.delta is not None:
+            limit = "" if self.limit is None else f" of at most {self.limit:g} in this study"
+            lines.append(f"epsilon: {self.epsilon:.3g}{limit}, per patient at delta {self.delta:g}")
+        lines.append(f"next: `meninx evaluate {self.run}`, then `meninx report {self.run}`")
+        return "\n".join(lines)
 
 
 def run(
@@ -80,31 +110,47 @@ def run(
     engine = site.private / ENGINE / name
     with service(engine) as this, ExitStack() as stack:
         this.record("site")
-        client = SiteClient(site_setup(site, approved, mailbox=mailbox))
+        site_budget.check_start(site, name, approved.study.config.training, approved.data)
+        client = SiteClient(site_setup(site, approved, mailbox=mailbox), progress.note)
         this.on_stop(client.stop)
         emit = stack.enter_context(watching(engine, engine / FILE, progress=progress, viewer=site.name))
-        roster = approval.check_roster(client.terms(), approved)
+        terms = terms_of(approved.study)
+        emit(terms)
+        try:
+            roster = approval.check_roster(client.terms(), approved)
+        except Interrupted as error:
+            what = "stopped before the coordinator was reached"
+            fix = "the same command tries again"
+            raise Interrupted(problem(what, where=approved.study.config.study.address, fix=fix)) from error
         agent = _agent(site, approved, roster, device, engine / HISTORY, emit, progress, this.wanted)
         stack.callback(agent.close)
         log = site.log()
         log.append("took part", study=name, digest=approved.study.digest)
-        part = _Part(agent, client, emit)
+        part = _Part(agent, client, emit, terms)
         stack.callback(part.end)
         client.run(part, notice=part.noticed)
+        if part.refusal:
+            raise PrivacyRefusal(part.refusal)
+        if part.failed:
+            fix = "start this site again when the coordinator resumes it"
+            raise DataError(problem("the run of the study failed at the coordinator", where=name, fix=fix))
         if part.ended:
+            agent.forget()
             log.append("study ended", study=name)
         elif agent.result is None:
             raise Interrupted(
                 problem("stopped; what was finished is saved", where=name, fix="start it again")
             )
         result = agent.result
-        epsilon = None if result is None or result.privacy is None else result.privacy.epsilon
+        spent = None if result is None else result.privacy
         return SiteResult(
             out=site.root,
             study=name,
             site=site.name,
             run=None if result is None else result.out,
-            epsilon=epsilon,
+            epsilon=spent.epsilon if spent else None,
+            delta=spent.delta if spent else None,
+            limit=site.policy().max_epsilon if spent else None,
         )
 
 
@@ -125,40 +171,118 @@ def site_setup(site: SiteFolder, approved: ApprovedStudy, *, mailbox: bool = Tru
     )
 
 
+class RoundsSeen:
+    """What a site concludes about the study from the requests that it gets, as events.
+
+    Another model in the next request to train, or in that to finish, means that the round before gave it; the
+    same model means that it gave none.
+
+    Args:
+        terms: of the approved study.
+        emit: takes the events.
+    """
+
+    def __init__(self, terms: StudyTerms, emit: Emit) -> None:
+        self._terms, self._emit = terms, emit
+        self._run, self._ended = "", False
+        self._open: Position | None = None
+        self._model = b""
+        self._survivors: tuple[str, ...] = ()
+
+    def asked(self, request: Request, connected: tuple[str, ...]) -> None:
+        """Emit what follows from a request before it is answered."""
+        at, terms = request.at, self._terms
+        if at.study != terms.study:
+            return
+        if at.run != self._run:
+            self._run, self._open, self._ended = at.run, None, False
+            self._emit(
+                kinds.StudyStarted(
+                    study=terms.study,
+                    run=at.run,
+                    sites=terms.sites,
+                    rounds=terms.rounds,
+                    quorum=terms.quorum,
+                    aggregation=terms.aggregation,
+                    connected=connected,
+                )
+            )
+        if isinstance(request, Agree):
+            self._survivors = request.survivors
+        if isinstance(request, Train | Finish):
+            name = hashlib.sha256(request.model).digest()
+            if self._open is not None and (isinstance(request, Finish) or self._open != at):
+                self._close(self._open, accepted=name != self._model)
+            if isinstance(request, Train) and self._open != at:
+                self._open, self._model, self._survivors = at, name, ()
+
+    def answered(self, request: Request, reply: Reply) -> None:
+        """Emit what follows from a request that was answered."""
+        if isinstance(request, Finish) and not isinstance(reply, Declined):
+            self.end()
+
+    def end(self, *, failed: bool = False) -> None:
+        """Emit once that the run is over."""
+        if self._run and not self._ended:
+            self._ended = True
+            outcome = StudyOutcome.FAILED if failed else StudyOutcome.FINISHED
+            self._emit(kinds.StudyEnded(outcome=outcome))
+
+    def _close(self, at: Position, *, accepted: bool) -> None:
+        self._open = None
+        if accepted:
+            self._emit(kinds.RoundAccepted(round=at.round, attempt=at.attempt, survivors=self._survivors))
+        else:
+            self._emit(kinds.RoundAborted(round=at.round, attempt=at.attempt, reason=AbortReason.OTHER))
+
+
 class _Part:
     """The agent as the carrier sees it; ends the process when the run of the study is over."""
 
-    def __init__(self, agent: SiteAgent, client: SiteClient, emit: Emit) -> None:
-        self.name, self.ended = agent.name, False
+    def __init__(self, agent: SiteAgent, client: SiteClient, emit: Emit, terms: StudyTerms) -> None:
+        self.name, self.ended, self.failed, self.refusal = agent.name, False, False, ""
         self._agent, self._client, self._emit = agent, client, emit
+        self._rounds = RoundsSeen(terms, emit)
         self._connected: set[str] = set()
         self._last, self._over = time.monotonic(), threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def handle(self, request: Request) -> Reply:
         try:
-            return self._agent.handle(request)
+            self._rounds.asked(request, tuple(sorted(self._connected)))
+            reply = self._agent.handle(request)
+            self._rounds.answered(request, reply)
+            if isinstance(reply, Declined) and reply.final:
+                self.refusal = reply.reason
+            return reply
         finally:
             self._last = time.monotonic()
 
     def noticed(self, notice: Presence) -> None:
         """Write down who is connected, and stop when the run is over."""
+        if notice.ended:
+            self.ended, self.failed = True, notice.failed
+            self._rounds.end(failed=notice.failed)
+            self._client.stop()
+            return
         now = set(notice.connected)
         for site in sorted(now - self._connected):
             self._emit(SiteConnected(site=site))
         for site in sorted(self._connected - now):
             self._emit(SiteLost(site=site))
         self._connected = now
-        if notice.ended:
-            self.ended = True
-            self._client.stop()
 
     def end(self) -> None:
         self._over.set()
+        self._emit(SiteLost(site=self.name, reason="its process ended"))
 
     def _watch(self) -> None:
         while not self._over.wait(1.0):
-            if self._agent.result is not None and time.monotonic() - self._last > _QUIET_SECONDS:
+            quiet = time.monotonic() - self._last
+            if self.refusal and quiet > _WITHDRAWN_SECONDS:
+                self._client.stop()
+                return
+            if self._agent.result is not None and quiet > _QUIET_SECONDS:
                 self.ended = True
                 self._client.stop()
                 return

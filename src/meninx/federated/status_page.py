@@ -185,6 +185,8 @@ def _phase_card(status: StudyStatus) -> StatusCard:
     if status.phase is StudyPhase.ROUND_RUNNING and status.current is not None:
         value = f"round {status.current.round + 1} is running"
     detail = f"{status.rounds_accepted} of {status.rounds_planned} rounds gave a model"
+    if not status.study:
+        detail = "its terms are not known here"
     if status.attempts_aborted:
         detail += f"; {status.attempts_aborted} without one"
     return StatusCard(title="Study", tone=_TONES[status.phase], value=value, detail=detail)
@@ -193,7 +195,11 @@ def _phase_card(status: StudyStatus) -> StatusCard:
 def _sites_card(status: StudyStatus) -> StatusCard:
     up = sum(site.up for site in status.sites)
     detail = f"a round needs {status.quorum}" if status.quorum else "no quorum: the sum is not protected"
+    if not status.study:
+        detail = "the quorum is not known here"
     value = f"{up} of {len(status.sites)}"
+    if status.over and status.viewer is not None:
+        value, detail = DASH, "the study is over"
     if status.over or not status.sites:
         tone = "grey"
     elif up < status.quorum:
@@ -223,10 +229,7 @@ def _budget_card(status: StudyStatus) -> StatusCard:
     budgets = [(site, site.numbers.budget) for site in status.sites if site.numbers and site.numbers.budget]
     limited = [(site, budget) for site, budget in budgets if budget.left is not None and budget.limit]
     if not budgets:
-        detail = "no site has reported differential privacy"
-        if status.viewer is not None:
-            detail = "this site trains without differential privacy so far"
-        return StatusCard(title=title, tone="grey", value=DASH, detail=detail)
+        return StatusCard(title=title, tone="grey", value=DASH, detail=_asked(status))
     if not limited:
         worst = max(budget.epsilon for _, budget in budgets)
         detail = f"no limit is set; at most {worst:.3g} is spent"
@@ -238,6 +241,20 @@ def _budget_card(status: StudyStatus) -> StatusCard:
     where = "" if status.viewer is not None else f"at {site.name}, the lowest; "
     detail = f"{where}{budget.epsilon:.3g} of {limit:.3g} spent per patient, δ = {budget.delta:.2g}"
     return StatusCard(title=title, tone=tone, value=f"{left:.3g}", detail=detail)
+
+
+def _asked(status: StudyStatus) -> str:
+    """Return what the study asks, where no spending is known."""
+    terms = status.terms
+    if terms is None:
+        return "not known here; each hospital keeps its own account"
+    if not terms.private:
+        return "the study asks for no differential privacy"
+    where = "each hospital keeps its own account" if status.viewer is None else "nothing is spent yet"
+    if terms.epsilon is None:
+        return f"{where}; the study sets the noise"
+    delta = "" if terms.delta is None else f" at δ = {terms.delta:.2g}"
+    return f"{where}; the study asks for {terms.epsilon:.3g}{delta} per patient"
 
 
 def _refusals_card(status: StudyStatus) -> StatusCard:

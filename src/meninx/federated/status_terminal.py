@@ -88,6 +88,8 @@ def _sites(status: StudyStatus) -> Table:
     )
     for site in status.sites:
         state = Text("connected", "green") if site.up else Text("not connected", "red")
+        if status.over and status.viewer is not None:
+            state = Text(status_page.DASH)  # nobody is connected to a study that is over
         table.add_row(_text(site.name), state, *(_text(read(site)) for _, read in _COLUMNS))
     return table
 

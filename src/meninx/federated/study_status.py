@@ -204,7 +204,8 @@ class StudyStatus:
         viewer: the site that looks; None for the coordinator, who sees all.
         phase: what the study does now.
         quorum: survivors that a round needs; 0 without secure aggregation.
-        aggregation: how updates are protected, in words.
+        aggregation: how updates are protected, in words; empty where it is not known.
+        terms: what the study asks; None where it is not known.
         rounds_planned: rounds of the whole study.
         rounds_accepted: rounds that gave a model.
         attempts_aborted: attempts at rounds that gave none.
@@ -223,6 +224,7 @@ class StudyStatus:
     phase: StudyPhase
     quorum: int
     aggregation: str
+    terms: kinds.StudyTerms | None
     rounds_planned: int
     rounds_accepted: int
     attempts_aborted: int
@@ -283,7 +285,7 @@ def _visible(viewer: str, event: AnyEvent) -> AnyEvent | None:
         return msgspec.structs.replace(event, detail="")
     if isinstance(event, kinds.StudyEnded):
         return msgspec.structs.replace(event, reason="")
-    if getattr(event, "site", viewer) == viewer or isinstance(event, kinds.SiteConnected):
+    if (getattr(event, "site", "") or viewer) == viewer or isinstance(event, kinds.SiteConnected):
         return event
     return msgspec.structs.replace(event, reason="") if isinstance(event, kinds.SiteLost) else None
 
@@ -299,6 +301,7 @@ class StatusFold:
         self._viewer = viewer
         self._history: deque[HistoryEntry] = deque(maxlen=ENTRIES_KEPT)
         self._last: float | None = None
+        self._terms: kinds.StudyTerms | None = None
         self._begin(None)
 
     def _begin(self, start: kinds.StudyStarted | None) -> None:
@@ -314,32 +317,40 @@ class StatusFold:
         self._accepted: set[int] = set()
         self._aborted = 0
 
+    @property
+    def over(self) -> bool:
+        """Whether the study finished, failed or was stopped."""
+        return self._phase in _ENDED.values()
+
     def add(self, event: AnyEvent) -> None:
         """Take the next event into account, as far as the viewer may see it."""
         shown = event if self._viewer is None else _visible(self._viewer, event)
         if shown is None:
             return
         site = getattr(shown, "site", None)
-        if site is not None:
+        if site:
             self._know(site)
         _RULES[type(shown)](self, shown)
         self._last = shown.time
         if self._viewer in (None, site or self._viewer) and not isinstance(shown, _STEPS):
-            text = event_words.sentence(shown)
-            self._history.append(HistoryEntry(time=shown.time, text=text, warns=event_words.warns(shown)))
+            text, warns = event_words.sentence(shown), event_words.warns(shown)
+            if isinstance(shown, kinds.SiteLost) and self.over:
+                warns = False  # sites leave a study that is over
+            self._history.append(HistoryEntry(time=shown.time, text=text, warns=warns))
 
     def status(self) -> StudyStatus:
         """Return the status after the events so far."""
-        start = self._start
+        start, known = self._start, self._start or self._terms
         each = sum(self._costs) / len(self._costs) if self._costs else None
         return StudyStatus(
-            study=start.study if start else "",
+            study=known.study if known else "",
             run=start.run if start else "",
             viewer=self._viewer,
             phase=self._phase,
-            quorum=start.quorum if start else 0,
-            aggregation=start.aggregation if start else "",
-            rounds_planned=start.rounds if start else 0,
+            quorum=known.quorum if known else 0,
+            aggregation=known.aggregation if known else "",
+            terms=self._terms,
+            rounds_planned=known.rounds if known else 0,
             rounds_accepted=len(self._accepted),
             attempts_aborted=self._aborted,
             sites=tuple(self._site(name) for name in sorted(self._up)),
@@ -353,7 +364,10 @@ class StatusFold:
 
     def _site(self, name: str) -> SiteStatus:
         shown = self._viewer in (None, name)
-        return SiteStatus(name=name, up=self._up[name], numbers=self._numbers[name] if shown else None)
+        left = self._viewer is not None and self.over  # no news reaches the site then
+        return SiteStatus(
+            name=name, up=self._up[name] and not left, numbers=self._numbers[name] if shown else None
+        )
 
     def _expected_end(self, each: float | None) -> float | None:
         left = (self._start.rounds if self._start else 0) - len(self._accepted)
@@ -369,6 +383,13 @@ class StatusFold:
 
     def _change(self, site: str, **changes: Any) -> None:
         self._numbers[site] = replace(self._numbers[site], **changes)
+
+    def _learned(self, event: kinds.StudyTerms) -> None:
+        """Take up what a process knows that begins; who is connected it learns afterwards."""
+        self._terms = event
+        for site in event.sites:
+            self._know(site)
+        self._up = dict.fromkeys(self._up, False)
 
     def _study_started(self, event: kinds.StudyStarted) -> None:
         if self._start is None or event.run != self._start.run:
@@ -390,6 +411,8 @@ class StatusFold:
 
     def _lost(self, event: kinds.SiteLost) -> None:
         self._up[event.site] = False
+        if event.site == self._viewer:  # without a connection it knows nothing of the others
+            self._up = dict.fromkeys(self._up, False)
         self._change(event.site, lost_reason=event.reason)
 
     def _awaited(self, event: kinds.SitesAwaited) -> None:
@@ -398,6 +421,10 @@ class StatusFold:
     def _round_opened(self, event: kinds.RoundOpened) -> None:
         self._end_attempt(event.time, AttemptResult.ABORTED, reason=AbortReason.INTERRUPTED)
         self._phase = StudyPhase.ROUND_RUNNING
+        last = self._attempts[-1] if self._attempts else None
+        if last is not None and (last.round, last.attempt) == (event.round, event.attempt):
+            self._attempts.pop()  # a process that was started again opens the same attempt again
+            self._aborted -= last.result is AttemptResult.ABORTED
         self._attempts.append(
             RoundAttempt(
                 round=event.round, attempt=event.attempt, started=event.time, members=len(event.members)
@@ -437,7 +464,7 @@ class StatusFold:
         )
         for site in event.survivors:
             self._know(site)
-        for site, numbers in self._numbers.items():
+        for site, numbers in self._numbers.items() if event.survivors else ():
             if site in event.survivors:
                 self._change(site, rounds=numbers.rounds + 1)
             else:
@@ -521,6 +548,7 @@ _ENDED = {
     StudyOutcome.FAILED: StudyPhase.FAILED,
 }
 _RULES: dict[type, Callable[[StatusFold, Any], None]] = {
+    kinds.StudyTerms: StatusFold._learned,
     kinds.StudyStarted: StatusFold._study_started,
     kinds.SiteConnected: StatusFold._connected,
     kinds.SiteLost: StatusFold._lost,

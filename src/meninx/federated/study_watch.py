@@ -19,13 +19,16 @@ from meninx.core import workspace
 from meninx.core.errors import DataError, problem
 from meninx.core.progress import Progress
 from meninx.federated import events as kinds
-from meninx.federated import site_folder, status_page
+from meninx.federated import site_folder, status_page, strategies
+from meninx.federated.aggregation_methods import quorum_of
 from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, Emit, StudyEvents
 from meninx.federated.study_status import StatusFold, StudyStatus
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from meninx.federated.study import Study
 
 _SNAPSHOT_AFTER = (kinds.RoundAccepted, kinds.RoundAborted, kinds.StudyEnded)
 _DEEPEST = 2  # folders between private/ and the file
@@ -71,10 +74,12 @@ def watching(
 
         def emit(event: AnyEvent) -> None:
             write(event)
-            if not drawn:
+            with lock:
+                leaves = isinstance(event, kinds.SiteLost) and fold.over
+                fold.add(event)
+            if not drawn and not leaves:
                 progress.note(sentence(event))
             with lock:
-                fold.add(event)
                 if isinstance(event, _SNAPSHOT_AFTER):
                     status_page.write_snapshot(fold.status(), folder, now=time.time())
 
@@ -93,19 +98,44 @@ def _locked(lock: threading.Lock, fold: StatusFold) -> StudyStatus:
         return fold.status()
 
 
+def terms_of(study: Study) -> kinds.StudyTerms:
+    """Return what is known of a study before it runs, as an event."""
+    config, names = study.config, study.site_names
+    privacy = config.training.privacy
+    return kinds.StudyTerms(
+        study=study.name,
+        sites=names,
+        rounds=strategies.of_config(config.study).turns(names),
+        quorum=quorum_of(config.aggregation, len(names)),
+        aggregation=config.aggregation.method,
+        private=privacy is not None,
+        epsilon=privacy.epsilon if privacy else None,
+        delta=privacy.delta if privacy else None,
+    )
+
+
+def has_events(folder: Path) -> bool:
+    """Return whether a folder holds events of a study."""
+    return bool(_found(folder))
+
+
 def find_events(folder: Path) -> StudyEvents:
     """Return the events that were written last in a folder of a study, a site or a simulation.
 
     Raises:
         DataError: there are none.
     """
-    private = folder / workspace.PRIVATE
-    patterns = ("/".join(["*"] * depth + [kinds.FILE]) for depth in range(_DEEPEST + 1))
-    found = [path for pattern in patterns for path in private.glob(pattern) if path.is_file()]
+    found = _found(folder)
     if not found:
         fix = "start the study first"
         raise DataError(problem("this folder holds no events of a study", where=str(folder), fix=fix))
     return StudyEvents(max(found, key=lambda path: path.stat().st_mtime_ns))
+
+
+def _found(folder: Path) -> list[Path]:
+    private = folder / workspace.PRIVATE
+    patterns = ("/".join(["*"] * depth + [kinds.FILE]) for depth in range(_DEEPEST + 1))
+    return [path for pattern in patterns for path in private.glob(pattern) if path.is_file()]
 
 
 def viewer_of(folder: Path) -> str | None:

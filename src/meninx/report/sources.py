@@ -147,10 +147,14 @@ class TrainedRun:
         return self.record.study
 
     def is_beside(self, other: TrainedRun) -> bool:
-        """Return whether two runs are parts of one study at different sites."""
+        """Return whether two runs are parts of one run of a study at different sites.
+
+        The name of a study alone is no proof: another study may have the same.
+        """
         if self.part is None or other.part is None:
             return False
-        return self.part.study == other.part.study and self.part.site != other.part.site
+        same = (self.part.study, self.part.run) == (other.part.study, other.part.run)
+        return same and self.part.site != other.part.site
 
     @property
     def patients_known(self) -> bool:

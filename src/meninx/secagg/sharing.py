@@ -116,6 +116,10 @@ class SharingSite(SiteSession):
         self._drawn = entry
         return payload.join(entry.statement, rest)
 
+    def check_upload(self, round: int, attempt: int, members: Sequence[str]) -> None:
+        """Refuse an attempt in which this site would upload nothing, e.g. because a site is missing."""
+        self._position(round, attempt, members, b"")
+
     def agree(self, round: int, attempt: int, survivors: Sequence[str]) -> bytes:
         """Return the signature over the survivors, which are all sites of the roster.
 

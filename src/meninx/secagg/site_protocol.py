@@ -207,6 +207,26 @@ class SiteProtocol(SiteSession):
         self.phase = phase
         return payload.join(signed, masked)
 
+    def check_upload(self, round: int, attempt: int, members: Sequence[str]) -> None:
+        """Refuse an attempt in which this site would upload nothing: see :meth:`.SiteSession.check_upload`.
+
+        Raises:
+            PrivacyRefusal: also where this or a later attempt was masked among other members.
+        """
+        self._next("upload")
+        super().check_upload(round, attempt, members)
+        if (round, attempt) <= self._used:
+            current = self._open
+            same = current is not None and current.position == (round, attempt)
+            if current is None or not same or current.statement.members != tuple(sorted(members)):
+                what = "this attempt, a later one or one with other members was masked before"
+                raise PrivacyRefusal(problem(what, where="upload", fix="ask for a later attempt"))
+
+    @property
+    def open_round(self) -> int | None:
+        """The round whose secrets this site holds; None when it holds none."""
+        return None if self._open is None else self._open.statement.round
+
     def agree(self, round: int, attempt: int, survivors: Sequence[str]) -> bytes:
         """Return the signature over the survivors of the round; it is the only one of this round.
 

@@ -121,6 +121,16 @@ class SiteSession:
         self._write(entry)
         self._met = entry
 
+    def check_upload(self, round: int, attempt: int, members: Sequence[str]) -> None:
+        """Refuse an attempt in which this site would upload nothing, whatever its vector.
+
+        Raises:
+            PrivacyRefusal: the round is closed, or the members are strangers or below the quorum.
+            UsageError: the sites have not met.
+        """
+        self._members(members)
+        self._check_round(round, attempt)
+
     @property
     def session(self) -> bytes:
         """Digest of study, run, roster and the exchange keys that this site has met; empty before."""
