@@ -159,9 +159,9 @@ def test_a_dry_run_of_the_demo_prints_its_commands_and_leaves_no_file(invoke, tm
     lines = said.out.splitlines()
     assert [line.split()[1] for line in lines] == [
         *3 * ["deid"],
-        "prepare",
-        *2 * ["train"],
-        *2 * ["evaluate"],
+        *3 * ["prepare"],
+        *2 * ["federate"],
+        *3 * ["evaluate"],
         "report",
     ]
     assert list(tmp_path.iterdir()) == []

@@ -249,6 +249,6 @@ def test_accepted_sums_that_nobody_computed_again_are_named(tmp_path: Path) -> N
     )
     text = page(tmp_path / "study", replace(STUDY, rounds=(ALL, alone)))
     assert "1 of 2 accepted sums, each by all 4 sites (whole)" in text
-    assert "rounds 2 (too large to send)" in text
+    assert "2 (the uploads are too large)" in text
     assert "largest rounding error of a weight by secure aggregation 2e-06" in text
     assert "sites with 30 % of the units took fewer steps" in text

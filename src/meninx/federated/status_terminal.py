@@ -6,7 +6,7 @@
 >>> with console.capture() as shown:
 ...     console.print(view(status_of([SiteConnected(time=0.0, site="east")]), now=0.0))
 >>> [line.strip() for line in shown.get().splitlines() if "not started" in line]
-['Study            not started  0 of 0 rounds gave a model']
+['Study            not started  its terms are not known here']
 
 Text of a site is printed as text: rich reads no markup in it, and control characters are replaced.
 """

@@ -285,7 +285,7 @@ def _visible(viewer: str, event: AnyEvent) -> AnyEvent | None:
         return msgspec.structs.replace(event, detail="")
     if isinstance(event, kinds.StudyEnded):
         return msgspec.structs.replace(event, reason="")
-    if (getattr(event, "site", "") or viewer) == viewer or isinstance(event, kinds.SiteConnected):
+    if getattr(event, "site", viewer) == viewer or isinstance(event, kinds.SiteConnected):
         return event
     return msgspec.structs.replace(event, reason="") if isinstance(event, kinds.SiteLost) else None
 
@@ -328,7 +328,8 @@ class StatusFold:
         if shown is None:
             return
         site = getattr(shown, "site", None)
-        if site:
+        of_all = isinstance(shown, kinds.UpdatesClipped) and not site  # the coordinator's number of all sites
+        if site is not None and not of_all:
             self._know(site)
         _RULES[type(shown)](self, shown)
         self._last = shown.time
