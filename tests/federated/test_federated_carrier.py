@@ -43,7 +43,7 @@ class Study:
         return dict(self.exchange.ask(dict.fromkeys(self.sites, request), within=within))
 
 
-@pytest.fixture(params=[True, False], ids=["mailbox", "flower alone"])
+@pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["mailbox", "flower alone"])
 def study(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Study]:
     with ExitStack() as stack:
         yield Study(stack, tmp_path, mailbox=request.param)

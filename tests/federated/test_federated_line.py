@@ -45,7 +45,9 @@ def study_behind(
     return server, sites
 
 
-@pytest.mark.parametrize("mailbox", [True, False], ids=["mailbox", "flower alone"])
+@pytest.mark.parametrize(
+    "mailbox", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["mailbox", "flower alone"]
+)
 def test_every_connection_goes_through_the_proxy(
     tmp_path: Path, patch: pytest.MonkeyPatch, mailbox: bool
 ) -> None:
@@ -59,7 +61,13 @@ def test_every_connection_goes_through_the_proxy(
 @pytest.mark.parametrize(
     "mailbox", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["mailbox", "flower alone"]
 )
-@pytest.mark.parametrize("moment", ["before", "while it works", "while it uploads"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "before",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("while it works", "while it uploads")),
+    ],
+)
 def test_a_cut_loses_no_message_and_repeats_no_work(
     tmp_path: Path, patch: pytest.MonkeyPatch, mailbox: bool, moment: str
 ) -> None:
