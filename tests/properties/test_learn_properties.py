@@ -115,6 +115,7 @@ def test_augmentation_keeps_shapes_labels_and_finiteness(names: list[str], seed:
     generator = np.random.default_rng(seed)
     mask = torch.from_numpy(generator.integers(0, 3, size))
     image = torch.from_numpy(generator.normal(size=(1, *size)).astype(np.float32))
+    names = [name for name in names if dims == 3 or name != "zflip"]  # refused on pictures
     changed = augmenter(AugmentConfig(transforms=tuple(names)), info)(
         Sample(image, mask), child(seed, "augment")
     )

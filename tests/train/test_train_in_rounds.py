@@ -264,10 +264,10 @@ def test_who_is_asked_to_stop_goes_on_later(cases: Manifest, tmp_path: Path) -> 
 def test_a_part_that_took_no_step_is_begun_anew(cases: Manifest, tmp_path: Path) -> None:
     with site(cases, tmp_path, PRIVATE) as run:
         run.weights()
-        folder = run.run.root
+        folder, first = run.run.root, run.run.record.id
     with site(cases, tmp_path, PRIVATE, resume=folder) as run:
-        assert run.run.root != folder
-        assert not folder.exists()
+        assert run.run.record.id != first
+        assert run.run.root == folder or not folder.exists()  # a folder of the same second has the same name
         with pytest.raises(DataError, match="took part in no round"):
             run.finish(run.weights(), name="last")
 
