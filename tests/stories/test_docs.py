@@ -115,7 +115,7 @@ def test_the_tutorial_runs_to_a_report(tutorial: Path) -> None:
     assert (tutorial / "runs" / "private" / "latest" / "release" / "bundle" / "models" / "model.pt").is_file()
 
 
-SLOW_PAGES = ("how-to/train.md",)
+SLOW_PAGES = ("how-to/train.md", "how-to/add-a-model-or-recipe.md", "how-to/simulate-a-study.md")
 RUNNING = [
     path.relative_to(DOCS).as_posix()
     for room in ("how-to", "explanation")
