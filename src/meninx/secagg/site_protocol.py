@@ -115,8 +115,7 @@ class SiteProtocol(SiteSession):
     Guarantee: while at most ``covered(n).colluders`` sites collude with a coordinator that may send anything,
     they learn at most one sum of updates per round, over at least ``quorum - colluders`` other sites.
     Assumed: X25519, HKDF-SHA-256, AES-256, Ed25519 and SHA-256 are secure, ``record`` is durable, signing
-        keys are
-    secret, and one process at a time works with a history.
+    keys are secret, and one process at a time works with a history.
 
     Args:
         roster: signed by every site.
