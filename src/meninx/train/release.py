@@ -28,8 +28,8 @@ from meninx.train.config import TrainConfig
 def publish(config: TrainConfig, run: Run, *, network: nn.Module | None = None) -> int:
     """Build the release of a run that took its last step, close the run, and return the number of parameters.
 
-    Order: ``release/``, then ``privacy.json`` with the digest of the weights, then ``run.json``. A run that is
-    killed in between is not released; resuming it builds the release again.
+    Order: ``release/``, then ``privacy.json`` with the digest of the weights, then ``run.json``. A run that
+    is killed in between is not released; resuming it builds the release again.
 
     Args:
         config: what to export.
