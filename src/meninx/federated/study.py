@@ -337,9 +337,7 @@ def create(root: Path, config: StudyConfig) -> StudyFolder:
     enrolment_keys.store(root, keys)
     files.write_bytes(folder.private / AUTHORITY_KEY, enrolment_keys.pem(certifier), mode=files.PRIVATE_MODE)
     text = settings.to_toml(config.resolved())
-    editable = settings.to_table(
-        config.resolved()
-    )  # a person may edit it: the length follows from the rounds
+    editable = settings.to_table(config.resolved())  # people edit it; its length follows from the rounds
     editable["train"] = without_length(editable["train"])
     files.write_text(root / CONFIG, tomli_w.dumps(editable))
     file = StudyFile(
