@@ -153,6 +153,15 @@ def test_fedprox_without_a_pull_is_fedavg_bit_for_bit(house: Callable[..., House
     assert not np.array_equal(average, pulled)
 
 
+def test_sites_follow_cyclic_transfer_to_its_last_turn(house: Callable[..., House]) -> None:
+    study = house(algorithm="cyclic", rounds=2, local_steps=1)
+    final = study.run()
+    told = [event for emitted in study.events.values() for event in emitted]
+    assert not [event for event in told if isinstance(event, events.SiteRefused)]
+    assert all(study.released(name).record.state is RunState.RELEASED for name in study.data)
+    assert not np.array_equal(final, study.first)
+
+
 @pytest.mark.slow
 def test_a_strong_pull_keeps_the_sites_at_the_common_model(house: Callable[..., House]) -> None:
     train = {"optimizer": "sgd", "lr": 0.05}
