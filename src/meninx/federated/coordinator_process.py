@@ -29,7 +29,7 @@ from meninx.core.errors import (
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result, command
 from meninx.federated import approval, enrolment_keys, simulate, strategies
-from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_ends
+from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_sides
 from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
 from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost
 from meninx.federated.mailbox import Presence
@@ -244,7 +244,7 @@ class _Office:
                 terms,
                 state,
                 self.server.exchange,
-                round_ends(config.aggregation, self.roster, _first(study)[1].size),
+                round_sides(config.aggregation, self.roster, _first(study)[1].size),
                 announcing=announcement_check(config.aggregation, self.roster),
                 emit=self.emit,
                 aggregation=config.aggregation.method,

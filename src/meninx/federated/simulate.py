@@ -31,7 +31,7 @@ from meninx.core.randomness import KEY_BYTES
 from meninx.core.result import Result
 from meninx.federated import strategies, study_record
 from meninx.federated.agent import InProcess, SiteAgent, find_run
-from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_ends, site_ends
+from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_sides, site_sides
 from meninx.federated.config import FEWEST_SITES, DataConfig, StudyConfig
 from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, StudyEvents
@@ -194,7 +194,7 @@ class _Simulation:
             name: SiteAgent(
                 name, self.training, manifest.root, self.out / "sites" / name, study=self.config.name,
                 part=functools.partial(self._part, name), local=study.local_layers, hooks=strategy.hooks(),
-                ends=site_ends(aggregation, roster, name, keys[name], path.with_name(f"history-{name}")),
+                sides=site_sides(aggregation, roster, name, keys[name], path.with_name(f"history-{name}")),
                 rounds=rounds, aggregation=aggregation, progress=self.progress,
             )
             for name, manifest in self.data.items()
@@ -215,7 +215,7 @@ class _Simulation:
                 self.progress.note(sentence(event))
 
             coordinator = Coordinator(
-                terms, state, InProcess(agents), round_ends(aggregation, roster, layout.size), emit=told,
+                terms, state, InProcess(agents), round_sides(aggregation, roster, layout.size), emit=told,
                 aggregation=aggregation.method, announcing=announcement_check(aggregation, roster),
             )  # fmt: skip
             stack.callback(study_record.write, self.out, state, self.config, roster, simulated=True)

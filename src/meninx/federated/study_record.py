@@ -8,7 +8,7 @@ from meninx.core import artifacts
 from meninx.core.federation import FederatedRecord, FederatedRound
 from meninx.federated.aggregation_methods import quorum_of
 from meninx.federated.config import StudyConfig
-from meninx.federated.masked import quantiser
+from meninx.federated.encodings import quantiser
 from meninx.federated.study_state import Round, RoundPhase, Stage, StudyState
 from meninx.federated.vector import name_of
 from meninx.secagg import Roster, covered
