@@ -317,12 +317,15 @@ class ModelUnchecked(Event, frozen=True, kw_only=True, tag="model_unchecked"):
 
 
 class EpsilonSpent(Event, frozen=True, kw_only=True, tag="epsilon_spent"):
-    """What a site's patients have spent in this study so far, by the ledger of the site.
+    """What this study has spent so far per patient of a site, by the ledgers of the site.
+
+    A site writes it when it opens its run and after each round, the coordinator once at the end of a run.
 
     Attributes:
-        epsilon: the total, not the part of one round.
+        epsilon: over all runs of the study at this site, not the part of one round or run.
         delta: its delta.
-        limit: epsilon at which the site stops; None without a limit.
+        limit: epsilon over all runs at which the site stops: at the end of the plan of this run, or
+            ``max_epsilon`` of the policy if that is lower; None where the writer does not know it.
     """
 
     site: str

@@ -493,8 +493,10 @@ class Coordinator:
         request = messages.Finish(at=self._at(self.state.next_number), model=to_bytes(model.weights))
         waiting = [name for name in self._able() if name not in self.state.finished()]
         for name, reply in self._ask(dict.fromkeys(waiting, request), TRAIN_SECONDS).items():
-            if isinstance(reply, messages.Finished) and _plausible(reply.epsilon):
+            if isinstance(reply, messages.Finished) and _plausible(reply):
                 self.state.finish(name, reply.epsilon)
+                if reply.spent is not None and reply.delta is not None:
+                    self._emit(events.EpsilonSpent(site=name, epsilon=reply.spent, delta=reply.delta))
                 self._emit(events.ModelReleased(site=name))
             else:
                 self._refused(name, reply)
@@ -546,6 +548,7 @@ class Coordinator:
             raise Interrupted("the study was stopped; go on with resume")
 
 
-def _plausible(epsilon: float | None) -> bool:
+def _plausible(reply: messages.Finished) -> bool:
     """Return whether a site can have spent this."""
-    return epsilon is None or (math.isfinite(epsilon) and epsilon >= 0)
+    stated = [value for value in (reply.epsilon, reply.spent, reply.delta) if value is not None]
+    return all(math.isfinite(value) and value >= 0 for value in stated)
