@@ -37,7 +37,7 @@ from meninx.federated.processes import ENGINE, STARTING, Service, running, servi
 from meninx.federated.rounds import Coordinator, Terms
 from meninx.federated.study import Study, StudyFolder
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
-from meninx.federated.study_watch import terms_of, watching
+from meninx.federated.study_watch import recorded, terms_of, watching
 from meninx.federated.vector import Vector, WeightLayout
 from meninx.secagg import Roster
 
@@ -297,7 +297,7 @@ def _served(
         this.record(role, f"{setup.host}:{server.port}")
         progress.note(_opening(folder, study, f"{setup.host}:{server.port}", role))
         watch = watching(folder.root, engine / FILE, progress=progress, console=console)
-        emit = stack.enter_context(watch)
+        emit = recorded(stack.enter_context(watch), folder.log(), study.name)
         emit(terms_of(study))
         stack.enter_context(_presence(server, emit))
         yield _Office(folder, study, roster, server, this, emit)

@@ -27,12 +27,9 @@ from meninx.federated.connections import SiteClient, SiteSetup
 from meninx.federated.events import (
     FILE,
     AbortReason,
-    AnyEvent,
     Emit,
-    ModelUnchecked,
     SiteConnected,
     SiteLost,
-    SiteRefused,
     StudyOutcome,
     StudyTerms,
 )
@@ -41,7 +38,7 @@ from meninx.federated.messages import Agree, Declined, Finish, Position, Reply, 
 from meninx.federated.processes import ENGINE, service
 from meninx.federated.site_folder import SiteFolder
 from meninx.federated.site_rounds import SiteRounds
-from meninx.federated.study_watch import terms_of, watching
+from meninx.federated.study_watch import recorded, terms_of, watching
 from meninx.secagg import Roster
 from meninx.train.config import TrainConfig
 
@@ -324,16 +321,7 @@ def _agent(
             aggregation=config.aggregation.method,
         )
 
-    strategy, log = strategies.of_config(config.study), site.log()
-
-    def told(event: AnyEvent) -> None:
-        """Emit an event of this site, and write what it refused or could not check into the audit log."""
-        emit(event)
-        if isinstance(event, SiteRefused):
-            log.append("request refused", study=study.name, reason=event.reason, final=event.final)
-        elif isinstance(event, ModelUnchecked):
-            log.append("model not checked", study=study.name, round=event.round, reason=event.reason)
-
+    strategy = strategies.of_config(config.study)
     return SiteAgent(
         site.name,
         training,
@@ -350,7 +338,7 @@ def _agent(
         opened=lambda run: site_budget.begin(site, study.name, run),
         discarding=lambda run: site_budget.discard(site, study.name, run),
         account=site_budget.account(site, study.name, training.privacy.epsilon if training.privacy else None),
-        emit=told,
+        emit=recorded(emit, site.log(), study.name),
         progress=progress,
         stop=stop,
     )
