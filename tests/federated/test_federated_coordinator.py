@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("flwr")
@@ -18,6 +20,8 @@ from meninx.core.progress import SILENT
 from meninx.federated import coordinator_process, events
 from meninx.federated.coordinator_process import RunOrder, RunOutcome, Serving
 from meninx.federated.processes import ProcessRecord
+from meninx.federated.strategies import ServerState
+from meninx.federated.study_state import StudyState
 
 HERE = Serving(host="127.0.0.1", port=0)
 
@@ -147,3 +151,13 @@ def test_an_order_whose_process_was_started_again_is_over(serving: tuple[Path, O
     (engine / coordinator_process.ORDER).unlink()  # as a new process does at its start
     with pytest.raises(Interrupted, match="ended"):
         waiting.result(5)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no permission bits")
+def test_the_state_of_a_study_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    first = ServerState(np.zeros(3, np.float32))
+    path = tmp_path / "study.sqlite3"
+    with closing(StudyState.begin(path, study="chest", terms="t", layout="l", weights=first)):
+        assert {item.name: oct(item.stat().st_mode & 0o777) for item in tmp_path.iterdir()} == dict.fromkeys(
+            ("study.sqlite3", "study.sqlite3-shm", "study.sqlite3-wal"), "0o600"
+        )

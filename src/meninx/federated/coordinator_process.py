@@ -32,6 +32,7 @@ from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result, command
 from meninx.federated import approval, enrolment_keys, simulate, strategies
 from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_ends
+from meninx.federated.config import WAITING_MINUTES
 from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
 from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost
 from meninx.federated.mailbox import Presence
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
-WAITING_SECONDS = 24 * 3600.0
 SERVING = "serving coordinator"  # role of a process that waits for orders
 RUNS, ORDER = "runs", "order.json"
 _OUTCOMES, _ORDER_LOCK = "outcome-{}.json", "order.lock"
@@ -100,13 +100,13 @@ class RunOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         resume: go on with the last run; else begin a new one.
         again: begin a new run although there was one of this revision of the study.
         warm: with ``again``: from the last accepted model of the run before, not from the seed.
-        waiting_seconds: time after which the coordinator stops waiting for sites.
+        waiting_seconds: seconds after which the coordinator stops waiting for sites.
     """
 
     resume: bool = False
     again: bool = False
     warm: bool = False
-    waiting_seconds: float = WAITING_SECONDS
+    waiting_seconds: float = 60 * WAITING_MINUTES
 
 
 class PlacedOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

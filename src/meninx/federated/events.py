@@ -91,7 +91,7 @@ class StudyTerms(Event, frozen=True, kw_only=True, tag="study_terms"):
         study: name of the study.
         sites: every enrolled site.
         rounds: rounds with a model that a run needs.
-        quorum: survivors that a round needs; 0 without secure aggregation.
+        quorum: fewest sites whose updates a round needs; 0 where it is not known.
         aggregation: how updates are protected, in words.
         private: the study asks for differential privacy.
         epsilon: asked per patient; None without privacy, or where the study sets the noise.
@@ -116,7 +116,7 @@ class StudyStarted(Event, frozen=True, kw_only=True, tag="study_started"):
         run: identifier of the run; it stays the same when a stopped run goes on.
         sites: every enrolled site.
         rounds: rounds with a model that the run needs.
-        quorum: survivors that a round needs; 0 without secure aggregation.
+        quorum: fewest sites whose updates a round needs; 0 where it is not known.
         aggregation: how updates are protected, in words.
         connected: sites that are connected already.
     """

@@ -194,9 +194,7 @@ def _phase_card(status: StudyStatus) -> StatusCard:
 
 def _sites_card(status: StudyStatus) -> StatusCard:
     up = sum(site.up for site in status.sites)
-    detail = f"a round needs {status.quorum}" if status.quorum else "no quorum: the sum is not protected"
-    if not status.study:
-        detail = "the quorum is not known here"
+    detail = f"a round needs {status.quorum}" if status.quorum else "the quorum is not known here"
     value = f"{up} of {len(status.sites)}"
     if status.over and status.viewer is not None:
         value, detail = DASH, "the study is over"

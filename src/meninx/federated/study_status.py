@@ -203,7 +203,7 @@ class StudyStatus:
         run: identifier of its latest run; rounds and numbers are of this run, budgets of all runs.
         viewer: the site that looks; None for the coordinator, who sees all.
         phase: what the study does now.
-        quorum: survivors that a round needs; 0 without secure aggregation.
+        quorum: fewest sites whose updates a round needs; 0 where it is not known.
         aggregation: how updates are protected, in words; empty where it is not known.
         terms: what the study asks; None where it is not known.
         rounds_planned: rounds of the whole study.
