@@ -44,6 +44,8 @@ LocalSteps = Annotated[int, Meta(ge=0, le=1_000_000)]
 MOST_UNITS = {32: 1 << 12, 64: 1 << 30}
 """Bits of the ring -> units that a site has at most, where the study sets no bound."""
 PROXIMAL = 0.01  # weight of FedProx's term where a study gives none
+WAITING_MINUTES = 24 * 60.0
+"""Minutes after which a coordinator stops waiting for sites, where nobody gives another number."""
 FEWEST_SITES, MOST_SITES = 3, 32  # of secure aggregation by pairs of sites
 OF_THE_SITE = {"device": "auto", "threads": 0, "workers": "auto", "cache": "auto", "tensorboard": False}
 """Settings of ``[train.runtime]`` that each site chooses for itself -> the value that a study has."""
