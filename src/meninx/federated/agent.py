@@ -44,7 +44,8 @@ from meninx.federated.messages import Position, Reply, Request
 from meninx.federated.site_budget import StudySpending
 from meninx.federated.site_rounds import SiteRounds, stretch
 from meninx.federated.strategies import Turn
-from meninx.federated.vector import Vector, WeightLayout, from_bytes, name_of
+from meninx.federated.vector import Vector, from_bytes, name_of
+from meninx.federated.weight_layout import WeightLayout
 from meninx.learn import finetune
 from meninx.learn.hooks import Hook, ProximalPull
 from meninx.learn.trainer import never

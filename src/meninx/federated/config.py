@@ -105,6 +105,11 @@ class TermsConfig(Settings):
         _check_names([*self.local_layers, *shown], what="layer or recipe", where="study")
 
     @property
+    def adds_up(self) -> bool:
+        """Whether updates are added up; cyclic transfer hands the model on instead."""
+        return self.algorithm != "cyclic"
+
+    @property
     def proximal(self) -> float:
         """Weight of FedProx's pull; 0 of the other algorithms."""
         if self.algorithm != "fedprox":
@@ -292,7 +297,7 @@ class StudyConfig(Settings):
 
     def check_rules(self) -> None:
         """Refuse what cannot be trained together."""
-        if self.study.algorithm == "cyclic" and self.aggregation.secure:
+        if not self.study.adds_up and self.aggregation.secure:
             fix = "give --aggregation plain: each site sees the model of the one before"
             raise ConfigError(problem("cyclic adds nothing up", where="aggregation", fix=fix))
         if self.study.turns == "batch" and not self.study.local_steps:
