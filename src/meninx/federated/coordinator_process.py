@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from meninx.core import files, workspace
+from meninx.core import files, names, workspace
 from meninx.core.errors import (
     DataError,
     Interrupted,
@@ -30,11 +30,12 @@ from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.federated import approval, enrolment_keys, simulate, strategies
 from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_ends
+from meninx.federated.audit_log import AuditLog
 from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
-from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost
+from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost, SiteRefused
 from meninx.federated.mailbox import Presence
 from meninx.federated.processes import ENGINE, STARTING, Service, running, service
-from meninx.federated.rounds import Coordinator, Terms
+from meninx.federated.rounds import MOST_WORDS, Coordinator, Terms
 from meninx.federated.study import Study, StudyFolder
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
 from meninx.federated.study_watch import terms_of, watching
@@ -290,7 +291,7 @@ def _served(
         watch = watching(folder.root, engine / FILE, progress=progress, console=console)
         emit = stack.enter_context(watch)
         emit(terms_of(study))
-        stack.enter_context(_presence(server, emit))
+        stack.enter_context(_presence(server, folder.log(), emit))
         yield _Office(folder, study, roster, server, this, emit)
 
 
@@ -414,14 +415,18 @@ def _warm(before: StudyState, study: Study, layout: WeightLayout) -> strategies.
 
 
 @contextmanager
-def _presence(server: CoordinatorServer, emit: Emit) -> Iterator[None]:
-    """Tell events and sites who is connected, for a block."""
+def _presence(server: CoordinatorServer, log: AuditLog, emit: Emit) -> Iterator[None]:
+    """Tell events and sites who is connected, and events and log who does not take part, for a block."""
     ended = threading.Event()
 
     def watch() -> None:
         before: frozenset[str] = frozenset()
         while not ended.wait(_PRESENCE):
             now = server.exchange.present()
+            for site, reason in server.exchange.refusals().items():
+                words = names.printable(reason)[:MOST_WORDS]
+                emit(SiteRefused(site=site, reason=words, code=PrivacyRefusal.exit_code))
+                log.append("site does not take part", site=site, reason=words)
             for site in sorted(now - before):
                 emit(SiteConnected(site=site))
             for site in sorted(before - now):

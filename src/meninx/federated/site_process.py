@@ -10,7 +10,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from meninx.federated.messages import Agree, Declined, Finish, Position, Reply, 
 from meninx.federated.processes import ENGINE, service
 from meninx.federated.site_folder import SiteFolder
 from meninx.federated.site_rounds import SiteRounds
+from meninx.federated.study import Study
 from meninx.federated.study_watch import terms_of, watching
 from meninx.secagg import Roster
 from meninx.train.config import TrainConfig
@@ -106,12 +107,11 @@ def run(
         RunLocked: another process takes part with this folder.
         Interrupted: somebody stopped it; what was finished is saved.
     """
-    approved = approval.approved(site, name)
     engine = site.private / ENGINE / name
     with service(engine) as this, ExitStack() as stack:
         this.record("site")
-        site_budget.check_start(site, name, approved.study.config.training, approved.data)
-        client = SiteClient(site_setup(site, approved, mailbox=mailbox), progress.note)
+        approved = _admitted(site, name)
+        client = SiteClient(site_setup(site, approved.study, mailbox=mailbox), progress.note)
         this.on_stop(client.stop)
         emit = stack.enter_context(watching(engine, engine / FILE, progress=progress, viewer=site.name))
         terms = terms_of(approved.study)
@@ -154,9 +154,27 @@ def run(
         )
 
 
-def site_setup(site: SiteFolder, approved: ApprovedStudy, *, mailbox: bool = True) -> SiteSetup:
+def _admitted(site: SiteFolder, name: str) -> ApprovedStudy:
+    """Return the study if the site may take part; otherwise the coordinator reads why it does not.
+
+    Raises:
+        PrivacyRefusal: the approval, the policy, the installed code or the budget refuse it.
+    """
+    try:
+        approved = approval.approved(site, name)
+        site_budget.check_start(site, name, approved.study.config.training, approved.data)
+    except PrivacyRefusal as error:
+        study = approval.stored_study(site, name)
+        if study is not None and study.site(site.name) is not None:
+            with suppress(DataError):  # the refusal does not depend on whether the coordinator can be reached
+                SiteClient(site_setup(site, study)).refuse(str(error))
+        raise
+    return approved
+
+
+def site_setup(site: SiteFolder, study: Study, *, mailbox: bool = True) -> SiteSetup:
     """Return what a site's client needs, from the site's folder."""
-    study, keys = approved.study, site.keys()
+    keys = site.keys()
     coordinator = study.file.coordinator
     return SiteSetup(
         study=study.name,
