@@ -24,6 +24,7 @@ POLICY = PolicyConfig(
     allowed_recipes=("any",),
     require_differential_privacy=False,
     min_quorum=2,
+    max_epsilon=8.0,
     max_delta=1e-3,
     allow_deterministic=True,
 )

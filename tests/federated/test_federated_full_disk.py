@@ -9,10 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rounds_samples import NAMES, START, Study, expected_model, weights
+from rounds_samples import NAMES, START, Study, expected_model, weights, without_waiting_for_the_disk
 
 from meninx.core.errors import StorageError
 from meninx.federated.study_state import Stage, StudyState
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_waiting_for_the_disk(monkeypatch)
 
 
 @contextmanager
