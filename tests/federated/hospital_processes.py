@@ -129,7 +129,8 @@ class Hospitals:
     def runs(self, site: str) -> list[Path]:
         """Return the run folders of a site."""
         folder = self.root / site / "runs" / "chest"
-        return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        found = folder.iterdir() if folder.is_dir() else ()
+        return sorted(path for path in found if path.is_dir() and not path.is_symlink())
 
     @property
     def states(self) -> list[Path]:

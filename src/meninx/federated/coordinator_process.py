@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -23,6 +23,7 @@ from meninx.core.errors import (
     MeninxError,
     PrivacyRefusal,
     RunLocked,
+    StorageError,
     UsageError,
     problem,
 )
@@ -251,9 +252,9 @@ class _Office:
                 if state.stage is not Stage.FINISHED:
                     coordinator.run()
             except MeninxError as error:
-                log.append("run stopped", run=run, reason=str(error))
                 if not isinstance(error, Interrupted):
-                    self._announce(failed=True)
+                    self._announce(failed=True)  # first, because on a full disk the log cannot be written
+                log.append("run stopped", run=run, reason=str(error))
                 raise
             rounds = state.rounds()
             log.append("run finished", run=run, rounds=len(rounds))
@@ -419,21 +420,25 @@ def _presence(server: CoordinatorServer, log: AuditLog, emit: Emit) -> Iterator[
     """Tell events and sites who is connected, and events and log who does not take part, for a block."""
     ended = threading.Event()
 
+    def looked(before: frozenset[str]) -> frozenset[str]:
+        now = server.exchange.present()
+        for site, reason in server.exchange.refusals().items():
+            words = names.printable(reason)[:MOST_WORDS]
+            emit(SiteRefused(site=site, reason=words, code=PrivacyRefusal.exit_code))
+            log.append("site does not take part", site=site, reason=words)
+        for site in sorted(now - before):
+            emit(SiteConnected(site=site))
+        for site in sorted(before - now):
+            emit(SiteLost(site=site, reason="its connection is closed"))
+        if now != before:
+            server.exchange.mailbox.announce(Presence(connected=tuple(sorted(now))))
+        return now
+
     def watch() -> None:
         before: frozenset[str] = frozenset()
         while not ended.wait(_PRESENCE):
-            now = server.exchange.present()
-            for site, reason in server.exchange.refusals().items():
-                words = names.printable(reason)[:MOST_WORDS]
-                emit(SiteRefused(site=site, reason=words, code=PrivacyRefusal.exit_code))
-                log.append("site does not take part", site=site, reason=words)
-            for site in sorted(now - before):
-                emit(SiteConnected(site=site))
-            for site in sorted(before - now):
-                emit(SiteLost(site=site, reason="its connection is closed"))
-            if now != before:
-                server.exchange.mailbox.announce(Presence(connected=tuple(sorted(now))))
-            before = now
+            with suppress(StorageError):  # on a full disk; the rounds end with a sentence at their next write
+                before = looked(before)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
