@@ -193,7 +193,8 @@ class RoundsSeen:
     """What a site concludes about the study from the requests that it gets, as events.
 
     Another model in the next request to train, or in that to finish, means that the round before gave it; the
-    same model means that it gave none.
+    same model means that it gave none. Without the mailbox nobody tells the site who is connected: it takes
+    the members of a round for connected, and a member that is not among the survivors for lost.
 
     Args:
         terms: of the approved study.
@@ -206,6 +207,7 @@ class RoundsSeen:
         self._open: Position | None = None
         self._model = b""
         self._survivors: tuple[str, ...] = ()
+        self._members: frozenset[str] = frozenset()
 
     def asked(self, request: Request, connected: tuple[str, ...]) -> None:
         """Emit what follows from a request before it is answered."""
@@ -227,6 +229,8 @@ class RoundsSeen:
             )
         if isinstance(request, Agree):
             self._survivors = request.survivors
+        if not connected and isinstance(request, Train | Agree):
+            self._infer_connected(request)
         if isinstance(request, Train | Finish):
             name = hashlib.sha256(request.model).digest()
             if self._open is not None and (isinstance(request, Finish) or self._open != at):
@@ -245,6 +249,15 @@ class RoundsSeen:
             self._ended = True
             outcome = StudyOutcome.FAILED if failed else StudyOutcome.FINISHED
             self._emit(kinds.StudyEnded(outcome=outcome))
+
+    def _infer_connected(self, request: Train | Agree) -> None:
+        here = frozenset(request.members if isinstance(request, Train) else request.survivors)
+        for site in sorted(here - self._members):
+            self._emit(SiteConnected(site=site))
+        for site in sorted(self._members - here):
+            reason = f"it is not in the sum of round {request.at.round + 1}"
+            self._emit(SiteLost(site=site, reason=reason))
+        self._members = here
 
     def _close(self, at: Position, *, accepted: bool) -> None:
         self._open = None
