@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meninx.core.errors import MeninxError
-from meninx.federated import messages
-from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_sides, site_sides
+from meninx.federated import messages, study_state
+from meninx.federated.aggregation_methods import announcement_check, named, round_sides, site_sides
 from meninx.federated.aggregators import SiteSide
 from meninx.federated.config import AggregationConfig
 from meninx.federated.contribution import Contribution, beginning
@@ -27,6 +29,19 @@ from meninx.secagg.roster import public_bytes
 NAMES = ("east", "north", "south", "west")
 SIZE = 5
 START = np.linspace(-1, 1, SIZE, dtype=np.float32)
+
+
+def without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make writes quick: processes are killed in these tests, not machines."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    connected = study_state._connected
+
+    def quick(path: Path) -> sqlite3.Connection:
+        base = connected(path)
+        base.execute("PRAGMA synchronous = OFF")
+        return base
+
+    monkeypatch.setattr(study_state, "_connected", quick)
 
 
 class Killed(BaseException):
@@ -188,10 +203,10 @@ class Study:
         return StudyState.resume(self.path, study="chest", terms="t", layout="l")
 
     def coordinator(self, state: StudyState, line: Line | None = None) -> Coordinator:
+        quorum = named(self.method).fewest(len(self.names))
         terms = Terms(
-            sites=self.roster.names, quorum=quorum_of(self.config, len(self.names)), strategy=self.strategy,
-            waiting_seconds=self.waiting,
-        )  # fmt: skip
+            sites=self.roster.names, quorum=quorum, strategy=self.strategy, waiting_seconds=self.waiting
+        )
         sides = round_sides(self.config, self.roster, SIZE)
         return Coordinator(
             terms, state, line or self.line, sides, emit=self.events.append, aggregation=self.method,

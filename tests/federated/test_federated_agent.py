@@ -20,7 +20,7 @@ from meninx.core.errors import DataError, PrivacyRefusal
 from meninx.core.manifest import Manifest, TaskKind
 from meninx.federated import events, messages, simulate, strategies
 from meninx.federated.agent import InProcess, SiteAgent
-from meninx.federated.aggregation_methods import quorum_of, round_sides, site_sides
+from meninx.federated.aggregation_methods import fewest, round_sides, site_sides
 from meninx.federated.config import DataConfig, StudyConfig
 from meninx.federated.contribution import RoundSum
 from meninx.federated.history_file import HistoryFile
@@ -97,7 +97,7 @@ class House:
 
     def go(self, state: StudyState, exchange: InProcess | None = None) -> Vector:
         terms = Terms(
-            sites=self.roster.names, quorum=quorum_of(self.config.aggregation, len(self.data)),
+            sites=self.roster.names, quorum=fewest(self.config, len(self.data)),
             strategy=self.strategy, waiting_seconds=0.0,
         )  # fmt: skip
         sides = round_sides(self.config.aggregation, self.roster, self.layout.size)

@@ -341,13 +341,13 @@ def test_the_size_of_an_update_counts_the_statistics_of_batch_norm():
 
 def test_bytes_follow_the_method():
     def size(**settings: object) -> int:
-        return bytes_per_round(StudyConfig.of(**settings), 1000, 4)
+        return bytes_per_round(StudyConfig.of(**settings), 1000)
 
     assert size() == 4000
     assert size(bits=64) == 8000
     assert size(aggregation="plain") == 4000
-    assert size(aggregation="shares") == 16_000
-    assert size(aggregation="ckks") == 32_400
+    assert size(aggregation="shares") == 8000  # the rest and the sum of shares; a share is a seed
+    assert size(aggregation="ckks") == 40_400  # ciphertexts and the decrypted sum
 
 
 def test_nothing_of_a_size_that_no_policy_allows_is_built(consortium, monkeypatch):

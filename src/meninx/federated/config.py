@@ -44,6 +44,8 @@ LocalSteps = Annotated[int, Meta(ge=0, le=1_000_000)]
 MOST_UNITS = {32: 1 << 12, 64: 1 << 30}
 """Bits of the ring -> units that a site has at most, where the study sets no bound."""
 PROXIMAL = 0.01  # weight of FedProx's term where a study gives none
+WAITING_MINUTES = 24 * 60.0
+"""Minutes after which a coordinator stops waiting for sites, where nobody gives another number."""
 FEWEST_SITES, MOST_SITES = 3, 32  # of secure aggregation by pairs of sites
 OF_THE_SITE = {"device": "auto", "threads": 0, "workers": "auto", "cache": "auto", "tensorboard": False}
 """Settings of ``[train.runtime]`` that each site chooses for itself -> the value that a study has."""
@@ -101,6 +103,11 @@ class TermsConfig(Settings):
             raise ConfigError(expected("a port from 1 to 65535", got=self.port, where="address"))
         shown = [self.recipe] if self.recipe else []
         _check_names([*self.local_layers, *shown], what="layer or recipe", where="study")
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether updates are added up; cyclic transfer hands the model on instead."""
+        return self.algorithm != "cyclic"
 
     @property
     def proximal(self) -> float:
@@ -290,7 +297,7 @@ class StudyConfig(Settings):
 
     def check_rules(self) -> None:
         """Refuse what cannot be trained together."""
-        if self.study.algorithm == "cyclic" and self.aggregation.secure:
+        if not self.study.adds_up and self.aggregation.secure:
             fix = "give --aggregation plain: each site sees the model of the one before"
             raise ConfigError(problem("cyclic adds nothing up", where="aggregation", fix=fix))
         if self.study.turns == "batch" and not self.study.local_steps:

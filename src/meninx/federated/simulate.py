@@ -31,7 +31,7 @@ from meninx.core.randomness import KEY_BYTES
 from meninx.core.result import Result
 from meninx.federated import strategies, study_record
 from meninx.federated.agent import InProcess, SiteAgent, find_run
-from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_sides, site_sides
+from meninx.federated.aggregation_methods import announcement_check, fewest, round_sides, site_sides
 from meninx.federated.config import FEWEST_SITES, DataConfig, StudyConfig
 from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, StudyEvents
@@ -39,7 +39,8 @@ from meninx.federated.pooling import pooled
 from meninx.federated.rounds import Coordinator, Terms
 from meninx.federated.site_rounds import SiteRounds
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
-from meninx.federated.vector import Vector, WeightLayout
+from meninx.federated.vector import Vector
+from meninx.federated.weight_layout import WeightLayout
 from meninx.learn import assemble, finetune
 from meninx.learn.task import with_network
 from meninx.metrics.estimates import Estimate
@@ -201,7 +202,7 @@ class _Simulation:
         }  # fmt: skip
         self.run_id = state.header.run
         terms = Terms(
-            sites=roster.names, quorum=quorum_of(aggregation, len(agents)), strategy=strategy,
+            sites=roster.names, quorum=fewest(self.config, len(agents)), strategy=strategy,
             round_seconds=60 * study.round_minutes,
         )  # fmt: skip
         with ExitStack() as stack:
