@@ -10,7 +10,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from meninx.federated.messages import Agree, Declined, Finish, Position, Reply, 
 from meninx.federated.processes import ENGINE, service
 from meninx.federated.site_folder import SiteFolder
 from meninx.federated.site_rounds import SiteRounds
+from meninx.federated.study import Study
 from meninx.federated.study_watch import recorded, terms_of, watching
 from meninx.secagg import Roster
 from meninx.train.config import TrainConfig
@@ -109,12 +110,11 @@ def run(
         RunLocked: another process takes part with this folder.
         Interrupted: somebody stopped it; what was finished is saved.
     """
-    approved = approval.approved(site, name)
     engine = site.private / ENGINE / name
     with service(engine) as this, ExitStack() as stack:
         this.record("site")
-        site_budget.check_start(site, name, approved.study.config.training, approved.data)
-        client = SiteClient(site_setup(site, approved, mailbox=mailbox), progress.note)
+        approved = _admitted(site, name)
+        client = SiteClient(site_setup(site, approved.study, mailbox=mailbox), progress.note)
         this.on_stop(client.stop)
         emit = stack.enter_context(watching(engine, engine / FILE, progress=progress, viewer=site.name))
         terms = terms_of(approved.study)
@@ -159,9 +159,27 @@ def run(
         )
 
 
-def site_setup(site: SiteFolder, approved: ApprovedStudy, *, mailbox: bool = True) -> SiteSetup:
+def _admitted(site: SiteFolder, name: str) -> ApprovedStudy:
+    """Return the study if the site may take part; otherwise the coordinator reads why it does not.
+
+    Raises:
+        PrivacyRefusal: the approval, the policy, the installed code or the budget refuse it.
+    """
+    try:
+        approved = approval.approved(site, name)
+        site_budget.check_start(site, name, approved.study.config.training, approved.data)
+    except PrivacyRefusal as error:
+        study = approval.stored_study(site, name)
+        if study is not None and study.site(site.name) is not None:
+            with suppress(DataError):  # the refusal does not depend on whether the coordinator can be reached
+                SiteClient(site_setup(site, study)).refuse(str(error))
+        raise
+    return approved
+
+
+def site_setup(site: SiteFolder, study: Study, *, mailbox: bool = True) -> SiteSetup:
     """Return what a site's client needs, from the site's folder."""
-    study, keys = approved.study, site.keys()
+    keys = site.keys()
     coordinator = study.file.coordinator
     return SiteSetup(
         study=study.name,
@@ -180,7 +198,8 @@ class RoundsSeen:
     """What a site concludes about the study from the requests that it gets, as events.
 
     Another model in the next request to train, or in that to finish, means that the round before gave it; the
-    same model means that it gave none.
+    same model means that it gave none. Without the mailbox nobody tells the site who is connected: it takes
+    the members of a round for connected, and a member that is not among the survivors for lost.
 
     Args:
         terms: of the approved study.
@@ -193,6 +212,7 @@ class RoundsSeen:
         self._open: Position | None = None
         self._model = b""
         self._survivors: tuple[str, ...] = ()
+        self._members: frozenset[str] = frozenset()
 
     def asked(self, request: Request, connected: tuple[str, ...]) -> None:
         """Emit what follows from a request before it is answered."""
@@ -214,6 +234,8 @@ class RoundsSeen:
             )
         if isinstance(request, Agree):
             self._survivors = request.survivors
+        if not connected and isinstance(request, Train | Agree):
+            self._infer_connected(request)
         if isinstance(request, Train | Finish):
             name = hashlib.sha256(request.model).digest()
             if self._open is not None and (isinstance(request, Finish) or self._open != at):
@@ -232,6 +254,15 @@ class RoundsSeen:
             self._ended = True
             outcome = StudyOutcome.FAILED if failed else StudyOutcome.FINISHED
             self._emit(kinds.StudyEnded(outcome=outcome))
+
+    def _infer_connected(self, request: Train | Agree) -> None:
+        here = frozenset(request.members if isinstance(request, Train) else request.survivors)
+        for site in sorted(here - self._members):
+            self._emit(SiteConnected(site=site))
+        for site in sorted(self._members - here):
+            reason = f"it is not in the sum of round {request.at.round + 1}"
+            self._emit(SiteLost(site=site, reason=reason))
+        self._members = here
 
     def _close(self, at: Position, *, accepted: bool) -> None:
         self._open = None
