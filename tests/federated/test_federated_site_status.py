@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from meninx.core import files
+from meninx.core.errors import StorageError
 from meninx.federated import events as kinds
-from meninx.federated import messages, status_page
+from meninx.federated import messages, site_process, status_page
 from meninx.federated.events import AnyEvent
 from meninx.federated.messages import Position
-from meninx.federated.site_process import RoundsSeen
+from meninx.federated.site_process import ErrorFile, RoundsSeen, _Part
 from meninx.federated.study_status import StudyPhase, StudyStatus, status_of, view_of
 
 SITES = ("east", "north", "west")
@@ -107,3 +113,54 @@ def test_a_site_that_leaves_after_the_end_is_no_warning() -> None:
     ended = kinds.StudyEnded(outcome=kinds.StudyOutcome.FINISHED)
     status = status_of([TERMS, ended, kinds.SiteLost(site="west", reason="its connection is closed")])
     assert not any(entry.warns for entry in status.history)
+
+
+# a bug at a site
+
+
+class Broken:
+    """An agent with a bug."""
+
+    name, result = "north", None
+
+    def handle(self, request: messages.Request) -> messages.Reply:
+        raise KeyError("patient 17")
+
+
+def test_a_bug_leaves_its_traceback_at_the_site_and_one_sentence(tmp_path: Path) -> None:
+    notes: list[str] = []
+    errors = ErrorFile(tmp_path / "errors.txt", notes.append)
+    part = _Part(Broken(), None, lambda event: None, TERMS, errors)  # type: ignore[arg-type]
+    try:
+        with pytest.raises(KeyError):
+            part.handle(train(0, b"model"))
+    finally:
+        part.end()
+    text = (tmp_path / "errors.txt").read_text()
+    assert "Traceback (most recent call last)" in text
+    assert "patient 17" in text
+    assert 'raise KeyError("patient 17")' in text
+    assert (tmp_path / "errors.txt").stat().st_mode & 0o077 == 0
+    (note,) = notes
+    assert "KeyError" in note
+    assert "errors.txt" in note
+    assert "patient 17" not in note
+
+
+def test_a_bug_on_a_full_disk_is_still_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, line: str, **named: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(files, "append_line", full)
+    notes: list[str] = []
+    ErrorFile(tmp_path / "errors.txt", notes.append).add(KeyError("patient 17"))
+    assert notes == ["An unexpected error (KeyError), which is a bug: its traceback could not be written."]
+
+
+def test_a_file_of_errors_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site_process, "_MOST_ERRORS", 500)
+    errors = ErrorFile(tmp_path / "errors.txt", lambda text: None)
+    for number in range(100):
+        errors.add(KeyError(number))
+    assert (tmp_path / "errors.txt").stat().st_size < 700
+    assert "KeyError: 99" in (tmp_path / "errors.txt").read_text()
