@@ -50,6 +50,24 @@ def test_four_sites_finish_a_study_and_the_verbs_say_what_happened(
 
 
 @pytest.mark.slow
+def test_sites_that_come_after_a_run_failed_for_want_of_them_take_part_when_it_is_resumed(
+    hospitals: Callable[..., Hospitals],
+) -> None:
+    here = hospitals("late", FOUR, rounds=1)
+    here.start("coordinator", "coordinator", "chest")
+    engine = here.root / "chest" / "private" / "engine"
+    when(lambda: (processes.running(engine) or NOBODY).role == SERVING)
+    failed = here.start("run", "run", "chest", "--waiting-minutes", "0.02")
+    assert failed.wait(60) == DataError.exit_code, here.log("run")
+    assert "too few sites came" in here.log("run")
+    for name in FOUR:
+        here.start_site(name)
+    here.start("resume", "resume", "chest", "--json")
+    assert here.wait("resume") == 0
+    assert json.loads(here.result("resume"))["sites"] == list(FOUR)
+
+
+@pytest.mark.slow
 def test_killed_sites_and_a_killed_coordinator_come_back_to_the_same_model(
     hospitals: Callable[..., Hospitals],
 ) -> None:
