@@ -32,7 +32,7 @@ from meninx.core.errors import (
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result, command
 from meninx.federated import approval, enrolment_keys, simulate, strategies
-from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_ends
+from meninx.federated.aggregation_methods import announcement_check, fewest, round_sides
 from meninx.federated.config import WAITING_MINUTES
 from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
 from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost, SiteRefused
@@ -42,7 +42,8 @@ from meninx.federated.rounds import MOST_WORDS, Coordinator, Terms
 from meninx.federated.study import Study, StudyFolder
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
 from meninx.federated.study_watch import recorded, terms_of, watching
-from meninx.federated.vector import Vector, WeightLayout
+from meninx.federated.vector import Vector
+from meninx.federated.weight_layout import WeightLayout
 from meninx.secagg import Roster
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ class _Office:
             log.append("run started", run=run, round=state.next_number, resumed=start.resume)
             terms = Terms(
                 sites=self.roster.names,
-                quorum=quorum_of(config.aggregation, len(self.roster.names)),
+                quorum=fewest(config, len(self.roster.names)),
                 strategy=strategies.of_config(config.study),
                 round_seconds=60 * config.study.round_minutes,
                 waiting_seconds=start.waiting_seconds,
@@ -263,7 +264,7 @@ class _Office:
                 terms,
                 state,
                 self.server.exchange,
-                round_ends(config.aggregation, self.roster, _first(study)[1].size),
+                round_sides(config.aggregation, self.roster, _first(study)[1].size),
                 announcing=announcement_check(config.aggregation, self.roster),
                 emit=self.emit,
                 aggregation=config.aggregation.method,

@@ -30,7 +30,7 @@ from meninx.core.result import Result, command
 from meninx.federated import approval, authority, enrolment_keys, site_budget, strategies
 from meninx.federated import events as kinds
 from meninx.federated.agent import SiteAgent
-from meninx.federated.aggregation_methods import site_ends
+from meninx.federated.aggregation_methods import site_sides
 from meninx.federated.approval import ApprovedStudy
 from meninx.federated.connections import SiteClient, SiteSetup
 from meninx.federated.events import (
@@ -399,7 +399,7 @@ def _agent(
         out,
         study=study.name,
         part=part,
-        ends=site_ends(config.aggregation, roster, site.name, site.keys().signing, history),
+        sides=site_sides(config.aggregation, roster, site.name, site.keys().signing, history),
         rounds=SiteRounds(strategy, roster.names, seconds=60 * config.study.round_minutes),
         aggregation=config.aggregation,
         local=config.study.local_layers,

@@ -185,6 +185,8 @@ def _phase_card(status: StudyStatus) -> StatusCard:
     if status.phase is StudyPhase.ROUND_RUNNING and status.current is not None:
         value = f"round {status.current.round + 1} is running"
     detail = f"{status.rounds_accepted} of {status.rounds_planned} rounds gave a model"
+    if status.viewer is not None and status.over and status.rounds_accepted < status.rounds_planned:
+        detail += ", as far as this site was asked to train"  # it hears nothing of other rounds
     if not status.study:
         detail = "its terms are not known here"
     if status.attempts_aborted:

@@ -20,7 +20,7 @@ from meninx.core.errors import DataError, problem
 from meninx.core.progress import Progress
 from meninx.federated import events as kinds
 from meninx.federated import site_folder, status_page, strategies
-from meninx.federated.aggregation_methods import quorum_of
+from meninx.federated.aggregation_methods import fewest
 from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, Emit, StudyEvents
 from meninx.federated.study_status import StatusFold, StudyStatus
@@ -137,7 +137,7 @@ def terms_of(study: Study) -> kinds.StudyTerms:
         study=study.name,
         sites=names,
         rounds=strategies.of_config(config.study).turns(names),
-        quorum=quorum_of(config.aggregation, len(names)),
+        quorum=fewest(config, len(names)),
         aggregation=config.aggregation.method,
         private=privacy is not None,
         epsilon=privacy.epsilon if privacy else None,
