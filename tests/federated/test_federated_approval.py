@@ -396,3 +396,14 @@ def test_a_bound_that_has_room_lets_the_large_site_take_part(
     assert page.weight == "4,097 patients to train on; the study allows 8,192 per site (max_units)"
     assert page.bytes_per_round == 308_115 * 8
     assert approval.approved(site, "chest").study.config.aggregation.ring_bits == 64
+
+
+def test_the_weight_of_a_study_that_declares_it_and_of_one_without_a_bound(consortium) -> None:
+    data, config = Manifest.read(consortium.data), consortium.study.config
+    declared = config.replace(train={**config.train, "units_declared": 30})
+    words, reasons = approval_page.weight_words(declared, data)
+    assert words == "30 patients, as declared by the study; the study allows 4,096 per site (max_units)"
+    plain = config.replace(aggregation="plain")
+    words, more = approval_page.weight_words(plain, data)
+    assert "there is no bound" in words
+    assert (reasons, more) == ([], [])

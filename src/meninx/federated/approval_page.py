@@ -276,6 +276,8 @@ def weight_words(config: StudyConfig, data: Manifest) -> tuple[str, list[str]]:
     units = units_of(training, data)
     word = str(training.privacy.unit if training.privacy else PrivacyUnit.PATIENT)
     own = f"{_counted(units, word)} to train on"
+    if training.privacy is not None and training.privacy.units_declared:
+        own = f"{_counted(units, word)}, as declared by the study"
     if not aggregation.secure:
         return f"{own}; without secure aggregation there is no bound", []
     most = aggregation.most_units

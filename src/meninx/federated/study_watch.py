@@ -28,6 +28,7 @@ from meninx.federated.study_status import StatusFold, StudyStatus
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from meninx.federated.audit_log import AuditLog
     from meninx.federated.study import Study
 
 _SNAPSHOT_AFTER = (kinds.RoundAccepted, kinds.RoundAborted, kinds.StudyEnded)
@@ -84,6 +85,36 @@ def watching(
                     status_page.write_snapshot(fold.status(), folder, now=time.time())
 
         yield emit
+
+
+def recorded(emit: Emit, log: AuditLog, study: str) -> Emit:
+    """Return a function that emits an event, and writes refusals and doubtful sums into the audit log before.
+
+    Args:
+        emit: takes every event.
+        log: of the coordinator or of the site.
+        study: name of the study.
+
+    Raises:
+        DataError, StorageError: of the returned function, when the log is damaged or the disk refused.
+    """
+
+    def emitted(event: AnyEvent) -> None:
+        match event:
+            case kinds.SiteRefused():
+                where = {"study": study, "site": event.site}
+                log.append("request refused", **where, reason=event.reason, final=event.final)
+            case kinds.ModelUnchecked():
+                log.append("model not checked", study=study, round=event.round, reason=event.reason)
+            case kinds.SumsDiffer(site=site, round=number, earlier=earlier):
+                log.append("sums differ by one site", study=study, site=site, round=number, earlier=earlier)
+            case kinds.SumRecomputed(matches=False, site=site, round=number, share=share):
+                log.append("sum not confirmed", study=study, site=site, round=number, share=share)
+            case _:
+                pass
+        emit(event)
+
+    return emitted
 
 
 def _folded(file: StudyEvents, viewer: str | None) -> StatusFold:
