@@ -24,9 +24,9 @@ from rounds_samples import (
 )
 
 from meninx.core.errors import DataError, Interrupted, PrivacyRefusal, StorageError, UsageError
-from meninx.federated import events, masked, messages
+from meninx.federated import events, messages, secure_sides
 from meninx.federated.contribution import Contribution, beginning
-from meninx.federated.masked import HistoryFile
+from meninx.federated.history_file import HistoryFile
 from meninx.federated.messages import Reply, Request
 from meninx.federated.rounds import ANSWER_SECONDS
 from meninx.federated.strategies import Cyclic, FedAvg
@@ -161,7 +161,7 @@ def test_a_sum_that_was_opened_and_refused_counts_among_those_that_differ_by_one
 def test_a_sum_that_is_too_large_to_be_computed_again_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(masked, "WHOLE", 0)
+    monkeypatch.setattr(secure_sides, "WHOLE", 0)
     study = Study(tmp_path)
     state = study.run()
     assert len(study.of(events.SumUnchecked)) == 3
@@ -601,7 +601,7 @@ class Forger(Learner):
 
 class LowOrder(Forger):
     def announced(self, run: str) -> bytes:
-        protocol = self._end._protocol
+        protocol = self._side._session
         roster = protocol.roster
         statement = Announcement(
             site=self.name, study=roster.study, run=run, roster=roster.hash, exchange_key=bytes(32)
@@ -623,7 +623,7 @@ class Short(Learner):
         if isinstance(request, messages.Train):
             at, vector = request.at, np.zeros(1, "<u4")
             begun = beginning(request.model, request.until, request.horizon)
-            upload = self._end._protocol.upload(at.round, at.attempt, request.members, vector, model=begun)
+            upload = self._side._session.upload(at.round, at.attempt, request.members, vector, model=begun)
             return messages.Uploaded(site=self.name, at=at, upload=upload)
         return super()._answered(request)
 
@@ -639,7 +639,7 @@ class Denier(Learner):
 
 def lied_to(root: Path, liar: type[Learner]) -> Study:
     study = Study(root, strategy=FedAvg(rounds=2), waiting=2.0)
-    study.sites["east"] = study.line.sites["east"] = liar("east", study.sites["east"]._ends)
+    study.sites["east"] = study.line.sites["east"] = liar("east", study.sites["east"]._sides)
     return study
 
 
@@ -677,7 +677,7 @@ def test_a_study_without_an_accepted_round_fails_and_releases_nothing(tmp_path: 
 # what stays on the disk
 
 
-@pytest.mark.parametrize("method", ["masks", "shares"])
+@pytest.mark.parametrize("method", ["masks", "shares", "ckks"])
 def test_no_secret_stays_in_the_history_after_a_round_or_a_run(tmp_path: Path, method: str) -> None:
     study = Study(tmp_path, method)
     study.run()
@@ -685,28 +685,28 @@ def test_no_secret_stays_in_the_history_after_a_round_or_a_run(tmp_path: Path, m
         kinds = {type(entry) for entry in kept(study, name)}
         if method == "masks":  # every site computed the last sum again, so its seeds are gone
             assert kinds == {SurvivorsSigned, KeyDrawn, SitesMet, AttemptUsed}
-        site._end.finish()
+        site._side.finish()
         assert not {type(entry) for entry in kept(study, name)} - {SurvivorsSigned}
 
 
 def test_attempts_that_fail_do_not_make_the_history_grow(tmp_path: Path) -> None:
     study = Study(tmp_path)
-    ends = {name: one._ends("run") for name, one in study.sites.items()}
-    announced = tuple(end.announce() for end in ends.values())
-    ends["east"].meet(announced)
+    sides = {name: one._sides("run") for name, one in study.sites.items()}
+    announced = tuple(side.announce() for side in sides.values())
+    sides["east"].meet(announced)
     given = Contribution(START, 10)
     at = messages.Position(study="chest", run="run", round=0, attempt=0)
     sizes = []
     for attempt in range(6):
         here = msgspec.structs.replace(at, attempt=attempt)
-        ends["east"].check_round(here, NAMES)
-        ends["east"].upload(here, NAMES, given)
+        sides["east"].check_round(here, NAMES)
+        sides["east"].upload(here, NAMES, given)
         sizes.append(len(kept(study, "east")))
     assert max(sizes) <= 4
     with pytest.raises(PrivacyRefusal, match="masked before"):
-        ends["east"].check_round(at, NAMES)
+        sides["east"].check_round(at, NAMES)
     with pytest.raises(PrivacyRefusal, match="at least 3"):
-        ends["east"].check_round(msgspec.structs.replace(at, round=1), NAMES[:2])
+        sides["east"].check_round(msgspec.structs.replace(at, round=1), NAMES[:2])
 
 
 def kept(study: Study, name: str) -> list:
@@ -716,6 +716,6 @@ def kept(study: Study, name: str) -> list:
 
 def test_a_study_with_too_few_keys_ends_with_the_reasons_of_the_sites(tmp_path: Path) -> None:
     study = Study(tmp_path, names=NAMES[:3])
-    study.sites["east"] = study.line.sites["east"] = Unwilling("east", study.sites["east"]._ends)
+    study.sites["east"] = study.line.sites["east"] = Unwilling("east", study.sites["east"]._sides)
     with pytest.raises(DataError, match=r"fewer than 3 sites .*east: the site has more units than 4,096"):
         study.run()

@@ -21,18 +21,15 @@ from meninx.core.result import Result, command
 from meninx.federated import approval, authority, enrolment_keys, site_budget, strategies
 from meninx.federated import events as kinds
 from meninx.federated.agent import SiteAgent
-from meninx.federated.aggregation_methods import site_ends
+from meninx.federated.aggregation_methods import site_sides
 from meninx.federated.approval import ApprovedStudy
 from meninx.federated.connections import SiteClient, SiteSetup
 from meninx.federated.events import (
     FILE,
     AbortReason,
-    AnyEvent,
     Emit,
-    ModelUnchecked,
     SiteConnected,
     SiteLost,
-    SiteRefused,
     StudyOutcome,
     StudyTerms,
 )
@@ -42,7 +39,7 @@ from meninx.federated.processes import ENGINE, service
 from meninx.federated.site_folder import SiteFolder
 from meninx.federated.site_rounds import SiteRounds
 from meninx.federated.study import Study
-from meninx.federated.study_watch import terms_of, watching
+from meninx.federated.study_watch import recorded, terms_of, watching
 from meninx.secagg import Roster
 from meninx.train.config import TrainConfig
 
@@ -59,17 +56,21 @@ class SiteResult(Result):
         study: name of the study.
         site: name of the site.
         run: its run folder; None when the study ended before the site trained.
-        epsilon: spent by the run; None without privacy.
-        delta: of this epsilon; None without privacy.
-        limit: the most that the policy of the site allows per patient in all runs of the study.
+        epsilon: spent per patient over all runs of the study; None without privacy.
+        run_epsilon: spent by this run alone; likewise.
+        delta: of both; likewise.
+        limit: epsilon over all runs at which the site stopped, at the latest; likewise.
+        allowed: the most that the policy of the site allows over all runs; likewise.
     """
 
     study: str
     site: str
     run: Path | None
     epsilon: float | None
+    run_epsilon: float | None = None
     delta: float | None = None
     limit: float | None = None
+    allowed: float | None = None
 
     def summary(self) -> str:
         """Return the result in a few lines for people."""
@@ -78,8 +79,10 @@ class SiteResult(Result):
             return "\n".join([*lines, "run: none, the study ended before this site released a model"])
         lines.append(f"run: {self.run}")
         if self.epsilon is not None and self.delta is not None:
-            limit = "" if self.limit is None else f" of at most {self.limit:g} in this study"
-            lines.append(f"epsilon: {self.epsilon:.3g}{limit}, per patient at delta {self.delta:g}")
+            limit = "" if self.limit is None else f" of at most {self.limit:.3g}"
+            words = f"{self.epsilon:.3g}{limit} in this study, per patient at delta {self.delta:g}"
+            allowed = "" if self.allowed is None else f" (the policy allows {self.allowed:g})"
+            lines.append(f"epsilon: {words}, over all its runs{allowed}")
         lines.append(f"next: {command('evaluate', self.run)}, then {command('report', self.run)}")
         return "\n".join(lines)
 
@@ -142,15 +145,17 @@ def run(
                 problem("stopped; what was finished is saved", where=name, fix="start it again")
             )
         result = agent.result
-        spent = None if result is None else result.privacy
+        privacy, spent = None if result is None else result.privacy, agent.spending
         return SiteResult(
             out=site.root,
             study=name,
             site=site.name,
             run=None if result is None else result.out,
             epsilon=spent.epsilon if spent else None,
-            delta=spent.delta if spent else None,
-            limit=site.policy().max_epsilon if spent else None,
+            run_epsilon=privacy.epsilon if privacy else None,
+            delta=privacy.delta if privacy else None,
+            limit=spent.limit if spent else None,
+            allowed=site.policy().max_epsilon if spent else None,
         )
 
 
@@ -347,16 +352,7 @@ def _agent(
             aggregation=config.aggregation.method,
         )
 
-    strategy, log = strategies.of_config(config.study), site.log()
-
-    def told(event: AnyEvent) -> None:
-        """Emit an event of this site, and write what it refused or could not check into the audit log."""
-        emit(event)
-        if isinstance(event, SiteRefused):
-            log.append("request refused", study=study.name, reason=event.reason, final=event.final)
-        elif isinstance(event, ModelUnchecked):
-            log.append("model not checked", study=study.name, round=event.round, reason=event.reason)
-
+    strategy = strategies.of_config(config.study)
     return SiteAgent(
         site.name,
         training,
@@ -364,7 +360,7 @@ def _agent(
         out,
         study=study.name,
         part=part,
-        ends=site_ends(config.aggregation, roster, site.name, site.keys().signing, history),
+        sides=site_sides(config.aggregation, roster, site.name, site.keys().signing, history),
         rounds=SiteRounds(strategy, roster.names, seconds=60 * config.study.round_minutes),
         aggregation=config.aggregation,
         local=config.study.local_layers,
@@ -372,7 +368,8 @@ def _agent(
         admit=site_budget.admission(site, study.name),
         opened=lambda run: site_budget.begin(site, study.name, run),
         discarding=lambda run: site_budget.discard(site, study.name, run),
-        emit=told,
+        account=site_budget.account(site, study.name, training.privacy.epsilon if training.privacy else None),
+        emit=recorded(emit, site.log(), study.name),
         progress=progress,
         stop=stop,
     )
