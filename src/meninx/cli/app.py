@@ -17,6 +17,7 @@ from typing import TextIO
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from meninx.cli import early
+from meninx.cli.audit import audit
 from meninx.cli.dicom import dicom
 from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
@@ -77,6 +78,7 @@ def build_app() -> App:
     )
     for name, help_text in VERBS.items():
         app.command(f"meninx.cli.{name}:{name}", name=name, help=help_text, help_epilogue=epilogue(name))
+    app.command(audit)
     app.command(dicom)
     app.command(federate)
     return app

@@ -34,6 +34,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "report": ("meninx report clean/ data/ runs/latest --out report.html",),
     "verify": ("meninx verify data/", "meninx verify data/ --json"),
     "demo": ("meninx demo demo-out/", "meninx demo demo-out/ --dry-run"),
+    "audit": ("meninx audit bounds --recipe demo-dp --units 700 --n-eps 8",),
+    "audit bounds": (
+        "meninx audit bounds --recipe ham10000-dp --units 8112 --eps-min 1 --eps-max 1e12 --n-eps 30",
+        "meninx audit bounds --sample-rate 0.01 --noise-multiplier 1 --steps 1000 --n-eps 5 --out own/",
+        "meninx audit bounds --recipe demo-dp --units 700 --dry-run",
+    ),
     "recipes": ("meninx recipes", "meninx recipes cxr-dp", "meninx recipes cxr-dp --copy mine.toml"),
     "doctor": (
         "meninx doctor",

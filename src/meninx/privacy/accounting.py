@@ -210,13 +210,15 @@ def _renyi(sample_rate: float, noise_multiplier: float) -> Array:
     """Return the Rényi divergence of one step at the integer orders, all of them in one expression."""
     orders = np.array(_ORDERS, dtype=float)
     if sample_rate == 1:
-        return np.minimum(orders / 2 / noise_multiplier / noise_multiplier, _HUGE)
+        full: Array = np.minimum(orders / 2 / noise_multiplier / noise_multiplier, _HUGE)
+        return full
     ways, taken, left = _binomials()
     logs = ways + taken * math.log(sample_rate) + left * math.log1p(-sample_rate)
     logs += np.minimum((taken**2 - taken) / 2 / noise_multiplier / noise_multiplier, _HUGE)
     top = logs.max(axis=1)
     sums: Array = top + np.log(np.exp(logs - top[:, None]).sum(axis=1))
-    return np.maximum(sums, 0.0) / (orders - 1)
+    divergence: Array = np.maximum(sums, 0.0) / (orders - 1)
+    return divergence
 
 
 @functools.cache

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from meninx.core import check
 from meninx.core.errors import ConfigError, PrivacyRefusal, expected, problem
 from meninx.privacy import accounting
-from meninx.privacy.accounting import Phase
+from meninx.privacy.accounting import Epsilon, Phase
 from meninx.privacy.plan import Plan
 
 MAX_NOISE_MULTIPLIER = 1e4
@@ -18,7 +19,7 @@ MAX_STEPS = 1_000_000
 _ROUNDS = 60
 _ROUGH = 1e-2  # a grid of the privacy loss that is good for a first look
 _ROUGH_SHARE = 1e-5  # of a large epsilon: a coarser grid that moves it as little
-# A grid of this share of epsilon / sqrt(steps) moves epsilon by less than 1 %: errors of steps add up in square.
+# A grid of this share of epsilon / sqrt(steps) moves epsilon by less than 1 %: squares of errors add up.
 _GRID_SHARE = 0.007
 _COARSEST = 0.1
 _FAR = math.log(16.0)
@@ -123,7 +124,11 @@ def solve_noise(*, sample_rate: float, steps: int, epsilon: float, delta: float)
 
     The search starts with the Rényi bound and refines on coarse grids and then the fine one.
     """
-    cost = _cost(sample_rate, steps, delta)
+
+    def cost(noise: float, grid: float) -> float:
+        phase = Phase(sample_rate=sample_rate, noise_multiplier=noise, steps=steps)
+        return accounting.epsilon([phase], delta, grid=grid).value
+
     _refuse_out_of_reach(sample_rate, steps, epsilon, delta)
     room = slack(epsilon)
     near, slope = _by_renyi(sample_rate, steps, epsilon, delta)
@@ -133,13 +138,26 @@ def solve_noise(*, sample_rate: float, steps: int, epsilon: float, delta: float)
     return near
 
 
-def noise_profile(
-    *, sample_rate: float, steps: int, epsilons: Sequence[float], delta: float
-) -> tuple[float, ...]:
-    """Return a noise multiplier for every epsilon: for a figure, not for a run.
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """The noise of one epsilon of an axis.
 
-    Each spends its epsilon, or up to 2 % less. Every search begins where the results of its neighbours point
-    to, on one grid that is as coarse as the epsilon allows, which takes 0.1 to 0.5 s per epsilon.
+    Attributes:
+        noise_multiplier: noise standard deviation over sensitivity.
+        spent: the epsilon that it spends, up to 2 % below the target, and who computed it.
+    """
+
+    noise_multiplier: float
+    spent: Epsilon
+
+
+def noise_profile(
+    *, sample_rate: float, steps: int, epsilons: Iterable[float], delta: float
+) -> Iterator[Calibrated]:
+    """Yield the noise multiplier of every epsilon of an axis: for a figure, not for a run.
+
+    Every search begins where the results of its neighbours point to, on one grid that is as coarse as the
+    epsilon allows, which takes 0.1 to 0.5 s per epsilon.
 
     Args:
         sample_rate: q in (0, 1].
@@ -148,32 +166,28 @@ def noise_profile(
         delta: in (0, 1).
 
     Raises:
-        PrivacyRefusal: the lowest one cannot be reached; the message says what would reach it.
+        PrivacyRefusal: an epsilon cannot be reached; the message says what would reach it.
     """
-    cost = _cost(sample_rate, steps, delta)
-    _refuse_out_of_reach(sample_rate, steps, min(epsilons), delta)
+
+    def spent(noise: float, grid: float) -> Epsilon:
+        phase = Phase(sample_rate=sample_rate, noise_multiplier=noise, steps=steps)
+        return accounting.epsilon([phase], delta, grid=grid)
+
+    def cost(noise: float, grid: float) -> float:
+        return spent(noise, grid).value
+
     found: list[tuple[float, float]] = []  # logarithms of epsilon and noise
     for epsilon in epsilons:
-        if len(found) < 2:
-            near, slope = _by_renyi(sample_rate, steps, epsilon, delta)
-        else:
+        _refuse_out_of_reach(sample_rate, steps, epsilon, delta)
+        near, slope = _by_renyi(sample_rate, steps, epsilon, delta) if len(found) < 2 else (0.0, -1.0)
+        if len(found) >= 2:
             (e0, n0), (e1, n1) = found[-2:]
             slope = min(-0.1, (e1 - e0) / (n1 - n0)) if n1 < n0 else -1.0
             near = math.exp(n1 + (math.log(epsilon) - e1) / slope)
         grid = min(_COARSEST, max(accounting.FINE, _GRID_SHARE * epsilon / math.sqrt(steps)))
-        near, _ = search(functools.partial(cost, grid=grid), epsilon, 0.015 * epsilon, near, slope)
-        found.append((math.log(epsilon), math.log(near)))
-    return tuple(math.exp(noise) for _, noise in found)
-
-
-def _cost(sample_rate: float, steps: int, delta: float) -> Callable[..., float]:
-    """Return the function from noise multiplier and ``grid`` to epsilon."""
-
-    def cost(noise: float, *, grid: float) -> float:
-        phase = Phase(sample_rate=sample_rate, noise_multiplier=noise, steps=steps)
-        return accounting.epsilon([phase], delta, grid=grid).value
-
-    return cost
+        noise, _ = search(functools.partial(cost, grid=grid), epsilon, 0.015 * epsilon, near, slope)
+        found.append((math.log(epsilon), math.log(noise)))
+        yield Calibrated(noise_multiplier=noise, spent=spent(noise, grid))
 
 
 def _by_renyi(sample_rate: float, steps: int, epsilon: float, delta: float) -> tuple[float, float]:
