@@ -23,11 +23,11 @@ def train(number: int, model: bytes) -> messages.Train:
     return messages.Train(at=at(number), members=SITES, model=model, until=number + 1, horizon=2)
 
 
-def seen_by_north(*requests: messages.Request) -> list[AnyEvent]:
+def seen_by_north(*requests: messages.Request, connected: tuple[str, ...] = SITES) -> list[AnyEvent]:
     found: list[AnyEvent] = [TERMS]
     seen = RoundsSeen(TERMS, found.append)
     for request in requests:
-        seen.asked(request, SITES)
+        seen.asked(request, connected)
         if isinstance(request, messages.Train):
             opened = kinds.RoundOpened(round=request.at.round, attempt=0, members=request.members)
             found.append(opened)
@@ -56,6 +56,18 @@ def test_the_coordinator_claims_nothing_about_privacy_that_it_does_not_know() ->
     assert "not protected" not in words(unknown)
 
 
+def test_without_the_mailbox_a_site_learns_from_the_survivors_who_is_lost() -> None:
+    requests = (train(0, b"first"), messages.Agree(at=at(0), survivors=("east", "north")))
+    found = seen_by_north(*requests, connected=())
+    assert [event.site for event in found if isinstance(event, kinds.SiteConnected)] == list(SITES)
+    (lost,) = (event for event in found if isinstance(event, kinds.SiteLost))
+    assert (lost.site, lost.reason) == ("west", "it is not in the sum of round 1")
+    again = seen_by_north(*requests, train(1, b"second"), connected=())
+    assert [event.site for event in again if isinstance(event, kinds.SiteConnected)][3:] == ["west"]
+    with_mailbox = seen_by_north(*requests)
+    assert not any(isinstance(event, kinds.SiteLost | kinds.SiteConnected) for event in with_mailbox)
+
+
 def test_another_model_means_that_the_round_before_gave_it_and_finish_ends_the_study() -> None:
     agreed = messages.Agree(at=at(0), survivors=SITES)
     requests = [train(0, b"first"), agreed, train(1, b"second"), messages.Finish(at=at(2), model=b"third")]
@@ -75,6 +87,12 @@ def test_a_site_that_was_started_again_counts_an_attempt_once() -> None:
     events = seen_by_north(train(0, b"first"))
     status = view_of("north", [*events, *seen_by_north(train(0, b"first"))])
     assert (len(status.rounds), status.attempts_aborted) == (1, 0)
+
+
+def test_a_site_does_not_say_that_rounds_failed_in_which_it_was_not_asked() -> None:
+    """In cyclic transfer it has a turn of several, and in any study it may have missed a round."""
+    status = view_of("north", seen_by_north(train(0, b"first"), messages.Finish(at=at(2), model=b"third")))
+    assert "1 of 2 rounds gave a model, as far as this site was asked to train." in words(status)
 
 
 def test_a_site_that_leaves_after_the_end_is_no_warning() -> None:

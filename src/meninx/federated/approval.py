@@ -22,6 +22,7 @@ from meninx.core import artifacts, files, names, plain
 from meninx.core.artifacts import DataRecord
 from meninx.core.errors import DataError, MeninxError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.manifest import Manifest
+from meninx.core.result import command
 from meninx.federated import approval_page, code_hash, policy, signed_file
 from meninx.federated.approval_page import StudyPage
 from meninx.federated.signed_file import Statement
@@ -298,7 +299,7 @@ def agreed(folder: StudyFolder) -> tuple[Study, Roster]:
     check_dates(study)
     difference = code_hash.difference(study.file.code)
     if difference:
-        fix = f"publish the study again with `meninx federate enrol {folder.root.name}`"
+        fix = f"publish the study again with {command('federate', 'enrol', folder.root)}"
         raise PrivacyRefusal(problem(difference.rstrip("."), where="code", fix=fix))
     waiting = [f"{name} {item.reason}" for name, item in found.items() if not item.approved]
     if waiting or not found:
@@ -321,7 +322,7 @@ def check_standing(site: SiteFolder, study: Study) -> None:
         fix = "telephone the coordinator; somebody may have enrolled under this name"
         what = "the study has other keys for this site than its own"
         raise PrivacyRefusal(problem(what, where=study.name, fix=fix))
-    before = _stored_study(site, study.name)
+    before = stored_study(site, study.name)
     if before is not None:
         _check_succession(before, study)
     check_dates(study)
@@ -342,7 +343,7 @@ def _check_succession(before: Study, study: Study) -> None:
 
 
 def _approved(site: SiteFolder, name: str) -> ApprovedStudy:
-    study = _stored_study(site, name)
+    study = stored_study(site, name)
     path = site.study_folder(name) / APPROVAL_FILE
     if study is None or not path.is_file():
         raise PrivacyRefusal(problem("this site has not approved the study", where=name, fix=_AGAIN))
@@ -373,7 +374,12 @@ def _has_approved(site: SiteFolder, study: Study, data: Path) -> bool:
     return found.study.digest == study.digest and found.data.resolve() == data.resolve()
 
 
-def _stored_study(site: SiteFolder, name: str) -> Study | None:
+def stored_study(site: SiteFolder, name: str) -> Study | None:
+    """Return the study that lies at a site, without any check of the approval; None when there is none.
+
+    Raises:
+        DataError: it is damaged, or has another name.
+    """
     path = site.study_folder(name) / STUDY_FILE
     if not path.is_file():
         return None

@@ -7,23 +7,23 @@ hospital's own policy refuses.
 
 from __future__ import annotations
 
-import math
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core import machine, names
+from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, MeninxError
 from meninx.core.manifest import Manifest
 from meninx.core.result import Result
 from meninx.federated import authority, code_hash, policy, site_budget
+from meninx.federated.aggregation_methods import method_of
 from meninx.federated.config import StudyConfig, recipe_digest
 from meninx.federated.site_folder import SiteFolder
 from meninx.federated.study import Study
-from meninx.train.planning import make_plan
+from meninx.train.planning import make_plan, units_of
 
 WIDTH, LABEL = 100, 16
-CKKS_EXPANSION = 8.1  # bytes of a ciphertext per byte of float32
 _SHOWN_LABELS = 8
 
 
@@ -44,10 +44,13 @@ class StudyPage(Result):
         recipe: where the training settings came from, and their digest.
         rounds: length and algorithm in words.
         data: which data of this site are read, in words.
+        weight: how much this site counts in a sum, and the most that the study allows, in words.
         privacy: what is asked, spent and allowed, in words.
         aggregation: who sees what, in words.
+        checks: what this site checks of the models that it gets, in words.
         leaves: what leaves the site, in words.
-        bytes_per_round: largest number of bytes that an update has; None when the network cannot be built.
+        bytes_per_round: bytes of the vectors that leave the site in a round; None when the network cannot be
+            built.
         code: version and hash of the code.
         certificate_days: days until this site's certificate ends; None before it is enrolled.
         reasons: why this site refuses; empty when the policy allows the study.
@@ -68,8 +71,10 @@ class StudyPage(Result):
     recipe: str
     rounds: str
     data: str
+    weight: str
     privacy: str
     aggregation: str
+    checks: str
     leaves: str
     bytes_per_round: int | None
     code: str
@@ -96,8 +101,10 @@ class StudyPage(Result):
             *_row("recipe", self.recipe),
             *_row("length", self.rounds),
             *_row("data touched", self.data),
+            *_row("weight", self.weight),
             *_row("privacy", self.privacy),
             *_row("who sees what", self.aggregation),
+            *_row("model check", self.checks),
             *_row("leaves the site", self.leaves),
             *_row("code", self.code),
             *_row("certificate", _certificate_words(self.certificate_days)),
@@ -131,10 +138,11 @@ def page(study: Study, site: SiteFolder, data: Manifest, *, approved: bool = Fal
     rules, config = site.policy(), study.config
     unknown = policy.recipe_refusals(rules, config)  # nothing of an unknown size is built
     counts = None if unknown else network_size(config)
-    size = None if counts is None else bytes_per_round(config, counts[1], len(study.site_names))
+    size = None if counts is None else bytes_per_round(config, counts[1])
     own = study.site(site.name)
     privacy, against = privacy_words(rules, study, site, data)
-    reasons = [*policy.refusals(rules, config, study.file.code, len(study.site_names)), *against]
+    weight, beyond = weight_words(config, data)
+    reasons = [*policy.refusals(rules, config, study.file.code, len(study.site_names)), *against, *beyond]
     reasons += [f"The dataset differs: {text}." for text in config.data.differences(data.info)]
     return StudyPage(
         out=site.root,
@@ -150,8 +158,10 @@ def page(study: Study, site: SiteFolder, data: Manifest, *, approved: bool = Fal
         recipe=_recipe(config),
         rounds=_rounds(config),
         data=data_words(data),
+        weight=weight,
         privacy=privacy,
         aggregation=_aggregation(config, len(study.site_names)),
+        checks=f"this site {method_of(config).checks}",
         leaves=_leaves(config, size),
         bytes_per_round=size,
         code=f"meninx {names.printable(study.file.code.version)}, hash {study.file.code.digest}",
@@ -193,22 +203,14 @@ def network_size(config: StudyConfig) -> tuple[int, int] | None:
     return sum(value.numel() for value in network.parameters()), sent
 
 
-def bytes_per_round(config: StudyConfig, count: int, sites: int) -> int:
-    """Return the largest number of bytes of an update, without some kilobytes of keys and signatures.
+def bytes_per_round(config: StudyConfig, count: int) -> int:
+    """Return the bytes of the vectors that leave a site in a round, without some kilobytes of signatures.
 
     Args:
         config: the study.
         count: numbers of the network that an update may hold.
-        sites: number of sites.
     """
-    element = config.aggregation.ring_bits // 8
-    by_method = {
-        "masks": count * element,
-        "shares": count * element * sites,
-        "ckks": math.ceil(count * 4 * CKKS_EXPANSION),
-        "plain": count * 4,
-    }
-    return by_method[config.aggregation.method]
+    return method_of(config).bytes_sent(count, config.aggregation.ring_bits // 8)
 
 
 def _certificate_words(days: int | None) -> str:
@@ -264,6 +266,29 @@ def data_words(data: Manifest) -> str:
     return f"dataset {name}: {', '.join(parts) or 'no cases'}. Images and labels stay at this site."
 
 
+def weight_words(config: StudyConfig, data: Manifest) -> tuple[str, list[str]]:
+    """Return how much a site counts in a sum in words, and the reason against it, if there is one.
+
+    Secure aggregation needs a bound of this weight before the first round. The words hold the site's own
+    number, so they are for the site alone.
+    """
+    training, aggregation = config.training, config.aggregation
+    units = units_of(training, data)
+    word = str(training.privacy.unit if training.privacy else PrivacyUnit.PATIENT)
+    own = f"{_counted(units, word)} to train on"
+    if training.privacy is not None and training.privacy.units_declared:
+        own = f"{_counted(units, word)}, as declared by the study"
+    if not aggregation.secure:
+        return f"{own}; without secure aggregation there is no bound", []
+    most = aggregation.most_units
+    if units <= most:
+        return f"{own}; the study allows {most:,} per site (max_units)", []
+    fix = f"The coordinator can set max_units = {aggregation.bound_for(units)} in [aggregation] of study.toml"
+    return f"{own}, more than the {most:,} that the study allows per site (max_units)", [
+        f"This site has {own}, the study allows at most {most:,} (max_units). {fix}."
+    ]
+
+
 def privacy_words(
     rules: policy.PolicyConfig, study: Study, site: SiteFolder, data: Manifest
 ) -> tuple[str, list[str]]:
@@ -285,26 +310,15 @@ def privacy_words(
 
 
 def _aggregation(config: StudyConfig, sites: int) -> str:
-    from meninx.secagg.ckks import COLLUSION
-    from meninx.secagg.roster import covered
-
-    method = config.aggregation.method
-    if config.study.algorithm == "cyclic":
-        return "no secure aggregation: each site sees the model of the site before, the coordinator sees all"
-    if method == "plain":
-        return "no secure aggregation: the coordinator sees the update of this site alone"
+    method = method_of(config)
+    name = config.aggregation.method
     try:
-        found = covered(sites)
+        method.fewest(sites)
     except ConfigError:
-        return f"secure aggregation ({method}) is not possible with {_counted(sites, 'site')}"
-    if method == "masks":
-        return f"secure aggregation by masks. {found.sentence()}"
-    if method == "shares":
-        return (
-            f"secret sharing among the {sites} sites: the coordinator sees the sum. All other sites together "
-            "can open this site's update, fewer cannot"
-        )
-    return COLLUSION
+        return f"secure aggregation ({name}) is not possible with {_counted(sites, 'site')}"
+    return (
+        method.sentence(sites) if method.seen else f"secure aggregation by {name}. {method.sentence(sites)}"
+    )
 
 
 def _leaves(config: StudyConfig, size: int | None) -> str:

@@ -100,6 +100,7 @@ class CoordinatorServer:
         )
         routes: dict[str, tuple[ASGIApp, int]] = dict.fromkeys(FLEET_ROUTES, (self._link.app, _FLEET_BODY))
         routes[mailbox.WELCOME] = (self.exchange.mailbox, _HELLO_BODY)
+        routes[mailbox.REFUSAL] = (self.exchange.mailbox, mailbox.LONGEST_REFUSAL + _HELLO_BODY)
         if setup.mailbox:
             routes[mailbox.POLL] = (self.exchange.mailbox, _POLL_BODY)
             routes[mailbox.REPLY] = (self.exchange.mailbox, mailbox.ENVELOPE)
@@ -149,6 +150,20 @@ class SiteClient:
             Interrupted: :meth:`stop` was called.
         """
         return persistently(self._mailbox.welcome, self._stopping, self._broken).terms
+
+    def refuse(self, reason: str) -> None:
+        """Tell the coordinator in one call why this site does not take part, and close the line.
+
+        Args:
+            reason: in words, without a value of a patient.
+
+        Raises:
+            Unreachable, NotAdmitted, EnvelopeRefused: the coordinator did not take it.
+        """
+        try:
+            self._mailbox.refuse(reason)
+        finally:
+            self._mailbox.close()
 
     def run(self, site: Site, *, notice: Callable[[mailbox.Presence], None] = lambda notice: None) -> None:
         """Serve the coordinator's requests until :meth:`stop`.

@@ -10,29 +10,26 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core.artifacts import StudyPart
 from meninx.core.errors import DataError, Interrupted, PrivacyRefusal, problem
 from meninx.core.progress import SILENT, Progress
-from meninx.core.result import Result
+from meninx.core.result import Result, command
 from meninx.federated import approval, authority, enrolment_keys, site_budget, strategies
 from meninx.federated import events as kinds
 from meninx.federated.agent import SiteAgent
-from meninx.federated.aggregation_methods import site_ends
+from meninx.federated.aggregation_methods import site_sides
 from meninx.federated.approval import ApprovedStudy
 from meninx.federated.connections import SiteClient, SiteSetup
 from meninx.federated.events import (
     FILE,
     AbortReason,
-    AnyEvent,
     Emit,
-    ModelUnchecked,
     SiteConnected,
     SiteLost,
-    SiteRefused,
     StudyOutcome,
     StudyTerms,
 )
@@ -41,7 +38,8 @@ from meninx.federated.messages import Agree, Declined, Finish, Position, Reply, 
 from meninx.federated.processes import ENGINE, service
 from meninx.federated.site_folder import SiteFolder
 from meninx.federated.site_rounds import SiteRounds
-from meninx.federated.study_watch import terms_of, watching
+from meninx.federated.study import Study
+from meninx.federated.study_watch import recorded, terms_of, watching
 from meninx.secagg import Roster
 from meninx.train.config import TrainConfig
 
@@ -58,17 +56,21 @@ class SiteResult(Result):
         study: name of the study.
         site: name of the site.
         run: its run folder; None when the study ended before the site trained.
-        epsilon: spent by the run; None without privacy.
-        delta: of this epsilon; None without privacy.
-        limit: the most that the policy of the site allows per patient in all runs of the study.
+        epsilon: spent per patient over all runs of the study; None without privacy.
+        run_epsilon: spent by this run alone; likewise.
+        delta: of both; likewise.
+        limit: epsilon over all runs at which the site stopped, at the latest; likewise.
+        allowed: the most that the policy of the site allows over all runs; likewise.
     """
 
     study: str
     site: str
     run: Path | None
     epsilon: float | None
+    run_epsilon: float | None = None
     delta: float | None = None
     limit: float | None = None
+    allowed: float | None = None
 
     def summary(self) -> str:
         """Return the result in a few lines for people."""
@@ -77,9 +79,11 @@ class SiteResult(Result):
             return "\n".join([*lines, "run: none, the study ended before this site released a model"])
         lines.append(f"run: {self.run}")
         if self.epsilon is not None and self.delta is not None:
-            limit = "" if self.limit is None else f" of at most {self.limit:g} in this study"
-            lines.append(f"epsilon: {self.epsilon:.3g}{limit}, per patient at delta {self.delta:g}")
-        lines.append(f"next: `meninx evaluate {self.run}`, then `meninx report {self.run}`")
+            limit = "" if self.limit is None else f" of at most {self.limit:.3g}"
+            words = f"{self.epsilon:.3g}{limit} in this study, per patient at delta {self.delta:g}"
+            allowed = "" if self.allowed is None else f" (the policy allows {self.allowed:g})"
+            lines.append(f"epsilon: {words}, over all its runs{allowed}")
+        lines.append(f"next: {command('evaluate', self.run)}, then {command('report', self.run)}")
         return "\n".join(lines)
 
 
@@ -106,12 +110,11 @@ def run(
         RunLocked: another process takes part with this folder.
         Interrupted: somebody stopped it; what was finished is saved.
     """
-    approved = approval.approved(site, name)
     engine = site.private / ENGINE / name
     with service(engine) as this, ExitStack() as stack:
         this.record("site")
-        site_budget.check_start(site, name, approved.study.config.training, approved.data)
-        client = SiteClient(site_setup(site, approved, mailbox=mailbox), progress.note)
+        approved = _admitted(site, name)
+        client = SiteClient(site_setup(site, approved.study, mailbox=mailbox), progress.note)
         this.on_stop(client.stop)
         emit = stack.enter_context(watching(engine, engine / FILE, progress=progress, viewer=site.name))
         terms = terms_of(approved.study)
@@ -136,27 +139,47 @@ def run(
             raise DataError(problem("the run of the study failed at the coordinator", where=name, fix=fix))
         if part.ended:
             agent.forget()
-            log.append("study ended", study=name)
+            log.append(site_budget.ENDED, study=name)
         elif agent.result is None:
             raise Interrupted(
                 problem("stopped; what was finished is saved", where=name, fix="start it again")
             )
         result = agent.result
-        spent = None if result is None else result.privacy
+        privacy, spent = None if result is None else result.privacy, agent.spending
         return SiteResult(
             out=site.root,
             study=name,
             site=site.name,
             run=None if result is None else result.out,
             epsilon=spent.epsilon if spent else None,
-            delta=spent.delta if spent else None,
-            limit=site.policy().max_epsilon if spent else None,
+            run_epsilon=privacy.epsilon if privacy else None,
+            delta=privacy.delta if privacy else None,
+            limit=spent.limit if spent else None,
+            allowed=site.policy().max_epsilon if spent else None,
         )
 
 
-def site_setup(site: SiteFolder, approved: ApprovedStudy, *, mailbox: bool = True) -> SiteSetup:
+def _admitted(site: SiteFolder, name: str) -> ApprovedStudy:
+    """Return the study if the site may take part; otherwise the coordinator reads why it does not.
+
+    Raises:
+        PrivacyRefusal: the approval, the policy, the installed code or the budget refuse it.
+    """
+    try:
+        approved = approval.approved(site, name)
+        site_budget.check_start(site, name, approved.study.config.training, approved.data)
+    except PrivacyRefusal as error:
+        study = approval.stored_study(site, name)
+        if study is not None and study.site(site.name) is not None:
+            with suppress(DataError):  # the refusal does not depend on whether the coordinator can be reached
+                SiteClient(site_setup(site, study)).refuse(str(error))
+        raise
+    return approved
+
+
+def site_setup(site: SiteFolder, study: Study, *, mailbox: bool = True) -> SiteSetup:
     """Return what a site's client needs, from the site's folder."""
-    study, keys = approved.study, site.keys()
+    keys = site.keys()
     coordinator = study.file.coordinator
     return SiteSetup(
         study=study.name,
@@ -175,7 +198,8 @@ class RoundsSeen:
     """What a site concludes about the study from the requests that it gets, as events.
 
     Another model in the next request to train, or in that to finish, means that the round before gave it; the
-    same model means that it gave none.
+    same model means that it gave none. Without the mailbox nobody tells the site who is connected: it takes
+    the members of a round for connected, and a member that is not among the survivors for lost.
 
     Args:
         terms: of the approved study.
@@ -188,6 +212,7 @@ class RoundsSeen:
         self._open: Position | None = None
         self._model = b""
         self._survivors: tuple[str, ...] = ()
+        self._members: frozenset[str] = frozenset()
 
     def asked(self, request: Request, connected: tuple[str, ...]) -> None:
         """Emit what follows from a request before it is answered."""
@@ -209,6 +234,8 @@ class RoundsSeen:
             )
         if isinstance(request, Agree):
             self._survivors = request.survivors
+        if not connected and isinstance(request, Train | Agree):
+            self._infer_connected(request)
         if isinstance(request, Train | Finish):
             name = hashlib.sha256(request.model).digest()
             if self._open is not None and (isinstance(request, Finish) or self._open != at):
@@ -227,6 +254,15 @@ class RoundsSeen:
             self._ended = True
             outcome = StudyOutcome.FAILED if failed else StudyOutcome.FINISHED
             self._emit(kinds.StudyEnded(outcome=outcome))
+
+    def _infer_connected(self, request: Train | Agree) -> None:
+        here = frozenset(request.members if isinstance(request, Train) else request.survivors)
+        for site in sorted(here - self._members):
+            self._emit(SiteConnected(site=site))
+        for site in sorted(self._members - here):
+            reason = f"it is not in the sum of round {request.at.round + 1}"
+            self._emit(SiteLost(site=site, reason=reason))
+        self._members = here
 
     def _close(self, at: Position, *, accepted: bool) -> None:
         self._open = None
@@ -254,6 +290,7 @@ class _Part:
             self._rounds.answered(request, reply)
             if isinstance(reply, Declined) and reply.final:
                 self.refusal = reply.reason
+                self._agent.forget()  # the run goes on without this site
             return reply
         finally:
             self._last = time.monotonic()
@@ -315,16 +352,7 @@ def _agent(
             aggregation=config.aggregation.method,
         )
 
-    strategy, log = strategies.of_config(config.study), site.log()
-
-    def told(event: AnyEvent) -> None:
-        """Emit an event of this site, and write what it refused or could not check into the audit log."""
-        emit(event)
-        if isinstance(event, SiteRefused):
-            log.append("request refused", study=study.name, reason=event.reason, final=event.final)
-        elif isinstance(event, ModelUnchecked):
-            log.append("model not checked", study=study.name, round=event.round, reason=event.reason)
-
+    strategy = strategies.of_config(config.study)
     return SiteAgent(
         site.name,
         training,
@@ -332,7 +360,7 @@ def _agent(
         out,
         study=study.name,
         part=part,
-        ends=site_ends(config.aggregation, roster, site.name, site.keys().signing, history),
+        sides=site_sides(config.aggregation, roster, site.name, site.keys().signing, history),
         rounds=SiteRounds(strategy, roster.names, seconds=60 * config.study.round_minutes),
         aggregation=config.aggregation,
         local=config.study.local_layers,
@@ -340,7 +368,8 @@ def _agent(
         admit=site_budget.admission(site, study.name),
         opened=lambda run: site_budget.begin(site, study.name, run),
         discarding=lambda run: site_budget.discard(site, study.name, run),
-        emit=told,
+        account=site_budget.account(site, study.name, training.privacy.epsilon if training.privacy else None),
+        emit=recorded(emit, site.log(), study.name),
         progress=progress,
         stop=stop,
     )

@@ -49,7 +49,7 @@ from meninx.privacy.plan import Plan
 from meninx.train import creation, effect, release, stage
 from meninx.train import resume as resuming
 from meninx.train.config import TrainConfig
-from meninx.train.planning import units_in
+from meninx.train.planning import units_of
 from meninx.train.stage import TrainResult
 
 CHECKPOINT_SECONDS = 60.0
@@ -110,16 +110,6 @@ def check(config: TrainConfig, source: Path, out: Path) -> None:
     creation.first_network(config, data, plan, None)
 
 
-def units_of(config: TrainConfig, data: Manifest) -> int:
-    """Return the patients of the training split, or what else is the privacy unit: the weight of a site.
-
-    That is the declared number, where one is declared.
-    """
-    if config.privacy is None:
-        return len(data.split("train").patients)
-    return config.privacy.units_declared or units_in(data, config.privacy.unit)
-
-
 @contextmanager
 def opened(
     config: TrainConfig,
@@ -136,7 +126,8 @@ def opened(
     """Give a run folder that is trained in rounds, new or as it was left, and hold it for a block.
 
     Args:
-        config: the settings, with the steps or epochs of all rounds; those of the run when it goes on.
+        config: settings with the steps or epochs of all rounds. Ignored when a run is resumed: its own
+            settings apply.
         source: prepared dataset.
         out: folder of runs.
         study: the study that the run is a part of.
