@@ -21,6 +21,9 @@ noise               GaussianNoise; BandedNoise: noise correlated over steps
 accounting          epsilon of a composition, by privacy loss distributions
 ledger              Ledger: the hash-chained record of steps that were run
 composition         compose: one epsilon for several runs on the same units
+claim               Claim: a guarantee to test, by its epsilon or by its mechanism
+score_audit         audit_scores: bounds and a verdict on a claim from the scores of canaries
+guess_audit         what correct guesses about canaries refute; needs no scores
 tradeoff            attack_risk: the same cost as bounds on attacks
 learn.own_loop      training: all of it as one context for a loop of one's own
 keystream           secret pseudorandom bytes by address
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
     from meninx.learn.own_loop import PrivateTraining, training
     from meninx.privacy.accounting import Epsilon, Phase, epsilon
+    from meninx.privacy.claim import Claim
     from meninx.privacy.clipping.clipped_sum import ClippedSum
     from meninx.privacy.clipping.engine import clipped_gradient_sum
     from meninx.privacy.clipping.layer_rules import refuse_unsafe_modules, replace_batch_norm
@@ -47,11 +51,13 @@ if TYPE_CHECKING:
     from meninx.privacy.noise_calibration import calibrate
     from meninx.privacy.plan import ClippingThreshold, Plan
     from meninx.privacy.sampling import CyclicSampler, PoissonSampler
+    from meninx.privacy.score_audit import ScoreAudit, ScoreCheck, audit_scores
     from meninx.privacy.tradeoff import AttackRisk, attack_risk
 
 __all__ = [
     "AttackRisk",
     "BandedNoise",
+    "Claim",
     "ClippedSum",
     "ClippingThreshold",
     "CyclicSampler",
@@ -67,7 +73,10 @@ __all__ = [
     "PrivacySpent",
     "PrivacyUnit",
     "PrivateTraining",
+    "ScoreAudit",
+    "ScoreCheck",
     "attack_risk",
+    "audit_scores",
     "calibrate",
     "clipped_gradient_sum",
     "compose",
@@ -86,6 +95,7 @@ _MODULES = {
     ),  # it keeps a folder, which this package does not
     "meninx.core.budget": ("NeighboringRelation", "PrivacySpent", "PrivacyUnit"),
     "meninx.privacy.accounting": ("Epsilon", "Phase", "epsilon"),
+    "meninx.privacy.claim": ("Claim",),
     "meninx.privacy.clipping.clipped_sum": ("ClippedSum",),
     "meninx.privacy.clipping.engine": ("clipped_gradient_sum",),
     "meninx.privacy.clipping.layer_rules": ("refuse_unsafe_modules", "replace_batch_norm"),
@@ -98,6 +108,7 @@ _MODULES = {
     "meninx.privacy.noise_calibration": ("calibrate",),
     "meninx.privacy.plan": ("ClippingThreshold", "Plan"),
     "meninx.privacy.sampling": ("CyclicSampler", "PoissonSampler"),
+    "meninx.privacy.score_audit": ("ScoreAudit", "ScoreCheck", "audit_scores"),
     "meninx.privacy.tradeoff": ("AttackRisk", "attack_risk"),
 }
 if not TYPE_CHECKING:  # a type checker would take every name for one that exists
