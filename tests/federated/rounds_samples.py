@@ -161,10 +161,11 @@ class Study:
     names: tuple[str, ...] = NAMES
     strategy: Strategy = field(default_factory=lambda: FedAvg(rounds=3))
     waiting: float = 0.0
+    most_units: int = 0
     events: list[AnyEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.config = AggregationConfig.of(aggregation=self.method, clip=4.0)
+        self.config = AggregationConfig.of(aggregation=self.method, clip=4.0, max_units=self.most_units)
         self.roster, keys = enrolled(self.names)
         self.sites = {
             name: Learner(

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import dp_accounting as dpa
 import msgspec
 import numpy as np
 import pytest
+from dp_accounting import pld
 from rounds_samples import Killed, enrolled
 
 from meninx.core import run as runs
@@ -19,6 +21,7 @@ from meninx.federated import events, messages, simulate, strategies
 from meninx.federated.agent import InProcess, SiteAgent
 from meninx.federated.aggregation_methods import quorum_of, round_ends, site_ends
 from meninx.federated.config import DataConfig, StudyConfig
+from meninx.federated.contribution import RoundSum
 from meninx.federated.messages import Position
 from meninx.federated.rounds import Coordinator, Terms
 from meninx.federated.site_rounds import SiteRounds
@@ -29,6 +32,7 @@ from meninx.learn.hooks import Hook, StepDone
 from meninx.learn.inference import load_model
 from meninx.learn.state import TrainState
 from meninx.synthetic import write_dataset
+from meninx.train import planning
 
 NETWORK = {"model": "resnet9-small", "model_options": {"width": 8}}
 TRAIN = {**NETWORK, "batch_size": 4, "lr": 3e-3, "export": (), "eval_every": 50}
@@ -173,6 +177,28 @@ def test_local_norms_differ_between_sites_and_nothing_else_does(house: Callable[
     assert differing <= local
 
 
+def _of_the_library(rate: float, noise: float) -> float:
+    """Return what dp-accounting says of the four steps of a site."""
+    accountant = pld.PLDAccountant(dpa.NeighboringRelation.ADD_OR_REMOVE_ONE, 1e-4)
+    step = dpa.PoissonSampledDpEvent(rate, dpa.GaussianDpEvent(noise))
+    accountant.compose(dpa.SelfComposedDpEvent(step, 4))
+    return accountant.get_epsilon(1e-3)
+
+
+def test_a_patient_with_several_images_is_one_unit_of_privacy_and_of_weight(
+    house: Callable[..., House],
+) -> None:
+    study = house(train=PRIVACY)
+    for data in study.data.values():
+        train = data.split("train")
+        assert len(train) > len(train.patients)
+        config = study.config.training
+        assert planning.units_of(config, data) == len(train.patients)
+        plan = planning.make_plan(config, data)
+        assert plan is not None
+        assert plan.n_units_declared == len(train.patients)
+
+
 def test_every_site_has_its_own_ledger_and_epsilon(house: Callable[..., House]) -> None:
     study = house(train=PRIVACY)
     study.run()
@@ -186,6 +212,9 @@ def test_every_site_has_its_own_ledger_and_epsilon(house: Callable[..., House]) 
         entry = ledger.accounts[0].first
         assert entry.sample_rate == pytest.approx(2 / len(study.data[name].split("train").patients))
         spent[name] = ledger.epsilon(1e-3)
+        assert spent[name] == pytest.approx(
+            _of_the_library(entry.sample_rate, entry.noise_multiplier), rel=1e-3
+        )
         assert spent[name] == pytest.approx(folder.read_json("privacy.json")["epsilon"])
     assert len(set(spent.values())) == 3  # sites of other sizes spend otherwise
 
@@ -453,9 +482,35 @@ def test_the_model_after_a_sum_that_the_site_denied_is_refused(tmp_path: Path) -
     model = np.zeros(2, np.float32)
     rounds.begin(tmp_path, position(0), 0, model)
     rounds.computed(tmp_path, position(0), None)
+    for later in (1, 2, 3):  # also where the coordinator leaves the site out of a round
+        with pytest.raises(DataError, match="computed another sum of round 1"):
+            rounds.begin(tmp_path, position(later), later, model + 1)
     with pytest.raises(DataError, match="computed another sum of round 1"):
-        rounds.begin(tmp_path, position(1), 1, model + 1)
+        rounds.finish(tmp_path, position(4), model + 1)
     assert rounds.begin(tmp_path, position(1), 1, model) == ""  # the round was aborted
+
+
+def test_a_model_that_was_refused_is_not_accepted_a_round_later(tmp_path: Path) -> None:
+    rounds = SiteRounds(strategies.FedAvg(rounds=4), ("a", "b", "c"))
+    model, step = np.zeros(2, np.float32), np.ones(2, np.float32)
+    rounds.begin(tmp_path, position(0), 0, model)
+    rounds.computed(tmp_path, position(0), RoundSum(step, 10))
+    for later in (1, 2, 3):
+        with pytest.raises(DataError, match="not what the sum of round 1 leads to"):
+            rounds.begin(tmp_path, position(later), later, model + 5)
+    with pytest.raises(DataError, match="not what the sum of round 1 leads to"):
+        rounds.finish(tmp_path, position(4), model + 5)
+    assert rounds.begin(tmp_path, position(3), 3, model + step) == ""
+
+
+def test_the_last_model_is_checked_whatever_number_the_coordinator_gives_its_request(tmp_path: Path) -> None:
+    rounds = SiteRounds(strategies.FedAvg(rounds=1), ("a", "b", "c"))
+    model, step = np.zeros(2, np.float32), np.ones(2, np.float32)
+    rounds.begin(tmp_path, position(0), 0, model)
+    rounds.computed(tmp_path, position(0), RoundSum(step, 10))
+    with pytest.raises(DataError, match="end before round 10"):
+        rounds.finish(tmp_path, position(9), model + 5)
+    assert rounds.finish(tmp_path, position(1), model + step) == ""
 
 
 # other tasks

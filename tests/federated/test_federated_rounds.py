@@ -67,6 +67,16 @@ def test_the_sum_through_masks_is_the_plain_one(tmp_path: Path) -> None:
     assert np.abs(plain - masked).max() < 1e-5
 
 
+def test_five_rounds_through_masks_differ_from_plain_ones_by_a_millionth_at_most(tmp_path: Path) -> None:
+    found = []
+    for method, most_units in (("plain", 0), ("masks", 40)):
+        (tmp_path / method).mkdir()
+        study = Study(tmp_path / method, method, strategy=FedAvg(rounds=5), most_units=most_units)
+        found.append(weights(study.run()).astype(np.float64))
+    plain, masked = found
+    assert np.linalg.norm(plain - masked) <= 1e-6 * np.linalg.norm(plain)
+
+
 def test_every_site_computes_the_sum_again(tmp_path: Path) -> None:
     study = Study(tmp_path)
     state = study.run()
@@ -590,6 +600,13 @@ class LowOrder(Forger):
         return sign(statement, protocol._signing_key)
 
 
+class Unwilling(Learner):
+    """Refuses before the first round."""
+
+    def _answered(self, request: Request) -> messages.Reply:
+        return messages.Declined(site=self.name, reason="the site has more units than 4,096", code=2)
+
+
 class Short(Learner):
     """Uploads a vector of another length, first of all sites."""
 
@@ -686,3 +703,10 @@ def test_attempts_that_fail_do_not_make_the_history_grow(tmp_path: Path) -> None
 def kept(study: Study, name: str) -> list:
     records = HistoryFile(study.root / f"history-{name}").read()
     return list(read_history(records, "chest"))
+
+
+def test_a_study_with_too_few_keys_ends_with_the_reasons_of_the_sites(tmp_path: Path) -> None:
+    study = Study(tmp_path, names=NAMES[:3])
+    study.sites["east"] = study.line.sites["east"] = Unwilling("east", study.sites["east"]._ends)
+    with pytest.raises(DataError, match=r"fewer than 3 sites .*east: the site has more units than 4,096"):
+        study.run()

@@ -46,7 +46,7 @@ from meninx.federated.vector import Vector, WeightLayout, from_bytes, name_of
 from meninx.learn import finetune
 from meninx.learn.hooks import Hook, ProximalPull
 from meninx.learn.trainer import never
-from meninx.train import in_rounds
+from meninx.train import in_rounds, planning
 from meninx.train.config import TrainConfig
 from meninx.train.in_rounds import RunInRounds
 from meninx.train.stage import TrainResult
@@ -184,12 +184,10 @@ class SiteAgent:
         """
         if not self._aggregation.secure:
             return
-        units, most = (
-            in_rounds.units_of(self._config, Manifest.read(self._source)),
-            self._aggregation.most_units,
-        )
+        units = planning.units_of(self._config, Manifest.read(self._source))
+        most = self._aggregation.most_units
         if units > most:
-            fix = f"set max_units = {1 << (units - 1).bit_length()} in [aggregation] of the study"
+            fix = f"set max_units = {self._aggregation.bound_for(units)} in [aggregation] of the study"
             what = f"the site has more units than the {most:,} that the study allows"
             raise ConfigError(problem(what, where="aggregation", fix=fix))
 

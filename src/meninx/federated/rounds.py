@@ -175,7 +175,9 @@ class Coordinator:
             self.state.announce(name, reply.announcement)
             self._emit(events.SiteConnected(site=name))
         if len(self.state.announced()) < self.terms.quorum:
-            raise DataError(problem(f"fewer than {self.terms.quorum} sites announced keys", where="study"))
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self._reasons.items())
+            what = f"fewer than {self.terms.quorum} sites announced keys"
+            raise DataError(problem(f"{what} ({reasons})" if reasons else what, where="study"))
 
     def _check_keys(self, site: str, announcement: bytes) -> None:
         """Refuse keys of a site that the other sites would refuse, and the whole run with them."""

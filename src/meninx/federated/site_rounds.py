@@ -4,6 +4,8 @@ A coordinator that lies could ask for other rounds than the sites approved, or g
 the result of the sum they opened. A site therefore refuses each request that is no turn of its terms. After
 it computed the sum of a round again (masks), it applies the study's strategy itself and accepts in the next
 round, and at the end, only the resulting model or, after an aborted round, the model of the round before.
+Once it refused a model, or computed another sum, it accepts no others for the rest of the run: else a
+coordinator would only have to leave it out of one round.
 
 Where the check ends: a site cannot compute what other sites added while it took no part, nor the sum of a
 round that it was not asked to compute again. It accepts the model then, and says so. Shares, ckks, plain sums
@@ -49,6 +51,7 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
         model: weights that the round began with.
         result: weights that its sum leads to; empty where the site did not compute the sum.
         denied: the site computed another sum than the coordinator's.
+        refused: the site was given a model that does not follow from the sum.
         signed: survivors that the site signed: in the last such round, and in all rounds from this model.
     """
 
@@ -57,6 +60,7 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     model: bytes
     result: bytes = b""
     denied: bool = False
+    refused: bool = False
     signed: tuple[_Signed, ...] = ()
 
 
@@ -126,7 +130,7 @@ class SiteRounds:
             if to_bytes(model) != known.model:
                 raise DataError(problem(f"round {at.round + 1} began with another model", where="request"))
             return ""
-        unchecked = self._checked(known, at, model)
+        unchecked = self._checked(folder, known, at, model)
         name = name_of(model)
         signed = tuple(one for one in known.signed if one.model == name or one is known.signed[-1])
         _write(folder, _Known(number=at.round, first=first, model=to_bytes(model), signed=signed))
@@ -172,22 +176,26 @@ class SiteRounds:
         known = _read(folder)
         if known is None:
             return ""
-        if at.round < known.first + self._turns:
-            raise DataError(problem("the rounds of the signed terms are not over", where="request"))
-        return self._checked(known, at, model)
+        end = known.first + self._turns
+        if at.round != end:  # a later number would pass for rounds in which this site was not asked to train
+            what = "are not over" if at.round < end else f"end before round {at.round + 1}"
+            raise DataError(problem(f"the rounds of the signed terms {what}", where="request"))
+        return self._checked(folder, known, at, model)
 
     @staticmethod
-    def _checked(known: _Known, at: Position, model: Vector) -> str:
+    def _checked(folder: Path, known: _Known, at: Position, model: Vector) -> str:
         """Compare a model with those that may follow the last round of this site."""
         if _same(model, known.model) or (known.result and _same(model, known.result)):
             return ""
-        if at.round > known.number + 1:
-            return f"this site was not asked to train in round {known.number + 2}"
         if known.denied:
             what = f"this site computed another sum of round {known.number + 1}"
             raise DataError(problem(what, where="request", fix="ask the coordinator for the transcript"))
-        if not known.result:
-            return f"this site was not asked to compute the sum of round {known.number + 1} again"
+        if not known.refused:
+            if at.round > known.number + 1:
+                return f"this site was not asked to train in round {known.number + 2}"
+            if not known.result:
+                return f"this site was not asked to compute the sum of round {known.number + 1} again"
+            _write(folder, msgspec.structs.replace(known, refused=True))
         what = f"the model is not what the sum of round {known.number + 1} leads to"
         fix = "ask the coordinator; the sites of a round can compare the SHA-256 of their models"
         raise DataError(problem(what, where="request", fix=fix))
