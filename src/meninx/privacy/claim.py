@@ -20,11 +20,11 @@ from meninx.core import check
 from meninx.core.errors import ConfigError, expected
 from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
+from meninx.privacy.risk import risk_curve
 
 Array = npt.NDArray[np.float64]
 
-_LOSSES = np.concatenate([np.arange(0.0, 2.0, 0.02), np.geomspace(2.0, 60.0, 120)])
-"""Epsilons at which the curve of a mechanism is bounded: a line for each."""
+_LEAST_RATE = 1e-4  # canaries, even 100,000, say nothing about lower false positive rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,33 +64,37 @@ class Claim:
         return cls(epsilon=accounting.epsilon(merged, delta).value, delta=delta, phases=merged)
 
     @functools.cached_property
-    def lines(self) -> tuple[Array, Array]:
-        """Slopes and intercepts of lines, each of which bounds the power at every false positive rate."""
-        losses, deltas = np.array([self.epsilon]), np.array([self.delta])
+    def curve(self) -> tuple[Array, Array]:
+        """Corners of the curve, false positive rates and powers: concave, and above both directions.
+
+        The power of a test between "absent" and "present" depends on which of the two is the null. The curve
+        is the least concave one above both.
+        """
         if self.phases:
-            delta_at = accounting.delta_curve(self.phases)
-            losses, deltas = _LOSSES, np.array([delta_at(float(value)) for value in _LOSSES])
-        small = np.exp(-losses)
-        return np.concatenate([1 / small, small]), np.concatenate([deltas, 1 - small * (1 - deltas)])
+            upper = risk_curve(self.phases, rates=[_LEAST_RATE]).upper
+            rates, powers = upper.rates, np.clip(upper.powers + upper.margin, upper.rates, 1.0)
+        else:
+            rate = (1 - self.delta) / (1 + math.exp(min(self.epsilon, 700.0)))
+            rates, powers = np.array([0.0, rate]), np.array([self.delta, 1 - rate])
+        rates = np.concatenate([rates, 1 - powers, [0.0, 1.0]])
+        powers = np.concatenate([powers, 1 - rates[: len(powers)], [0.0, 1.0]])
+        return _hull(rates, powers)
 
     def power(self, rates: npt.ArrayLike) -> Array:
         """Return the largest power at false positive rates, of their shape."""
-        slopes, intercepts = self.lines
-        wanted = np.asarray(rates, dtype=np.float64)
-        least: Array = (wanted[..., None] * slopes + intercepts).min(-1)
-        return np.minimum(1.0, least)
+        found: Array = np.interp(np.asarray(rates, dtype=np.float64), *self.curve)
+        return found
 
     def least_rate(self, power: float) -> float:
         """Return the least false positive rate at which a power is allowed; the inverse of :meth:`power`."""
-        slopes, intercepts = self.lines
-        return float(min(1.0, max(0.0, ((power - intercepts) / slopes).max())))
+        rates, powers = self.curve
+        return 0.0 if power <= powers[0] else float(np.interp(power, powers, rates))
 
     @functools.cached_property
     def advantage(self) -> float:
         """Largest power minus false positive rate."""
-        if not self.phases:
-            return (math.expm1(self.epsilon) + 2 * self.delta) / (math.exp(self.epsilon) + 1)
-        return float(self.lines[1][0])  # delta at epsilon 0
+        rates, powers = self.curve
+        return float((powers - rates).max())
 
     @functools.cached_property
     def area(self) -> float:
@@ -105,33 +109,49 @@ class Claim:
             The probabilities that an included canary scores above an excluded one, that two included ones
             both do, and that one included one scores above two excluded ones.
         """
-        return curve_moments(*self._points)
+        return curve_moments(*self.curve)
 
     @functools.cached_property
     def mu(self) -> float:
         """Distance of two unit normals with the same area; infinite without noise."""
         return area_mu(self.area)
 
-    @functools.cached_property
-    def _points(self) -> tuple[Array, Array]:
-        ends = np.geomspace(1e-12, 0.5, 3_000)
-        rates = np.concatenate([[0.0], ends, 1 - ends[-2::-1], [1.0]])
-        return rates, self.power(rates)
-
 
 def curve_moments(rates: Array, powers: Array) -> tuple[float, float, float]:
-    """Return the area below a concave curve from (0, .) to (1, 1), and its two second moments.
+    """Return the area below a piecewise linear curve from (0, .) to (1, 1), and its two second moments.
 
     A jump at rate 0 counts as a rise there.
     """
-    width, middle = np.diff(rates), (powers[1:] + powers[:-1]) / 2
-    rise = np.diff(powers, prepend=0.0)
-    before = np.concatenate([[0.0], rates])
-    centre = (before[1:] + before[:-1]) / 2
-    area, both = float((width * middle).sum()), float((width * middle**2).sum())
-    return min(1.0, area), min(1.0, both), min(1.0, float((rise * (1 - centre) ** 2).sum()))
+    areas = np.diff(rates) * (powers[1:] + powers[:-1]) / 2
+    squares = np.diff(rates) * (powers[1:] ** 2 + powers[1:] * powers[:-1] + powers[:-1] ** 2) / 3
+    kept = 1 - rates
+    rises = np.diff(powers) * (kept[1:] ** 2 + kept[1:] * kept[:-1] + kept[:-1] ** 2) / 3
+    return float(areas.sum()), float(squares.sum()), float(powers[0] + rises.sum())
 
 
 def area_mu(area: float) -> float:
     """Return the distance of two unit normals whose ROC curve has an area; negative below one half."""
     return float(math.sqrt(2) * special.ndtri(area))
+
+
+def _hull(rates: Array, powers: Array) -> tuple[Array, Array]:
+    """Return the corners of the least concave curve above some points, with powers that rise strictly."""
+    corners: list[tuple[float, float]] = []
+    for rate, power in sorted(zip(rates.tolist(), powers.tolist(), strict=True)):
+        if corners and power <= corners[-1][1]:
+            continue
+        while corners and corners[-1][0] == rate:
+            corners.pop()
+        while len(corners) > 1 and _below(corners[-2], corners[-1], (rate, power)):
+            corners.pop()
+        corners.append((rate, power))
+    if corners[-1][0] < 1:
+        corners.append((1.0, corners[-1][1]))
+    found = np.array(corners)
+    return found[:, 0], found[:, 1]
+
+
+def _below(first: tuple[float, float], middle: tuple[float, float], last: tuple[float, float]) -> bool:
+    """Return whether the middle of three points lies on or below the line between the others."""
+    rise = (last[1] - first[1]) * (middle[0] - first[0])
+    return (middle[1] - first[1]) * (last[0] - first[0]) <= rise
