@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING
 from meninx.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from meninx.core.audit_records import ScoreAudit, ScoreCheck
     from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
     from meninx.learn.own_loop import PrivateTraining, training
     from meninx.privacy.accounting import Epsilon, Phase, epsilon
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from meninx.privacy.plan import ClippingThreshold, Plan
     from meninx.privacy.risk import AttackRisk, Bracket, RiskCurve, attack_risk, risk_curve
     from meninx.privacy.sampling import CyclicSampler, PoissonSampler
-    from meninx.privacy.score_audit import ScoreAudit, ScoreCheck, audit_scores
+    from meninx.privacy.score_audit import audit_scores
 
 __all__ = [
     "AttackRisk",
@@ -99,6 +100,7 @@ _MODULES = {
         "PrivateTraining",
         "training",
     ),  # it keeps a folder, which this package does not
+    "meninx.core.audit_records": ("ScoreAudit", "ScoreCheck"),
     "meninx.core.budget": ("NeighboringRelation", "PrivacySpent", "PrivacyUnit"),
     "meninx.privacy.accounting": ("Epsilon", "Phase", "epsilon"),
     "meninx.privacy.claim": ("Claim",),
@@ -116,7 +118,7 @@ _MODULES = {
     "meninx.privacy.plan": ("ClippingThreshold", "Plan"),
     "meninx.privacy.risk": ("AttackRisk", "Bracket", "RiskCurve", "attack_risk", "risk_curve"),
     "meninx.privacy.sampling": ("CyclicSampler", "PoissonSampler"),
-    "meninx.privacy.score_audit": ("ScoreAudit", "ScoreCheck", "audit_scores"),
+    "meninx.privacy.score_audit": ("audit_scores",),
 }
 if not TYPE_CHECKING:  # a type checker would take every name for one that exists
     __getattr__, __dir__ = lazy_exports(

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy import special
 
 from meninx.core import check
-from meninx.core.errors import ConfigError, expected
+from meninx.core.errors import ConfigError, expected, problem
 from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
 from meninx.privacy.risk import risk_curve
@@ -60,7 +60,7 @@ class Claim:
         """Return what Poisson-sampled Gaussian steps guarantee."""
         merged = accounting.merge(phases)
         if not merged:
-            raise ConfigError(expected("at least one step", got="none", where="the claimed mechanism"))
+            raise ConfigError(problem("there is no step", where="the claimed mechanism"))
         return cls(epsilon=accounting.epsilon(merged, delta).value, delta=delta, phases=merged)
 
     @functools.cached_property

@@ -152,15 +152,6 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     return float(optimize.brentq(excess, 0.0, high, xtol=1e-9)) if excess(high) < 0 else high
 
 
-def gaussian_mu(epsilon: float, delta: float) -> float:
-    """Return the mu whose Gaussian guarantee has this epsilon at ``delta``."""
-    check.non_negative(epsilon=epsilon)
-    high = 1.0
-    while gaussian_epsilon(high, delta) < epsilon:
-        high *= 2
-    return float(optimize.brentq(lambda mu: gaussian_epsilon(mu, delta) - epsilon, 0.0, high, xtol=1e-9))
-
-
 def _largest_refuted(excess: Callable[[float], float], *, first: float, most: float) -> float:
     """Return where a falling function crosses 0, in [0, most]; 0 when it starts at or below 0."""
     if excess(0.0) <= 0:

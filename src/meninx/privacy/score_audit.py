@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special
 
 from meninx.core import check
+from meninx.core.audit_records import ScoreAudit, ScoreCheck
 from meninx.core.errors import ConfigError, DataError, expected, problem
 from meninx.privacy.claim import Array, Claim, area_mu
 from meninx.privacy.guess_audit import (
@@ -47,85 +47,6 @@ LEAST_CANARIES = 20
 MOST_CANARIES = 10_000_000
 _SPLIT_SEED = 0
 _CHECKS = 3  # of the verdict; they share the significance
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreCheck:
-    """One comparison of what was measured with what the claim allows.
-
-    Attributes:
-        name: ``mu``, ``guesses`` or ``TPR - FPR``.
-        basis: ``certified`` or ``asymptotic``.
-        measured: the measured number: the estimate of mu, the share of correct guesses, the lower limit of
-            TPR - FPR.
-        allowed: the largest value that the claim allows; NaN where it is no single number.
-        refuted: the claim is rejected at the check's share of the significance.
-    """
-
-    name: str
-    basis: str
-    measured: float
-    allowed: float
-    refuted: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreAudit:
-    """What the scores of canaries show about a run.
-
-    Every bound holds on its own with ``confidence``. The verdict as a whole accuses a run whose claim is true
-    with probability at most 1 - ``confidence``.
-
-    Attributes:
-        included: canaries that took part.
-        excluded: canaries that did not.
-        confidence: e.g. 0.95.
-        delta: at which epsilons are stated.
-        one_run_epsilon: certified lower bound, Steinke et al. (2023).
-        fdp_mu: certified lower bound on the mu of a Gaussian guarantee, Mahloujifar et al. (2024), over a
-            fixed grid of guess counts.
-        fdp_epsilon: its epsilon.
-        fdp_split_epsilon: the same with the guess count chosen on one half and tested on the other.
-        rates_epsilon: certified lower bound from true and false positive rates by Clopper and Pearson, for
-            canaries whose scores are independent of each other.
-        advantage: certified lower limit of TPR - FPR, for independent scores.
-        auroc: area under the ROC curve.
-        mu: model-based estimate: distance of two unit normals with this area.
-        mu_low: lower end of its two-sided interval.
-        mu_high: upper end.
-        gdp_epsilon: model-based lower bound: epsilon of the one-sided lower limit of mu.
-        claim_epsilon: the claim.
-        claim_mu: largest mu that the claim allows.
-        claim_advantage: largest TPR - FPR that the claim allows.
-        checks: the comparisons that the verdict rests on.
-        verdict: ``refuted``, ``suspicious`` (only a model speaks against the claim) or ``consistent``.
-    """
-
-    included: int
-    excluded: int
-    confidence: float
-    delta: float
-    one_run_epsilon: float
-    fdp_mu: float
-    fdp_epsilon: float
-    fdp_split_epsilon: float
-    rates_epsilon: float
-    advantage: float
-    auroc: float
-    mu: float
-    mu_low: float
-    mu_high: float
-    gdp_epsilon: float
-    claim_epsilon: float
-    claim_mu: float
-    claim_advantage: float
-    checks: tuple[ScoreCheck, ...]
-    verdict: str
-
-    @property
-    def refuted_by(self) -> tuple[str, ...]:
-        """Names of the checks that reject the claim."""
-        return tuple(check.name for check in self.checks if check.refuted)
 
 
 def audit_scores(
@@ -298,10 +219,22 @@ Guess = tuple[int, int, int]
 """Canaries, guesses, correct guesses."""
 
 
+def ceiling(canaries: int, *, delta: float, significance: float = SIGNIFICANCE) -> float:
+    """Return the largest epsilon that guesses about so many canaries can refute, even if all are right."""
+    sides = _sides(canaries)
+    share = significance / len(sides)
+    return max(guess_epsilon(canaries, 2 * side, 2 * side, delta=delta, significance=share) for side in sides)
+
+
+def _sides(canaries: int) -> list[int]:
+    """Return the fixed grid: canaries that are guessed on each side."""
+    return sorted({max(1, round(share * canaries)) for share in SIDE_SHARES})
+
+
 def _grid(inside: Array, outside: Array, significance: float) -> list[tuple[Guess, float]]:
     """Return the guesses of every count of the fixed grid, each with its share of the significance."""
     total = len(inside) + len(outside)
-    sides = sorted({max(1, round(share * total)) for share in SIDE_SHARES})
+    sides = _sides(total)
     return [((total, 2 * side, _correct(inside, outside, side)), significance / len(sides)) for side in sides]
 
 
