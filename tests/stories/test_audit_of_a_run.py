@@ -1,4 +1,4 @@
-"""What can be learned from a run at most: the answer follows from its ledger, not from the record beside it."""
+"""What can be learned from a run at most: the answer follows from its ledger, not from a record beside it."""
 
 from __future__ import annotations
 

@@ -217,8 +217,8 @@ def _point(
     kappas: dict[str, float],
 ) -> BoundPoint:
     """Return one entry; what holds in the worst case holds for the weaker adversary, too."""
-    worst = {name: curves[0].gamma(kappa) for name, kappa in kappas.items()}
-    relaxed = {name: _within(curves[1].gamma(kappa), worst[name]) for name, kappa in kappas.items()}
+    worst, unsure = (dict(zip(kappas, curve.gammas(kappas.values()), strict=True)) for curve in curves)
+    relaxed = {name: _within(found, worst[name]) for name, found in unsure.items()}
     return BoundPoint(
         epsilon=epsilon,
         noise_multiplier=noise,

@@ -12,6 +12,8 @@ from meninx.core.errors import ConfigError, expected, problem
 from meninx.core.setting_types import (
     Count,
     CountOrZero,
+    Device,
+    NonNegative,
     OpenShare,
     Positive,
     PositiveShare,
@@ -98,3 +100,43 @@ class BoundsConfig(Settings):
         names = ("epsilon", "noise_multiplier", "delta", "unit", "noise_bands")
         found |= {name: privacy[name] for name in names if name in privacy}
         return found | ({"units": privacy["units_declared"]} if "units_declared" in privacy else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresConfig(Settings):
+    """What is claimed of the run whose canaries were scored.
+
+    Attributes:
+        claimed_eps: Claimed epsilon.
+        claimed_delta: Delta of the claim.
+        noise_multiplier: Noise standard deviation over sensitivity; with sample_rate and steps it states the
+            mechanism, which is tested instead of epsilon alone.
+        sample_rate: Probability that a unit takes part in a step.
+        steps: Number of steps.
+        significance: Largest probability of accusing a run whose claim is true.
+    """
+
+    claimed_eps: NonNegative | None = None
+    claimed_delta: OpenShare = 1e-5
+    noise_multiplier: Positive | None = None
+    sample_rate: PositiveShare | None = None
+    steps: Count | None = None
+    significance: OpenShare = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneRunConfig(Settings):
+    """How the implementation of a private run is audited.
+
+    Attributes:
+        canaries: Number of made-up patients, of whom about half take part; 0 chooses 1,000, or as many as the
+            network has trained numbers.
+        significance: Largest probability of accusing a correct run.
+        device: Where to train the audited twin.
+        overwrite: Audit again although the run was audited before.
+    """
+
+    canaries: CountOrZero = 0
+    significance: OpenShare = 0.05
+    device: Device = "auto"
+    overwrite: bool = False

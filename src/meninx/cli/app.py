@@ -60,7 +60,10 @@ REFUSED_BY_THE_SYSTEM = (
     errno.EIO,
     errno.EMFILE,
 )
-EPILOGUE = "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy guard, 130 interrupted."
+EPILOGUE = (
+    "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy guard, 5 an audit refuted a claim, "
+    "130 interrupted."
+)
 
 
 def build_app() -> App:

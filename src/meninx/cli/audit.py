@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
-from meninx.audit.config import BoundsConfig
+from meninx.audit.config import BoundsConfig, ScoresConfig
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
@@ -42,3 +43,31 @@ def bounds(
 
     place = out or (Path("bounds") if run is None else run / "audit")
     output.show(run_bounds(config, place, run=run, recipe=recipe, progress=output.progress()))
+
+
+@audit.command(help_epilogue=epilogue("audit scores"))
+@with_settings("claimed_eps", "claimed_delta", "noise_multiplier", "sample_rate", "steps")
+def scores(
+    *,
+    included: Annotated[Path, Parameter(name="--in")],
+    excluded: Annotated[Path, Parameter(name="--out")],
+    config: ScoresConfig,
+    recipe: str | None = None,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Test a claimed guarantee by the scores of canaries, of any program's run.
+
+    Each canary has to be included with probability 1/2, by its own coin. A score is any number that tends to
+    be larger for included canaries. Exit code 5: the claim is refuted.
+
+    Args:
+        included: `.npy` file with the scores of the canaries that took part.
+        excluded: `.npy` file with the scores of those that did not.
+        recipe: TOML file with these settings; flags override it.
+    """
+    early.exists(included, excluded)
+    from meninx.audit.scores import run_scores
+
+    result = run_scores(config, included, excluded)
+    output.show(result)
+    result.raise_if_refuted()
