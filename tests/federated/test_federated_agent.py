@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime, tzinfo
 from pathlib import Path
+from types import SimpleNamespace
 
 import dp_accounting as dpa
 import msgspec
@@ -19,9 +21,10 @@ from meninx.core.errors import DataError, PrivacyRefusal
 from meninx.core.manifest import Manifest, TaskKind
 from meninx.federated import events, messages, simulate, strategies
 from meninx.federated.agent import InProcess, SiteAgent
-from meninx.federated.aggregation_methods import quorum_of, round_ends, site_ends
+from meninx.federated.aggregation_methods import fewest, round_sides, site_sides
 from meninx.federated.config import DataConfig, StudyConfig
 from meninx.federated.contribution import RoundSum
+from meninx.federated.history_file import HistoryFile
 from meninx.federated.messages import Position
 from meninx.federated.rounds import Coordinator, Terms
 from meninx.federated.site_rounds import SiteRounds
@@ -31,6 +34,7 @@ from meninx.learn import ledger_file
 from meninx.learn.hooks import Hook, StepDone
 from meninx.learn.inference import load_model
 from meninx.learn.state import TrainState
+from meninx.secagg.site_history import SurvivorsSigned, read_history
 from meninx.synthetic import write_dataset
 from meninx.train import planning
 
@@ -73,7 +77,7 @@ class House:
         return SiteAgent(
             name, self.config.training, self.data[name].root, self.root / name, study="chest",
             part=lambda run: StudyPart(study="chest", run=run, site=name, sites=len(self.data)),
-            ends=site_ends(
+            sides=site_sides(
                 self.config.aggregation, self.roster, name, self.keys[name], self.root / f"history-{name}"
             ),
             local=self.config.study.local_layers, hooks=(*self.strategy.hooks(), *own),
@@ -94,11 +98,11 @@ class House:
 
     def go(self, state: StudyState, exchange: InProcess | None = None) -> Vector:
         terms = Terms(
-            sites=self.roster.names, quorum=quorum_of(self.config.aggregation, len(self.data)),
+            sites=self.roster.names, quorum=fewest(self.config, len(self.data)),
             strategy=self.strategy, waiting_seconds=0.0,
         )  # fmt: skip
-        ends = round_ends(self.config.aggregation, self.roster, self.layout.size)
-        Coordinator(terms, state, exchange or InProcess(self.agents), ends).run()
+        sides = round_sides(self.config.aggregation, self.roster, self.layout.size)
+        Coordinator(terms, state, exchange or InProcess(self.agents), sides).run()
         return state.model()[1].weights
 
     def run(self) -> Vector:
@@ -145,12 +149,31 @@ def test_all_sites_release_the_common_model(house: Callable[..., House]) -> None
         assert np.array_equal(study.layout.flatten(network.state_dict()), final)
 
 
+def test_no_secret_of_the_aggregation_stays_at_a_site_that_released_the_model(
+    house: Callable[..., House],
+) -> None:
+    study = house(aggregation="masks", rounds=1)
+    study.run()
+    for name in study.data:
+        records = HistoryFile(study.root / f"history-{name}").read()
+        assert {type(entry) for entry in read_history(records, "chest")} == {SurvivorsSigned}
+
+
 def test_fedprox_without_a_pull_is_fedavg_bit_for_bit(house: Callable[..., House]) -> None:
     average = house(rounds=1).run()
     without = house(rounds=1, algorithm="fedprox", mu=0.0).run()
     pulled = house(rounds=1, algorithm="fedprox", mu=5.0).run()
     assert np.array_equal(average, without)
     assert not np.array_equal(average, pulled)
+
+
+def test_sites_follow_cyclic_transfer_to_its_last_turn(house: Callable[..., House]) -> None:
+    study = house(algorithm="cyclic", rounds=2, local_steps=1)
+    final = study.run()
+    told = [event for emitted in study.events.values() for event in emitted]
+    assert not [event for event in told if isinstance(event, events.SiteRefused)]
+    assert all(study.released(name).record.state is RunState.RELEASED for name in study.data)
+    assert not np.array_equal(final, study.first)
 
 
 @pytest.mark.slow
@@ -359,7 +382,18 @@ def test_no_step_is_taken_for_a_round_that_the_aggregation_would_refuse(house: C
     assert not list((study.root / "east").glob("*_s0"))
 
 
-def test_a_folder_without_a_step_is_announced_before_it_is_removed(house: Callable[..., House]) -> None:
+class StoppedClock(datetime):
+    """A clock by which two run folders get one name."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> StoppedClock:
+        return cls(2026, 1, 1, tzinfo=tz)
+
+
+def test_a_folder_without_a_step_is_announced_before_it_is_removed(
+    house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "datetime", StoppedClock)
     study, removed = house(), []
     request = train_request(study)
     study.agents["east"].handle(request)
@@ -372,7 +406,7 @@ def test_a_folder_without_a_step_is_announced_before_it_is_removed(house: Callab
     assert isinstance(again.handle(request), messages.Uploaded)
     again.close()
     assert [there for _, there in removed] == [True]
-    assert len(begun) == 1  # whatever the name of the new folder
+    assert begun == [removed[0][0]]  # the new folder has the name of the removed one
 
 
 # a coordinator that lies
@@ -416,11 +450,23 @@ class Lying(InProcess):
         return replies
 
 
-@pytest.mark.parametrize(("kind", "number"), [(messages.Train, 1), (messages.Finish, 2)])
+@pytest.mark.parametrize(
+    ("method", "kind", "number"),
+    [
+        ("masks", messages.Train, 1),
+        ("masks", messages.Finish, 2),
+        ("shares", messages.Train, 1),
+        pytest.param("shares", messages.Finish, 2, marks=pytest.mark.slow),
+        ("ckks", messages.Train, 1),
+        pytest.param("ckks", messages.Finish, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_that_the_sum_does_not_lead_to_is_declined(
-    house: Callable[..., House], kind: type, number: int
+    house: Callable[..., House], kind: type, number: int, method: str
 ) -> None:
-    study = house(aggregation="masks", algorithm="fedprox")
+    if method == "ckks":
+        pytest.importorskip("tenseal")
+    study = house(aggregation=method, algorithm="fedprox")
     line = Lying(study, kind, number)
     with suppress(DataError):  # three sites tolerate no dropout
         study.go(study.begin(), line)
@@ -428,15 +474,42 @@ def test_a_model_that_the_sum_does_not_lead_to_is_declined(
     assert any(isinstance(event, events.SiteRefused) for event in study.events["east"])
 
 
+@pytest.mark.parametrize("method", ["shares", pytest.param("ckks", marks=pytest.mark.slow)])
+def test_honest_models_are_checked_and_accepted(house: Callable[..., House], method: str) -> None:
+    if method == "ckks":
+        pytest.importorskip("tenseal")
+    study = house(aggregation=method)
+    study.go(study.begin())
+    told = [event for log in study.events.values() for event in log]
+    assert not [event for event in told if isinstance(event, (events.ModelUnchecked, events.SiteRefused))]
+
+
+def test_a_plain_study_cannot_check_its_models(house: Callable[..., House]) -> None:
+    study = house(aggregation="plain")
+    line = Lying(study, messages.Finish, 2)
+    study.go(study.begin(), line)
+    assert isinstance(line.replies[0], messages.Finished)  # as the review page says
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("masks", messages.Recompute),
+        pytest.param("shares", messages.Recompute, marks=pytest.mark.slow),
+        pytest.param("ckks", messages.Reveal, marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_that_cannot_be_checked_is_accepted_and_the_site_says_so(
-    house: Callable[..., House],
+    house: Callable[..., House], method: str, kind: type
 ) -> None:
-    study = house(aggregation="masks")
+    if method == "ckks":
+        pytest.importorskip("tenseal")
+    study = house(aggregation=method)
 
     class Silent(InProcess):
         def ask(self, requests, *, within):  # type: ignore[no-untyped-def]
             left = {name: item for name, item in requests.items() if name != "east"}
-            skipped = isinstance(requests.get("east"), messages.Recompute)
+            skipped = isinstance(requests.get("east"), kind)
             return super().ask(left if skipped else requests, within=within)
 
     study.go(study.begin(), Silent(study.agents))
@@ -455,6 +528,20 @@ def test_a_site_warns_of_sums_that_differ_by_one_site_by_what_it_signed(tmp_path
         rounds.begin(tmp_path, position(number), number, model)
         found.append(rounds.signed(tmp_path, position(number), survivors))
     assert found == [(), (), (), (("d", 0), ("d", 1), ("c", 2))]
+
+
+def test_a_site_emits_the_sums_that_differ_by_one_site_when_it_signs(
+    house: Callable[..., House], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = house()
+    rounds = SimpleNamespace(signed=lambda folder, at, survivors: (("north", 0),))
+    agent = study.agent("east", rounds=rounds)
+    monkeypatch.setattr(agent, "_side_of", lambda at: SimpleNamespace(agree=lambda at, survivors: b"signed"))
+    monkeypatch.setattr(agent, "_folder", lambda at: tmp_path)
+    reply = agent.handle(messages.Agree(at=position(1), survivors=("east", "west")))
+    assert isinstance(reply, messages.Agreed)
+    (warned,) = [event for event in study.events["east"] if isinstance(event, events.SumsDiffer)]
+    assert (warned.site, warned.round, warned.earlier) == ("north", 1, 0)
 
 
 @pytest.mark.parametrize("method", ["masks", "shares", "ckks"])
@@ -511,6 +598,30 @@ def test_the_last_model_is_checked_whatever_number_the_coordinator_gives_its_req
     with pytest.raises(DataError, match="end before round 10"):
         rounds.finish(tmp_path, position(9), model + 5)
     assert rounds.finish(tmp_path, position(1), model + step) == ""
+
+
+@pytest.mark.parametrize("spoiled", ["undecodable", "of another model"])
+def test_after_a_sum_that_no_updates_add_up_to_only_the_same_model_follows(
+    house: Callable[..., House], spoiled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = house(aggregation="masks")
+    agent = study.agents["east"]
+    state = study.begin()
+    model = state.model()[1].weights
+    state.close()
+    folder = study.root / "east" / "private"
+    folder.mkdir(parents=True)
+    rounds = SiteRounds(study.strategy, tuple(study.data))
+    rounds.begin(folder, position(0), 0, model)
+    monkeypatch.setattr(agent, "_folder", lambda at: folder)
+    side = agent._side_of(position(0))
+    length = side._encoding.quantiser.length(len(model))
+    ring = np.zeros(length if spoiled == "undecodable" else length - 1, "<u4")
+    ring[-1] = 0 if spoiled == "undecodable" else 3  # the weight
+    agent._note_sum(position(0), side, ring.tobytes())
+    with pytest.raises(DataError, match="not what the sum of round 1 leads to"):
+        rounds.begin(folder, position(1), 1, model + np.float32(1e-3))
+    assert rounds.begin(folder, position(1), 1, model) == ""  # one site can spoil a sum: the study goes on
 
 
 # other tasks

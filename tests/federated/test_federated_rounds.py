@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -20,13 +20,15 @@ from rounds_samples import (
     expected_model,
     update_of,
     weights,
+    without_waiting_for_the_disk,
 )
 
 from meninx.core.errors import DataError, Interrupted, PrivacyRefusal, StorageError, UsageError
-from meninx.federated import events, masked, messages, study_state
+from meninx.federated import events, messages, secure_sides
 from meninx.federated.contribution import Contribution, beginning
-from meninx.federated.masked import HistoryFile
-from meninx.federated.messages import Request
+from meninx.federated.history_file import HistoryFile
+from meninx.federated.messages import Reply, Request
+from meninx.federated.rounds import ANSWER_SECONDS
 from meninx.federated.strategies import Cyclic, FedAvg
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
 from meninx.secagg.site_history import AttemptUsed, KeyDrawn, SitesMet, SurvivorsSigned, read_history
@@ -35,16 +37,7 @@ from meninx.secagg.statements import Announcement, sign
 
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes are killed here, not machines, so nobody needs to wait for the disk."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
-    connected = study_state._connected
-
-    def quick(path: Path) -> sqlite3.Connection:
-        base = connected(path)
-        base.execute("PRAGMA synchronous = OFF")
-        return base
-
-    monkeypatch.setattr(study_state, "_connected", quick)
+    without_waiting_for_the_disk(monkeypatch)
 
 
 @pytest.mark.parametrize("method", ["plain", "masks", "shares", "ckks"])
@@ -82,6 +75,22 @@ def test_every_site_computes_the_sum_again(tmp_path: Path) -> None:
     state = study.run()
     assert all(entry.checked == dict.fromkeys(NAMES, 1.0) for entry in state.rounds())
     assert len(study.of(events.SumRecomputed)) == 12
+
+
+def test_a_long_transcript_has_the_time_that_it_needs_at_one_megabit_per_second(tmp_path: Path) -> None:
+    times: list[tuple[int, float]] = []
+
+    class Timed(Line):
+        def ask(self, requests: Mapping[str, Request], *, within: float) -> Mapping[str, Reply]:
+            asked = [one for one in requests.values() if isinstance(one, messages.Recompute)]
+            times.extend((len(messages.encode(one)), within) for one in asked)
+            return super().ask(requests, within=within)
+
+    study = Study(tmp_path)
+    study.run(Timed(study.sites))
+    assert len(times) == 12
+    for size, within in times:
+        assert within == pytest.approx(ANSWER_SECONDS + size / 125_000, abs=0.01)
 
 
 def test_a_sum_that_a_site_cannot_confirm_is_not_accepted(tmp_path: Path) -> None:
@@ -152,7 +161,7 @@ def test_a_sum_that_was_opened_and_refused_counts_among_those_that_differ_by_one
 def test_a_sum_that_is_too_large_to_be_computed_again_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(masked, "WHOLE", 0)
+    monkeypatch.setattr(secure_sides, "WHOLE", 0)
     study = Study(tmp_path)
     state = study.run()
     assert len(study.of(events.SumUnchecked)) == 3
@@ -592,7 +601,7 @@ class Forger(Learner):
 
 class LowOrder(Forger):
     def announced(self, run: str) -> bytes:
-        protocol = self._end._protocol
+        protocol = self._side._session
         roster = protocol.roster
         statement = Announcement(
             site=self.name, study=roster.study, run=run, roster=roster.hash, exchange_key=bytes(32)
@@ -614,7 +623,7 @@ class Short(Learner):
         if isinstance(request, messages.Train):
             at, vector = request.at, np.zeros(1, "<u4")
             begun = beginning(request.model, request.until, request.horizon)
-            upload = self._end._protocol.upload(at.round, at.attempt, request.members, vector, model=begun)
+            upload = self._side._session.upload(at.round, at.attempt, request.members, vector, model=begun)
             return messages.Uploaded(site=self.name, at=at, upload=upload)
         return super()._answered(request)
 
@@ -630,7 +639,7 @@ class Denier(Learner):
 
 def lied_to(root: Path, liar: type[Learner]) -> Study:
     study = Study(root, strategy=FedAvg(rounds=2), waiting=2.0)
-    study.sites["east"] = study.line.sites["east"] = liar("east", study.sites["east"]._ends)
+    study.sites["east"] = study.line.sites["east"] = liar("east", study.sites["east"]._sides)
     return study
 
 
@@ -668,7 +677,7 @@ def test_a_study_without_an_accepted_round_fails_and_releases_nothing(tmp_path: 
 # what stays on the disk
 
 
-@pytest.mark.parametrize("method", ["masks", "shares"])
+@pytest.mark.parametrize("method", ["masks", "shares", "ckks"])
 def test_no_secret_stays_in_the_history_after_a_round_or_a_run(tmp_path: Path, method: str) -> None:
     study = Study(tmp_path, method)
     study.run()
@@ -676,28 +685,28 @@ def test_no_secret_stays_in_the_history_after_a_round_or_a_run(tmp_path: Path, m
         kinds = {type(entry) for entry in kept(study, name)}
         if method == "masks":  # every site computed the last sum again, so its seeds are gone
             assert kinds == {SurvivorsSigned, KeyDrawn, SitesMet, AttemptUsed}
-        site._end.finish()
+        site._side.finish()
         assert not {type(entry) for entry in kept(study, name)} - {SurvivorsSigned}
 
 
 def test_attempts_that_fail_do_not_make_the_history_grow(tmp_path: Path) -> None:
     study = Study(tmp_path)
-    ends = {name: one._ends("run") for name, one in study.sites.items()}
-    announced = tuple(end.announce() for end in ends.values())
-    ends["east"].meet(announced)
+    sides = {name: one._sides("run") for name, one in study.sites.items()}
+    announced = tuple(side.announce() for side in sides.values())
+    sides["east"].meet(announced)
     given = Contribution(START, 10)
     at = messages.Position(study="chest", run="run", round=0, attempt=0)
     sizes = []
     for attempt in range(6):
         here = msgspec.structs.replace(at, attempt=attempt)
-        ends["east"].check_round(here, NAMES)
-        ends["east"].upload(here, NAMES, given)
+        sides["east"].check_round(here, NAMES)
+        sides["east"].upload(here, NAMES, given)
         sizes.append(len(kept(study, "east")))
     assert max(sizes) <= 4
     with pytest.raises(PrivacyRefusal, match="masked before"):
-        ends["east"].check_round(at, NAMES)
+        sides["east"].check_round(at, NAMES)
     with pytest.raises(PrivacyRefusal, match="at least 3"):
-        ends["east"].check_round(msgspec.structs.replace(at, round=1), NAMES[:2])
+        sides["east"].check_round(msgspec.structs.replace(at, round=1), NAMES[:2])
 
 
 def kept(study: Study, name: str) -> list:
@@ -707,6 +716,6 @@ def kept(study: Study, name: str) -> list:
 
 def test_a_study_with_too_few_keys_ends_with_the_reasons_of_the_sites(tmp_path: Path) -> None:
     study = Study(tmp_path, names=NAMES[:3])
-    study.sites["east"] = study.line.sites["east"] = Unwilling("east", study.sites["east"]._ends)
+    study.sites["east"] = study.line.sites["east"] = Unwilling("east", study.sites["east"]._sides)
     with pytest.raises(DataError, match=r"fewer than 3 sites .*east: the site has more units than 4,096"):
         study.run()

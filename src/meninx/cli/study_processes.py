@@ -11,6 +11,7 @@ from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.core.errors import UsageError
 from meninx.core.setting_types import Device
+from meninx.federated.config import WAITING_MINUTES
 
 if TYPE_CHECKING:
     from meninx.federated.coordinator_process import RunOrder, Serving
@@ -35,7 +36,7 @@ def coordinator(
         study: Folder of the study.
         host: Address to listen on; by default all of this machine's, or loopback if the study's address is.
         port: Port to listen on, where another machine passes on that of the study's address.
-        flower_only: Send all messages through Flower, also the short ones; the sites need the same flag.
+        flower_only: Send all messages through Flower, also the short ones. Sites follow by themselves.
     """
     early.exists(study)
     early.extra("federated")
@@ -54,7 +55,7 @@ def run(
     *,
     again: Off = False,
     warm: Off = False,
-    waiting_minutes: float = 24 * 60.0,
+    waiting_minutes: float = WAITING_MINUTES,
     host: str = "",
     port: int | None = None,
     flower_only: Off = False,
@@ -68,10 +69,10 @@ def run(
         study: Folder of the study.
         again: Begin a new run although the study was run before.
         warm: With --again: begin with the last accepted model instead of the first one.
-        waiting_minutes: Time after which the coordinator gives up to wait for sites.
+        waiting_minutes: Minutes after which the coordinator stops waiting for sites.
         host: Address to listen on; by default all of this machine's, or loopback if the study's address is.
         port: Port to listen on, where another machine passes on that of the study's address.
-        flower_only: Send all messages through Flower, also the short ones; the sites need the same flag.
+        flower_only: Send all messages through Flower, also the short ones. Sites follow by themselves.
     """
     if warm and not again:
         raise UsageError("--warm belongs to --again")
@@ -87,7 +88,7 @@ def resume(
     study: Path,
     /,
     *,
-    waiting_minutes: float = 24 * 60.0,
+    waiting_minutes: float = WAITING_MINUTES,
     host: str = "",
     port: int | None = None,
     flower_only: Off = False,
@@ -97,10 +98,10 @@ def resume(
 
     Args:
         study: Folder of the study.
-        waiting_minutes: Time after which the coordinator gives up to wait for sites.
+        waiting_minutes: Minutes after which the coordinator stops waiting for sites.
         host: Address to listen on; by default all of this machine's, or loopback if the study's address is.
         port: Port to listen on, where another machine passes on that of the study's address.
-        flower_only: Send all messages through Flower, also the short ones; the sites need the same flag.
+        flower_only: Send all messages through Flower, also the short ones. Sites follow by themselves.
     """
     early.exists(study)
     early.extra("federated")
@@ -116,7 +117,6 @@ def site(
     /,
     *,
     device: Device = "auto",
-    flower_only: Off = False,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
     """Take part in a study that this site has approved, until its run is over.
@@ -128,7 +128,6 @@ def site(
         folder: Folder of the site.
         study: Name of the study as `meninx federate review` shows it, e.g. `chest` of study-chest.json.
         device: Where the network runs.
-        flower_only: As the coordinator runs it.
     """
     early.exists(folder)
     early.extra("federated")
@@ -137,9 +136,7 @@ def site(
     from meninx.federated.site_folder import open_folder
 
     found = open_folder(folder)
-    output.show(
-        site_process.run(found, study, device=device, mailbox=not flower_only, progress=output.progress())
-    )
+    output.show(site_process.run(found, study, device=device, progress=output.progress()))
 
 
 def stop(

@@ -2,7 +2,7 @@
 
 It is the same object in one process (``simulate``), behind Flower and behind the mailbox::
 
-    agent = SiteAgent("north", config, data, out, study="chest", part=part, ends=ends)
+    agent = SiteAgent("north", config, data, out, study="chest", part=part, sides=sides)
     reply = agent.handle(request)
 
 What it promises lies on the disk of the site before it answers: the run folder holds weights, ledger and the
@@ -32,20 +32,24 @@ from meninx.core.errors import (
 )
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
+from meninx.core.run import Run
 from meninx.core.workspace import PRIVATE
 from meninx.federated import events, messages
-from meninx.federated.aggregation_methods import SiteEnds
-from meninx.federated.aggregators import SiteEnd
+from meninx.federated.aggregation_methods import SiteSides
+from meninx.federated.aggregators import SiteSide
 from meninx.federated.config import AggregationConfig
 from meninx.federated.contribution import Contribution, beginning
 from meninx.federated.events import AnyEvent, Emit
 from meninx.federated.messages import Position, Reply, Request
+from meninx.federated.site_budget import StudySpending
 from meninx.federated.site_rounds import SiteRounds, stretch
 from meninx.federated.strategies import Turn
-from meninx.federated.vector import Vector, WeightLayout, from_bytes, name_of
+from meninx.federated.vector import Vector, from_bytes, name_of
+from meninx.federated.weight_layout import WeightLayout
 from meninx.learn import finetune
 from meninx.learn.hooks import Hook, ProximalPull
 from meninx.learn.trainer import never
+from meninx.privacy.plan import Plan
 from meninx.train import in_rounds, planning
 from meninx.train.config import TrainConfig
 from meninx.train.in_rounds import RunInRounds
@@ -53,6 +57,8 @@ from meninx.train.stage import TrainResult
 
 Admission = Callable[[TrainConfig, Manifest, Path | None], object]
 """From settings, dataset and the run folder that goes on, None for a new one; raises where a site says no."""
+Account = Callable[[Plan, Run], StudySpending]
+"""From the plan and the folder of the open run to what the study has spent at the site over all its runs."""
 
 
 class SiteAgent:
@@ -65,7 +71,7 @@ class SiteAgent:
         out: folder of the site's runs.
         study: name of the study.
         part: makes the record of the site's part, from the identifier of the run of the study.
-        ends: makes the site's end of the aggregation.
+        sides: makes the site's side of the aggregation.
         aggregation: of the signed terms.
         rounds: the rounds of the signed terms, which the site checks itself.
         local: prefixes of weights that stay at the site.
@@ -73,6 +79,7 @@ class SiteAgent:
         admit: asked before the site's run is opened; raises PrivacyRefusal when the site does not allow it.
         opened: called with the folder of a new run before its first step.
         discarding: called with the folder of a run without a step before the folder is removed.
+        account: states what the study has spent at the site; by default what this run has spent.
         emit: takes events about this site.
         progress: shows steps and loss.
         stop: asked after each step; true interrupts the training.
@@ -80,6 +87,7 @@ class SiteAgent:
     Attributes:
         name: of the site.
         result: of the released run; None before the end.
+        spending: of the study at this site when the run was released; None before, and without privacy.
     """
 
     def __init__(
@@ -91,7 +99,7 @@ class SiteAgent:
         *,
         study: str,
         part: Callable[[str], StudyPart],
-        ends: SiteEnds,
+        sides: SiteSides,
         aggregation: AggregationConfig,
         rounds: SiteRounds,
         local: tuple[str, ...] = (),
@@ -99,22 +107,24 @@ class SiteAgent:
         admit: Admission = lambda config, data, resumed: None,
         opened: Callable[[Path], None] = lambda run: None,
         discarding: Callable[[Path], None] = lambda run: None,
+        account: Account | None = None,
         emit: Emit = events.ignore,
         progress: Progress = SILENT,
         stop: Callable[[], bool] = never,
     ) -> None:
         self.name = name
         self.result: TrainResult | None = None
+        self.spending: StudySpending | None = None
         self._config, self._source, self._out, self._study = config, source, out, study
-        self._part, self._ends, self._rounds = part, ends, rounds
+        self._part, self._sides, self._rounds = part, sides, rounds
         self._aggregation = aggregation
         self._local, self._hooks = local, hooks
-        self._admit, self._began, self._emit = admit, opened, emit
+        self._admit, self._began, self._account, self._emit = admit, opened, account, emit
         self._progress, self._stop, self._discarding = progress, stop, discarding
         self._training_refused = False
         self._stack, self._run_of = ExitStack(), ""
         self._run: RunInRounds | None = None
-        self._end: SiteEnd | None = None
+        self._side: SiteSide | None = None
         self._layout: WeightLayout | None = None
 
     def handle(self, request: Request) -> Reply:
@@ -140,12 +150,12 @@ class SiteAgent:
     def close(self) -> None:
         """Leave the run folder to others; a later request takes it up again."""
         self._stack.close()
-        self._stack, self._run, self._end, self._layout, self._run_of = ExitStack(), None, None, None, ""
+        self._stack, self._run, self._side, self._layout, self._run_of = ExitStack(), None, None, None, ""
 
     def forget(self) -> None:
         """Remove the secrets of the aggregation: the run of the study is over."""
-        if self._end is not None:
-            self._end.finish()
+        if self._side is not None:
+            self._side.finish()
 
     @property
     def run_folder(self) -> Path | None:
@@ -159,18 +169,16 @@ class SiteAgent:
         match request:
             case messages.Hello():
                 self._refuse_more_units()
-                return messages.Greeting(site=self.name, announcement=self._end_of(at).announce())
+                return messages.Greeting(site=self.name, announcement=self._side_of(at).announce())
             case messages.Meet():
-                self._end_of(at).meet(request.announcements)
+                self._side_of(at).meet(request.announcements)
                 return messages.Done(site=self.name)
             case messages.Train():
                 return self._train(request)
             case messages.Agree():
                 return self._agree(request)
             case messages.Reveal():
-                opened = self._end_of(at).reveal(at, request.agreements, request.lost)
-                self._sent(events.SecretsRevealed, at, opened)
-                return messages.Revealed(site=self.name, reveal=opened)
+                return self._reveal(request)
             case messages.Recompute():
                 return self._recompute(request)
             case messages.Finish():
@@ -196,21 +204,39 @@ class SiteAgent:
 
     def _agree(self, request: messages.Agree) -> Reply:
         at = request.at
-        signature = self._end_of(at).agree(at, request.survivors)
+        signature = self._side_of(at).agree(at, request.survivors)
         folder = self._folder(at)
         for site, earlier in self._rounds.signed(folder, at, request.survivors) if folder else ():
             self._emit(events.SumsDiffer(site=site, round=at.round, earlier=earlier))
         self._sent(events.SurvivorsAgreed, at, signature)
         return messages.Agreed(site=self.name, agreement=signature)
 
+    def _reveal(self, request: messages.Reveal) -> Reply:
+        at, side = request.at, self._side_of(request.at)
+        opened = side.reveal(at, request.agreements, request.lost)
+        if side.opens_sum:
+            self._note_sum(at, side, opened)
+        self._sent(events.SecretsRevealed, at, opened)
+        return messages.Revealed(site=self.name, reveal=opened)
+
     def _recompute(self, request: messages.Recompute) -> Reply:
-        at, end = request.at, self._end_of(request.at)
-        share, matches = end.check(at, request.transcript, request.total)
-        folder = self._folder(at)
-        if folder:
-            self._rounds.computed(folder, at, end.decoded(request.total) if matches else None)
+        at, side = request.at, self._side_of(request.at)
+        share, matches = side.check(at, request.transcript, request.total)
+        self._note_sum(at, side, request.total if matches else b"")
         self._emit(events.SumRecomputed(site=self.name, round=at.round, share=share, matches=matches))
         return messages.Recomputed(site=self.name, share=share, matches=matches)
+
+    def _note_sum(self, at: Position, side: SiteSide, total: bytes) -> None:
+        """Write down the model that a sum leads to; none after a wrong sum."""
+        folder = self._folder(at)
+        if folder is None:
+            return
+        try:
+            found = side.decoded(total) if total else None
+        except DataError:
+            self._rounds.voided(folder, at)
+        else:
+            self._rounds.computed(folder, at, found)
 
     def _train(self, request: messages.Train) -> Reply:
         if self.name not in request.members:
@@ -221,11 +247,11 @@ class SiteAgent:
         at = request.at
         position, turn = self._rounds.turn(request, self.name)
         self._emit(events.RoundOpened(round=at.round, attempt=at.attempt, members=request.members))
-        self._end_of(at).check_round(at, request.members)  # before steps are taken that nobody could add up
+        self._side_of(at).check_round(at, request.members)  # before steps are taken that nobody could add up
         self._training_refused = True
         given = self._trained(request, position, turn)
         self._training_refused = False
-        upload = self._end_of(at).upload(at, request.members, given)
+        upload = self._side_of(at).upload(at, request.members, given)
         reply = messages.Uploaded(site=self.name, at=at, upload=upload)
         self._sent(events.UpdateUploaded, at, upload)
         return reply
@@ -265,17 +291,25 @@ class SiteAgent:
 
     def _note_unchecked(self, at: Position, reason: str) -> None:
         """Emit why the site could not check a model, where the aggregation lets sites check it."""
-        if reason and self._end_of(at).recomputes:
+        if reason and self._side_of(at).knows_sum:
             self._emit(events.ModelUnchecked(site=self.name, round=at.round, reason=reason))
 
     def _emit_spent(self, run: RunInRounds) -> None:
-        """Emit what the site's run spent so far; an accounting takes a moment, so only for a watcher."""
-        plan = run.plan
-        if plan is None or self._emit is events.ignore:
+        """Emit what the study has spent so far; an accounting takes a moment, so only for a watcher."""
+        if run.plan is None or self._emit is events.ignore:
             return
-        limit = run.config.privacy.epsilon if run.config.privacy else None
-        spent = run.epsilon or 0.0
-        self._emit(events.EpsilonSpent(site=self.name, epsilon=spent, delta=plan.delta, limit=limit))
+        spent = self._spent(run, run.plan)
+        self._emit(
+            events.EpsilonSpent(
+                site=self.name, epsilon=spent.epsilon, delta=run.plan.delta, limit=spent.limit
+            )
+        )
+
+    def _spent(self, run: RunInRounds, plan: Plan) -> StudySpending:
+        """Return what the study has spent at this site."""
+        if self._account is None:
+            return StudySpending(epsilon=run.epsilon or 0.0)
+        return self._account(plan, run.run)
 
     def _finish(self, request: messages.Finish) -> Reply:
         run = self._opened(request.at)
@@ -287,10 +321,17 @@ class SiteAgent:
             self._note_unchecked(request.at, self._rounds.finish(run.run.private, request.at, model))
             whole = layout.unflatten(model, run.weights())
         self.result = run.finish(whole, name=name)
-        epsilon = self.result.privacy.epsilon if self.result.privacy else None
         self._emit(events.ModelReleased(site=self.name))
         self.forget()
-        return messages.Finished(site=self.name, epsilon=epsilon)
+        if run.plan is None or self.result.privacy is None:
+            return messages.Finished(site=self.name)
+        self.spending = self._spent(run, run.plan)
+        return messages.Finished(
+            site=self.name,
+            epsilon=self.result.privacy.epsilon,
+            spent=self.spending.epsilon,
+            delta=run.plan.delta,
+        )
 
     @staticmethod
     def _common(layout: WeightLayout, model: Vector, run: RunInRounds) -> dict[str, Tensor]:
@@ -298,12 +339,12 @@ class SiteAgent:
         whole = layout.unflatten(model, run.weights())
         return {name: value for name, value in whole.items() if name not in layout.local}
 
-    def _end_of(self, at: Position) -> SiteEnd:
-        """Return the end of the aggregation of a run of the study."""
-        if self._end is None or self._run_of != at.run:
+    def _side_of(self, at: Position) -> SiteSide:
+        """Return the side of the aggregation of a run of the study."""
+        if self._side is None or self._run_of != at.run:
             self.close()
-            self._end, self._run_of = self._ends(at.run), at.run
-        return self._end
+            self._side, self._run_of = self._sides(at.run), at.run
+        return self._side
 
     def _opened(self, at: Position, model: bytes | None = None) -> RunInRounds:
         """Return the site's run of a run of the study.
@@ -316,7 +357,7 @@ class SiteAgent:
             DataError: the model does not fit, or there is no run and no model.
             PrivacyRefusal: the site does not allow the run.
         """
-        self._end_of(at)
+        self._side_of(at)
         if self._run is None:
             part = self._part(at.run)
             resumed = find_run(self._out, part)
@@ -347,6 +388,7 @@ class SiteAgent:
             )
             if resumed is None or removed:  # a new folder can have the name of the removed one
                 self._began(self._run.run.root)
+            self._emit_spent(self._run)
         return self._run
 
     def _folder(self, at: Position) -> Path | None:

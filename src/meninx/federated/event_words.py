@@ -89,7 +89,8 @@ def _recomputed(event: kinds.SumRecomputed) -> str:
 
 def _spent(event: kinds.EpsilonSpent) -> str:
     limit = "" if event.limit is None else f" of {event.limit:.4g}"
-    return f"{event.site} has spent ε = {event.epsilon:.4g}{limit} at δ = {event.delta:.3g}."
+    words = f"ε = {event.epsilon:.4g}{limit} per patient over all runs"
+    return f"{event.site} has spent {words}, at δ = {event.delta:.3g}."
 
 
 def _clipped(event: kinds.UpdatesClipped) -> str:

@@ -31,7 +31,7 @@ from meninx.core.randomness import KEY_BYTES
 from meninx.core.result import Result
 from meninx.federated import strategies, study_record
 from meninx.federated.agent import InProcess, SiteAgent, find_run
-from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_ends, site_ends
+from meninx.federated.aggregation_methods import announcement_check, fewest, round_sides, site_sides
 from meninx.federated.config import FEWEST_SITES, DataConfig, StudyConfig
 from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, StudyEvents
@@ -39,7 +39,8 @@ from meninx.federated.pooling import pooled
 from meninx.federated.rounds import Coordinator, Terms
 from meninx.federated.site_rounds import SiteRounds
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
-from meninx.federated.vector import Vector, WeightLayout
+from meninx.federated.vector import Vector
+from meninx.federated.weight_layout import WeightLayout
 from meninx.learn import assemble, finetune
 from meninx.learn.task import with_network
 from meninx.metrics.estimates import Estimate
@@ -194,14 +195,14 @@ class _Simulation:
             name: SiteAgent(
                 name, self.training, manifest.root, self.out / "sites" / name, study=self.config.name,
                 part=functools.partial(self._part, name), local=study.local_layers, hooks=strategy.hooks(),
-                ends=site_ends(aggregation, roster, name, keys[name], path.with_name(f"history-{name}")),
+                sides=site_sides(aggregation, roster, name, keys[name], path.with_name(f"history-{name}")),
                 rounds=rounds, aggregation=aggregation, progress=self.progress,
             )
             for name, manifest in self.data.items()
         }  # fmt: skip
         self.run_id = state.header.run
         terms = Terms(
-            sites=roster.names, quorum=quorum_of(aggregation, len(agents)), strategy=strategy,
+            sites=roster.names, quorum=fewest(self.config, len(agents)), strategy=strategy,
             round_seconds=60 * study.round_minutes,
         )  # fmt: skip
         with ExitStack() as stack:
@@ -215,7 +216,7 @@ class _Simulation:
                 self.progress.note(sentence(event))
 
             coordinator = Coordinator(
-                terms, state, InProcess(agents), round_ends(aggregation, roster, layout.size), emit=told,
+                terms, state, InProcess(agents), round_sides(aggregation, roster, layout.size), emit=told,
                 aggregation=aggregation.method, announcing=announcement_check(aggregation, roster),
             )  # fmt: skip
             stack.callback(study_record.write, self.out, state, self.config, roster, simulated=True)

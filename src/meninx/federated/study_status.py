@@ -64,6 +64,7 @@ class AttemptResult(StrEnum):
     RUNNING = "running"
     ACCEPTED = "accepted"
     ABORTED = "no model"
+    UNKNOWN = "not known here"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +89,10 @@ class SiteBudget:
     """Privacy budget of a site's patients in this study.
 
     Attributes:
-        epsilon: spent so far.
+        epsilon: spent so far per patient, over all runs of the study.
         delta: delta of this epsilon.
-        limit: epsilon at which the site stops; None without a limit.
-        left: what is left of the limit, not below 0; None without a limit.
+        limit: epsilon over all runs at which the site stops; None where it is not known.
+        left: what is left of the limit, not below 0; None where the limit is not known.
     """
 
     epsilon: float
@@ -200,10 +201,10 @@ class StudyStatus:
 
     Attributes:
         study: name of the study.
-        run: identifier of its latest run; rounds and numbers are those of this run.
+        run: identifier of its latest run; rounds and numbers are of this run, budgets of all runs.
         viewer: the site that looks; None for the coordinator, who sees all.
         phase: what the study does now.
-        quorum: survivors that a round needs; 0 without secure aggregation.
+        quorum: fewest sites whose updates a round needs; 0 where it is not known.
         aggregation: how updates are protected, in words; empty where it is not known.
         terms: what the study asks; None where it is not known.
         rounds_planned: rounds of the whole study.
@@ -302,15 +303,16 @@ class StatusFold:
         self._history: deque[HistoryEntry] = deque(maxlen=ENTRIES_KEPT)
         self._last: float | None = None
         self._terms: kinds.StudyTerms | None = None
+        self._numbers: dict[str, SiteNumbers] = {}
         self._begin(None)
 
     def _begin(self, start: kinds.StudyStarted | None) -> None:
-        """Forget the run before; the history goes on."""
+        """Forget the run before; history and budgets go on."""
         self._start = start
         self._first = start.time if start else None
         self._phase = StudyPhase.NOT_STARTED
         self._up: dict[str, bool] = {}
-        self._numbers: dict[str, SiteNumbers] = {}
+        self._numbers = {site: SiteNumbers(budget=n.budget) for site, n in self._numbers.items() if n.budget}
         self._attempts: deque[RoundAttempt] = deque(maxlen=ROUNDS_KEPT)
         self._cost = 0.0  # seconds of attempts since the last accepted round
         self._costs: deque[float] = deque(maxlen=ETA_ROUNDS)
@@ -395,7 +397,7 @@ class StatusFold:
     def _study_started(self, event: kinds.StudyStarted) -> None:
         if self._start is None or event.run != self._start.run:
             self._begin(event)
-        self._end_attempt(event.time, AttemptResult.ABORTED, reason=AbortReason.INTERRUPTED)
+        self._interrupt(event.time)
         self._start, self._phase = event, StudyPhase.WAITING
         for site in event.sites:
             self._know(site)
@@ -420,7 +422,7 @@ class StatusFold:
         self._phase = StudyPhase.WAITING
 
     def _round_opened(self, event: kinds.RoundOpened) -> None:
-        self._end_attempt(event.time, AttemptResult.ABORTED, reason=AbortReason.INTERRUPTED)
+        self._interrupt(event.time)
         self._phase = StudyPhase.ROUND_RUNNING
         last = self._attempts[-1] if self._attempts else None
         if last is not None and (last.round, last.attempt) == (event.round, event.attempt):
@@ -475,8 +477,8 @@ class StatusFold:
         """Make the attempt of the event the running one, also when a stop has closed it."""
         last = self._attempts[-1] if self._attempts else None
         if last is not None and (last.round, last.attempt) == (event.round, event.attempt):
-            if last.result is AttemptResult.ABORTED:
-                self._aborted -= 1
+            if last.result in (AttemptResult.ABORTED, AttemptResult.UNKNOWN):
+                self._aborted -= last.result is AttemptResult.ABORTED
                 self._cost -= last.seconds or 0.0
                 self._attempts[-1] = replace(last, result=AttemptResult.RUNNING, reason=None)
         elif last is None or last.result is not AttemptResult.RUNNING:
@@ -492,6 +494,13 @@ class StatusFold:
     def _round_aborted(self, event: kinds.RoundAborted) -> None:
         self._end_attempt(event.time, AttemptResult.ABORTED, reason=event.reason)
 
+    def _interrupt(self, now: float) -> None:
+        """Close the attempt that runs: its writer stopped. A site that stopped did not hear how it ended."""
+        if self._viewer is None:
+            self._end_attempt(now, AttemptResult.ABORTED, reason=AbortReason.INTERRUPTED)
+        else:
+            self._end_attempt(now, AttemptResult.UNKNOWN)
+
     def _end_attempt(self, now: float, result: AttemptResult, **changes: Any) -> None:
         """Close the attempt that runs; nothing when none does."""
         if not self._attempts or self._attempts[-1].result is not AttemptResult.RUNNING:
@@ -506,8 +515,7 @@ class StatusFold:
         if result is AttemptResult.ACCEPTED:
             self._costs.append(self._cost)
             self._cost = 0.0
-        else:
-            self._aborted += 1
+        self._aborted += result is AttemptResult.ABORTED
 
     def _refused(self, event: kinds.SiteRefused) -> None:
         before = self._numbers[event.site]

@@ -182,8 +182,7 @@ def _cautions(study: _Study) -> Iterator[str]:
         return
     if record.simulated:
         yield _SIMULATED
-    secure = record.aggregation != "plain"
-    if secure and record.aggregation == "masks" and len(record.sites) == 3:
+    if record.colluders == 1 and len(record.sites) == 3:
         yield (
             "Three sites: two of them that collude always see the update of the third, and a round needs all "
             "three. No dropout is tolerated."
@@ -319,8 +318,8 @@ def _repeated(record: FederatedRecord) -> str:
 
 def _unrepeated(record: FederatedRecord) -> str:
     """Return the accepted rounds whose sum no site computed again, with the reason where one is known."""
-    if record.aggregation != "masks":
-        return "all: this aggregation publishes nothing to compute them from"
+    if record.aggregation == "plain":
+        return "all: without secure aggregation no site can compute a sum again or check a model"
     open_ = [entry for entry in record.rounds if entry.accepted and not entry.recomputed]
     named = [f"{entry.number + 1}{f' ({entry.unchecked})' if entry.unchecked else ''}" for entry in open_]
     return f"rounds {formatting.joined(named)}" if named else "none"
