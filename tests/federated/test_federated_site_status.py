@@ -95,10 +95,18 @@ def test_a_site_that_was_started_again_counts_an_attempt_once() -> None:
     assert (len(status.rounds), status.attempts_aborted) == (1, 0)
 
 
+def test_a_site_that_was_away_when_a_round_ended_does_not_say_how_it_ended() -> None:
+    events = [*seen_by_north(train(0, b"first")), *seen_by_north(train(1, b"second"))]
+    status = view_of("north", events)
+    assert status.attempts_aborted == 0
+    assert [str(attempt.result) for attempt in status.rounds] == ["not known here", "running"]
+    assert "not known here" in status_page.page(status, now=0.0)
+
+
 def test_a_site_does_not_say_that_rounds_failed_in_which_it_was_not_asked() -> None:
     """In cyclic transfer it has a turn of several, and in any study it may have missed a round."""
     status = view_of("north", seen_by_north(train(0, b"first"), messages.Finish(at=at(2), model=b"third")))
-    assert "1 of 2 rounds gave a model, as far as this site was asked to train." in words(status)
+    assert "1 of 2 rounds gave a model, as far as this site knows." in words(status)
 
 
 def test_a_site_that_leaves_after_the_end_is_no_warning() -> None:
