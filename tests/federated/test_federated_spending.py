@@ -174,7 +174,7 @@ def test_the_last_sentence_of_a_site_states_the_same_account(tmp_path: Path) -> 
     assert (
         "epsilon: 2.61 of at most 2.62 in this study, per patient at delta 0.001, over all its runs" in shown
     )
-    assert "(the policy allows 8)" in shown
+    assert "(2 by this run alone; the policy allows 8)" in shown
 
 
 # the coordinator

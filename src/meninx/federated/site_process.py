@@ -92,8 +92,11 @@ class SiteResult(Result):
         if self.epsilon is not None and self.delta is not None:
             limit = "" if self.limit is None else f" of at most {self.limit:.3g}"
             words = f"{self.epsilon:.3g}{limit} in this study, per patient at delta {self.delta:g}"
-            allowed = "" if self.allowed is None else f" (the policy allows {self.allowed:g})"
-            lines.append(f"epsilon: {words}, over all its runs{allowed}")
+            notes = [] if self.run_epsilon is None else [f"{self.run_epsilon:.3g} by this run alone"]
+            if self.allowed is not None:
+                notes.append(f"the policy allows {self.allowed:g}")
+            further = f" ({'; '.join(notes)})" if notes else ""
+            lines.append(f"epsilon: {words}, over all its runs{further}")
         lines.append(f"next: {command('evaluate', self.run)}, then {command('report', self.run)}")
         return "\n".join(lines)
 
