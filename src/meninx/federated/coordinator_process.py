@@ -401,6 +401,9 @@ def _state(folder: Path, study: Study, start: RunOrder) -> StudyState:
 def _warm(before: StudyState, study: Study, layout: WeightLayout) -> strategies.ServerState:
     """Return the last accepted model of an earlier run, for a run of the same or another revision.
 
+    What the strategy remembered in that run is not taken over: sites that compute the common model begin with
+    the memory of a new run.
+
     Raises:
         UsageError: its weights are those of another network.
     """
@@ -409,8 +412,7 @@ def _warm(before: StudyState, study: Study, layout: WeightLayout) -> strategies.
         what = "the network changed since the run before, so its model does not fit"
         raise UsageError(problem(what, where=study.name, fix=fix))
     _, model = before.model()
-    same = before.header.terms == study.digest
-    return model if same else strategies.of_config(study.config.study).init(model.weights)
+    return strategies.of_config(study.config.study).init(model.weights)
 
 
 @contextmanager

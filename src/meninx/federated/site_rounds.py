@@ -6,15 +6,16 @@ it computed the sum of a round again (masks), it applies the study's strategy it
 round, and at the end, only the resulting model or, after an aborted round, the model of the round before.
 
 Where the check ends: a site cannot compute what other sites added while it took no part, nor the sum of a
-round that it was not asked to compute again. It accepts the model then, and says so. Shares, ckks, plain sums
-and cyclic transfer publish nothing from which a site could compute the model. The first model is accepted as
-it comes.
+round that it was not asked to compute again. It accepts the model then, and says so. Where the strategy
+remembers vectors between rounds (a server optimiser), a site that missed one sum can compute no later model
+of the run. Shares, ckks, plain sums and cyclic transfer publish nothing from which a site could compute the
+model. The first model is accepted as it comes.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from meninx.federated.strategies import ServerState, Strategy, Turn
 from meninx.federated.vector import Vector, name_of, to_bytes
 
 FILE = "common_models"  # in the private folder of the site's run
+_LARGEST = 8 * LIMIT  # bytes of the file: two models, and what a strategy remembers of both
 _ROUNDING = 2.0**-21  # relative difference of two computations of one sum in float32
 
 
@@ -50,6 +52,8 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
         result: weights that its sum leads to; empty where the site did not compute the sum.
         denied: the site computed another sum than the coordinator's.
         signed: survivors that the site signed: in the last such round, and in all rounds from this model.
+        memory: what the strategy remembers when the round begins, by name; None where the site missed a sum.
+        after: what it remembers with ``result``.
     """
 
     number: int
@@ -58,6 +62,8 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes = b""
     denied: bool = False
     signed: tuple[_Signed, ...] = ()
+    memory: dict[str, bytes] | None = {}
+    after: dict[str, bytes] | None = {}
 
 
 class SiteRounds:
@@ -117,7 +123,8 @@ class SiteRounds:
         known = _read(folder)
         first = at.round - position
         if known is None:
-            _write(folder, _Known(number=at.round, first=first, model=to_bytes(model)))
+            memory = _packed(self._strategy.init(model).memory) if position == 0 else self._unknown(model)
+            _write(folder, _Known(number=at.round, first=first, model=to_bytes(model), memory=memory))
             return ""
         if first != known.first or at.round < known.number:
             what = f"round {at.round + 1} is not the turn of the terms that comes next"
@@ -127,10 +134,22 @@ class SiteRounds:
                 raise DataError(problem(f"round {at.round + 1} began with another model", where="request"))
             return ""
         unchecked = self._checked(known, at, model)
+        memory = self._unknown(model) if unchecked else self._remembered(known, model)
         name = name_of(model)
         signed = tuple(one for one in known.signed if one.model == name or one is known.signed[-1])
-        _write(folder, _Known(number=at.round, first=first, model=to_bytes(model), signed=signed))
+        now = _Known(number=at.round, first=first, model=to_bytes(model), signed=signed, memory=memory)
+        _write(folder, now)
         return unchecked
+
+    def _unknown(self, model: Vector) -> dict[str, bytes] | None:
+        """Return the memory of a strategy that has none; None where a strategy has one."""
+        return None if self._strategy.init(model).memory else {}
+
+    def _remembered(self, known: _Known, model: Vector) -> dict[str, bytes] | None:
+        """Return what the strategy remembers with a model that was checked; None where that is not known."""
+        if known.memory == known.after or not known.result or not _same(model, known.result):
+            return known.memory
+        return None if _same(model, known.model) else known.after  # a sum of zeros: accepted or not?
 
     def signed(self, folder: Path, at: Position, survivors: Sequence[str]) -> tuple[tuple[str, int], ...]:
         """Write down survivors that the site signs, and return where one site alone makes the difference.
@@ -158,10 +177,12 @@ class SiteRounds:
             return
         if total is None:
             _write(folder, msgspec.structs.replace(known, result=b"", denied=True))
-        else:
-            before = np.frombuffer(known.model, "<f4")
-            after = self._strategy.apply(ServerState(before), total).weights
-            _write(folder, msgspec.structs.replace(known, result=to_bytes(after)))
+        elif known.memory is not None:
+            memory = {name: np.frombuffer(value, "<f4") for name, value in known.memory.items()}
+            before = ServerState(np.frombuffer(known.model, "<f4"), memory)
+            after = self._strategy.apply(before, total)
+            result, packed = to_bytes(after.weights), _packed(after.memory)
+            _write(folder, msgspec.structs.replace(known, result=result, after=packed))
 
     def finish(self, folder: Path, at: Position, model: Vector) -> str:
         """Check the last model of the study, and return why it could not be checked; empty if it was.
@@ -186,6 +207,8 @@ class SiteRounds:
         if known.denied:
             what = f"this site computed another sum of round {known.number + 1}"
             raise DataError(problem(what, where="request", fix="ask the coordinator for the transcript"))
+        if known.memory is None:
+            return "the strategy remembers sums that this site did not compute"
         if not known.result:
             return f"this site was not asked to compute the sum of round {known.number + 1} again"
         what = f"the model is not what the sum of round {known.number + 1} leads to"
@@ -207,12 +230,16 @@ def _same(model: Vector, known: bytes) -> bool:
     return bool((np.abs(model.astype(np.float64) - other) <= limit).all())
 
 
+def _packed(memory: Mapping[str, Vector]) -> dict[str, bytes]:
+    return {name: to_bytes(value) for name, value in memory.items()}
+
+
 def _read(folder: Path) -> _Known | None:
     path = folder / FILE
     if not path.is_file():
         return None
     try:
-        return msgspec.msgpack.decode(files.read_bytes(path, limit=2 * LIMIT + 1024), type=_Known)
+        return msgspec.msgpack.decode(files.read_bytes(path, limit=_LARGEST), type=_Known)
     except msgspec.DecodeError as error:
         fix = "restore it from a backup, or leave the run"
         raise DataError(problem("the common models are damaged", where=FILE, fix=fix)) from error
