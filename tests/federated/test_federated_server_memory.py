@@ -57,7 +57,9 @@ class Office:
     def sum(self, number: int, *, computed: bool = True, accepted: bool = True) -> None:
         total = RoundSum(np.full(4, 0.1 * (number + 1), np.float32), 3)
         if computed:
-            self.rounds.computed(self.folder, Position(study="chest", run="a1", round=number, attempt=0), total)
+            self.rounds.computed(
+                self.folder, Position(study="chest", run="a1", round=number, attempt=0), total
+            )
         if accepted:
             self.state = self.strategy.apply(self.state, total)
 

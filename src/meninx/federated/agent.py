@@ -33,7 +33,7 @@ from meninx.core.errors import (
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.workspace import PRIVATE
-from meninx.federated import events, messages
+from meninx.federated import events, messages, study_record
 from meninx.federated.aggregation_methods import SiteEnds
 from meninx.federated.aggregators import SiteEnd
 from meninx.federated.config import AggregationConfig
@@ -112,6 +112,7 @@ class SiteAgent:
         self._admit, self._began, self._emit = admit, opened, emit
         self._progress, self._stop, self._discarding = progress, stop, discarding
         self._training_refused = False
+        self._released = ""  # SHA-256 of the common weights of the released run
         self._stack, self._run_of = ExitStack(), ""
         self._run: RunInRounds | None = None
         self._end: SiteEnd | None = None
@@ -175,6 +176,8 @@ class SiteAgent:
                 return self._recompute(request)
             case messages.Finish():
                 return self._finish(request)
+            case messages.Conclude():
+                return self._conclude(request)
 
     def _refuse_more_units(self) -> None:
         """Refuse a study whose bound of units is below the units of this site.
@@ -289,10 +292,20 @@ class SiteAgent:
             self._note_unchecked(request.at, self._rounds.finish(run.run.private, request.at, model))
             whole = layout.unflatten(model, run.weights())
         self.result = run.finish(whole, name=name)
+        self._released = name
         epsilon = self.result.privacy.epsilon if self.result.privacy else None
         self._emit(events.ModelReleased(site=self.name))
         self.forget()
         return messages.Finished(site=self.name, epsilon=epsilon)
+
+    def _conclude(self, request: messages.Conclude) -> Reply:
+        """Keep the coordinator's record of the study beside the released run."""
+        part = self._part(request.at.run)
+        run = self.run_folder or find_run(self._out, part)
+        if run is None:
+            raise DataError(problem("the site took part in no round", where="request"))
+        artifacts.write(run, study_record.received(request.record, part, self._released))
+        return messages.Done(site=self.name)
 
     @staticmethod
     def _common(layout: WeightLayout, model: Vector, run: RunInRounds) -> dict[str, Tensor]:

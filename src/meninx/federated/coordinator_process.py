@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,15 +28,15 @@ from meninx.core.errors import (
 )
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
-from meninx.federated import approval, enrolment_keys, simulate, strategies
-from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_ends
+from meninx.federated import approval, enrolment_keys, strategies
+from meninx.federated.assembly import WAITING_SECONDS, StudyAssembly
 from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
 from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost
+from meninx.federated.first_model import first_model
 from meninx.federated.mailbox import Presence
 from meninx.federated.processes import ENGINE, STARTING, Service, running, service
-from meninx.federated.rounds import Coordinator, Terms
 from meninx.federated.study import Study, StudyFolder
-from meninx.federated.study_state import RoundPhase, Stage, StudyState
+from meninx.federated.study_state import RoundPhase, StudyState
 from meninx.federated.study_watch import terms_of, watching
 from meninx.federated.vector import Vector, WeightLayout
 from meninx.secagg import Roster
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
-WAITING_SECONDS = 24 * 3600.0
 SERVING = "serving coordinator"  # role of a process that waits for orders
 RUNS, ORDER, OUTCOME = "runs", "order.json", "outcome.json"
 _ORDERS = 0.3  # seconds between two looks for an order, or for its outcome
@@ -64,8 +63,9 @@ class CoordinatorResult(Result):
         rounds: rounds that gave a model.
         aborted: rounds that did not.
         sites: sites that released the model.
+        spent: site -> epsilon per patient that its run spent, as the site reported it; None without privacy.
         epsilon: asked per patient; None without privacy, or where the study sets the noise.
-        delta: of this epsilon; None where each site takes its own.
+        delta: of every epsilon; None where each site takes its own.
     """
 
     study: str
@@ -73,6 +73,7 @@ class CoordinatorResult(Result):
     rounds: int
     aborted: int
     sites: tuple[str, ...]
+    spent: dict[str, float | None] = field(default_factory=dict)
     epsilon: float | None = None
     delta: float | None = None
 
@@ -80,13 +81,16 @@ class CoordinatorResult(Result):
         """Return the result in a few lines for people."""
         lines = [f"study: {self.study} is finished"]
         lines.append(f"rounds: {self.rounds} gave a model, {self.aborted} none")
+        delta = "" if self.delta is None else f" at delta {self.delta:g}"
         if self.epsilon is not None:
-            delta = "" if self.delta is None else f" at delta {self.delta:g}"
             lines.append(f"epsilon: the study asked for {self.epsilon:g}{delta} per patient at each site")
+        spent = [f"{site} {value:.3g}" for site, value in self.spent.items() if value is not None]
+        if spent:
+            lines.append(f"spent in this run: {', '.join(spent)}{delta}, as each site's own ledger says")
         where = f"at {', '.join(self.sites) or 'no site'}, in each site's run folder"
         lines.append(f"model: {where} below runs/{self.study}")
         lines.append("next: at a site `meninx evaluate RUN` and `meninx report RUN` with its run folder")
-        lines.append(f"here: `meninx federate status {self.out}`")
+        lines.append(f"here: `meninx report {self.out}` and `meninx federate status {self.out}`")
         return "\n".join(lines)
 
 
@@ -116,6 +120,7 @@ class RunOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         rounds: rounds that gave a model.
         aborted: rounds that did not.
         sites: sites that released the model.
+        epsilon: site -> epsilon that its run spent; None without privacy.
     """
 
     error: str = ""
@@ -124,6 +129,7 @@ class RunOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     rounds: int = 0
     aborted: int = 0
     sites: tuple[str, ...] = ()
+    epsilon: dict[str, float | None] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,26 +235,16 @@ class _Office:
         with closing(_state(self.this.folder / RUNS, study, start)) as state:
             run = state.header.run
             log.append("run started", run=run, round=state.next_number, resumed=start.resume)
-            terms = Terms(
-                sites=self.roster.names,
-                quorum=quorum_of(config.aggregation, len(self.roster.names)),
-                strategy=strategies.of_config(config.study),
-                round_seconds=60 * config.study.round_minutes,
-                waiting_seconds=start.waiting_seconds,
-            )
-            coordinator = Coordinator(
-                terms,
-                state,
-                self.server.exchange,
-                round_ends(config.aggregation, self.roster, _first(study)[1].size),
-                announcing=announcement_check(config.aggregation, self.roster),
-                emit=self.emit,
-                aggregation=config.aggregation.method,
-                stop=self.this.wanted,
-            )
+            assembly = StudyAssembly(config, study.digest, self.roster)
             try:
-                if state.stage is not Stage.FINISHED:
-                    coordinator.run()
+                assembly.conduct(
+                    self.folder.root,
+                    state,
+                    self.server.exchange,
+                    emit=self.emit,
+                    stop=self.this.wanted,
+                    waiting_seconds=start.waiting_seconds,
+                )
             except MeninxError as error:
                 log.append("run stopped", run=run, reason=str(error))
                 if not isinstance(error, Interrupted):
@@ -262,6 +258,7 @@ class _Office:
                 rounds=sum(one.phase is RoundPhase.ACCEPTED for one in rounds),
                 aborted=sum(one.phase is RoundPhase.ABORTED for one in rounds),
                 sites=tuple(sorted(state.finished())),
+                epsilon=state.finished(),
             )
 
     def _announce(self, *, failed: bool = False) -> None:
@@ -342,6 +339,7 @@ def _result(folder: StudyFolder, outcome: RunOutcome) -> CoordinatorResult:
         rounds=outcome.rounds,
         aborted=outcome.aborted,
         sites=outcome.sites,
+        spent=outcome.epsilon,
         epsilon=privacy.epsilon if privacy else None,
         delta=privacy.delta if privacy else None,
     )
@@ -371,7 +369,7 @@ def coordinator_setup(
 def _first(study: Study) -> tuple[Vector, WeightLayout]:
     """Return the first common model of a study, from its seed, and its layout."""
     config = study.config
-    return simulate.start(config.training, config.data.info(), config.study.local_layers)
+    return first_model(config.training, config.data.info(), config.study.local_layers)
 
 
 def _state(folder: Path, study: Study, start: RunOrder) -> StudyState:

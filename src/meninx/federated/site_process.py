@@ -14,15 +14,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from meninx.core.artifacts import StudyPart
 from meninx.core.errors import DataError, Interrupted, PrivacyRefusal, problem
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
-from meninx.federated import approval, authority, enrolment_keys, site_budget, strategies
+from meninx.federated import approval, authority, enrolment_keys, site_budget
 from meninx.federated import events as kinds
 from meninx.federated.agent import SiteAgent
-from meninx.federated.aggregation_methods import site_ends
 from meninx.federated.approval import ApprovedStudy
+from meninx.federated.assembly import StudyAssembly
+from meninx.federated.audit_log import AuditLog
 from meninx.federated.connections import SiteClient, SiteSetup
 from meninx.federated.events import (
     FILE,
@@ -37,13 +37,11 @@ from meninx.federated.events import (
     StudyTerms,
 )
 from meninx.federated.mailbox import Presence
-from meninx.federated.messages import Agree, Declined, Finish, Position, Reply, Request, Train
+from meninx.federated.messages import Agree, Conclude, Declined, Finish, Position, Reply, Request, Train
 from meninx.federated.processes import ENGINE, service
 from meninx.federated.site_folder import SiteFolder
-from meninx.federated.site_rounds import SiteRounds
 from meninx.federated.study_watch import terms_of, watching
 from meninx.secagg import Roster
-from meninx.train.config import TrainConfig
 
 HISTORY = "signed_rounds"  # what this site signed in secure aggregation, over all runs of the study
 _WITHDRAWN_SECONDS = 5.0  # after a final refusal, in which its reply leaves
@@ -126,7 +124,7 @@ def run(
         stack.callback(agent.close)
         log = site.log()
         log.append("took part", study=name, digest=approved.study.digest)
-        part = _Part(agent, client, emit, terms)
+        part = _Part(agent, client, log, emit, terms)
         stack.callback(part.end)
         client.run(part, notice=part.noticed)
         if part.refusal:
@@ -218,7 +216,7 @@ class RoundsSeen:
 
     def answered(self, request: Request, reply: Reply) -> None:
         """Emit what follows from a request that was answered."""
-        if isinstance(request, Finish) and not isinstance(reply, Declined):
+        if isinstance(request, Finish | Conclude) and not isinstance(reply, Declined):
             self.end()
 
     def end(self, *, failed: bool = False) -> None:
@@ -239,9 +237,11 @@ class RoundsSeen:
 class _Part:
     """The agent as the carrier sees it; ends the process when the run of the study is over."""
 
-    def __init__(self, agent: SiteAgent, client: SiteClient, emit: Emit, terms: StudyTerms) -> None:
+    def __init__(
+        self, agent: SiteAgent, client: SiteClient, log: AuditLog, emit: Emit, terms: StudyTerms
+    ) -> None:
         self.name, self.ended, self.failed, self.refusal = agent.name, False, False, ""
-        self._agent, self._client, self._emit = agent, client, emit
+        self._agent, self._client, self._log, self._emit = agent, client, log, emit
         self._rounds = RoundsSeen(terms, emit)
         self._connected: set[str] = set()
         self._last, self._over = time.monotonic(), threading.Event()
@@ -252,6 +252,9 @@ class _Part:
             self._rounds.asked(request, tuple(sorted(self._connected)))
             reply = self._agent.handle(request)
             self._rounds.answered(request, reply)
+            if isinstance(request, Conclude) and not isinstance(reply, Declined):
+                digest = hashlib.sha256(request.record).hexdigest()
+                self._log.append("study record received", study=request.at.study, record=digest)
             if isinstance(reply, Declined) and reply.final:
                 self.refusal = reply.reason
             return reply
@@ -299,25 +302,9 @@ def _agent(
     stop: Callable[[], bool],
 ) -> SiteAgent:
     """Return the agent of a site for an approved study."""
-    study = approved.study
-    config, sites = study.config, len(study.site_names)
-    training: TrainConfig = config.training.replace(device=device)
-    out = site.runs(study.name)
+    study, log = approved.study, site.log()
 
-    def part(run: str) -> StudyPart:
-        return StudyPart(
-            study=study.name,
-            run=run,
-            site=site.name,
-            sites=sites,
-            digest=study.digest,
-            algorithm=config.study.algorithm,
-            aggregation=config.aggregation.method,
-        )
-
-    strategy, log = strategies.of_config(config.study), site.log()
-
-    def told(event: AnyEvent) -> None:
+    def logged(event: AnyEvent) -> None:
         """Emit an event of this site, and write what it refused or could not check into the audit log."""
         emit(event)
         if isinstance(event, SiteRefused):
@@ -325,22 +312,17 @@ def _agent(
         elif isinstance(event, ModelUnchecked):
             log.append("model not checked", study=study.name, round=event.round, reason=event.reason)
 
-    return SiteAgent(
+    return StudyAssembly(study.config, study.digest, roster).agent(
         site.name,
-        training,
+        site.keys().signing,
         approved.data,
-        out,
-        study=study.name,
-        part=part,
-        ends=site_ends(config.aggregation, roster, site.name, site.keys().signing, history),
-        rounds=SiteRounds(strategy, roster.names, seconds=60 * config.study.round_minutes),
-        aggregation=config.aggregation,
-        local=config.study.local_layers,
-        hooks=strategy.hooks(),
+        site.runs(study.name),
+        history,
+        device=device,
         admit=site_budget.admission(site, study.name),
         opened=lambda run: site_budget.begin(site, study.name, run),
         discarding=lambda run: site_budget.discard(site, study.name, run),
-        emit=told,
+        emit=logged,
         progress=progress,
         stop=stop,
     )
