@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meninx.core.errors import MeninxError
 from meninx.federated import messages
-from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_ends, site_ends
-from meninx.federated.aggregators import SiteEnd
+from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_sides, site_sides
+from meninx.federated.aggregators import SiteSide
 from meninx.federated.config import AggregationConfig
 from meninx.federated.contribution import Contribution, beginning
 from meninx.federated.events import AnyEvent
@@ -48,20 +48,20 @@ def update_of(name: str, model: Vector, until: int) -> Vector:
 
 
 class Learner:
-    """A site without a trainer, whose end of the aggregation is real.
+    """A site without a trainer, whose side of the aggregation is real.
 
     Attributes:
         trained: number of the round and digest of the model of every update that was made.
     """
 
-    def __init__(self, name: str, ends: Callable[[str], SiteEnd]) -> None:
-        self.name, self._ends, self._end, self._run = name, ends, None, ""
+    def __init__(self, name: str, sides: Callable[[str], SiteSide]) -> None:
+        self.name, self._sides, self._side, self._run = name, sides, None, ""
         self.trained: list[tuple[int, str]] = []
         self.finished: str = ""
 
     def restarted(self) -> Learner:
         """Return the site as a new process finds it: what is not on its disk is gone."""
-        fresh = Learner(self.name, self._ends)
+        fresh = Learner(self.name, self._sides)
         fresh.trained, fresh.finished = self.trained, self.finished
         return fresh
 
@@ -73,13 +73,13 @@ class Learner:
 
     def _answered(self, request: Request) -> Reply:
         if request.at.run != self._run:
-            self._end, self._run = self._ends(request.at.run), request.at.run
-        end, at = self._end, request.at
+            self._side, self._run = self._sides(request.at.run), request.at.run
+        side, at = self._side, request.at
         match request:
             case messages.Hello():
-                return messages.Greeting(site=self.name, announcement=end.announce())
+                return messages.Greeting(site=self.name, announcement=side.announce())
             case messages.Meet():
-                end.meet(request.announcements)
+                side.meet(request.announcements)
                 return messages.Done(site=self.name)
             case messages.Train():
                 model = from_bytes(request.model, SIZE)
@@ -87,15 +87,15 @@ class Learner:
                 begun = beginning(request.model, request.until, request.horizon)
                 units = 10 * (1 + NAMES.index(self.name))
                 given = Contribution(update_of(self.name, model, request.until), units, model=begun)
-                upload = end.upload(at, request.members, given)
+                upload = side.upload(at, request.members, given)
                 return messages.Uploaded(site=self.name, at=at, upload=upload)
             case messages.Agree():
-                return messages.Agreed(site=self.name, agreement=end.agree(at, request.survivors))
+                return messages.Agreed(site=self.name, agreement=side.agree(at, request.survivors))
             case messages.Reveal():
-                opened = end.reveal(at, request.agreements, request.lost)
+                opened = side.reveal(at, request.agreements, request.lost)
                 return messages.Revealed(site=self.name, reveal=opened)
             case messages.Recompute():
-                share, matches = end.check(at, request.transcript, request.total)
+                share, matches = side.check(at, request.transcript, request.total)
                 return messages.Recomputed(site=self.name, share=share, matches=matches)
             case messages.Finish():
                 self.finished = name_of(from_bytes(request.model, SIZE))
@@ -161,14 +161,15 @@ class Study:
     names: tuple[str, ...] = NAMES
     strategy: Strategy = field(default_factory=lambda: FedAvg(rounds=3))
     waiting: float = 0.0
+    most_units: int = 0
     events: list[AnyEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.config = AggregationConfig.of(aggregation=self.method, clip=4.0)
+        self.config = AggregationConfig.of(aggregation=self.method, clip=4.0, max_units=self.most_units)
         self.roster, keys = enrolled(self.names)
         self.sites = {
             name: Learner(
-                name, site_ends(self.config, self.roster, name, keys[name], self.root / f"history-{name}")
+                name, site_sides(self.config, self.roster, name, keys[name], self.root / f"history-{name}")
             )
             for name in self.names
         }
@@ -191,9 +192,9 @@ class Study:
             sites=self.roster.names, quorum=quorum_of(self.config, len(self.names)), strategy=self.strategy,
             waiting_seconds=self.waiting,
         )  # fmt: skip
-        ends = round_ends(self.config, self.roster, SIZE)
+        sides = round_sides(self.config, self.roster, SIZE)
         return Coordinator(
-            terms, state, line or self.line, ends, emit=self.events.append, aggregation=self.method,
+            terms, state, line or self.line, sides, emit=self.events.append, aggregation=self.method,
             announcing=announcement_check(self.config, self.roster),
         )  # fmt: skip
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import dp_accounting as dpa
 import msgspec
 import numpy as np
 import pytest
+from dp_accounting import pld
 from rounds_samples import Killed, enrolled
 
 from meninx.core import run as runs
@@ -17,8 +19,9 @@ from meninx.core.errors import DataError, PrivacyRefusal
 from meninx.core.manifest import Manifest, TaskKind
 from meninx.federated import events, messages, strategies
 from meninx.federated.agent import InProcess, SiteAgent
-from meninx.federated.aggregation_methods import quorum_of, round_ends, site_ends
+from meninx.federated.aggregation_methods import quorum_of, round_sides, site_sides
 from meninx.federated.config import DataConfig, StudyConfig
+from meninx.federated.contribution import RoundSum
 from meninx.federated.first_model import first_model
 from meninx.federated.messages import Position
 from meninx.federated.rounds import Coordinator, Terms
@@ -30,6 +33,7 @@ from meninx.learn.hooks import Hook, StepDone
 from meninx.learn.inference import load_model
 from meninx.learn.state import TrainState
 from meninx.synthetic import write_dataset
+from meninx.train import planning
 
 NETWORK = {"model": "resnet9-small", "model_options": {"width": 8}}
 TRAIN = {**NETWORK, "batch_size": 4, "lr": 3e-3, "export": (), "eval_every": 50}
@@ -70,7 +74,7 @@ class House:
         return SiteAgent(
             name, self.config.training, self.data[name].root, self.root / name, study="chest",
             part=lambda run: StudyPart(study="chest", run=run, site=name, sites=len(self.data)),
-            ends=site_ends(
+            sides=site_sides(
                 self.config.aggregation, self.roster, name, self.keys[name], self.root / f"history-{name}"
             ),
             local=self.config.study.local_layers, hooks=(*self.strategy.hooks(), *own),
@@ -94,8 +98,8 @@ class House:
             sites=self.roster.names, quorum=quorum_of(self.config.aggregation, len(self.data)),
             strategy=self.strategy, waiting_seconds=0.0,
         )  # fmt: skip
-        ends = round_ends(self.config.aggregation, self.roster, self.layout.size)
-        Coordinator(terms, state, exchange or InProcess(self.agents), ends).run()
+        sides = round_sides(self.config.aggregation, self.roster, self.layout.size)
+        Coordinator(terms, state, exchange or InProcess(self.agents), sides).run()
         return state.model()[1].weights
 
     def run(self) -> Vector:
@@ -174,6 +178,28 @@ def test_local_norms_differ_between_sites_and_nothing_else_does(house: Callable[
     assert differing <= local
 
 
+def _of_the_library(rate: float, noise: float) -> float:
+    """Return what dp-accounting says of the four steps of a site."""
+    accountant = pld.PLDAccountant(dpa.NeighboringRelation.ADD_OR_REMOVE_ONE, 1e-4)
+    step = dpa.PoissonSampledDpEvent(rate, dpa.GaussianDpEvent(noise))
+    accountant.compose(dpa.SelfComposedDpEvent(step, 4))
+    return accountant.get_epsilon(1e-3)
+
+
+def test_a_patient_with_several_images_is_one_unit_of_privacy_and_of_weight(
+    house: Callable[..., House],
+) -> None:
+    study = house(train=PRIVACY)
+    for data in study.data.values():
+        train = data.split("train")
+        assert len(train) > len(train.patients)
+        config = study.config.training
+        assert planning.units_of(config, data) == len(train.patients)
+        plan = planning.make_plan(config, data)
+        assert plan is not None
+        assert plan.n_units_declared == len(train.patients)
+
+
 def test_every_site_has_its_own_ledger_and_epsilon(house: Callable[..., House]) -> None:
     study = house(train=PRIVACY)
     study.run()
@@ -187,6 +213,9 @@ def test_every_site_has_its_own_ledger_and_epsilon(house: Callable[..., House]) 
         entry = ledger.accounts[0].first
         assert entry.sample_rate == pytest.approx(2 / len(study.data[name].split("train").patients))
         spent[name] = ledger.epsilon(1e-3)
+        assert spent[name] == pytest.approx(
+            _of_the_library(entry.sample_rate, entry.noise_multiplier), rel=1e-3
+        )
         assert spent[name] == pytest.approx(folder.read_json("privacy.json")["epsilon"])
     assert len(set(spent.values())) == 3  # sites of other sizes spend otherwise
 
@@ -388,11 +417,23 @@ class Lying(InProcess):
         return replies
 
 
-@pytest.mark.parametrize(("kind", "number"), [(messages.Train, 1), (messages.Finish, 2)])
+@pytest.mark.parametrize(
+    ("method", "kind", "number"),
+    [
+        ("masks", messages.Train, 1),
+        ("masks", messages.Finish, 2),
+        ("shares", messages.Train, 1),
+        pytest.param("shares", messages.Finish, 2, marks=pytest.mark.slow),
+        ("ckks", messages.Train, 1),
+        pytest.param("ckks", messages.Finish, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_that_the_sum_does_not_lead_to_is_declined(
-    house: Callable[..., House], kind: type, number: int
+    house: Callable[..., House], kind: type, number: int, method: str
 ) -> None:
-    study = house(aggregation="masks", algorithm="fedprox")
+    if method == "ckks":
+        pytest.importorskip("tenseal")
+    study = house(aggregation=method, algorithm="fedprox")
     line = Lying(study, kind, number)
     with suppress(DataError):  # three sites tolerate no dropout
         study.go(study.begin(), line)
@@ -400,15 +441,42 @@ def test_a_model_that_the_sum_does_not_lead_to_is_declined(
     assert any(isinstance(event, events.SiteRefused) for event in study.events["east"])
 
 
+@pytest.mark.parametrize("method", ["shares", pytest.param("ckks", marks=pytest.mark.slow)])
+def test_honest_models_are_checked_and_accepted(house: Callable[..., House], method: str) -> None:
+    if method == "ckks":
+        pytest.importorskip("tenseal")
+    study = house(aggregation=method)
+    study.go(study.begin())
+    told = [event for log in study.events.values() for event in log]
+    assert not [event for event in told if isinstance(event, (events.ModelUnchecked, events.SiteRefused))]
+
+
+def test_a_plain_study_cannot_check_its_models(house: Callable[..., House]) -> None:
+    study = house(aggregation="plain")
+    line = Lying(study, messages.Finish, 2)
+    study.go(study.begin(), line)
+    assert isinstance(line.replies[0], messages.Finished)  # as the review page says
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("masks", messages.Recompute),
+        pytest.param("shares", messages.Recompute, marks=pytest.mark.slow),
+        pytest.param("ckks", messages.Reveal, marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_that_cannot_be_checked_is_accepted_and_the_site_says_so(
-    house: Callable[..., House],
+    house: Callable[..., House], method: str, kind: type
 ) -> None:
-    study = house(aggregation="masks")
+    if method == "ckks":
+        pytest.importorskip("tenseal")
+    study = house(aggregation=method)
 
     class Silent(InProcess):
         def ask(self, requests, *, within):  # type: ignore[no-untyped-def]
             left = {name: item for name, item in requests.items() if name != "east"}
-            skipped = isinstance(requests.get("east"), messages.Recompute)
+            skipped = isinstance(requests.get("east"), kind)
             return super().ask(left if skipped else requests, within=within)
 
     study.go(study.begin(), Silent(study.agents))
@@ -454,9 +522,59 @@ def test_the_model_after_a_sum_that_the_site_denied_is_refused(tmp_path: Path) -
     model = np.zeros(2, np.float32)
     rounds.begin(tmp_path, position(0), 0, model)
     rounds.computed(tmp_path, position(0), None)
+    for later in (1, 2, 3):  # also where the coordinator leaves the site out of a round
+        with pytest.raises(DataError, match="computed another sum of round 1"):
+            rounds.begin(tmp_path, position(later), later, model + 1)
     with pytest.raises(DataError, match="computed another sum of round 1"):
-        rounds.begin(tmp_path, position(1), 1, model + 1)
+        rounds.finish(tmp_path, position(4), model + 1)
     assert rounds.begin(tmp_path, position(1), 1, model) == ""  # the round was aborted
+
+
+def test_a_model_that_was_refused_is_not_accepted_a_round_later(tmp_path: Path) -> None:
+    rounds = SiteRounds(strategies.FedAvg(rounds=4), ("a", "b", "c"))
+    model, step = np.zeros(2, np.float32), np.ones(2, np.float32)
+    rounds.begin(tmp_path, position(0), 0, model)
+    rounds.computed(tmp_path, position(0), RoundSum(step, 10))
+    for later in (1, 2, 3):
+        with pytest.raises(DataError, match="not what the sum of round 1 leads to"):
+            rounds.begin(tmp_path, position(later), later, model + 5)
+    with pytest.raises(DataError, match="not what the sum of round 1 leads to"):
+        rounds.finish(tmp_path, position(4), model + 5)
+    assert rounds.begin(tmp_path, position(3), 3, model + step) == ""
+
+
+def test_the_last_model_is_checked_whatever_number_the_coordinator_gives_its_request(tmp_path: Path) -> None:
+    rounds = SiteRounds(strategies.FedAvg(rounds=1), ("a", "b", "c"))
+    model, step = np.zeros(2, np.float32), np.ones(2, np.float32)
+    rounds.begin(tmp_path, position(0), 0, model)
+    rounds.computed(tmp_path, position(0), RoundSum(step, 10))
+    with pytest.raises(DataError, match="end before round 10"):
+        rounds.finish(tmp_path, position(9), model + 5)
+    assert rounds.finish(tmp_path, position(1), model + step) == ""
+
+
+@pytest.mark.parametrize("spoiled", ["undecodable", "of another model"])
+def test_after_a_sum_that_no_updates_add_up_to_only_the_same_model_follows(
+    house: Callable[..., House], spoiled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = house(aggregation="masks")
+    agent = study.agents["east"]
+    state = study.begin()
+    model = state.model()[1].weights
+    state.close()
+    folder = study.root / "east" / "private"
+    folder.mkdir(parents=True)
+    rounds = SiteRounds(study.strategy, tuple(study.data))
+    rounds.begin(folder, position(0), 0, model)
+    monkeypatch.setattr(agent, "_folder", lambda at: folder)
+    side = agent._side_of(position(0))
+    length = side._encoding.quantiser.length(len(model))
+    ring = np.zeros(length if spoiled == "undecodable" else length - 1, "<u4")
+    ring[-1] = 0 if spoiled == "undecodable" else 3  # the weight
+    agent._note_sum(position(0), side, ring.tobytes())
+    with pytest.raises(DataError, match="not what the sum of round 1 leads to"):
+        rounds.begin(folder, position(1), 1, model + np.float32(1e-3))
+    assert rounds.begin(folder, position(1), 1, model) == ""  # one site can spoil a sum: the study goes on
 
 
 # other tasks

@@ -9,7 +9,17 @@ import msgspec
 import pytest
 
 from meninx.core.errors import DataError, MeninxError, PrivacyRefusal, UsageError
-from meninx.federated import approval, approval_page, code_hash, enrolment, signed_file, site_folder, study
+from meninx.core.manifest import Manifest
+from meninx.federated import (
+    approval,
+    approval_page,
+    code_hash,
+    enrolment,
+    signed_file,
+    site_doctor,
+    site_folder,
+    study,
+)
 from meninx.federated.approval import Approval
 from meninx.federated.approval_page import bytes_per_round, network_size
 from meninx.federated.code_hash import CodeVersion
@@ -348,3 +358,41 @@ def test_nothing_of_a_size_that_no_policy_allows_is_built(consortium, monkeypatc
     site = consortium.sites["north"]
     _policy(site, "max_epsilon = 8.0\nmax_delta = 1e-3\n")
     assert "not built" in approval.review(site, consortium.study, consortium.data).network
+
+
+def test_a_site_with_more_patients_than_the_study_counts_is_refused_before_it_starts(
+    consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secure aggregation has room for 4,096 patients of a site unless the study says otherwise."""
+    site, study_path = consortium.sites["north"], consortium.folder.study_path
+    page = approval.review(site, consortium.study, consortium.data)
+    trained = len(Manifest.read(consortium.data).split("train").patients)
+    assert page.weight == f"{trained} patients to train on; the study allows 4,096 per site (max_units)"
+    assert "the study allows 4,096 per site" in " ".join(page.summary().split())
+    monkeypatch.setattr(approval_page, "units_of", lambda training, data: 4096)
+    assert not approval.review(site, consortium.study, consortium.data).reasons
+    monkeypatch.setattr(approval_page, "units_of", lambda training, data: 4097)
+    (reason,) = approval.review(site, consortium.study, consortium.data).reasons
+    assert "4,097 patients to train on, the study allows at most 4,096 (max_units)" in reason
+    assert "max_units = 8192" in reason
+    with pytest.raises(PrivacyRefusal, match="at most 4,096"):
+        approval.approve(site, consortium.study, consortium.data)
+    with pytest.raises(PrivacyRefusal, match="has not approved"):
+        approval.approved(site, "chest")
+    found = site_doctor.examine(site.root, study_path, consortium.data)
+    assert [check.name for check in found.failed] == ["weight"]
+    assert "max_units = 8192" in found.summary()
+
+
+def test_a_bound_that_has_room_lets_the_large_site_take_part(
+    consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approval_page, "units_of", lambda training, data: 4097)
+    toml = consortium.folder.root / "study.toml"
+    toml.write_text(toml.read_text().replace("max_units = 0", "max_units = 8192"))
+    consortium.folder.publish(consortium.folder.published().file.sites)
+    site = consortium.sites["north"]
+    page = approval.approve(site, consortium.study, consortium.data)
+    assert page.weight == "4,097 patients to train on; the study allows 8,192 per site (max_units)"
+    assert page.bytes_per_round == 308_115 * 8
+    assert approval.approved(site, "chest").study.config.aggregation.ring_bits == 64

@@ -12,7 +12,7 @@ from meninx.core.errors import DataError
 from meninx.federated import messages
 from meninx.federated.config import MOST_UNITS
 from meninx.federated.contribution import MOST_LOSS
-from meninx.federated.encrypted_ends import scale_of
+from meninx.federated.encodings import CkksEncoding
 from meninx.federated.strategies import FedAvg
 from meninx.federated.study_state import RoundPhase
 from meninx.secagg.ckks import LARGEST_VALUE
@@ -32,6 +32,8 @@ def test_rounds_with_encryption_give_the_weighted_mean_although_sites_are_lost(t
     three = tuple(name for name in NAMES if name != "north")
     assert [entry.phase for entry in state.rounds()] == [RoundPhase.ACCEPTED] * 3
     assert np.abs(weights(state) - expected_model([NAMES, three, NAMES])).max() < 1e-5
+    checked = [dict.fromkeys(names, 1.0) for names in (NAMES, three, NAMES)]
+    assert [entry.checked for entry in state.rounds()] == checked  # each survivor signed the sum it decrypted
 
 
 def test_site_that_starts_again_goes_on_from_its_history(tmp_path: Path) -> None:
@@ -44,12 +46,12 @@ def test_site_that_starts_again_goes_on_from_its_history(tmp_path: Path) -> None
 
     study.line.answer = restarting
     assert np.abs(weights(study.run()) - expected_model([NAMES])).max() < 1e-5
-    end = study.sites["east"]._ends("r")
+    side = study.sites["east"]._sides("r")
     with pytest.raises(DataError, match="no such request"):
-        end.check(messages.Position(study="chest", run="r", round=0, attempt=0), b"", b"")
+        side.check(messages.Position(study="chest", run="r", round=0, attempt=0), b"", b"")
 
 
 @pytest.mark.parametrize("clip", [1e-3, 0.5, 8.0, 100.0])
 def test_largest_contribution_stays_in_the_range(clip: float) -> None:
-    largest = MOST_UNITS[32] * max(clip, MOST_LOSS) * scale_of(clip)
+    largest = MOST_UNITS[32] * max(clip, MOST_LOSS) * CkksEncoding(clip).scale
     assert LARGEST_VALUE / 2 < largest <= LARGEST_VALUE

@@ -23,9 +23,9 @@ from rounds_samples import (
 )
 
 from meninx.core.errors import DataError, Interrupted, PrivacyRefusal, StorageError, UsageError
-from meninx.federated import events, masked, messages, study_state
+from meninx.federated import events, messages, secure_sides, study_state
 from meninx.federated.contribution import Contribution, beginning
-from meninx.federated.masked import HistoryFile
+from meninx.federated.history_file import HistoryFile
 from meninx.federated.messages import Request
 from meninx.federated.strategies import Cyclic, FedAvg
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
@@ -65,6 +65,16 @@ def test_the_sum_through_masks_is_the_plain_one(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     plain, masked = (weights(Study(tmp_path / method, method).run()) for method in ("plain", "masks"))
     assert np.abs(plain - masked).max() < 1e-5
+
+
+def test_five_rounds_through_masks_differ_from_plain_ones_by_a_millionth_at_most(tmp_path: Path) -> None:
+    found = []
+    for method, most_units in (("plain", 0), ("masks", 40)):
+        (tmp_path / method).mkdir()
+        study = Study(tmp_path / method, method, strategy=FedAvg(rounds=5), most_units=most_units)
+        found.append(weights(study.run()).astype(np.float64))
+    plain, masked = found
+    assert np.linalg.norm(plain - masked) <= 1e-6 * np.linalg.norm(plain)
 
 
 def test_every_site_computes_the_sum_again(tmp_path: Path) -> None:
@@ -142,7 +152,7 @@ def test_a_sum_that_was_opened_and_refused_counts_among_those_that_differ_by_one
 def test_a_sum_that_is_too_large_to_be_computed_again_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(masked, "WHOLE", 0)
+    monkeypatch.setattr(secure_sides, "WHOLE", 0)
     study = Study(tmp_path)
     state = study.run()
     assert len(study.of(events.SumUnchecked)) == 3
@@ -582,12 +592,19 @@ class Forger(Learner):
 
 class LowOrder(Forger):
     def announced(self, run: str) -> bytes:
-        protocol = self._end._protocol
+        protocol = self._side._session
         roster = protocol.roster
         statement = Announcement(
             site=self.name, study=roster.study, run=run, roster=roster.hash, exchange_key=bytes(32)
         )
         return sign(statement, protocol._signing_key)
+
+
+class Unwilling(Learner):
+    """Refuses before the first round."""
+
+    def _answered(self, request: Request) -> messages.Reply:
+        return messages.Declined(site=self.name, reason="the site has more units than 4,096", code=2)
 
 
 class Short(Learner):
@@ -597,7 +614,7 @@ class Short(Learner):
         if isinstance(request, messages.Train):
             at, vector = request.at, np.zeros(1, "<u4")
             begun = beginning(request.model, request.until, request.horizon)
-            upload = self._end._protocol.upload(at.round, at.attempt, request.members, vector, model=begun)
+            upload = self._side._session.upload(at.round, at.attempt, request.members, vector, model=begun)
             return messages.Uploaded(site=self.name, at=at, upload=upload)
         return super()._answered(request)
 
@@ -613,7 +630,7 @@ class Denier(Learner):
 
 def lied_to(root: Path, liar: type[Learner]) -> Study:
     study = Study(root, strategy=FedAvg(rounds=2), waiting=2.0)
-    study.sites["east"] = study.line.sites["east"] = liar("east", study.sites["east"]._ends)
+    study.sites["east"] = study.line.sites["east"] = liar("east", study.sites["east"]._sides)
     return study
 
 
@@ -659,30 +676,37 @@ def test_no_secret_stays_in_the_history_after_a_round_or_a_run(tmp_path: Path, m
         kinds = {type(entry) for entry in kept(study, name)}
         if method == "masks":  # every site computed the last sum again, so its seeds are gone
             assert kinds == {SurvivorsSigned, KeyDrawn, SitesMet, AttemptUsed}
-        site._end.finish()
+        site._side.finish()
         assert not {type(entry) for entry in kept(study, name)} - {SurvivorsSigned}
 
 
 def test_attempts_that_fail_do_not_make_the_history_grow(tmp_path: Path) -> None:
     study = Study(tmp_path)
-    ends = {name: one._ends("run") for name, one in study.sites.items()}
-    announced = tuple(end.announce() for end in ends.values())
-    ends["east"].meet(announced)
+    sides = {name: one._sides("run") for name, one in study.sites.items()}
+    announced = tuple(side.announce() for side in sides.values())
+    sides["east"].meet(announced)
     given = Contribution(START, 10)
     at = messages.Position(study="chest", run="run", round=0, attempt=0)
     sizes = []
     for attempt in range(6):
         here = msgspec.structs.replace(at, attempt=attempt)
-        ends["east"].check_round(here, NAMES)
-        ends["east"].upload(here, NAMES, given)
+        sides["east"].check_round(here, NAMES)
+        sides["east"].upload(here, NAMES, given)
         sizes.append(len(kept(study, "east")))
     assert max(sizes) <= 4
     with pytest.raises(PrivacyRefusal, match="masked before"):
-        ends["east"].check_round(at, NAMES)
+        sides["east"].check_round(at, NAMES)
     with pytest.raises(PrivacyRefusal, match="at least 3"):
-        ends["east"].check_round(msgspec.structs.replace(at, round=1), NAMES[:2])
+        sides["east"].check_round(msgspec.structs.replace(at, round=1), NAMES[:2])
 
 
 def kept(study: Study, name: str) -> list:
     records = HistoryFile(study.root / f"history-{name}").read()
     return list(read_history(records, "chest"))
+
+
+def test_a_study_with_too_few_keys_ends_with_the_reasons_of_the_sites(tmp_path: Path) -> None:
+    study = Study(tmp_path, names=NAMES[:3])
+    study.sites["east"] = study.line.sites["east"] = Unwilling("east", study.sites["east"]._sides)
+    with pytest.raises(DataError, match=r"fewer than 3 sites .*east: the site has more units than 4,096"):
+        study.run()

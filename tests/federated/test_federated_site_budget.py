@@ -145,3 +145,19 @@ def test_a_run_without_a_step_counts_as_nothing_and_may_be_removed(site, patient
     shutil.rmtree(again)
     with pytest.raises(PrivacyRefusal, match="gone"):
         _admit(site, patients, private)
+
+
+def test_a_site_refuses_at_its_start_when_its_budget_is_spent(site, patients, trained):
+    private = TrainConfig.of(**TRAIN, noise_multiplier=NOISE)
+    spent = _admit(site, patients, private).epsilon()
+    (site.root / "policy.toml").write_text(f"max_epsilon = {1.05 * spent}\nmax_delta = 1e-3\n")
+    site_budget.check_start(site, "chest", private, patients)
+    target = _put(site, trained, "run-1")
+    runs.Run(target).update(state=RunState.TRAINING)  # it goes on
+    site_budget.check_start(site, "chest", private, patients)
+    runs.Run(target).update(state=RunState.RELEASED)  # killed before its last reply, which it sends again
+    site_budget.check_start(site, "chest", private, patients)
+    site.log().append(site_budget.ENDED, study="chest")
+    with pytest.raises(PrivacyRefusal, match="on top of"):
+        site_budget.check_start(site, "chest", private, patients)
+    assert site.log().verify()[-1].event == "run refused"

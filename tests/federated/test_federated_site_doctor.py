@@ -84,7 +84,7 @@ def test_a_site_that_is_ready_passes_and_nothing_is_written(consortium):
     assert "not reachable now" in words(found, "clock")
     assert set(states(found)) == {
         *("keys", "policy", "audit log", "proxy", "disk", "GPU", "versions"),
-        *("code", "terms", "enrolment", "certificate", "clock", "dataset", "budget"),
+        *("code", "terms", "enrolment", "certificate", "clock", "dataset", "weight", "budget"),
     }
     after = {path: path.stat().st_mtime_ns for path in site.root.rglob("*") if path.name != "audit.lock"}
     assert after == before

@@ -6,6 +6,7 @@ import re
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -158,6 +159,30 @@ def test_the_page_json_and_metrics_show_the_study(served: Entered) -> None:
     metrics = Answer(address.port, "/metrics", Cookie=cookie)
     assert metrics.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     assert 'meninx_site_up{site="east"} 1' in metrics.text.splitlines()
+
+
+def test_each_change_of_a_site_is_on_the_page_within_two_seconds(tmp_path: Path) -> None:
+    events = StudyEvents(tmp_path / "events.jsonl")
+    names, at = ("east", "north"), {"round": 0, "attempt": 0}
+    changes = (
+        (kinds.SiteConnected(site="north"), lambda site: site["up"]),
+        (kinds.RoundOpened(members=names, **at), lambda site: site["numbers"]["step"] == "training"),
+        (
+            kinds.UpdateUploaded(site="north", sent=7, **at),
+            lambda site: site["numbers"]["step"] == "uploaded",
+        ),
+        (kinds.SiteRefused(site="north", reason="no"), lambda site: site["numbers"]["refused"] == 1),
+        (kinds.SiteLost(site="north", reason="its connection is closed"), lambda site: not site["up"]),
+    )
+    with events.writing() as emit, serving(events) as address:
+        cookie = Answer(address.port, path_of(address)).cookie
+        emit(kinds.StudyStarted(study="chest", run="a1", sites=names, rounds=2))
+        for event, shown in changes:
+            began = time.monotonic()
+            emit(event)
+            while not shown(json.loads(Answer(address.port, "/status.json", Cookie=cookie).text)["sites"][1]):
+                assert time.monotonic() - began < 2
+                time.sleep(0.05)
 
 
 def test_a_page_that_did_not_change_is_not_sent_again(

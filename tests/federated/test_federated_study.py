@@ -72,6 +72,16 @@ def test_settings_that_were_edited_must_be_published_first(folder):
     assert folder.publish(()).config.study.rounds == 4
 
 
+def test_the_length_of_a_study_is_edited_in_one_place(folder):
+    toml = folder.root / "study.toml"
+    before = folder.study().config.study.rounds
+    assert folder.config().resolved() == folder.study().config.resolved()
+    toml.write_text(toml.read_text().replace(f"rounds = {before}\n", f"rounds = {before + 3}\n"))
+    folder.publish(())
+    training = folder.study().config.training
+    assert training.sampling.epochs == (before + 3) * folder.study().config.study.local_epochs
+
+
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path, folder):
     with pytest.raises(UsageError, match="not empty"):
         study.create(folder.root, config())

@@ -63,7 +63,7 @@ def test_sum_over_survivors_is_decrypted_by_each_of_them():
         aggregation.accept(consortium.sites[name].agree(0, 0, survivors))
     assert not aggregation.complete
     for name in survivors:
-        aggregation.accept_sum(
+        aggregation.accept_reveal(
             consortium.sites[name].decrypt(0, aggregation.agreements, aggregation.uploads())
         )
     wanted = sum(values[name] for name in survivors)
@@ -109,7 +109,7 @@ def test_killed_site_goes_on_with_the_same_bytes():
     again = consortium.start("site00")
     with pytest.raises(PrivacyRefusal, match="another set"):
         again.agree(0, 0, (*consortium.names, "site00"))
-    aggregation.accept_sum(again.decrypt(0, aggregation.agreements, aggregation.uploads()))
+    aggregation.accept_reveal(again.decrypt(0, aggregation.agreements, aggregation.uploads()))
     assert np.abs(aggregation.total() - sum(values.values())).max() < 2e-6
     secret = again._held.context
     assert any(secret in entry for entry in again.entries())
@@ -177,10 +177,10 @@ def test_coordinator_refuses_forged_and_second_uploads_and_other_sums():
     sums = [
         consortium.sites[name].decrypt(0, aggregation.agreements, aggregation.uploads()) for name in survivors
     ]
-    aggregation.accept_sum(sums[0])
+    aggregation.accept_reveal(sums[0])
     head, body = upload_bytes.split(sums[1])
     damaged = bytearray(body)
     damaged[0] ^= 1
     with pytest.raises(PrivacyRefusal, match="not the one that site01 signed"):
-        aggregation.accept_sum(len(head).to_bytes(4, "big") + head + bytes(damaged))
-    aggregation.accept_sum(sums[1])
+        aggregation.accept_reveal(len(head).to_bytes(4, "big") + head + bytes(damaged))
+    aggregation.accept_reveal(sums[1])

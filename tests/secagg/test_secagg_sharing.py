@@ -11,6 +11,7 @@ from secagg_sites import random_vector, signed_roster, signing_keys
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError
 from meninx.secagg import SharingAggregation, SharingSite
 from meninx.secagg import payload as upload_bytes
+from meninx.secagg.sharing import SharingTranscript
 from meninx.secagg.statements import Shared, read, sign
 
 
@@ -40,10 +41,10 @@ def whole_round(consortium, vectors, round=0, attempt=0):
     for name in consortium.names:
         aggregation.receive(consortium.sites[name].upload(round, attempt, consortium.names, vectors[name]))
     for name in consortium.names:
-        aggregation.agree(consortium.sites[name].agree(round, attempt, aggregation.survivors))
+        aggregation.accept(consortium.sites[name].agree(round, attempt, aggregation.survivors))
     assert len(aggregation.agreements) == len(consortium.names)
     for name in consortium.names:
-        aggregation.accept(consortium.sites[name].answer(round, attempt, aggregation.statements(name)))
+        aggregation.accept_reveal(consortium.sites[name].answer(round, attempt, aggregation.statements(name)))
     return aggregation
 
 
@@ -114,7 +115,7 @@ def test_nobody_may_be_missing():
     for members in (consortium.names[:3], (*consortium.names[:3], "mallory")):
         with pytest.raises(PrivacyRefusal, match="all 4 sites of the roster"):
             site.upload(0, 0, members, vector)
-    with pytest.raises(PrivacyRefusal, match="the keys of all 4 sites, got 3"):
+    with pytest.raises(PrivacyRefusal, match="at least 4 members that announced keys, got 3"):
         SharingAggregation(consortium.roster, consortium.announcements[:3], 0, 0)
     aggregation = SharingAggregation(consortium.roster, consortium.announcements, 0, 0)
     for name in consortium.names:
@@ -123,7 +124,7 @@ def test_nobody_may_be_missing():
         site.agree(0, 0, consortium.names[:3])
     with pytest.raises(PrivacyRefusal, match="the shares of site03 are missing"):
         site.answer(0, 0, aggregation.statements("site00")[:2])
-    aggregation.accept(site.answer(0, 0, aggregation.statements("site00")))
+    aggregation.accept_reveal(site.answer(0, 0, aggregation.statements("site00")))
     assert not aggregation.complete
     assert aggregation.agreements == ()
     with pytest.raises(UsageError, match="site01, site02, site03 are missing"):
@@ -157,7 +158,7 @@ def test_statements_of_other_attempts_recipients_and_strangers_are_refused():
         third.sites["site00"].answer(0, 0, heads_of_other)
     new = {name: site.upload(0, 1, consortium.names, vector) for name, site in consortium.sites.items()}
     aggregation = SharingAggregation(consortium.roster, consortium.announcements, 0, 1)
-    with pytest.raises(PrivacyRefusal, match="another run, round or attempt"):
+    with pytest.raises(PrivacyRefusal, match="another run, round, attempt"):
         aggregation.receive(old["site00"])
     damaged = bytearray(new["site00"])
     damaged[-1] ^= 1
@@ -174,3 +175,67 @@ def test_statements_of_other_attempts_recipients_and_strangers_are_refused():
     third.receive(consortium.sites["site00"].upload(0, 2, consortium.names, vector))
     with pytest.raises(DataError, match="another shape"):
         third.receive(longer)
+
+
+def published(consortium, vectors):
+    aggregation = SharingAggregation(consortium.roster, consortium.announcements, 0, 0)
+    names, sites = consortium.names, consortium.sites
+    uploads = [sites[name].upload(0, 0, names, vectors[name]) for name in names]
+    for upload in uploads:
+        aggregation.receive(upload)
+    answers = [sites[name].answer(0, 0, aggregation.statements(name)) for name in names]
+    for answer in answers:
+        aggregation.accept_reveal(answer)
+    return aggregation, SharingTranscript(uploads=tuple(uploads), answers=tuple(answers))
+
+
+def test_every_site_computes_the_sum_again_and_finds_another_one_out():
+    consortium = SharingConsortium(3)
+    vectors = {name: random_vector(20_001, number) for number, name in enumerate(consortium.names)}
+    aggregation, transcript = published(consortium, vectors)
+    total, data = aggregation.total(), transcript.to_bytes()
+    other = total.copy()
+    other[-1] += 1
+    assert aggregation.verified(data, total)
+    assert not aggregation.verified(data, other)
+    for name in consortium.names:
+        consortium.history[name] = list(consortium.sites[name].entries())
+        for site in (consortium.sites[name], consortium.start(name)):  # also after a kill
+            assert site.recompute(0, 0, data, total)
+            assert not site.recompute(0, 0, data, other)
+            assert not site.recompute(0, 0, data, total[:-1])
+
+
+def test_transcript_that_is_not_of_the_signed_attempt_is_refused():
+    consortium = SharingConsortium(3)
+    vectors = {name: random_vector(10, number) for number, name in enumerate(consortium.names)}
+    aggregation, good = published(consortium, vectors)
+    total, site = aggregation.total(), consortium.sites["site00"]
+
+    def changed(**parts):
+        return msgspec.structs.replace(good, **parts).to_bytes()
+
+    spoiled = good.answers[1][:-1] + bytes([good.answers[1][-1] ^ 1])
+    for data, reason in (
+        (changed(answers=good.answers[:2]), "an upload or answer of a site is missing"),
+        (changed(uploads=good.uploads[1:]), "an upload or answer of a site is missing"),
+        (changed(answers=(good.answers[0], spoiled, good.answers[2])), "not the one that site01 signed"),
+        (changed(answers=(*good.answers[:2], good.answers[1])), "is missing"),
+        (changed(uploads=good.answers), "not a statement"),
+        (b"\xc1", "not a transcript"),
+    ):
+        with pytest.raises((DataError, PrivacyRefusal), match=reason):
+            site.recompute(0, 0, data, total)
+    of_other_keys, theirs = published(SharingConsortium(3), vectors)
+    with pytest.raises(PrivacyRefusal, match="another run, round, attempt"):
+        site.recompute(0, 0, theirs.to_bytes(), of_other_keys.total())
+    with pytest.raises(UsageError, match="no upload of round 1"):
+        site.recompute(1, 0, good.to_bytes(), total)
+    signed_twice = consortium.start("site02")  # a colluder that lost its memory on purpose
+    consortium.history["site02"] = [entry for entry in signed_twice.entries() if b"shares" not in entry]
+    second = consortium.start("site02").upload(0, 0, consortium.names, vectors["site00"])
+    with pytest.raises(PrivacyRefusal, match="answered twice, differently"):
+        site.recompute(0, 0, changed(uploads=(*good.uploads, second)), total)
+    site.finish()
+    with pytest.raises(UsageError, match="no upload of round 0"):
+        site.recompute(0, 0, good.to_bytes(), total)

@@ -14,6 +14,7 @@ from meninx.cli import early
 from meninx.cli.console import Output, Screen
 from meninx.core import plain
 from meninx.core.errors import UsageError, expected, problem
+from meninx.core.result import command
 
 
 def status(
@@ -67,10 +68,10 @@ def _before(folder: Path, output: Output) -> None:
     found = consortium.study_status(open_folder(folder))
     output.show(found)
     if not output.json:
-        step = f"meninx federate coordinator {folder}"
+        step = command("federate", "coordinator", folder)
         if not found.ready:
-            step = f"meninx federate enrol {folder} --accept FILE..."
-        print(f"not run yet; next: `{step}`")
+            step = command("federate", "enrol", folder, "--accept", "FILE...")
+        print(f"not run yet; next: {step}")
 
 
 def _serve(folder: Path, port: int, output: Output) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,15 @@ class Result:
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.summary())}</pre>"
+
+
+def command(*words: object) -> str:
+    """Return a command that a person can type, quoted for a shell.
+
+    >>> command("federate", "stop", Path("my study"))
+    "`meninx federate stop 'my study'`"
+    """
+    return f"`{shlex.join(['meninx', *map(str, words)])}`"
 
 
 def _words(name: str) -> str:

@@ -2,7 +2,7 @@
 
 It is the same object in one process (``simulate``), behind Flower and behind the mailbox::
 
-    agent = SiteAgent("north", config, data, out, study="chest", part=part, ends=ends)
+    agent = SiteAgent("north", config, data, out, study="chest", part=part, sides=sides)
     reply = agent.handle(request)
 
 What it promises lies on the disk of the site before it answers: the run folder holds weights, ledger and the
@@ -34,8 +34,8 @@ from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.workspace import PRIVATE
 from meninx.federated import events, messages, study_record
-from meninx.federated.aggregation_methods import SiteEnds
-from meninx.federated.aggregators import SiteEnd
+from meninx.federated.aggregation_methods import SiteSides
+from meninx.federated.aggregators import SiteSide
 from meninx.federated.config import AggregationConfig
 from meninx.federated.contribution import Contribution, beginning
 from meninx.federated.events import AnyEvent, Emit
@@ -46,7 +46,7 @@ from meninx.federated.vector import Vector, WeightLayout, from_bytes, name_of
 from meninx.learn import finetune
 from meninx.learn.hooks import Hook, ProximalPull
 from meninx.learn.trainer import never
-from meninx.train import in_rounds
+from meninx.train import in_rounds, planning
 from meninx.train.config import TrainConfig
 from meninx.train.in_rounds import RunInRounds
 from meninx.train.stage import TrainResult
@@ -65,7 +65,7 @@ class SiteAgent:
         out: folder of the site's runs.
         study: name of the study.
         part: makes the record of the site's part, from the identifier of the run of the study.
-        ends: makes the site's end of the aggregation.
+        sides: makes the site's side of the aggregation.
         aggregation: of the signed terms.
         rounds: the rounds of the signed terms, which the site checks itself.
         local: prefixes of weights that stay at the site.
@@ -91,7 +91,7 @@ class SiteAgent:
         *,
         study: str,
         part: Callable[[str], StudyPart],
-        ends: SiteEnds,
+        sides: SiteSides,
         aggregation: AggregationConfig,
         rounds: SiteRounds,
         local: tuple[str, ...] = (),
@@ -106,7 +106,7 @@ class SiteAgent:
         self.name = name
         self.result: TrainResult | None = None
         self._config, self._source, self._out, self._study = config, source, out, study
-        self._part, self._ends, self._rounds = part, ends, rounds
+        self._part, self._sides, self._rounds = part, sides, rounds
         self._aggregation = aggregation
         self._local, self._hooks = local, hooks
         self._admit, self._began, self._emit = admit, opened, emit
@@ -115,7 +115,7 @@ class SiteAgent:
         self._released = ""  # SHA-256 of the common weights of the released run
         self._stack, self._run_of = ExitStack(), ""
         self._run: RunInRounds | None = None
-        self._end: SiteEnd | None = None
+        self._side: SiteSide | None = None
         self._layout: WeightLayout | None = None
 
     def handle(self, request: Request) -> Reply:
@@ -141,12 +141,12 @@ class SiteAgent:
     def close(self) -> None:
         """Leave the run folder to others; a later request takes it up again."""
         self._stack.close()
-        self._stack, self._run, self._end, self._layout, self._run_of = ExitStack(), None, None, None, ""
+        self._stack, self._run, self._side, self._layout, self._run_of = ExitStack(), None, None, None, ""
 
     def forget(self) -> None:
         """Remove the secrets of the aggregation: the run of the study is over."""
-        if self._end is not None:
-            self._end.finish()
+        if self._side is not None:
+            self._side.finish()
 
     @property
     def run_folder(self) -> Path | None:
@@ -160,18 +160,16 @@ class SiteAgent:
         match request:
             case messages.Hello():
                 self._refuse_more_units()
-                return messages.Greeting(site=self.name, announcement=self._end_of(at).announce())
+                return messages.Greeting(site=self.name, announcement=self._side_of(at).announce())
             case messages.Meet():
-                self._end_of(at).meet(request.announcements)
+                self._side_of(at).meet(request.announcements)
                 return messages.Done(site=self.name)
             case messages.Train():
                 return self._train(request)
             case messages.Agree():
                 return self._agree(request)
             case messages.Reveal():
-                opened = self._end_of(at).reveal(at, request.agreements, request.lost)
-                self._sent(events.SecretsRevealed, at, opened)
-                return messages.Revealed(site=self.name, reveal=opened)
+                return self._reveal(request)
             case messages.Recompute():
                 return self._recompute(request)
             case messages.Finish():
@@ -187,12 +185,10 @@ class SiteAgent:
         """
         if not self._aggregation.secure:
             return
-        units, most = (
-            in_rounds.units_of(self._config, Manifest.read(self._source)),
-            self._aggregation.most_units,
-        )
+        units = planning.units_of(self._config, Manifest.read(self._source))
+        most = self._aggregation.most_units
         if units > most:
-            fix = f"set max_units = {1 << (units - 1).bit_length()} in [aggregation] of the study"
+            fix = f"set max_units = {self._aggregation.bound_for(units)} in [aggregation] of the study"
             what = f"the site has more units than the {most:,} that the study allows"
             raise ConfigError(problem(what, where="aggregation", fix=fix))
 
@@ -201,21 +197,39 @@ class SiteAgent:
 
     def _agree(self, request: messages.Agree) -> Reply:
         at = request.at
-        signature = self._end_of(at).agree(at, request.survivors)
+        signature = self._side_of(at).agree(at, request.survivors)
         folder = self._folder(at)
         for site, earlier in self._rounds.signed(folder, at, request.survivors) if folder else ():
             self._emit(events.SumsDiffer(site=site, round=at.round, earlier=earlier))
         self._sent(events.SurvivorsAgreed, at, signature)
         return messages.Agreed(site=self.name, agreement=signature)
 
+    def _reveal(self, request: messages.Reveal) -> Reply:
+        at, side = request.at, self._side_of(request.at)
+        opened = side.reveal(at, request.agreements, request.lost)
+        if side.opens_sum:
+            self._note_sum(at, side, opened)
+        self._sent(events.SecretsRevealed, at, opened)
+        return messages.Revealed(site=self.name, reveal=opened)
+
     def _recompute(self, request: messages.Recompute) -> Reply:
-        at, end = request.at, self._end_of(request.at)
-        share, matches = end.check(at, request.transcript, request.total)
-        folder = self._folder(at)
-        if folder:
-            self._rounds.computed(folder, at, end.decoded(request.total) if matches else None)
+        at, side = request.at, self._side_of(request.at)
+        share, matches = side.check(at, request.transcript, request.total)
+        self._note_sum(at, side, request.total if matches else b"")
         self._emit(events.SumRecomputed(site=self.name, round=at.round, share=share, matches=matches))
         return messages.Recomputed(site=self.name, share=share, matches=matches)
+
+    def _note_sum(self, at: Position, side: SiteSide, total: bytes) -> None:
+        """Write down the model that a sum leads to; none after a wrong sum."""
+        folder = self._folder(at)
+        if folder is None:
+            return
+        try:
+            found = side.decoded(total) if total else None
+        except DataError:
+            self._rounds.voided(folder, at)
+        else:
+            self._rounds.computed(folder, at, found)
 
     def _train(self, request: messages.Train) -> Reply:
         if self.name not in request.members:
@@ -226,11 +240,11 @@ class SiteAgent:
         at = request.at
         position, turn = self._rounds.turn(request, self.name)
         self._emit(events.RoundOpened(round=at.round, attempt=at.attempt, members=request.members))
-        self._end_of(at).check_round(at, request.members)  # before steps are taken that nobody could add up
+        self._side_of(at).check_round(at, request.members)  # before steps are taken that nobody could add up
         self._training_refused = True
         given = self._trained(request, position, turn)
         self._training_refused = False
-        upload = self._end_of(at).upload(at, request.members, given)
+        upload = self._side_of(at).upload(at, request.members, given)
         reply = messages.Uploaded(site=self.name, at=at, upload=upload)
         self._sent(events.UpdateUploaded, at, upload)
         return reply
@@ -270,7 +284,7 @@ class SiteAgent:
 
     def _note_unchecked(self, at: Position, reason: str) -> None:
         """Emit why the site could not check a model, where the aggregation lets sites check it."""
-        if reason and self._end_of(at).recomputes:
+        if reason and self._side_of(at).knows_sum:
             self._emit(events.ModelUnchecked(site=self.name, round=at.round, reason=reason))
 
     def _emit_spent(self, run: RunInRounds) -> None:
@@ -313,12 +327,12 @@ class SiteAgent:
         whole = layout.unflatten(model, run.weights())
         return {name: value for name, value in whole.items() if name not in layout.local}
 
-    def _end_of(self, at: Position) -> SiteEnd:
-        """Return the end of the aggregation of a run of the study."""
-        if self._end is None or self._run_of != at.run:
+    def _side_of(self, at: Position) -> SiteSide:
+        """Return the side of the aggregation of a run of the study."""
+        if self._side is None or self._run_of != at.run:
             self.close()
-            self._end, self._run_of = self._ends(at.run), at.run
-        return self._end
+            self._side, self._run_of = self._sides(at.run), at.run
+        return self._side
 
     def _opened(self, at: Position, model: bytes | None = None) -> RunInRounds:
         """Return the site's run of a run of the study.
@@ -331,7 +345,7 @@ class SiteAgent:
             DataError: the model does not fit, or there is no run and no model.
             PrivacyRefusal: the site does not allow the run.
         """
-        self._end_of(at)
+        self._side_of(at)
         if self._run is None:
             part = self._part(at.run)
             resumed = find_run(self._out, part)

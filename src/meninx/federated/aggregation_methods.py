@@ -1,4 +1,4 @@
-"""The aggregation of a study, as its settings name it: makes the ends that sites and coordinator hold."""
+"""The aggregation of a study, as its settings name it: makes the sides that sites and coordinator hold."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meninx.core.errors import DataError, problem
-from meninx.federated.aggregators import PlainRoundEnd, PlainSiteEnd, RoundEnd, SiteEnd
+from meninx.federated.aggregators import PlainRoundSide, PlainSiteSide, RoundSide, SiteSide
 from meninx.federated.config import AggregationConfig
-from meninx.federated.encrypted_ends import EncryptedRoundEnd, EncryptedSiteEnd
-from meninx.federated.masked import MaskedRoundEnd, MaskedSiteEnd, quantiser
+from meninx.federated.encodings import CkksEncoding, RingEncoding, quantiser
+from meninx.federated.encrypted_sides import EncryptedRoundSide, EncryptedSiteSide
+from meninx.federated.masked_sides import MaskedRoundSide, MaskedSiteSide
 from meninx.federated.messages import Position
-from meninx.federated.shared import SharedRoundEnd, SharedSiteEnd
+from meninx.federated.shares_sides import SharesRoundSide, SharesSiteSide
 from meninx.secagg import Roster, check_announced, check_encrypted_announced, quorum
 
-SiteEnds = Callable[[str], SiteEnd]
-"""From the identifier of a run of the study to a site's end."""
-RoundEnds = Callable[[Position, Sequence[str], Mapping[str, bytes], bytes], RoundEnd]
-"""From an attempt, its members, the keys of all sites and what the training begins with to the end of a
+SiteSides = Callable[[str], SiteSide]
+"""From the identifier of a run of the study to a site's side."""
+RoundSides = Callable[[Position, Sequence[str], Mapping[str, bytes], bytes], RoundSide]
+"""From an attempt, its members, the keys of all sites and what the training begins with to the side of a
 coordinator."""
 
 AnnouncementCheck = Callable[[Mapping[str, bytes], str], None]
 """Takes the keys that sites announced, by name, and the run; raises to refuse them."""
 
 
-def site_ends(
+def site_sides(
     config: AggregationConfig, roster: Roster, name: str, key: Ed25519PrivateKey, history: Path
-) -> SiteEnds:
-    """Return what makes a site's end of the aggregation.
+) -> SiteSides:
+    """Return what makes a site's side of the aggregation.
 
     Args:
         config: of the study.
@@ -39,17 +40,18 @@ def site_ends(
         history: the site's private file for all runs of the study.
     """
     if config.method == "plain":
-        return lambda run: PlainSiteEnd(config.clip)
+        return lambda run: PlainSiteSide(config.clip)
     if config.method == "ckks":
-        return lambda run: EncryptedSiteEnd(roster, name, key, run, history, config)
-    scale = quantiser(config, len(roster.members))
+        ckks = CkksEncoding(config.clip, config.most_units)
+        return lambda run: EncryptedSiteSide(roster, name, key, run, history, ckks)
+    ring = RingEncoding(quantiser(config, len(roster.members)))
     if config.method == "shares":
-        return lambda run: SharedSiteEnd(roster, name, key, run, history, scale)
-    return lambda run: MaskedSiteEnd(roster, name, key, run, history, scale)
+        return lambda run: SharesSiteSide(roster, name, key, run, history, ring)
+    return lambda run: MaskedSiteSide(roster, name, key, run, history, ring)
 
 
-def round_ends(config: AggregationConfig, roster: Roster, size: int) -> RoundEnds:
-    """Return what makes the coordinator's end of the aggregation for each attempt at a round.
+def round_sides(config: AggregationConfig, roster: Roster, size: int) -> RoundSides:
+    """Return what makes the coordinator's side of the aggregation for each attempt at a round.
 
     Args:
         config: of the study.
@@ -57,18 +59,19 @@ def round_ends(config: AggregationConfig, roster: Roster, size: int) -> RoundEnd
         size: numbers of the common model.
     """
     if config.method == "plain":
-        return lambda at, members, announcements, model: PlainRoundEnd(members, size, config.clip)
+        return lambda at, members, announcements, model: PlainRoundSide(members, size, config.clip)
     if config.method == "ckks":
-        return lambda at, members, announcements, model: EncryptedRoundEnd(
-            roster, tuple(announcements.values()), at, members, config, model, size
+        ckks = CkksEncoding(config.clip, config.most_units)
+        return lambda at, members, announcements, model: EncryptedRoundSide(
+            roster, tuple(announcements.values()), at, members, ckks, model, size
         )
-    scale = quantiser(config, len(roster.members))
+    ring = RingEncoding(quantiser(config, len(roster.members)))
     if config.method == "shares":
-        return lambda at, members, announcements, model: SharedRoundEnd(
-            roster, tuple(announcements.values()), at, scale, model, size
+        return lambda at, members, announcements, model: SharesRoundSide(
+            roster, tuple(announcements.values()), at, ring, model, size
         )
-    return lambda at, members, announcements, model: MaskedRoundEnd(
-        roster, tuple(announcements.values()), at, members, scale, model, size
+    return lambda at, members, announcements, model: MaskedRoundSide(
+        roster, tuple(announcements.values()), at, members, ring, model, size
     )
 
 

@@ -1,15 +1,21 @@
-"""Aggregation: the two ends of how the contributions of a round are added up, behind one small seam.
+"""Aggregation: the two sides of how the contributions of a round are added up, behind one small seam.
 
-The agent of a site holds a :class:`SiteEnd`, the coordinator makes a :class:`RoundEnd` for each attempt at a
-round. Both know contributions and sums, not how they are protected::
+The agent of a site holds a :class:`SiteSide`, the coordinator makes a :class:`RoundSide` for each attempt at
+a round. Both know contributions and sums, not how they are protected::
 
     site                             coordinator
     upload(contribution) ──bytes──▶  receive(site, bytes)
     agree(survivors)     ──bytes──▶  accept_agreement(site, bytes)     only where agrees
     reveal(agreements)   ──bytes──▶  accept_reveal(site, bytes)        only where agrees
                                      total() ─▶ RoundSum
+    check(transcript)    ◀──bytes──  published()                       only where recomputes
 
-Here is the plain one, which shows every update to the coordinator.
+:mod:`.masked_sides`, :mod:`.shares_sides` and :mod:`.encrypted_sides` hide the updates from the coordinator,
+and every site can check that the next model follows from the sum.
+
+Here is the plain one, which shows every update to the coordinator. A site cannot check the next model: it
+does not know the updates of the others, and the coordinator does not publish them. So the coordinator of a
+plain study can send any model.
 """
 
 from __future__ import annotations
@@ -25,12 +31,16 @@ from meninx.federated.messages import Position
 from meninx.federated.vector import Vector, from_bytes, to_bytes
 
 
-class SiteEnd(Protocol):
-    """A site's end of the aggregation, for one run of a study."""
+class SiteSide(Protocol):
+    """A site's side of the aggregation, for one run of a study."""
 
     @property
-    def recomputes(self) -> bool:
-        """Whether a site can compute the sum again, and so the next model."""
+    def knows_sum(self) -> bool:
+        """Whether a site can learn the sum without believing the coordinator, and so check the next model."""
+
+    @property
+    def opens_sum(self) -> bool:
+        """Whether what a site reveals is the sum itself, which :meth:`decoded` reads."""
 
     def announce(self) -> bytes:
         """Return the site's signed keys of this run; empty where none are needed."""
@@ -54,18 +64,22 @@ class SiteEnd(Protocol):
         """Return the share of the sum that was computed again, and whether it is the coordinator's."""
 
     def decoded(self, total: bytes) -> RoundSum:
-        """Return what a published sum says."""
+        """Return what a sum says that was published or, where :attr:`opens_sum`, revealed.
+
+        Raises:
+            DataError: no sum of contributions has this value.
+        """
 
     def finish(self) -> None:
         """Forget the secrets of the run, on the disk too; what was signed stays on record."""
 
 
-class RoundEnd(Protocol):
-    """The coordinator's end of the aggregation, for one attempt at a round."""
+class RoundSide(Protocol):
+    """The coordinator's side of the aggregation, for one attempt at a round."""
 
     @property
     def recomputes(self) -> bool:
-        """Whether sites can compute the sum again."""
+        """Whether sites can compute the sum themselves."""
 
     @property
     def agrees(self) -> bool:
@@ -104,6 +118,10 @@ class RoundEnd(Protocol):
     def complete(self) -> bool:
         """Whether the sum can be opened."""
 
+    @property
+    def confirmed(self) -> tuple[str, ...]:
+        """Sites that computed this very sum themselves and signed it, so that none has to be asked again."""
+
     def total(self) -> RoundSum:
         """Return the sum of the round."""
 
@@ -114,14 +132,15 @@ class RoundEnd(Protocol):
         """Return whether a published transcript leads to its sum, by the check of the sites."""
 
 
-class PlainSiteEnd:
+class PlainSiteSide:
     """A site that shows its contribution.
 
     Args:
         clip: largest change of a weight in one round.
     """
 
-    recomputes = False
+    knows_sum = False
+    opens_sum = False
 
     def __init__(self, clip: float) -> None:
         self._clip = clip
@@ -160,7 +179,7 @@ class PlainSiteEnd:
         raise _not_asked()
 
 
-class PlainRoundEnd:
+class PlainRoundSide:
     """The sum of contributions that the coordinator sees.
 
     Args:
@@ -173,6 +192,7 @@ class PlainRoundEnd:
     agrees = False
     needs_all = False
     agreements: tuple[bytes, ...] = ()
+    confirmed: tuple[str, ...] = ()
 
     def __init__(self, members: Sequence[str], size: int, clip: float) -> None:
         self._members, self._size, self._clip = tuple(members), size, clip

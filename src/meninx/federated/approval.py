@@ -22,6 +22,7 @@ from meninx.core import artifacts, files, names, plain
 from meninx.core.artifacts import DataRecord
 from meninx.core.errors import DataError, MeninxError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.manifest import Manifest
+from meninx.core.result import command
 from meninx.federated import approval_page, code_hash, policy, signed_file
 from meninx.federated.approval_page import StudyPage
 from meninx.federated.signed_file import Statement
@@ -298,7 +299,7 @@ def agreed(folder: StudyFolder) -> tuple[Study, Roster]:
     check_dates(study)
     difference = code_hash.difference(study.file.code)
     if difference:
-        fix = f"publish the study again with `meninx federate enrol {folder.root.name}`"
+        fix = f"publish the study again with {command('federate', 'enrol', folder.root)}"
         raise PrivacyRefusal(problem(difference.rstrip("."), where="code", fix=fix))
     waiting = [f"{name} {item.reason}" for name, item in found.items() if not item.approved]
     if waiting or not found:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core import machine, names
+from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, MeninxError
 from meninx.core.manifest import Manifest
 from meninx.core.result import Result
@@ -20,7 +21,7 @@ from meninx.federated import authority, code_hash, policy, site_budget
 from meninx.federated.config import StudyConfig, recipe_digest
 from meninx.federated.site_folder import SiteFolder
 from meninx.federated.study import Study
-from meninx.train.planning import make_plan
+from meninx.train.planning import make_plan, units_of
 
 WIDTH, LABEL = 100, 16
 CKKS_EXPANSION = 8.1  # bytes of a ciphertext per byte of float32
@@ -44,6 +45,7 @@ class StudyPage(Result):
         recipe: where the training settings came from, and their digest.
         rounds: length and algorithm in words.
         data: which data of this site are read, in words.
+        weight: how much this site counts in a sum, and the most that the study allows, in words.
         privacy: what is asked, spent and allowed, in words.
         aggregation: who sees what, in words.
         leaves: what leaves the site, in words.
@@ -68,6 +70,7 @@ class StudyPage(Result):
     recipe: str
     rounds: str
     data: str
+    weight: str
     privacy: str
     aggregation: str
     leaves: str
@@ -96,6 +99,7 @@ class StudyPage(Result):
             *_row("recipe", self.recipe),
             *_row("length", self.rounds),
             *_row("data touched", self.data),
+            *_row("weight", self.weight),
             *_row("privacy", self.privacy),
             *_row("who sees what", self.aggregation),
             *_row("leaves the site", self.leaves),
@@ -134,7 +138,8 @@ def page(study: Study, site: SiteFolder, data: Manifest, *, approved: bool = Fal
     size = None if counts is None else bytes_per_round(config, counts[1], len(study.site_names))
     own = study.site(site.name)
     privacy, against = privacy_words(rules, study, site, data)
-    reasons = [*policy.refusals(rules, config, study.file.code, len(study.site_names)), *against]
+    weight, beyond = weight_words(config, data)
+    reasons = [*policy.refusals(rules, config, study.file.code, len(study.site_names)), *against, *beyond]
     reasons += [f"The dataset differs: {text}." for text in config.data.differences(data.info)]
     return StudyPage(
         out=site.root,
@@ -150,6 +155,7 @@ def page(study: Study, site: SiteFolder, data: Manifest, *, approved: bool = Fal
         recipe=_recipe(config),
         rounds=_rounds(config),
         data=data_words(data),
+        weight=weight,
         privacy=privacy,
         aggregation=_aggregation(config, len(study.site_names)),
         leaves=_leaves(config, size),
@@ -262,6 +268,27 @@ def data_words(data: Manifest) -> str:
     ]
     name = names.printable(data.info.name)
     return f"dataset {name}: {', '.join(parts) or 'no cases'}. Images and labels stay at this site."
+
+
+def weight_words(config: StudyConfig, data: Manifest) -> tuple[str, list[str]]:
+    """Return how much a site counts in a sum in words, and the reason against it, if there is one.
+
+    Secure aggregation needs a bound of this weight before the first round. The words hold the site's own
+    number, so they are for the site alone.
+    """
+    training, aggregation = config.training, config.aggregation
+    units = units_of(training, data)
+    word = str(training.privacy.unit if training.privacy else PrivacyUnit.PATIENT)
+    own = f"{_counted(units, word)} to train on"
+    if not aggregation.secure:
+        return f"{own}; without secure aggregation there is no bound", []
+    most = aggregation.most_units
+    if units <= most:
+        return f"{own}; the study allows {most:,} per site (max_units)", []
+    fix = f"The coordinator can set max_units = {aggregation.bound_for(units)} in [aggregation] of study.toml"
+    return f"{own}, more than the {most:,} that the study allows per site (max_units)", [
+        f"This site has {own}, the study allows at most {most:,} (max_units). {fix}."
+    ]
 
 
 def privacy_words(

@@ -23,7 +23,7 @@ from meninx.core.errors import Interrupted
 from meninx.core.progress import SILENT, Progress
 from meninx.federated import events, strategies, study_record
 from meninx.federated.agent import Admission, SiteAgent
-from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_ends, site_ends
+from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_sides, site_sides
 from meninx.federated.config import StudyConfig
 from meninx.federated.events import Emit
 from meninx.federated.exchange import Exchange
@@ -110,7 +110,7 @@ class StudyAssembly:
             out,
             study=self.config.name,
             part=functools.partial(self.part, name),
-            ends=site_ends(aggregation, self.roster, name, key, history),
+            sides=site_sides(aggregation, self.roster, name, key, history),
             rounds=SiteRounds(self.strategy, self.roster.names, seconds=60 * study.round_minutes),
             aggregation=aggregation,
             local=study.local_layers,
@@ -166,7 +166,7 @@ class StudyAssembly:
                 terms,
                 state,
                 exchange,
-                round_ends(aggregation, roster, state.model()[1].weights.size),
+                round_sides(aggregation, roster, state.model()[1].weights.size),
                 announcing=announcement_check(aggregation, roster),
                 emit=followed,
                 aggregation=aggregation.method,

@@ -160,6 +160,11 @@ class AggregationConfig(Settings):
         """Most units of a site with secure aggregation."""
         return self.max_units or MOST_UNITS[self.ring_bits]
 
+    @staticmethod
+    def bound_for(units: int) -> int:
+        """Return a ``max_units`` that has room for a site: a power of two, which hides the exact number."""
+        return 1 << max(units - 1, 0).bit_length()
+
     @property
     def secure(self) -> bool:
         """Whether the coordinator alone sees no single site's update."""

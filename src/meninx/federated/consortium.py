@@ -19,7 +19,7 @@ from pathlib import Path
 from meninx.core import files
 from meninx.core.errors import ConfigError, DataError, UsageError, problem
 from meninx.core.manifest import INFO_NAME, DatasetInfo
-from meninx.core.result import Result
+from meninx.core.result import Result, command
 from meninx.federated import approval, authority, enrolment, signed_file, site_folder, study
 from meninx.federated.approval_page import StudyPage
 from meninx.federated.config import DataConfig, StudyConfig
@@ -72,9 +72,8 @@ class StudyStatus(Result):
         elif self.sites:
             lines.append(f"send to every site, which reviews it: {self.file}")
         else:
-            lines.append(
-                f"next: `meninx federate enrol {self.out} --accept FILE...` takes the sites' requests"
-            )
+            taken = command("federate", "enrol", self.out, "--accept", "FILE...")
+            lines.append(f"next: {taken} takes the sites' requests")
         return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ from meninx.core.errors import (
     problem,
 )
 from meninx.core.progress import SILENT, Progress
-from meninx.core.result import Result
+from meninx.core.result import Result, command
 from meninx.federated import approval, enrolment_keys, strategies
 from meninx.federated.assembly import WAITING_SECONDS, StudyAssembly
 from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
@@ -90,7 +90,8 @@ class CoordinatorResult(Result):
         where = f"at {', '.join(self.sites) or 'no site'}, in each site's run folder"
         lines.append(f"model: {where} below runs/{self.study}")
         lines.append("next: at a site `meninx evaluate RUN` and `meninx report RUN` with its run folder")
-        lines.append(f"here: `meninx report {self.out}` and `meninx federate status {self.out}`")
+        here = f"{command('report', self.out)} and {command('federate', 'status', self.out)}"
+        lines.append(f"here: {here}")
         return "\n".join(lines)
 
 
@@ -232,6 +233,10 @@ class _Office:
     def conduct(self, start: RunOrder) -> RunOutcome:
         """Go through a run to its end, and tell the sites."""
         study, config, log = self.study, self.study.config, self.folder.log()
+        if self.folder.study().digest != study.digest:
+            fix = f"{command('federate', 'stop', self.folder.root)}, then serve it again"
+            what = "the study was published again since this process began to serve it"
+            raise UsageError(problem(what, where=study.name, fix=fix))
         with closing(_state(self.this.folder / RUNS, study, start)) as state:
             run = state.header.run
             log.append("run started", run=run, round=state.next_number, resumed=start.resume)
@@ -262,10 +267,15 @@ class _Office:
             )
 
     def _announce(self, *, failed: bool = False) -> None:
-        """Tell the sites that the run is over, and give them time to hear it."""
-        here = tuple(sorted(self.server.exchange.present()))
-        self.server.exchange.mailbox.announce(Presence(connected=here, ended=True, failed=failed))
+        """Tell the sites that the run is over, and give them time to hear it.
+
+        A site that connects later comes for the next run, so it must not hear it.
+        """
+        exchange = self.server.exchange
+        here = tuple(sorted(exchange.present()))
+        exchange.mailbox.announce(Presence(connected=here, ended=True, failed=failed))
         time.sleep(_FAREWELL)
+        exchange.mailbox.announce(Presence(connected=tuple(sorted(exchange.present()))))
 
 
 @contextmanager
@@ -297,8 +307,8 @@ def _opening(folder: StudyFolder, study: Study, address: str, role: str) -> str:
     words = f"Serving study {study.name} at {address}; its {sites}."
     if role != SERVING:
         return words
-    begin = f"`meninx federate run {folder.root}` in another terminal begins the rounds"
-    return f"{words} {begin}; `meninx federate stop {folder.root}` or Ctrl-C ends this process."
+    begin, stop = command("federate", "run", folder.root), command("federate", "stop", folder.root)
+    return f"{words} {begin} in another terminal begins the rounds; {stop} or Ctrl-C ends this process."
 
 
 def _ordered(engine: Path, start: RunOrder) -> RunOutcome:

@@ -33,8 +33,8 @@ from meninx.core.errors import (
     problem,
 )
 from meninx.federated import events, messages
-from meninx.federated.aggregation_methods import AnnouncementCheck, RoundEnds
-from meninx.federated.aggregators import RoundEnd
+from meninx.federated.aggregation_methods import AnnouncementCheck, RoundSides
+from meninx.federated.aggregators import RoundSide
 from meninx.federated.contribution import RoundSum, beginning
 from meninx.federated.events import AbortReason, AnyEvent, Emit, StudyOutcome
 from meninx.federated.exchange import Exchange
@@ -93,7 +93,7 @@ class Coordinator:
         terms: of the study.
         state: on disk; new or resumed.
         exchange: carries requests and replies.
-        ends: makes the coordinator's end of the aggregation.
+        sides: makes the coordinator's side of the aggregation.
         announcing: raises when the keys that a site announced are not acceptable.
         emit: takes events.
         aggregation: how updates are protected, in words, for the events.
@@ -105,7 +105,7 @@ class Coordinator:
         terms: Terms,
         state: StudyState,
         exchange: Exchange,
-        ends: RoundEnds,
+        sides: RoundSides,
         *,
         announcing: AnnouncementCheck = lambda announced, run: None,
         emit: Emit = events.ignore,
@@ -113,7 +113,7 @@ class Coordinator:
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.terms, self.state, self.exchange = terms, state, exchange
-        self._ends, self._emit, self._stop, self._aggregation = ends, emit, stop, aggregation
+        self._sides, self._emit, self._stop, self._aggregation = sides, emit, stop, aggregation
         self._announcing = announcing
         self._began = 0.0
         self._reasons: dict[str, str] = {}  # why sites did not do what was asked last
@@ -175,7 +175,9 @@ class Coordinator:
             self.state.announce(name, reply.announcement)
             self._emit(events.SiteConnected(site=name))
         if len(self.state.announced()) < self.terms.quorum:
-            raise DataError(problem(f"fewer than {self.terms.quorum} sites announced keys", where="study"))
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self._reasons.items())
+            what = f"fewer than {self.terms.quorum} sites announced keys"
+            raise DataError(problem(f"{what} ({reasons})" if reasons else what, where="study"))
 
     def _check_keys(self, site: str, announcement: bytes) -> None:
         """Refuse keys of a site that the other sites would refuse, and the whole run with them."""
@@ -284,16 +286,16 @@ class Coordinator:
     def _round(self, now: Round) -> Round:
         """Bring a round to its end, or to the end of an attempt, from wherever it stands."""
         try:
-            end = self._end_of(now)
+            side = self._side_of(now)
             if now.phase is RoundPhase.TRAINING:
-                now = self._train(now, end)
+                now = self._train(now, side)
             if now.phase is RoundPhase.AGREEING:
-                now = self._agree(now, end)
+                now = self._agree(now, side)
             if now.phase is RoundPhase.REVEALING:
-                now = self._reveal(now, end)
+                now = self._reveal(now, side)
             if now.phase is RoundPhase.CHECKING:
-                now = self._check(now, end)
-            total = end.total() if now.survivors and not now.phase.over else None
+                now = self._check(now, side)
+            total = side.total() if now.survivors and not now.phase.over else None
         except StorageError:
             raise
         except MeninxError as error:
@@ -303,21 +305,21 @@ class Coordinator:
             return self._abort(stands, AbortReason.SUM_REFUSED, str(error))
         if total is not None:
             return self._accept(now, total)
-        return now if now.phase.over else self._again(now, len(end.survivors))
+        return now if now.phase.over else self._again(now, len(side.survivors))
 
-    def _end_of(self, now: Round) -> RoundEnd:
-        """Return the end of the aggregation with all that was kept of the round."""
+    def _side_of(self, now: Round) -> RoundSide:
+        """Return the side of the aggregation with all that was kept of the round."""
         at, state = self._at(now), self.state
         request = self._training(now)
         begun = beginning(request.model, request.until, request.horizon)
-        end = self._ends(at, now.members, state.announced(), begun)
+        side = self._sides(at, now.members, state.announced(), begun)
         for site, upload in state.papers(now, "upload").items():
-            end.receive(site, upload)
+            side.receive(site, upload)
         for site, agreement in state.papers(now, "agreement").items():
-            end.accept_agreement(site, agreement)
+            side.accept_agreement(site, agreement)
         for site, opened in state.papers(now, "reveal").items():
-            end.accept_reveal(site, opened)
-        return end
+            side.accept_reveal(site, opened)
+        return side
 
     def _training(self, now: Round) -> messages.Train:
         """Return what the members of a round are asked."""
@@ -328,28 +330,28 @@ class Coordinator:
             horizon=turn.horizon, seconds=self.terms.round_seconds,
         )  # fmt: skip
 
-    def _train(self, now: Round, end: RoundEnd) -> Round:
+    def _train(self, now: Round, side: RoundSide) -> Round:
         """Collect the updates, and go on when there are enough; survivors are named only then."""
         request = self._training(now)
         self._reasons.clear()
         seconds = self.terms.round_seconds or TRAIN_SECONDS
-        asked = [name for name in now.members if name not in end.survivors]
+        asked = [name for name in now.members if name not in side.survivors]
         replies = self._ask(dict.fromkeys(asked, request), seconds + UPLOAD_SECONDS)
         for name in asked:
             reply = replies.get(name)
             if isinstance(reply, messages.Uploaded) and reply.at == request.at:
-                self._take(now, "upload", name, reply.upload, end.receive)
+                self._take(now, "upload", name, reply.upload, side.receive)
             else:
                 self._missing(now, name, reply)
-        needed = len(now.members) if end.needs_all else self.terms.quorum
+        needed = len(now.members) if side.needs_all else self.terms.quorum
         if not self.terms.strategy.adds_up:
             needed = 1
-        if len(end.survivors) < needed:
+        if len(side.survivors) < needed:
             return now
-        self._warn_of_difference(now, end.survivors)
-        if not end.agrees:
-            return msgspec.structs.replace(now, survivors=end.survivors)
-        return self.state.advance(now, RoundPhase.AGREEING, survivors=end.survivors)
+        self._warn_of_difference(now, side.survivors)
+        if not side.agrees:
+            return msgspec.structs.replace(now, survivors=side.survivors)
+        return self.state.advance(now, RoundPhase.AGREEING, survivors=side.survivors)
 
     def _again(self, now: Round, updates: int) -> Round:
         """Begin another attempt at a round that has too few updates; a turn is passed over instead."""
@@ -370,7 +372,7 @@ class Coordinator:
         self._emit(events.RoundOpened(round=now.number, attempt=again.attempt, members=again.members))
         return again
 
-    def _agree(self, now: Round, end: RoundEnd) -> Round:
+    def _agree(self, now: Round, side: RoundSide) -> Round:
         """Collect signatures of a quorum over the survivors."""
         known = self.state.papers(now, "agreement")
         request = messages.Agree(at=self._at(now), survivors=now.survivors)
@@ -379,22 +381,22 @@ class Coordinator:
         for name in asked:
             reply = replies.get(name)
             if isinstance(reply, messages.Agreed):
-                self._take(now, "agreement", name, reply.agreement, end.accept_agreement)
+                self._take(now, "agreement", name, reply.agreement, side.accept_agreement)
             else:
                 self._missing(now, name, reply)
-        if not end.agreements:
+        if not side.agreements:
             return self._abort(now, AbortReason.NO_AGREEMENT)
         return self.state.advance(now, RoundPhase.REVEALING)
 
-    def _reveal(self, now: Round, end: RoundEnd) -> Round:
+    def _reveal(self, now: Round, side: RoundSide) -> Round:
         """Collect the secrets that open the sum; those of lost sites from the others."""
         for again in (False, True):
-            if end.complete:
+            if side.complete:
                 break
             known = {} if again else self.state.papers(now, "reveal")
             requests = {
                 name: messages.Reveal(
-                    at=self._at(now), agreements=end.agreements, lost=end.enclosed(name, again=again)
+                    at=self._at(now), agreements=side.agreements, lost=side.enclosed(name, again=again)
                 )
                 for name in now.survivors
                 if name not in known
@@ -403,22 +405,27 @@ class Coordinator:
             for name in requests:
                 reply = replies.get(name)
                 if isinstance(reply, messages.Revealed):
-                    self._take(now, "reveal", name, reply.reveal, end.accept_reveal)
+                    self._take(now, "reveal", name, reply.reveal, side.accept_reveal)
                 else:
                     self._missing(now, name, reply)
-        if not end.complete:
+        if not side.complete:
             return self._abort(now, AbortReason.NOT_REVEALED)
         return self.state.advance(now, RoundPhase.CHECKING, opened=True)
 
-    def _check(self, now: Round, end: RoundEnd) -> Round:
+    def _check(self, now: Round, side: RoundSide) -> Round:
         """Let the sites compute the sum again.
 
         The word of one site is no proof, so the coordinator verifies its own transcript. If that fails, or
-        fewer sites than the quorum confirm the sum after one denied it, the round is aborted.
+        fewer sites than the quorum confirm the sum after one denied it, the round is aborted. Sites that
+        signed the sum itself are not asked again.
         """
-        transcript, total = end.published()
+        if side.confirmed:
+            for name in side.confirmed:
+                self._emit(events.SumRecomputed(site=name, round=now.number, share=1.0, matches=True))
+            return msgspec.structs.replace(now, checked=dict.fromkeys(side.confirmed, 1.0))
+        transcript, total = side.published()
         if not self.terms.checks or not transcript:
-            reason = "the uploads are too large to send to every site" if end.recomputes else ""
+            reason = "the uploads are too large to send to every site" if side.recomputes else ""
             if reason:
                 self._emit(events.SumUnchecked(round=now.number, reason=reason))
             return msgspec.structs.replace(now, unchecked=reason)
@@ -438,7 +445,7 @@ class Coordinator:
             else:
                 wrong.append(name)
         changed = msgspec.structs.replace(now, checked=checked, mismatches=tuple(wrong))
-        if wrong and (len(checked) < self.terms.quorum or not end.verified(transcript, total)):
+        if wrong and (len(checked) < self.terms.quorum or not side.verified(transcript, total)):
             return self._abort(changed, AbortReason.SUM_REFUSED, f"the sum differs at {', '.join(wrong)}")
         return changed
 

@@ -38,7 +38,7 @@ from meninx.federated.study_state import RoundPhase, StudyState
 from meninx.metrics.estimates import Estimate
 from meninx.secagg import Member, Roster
 from meninx.secagg.roster import public_bytes
-from meninx.train import evaluate, identity, in_rounds, stage
+from meninx.train import evaluate, identity, in_rounds, planning, stage
 from meninx.train.config import EvaluateConfig
 
 STATE, EVENTS = "study.sqlite3", "events.jsonl"
@@ -360,7 +360,7 @@ def _completed(config: StudyConfig, sites: Mapping[str, Manifest], out: Path) ->
     names.check([terms.name or slug], what="study", where="study.name")
     aggregation = config.aggregation
     if aggregation.secure and not aggregation.max_units:
-        units = max(in_rounds.units_of(config.training, manifest) for manifest in sites.values())
+        units = max(planning.units_of(config.training, manifest) for manifest in sites.values())
         aggregation = aggregation.replace(max_units=max(units, 1))
     return StudyConfig(
         study=terms, aggregation=aggregation, sites=config.sites, data=data, train=config.train

@@ -28,6 +28,7 @@ from meninx.train.config import TrainConfig
 from meninx.train.planning import make_plan
 
 BEGAN = "training began"  # event of the audit log, with study and run folder
+ENDED = "study ended"  # likewise, with the study: the coordinator said that its run is over
 DISCARDED = "run without a step discarded"  # likewise; written before the folder is removed
 _LEDGER = "private/ledger.jsonl"
 
@@ -156,13 +157,19 @@ def admission(site: SiteFolder, study: str) -> Callable[[TrainConfig, Manifest, 
 def check_start(site: SiteFolder, study: str, training: TrainConfig, data: Path) -> None:
     """Refuse to take part in a study whose budget is spent, before anything leaves the site.
 
-    A run that was begun and not released goes on within its own plan.
+    A run that was begun and not released goes on within its own plan. So does one that was released and whose
+    end the coordinator did not confirm: the site was killed before its last reply, which it sends again.
 
     Raises:
         PrivacyRefusal, DataError: as :func:`admit`.
     """
     records = [(path, Run(path).record) for path in _run_folders(site.runs(study))]
     begun = [path for path, record in records if record is None or record.state is not RunState.RELEASED]
+    last = None
+    for entry in site.log().verify():
+        if entry.details.get("study") == study and entry.event in (BEGAN, ENDED):
+            last = str(entry.details["run"]) if entry.event == BEGAN else None
+    begun = begun or [path for path, _ in records if path.name == last]
     admission(site, study)(training, Manifest.read(data), begun[-1] if begun else None)
 
 

@@ -274,6 +274,7 @@ def _of_the_data(site: SiteFolder, study: Study | None, root: Path) -> Iterator[
         return
     yield _checked("dataset", lambda: _dataset(study, data))
     if study is not None:
+        yield _checked("weight", lambda: _weight(study, data))
         yield _checked("budget", lambda: _budget(site, study, data))
 
 
@@ -285,6 +286,11 @@ def _dataset(study: Study | None, data: Manifest) -> Found:
     if differing:
         return CheckState.FAIL, "; ".join(differing)
     return CheckState.OK, words
+
+
+def _weight(study: Study, data: Manifest) -> Found:
+    words, reasons = approval_page.weight_words(study.config, data)
+    return (CheckState.FAIL, " ".join(reasons)) if reasons else (CheckState.OK, words)
 
 
 def _budget(site: SiteFolder, study: Study, data: Manifest) -> Found:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from meninx.core.errors import DataError, Interrupted, PrivacyRefusal, problem
 from meninx.core.progress import SILENT, Progress
-from meninx.core.result import Result
+from meninx.core.result import Result, command
 from meninx.federated import approval, authority, enrolment_keys, site_budget
 from meninx.federated import events as kinds
 from meninx.federated.agent import SiteAgent
@@ -77,7 +77,7 @@ class SiteResult(Result):
         if self.epsilon is not None and self.delta is not None:
             limit = "" if self.limit is None else f" of at most {self.limit:g} in this study"
             lines.append(f"epsilon: {self.epsilon:.3g}{limit}, per patient at delta {self.delta:g}")
-        lines.append(f"next: `meninx evaluate {self.run}`, then `meninx report {self.run}`")
+        lines.append(f"next: {command('evaluate', self.run)}, then {command('report', self.run)}")
         return "\n".join(lines)
 
 
@@ -134,7 +134,7 @@ def run(
             raise DataError(problem("the run of the study failed at the coordinator", where=name, fix=fix))
         if part.ended:
             agent.forget()
-            log.append("study ended", study=name)
+            log.append(site_budget.ENDED, study=name)
         elif agent.result is None:
             raise Interrupted(
                 problem("stopped; what was finished is saved", where=name, fix="start it again")
@@ -257,6 +257,7 @@ class _Part:
                 self._log.append("study record received", study=request.at.study, record=digest)
             if isinstance(reply, Declined) and reply.final:
                 self.refusal = reply.reason
+                self._agent.forget()  # the run goes on without this site
             return reply
         finally:
             self._last = time.monotonic()

@@ -1,15 +1,22 @@
 """What a site checks of a study's rounds itself: the turns of the signed terms, and the common model.
 
 A coordinator that lies could ask for other rounds than the sites approved, or give them a model that is not
-the result of the sum they opened. A site therefore refuses each request that is no turn of its terms. After
-it computed the sum of a round again (masks), it applies the study's strategy itself and accepts in the next
+the result of the sum they opened. A site therefore refuses each request that is no turn of its terms. Once
+it knows the sum of a round without having to believe the coordinator, because it computed the sum again
+(masks, shares) or decrypted it (ckks), it applies the study's strategy itself. It then accepts in the next
 round, and at the end, only the resulting model or, after an aborted round, the model of the round before.
+Once it refused a model, or computed another sum, it accepts no others for the rest of the run: else a
+coordinator would only have to leave it out of one round.
 
-Where the check ends: a site cannot compute what other sites added while it took no part, nor the sum of a
-round that it was not asked to compute again. It accepts the model then, and says so. Where the strategy
-remembers vectors between rounds (a server optimiser), a site that missed one sum can compute no later model
-of the run. Shares, ckks, plain sums and cyclic transfer publish nothing from which a site could compute the
-model. The first model is accepted as it comes.
+Where the check ends:
+
+- A site cannot compute what other sites added while it took no part, nor the sum of a round that it was not
+  asked to compute again or to decrypt. It accepts the model then, and says so.
+- Where the strategy remembers vectors between rounds (a server optimiser), a site that does not know one sum
+  can compute no later model of the run.
+- One site cannot tell whether a round was really aborted.
+- In a plain study and in cyclic transfer no model is checked: the coordinator may send any.
+- The first model is accepted as it comes.
 """
 
 from __future__ import annotations
@@ -49,8 +56,9 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
         number: of the round.
         first: number of the first round of the run.
         model: weights that the round began with.
-        result: weights that its sum leads to; empty where the site did not compute the sum.
+        result: weights that its sum leads to; empty where the site does not know the sum.
         denied: the site computed another sum than the coordinator's.
+        refused: the site was given a model that does not follow from the sum.
         signed: survivors that the site signed: in the last such round, and in all rounds from this model.
         memory: what the strategy remembers when the round begins, by name; None where the site missed a sum.
         after: what it remembers with ``result``.
@@ -61,6 +69,7 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     model: bytes
     result: bytes = b""
     denied: bool = False
+    refused: bool = False
     signed: tuple[_Signed, ...] = ()
     memory: dict[str, bytes] | None = {}
     after: dict[str, bytes] | None = {}
@@ -133,7 +142,7 @@ class SiteRounds:
             if to_bytes(model) != known.model:
                 raise DataError(problem(f"round {at.round + 1} began with another model", where="request"))
             return ""
-        unchecked = self._checked(known, at, model)
+        unchecked = self._checked(folder, known, at, model)
         memory = self._unknown(model) if unchecked else self._remembered(known, model)
         name = name_of(model)
         signed = tuple(one for one in known.signed if one.model == name or one is known.signed[-1])
@@ -171,18 +180,29 @@ class SiteRounds:
         return tuple((min(sites), number) for sites, number in differing if len(sites) == 1)
 
     def computed(self, folder: Path, at: Position, total: RoundSum | None) -> None:
-        """Write down the model that a sum leads to, which the site computed again; None for a wrong sum."""
+        """Write down the model that a sum leads to, which the site computed itself; None for a wrong sum."""
         known = _read(folder)
         if known is None or known.number != at.round:
             return
         if total is None:
             _write(folder, msgspec.structs.replace(known, result=b"", denied=True))
+        elif total.mean.size != len(known.model) // 4:
+            self.voided(folder, at)
         elif known.memory is not None:
             memory = {name: np.frombuffer(value, "<f4") for name, value in known.memory.items()}
             before = ServerState(np.frombuffer(known.model, "<f4"), memory)
             after = self._strategy.apply(before, total)
             result, packed = to_bytes(after.weights), _packed(after.memory)
             _write(folder, msgspec.structs.replace(known, result=result, after=packed))
+
+    def voided(self, folder: Path, at: Position) -> None:
+        """Write down that a sum is none of updates, so that the same model has to follow.
+
+        One site can spoil a sum, so this says nothing about the coordinator.
+        """
+        known = _read(folder)
+        if known is not None and known.number == at.round:
+            _write(folder, msgspec.structs.replace(known, result=known.model, after=known.memory))
 
     def finish(self, folder: Path, at: Position, model: Vector) -> str:
         """Check the last model of the study, and return why it could not be checked; empty if it was.
@@ -193,24 +213,28 @@ class SiteRounds:
         known = _read(folder)
         if known is None:
             return ""
-        if at.round < known.first + self._turns:
-            raise DataError(problem("the rounds of the signed terms are not over", where="request"))
-        return self._checked(known, at, model)
+        end = known.first + self._turns
+        if at.round != end:  # a later number would pass for rounds in which this site was not asked to train
+            what = "are not over" if at.round < end else f"end before round {at.round + 1}"
+            raise DataError(problem(f"the rounds of the signed terms {what}", where="request"))
+        return self._checked(folder, known, at, model)
 
     @staticmethod
-    def _checked(known: _Known, at: Position, model: Vector) -> str:
+    def _checked(folder: Path, known: _Known, at: Position, model: Vector) -> str:
         """Compare a model with those that may follow the last round of this site."""
         if _same(model, known.model) or (known.result and _same(model, known.result)):
             return ""
-        if at.round > known.number + 1:
-            return f"this site was not asked to train in round {known.number + 2}"
         if known.denied:
             what = f"this site computed another sum of round {known.number + 1}"
             raise DataError(problem(what, where="request", fix="ask the coordinator for the transcript"))
-        if known.memory is None:
-            return "the strategy remembers sums that this site did not compute"
-        if not known.result:
-            return f"this site was not asked to compute the sum of round {known.number + 1} again"
+        if not known.refused:
+            if at.round > known.number + 1:
+                return f"this site was not asked to train in round {known.number + 2}"
+            if not known.result and known.memory is None:
+                return "the strategy remembers sums that this site does not know"
+            if not known.result:
+                return f"this site was not asked for the sum of round {known.number + 1}"
+            _write(folder, msgspec.structs.replace(known, refused=True))
         what = f"the model is not what the sum of round {known.number + 1} leads to"
         fix = "ask the coordinator; the sites of a round can compare the SHA-256 of their models"
         raise DataError(problem(what, where="request", fix=fix))

@@ -24,13 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import tomli_w
 
 from meninx.core import artifacts, files, names, settings, workspace
 from meninx.core.errors import ConfigError, DataError, UsageError, expected, problem
+from meninx.core.result import command
 from meninx.federated import authority, code_hash, enrolment_keys, signed_file
 from meninx.federated.audit_log import AuditLog
 from meninx.federated.code_hash import CodeVersion
-from meninx.federated.config import MOST_SITES, NAME, StudyConfig
+from meninx.federated.config import MOST_SITES, NAME, StudyConfig, without_length
 from meninx.federated.enrolment_keys import EnrolmentKeys, PublicKeys, words
 from meninx.federated.signed_file import Statement
 
@@ -257,7 +259,7 @@ class StudyFolder:
         """
         study = self.published()
         if self.config().resolved() != study.config.resolved():
-            fix = f"publish it with `meninx federate enrol {self.root.name}`; every site approves again"
+            fix = f"publish it with {command('federate', 'enrol', self.root)}; every site approves again"
             raise UsageError(problem("study.toml was changed since it was published", where=CONFIG, fix=fix))
         return study
 
@@ -335,7 +337,9 @@ def create(root: Path, config: StudyConfig) -> StudyFolder:
     enrolment_keys.store(root, keys)
     files.write_bytes(folder.private / AUTHORITY_KEY, enrolment_keys.pem(certifier), mode=files.PRIVATE_MODE)
     text = settings.to_toml(config.resolved())
-    files.write_text(root / CONFIG, text)
+    editable = settings.to_table(config.resolved())  # people edit it; its length follows from the rounds
+    editable["train"] = without_length(editable["train"])
+    files.write_text(root / CONFIG, tomli_w.dumps(editable))
     file = StudyFile(
         id=secrets.token_hex(16),
         revision=0,

@@ -23,8 +23,8 @@ from meninx.core.summaries import FORMAT
 from meninx.federated import events
 from meninx.federated.aggregation_methods import quorum_of
 from meninx.federated.config import StudyConfig
+from meninx.federated.encodings import quantiser
 from meninx.federated.events import AnyEvent, Emit
-from meninx.federated.masked import quantiser
 from meninx.federated.study_state import Round, RoundPhase, Stage, StudyState
 from meninx.federated.vector import name_of
 from meninx.secagg import Roster, covered

@@ -333,8 +333,8 @@ def _repeated(record: FederatedRecord) -> str:
 
 def _unrepeated(record: FederatedRecord) -> str:
     """Return the accepted rounds whose sum no site computed again, with the reason where one is known."""
-    if record.aggregation != "masks":
-        return "all: this aggregation publishes nothing to compute them from"
+    if record.aggregation == "plain":
+        return "all: without secure aggregation no site can compute a sum again or check a model"
     open_ = [entry for entry in record.rounds if entry.accepted and not entry.recomputed]
     named = [f"{entry.number + 1}{f' ({entry.unchecked})' if entry.unchecked else ''}" for entry in open_]
     return f"rounds {formatting.joined(named)}" if named else "none"

@@ -70,6 +70,7 @@ class Aggregation(AgreedAttempt):
         self._shape = shape
         self._statements: dict[str, tuple[bytes, Masked]] = {}
         self._sum: Ring | None = None
+        self._total: Ring | None = None
         self._seeds: dict[tuple[str, str], bytes] = {}
         self._shares: dict[tuple[str, str], dict[int, bytes]] = {}
         self._revealed: set[str] = set()
@@ -127,13 +128,13 @@ class Aggregation(AgreedAttempt):
 
     # opening
 
-    def accept_reveal(self, opening: bytes) -> str:
+    def accept_reveal(self, reveal: bytes) -> str:
         """Take the secrets that a survivor opens and return its name.
 
         Raises:
             PrivacyRefusal: they are forged, of another round, or not those that were committed to.
         """
-        found = read(opening, Opening, self.roster)
+        found = read(reveal, Opening, self.roster)
         self._check_context(found)
         if not self._survivors or found.survivors != self._survivors or found.site not in self._survivors:
             raise PrivacyRefusal(problem(f"{found.site} opens secrets of other survivors", where="reveal"))
@@ -184,11 +185,12 @@ class Aggregation(AgreedAttempt):
         Raises:
             UsageError: seeds are missing; nothing can be computed.
         """
-        self._require_complete()
-        assert self._sum is not None
-        total = self._sum.copy()
-        apply_masks(total, self._masks())
-        return total
+        if self._total is None:  # the masks are expanded once
+            self._require_complete()
+            assert self._sum is not None
+            self._total = self._sum.copy()
+            apply_masks(self._total, self._masks())
+        return self._total.copy()
 
     def transcript(self) -> Transcript:
         """Return what the sites need to compute the sum again.

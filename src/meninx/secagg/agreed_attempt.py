@@ -1,6 +1,10 @@
-"""Agreed attempt: the coordinator's side of one attempt up to the quorum's signatures over the survivors.
+"""Agreed attempt: what the coordinator does in every kind of secure aggregation, whatever hides the updates.
 
-Masked and encrypted aggregation share it. What the coordinator learns here is who took part.
+Uploads come in, the survivors are frozen, enough of them sign that set, and what they open leads to the sum::
+
+    receive(upload) ... → freeze() → accept(agreement) ... → accept_reveal(...) ... → total()
+
+What the coordinator learns up to the agreement is who took part.
 """
 
 from __future__ import annotations
@@ -23,6 +27,13 @@ class AgreedAttempt(ABC):
         attempt: from 0.
         members: U0, the sites that were asked.
         model: digest of what the sites trained from.
+        needed: members, survivors and signatures without which nothing is opened; None for the quorum.
+
+    Attributes:
+        roster: signed by every site.
+        rules: quorum, and how many colluders are covered.
+        run: identifier of the run, from the announcements.
+        members: U0, sorted.
 
     Raises:
         PrivacyRefusal: the roster lacks signatures, an announcement is forged, or the members are below the
@@ -38,14 +49,16 @@ class AgreedAttempt(ABC):
         members: Sequence[str],
         *,
         model: bytes = b"",
+        needed: int | None = None,
     ) -> None:
         roster.require_signatures()
         self.roster, self.rules = roster, covered(len(roster.members))
+        self._needed = self.rules.quorum if needed is None else needed
         self._announcements = tuple(sorted(announcements))
         self.run, keys = read_announcements(self._announcements, roster)
         self.members = tuple(sorted(set(members)))
-        if not set(self.members) <= set(keys) or len(self.members) < self.rules.quorum:
-            rule = f"at least {self.rules.quorum} members that announced keys"
+        if not set(self.members) <= set(keys) or len(self.members) < self._needed:
+            rule = f"at least {self._needed} members that announced keys"
             raise PrivacyRefusal(expected(rule, got=len(set(self.members) & set(keys)), where="members"))
         session = session_digest(roster, self.run, keys)
         self._context = InSession(
@@ -57,6 +70,29 @@ class AgreedAttempt(ABC):
     @abstractmethod
     def _uploaded(self) -> Iterable[str]:
         """Return the sites whose uploads arrived."""
+
+    @abstractmethod
+    def receive(self, upload: bytes) -> str:
+        """Take an upload and return the name of its site.
+
+        Raises:
+            DataError: it is malformed or of another shape.
+            PrivacyRefusal: it is forged, of another attempt, a second one of the site, or too late.
+        """
+
+    @abstractmethod
+    def accept_reveal(self, reveal: bytes) -> str:
+        """Take what a survivor opens and return its name.
+
+        Raises:
+            DataError: it is malformed.
+            PrivacyRefusal: it is forged or of another attempt.
+        """
+
+    @property
+    @abstractmethod
+    def complete(self) -> bool:
+        """Whether the sum can be computed."""
 
     @property
     def survivors(self) -> tuple[str, ...]:
@@ -70,8 +106,8 @@ class AgreedAttempt(ABC):
             PrivacyRefusal: they are below the quorum; this attempt can open nothing.
         """
         survivors = self.survivors
-        if len(survivors) < self.rules.quorum:
-            rule = f"uploads of at least {self.rules.quorum} of {self.rules.sites} sites"
+        if len(survivors) < self._needed:
+            rule = f"uploads of at least {self._needed} of {self.rules.sites} sites"
             fix = "nothing is revealed; ask for another attempt when the sites are back"
             raise PrivacyRefusal(expected(rule, got=len(survivors), where="round", fix=fix))
         self._survivors = survivors
@@ -98,8 +134,8 @@ class AgreedAttempt(ABC):
 
     @property
     def certified(self) -> bool:
-        """Whether a quorum signed the survivors."""
-        return len(self._agreements) >= self.rules.quorum
+        """Whether enough of the survivors signed their set."""
+        return len(self._agreements) >= self._needed
 
     def _check_context(self, found: InSession) -> None:
         if found.context != self._context or found.site not in self.members:

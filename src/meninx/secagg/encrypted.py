@@ -4,7 +4,8 @@ The first site of the roster makes a key for the run and sends it to each other 
 enrolled key. Each site uploads ciphertexts with a signature over their digest. The sites agree on one set of
 survivors per round. Then each gets the signed uploads of exactly these survivors, adds them itself, decrypts
 the sum, and returns it. So a site never decrypts a single update, or another sum than the one that a quorum
-signed, whatever the coordinator asks.
+signed, whatever the coordinator asks. It also knows the sum and what the next model has to be, without having
+to believe the coordinator; a survivor that was not asked to decrypt does not.
 
 The coordinator alone, which may send anything, learns one sum per round, over at least q sites. The
 coordinator with one colluding site learns every update (:data:`.ckks.COLLUSION`). The network learns sizes
@@ -16,7 +17,7 @@ masks (:mod:`.site_protocol`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -26,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
-from meninx.core.randomness import KEY_BYTES, private_bytes
+from meninx.core.randomness import KEY_BYTES
 from meninx.secagg import payload
 from meninx.secagg.agreed_attempt import AgreedAttempt
 from meninx.secagg.ckks import ROUNDING, CkksAggregation, CkksSite, Values, ckks_keys
@@ -39,10 +40,9 @@ from meninx.secagg.site_history import (
     HistoryEntry,
     SurvivorsSigned,
     UpdateEncrypted,
-    to_record,
 )
 from meninx.secagg.site_session import SiteSession
-from meninx.secagg.statements import CkksKey, Encrypted, InSession, PartialSum, read, sign
+from meninx.secagg.statements import CkksKey, Encrypted, PartialSum, read, sign
 
 _FIELD = 2**255 - 19
 _NONCE = 12
@@ -52,33 +52,15 @@ class EncryptedSite(SiteSession):
     """One site's part in a run with homomorphic encryption.
 
     Guarantee: while no site colludes with the coordinator, an arbitrary coordinator learns at most one sum of
-    updates per round, over at least a quorum of sites.
+    updates per round, over at least a quorum of sites. CKKS draws its random numbers from the operating
+    system, whatever ``draw`` is.
 
-    Args:
-        roster: signed by every site.
-        name: of this site.
-        signing_key: its enrolled key.
-        run: identifier of the run.
-        record: makes an entry durable before it returns.
-        history: entries of this study that were recorded before, of earlier runs too, in their order.
-        draw: returns that many random bytes; CKKS draws its own from the operating system.
+    Args and errors: as :class:`.SiteSession`.
     """
 
-    def __init__(
-        self,
-        roster: Roster,
-        name: str,
-        signing_key: Ed25519PrivateKey,
-        run: str,
-        *,
-        record: Callable[[bytes], None],
-        history: Iterable[bytes] = (),
-        draw: Draw = private_bytes,
-    ) -> None:
-        self._held: CkksKeyHeld | None = None
-        self._sent: UpdateEncrypted | None = None
-        self._signed: SurvivorsSigned | None = None
-        super().__init__(roster, name, signing_key, run, record=record, history=history, draw=draw)
+    _held: CkksKeyHeld | None = None
+    _sent: UpdateEncrypted | None = None
+    _signed: SurvivorsSigned | None = None
 
     def announce(self) -> bytes:
         """Return the signed exchange key, from the first site of the roster with the key of the run."""
@@ -133,9 +115,7 @@ class EncryptedSite(SiteSession):
         """
         chosen = self._members(members)
         self._check_round(round, attempt)
-        here = InSession(
-            site=self.name, session=self.session, round=round, attempt=attempt, members=chosen, model=model
-        )
+        here = self._here(round, attempt, chosen, model)
         if self._sent is not None and (round, attempt) <= (self._sent.round, self._sent.attempt):
             if self._statement(self._sent).context != here.context:
                 what = "a later attempt, or one with other members or another model, was encrypted before"
@@ -165,8 +145,7 @@ class EncryptedSite(SiteSession):
             UsageError: this site has uploaded nothing in this attempt.
         """
         if self._sent is None or (self._sent.round, self._sent.attempt) != (round, attempt):
-            what = f"this site has no upload of round {round}, attempt {attempt}"
-            raise UsageError(problem(what, where="agree"))
+            raise self._not_uploaded(round, attempt)
         self._signed = self._agreement(self._statement(self._sent), survivors, self._signed)
         return self._signed.agreement
 
@@ -213,13 +192,10 @@ class EncryptedSite(SiteSession):
         super().finish()
         self._held = self._sent = self._signed = None
 
-    def entries(self) -> tuple[bytes, ...]:
-        """Return the history that is still needed: keys, and the upload of the last attempt."""
+    def _needed(self) -> list[HistoryEntry | None]:
+        """Return the entries that are still needed: keys, and the upload of the last attempt."""
         last = self._last if self._last is not self._signed else None
-        found: list[HistoryEntry | None] = [
-            last, self._key, self._met, self._held, self._sent, self._signed,
-        ]  # fmt: skip
-        return tuple(to_record(entry) for entry in found if entry is not None)
+        return [last, self._key, self._met, self._held, self._sent, self._signed]
 
     # the key of the run
 
@@ -339,13 +315,13 @@ class EncryptedAggregation(AgreedAttempt):
         """Return the uploads of the survivors, for :meth:`EncryptedSite.decrypt`."""
         return tuple(self._uploads[name] for name in self.survivors)
 
-    def accept_sum(self, data: bytes) -> str:
+    def accept_reveal(self, reveal: bytes) -> str:
         """Take the sum that a survivor decrypted and return its name.
 
         Raises:
             PrivacyRefusal: it is forged, of another attempt, or not the one that another survivor decrypted.
         """
-        head, body = payload.split(data)
+        head, body = payload.split(reveal)
         statement = read(head, PartialSum, self.roster)
         self._check_context(statement)
         if statement.site not in self._survivors:
@@ -355,6 +331,11 @@ class EncryptedAggregation(AgreedAttempt):
             raise PrivacyRefusal(problem(f"{statement.site} decrypted another sum", where="sum"))
         self._sums[statement.site] = bytes(body)
         return statement.site
+
+    @property
+    def confirmed(self) -> tuple[str, ...]:
+        """Survivors that decrypted this very sum and signed it."""
+        return tuple(sorted(self._sums))
 
     @property
     def complete(self) -> bool:
@@ -369,8 +350,16 @@ class EncryptedAggregation(AgreedAttempt):
         """
         if not self._sums:
             raise UsageError(problem("no survivor has decrypted the sum", where="round"))
-        signed = np.frombuffer(next(iter(self._sums.values())), dtype="<i8")
-        return np.asarray(signed / ROUNDING)
+        return _values_of(next(iter(self._sums.values())))
+
+
+def decrypted_sum(reveal: bytes) -> Values:
+    """Return the sum, float64, that a site's own :meth:`EncryptedSite.decrypt` returned.
+
+    Raises:
+        DataError: it is cut off.
+    """
+    return _values_of(payload.split(reveal)[1])
 
 
 def check_encrypted_announced(announcements: Mapping[str, bytes], roster: Roster, run: str) -> None:
@@ -448,6 +437,10 @@ def _checked_key(statement: bytes, roster: Roster, run: str) -> CkksKey:
 
 def _name_of(held: CkksKeyHeld, roster: Roster) -> bytes:
     return hashlib.sha256(read(held.statement, CkksKey, roster).public).digest()
+
+
+def _values_of(body: bytes | memoryview) -> Values:
+    return np.asarray(np.frombuffer(body, dtype="<i8") / ROUNDING)
 
 
 def _read_upload(upload: bytes, roster: Roster) -> tuple[Encrypted, bytes]:

@@ -17,22 +17,27 @@ theirs: two honest sites i and j share the seeds s_ij and s_ji, and their own s_
 has. So n - 2 colluders are covered. The network learns sizes and times. A site answers for the attempt in
 which it uploaded last, from statements that each other site signed once, so a second answer says nothing new.
 Sums of several rounds always have the same participants. What one sum says about a site is not limited here.
+
+**Every site can compute the sum again** (:meth:`SharingSite.recompute`) from what the coordinator publishes:
+the n signed rests and the n signed sums of shares. Any other sum needs another signature of a site, so the
+coordinator alone cannot move it. A colluding site can: it signs a false sum of shares, or seals one seed and
+subtracts another, as it could send a false update. Nothing new is shown to the coordinator, and to n - 2
+colluding sites no more than the coordinator with them knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
+import msgspec
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
-from meninx.core.randomness import private_bytes
 from meninx.secagg import payload
+from meninx.secagg.agreed_attempt import AgreedAttempt
 from meninx.secagg.masks import SEED_BYTES, Mask, Ring, apply_masks, check_ring, ring_type
 from meninx.secagg.roster import Roster
-from meninx.secagg.shares import Draw
-from meninx.secagg.site_history import HistoryEntry, SharesDrawn, to_record
+from meninx.secagg.site_history import HistoryEntry, SharesDrawn
 from meninx.secagg.site_session import SiteSession
 from meninx.secagg.statements import (
     Agreement,
@@ -40,8 +45,6 @@ from meninx.secagg.statements import (
     PartialSum,
     Shared,
     read,
-    read_announcements,
-    session_digest,
     sign,
 )
 
@@ -52,29 +55,10 @@ class SharingSite(SiteSession):
     Guarantee: an arbitrary coordinator with at most n - 2 of the n sites learns, per attempt, the sum of the
     updates of all sites and nothing else (assumptions as for :class:`.site_protocol.SiteProtocol`).
 
-    Args:
-        roster: signed by every site.
-        name: of this site.
-        signing_key: its enrolled key.
-        run: identifier of the run.
-        record: makes an entry durable before it returns.
-        history: entries of this study that were recorded before.
-        draw: returns that many random bytes.
+    Args and errors: as :class:`.SiteSession`.
     """
 
-    def __init__(
-        self,
-        roster: Roster,
-        name: str,
-        signing_key: Ed25519PrivateKey,
-        run: str,
-        *,
-        record: Callable[[bytes], None],
-        history: Iterable[bytes] = (),
-        draw: Draw = private_bytes,
-    ) -> None:
-        self._drawn: SharesDrawn | None = None
-        super().__init__(roster, name, signing_key, run, record=record, history=history, draw=draw)
+    _drawn: SharesDrawn | None = None
 
     def upload(
         self, round: int, attempt: int, members: Sequence[str], vector: Ring, *, model: bytes = b""
@@ -171,17 +155,46 @@ class SharingSite(SiteSession):
         )  # fmt: skip
         return payload.join(sign(statement, self._signing_key), total)
 
-    def entries(self) -> tuple[bytes, ...]:
-        """Return the history that is still needed: keys, and the seeds of the last attempt."""
-        last = () if self._drawn is None or self._key is None else (to_record(self._drawn),)
-        return (*super().entries(), *last)
+    def recompute(self, round: int, attempt: int, transcript: bytes, total: Ring) -> bool:
+        """Return whether a published sum is that of what all sites signed, computed as the coordinator does.
+
+        Args:
+            round: of the upload.
+            attempt: of the upload.
+            transcript: :meth:`SharingTranscript.to_bytes`.
+            total: the published sum.
+
+        Raises:
+            PrivacyRefusal: a rest or sum of shares is not the one that its site signed in this attempt.
+            DataError: the transcript is malformed, incomplete or of another shape.
+            UsageError: this site has not uploaded in this attempt.
+        """
+        own = self._own(round, attempt)
+        assert self._met is not None
+        again = SharingAggregation(
+            self.roster,
+            self._met.announcements,
+            round,
+            attempt,
+            model=own.model,
+            shape=(own.length, own.bits),
+        )
+        return again.leads_to(transcript, total)
+
+    def finish(self) -> None:
+        """End the run and forget its keys and seeds."""
+        super().finish()
+        self._drawn = None
+
+    def _needed(self) -> list[HistoryEntry | None]:
+        """Return the entries that are still needed: keys, and the seeds of the last attempt."""
+        return [*super()._needed(), self._drawn]
 
     def _own(self, round: int, attempt: int) -> Shared:
         """Return what this site signed in an attempt."""
         drawn = self._drawn
         if drawn is None or (drawn.round, drawn.attempt) != (round, attempt):
-            what = f"this site has no upload of round {round}, attempt {attempt}"
-            raise UsageError(problem(what, where="round"))
+            raise self._not_uploaded(round, attempt)
         return read(drawn.statement, Shared, self.roster)
 
     def _position(self, round: int, attempt: int, members: Sequence[str], model: bytes) -> InSession:
@@ -191,10 +204,7 @@ class SharingSite(SiteSession):
             raise PrivacyRefusal(expected(rule, got=len(set(members)), where="members", fix=fix))
         if min(round, attempt) < 0:
             raise DataError(expected("round and attempt from 0", got=min(round, attempt), where="round"))
-        return InSession(
-            site=self.name, session=self.session, round=round, attempt=attempt, members=self.roster.names,
-            model=model,
-        )  # fmt: skip
+        return self._here(round, attempt, self.roster.names, model)
 
     def _upload_again(self, here: InSession, drawn: SharesDrawn, vector: Ring) -> bytes:
         statement = read(drawn.statement, Shared, self.roster)
@@ -222,8 +232,24 @@ class SharingSite(SiteSession):
             self._drawn = entry
 
 
-class SharingAggregation:
-    """The coordinator's side of one attempt with secret sharing.
+class SharingTranscript(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the coordinator publishes about one attempt: nothing that it did not get from the sites.
+
+    Attributes:
+        uploads: of all sites: signed statement and rest.
+        answers: of all sites: signed statement and sum of shares.
+    """
+
+    uploads: tuple[bytes, ...]
+    answers: tuple[bytes, ...]
+
+    def to_bytes(self) -> bytes:
+        """Return the transcript as MessagePack."""
+        return msgspec.msgpack.encode(self)
+
+
+class SharingAggregation(AgreedAttempt):
+    """The coordinator's side of one attempt with secret sharing. Members and survivors are all sites.
 
     Args:
         roster: signed by every site.
@@ -247,21 +273,16 @@ class SharingAggregation:
         model: bytes = b"",
         shape: tuple[int, int] | None = None,
     ) -> None:
-        roster.require_signatures()
-        run, keys = read_announcements(tuple(announcements), roster)
-        if tuple(sorted(keys)) != roster.names:
-            rule = f"the keys of all {len(roster.members)} sites"
-            raise PrivacyRefusal(expected(rule, got=len(keys), where="announcements"))
-        session = session_digest(roster, run, keys)
-        here = InSession(
-            site="", session=session, round=round, attempt=attempt, members=roster.names, model=model
-        )
-        self.roster, self._context = roster, here.context
+        everybody = len(roster.members)
+        super().__init__(roster, announcements, round, attempt, roster.names, model=model, needed=everybody)
+        self._begun = (round, attempt, model)
         self._uploads: dict[str, bytes] = {}
         self._answers: dict[str, bytes] = {}
-        self._agreements: dict[str, bytes] = {}
         self._shape = shape
         self._sum: Ring | None = None
+
+    def _uploaded(self) -> Iterable[str]:
+        return self._uploads
 
     def receive(self, upload: bytes) -> str:
         """Take an upload and return the name of its site.
@@ -272,34 +293,14 @@ class SharingAggregation:
         """
         return self._take(upload, Shared, self._uploads)
 
-    def accept(self, answer: bytes) -> str:
+    def accept_reveal(self, reveal: bytes) -> str:
         """Take a site's sum of shares and return its name; raises as :meth:`receive`."""
-        return self._take(answer, PartialSum, self._answers)
-
-    def agree(self, agreement: bytes) -> str:
-        """Take a site's signature over the survivors and return its name.
-
-        Raises:
-            PrivacyRefusal: it is forged, or over another attempt.
-        """
-        found = read(agreement, Agreement, self.roster)
-        if found.context != self._context or found.survivors != self.roster.names:
-            raise PrivacyRefusal(problem(f"{found.site} signed other survivors", where="agreement"))
-        self._agreements[found.site] = agreement
-        return found.site
-
-    @property
-    def agreements(self) -> tuple[bytes, ...]:
-        """The signatures of all sites; empty while one is missing."""
-        whole = len(self._agreements) == len(self.roster.members)
-        return tuple(self._agreements[name] for name in self.roster.names) if whole else ()
+        return self._take(reveal, PartialSum, self._answers)
 
     def _take(self, data: bytes, kind: type[Shared] | type[PartialSum], known: dict[str, bytes]) -> str:
         head, body = payload.split(data)
         statement = read(head, kind, self.roster)
-        if statement.context != self._context:
-            what = f"{statement.site} answers in another run, round or attempt"
-            raise PrivacyRefusal(problem(what, where="round"))
+        self._check_context(statement)
         if known.get(statement.site, head) != head:
             raise PrivacyRefusal(problem(f"{statement.site} answered twice, differently", where="round"))
         if self._shape not in (None, (statement.length, statement.bits)):
@@ -312,11 +313,6 @@ class SharingAggregation:
             self._sum = vector.copy() if self._sum is None else self._sum + vector
         return statement.site
 
-    @property
-    def survivors(self) -> tuple[str, ...]:
-        """Sites that uploaded."""
-        return tuple(sorted(self._uploads))
-
     def statements(self, site: str) -> tuple[bytes, ...]:
         """Return what a site needs to answer: the statements of all others."""
         return tuple(self._uploads[name] for name in sorted(self._uploads) if name != site)
@@ -324,7 +320,7 @@ class SharingAggregation:
     @property
     def complete(self) -> bool:
         """Whether every site uploaded and answered."""
-        return self.survivors == self.roster.names == tuple(sorted(self._answers))
+        return tuple(sorted(self._uploads)) == self.roster.names == tuple(sorted(self._answers))
 
     def total(self) -> Ring:
         """Return the sum over all sites, for :meth:`.quantiser.Quantiser.decode`.
@@ -336,6 +332,37 @@ class SharingAggregation:
             waiting = [name for name in self.roster.names if name not in self._answers]
             raise UsageError(problem(f"the shares of {', '.join(waiting)} are missing", where="round"))
         return self._sum.copy()
+
+    def verified(self, transcript: bytes, total: Ring) -> bool:
+        """Return whether a transcript of this attempt leads to a sum, by the check of the sites.
+
+        Raises:
+            PrivacyRefusal, DataError: as :meth:`SharingSite.recompute`.
+        """
+        round, attempt, model = self._begun
+        again = SharingAggregation(
+            self.roster, self._announcements, round, attempt, model=model, shape=self._shape
+        )
+        return again.leads_to(transcript, total)
+
+    def leads_to(self, transcript: bytes, total: Ring) -> bool:
+        """Take all that a transcript holds, and return whether its sum is the given one.
+
+        Raises:
+            PrivacyRefusal: a part is not the one that its site signed in this attempt.
+            DataError: the transcript is malformed, incomplete or of another shape.
+        """
+        try:
+            found = msgspec.msgpack.decode(transcript, type=SharingTranscript)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise DataError(problem("this is not a transcript of meninx", where="transcript")) from error
+        for upload in found.uploads:
+            self.receive(upload)
+        for answer in found.answers:
+            self.accept_reveal(answer)
+        if not self.complete:
+            raise DataError(problem("an upload or answer of a site is missing", where="transcript"))
+        return bool(np.array_equal(self.total(), total))
 
 
 def _rest(vector: Ring, seeds: Iterable[bytes]) -> Ring:

@@ -26,18 +26,13 @@ exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from meninx.core.errors import PrivacyRefusal, UsageError, expected, problem
-from meninx.core.randomness import private_bytes
 from meninx.secagg import payload
 from meninx.secagg.masks import SEED_BYTES, Ring, check_ring
-from meninx.secagg.roster import Roster
-from meninx.secagg.shares import Draw
 from meninx.secagg.site_history import (
     AttemptUsed,
     HistoryEntry,
@@ -46,7 +41,6 @@ from meninx.secagg.site_history import (
     SitesMet,
     SurvivorsSigned,
     VectorMasked,
-    to_record,
 )
 from meninx.secagg.site_session import SiteSession
 from meninx.secagg.statements import (
@@ -117,35 +111,12 @@ class SiteProtocol(SiteSession):
     Assumed: X25519, HKDF-SHA-256, AES-256, Ed25519 and SHA-256 are secure, ``record`` is durable, signing
     keys are secret, and one process at a time works with a history.
 
-    Args:
-        roster: signed by every site.
-        name: of this site.
-        signing_key: its enrolled key.
-        run: identifier of the run.
-        record: makes an entry durable before it returns.
-        history: entries of this study that were recorded before, of earlier runs too, in their order.
-        draw: returns that many random bytes; only tests and runs that are not for release replace it.
-
-    Raises:
-        PrivacyRefusal: the roster lacks signatures, or the key is not that of the named member.
-        DataError: the history is damaged.
+    Args and errors: as :class:`.SiteSession`.
     """
 
-    def __init__(
-        self,
-        roster: Roster,
-        name: str,
-        signing_key: Ed25519PrivateKey,
-        run: str,
-        *,
-        record: Callable[[bytes], None],
-        history: Iterable[bytes] = (),
-        draw: Draw = private_bytes,
-    ) -> None:
-        self.phase = SitePhase.START
-        self._open: _OpenRound | None = None
-        self._used = (-1, -1)  # the last attempt in which a vector was masked in this run
-        super().__init__(roster, name, signing_key, run, record=record, history=history, draw=draw)
+    phase = SitePhase.START
+    _open: _OpenRound | None = None
+    _used = (-1, -1)  # the last attempt in which a vector was masked in this run
 
     def announce(self) -> bytes:
         """Return the signed exchange key of this run; the same bytes whenever it is asked.
@@ -190,9 +161,7 @@ class SiteProtocol(SiteSession):
         check_ring(vector)
         position = (round, attempt)
         self._check_round(round, attempt)
-        here = InSession(
-            site=self.name, session=self._session, round=round, attempt=attempt, members=chosen, model=model
-        )
+        here = self._here(round, attempt, chosen, model)
         if position <= self._used:
             return self._upload_again(here, vector)
         seed = bytearray(self._draw(SEED_BYTES))
@@ -298,8 +267,8 @@ class SiteProtocol(SiteSession):
         self._erase_round()
         super().finish()
 
-    def entries(self) -> tuple[bytes, ...]:
-        """Return the history that is still needed, without the seeds of closed rounds."""
+    def _needed(self) -> list[HistoryEntry | None]:
+        """Return the entries that are still needed, without the seeds of closed rounds."""
         current = self._open
         last = self._last if current is None or current.signed is not self._last else None
         found: list[HistoryEntry | None] = [last, self._key, self._met]
@@ -309,7 +278,7 @@ class SiteProtocol(SiteSession):
         if current is not None:
             found.append(self._masked_entry(current.statement, current.statement_bytes, current.seed))
             found += [current.signed, *current.opened]
-        return tuple(to_record(entry) for entry in found if entry is not None)
+        return found
 
     def tag_key(self, statement: Masked) -> bytes:
         """Return the key with which this site checks the vector of another site (:mod:`.payload`)."""
@@ -341,8 +310,7 @@ class SiteProtocol(SiteSession):
 
     def _current(self, round: int, attempt: int) -> _OpenRound:
         if self._open is None or self._open.position != (round, attempt):
-            what = f"this site has no upload of round {round}, attempt {attempt}"
-            raise UsageError(problem(what, where="agree"))
+            raise self._not_uploaded(round, attempt)
         return self._open
 
     # secrets

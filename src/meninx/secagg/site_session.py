@@ -1,11 +1,20 @@
-"""Site session: the part of a site that every kind of secure aggregation shares.
+"""Site session: what a site does in every kind of secure aggregation, whatever hides its update.
 
 A session is one run seen by one site: the roster that all sites signed, fresh exchange keys, the secrets of
-pairs, and the rule that a site signs one set of survivors per round. :mod:`.site_protocol` argues the rules.
+pairs, and the rule that a site signs one set of survivors per round. Each kind adds how a site uploads and
+what it opens::
+
+    announce ─▶ meet ─▶ upload ─▶ agree ─▶ open        open is
+                          ▲                  │           masks   SiteProtocol.reveal
+                          └── next round ◀───┘           shares  SharingSite.answer
+                                                         CKKS    EncryptedSite.decrypt
+
+:mod:`.site_protocol` argues the rules.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -35,7 +44,7 @@ from meninx.secagg.statements import (
 )
 
 
-class SiteSession:
+class SiteSession(ABC):
     """One site in one run: keys, secrets of pairs, and its signatures over survivors.
 
     Args:
@@ -121,6 +130,21 @@ class SiteSession:
         self._write(entry)
         self._met = entry
 
+    @abstractmethod
+    def agree(self, round: int, attempt: int, survivors: Sequence[str]) -> bytes:
+        """Return the signature over the survivors of an attempt in which this site uploaded.
+
+        Args:
+            round: of the upload.
+            attempt: of the upload.
+            survivors: U1, with this site.
+
+        Raises:
+            PrivacyRefusal: another set was signed in this round, or the set holds strangers, is too small or
+                lacks this site.
+            UsageError: this site has uploaded nothing in this attempt.
+        """
+
     def check_upload(self, round: int, attempt: int, members: Sequence[str]) -> None:
         """Refuse an attempt in which this site would upload nothing, whatever its vector.
 
@@ -155,10 +179,25 @@ class SiteSession:
 
     def entries(self) -> tuple[bytes, ...]:
         """Return the history that is still needed."""
-        found: list[HistoryEntry | None] = [self._last, self._key, self._met]
-        return tuple(to_record(entry) for entry in found if entry is not None)
+        return tuple(to_record(entry) for entry in self._needed() if entry is not None)
 
     # for the kinds of aggregation
+
+    def _needed(self) -> list[HistoryEntry | None]:
+        """Return the entries that are still needed, in their order."""
+        return [self._last, self._key, self._met]
+
+    def _here(self, round: int, attempt: int, members: tuple[str, ...], model: bytes) -> InSession:
+        """Return the attempt to which keys and statements of this site are bound."""
+        return InSession(
+            site=self.name, session=self._session, round=round, attempt=attempt, members=members, model=model
+        )
+
+    @staticmethod
+    def _not_uploaded(round: int, attempt: int) -> UsageError:
+        return UsageError(
+            problem(f"this site has no upload of round {round}, attempt {attempt}", where="round")
+        )
 
     def _write(self, entry: HistoryEntry) -> None:
         self._record(to_record(entry))

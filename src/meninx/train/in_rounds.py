@@ -49,7 +49,7 @@ from meninx.privacy.plan import Plan
 from meninx.train import creation, effect, release, stage
 from meninx.train import resume as resuming
 from meninx.train.config import TrainConfig
-from meninx.train.planning import units_in
+from meninx.train.planning import units_of
 from meninx.train.stage import TrainResult
 
 CHECKPOINT_SECONDS = 60.0
@@ -108,16 +108,6 @@ def check(config: TrainConfig, source: Path, out: Path) -> None:
     config = with_network(in_rounds(config), data.info)
     plan, _ = creation.checked(config, data, out, World(), None)
     creation.first_network(config, data, plan, None)
-
-
-def units_of(config: TrainConfig, data: Manifest) -> int:
-    """Return the patients of the training split, or what else is the privacy unit: the weight of a site.
-
-    That is the declared number, where one is declared.
-    """
-    if config.privacy is None:
-        return len(data.split("train").patients)
-    return config.privacy.units_declared or units_in(data, config.privacy.unit)
 
 
 @contextmanager

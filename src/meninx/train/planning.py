@@ -17,6 +17,16 @@ def units_in(data: Manifest, unit: PrivacyUnit) -> int:
     return len(training.patients) if unit is PrivacyUnit.PATIENT else len(training)
 
 
+def units_of(config: TrainConfig, data: Manifest) -> int:
+    """Return the patients of the training split, or what else is the privacy unit: the weight of a site.
+
+    That is the declared number, where one is declared.
+    """
+    if config.privacy is None:
+        return len(data.split("train").patients)
+    return config.privacy.units_declared or units_in(data, config.privacy.unit)
+
+
 def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
     """Return the calibrated plan of a private run, or None for a run without privacy.
 

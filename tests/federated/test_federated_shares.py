@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
-from rounds_samples import NAMES, Study, expected_model, weights
+from rounds_samples import NAMES, Line, Study, expected_model, weights
 
-from meninx.core.errors import ConfigError, DataError
-from meninx.federated import messages
+from meninx.core.errors import ConfigError
+from meninx.federated import events, messages, secure_sides
 from meninx.federated.aggregation_methods import quorum_of
 from meninx.federated.config import AggregationConfig
 from meninx.federated.study_state import RoundPhase
@@ -59,10 +60,39 @@ def test_shares_need_every_site_and_three_at_least() -> None:
         quorum_of(config, 2)
 
 
-def test_shares_are_not_computed_again(tmp_path: Path) -> None:
+def test_every_site_computes_the_sum_of_the_shares_again(tmp_path: Path) -> None:
     study = Study(tmp_path, "shares")
-    study.run()
-    end = study.sites["east"]._end
-    with pytest.raises(DataError, match="no such request"):
-        end.check(messages.Position(study="chest", run="r", round=0, attempt=0), b"", b"")
-    assert not any(isinstance(request, messages.Recompute) for _, request in study.line.log)
+    state = study.run()
+    assert all(entry.checked == dict.fromkeys(NAMES, 1.0) for entry in state.rounds())
+    assert len(study.of(events.SumRecomputed)) == 12
+
+
+@pytest.mark.parametrize("part", ["total", "transcript"])
+def test_a_sum_that_the_signed_shares_do_not_add_up_to_is_not_accepted(tmp_path: Path, part: str) -> None:
+    study = Study(tmp_path, "shares")
+
+    class Lying(Line):
+        def answer(self, name: str, request: messages.Request) -> messages.Reply:
+            if isinstance(request, messages.Recompute) and request.at.round == 1:
+                sent = getattr(request, part)
+                false = {part: sent[:-1] + bytes([sent[-1] ^ 1])}
+                request = msgspec.structs.replace(request, **false)
+            return super().answer(name, request)
+
+    state = study.run(Lying(study.sites))
+    second = state.rounds()[1]
+    assert second.checked == {}
+    if part == "total":
+        assert (second.phase, second.mismatches) == (RoundPhase.ABORTED, NAMES)
+    else:
+        assert "not the one that" in study.of(events.SiteRefused)[0].reason
+
+
+def test_shares_that_are_too_large_to_be_published_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secure_sides, "WHOLE", 0)
+    study = Study(tmp_path, "shares")
+    state = study.run()
+    assert len(study.of(events.SumUnchecked)) == 3
+    assert all(entry.unchecked and not entry.checked for entry in state.rounds())
