@@ -819,8 +819,8 @@ class StudySettings(TypedDict, total=False):
             among the sites as independent aggregators; ckks encrypts it under a key that the sites share;
             plain shows every update to the coordinator.
         clip: Largest value of a weight's change in one round; larger changes are cut.
-        bits: Size of the numbers in which updates are added up; 64 needs twice the bandwidth. 0 takes 64
-            where max_units is above 4,096, and 32 otherwise.
+        bits: Size of the numbers in which masks and shares add updates up; 64 needs twice the bandwidth. 0
+            takes 64 where max_units is above 4,096, and 32 otherwise.
         max_units: Most units (patients) that a site may have, with secure aggregation; a site with more is
             refused before the first round. 0 stands for 4,096, or with 64 bits for 2^30. A number close to
             the largest site gives the most precise sums; a simulation takes it from the datasets.

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meninx.core.errors import MeninxError
 from meninx.federated import messages
-from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_sides, site_sides
+from meninx.federated.aggregation_methods import announcement_check, named, round_sides, site_sides
 from meninx.federated.aggregators import SiteSide
 from meninx.federated.config import AggregationConfig
 from meninx.federated.contribution import Contribution, beginning
@@ -188,10 +188,10 @@ class Study:
         return StudyState.resume(self.path, study="chest", terms="t", layout="l")
 
     def coordinator(self, state: StudyState, line: Line | None = None) -> Coordinator:
+        quorum = named(self.method).fewest(len(self.names))
         terms = Terms(
-            sites=self.roster.names, quorum=quorum_of(self.config, len(self.names)), strategy=self.strategy,
-            waiting_seconds=self.waiting,
-        )  # fmt: skip
+            sites=self.roster.names, quorum=quorum, strategy=self.strategy, waiting_seconds=self.waiting
+        )
         sides = round_sides(self.config, self.roster, SIZE)
         return Coordinator(
             terms, state, line or self.line, sides, emit=self.events.append, aggregation=self.method,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import dp_accounting as dpa
@@ -19,10 +20,11 @@ from meninx.core.errors import DataError, PrivacyRefusal
 from meninx.core.manifest import Manifest, TaskKind
 from meninx.federated import events, messages, strategies
 from meninx.federated.agent import InProcess, SiteAgent
-from meninx.federated.aggregation_methods import quorum_of, round_sides, site_sides
+from meninx.federated.aggregation_methods import fewest, round_sides, site_sides
 from meninx.federated.config import DataConfig, StudyConfig
 from meninx.federated.contribution import RoundSum
 from meninx.federated.first_model import first_model
+from meninx.federated.history_file import HistoryFile
 from meninx.federated.messages import Position
 from meninx.federated.rounds import Coordinator, Terms
 from meninx.federated.site_rounds import SiteRounds
@@ -32,6 +34,7 @@ from meninx.learn import ledger_file
 from meninx.learn.hooks import Hook, StepDone
 from meninx.learn.inference import load_model
 from meninx.learn.state import TrainState
+from meninx.secagg.site_history import SurvivorsSigned, read_history
 from meninx.synthetic import write_dataset
 from meninx.train import planning
 
@@ -95,7 +98,7 @@ class House:
 
     def go(self, state: StudyState, exchange: InProcess | None = None) -> Vector:
         terms = Terms(
-            sites=self.roster.names, quorum=quorum_of(self.config.aggregation, len(self.data)),
+            sites=self.roster.names, quorum=fewest(self.config, len(self.data)),
             strategy=self.strategy, waiting_seconds=0.0,
         )  # fmt: skip
         sides = round_sides(self.config.aggregation, self.roster, self.layout.size)
@@ -146,12 +149,31 @@ def test_all_sites_release_the_common_model(house: Callable[..., House]) -> None
         assert np.array_equal(study.layout.flatten(network.state_dict()), final)
 
 
+def test_no_secret_of_the_aggregation_stays_at_a_site_that_released_the_model(
+    house: Callable[..., House],
+) -> None:
+    study = house(aggregation="masks", rounds=1)
+    study.run()
+    for name in study.data:
+        records = HistoryFile(study.root / f"history-{name}").read()
+        assert {type(entry) for entry in read_history(records, "chest")} == {SurvivorsSigned}
+
+
 def test_fedprox_without_a_pull_is_fedavg_bit_for_bit(house: Callable[..., House]) -> None:
     average = house(rounds=1).run()
     without = house(rounds=1, algorithm="fedprox", mu=0.0).run()
     pulled = house(rounds=1, algorithm="fedprox", mu=5.0).run()
     assert np.array_equal(average, without)
     assert not np.array_equal(average, pulled)
+
+
+def test_sites_follow_cyclic_transfer_to_its_last_turn(house: Callable[..., House]) -> None:
+    study = house(algorithm="cyclic", rounds=2, local_steps=1)
+    final = study.run()
+    told = [event for emitted in study.events.values() for event in emitted]
+    assert not [event for event in told if isinstance(event, events.SiteRefused)]
+    assert all(study.released(name).record.state is RunState.RELEASED for name in study.data)
+    assert not np.array_equal(final, study.first)
 
 
 @pytest.mark.slow
@@ -360,7 +382,18 @@ def test_no_step_is_taken_for_a_round_that_the_aggregation_would_refuse(house: C
     assert not list((study.root / "east").glob("*_s0"))
 
 
-def test_a_folder_without_a_step_is_announced_before_it_is_removed(house: Callable[..., House]) -> None:
+class StoppedClock(datetime):
+    """A clock by which two run folders get one name."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> StoppedClock:
+        return cls(2026, 1, 1, tzinfo=tz)
+
+
+def test_a_folder_without_a_step_is_announced_before_it_is_removed(
+    house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "datetime", StoppedClock)
     study, removed = house(), []
     request = train_request(study)
     study.agents["east"].handle(request)
@@ -373,7 +406,7 @@ def test_a_folder_without_a_step_is_announced_before_it_is_removed(house: Callab
     assert isinstance(again.handle(request), messages.Uploaded)
     again.close()
     assert [there for _, there in removed] == [True]
-    assert len(begun) == 1  # whatever the name of the new folder
+    assert begun == [removed[0][0]]  # the new folder has the name of the removed one
 
 
 # a coordinator that lies

@@ -341,13 +341,13 @@ def test_the_size_of_an_update_counts_the_statistics_of_batch_norm():
 
 def test_bytes_follow_the_method():
     def size(**settings: object) -> int:
-        return bytes_per_round(StudyConfig.of(**settings), 1000, 4)
+        return bytes_per_round(StudyConfig.of(**settings), 1000)
 
     assert size() == 4000
     assert size(bits=64) == 8000
     assert size(aggregation="plain") == 4000
-    assert size(aggregation="shares") == 16_000
-    assert size(aggregation="ckks") == 32_400
+    assert size(aggregation="shares") == 8000  # the rest and the sum of shares; a share is a seed
+    assert size(aggregation="ckks") == 40_400  # ciphertexts and the decrypted sum
 
 
 def test_nothing_of_a_size_that_no_policy_allows_is_built(consortium, monkeypatch):
@@ -396,3 +396,14 @@ def test_a_bound_that_has_room_lets_the_large_site_take_part(
     assert page.weight == "4,097 patients to train on; the study allows 8,192 per site (max_units)"
     assert page.bytes_per_round == 308_115 * 8
     assert approval.approved(site, "chest").study.config.aggregation.ring_bits == 64
+
+
+def test_the_weight_of_a_study_that_declares_it_and_of_one_without_a_bound(consortium) -> None:
+    data, config = Manifest.read(consortium.data), consortium.study.config
+    declared = config.replace(train={**config.train, "units_declared": 30})
+    words, reasons = approval_page.weight_words(declared, data)
+    assert words == "30 patients, as declared by the study; the study allows 4,096 per site (max_units)"
+    plain = config.replace(aggregation="plain")
+    words, more = approval_page.weight_words(plain, data)
+    assert "there is no bound" in words
+    assert (reasons, more) == ([], [])

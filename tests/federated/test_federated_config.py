@@ -85,6 +85,8 @@ def test_length_and_name_of_a_recipe_do_not_count():
         ({"labels": ("a", "a"), "data_task": "multilabel"}, "twice"),
         ({"window": (3.0, 1.0)}, "lowest first"),
         ({"bits": 16}, "bits"),
+        ({"bits": 64, "aggregation": "ckks"}, "ckks adds no integers up"),
+        ({"bits": 32, "aggregation": "plain"}, "plain adds no integers up"),
         ({"clip": 0.0}, "clip"),
         ({"local_layers": ("\x1b[2J",)}, "control"),
         ({"train": {"epochs": 3}}, "rounds times local_epochs"),

@@ -76,6 +76,26 @@ def test_a_plain_study_of_two_sites_has_a_quorum_of_two():
     assert reasons(policy.replace(min_quorum=2), study(aggregation="plain"), sites=2) == ""
 
 
+@pytest.mark.parametrize(
+    ("changes", "sites", "opened"),
+    [
+        ({}, 4, 3),
+        ({}, 10, 7),
+        ({"aggregation": "ckks"}, 10, 7),
+        ({"aggregation": "shares"}, 4, 4),
+        ({"aggregation": "plain"}, 10, 2),
+        ({"aggregation": "plain", "algorithm": "cyclic"}, 10, 1),
+    ],
+)
+def test_min_quorum_is_compared_with_the_fewest_sites_that_the_coordinator_needs(changes, sites, opened):
+    config = study(**changes)
+    policy = ALLOWING.replace(require_secure_aggregation=False, min_quorum=opened)
+    assert reasons(policy, config, sites=sites) == ""
+    refusal = reasons(policy.replace(min_quorum=opened + 1), config, sites=sites)
+    assert f"at least {opened + 1} (min_quorum)" in refusal
+    assert ("nothing is added up" if opened == 1 else f"over {opened}") in refusal
+
+
 def test_other_code_is_refused_and_pinned_code_is_compared():
     changed = CodeVersion(OWN.version, "0" * 64)
     assert "source differs" in reasons(ALLOWING, study(), code=changed)

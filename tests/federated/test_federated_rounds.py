@@ -668,7 +668,7 @@ def test_a_study_without_an_accepted_round_fails_and_releases_nothing(tmp_path: 
 # what stays on the disk
 
 
-@pytest.mark.parametrize("method", ["masks", "shares"])
+@pytest.mark.parametrize("method", ["masks", "shares", "ckks"])
 def test_no_secret_stays_in_the_history_after_a_round_or_a_run(tmp_path: Path, method: str) -> None:
     study = Study(tmp_path, method)
     study.run()

@@ -11,8 +11,7 @@ from rounds_samples import NAMES, Line, Study, expected_model, weights
 
 from meninx.core.errors import ConfigError
 from meninx.federated import events, messages, secure_sides
-from meninx.federated.aggregation_methods import quorum_of
-from meninx.federated.config import AggregationConfig
+from meninx.federated.aggregation_methods import named
 from meninx.federated.study_state import RoundPhase
 
 
@@ -54,10 +53,9 @@ def test_site_that_starts_again_goes_on_from_its_history(tmp_path: Path) -> None
 
 
 def test_shares_need_every_site_and_three_at_least() -> None:
-    config = AggregationConfig.of(aggregation="shares", clip=4.0)
-    assert [quorum_of(config, sites) for sites in (3, 4, 10)] == [3, 4, 10]
+    assert [named("shares").fewest(sites) for sites in (3, 4, 10)] == [3, 4, 10]
     with pytest.raises(ConfigError, match="3 to 32 sites"):
-        quorum_of(config, 2)
+        named("shares").fewest(2)
 
 
 def test_every_site_computes_the_sum_of_the_shares_again(tmp_path: Path) -> None:

@@ -13,12 +13,17 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("flwr")
+
+from bad_line import BadLine
+
 from meninx.core import machine
 from meninx.core.errors import DataError, UsageError
 from meninx.core.manifest import Manifest
 from meninx.federated import authority, code_hash, site_doctor, study
 from meninx.federated.code_hash import CodeVersion
 from meninx.federated.config import DataConfig, StudyConfig
+from meninx.federated.line import NotAdmitted, Unreachable
 from meninx.federated.site_doctor import CheckState, SiteExamination
 from meninx.federated.study import StudyFolder
 from meninx.synthetic import write_dataset
@@ -145,6 +150,23 @@ def test_the_clock_is_compared_with_the_coordinators(folder, status, minutes):
         assert abs(site_doctor.clock_skew(address, root) + 60 * minutes) < 3
 
 
+def test_the_clock_is_asked_through_the_line_that_the_site_will_use(folder, monkeypatch):
+    root = folder.study().file.coordinator.authority
+    with BadLine() as line, coordinator(folder) as address:
+        monkeypatch.setenv("ALL_PROXY", line.environment["HTTPS_PROXY"])
+        site_doctor.clock_skew(address, root)
+        assert line.calls == [address]
+
+
+def test_a_certificate_of_another_authority_fails_the_examination(consortium, monkeypatch):
+    def other(address: str, root: bytes) -> float:
+        raise NotAdmitted("the coordinator's certificate is not one of this study")
+
+    monkeypatch.setattr(site_doctor, "clock_skew", other)
+    found = site_doctor.examine(consortium.sites["north"].root, consortium.folder.study_path)
+    assert states(found)["clock"] is CheckState.FAIL
+
+
 def test_a_skewed_clock_fails_the_examination(consortium, monkeypatch):
     monkeypatch.setattr(site_doctor, "clock_skew", lambda address, root: -600.0)
     found = site_doctor.examine(consortium.sites["north"].root, consortium.folder.study_path)
@@ -157,7 +179,7 @@ def test_a_skewed_clock_fails_the_examination(consortium, monkeypatch):
 
 def test_a_server_of_another_authority_is_not_asked_for_the_time(folder, consortium):
     root = consortium.study.file.coordinator.authority
-    with coordinator(folder) as address, pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+    with coordinator(folder) as address, pytest.raises(NotAdmitted, match="not one of this study"):
         site_doctor.clock_skew(address, root)
 
 
@@ -166,7 +188,7 @@ def test_a_plain_server_is_not_asked_for_the_time(folder):
     thread = threading.Thread(target=server.handle_request)
     thread.start()
     try:
-        with pytest.raises(OSError, match=r"(?i)ssl"):
+        with pytest.raises(Unreachable, match=r"(?i)ssl"):
             site_doctor.clock_skew(
                 f"127.0.0.1:{server.server_address[1]}", folder.study().file.coordinator.authority
             )

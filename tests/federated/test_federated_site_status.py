@@ -77,6 +77,12 @@ def test_a_site_that_was_started_again_counts_an_attempt_once() -> None:
     assert (len(status.rounds), status.attempts_aborted) == (1, 0)
 
 
+def test_a_site_does_not_say_that_rounds_failed_in_which_it_was_not_asked() -> None:
+    """In cyclic transfer it has a turn of several, and in any study it may have missed a round."""
+    status = view_of("north", seen_by_north(train(0, b"first"), messages.Finish(at=at(2), model=b"third")))
+    assert "1 of 2 rounds gave a model, as far as this site was asked to train." in words(status)
+
+
 def test_a_site_that_leaves_after_the_end_is_no_warning() -> None:
     ended = kinds.StudyEnded(outcome=kinds.StudyOutcome.FINISHED)
     status = status_of([TERMS, ended, kinds.SiteLost(site="west", reason="its connection is closed")])

@@ -240,6 +240,8 @@ def test_a_study_is_in_the_reports_of_its_coordinator_and_of_every_site(
     assert own is not None
     assert own.epsilon == {"north": record.epsilon["north"]}
     assert own.largest == max(record.epsilon.values())
+    entries = (consortium.sites["north"].root / "private" / "audit.jsonl").read_text()
+    assert "study record received" in entries
     page = text_of([north], tmp_path / "north.html")
     assert "3 sites trained study chest together: 2 rounds gave a model." in page
     assert "The folder of its coordinator was not" not in page

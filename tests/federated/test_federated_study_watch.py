@@ -71,6 +71,16 @@ def test_a_study_that_goes_on_keeps_its_numbers_and_shows_nothing_twice(folder: 
     assert progress.lines == ["Round 2 gave a new model from 3 sites."]
 
 
+def test_nothing_is_printed_of_sites_that_leave_a_study_that_is_over(tmp_path: Path) -> None:
+    progress, gone = Lines(), kinds.SiteLost(site="north", reason="its connection is closed")
+    with watching(tmp_path, tmp_path / "events.jsonl", progress=progress) as emit:
+        emit(gone)
+        emit(kinds.StudyEnded(outcome=StudyOutcome.FINISHED))
+        emit(gone)
+    assert progress.lines == [sentence(gone), "The study finished."]
+    assert len(list(StudyEvents(tmp_path / "events.jsonl").read())) == 3
+
+
 def test_the_snapshot_of_a_site_shows_its_own_figures_only(tmp_path: Path) -> None:
     with watching(tmp_path, tmp_path / "events.jsonl", progress=SILENT, viewer="east") as emit:
         for event in [*study(), kinds.StudyEnded(outcome=StudyOutcome.STOPPED)]:

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from meninx.core.errors import ConfigError, DataError
-from meninx.federated.vector import WeightLayout, from_bytes, name_of, to_bytes
+from meninx.federated.vector import from_bytes, name_of, to_bytes
+from meninx.federated.weight_layout import WeightLayout
 
 
 class Tied(nn.Module):

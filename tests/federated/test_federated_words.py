@@ -113,12 +113,8 @@ def test_a_site_says_once_and_then_rarely_that_it_cannot_reach_the_coordinator(c
         one.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{one.getsockname()[1]}"  # nobody listens there
         notes: list[str] = []
-
-        def note(text: str) -> None:
-            notes.append(text)
-            threading.Timer(0.6, client.stop).start()  # after more than one attempt
-
-        client = SiteClient(dataclasses.replace(setup, address=address), note)
+        client = SiteClient(dataclasses.replace(setup, address=address), notes.append)
+        threading.Timer(1.0, client.stop).start()  # after more than one attempt
         with pytest.raises(Interrupted):
             client.terms()
     (words,) = notes

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from meninx.federated.contribution import Contribution, plain_sum
-from meninx.federated.vector import WeightLayout, from_bytes, to_bytes
+from meninx.federated.vector import from_bytes, to_bytes
+from meninx.federated.weight_layout import WeightLayout
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.bool)

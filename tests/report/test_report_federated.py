@@ -237,6 +237,18 @@ def test_a_damaged_record_of_a_study_is_refused(tmp_path: Path) -> None:
         stage.run(ReportConfig(), [tmp_path], tmp_path / "page.html")
 
 
+def test_differing_sums_are_those_of_neighbours_and_of_one_model_in_any_number_of_rounds() -> None:
+    """A study has up to 10,000 rounds, whose pairs cannot all be compared."""
+    rounds = [replace(ALL, number=number, model=number) for number in range(10_000)]
+    rounds[4] = replace(WITHOUT, number=4, model=4)
+    for number in (700, 702):  # opened without being accepted, from one model
+        opened = SITES if number == 700 else WITHOUT.survivors
+        rounds[number] = replace(LOST, number=number, model=700, opened=opened)
+    rounds[701] = replace(LOST, number=701, model=700)
+    found = replace(STUDY, rounds=tuple(rounds)).differing
+    assert found == ((3, 4, "south"), (4, 5, "south"), (700, 702, "south"), (702, 703, "south"))
+
+
 def test_the_worst_site_and_differing_sums_follow_from_the_record() -> None:
     assert section_federated._Study(STUDY, ()).worst == ("north", 7.9)
     assert STUDY.differing == ((0, 1, "south"),)

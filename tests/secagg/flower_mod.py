@@ -113,7 +113,7 @@ def pair_masks(client: int, private_key: bytes, keys: dict[int, list[bytes]], li
 def opened(
     masked: list[np.ndarray[Any, Any]], masks: Sequence[list[np.ndarray[Any, Any]]], clients: int = 1
 ) -> np.ndarray[Any, Any]:
-    """The sum of updates below the masks, as Flower's server computes it; all weights are full."""
+    """The sum of updates under the masks, as Flower's server computes it; all weights are full."""
     parts = [part.astype(np.int64) for part in masked]
     for one in masks:
         parts = [part - other for part, other in zip(parts, one, strict=True)]

@@ -65,7 +65,11 @@ def enrol(
 
     At a site: `--site NAME` makes a new folder with keys, a strict policy and a request for the
     coordinator; the settings below go into its policy.toml. At the coordinator: `--accept FILE...` takes
-    requests, approvals and refusals; without a flag the study is published again and its state is shown.
+    requests, approvals and refusals. Without a flag it publishes the study as study.toml is now.
+
+    The coordinator publishes a new revision when study.toml or the sites have changed: with --accept of a
+    request, with --revoke, and without a flag. Every site must approve a new revision again. An unchanged
+    study keeps its revision and its approvals.
 
     Args:
         folder: Folder of the site, or of the study.
@@ -125,9 +129,9 @@ def review(
 ) -> None:
     """Show what a study asks of a site, on one page; approve or refuse it.
 
-    Nothing is approved without --approve, and a study that changes is approved again. The answer is signed,
-    recorded in the audit log of the site, and written to a file for the coordinator. Exit code 4: this site
-    refuses the study.
+    Nothing is approved without --approve. After any change the site must approve the study again. The answer
+    is signed, recorded in the audit log of the site, and written to a file for the coordinator. Exit code 4:
+    this site refuses the study.
 
     Args:
         study: Study file of the coordinator.

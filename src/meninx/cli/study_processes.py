@@ -11,6 +11,7 @@ from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.core.errors import UsageError
 from meninx.core.setting_types import Device
+from meninx.federated.config import WAITING_MINUTES
 
 if TYPE_CHECKING:
     from meninx.federated.coordinator_process import RunOrder, Serving
@@ -54,7 +55,7 @@ def run(
     *,
     again: Off = False,
     warm: Off = False,
-    waiting_minutes: float = 24 * 60.0,
+    waiting_minutes: float = WAITING_MINUTES,
     host: str = "",
     port: int | None = None,
     flower_only: Off = False,
@@ -68,7 +69,7 @@ def run(
         study: Folder of the study.
         again: Begin a new run although the study was run before.
         warm: With --again: begin with the last accepted model instead of the first one.
-        waiting_minutes: Time after which the coordinator gives up to wait for sites.
+        waiting_minutes: Minutes after which the coordinator stops waiting for sites.
         host: Address to listen on; by default all of this machine's, or loopback if the study's address is.
         port: Port to listen on, where another machine passes on that of the study's address.
         flower_only: Send all messages through Flower, also the short ones; the sites need the same flag.
@@ -87,7 +88,7 @@ def resume(
     study: Path,
     /,
     *,
-    waiting_minutes: float = 24 * 60.0,
+    waiting_minutes: float = WAITING_MINUTES,
     host: str = "",
     port: int | None = None,
     flower_only: Off = False,
@@ -97,7 +98,7 @@ def resume(
 
     Args:
         study: Folder of the study.
-        waiting_minutes: Time after which the coordinator gives up to wait for sites.
+        waiting_minutes: Minutes after which the coordinator stops waiting for sites.
         host: Address to listen on; by default all of this machine's, or loopback if the study's address is.
         port: Port to listen on, where another machine passes on that of the study's address.
         flower_only: Send all messages through Flower, also the short ones; the sites need the same flag.

@@ -5,7 +5,6 @@ Written and read by :mod:`meninx.core.artifacts`.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 
 from meninx.core.summaries import FORMAT
@@ -223,15 +222,14 @@ class FederatedRecord:
         Neighbouring sums are compared, and all sums from one model. A sum that was opened counts, whether or
         not it was accepted.
         """
-        sums = [entry for entry in self.rounds if entry.accepted or entry.opened]
-        pairs = [
-            (one, two)
-            for (first, one), (second, two) in itertools.combinations(enumerate(sums), 2)
-            if second == first + 1 or (one.model == two.model and one.model >= 0)
-        ]
-        sites = [(one.opened or one.survivors, two.opened or two.survivors) for one, two in pairs]
-        found = [
-            (one.number, two.number, set(before) ^ set(after))
-            for (one, two), (before, after) in zip(pairs, sites, strict=True)
-        ]
-        return tuple((one, two, next(iter(sites))) for one, two, sites in found if len(sites) == 1)
+        found, of_model = [], dict[int, list[FederatedRound]]()
+        before: FederatedRound | None = None
+        for now in (entry for entry in self.rounds if entry.accepted or entry.opened):
+            same = of_model.setdefault(now.model, []) if now.model >= 0 else []
+            for one in [*(entry for entry in same if entry is not before), *([before] if before else [])]:
+                sites = set(one.opened or one.survivors) ^ set(now.opened or now.survivors)
+                if len(sites) == 1:
+                    found.append((one.number, now.number, sites.pop()))
+            same.append(now)
+            before = now
+        return tuple(sorted(found))

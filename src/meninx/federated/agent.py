@@ -32,6 +32,7 @@ from meninx.core.errors import (
 )
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
+from meninx.core.run import Run
 from meninx.core.workspace import PRIVATE
 from meninx.federated import events, messages, study_record
 from meninx.federated.aggregation_methods import SiteSides
@@ -40,12 +41,15 @@ from meninx.federated.config import AggregationConfig
 from meninx.federated.contribution import Contribution, beginning
 from meninx.federated.events import AnyEvent, Emit
 from meninx.federated.messages import Position, Reply, Request
+from meninx.federated.site_budget import StudySpending
 from meninx.federated.site_rounds import SiteRounds, stretch
 from meninx.federated.strategies import Turn
-from meninx.federated.vector import Vector, WeightLayout, from_bytes, name_of
+from meninx.federated.vector import Vector, from_bytes, name_of
+from meninx.federated.weight_layout import WeightLayout
 from meninx.learn import finetune
 from meninx.learn.hooks import Hook, ProximalPull
 from meninx.learn.trainer import never
+from meninx.privacy.plan import Plan
 from meninx.train import in_rounds, planning
 from meninx.train.config import TrainConfig
 from meninx.train.in_rounds import RunInRounds
@@ -53,6 +57,8 @@ from meninx.train.stage import TrainResult
 
 Admission = Callable[[TrainConfig, Manifest, Path | None], object]
 """From settings, dataset and the run folder that goes on, None for a new one; raises where a site says no."""
+Account = Callable[[Plan, Run], StudySpending]
+"""From the plan and the folder of the open run to what the study has spent at the site over all its runs."""
 
 
 class SiteAgent:
@@ -73,6 +79,7 @@ class SiteAgent:
         admit: asked before the site's run is opened; raises PrivacyRefusal when the site does not allow it.
         opened: called with the folder of a new run before its first step.
         discarding: called with the folder of a run without a step before the folder is removed.
+        account: states what the study has spent at the site; by default what this run has spent.
         emit: takes events about this site.
         progress: shows steps and loss.
         stop: asked after each step; true interrupts the training.
@@ -80,6 +87,7 @@ class SiteAgent:
     Attributes:
         name: of the site.
         result: of the released run; None before the end.
+        spending: of the study at this site when the run was released; None before, and without privacy.
     """
 
     def __init__(
@@ -99,17 +107,19 @@ class SiteAgent:
         admit: Admission = lambda config, data, resumed: None,
         opened: Callable[[Path], None] = lambda run: None,
         discarding: Callable[[Path], None] = lambda run: None,
+        account: Account | None = None,
         emit: Emit = events.ignore,
         progress: Progress = SILENT,
         stop: Callable[[], bool] = never,
     ) -> None:
         self.name = name
         self.result: TrainResult | None = None
+        self.spending: StudySpending | None = None
         self._config, self._source, self._out, self._study = config, source, out, study
         self._part, self._sides, self._rounds = part, sides, rounds
         self._aggregation = aggregation
         self._local, self._hooks = local, hooks
-        self._admit, self._began, self._emit = admit, opened, emit
+        self._admit, self._began, self._account, self._emit = admit, opened, account, emit
         self._progress, self._stop, self._discarding = progress, stop, discarding
         self._training_refused = False
         self._released = ""  # SHA-256 of the common weights of the released run
@@ -288,13 +298,21 @@ class SiteAgent:
             self._emit(events.ModelUnchecked(site=self.name, round=at.round, reason=reason))
 
     def _emit_spent(self, run: RunInRounds) -> None:
-        """Emit what the site's run spent so far; an accounting takes a moment, so only for a watcher."""
-        plan = run.plan
-        if plan is None or self._emit is events.ignore:
+        """Emit what the study has spent so far; an accounting takes a moment, so only for a watcher."""
+        if run.plan is None or self._emit is events.ignore:
             return
-        limit = run.config.privacy.epsilon if run.config.privacy else None
-        spent = run.epsilon or 0.0
-        self._emit(events.EpsilonSpent(site=self.name, epsilon=spent, delta=plan.delta, limit=limit))
+        spent = self._spent(run, run.plan)
+        self._emit(
+            events.EpsilonSpent(
+                site=self.name, epsilon=spent.epsilon, delta=run.plan.delta, limit=spent.limit
+            )
+        )
+
+    def _spent(self, run: RunInRounds, plan: Plan) -> StudySpending:
+        """Return what the study has spent at this site."""
+        if self._account is None:
+            return StudySpending(epsilon=run.epsilon or 0.0)
+        return self._account(plan, run.run)
 
     def _finish(self, request: messages.Finish) -> Reply:
         run = self._opened(request.at)
@@ -307,10 +325,17 @@ class SiteAgent:
             whole = layout.unflatten(model, run.weights())
         self.result = run.finish(whole, name=name)
         self._released = name
-        epsilon = self.result.privacy.epsilon if self.result.privacy else None
         self._emit(events.ModelReleased(site=self.name))
         self.forget()
-        return messages.Finished(site=self.name, epsilon=epsilon)
+        if run.plan is None or self.result.privacy is None:
+            return messages.Finished(site=self.name)
+        self.spending = self._spent(run, run.plan)
+        return messages.Finished(
+            site=self.name,
+            epsilon=self.result.privacy.epsilon,
+            spent=self.spending.epsilon,
+            delta=run.plan.delta,
+        )
 
     def _conclude(self, request: messages.Conclude) -> Reply:
         """Keep the coordinator's record of the study beside the released run."""
@@ -319,6 +344,8 @@ class SiteAgent:
         if run is None:
             raise DataError(problem("the site took part in no round", where="request"))
         artifacts.write(run, study_record.received(request.record, part, self._released))
+        digest = hashlib.sha256(request.record).hexdigest()
+        self._emit(events.RecordReceived(site=self.name, record=digest))
         return messages.Done(site=self.name)
 
     @staticmethod
@@ -376,6 +403,7 @@ class SiteAgent:
             )
             if resumed is None or removed:  # a new folder can have the name of the removed one
                 self._began(self._run.run.root)
+            self._emit_spent(self._run)
         return self._run
 
     def _folder(self, at: Position) -> Path | None:

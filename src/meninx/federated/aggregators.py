@@ -49,7 +49,10 @@ class SiteSide(Protocol):
         """Take the signed keys of all sites."""
 
     def check_round(self, at: Position, members: Sequence[str]) -> None:
-        """Raise what :meth:`upload` would raise whatever the contribution; asked before the site trains."""
+        """Raise every error of :meth:`upload` that does not depend on the contribution.
+
+        Called before training, so that no step is wasted.
+        """
 
     def upload(self, at: Position, members: Sequence[str], given: Contribution) -> bytes:
         """Return what the site uploads; the same bytes when it is asked again."""

@@ -7,7 +7,6 @@ hospital's own policy refuses.
 
 from __future__ import annotations
 
-import math
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,13 @@ from meninx.core.errors import ConfigError, MeninxError
 from meninx.core.manifest import Manifest
 from meninx.core.result import Result
 from meninx.federated import authority, code_hash, policy, site_budget
+from meninx.federated.aggregation_methods import method_of
 from meninx.federated.config import StudyConfig, recipe_digest
 from meninx.federated.site_folder import SiteFolder
 from meninx.federated.study import Study
 from meninx.train.planning import make_plan, units_of
 
 WIDTH, LABEL = 100, 16
-CKKS_EXPANSION = 8.1  # bytes of a ciphertext per byte of float32
 _SHOWN_LABELS = 8
 
 
@@ -48,8 +47,10 @@ class StudyPage(Result):
         weight: how much this site counts in a sum, and the most that the study allows, in words.
         privacy: what is asked, spent and allowed, in words.
         aggregation: who sees what, in words.
+        checks: what this site checks of the models that it gets, in words.
         leaves: what leaves the site, in words.
-        bytes_per_round: largest number of bytes that an update has; None when the network cannot be built.
+        bytes_per_round: bytes of the vectors that leave the site in a round; None when the network cannot be
+            built.
         code: version and hash of the code.
         certificate_days: days until this site's certificate ends; None before it is enrolled.
         reasons: why this site refuses; empty when the policy allows the study.
@@ -73,6 +74,7 @@ class StudyPage(Result):
     weight: str
     privacy: str
     aggregation: str
+    checks: str
     leaves: str
     bytes_per_round: int | None
     code: str
@@ -102,6 +104,7 @@ class StudyPage(Result):
             *_row("weight", self.weight),
             *_row("privacy", self.privacy),
             *_row("who sees what", self.aggregation),
+            *_row("model check", self.checks),
             *_row("leaves the site", self.leaves),
             *_row("code", self.code),
             *_row("certificate", _certificate_words(self.certificate_days)),
@@ -135,7 +138,7 @@ def page(study: Study, site: SiteFolder, data: Manifest, *, approved: bool = Fal
     rules, config = site.policy(), study.config
     unknown = policy.recipe_refusals(rules, config)  # nothing of an unknown size is built
     counts = None if unknown else network_size(config)
-    size = None if counts is None else bytes_per_round(config, counts[1], len(study.site_names))
+    size = None if counts is None else bytes_per_round(config, counts[1])
     own = study.site(site.name)
     privacy, against = privacy_words(rules, study, site, data)
     weight, beyond = weight_words(config, data)
@@ -158,6 +161,7 @@ def page(study: Study, site: SiteFolder, data: Manifest, *, approved: bool = Fal
         weight=weight,
         privacy=privacy,
         aggregation=_aggregation(config, len(study.site_names)),
+        checks=f"this site {method_of(config).checks}",
         leaves=_leaves(config, size),
         bytes_per_round=size,
         code=f"meninx {names.printable(study.file.code.version)}, hash {study.file.code.digest}",
@@ -199,22 +203,14 @@ def network_size(config: StudyConfig) -> tuple[int, int] | None:
     return sum(value.numel() for value in network.parameters()), sent
 
 
-def bytes_per_round(config: StudyConfig, count: int, sites: int) -> int:
-    """Return the largest number of bytes of an update, without some kilobytes of keys and signatures.
+def bytes_per_round(config: StudyConfig, count: int) -> int:
+    """Return the bytes of the vectors that leave a site in a round, without some kilobytes of signatures.
 
     Args:
         config: the study.
         count: numbers of the network that an update may hold.
-        sites: number of sites.
     """
-    element = config.aggregation.ring_bits // 8
-    by_method = {
-        "masks": count * element,
-        "shares": count * element * sites,
-        "ckks": math.ceil(count * 4 * CKKS_EXPANSION),
-        "plain": count * 4,
-    }
-    return by_method[config.aggregation.method]
+    return method_of(config).bytes_sent(count, config.aggregation.ring_bits // 8)
 
 
 def _certificate_words(days: int | None) -> str:
@@ -280,6 +276,8 @@ def weight_words(config: StudyConfig, data: Manifest) -> tuple[str, list[str]]:
     units = units_of(training, data)
     word = str(training.privacy.unit if training.privacy else PrivacyUnit.PATIENT)
     own = f"{_counted(units, word)} to train on"
+    if training.privacy is not None and training.privacy.units_declared:
+        own = f"{_counted(units, word)}, as declared by the study"
     if not aggregation.secure:
         return f"{own}; without secure aggregation there is no bound", []
     most = aggregation.most_units
@@ -312,26 +310,15 @@ def privacy_words(
 
 
 def _aggregation(config: StudyConfig, sites: int) -> str:
-    from meninx.secagg.ckks import COLLUSION
-    from meninx.secagg.roster import covered
-
-    method = config.aggregation.method
-    if config.study.algorithm == "cyclic":
-        return "no secure aggregation: each site sees the model of the site before, the coordinator sees all"
-    if method == "plain":
-        return "no secure aggregation: the coordinator sees the update of this site alone"
+    method = method_of(config)
+    name = config.aggregation.method
     try:
-        found = covered(sites)
+        method.fewest(sites)
     except ConfigError:
-        return f"secure aggregation ({method}) is not possible with {_counted(sites, 'site')}"
-    if method == "masks":
-        return f"secure aggregation by masks. {found.sentence()}"
-    if method == "shares":
-        return (
-            f"secret sharing among the {sites} sites: the coordinator sees the sum. All other sites together "
-            "can open this site's update, fewer cannot"
-        )
-    return COLLUSION
+        return f"secure aggregation ({name}) is not possible with {_counted(sites, 'site')}"
+    return (
+        method.sentence(sites) if method.seen else f"secure aggregation by {name}. {method.sentence(sites)}"
+    )
 
 
 def _leaves(config: StudyConfig, size: int | None) -> str:

@@ -22,9 +22,9 @@ from meninx.core.artifacts import StudyPart
 from meninx.core.errors import Interrupted
 from meninx.core.progress import SILENT, Progress
 from meninx.federated import events, strategies, study_record
-from meninx.federated.agent import Admission, SiteAgent
-from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_sides, site_sides
-from meninx.federated.config import StudyConfig
+from meninx.federated.agent import Account, Admission, SiteAgent
+from meninx.federated.aggregation_methods import announcement_check, fewest, round_sides, site_sides
+from meninx.federated.config import WAITING_MINUTES, StudyConfig
 from meninx.federated.events import Emit
 from meninx.federated.exchange import Exchange
 from meninx.federated.rounds import Coordinator, Terms
@@ -33,9 +33,6 @@ from meninx.federated.strategies import Strategy
 from meninx.federated.study_state import Stage, StudyState
 from meninx.learn.trainer import never
 from meninx.secagg import Roster
-
-WAITING_SECONDS = 24 * 3600.0
-"""Time after which a coordinator stops waiting for sites, where nobody gives another."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +78,7 @@ class StudyAssembly:
         admit: Admission = lambda config, data, resumed: None,
         opened: Callable[[Path], None] = lambda run: None,
         discarding: Callable[[Path], None] = lambda run: None,
+        account: Account | None = None,
         emit: Emit = events.ignore,
         progress: Progress = SILENT,
         stop: Callable[[], bool] = never,
@@ -98,6 +96,7 @@ class StudyAssembly:
                 it.
             opened: called with the folder of a new run before its first step.
             discarding: called with the folder of a run without a step before the folder is removed.
+            account: states what the study has spent at the site; by default what this run has spent.
             emit: takes events about this site.
             progress: shows steps and loss.
             stop: asked after each step; true interrupts the training.
@@ -118,6 +117,7 @@ class StudyAssembly:
             admit=admit,
             opened=opened,
             discarding=discarding,
+            account=account,
             emit=emit,
             progress=progress,
             stop=stop,
@@ -131,7 +131,7 @@ class StudyAssembly:
         *,
         emit: Emit = events.ignore,
         stop: Callable[[], bool] = never,
-        waiting_seconds: float = WAITING_SECONDS,
+        waiting_seconds: float = 60 * WAITING_MINUTES,
         simulated: bool = False,
     ) -> None:
         """Take the sites through the rounds that are left, and keep the record of the study up with them.
@@ -155,7 +155,7 @@ class StudyAssembly:
         aggregation, roster = self.config.aggregation, self.roster
         terms = Terms(
             sites=roster.names,
-            quorum=quorum_of(aggregation, len(roster.names)),
+            quorum=fewest(self.config, len(roster.names)),
             strategy=self.strategy,
             round_seconds=60 * self.config.study.round_minutes,
             waiting_seconds=waiting_seconds,

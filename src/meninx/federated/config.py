@@ -44,6 +44,8 @@ LocalSteps = Annotated[int, Meta(ge=0, le=1_000_000)]
 MOST_UNITS = {32: 1 << 12, 64: 1 << 30}
 """Bits of the ring -> units that a site has at most, where the study sets no bound."""
 PROXIMAL = 0.01  # weight of FedProx's term where a study gives none
+WAITING_MINUTES = 24 * 60.0
+"""Minutes after which a coordinator stops waiting for sites, where nobody gives another number."""
 FEWEST_SITES, MOST_SITES = 3, 32  # of secure aggregation by pairs of sites
 OF_THE_SITE = {"device": "auto", "threads": 0, "workers": "auto", "cache": "auto", "tensorboard": False}
 """Settings of ``[train.runtime]`` that each site chooses for itself -> the value that a study has."""
@@ -103,6 +105,11 @@ class TermsConfig(Settings):
         _check_names([*self.local_layers, *shown], what="layer or recipe", where="study")
 
     @property
+    def adds_up(self) -> bool:
+        """Whether updates are added up; cyclic transfer hands the model on instead."""
+        return self.algorithm != "cyclic"
+
+    @property
     def proximal(self) -> float:
         """Weight of FedProx's pull; 0 of the other algorithms."""
         if self.algorithm != "fedprox":
@@ -129,8 +136,8 @@ class AggregationConfig(Settings):
             among the sites as independent aggregators; ckks encrypts it under a key that the sites share;
             plain shows every update to the coordinator.
         clip: Largest value of a weight's change in one round; larger changes are cut.
-        bits: Size of the numbers in which updates are added up; 64 needs twice the bandwidth. 0 takes 64
-            where max_units is above 4,096, and 32 otherwise.
+        bits: Size of the numbers in which masks and shares add updates up; 64 needs twice the bandwidth. 0
+            takes 64 where max_units is above 4,096, and 32 otherwise.
         max_units: Most units (patients) that a site may have, with secure aggregation; a site with more is
             refused before the first round. 0 stands for 4,096, or with 64 bits for 2^30. A number close to
             the largest site gives the most precise sums; a simulation takes it from the datasets.
@@ -142,7 +149,10 @@ class AggregationConfig(Settings):
     max_units: Annotated[int, Meta(ge=0, le=MOST_UNITS[64])] = 0
 
     def check_rules(self) -> None:
-        """Refuse a bound of units that would have no effect, or leaves no room for precision."""
+        """Refuse bits or a bound of units that would have no effect, or that leave no room for precision."""
+        if self.bits and self.method in ("plain", "ckks"):
+            what = f"{self.method} adds no integers up, so it has no bits"
+            raise ConfigError(problem(what, where="bits", fix="leave it out"))
         if self.max_units and not self.secure:
             fix = "leave it out; plain sums need no bound"
             raise ConfigError(problem("plain has no max_units", where="max_units", fix=fix))
@@ -287,7 +297,7 @@ class StudyConfig(Settings):
 
     def check_rules(self) -> None:
         """Refuse what cannot be trained together."""
-        if self.study.algorithm == "cyclic" and self.aggregation.secure:
+        if not self.study.adds_up and self.aggregation.secure:
             fix = "give --aggregation plain: each site sees the model of the one before"
             raise ConfigError(problem("cyclic adds nothing up", where="aggregation", fix=fix))
         if self.study.turns == "batch" and not self.study.local_steps:

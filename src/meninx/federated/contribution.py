@@ -1,7 +1,7 @@
 """Contribution: what a site gives to a round, and what the sum of all contributions says.
 
-The update, the weight of the site and a few metrics travel in one vector, so that whatever hides a single
-update hides these, too. A private site reports no training loss, which its guarantee does not cover.
+The update, the weight of the site and a few metrics travel in one vector, so the same protection covers all
+three. A private site reports no training loss, which its guarantee does not cover.
 
 >>> one = Contribution(np.array([0.5, -0.25], np.float32), units=30, loss=0.7)
 >>> two = Contribution(np.array([0.1, 0.75], np.float32), units=10)

@@ -6,15 +6,17 @@ the coordinator again by themselves.
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
+from filelock import FileLock
 
 from meninx.core import files, workspace
 from meninx.core.errors import (
@@ -29,7 +31,8 @@ from meninx.core.errors import (
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result, command
 from meninx.federated import approval, enrolment_keys, strategies
-from meninx.federated.assembly import WAITING_SECONDS, StudyAssembly
+from meninx.federated.assembly import StudyAssembly
+from meninx.federated.config import WAITING_MINUTES
 from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
 from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost
 from meninx.federated.first_model import first_model
@@ -37,8 +40,9 @@ from meninx.federated.mailbox import Presence
 from meninx.federated.processes import ENGINE, STARTING, Service, running, service
 from meninx.federated.study import Study, StudyFolder
 from meninx.federated.study_state import RoundPhase, StudyState
-from meninx.federated.study_watch import terms_of, watching
-from meninx.federated.vector import Vector, WeightLayout
+from meninx.federated.study_watch import recorded, terms_of, watching
+from meninx.federated.vector import Vector
+from meninx.federated.weight_layout import WeightLayout
 from meninx.secagg import Roster
 
 if TYPE_CHECKING:
@@ -47,7 +51,8 @@ if TYPE_CHECKING:
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 SERVING = "serving coordinator"  # role of a process that waits for orders
-RUNS, ORDER, OUTCOME = "runs", "order.json", "outcome.json"
+RUNS, ORDER = "runs", "order.json"
+_OUTCOMES, _ORDER_LOCK = "outcome-{}.json", "order.lock"
 _ORDERS = 0.3  # seconds between two looks for an order, or for its outcome
 _PRESENCE = 1.0  # seconds between two looks who is connected
 _FAREWELL = 3.0  # seconds in which the sites hear that the run is over
@@ -102,13 +107,29 @@ class RunOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         resume: go on with the last run; else begin a new one.
         again: begin a new run although there was one of this revision of the study.
         warm: with ``again``: from the last accepted model of the run before, not from the seed.
-        waiting_seconds: time after which the coordinator gives up to wait for sites.
+        waiting_seconds: seconds after which the coordinator stops waiting for sites.
     """
 
     resume: bool = False
     again: bool = False
     warm: bool = False
-    waiting_seconds: float = WAITING_SECONDS
+    waiting_seconds: float = 60 * WAITING_MINUTES
+
+
+class PlacedOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An order for the process that serves a study; its file is there until the run is over.
+
+    Attributes:
+        id: random; names the file of the outcome, so that only who placed the order takes it.
+        start: how the run begins.
+    """
+
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+    start: RunOrder
+
+    def outcome(self, engine: Path) -> Path:
+        """Return the path of the file that says how the run ended."""
+        return engine / _OUTCOMES.format(self.id)
 
 
 class RunOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -170,7 +191,7 @@ def run(
     Raises:
         PrivacyRefusal: a site has not approved the study, or other code is installed.
         UsageError: there is nothing to resume, or the last run was not resumed; or the port is taken.
-        RunLocked: another process is busy with this study.
+        RunLocked: another process is busy with this study, or the one that serves it with another run.
         DataError: too few sites came, or too many rounds failed; the run can be resumed.
         Interrupted: somebody stopped it; likewise.
     """
@@ -207,16 +228,15 @@ def serve(
         stack.callback(progress.note, f"Study {folder.name} is no longer served; what was finished is saved.")
         office = stack.enter_context(_served(folder, serving, SERVING, progress, console))
         while not office.this.stopping.wait(_ORDERS):
-            order = _read(engine / ORDER, RunOrder)
+            order = _read(engine / ORDER, PlacedOrder)
             if order is None:
                 continue
-            (engine / OUTCOME).unlink(missing_ok=True)
-            (engine / ORDER).unlink(missing_ok=True)
             try:
-                outcome = office.conduct(order)
+                outcome = office.conduct(order.start)
             except MeninxError as error:
                 outcome = RunOutcome(error=str(error), code=error.exit_code)
-            files.write_bytes(engine / OUTCOME, msgspec.json.encode(outcome), mode=files.PRIVATE_MODE)
+            _write(order.outcome(engine), outcome)
+            (engine / ORDER).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -286,7 +306,8 @@ def _served(
     study, roster = approval.agreed(folder)
     engine = folder.private / ENGINE
     with service(engine) as this, ExitStack() as stack:
-        (engine / ORDER).unlink(missing_ok=True)
+        for path in (engine / ORDER, *engine.glob(_OUTCOMES.format("*"))):
+            path.unlink(missing_ok=True)  # of a process that was killed
         this.record(role)
         setup = coordinator_setup(folder, study, roster, serving)
         server = CoordinatorServer(setup)
@@ -295,7 +316,7 @@ def _served(
         this.record(role, f"{setup.host}:{server.port}")
         progress.note(_opening(folder, study, f"{setup.host}:{server.port}", role))
         watch = watching(folder.root, engine / FILE, progress=progress, console=console)
-        emit = stack.enter_context(watch)
+        emit = recorded(stack.enter_context(watch), folder.log(), study.name)
         emit(terms_of(study))
         stack.enter_context(_presence(server, emit))
         yield _Office(folder, study, roster, server, this, emit)
@@ -312,22 +333,40 @@ def _opening(folder: StudyFolder, study: Study, address: str, role: str) -> str:
 
 
 def _ordered(engine: Path, start: RunOrder) -> RunOutcome:
-    """Have the process that serves a study conduct a run, and return how it ended."""
-    (engine / OUTCOME).unlink(missing_ok=True)
-    files.write_bytes(engine / ORDER, msgspec.json.encode(start), mode=files.PRIVATE_MODE)
-    while running(engine) is not None:
-        outcome = _read(engine / OUTCOME, RunOutcome)
-        if outcome is not None:
-            return outcome
+    """Have the process that serves a study conduct a run, and return how it ended.
+
+    Raises:
+        RunLocked: it conducts another run.
+        Interrupted: it ended.
+    """
+    order, study = PlacedOrder(id=secrets.token_hex(16), start=start), engine.parent.parent.name
+    with FileLock(engine / _ORDER_LOCK):
+        if (engine / ORDER).exists():
+            fix = "wait for its end, or stop the process that serves the study"
+            raise RunLocked(problem("the coordinator conducts another run", where=study, fix=fix))
+        _write(engine / ORDER, order)
+    while running(engine) is not None and _read(engine / ORDER, PlacedOrder) == order:
         time.sleep(_ORDERS)
-    raise Interrupted(problem("the process that serves the study ended", where=engine.parent.parent.name))
+    outcome = _read(order.outcome(engine), RunOutcome)
+    if outcome is None:
+        raise Interrupted(problem("the process that serves the study ended", where=study))
+    order.outcome(engine).unlink(missing_ok=True)
+    return outcome
+
+
+def _write(path: Path, value: msgspec.Struct) -> None:
+    files.write_bytes(path, msgspec.json.encode(value), mode=files.PRIVATE_MODE)
 
 
 def _read(path: Path, kind: type[StructT]) -> StructT | None:
-    if not path.is_file():
-        return None
     try:
-        return msgspec.json.decode(files.read_bytes(path), type=kind)
+        content = files.read_bytes(path)
+    except DataError:
+        if path.exists():
+            raise
+        return None  # another process may remove it at this moment
+    try:
+        return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, ValueError) as error:
         raise DataError(problem("the file is damaged", where=path.name)) from error
 

@@ -89,7 +89,8 @@ def _recomputed(event: kinds.SumRecomputed) -> str:
 
 def _spent(event: kinds.EpsilonSpent) -> str:
     limit = "" if event.limit is None else f" of {event.limit:.4g}"
-    return f"{event.site} has spent ε = {event.epsilon:.4g}{limit} at δ = {event.delta:.3g}."
+    words = f"ε = {event.epsilon:.4g}{limit} per patient over all runs"
+    return f"{event.site} has spent {words}, at δ = {event.delta:.3g}."
 
 
 def _clipped(event: kinds.UpdatesClipped) -> str:
@@ -149,6 +150,7 @@ _SENTENCES: dict[type, Callable[[Any], str]] = {
     ),
     kinds.EpsilonSpent: _spent,
     kinds.ModelReleased: lambda event: f"{event.site} released the model in its own run folder.",
+    kinds.RecordReceived: lambda event: f"{event.site} has its copy of the record of the study.",
     kinds.StudyEnded: lambda event: f"The study {_ENDS[event.outcome]}{_because(event.reason)}",
 }
 _WARNINGS = (

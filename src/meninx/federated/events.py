@@ -91,7 +91,7 @@ class StudyTerms(Event, frozen=True, kw_only=True, tag="study_terms"):
         study: name of the study.
         sites: every enrolled site.
         rounds: rounds with a model that a run needs.
-        quorum: survivors that a round needs; 0 without secure aggregation.
+        quorum: fewest sites whose updates a round needs; 0 where it is not known.
         aggregation: how updates are protected, in words.
         private: the study asks for differential privacy.
         epsilon: asked per patient; None without privacy, or where the study sets the noise.
@@ -116,7 +116,7 @@ class StudyStarted(Event, frozen=True, kw_only=True, tag="study_started"):
         run: identifier of the run; it stays the same when a stopped run goes on.
         sites: every enrolled site.
         rounds: rounds with a model that the run needs.
-        quorum: survivors that a round needs; 0 without secure aggregation.
+        quorum: fewest sites whose updates a round needs; 0 where it is not known.
         aggregation: how updates are protected, in words.
         connected: sites that are connected already.
     """
@@ -316,13 +316,27 @@ class ModelUnchecked(Event, frozen=True, kw_only=True, tag="model_unchecked"):
     reason: str
 
 
-class EpsilonSpent(Event, frozen=True, kw_only=True, tag="epsilon_spent"):
-    """What a site's patients have spent in this study so far, by the ledger of the site.
+class RecordReceived(Event, frozen=True, kw_only=True, tag="record_received"):
+    """A site got its copy of the study's record from the coordinator, beside its released run.
 
     Attributes:
-        epsilon: the total, not the part of one round.
+        record: SHA-256 of the bytes that the coordinator sent.
+    """
+
+    site: str
+    record: str
+
+
+class EpsilonSpent(Event, frozen=True, kw_only=True, tag="epsilon_spent"):
+    """What this study has spent so far per patient of a site, by the ledgers of the site.
+
+    A site writes it when it opens its run and after each round, the coordinator once at the end of a run.
+
+    Attributes:
+        epsilon: over all runs of the study at this site, not the part of one round or run.
         delta: its delta.
-        limit: epsilon at which the site stops; None without a limit.
+        limit: epsilon over all runs at which the site stops: at the end of the plan of this run, or
+            ``max_epsilon`` of the policy if that is lower; None where the writer does not know it.
     """
 
     site: str
@@ -367,6 +381,7 @@ AnyEvent: TypeAlias = (
     | SumRecomputed
     | ModelUnchecked
     | SumUnchecked
+    | RecordReceived
     | EpsilonSpent
     | ModelReleased
     | StudyEnded

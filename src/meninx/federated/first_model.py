@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from meninx.core.manifest import DatasetInfo
-from meninx.federated.vector import Vector, WeightLayout
+from meninx.federated.vector import Vector
+from meninx.federated.weight_layout import WeightLayout
 from meninx.learn import assemble, finetune
 from meninx.learn.task import with_network
 from meninx.train.config import TrainConfig

@@ -311,7 +311,7 @@ class FlowerNode:
             node_key: the site's enrolled key on P-384.
             digest: of the study file that the site approved; a run with another one is refused.
             number: asks the coordinator for the number of this node, so that a killed site may come back
-                before its earlier life has timed out.
+                before its previous connection has timed out.
         """
         self._client = FleetHttpClient.from_server_address(
             address, False, root_certificate, [NodeAuthHttpInterceptor(node_key, node_key.public_key())]
@@ -321,7 +321,7 @@ class FlowerNode:
         self._approved: set[int] = set()
 
     def connect(self) -> None:
-        """Activate the node, after a kill without the wait for its earlier life to time out.
+        """Activate the node, after a kill without the wait for its previous connection to time out.
 
         Raises:
             NotAdmitted: the key is not registered, or the coordinator's certificate is not trusted.

@@ -1,14 +1,20 @@
-"""The history file: what a site wrote down before it answered, for all runs of a study."""
+"""The history file: what a site wrote down before it answered, for all runs of a study.
+
+It is no :mod:`meninx.core.journal`: a record is bytes, up to the upload of a large model, and a whole line
+that is damaged is never passed over, because the site could then sign twice.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from meninx.core import files
-from meninx.core.errors import DataError, problem
+from meninx.core.errors import DataError, StorageError, problem
 
 _LIMIT = 1 << 28  # bytes of a history
 
@@ -37,8 +43,18 @@ class HistoryFile:
         return tuple(map(self._decoded, lines))
 
     def add(self, record: bytes) -> None:
-        """Append a record and wait until it is on the disk."""
-        files.append_line(self._path, base64.b64encode(record).decode(), mode=files.PRIVATE_MODE)
+        """Append a record and wait until it is on the disk.
+
+        Raises:
+            StorageError: the disk refused; the file is as before.
+        """
+        before = self._path.stat().st_size if self._path.is_file() else 0
+        try:
+            files.append_line(self._path, base64.b64encode(record).decode(), mode=files.PRIVATE_MODE)
+        except StorageError:
+            with contextlib.suppress(OSError):  # a full disk takes part of a line
+                os.truncate(self._path, before)
+            raise
 
     def rewrite(self, records: Sequence[bytes]) -> None:
         """Replace the file by the records that are still needed."""

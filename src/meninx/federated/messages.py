@@ -68,8 +68,9 @@ class Train(Message, frozen=True, kw_only=True, tag="train"):
     Attributes:
         members: the sites of this attempt (U0).
         model: weights of the network, float32, little-endian, in the order of the study's layout.
-        until: local optimiser steps done at the end of the round, counted over all rounds.
-        horizon: local optimiser steps of the whole study.
+        until: local steps done at the end of the round, counted over all rounds. Where the terms state
+            epochs, rounds instead of steps.
+        horizon: the same number at the end of the whole study.
         seconds: time after which the site stops training and uploads what it has; 0 for no limit.
     """
 
@@ -193,10 +194,14 @@ class Finished(Message, frozen=True, kw_only=True, tag="finished"):
 
     Attributes:
         epsilon: spent by this site's run; None without differential privacy.
+        spent: epsilon per patient over all runs of the study at this site; likewise.
+        delta: of both; likewise.
     """
 
     site: str
     epsilon: float | None = None
+    spent: float | None = None
+    delta: float | None = None
 
 
 class Declined(Message, frozen=True, kw_only=True, tag="declined"):

@@ -169,28 +169,24 @@ def privacy_refusals(policy: PolicyConfig, study: StudyConfig) -> tuple[str, ...
 
 
 def _aggregation_refusals(policy: PolicyConfig, study: StudyConfig, sites: int) -> tuple[str, ...]:
-    from meninx.secagg.roster import LARGEST, SMALLEST, quorum
+    from meninx.federated.aggregation_methods import method_of
+    from meninx.secagg.roster import LARGEST, SMALLEST
 
-    found = []
-    secure = study.aggregation.secure
-    if policy.require_secure_aggregation and not secure:
-        seen = "each site sees the model of the site before"
-        if study.study.algorithm != "cyclic":
-            seen = "the coordinator sees the update of every site"
+    found, method = [], method_of(study)
+    if policy.require_secure_aggregation and method.seen:
         found.append(
-            f"The policy requires secure aggregation; in this study {seen} (require_secure_aggregation)."
+            f"The policy requires secure aggregation; in this study {method.seen} "
+            "(require_secure_aggregation)."
         )
-    if not SMALLEST <= sites <= LARGEST:
-        if secure:
-            found.append(f"Secure aggregation needs {SMALLEST} to {LARGEST} sites, the study has {sites}.")
-        reached = sites
-    else:
-        reached = quorum(sites)
+    possible = SMALLEST <= sites <= LARGEST
+    if not possible and not method.seen:
+        found.append(f"Secure aggregation needs {SMALLEST} to {LARGEST} sites, the study has {sites}.")
+    reached = method.fewest(sites) if possible or method.seen else sites
     if reached < policy.min_quorum:
-        found.append(
-            f"With {sites} sites a sum is opened over {reached}, the policy requires at least "
-            f"{policy.min_quorum} (min_quorum)."
-        )
+        opened = f"With {sites} sites a sum is opened over {reached}"
+        if not study.study.adds_up:
+            opened = "In this study nothing is added up, each model is that of one site"
+        found.append(f"{opened}, the policy requires at least {policy.min_quorum} (min_quorum).")
     return tuple(found)
 
 

@@ -35,6 +35,7 @@ from meninx.core.errors import (
 from meninx.federated import events, messages
 from meninx.federated.aggregation_methods import AnnouncementCheck, RoundSides
 from meninx.federated.aggregators import RoundSide
+from meninx.federated.config import WAITING_MINUTES
 from meninx.federated.contribution import RoundSum, beginning
 from meninx.federated.events import AbortReason, AnyEvent, Emit, StudyOutcome
 from meninx.federated.exchange import Exchange
@@ -46,7 +47,7 @@ from meninx.federated.vector import to_bytes
 ANSWER_SECONDS = 120.0
 """Time for an answer that needs no training."""
 TRAIN_SECONDS = 7 * 24 * 3600.0
-"""Time for a round without a time of its own; the carrier gives up a site that is gone much earlier."""
+"""Time limit of a round for which the study sets none. A site that disappears is given up much sooner."""
 UPLOAD_SECONDS = 600.0
 """Time beyond that of the training, for saving, masking and the way back."""
 MOST_ABORTS = 10
@@ -74,7 +75,7 @@ class Terms:
         quorum: fewest survivors of a round.
         strategy: the algorithm.
         round_seconds: time after which a site stops training; 0 for no limit.
-        waiting_seconds: time after which the coordinator gives up to wait for a quorum.
+        waiting_seconds: seconds after which the coordinator stops waiting for a quorum.
         checks: sites compute the sum again before a round is accepted.
     """
 
@@ -82,7 +83,7 @@ class Terms:
     quorum: int
     strategy: Strategy
     round_seconds: float = 0.0
-    waiting_seconds: float = 24 * 3600.0
+    waiting_seconds: float = 60 * WAITING_MINUTES
     checks: bool = True
 
 
@@ -174,9 +175,10 @@ class Coordinator:
                 continue
             self.state.announce(name, reply.announcement)
             self._emit(events.SiteConnected(site=name))
-        if len(self.state.announced()) < self.terms.quorum:
+        needed = max(self.terms.quorum, min(2, len(self.terms.sites)))  # also where nothing is added up
+        if len(self.state.announced()) < needed:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self._reasons.items())
-            what = f"fewer than {self.terms.quorum} sites announced keys"
+            what = f"fewer than {needed} sites announced keys"
             raise DataError(problem(f"{what} ({reasons})" if reasons else what, where="study"))
 
     def _check_keys(self, site: str, announcement: bytes) -> None:
@@ -270,7 +272,7 @@ class Coordinator:
         members = self._members(self.state.position)
         now = self.state.begin_round(members)
         if not members:  # of cyclic transfer: the turn of a site that is not there is passed over
-            return self._abort(now, AbortReason.BELOW_QUORUM, "the site whose turn it is, is not here")
+            return self._abort(now, AbortReason.BELOW_QUORUM, "the site whose turn it is has no connection")
         self._emit(events.RoundOpened(round=now.number, attempt=0, members=members))
         return now
 
@@ -500,8 +502,10 @@ class Coordinator:
         request = messages.Finish(at=self._at(self.state.next_number), model=to_bytes(model.weights))
         waiting = [name for name in self._able() if name not in self.state.finished()]
         for name, reply in self._ask(dict.fromkeys(waiting, request), TRAIN_SECONDS).items():
-            if isinstance(reply, messages.Finished) and _plausible(reply.epsilon):
+            if isinstance(reply, messages.Finished) and _plausible(reply):
                 self.state.finish(name, reply.epsilon)
+                if reply.spent is not None and reply.delta is not None:
+                    self._emit(events.EpsilonSpent(site=name, epsilon=reply.spent, delta=reply.delta))
                 self._emit(events.ModelReleased(site=name))
             else:
                 self._refused(name, reply)
@@ -566,6 +570,7 @@ class Coordinator:
             raise Interrupted("the study was stopped; go on with resume")
 
 
-def _plausible(epsilon: float | None) -> bool:
+def _plausible(reply: messages.Finished) -> bool:
     """Return whether a site can have spent this."""
-    return epsilon is None or (math.isfinite(epsilon) and epsilon >= 0)
+    stated = [value for value in (reply.epsilon, reply.spent, reply.delta) if value is not None]
+    return all(math.isfinite(value) and value >= 0 for value in stated)

@@ -21,6 +21,7 @@ from meninx.core.run import Run
 from meninx.federated.policy import PolicyConfig
 from meninx.federated.site_folder import SiteFolder
 from meninx.privacy import accounting
+from meninx.privacy.accounting import Phase
 from meninx.privacy.composition import joint_phases
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.plan import Plan
@@ -54,6 +55,11 @@ class StudyBudget:
     steps: int
 
     @property
+    def end(self) -> float:
+        """Epsilon over all runs at which the site stops: that of the plan's end, or of the policy."""
+        return min(self.limit, self.total)
+
+    @property
     def refusal(self) -> str:
         """Why the coming run is refused, as a sentence; empty when it is allowed."""
         if self.total <= self.limit:
@@ -63,6 +69,19 @@ class StudyBudget:
             f"The study asks for epsilon {self.asked:.3g} per patient{before}, together {self.total:.3g}; "
             f"the policy allows at most {self.limit:g} (max_epsilon)."
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySpending:
+    """What a study has spent at a site so far, per patient.
+
+    Attributes:
+        epsilon: over all runs of the study.
+        limit: epsilon over all runs at which the site stops; None where no limit is known.
+    """
+
+    epsilon: float
+    limit: float | None = None
 
 
 def budget(
@@ -152,6 +171,34 @@ def admission(site: SiteFolder, study: str) -> Callable[[TrainConfig, Manifest, 
             raise
 
     return admitted
+
+
+def account(site: SiteFolder, study: str, asked: float | None = None) -> Callable[[Plan, Run], StudySpending]:
+    """Return a function that states what a study has spent at a site over all its runs.
+
+    It takes the plan and the folder of the open run. Earlier runs and the policy are read once per run, as
+    they were when the run was admitted. The errors are those of :func:`budget`.
+
+    Args:
+        site: the site.
+        study: name of the study.
+        asked: epsilon that the study asks for: the limit of a first run, whose plan may stay a little below.
+    """
+    before: dict[Path, tuple[list[Phase], float]] = {}
+
+    def spending(plan: Plan, run: Run) -> StudySpending:
+        if run.root not in before:
+            earlier = [ledger for ledger in _ledgers(site, study, run.root) if ledger.accounts]
+            found = budget(site.policy(), plan, site, study, leave_out=run.root)
+            end = found.end if earlier or asked is None else min(found.limit, asked)
+            before[run.root] = list(joint_phases(earlier)) if earlier else [], end
+        phases, end = before[run.root]
+        own = Ledger.parse(run.ledger_text())
+        phases = [*phases, *(own.phases() if own.accounts else ())]
+        epsilon = accounting.epsilon(phases, plan.delta).value if phases else 0.0
+        return StudySpending(epsilon=epsilon, limit=end)
+
+    return spending
 
 
 def check_start(site: SiteFolder, study: str, training: TrainConfig, data: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whether a site can take part in a study: everything that fails later at night, looked at by day.
+"""Checks, before a study starts, of everything that could stop the site later.
 
 Each check gives a state and a sentence. ``fail`` stops the site from taking part, ``warn`` will, or may; a
 check that cannot be made is ``unknown`` and says why. Nothing is written, and the only connection is the
@@ -9,9 +9,6 @@ it.
 from __future__ import annotations
 
 import os
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from pathlib import Path
 
-from meninx.core import machine, names, provenance
+from meninx.core import machine, provenance
 from meninx.core.errors import DataError, MeninxError, problem
 from meninx.core.manifest import Manifest
 from meninx.core.result import Result
@@ -131,37 +128,29 @@ def clock_skew(address: str, root_certificate: bytes) -> float:
         address: host and port of the coordinator.
         root_certificate: certificate of the study's authority, in DER.
 
+    The connection is the one that the site itself will use: same proxy, certificates and library.
+
     Raises:
-        OSError: the coordinator cannot be reached, or its certificate is not of the authority.
+        Unreachable: there is no connection, or the coordinator states no time.
+        NotAdmitted: its certificate is not of the authority.
     """
-    context = ssl.create_default_context(cadata=authority.pem(root_certificate).decode("ascii"))
-    context.verify_flags |= ssl.VERIFY_X509_STRICT
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler(), urllib.request.HTTPSHandler(context=context), _NoRedirect()
-    )
-    before = datetime.now(UTC)
+    import httpx  # comes with Flower, which another check reports as missing
+
+    from meninx.federated.line import Unreachable, line_error, open_line
+
+    with open_line(authority.pem(root_certificate), timeout=SECONDS) as line:
+        before = datetime.now(UTC)
+        try:
+            date = line.get(f"https://{address}/").headers.get("date")  # answered with 404 and the date
+        except httpx.HTTPError as error:
+            raise line_error(error) from error
+        after = datetime.now(UTC)
     try:
-        with opener.open(f"https://{address}/", timeout=SECONDS) as reply:
-            date = reply.headers.get("Date")
-    except urllib.error.HTTPError as reply:  # the coordinator answers this path with 404 and its date
-        with reply:
-            date = reply.headers.get("Date")
-    after = datetime.now(UTC)
-    if date is None:
-        raise OSError("the coordinator states no time")
-    try:
-        stated = parsedate_to_datetime(date)
+        stated = parsedate_to_datetime(date or "")
     except (TypeError, ValueError) as error:
-        raise OSError("the coordinator states no readable time") from error
+        raise Unreachable(problem("the coordinator states no readable time", where="network")) from error
     middle = before + (after - before) / 2
     return (middle - stated.astimezone(UTC)).total_seconds() - 0.5  # the header is cut to whole seconds
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows nothing: a coordinator does not send a site elsewhere."""
-
-    def redirect_request(self, *_: object, **__: object) -> None:
-        """Return nothing, so that the reply itself is the answer."""
 
 
 def _checked(name: str, check: Callable[[], Found]) -> SiteCheck:
@@ -255,11 +244,14 @@ def _certificate(site: SiteFolder, study: Study) -> Found:
 
 def _clock(study: Study) -> Found:
     address = study.config.study.address
+    if "flwr" not in provenance.versions(_PACKAGES):
+        return CheckState.UNKNOWN, f"{address} is not asked: Flower is missing"
+    from meninx.federated.line import Unreachable
+
     try:
         skew = clock_skew(address, study.file.coordinator.authority)
-    except OSError as error:
-        why = names.printable(str(getattr(error, "reason", error)))[:200]
-        return CheckState.UNKNOWN, f"{address} is not reachable now ({why})"
+    except Unreachable as error:
+        return CheckState.UNKNOWN, f"{address} is not reachable now: {error}"
     words = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the coordinator"
     if abs(skew) >= SKEW_FAILS:
         return CheckState.FAIL, f"{words}: set the clock, e.g. by NTP"

@@ -22,17 +22,13 @@ from meninx.federated import events as kinds
 from meninx.federated.agent import SiteAgent
 from meninx.federated.approval import ApprovedStudy
 from meninx.federated.assembly import StudyAssembly
-from meninx.federated.audit_log import AuditLog
 from meninx.federated.connections import SiteClient, SiteSetup
 from meninx.federated.events import (
     FILE,
     AbortReason,
-    AnyEvent,
     Emit,
-    ModelUnchecked,
     SiteConnected,
     SiteLost,
-    SiteRefused,
     StudyOutcome,
     StudyTerms,
 )
@@ -40,7 +36,7 @@ from meninx.federated.mailbox import Presence
 from meninx.federated.messages import Agree, Conclude, Declined, Finish, Position, Reply, Request, Train
 from meninx.federated.processes import ENGINE, service
 from meninx.federated.site_folder import SiteFolder
-from meninx.federated.study_watch import terms_of, watching
+from meninx.federated.study_watch import recorded, terms_of, watching
 from meninx.secagg import Roster
 
 HISTORY = "signed_rounds"  # what this site signed in secure aggregation, over all runs of the study
@@ -56,17 +52,21 @@ class SiteResult(Result):
         study: name of the study.
         site: name of the site.
         run: its run folder; None when the study ended before the site trained.
-        epsilon: spent by the run; None without privacy.
-        delta: of this epsilon; None without privacy.
-        limit: the most that the policy of the site allows per patient in all runs of the study.
+        epsilon: spent per patient over all runs of the study; None without privacy.
+        run_epsilon: spent by this run alone; likewise.
+        delta: of both; likewise.
+        limit: epsilon over all runs at which the site stopped, at the latest; likewise.
+        allowed: the most that the policy of the site allows over all runs; likewise.
     """
 
     study: str
     site: str
     run: Path | None
     epsilon: float | None
+    run_epsilon: float | None = None
     delta: float | None = None
     limit: float | None = None
+    allowed: float | None = None
 
     def summary(self) -> str:
         """Return the result in a few lines for people."""
@@ -75,8 +75,10 @@ class SiteResult(Result):
             return "\n".join([*lines, "run: none, the study ended before this site released a model"])
         lines.append(f"run: {self.run}")
         if self.epsilon is not None and self.delta is not None:
-            limit = "" if self.limit is None else f" of at most {self.limit:g} in this study"
-            lines.append(f"epsilon: {self.epsilon:.3g}{limit}, per patient at delta {self.delta:g}")
+            limit = "" if self.limit is None else f" of at most {self.limit:.3g}"
+            words = f"{self.epsilon:.3g}{limit} in this study, per patient at delta {self.delta:g}"
+            allowed = "" if self.allowed is None else f" (the policy allows {self.allowed:g})"
+            lines.append(f"epsilon: {words}, over all its runs{allowed}")
         lines.append(f"next: {command('evaluate', self.run)}, then {command('report', self.run)}")
         return "\n".join(lines)
 
@@ -124,7 +126,7 @@ def run(
         stack.callback(agent.close)
         log = site.log()
         log.append("took part", study=name, digest=approved.study.digest)
-        part = _Part(agent, client, log, emit, terms)
+        part = _Part(agent, client, emit, terms)
         stack.callback(part.end)
         client.run(part, notice=part.noticed)
         if part.refusal:
@@ -140,15 +142,17 @@ def run(
                 problem("stopped; what was finished is saved", where=name, fix="start it again")
             )
         result = agent.result
-        spent = None if result is None else result.privacy
+        privacy, spent = None if result is None else result.privacy, agent.spending
         return SiteResult(
             out=site.root,
             study=name,
             site=site.name,
             run=None if result is None else result.out,
             epsilon=spent.epsilon if spent else None,
-            delta=spent.delta if spent else None,
-            limit=site.policy().max_epsilon if spent else None,
+            run_epsilon=privacy.epsilon if privacy else None,
+            delta=privacy.delta if privacy else None,
+            limit=spent.limit if spent else None,
+            allowed=site.policy().max_epsilon if spent else None,
         )
 
 
@@ -237,11 +241,9 @@ class RoundsSeen:
 class _Part:
     """The agent as the carrier sees it; ends the process when the run of the study is over."""
 
-    def __init__(
-        self, agent: SiteAgent, client: SiteClient, log: AuditLog, emit: Emit, terms: StudyTerms
-    ) -> None:
+    def __init__(self, agent: SiteAgent, client: SiteClient, emit: Emit, terms: StudyTerms) -> None:
         self.name, self.ended, self.failed, self.refusal = agent.name, False, False, ""
-        self._agent, self._client, self._log, self._emit = agent, client, log, emit
+        self._agent, self._client, self._emit = agent, client, emit
         self._rounds = RoundsSeen(terms, emit)
         self._connected: set[str] = set()
         self._last, self._over = time.monotonic(), threading.Event()
@@ -252,9 +254,6 @@ class _Part:
             self._rounds.asked(request, tuple(sorted(self._connected)))
             reply = self._agent.handle(request)
             self._rounds.answered(request, reply)
-            if isinstance(request, Conclude) and not isinstance(reply, Declined):
-                digest = hashlib.sha256(request.record).hexdigest()
-                self._log.append("study record received", study=request.at.study, record=digest)
             if isinstance(reply, Declined) and reply.final:
                 self.refusal = reply.reason
                 self._agent.forget()  # the run goes on without this site
@@ -303,16 +302,8 @@ def _agent(
     stop: Callable[[], bool],
 ) -> SiteAgent:
     """Return the agent of a site for an approved study."""
-    study, log = approved.study, site.log()
-
-    def logged(event: AnyEvent) -> None:
-        """Emit an event of this site, and write what it refused or could not check into the audit log."""
-        emit(event)
-        if isinstance(event, SiteRefused):
-            log.append("request refused", study=study.name, reason=event.reason, final=event.final)
-        elif isinstance(event, ModelUnchecked):
-            log.append("model not checked", study=study.name, round=event.round, reason=event.reason)
-
+    study = approved.study
+    privacy = study.config.training.privacy
     return StudyAssembly(study.config, study.digest, roster).agent(
         site.name,
         site.keys().signing,
@@ -323,7 +314,8 @@ def _agent(
         admit=site_budget.admission(site, study.name),
         opened=lambda run: site_budget.begin(site, study.name, run),
         discarding=lambda run: site_budget.discard(site, study.name, run),
-        emit=logged,
+        account=site_budget.account(site, study.name, privacy.epsilon if privacy else None),
+        emit=recorded(emit, site.log(), study.name),
         progress=progress,
         stop=stop,
     )

@@ -77,8 +77,8 @@ _SITE: tuple[tuple[str, str, str, Callable[[SiteNumbers], float | None]], ...] =
     ("refusals_total", "counter", "Requests that the site refused.", lambda n: n.refused),
     ("sums_matching_total", "counter", "Sums computed again, with the same result.", lambda n: n.recomputed),
     ("sums_differing_total", "counter", "Sums computed again, with another result.", lambda n: n.differing),
-    ("epsilon_spent", "gauge", "Epsilon spent in this study.", _spent),
-    ("epsilon_left", "gauge", "Epsilon left of the limit.", _left),
+    ("epsilon_spent", "gauge", "Epsilon spent per patient over all runs of the study.", _spent),
+    ("epsilon_left", "gauge", "Epsilon left until the site stops, over all runs.", _left),
 )
 """Name, type and help of each metric of a site, and how to read it from the numbers of the site."""
 

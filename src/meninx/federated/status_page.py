@@ -127,7 +127,7 @@ def epsilon(site: SiteStatus) -> str:
     if budget is None:
         return DASH
     if budget.left is None:
-        return f"{budget.epsilon:.3g} spent, no limit"
+        return f"{budget.epsilon:.3g} spent"
     return f"{budget.left:.3g} left"
 
 
@@ -185,6 +185,8 @@ def _phase_card(status: StudyStatus) -> StatusCard:
     if status.phase is StudyPhase.ROUND_RUNNING and status.current is not None:
         value = f"round {status.current.round + 1} is running"
     detail = f"{status.rounds_accepted} of {status.rounds_planned} rounds gave a model"
+    if status.viewer is not None and status.over and status.rounds_accepted < status.rounds_planned:
+        detail += ", as far as this site was asked to train"  # it hears nothing of other rounds
     if not status.study:
         detail = "its terms are not known here"
     if status.attempts_aborted:
@@ -194,9 +196,7 @@ def _phase_card(status: StudyStatus) -> StatusCard:
 
 def _sites_card(status: StudyStatus) -> StatusCard:
     up = sum(site.up for site in status.sites)
-    detail = f"a round needs {status.quorum}" if status.quorum else "no quorum: the sum is not protected"
-    if not status.study:
-        detail = "the quorum is not known here"
+    detail = f"a round needs {status.quorum}" if status.quorum else "the quorum is not known here"
     value = f"{up} of {len(status.sites)}"
     if status.over and status.viewer is not None:
         value, detail = DASH, "the study is over"
@@ -232,14 +232,17 @@ def _budget_card(status: StudyStatus) -> StatusCard:
         return StatusCard(title=title, tone="grey", value=DASH, detail=_asked(status))
     if not limited:
         worst = max(budget.epsilon for _, budget in budgets)
-        detail = f"no limit is set; at most {worst:.3g} is spent"
-        return StatusCard(title=title, tone="amber", value=DASH, detail=detail)
+        detail = f"no limit is known here; at most {worst:.3g} is spent per patient over all runs"
+        return StatusCard(title=title, tone="grey" if status.over else "amber", value=DASH, detail=detail)
     site, budget = min(limited, key=lambda pair: pair[1].left or 0.0)
     left, limit = budget.left or 0.0, budget.limit or 0.0
     low = "amber" if left > 0 else "red"
     tone = low if left < _LITTLE_LEFT * limit else "green"
+    if status.over:
+        tone = "grey"  # a run that ends as planned has nothing left
     where = "" if status.viewer is not None else f"at {site.name}, the lowest; "
-    detail = f"{where}{budget.epsilon:.3g} of {limit:.3g} spent per patient, δ = {budget.delta:.2g}"
+    spent = f"{budget.epsilon:.3g} of {limit:.3g} spent per patient over all runs"
+    detail = f"{where}{spent}, δ = {budget.delta:.2g}"
     return StatusCard(title=title, tone=tone, value=f"{left:.3g}", detail=detail)
 
 

@@ -259,7 +259,8 @@ class StudyFolder:
         """
         study = self.published()
         if self.config().resolved() != study.config.resolved():
-            fix = f"publish it with {command('federate', 'enrol', self.root)}; every site approves again"
+            publish = command("federate", "enrol", self.root)
+            fix = f"publish it with {publish}; every site must approve the study again"
             raise UsageError(problem("study.toml was changed since it was published", where=CONFIG, fix=fix))
         return study
 

@@ -21,26 +21,17 @@ from meninx.core.errors import DataError, expected, problem
 from meninx.core.federation import EARLIER_RUNS, FederatedRecord, FederatedRound
 from meninx.core.summaries import FORMAT
 from meninx.federated import events
-from meninx.federated.aggregation_methods import quorum_of
+from meninx.federated.aggregation_methods import method_of
 from meninx.federated.config import StudyConfig
 from meninx.federated.encodings import quantiser
 from meninx.federated.events import AnyEvent, Emit
 from meninx.federated.study_state import Round, RoundPhase, Stage, StudyState
 from meninx.federated.vector import name_of
-from meninx.secagg import Roster, covered
-from meninx.secagg.ckks import COLLUSION
+from meninx.secagg import Roster
 
 _CHANGES = (events.RoundAccepted, events.RoundAborted, events.SiteRefused, events.ModelReleased)
 _SPARING = 20.0  # the record is written in at most a 20th of the time
 _RUN = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_SHOWN = "Nothing is hidden from the coordinator: it sees the update of every site."
-_HANDED_ON = (
-    "Nothing is added up: each site, and the coordinator, sees the model that the site before trained."
-)
-_ALL = (
-    "The sum of a round is over all {sites} sites. Up to {colluders} may collude with the coordinator: they "
-    "learn the sum of the others and no single update. Every site has to take part in every round."
-)
 
 
 class RecordFile:
@@ -97,8 +88,7 @@ class RecordFile:
     def record(self) -> FederatedRecord:
         """Return the record of the study as it stands."""
         state, config, sites = self._state, self._config, len(self._roster.members)
-        privacy = config.training.privacy
-        colluders, sentence = _covered(config, sites)
+        privacy, method = config.training.privacy, method_of(config)
         spent = state.finished()
         return FederatedRecord(
             study=state.header.study,
@@ -109,9 +99,9 @@ class RecordFile:
             algorithm=config.study.algorithm,
             aggregation=config.aggregation.method,
             sites=self._roster.names,
-            quorum=_fewest(config, sites),
-            colluders=colluders,
-            sentence=sentence,
+            quorum=method.fewest(sites),
+            colluders=method.colluders(sites),
+            sentence=method.sentence(sites),
             finished=state.stage is Stage.FINISHED,
             simulated=self._simulated,
             private=privacy is not None,
@@ -179,28 +169,9 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-def _covered(config: StudyConfig, sites: int) -> tuple[int | None, str]:
-    """Return how many colluding sites are covered, and what is covered in words."""
-    if config.study.algorithm == "cyclic":
-        return None, _HANDED_ON
-    if config.aggregation.method == "plain":
-        return None, _SHOWN
-    if config.aggregation.method == "masks":
-        rules = covered(sites)
-        return rules.colluders, rules.sentence()
-    if config.aggregation.method == "ckks":
-        return 0, COLLUSION
-    return sites - 2, _ALL.format(sites=sites, colluders=sites - 2)
-
-
-def _fewest(config: StudyConfig, sites: int) -> int:
-    """Return the fewest sites of a sum; 1 where nothing is added up."""
-    return 1 if config.study.algorithm == "cyclic" else quorum_of(config.aggregation, sites)
-
-
 def _error(entry: Round, config: StudyConfig, sites: int) -> float | None:
     """Return the largest rounding error of a sum of integers; None of other sums."""
-    if config.aggregation.method not in ("masks", "shares"):
+    if not method_of(config).integers:
         return None
     return quantiser(config.aggregation, sites).error_bound(len(entry.survivors), entry.units)
 

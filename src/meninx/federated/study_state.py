@@ -28,6 +28,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from meninx.core import files
 from meninx.core.errors import DataError, StorageError, UsageError, expected, problem
 from meninx.federated.messages import Position
 from meninx.federated.strategies import ServerState
@@ -474,6 +475,8 @@ def _insert_model(base: sqlite3.Connection, number: int, model: ServerState) -> 
 def _connected(path: Path) -> sqlite3.Connection:
     with _guard(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():  # files that the database makes beside it get the same mode
+            path.touch(mode=files.PRIVATE_MODE)
         base = sqlite3.connect(path, isolation_level=None, timeout=10.0)
         base.execute("PRAGMA journal_mode = WAL")
         base.execute("PRAGMA synchronous = FULL")

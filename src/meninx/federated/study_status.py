@@ -88,10 +88,10 @@ class SiteBudget:
     """Privacy budget of a site's patients in this study.
 
     Attributes:
-        epsilon: spent so far.
+        epsilon: spent so far per patient, over all runs of the study.
         delta: delta of this epsilon.
-        limit: epsilon at which the site stops; None without a limit.
-        left: what is left of the limit, not below 0; None without a limit.
+        limit: epsilon over all runs at which the site stops; None where it is not known.
+        left: what is left of the limit, not below 0; None where the limit is not known.
     """
 
     epsilon: float
@@ -200,10 +200,10 @@ class StudyStatus:
 
     Attributes:
         study: name of the study.
-        run: identifier of its latest run; rounds and numbers are those of this run.
+        run: identifier of its latest run; rounds and numbers are of this run, budgets of all runs.
         viewer: the site that looks; None for the coordinator, who sees all.
         phase: what the study does now.
-        quorum: survivors that a round needs; 0 without secure aggregation.
+        quorum: fewest sites whose updates a round needs; 0 where it is not known.
         aggregation: how updates are protected, in words; empty where it is not known.
         terms: what the study asks; None where it is not known.
         rounds_planned: rounds of the whole study.
@@ -302,15 +302,16 @@ class StatusFold:
         self._history: deque[HistoryEntry] = deque(maxlen=ENTRIES_KEPT)
         self._last: float | None = None
         self._terms: kinds.StudyTerms | None = None
+        self._numbers: dict[str, SiteNumbers] = {}
         self._begin(None)
 
     def _begin(self, start: kinds.StudyStarted | None) -> None:
-        """Forget the run before; the history goes on."""
+        """Forget the run before; history and budgets go on."""
         self._start = start
         self._first = start.time if start else None
         self._phase = StudyPhase.NOT_STARTED
         self._up: dict[str, bool] = {}
-        self._numbers: dict[str, SiteNumbers] = {}
+        self._numbers = {site: SiteNumbers(budget=n.budget) for site, n in self._numbers.items() if n.budget}
         self._attempts: deque[RoundAttempt] = deque(maxlen=ROUNDS_KEPT)
         self._cost = 0.0  # seconds of attempts since the last accepted round
         self._costs: deque[float] = deque(maxlen=ETA_ROUNDS)
@@ -566,6 +567,7 @@ _RULES: dict[type, Callable[[StatusFold, Any], None]] = {
     kinds.SumRecomputed: StatusFold._recomputed,
     kinds.ModelUnchecked: StatusFold._only_noted,
     kinds.SumUnchecked: StatusFold._only_noted,
+    kinds.RecordReceived: StatusFold._only_noted,
     kinds.EpsilonSpent: StatusFold._spent,
     kinds.ModelReleased: StatusFold._released,
     kinds.StudyEnded: StatusFold._ended,

@@ -20,7 +20,7 @@ from meninx.core.errors import DataError, problem
 from meninx.core.progress import Progress
 from meninx.federated import events as kinds
 from meninx.federated import site_folder, status_page, strategies
-from meninx.federated.aggregation_methods import quorum_of
+from meninx.federated.aggregation_methods import fewest
 from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, Emit, StudyEvents
 from meninx.federated.study_status import StatusFold, StudyStatus
@@ -28,6 +28,7 @@ from meninx.federated.study_status import StatusFold, StudyStatus
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from meninx.federated.audit_log import AuditLog
     from meninx.federated.study import Study
 
 _SNAPSHOT_AFTER = (kinds.RoundAccepted, kinds.RoundAborted, kinds.StudyEnded)
@@ -86,6 +87,38 @@ def watching(
         yield emit
 
 
+def recorded(emit: Emit, log: AuditLog, study: str) -> Emit:
+    """Return a function that emits an event, and first logs for the audit what has to be provable later.
+
+    Args:
+        emit: takes every event.
+        log: of the coordinator or of the site.
+        study: name of the study.
+
+    Raises:
+        DataError, StorageError: of the returned function, when the log is damaged or the disk refused.
+    """
+
+    def emitted(event: AnyEvent) -> None:
+        match event:
+            case kinds.SiteRefused():
+                where = {"study": study, "site": event.site}
+                log.append("request refused", **where, reason=event.reason, final=event.final)
+            case kinds.ModelUnchecked():
+                log.append("model not checked", study=study, round=event.round, reason=event.reason)
+            case kinds.SumsDiffer(site=site, round=number, earlier=earlier):
+                log.append("sums differ by one site", study=study, site=site, round=number, earlier=earlier)
+            case kinds.SumRecomputed(matches=False, site=site, round=number, share=share):
+                log.append("sum not confirmed", study=study, site=site, round=number, share=share)
+            case kinds.RecordReceived():
+                log.append("study record received", study=study, record=event.record)
+            case _:
+                pass
+        emit(event)
+
+    return emitted
+
+
 def _folded(file: StudyEvents, viewer: str | None) -> StatusFold:
     fold = StatusFold(viewer)
     for event in file.read():
@@ -106,7 +139,7 @@ def terms_of(study: Study) -> kinds.StudyTerms:
         study=study.name,
         sites=names,
         rounds=strategies.of_config(config.study).turns(names),
-        quorum=quorum_of(config.aggregation, len(names)),
+        quorum=fewest(config, len(names)),
         aggregation=config.aggregation.method,
         private=privacy is not None,
         epsilon=privacy.epsilon if privacy else None,

@@ -196,8 +196,7 @@ def _cautions(study: _Study) -> Iterator[str]:
         return
     if record.simulated:
         yield _SIMULATED
-    secure = record.aggregation != "plain"
-    if secure and record.aggregation == "masks" and len(record.sites) == 3:
+    if record.colluders == 1 and len(record.sites) == 3:
         yield (
             "Three sites: two of them that collude always see the update of the third, and a round needs all "
             "three. No dropout is tolerated."

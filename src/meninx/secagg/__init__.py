@@ -1,6 +1,6 @@
 """Secure aggregation: the sum of what the sites send, and nothing else of them.
 
-Hospitals train one network together. Each sends an update below masks that cancel in the sum, so that the
+Hospitals train one network together. Each sends an update under masks that cancel in the sum, so that the
 coordinator computes the sum and sees no single update, although it carries every message and may lie in
 each::
 

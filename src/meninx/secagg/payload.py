@@ -9,7 +9,7 @@ Two checks exist, because they serve two readers:
   its tag at a tenth of the cost of the leaves. The coordinator holds no such key, so it cannot make a tag for
   other bytes: the probability of a forgery is at most (length / 16 + 1) / 2^128 per try.
 
-Neither says anything about the update below the masks.
+Neither says anything about the update under the masks.
 """
 
 from __future__ import annotations

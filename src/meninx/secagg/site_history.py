@@ -48,7 +48,10 @@ class VectorMasked(_Recorded, frozen=True, kw_only=True, tag="masked"):
 
 
 class AttemptUsed(_Recorded, frozen=True, kw_only=True, tag="used"):
-    """The last attempt in which a vector was masked; its seed is forgotten, so none is masked in it again."""
+    """The last attempt in which this site masked a vector.
+
+    Its seed was erased, so the site masks nothing more in that attempt.
+    """
 
     round: int
     attempt: int

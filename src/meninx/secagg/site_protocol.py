@@ -5,7 +5,7 @@ The site keeps these rules whatever the coordinator says:
 - Its exchange key is drawn once per run. It masks only among sites whose keys carry the signature of a roster
   member.
 - It masks one vector per (round, attempt). Asked again, it gives the same bytes; another vector is refused,
-  because two vectors below the same masks give away their difference.
+  because two vectors under the same masks reveal their difference.
 - It signs one set of survivors per round and study. From then on the round is closed for it: no later attempt
   and no later run gets a vector for this round number.
 - It opens secrets only when a quorum of the roster signed that very set: the seed of its own mask, the seeds

@@ -126,7 +126,8 @@ def opened(
     """Give a run folder that is trained in rounds, new or as it was left, and hold it for a block.
 
     Args:
-        config: the settings, with the steps or epochs of all rounds; those of the run when it goes on.
+        config: settings with the steps or epochs of all rounds. Ignored when a run is resumed: its own
+            settings apply.
         source: prepared dataset.
         out: folder of runs.
         study: the study that the run is a part of.
