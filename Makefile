@@ -100,8 +100,8 @@ bench-dp: $(READY) ## Time and memory of private training; writes its table into
 bench-data: $(READY) ## Images per second of the data pipeline (DATA=prepared datasets); writes its tables into docs/benchmarks.md (5 min)
 	@$(BIN)/python benchmarks/bench_data.py --data $(DATA) --write docs/benchmarks.md
 
-bench-federated: $(READY) ## Secure aggregation beside Flower's own; writes its tables into docs/benchmarks.md (2 min)
-	@$(BIN)/python benchmarks/bench_federated.py --write docs/benchmarks.md
+bench-federated: $(READY) ## Secure aggregation beside Flower's own; writes its tables into docs/benchmarks.md (7 min)
+	@$(BIN)/python benchmarks/bench_federated.py --end-to-end --write docs/benchmarks.md
 
 utility: $(READY) ## Utility against epsilon on real images (DATA=prepared datasets, STUDY=results; 1 h); table and figure
 	@$(BIN)/python benchmarks/utility.py --data $(DATA) --out $(STUDY)

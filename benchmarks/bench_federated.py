@@ -1,8 +1,9 @@
-"""Secure aggregation beside Flower's own SecAgg+, in one process: processor time, bytes, recomputation, CKKS.
+"""Secure aggregation beside Flower's own SecAgg+: processor time, bytes, recomputation, CKKS, whole rounds.
 
-Run: ``python benchmarks/bench_federated.py [--rounds 5] [--quick] [--json OUT] [--write PAGE]``. Both take
-turns, round by round; a cell is the median over rounds of processor milliseconds on one thread, so trust the
-ratios.
+Run: ``python benchmarks/bench_federated.py [--rounds 5] [--end-to-end] [--json OUT] [--write PAGE]``.
+In one process both take turns, round by round; a cell is the median over rounds of processor milliseconds on
+one thread, so trust the ratios. ``--end-to-end`` adds seconds of a round with real processes
+(``federated_rounds.py``), ``--end-to-end-only`` measures these alone.
 
 Flower's client is ``secaggplus_mod``, its server the two stages of ``SecAggPlusWorkflow`` that add and
 unmask, with a grid in memory instead of a network and without the strategy. Ours is measured twice: what
@@ -32,6 +33,7 @@ os.environ.update(OMP_NUM_THREADS="1", FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import federated_rounds
 import pages
 
 warnings.simplefilter("ignore")  # of packages that Flower imports
@@ -63,6 +65,7 @@ from meninx.secagg import payload as upload_bytes
 from meninx.secagg.statements import Masked, read
 
 MILLION = 1_000_000
+END_TO_END_ROUNDS = 3
 CASES = [(5, MILLION), (10, MILLION), (5, 10 * MILLION)]
 WEIGHT, CLIP = 100, 0.05
 
@@ -301,6 +304,35 @@ def other_table(found: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def end_to_end(rounds: int) -> dict[str, Any]:
+    """Return seconds of whole rounds of Flower and of ours, and the load of the machine at the start."""
+    load = os.getloadavg()[0]
+    flower = federated_rounds.flower_seconds(rounds, MILLION)
+    ours = {
+        "mailbox, every site computes the sum again": {"mailbox": True},
+        "mailbox, nobody computes it again": {"mailbox": True, "checks": False},
+        "Flower messages alone, every site computes the sum again": {"mailbox": False},
+        "Flower messages alone, nobody computes it again": {"mailbox": False, "checks": False},
+    }
+    found = {name: federated_rounds.our_seconds(rounds, MILLION, **options) for name, options in ours.items()}
+    return {"load": load, "Flower's SecAgg+": flower, **found}
+
+
+def end_to_end_table(found: dict[str, Any]) -> str:
+    """Return the table of whole rounds: medians, ranges and ratios to Flower."""
+    flower = median(found["Flower's SecAgg+"])
+    lines = [
+        f"| round of four sites, 1 M parameters (load {found['load']:.1f} at the start) | n "
+        "| seconds, median | fastest to slowest | ratio to Flower |",
+        "|---|---|---|---|---|",
+    ]
+    for name, seconds in found.items():
+        if name != "load":
+            middle, span = median(seconds), f"{min(seconds):.1f} to {max(seconds):.1f}"
+            lines.append(f"| {name} | {len(seconds)} | {middle:.1f} | {span} | {middle / flower:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
 def measured(quick: bool, rounds: int) -> dict[str, Any]:
     """Return all numbers."""
     rng = np.random.default_rng(0)
@@ -325,19 +357,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="1 M parameters only")
+    parser.add_argument("--end-to-end", action="store_true", help="whole rounds with real processes, too")
+    parser.add_argument("--end-to-end-only", action="store_true", help="whole rounds with real processes")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all numbers here")
     parser.add_argument(
         "--write", type=Path, metavar="PAGE", help="put the tables into a page of the documentation"
     )
     args = parser.parse_args()
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    found = measured(args.quick, args.rounds)
-    text = f"{masks_table(found['cases'])}\n{other_table(found)}"
-    print(text)
+    found, tables = {}, {}
+    if not args.end_to_end_only:
+        found = measured(args.quick, args.rounds)
+        tables["bench-federated"] = f"{masks_table(found['cases'])}\n{other_table(found)}"
+    if args.end_to_end or args.end_to_end_only:
+        found["end to end"] = end_to_end(max(args.rounds, END_TO_END_ROUNDS))
+        tables["bench-federated-rounds"] = end_to_end_table(found["end to end"])
+    print("\n".join(tables.values()))
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if args.write:
-        pages.put(args.write, "bench-federated", text)
+        for name, text in tables.items():
+            pages.put(args.write, name, text)
 
 
 if __name__ == "__main__":

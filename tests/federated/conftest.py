@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hospital_processes import Hospitals
 
 from meninx.core.manifest import Manifest
 from meninx.federated import approval, enrolment, site_folder, study
@@ -57,3 +60,16 @@ def consortium(tmp_path: Path, patients: Path) -> Consortium:
         enrolment.request(site)
     enrolment.accept(folder, [site.request_path for site in sites.values()])
     return Consortium(folder, sites, patients)
+
+
+@pytest.fixture
+def hospitals(tmp_path: Path, patients: Path) -> Iterator[Callable[..., Hospitals]]:
+    """Makes studies whose processes end with the test."""
+    with ExitStack() as stack:
+
+        def make(name: str, sites: tuple[str, ...], **settings: object) -> Hospitals:
+            found = Hospitals(tmp_path / name, patients, sites, **settings)
+            stack.callback(found.stop_all)
+            return found
+
+        yield make

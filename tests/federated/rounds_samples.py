@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meninx.core.errors import MeninxError
-from meninx.federated import messages
+from meninx.federated import messages, study_state
 from meninx.federated.aggregation_methods import announcement_check, named, round_sides, site_sides
 from meninx.federated.aggregators import SiteSide
 from meninx.federated.config import AggregationConfig
@@ -27,6 +29,19 @@ from meninx.secagg.roster import public_bytes
 NAMES = ("east", "north", "south", "west")
 SIZE = 5
 START = np.linspace(-1, 1, SIZE, dtype=np.float32)
+
+
+def without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make writes quick: processes are killed in these tests, not machines."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    connected = study_state._connected
+
+    def quick(path: Path) -> sqlite3.Connection:
+        base = connected(path)
+        base.execute("PRAGMA synchronous = OFF")
+        return base
+
+    monkeypatch.setattr(study_state, "_connected", quick)
 
 
 class Killed(BaseException):

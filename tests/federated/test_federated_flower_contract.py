@@ -117,7 +117,8 @@ PROTOBUF = {
 }
 CONSTANTS = {
     "flwr.common.constant": [
-        "HEARTBEAT_DEFAULT_INTERVAL",
+        "HEARTBEAT_MIN_INTERVAL",
+        "HEARTBEAT_PATIENCE",
         "NOOP_ACCOUNT_NAME",
         "NOOP_FLWR_AID",
         "SUPERLINK_NODE_ID",

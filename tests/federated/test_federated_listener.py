@@ -152,6 +152,21 @@ def test_a_revoked_key_is_refused_although_the_coordinator_has_its_state(
         SiteClient(network.site_setup("east", server.port)).run(EchoSite("east"))
 
 
+def test_a_site_that_does_not_take_part_says_why_and_nobody_says_it_for_another(
+    network: Network, server: CoordinatorServer
+) -> None:
+    SiteClient(network.site_setup("east", server.port)).refuse("the source differs")
+    forged = SiteClient(network.site_setup("north", server.port, signing_key=Ed25519PrivateKey.generate()))
+    with pytest.raises(NotAdmitted, match="enrolled and unrevoked"):
+        forged.refuse("we leave")
+    assert server.exchange.refusals() == {"east": "the source differs"}
+    assert server.exchange.refusals() == {}
+    for reason in ("é" * 5000, "the last one counts"):
+        SiteClient(network.site_setup("east", server.port)).refuse(reason)
+    assert server.exchange.present() == frozenset()  # a site that refuses is not there
+    assert server.exchange.refusals() == {"east": "the last one counts"}
+
+
 class Tap(httpx.BaseTransport):
     """Passes requests on and keeps their bodies and the answers, as a stranger on a broken TLS line would."""
 

@@ -7,14 +7,9 @@ import os
 import re
 import shutil
 import signal
-import socket
-import sqlite3
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,115 +17,11 @@ import pytest
 pytest.importorskip("flwr")
 
 from bad_line import BadLine
+from hospital_processes import FOUR, NOBODY, Hospitals, when
 
 from meninx.core.errors import DataError, RunLocked, UsageError
-from meninx.core.manifest import Manifest
-from meninx.federated import approval, enrolment, processes, site_folder, study
-from meninx.federated.config import DataConfig, StudyConfig
+from meninx.federated import processes
 from meninx.federated.coordinator_process import SERVING
-from meninx.federated.policy import PolicyConfig
-
-POLICY = PolicyConfig(allowed_recipes=("any",), require_differential_privacy=False, min_quorum=2)
-
-
-NOBODY = processes.ProcessRecord(pid=0, role="", since="")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-class Hospitals:
-    """Folders of a study that all its sites approved, and processes that serve them."""
-
-    def __init__(self, root: Path, patients: Path, sites: tuple[str, ...], **settings: object) -> None:
-        self.root, self.sites = root, sites
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-        self.environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        facts = DataConfig.of_dataset(Manifest.read(patients).info)
-        train = {"model": "resnet9-small", "lr": 3e-3, "batch_size": 8, "physical_batch": 8}
-        config = StudyConfig.of(
-            local_steps=2, address=f"127.0.0.1:{free_port()}", data=facts, train=train, **settings
-        )
-        folder = study.create(root / "chest", config)
-        policy = POLICY.replace(require_secure_aggregation=config.aggregation.secure)
-        found = [site_folder.create(root / name, name, policy) for name in sites]
-        for site in found:
-            enrolment.request(site)
-        enrolment.accept(folder, [site.request_path for site in found])
-        for site in found:
-            approval.approve(site, folder.study(), patients)
-            approval.receive(folder, site.approval_path("chest"))
-
-    def start(self, name: str, *words: str, before: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-        log, out = (self.root / f"{name}.log").open("ab"), (self.root / f"{name}.out").open("wb")
-        command = [*before, sys.executable, "-m", "meninx", "federate", *words]
-        process = subprocess.Popen(
-            command, stdout=out, stderr=log, cwd=self.root, env=self.environment, start_new_session=True
-        )
-        log.close()
-        out.close()
-        self.running[name] = process
-        return process
-
-    def start_site(self, name: str, *words: str, **keywords: tuple[str, ...]) -> None:
-        self.start(name, "site", name, "chest", "--device", "cpu", *words, **keywords)
-
-    def kill(self, name: str) -> None:
-        process = self.running.pop(name)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-    def log(self, name: str) -> str:
-        return (self.root / f"{name}.log").read_text()
-
-    def result(self, name: str) -> str:
-        return (self.root / f"{name}.out").read_text()
-
-    def events(self) -> list[dict]:
-        path = self.root / "chest" / "private" / "engine" / "events.jsonl"
-        lines = path.read_text().splitlines() if path.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
-
-    def model(self) -> str:
-        """Return the name of the last accepted model."""
-        path = sorted((self.root / "chest" / "private" / "engine" / "runs").glob("*.sqlite3"))[-1]
-        with closing(sqlite3.connect(path)) as base:
-            return base.execute("SELECT name FROM models ORDER BY number DESC").fetchone()[0]
-
-    def wait(self, name: str, seconds: float = 400.0) -> int:
-        code = self.running[name].wait(seconds)
-        assert code in {0, 130}, self.log(name)
-        return code
-
-    def stop_all(self) -> None:
-        for name in list(self.running):
-            if self.running[name].poll() is None:
-                self.kill(name)
-
-
-@pytest.fixture
-def hospitals(tmp_path: Path, patients: Path) -> Iterator[Callable[..., Hospitals]]:
-    with ExitStack() as stack:
-
-        def make(name: str, sites: tuple[str, ...], **settings: object) -> Hospitals:
-            found = Hospitals(tmp_path / name, patients, sites, **settings)
-            stack.callback(found.stop_all)
-            return found
-
-        yield make
-
-
-def when(condition: Callable[[], bool], seconds: float = 200.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
-
-
-FOUR = ("east", "north", "south", "west")
 
 
 @pytest.mark.slow
@@ -175,18 +66,12 @@ def test_killed_sites_and_a_killed_coordinator_come_back_to_the_same_model(
         shaken.start_site(name)
     shaken.start("run", "run", "chest")
 
-    def seen(kind: str, number: int) -> Callable[[], bool]:
-        return lambda: any(
-            event["event"] == kind and event.get("round", number) == number for event in shaken.events()
-        )
-
     for number, kind in enumerate(kinds):  # the coordinator and one site, each at five points
-        when(seen(kind, number))
+        when(shaken.seen(kind, number))
         shaken.kill("run")
         shaken.kill("east")
         shaken.start_site("east")
-        begun = any((shaken.root / "chest" / "private" / "engine" / "runs").glob("*.sqlite3"))
-        shaken.start("run", "resume" if begun else "run", "chest")
+        shaken.start("run", "resume" if shaken.states else "run", "chest")
     assert shaken.wait("run") == 0, shaken.log("run")
     assert shaken.model() == quiet.model()
     accepted = [event["round"] for event in shaken.events() if event["event"] == "round_accepted"]
@@ -194,23 +79,23 @@ def test_killed_sites_and_a_killed_coordinator_come_back_to_the_same_model(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("words", [(), ("--flower-only",)], ids=["mailbox", "flower alone"])
 def test_a_dead_site_costs_less_than_a_minute_and_the_others_go_on(
-    hospitals: Callable[..., Hospitals],
+    hospitals: Callable[..., Hospitals], words: tuple[str, ...]
 ) -> None:
     here = hospitals("dead", FOUR, rounds=2)
     for name in FOUR:
-        here.start_site(name)
-    here.start("run", "run", "chest")
+        here.start_site(name, *words)
+    here.start("run", "run", "chest", *words)
     when(lambda: any(event["event"] == "round_opened" for event in here.events()))
     here.kill("west")
     began = time.monotonic()
     when(lambda: any(event["event"] == "round_accepted" for event in here.events()), 120)
-    assert time.monotonic() - began < 75
+    assert time.monotonic() - began < 60
     first = next(event for event in here.events() if event["event"] == "round_accepted")
     assert first["survivors"] == ["east", "north", "south"]
-    told = (here.root / "east" / "private" / "engine" / "chest" / "events.jsonl").read_text()
-    events = [json.loads(line) for line in told.splitlines()]
-    assert any(event["event"] == "site_lost" and event["site"] == "west" for event in events)
+    for name in ("east", "north", "south"):  # the survivors are told
+        assert any(event["event"] == "site_lost" and event["site"] == "west" for event in here.told(name))
     assert here.wait("run") == 0
 
 
@@ -240,11 +125,7 @@ def test_nobody_connects_beyond_loopback_and_sites_use_the_proxy(hospitals: Call
             if name == "run":
                 here.start("run", "run", "chest", before=strace)
             else:
-                here.environment |= line.environment
-                here.start_site(name, before=strace)
-                here.environment = {
-                    key: value for key, value in here.environment.items() if key not in line.environment
-                }
+                here.start_site(name, before=strace, environment=line.environment)
         assert here.wait("run") == 0
     address = here.root / "chest" / "study.toml"
     port = re.search(r'address = "127.0.0.1:(\d+)"', address.read_text()).group(1)

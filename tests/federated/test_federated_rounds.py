@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -20,13 +20,15 @@ from rounds_samples import (
     expected_model,
     update_of,
     weights,
+    without_waiting_for_the_disk,
 )
 
 from meninx.core.errors import DataError, Interrupted, PrivacyRefusal, StorageError, UsageError
-from meninx.federated import events, messages, secure_sides, study_state
+from meninx.federated import events, messages, secure_sides
 from meninx.federated.contribution import Contribution, beginning
 from meninx.federated.history_file import HistoryFile
-from meninx.federated.messages import Request
+from meninx.federated.messages import Reply, Request
+from meninx.federated.rounds import ANSWER_SECONDS
 from meninx.federated.strategies import Cyclic, FedAvg
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
 from meninx.secagg.site_history import AttemptUsed, KeyDrawn, SitesMet, SurvivorsSigned, read_history
@@ -35,16 +37,7 @@ from meninx.secagg.statements import Announcement, sign
 
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes are killed here, not machines, so nobody needs to wait for the disk."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
-    connected = study_state._connected
-
-    def quick(path: Path) -> sqlite3.Connection:
-        base = connected(path)
-        base.execute("PRAGMA synchronous = OFF")
-        return base
-
-    monkeypatch.setattr(study_state, "_connected", quick)
+    without_waiting_for_the_disk(monkeypatch)
 
 
 @pytest.mark.parametrize("method", ["plain", "masks", "shares", "ckks"])
@@ -82,6 +75,22 @@ def test_every_site_computes_the_sum_again(tmp_path: Path) -> None:
     state = study.run()
     assert all(entry.checked == dict.fromkeys(NAMES, 1.0) for entry in state.rounds())
     assert len(study.of(events.SumRecomputed)) == 12
+
+
+def test_a_long_transcript_has_the_time_that_it_needs_at_one_megabit_per_second(tmp_path: Path) -> None:
+    times: list[tuple[int, float]] = []
+
+    class Timed(Line):
+        def ask(self, requests: Mapping[str, Request], *, within: float) -> Mapping[str, Reply]:
+            asked = [one for one in requests.values() if isinstance(one, messages.Recompute)]
+            times.extend((len(messages.encode(one)), within) for one in asked)
+            return super().ask(requests, within=within)
+
+    study = Study(tmp_path)
+    study.run(Timed(study.sites))
+    assert len(times) == 12
+    for size, within in times:
+        assert within == pytest.approx(ANSWER_SECONDS + size / 125_000, abs=0.01)
 
 
 def test_a_sum_that_a_site_cannot_confirm_is_not_accepted(tmp_path: Path) -> None:

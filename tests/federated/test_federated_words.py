@@ -108,7 +108,7 @@ def test_a_simulation_that_cannot_end_is_refused_before_it_trains(tmp_path: Path
 def test_a_site_says_once_and_then_rarely_that_it_cannot_reach_the_coordinator(consortium) -> None:
     consortium.approve_all()
     site = consortium.sites["north"]
-    setup = site_process.site_setup(site, approval.approved(site, "chest"))
+    setup = site_process.site_setup(site, approval.approved(site, "chest").study)
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{one.getsockname()[1]}"  # nobody listens there

@@ -7,7 +7,8 @@ import pytest
 
 from meninx.core.errors import ConfigError
 from meninx.privacy import accounting
-from meninx.privacy.accounting import Epsilon, Phase, delta_curve, epsilon, merge
+from meninx.privacy.accounting import Epsilon, Phase, epsilon, merge
+from meninx.privacy.risk import risk_curve
 
 DELTA = 6e-6
 
@@ -101,10 +102,10 @@ def test_the_event_is_what_is_accounted():
 def test_delta_and_epsilon_are_inverse():
     phases = [phase(0.02, 1.0, 500)]
     value = epsilon(phases, 1e-6).value
-    assert delta_curve(phases)(value) == pytest.approx(1e-6, rel=1e-3)
-    assert delta_curve([])(0.0) == 0
-    assert delta_curve([phase(0.1, 0.0, 1)])(5.0) == 1
-    assert delta_curve([phase(0.25, 1e-4, 300)])(5.0) == 1
+    assert risk_curve(phases, rates=[1e-6]).upper.delta(value) == pytest.approx(1e-6, rel=1e-3)
+    assert risk_curve([]).upper.delta(0.0) == 0
+    assert risk_curve([phase(0.1, 0.0, 1)]).upper.delta(5.0) == 1
+    assert risk_curve([phase(0.25, 1e-4, 300)]).upper.delta(5.0) == 1
 
 
 def test_bad_values_are_refused():

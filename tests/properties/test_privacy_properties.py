@@ -16,8 +16,8 @@ from meninx.privacy.clipping import clipped_gradient_sum, slice_units
 from meninx.privacy.ledger import Ledger, LedgerAccount, LedgerEntry
 from meninx.privacy.noise_calibration import calibrate, slack
 from meninx.privacy.plan import ClippingThreshold, Plan, count_short
+from meninx.privacy.risk import attack_risk
 from meninx.privacy.sampling import CyclicSampler, PoissonSampler
-from meninx.privacy.tradeoff import attack_risk
 
 PLAN = Plan.build(
     n_units=500, expected_batch_size=25.0, steps=10**6, noise_multiplier=1.0, max_grad_norm=1.0, delta=1e-5

@@ -322,7 +322,7 @@ def check_standing(site: SiteFolder, study: Study) -> None:
         fix = "telephone the coordinator; somebody may have enrolled under this name"
         what = "the study has other keys for this site than its own"
         raise PrivacyRefusal(problem(what, where=study.name, fix=fix))
-    before = _stored_study(site, study.name)
+    before = stored_study(site, study.name)
     if before is not None:
         _check_succession(before, study)
     check_dates(study)
@@ -343,7 +343,7 @@ def _check_succession(before: Study, study: Study) -> None:
 
 
 def _approved(site: SiteFolder, name: str) -> ApprovedStudy:
-    study = _stored_study(site, name)
+    study = stored_study(site, name)
     path = site.study_folder(name) / APPROVAL_FILE
     if study is None or not path.is_file():
         raise PrivacyRefusal(problem("this site has not approved the study", where=name, fix=_AGAIN))
@@ -374,7 +374,12 @@ def _has_approved(site: SiteFolder, study: Study, data: Path) -> bool:
     return found.study.digest == study.digest and found.data.resolve() == data.resolve()
 
 
-def _stored_study(site: SiteFolder, name: str) -> Study | None:
+def stored_study(site: SiteFolder, name: str) -> Study | None:
+    """Return the study that lies at a site, without any check of the approval; None when there is none.
+
+    Raises:
+        DataError: it is damaged, or has another name.
+    """
     path = site.study_folder(name) / STUDY_FILE
     if not path.is_file():
         return None

@@ -19,7 +19,7 @@ from typing import TypeVar
 from meninx.core.errors import DataError, Interrupted, MeninxError, UsageError, expected, problem
 from meninx.federated.envelope import COORDINATOR, EnvelopeRefused, Signer
 from meninx.federated.exchange import Site
-from meninx.federated.flower import Arrival, FlowerLink, FlowerNode, StudyDiffers
+from meninx.federated.flower import LOST_SECONDS, Arrival, FlowerLink, FlowerNode, StudyDiffers
 from meninx.federated.line import NotAdmitted, Unreachable
 from meninx.federated.mailbox import SMALL, Delivery, Mailbox, MailboxClient, Presence, Welcome
 from meninx.federated.messages import (
@@ -44,7 +44,7 @@ _SLOW, _QUICK = 1.0, 0.2  # seconds between two calls of a node without the mail
 _LIVELY = 5.0  # seconds for which a node calls quickly after a message
 _FETCHING = 15.0  # seconds after which a site asks again for a message that lies in Flower's store
 _BACKOFF = (0.5, 8.0)  # seconds before a broken line is tried again: first and longest
-_HEARTBEAT = 15.0  # seconds between two heartbeats of a node; Flower tolerates 60
+_HEARTBEAT = 5.0  # seconds between two heartbeats of a node; Flower tolerates LOST_SECONDS
 _ENDING = 3.0  # seconds in which a loop has to end
 _REMEMBERED = 2  # replies that a site keeps for repeated requests
 
@@ -88,7 +88,13 @@ class StudyExchange:
             mailbox: whether short requests travel through the mailbox.
             grace: seconds of absence after which a site is no longer waited for.
         """
-        self.mailbox = Mailbox(signer, self._answered, lambda site: Welcome(terms, link.number(site)))
+        self.mailbox = Mailbox(
+            signer,
+            self._answered,
+            lambda site: Welcome(terms, link.number(site), mailbox),
+            refused=self._note_refusal,
+        )
+        self._refusals: dict[str, str] = {}
         self._signer, self._link, self._sites = signer, link, frozenset(sites)
         self._use_mailbox, self._grace = mailbox, grace
         self._replies: dict[str, bytes] = {}
@@ -99,6 +105,12 @@ class StudyExchange:
         if self._use_mailbox:
             return frozenset(site for site in self._sites if self.mailbox.absent_for(site) == 0)
         return self._sites & set(self._link.connected())
+
+    def refusals(self) -> dict[str, str]:
+        """Return site -> reason of the sites that did not take part since the last call."""
+        with self._news:
+            found, self._refusals = self._refusals, {}
+        return found
 
     def ask(self, requests: Mapping[str, Request], *, within: float) -> Mapping[str, Reply]:
         """Return the replies that arrived within the time; a site that did not answer is absent.
@@ -176,7 +188,8 @@ class StudyExchange:
     def _given_up(self, one: _Asked) -> bool:
         if self._use_mailbox:
             return self.mailbox.absent_for(one.site) > self._grace
-        return one.absent_since is not None and time.monotonic() - one.absent_since > self._grace
+        left = max(self._grace - LOST_SECONDS + _HEARTBEAT, 0.0)  # Flower itself waited for a sign before
+        return one.absent_since is not None and time.monotonic() - one.absent_since > left
 
     def _withdraw(self, label: str, one: _Asked) -> None:
         if self._use_mailbox:
@@ -185,6 +198,10 @@ class StudyExchange:
             self._link.forget({label})
         with self._news:
             self._replies.pop(label, None)
+
+    def _note_refusal(self, site: str, reason: str) -> None:
+        with self._news:
+            self._refusals[site] = reason
 
     def _answered(self, site: str, label: str, reply: bytes) -> None:
         with self._news:
@@ -226,7 +243,6 @@ class SiteCarrier:
         node: FlowerNode,
         mailbox: MailboxClient | None,
         *,
-        stopping: threading.Event | None = None,
         notice: Callable[[Presence], None] = lambda notice: None,
         broken: Callable[[Unreachable], None] = lambda error: None,
     ) -> None:
@@ -236,8 +252,7 @@ class SiteCarrier:
             site: handles the requests.
             signer: the site's, with the coordinator's key.
             node: the site's node of Flower.
-            mailbox: None for a study that does without it.
-            stopping: set by :meth:`stop`.
+            mailbox: None where the coordinator does without it.
             notice: called with news about the other sites.
             broken: called after each attempt to reach the coordinator that failed.
         """
@@ -254,7 +269,7 @@ class SiteCarrier:
         self._fetching: dict[str, float] = {}
         self._replies: collections.OrderedDict[str, bytes] = collections.OrderedDict()
         self._lock = threading.Lock()
-        self._fetch, self._stopping = threading.Event(), stopping or threading.Event()
+        self._fetch, self._stopping = threading.Event(), threading.Event()
         self._broken = threading.Event()  # the node has to connect again
         self._failure: Exception | None = None
 

@@ -75,8 +75,8 @@ def difference(code: CodeVersion) -> str:
         return ""
     if code.version != own.version:
         theirs = names.printable(code.version)[:60]
-        return f"The study runs meninx {theirs}, this site has {own.version}: install the same version."
+        return f"The study runs meninx {theirs}, {own.version} is installed here: install the same version."
     return (
-        f"The study and this site both have meninx {own.version}, but the source differs "
+        f"The study and this installation both have meninx {own.version}, but the source differs "
         f"({code.digest[:12]} and {own.digest[:12]}): one of the two was changed after it was installed."
     )

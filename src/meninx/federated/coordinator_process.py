@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import msgspec
 from filelock import FileLock
 
-from meninx.core import files, workspace
+from meninx.core import files, names, workspace
 from meninx.core.errors import (
     DataError,
     Interrupted,
     MeninxError,
     PrivacyRefusal,
     RunLocked,
+    StorageError,
     UsageError,
     problem,
 )
@@ -34,10 +35,11 @@ from meninx.federated import approval, enrolment_keys, strategies
 from meninx.federated.assembly import StudyAssembly
 from meninx.federated.config import WAITING_MINUTES
 from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
-from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost
+from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost, SiteRefused
 from meninx.federated.first_model import first_model
 from meninx.federated.mailbox import Presence
 from meninx.federated.processes import ENGINE, STARTING, Service, running, service
+from meninx.federated.rounds import MOST_WORDS
 from meninx.federated.study import Study, StudyFolder
 from meninx.federated.study_state import RoundPhase, StudyState
 from meninx.federated.study_watch import recorded, terms_of, watching
@@ -271,9 +273,9 @@ class _Office:
                     waiting_seconds=start.waiting_seconds,
                 )
             except MeninxError as error:
-                log.append("run stopped", run=run, reason=str(error))
                 if not isinstance(error, Interrupted):
-                    self._announce(failed=True)
+                    self._announce(failed=True)  # first, because on a full disk the log cannot be written
+                log.append("run stopped", run=run, reason=str(error))
                 raise
             rounds = state.rounds()
             log.append("run finished", run=run, rounds=len(rounds))
@@ -464,20 +466,27 @@ def _warm(before: StudyState, study: Study, layout: WeightLayout) -> strategies.
 
 @contextmanager
 def _presence(server: CoordinatorServer, emit: Emit) -> Iterator[None]:
-    """Tell events and sites who is connected, for a block."""
+    """Tell events and sites who is connected, and events who does not take part, for a block."""
     ended = threading.Event()
+
+    def looked(before: frozenset[str]) -> frozenset[str]:
+        now = server.exchange.present()
+        for site, reason in server.exchange.refusals().items():
+            words = names.printable(reason)[:MOST_WORDS]
+            emit(SiteRefused(site=site, reason=words, code=PrivacyRefusal.exit_code))
+        for site in sorted(now - before):
+            emit(SiteConnected(site=site))
+        for site in sorted(before - now):
+            emit(SiteLost(site=site, reason="its connection is closed"))
+        if now != before:
+            server.exchange.mailbox.announce(Presence(connected=tuple(sorted(now))))
+        return now
 
     def watch() -> None:
         before: frozenset[str] = frozenset()
         while not ended.wait(_PRESENCE):
-            now = server.exchange.present()
-            for site in sorted(now - before):
-                emit(SiteConnected(site=site))
-            for site in sorted(before - now):
-                emit(SiteLost(site=site, reason="its connection is closed"))
-            if now != before:
-                server.exchange.mailbox.announce(Presence(connected=tuple(sorted(now))))
-            before = now
+            with suppress(StorageError):  # on a full disk; the rounds end with a sentence at their next write
+                before = looked(before)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

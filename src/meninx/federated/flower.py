@@ -43,7 +43,8 @@ from flwr.app.message import (
 )
 from flwr.app.metadata import Metadata
 from flwr.common.constant import (
-    HEARTBEAT_DEFAULT_INTERVAL,
+    HEARTBEAT_MIN_INTERVAL,
+    HEARTBEAT_PATIENCE,
     NOOP_ACCOUNT_NAME,
     NOOP_FLWR_AID,
     SUPERLINK_NODE_ID,
@@ -116,6 +117,8 @@ _ARRAYS, _DATA = "arrays", "data"  # where the bytes lie in a Flower message
 _MESSAGE_TYPE = "train.meninx"
 _OBJECTS = 512  # of one message, at most; Flower cuts the bytes into objects of 5 MB
 _HEARTBEAT = 10.0  # seconds between two signs that the run is alive
+LOST_SECONDS = float(HEARTBEAT_MIN_INTERVAL * HEARTBEAT_PATIENCE)
+"""Seconds after its last sign after which Flower reports a node as lost."""
 _ACTIVATIONS = 3  # tries of a node
 _ACTIVATION_PAUSE = 0.5  # seconds between them
 _RETRY, _RETRY_CAP = 0.05, 1.0  # seconds before an object that is still arriving is asked for again
@@ -194,7 +197,7 @@ class FlowerLink:
                 self._state.delete_node(NOOP_FLWR_AID, node_id)
         for key, name in wanted.items():
             self._nodes[name] = registered.get(key) or self._state.create_node(
-                NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, HEARTBEAT_DEFAULT_INTERVAL, name=name
+                NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, HEARTBEAT_MIN_INTERVAL, name=name
             )
         for name in [name for name in self._nodes if name not in keys]:
             del self._nodes[name]
@@ -346,7 +349,7 @@ class FlowerNode:
         """Tell the coordinator that the node is alive."""
         with _line_errors():
             self._client.SendNodeHeartbeat(
-                SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+                SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_MIN_INTERVAL)
             )
 
     def receive(self) -> Arrival | None:
@@ -413,7 +416,7 @@ class FlowerNode:
         with _line_errors():
             self._deactivate(number)
             return self._client.ActivateNode(
-                ActivateNodeRequest(public_key=self._key, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+                ActivateNodeRequest(public_key=self._key, heartbeat_interval=HEARTBEAT_MIN_INTERVAL)
             )
 
     def _deactivate(self, node_id: int) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 POLL, REPLY, WELCOME = "/v1/meninx/poll", "/v1/meninx/reply", "/v1/meninx/welcome"
+REFUSAL = "/v1/meninx/refusal"
+LONGEST_REFUSAL = 4096  # bytes of the reason for which a site does not take part
 SMALL = 8 << 20  # bytes of a request or reply that the mailbox carries, at most
 ENVELOPE = SMALL + (1 << 16)  # bytes of such a body with its label and notice
 _HOLD = 20.0  # seconds for which a poll is held; proxies cut a silent connection after 60
@@ -72,10 +74,12 @@ class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         terms: the roster that all sites signed.
         node: number of the site's node in Flower.
+        mailbox: whether short requests travel through the mailbox.
     """
 
     terms: bytes
     node: int
+    mailbox: bool = True
 
 
 class Presence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,6 +130,7 @@ class Mailbox:
         answered: Callable[[str, str, bytes], None],
         welcome: Callable[[str], Welcome],
         *,
+        refused: Callable[[str, str], None] = lambda site, reason: None,
         hold: float = _HOLD,
     ) -> None:
         """Start empty.
@@ -134,9 +139,11 @@ class Mailbox:
             signer: the coordinator's, with the keys of the sites.
             answered: called with site, label and reply when a reply arrives, from a thread of the server.
             welcome: called with a site for what the site fetches before anything else.
+            refused: called with site and reason when a site does not take part, from the server's thread.
             hold: seconds for which a poll is held.
         """
         self._signer, self._answered, self._welcome, self._hold = signer, answered, welcome, hold
+        self._refused = refused
         self._boxes: dict[str, _Box] = {}
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -188,6 +195,10 @@ class Mailbox:
             elif scope["path"] == WELCOME:
                 envelope = self._signer.open(body, purpose="hello", limit=0)
                 response = self._sealed(envelope, "welcome", _ENCODE(self._welcome(envelope.sender)))
+            elif scope["path"] == REFUSAL:
+                envelope = self._signer.open(body, purpose="refusal", limit=LONGEST_REFUSAL)
+                self._refused(envelope.sender, envelope.body.decode("utf-8", "replace"))
+                response = self._sealed(envelope, "receipt", b"")
             else:
                 response = await run_in_threadpool(self._reply, body)
         except EnvelopeRefused as error:
@@ -311,6 +322,11 @@ class MailboxClient:
     def welcome(self) -> Welcome:
         """Return what a site fetches before anything else; the errors are those of :meth:`poll`."""
         return _decoded(self._call(WELCOME, "hello", b"", "welcome", timeout=30.0), Welcome)
+
+    def refuse(self, reason: str) -> None:
+        """Tell the coordinator why this site does not take part; the errors are those of :meth:`poll`."""
+        body = reason.encode("utf-8", "replace")[:LONGEST_REFUSAL]
+        self._call(REFUSAL, "refusal", body, "receipt", timeout=10.0)
 
     def leave(self) -> None:
         """Tell the coordinator that this site stops, which ends the poll of another thread."""

@@ -46,6 +46,8 @@ from meninx.federated.vector import to_bytes
 
 ANSWER_SECONDS = 120.0
 """Time for an answer that needs no training."""
+SLOWEST_LINE = 125_000.0
+"""Bytes per second at which a long message has to arrive: 1 Mbit/s."""
 TRAIN_SECONDS = 7 * 24 * 3600.0
 """Time limit of a round for which the study sets none. A site that disappears is given up much sooner."""
 UPLOAD_SECONDS = 600.0
@@ -433,7 +435,8 @@ class Coordinator:
             return msgspec.structs.replace(now, unchecked=reason)
         request = messages.Recompute(at=self._at(now), transcript=transcript, total=total)
         checked, wrong = dict(now.checked), list(now.mismatches)
-        replies = self._ask(dict.fromkeys(now.survivors, request), ANSWER_SECONDS)
+        arriving = (len(transcript) + len(total)) / SLOWEST_LINE
+        replies = self._ask(dict.fromkeys(now.survivors, request), ANSWER_SECONDS + arriving)
         for name in now.survivors:
             reply = replies.get(name)
             if not isinstance(reply, messages.Recomputed) or not 0 < reply.share <= 1:

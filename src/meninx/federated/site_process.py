@@ -9,12 +9,21 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+import traceback
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from meninx.core.errors import DataError, Interrupted, PrivacyRefusal, problem
+from meninx.core import artifacts, files
+from meninx.core.errors import (
+    DataError,
+    Interrupted,
+    MeninxError,
+    PrivacyRefusal,
+    StorageError,
+    problem,
+)
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result, command
 from meninx.federated import approval, authority, enrolment_keys, site_budget
@@ -36,10 +45,13 @@ from meninx.federated.mailbox import Presence
 from meninx.federated.messages import Agree, Conclude, Declined, Finish, Position, Reply, Request, Train
 from meninx.federated.processes import ENGINE, service
 from meninx.federated.site_folder import SiteFolder
+from meninx.federated.study import Study
 from meninx.federated.study_watch import recorded, terms_of, watching
 from meninx.secagg import Roster
 
+ERRORS = "errors.txt"
 HISTORY = "signed_rounds"  # what this site signed in secure aggregation, over all runs of the study
+_MOST_ERRORS = 4 << 20  # bytes of the file of errors, after which it begins anew
 _WITHDRAWN_SECONDS = 5.0  # after a final refusal, in which its reply leaves
 _QUIET_SECONDS = 120.0  # without a request after the last one, in which a site without the mailbox ends
 
@@ -88,7 +100,6 @@ def run(
     name: str,
     *,
     device: str = "auto",
-    mailbox: bool = True,
     progress: Progress = SILENT,
 ) -> SiteResult:
     """Take part in a study until its run is over, and return what came of it.
@@ -97,7 +108,6 @@ def run(
         site: folder of the site.
         name: name of the study, which the site has approved.
         device: where the network runs.
-        mailbox: as the coordinator runs it.
         progress: shows what happens.
 
     Raises:
@@ -106,12 +116,11 @@ def run(
         RunLocked: another process takes part with this folder.
         Interrupted: somebody stopped it; what was finished is saved.
     """
-    approved = approval.approved(site, name)
     engine = site.private / ENGINE / name
     with service(engine) as this, ExitStack() as stack:
         this.record("site")
-        site_budget.check_start(site, name, approved.study.config.training, approved.data)
-        client = SiteClient(site_setup(site, approved, mailbox=mailbox), progress.note)
+        approved = _admitted(site, name)
+        client = SiteClient(site_setup(site, approved.study), progress.note)
         this.on_stop(client.stop)
         emit = stack.enter_context(watching(engine, engine / FILE, progress=progress, viewer=site.name))
         terms = terms_of(approved.study)
@@ -126,7 +135,7 @@ def run(
         stack.callback(agent.close)
         log = site.log()
         log.append("took part", study=name, digest=approved.study.digest)
-        part = _Part(agent, client, emit, terms)
+        part = _Part(agent, client, emit, terms, ErrorFile(engine / ERRORS, progress.note))
         stack.callback(part.end)
         client.run(part, notice=part.noticed)
         if part.refusal:
@@ -156,9 +165,27 @@ def run(
         )
 
 
-def site_setup(site: SiteFolder, approved: ApprovedStudy, *, mailbox: bool = True) -> SiteSetup:
+def _admitted(site: SiteFolder, name: str) -> ApprovedStudy:
+    """Return the study if the site may take part; otherwise the coordinator reads why it does not.
+
+    Raises:
+        PrivacyRefusal: the approval, the policy, the installed code or the budget refuse it.
+    """
+    try:
+        approved = approval.approved(site, name)
+        site_budget.check_start(site, name, approved.study.config.training, approved.data)
+    except PrivacyRefusal as error:
+        study = approval.stored_study(site, name)
+        if study is not None and study.site(site.name) is not None:
+            with suppress(DataError):  # the refusal does not depend on whether the coordinator can be reached
+                SiteClient(site_setup(site, study)).refuse(str(error))
+        raise
+    return approved
+
+
+def site_setup(site: SiteFolder, study: Study) -> SiteSetup:
     """Return what a site's client needs, from the site's folder."""
-    study, keys = approved.study, site.keys()
+    keys = site.keys()
     coordinator = study.file.coordinator
     return SiteSetup(
         study=study.name,
@@ -169,7 +196,6 @@ def site_setup(site: SiteFolder, approved: ApprovedStudy, *, mailbox: bool = Tru
         node_key=keys.node,
         address=study.config.study.address,
         root_certificate=authority.pem(coordinator.authority),
-        mailbox=mailbox,
     )
 
 
@@ -177,7 +203,8 @@ class RoundsSeen:
     """What a site concludes about the study from the requests that it gets, as events.
 
     Another model in the next request to train, or in that to finish, means that the round before gave it; the
-    same model means that it gave none.
+    same model means that it gave none. Without the mailbox nobody tells the site who is connected: it takes
+    the members of a round for connected, and a member that is not among the survivors for lost.
 
     Args:
         terms: of the approved study.
@@ -190,6 +217,7 @@ class RoundsSeen:
         self._open: Position | None = None
         self._model = b""
         self._survivors: tuple[str, ...] = ()
+        self._members: frozenset[str] = frozenset()
 
     def asked(self, request: Request, connected: tuple[str, ...]) -> None:
         """Emit what follows from a request before it is answered."""
@@ -211,6 +239,8 @@ class RoundsSeen:
             )
         if isinstance(request, Agree):
             self._survivors = request.survivors
+        if not connected and isinstance(request, Train | Agree):
+            self._infer_connected(request)
         if isinstance(request, Train | Finish):
             name = hashlib.sha256(request.model).digest()
             if self._open is not None and (isinstance(request, Finish) or self._open != at):
@@ -230,6 +260,15 @@ class RoundsSeen:
             outcome = StudyOutcome.FAILED if failed else StudyOutcome.FINISHED
             self._emit(kinds.StudyEnded(outcome=outcome))
 
+    def _infer_connected(self, request: Train | Agree) -> None:
+        here = frozenset(request.members if isinstance(request, Train) else request.survivors)
+        for site in sorted(here - self._members):
+            self._emit(SiteConnected(site=site))
+        for site in sorted(self._members - here):
+            reason = f"it is not in the sum of round {request.at.round + 1}"
+            self._emit(SiteLost(site=site, reason=reason))
+        self._members = here
+
     def _close(self, at: Position, *, accepted: bool) -> None:
         self._open = None
         if accepted:
@@ -238,12 +277,38 @@ class RoundsSeen:
             self._emit(kinds.RoundAborted(round=at.round, attempt=at.attempt, reason=AbortReason.OTHER))
 
 
+class ErrorFile:
+    """A private file of unexpected errors with their tracebacks, which may hold values of patients.
+
+    Args:
+        path: the file; need not exist.
+        note: takes one sentence per error, without its message.
+    """
+
+    def __init__(self, path: Path, note: Callable[[str], None]) -> None:
+        self._path, self._note = path, note
+
+    def add(self, error: Exception) -> None:
+        """Append an error; nothing is raised when the disk refuses, and the sentence says so."""
+        kept = f"its traceback is in {self._path}, which may hold values of patients and stays at the site"
+        try:
+            if self._path.is_file() and self._path.stat().st_size > _MOST_ERRORS:
+                self._path.unlink()
+            text = "".join(traceback.format_exception(error))
+            files.append_line(self._path, f"{artifacts.now()}\n{text}", mode=files.PRIVATE_MODE)
+        except (OSError, StorageError):
+            kept = "its traceback could not be written"
+        self._note(f"An unexpected error ({type(error).__name__}), which is a bug: {kept}.")
+
+
 class _Part:
     """The agent as the carrier sees it; ends the process when the run of the study is over."""
 
-    def __init__(self, agent: SiteAgent, client: SiteClient, emit: Emit, terms: StudyTerms) -> None:
+    def __init__(
+        self, agent: SiteAgent, client: SiteClient, emit: Emit, terms: StudyTerms, errors: ErrorFile
+    ) -> None:
         self.name, self.ended, self.failed, self.refusal = agent.name, False, False, ""
-        self._agent, self._client, self._emit = agent, client, emit
+        self._agent, self._client, self._emit, self._errors = agent, client, emit, errors
         self._rounds = RoundsSeen(terms, emit)
         self._connected: set[str] = set()
         self._last, self._over = time.monotonic(), threading.Event()
@@ -258,6 +323,11 @@ class _Part:
                 self.refusal = reply.reason
                 self._agent.forget()  # the run goes on without this site
             return reply
+        except MeninxError:
+            raise
+        except Exception as error:  # a bug; the coordinator reads its kind alone
+            self._errors.add(error)
+            raise
         finally:
             self._last = time.monotonic()
 

@@ -17,10 +17,10 @@ from meninx.core.result import Result
 from meninx.core.run import Run
 from meninx.learn import checkpoint, finetune, ledger_file
 from meninx.learn.assemble import Training
-from meninx.privacy import tradeoff
 from meninx.privacy.composition import compose, joint_phases
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.plan import Plan
+from meninx.privacy.risk import attack_risk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +190,7 @@ def promise(
 
 def risk(plan: Plan, ledgers: Sequence[Ledger]) -> RiskRecord:
     """Return the proven bounds on attacks on what some ledgers spend together."""
-    bounds = tradeoff.attack_risk(joint_phases(ledgers), prior=1 / plan.n_units_declared)
+    bounds = attack_risk(joint_phases(ledgers), prior=1 / plan.n_units_declared)
     return RiskRecord(
         advantage=bounds.advantage,
         tpr_at_fpr={f"{rate:g}": value for rate, value in bounds.tpr_at_fpr.items()},

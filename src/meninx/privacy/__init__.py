@@ -21,7 +21,8 @@ noise               GaussianNoise; BandedNoise: noise correlated over steps
 accounting          epsilon of a composition, by privacy loss distributions
 ledger              Ledger: the hash-chained record of steps that were run
 composition         compose: one epsilon for several runs on the same units
-tradeoff            attack_risk: the same cost as bounds on attacks
+risk                risk_curve, attack_risk: the largest success of any attack, with certified bounds
+loss_distribution   the trade-off curve of composed steps, from the privacy loss on a grid
 learn.own_loop      training: all of it as one context for a loop of one's own
 keystream           secret pseudorandom bytes by address
 ==================  =============================================================================
@@ -43,15 +44,17 @@ if TYPE_CHECKING:
     from meninx.privacy.clipping.unit_rows import slice_units
     from meninx.privacy.composition import compose
     from meninx.privacy.ledger import Ledger, LedgerEntry
+    from meninx.privacy.loss_distribution import ThreatModel
     from meninx.privacy.noise import BandedNoise, GaussianNoise
     from meninx.privacy.noise_calibration import calibrate
     from meninx.privacy.plan import ClippingThreshold, Plan
+    from meninx.privacy.risk import AttackRisk, Bracket, RiskCurve, attack_risk, risk_curve
     from meninx.privacy.sampling import CyclicSampler, PoissonSampler
-    from meninx.privacy.tradeoff import AttackRisk, attack_risk
 
 __all__ = [
     "AttackRisk",
     "BandedNoise",
+    "Bracket",
     "ClippedSum",
     "ClippingThreshold",
     "CyclicSampler",
@@ -67,6 +70,8 @@ __all__ = [
     "PrivacySpent",
     "PrivacyUnit",
     "PrivateTraining",
+    "RiskCurve",
+    "ThreatModel",
     "attack_risk",
     "calibrate",
     "clipped_gradient_sum",
@@ -75,6 +80,7 @@ __all__ = [
     "prove",
     "refuse_unsafe_modules",
     "replace_batch_norm",
+    "risk_curve",
     "slice_units",
     "training",
 ]
@@ -96,9 +102,10 @@ _MODULES = {
     "meninx.privacy.ledger": ("Ledger", "LedgerEntry"),
     "meninx.privacy.noise": ("BandedNoise", "GaussianNoise"),
     "meninx.privacy.noise_calibration": ("calibrate",),
+    "meninx.privacy.loss_distribution": ("ThreatModel",),
     "meninx.privacy.plan": ("ClippingThreshold", "Plan"),
+    "meninx.privacy.risk": ("AttackRisk", "Bracket", "RiskCurve", "attack_risk", "risk_curve"),
     "meninx.privacy.sampling": ("CyclicSampler", "PoissonSampler"),
-    "meninx.privacy.tradeoff": ("AttackRisk", "attack_risk"),
 }
 if not TYPE_CHECKING:  # a type checker would take every name for one that exists
     __getattr__, __dir__ = lazy_exports(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import dp_accounting as dpa
@@ -167,28 +167,6 @@ def _pld(phases: tuple[Phase, ...], interval: float) -> PrivacyLossDistribution:
         for phase in phases
     ]
     return functools.reduce(lambda left, right: left.compose(right), parts)
-
-
-def delta_curve(phases: Iterable[Phase], *, interval: float = FINE) -> Callable[[float], float]:
-    """Return the function from epsilon >= 0 to an upper bound on delta of all phases composed.
-
-    Args:
-        phases: what was run, in any order.
-        interval: the finest grid of the privacy loss to use; without noise, or where no grid fits, delta is
-            1.
-    """
-    merged = merge(phases)
-    if not merged:
-        return lambda _: 0.0
-    grid = (
-        None
-        if any(phase.noise_multiplier == 0 for phase in merged)
-        else _grid(rdp_epsilon(merged, 1e-6), fine_up_to=60.0)
-    )
-    if grid is None:
-        return lambda _: 1.0
-    losses, lost = _pld(merged, interval if grid <= FINE else grid), _lost(merged)
-    return lambda value: min(1.0, max(0.0, float(losses.get_delta_for_epsilon(value))) + lost)
 
 
 def largest_delta(n_units: int) -> float:

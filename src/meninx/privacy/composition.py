@@ -42,7 +42,7 @@ def compose(ledgers: Sequence[Ledger], *, delta: float) -> PrivacySpent:
 
 
 def joint_phases(ledgers: Sequence[Ledger]) -> tuple[Phase, ...]:
-    """Return the steps of all runs as phases, e.g. for :func:`~meninx.privacy.tradeoff.attack_risk`.
+    """Return the steps of all runs as phases, e.g. for :func:`~meninx.privacy.risk.attack_risk`.
 
     Raises:
         DataError, PrivacyRefusal: as :func:`compose`.

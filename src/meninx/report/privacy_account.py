@@ -152,11 +152,9 @@ def largest_delta(units: int) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _bounds(phases: tuple[Phase, ...]) -> Bounds:
-    from meninx.privacy import tradeoff
+    from meninx.privacy.risk import attack_risk
 
-    risk = tradeoff.attack_risk(
-        phases, prior=0.5
-    )  # the prior bounds reconstruction, which the page does not state
+    risk = attack_risk(phases, prior=0.5)  # the prior bounds reconstruction, which the page does not state
     return Bounds(advantage=risk.advantage, tpr_at_fpr=dict(risk.tpr_at_fpr))
 
 
