@@ -14,8 +14,10 @@ from typing import Any
 
 import build_licences
 import build_settings
+from meninx.cli import audit as audit_steps
 from meninx.cli import dicom as dicom_steps
 from meninx.cli.app import VERBS, build_app
+from meninx.cli.audit import HELP as AUDIT_HELP
 from meninx.cli.console import Output
 from meninx.cli.dicom import HELP as DICOM_HELP
 from meninx.cli.examples import EXAMPLES
@@ -36,6 +38,8 @@ CONFIGS = {
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
     "demo": "meninx.demo.config:DemoConfig",
+    "audit-bounds": "meninx.audit.config:BoundsConfig",
+    "audit-scores": "meninx.audit.config:ScoresConfig",
     "federate-new": "meninx.federated.config:StudyConfig",
     "federate-enrol": "meninx.federated.policy:PolicyConfig",
 }
@@ -100,14 +104,17 @@ def commands() -> str:
                 f"Settings: {', '.join(f'[{name}](settings.md#{name})' for name in SETTINGS[verb])}.\n"
             )
         lines.append(_examples(verb))
-    lines.append(f"## `meninx dicom`\n\n{DICOM_HELP}\n")
-    for step in ("label", "export", "restore", "folders", "table"):
-        text = inspect.getdoc(getattr(dicom_steps, step)) or ""
-        lines += [
-            f"### `meninx dicom {step}`\n\n{text.partition(chr(10))[0]}\n",
-            _described(text),
-            _examples(f"dicom {step}"),
-        ]
+    for group, home, text, steps in (
+        ("audit", audit_steps, AUDIT_HELP, ("bounds", "scores")),
+        ("dicom", dicom_steps, DICOM_HELP, ("label", "export", "restore", "folders", "table")),
+    ):
+        lines.append(f"## `meninx {group}`\n\n{text}\n")
+        for step in steps:
+            found = inspect.getdoc(getattr(home, step)) or ""
+            page = f"{group}-{step}"
+            lines += [f"### `meninx {group} {step}`\n\n{found.partition(chr(10))[0]}\n", _described(found)]
+            lines += [f"Settings: [{page}](settings.md#{page}).\n"] if page in CONFIGS else []
+            lines.append(_examples(f"{group} {step}"))
     lines.append(f"## `meninx federate`\n\n{FEDERATE_HELP}\n")
     for step, (module, text) in FEDERATE_STEPS.items():
         found = inspect.getdoc(getattr(importlib.import_module(f"meninx.cli.{module}"), step)) or ""

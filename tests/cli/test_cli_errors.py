@@ -21,7 +21,7 @@ from meninx.core import errors
 NAME = "Quillfeather^Rosalind"
 CODES = {
     "MeninxError": 1, "UsageError": 2, "ConfigError": 2, "DataError": 3, "LayoutError": 3, "StorageError": 3,
-    "PrivacyRefusal": 4, "RunLocked": 3, "Interrupted": 130,
+    "PrivacyRefusal": 4, "AuditFinding": 5, "RunLocked": 3, "Interrupted": 130,
 }  # fmt: skip
 
 

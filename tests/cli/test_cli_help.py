@@ -12,12 +12,14 @@ import textwrap
 import pytest
 
 from meninx.cli.app import VERBS
+from meninx.cli.audit import audit
 from meninx.cli.dicom import dicom
 from meninx.cli.examples import EXAMPLES
 from meninx.cli.federate import STEPS as FEDERATE
 from meninx.core import settings
 
 STEPS = tuple(name for name in dicom if not name.startswith("-"))
+AUDIT = tuple(name for name in audit if not name.startswith("-"))
 HEAVY = ("torch", "monai", "flwr", "scipy", "sklearn", "matplotlib", "dp_accounting", "nibabel", "highdicom")
 
 
@@ -43,8 +45,9 @@ def helps() -> dict:
 
 
 def test_every_verb_and_step_has_examples():
-    steps = (*(f"dicom {step}" for step in STEPS), *(f"federate {step}" for step in FEDERATE))
-    assert set(EXAMPLES) == {*VERBS, "dicom", "federate", *steps}
+    groups = {"audit": AUDIT, "dicom": STEPS, "federate": FEDERATE}
+    steps = [f"{group} {step}" for group, names in groups.items() for step in names]
+    assert set(EXAMPLES) == {*VERBS, *groups, *steps}
     assert all(line.startswith(f"meninx {verb}") for verb, lines in EXAMPLES.items() for line in lines)
     assert len(STEPS) == 5
 

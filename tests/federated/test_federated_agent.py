@@ -458,7 +458,7 @@ class Lying(InProcess):
         ("masks", messages.Finish, 2),
         ("shares", messages.Train, 1),
         pytest.param("shares", messages.Finish, 2, marks=pytest.mark.slow),
-        ("ckks", messages.Train, 1),
+        pytest.param("ckks", messages.Train, 1, marks=pytest.mark.slow),
         pytest.param("ckks", messages.Finish, 2, marks=pytest.mark.slow),
     ],
 )

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from meninx import api
@@ -38,6 +39,7 @@ NEEDS = {
     "verify": ("data",),
     "sweep": ("data",),
     "report": ("clean", "data", "runs"),
+    "audit": ("scores",),
     "dicom": ("clean",),
     "demo": (),
     "recipes": (),
@@ -147,7 +149,13 @@ def _put_events(here: Path) -> None:
             emit(StudyStarted(study="chest", run="a1", sites=("east", "north", "west"), rounds=3))
 
 
-MADE = {"hospitals": _put_hospitals, "events": _put_events}
+def _put_scores(here: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, mean in (("in", 0.4), ("out", 0.0)):
+        np.save(here / f"{name}.npy", rng.normal(mean, 1.0, 300))
+
+
+MADE = {"scores": _put_scores, "hospitals": _put_hospitals, "events": _put_events}
 
 
 def _put_study(here: Path, data: Path) -> None:
@@ -188,6 +196,7 @@ def test_the_example_runs(ready, line, capsys):
         "--dry-run" in line
         or line.startswith("meninx federate enrol chest/")  # changes the study file in its place
         or line.startswith(("meninx verify", "meninx federate doctor", "meninx federate status"))
+        or line.startswith("meninx audit scores")
         or (line.startswith("meninx federate review") and "--approve" not in line and "--refuse" not in line)
         or (
             "--copy" not in line and line.startswith(("meninx doctor", "meninx recipes", "meninx completion"))

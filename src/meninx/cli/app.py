@@ -17,6 +17,7 @@ from typing import TextIO
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from meninx.cli import early
+from meninx.cli.audit import audit
 from meninx.cli.dicom import dicom
 from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
@@ -59,7 +60,10 @@ REFUSED_BY_THE_SYSTEM = (
     errno.EIO,
     errno.EMFILE,
 )
-EPILOGUE = "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy guard, 130 interrupted."
+EPILOGUE = (
+    "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 refused by a privacy guard, 5 an audit refuted a claim, "
+    "130 interrupted."
+)
 
 
 def build_app() -> App:
@@ -77,6 +81,7 @@ def build_app() -> App:
     )
     for name, help_text in VERBS.items():
         app.command(f"meninx.cli.{name}:{name}", name=name, help=help_text, help_epilogue=epilogue(name))
+    app.command(audit)
     app.command(dicom)
     app.command(federate)
     return app

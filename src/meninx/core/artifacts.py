@@ -32,11 +32,14 @@ from meninx.core.ancestry import Ancestry as Ancestry
 from meninx.core.ancestry import FeatureStatistics as FeatureStatistics
 from meninx.core.ancestry import Lineage as Lineage
 from meninx.core.ancestry import StartRecord as StartRecord
+from meninx.core.audit_records import OneRunRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.federation import ArmsRecord, FederatedRecord, RoundRecord
 from meninx.core.federation import StudyPart as StudyPart
 from meninx.core.manifest import DatasetInfo
+from meninx.core.origin import Origin as Origin
 from meninx.core.provenance import Environment as Environment
+from meninx.core.risk_records import BoundsRecord
 from meninx.core.summaries import FORMAT as FORMAT
 from meninx.core.summaries import DeidRecord as DeidRecord
 from meninx.core.summaries import Departure as Departure
@@ -57,40 +60,6 @@ class RunState(StrEnum):
     """Steps were taken; running now, interrupted or killed."""
     RELEASED = "released"
     """Finished: the release is complete and the run is closed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """What a number belongs to.
-
-    Attributes:
-        run: identity of the run, 32 hexadecimal digits made when the run is created; empty for a dataset's
-            own numbers.
-        data: keyed digest of the dataset (see :func:`keyed`).
-        dataset: short name of the dataset.
-        weights: SHA-256 of the weights that were measured or released; empty before there are any.
-        step: optimiser step of those weights.
-        split: split that was measured; empty where none was.
-        made: time, ISO 8601 in UTC.
-        command: what the user typed, without folders.
-        versions: package -> version.
-    """
-
-    run: str
-    data: str
-    dataset: str = ""
-    weights: str = ""
-    step: int = 0
-    split: str = ""
-    made: str = ""
-    command: tuple[str, ...] = ()
-    versions: dict[str, str] = field(default_factory=dict)
-
-    def same_model(self, other: Origin) -> bool:
-        """Return whether both belong to the same weights of the same run."""
-        return (self.run, self.weights, self.step) == (other.run, other.weights, other.step) and bool(
-            self.weights
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -462,11 +431,13 @@ _PLACES: Mapping[type, str] = {
     Lineage: "release/lineage.json",
     EvaluationRecord: "release/evaluation.json",
     ComparisonRecord: "release/comparison.json",
+    OneRunRecord: "audit/one_run.json",
     CaseValuesRecord: "private/case_values.json",
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",
     PredictRecord: "predict.json",
     SweepRecord: "sweep.json",
+    BoundsRecord: "bounds.json",
     Environment: "environment.json",
     BundleRecord: "configs/meninx.json",
     ThresholdRecord: "configs/thresholds.json",

@@ -10,6 +10,7 @@ The tree::
     │   ├── RunLocked       3   another process holds the folder
     │   └── StorageError    3   the disk is full, read-only or refuses the write
     ├── PrivacyRefusal      4   a privacy guard says no (no key, BatchNorm under DP, budget spent)
+    ├── AuditFinding        5   an audit refuted a claimed guarantee
     └── Interrupted       130   stopped by the user or the system; what was finished is saved
 
 Messages have one form: *expected what, got what, where, do what*. They never contain a patient's
@@ -53,6 +54,12 @@ class PrivacyRefusal(MeninxError):
     """Going on would break a promise to patients, so the program stops."""
 
     exit_code = 4
+
+
+class AuditFinding(MeninxError):
+    """An audit refuted a claimed guarantee; its result was printed before."""
+
+    exit_code = 5
 
 
 class RunLocked(DataError):

@@ -34,10 +34,11 @@ from meninx.core.lazy import lazy_exports
 if TYPE_CHECKING:
     from meninx.learn.assemble import Training, from_config
     from meninx.learn.batches import Batch
+    from meninx.learn.canaries import Canaries, CanaryScores
     from meninx.learn.checkpoint import CheckpointHook
     from meninx.learn.config import LearnConfig, OptimConfig
     from meninx.learn.distributed import World
-    from meninx.learn.dp_step import Keys, PrivateStep, UnitSource, prove_network
+    from meninx.learn.dp_step import Keys, PrivateStep, prove_network
     from meninx.learn.fitting import fit
     from meninx.learn.hooks import (
         Evaluated,
@@ -73,14 +74,16 @@ if TYPE_CHECKING:
     )
     from meninx.learn.task import ImageTask, PairTask, Task
     from meninx.learn.trainer import Evaluator, Trainer
+    from meninx.learn.unit_sources import PointSource, UnitSource
 
 _MODULES = {
     "meninx.learn.assemble": ("Training", "from_config"),
     "meninx.learn.batches": ("Batch",),
+    "meninx.learn.canaries": ("Canaries", "CanaryScores"),
     "meninx.learn.checkpoint": ("CheckpointHook",),
     "meninx.learn.config": ("LearnConfig", "OptimConfig"),
     "meninx.learn.distributed": ("World",),
-    "meninx.learn.dp_step": ("Keys", "PrivateStep", "UnitSource", "prove_network"),
+    "meninx.learn.dp_step": ("Keys", "PrivateStep", "prove_network"),
     "meninx.learn.fitting": ("fit",),
     "meninx.learn.hooks": (
         "Evaluated",
@@ -116,12 +119,15 @@ _MODULES = {
     ),
     "meninx.learn.task": ("ImageTask", "PairTask", "Task"),
     "meninx.learn.trainer": ("Evaluator", "Trainer"),
+    "meninx.learn.unit_sources": ("PointSource", "UnitSource"),
 }
 
 __all__ = [
     "AlternatingStep",
     "Batch",
     "Best",
+    "Canaries",
+    "CanaryScores",
     "CheckpointHook",
     "Evaluated",
     "Evaluator",
@@ -138,6 +144,7 @@ __all__ = [
     "PairTask",
     "Player",
     "PlayerLoss",
+    "PointSource",
     "PrivateSampler",
     "PrivateStep",
     "ProgressHook",

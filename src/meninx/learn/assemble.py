@@ -35,7 +35,7 @@ from meninx.learn.checkpoint import CheckpointHook
 from meninx.learn.config import LearnConfig, RuntimeConfig, SamplingConfig, TaskConfig, learn_part
 from meninx.learn.data import CaseStore, split_store
 from meninx.learn.distributed import World
-from meninx.learn.dp_step import Keys, PrivateStep, UnitSource, prove_network
+from meninx.learn.dp_step import Keys, PrivateStep, prove_network
 from meninx.learn.hooks import Hook, MetricsHook, ProgressHook, TensorBoardHook
 from meninx.learn.loader import BatchLoader, worker_count
 from meninx.learn.optim import Schedule
@@ -44,6 +44,7 @@ from meninx.learn.state import MODEL, Player, TrainState, WeightAverage
 from meninx.learn.step import Loader, Step, SupervisedStep
 from meninx.learn.task import ImageTask, Task, image_task, with_network
 from meninx.learn.trainer import Evaluator, Trainer
+from meninx.learn.unit_sources import Source
 from meninx.models import lora, registry
 from meninx.privacy.clipping.precision import refuse_unbounded
 from meninx.privacy.composition import joint_phases
@@ -125,7 +126,7 @@ def from_config(
     network: nn.Module | None = None,
     task: Task | None = None,
     hooks: Sequence[Hook] = (),
-    sources: Sequence[UnitSource] = (),
+    sources: Sequence[Source] = (),
     progress: Progress = SILENT,
     resumed: bool = False,
     data_digest: str = "",
@@ -261,7 +262,7 @@ def _public_steps(config: SamplingConfig, sampler: Sampler) -> int:
 
 
 def _supervised_step(
-    config: LearnConfig, task: Task, loader: Loader, sources: Sequence[UnitSource], world: World
+    config: LearnConfig, task: Task, loader: Loader, sources: Sequence[Source], world: World
 ) -> SupervisedStep:
     """Return the step of a run without privacy, which has no slots for units beside the cases."""
     if sources:
@@ -301,7 +302,7 @@ def _private_parts(
     bind: Callable[[str], str],
     resumed: bool,
     world: World,
-    sources: Sequence[UnitSource] = (),
+    sources: Sequence[Source] = (),
     ancestry: Ancestry | None = None,
 ) -> tuple[PrivateSampler, PrivateStep]:
     """Return the sampler and the step of a private run, with the secret keys that process 0 gives to all.

@@ -36,10 +36,12 @@ from meninx.learn.sampler import PrivateSampler, Sampler, UnitBatch
 from meninx.learn.state import TrainState
 from meninx.learn.step import Loader, Report, StepSpent
 from meninx.learn.task import Task
+from meninx.learn.unit_sources import PointLoader, PointSource, Source, bound, observe
 from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
 from meninx.privacy.clipping import ClippedSum, Planner, clipped_gradient_sum, dropout, prove
 from meninx.privacy.clipping.dropout import keyed_dropout
+from meninx.privacy.clipping.point_gradients import PointGradients
 from meninx.privacy.clipping.precision import refuse_unbounded
 from meninx.privacy.keystream import stream_id
 from meninx.privacy.ledger import Ledger
@@ -98,28 +100,6 @@ class Keys:
     def stream(self) -> str:
         """Name of the keys in the ledger; says nothing about them."""
         return stream_id(self.sampling, self.noise)
-
-
-@dataclass(frozen=True)
-class UnitSource:
-    """Units that take part in a private step beside the patients, for instance the canaries of an audit.
-
-    They are clipped like any unit and take slots of their own behind those of the cases, so the sensitivity
-    of the sum, the denominator and the accounting stay as they are. Since they are nobody's data, their part
-    of the sum may be looked at: it comes out in ``Report.slots``.
-
-    Attributes:
-        name: of the source, a key of ``Report.slots``.
-        sampler: chooses its units; should draw from a secret key, at the plan's rate.
-        loader: makes tensors of them.
-        digest: names what the source holds and draws; bound to the ledger, because under the same noise no
-            other gradients may be released.
-    """
-
-    name: str
-    sampler: Sampler
-    loader: Loader
-    digest: str
 
 
 class ReplayRefusal(PrivacyRefusal):
@@ -181,7 +161,7 @@ class PrivateStep:
         kernels: KernelCache | None = None,
         precision: str = "fp32",
         functional: tuple[str, ...] = (),
-        sources: Sequence[UnitSource] = (),
+        sources: Sequence[Source] = (),
         earlier: Sequence[Phase] = (),
         proved: bool = False,
         world: World | None = None,
@@ -199,7 +179,7 @@ class PrivateStep:
         self.kernels = kernels or KernelCache(Planner(mode="rule"), None)
         self.precision, self.functional, self.physical_batch = precision, functional, physical_batch
         self.sources, self.earlier, self.proved = tuple(sources), tuple(earlier), proved
-        self.binding = _bound(binding, self.sources)
+        self.binding = bound(binding, self.sources)
         self.world = world or World()
         self.ledger = ledger_file.read(run) if self.world.main else Ledger()
         self.ledger.verify(plan=plan)
@@ -226,6 +206,9 @@ class PrivateStep:
             raise PrivacyRefusal(expected(rule, got=horizon, where="Trainer.run", fix=fix))
         self._refuse_other_sampler(sampler)
         self._entered = self.world.shared(lambda: self.ledger.next_step)
+        for source in self.sources:
+            if isinstance(source, PointSource):
+                source.loader.begin(state.model)
         if not self.proved:
             prove_network(
                 state.model,
@@ -267,7 +250,9 @@ class PrivateStep:
         self._thresholds = threshold_now.value, after.value
         self.kernels.save()
         metrics = {"loss": loss, "epsilon": self.epsilon_ahead(step + 1)}
-        return Report(metrics, len(units), stop_requested, self._slots(total, parts[1:], drawn))
+        slots = self._slots(total, parts[1:], drawn)
+        observe(model, self.sources, total, slots, self.plan.expected_batch_size)
+        return Report(metrics, len(units), stop_requested, slots)
 
     def update(self, state: TrainState) -> None:
         """Do one optimiser step with the released gradient, and move the clipping threshold."""
@@ -298,7 +283,7 @@ class PrivateStep:
         self,
         model: nn.Module,
         step: int,
-        loader: Loader,
+        loader: Loader | PointLoader,
         units: UnitBatch,
         count: int,
         threshold_now: ClippingThreshold,
@@ -317,6 +302,16 @@ class PrivateStep:
         most = max(1, self.physical_batch // loader.views)
         first = None
         for batch in loader.batches(units.share(self.world.rank, self.world.size), step, most):
+            if isinstance(batch, PointGradients):
+                total = total + self.plan.clipped_points(
+                    model,
+                    batch,
+                    n_units=count,
+                    precision=self.precision,
+                    threshold=threshold_now,
+                    functional=self.functional,
+                )
+                continue
             total = total + self.plan.clipped_sum(
                 model,
                 self.task.loss,
@@ -587,11 +582,3 @@ def secret_key(run: Run, purpose: str, *, resumed: bool, deterministic_seed: int
         raise
     except DataError as error:
         raise PrivacyRefusal(f"the {purpose} key in private/keys was changed; {fix}") from error
-
-
-def _bound(binding: str, sources: Sequence[UnitSource]) -> str:
-    """Return the binding together with what further sources hold; unchanged without any."""
-    if not sources:
-        return binding
-    text = "\0".join([binding, *(f"{source.name}\0{source.digest}" for source in sources)])
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -27,6 +27,7 @@ from meninx.learn.hooks import Hook, StepDone
 from meninx.learn.record import FitResult
 from meninx.learn.state import TrainState
 from meninx.learn.task import Task, with_network
+from meninx.learn.unit_sources import Source
 from meninx.privacy.plan import Plan
 
 
@@ -43,6 +44,8 @@ def fit(
     declared_units: int | None = None,
     network: nn.Module | None = None,
     task: Task | None = None,
+    hooks: Sequence[Hook] = (),
+    sources: Sequence[Source] = (),
     world: World | None = None,
 ) -> FitResult:
     """Train a model on the training split of ``data`` and return what came out.
@@ -66,6 +69,8 @@ def fit(
             public.
         network: one to train in place of the config's, with the weights it has.
         task: loss and metrics in place of the dataset's.
+        hooks: further listeners.
+        sources: further units of a private run, e.g. canaries.
         world: the processes of the run; by default this one alone.
 
     Guarantee: with a plan, every step uses exactly the units that ``plan.sampler`` draws, releases only
@@ -90,7 +95,8 @@ def fit(
             device=device,
             network=network,
             task=task,
-            hooks=[begin] if begin else [],
+            hooks=[*([begin] if begin else []), *hooks],
+            sources=sources,
             progress=progress,
             resumed=begun,
             data_digest=data_digest,

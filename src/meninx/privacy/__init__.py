@@ -21,6 +21,9 @@ noise               GaussianNoise; BandedNoise: noise correlated over steps
 accounting          epsilon of a composition, by privacy loss distributions
 ledger              Ledger: the hash-chained record of steps that were run
 composition         compose: one epsilon for several runs on the same units
+claim               Claim: a guarantee to test, by its epsilon or by its mechanism
+score_audit         audit_scores: bounds and a verdict on a claim from the scores of canaries
+guess_audit         what correct guesses about canaries refute; needs no scores
 risk                risk_curve, attack_risk: the largest success of any attack, with certified bounds
 loss_distribution   the trade-off curve of composed steps, from the privacy loss on a grid
 learn.own_loop      training: all of it as one context for a loop of one's own
@@ -33,9 +36,11 @@ from typing import TYPE_CHECKING
 from meninx.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from meninx.core.audit_records import ScoreAudit, ScoreCheck
     from meninx.core.budget import NeighboringRelation, PrivacySpent, PrivacyUnit
     from meninx.learn.own_loop import PrivateTraining, training
     from meninx.privacy.accounting import Epsilon, Phase, epsilon
+    from meninx.privacy.claim import Claim
     from meninx.privacy.clipping.clipped_sum import ClippedSum
     from meninx.privacy.clipping.engine import clipped_gradient_sum
     from meninx.privacy.clipping.layer_rules import refuse_unsafe_modules, replace_batch_norm
@@ -50,11 +55,13 @@ if TYPE_CHECKING:
     from meninx.privacy.plan import ClippingThreshold, Plan
     from meninx.privacy.risk import AttackRisk, Bracket, RiskCurve, attack_risk, risk_curve
     from meninx.privacy.sampling import CyclicSampler, PoissonSampler
+    from meninx.privacy.score_audit import audit_scores
 
 __all__ = [
     "AttackRisk",
     "BandedNoise",
     "Bracket",
+    "Claim",
     "ClippedSum",
     "ClippingThreshold",
     "CyclicSampler",
@@ -71,8 +78,11 @@ __all__ = [
     "PrivacyUnit",
     "PrivateTraining",
     "RiskCurve",
+    "ScoreAudit",
+    "ScoreCheck",
     "ThreatModel",
     "attack_risk",
+    "audit_scores",
     "calibrate",
     "clipped_gradient_sum",
     "compose",
@@ -90,8 +100,10 @@ _MODULES = {
         "PrivateTraining",
         "training",
     ),  # it keeps a folder, which this package does not
+    "meninx.core.audit_records": ("ScoreAudit", "ScoreCheck"),
     "meninx.core.budget": ("NeighboringRelation", "PrivacySpent", "PrivacyUnit"),
     "meninx.privacy.accounting": ("Epsilon", "Phase", "epsilon"),
+    "meninx.privacy.claim": ("Claim",),
     "meninx.privacy.clipping.clipped_sum": ("ClippedSum",),
     "meninx.privacy.clipping.engine": ("clipped_gradient_sum",),
     "meninx.privacy.clipping.layer_rules": ("refuse_unsafe_modules", "replace_batch_norm"),
@@ -106,6 +118,7 @@ _MODULES = {
     "meninx.privacy.plan": ("ClippingThreshold", "Plan"),
     "meninx.privacy.risk": ("AttackRisk", "Bracket", "RiskCurve", "attack_risk", "risk_curve"),
     "meninx.privacy.sampling": ("CyclicSampler", "PoissonSampler"),
+    "meninx.privacy.score_audit": ("audit_scores",),
 }
 if not TYPE_CHECKING:  # a type checker would take every name for one that exists
     __getattr__, __dir__ = lazy_exports(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from meninx.privacy.clipping.clipped_sum import ClippedSum, PerSampleLoss
     from meninx.privacy.clipping.planner import Planner
+    from meninx.privacy.clipping.point_gradients import PointGradients
     from meninx.privacy.noise import GaussianNoise
 
 _WHY_POISSON = {
@@ -268,19 +269,6 @@ class Plan:
         """
         from meninx.privacy.clipping.engine import clipped_gradient_sum
 
-        adaptive = self.clipping == "adaptive"
-        threshold_now = self.threshold() if threshold is None and not adaptive else threshold
-        if threshold_now is None or not (adaptive or threshold_now == self.threshold()):
-            rule = "the threshold in force with adaptive clipping, and max_grad_norm with any other"
-            fix = "begin with plan.threshold() and go on with plan.next_threshold(...)"
-            raise ConfigError(
-                expected(
-                    rule,
-                    got=threshold_now and threshold_now.value,
-                    where="Plan.clipped_sum, threshold",
-                    fix=fix,
-                )
-            )
         return clipped_gradient_sum(
             model,
             per_sample_loss,
@@ -288,8 +276,8 @@ class Plan:
             targets,
             unit_index=unit_index,
             n_units=n_units,
-            max_grad_norm=threshold_now.value,
-            clipping="flat" if adaptive else self.clipping,
+            max_grad_norm=self._threshold_now(threshold).value,
+            clipping=self.clipping_function,
             views=self.views,
             chunk=chunk,
             planner=planner,
@@ -297,6 +285,48 @@ class Plan:
             functional=functional,
             row_keys=row_keys,
         )
+
+    @property
+    def clipping_function(self) -> str:
+        """How a unit's gradient is scaled to the threshold in force; see ``clip_factors``."""
+        return "flat" if self.clipping == "adaptive" else self.clipping
+
+    def clipped_points(
+        self,
+        model: nn.Module,
+        points: PointGradients,
+        *,
+        n_units: int,
+        precision: str = "fp32",
+        functional: Collection[str] = (),
+        threshold: ClippingThreshold | None = None,
+    ) -> ClippedSum:
+        """Return the plan's clipped sum of gradients that are given outright, for instance of canaries.
+
+        See :func:`~meninx.privacy.clipping.point_gradients.clipped_point_sum`.
+        """
+        from meninx.privacy.clipping.point_gradients import clipped_point_sum
+
+        return clipped_point_sum(
+            model,
+            points,
+            n_units=n_units,
+            max_grad_norm=self._threshold_now(threshold).value,
+            clipping=self.clipping_function,
+            precision=precision,
+            functional=functional,
+        )
+
+    def _threshold_now(self, threshold: ClippingThreshold | None) -> ClippingThreshold:
+        """Return the threshold in force; refuse another than the plan's where it does not clip adaptively."""
+        adaptive = self.clipping == "adaptive"
+        found = self.threshold() if threshold is None and not adaptive else threshold
+        if found is None or not (adaptive or found == self.threshold()):
+            rule = "the threshold in force with adaptive clipping, and max_grad_norm with any other"
+            fix = "begin with plan.threshold() and go on with plan.next_threshold(...)"
+            where = "Plan.clipped_sum, threshold"
+            raise ConfigError(expected(rule, got=found and found.value, where=where, fix=fix))
+        return found
 
     def release(self, total: ClippedSum, noise: GaussianNoise, step: int) -> dict[str, Tensor]:
         """Return the private gradient of step ``step``: (clipped sum + noise) / expected_batch_size.

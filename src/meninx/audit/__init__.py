@@ -1,0 +1,1 @@
+"""The audit stage: what theory bounds, and whether a run keeps what it claims."""

@@ -1,0 +1,188 @@
+"""Canaries in real private steps: planted faults are found, honest runs are not accused, nothing leaks."""
+
+import copy
+import functools
+import shutil
+import stat
+
+import numpy as np
+import pytest
+import torch
+from audited_runs import FAULTS, audited, half_noise, network, parts, plan_of
+
+from meninx.core.budget import PrivacyUnit
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError
+from meninx.core.run import Run
+from meninx.learn import Canaries, Hook
+from meninx.learn.canaries import LENGTH
+from meninx.privacy import Claim, audit_scores
+from meninx.privacy.clipping.point_gradients import PointGradients, clipped_point_sum
+
+SEEDS = 10
+
+
+@functools.cache
+def claim(plan):
+    return Claim.of_mechanism([plan.phase()], delta=plan.delta)
+
+
+def verdict(folder, plan, **options):
+    scores = audited(folder, plan, **options)
+    return audit_scores(scores.included(), scores.excluded(), claim(plan))
+
+
+@pytest.mark.parametrize("fault", [half_noise, *FAULTS], ids=lambda fault: fault.__name__)
+def test_planted_faults_are_found(fault, tmp_path, monkeypatch):
+    plan = plan_of()
+    fault(monkeypatch, plan)
+    audit = verdict(tmp_path, plan)
+    assert audit.verdict == "refuted", audit
+    assert "certified" in {check.basis for check in audit.checks if check.refuted}
+
+
+def test_an_honest_run_is_not_accused(tmp_path):
+    audit = verdict(tmp_path, plan_of())
+    assert audit.verdict == "consistent", audit
+    assert audit.mu == pytest.approx(audit.claim_mu, abs=0.25)  # the audit is about as strong as can be
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_planted_faults_are_found_in_nine_of_ten_seeds(fault, tmp_path, monkeypatch):
+    plan = plan_of()
+    fault(monkeypatch, plan)
+    found = [verdict(tmp_path / str(seed), plan, seed=seed).verdict == "refuted" for seed in range(SEEDS)]
+    assert sum(found) >= 9, found
+
+
+@pytest.mark.slow
+def test_at_most_one_in_twenty_of_fifty_honest_runs_is_accused(tmp_path):
+    plan = plan_of()
+    audits = [verdict(tmp_path / str(seed), plan, seed=seed) for seed in range(50)]
+    assert sum(audit.verdict == "refuted" for audit in audits) <= 2
+    for bound in ("one_run_epsilon", "fdp_epsilon", "fdp_split_epsilon", "rates_epsilon"):
+        assert sum(getattr(audit, bound) > audit.claim_epsilon for audit in audits) <= 2, bound
+
+
+@pytest.mark.parametrize("clipping", ["flat", "auto-s", "per-layer", "adaptive"])
+def test_a_canary_adds_what_the_plan_allows_and_no_more(clipping, tmp_path):
+    plan = plan_of(clipping=clipping, steps=1, noise_multiplier=1e-4, expected_batch_size=60)
+    trainer, scores = parts(tmp_path, plan, count=100)
+    seen, slots = [], []
+    observe = scores.loader.observe
+
+    class Slots(Hook):
+        def on_gradients(self, state, report):
+            slots.append(report.slots["canaries"])
+
+    def listen(residuals, threshold):
+        seen.append(residuals)
+        observe(residuals, threshold)
+
+    scores.loader.observe = listen
+    trainer.hooks = (*trainer.hooks, Slots())
+    trainer.run(until=1)
+    (residuals,), (part,) = seen, slots
+    added = scores.loader.along(residuals)
+    included = scores.canaries.included
+    expected = plan.max_grad_norm * scores.loader.share
+    assert added[included] == pytest.approx(expected, rel=2e-3)
+    assert added[~included] == pytest.approx(0, abs=2e-3)
+    assert part.units == included.sum()
+    assert torch.allclose(part.unit_norms, torch.tensor(2 * LENGTH * plan.max_grad_norm, dtype=torch.float64))
+
+
+def test_the_cost_of_the_patients_is_that_of_the_plan(tmp_path):
+    plan = plan_of(steps=3)
+    trainer, _ = parts(tmp_path, plan, count=100)
+    trainer.run(until=3)
+    assert trainer.step.ledger.epsilon(plan.delta) == pytest.approx(plan.epsilon())
+
+
+def test_scores_hold_no_patients_gradient(tmp_path):
+    """Other patients' data with the same keys: the same scores, up to rounding."""
+    plan, key = plan_of(steps=4), bytes(32)
+    totals = []
+    for seed in (1, 2):
+        trainer, scores = parts(tmp_path / str(seed), plan, count=100, key=key, seed=seed)
+        trainer.step.noise = plan.noise(key)
+        trainer.run(until=4)
+        totals.append(scores.loader.scores)
+    assert totals[0] == pytest.approx(totals[1], abs=1e-3)
+    assert np.abs(totals[0]).max() > 0.1
+
+
+def test_a_run_that_goes_on_has_the_scores_of_one_that_was_not_stopped(tmp_path):
+    plan, key = plan_of(steps=6), bytes(range(32))
+    trainer, scores = parts(tmp_path, plan, count=100, key=key)
+    trainer.run(until=3, horizon=6)
+    checkpoint = copy.deepcopy(trainer.state.state_dict())
+    trainer.run(until=4, horizon=6)  # its scores are kept, and then the process is killed
+    folder = Run(shutil.copytree(trainer.step.run.root, tmp_path / "copy"))
+    again, resumed = parts(tmp_path, plan, count=100, key=key, resumed=True, run=folder)
+    again.state.load_state_dict(checkpoint)
+    again.run(until=6, horizon=6)
+    trainer.run(until=6, horizon=6)
+    assert np.array_equal(resumed.loader.scores, scores.loader.scores)
+    again.state.step = 5
+    with pytest.raises(DataError, match="no scores of step 5"):
+        resumed.on_round_start(again.state, None)
+
+
+def test_scores_are_private_and_damaged_ones_are_refused(tmp_path):
+    plan = plan_of(steps=1)
+    trainer, scores = parts(tmp_path, plan, count=100)
+    trainer.run(until=1)
+    assert scores.path.parent.name == "private"
+    assert stat.S_IMODE(scores.path.stat().st_mode) == 0o600
+    whole = scores.path.read_bytes()
+    scores.path.write_bytes(whole[:-3])
+    with pytest.raises(DataError, match="damaged"):
+        scores.on_round_start(trainer.state, None)
+    np.save(scores.path, np.zeros((1, 7)))
+    with pytest.raises(PrivacyRefusal, match="other canaries"):
+        scores.on_round_start(trainer.state, None)
+
+
+def test_half_of_the_canaries_take_part_by_their_own_key():
+    first, second = (Canaries(bytes([number]) * 32, 4_000).included for number in (1, 2))
+    assert abs(first.mean() - 0.5) < 0.04
+    assert abs((first == second).mean() - 0.5) < 0.04
+
+
+def test_what_cannot_be_audited_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="adds no noise"):
+        Canaries(bytes(32), 100).source(plan_of(noise_multiplier=0.0))
+    with pytest.raises(UsageError, match="noise_bands = 1"):
+        Canaries(bytes(32), 100).source(plan_of(noise_bands=2))
+    with pytest.raises(UsageError, match="at least 40 canaries"):
+        Canaries(bytes(32), 39)
+    source = Canaries(bytes(32), 10_000).source(plan_of())
+    with pytest.raises(UsageError, match="fewer --canaries"):
+        source.loader.begin(network())
+
+
+@pytest.mark.parametrize("unit", list(PrivacyUnit))
+def test_canaries_have_the_unit_of_the_run(unit):
+    source = Canaries(bytes(32), 100).source(plan_of(unit=unit))
+    cases = 2 if unit is PrivacyUnit.PATIENT else 1
+    assert {len(cases_of) for cases_of in source.sampler.members} == {cases}
+
+
+def test_point_gradients_of_a_unit_are_added_before_they_are_clipped():
+    model = network()
+    name = "0.weight"
+    points = PointGradients(
+        names=(name,),
+        parameter=torch.zeros(4, dtype=torch.int64),
+        place=torch.tensor([5, 5, 6, 7]),
+        value=torch.tensor([3.0, 1.0, 3.0, 0.25], dtype=torch.float64),
+        case=torch.arange(4),
+        unit=torch.tensor([0, 0, 0, 2]),
+    )
+    total = clipped_point_sum(model, points, n_units=3, max_grad_norm=1.0)
+    flat = total.gradients[name].flatten()
+    assert flat[[5, 6, 7]].tolist() == pytest.approx([0.8, 0.6, 0.25])  # 4 and 3, scaled to norm 1
+    assert total.unit_norms.tolist() == pytest.approx([5.0, 0.0, 0.25])
+    assert total.present.tolist() == [True, False, True]
+    assert float(sum(value.abs().sum() for value in total.gradients.values())) == pytest.approx(1.65)
