@@ -1,4 +1,4 @@
-"""A whole round of real processes beside Flower's own SecAgg+: the benchmark's figures, with one round each."""
+"""A whole round of real processes beside Flower's own SecAgg+: the benchmark's figures, one round each."""
 
 from __future__ import annotations
 
