@@ -92,7 +92,7 @@ class Learner:
         side, at = self._side, request.at
         match request:
             case messages.Hello():
-                return messages.Greeting(site=self.name, announcement=side.announce())
+                return messages.Greeting(site=self.name, announcement=side.announce(), layout="l")
             case messages.Meet():
                 side.meet(request.announcements)
                 return messages.Done(site=self.name)
