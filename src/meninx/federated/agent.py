@@ -45,7 +45,7 @@ from meninx.federated.messages import Position, Reply, Request
 from meninx.federated.site_budget import StudySpending
 from meninx.federated.site_rounds import SiteRounds, stretch
 from meninx.federated.strategies import Turn
-from meninx.federated.vector import Vector, from_bytes, name_of
+from meninx.federated.vector import Vector, from_bytes, model_digest
 from meninx.federated.weight_layout import WeightLayout
 from meninx.learn import finetune
 from meninx.learn.hooks import Hook
@@ -275,7 +275,7 @@ class SiteAgent:
         trained = run.train(
             lambda: layout.unflatten(model, run.weights()),
             number=request.at.round,
-            name=name_of(model),
+            name=model_digest(model),
             since=since,
             share=share,
             seconds=request.seconds,
