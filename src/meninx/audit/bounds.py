@@ -128,14 +128,14 @@ def priors_of(config: BoundsConfig, units: int | None, unit: str) -> tuple[Prior
     found = []
     if units is not None and units > 1:
         found.append(
-            _among(units, f"1 of all {units:,}", f"the data is one of {units:,}, as many as were trained on")
+            _among(
+                units,
+                f"1 of all {units:,}",
+                f"the {unit}'s data is one of {units:,}, as many as were trained on",
+            )
         )
     found += [
-        _among(
-            count,
-            f"1 of {count:,}",
-            "a member or not" if count == 2 else f"the {unit}'s data is one of {count:,}",
-        )
+        _among(count, f"1 of {count:,}", f"the {unit}'s data is one of {count:,}")
         for count in config.candidates
     ]
     if config.class_share is not None:
