@@ -318,7 +318,6 @@ class _Role:
             study="benchmark", name=self.name, digest="c0de" * 16, signing_key=self.keys[self.name],
             coordinator_key=self.keys["coordinator"].public_key(), node_key=self.nodes[self.name],
             address=self.plan["address"], root_certificate=self.plan["files"][0].read_bytes(),
-            mailbox=self.plan["mailbox"],
         )  # fmt: skip
         client = SiteClient(setup)
         client.terms()

@@ -124,7 +124,6 @@ class Network:
             node_key=self.nodes[name],
             address=f"127.0.0.1:{port}",
             root_certificate=self.authority.root,
-            mailbox=self.mailbox,
         )
         return replace(setup, **changes)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, tzinfo
 from pathlib import Path
+from types import SimpleNamespace
 
 import dp_accounting as dpa
 import msgspec
@@ -456,7 +457,7 @@ class Lying(InProcess):
         ("masks", messages.Finish, 2),
         ("shares", messages.Train, 1),
         pytest.param("shares", messages.Finish, 2, marks=pytest.mark.slow),
-        ("ckks", messages.Train, 1),
+        pytest.param("ckks", messages.Train, 1, marks=pytest.mark.slow),
         pytest.param("ckks", messages.Finish, 2, marks=pytest.mark.slow),
     ],
 )
@@ -527,6 +528,20 @@ def test_a_site_warns_of_sums_that_differ_by_one_site_by_what_it_signed(tmp_path
         rounds.begin(tmp_path, position(number), number, model)
         found.append(rounds.signed(tmp_path, position(number), survivors))
     assert found == [(), (), (), (("d", 0), ("d", 1), ("c", 2))]
+
+
+def test_a_site_emits_the_sums_that_differ_by_one_site_when_it_signs(
+    house: Callable[..., House], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = house()
+    rounds = SimpleNamespace(signed=lambda folder, at, survivors: (("north", 0),))
+    agent = study.agent("east", rounds=rounds)
+    monkeypatch.setattr(agent, "_side_of", lambda at: SimpleNamespace(agree=lambda at, survivors: b"signed"))
+    monkeypatch.setattr(agent, "_folder", lambda at: tmp_path)
+    reply = agent.handle(messages.Agree(at=position(1), survivors=("east", "west")))
+    assert isinstance(reply, messages.Agreed)
+    (warned,) = [event for event in study.events["east"] if isinstance(event, events.SumsDiffer)]
+    assert (warned.site, warned.round, warned.earlier) == ("north", 1, 0)
 
 
 @pytest.mark.parametrize("method", ["masks", "shares", "ckks"])

@@ -16,6 +16,7 @@ pytest.importorskip("flwr")
 from federated_network import EchoSite, Network, agree, coordinator, running, train
 
 from meninx.core.errors import DataError, UsageError
+from meninx.federated import carrier
 from meninx.federated.exchange import Exchange
 from meninx.federated.messages import Agreed, Declined, Request, Uploaded
 
@@ -142,3 +143,31 @@ def test_a_late_site_gets_what_waits_for_it(tmp_path: Path) -> None:
 
         threading.Thread(target=arrive).start()
         assert set(server.exchange.ask(dict.fromkeys(sites, train(b"model")), within=20)) == set(sites)
+
+
+def test_a_site_learns_from_the_coordinator_how_messages_travel(tmp_path: Path) -> None:
+    network = Network(tmp_path, ("east",), mailbox=False)
+    with (
+        coordinator(network.coordinator_setup()) as server,
+        running(network.site_setup("east", server.port), EchoSite("east")),
+    ):
+        assert server.exchange.ask({"east": agree(3)}, within=15) == {
+            "east": Agreed(site="east", agreement=b"3")
+        }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", [True, False])
+def test_a_site_follows_a_coordinator_that_is_started_again_in_the_other_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    monkeypatch.setattr(carrier, "_HEARTBEAT", 0.2)
+    network = Network(tmp_path, ("east",))
+    with ExitStack() as stack:
+        with coordinator(network.coordinator_setup(mailbox=before)) as server:
+            port = server.port
+            stack.enter_context(running(network.site_setup("east", port), EchoSite("east")))
+            assert set(server.exchange.ask({"east": agree(1)}, within=15)) == {"east"}
+        with coordinator(network.coordinator_setup(mailbox=not before, port=port)) as server:
+            assert set(server.exchange.ask({"east": agree(2)}, within=40)) == {"east"}
+            assert set(server.exchange.ask({"east": train(b"model", 2)}, within=40)) == {"east"}

@@ -69,13 +69,32 @@ def test_one_address_has_a_bounded_number_of_calls_and_bytes(monkeypatch: pytest
     asyncio.run(story())
 
 
+def test_many_addresses_together_have_a_bounded_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "_HELD", 150)
+
+    async def story() -> None:
+        callers = [Caller(f"10.0.0.{number}") for number in range(3)]
+        tasks = await _opened(AllowList({"/reply": (_taken, 1000)}), *callers)
+        for one in callers:
+            one.parts.put_nowait((b"x" * 60, True))
+        await asyncio.gather(tasks[2])
+        assert [one.status for one in callers] == [0, 0, 503]
+        for one in callers:
+            one.parts.put_nowait((b"", False))
+        await asyncio.gather(*tasks)
+        assert [one.status for one in callers] == [200, 200, 503]
+
+    asyncio.run(story())
+
+
 def test_a_body_that_stops_arriving_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "_PART_SECONDS", 0.02)
 
     async def story() -> None:
         slow = Caller()
         slow.parts.put_nowait((b"x", True))
-        await asyncio.gather(*await _opened(AllowList({"/reply": (_taken, 1000)}), slow))
+        calls = await _opened(AllowList({"/reply": (_taken, 1000)}), slow)
+        await asyncio.wait_for(asyncio.gather(*calls), 5)  # long before the time of a whole body is over
         assert slow.status == 408
 
     asyncio.run(story())

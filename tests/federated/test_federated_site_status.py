@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from meninx.core import files
+from meninx.core.errors import StorageError
 from meninx.federated import events as kinds
-from meninx.federated import messages, status_page
+from meninx.federated import messages, site_process, status_page
 from meninx.federated.events import AnyEvent
 from meninx.federated.messages import Position
-from meninx.federated.site_process import RoundsSeen
+from meninx.federated.site_process import ErrorFile, RoundsSeen, _Part
 from meninx.federated.study_status import StudyPhase, StudyStatus, status_of, view_of
 
 SITES = ("east", "north", "west")
@@ -89,13 +95,72 @@ def test_a_site_that_was_started_again_counts_an_attempt_once() -> None:
     assert (len(status.rounds), status.attempts_aborted) == (1, 0)
 
 
+def test_a_site_that_was_away_when_a_round_ended_does_not_say_how_it_ended() -> None:
+    events = [*seen_by_north(train(0, b"first")), *seen_by_north(train(1, b"second"))]
+    status = view_of("north", events)
+    assert status.attempts_aborted == 0
+    assert [str(attempt.result) for attempt in status.rounds] == ["not known here", "running"]
+    assert "not known here" in status_page.page(status, now=0.0)
+
+
 def test_a_site_does_not_say_that_rounds_failed_in_which_it_was_not_asked() -> None:
     """In cyclic transfer it has a turn of several, and in any study it may have missed a round."""
     status = view_of("north", seen_by_north(train(0, b"first"), messages.Finish(at=at(2), model=b"third")))
-    assert "1 of 2 rounds gave a model, as far as this site was asked to train." in words(status)
+    assert "1 of 2 rounds gave a model, as far as this site knows." in words(status)
 
 
 def test_a_site_that_leaves_after_the_end_is_no_warning() -> None:
     ended = kinds.StudyEnded(outcome=kinds.StudyOutcome.FINISHED)
     status = status_of([TERMS, ended, kinds.SiteLost(site="west", reason="its connection is closed")])
     assert not any(entry.warns for entry in status.history)
+
+
+# a bug at a site
+
+
+class Broken:
+    """An agent with a bug."""
+
+    name, result = "north", None
+
+    def handle(self, request: messages.Request) -> messages.Reply:
+        raise KeyError("patient 17")
+
+
+def test_a_bug_leaves_its_traceback_at_the_site_and_one_sentence(tmp_path: Path) -> None:
+    notes: list[str] = []
+    errors = ErrorFile(tmp_path / "errors.txt", notes.append)
+    part = _Part(Broken(), None, lambda event: None, TERMS, errors)  # type: ignore[arg-type]
+    try:
+        with pytest.raises(KeyError):
+            part.handle(train(0, b"model"))
+    finally:
+        part.end()
+    text = (tmp_path / "errors.txt").read_text()
+    assert "Traceback (most recent call last)" in text
+    assert "patient 17" in text
+    assert 'raise KeyError("patient 17")' in text
+    assert (tmp_path / "errors.txt").stat().st_mode & 0o077 == 0
+    (note,) = notes
+    assert "KeyError" in note
+    assert "errors.txt" in note
+    assert "patient 17" not in note
+
+
+def test_a_bug_on_a_full_disk_is_still_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, line: str, **named: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(files, "append_line", full)
+    notes: list[str] = []
+    ErrorFile(tmp_path / "errors.txt", notes.append).add(KeyError("patient 17"))
+    assert notes == ["An unexpected error (KeyError), which is a bug: its traceback could not be written."]
+
+
+def test_a_file_of_errors_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site_process, "_MOST_ERRORS", 500)
+    errors = ErrorFile(tmp_path / "errors.txt", lambda text: None)
+    for number in range(100):
+        errors.add(KeyError(number))
+    assert (tmp_path / "errors.txt").stat().st_size < 700
+    assert "KeyError: 99" in (tmp_path / "errors.txt").read_text()

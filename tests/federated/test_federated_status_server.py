@@ -18,6 +18,7 @@ pytest.importorskip("starlette", reason="the page needs meninx[federated]")
 pytest.importorskip("uvicorn", reason="the page needs meninx[federated]")
 
 from meninx.core.errors import DataError, UsageError
+from meninx.federated import coordinator_process, status_page
 from meninx.federated import events as kinds
 from meninx.federated.events import StudyEvents
 from meninx.federated.status_server import PageAddress, StatusReader, scrape_token_of, serving
@@ -159,6 +160,12 @@ def test_the_page_json_and_metrics_show_the_study(served: Entered) -> None:
     metrics = Answer(address.port, "/metrics", Cookie=cookie)
     assert metrics.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     assert 'meninx_site_up{site="east"} 1' in metrics.text.splitlines()
+
+
+def test_a_browser_shows_within_two_seconds_who_connected() -> None:
+    every = re.search(r"EVERY = (\d+);", status_page.static_file("status.js"))
+    assert every is not None
+    assert int(every.group(1)) / 1000 + coordinator_process._PRESENCE <= 2
 
 
 def test_each_change_of_a_site_is_on_the_page_within_two_seconds(tmp_path: Path) -> None:

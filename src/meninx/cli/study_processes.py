@@ -36,7 +36,7 @@ def coordinator(
         study: Folder of the study.
         host: Address to listen on; by default all of this machine's, or loopback if the study's address is.
         port: Port to listen on, where another machine passes on that of the study's address.
-        flower_only: Send all messages through Flower, also the short ones; the sites need the same flag.
+        flower_only: Send all messages through Flower, also the short ones. Sites follow by themselves.
     """
     early.exists(study)
     early.extra("federated")
@@ -63,7 +63,8 @@ def run(
 ) -> None:
     """Begin the rounds of a study that every site has approved, and go through them.
 
-    This process serves the sites itself, unless `meninx federate coordinator` does it already.
+    This process serves the sites itself, unless `meninx federate coordinator` does it already. While it
+    conducts a run, another is refused.
 
     Args:
         study: Folder of the study.
@@ -72,7 +73,7 @@ def run(
         waiting_minutes: Minutes after which the coordinator stops waiting for sites.
         host: Address to listen on; by default all of this machine's, or loopback if the study's address is.
         port: Port to listen on, where another machine passes on that of the study's address.
-        flower_only: Send all messages through Flower, also the short ones; the sites need the same flag.
+        flower_only: Send all messages through Flower, also the short ones. Sites follow by themselves.
     """
     if warm and not again:
         raise UsageError("--warm belongs to --again")
@@ -101,7 +102,7 @@ def resume(
         waiting_minutes: Minutes after which the coordinator stops waiting for sites.
         host: Address to listen on; by default all of this machine's, or loopback if the study's address is.
         port: Port to listen on, where another machine passes on that of the study's address.
-        flower_only: Send all messages through Flower, also the short ones; the sites need the same flag.
+        flower_only: Send all messages through Flower, also the short ones. Sites follow by themselves.
     """
     early.exists(study)
     early.extra("federated")
@@ -117,7 +118,6 @@ def site(
     /,
     *,
     device: Device = "auto",
-    flower_only: Off = False,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
     """Take part in a study that this site has approved, until its run is over.
@@ -129,7 +129,6 @@ def site(
         folder: Folder of the site.
         study: Name of the study as `meninx federate review` shows it, e.g. `chest` of study-chest.json.
         device: Where the network runs.
-        flower_only: As the coordinator runs it.
     """
     early.exists(folder)
     early.extra("federated")
@@ -138,9 +137,7 @@ def site(
     from meninx.federated.site_folder import open_folder
 
     found = open_folder(folder)
-    output.show(
-        site_process.run(found, study, device=device, mailbox=not flower_only, progress=output.progress())
-    )
+    output.show(site_process.run(found, study, device=device, progress=output.progress()))
 
 
 def stop(

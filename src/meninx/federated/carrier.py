@@ -91,7 +91,7 @@ class StudyExchange:
         self.mailbox = Mailbox(
             signer,
             self._answered,
-            lambda site: Welcome(terms, link.number(site)),
+            lambda site: Welcome(terms, link.number(site), mailbox),
             refused=self._note_refusal,
         )
         self._refusals: dict[str, str] = {}
@@ -243,7 +243,6 @@ class SiteCarrier:
         node: FlowerNode,
         mailbox: MailboxClient | None,
         *,
-        stopping: threading.Event | None = None,
         notice: Callable[[Presence], None] = lambda notice: None,
         broken: Callable[[Unreachable], None] = lambda error: None,
     ) -> None:
@@ -253,8 +252,7 @@ class SiteCarrier:
             site: handles the requests.
             signer: the site's, with the coordinator's key.
             node: the site's node of Flower.
-            mailbox: None for a study that does without it.
-            stopping: set by :meth:`stop`.
+            mailbox: None where the coordinator does without it.
             notice: called with news about the other sites.
             broken: called after each attempt to reach the coordinator that failed.
         """
@@ -271,7 +269,7 @@ class SiteCarrier:
         self._fetching: dict[str, float] = {}
         self._replies: collections.OrderedDict[str, bytes] = collections.OrderedDict()
         self._lock = threading.Lock()
-        self._fetch, self._stopping = threading.Event(), stopping or threading.Event()
+        self._fetch, self._stopping = threading.Event(), threading.Event()
         self._broken = threading.Event()  # the node has to connect again
         self._failure: Exception | None = None
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meninx.core.errors import Interrupted
 from meninx.federated import mailbox
 from meninx.federated.carrier import SiteCarrier, StudyExchange, persistently
 from meninx.federated.envelope import COORDINATOR, Signer
@@ -73,7 +75,6 @@ class SiteSetup:
         node_key: the site's node key.
         address: ``host:port`` of the coordinator.
         root_certificate: the study's certificate authority, PEM.
-        mailbox: as at the coordinator.
     """
 
     study: str
@@ -84,7 +85,6 @@ class SiteSetup:
     node_key: ec.EllipticCurvePrivateKey
     address: str
     root_certificate: bytes
-    mailbox: bool = True
 
 
 class CoordinatorServer:
@@ -122,6 +122,10 @@ class CoordinatorServer:
         self.exchange.mailbox.close()
         self._listener.stop()
         self._link.close()
+
+
+class _ModeChanged(Exception):
+    """The coordinator was started again, with the mailbox instead of without it, or the reverse."""
 
 
 class SiteClient:
@@ -175,22 +179,36 @@ class SiteClient:
         Raises:
             NotAdmitted, EnvelopeRefused: one end does not accept the other.
         """
-        setup = self._setup
-        node = FlowerNode(
-            setup.address,
-            setup.root_certificate,
-            setup.node_key,
-            digest=setup.digest,
-            number=lambda: self._mailbox.welcome().node,
-        )
-        client = self._mailbox if setup.mailbox else None
-        self._carrier = SiteCarrier(
-            site, self._signer, node, client, stopping=self._stopping, notice=notice, broken=self._broken
-        )
         try:
-            self._carrier.run()
+            while not self._stopping.is_set():
+                with suppress(_ModeChanged):
+                    return self._serve(site, notice)
+        except Interrupted:
+            if not self._stopping.is_set():
+                raise
         finally:
             self._mailbox.close()
+
+    def _serve(self, site: Site, notice: Callable[[mailbox.Presence], None]) -> None:
+        """Serve requests in the way in which the coordinator sends them now."""
+        setup = self._setup
+        mode = persistently(self._mailbox.welcome, self._stopping, self._broken).mailbox
+
+        def number() -> int:
+            welcome = self._mailbox.welcome()
+            if welcome.mailbox != mode:
+                raise _ModeChanged
+            return welcome.node
+
+        node = FlowerNode(
+            setup.address, setup.root_certificate, setup.node_key, digest=setup.digest, number=number
+        )
+        client = self._mailbox if mode else None
+        carrier = SiteCarrier(site, self._signer, node, client, notice=notice, broken=self._broken)
+        self._carrier = carrier
+        if self._stopping.is_set():  # since the coordinator answered
+            carrier.stop()
+        carrier.run()
 
     def _broken(self, error: Unreachable) -> None:
         """Say that the coordinator cannot be reached, unless it was said lately."""

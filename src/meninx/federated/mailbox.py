@@ -74,10 +74,12 @@ class Welcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         terms: the roster that all sites signed.
         node: number of the site's node in Flower.
+        mailbox: whether short requests travel through the mailbox.
     """
 
     terms: bytes
     node: int
+    mailbox: bool = True
 
 
 class Presence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,13 +9,22 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from meninx.core import artifacts, files
 from meninx.core.artifacts import StudyPart
-from meninx.core.errors import DataError, Interrupted, PrivacyRefusal, problem
+from meninx.core.errors import (
+    DataError,
+    Interrupted,
+    MeninxError,
+    PrivacyRefusal,
+    StorageError,
+    problem,
+)
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result, command
 from meninx.federated import approval, authority, enrolment_keys, site_budget, strategies
@@ -43,7 +52,9 @@ from meninx.federated.study_watch import recorded, terms_of, watching
 from meninx.secagg import Roster
 from meninx.train.config import TrainConfig
 
+ERRORS = "errors.txt"
 HISTORY = "signed_rounds"  # what this site signed in secure aggregation, over all runs of the study
+_MOST_ERRORS = 4 << 20  # bytes of the file of errors, after which it begins anew
 _WITHDRAWN_SECONDS = 5.0  # after a final refusal, in which its reply leaves
 _QUIET_SECONDS = 120.0  # without a request after the last one, in which a site without the mailbox ends
 
@@ -92,7 +103,6 @@ def run(
     name: str,
     *,
     device: str = "auto",
-    mailbox: bool = True,
     progress: Progress = SILENT,
 ) -> SiteResult:
     """Take part in a study until its run is over, and return what came of it.
@@ -101,7 +111,6 @@ def run(
         site: folder of the site.
         name: name of the study, which the site has approved.
         device: where the network runs.
-        mailbox: as the coordinator runs it.
         progress: shows what happens.
 
     Raises:
@@ -114,7 +123,7 @@ def run(
     with service(engine) as this, ExitStack() as stack:
         this.record("site")
         approved = _admitted(site, name)
-        client = SiteClient(site_setup(site, approved.study, mailbox=mailbox), progress.note)
+        client = SiteClient(site_setup(site, approved.study), progress.note)
         this.on_stop(client.stop)
         emit = stack.enter_context(watching(engine, engine / FILE, progress=progress, viewer=site.name))
         terms = terms_of(approved.study)
@@ -129,7 +138,7 @@ def run(
         stack.callback(agent.close)
         log = site.log()
         log.append("took part", study=name, digest=approved.study.digest)
-        part = _Part(agent, client, emit, terms)
+        part = _Part(agent, client, emit, terms, ErrorFile(engine / ERRORS, progress.note))
         stack.callback(part.end)
         client.run(part, notice=part.noticed)
         if part.refusal:
@@ -177,7 +186,7 @@ def _admitted(site: SiteFolder, name: str) -> ApprovedStudy:
     return approved
 
 
-def site_setup(site: SiteFolder, study: Study, *, mailbox: bool = True) -> SiteSetup:
+def site_setup(site: SiteFolder, study: Study) -> SiteSetup:
     """Return what a site's client needs, from the site's folder."""
     keys = site.keys()
     coordinator = study.file.coordinator
@@ -190,7 +199,6 @@ def site_setup(site: SiteFolder, study: Study, *, mailbox: bool = True) -> SiteS
         node_key=keys.node,
         address=study.config.study.address,
         root_certificate=authority.pem(coordinator.authority),
-        mailbox=mailbox,
     )
 
 
@@ -272,12 +280,38 @@ class RoundsSeen:
             self._emit(kinds.RoundAborted(round=at.round, attempt=at.attempt, reason=AbortReason.OTHER))
 
 
+class ErrorFile:
+    """A private file of unexpected errors with their tracebacks, which may hold values of patients.
+
+    Args:
+        path: the file; need not exist.
+        note: takes one sentence per error, without its message.
+    """
+
+    def __init__(self, path: Path, note: Callable[[str], None]) -> None:
+        self._path, self._note = path, note
+
+    def add(self, error: Exception) -> None:
+        """Append an error; nothing is raised when the disk refuses, and the sentence says so."""
+        kept = f"its traceback is in {self._path}, which may hold values of patients and stays at the site"
+        try:
+            if self._path.is_file() and self._path.stat().st_size > _MOST_ERRORS:
+                self._path.unlink()
+            text = "".join(traceback.format_exception(error))
+            files.append_line(self._path, f"{artifacts.now()}\n{text}", mode=files.PRIVATE_MODE)
+        except (OSError, StorageError):
+            kept = "its traceback could not be written"
+        self._note(f"An unexpected error ({type(error).__name__}), which is a bug: {kept}.")
+
+
 class _Part:
     """The agent as the carrier sees it; ends the process when the run of the study is over."""
 
-    def __init__(self, agent: SiteAgent, client: SiteClient, emit: Emit, terms: StudyTerms) -> None:
+    def __init__(
+        self, agent: SiteAgent, client: SiteClient, emit: Emit, terms: StudyTerms, errors: ErrorFile
+    ) -> None:
         self.name, self.ended, self.failed, self.refusal = agent.name, False, False, ""
-        self._agent, self._client, self._emit = agent, client, emit
+        self._agent, self._client, self._emit, self._errors = agent, client, emit, errors
         self._rounds = RoundsSeen(terms, emit)
         self._connected: set[str] = set()
         self._last, self._over = time.monotonic(), threading.Event()
@@ -292,6 +326,11 @@ class _Part:
                 self.refusal = reply.reason
                 self._agent.forget()  # the run goes on without this site
             return reply
+        except MeninxError:
+            raise
+        except Exception as error:  # a bug; the coordinator reads its kind alone
+            self._errors.add(error)
+            raise
         finally:
             self._last = time.monotonic()
 

@@ -186,7 +186,7 @@ def _phase_card(status: StudyStatus) -> StatusCard:
         value = f"round {status.current.round + 1} is running"
     detail = f"{status.rounds_accepted} of {status.rounds_planned} rounds gave a model"
     if status.viewer is not None and status.over and status.rounds_accepted < status.rounds_planned:
-        detail += ", as far as this site was asked to train"  # it hears nothing of other rounds
+        detail += ", as far as this site knows"  # it hears nothing of rounds without it
     if not status.study:
         detail = "its terms are not known here"
     if status.attempts_aborted:

@@ -64,6 +64,7 @@ class AttemptResult(StrEnum):
     RUNNING = "running"
     ACCEPTED = "accepted"
     ABORTED = "no model"
+    UNKNOWN = "not known here"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,7 +397,7 @@ class StatusFold:
     def _study_started(self, event: kinds.StudyStarted) -> None:
         if self._start is None or event.run != self._start.run:
             self._begin(event)
-        self._end_attempt(event.time, AttemptResult.ABORTED, reason=AbortReason.INTERRUPTED)
+        self._interrupt(event.time)
         self._start, self._phase = event, StudyPhase.WAITING
         for site in event.sites:
             self._know(site)
@@ -421,7 +422,7 @@ class StatusFold:
         self._phase = StudyPhase.WAITING
 
     def _round_opened(self, event: kinds.RoundOpened) -> None:
-        self._end_attempt(event.time, AttemptResult.ABORTED, reason=AbortReason.INTERRUPTED)
+        self._interrupt(event.time)
         self._phase = StudyPhase.ROUND_RUNNING
         last = self._attempts[-1] if self._attempts else None
         if last is not None and (last.round, last.attempt) == (event.round, event.attempt):
@@ -476,8 +477,8 @@ class StatusFold:
         """Make the attempt of the event the running one, also when a stop has closed it."""
         last = self._attempts[-1] if self._attempts else None
         if last is not None and (last.round, last.attempt) == (event.round, event.attempt):
-            if last.result is AttemptResult.ABORTED:
-                self._aborted -= 1
+            if last.result in (AttemptResult.ABORTED, AttemptResult.UNKNOWN):
+                self._aborted -= last.result is AttemptResult.ABORTED
                 self._cost -= last.seconds or 0.0
                 self._attempts[-1] = replace(last, result=AttemptResult.RUNNING, reason=None)
         elif last is None or last.result is not AttemptResult.RUNNING:
@@ -493,6 +494,13 @@ class StatusFold:
     def _round_aborted(self, event: kinds.RoundAborted) -> None:
         self._end_attempt(event.time, AttemptResult.ABORTED, reason=event.reason)
 
+    def _interrupt(self, now: float) -> None:
+        """Close the attempt that runs: its writer stopped. A site that stopped did not hear how it ended."""
+        if self._viewer is None:
+            self._end_attempt(now, AttemptResult.ABORTED, reason=AbortReason.INTERRUPTED)
+        else:
+            self._end_attempt(now, AttemptResult.UNKNOWN)
+
     def _end_attempt(self, now: float, result: AttemptResult, **changes: Any) -> None:
         """Close the attempt that runs; nothing when none does."""
         if not self._attempts or self._attempts[-1].result is not AttemptResult.RUNNING:
@@ -507,8 +515,7 @@ class StatusFold:
         if result is AttemptResult.ACCEPTED:
             self._costs.append(self._cost)
             self._cost = 0.0
-        else:
-            self._aborted += 1
+        self._aborted += result is AttemptResult.ABORTED
 
     def _refused(self, event: kinds.SiteRefused) -> None:
         before = self._numbers[event.site]

@@ -1,10 +1,10 @@
 "use strict";
-// Fetches the page again every few seconds and replaces the parts that changed. Values arrive as the server
+// Fetches the page again every second and replaces the parts that changed. Values arrive as the server
 // escaped them, the parser runs no script, and the policy of the page allows none. Focus, scroll position and
 // selection outside a changed part stay as they are.
 (() => {
-  const EVERY = 3000; // milliseconds
-  const PATIENCE = 3; // failures before the page says that it is out of date
+  const EVERY = 1000; // milliseconds
+  const PATIENCE = 5; // failures before the page says that it is out of date
   let tag = "";
   let failures = 0;
 
