@@ -12,7 +12,7 @@ import numpy as np
 
 from meninx.audit import mechanism as mechanisms
 from meninx.audit.bounds_figure import NO_GUARANTEE, draw
-from meninx.audit.config import BoundsConfig
+from meninx.audit.config import MECHANISM, BoundsConfig
 from meninx.audit.mechanism import Mechanism
 from meninx.core import artifacts, files, provenance, workspace
 from meninx.core import progress as bars
@@ -95,6 +95,8 @@ def run_bounds(
         UsageError: the mechanism is not complete, or ``out`` holds an earlier result.
         PrivacyRefusal: a run without privacy, or an epsilon out of reach.
     """
+    if run is not None:
+        _refuse_idle(config, recipe)
     found = mechanisms.of_run(run) if run is not None else mechanisms.of_settings(config, recipe)
     priors = priors_of(config, found.record.units, found.record.unit)
     _refuse_earlier(out, overwrite=config.overwrite)
@@ -238,6 +240,17 @@ def _within(relaxed: Bracket, worst: Bracket) -> Bracket:
 
 def _bounded(found: Bracket) -> Bounded:
     return Bounded(lower=found.lower, value=found.value, upper=found.upper)
+
+
+def _refuse_idle(config: BoundsConfig, recipe: str | None) -> None:
+    """Refuse settings of a mechanism beside a run, whose ledger states it."""
+    usual = BoundsConfig()
+    idle = ["recipe"] if recipe else []
+    idle += [name for name in MECHANISM if getattr(config, name) != getattr(usual, name)]
+    if idle:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        fix = "leave them out, or leave --run out"
+        raise UsageError(problem(f"the ledger of the run would ignore {flags}", where="run", fix=fix))
 
 
 def _refuse_earlier(out: Path, *, overwrite: bool) -> None:

@@ -21,6 +21,20 @@ from meninx.core.setting_types import (
 from meninx.core.settings import Settings
 from meninx.learn.config import SamplingConfig
 
+MECHANISM = (
+    "units",
+    "epsilon",
+    "noise_multiplier",
+    "sample_rate",
+    "steps",
+    "batch_size",
+    "epochs",
+    "delta",
+    "unit",
+    "noise_bands",
+)
+"""Settings of a mechanism; a run states its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BoundsConfig(Settings):
