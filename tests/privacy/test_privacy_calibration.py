@@ -100,7 +100,7 @@ def test_the_noise_of_an_axis_spends_its_epsilons(rate, steps):
 
 
 def test_an_epsilon_of_a_thousand_is_reached_at_a_low_sample_rate():
-    """The Rényi bound, which chose the grid alone, is above 50,000 here: the noise was that of epsilon 300."""
+    """The Rényi bound, which chose the grid alone, is above 50,000 here: the noise was for epsilon 300."""
     noise = solve_noise(sample_rate=0.00307, steps=16_250, epsilon=1000.0, delta=8e-7)
     found = accounting.epsilon([Phase(sample_rate=0.00307, noise_multiplier=noise, steps=16_250)], 8e-7)
     assert 1000 - slack(1000.0) <= found.value <= 1000
