@@ -77,6 +77,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "completion": ("meninx completion bash", "meninx completion zsh"),
     "audit": ("meninx audit scores --in in.npy --out out.npy --claimed-eps 8",),
+    "audit one-run": (
+        "meninx audit one-run runs/private/",
+        "meninx audit one-run runs/private/ --canaries 2000",
+    ),
     "audit scores": (
         "meninx audit scores --in in.npy --out out.npy --claimed-eps 8",
         "meninx audit scores --in in.npy --out out.npy --noise-multiplier 1.2 --sample-rate 0.05 --steps 200",

@@ -101,8 +101,6 @@ class OneRunRecord:
         audit: of the twin, against the run's own plan.
         control: of the same audit with half of the noise, which has to be refuted.
         steps: optimiser steps of the twin.
-        metric: name of the validation metric; empty without one.
-        utility_change: metric of the twin minus that of the run, both at their last step; None without one.
         seconds: of the twin's training.
         overhead: share of these seconds that canaries took.
         origin: the audited run.
@@ -112,8 +110,6 @@ class OneRunRecord:
     audit: ScoreAudit
     control: ScoreAudit
     steps: int
-    metric: str
-    utility_change: float | None
     seconds: float
     overhead: float
     origin: Origin
