@@ -273,3 +273,10 @@ def test_the_formula_of_jax_privacy_accuses_honest_runs_and_ours_does_not():
 def test_false_accusations_of_200_honest_runs(noise):
     ours, _ = accusations(Phase(sample_rate=0.05, noise_multiplier=noise, steps=200), 200)
     assert ours <= 10 + 6  # 5 % and two standard errors
+
+
+def test_a_claim_that_allows_everything_is_never_refuted():
+    claim = claim_of(Phase(sample_rate=0.5, noise_multiplier=0.01, steps=50))
+    audit = audit_scores(np.ones(500), np.zeros(500), claim)
+    assert audit.verdict == "consistent"
+    assert audit.claim_mu is None

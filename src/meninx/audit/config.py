@@ -42,7 +42,7 @@ class OneRunConfig(Settings):
     """How the implementation of a private run is audited.
 
     Attributes:
-        canaries: Number of made-up patients, of whom about half take part; at least 40.
+        canaries: Number of made-up patients, of whom about half take part; at least 100.
         significance: Largest probability of accusing a correct run.
         device: Where to train the audited twin.
         overwrite: Audit again although the run was audited before.

@@ -24,7 +24,7 @@ from torch import nn
 
 from meninx.audit.config import OneRunConfig
 from meninx.audit.scores import audit_lines, verdict_words
-from meninx.core import artifacts, files, journal
+from meninx.core import artifacts, files, journal, provenance
 from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, DataRecord, Origin, PrivacyRecord, RunRecord, RunState
 from meninx.core.audit_records import OneRunRecord, ScoreAudit
@@ -164,8 +164,9 @@ def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILE
         for name, values in (("in", scores.included()), ("out", scores.excluded())):
             _write_scores(room / f"{name}.npy", values)
         change = _last_metric(twin, fitted.metric_name) - _last_metric(run, fitted.metric_name)
-        for folder in (twin.root, room / "control"):
-            shutil.rmtree(folder, ignore_errors=True)
+        (room / "latest").unlink(missing_ok=True)
+        for done in (twin.root, room / "control"):
+            shutil.rmtree(done, ignore_errors=True)
     return OneRunResult(
         out=out, audit=audit, control=found.control, metric=fitted.metric_name, seconds=seconds,
         utility_change=change if math.isfinite(change) else None, overhead=found.overhead,
@@ -239,6 +240,7 @@ def _dataset_of(run: Run) -> Manifest:
 
 
 def _origin(record: RunRecord) -> Origin:
+    made_by = provenance.environment()
     return Origin(
         run=record.id,
         data=record.data,
@@ -246,6 +248,8 @@ def _origin(record: RunRecord) -> Origin:
         weights=record.weights,
         step=record.released_step or record.step,
         made=artifacts.now(),
+        command=made_by.command,
+        versions=made_by.packages,
     )
 
 

@@ -20,14 +20,14 @@ class ScoreCheck:
         basis: ``certified`` or ``asymptotic``.
         measured: the measured number: the estimate of mu, the share of correct guesses, the lower limit of
             TPR - FPR.
-        allowed: the largest value that the claim allows; NaN where it is no single number.
+        allowed: the largest value that the claim allows; None where it is no single number.
         refuted: the claim is rejected at the check's share of the significance.
     """
 
     name: str
     basis: str
     measured: float
-    allowed: float
+    allowed: float | None
     refuted: bool
 
 
@@ -57,7 +57,7 @@ class ScoreAudit:
         mu_high: upper end.
         gdp_epsilon: model-based lower bound: epsilon of the one-sided lower limit of mu.
         claim_epsilon: the claim.
-        claim_mu: largest mu that the claim allows.
+        claim_mu: largest mu that the claim allows; None where it allows any.
         claim_advantage: largest TPR - FPR that the claim allows.
         checks: the comparisons that the verdict rests on.
         verdict: ``refuted``, ``suspicious`` (only a model speaks against the claim) or ``consistent``.
@@ -79,7 +79,7 @@ class ScoreAudit:
     mu_high: float
     gdp_epsilon: float
     claim_epsilon: float
-    claim_mu: float
+    claim_mu: float | None
     claim_advantage: float
     checks: tuple[ScoreCheck, ...]
     verdict: str
