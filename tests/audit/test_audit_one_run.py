@@ -23,7 +23,14 @@ from meninx.synthetic.dataset import write_dataset
 from meninx.verify import stage as verify
 
 CONFIG = OneRunConfig(canaries=400)
-TRAINING = {"recipe": "tiny", "steps": 6, "epsilon": 10.0, "delta": 1e-3, "attack_risk": False}
+TRAINING = {
+    "recipe": "tiny",
+    "steps": 6,
+    "epsilon": 10.0,
+    "delta": 1e-3,
+    "attack_risk": False,
+    "deterministic": True,
+}
 UNITS = {"units_declared": 100, "batch_size": 50}  # room for a fault that makes more units of the data
 
 
