@@ -38,6 +38,20 @@ from meninx.privacy import Claim, Phase, Plan, audit_scores
 from meninx.privacy.guess_audit import gaussian_epsilon
 
 DELTA = 1e-5
+COLUMNS = (
+    "q, σ, T",
+    "true ε",
+    "run",
+    "refuted by the verdict",
+    "formula of jax-privacy 2.0.0 above ε",
+    "one run",
+    "f-DP (highest)",
+    "error rates",
+    "Gaussian fit",
+    "μ (allowed)",
+    "TPR − FPR (allowed)",
+    "ms",
+)
 SETTINGS = (
     Phase(sample_rate=0.05, noise_multiplier=4.0, steps=200),
     Phase(sample_rate=0.05, noise_multiplier=1.2, steps=200),
@@ -120,11 +134,7 @@ def row(phase: Phase, runs: int, canaries: int) -> str:
 
 def accusations(runs: int, canaries: int) -> str:
     """Return the table of simulated audits."""
-    columns = (
-        "q, σ, T", "true ε", "run", "refuted by the verdict",
-        "formula of jax-privacy 2.0.0 above ε", "one run", "f-DP (highest)", "error rates", "Gaussian fit", "μ (allowed)", "TPR − FPR (allowed)", "ms",
-    )  # fmt: skip
-    head = "| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|"
+    head = "| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|"
     return "\n".join([head, *(row(phase, runs, canaries) for phase in SETTINGS)])
 
 

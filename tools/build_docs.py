@@ -38,6 +38,7 @@ CONFIGS = {
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
     "demo": "meninx.demo.config:DemoConfig",
+    "audit-bounds": "meninx.audit.config:BoundsConfig",
     "audit-one-run": "meninx.audit.config:OneRunConfig",
     "audit-scores": "meninx.audit.config:ScoresConfig",
     "federate-new": "meninx.federated.config:StudyConfig",
@@ -104,13 +105,13 @@ def commands() -> str:
                 f"Settings: {', '.join(f'[{name}](settings.md#{name})' for name in SETTINGS[verb])}.\n"
             )
         lines.append(_examples(verb))
-    for group, module, text, steps in (
-        ("audit", audit_steps, AUDIT_HELP, ("scores", "one-run")),
+    for group, home, text, steps in (
+        ("audit", audit_steps, AUDIT_HELP, ("bounds", "scores", "one-run")),
         ("dicom", dicom_steps, DICOM_HELP, ("label", "export", "restore", "folders", "table")),
     ):
         lines.append(f"## `meninx {group}`\n\n{text}\n")
         for step in steps:
-            found = inspect.getdoc(getattr(module, step.replace("-", "_"))) or ""
+            found = inspect.getdoc(getattr(home, step.replace("-", "_"))) or ""
             page = f"{group}-{step}"
             lines += [f"### `meninx {group} {step}`\n\n{found.partition(chr(10))[0]}\n", _described(found)]
             lines += [f"Settings: [{page}](settings.md#{page}).\n"] if page in CONFIGS else []

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from meninx.core.manifest import Manifest
-from meninx.federated import approval, enrolment, processes, simulate, site_folder, study
+from meninx.federated import approval, enrolment, processes, site_folder, study
 from meninx.federated.config import DataConfig, StudyConfig
+from meninx.federated.first_model import first_model
 from meninx.federated.policy import PolicyConfig
 
 POLICY = PolicyConfig(
@@ -58,7 +59,7 @@ class Hospitals:
         table = {"model": "resnet9-small", "lr": 3e-3, "batch_size": 8, "physical_batch": 8, **train}
         terms = {"local_steps": 2, "address": f"127.0.0.1:{free_port()}", **settings}
         config = StudyConfig.of(data=facts, train=table, **terms)
-        start, _ = simulate.start(config.training, config.data.info(), config.study.local_layers)
+        start, _ = first_model(config.training, config.data.info(), config.study.local_layers)
         self.bytes_of_weights = start.nbytes
         folder = study.create(root / "chest", config)
         policy = POLICY.replace(require_secure_aggregation=config.aggregation.secure)

@@ -130,6 +130,7 @@ def any_event(sites: st.SearchStrategy[str], text: st.SearchStrategy[str]) -> st
             delta=SHARES,
             limit=st.none() | AMOUNTS,
         ),
+        st.builds(kinds.RecordReceived, time=times, site=sites, record=text),
         st.builds(kinds.ModelUnchecked, time=times, site=sites, round=SMALL, reason=text),
         st.builds(kinds.SumUnchecked, time=times, round=SMALL, reason=text),
         st.builds(kinds.ModelReleased, time=times, site=sites),

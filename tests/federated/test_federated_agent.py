@@ -19,11 +19,12 @@ from meninx.core import run as runs
 from meninx.core.artifacts import RunState, StudyPart
 from meninx.core.errors import DataError, PrivacyRefusal
 from meninx.core.manifest import Manifest, TaskKind
-from meninx.federated import events, messages, simulate, strategies
+from meninx.federated import events, messages, strategies
 from meninx.federated.agent import InProcess, SiteAgent
 from meninx.federated.aggregation_methods import fewest, round_sides, site_sides
 from meninx.federated.config import DataConfig, StudyConfig
 from meninx.federated.contribution import RoundSum
+from meninx.federated.first_model import first_model
 from meninx.federated.history_file import HistoryFile
 from meninx.federated.messages import Position
 from meninx.federated.rounds import Coordinator, Terms
@@ -90,7 +91,7 @@ class House:
 
     def begin(self) -> StudyState:
         local = self.config.study.local_layers
-        self.first, self.layout = simulate.start(self.config.training, self.info, local)
+        self.first, self.layout = first_model(self.config.training, self.info, local)
         return StudyState.begin(
             self.root / "study.sqlite3", study="chest", terms="t", layout=self.layout.digest,
             weights=self.strategy.init(self.first),
@@ -457,7 +458,7 @@ class Lying(InProcess):
         ("masks", messages.Finish, 2),
         ("shares", messages.Train, 1),
         pytest.param("shares", messages.Finish, 2, marks=pytest.mark.slow),
-        ("ckks", messages.Train, 1),
+        pytest.param("ckks", messages.Train, 1, marks=pytest.mark.slow),
         pytest.param("ckks", messages.Finish, 2, marks=pytest.mark.slow),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -407,3 +408,22 @@ def test_the_weight_of_a_study_that_declares_it_and_of_one_without_a_bound(conso
     words, more = approval_page.weight_words(plain, data)
     assert "there is no bound" in words
     assert (reasons, more) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "computes each sum again"),
+        ({"aggregation": "ckks"}, "decrypts each sum"),
+        ({"aggregation": "plain"}, "the coordinator can send any model"),
+        ({"aggregation": "plain", "algorithm": "cyclic"}, "the coordinator can send any model"),
+    ],
+)
+def test_the_page_says_what_the_site_checks_of_the_models(consortium, settings, words):
+    page = approval.review(consortium.sites["north"], consortium.study, consortium.data)
+    study = StudyConfig.of(**settings)
+    text = dataclasses.replace(page, checks=approval_page.checks_words(study)).summary()
+    assert "".join(words.split()) in "".join(text.split())
+    assert ("That includes this site" in approval_page.aggregation_words(study, 4)) == (
+        not study.aggregation.secure
+    )

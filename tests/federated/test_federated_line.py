@@ -105,12 +105,17 @@ def test_ten_rounds_on_a_bad_line_with_a_cut_of_thirty_seconds_end_with_all_site
             assert set(server.exchange.ask(dict.fromkeys(sites, agree(number)), within=60)) == set(sites)
 
 
+@pytest.mark.parametrize(
+    ("mailbox", "grace"),
+    [(True, 1.5), pytest.param(False, 16.5, marks=pytest.mark.slow)],
+    ids=["mailbox", "flower alone"],
+)
 def test_a_site_that_is_gone_costs_the_grace_time_and_not_more(
-    tmp_path: Path, patch: pytest.MonkeyPatch
+    tmp_path: Path, patch: pytest.MonkeyPatch, mailbox: bool, grace: float
 ) -> None:
-    network = Network(tmp_path)
+    network = Network(tmp_path, mailbox=mailbox)
     with coordinator(network.coordinator_setup()) as server, ExitStack() as stack:
-        server.exchange._grace = 1.5
+        server.exchange._grace = grace  # without the mailbox Flower notices after up to 20 s of it
         east = EchoSite("east")
         stack.enter_context(running(network.site_setup("east", server.port), east))
         with running(network.site_setup("north", server.port), EchoSite("north")):

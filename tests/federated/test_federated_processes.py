@@ -50,6 +50,24 @@ def test_four_sites_finish_a_study_and_the_verbs_say_what_happened(
 
 
 @pytest.mark.slow
+def test_sites_that_come_after_a_run_failed_for_want_of_them_take_part_when_it_is_resumed(
+    hospitals: Callable[..., Hospitals],
+) -> None:
+    here = hospitals("late", FOUR, rounds=1)
+    here.start("coordinator", "coordinator", "chest")
+    engine = here.root / "chest" / "private" / "engine"
+    when(lambda: (processes.running(engine) or NOBODY).role == SERVING)
+    failed = here.start("run", "run", "chest", "--waiting-minutes", "0.02")
+    assert failed.wait(60) == DataError.exit_code, here.log("run")
+    assert "too few sites came" in here.log("run")
+    for name in FOUR:
+        here.start_site(name)
+    here.start("resume", "resume", "chest", "--json")
+    assert here.wait("resume") == 0
+    assert json.loads(here.result("resume"))["sites"] == list(FOUR)
+
+
+@pytest.mark.slow
 def test_killed_sites_and_a_killed_coordinator_come_back_to_the_same_model(
     hospitals: Callable[..., Hospitals],
 ) -> None:
@@ -116,17 +134,26 @@ def test_a_stopped_study_is_resumed(hospitals: Callable[..., Hospitals]) -> None
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_nobody_connects_beyond_loopback_and_sites_use_the_proxy(hospitals: Callable[..., Hospitals]) -> None:
-    here = hospitals("traced", ("east", "north"), rounds=1, aggregation="plain")
+    sites = ("east", "north", "west")
+    here = hospitals("traced", sites, rounds=3)
+    traced: dict[str, Path] = {}
+
+    def tracing(name: str) -> tuple[str, ...]:
+        traced[name] = here.root / f"{name}.trace"
+        return ("strace", "-f", "-qq", "-e", "trace=connect,sendto", "-o", str(traced[name]))
+
     with BadLine(delay=0.01) as line:
-        traced = {}
-        for name in ("east", "north", "run"):
-            traced[name] = here.root / f"{name}.trace"
-            strace = ("strace", "-f", "-qq", "-e", "trace=connect,sendto", "-o", str(traced[name]))
-            if name == "run":
-                here.start("run", "run", "chest", before=strace)
-            else:
-                here.start_site(name, before=strace, environment=line.environment)
-        assert here.wait("run") == 0
+        for name in sites:
+            here.start_site(name, before=tracing(name), environment=line.environment)
+        here.start("run", "run", "chest", before=tracing("run"))
+        when(here.seen("round_accepted"))
+        assert here.start("stop", "stop", "chest", before=tracing("stop")).wait(120) == 0
+        assert here.wait("run", 60) == 130
+        here.start("resume", "resume", "chest", "--json", before=tracing("resume"))
+        assert here.wait("resume") == 0
+        assert json.loads(here.result("resume"))["rounds"] == 3
+        for name in sites:
+            assert here.wait(name) == 0
     address = here.root / "chest" / "study.toml"
     port = re.search(r'address = "127.0.0.1:(\d+)"', address.read_text()).group(1)
     for name, path in traced.items():
@@ -135,7 +162,7 @@ def test_nobody_connects_beyond_loopback_and_sites_use_the_proxy(hospitals: Call
             path.read_text(),
         )
         assert {ip or ip6 for _, ip, ip6 in calls} <= {"127.0.0.1", "::1", "0.0.0.0", "::"}, name
-        if name != "run":
+        if name in sites:
             assert calls
             assert port not in {number for number, _, _ in calls}  # only the proxy is called
     assert set(line.calls) == {f"127.0.0.1:{port}"}

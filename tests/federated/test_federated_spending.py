@@ -10,9 +10,11 @@ from rounds_samples import Line, Study
 
 from meninx import api
 from meninx.core.manifest import Manifest
-from meninx.federated import approval, enrolment, events, messages, simulate, site_budget, site_folder
+from meninx.core.progress import SILENT
+from meninx.federated import approval, enrolment, events, messages, site_budget, site_folder
 from meninx.federated import study as studies
 from meninx.federated.config import DataConfig, StudyConfig
+from meninx.federated.first_model import first_model
 from meninx.federated.messages import Position, Request
 from meninx.federated.policy import PolicyConfig
 from meninx.federated.site_folder import SiteFolder
@@ -78,9 +80,9 @@ def trained(site: SiteFolder, rounds: int = 1) -> tuple[list[events.AnyEvent], m
     config = approved.study.config
     seen: list[events.AnyEvent] = [terms_of(approved.study)]
     agent = _agent(
-        site, approved, roster, "cpu", site.private / "history", seen.append, simulate.SILENT, lambda: False
+        site, approved, roster, "cpu", site.private / "history", seen.append, SILENT, lambda: False
     )
-    model, _ = simulate.start(config.training, config.data.info(), config.study.local_layers)
+    model, _ = first_model(config.training, config.data.info(), config.study.local_layers)
     last = None
     try:
         for number in range(rounds):
@@ -174,7 +176,7 @@ def test_the_last_sentence_of_a_site_states_the_same_account(tmp_path: Path) -> 
     assert (
         "epsilon: 2.61 of at most 2.62 in this study, per patient at delta 0.001, over all its runs" in shown
     )
-    assert "(the policy allows 8)" in shown
+    assert "(2 by this run alone; the policy allows 8)" in shown
 
 
 # the coordinator

@@ -146,13 +146,14 @@ class Client:
 
 
 @pytest.fixture
-def part(consortium, monkeypatch: pytest.MonkeyPatch):
+def part(consortium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A site's part of a run, as its process has it, with the events that it emits."""
     monkeypatch.setattr(site_process, "_WITHDRAWN_SECONDS", 0.0)
     emitted: list[AnyEvent] = []
     agent, client = Agent(), Client()
+    errors = site_process.ErrorFile(tmp_path / "errors.txt", lambda text: None)
     found = site_process._Part(
-        cast(Any, agent), cast(Any, client), emitted.append, terms_of(consortium.study)
+        cast(Any, agent), cast(Any, client), emitted.append, terms_of(consortium.study), errors
     )
     yield SimpleNamespace(part=found, agent=agent, client=client, events=emitted)
     found.end()

@@ -15,7 +15,7 @@ from report_samples import write_run
 from meninx.core import artifacts
 from meninx.core.errors import DataError
 from meninx.core.federation import ArmResult, ArmsRecord, FederatedRecord, FederatedRound, StudyPart
-from meninx.report import context, joint_privacy, sources, stage
+from meninx.report import context, joint_privacy, section_federated, sources, stage
 from meninx.report.config import ReportConfig
 
 SITES = ("east", "north", "south", "west")
@@ -250,9 +250,29 @@ def test_differing_sums_are_those_of_neighbours_and_of_one_model_in_any_number_o
 
 
 def test_the_worst_site_and_differing_sums_follow_from_the_record() -> None:
-    assert STUDY.worst == ("north", 7.9)
+    assert section_federated._Study(STUDY, ()).worst == ("north", 7.9)
     assert STUDY.differing == ((0, 1, "south"),)
-    assert replace(STUDY, epsilon={"east": None}).worst is None
+    assert section_federated._Study(replace(STUDY, epsilon={"east": None}), ()).worst is None
+
+
+def test_the_copy_of_a_site_says_whose_it_is_and_names_the_largest_epsilon(tmp_path: Path) -> None:
+    path = site_run(tmp_path, "north", ["p1"])
+    copy = replace(STUDY, copy_of="north", epsilon={}, largest=7.9, refusals={"south": ""})
+    artifacts.write(path, copy)
+    out = tmp_path / "page.html"
+    stage.run(ReportConfig(), [path], out)
+    text = section(out, "federated")
+    assert "So says the record that the coordinator gave to north at the end." in text
+    assert "epsilon of the worst site 7.9 at another site, delta 0.0001" in text
+    assert "not told to this site" in text
+    assert "south left" in text
+    assert "did not report" not in text
+    assert len(sources.read([path])) == 2
+    artifacts.write(tmp_path / "study", STUDY)
+    stage.run(ReportConfig(overwrite=True), [path, tmp_path / "study"], out)
+    text = section(out, "federated")
+    assert "So says the record" not in text  # the coordinator's own counts
+    assert "epsilon of the worst site 4 at west" in text
 
 
 def test_accepted_sums_that_nobody_computed_again_are_named(tmp_path: Path) -> None:

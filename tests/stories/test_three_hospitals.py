@@ -81,6 +81,15 @@ def test_the_page_runs_to_a_model_a_report_and_a_status_that_is_true(tmp_path: P
             assert "of at most 8 in this study, per patient at delta 0.001" in shown
         assert "no longer served" in here.ended("federate-coordinator-chest")
         assert "each site's run folder" in here.shown("federate-run-chest")
+        spent = re.search(
+            r"spent in this run: east [\d.]+, north [\d.]+, west [\d.]+ at delta 0.001",
+            here.shown("federate-run-chest"),
+        )
+        assert spent is not None, here.shown("federate-run-chest")
+        for page, words in (("chest.html", "as reported"), ("north.html", "gave to north at the end")):
+            text = " ".join(re.sub(r"<[^>]+>", " ", (tmp_path / page).read_text(encoding="utf-8")).split())
+            assert "3 sites trained study chest together: 3 rounds gave a model." in text
+            assert words in text
         here.typed(["federate", "status", "north"])
         status = " ".join(here.shown("federate-status-north").split())
         assert "chest, as north sees it" in status

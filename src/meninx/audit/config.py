@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from meninx.core import settings
+from meninx.core.budget import PrivacyUnit
+from meninx.core.errors import ConfigError, expected, problem
 from meninx.core.setting_types import (
     Count,
+    CountOrZero,
     Device,
     NonNegative,
     OpenShare,
@@ -13,6 +19,87 @@ from meninx.core.setting_types import (
     PositiveShare,
 )
 from meninx.core.settings import Settings
+from meninx.learn.config import SamplingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundsConfig(Settings):
+    """What is bounded: a mechanism, an axis of epsilon, and what adversaries know before they see the model.
+
+    Attributes:
+        units: Number of patients (or cases, if they are the unit) in the training; as public as declared.
+        epsilon: Epsilon of the operating point; the noise is calibrated to it.
+        noise_multiplier: Noise standard deviation divided by max_grad_norm at the operating point, instead of
+            epsilon.
+        sample_rate: Probability that a unit takes part in a step; by default batch_size / units.
+        steps: Number of optimiser steps; by default from epochs.
+        batch_size: Expected number of units per step.
+        epochs: Expected passes over the units.
+        delta: Delta of every epsilon.
+        unit: What is protected.
+        noise_bands: Number of steps over which the noise is correlated.
+        eps_min: Lowest epsilon of the axis.
+        eps_max: Highest epsilon of the axis.
+        n_eps: Number of epsilons, evenly spaced on a logarithmic scale.
+        candidates: Adversaries that know that a patient's data is one of so many; 2 is a membership test.
+        class_share: Share of the most frequent value of an attribute, for the adversary that guesses it.
+        metric_hits: Reference images that are close enough to the best single guess by an image metric.
+        metric_images: Number of these reference images, none of them from the training.
+        precision: Largest relative distance of lower and upper bound.
+        overwrite: Replace earlier bounds.
+        dry_run: Show mechanism and adversaries; compute and write nothing.
+    """
+
+    units: Count | None = None
+    epsilon: Positive | None = None
+    noise_multiplier: Positive | None = None
+    sample_rate: PositiveShare | None = None
+    steps: CountOrZero = 0
+    batch_size: Count | None = None
+    epochs: Positive | None = None
+    delta: OpenShare = 1e-5
+    unit: PrivacyUnit = PrivacyUnit.PATIENT
+    noise_bands: Count = 1
+    eps_min: Positive = 1.0
+    eps_max: Positive = 1e12
+    n_eps: Count = 30
+    candidates: tuple[Count, ...] = (2, 10, 1000)
+    class_share: PositiveShare | None = None
+    metric_hits: CountOrZero | None = None
+    metric_images: Count | None = None
+    precision: OpenShare = 1e-3
+    overwrite: bool = False
+    dry_run: bool = False
+
+    def check_rules(self) -> None:
+        """Refuse an axis that runs backwards, and half of a pair of settings."""
+        if self.eps_min > self.eps_max:
+            raise ConfigError(
+                expected(f"eps_max >= eps_min = {self.eps_min:g}", got=self.eps_max, where="eps_max")
+            )
+        if (self.metric_hits is None) != (self.metric_images is None):
+            fix = "give both, or none"
+            raise ConfigError(
+                problem("metric_hits and metric_images belong together", where="metric_hits", fix=fix)
+            )
+        if self.epsilon is not None and self.noise_multiplier is not None:
+            fix = "give one of them: the other follows"
+            raise ConfigError(
+                problem("epsilon and noise_multiplier exclude each other", where="epsilon", fix=fix)
+            )
+
+    @classmethod
+    def of_recipe(cls, table: Mapping[str, Any], source: str) -> Mapping[str, Any]:
+        """Return these settings of a TOML file, or those that a recipe of ``meninx train`` gives."""
+        if not any(isinstance(value, Mapping) for value in table.values()):
+            return table
+        sampling = settings.build(SamplingConfig, table.get("sampling", {}), source)
+        found: dict[str, Any] = {"batch_size": sampling.batch_size}
+        found |= {"steps": sampling.steps} if sampling.steps else {"epochs": sampling.epochs}
+        privacy = table.get("privacy", {})
+        names = ("epsilon", "noise_multiplier", "delta", "unit", "noise_bands")
+        found |= {name: privacy[name] for name in names if name in privacy}
+        return found | ({"units": privacy["units_declared"]} if "units_declared" in privacy else {})
 
 
 @dataclass(frozen=True, kw_only=True)

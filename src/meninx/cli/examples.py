@@ -76,11 +76,16 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx federate simulate east/ north/ west/ --recipe tiny --algorithm fedprox --baselines",
     ),
     "completion": ("meninx completion bash", "meninx completion zsh"),
-    "audit": ("meninx audit scores --in in.npy --out out.npy --claimed-eps 8",),
-    "audit one-run": (
-        "meninx audit one-run runs/private/",
-        "meninx audit one-run runs/private/ --canaries 2000",
+    "audit": (
+        "meninx audit bounds --recipe demo-dp --units 700 --n-eps 6",
+        "meninx audit scores --in in.npy --out out.npy --claimed-eps 8",
     ),
+    "audit bounds": (
+        "meninx audit bounds --recipe ham10000-dp --units 8112 --eps-max 1e6 --n-eps 6",
+        "meninx audit bounds --sample-rate 0.01 --noise-multiplier 1 --steps 1000 --n-eps 5 --out own/",
+        "meninx audit bounds --recipe demo-dp --units 700 --dry-run",
+    ),
+    "audit one-run": ("meninx audit one-run runs/private/ --canaries 400",),
     "audit scores": (
         "meninx audit scores --in in.npy --out out.npy --claimed-eps 8",
         "meninx audit scores --in in.npy --out out.npy --noise-multiplier 1.2 --sample-rate 0.05 --steps 200",

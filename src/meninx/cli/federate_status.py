@@ -25,7 +25,7 @@ def status(
     port: int | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
-    """Show how a study stands: sites, rounds, bytes that left, epsilon left, refusals, time left.
+    """Show how a study stands: sites, rounds, bytes that left, privacy budgets, refusals, time left.
 
     A site sees its own figures; of other sites it sees the name and whether they are connected. The command
     reads what the running coordinator or site writes; it changes nothing in the study.

@@ -63,7 +63,8 @@ def run(
 ) -> None:
     """Begin the rounds of a study that every site has approved, and go through them.
 
-    This process serves the sites itself, unless `meninx federate coordinator` does it already.
+    This process serves the sites itself, unless `meninx federate coordinator` does it already. While it
+    conducts a run, another is refused.
 
     Args:
         study: Folder of the study.

@@ -39,6 +39,7 @@ from meninx.core.federation import StudyPart as StudyPart
 from meninx.core.manifest import DatasetInfo
 from meninx.core.origin import Origin as Origin
 from meninx.core.provenance import Environment as Environment
+from meninx.core.risk_records import BoundsRecord
 from meninx.core.summaries import FORMAT as FORMAT
 from meninx.core.summaries import DeidRecord as DeidRecord
 from meninx.core.summaries import Departure as Departure
@@ -436,6 +437,7 @@ _PLACES: Mapping[type, str] = {
     PrepareRecord: "prepare.json",
     PredictRecord: "predict.json",
     SweepRecord: "sweep.json",
+    BoundsRecord: "bounds.json",
     Environment: "environment.json",
     BundleRecord: "configs/meninx.json",
     ThresholdRecord: "configs/thresholds.json",

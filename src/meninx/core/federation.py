@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 
 from meninx.core.summaries import FORMAT
 
+SITE_RUNS = "sites"
+"""Folder of a simulated study with the runs of its sites."""
+EARLIER_RUNS = "earlier"
+"""Folder of a study with the records of its earlier runs, each in a folder named after the run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPart:
@@ -158,7 +163,7 @@ class FederatedRound:
 
 @dataclass(frozen=True, kw_only=True)
 class FederatedRecord:
-    """What a federated study did: ``federated.json`` in the coordinator's folder.
+    """What a federated study did: ``federated.json`` in the coordinator's folder, and in each site's run.
 
     Attributes:
         study: name of the study.
@@ -178,9 +183,11 @@ class FederatedRecord:
         private: the sites trained with differential privacy.
         delta: the delta of every epsilon; 0 without privacy.
         epsilon: site -> epsilon of its run at the end, by its own ledger; None without privacy. Sites that
-            did not report are absent.
-        refusals: site -> why it takes no further part.
+            did not report are absent, and from the copy of a site all others.
+        largest: the largest epsilon that a site reported; None without one.
+        refusals: site -> why it takes no further part; empty for other sites in the copy of a site.
         rounds: every round.
+        copy_of: site whose copy this is; empty for the coordinator's own.
         made: time, ISO 8601 in UTC.
         version: format of the record.
     """
@@ -201,17 +208,12 @@ class FederatedRecord:
     private: bool = False
     delta: float = 0.0
     epsilon: dict[str, float | None] = field(default_factory=dict)
+    largest: float | None = None
     refusals: dict[str, str] = field(default_factory=dict)
     rounds: tuple[FederatedRound, ...] = ()
+    copy_of: str = ""
     made: str = ""
     version: int = FORMAT
-
-    @property
-    def worst(self) -> tuple[str, float] | None:
-        """The site with the largest epsilon, and that epsilon; None where no site reported one."""
-        known = [(value, site) for site, value in self.epsilon.items() if value is not None]
-        value, site = max(known, default=(None, ""))
-        return None if value is None else (site, value)
 
     @property
     def differing(self) -> tuple[tuple[int, int, str], ...]:

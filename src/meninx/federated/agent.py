@@ -34,7 +34,7 @@ from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
 from meninx.core.workspace import PRIVATE
-from meninx.federated import events, messages
+from meninx.federated import events, messages, study_record
 from meninx.federated.aggregation_methods import SiteSides
 from meninx.federated.aggregators import SiteSide
 from meninx.federated.config import AggregationConfig
@@ -122,6 +122,7 @@ class SiteAgent:
         self._admit, self._began, self._account, self._emit = admit, opened, account, emit
         self._progress, self._stop, self._discarding = progress, stop, discarding
         self._training_refused = False
+        self._released = ""  # SHA-256 of the common weights of the released run
         self._stack, self._run_of = ExitStack(), ""
         self._run: RunInRounds | None = None
         self._side: SiteSide | None = None
@@ -183,6 +184,8 @@ class SiteAgent:
                 return self._recompute(request)
             case messages.Finish():
                 return self._finish(request)
+            case messages.Conclude():
+                return self._conclude(request)
 
     def _refuse_more_units(self) -> None:
         """Refuse a study whose bound of units is below the units of this site.
@@ -321,6 +324,7 @@ class SiteAgent:
             self._note_unchecked(request.at, self._rounds.finish(run.run.private, request.at, model))
             whole = layout.unflatten(model, run.weights())
         self.result = run.finish(whole, name=name)
+        self._released = name
         self._emit(events.ModelReleased(site=self.name))
         self.forget()
         if run.plan is None or self.result.privacy is None:
@@ -332,6 +336,17 @@ class SiteAgent:
             spent=self.spending.epsilon,
             delta=run.plan.delta,
         )
+
+    def _conclude(self, request: messages.Conclude) -> Reply:
+        """Keep the coordinator's record of the study beside the released run."""
+        part = self._part(request.at.run)
+        run = self.run_folder or find_run(self._out, part)
+        if run is None:
+            raise DataError(problem("the site took part in no round", where="request"))
+        artifacts.write(run, study_record.received(request.record, part, self._released))
+        digest = hashlib.sha256(request.record).hexdigest()
+        self._emit(events.RecordReceived(site=self.name, record=digest))
+        return messages.Done(site=self.name)
 
     @staticmethod
     def _common(layout: WeightLayout, model: Vector, run: RunInRounds) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -46,10 +47,11 @@ class Method:
     """One way to add updates up.
 
     Attributes:
-        site_sides: from the settings, the signed roster, name and enrolled key of a site, and its private
-            history file to what makes the site's side.
-        round_sides: from the settings, the signed roster and the numbers of the common model to what makes
-            the coordinator's side for each attempt at a round.
+        encoding: from the settings and the number of sites to how contributions become numbers.
+        site_side: from roster, name and enrolled key of a site, run of the study, history file and encoding
+            to the site's side.
+        round_side: from roster, keys of all sites, attempt, members, encoding, digest of what the training
+            begins with, and the numbers of the common model to the coordinator's side of the attempt.
         check_keys: from announced keys by site, the roster and the run; refuses what the sites would refuse,
             so that one liar cannot stop all others.
         fewest: from the number of sites to the fewest sites whose sum may be opened; raises ConfigError for
@@ -64,8 +66,9 @@ class Method:
         integers: sums are exact sums of rounded integers, so there is a bound of their error.
     """
 
-    site_sides: Callable[[AggregationConfig, Roster, str, Ed25519PrivateKey, Path], SiteSides]
-    round_sides: Callable[[AggregationConfig, Roster, int], RoundSides]
+    encoding: Callable[[AggregationConfig, int], Any]
+    site_side: Callable[[Roster, str, Ed25519PrivateKey, str, Path, Any], SiteSide]
+    round_side: Callable[[Roster, Sequence[bytes], Position, Sequence[str], Any, bytes, int], RoundSide]
     check_keys: Callable[[Mapping[str, bytes], Roster, str], None]
     fewest: Callable[[int], int]
     colluders: Callable[[int], int | None]
@@ -76,75 +79,17 @@ class Method:
     integers: bool
 
 
-# the two sides
+def _ring(config: AggregationConfig, sites: int) -> RingEncoding:
+    return RingEncoding(quantiser(config, sites))
 
 
-def _ring(config: AggregationConfig, roster: Roster) -> RingEncoding:
-    return RingEncoding(quantiser(config, len(roster.members)))
-
-
-def _ckks(config: AggregationConfig) -> CkksEncoding:
+def _ckks(config: AggregationConfig, sites: int) -> CkksEncoding:
     return CkksEncoding(config.clip, config.most_units)
-
-
-def _masks_site(
-    config: AggregationConfig, roster: Roster, name: str, key: Ed25519PrivateKey, history: Path
-) -> SiteSides:
-    ring = _ring(config, roster)
-    return lambda run: MaskedSiteSide(roster, name, key, run, history, ring)
-
-
-def _masks_round(config: AggregationConfig, roster: Roster, size: int) -> RoundSides:
-    ring = _ring(config, roster)
-    return lambda at, members, keys, model: MaskedRoundSide(
-        roster, tuple(keys.values()), at, members, ring, model, size
-    )
-
-
-def _shares_site(
-    config: AggregationConfig, roster: Roster, name: str, key: Ed25519PrivateKey, history: Path
-) -> SiteSides:
-    ring = _ring(config, roster)
-    return lambda run: SharesSiteSide(roster, name, key, run, history, ring)
-
-
-def _shares_round(config: AggregationConfig, roster: Roster, size: int) -> RoundSides:
-    ring = _ring(config, roster)
-    return lambda at, members, keys, model: SharesRoundSide(
-        roster, tuple(keys.values()), at, ring, model, size
-    )
-
-
-def _ckks_site(
-    config: AggregationConfig, roster: Roster, name: str, key: Ed25519PrivateKey, history: Path
-) -> SiteSides:
-    ckks = _ckks(config)
-    return lambda run: EncryptedSiteSide(roster, name, key, run, history, ckks)
-
-
-def _ckks_round(config: AggregationConfig, roster: Roster, size: int) -> RoundSides:
-    ckks = _ckks(config)
-    return lambda at, members, keys, model: EncryptedRoundSide(
-        roster, tuple(keys.values()), at, members, ckks, model, size
-    )
-
-
-def _plain_site(
-    config: AggregationConfig, roster: Roster, name: str, key: Ed25519PrivateKey, history: Path
-) -> SiteSides:
-    return lambda run: PlainSiteSide(config.clip)
-
-
-def _plain_round(config: AggregationConfig, roster: Roster, size: int) -> RoundSides:
-    return lambda at, members, keys, model: PlainRoundSide(members, size, config.clip)
 
 
 def _no_keys(announced: Mapping[str, bytes], roster: Roster, run: str) -> None:
     if any(announced.values()):
         raise DataError(problem("a plain study has no keys", where="announcement"))
-
-
-# who learns what
 
 
 def _everybody(sites: int) -> int:
@@ -166,8 +111,9 @@ _RECOMPUTED = (
 )
 METHODS: Mapping[str, Method] = {
     "masks": Method(
-        site_sides=_masks_site,
-        round_sides=_masks_round,
+        encoding=_ring,
+        site_side=MaskedSiteSide,
+        round_side=MaskedRoundSide,
         check_keys=check_announced,
         fewest=quorum,
         colluders=lambda sites: covered(sites).colluders,
@@ -178,8 +124,9 @@ METHODS: Mapping[str, Method] = {
         integers=True,
     ),
     "shares": Method(
-        site_sides=_shares_site,
-        round_sides=_shares_round,
+        encoding=_ring,
+        site_side=SharesSiteSide,
+        round_side=SharesRoundSide,
         check_keys=check_announced,
         fewest=_everybody,
         colluders=lambda sites: sites - 2,
@@ -190,8 +137,9 @@ METHODS: Mapping[str, Method] = {
         integers=True,
     ),
     "ckks": Method(
-        site_sides=_ckks_site,
-        round_sides=_ckks_round,
+        encoding=_ckks,
+        site_side=EncryptedSiteSide,
+        round_side=EncryptedRoundSide,
         check_keys=check_encrypted_announced,
         fewest=quorum,
         colluders=lambda sites: 0,
@@ -202,8 +150,9 @@ METHODS: Mapping[str, Method] = {
         integers=False,
     ),
     "plain": Method(
-        site_sides=_plain_site,
-        round_sides=_plain_round,
+        encoding=lambda config, sites: config.clip,
+        site_side=lambda roster, name, key, run, history, clip: PlainSiteSide(clip),
+        round_side=lambda roster, keys, at, members, clip, model, size: PlainRoundSide(members, size, clip),
         check_keys=_no_keys,
         fewest=lambda sites: min(2, sites),  # one alone would not be a federated round
         colluders=lambda sites: None,
@@ -261,7 +210,9 @@ def site_sides(
         key: its enrolled signing key.
         history: the site's private file for all runs of the study.
     """
-    return named(config.method).site_sides(config, roster, name, key, history)
+    method = named(config.method)
+    encoding = method.encoding(config, len(roster.members))
+    return lambda run: method.site_side(roster, name, key, run, history, encoding)
 
 
 def round_sides(config: AggregationConfig, roster: Roster, size: int) -> RoundSides:
@@ -272,7 +223,11 @@ def round_sides(config: AggregationConfig, roster: Roster, size: int) -> RoundSi
         roster: signed by every site.
         size: numbers of the common model.
     """
-    return named(config.method).round_sides(config, roster, size)
+    method = named(config.method)
+    encoding = method.encoding(config, len(roster.members))
+    return lambda at, members, keys, model: method.round_side(
+        roster, tuple(keys.values()), at, members, encoding, model, size
+    )
 
 
 def announcement_check(config: AggregationConfig, roster: Roster) -> AnnouncementCheck:

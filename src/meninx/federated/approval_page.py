@@ -160,8 +160,8 @@ def page(study: Study, site: SiteFolder, data: Manifest, *, approved: bool = Fal
         data=data_words(data),
         weight=weight,
         privacy=privacy,
-        aggregation=_aggregation(config, len(study.site_names)),
-        checks=f"this site {method_of(config).checks}",
+        aggregation=aggregation_words(config, len(study.site_names)),
+        checks=checks_words(config),
         leaves=_leaves(config, size),
         bytes_per_round=size,
         code=f"meninx {names.printable(study.file.code.version)}, hash {study.file.code.digest}",
@@ -309,16 +309,23 @@ def privacy_words(
     return words, [found.refusal] if found.refusal else []
 
 
-def _aggregation(config: StudyConfig, sites: int) -> str:
+def aggregation_words(config: StudyConfig, sites: int) -> str:
+    """Return who sees what in a study of so many sites, in words."""
     method = method_of(config)
     name = config.aggregation.method
     try:
         method.fewest(sites)
     except ConfigError:
         return f"secure aggregation ({name}) is not possible with {_counted(sites, 'site')}"
-    return (
-        method.sentence(sites) if method.seen else f"secure aggregation by {name}. {method.sentence(sites)}"
-    )
+    sentence = method.sentence(sites)
+    if method.seen:
+        return f"{sentence} That includes this site."
+    return f"secure aggregation by {name}. {sentence}"
+
+
+def checks_words(config: StudyConfig) -> str:
+    """Return what a site checks of the models that it gets, in words."""
+    return f"this site {method_of(config).checks}"
 
 
 def _leaves(config: StudyConfig, size: int | None) -> str:

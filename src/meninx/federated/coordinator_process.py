@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -31,16 +31,17 @@ from meninx.core.errors import (
 )
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result, command
-from meninx.federated import approval, enrolment_keys, simulate, strategies
-from meninx.federated.aggregation_methods import announcement_check, fewest, round_sides
+from meninx.federated import approval, enrolment_keys, strategies
+from meninx.federated.assembly import StudyAssembly
 from meninx.federated.config import WAITING_MINUTES
 from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
 from meninx.federated.events import FILE, Emit, SiteConnected, SiteLost, SiteRefused
+from meninx.federated.first_model import first_model
 from meninx.federated.mailbox import Presence
 from meninx.federated.processes import ENGINE, STARTING, Service, running, service
-from meninx.federated.rounds import MOST_WORDS, Coordinator, Terms
+from meninx.federated.rounds import MOST_WORDS
 from meninx.federated.study import Study, StudyFolder
-from meninx.federated.study_state import RoundPhase, Stage, StudyState
+from meninx.federated.study_state import RoundPhase, StudyState
 from meninx.federated.study_watch import recorded, terms_of, watching
 from meninx.federated.vector import Vector
 from meninx.federated.weight_layout import WeightLayout
@@ -69,8 +70,9 @@ class CoordinatorResult(Result):
         rounds: rounds that gave a model.
         aborted: rounds that did not.
         sites: sites that released the model.
+        spent: site -> epsilon per patient that its run spent, as the site reported it; None without privacy.
         epsilon: asked per patient; None without privacy, or where the study sets the noise.
-        delta: of this epsilon; None where each site takes its own.
+        delta: of every epsilon; None where each site takes its own.
     """
 
     study: str
@@ -78,6 +80,7 @@ class CoordinatorResult(Result):
     rounds: int
     aborted: int
     sites: tuple[str, ...]
+    spent: dict[str, float | None] = field(default_factory=dict)
     epsilon: float | None = None
     delta: float | None = None
 
@@ -85,13 +88,17 @@ class CoordinatorResult(Result):
         """Return the result in a few lines for people."""
         lines = [f"study: {self.study} is finished"]
         lines.append(f"rounds: {self.rounds} gave a model, {self.aborted} none")
+        delta = "" if self.delta is None else f" at delta {self.delta:g}"
         if self.epsilon is not None:
-            delta = "" if self.delta is None else f" at delta {self.delta:g}"
             lines.append(f"epsilon: the study asked for {self.epsilon:g}{delta} per patient at each site")
+        spent = [f"{site} {value:.3g}" for site, value in self.spent.items() if value is not None]
+        if spent:
+            lines.append(f"spent in this run: {', '.join(spent)}{delta}, as each site's own ledger says")
         where = f"at {', '.join(self.sites) or 'no site'}, in each site's run folder"
         lines.append(f"model: {where} below runs/{self.study}")
         lines.append("next: at a site `meninx evaluate RUN` and `meninx report RUN` with its run folder")
-        lines.append(f"here: {command('federate', 'status', self.out)}")
+        here = f"{command('report', self.out)} and {command('federate', 'status', self.out)}"
+        lines.append(f"here: {here}")
         return "\n".join(lines)
 
 
@@ -137,6 +144,7 @@ class RunOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         rounds: rounds that gave a model.
         aborted: rounds that did not.
         sites: sites that released the model.
+        epsilon: site -> epsilon that its run spent; None without privacy.
     """
 
     error: str = ""
@@ -145,6 +153,7 @@ class RunOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     rounds: int = 0
     aborted: int = 0
     sites: tuple[str, ...] = ()
+    epsilon: dict[str, float | None] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,26 +262,16 @@ class _Office:
         with closing(_state(self.this.folder / RUNS, study, start)) as state:
             run = state.header.run
             log.append("run started", run=run, round=state.next_number, resumed=start.resume)
-            terms = Terms(
-                sites=self.roster.names,
-                quorum=fewest(config, len(self.roster.names)),
-                strategy=strategies.of_config(config.study),
-                round_seconds=60 * config.study.round_minutes,
-                waiting_seconds=start.waiting_seconds,
-            )
-            coordinator = Coordinator(
-                terms,
-                state,
-                self.server.exchange,
-                round_sides(config.aggregation, self.roster, _first(study)[1].size),
-                announcing=announcement_check(config.aggregation, self.roster),
-                emit=self.emit,
-                aggregation=config.aggregation.method,
-                stop=self.this.wanted,
-            )
+            assembly = StudyAssembly(config, study.digest, self.roster)
             try:
-                if state.stage is not Stage.FINISHED:
-                    coordinator.run()
+                assembly.conduct(
+                    self.folder.root,
+                    state,
+                    self.server.exchange,
+                    emit=self.emit,
+                    stop=self.this.wanted,
+                    waiting_seconds=start.waiting_seconds,
+                )
             except MeninxError as error:
                 if not isinstance(error, Interrupted):
                     self._announce(failed=True)  # first, because on a full disk the log cannot be written
@@ -286,6 +285,7 @@ class _Office:
                 rounds=sum(one.phase is RoundPhase.ACCEPTED for one in rounds),
                 aborted=sum(one.phase is RoundPhase.ABORTED for one in rounds),
                 sites=tuple(sorted(state.finished())),
+                epsilon=state.finished(),
             )
 
     def _announce(self, *, failed: bool = False) -> None:
@@ -390,6 +390,7 @@ def _result(folder: StudyFolder, outcome: RunOutcome) -> CoordinatorResult:
         rounds=outcome.rounds,
         aborted=outcome.aborted,
         sites=outcome.sites,
+        spent=outcome.epsilon,
         epsilon=privacy.epsilon if privacy else None,
         delta=privacy.delta if privacy else None,
     )
@@ -419,7 +420,7 @@ def coordinator_setup(
 def _first(study: Study) -> tuple[Vector, WeightLayout]:
     """Return the first common model of a study, from its seed, and its layout."""
     config = study.config
-    return simulate.start(config.training, config.data.info(), config.study.local_layers)
+    return first_model(config.training, config.data.info(), config.study.local_layers)
 
 
 def _state(folder: Path, study: Study, start: RunOrder) -> StudyState:
@@ -449,6 +450,9 @@ def _state(folder: Path, study: Study, start: RunOrder) -> StudyState:
 def _warm(before: StudyState, study: Study, layout: WeightLayout) -> strategies.ServerState:
     """Return the last accepted model of an earlier run, for a run of the same or another revision.
 
+    What the strategy remembered in that run is not taken over: sites that compute the common model begin with
+    the memory of a new run.
+
     Raises:
         UsageError: its weights are those of another network.
     """
@@ -457,8 +461,7 @@ def _warm(before: StudyState, study: Study, layout: WeightLayout) -> strategies.
         what = "the network changed since the run before, so its model does not fit"
         raise UsageError(problem(what, where=study.name, fix=fix))
     _, model = before.model()
-    same = before.header.terms == study.digest
-    return model if same else strategies.of_config(study.config.study).init(model.weights)
+    return strategies.of_config(study.config.study).init(model.weights)
 
 
 @contextmanager

@@ -11,9 +11,6 @@ it. The coordinator needs one site to decrypt; a site that it did not ask cannot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meninx.core.errors import DataError, problem
 from meninx.federated.contribution import Contribution, RoundSum, plain_length
@@ -24,31 +21,11 @@ from meninx.secagg import EncryptedAggregation, EncryptedSite, Roster
 from meninx.secagg.encrypted import decrypted_sum
 
 
-class EncryptedSiteSide(SecureSiteSide[EncryptedSite]):
-    """A site that encrypts its contribution under the key of all sites.
+class EncryptedSiteSide(SecureSiteSide[EncryptedSite, CkksEncoding]):
+    """A site that encrypts its contribution under the key of all sites."""
 
-    Args:
-        roster: signed by every site.
-        name: of this site.
-        key: its enrolled key.
-        run: identifier of the run of the study.
-        history: the site's file for all runs of the study.
-        encoding: how contributions become numbers.
-    """
-
+    kind = EncryptedSite
     opens_sum = True
-
-    def __init__(
-        self,
-        roster: Roster,
-        name: str,
-        key: Ed25519PrivateKey,
-        run: str,
-        history: Path,
-        encoding: CkksEncoding,
-    ) -> None:
-        super().__init__(EncryptedSite, roster, name, key, run, history)
-        self._encoding = encoding
 
     def upload(self, at: Position, members: Sequence[str], given: Contribution) -> bytes:
         """Return the encrypted contribution."""

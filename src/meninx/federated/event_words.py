@@ -150,6 +150,7 @@ _SENTENCES: dict[type, Callable[[Any], str]] = {
     ),
     kinds.EpsilonSpent: _spent,
     kinds.ModelReleased: lambda event: f"{event.site} released the model in its own run folder.",
+    kinds.RecordReceived: lambda event: f"{event.site} has its copy of the record of the study.",
     kinds.StudyEnded: lambda event: f"The study {_ENDS[event.outcome]}{_because(event.reason)}",
 }
 _WARNINGS = (

@@ -316,6 +316,17 @@ class ModelUnchecked(Event, frozen=True, kw_only=True, tag="model_unchecked"):
     reason: str
 
 
+class RecordReceived(Event, frozen=True, kw_only=True, tag="record_received"):
+    """A site got its copy of the study's record from the coordinator, beside its released run.
+
+    Attributes:
+        record: SHA-256 of the bytes that the coordinator sent.
+    """
+
+    site: str
+    record: str
+
+
 class EpsilonSpent(Event, frozen=True, kw_only=True, tag="epsilon_spent"):
     """What this study has spent so far per patient of a site, by the ledgers of the site.
 
@@ -370,6 +381,7 @@ AnyEvent: TypeAlias = (
     | SumRecomputed
     | ModelUnchecked
     | SumUnchecked
+    | RecordReceived
     | EpsilonSpent
     | ModelReleased
     | StudyEnded

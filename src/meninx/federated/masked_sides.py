@@ -7,9 +7,6 @@ compute the sum again from what the coordinator publishes, and refuses a model t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meninx.federated.contribution import Contribution, RoundSum
 from meninx.federated.encodings import RingEncoding
@@ -18,29 +15,10 @@ from meninx.federated.secure_sides import KeptVectors, SecureRoundSide, SecureSi
 from meninx.secagg import Aggregation, Roster, SiteProtocol, verify
 
 
-class MaskedSiteSide(SecureSiteSide[SiteProtocol]):
-    """A site that masks its contribution.
+class MaskedSiteSide(SecureSiteSide[SiteProtocol, RingEncoding]):
+    """A site that masks its contribution."""
 
-    Args:
-        roster: signed by every site.
-        name: of this site.
-        key: its enrolled key.
-        run: identifier of the run of the study.
-        history: the site's file for all runs of the study.
-        encoding: how contributions become integers.
-    """
-
-    def __init__(
-        self,
-        roster: Roster,
-        name: str,
-        key: Ed25519PrivateKey,
-        run: str,
-        history: Path,
-        encoding: RingEncoding,
-    ) -> None:
-        super().__init__(SiteProtocol, roster, name, key, run, history)
-        self._encoding, self._roster = encoding, roster
+    kind = SiteProtocol
 
     def upload(self, at: Position, members: Sequence[str], given: Contribution) -> bytes:
         """Return the masked contribution, and forget the secrets of the round before."""
@@ -64,7 +42,7 @@ class MaskedSiteSide(SecureSiteSide[SiteProtocol]):
     def check(self, at: Position, transcript: bytes, total: bytes) -> tuple[float, bool]:
         """Return the share of the sum that was computed again, and whether it is the coordinator's."""
         elements = self._encoding.elements(total)
-        found = verify(transcript, elements, roster=self._roster, round=at.round, site=self._session)
+        found = verify(transcript, elements, roster=self._session.roster, round=at.round, site=self._session)
         if self._session.open_round == at.round:  # its secrets are opened, and nothing asks for them again
             self._close()
         return found.share, found.matches

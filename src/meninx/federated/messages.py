@@ -123,6 +123,17 @@ class Finish(Message, frozen=True, kw_only=True, tag="finish"):
     model: bytes
 
 
+class Conclude(Message, frozen=True, kw_only=True, tag="conclude"):
+    """Gives the record of the finished study to a site that released its model.
+
+    Attributes:
+        record: content of ``federated.json``, as this site may see it.
+    """
+
+    at: Position
+    record: bytes
+
+
 # what a site replies
 
 
@@ -208,7 +219,7 @@ class Declined(Message, frozen=True, kw_only=True, tag="declined"):
     final: bool = False
 
 
-Request: TypeAlias = Hello | Meet | Train | Agree | Reveal | Recompute | Finish
+Request: TypeAlias = Hello | Meet | Train | Agree | Reveal | Recompute | Finish | Conclude
 Reply: TypeAlias = Greeting | Done | Uploaded | Agreed | Revealed | Recomputed | Finished | Declined
 
 _ENCODER = msgspec.msgpack.Encoder()

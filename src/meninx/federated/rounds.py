@@ -513,6 +513,19 @@ class Coordinator:
             else:
                 self._refused(name, reply)
 
+    def conclude(self, record: Callable[[str], bytes]) -> None:
+        """Give the record of the finished study to the connected sites that released the model.
+
+        Args:
+            record: from the name of a site to the record as that site may see it.
+        """
+        here = sorted(self.state.finished().keys() & self.exchange.present())
+        at = self._at(self.state.next_number)
+        requests = {name: messages.Conclude(at=at, record=record(name)) for name in here}
+        for name, reply in self._ask(requests, ANSWER_SECONDS).items():
+            if not isinstance(reply, messages.Done):
+                self._refused(name, reply)
+
     # helpers
 
     def _take(

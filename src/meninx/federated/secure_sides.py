@@ -22,6 +22,7 @@ from meninx.secagg.agreed_attempt import AgreedAttempt
 from meninx.secagg.site_session import SiteSession
 
 SessionT = TypeVar("SessionT", bound=SiteSession)
+EncodingT = TypeVar("EncodingT")
 AttemptT = TypeVar("AttemptT", bound=AgreedAttempt)
 WHOLE = 1 << 28
 """Bytes of vectors up to which the coordinator sends all of them to every site for the whole sum."""
@@ -52,26 +53,37 @@ class KeptVectors:
         return {site: sent for (one, site), sent in self._kept.items() if one == kind}
 
 
-class SecureSiteSide(ABC, Generic[SessionT]):
+class SecureSiteSide(ABC, Generic[SessionT, EncodingT]):
     """A site's session of one run, whose records lie in the site's history file.
 
     Args:
-        kind: of the session.
         roster: signed by every site.
         name: of this site.
         key: its enrolled key.
         run: identifier of the run of the study.
         history: the site's file for all runs of the study.
+        encoding: how contributions become numbers.
+
+    Attributes:
+        kind: of the session.
     """
+
+    kind: type[SessionT]
 
     knows_sum = True
     opens_sum = False
 
     def __init__(
-        self, kind: type[SessionT], roster: Roster, name: str, key: Ed25519PrivateKey, run: str, history: Path
+        self,
+        roster: Roster,
+        name: str,
+        key: Ed25519PrivateKey,
+        run: str,
+        history: Path,
+        encoding: EncodingT,
     ) -> None:
-        self._file = HistoryFile(history)
-        self._session = kind(roster, name, key, run, record=self._file.add, history=self._file.read())
+        self._file, self._encoding = HistoryFile(history), encoding
+        self._session = self.kind(roster, name, key, run, record=self._file.add, history=self._file.read())
 
     def announce(self) -> bytes:
         """Return the site's signed keys of this run."""

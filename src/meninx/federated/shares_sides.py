@@ -8,9 +8,6 @@ again from what the coordinator publishes, and refuses a model that does not fol
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meninx.federated.contribution import Contribution, RoundSum
 from meninx.federated.encodings import RingEncoding
@@ -20,29 +17,10 @@ from meninx.secagg import Roster, SharingAggregation, SharingSite
 from meninx.secagg.sharing import SharingTranscript
 
 
-class SharesSiteSide(SecureSiteSide[SharingSite]):
-    """A site that shares its contribution among all sites.
+class SharesSiteSide(SecureSiteSide[SharingSite, RingEncoding]):
+    """A site that shares its contribution among all sites."""
 
-    Args:
-        roster: signed by every site.
-        name: of this site.
-        key: its enrolled key.
-        run: identifier of the run of the study.
-        history: the site's file for all runs of the study.
-        encoding: how contributions become integers.
-    """
-
-    def __init__(
-        self,
-        roster: Roster,
-        name: str,
-        key: Ed25519PrivateKey,
-        run: str,
-        history: Path,
-        encoding: RingEncoding,
-    ) -> None:
-        super().__init__(SharingSite, roster, name, key, run, history)
-        self._encoding = encoding
+    kind = SharingSite
 
     def upload(self, at: Position, members: Sequence[str], given: Contribution) -> bytes:
         """Return the rest of the contribution and the encrypted shares."""
@@ -77,6 +55,7 @@ class SharesRoundSide(SecureRoundSide[SharingAggregation]):
         roster: signed by every site.
         announcements: signed keys of the run, as the sites saw them.
         at: round and attempt.
+        members: all sites; the sites refuse any others.
         encoding: how contributions become integers.
         model: digest of what the sites' training began with.
         size: numbers of the common model.
@@ -89,6 +68,7 @@ class SharesRoundSide(SecureRoundSide[SharingAggregation]):
         roster: Roster,
         announcements: Sequence[bytes],
         at: Position,
+        members: Sequence[str],
         encoding: RingEncoding,
         model: bytes,
         size: int,

@@ -6,7 +6,6 @@ For planning a study and for research: nothing travels, so nothing is protected 
 from __future__ import annotations
 
 import csv
-import functools
 import hashlib
 import io
 import itertools
@@ -17,37 +16,30 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from meninx.core import artifacts, files, names, randomness, settings, workspace
 from meninx.core import run as runs
-from meninx.core.artifacts import RunRecord, RunState, StudyPart
+from meninx.core.artifacts import RunRecord, RunState
 from meninx.core.errors import ConfigError, DataError, UsageError, expected, problem
-from meninx.core.federation import ArmResult, ArmsRecord
-from meninx.core.manifest import DatasetInfo, Manifest
+from meninx.core.federation import SITE_RUNS, ArmResult, ArmsRecord
+from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import KEY_BYTES
 from meninx.core.result import Result
-from meninx.federated import strategies, study_record
-from meninx.federated.agent import InProcess, SiteAgent, find_run
-from meninx.federated.aggregation_methods import announcement_check, fewest, round_sides, site_sides
+from meninx.federated.agent import InProcess, find_run
+from meninx.federated.assembly import StudyAssembly
 from meninx.federated.config import FEWEST_SITES, DataConfig, StudyConfig
 from meninx.federated.event_words import sentence
 from meninx.federated.events import AnyEvent, StudyEvents
+from meninx.federated.first_model import first_model
 from meninx.federated.pooling import pooled
-from meninx.federated.rounds import Coordinator, Terms
-from meninx.federated.site_rounds import SiteRounds
-from meninx.federated.study_state import RoundPhase, Stage, StudyState
-from meninx.federated.vector import Vector
-from meninx.federated.weight_layout import WeightLayout
-from meninx.learn import assemble, finetune
-from meninx.learn.task import with_network
+from meninx.federated.study_state import RoundPhase, StudyState
 from meninx.metrics.estimates import Estimate
 from meninx.secagg import Member, Roster
 from meninx.secagg.roster import public_bytes
 from meninx.train import evaluate, identity, in_rounds, planning, stage
-from meninx.train.config import EvaluateConfig, TrainConfig
+from meninx.train.config import EvaluateConfig
 
 STATE, EVENTS = "study.sqlite3", "events.jsonl"
 LOCAL, POOLED, FEDERATED = "local", "pooled", "federated"
@@ -151,7 +143,7 @@ def run(
         fix = "give a third dataset, or --aggregation plain, which works with two and hides no update"
         raise UsageError(problem(what, where="sites", fix=fix))
     for name, manifest in data.items():
-        in_rounds.check(config.training.replace(device=device), manifest.root, out / "sites" / name)
+        in_rounds.check(config.training.replace(device=device), manifest.root, out / SITE_RUNS / name)
     shared = tuple(_shared_patients(data))
     for words in shared:
         progress.note(words)
@@ -170,58 +162,45 @@ class _Simulation:
         self, config: StudyConfig, data: Mapping[str, Manifest], out: Path, device: str, progress: Progress
     ) -> None:
         self.config, self.data, self.out, self.progress = config, data, out, progress
-        self.training = config.training.replace(device=device)
+        self.device, self.training = device, config.training.replace(device=device)
         self.digest = hashlib.sha256(settings.to_toml(config).encode()).hexdigest()
+        roster, self.keys = self._enrolled()
+        self.assembly = StudyAssembly(config, self.digest, roster)
         self.run_id = ""
         self.accepted, self.aborted = 0, 0
         self.local: dict[str, Path] = {}
 
     def train(self) -> None:
         """Train the study to its end."""
-        study, aggregation = self.config.study, self.config.aggregation
-        strategy = strategies.of_config(study)
-        weights, layout = start(self.training, next(iter(self.data.values())).info, study.local_layers)
+        study = self.config.study
+        weights, layout = first_model(self.training, next(iter(self.data.values())).info, study.local_layers)
         path = self.out / workspace.PRIVATE / STATE
         if path.is_file():
             state = StudyState.resume(path, study=self.config.name, terms=self.digest, layout=layout.digest)
         else:
             state = StudyState.begin(
                 path, study=self.config.name, terms=self.digest, layout=layout.digest,
-                weights=strategy.init(weights),
+                weights=self.assembly.strategy.init(weights),
             )  # fmt: skip
-        roster, keys = self._enrolled()
-        rounds = SiteRounds(strategy, roster.names, seconds=60 * study.round_minutes)
         agents = {
-            name: SiteAgent(
-                name, self.training, manifest.root, self.out / "sites" / name, study=self.config.name,
-                part=functools.partial(self._part, name), local=study.local_layers, hooks=strategy.hooks(),
-                sides=site_sides(aggregation, roster, name, keys[name], path.with_name(f"history-{name}")),
-                rounds=rounds, aggregation=aggregation, progress=self.progress,
+            name: self.assembly.agent(
+                name, self.keys[name], manifest.root, self.out / SITE_RUNS / name,
+                path.with_name(f"history-{name}"), device=self.device, progress=self.progress,
             )
             for name, manifest in self.data.items()
         }  # fmt: skip
         self.run_id = state.header.run
-        terms = Terms(
-            sites=roster.names, quorum=fewest(self.config, len(agents)), strategy=strategy,
-            round_seconds=60 * study.round_minutes,
-        )  # fmt: skip
         with ExitStack() as stack:
             stack.enter_context(closing(state))
             for agent in agents.values():
                 stack.callback(agent.close)
-            emit = stack.enter_context(StudyEvents(path.with_name(EVENTS)).writing())
+            write = stack.enter_context(StudyEvents(path.with_name(EVENTS)).writing())
 
-            def told(event: AnyEvent) -> None:
-                emit(event)
+            def emit(event: AnyEvent) -> None:
+                write(event)
                 self.progress.note(sentence(event))
 
-            coordinator = Coordinator(
-                terms, state, InProcess(agents), round_sides(aggregation, roster, layout.size), emit=told,
-                aggregation=aggregation.method, announcing=announcement_check(aggregation, roster),
-            )  # fmt: skip
-            stack.callback(study_record.write, self.out, state, self.config, roster, simulated=True)
-            if state.stage is not Stage.FINISHED:
-                coordinator.run()
+            self.assembly.conduct(self.out, state, InProcess(agents), emit=emit, simulated=True)
             self.accepted = sum(item.phase is RoundPhase.ACCEPTED for item in state.rounds())
             self.aborted = sum(item.phase is RoundPhase.ABORTED for item in state.rounds())
 
@@ -237,18 +216,11 @@ class _Simulation:
         roster = Roster(study=self.config.name, members=members, terms=bytes.fromhex(self.digest))
         return roster.signed({name: roster.signature(key) for name, key in keys.items()}), keys
 
-    def _part(self, site: str, run: str) -> StudyPart:
-        study = self.config.study
-        return StudyPart(
-            study=self.config.name, run=run, site=site, sites=len(self.data), digest=self.digest,
-            algorithm=study.algorithm, aggregation=self.config.aggregation.method,
-        )  # fmt: skip
-
     def federated(self) -> dict[str, Path]:
         """Return site -> run folder of its part of the study."""
         found = {}
         for name in self.data:
-            path = find_run(self.out / "sites" / name, self._part(name, self.run_id))
+            path = find_run(self.out / SITE_RUNS / name, self.assembly.part(name, self.run_id))
             if path is not None and _released(path):
                 found[name] = path
         return found
@@ -326,15 +298,6 @@ class _Simulation:
             aggregation=self.config.aggregation.method, rounds=self.accepted, aborted=self.aborted,
             runs=self.federated(), notes=shared,
         )  # fmt: skip
-
-
-def start(config: TrainConfig, info: DatasetInfo, local: tuple[str, ...]) -> tuple[Vector, WeightLayout]:
-    """Return the first common model of a study, from its seed, and the layout of the common weights."""
-    config = with_network(config, info)
-    with torch.random.fork_rng():
-        network, _ = assemble.initial_network(config, info)
-    layout = WeightLayout.of(network, local=local, frozen=finetune.never_trained(network, config.model))
-    return layout.flatten(network.state_dict()), layout
 
 
 def _datasets(sites: Sequence[Path]) -> dict[str, Manifest]:

@@ -1,7 +1,7 @@
 """Checks, before a study starts, of everything that could stop the site later.
 
-Each check gives a state and a sentence. ``fail`` stops the site from taking part, ``warn`` will, or may; a
-check that cannot be made is ``unknown`` and says why. Nothing is written, and the only connection is the
+Each check gives a state and a sentence. ``fail`` stops the site from taking part, ``warn`` may stop it later.
+A check that cannot be made is ``unknown`` and says why. Nothing is written, and the only connection is the
 one to the coordinator of the given study, through the proxy of the environment, as the site itself will use
 it.
 """

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core import artifacts, files
-from meninx.core.artifacts import StudyPart
 from meninx.core.errors import (
     DataError,
     Interrupted,
@@ -27,11 +26,11 @@ from meninx.core.errors import (
 )
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result, command
-from meninx.federated import approval, authority, enrolment_keys, site_budget, strategies
+from meninx.federated import approval, authority, enrolment_keys, site_budget
 from meninx.federated import events as kinds
 from meninx.federated.agent import SiteAgent
-from meninx.federated.aggregation_methods import site_sides
 from meninx.federated.approval import ApprovedStudy
+from meninx.federated.assembly import StudyAssembly
 from meninx.federated.connections import SiteClient, SiteSetup
 from meninx.federated.events import (
     FILE,
@@ -43,14 +42,12 @@ from meninx.federated.events import (
     StudyTerms,
 )
 from meninx.federated.mailbox import Presence
-from meninx.federated.messages import Agree, Declined, Finish, Position, Reply, Request, Train
+from meninx.federated.messages import Agree, Conclude, Declined, Finish, Position, Reply, Request, Train
 from meninx.federated.processes import ENGINE, service
 from meninx.federated.site_folder import SiteFolder
-from meninx.federated.site_rounds import SiteRounds
 from meninx.federated.study import Study
 from meninx.federated.study_watch import recorded, terms_of, watching
 from meninx.secagg import Roster
-from meninx.train.config import TrainConfig
 
 ERRORS = "errors.txt"
 HISTORY = "signed_rounds"  # what this site signed in secure aggregation, over all runs of the study
@@ -92,8 +89,11 @@ class SiteResult(Result):
         if self.epsilon is not None and self.delta is not None:
             limit = "" if self.limit is None else f" of at most {self.limit:.3g}"
             words = f"{self.epsilon:.3g}{limit} in this study, per patient at delta {self.delta:g}"
-            allowed = "" if self.allowed is None else f" (the policy allows {self.allowed:g})"
-            lines.append(f"epsilon: {words}, over all its runs{allowed}")
+            notes = [] if self.run_epsilon is None else [f"{self.run_epsilon:.3g} by this run alone"]
+            if self.allowed is not None:
+                notes.append(f"the policy allows {self.allowed:g}")
+            further = f" ({'; '.join(notes)})" if notes else ""
+            lines.append(f"epsilon: {words}, over all its runs{further}")
         lines.append(f"next: {command('evaluate', self.run)}, then {command('report', self.run)}")
         return "\n".join(lines)
 
@@ -253,7 +253,7 @@ class RoundsSeen:
 
     def answered(self, request: Request, reply: Reply) -> None:
         """Emit what follows from a request that was answered."""
-        if isinstance(request, Finish) and not isinstance(reply, Declined):
+        if isinstance(request, Finish | Conclude) and not isinstance(reply, Declined):
             self.end()
 
     def end(self, *, failed: bool = False) -> None:
@@ -376,38 +376,18 @@ def _agent(
 ) -> SiteAgent:
     """Return the agent of a site for an approved study."""
     study = approved.study
-    config, sites = study.config, len(study.site_names)
-    training: TrainConfig = config.training.replace(device=device)
-    out = site.runs(study.name)
-
-    def part(run: str) -> StudyPart:
-        return StudyPart(
-            study=study.name,
-            run=run,
-            site=site.name,
-            sites=sites,
-            digest=study.digest,
-            algorithm=config.study.algorithm,
-            aggregation=config.aggregation.method,
-        )
-
-    strategy = strategies.of_config(config.study)
-    return SiteAgent(
+    privacy = study.config.training.privacy
+    return StudyAssembly(study.config, study.digest, roster).agent(
         site.name,
-        training,
+        site.keys().signing,
         approved.data,
-        out,
-        study=study.name,
-        part=part,
-        sides=site_sides(config.aggregation, roster, site.name, site.keys().signing, history),
-        rounds=SiteRounds(strategy, roster.names, seconds=60 * config.study.round_minutes),
-        aggregation=config.aggregation,
-        local=config.study.local_layers,
-        hooks=strategy.hooks(),
+        site.runs(study.name),
+        history,
+        device=device,
         admit=site_budget.admission(site, study.name),
         opened=lambda run: site_budget.begin(site, study.name, run),
         discarding=lambda run: site_budget.discard(site, study.name, run),
-        account=site_budget.account(site, study.name, training.privacy.epsilon if training.privacy else None),
+        account=site_budget.account(site, study.name, privacy.epsilon if privacy else None),
         emit=recorded(emit, site.log(), study.name),
         progress=progress,
         stop=stop,

@@ -12,6 +12,8 @@ Where the check ends:
 
 - A site cannot compute what other sites added while it took no part, nor the sum of a round that it was not
   asked to compute again or to decrypt. It accepts the model then, and says so.
+- Where the strategy remembers vectors between rounds (a server optimiser), a site that does not know one sum
+  can compute no later model of the run.
 - One site cannot tell whether a round was really aborted.
 - In a plain study and in cyclic transfer no model is checked: the coordinator may send any.
 - The first model is accepted as it comes.
@@ -20,7 +22,7 @@ Where the check ends:
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from meninx.federated.strategies import ServerState, Strategy, Turn
 from meninx.federated.vector import Vector, name_of, to_bytes
 
 FILE = "common_models"  # in the private folder of the site's run
+_LARGEST = 8 * LIMIT  # bytes of the file: two models, and what a strategy remembers of both
 _ROUNDING = 2.0**-21  # relative difference of two computations of one sum in float32
 
 
@@ -57,6 +60,8 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
         denied: the site computed another sum than the coordinator's.
         refused: the site was given a model that does not follow from the sum.
         signed: survivors that the site signed: in the last such round, and in all rounds from this model.
+        memory: what the strategy remembers when the round begins, by name; None where the site missed a sum.
+        after: what it remembers with ``result``.
     """
 
     number: int
@@ -66,6 +71,8 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
     denied: bool = False
     refused: bool = False
     signed: tuple[_Signed, ...] = ()
+    memory: dict[str, bytes] | None = {}
+    after: dict[str, bytes] | None = {}
 
 
 class SiteRounds:
@@ -125,7 +132,8 @@ class SiteRounds:
         known = _read(folder)
         first = at.round - position
         if known is None:
-            _write(folder, _Known(number=at.round, first=first, model=to_bytes(model)))
+            memory = _packed(self._strategy.init(model).memory) if position == 0 else self._unknown(model)
+            _write(folder, _Known(number=at.round, first=first, model=to_bytes(model), memory=memory))
             return ""
         if first != known.first or at.round < known.number:
             what = f"round {at.round + 1} is not the turn of the terms that comes next"
@@ -135,10 +143,22 @@ class SiteRounds:
                 raise DataError(problem(f"round {at.round + 1} began with another model", where="request"))
             return ""
         unchecked = self._checked(folder, known, at, model)
+        memory = self._unknown(model) if unchecked else self._remembered(known, model)
         name = name_of(model)
         signed = tuple(one for one in known.signed if one.model == name or one is known.signed[-1])
-        _write(folder, _Known(number=at.round, first=first, model=to_bytes(model), signed=signed))
+        now = _Known(number=at.round, first=first, model=to_bytes(model), signed=signed, memory=memory)
+        _write(folder, now)
         return unchecked
+
+    def _unknown(self, model: Vector) -> dict[str, bytes] | None:
+        """Return the memory of a strategy that has none; None where a strategy has one."""
+        return None if self._strategy.init(model).memory else {}
+
+    def _remembered(self, known: _Known, model: Vector) -> dict[str, bytes] | None:
+        """Return what the strategy remembers with a model that was checked; None where that is not known."""
+        if known.memory == known.after or not known.result or not _same(model, known.result):
+            return known.memory
+        return None if _same(model, known.model) else known.after  # a sum of zeros: accepted or not?
 
     def signed(self, folder: Path, at: Position, survivors: Sequence[str]) -> tuple[tuple[str, int], ...]:
         """Write down survivors that the site signs, and return where one site alone makes the difference.
@@ -168,10 +188,12 @@ class SiteRounds:
             _write(folder, msgspec.structs.replace(known, result=b"", denied=True))
         elif total.mean.size != len(known.model) // 4:
             self.voided(folder, at)
-        else:
-            before = np.frombuffer(known.model, "<f4")
-            after = self._strategy.apply(ServerState(before), total).weights
-            _write(folder, msgspec.structs.replace(known, result=to_bytes(after)))
+        elif known.memory is not None:
+            memory = {name: np.frombuffer(value, "<f4") for name, value in known.memory.items()}
+            before = ServerState(np.frombuffer(known.model, "<f4"), memory)
+            after = self._strategy.apply(before, total)
+            result, packed = to_bytes(after.weights), _packed(after.memory)
+            _write(folder, msgspec.structs.replace(known, result=result, after=packed))
 
     def voided(self, folder: Path, at: Position) -> None:
         """Write down that a sum is none of updates, so that the same model has to follow.
@@ -180,7 +202,7 @@ class SiteRounds:
         """
         known = _read(folder)
         if known is not None and known.number == at.round:
-            _write(folder, msgspec.structs.replace(known, result=known.model))
+            _write(folder, msgspec.structs.replace(known, result=known.model, after=known.memory))
 
     def finish(self, folder: Path, at: Position, model: Vector) -> str:
         """Check the last model of the study, and return why it could not be checked; empty if it was.
@@ -208,6 +230,8 @@ class SiteRounds:
         if not known.refused:
             if at.round > known.number + 1:
                 return f"this site was not asked to train in round {known.number + 2}"
+            if not known.result and known.memory is None:
+                return "the strategy remembers sums that this site does not know"
             if not known.result:
                 return f"this site was not asked for the sum of round {known.number + 1}"
             _write(folder, msgspec.structs.replace(known, refused=True))
@@ -230,12 +254,16 @@ def _same(model: Vector, known: bytes) -> bool:
     return bool((np.abs(model.astype(np.float64) - other) <= limit).all())
 
 
+def _packed(memory: Mapping[str, Vector]) -> dict[str, bytes]:
+    return {name: to_bytes(value) for name, value in memory.items()}
+
+
 def _read(folder: Path) -> _Known | None:
     path = folder / FILE
     if not path.is_file():
         return None
     try:
-        return msgspec.msgpack.decode(files.read_bytes(path, limit=2 * LIMIT + 1024), type=_Known)
+        return msgspec.msgpack.decode(files.read_bytes(path, limit=_LARGEST), type=_Known)
     except msgspec.DecodeError as error:
         fix = "restore it from a backup, or leave the run"
         raise DataError(problem("the common models are damaged", where=FILE, fix=fix)) from error

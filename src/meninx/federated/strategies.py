@@ -10,8 +10,9 @@ A strategy is ``init`` and ``apply``. The site's part, where it has one, is a ho
 [0.5, -1.0]
 
 To add one: a frozen dataclass with these members and a line in :func:`of_config`. What a server optimiser or
-control variates remember between rounds goes into ``ServerState.memory``, which the coordinator saves with
-the model.
+control variates remember between rounds goes into ``ServerState.memory``. The coordinator saves it with the
+model, and each site that computes the sums again computes it, too, so ``apply`` may depend on the state and
+the sum alone. A new run begins with the memory of ``init``, also from the model of an earlier run.
 
 References:
     McMahan et al. (2017), Communication-Efficient Learning of Deep Networks from Decentralized Data (FedAvg).

@@ -310,7 +310,7 @@ class StudyState:
     def finished(self) -> dict[str, float | None]:
         """Return site -> epsilon of its run, of the sites that released the model."""
         with self._guarded():
-            rows = self._base.execute("SELECT site, epsilon FROM sites WHERE finished = 1")
+            rows = self._base.execute("SELECT site, epsilon FROM sites WHERE finished = 1 ORDER BY site")
             return dict(rows.fetchall())
 
     def finish(self, site: str, epsilon: float | None) -> None:

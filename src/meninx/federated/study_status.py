@@ -574,6 +574,7 @@ _RULES: dict[type, Callable[[StatusFold, Any], None]] = {
     kinds.SumRecomputed: StatusFold._recomputed,
     kinds.ModelUnchecked: StatusFold._only_noted,
     kinds.SumUnchecked: StatusFold._only_noted,
+    kinds.RecordReceived: StatusFold._only_noted,
     kinds.EpsilonSpent: StatusFold._spent,
     kinds.ModelReleased: StatusFold._released,
     kinds.StudyEnded: StatusFold._ended,

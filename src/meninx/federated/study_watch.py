@@ -88,7 +88,7 @@ def watching(
 
 
 def recorded(emit: Emit, log: AuditLog, study: str) -> Emit:
-    """Return a function that emits an event, and writes refusals and doubtful sums into the audit log before.
+    """Return a function that emits an event, and first logs for the audit what has to be provable later.
 
     Args:
         emit: takes every event.
@@ -110,6 +110,8 @@ def recorded(emit: Emit, log: AuditLog, study: str) -> Emit:
                 log.append("sums differ by one site", study=study, site=site, round=number, earlier=earlier)
             case kinds.SumRecomputed(matches=False, site=site, round=number, share=share):
                 log.append("sum not confirmed", study=study, site=site, round=number, share=share)
+            case kinds.RecordReceived():
+                log.append("study record received", study=study, record=event.record)
             case _:
                 pass
         emit(event)

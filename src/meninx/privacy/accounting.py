@@ -19,9 +19,11 @@ from dp_accounting import gaussian_mechanism, rdp
 from dp_accounting.pld.pld_pmf import PLDPmf, create_pmf_pessimistic_connect_dots_fixed_gap
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
 from dp_accounting.pld.privacy_loss_mechanism import AdjacencyType, GaussianPrivacyLoss
-from scipy import stats
+from scipy import special, stats
 
 from meninx.core import check
+
+Array = npt.NDArray[np.float64]
 
 _ORDERS = (
     *range(2, 64),
@@ -40,6 +42,7 @@ COARSE = 1e-3
 _ROUNDING = 5e-6  # share by which rounding in the transforms may move an epsilon; added on top
 # What rounding in the transforms may take from a delta per step (four times the largest seen); added back.
 _LOST = 2.0**-52
+_HUGE = 1e300
 # Below this delta rounding is no longer negligible, and the Rényi bound, which has none, may be closer.
 _LEAST_DELTA = 1e-10
 
@@ -129,21 +132,21 @@ def _epsilon(phases: tuple[Phase, ...], delta: float, finest: float) -> Epsilon:
         return Epsilon(value=0.0, accountant="pld")
     if any(phase.noise_multiplier == 0 for phase in phases):
         return Epsilon(value=math.inf, accountant="none")
-    rough = rdp_epsilon(phases, delta)
+    bounds = {"rdp": rdp_epsilon(phases, delta), "participation": participation_epsilon(phases, delta)}
+    quick = min(bounds, key=lambda key: bounds[key])
+    rough = bounds[quick]
     few = sum(phase.steps for phase in phases) <= 100  # discretisation errors add up over steps
     grid = _grid(rough, fine_up_to=4.0 if few else 20.0)
     lost = _lost(phases)
     if grid is None:
-        bounds = {"rdp": rough, "participation": participation_epsilon(phases, delta)}
-        name = min(bounds, key=lambda key: bounds[key])
-        return Epsilon(value=bounds[name], accountant=name)
+        return Epsilon(value=rough, accountant=quick)
     found = (
         float(_pld(phases, max(grid, finest)).get_epsilon_for_delta(delta - lost))
         if delta > lost
         else math.inf
     )
-    if delta < _LEAST_DELTA and rough < found:
-        return Epsilon(value=rough, accountant="rdp")
+    if delta < _LEAST_DELTA and bounds["rdp"] < found:
+        return Epsilon(value=bounds["rdp"], accountant="rdp")
     return Epsilon(value=found * (1 + _ROUNDING), accountant="pld")
 
 
@@ -190,13 +193,42 @@ def rdp_epsilon(phases: Sequence[Phase], delta: float) -> float:
         Mironov, Talwar, Zhang (2019), Rényi Differential Privacy of the Sampled Gaussian Mechanism, section
         3.3. Canonne, Kamath, Steinke (2020), The Discrete Gaussian for Differential Privacy, Proposition 12.
     """
-    quiet = all(phase.noise_multiplier < 0.15 for phase in phases)
-    accountant = rdp.RdpAccountant(
-        _LOW_ORDERS + _ORDERS if quiet else _ORDERS, dpa.NeighboringRelation.ADD_OR_REMOVE_ONE
+    spent = np.sum(
+        [phase.steps * _renyi(phase.sample_rate, phase.noise_multiplier) for phase in phases], axis=0
     )
-    for phase in phases:
-        accountant.compose(phase.event())
-    return float(accountant.get_epsilon(delta))
+    found = float(rdp.compute_epsilon(_ORDERS, spent, delta)[0])
+    if all(phase.noise_multiplier < 0.15 for phase in phases):
+        accountant = rdp.RdpAccountant(_LOW_ORDERS, dpa.NeighboringRelation.ADD_OR_REMOVE_ONE)
+        for phase in phases:
+            accountant.compose(phase.event())
+        found = min(found, float(accountant.get_epsilon(delta)))
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _renyi(sample_rate: float, noise_multiplier: float) -> Array:
+    """Return the Rényi divergence of one step at the integer orders, all of them in one expression."""
+    orders = np.array(_ORDERS, dtype=float)
+    if sample_rate == 1:
+        full: Array = np.minimum(orders / 2 / noise_multiplier / noise_multiplier, _HUGE)
+        return full
+    ways, taken, left = _binomials()
+    logs = ways + taken * math.log(sample_rate) + left * math.log1p(-sample_rate)
+    logs += np.minimum((taken**2 - taken) / 2 / noise_multiplier / noise_multiplier, _HUGE)
+    top = logs.max(axis=1)
+    sums: Array = top + np.log(np.exp(logs - top[:, None]).sum(axis=1))
+    divergence: Array = np.maximum(sums, 0.0) / (orders - 1)
+    return divergence
+
+
+@functools.cache
+def _binomials() -> tuple[Array, Array, Array]:
+    """Return log C(order, k), k and order - k for every order and k; minus infinity and 0 where k > order."""
+    orders = np.array(_ORDERS, dtype=float)[:, None]
+    taken = np.arange(_ORDERS[-1] + 1, dtype=float)[None, :]
+    left = np.maximum(orders - taken, 0.0)
+    ways = special.gammaln(orders + 1) - special.gammaln(taken + 1) - special.gammaln(left + 1)
+    return np.where(taken <= orders, ways, -np.inf), taken, left
 
 
 def participation_epsilon(phases: Sequence[Phase], delta: float) -> float:
@@ -218,9 +250,6 @@ def participation_epsilon(phases: Sequence[Phase], delta: float) -> float:
         return 0.0
     with np.errstate(divide="ignore"):  # the bound is evaluated in logarithms; log 0 is meant there
         return float(gaussian_mechanism.get_epsilon_gaussian(1 / math.sqrt(precision), delta / 2))
-
-
-Array = npt.NDArray[np.float64]
 
 
 @functools.lru_cache(maxsize=8)

@@ -75,7 +75,7 @@ class RiskCurve:
         check.probability(kappa=kappa)
         return self._bracket(lambda curve: float(curve.power(kappa)))
 
-    def gammas(self, kappas: Sequence[float]) -> list[Bracket]:
+    def gammas(self, kappas: Iterable[float]) -> list[Bracket]:
         """Return :meth:`gamma` of every kappa."""
         return [self.gamma(kappa) for kappa in kappas]
 

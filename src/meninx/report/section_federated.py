@@ -92,10 +92,21 @@ class _Study:
 
     @property
     def worst(self) -> tuple[str, float] | None:
-        """The site with the largest epsilon, and that epsilon; None where none is known."""
+        """The site with the largest epsilon, and that epsilon; None where none is known.
+
+        The coordinator tells each site the largest epsilon, not whose it is.
+        """
         known = [(value, site) for site in self.sites if (value := self.epsilon(site)) is not None]
-        value, site = max(known, default=(0.0, ""))
+        value, site = max(known, default=(-math.inf, ""))
+        largest = self.record.largest if self.record is not None and self.copy else None
+        if largest is not None and largest > value * (1 + _CLOSE):
+            return "another site", largest
         return (site, value) if known else None
+
+    @property
+    def copy(self) -> str:
+        """Name of the site whose copy the record is; empty for the coordinator's own record."""
+        return self.record.copy_of if self.record is not None else ""
 
 
 def federated(context: ReportContext) -> Section | None:
@@ -128,7 +139,8 @@ def _studies(context: ReportContext) -> list[_Study]:
     for run in (*context.runs, *context.unfinished):
         if run.part is not None:
             parts.setdefault((run.part.study, run.part.run), []).append(run)
-    records = {(record.study, record.run): record for record in context.studies}
+    ranked = sorted(context.studies, key=lambda record: (not record.copy_of, record.made))
+    records = {(record.study, record.run): record for record in ranked}  # the coordinator's own comes last
     by_site = {
         key: tuple(sorted(runs, key=lambda run: run.part.site if run.part is not None else ""))
         for key, runs in parts.items()
@@ -148,6 +160,8 @@ def _headline(study: _Study) -> str:
     failed = len(record.rounds) - accepted
     where = " in one process on one machine (a simulation)" if record.simulated else ""
     end = "" if record.finished else " The study is not finished."
+    if study.copy:
+        end = f" So says the record that the coordinator gave to {printable(study.copy)} at the end."
     lost = f" {failed:,} failed and left the model as it was." if failed else ""
     return (
         f"{len(record.sites)} sites trained study {study.name} together{where}: {accepted:,} rounds gave a "
@@ -338,7 +352,7 @@ def _privacy(study: _Study) -> list[tuple[str, object]]:
     if worst is None:
         return [("epsilon of the worst site", "not reported")]
     open_ = sum(study.epsilon(site) is None for site in study.sites) + study.number - len(study.sites)
-    missing = f"; {open_} site{'s' if open_ > 1 else ''} did not report" if open_ else ""
+    missing = f"; {open_} site{'s' if open_ > 1 else ''} did not report" if open_ and not study.copy else ""
     return [("epsilon of the worst site", f"{worst[1]:.4g} at {worst[0]}, {_delta(study)}{missing}")]
 
 
@@ -358,8 +372,10 @@ def _sites(study: _Study) -> ReportTable:
     columns += ["run", "epsilon"]
     rows = []
     for site in study.sites:
-        refused = record.refusals.get(site, "") if record is not None else ""
-        cells = [TableCell(printable(site), sub=f"left: {refused}" if refused else "", head=True)]
+        left = record is not None and site in record.refusals
+        reason = record.refusals[site] if record is not None and left else ""
+        sub = f"left: {reason}" if reason else "left"
+        cells = [TableCell(printable(site), sub=sub if left else "", head=True)]
         cells += _took_part(record, site) if record is not None else []
         run = study.part(site)
         state = "not given" if run is None else f"{run.record.step:,} steps"
@@ -387,7 +403,8 @@ def _cost(study: _Study, site: str) -> TableCell:
     value = study.epsilon(site)
     if value is None:
         known = run is not None or (record is not None and site in record.epsilon)
-        return TableCell(formatting.DASH if known else "not reported", number=True)
+        unknown = "not told to this site" if study.copy else "not reported"
+        return TableCell(formatting.DASH if known else unknown, number=True)
     return TableCell(f"{value:.4g}", sub="by its ledger" if run is not None else "as reported", number=True)
 
 

@@ -27,7 +27,7 @@ from meninx.core.artifacts import (
     SweepRecord,
 )
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
-from meninx.core.federation import ArmsRecord, FederatedRecord
+from meninx.core.federation import EARLIER_RUNS, SITE_RUNS, ArmsRecord, FederatedRecord
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest, dataset_digest
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
@@ -37,7 +37,6 @@ from meninx.report.privacy_account import RunAccount
 from meninx.report.training_log import Log
 
 _DEPTH, _SWEEP_DEPTH = 2, 3
-_SITES = "sites"  # folder of a simulated study that holds the runs of its sites
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def read(paths: Sequence[Path]) -> list[Source]:
     """Return what the folders hold.
 
     A folder of such folders is looked through, two levels deep, a sweep wholly. A simulated study comes with
-    the runs of its sites.
+    the runs of its sites, a real one with the records of its earlier runs.
 
     Runs that never took a step are passed over. A folder that is given twice counts once.
 
@@ -243,8 +242,9 @@ def _read_tree(path: Path, depth: int) -> Iterator[tuple[Path, list[Source]]]:
     here = list(_read_one(path))
     if here:
         yield path, here
-        if any(isinstance(item, FederatedRecord) and item.simulated for item in here):
-            yield from _read_tree(path / _SITES, _DEPTH)
+        for item in here:
+            if isinstance(item, FederatedRecord) and not item.copy_of:
+                yield from _read_tree(path / (SITE_RUNS if item.simulated else EARLIER_RUNS), _DEPTH)
         return
     below = list(_below(path, _SWEEP_DEPTH if sweep is not None else depth))
     if sweep is not None:

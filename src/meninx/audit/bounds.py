@@ -1,0 +1,323 @@
+"""``meninx audit bounds``: what theory bounds, over an axis of epsilon and for one recipe or run."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from meninx.audit import mechanism as mechanisms
+from meninx.audit.bounds_figure import NO_GUARANTEE, draw
+from meninx.audit.config import BoundsConfig
+from meninx.audit.mechanism import Mechanism
+from meninx.core import artifacts, files, provenance, workspace
+from meninx.core import progress as bars
+from meninx.core.errors import ConfigError, UsageError, problem
+from meninx.core.result import Result
+from meninx.core.risk_records import (
+    Bounded,
+    BoundPoint,
+    BoundsRecord,
+    MechanismRecord,
+    MembershipRecord,
+    PriorRecord,
+)
+from meninx.privacy import risk
+from meninx.privacy.accounting import Phase
+from meninx.privacy.loss_distribution import ThreatModel
+from meninx.privacy.noise_calibration import noise_profile
+from meninx.privacy.risk import Bracket, RiskCurve, risk_curve
+
+TABLE, FIGURES = "bounds.csv", ("bounds.svg", "bounds.png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundsResult(Result):
+    """Proven bounds; ``bounds.csv``, ``bounds.json``, ``bounds.svg`` and ``bounds.png`` lie in ``out``.
+
+    Attributes:
+        record: all numbers; without points after a dry run.
+        dry_run: nothing was computed or written.
+    """
+
+    record: BoundsRecord
+    dry_run: bool = False
+
+    def summary(self) -> str:
+        """Return the bounds in words."""
+        lines = [mechanism_words(self.record.mechanism)]
+        if self.dry_run:
+            names = ", ".join(prior.name for prior in self.record.priors)
+            return "\n".join([*lines, f"adversaries: {names}", "dry run: nothing was computed or written"])
+        operating = self.record.operating
+        if operating is not None:
+            lines.append(
+                f"at epsilon {operating.epsilon:.4g} ({operating.accountant}) no attack succeeds more often"
+            )
+            lines.append(
+                f"  {'what it knows before':<28} {'blind guess':>12} {'worst case':>12} {'relaxed':>12}"
+            )
+            lines += [_row(prior, operating) for prior in self.record.priors]
+        if self.record.membership is not None:
+            lines += _membership_words(self.record.membership)
+        return "\n".join([*lines, *_vacuous_words(self.record), f"out: {self.out}"])
+
+
+def run_bounds(
+    config: BoundsConfig,
+    out: Path,
+    *,
+    run: Path | None = None,
+    recipe: str | None = None,
+    progress: bars.Progress = bars.SILENT,
+) -> BoundsResult:
+    """Bound every attack on one unit, and return the numbers.
+
+    Writes ``bounds.csv`` and ``bounds.json``, one row or entry per epsilon and adversary, and the figure as
+    ``bounds.svg`` and ``bounds.png``. Nothing depends on data: no dataset is read.
+
+    Args:
+        config: mechanism, axis and adversaries; of a run only axis and adversaries count.
+        out: folder for the four files.
+        run: a private run, whose ledger states the mechanism.
+        recipe: name of the recipe behind the settings, for the page.
+        progress: advanced by every epsilon.
+
+    Guarantee: no attack on the models of the mechanism succeeds more often than ``upper`` states, see
+        :func:`meninx.privacy.risk.risk_curve`. The mechanism is taken from the ledger or the settings;
+        whether the program runs it is another question, which the one-run audit asks.
+
+    Raises:
+        UsageError: the mechanism is not complete, or ``out`` holds an earlier result.
+        PrivacyRefusal: a run without privacy, or an epsilon out of reach.
+    """
+    found = mechanisms.of_run(run) if run is not None else mechanisms.of_settings(config, recipe)
+    priors = priors_of(config, found.record.units, found.record.unit)
+    _refuse_earlier(out, overwrite=config.overwrite)
+    record = BoundsRecord(mechanism=found.record, priors=priors, points=(), precision=config.precision)
+    if config.dry_run:
+        return BoundsResult(out=out, record=record, dry_run=True)
+    kappas = {prior.name: prior.kappa for prior in priors}
+    points = tuple(_points(config, found.record, kappas, progress))
+    operating, membership = _operating(found, kappas, config.precision)
+    record = BoundsRecord(
+        mechanism=found.record,
+        priors=priors,
+        points=points,
+        operating=operating,
+        membership=membership,
+        no_guarantee_from=next((item.epsilon for item in points if is_vacuous(item, priors[0])), None),
+        precision=config.precision,
+        made=artifacts.now(),
+        versions=provenance.packages(),
+    )
+    _write(out, record)
+    return BoundsResult(out=out, record=record)
+
+
+def priors_of(config: BoundsConfig, units: int | None, unit: str) -> tuple[PriorRecord, ...]:
+    """Return the adversaries of an audit, the one that the figure shows first.
+
+    Raises:
+        ConfigError: a metric needs both its counts.
+    """
+    found = []
+    if units is not None and units > 1:
+        found.append(
+            _among(units, f"1 of all {units:,}", f"the data is one of {units:,}, as many as were trained on")
+        )
+    found += [
+        _among(
+            count,
+            f"1 of {count:,}",
+            "a member or not" if count == 2 else f"the {unit}'s data is one of {count:,}",
+        )
+        for count in config.candidates
+    ]
+    if config.class_share is not None:
+        kappa = risk.of_classes([config.class_share, 1 - config.class_share])
+        meaning = f"the most frequent value of an attribute has a share of {config.class_share:g}"
+        found.append(PriorRecord(name="attribute", kappa=max(config.class_share, kappa), meaning=meaning))
+    if config.metric_images is not None and config.metric_hits is not None:
+        kappa = risk.of_metric(config.metric_hits, config.metric_images)
+        counts = f"{config.metric_hits} of {config.metric_images} reference images"
+        meaning = f"the best single guess is close enough to {counts} (upper 95 % limit)"
+        found.append(PriorRecord(name="image metric", kappa=kappa, meaning=meaning))
+    if not found:
+        raise ConfigError(
+            problem("there is no adversary", where="candidates", fix="give --units or --candidates")
+        )
+    return tuple({prior.name: prior for prior in found}.values())
+
+
+def _among(count: int, name: str, meaning: str) -> PriorRecord:
+    return PriorRecord(name=name, kappa=risk.of_candidates(count), meaning=meaning)
+
+
+def _points(
+    config: BoundsConfig, mechanism: MechanismRecord, kappas: dict[str, float], progress: bars.Progress
+) -> Iterator[BoundPoint]:
+    """Yield every epsilon of the axis with its bounds."""
+    axis = [float(value) for value in np.geomspace(config.eps_min, config.eps_max, config.n_eps)]
+    noises = noise_profile(
+        sample_rate=mechanism.sample_rate, steps=mechanism.steps, epsilons=axis, delta=mechanism.delta
+    )
+    with bars.task(progress, "bounds", len(axis)):
+        for epsilon, found in zip(axis, noises, strict=True):
+            phase = Phase(
+                sample_rate=mechanism.sample_rate,
+                noise_multiplier=found.noise_multiplier,
+                steps=mechanism.steps,
+            )
+            worst, relaxed = _both([phase], kappas, config.precision)
+            worst.refuse_above(epsilon, mechanism.delta, kappas.values())
+            yield _point(epsilon, found.noise_multiplier, found.spent.accountant, (worst, relaxed), kappas)
+            progress.advance()
+
+
+def _operating(
+    found: Mechanism, kappas: dict[str, float], precision: float
+) -> tuple[BoundPoint | None, MembershipRecord | None]:
+    """Return the bounds of the recipe or run itself; None where it has no noise multiplier."""
+    if found.spent is None:
+        return None, None
+    worst, relaxed = _both(found.phases, kappas, precision, rates=risk.FPRS)
+    worst.refuse_above(found.spent.value, found.record.delta, kappas.values())
+    noise = found.record.noise_multiplier
+    point = _point(found.spent.value, noise, found.spent.accountant, (worst, relaxed), kappas)
+    membership = MembershipRecord(
+        auc=_bounded(worst.auc()),
+        advantage=_bounded(worst.advantage()),
+        accuracy=_bounded(worst.accuracy()),
+        tpr_at_fpr={f"{rate:g}": _bounded(worst.tpr(rate)) for rate in risk.FPRS},
+    )
+    return point, membership
+
+
+def _both(
+    phases: Sequence[Phase], kappas: dict[str, float], precision: float, *, rates: Sequence[float] = ()
+) -> tuple[RiskCurve, RiskCurve]:
+    """Return the curves of the worst case and of the adversary that does not know the direction."""
+    wanted = [*kappas.values(), *rates]
+    worst, relaxed = (
+        risk_curve(phases, rates=wanted, model=model, precision=precision) for model in ThreatModel
+    )
+    return worst, relaxed
+
+
+def _point(
+    epsilon: float,
+    noise: float | None,
+    accountant: str,
+    curves: tuple[RiskCurve, RiskCurve],
+    kappas: dict[str, float],
+) -> BoundPoint:
+    """Return one entry; what holds in the worst case holds for the weaker adversary, too."""
+    worst, unsure = (dict(zip(kappas, curve.gammas(kappas.values()), strict=True)) for curve in curves)
+    relaxed = {name: _within(found, worst[name]) for name, found in unsure.items()}
+    return BoundPoint(
+        epsilon=epsilon,
+        noise_multiplier=noise,
+        accountant=accountant,
+        worst={name: _bounded(value) for name, value in worst.items()},
+        relaxed={name: _bounded(value) for name, value in relaxed.items()},
+    )
+
+
+def _within(relaxed: Bracket, worst: Bracket) -> Bracket:
+    return Bracket(
+        value=min(relaxed.value, worst.value),
+        lower=min(relaxed.lower, worst.value),
+        upper=min(relaxed.upper, worst.upper),
+    )
+
+
+def _bounded(found: Bracket) -> Bounded:
+    return Bounded(lower=found.lower, value=found.value, upper=found.upper)
+
+
+def _refuse_earlier(out: Path, *, overwrite: bool) -> None:
+    workspace.outside(out)
+    path = out / artifacts.place(BoundsRecord)
+    if path.exists() and not overwrite:
+        fix = "give --overwrite or another --out"
+        raise UsageError(problem("the folder holds bounds already", where=f"{out.name}/{path.name}", fix=fix))
+
+
+def _write(out: Path, record: BoundsRecord) -> None:
+    """Write table and figure, and at the end the record that says that all is there."""
+    names = ["epsilon", "noise_multiplier", "accountant", "prior", "kappa"]
+    names += [f"{model}_{part}" for model in ThreatModel for part in ("lower", "value", "upper")]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*names, "guarantee"])
+    for point in record.points:
+        for prior in record.priors:
+            worst, relaxed = point.worst[prior.name], point.relaxed[prior.name]
+            numbers = [part for found in (worst, relaxed) for part in (found.lower, found.value, found.upper)]
+            says = "no" if is_vacuous(point, prior) else "yes"
+            head = [point.epsilon, point.noise_multiplier, point.accountant, prior.name, prior.kappa]
+            writer.writerow([*head, *numbers, says])
+    files.write_text(out / TABLE, buffer.getvalue())
+    for name in FIGURES:
+        draw(record, out / name)
+    artifacts.write(out, record)
+
+
+def mechanism_words(mechanism: MechanismRecord) -> str:
+    """Return the mechanism in one line."""
+    noise = (
+        "" if mechanism.noise_multiplier is None else f", noise multiplier {mechanism.noise_multiplier:.4g}"
+    )
+    accountant = f", {mechanism.accountant} accountant" if mechanism.accountant else ""
+    return (
+        f"mechanism: sample rate {mechanism.sample_rate:.4g}, {mechanism.steps:,} steps{noise}, "
+        f"{mechanism.sampler} sampling{accountant}, delta {mechanism.delta:g}, per {mechanism.unit}"
+        f" ({mechanism.source})"
+    )
+
+
+def is_vacuous(point: BoundPoint, prior: PriorRecord) -> bool:
+    """Return whether a bound says nothing: an attack may gain more than half of all that guessing leaves."""
+    return point.worst[prior.name].upper > (1 + prior.kappa) / 2
+
+
+def _row(prior: PriorRecord, point: BoundPoint) -> str:
+    parts = (prior.kappa, point.worst[prior.name].upper, point.relaxed[prior.name].upper)
+    note = f"  {NO_GUARANTEE}" if is_vacuous(point, prior) else ""
+    return f"  {prior.name:<28} " + " ".join(f"{percent(part):>12}" for part in parts) + note
+
+
+def percent(share: float) -> str:
+    """Return a share as per cent with three significant digits, never rounded up to 100 %.
+
+    >>> percent(0.0445), percent(2.8e-4), percent(0.99999), percent(1.0)
+    ('4.45 %', '0.028 %', '> 99.9 %', '100 %')
+    """
+    if 0.9995 <= share < 1:
+        return "> 99.9 %"
+    return f"{100 * share:.3g} %"
+
+
+def _membership_words(found: MembershipRecord) -> list[str]:
+    rates = ", ".join(
+        f"{percent(value.upper)} at {percent(float(rate))}" for rate, value in found.tpr_at_fpr.items()
+    )
+    return [
+        f"membership tests: AUC at most {found.auc.upper:.3f}, TPR - FPR at most "
+        f"{found.advantage.upper:.3f}, right at most {percent(found.accuracy.upper)} of the time",
+        f"  true positives at most {rates} false positives",
+    ]
+
+
+def _vacuous_words(record: BoundsRecord) -> list[str]:
+    if record.no_guarantee_from is None:
+        return []
+    since, name = f"{record.no_guarantee_from:.3g}", record.priors[0].name
+    return [
+        f"no guarantee from epsilon {since} on: an attack could gain half of what guessing leaves ({name})"
+    ]

@@ -1,0 +1,148 @@
+"""The mechanism that an audit is about: from settings, from a recipe of ``meninx train``, or from a run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from meninx.audit.config import BoundsConfig
+from meninx.core import artifacts, names
+from meninx.core.artifacts import Ancestry, Lineage, PrivacyRecord, RunRecord
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
+from meninx.core.risk_records import MechanismRecord
+from meninx.core.run import Run, open_run
+from meninx.learn import finetune
+from meninx.privacy import accounting
+from meninx.privacy.accounting import Epsilon, Phase
+from meninx.privacy.composition import joint_phases
+from meninx.privacy.ledger import Ledger
+from meninx.privacy.noise_calibration import solve_noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mechanism:
+    """What is bounded.
+
+    Attributes:
+        record: sample rate, steps, unit and source, for the page.
+        phases: what was or will be run; empty where the noise is not given.
+        spent: epsilon of ``phases`` at the record's delta; None where there are none.
+    """
+
+    record: MechanismRecord
+    phases: tuple[Phase, ...]
+    spent: Epsilon | None
+
+
+def of_settings(config: BoundsConfig, recipe: str | None) -> Mechanism:
+    """Return the mechanism that settings or a recipe state.
+
+    Raises:
+        UsageError: sample rate or steps do not follow from what is given.
+        PrivacyRefusal: the epsilon cannot be reached.
+    """
+    rate, steps = _rate(config), _steps(config)
+    bands = config.noise_bands
+    rate, steps = min(1.0, bands * rate), -(-steps // bands)
+    noise = config.noise_multiplier
+    if noise is None and config.epsilon is not None:
+        noise = solve_noise(sample_rate=rate, steps=steps, epsilon=config.epsilon, delta=config.delta)
+    record = MechanismRecord(
+        sample_rate=rate,
+        steps=steps,
+        noise_multiplier=noise,
+        delta=config.delta,
+        unit=str(config.unit),
+        units=config.units,
+        sampler="poisson" if bands == 1 else f"cyclic in {bands} groups, accounted as poisson",
+        source=f"recipe {names.printable(Path(recipe).name)}" if recipe else "settings",
+    )
+    if noise is None:
+        return Mechanism(record=record, phases=(), spent=None)
+    return _accounted(record, (Phase(sample_rate=rate, noise_multiplier=noise, steps=steps),))
+
+
+def of_run(folder: Path) -> Mechanism:
+    """Return what a finished or running private run spent, with earlier runs behind its weights.
+
+    Numbers come from the ledger, not from ``privacy.json``.
+
+    Raises:
+        UsageError: ``folder`` is no run.
+        PrivacyRefusal: the run is not private, or its ledger was changed.
+        DataError: a record or the ledger of an earlier run is missing.
+    """
+    run = open_run(folder)
+    record = artifacts.require(run.root, PrivacyRecord, fix="give a run of `meninx train`")
+    if not record.private:
+        fix = "without privacy every bound is 100 %; attacks alone say what can be learned"
+        raise PrivacyRefusal(problem("the run was trained without privacy", where=run.name, fix=fix))
+    own = _own_ledger(run)
+    if not own.accounts:
+        raise DataError(problem("the run has taken no step", where=run.name, fix="train it first"))
+    first, account = own.accounts[0].first, own.accounts[-1].phase()
+    phases = joint_phases([own, *_earlier(run, record)])
+    identity = artifacts.read(run.root, RunRecord)
+    composed = len(phases) > 1
+    return _accounted(
+        MechanismRecord(
+            sample_rate=account.sample_rate,
+            steps=sum(item.phase().steps for item in own.accounts),
+            noise_multiplier=None if composed else account.noise_multiplier,
+            delta=first.delta,
+            unit=record.unit,
+            units=round(record.expected_batch_size / record.sample_rate) if record.sample_rate else None,
+            sampler=record.sampler,
+            source=f"ledger of the run {run.name}"
+            + (", with the runs behind its weights" if composed else ""),
+            run=identity.id if identity else "",
+            weights=identity.weights if identity else "",
+            ledger=own.anchor,
+        ),
+        phases,
+    )
+
+
+def _accounted(record: MechanismRecord, phases: tuple[Phase, ...]) -> Mechanism:
+    spent = accounting.epsilon(phases, record.delta)
+    return Mechanism(record=replace(record, accountant=spent.accountant), phases=phases, spent=spent)
+
+
+def _own_ledger(run: Run) -> Ledger:
+    """Return the ledger of a run: from its private room or, where that is not there, from its release."""
+    if run.ledger_path.is_file():
+        return Ledger.parse(run.ledger_text())
+    lineage = artifacts.require(run.root, Lineage, fix="give the whole run folder")
+    return Ledger.parse("\n".join(lineage.ledger))
+
+
+def _earlier(run: Run, record: PrivacyRecord) -> tuple[Ledger, ...]:
+    """Return the ledgers of the runs whose cost is part of this one's."""
+    ancestry = artifacts.read(run.root, Ancestry) if run.private.is_dir() else None
+    if ancestry is not None:
+        return finetune.ledgers(ancestry)
+    if record.start is not None and record.start.composed:
+        fix = "audit the run where its private/ folder is"
+        raise DataError(
+            problem("the ledgers of the runs behind its weights are missing", where=run.name, fix=fix)
+        )
+    return ()
+
+
+def _rate(config: BoundsConfig) -> float:
+    if config.sample_rate is not None:
+        return config.sample_rate
+    if config.batch_size is not None and config.units is not None:
+        return min(1.0, config.batch_size / config.units)
+    fix = "give --units, the number of patients in the training split, or --sample-rate"
+    raise UsageError(expected("a sample rate", got="none", where="meninx audit bounds", fix=fix))
+
+
+def _steps(config: BoundsConfig) -> int:
+    if config.steps:
+        return config.steps
+    if config.epochs is not None and config.batch_size is not None and config.units is not None:
+        return math.ceil(config.epochs * config.units / config.batch_size)
+    fix = "give --steps, or --epochs with --units and --batch-size"
+    raise UsageError(expected("a number of steps", got="none", where="meninx audit bounds", fix=fix))
