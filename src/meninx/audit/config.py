@@ -21,6 +21,20 @@ from meninx.core.setting_types import (
 from meninx.core.settings import Settings
 from meninx.learn.config import SamplingConfig
 
+MECHANISM = (
+    "units",
+    "epsilon",
+    "noise_multiplier",
+    "sample_rate",
+    "steps",
+    "batch_size",
+    "epochs",
+    "delta",
+    "unit",
+    "noise_bands",
+)
+"""Settings of a mechanism; a run states its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BoundsConfig(Settings):
@@ -41,7 +55,7 @@ class BoundsConfig(Settings):
         eps_min: Lowest epsilon of the axis.
         eps_max: Highest epsilon of the axis.
         n_eps: Number of epsilons, evenly spaced on a logarithmic scale.
-        candidates: Adversaries that know that a patient's data is one of so many; 2 is a membership test.
+        candidates: Adversaries that know that a patient's data is one of so many.
         class_share: Share of the most frequent value of an attribute, for the adversary that guesses it.
         metric_hits: Reference images that are close enough to the best single guess by an image metric.
         metric_images: Number of these reference images, none of them from the training.
