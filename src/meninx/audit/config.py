@@ -143,14 +143,13 @@ class OneRunConfig(Settings):
     """How the implementation of a private run is audited.
 
     Attributes:
-        canaries: Number of made-up patients, of whom about half take part; 0 chooses 1,000, or as many as the
-            network has trained numbers.
+        canaries: Number of made-up patients, of whom about half take part; at least 100.
         significance: Largest probability of accusing a correct run.
         device: Where to train the audited twin.
         overwrite: Audit again although the run was audited before.
     """
 
-    canaries: CountOrZero = 0
+    canaries: Count = 1000
     significance: OpenShare = 0.05
     device: Device = "auto"
     overwrite: bool = False
