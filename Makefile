@@ -23,7 +23,7 @@ endif
 TESTS ?= tests
 
 .PHONY: help setup shell demo picture test test-fast test-slow coverage lint fix types contracts docs docs-check site \
-	bench bench-dp bench-data bench-federated utility build clean constraints
+	bench bench-audit bench-dp bench-data bench-federated utility build clean constraints
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -93,6 +93,10 @@ site: $(READY) ## Show the documentation site at http://127.0.0.1:8000 while you
 
 bench: $(READY) ## The benchmarks behind docs/benchmarks.md
 	@$(BIN)/python benchmarks/bench_bootstrap.py
+
+bench-audit: $(READY) ## Bounds on attacks, and audits of simulated runs; writes its tables into docs/benchmarks.md (4 min)
+	@$(BIN)/python benchmarks/bench_bounds.py --write docs/benchmarks.md
+	@$(BIN)/python benchmarks/bench_canaries.py --write docs/benchmarks.md
 
 bench-dp: $(READY) ## Time and memory of private training; writes its table into docs/benchmarks.md (15 min)
 	@$(BIN)/python benchmarks/bench_dp.py --memory --write docs/benchmarks.md

@@ -39,6 +39,7 @@ CONFIGS = {
     "report": "meninx.report.config:ReportConfig",
     "demo": "meninx.demo.config:DemoConfig",
     "audit-bounds": "meninx.audit.config:BoundsConfig",
+    "audit-one-run": "meninx.audit.config:OneRunConfig",
     "audit-scores": "meninx.audit.config:ScoresConfig",
     "federate-new": "meninx.federated.config:StudyConfig",
     "federate-enrol": "meninx.federated.policy:PolicyConfig",
@@ -105,12 +106,12 @@ def commands() -> str:
             )
         lines.append(_examples(verb))
     for group, home, text, steps in (
-        ("audit", audit_steps, AUDIT_HELP, ("bounds", "scores")),
+        ("audit", audit_steps, AUDIT_HELP, ("bounds", "scores", "one-run")),
         ("dicom", dicom_steps, DICOM_HELP, ("label", "export", "restore", "folders", "table")),
     ):
         lines.append(f"## `meninx {group}`\n\n{text}\n")
         for step in steps:
-            found = inspect.getdoc(getattr(home, step)) or ""
+            found = inspect.getdoc(getattr(home, step.replace("-", "_"))) or ""
             page = f"{group}-{step}"
             lines += [f"### `meninx {group} {step}`\n\n{found.partition(chr(10))[0]}\n", _described(found)]
             lines += [f"Settings: [{page}](settings.md#{page}).\n"] if page in CONFIGS else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import hashlib
 from pathlib import Path
 
 import torch
@@ -61,8 +61,8 @@ def parts(folder: Path, plan, *, count=1_000, seed=0, physical=8, key=None, resu
     loader = TensorLoader(
         inputs, inputs.sum(1, keepdim=True), names=tuple(f"image-{case}" for case in range(len(inputs)))
     )
-    keys = Keys.of(run, resumed=resumed)
-    canaries = Canaries(key or secrets.token_bytes(32), count)
+    keys = Keys.of(run, resumed=resumed, deterministic_seed=seed)
+    canaries = Canaries(key or hashlib.sha256(f"canaries {seed}".encode()).digest(), count)
     source = canaries.source(plan)
     scores = CanaryScores(run, canaries, source)
     step = PrivateStep(

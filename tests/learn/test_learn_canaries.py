@@ -155,8 +155,8 @@ def test_what_cannot_be_audited_is_refused(tmp_path):
         Canaries(bytes(32), 100).source(plan_of(noise_multiplier=0.0))
     with pytest.raises(UsageError, match="noise_bands = 1"):
         Canaries(bytes(32), 100).source(plan_of(noise_bands=2))
-    with pytest.raises(UsageError, match="at least 40 canaries"):
-        Canaries(bytes(32), 39)
+    with pytest.raises(UsageError, match="at least 100 canaries"):
+        Canaries(bytes(32), 99)
     source = Canaries(bytes(32), 10_000).source(plan_of())
     with pytest.raises(UsageError, match="fewer --canaries"):
         source.loader.begin(network())

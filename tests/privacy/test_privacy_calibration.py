@@ -1,11 +1,14 @@
 """Calibration: any one of epsilon, noise and steps from the others, never above the target."""
 
+import dp_accounting as dpa
 import pytest
+from dp_accounting import rdp
 
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, PrivacyRefusal
+from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase, epsilon
-from meninx.privacy.noise_calibration import calibrate, slack, solve_noise
+from meninx.privacy.noise_calibration import calibrate, noise_profile, slack, solve_noise
 
 THREE = {"epsilon": 1.0, "steps": 3, "noise_multiplier": 1.0}
 
@@ -81,3 +84,39 @@ def test_exactly_two_are_asked_for(given):
 def test_a_batch_larger_than_the_dataset_is_refused():
     with pytest.raises(ConfigError, match="expected_batch_size <= n_units"):
         calibrate(n_units=100, expected_batch_size=101, delta=1e-5, steps=3, epsilon=1.0)
+
+
+@pytest.mark.parametrize(("rate", "steps"), [(0.00307, 16_250), (0.25, 300)])
+def test_the_noise_of_an_axis_spends_its_epsilons(rate, steps):
+    axis = [0.5, 5.0, 60.0, 1e3, 1e6, 1e12]
+    found = list(noise_profile(sample_rate=rate, steps=steps, epsilons=axis, delta=1e-6))
+    noises = [item.noise_multiplier for item in found]
+    assert noises == sorted(noises, reverse=True)
+    for target, item in zip(axis, found, strict=True):
+        phase = Phase(sample_rate=rate, noise_multiplier=item.noise_multiplier, steps=steps)
+        spent = accounting.epsilon([phase], 1e-6)
+        assert 0.97 * target <= spent.value <= target
+        assert spent.accountant == item.spent.accountant
+
+
+def test_an_epsilon_of_a_thousand_is_reached_at_a_low_sample_rate():
+    """The Rényi bound, which chose the grid alone, is above 50,000 here: the noise was for epsilon 300."""
+    noise = solve_noise(sample_rate=0.00307, steps=16_250, epsilon=1000.0, delta=8e-7)
+    found = accounting.epsilon([Phase(sample_rate=0.00307, noise_multiplier=noise, steps=16_250)], 8e-7)
+    assert 1000 - slack(1000.0) <= found.value <= 1000
+    assert found.accountant == "pld"
+
+
+def test_renyi_bounds_of_all_orders_are_those_of_dp_accounting():
+    for rate, noise, steps in (
+        (0.25, 1.0, 300),
+        (0.003, 0.65, 16_250),
+        (1.0, 5.0, 10),
+        (0.25, 0.05, 300),
+        (0.5, 1e-9, 3),
+    ):
+        phase = Phase(sample_rate=rate, noise_multiplier=noise, steps=steps)
+        orders = accounting._LOW_ORDERS + accounting._ORDERS if noise < 0.15 else accounting._ORDERS
+        accountant = rdp.RdpAccountant(orders, dpa.NeighboringRelation.ADD_OR_REMOVE_ONE)
+        accountant.compose(phase.event())
+        assert accounting.rdp_epsilon([phase], 1e-6) == pytest.approx(accountant.get_epsilon(1e-6), rel=1e-9)

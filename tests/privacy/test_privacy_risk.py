@@ -2,13 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism as dp_losses
 from scipy.stats import norm
 
 from meninx.core.errors import ConfigError, PrivacyRefusal
 from meninx.privacy.accounting import Phase
-from meninx.privacy.loss_distribution import ThreatModel, curves
+from meninx.privacy.loss_distribution import Curve, ThreatModel, curves
 from meninx.privacy.risk import attack_risk, of_candidates, of_classes, of_metric, risk_curve
 
 WORST, RELAXED = ThreatModel
@@ -196,6 +197,54 @@ def test_delta_is_that_of_dp_accounting_and_bounds_the_curve(rate, noise, steps)
         curve.refuse_above(epsilon, delta, [1e-6, 1e-3, 0.1])
         assert curve.lower.delta(epsilon) <= delta * (1 + 1e-9)
         assert curve.upper.delta(epsilon) == pytest.approx(delta, rel=5e-3)
+
+
+def losses(rng, model, rate, noise, steps, *, member, size=100_000):
+    """Return log likelihood ratios of whole runs, drawn as an adversary of the threat model sees them."""
+    mu, found = 1 / noise, np.zeros(size)
+    for _ in range(steps):
+        x = rng.standard_normal(size)
+        if member:
+            sign = rng.choice([-1.0, 1.0], size) if model is RELAXED else 1.0
+            x += mu * sign * (rng.random(size) < rate)
+        ratio = np.cosh(mu * x) * math.exp(-(mu**2) / 2) if model is RELAXED else np.exp(mu * x - mu**2 / 2)
+        found += np.log1p(rate * (ratio - 1))
+    return found
+
+
+@pytest.mark.parametrize("model", [WORST, RELAXED])
+@pytest.mark.parametrize("run", [(0.25, 0.9, 12), (0.02, 0.4, 25), (1.0, 2.0, 5)])
+def test_simulated_tests_have_the_power_of_the_curve(run, model):
+    rng = np.random.default_rng(7)
+    absent, present = (losses(rng, model, *run, member=member) for member in (False, True))
+    curve = risk_curve(phases(*run), rates=[0.01, 0.1], model=model)
+    for kappa in (0.01, 0.1):
+        power = (present > np.quantile(absent, 1 - kappa)).mean()
+        assert power == pytest.approx(curve.gamma(kappa).value, abs=0.008)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "rate", "noise", "steps"), [(10, 1.0, 30.0, 100), (10, 0.1, 1.5, 100)]
+)
+def test_an_attack_that_knows_the_candidates_comes_close_and_never_above(candidates, rate, noise, steps):
+    rng, trials, mu = np.random.default_rng(3), 4000, 1 / noise
+    scores = np.zeros((trials, candidates))
+    for _ in range(steps):
+        seen = rng.standard_normal((trials, candidates))
+        seen[:, 0] += mu * (rng.random(trials) < rate)
+        scores += np.log1p(rate * np.expm1(mu * seen - mu**2 / 2))
+    success = (scores.argmax(axis=1) == 0).mean()
+    most = (
+        risk_curve(phases(rate, noise, steps), rates=[1 / candidates]).gamma(of_candidates(candidates)).upper
+    )
+    error = math.sqrt(success * (1 - success) / trials)
+    assert 0.8 * most <= success <= most + 3 * error
+
+
+def test_an_upper_curve_below_guessing_is_refused():
+    noisy = Curve(rates=np.array([0.0, 1e-3, 1.0]), powers=np.array([0.0, 4e-10, 1.0]), margin=0.0)
+    with pytest.raises(PrivacyRefusal, match="below the chance of guessing"):
+        noisy.power(1e-3)
 
 
 @pytest.mark.parametrize("noise", [0.4, 1.0, 3.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -43,6 +44,16 @@ def test_bounds_of_a_run_follow_from_its_ledger(data, tmp_path, capsys):
         privacy.risk.reconstruction, rel=1e-3
     )
     assert found.membership.advantage.upper == pytest.approx(privacy.risk.advantage, rel=1e-3)
+    assert command(["verify", str(run)]) == 0
+    shutil.copytree(
+        run, tmp_path / "copy", ignore=shutil.ignore_patterns("ledger.jsonl", "audit"), symlinks=True
+    )
+    assert (
+        command(["audit", "bounds", "--run", str(tmp_path / "copy"), "--n-eps", "1", "--eps-max", "1"]) == 0
+    )
+    assert artifacts.require(tmp_path / "copy" / "audit", BoundsRecord, fix="").operating == found.operating
+    assert command(["audit", "bounds", "--run", str(run), "--epsilon", "1", "--overwrite"]) == 2
+    assert "--epsilon" in capsys.readouterr().err
     table = json.loads((run / "privacy.json").read_text())
     (run / "privacy.json").write_text(json.dumps({**table, "noise_multiplier": 50.0, "steps": 1}))
     assert (

@@ -39,7 +39,8 @@ NEEDS = {
     "verify": ("data",),
     "sweep": ("data",),
     "report": ("clean", "data", "runs"),
-    "audit": ("scores",),
+    "audit scores": ("scores",),
+    "audit one-run": ("data", "private run"),
     "dicom": ("clean",),
     "demo": (),
     "recipes": (),
@@ -155,7 +156,18 @@ def _put_scores(here: Path) -> None:
         np.save(here / f"{name}.npy", rng.normal(mean, 1.0, 300))
 
 
-MADE = {"scores": _put_scores, "hospitals": _put_hospitals, "events": _put_events}
+def _put_private_run(here: Path) -> None:
+    private = {"epsilon": 8.0, "delta": 1e-3, "deterministic": True}
+    made = api.train(here / "data", out=here / "runs", recipe="tiny", epochs=1, **private)
+    (here / "runs" / "private").symlink_to(made.out.name)
+
+
+MADE = {
+    "scores": _put_scores,
+    "private run": _put_private_run,
+    "hospitals": _put_hospitals,
+    "events": _put_events,
+}
 
 
 def _put_study(here: Path, data: Path) -> None:

@@ -167,7 +167,12 @@ def test_the_readme_runs(workshop: Path) -> None:
 def test_the_readme_is_short_and_lists_the_verbs() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= README_LINES
-    assert re.findall(r"^\| `meninx (\w+)` \|", text, flags=re.MULTILINE) == [*VERBS, "federate", "dicom"]
+    assert re.findall(r"^\| `meninx (\w+)` \|", text, flags=re.MULTILINE) == [
+        *VERBS,
+        "audit",
+        "federate",
+        "dicom",
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

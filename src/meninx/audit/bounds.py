@@ -12,7 +12,7 @@ import numpy as np
 
 from meninx.audit import mechanism as mechanisms
 from meninx.audit.bounds_figure import NO_GUARANTEE, draw
-from meninx.audit.config import BoundsConfig
+from meninx.audit.config import MECHANISM, BoundsConfig
 from meninx.audit.mechanism import Mechanism
 from meninx.core import artifacts, files, provenance, workspace
 from meninx.core import progress as bars
@@ -95,6 +95,8 @@ def run_bounds(
         UsageError: the mechanism is not complete, or ``out`` holds an earlier result.
         PrivacyRefusal: a run without privacy, or an epsilon out of reach.
     """
+    if run is not None:
+        _refuse_idle(config, recipe)
     found = mechanisms.of_run(run) if run is not None else mechanisms.of_settings(config, recipe)
     priors = priors_of(config, found.record.units, found.record.unit)
     _refuse_earlier(out, overwrite=config.overwrite)
@@ -128,14 +130,14 @@ def priors_of(config: BoundsConfig, units: int | None, unit: str) -> tuple[Prior
     found = []
     if units is not None and units > 1:
         found.append(
-            _among(units, f"1 of all {units:,}", f"the data is one of {units:,}, as many as were trained on")
+            _among(
+                units,
+                f"1 of all {units:,}",
+                f"the {unit}'s data is one of {units:,}, as many as were trained on",
+            )
         )
     found += [
-        _among(
-            count,
-            f"1 of {count:,}",
-            "a member or not" if count == 2 else f"the {unit}'s data is one of {count:,}",
-        )
+        _among(count, f"1 of {count:,}", f"the {unit}'s data is one of {count:,}")
         for count in config.candidates
     ]
     if config.class_share is not None:
@@ -238,6 +240,17 @@ def _within(relaxed: Bracket, worst: Bracket) -> Bracket:
 
 def _bounded(found: Bracket) -> Bounded:
     return Bounded(lower=found.lower, value=found.value, upper=found.upper)
+
+
+def _refuse_idle(config: BoundsConfig, recipe: str | None) -> None:
+    """Refuse settings of a mechanism beside a run, whose ledger states it."""
+    usual = BoundsConfig()
+    idle = ["recipe"] if recipe else []
+    idle += [name for name in MECHANISM if getattr(config, name) != getattr(usual, name)]
+    if idle:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        fix = "leave them out, or leave --run out"
+        raise UsageError(problem(f"the ledger of the run would ignore {flags}", where="run", fix=fix))
 
 
 def _refuse_earlier(out: Path, *, overwrite: bool) -> None:

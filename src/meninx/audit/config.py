@@ -21,6 +21,20 @@ from meninx.core.setting_types import (
 from meninx.core.settings import Settings
 from meninx.learn.config import SamplingConfig
 
+MECHANISM = (
+    "units",
+    "epsilon",
+    "noise_multiplier",
+    "sample_rate",
+    "steps",
+    "batch_size",
+    "epochs",
+    "delta",
+    "unit",
+    "noise_bands",
+)
+"""Settings of a mechanism; a run states its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BoundsConfig(Settings):
@@ -41,7 +55,7 @@ class BoundsConfig(Settings):
         eps_min: Lowest epsilon of the axis.
         eps_max: Highest epsilon of the axis.
         n_eps: Number of epsilons, evenly spaced on a logarithmic scale.
-        candidates: Adversaries that know that a patient's data is one of so many; 2 is a membership test.
+        candidates: Adversaries that know that a patient's data is one of so many.
         class_share: Share of the most frequent value of an attribute, for the adversary that guesses it.
         metric_hits: Reference images that are close enough to the best single guess by an image metric.
         metric_images: Number of these reference images, none of them from the training.
@@ -129,14 +143,13 @@ class OneRunConfig(Settings):
     """How the implementation of a private run is audited.
 
     Attributes:
-        canaries: Number of made-up patients, of whom about half take part; 0 chooses 1,000, or as many as the
-            network has trained numbers.
+        canaries: Number of made-up patients, of whom about half take part; at least 100.
         significance: Largest probability of accusing a correct run.
         device: Where to train the audited twin.
         overwrite: Audit again although the run was audited before.
     """
 
-    canaries: CountOrZero = 0
+    canaries: Count = 1000
     significance: OpenShare = 0.05
     device: Device = "auto"
     overwrite: bool = False

@@ -134,7 +134,7 @@ def audit_lines(audit: ScoreAudit, *, mechanism: bool = True) -> list[str]:
         f"  TPR - FPR at least {audit.advantage:.3f}, the claim allows {audit.claim_advantage:.3f}",
         "model-based, not certified:",
         f"  mu {audit.mu:.2f} ({sure} interval {audit.mu_low:.2f} to {audit.mu_high:.2f}), "
-        f"the claim allows {audit.claim_mu:.2f}",
+        f"the claim allows {'any' if audit.claim_mu is None else f'{audit.claim_mu:.2f}'}",
         f"  epsilon at least {audit.gdp_epsilon:.3g} (Gaussian)",
         f"note: {total} canaries cannot show an epsilon above {most:.2g} by guesses; "
         "a small bound is no evidence of privacy",

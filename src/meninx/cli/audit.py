@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from meninx.audit.config import BoundsConfig, ScoresConfig
+from meninx.audit.config import BoundsConfig, OneRunConfig, ScoresConfig
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
@@ -69,5 +69,35 @@ def scores(
     from meninx.audit.scores import run_scores
 
     result = run_scores(config, included, excluded)
+    output.show(result)
+    result.raise_if_refuted()
+
+
+@audit.command(name="one-run", help_epilogue=epilogue("audit one-run"))
+@with_settings("canaries")
+def one_run(
+    run: Path,
+    /,
+    *,
+    config: OneRunConfig,
+    recipe: str | None = None,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Test the implementation of a private run by training its twin with canaries.
+
+    The twin has the settings, the data and the plan of the run, and takes as long. It is trained in the run's
+    `private/` and removed when the audit is done. Half of the noise is tested as a positive control. An
+    interrupted audit goes on when the command is repeated. Exit code 5: the run does not keep its guarantee,
+    or the control was not found.
+
+    Args:
+        run: A finished run of `meninx train` with differential privacy.
+        recipe: TOML file with these settings; flags override it.
+    """
+    early.runs(run)
+    early.extra("train")
+    from meninx.audit.one_run import run_one_run
+
+    result = run_one_run(config, run, progress=output.progress())
     output.show(result)
     result.raise_if_refuted()

@@ -85,6 +85,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx audit bounds --sample-rate 0.01 --noise-multiplier 1 --steps 1000 --n-eps 5 --out own/",
         "meninx audit bounds --recipe demo-dp --units 700 --dry-run",
     ),
+    "audit one-run": ("meninx audit one-run runs/private/ --canaries 400",),
     "audit scores": (
         "meninx audit scores --in in.npy --out out.npy --claimed-eps 8",
         "meninx audit scores --in in.npy --out out.npy --noise-multiplier 1.2 --sample-rate 0.05 --steps 200",

@@ -20,14 +20,14 @@ class ScoreCheck:
         basis: ``certified`` or ``asymptotic``.
         measured: the measured number: the estimate of mu, the share of correct guesses, the lower limit of
             TPR - FPR.
-        allowed: the largest value that the claim allows; NaN where it is no single number.
+        allowed: the largest value that the claim allows; None where it is no single number.
         refuted: the claim is rejected at the check's share of the significance.
     """
 
     name: str
     basis: str
     measured: float
-    allowed: float
+    allowed: float | None
     refuted: bool
 
 
@@ -57,7 +57,7 @@ class ScoreAudit:
         mu_high: upper end.
         gdp_epsilon: model-based lower bound: epsilon of the one-sided lower limit of mu.
         claim_epsilon: the claim.
-        claim_mu: largest mu that the claim allows.
+        claim_mu: largest mu that the claim allows; None where it allows any.
         claim_advantage: largest TPR - FPR that the claim allows.
         checks: the comparisons that the verdict rests on.
         verdict: ``refuted``, ``suspicious`` (only a model speaks against the claim) or ``consistent``.
@@ -79,7 +79,7 @@ class ScoreAudit:
     mu_high: float
     gdp_epsilon: float
     claim_epsilon: float
-    claim_mu: float
+    claim_mu: float | None
     claim_advantage: float
     checks: tuple[ScoreCheck, ...]
     verdict: str
@@ -101,8 +101,6 @@ class OneRunRecord:
         audit: of the twin, against the run's own plan.
         control: of the same audit with half of the noise, which has to be refuted.
         steps: optimiser steps of the twin.
-        metric: name of the validation metric; empty without one.
-        utility_change: metric of the twin minus that of the run, both at their last step; None without one.
         seconds: of the twin's training.
         overhead: share of these seconds that canaries took.
         origin: the audited run.
@@ -112,8 +110,6 @@ class OneRunRecord:
     audit: ScoreAudit
     control: ScoreAudit
     steps: int
-    metric: str
-    utility_change: float | None
     seconds: float
     overhead: float
     origin: Origin

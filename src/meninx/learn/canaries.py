@@ -46,6 +46,8 @@ Array = npt.NDArray[np.float64]
 NAME = "canaries"
 LENGTH = 100.0
 """Norm of a canary's gradient over the clipping threshold; without clipping it would drown the noise."""
+LEAST = 100
+"""Fewest canaries, so that enough of both kinds are sure."""
 _SNAPSHOTS = 2  # of the scores: one may be ahead of the checkpoint that a killed run goes on from
 _MOST_BYTES = 1 << 30
 
@@ -59,7 +61,7 @@ class Canaries:
 
     Attributes:
         key: 32 secret bytes.
-        count: canaries, >= 40.
+        count: canaries, >= 100.
         cases: cases of each canary; of at least two a program that counts images as patients shows.
         most_cases: most cases of a unit in one step, as for patients; 0 for all.
     """
@@ -71,8 +73,8 @@ class Canaries:
 
     def __post_init__(self) -> None:
         check.positive(cases=self.cases)
-        if self.count < 40:
-            raise UsageError(expected("at least 40 canaries", got=self.count, where="canaries"))
+        if self.count < LEAST:
+            raise UsageError(expected(f"at least {LEAST} canaries", got=self.count, where="canaries"))
 
     @functools.cached_property
     def included(self) -> npt.NDArray[np.bool_]:
@@ -205,10 +207,10 @@ class CanaryLoader:
         return torch.from_numpy(known[number]), torch.from_numpy(place.astype(np.int64))
 
     def batches(self, units: UnitBatch, step: int, most: int) -> Iterator[PointGradients]:
-        """Yield the gradients of the units in order, of at most ``most`` cases at a time."""
+        """Yield the gradients of all units at once: they are small, however many cases there are."""
         begun = time.perf_counter()
-        for part in units.microbatches(most):
-            yield self._points(part)
+        if units.units:
+            yield self._points(units)
         self.seconds += time.perf_counter() - begun  # what the caller did between the batches included
 
     def _points(self, part: UnitBatch) -> PointGradients:

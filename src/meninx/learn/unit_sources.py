@@ -53,7 +53,7 @@ class PointLoader(Protocol):
         """Choose coordinates of the network's trained parameters; called before the first step of a round."""
 
     def batches(self, units: UnitBatch, step: int, most: int) -> Iterator[PointGradients]:
-        """Yield the gradients of the units in order, of at most ``most`` cases at a time."""
+        """Yield the gradients of the units in order, whole units at a time; ``most`` is a hint."""
 
     def observe(self, residuals: Mapping[str, Tensor], threshold: float) -> None:
         """Receive what a step released beside the sum over all other units, at the watched coordinates.

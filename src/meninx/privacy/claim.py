@@ -41,7 +41,7 @@ class Claim:
         rate, if the claim is true.
 
     Attributes:
-        epsilon: claimed, >= 0; may be infinite for a mechanism.
+        epsilon: claimed, >= 0 and finite.
         delta: in (0, 1).
         phases: the mechanism; empty when only epsilon and delta are claimed.
     """
@@ -52,8 +52,8 @@ class Claim:
 
     def __post_init__(self) -> None:
         check.open_unit(delta=self.delta)
-        if not self.epsilon >= 0 or (math.isinf(self.epsilon) and not self.phases):
-            raise ConfigError(expected("a finite epsilon >= 0", got=self.epsilon, where="claimed epsilon"))
+        if not 0 <= self.epsilon < math.inf:
+            raise ConfigError(expected("a finite epsilon >= 0", got=self.epsilon, where="the claim"))
 
     @classmethod
     def of_mechanism(cls, phases: Iterable[Phase], *, delta: float) -> Claim:
@@ -113,7 +113,7 @@ class Claim:
 
     @functools.cached_property
     def mu(self) -> float:
-        """Distance of two unit normals with the same area; infinite without noise."""
+        """Distance of two unit normals with the same area; infinite where the curve allows everything."""
         return area_mu(self.area)
 
 

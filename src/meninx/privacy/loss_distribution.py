@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_ndtr, ndtr
 
+from meninx.core.errors import PrivacyRefusal, problem
 from meninx.privacy.accounting import Phase
 
 Array = npt.NDArray[np.float64]
@@ -67,10 +68,17 @@ class Curve:
     margin: float
 
     def power(self, rate: npt.ArrayLike) -> Array:
-        """Return the power at false positive rates in [0, 1]; in [rate, 1], same shape."""
+        """Return the power at false positive rates in [0, 1]; in [rate, 1], same shape.
+
+        Raises:
+            PrivacyRefusal: an upper curve lies below guessing: the null that it was computed from is wrong.
+        """
         at = np.asarray(rate, dtype=float)
-        found: Array = np.clip(np.interp(at, self.rates, self.powers) + self.margin, at, 1.0)
-        return found
+        found = np.interp(at, self.rates, self.powers) + self.margin
+        if self.margin >= 0 and np.any(found < at * (1 - 1e-9)):
+            raise PrivacyRefusal(problem("an upper bound lies below the chance of guessing", where="risk"))
+        clipped: Array = np.clip(found, at, 1.0)
+        return clipped
 
     def area(self) -> float:
         """Return the area under the curve in [1/2, 1]: the AUC of the best test."""

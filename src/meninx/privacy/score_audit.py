@@ -103,7 +103,7 @@ def audit_scores(
         mu_high=high,
         gdp_epsilon=gaussian_epsilon(max(0.0, one_sided), claim.delta),
         claim_epsilon=claim.epsilon,
-        claim_mu=claim.mu,
+        claim_mu=_finite(claim.mu),
         claim_advantage=claim.advantage,
         checks=checks,
         verdict=_verdict(checks, claim, one_sided),
@@ -169,7 +169,7 @@ def _mu_check(inside: Array, outside: Array, claim: Claim, significance: float) 
         name="mu",
         basis="asymptotic",
         measured=area_mu(_shrunk(area, len(inside), len(outside))),
-        allowed=claim.mu,
+        allowed=_finite(claim.mu),
         refuted=bool(far and area > claim.area),
     )
 
@@ -197,6 +197,11 @@ def gaussian_interval(
 
     low, high = (optimize.brentq(excess, -12.0, 12.0, args=(end,), xtol=1e-6) for end in (1.0, -1.0))
     return float(low), float(high)
+
+
+def _finite(mu: float) -> float | None:
+    """Return a number as records hold it: None when it is infinite."""
+    return mu if math.isfinite(mu) else None
 
 
 def _shrunk(area: float, included: int, excluded: int) -> float:
@@ -280,7 +285,7 @@ def _guess_check(inside: Array, outside: Array, claim: Claim, significance: floa
     grid = _grid(inside, outside, significance)
     refuted = any(guesses_refute(*guess, claim.least_rate, significance=share) for guess, share in grid)
     best = max(correct / guesses for (_, guesses, correct), _ in grid)
-    return ScoreCheck(name="guesses", basis="certified", measured=best, allowed=math.nan, refuted=refuted)
+    return ScoreCheck(name="guesses", basis="certified", measured=best, allowed=None, refuted=refuted)
 
 
 # true and false positive rates

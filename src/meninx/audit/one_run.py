@@ -1,0 +1,376 @@
+"""``meninx audit one-run``: is a run's implementation right? Its twin is trained with canaries.
+
+The twin has the settings, the data and the plan of the run, a ledger and keys of its own. It lies in the
+run's ``private/`` until the audit is done and is never released. A positive control follows: the same private
+steps with half of the noise, on canaries alone, which the audit has to refute.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+import shutil
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from meninx.audit.config import OneRunConfig
+from meninx.audit.scores import audit_lines, verdict_words
+from meninx.core import artifacts, files, journal, provenance
+from meninx.core import run as runs
+from meninx.core.artifacts import Ancestry, DataRecord, Origin, PrivacyRecord, RunRecord, RunState
+from meninx.core.audit_records import OneRunRecord, ScoreAudit
+from meninx.core.budget import PrivacyUnit
+from meninx.core.errors import AuditFinding, DataError, PrivacyRefusal, UsageError, expected, problem
+from meninx.core.manifest import Manifest, dataset_digest
+from meninx.core.progress import SILENT, Progress
+from meninx.core.result import Result
+from meninx.core.run import Run
+from meninx.learn import checkpoint
+from meninx.learn.batches import Batch
+from meninx.learn.canaries import Canaries, CanaryScores
+from meninx.learn.config import LearnConfig
+from meninx.learn.dp_step import Keys, PrivateStep
+from meninx.learn.fitting import fit
+from meninx.learn.hooks import Hook, RoundStarted
+from meninx.learn.record import FitResult
+from meninx.learn.sampler import PrivateSampler, UnitBatch
+from meninx.learn.state import TrainState
+from meninx.learn.task import Task, image_task
+from meninx.learn.trainer import Trainer
+from meninx.privacy.claim import Claim
+from meninx.privacy.plan import Plan
+from meninx.privacy.score_audit import audit_scores
+
+CONTROL_NOISE = 0.5
+"""Noise of the positive control over that of the plan."""
+LARGE_CHANGE = 0.01
+"""Change of the validation metric from which on the result warns."""
+_FOLDER = "audit"
+_ADAPTIVE = ("clip_quantile", "clip_rate", "count_noise_multiplier")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneRunResult(Result):
+    """The audit of a run's implementation; ``out`` is its record, ``audit/one_run.json``.
+
+    Attributes:
+        audit: of the twin.
+        control: of the same steps with half of the noise.
+        metric: name of the validation metric; empty without one.
+        utility_change: metric of the twin minus that of the run, both at the last step. Private, not in the
+            record.
+        seconds: of the twin's training.
+        overhead: share of these seconds that canaries took.
+    """
+
+    audit: ScoreAudit
+    control: ScoreAudit
+    metric: str
+    utility_change: float | None
+    seconds: float
+    overhead: float
+
+    def summary(self) -> str:
+        """Return the audit in words."""
+        lines = [
+            f"out: {self.out}",
+            *audit_lines(self.audit),
+            f"positive control, half of the noise: mu {self.control.mu:.2f}, {verdict_words(self.control)}",
+            f"twin: trained in {self.seconds:.1f} s, {100 * self.overhead:.1f} % of it for canaries",
+        ]
+        if self.utility_change is not None:
+            lines.append(
+                f"utility: {self.metric} {self.utility_change:+.4f} against the run, which had other noise"
+            )
+        return "\n".join(lines)
+
+    def alerts(self) -> tuple[str, ...]:
+        """Return what makes the audit worth less."""
+        found = []
+        if self.control.verdict != "refuted":
+            found.append("the positive control was not found, so this audit says nothing; use more canaries")
+        if self.utility_change is not None and abs(self.utility_change) > LARGE_CHANGE:
+            points = 100 * LARGE_CHANGE
+            found.append(
+                f"the validation metric of the twin differs from the run's by more than {points:g} points: "
+                "canaries or other noise changed it"
+            )
+        return tuple(found)
+
+    def raise_if_refuted(self) -> None:
+        """Raise AuditFinding when the run's implementation is refuted, or the control was not found."""
+        if self.audit.verdict == "refuted":
+            what = f"the run does not keep its epsilon of {self.audit.claim_epsilon:.4g}: refuted by "
+            raise AuditFinding(problem(what + ", ".join(self.audit.refuted_by), where="meninx audit one-run"))
+        if self.control.verdict != "refuted":
+            what = "half of the noise was not noticed, so the audit is too weak to say anything"
+            fix = "use more --canaries"
+            raise AuditFinding(problem(what, where="meninx audit one-run", fix=fix))
+
+
+def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILENT) -> OneRunResult:
+    """Train the twin of a private run with canaries and return the verdict on its implementation.
+
+    An interrupted audit goes on where it stopped when it is called again.
+
+    Args:
+        config: number of canaries and significance.
+        folder: a finished run of ``meninx train`` with differential privacy.
+        progress: shows steps, loss and epsilon.
+
+    Raises:
+        UsageError: no private run, not finished, or audited before.
+        DataError: the dataset is not the one of the run.
+        PrivacyRefusal: the records of the run contradict each other.
+        Interrupted: stopped by the user; the twin's state is saved.
+    """
+    run = runs.open_run(folder)
+    with run.lock():
+        record = _auditable(run, config)
+        content = checkpoint.load(run, "last")
+        learned = checkpoint.config_of(content).replace(device=config.device, attack_risk=False)
+        plan, data = plan_of(run, learned, content["plan"]), _dataset_of(run)
+        room = run.private / _FOLDER
+        room.mkdir(mode=0o700, exist_ok=True)
+        twin = _prepared(room / "twin", run)
+        canaries = _canaries(twin, config, learned)
+        fitted, scores, network, seconds = _trained(twin, run, learned, data, plan, canaries, progress)
+        claim = Claim.of_mechanism([plan.phase(fitted.steps)], delta=plan.delta)
+        audit = audit_scores(scores.included(), scores.excluded(), claim, significance=config.significance)
+        progress.note("positive control: the same steps with half of the noise")
+        shutil.rmtree(room / "control", ignore_errors=True)
+        task = image_task(data.info, learned.task)
+        control = _control(_prepared(room / "control", run), network, task, plan, canaries, fitted.steps)
+        found = OneRunRecord(
+            audit=audit,
+            control=audit_scores(
+                control.included(), control.excluded(), claim, significance=config.significance
+            ),
+            steps=fitted.steps,
+            seconds=seconds,
+            overhead=scores.loader.seconds / seconds if seconds else 0.0,
+            origin=_origin(record),
+        )
+        out = artifacts.write(run.root, found)
+        for name, values in (("in", scores.included()), ("out", scores.excluded())):
+            _write_scores(room / f"{name}.npy", values)
+        change = _last_metric(twin, fitted.metric_name) - _last_metric(run, fitted.metric_name)
+        (room / "latest").unlink(missing_ok=True)
+        for done in (twin.root, room / "control"):
+            shutil.rmtree(done, ignore_errors=True)
+    return OneRunResult(
+        out=out, audit=audit, control=found.control, metric=fitted.metric_name, seconds=seconds,
+        utility_change=change if math.isfinite(change) else None, overhead=found.overhead,
+    )  # fmt: skip
+
+
+# the run
+
+
+def _auditable(run: Run, config: OneRunConfig) -> RunRecord:
+    """Return the record of a run that can be audited, or refuse it."""
+    record = artifacts.require(run.root, RunRecord, fix="train again: an older version made this run")
+    if not record.private:
+        fix = "audit a run of `meninx train --epsilon ...`"
+        raise UsageError(problem("the run has no differential privacy to audit", where=run.name, fix=fix))
+    if record.state is not RunState.RELEASED:
+        fix = "go on with `meninx train DATA --resume RUN`"
+        raise UsageError(problem("the run is not finished", where=run.name, fix=fix))
+    if artifacts.read(run.root, OneRunRecord) is not None and not config.overwrite:
+        fix = "give --overwrite to audit it again"
+        raise UsageError(problem("the run was audited before", where=artifacts.place(OneRunRecord), fix=fix))
+    return record
+
+
+def plan_of(run: Run, config: LearnConfig, fingerprint: str) -> Plan:
+    """Return the privacy plan of a finished run, rebuilt from its records.
+
+    Args:
+        run: the run folder.
+        config: its learning settings.
+        fingerprint: of the plan, from the checkpoint.
+
+    Raises:
+        PrivacyRefusal: the records give another plan than the one that the run was trained with.
+    """
+    known = artifacts.require(run.root, PrivacyRecord, fix="train again")
+    table = tomllib.loads(files.read_text(run.config_path)).get("privacy", {})
+    wanted: dict[str, Any] = {"noise_bands": table.get("noise_bands", 1)}
+    if known.clipping == "adaptive":
+        wanted |= {name: table[name] for name in _ADAPTIVE if table.get(name)}
+    plan = Plan.build(
+        n_units=round(config.sampling.batch_size / known.sample_rate),
+        expected_batch_size=config.sampling.batch_size,
+        unit=PrivacyUnit(known.unit),
+        steps=known.planned_steps,
+        noise_multiplier=known.noise_multiplier,
+        max_grad_norm=known.max_grad_norm,
+        delta=known.delta,
+        clipping=known.clipping,
+        views=config.sampling.views,
+        **wanted,
+    )
+    if plan.fingerprint() != fingerprint:
+        what = "privacy.json and config.toml state another plan than the one that the run was trained with"
+        fix = "restore the run folder from a backup; `meninx verify` names every change"
+        raise PrivacyRefusal(problem(what, where=run.name, fix=fix))
+    return plan
+
+
+def _dataset_of(run: Run) -> Manifest:
+    """Return the dataset of a run; refuse another one."""
+    known = artifacts.require(run.root, DataRecord, fix="train again")
+    folder = Path(known.dataset)
+    data = Manifest.read(folder)
+    if dataset_digest(folder, images=known.images).digest != known.digest:
+        fix = "restore the dataset that the run was trained on"
+        raise DataError(
+            problem("the dataset was changed since the run was trained", where=data.info.name, fix=fix)
+        )
+    return data
+
+
+def _origin(record: RunRecord) -> Origin:
+    made_by = provenance.environment()
+    return Origin(
+        run=record.id,
+        data=record.data,
+        dataset=record.dataset,
+        weights=record.weights,
+        step=record.released_step or record.step,
+        made=artifacts.now(),
+        command=made_by.command,
+        versions=made_by.packages,
+    )
+
+
+def _last_metric(run: Run, name: str) -> float:
+    """Return the last validation metric of a run; NaN when it has none."""
+    if not name or not run.metrics_path.is_file():
+        return math.nan
+    found = [
+        table.get(name)
+        for table in journal.Journal(run.metrics_path).tables()
+        if table.get("kind") == "valid"
+    ]
+    return float(found[-1]) if found and isinstance(found[-1], (int, float)) else math.nan
+
+
+# the twin
+
+
+def _prepared(root: Path, run: Run) -> Run:
+    """Return a private run folder, made when it is not there yet."""
+    folder = Run(root)
+    if folder.record is None:
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir(mode=0o700)
+        known = run.record
+        runs.furnish(
+            folder,
+            config_toml=files.read_text(run.config_path),
+            command=("meninx audit one-run",),
+            private=True,
+            deterministic=known is not None and known.deterministic,
+        )
+    return folder
+
+
+def _canaries(twin: Run, config: OneRunConfig, learned: LearnConfig) -> Canaries:
+    """Return the canaries of a twin; refuse another number than an interrupted audit began with."""
+    path = twin.private / "canaries"
+    if not path.is_file():
+        files.write_text(path, f"{config.canaries}\n", mode=files.PRIVATE_MODE)
+    begun = files.read_text(path, limit=64).strip()
+    if begun != str(config.canaries):
+        fix = f"give --canaries {begun}" if begun.isdecimal() else "remove private/audit of the run"
+        raise UsageError(
+            expected("the canaries of the interrupted audit", got=config.canaries, where="canaries", fix=fix)
+        )
+    seed = learned.runtime.seed if learned.runtime.deterministic else None
+    return Canaries(
+        twin.key("canaries", seed=seed), config.canaries, most_cases=learned.sampling.cases_per_patient
+    )
+
+
+class _Network(Hook):
+    """Keeps the network that is trained, for the control."""
+
+    def __init__(self) -> None:
+        self.model: nn.Module | None = None
+
+    def on_round_start(self, state: TrainState, event: RoundStarted) -> None:
+        """Keep it."""
+        self.model = state.model
+
+
+def _trained(
+    twin: Run,
+    run: Run,
+    config: LearnConfig,
+    data: Manifest,
+    plan: Plan,
+    canaries: Canaries,
+    progress: Progress,
+) -> tuple[FitResult, CanaryScores, nn.Module, float]:
+    """Return the result of the twin's training, the scores, the network and the seconds it took."""
+    source = canaries.source(plan, functional=config.model.functional)
+    scores, network, begun = CanaryScores(twin, canaries, source), _Network(), time.perf_counter()
+    privacy = artifacts.require(run.root, PrivacyRecord, fix="train again")
+    fitted = fit(
+        config, data, twin, plan=plan, progress=progress, resume=twin.ledger_path.is_file(),
+        ancestry=artifacts.read(run.root, Ancestry), declared_units=privacy.declared_units,
+        hooks=[scores, network], sources=[source],
+    )  # fmt: skip
+    if network.model is None:
+        raise DataError(problem("the twin was not trained", where=twin.name))
+    return fitted, scores, network.model, time.perf_counter() - begun
+
+
+def _write_scores(path: Path, values: np.ndarray[Any, Any]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    files.write_bytes(path, buffer.getvalue(), mode=files.PRIVATE_MODE)
+
+
+# the positive control
+
+
+class _NoCases:
+    """The loader of a step without patients."""
+
+    views = 1
+
+    def batches(self, units: UnitBatch, step: int, most: int) -> Iterator[Batch]:
+        """Yield nothing."""
+        return iter(())
+
+
+def _control(
+    folder: Run, network: nn.Module, task: Task, plan: Plan, canaries: Canaries, steps: int
+) -> CanaryScores:
+    """Return the scores of canaries in private steps whose noise is half of what the plan promises.
+
+    The steps run through the program's own sampler, clipping, noise and release, with an empty draw of
+    patients: scores do not depend on patients' data.
+    """
+    halved = dataclasses.replace(plan, noise_multiplier=CONTROL_NOISE * plan.noise_multiplier, steps=steps)
+    own = Canaries(folder.key("canaries"), canaries.count, canaries.cases, canaries.most_cases)
+    source = own.source(plan)
+    scores, keys = CanaryScores(folder, own, source), Keys.of(folder, resumed=False)
+    state = TrainState.of(network, torch.optim.SGD(network.parameters(), lr=0.0))
+    step = PrivateStep(
+        halved, folder, task, _NoCases(), keys, binding="control", sources=[source], proved=True
+    )
+    sampler = PrivateSampler(halved.sampler(keys.sampling, 0), (), (), halved.sample_rate)
+    Trainer(state, sampler, step, hooks=[scores]).run(until=steps)
+    return scores
