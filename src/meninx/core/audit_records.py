@@ -200,3 +200,46 @@ class GroupRecord:
     auc_low: float | None = None
     auc_high: float | None = None
     refusal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MembershipAudit:
+    """What attacks learn about who took part in a run's training: ``audit/membership.json``.
+
+    Members are the patients of the training split, non-members those of the test split. What the attacks
+    find is what the model learned only where the splits do not differ otherwise. The numbers depend on
+    patients' data and are outside the guarantee of a private run.
+
+    Attributes:
+        attacks: of the audited model, the one without reference models first.
+        groups: the attack ``rmia`` within groups of patients.
+        negative: the attack ``rmia`` on a network that was trained on nothing.
+        positive: the attack ``rmia`` on a model that was trained on few patients until it knew them.
+        references: reference models.
+        split_rule: how the dataset says that its splits were made; empty where it does not say.
+        patients_known: the source names its patients; otherwise every image counts as one.
+        bound: false positive rate -> largest true positive rate that the guarantee allows; empty where there
+            is none for a patient.
+        bound_auc: largest area under the ROC curve that it allows; None as above.
+        significance: largest probability of an unjust verdict.
+        verdict: ``refuted`` (an attack exceeds the bound), ``exposed`` (an attack tells members from
+            non-members), ``nothing found``, or ``void`` (a control failed).
+        reason: of ``void``; else empty.
+        origin: the audited run.
+        version: format of the record.
+    """
+
+    attacks: tuple[AttackRecord, ...]
+    groups: tuple[GroupRecord, ...]
+    negative: AttackRecord
+    positive: AttackRecord
+    references: int
+    split_rule: str
+    patients_known: bool
+    bound: dict[str, float]
+    bound_auc: float | None
+    significance: float
+    verdict: str
+    reason: str
+    origin: Origin
+    version: int = FORMAT

@@ -15,7 +15,7 @@ The patient is the unit throughout: every number counts patients, and intervals 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -150,7 +150,7 @@ def exceeds(
 def measure_groups(
     scores: npt.ArrayLike,
     member: npt.ArrayLike,
-    attributes: dict[str, Sequence[str]],
+    attributes: Mapping[str, Sequence[str]],
     *,
     seed: int = 0,
 ) -> tuple[GroupRecord, ...]:
