@@ -153,3 +153,32 @@ class OneRunConfig(Settings):
     significance: OpenShare = 0.05
     device: Device = "auto"
     overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MembershipConfig(Settings):
+    """How much a model tells about who took part in its training.
+
+    Attributes:
+        references: Number of reference models, each trained like the run on half of the patients; even.
+        control_steps: Steps of the positive control: a model trained on few patients until it knows them.
+        significance: Largest probability of a verdict against a model that tells nothing, or keeps its bound.
+        seed: Seed of the halves, resamples and permutations.
+        device: Where to train the reference models.
+        overwrite: Audit again although the run was audited before; reference models are kept.
+    """
+
+    references: Count = 4
+    control_steps: Count = 300
+    significance: OpenShare = 0.05
+    seed: CountOrZero = 0
+    device: Device = "auto"
+    overwrite: bool = False
+
+    def check_rules(self) -> None:
+        """Refuse an odd number of models, whose halves would not be balanced."""
+        if self.references % 2:
+            fix = "give one model more"
+            raise ConfigError(
+                expected("an even number of references", got=self.references, where="references", fix=fix)
+            )

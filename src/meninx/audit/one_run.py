@@ -12,7 +12,6 @@ import io
 import math
 import shutil
 import time
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +21,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from meninx.audit.audited_run import FOLDER, dataset_of, origin_of, plan_of, prepared
 from meninx.audit.config import OneRunConfig
 from meninx.audit.scores import audit_lines, verdict_words
-from meninx.core import artifacts, files, journal, provenance
+from meninx.core import artifacts, files, journal
 from meninx.core import run as runs
-from meninx.core.artifacts import Ancestry, DataRecord, Origin, PrivacyRecord, RunRecord, RunState
+from meninx.core.artifacts import Ancestry, PrivacyRecord, RunRecord, RunState
 from meninx.core.audit_records import OneRunRecord, ScoreAudit
-from meninx.core.budget import PrivacyUnit
-from meninx.core.errors import AuditFinding, DataError, PrivacyRefusal, UsageError, expected, problem
-from meninx.core.manifest import Manifest, dataset_digest
+from meninx.core.errors import AuditFinding, DataError, UsageError, expected, problem
+from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
@@ -54,8 +53,7 @@ CONTROL_NOISE = 0.5
 """Noise of the positive control over that of the plan."""
 LARGE_CHANGE = 0.01
 """Change of the validation metric from which on the result warns."""
-_FOLDER = "audit"
-_ADAPTIVE = ("clip_quantile", "clip_rate", "count_noise_multiplier")
+_COMMAND = "meninx audit one-run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,10 +136,10 @@ def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILE
         record = _auditable(run, config)
         content = checkpoint.load(run, "last")
         learned = checkpoint.config_of(content).replace(device=config.device, attack_risk=False)
-        plan, data = plan_of(run, learned, content["plan"]), _dataset_of(run)
-        room = run.private / _FOLDER
+        plan, data = plan_of(run, learned, content["plan"]), dataset_of(run)
+        room = run.private / FOLDER
         room.mkdir(mode=0o700, exist_ok=True)
-        twin = _prepared(room / "twin", run)
+        twin = prepared(room / "twin", run, _COMMAND)
         canaries = _canaries(twin, config, learned)
         fitted, scores, network, seconds = _trained(twin, run, learned, data, plan, canaries, progress)
         claim = Claim.of_mechanism([plan.phase(fitted.steps)], delta=plan.delta)
@@ -149,7 +147,9 @@ def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILE
         progress.note("positive control: the same steps with half of the noise")
         shutil.rmtree(room / "control", ignore_errors=True)
         task = image_task(data.info, learned.task)
-        control = _control(_prepared(room / "control", run), network, task, plan, canaries, fitted.steps)
+        control = _control(
+            prepared(room / "control", run, _COMMAND), network, task, plan, canaries, fitted.steps
+        )
         found = OneRunRecord(
             audit=audit,
             control=audit_scores(
@@ -158,7 +158,7 @@ def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILE
             steps=fitted.steps,
             seconds=seconds,
             overhead=scores.loader.seconds / seconds if seconds else 0.0,
-            origin=_origin(record),
+            origin=origin_of(record),
         )
         out = artifacts.write(run.root, found)
         for name, values in (("in", scores.included()), ("out", scores.excluded())):
@@ -191,68 +191,6 @@ def _auditable(run: Run, config: OneRunConfig) -> RunRecord:
     return record
 
 
-def plan_of(run: Run, config: LearnConfig, fingerprint: str) -> Plan:
-    """Return the privacy plan of a finished run, rebuilt from its records.
-
-    Args:
-        run: the run folder.
-        config: its learning settings.
-        fingerprint: of the plan, from the checkpoint.
-
-    Raises:
-        PrivacyRefusal: the records give another plan than the one that the run was trained with.
-    """
-    known = artifacts.require(run.root, PrivacyRecord, fix="train again")
-    table = tomllib.loads(files.read_text(run.config_path)).get("privacy", {})
-    wanted: dict[str, Any] = {"noise_bands": table.get("noise_bands", 1)}
-    if known.clipping == "adaptive":
-        wanted |= {name: table[name] for name in _ADAPTIVE if table.get(name)}
-    plan = Plan.build(
-        n_units=round(config.sampling.batch_size / known.sample_rate),
-        expected_batch_size=config.sampling.batch_size,
-        unit=PrivacyUnit(known.unit),
-        steps=known.planned_steps,
-        noise_multiplier=known.noise_multiplier,
-        max_grad_norm=known.max_grad_norm,
-        delta=known.delta,
-        clipping=known.clipping,
-        views=config.sampling.views,
-        **wanted,
-    )
-    if plan.fingerprint() != fingerprint:
-        what = "privacy.json and config.toml state another plan than the one that the run was trained with"
-        fix = "restore the run folder from a backup; `meninx verify` names every change"
-        raise PrivacyRefusal(problem(what, where=run.name, fix=fix))
-    return plan
-
-
-def _dataset_of(run: Run) -> Manifest:
-    """Return the dataset of a run; refuse another one."""
-    known = artifacts.require(run.root, DataRecord, fix="train again")
-    folder = Path(known.dataset)
-    data = Manifest.read(folder)
-    if dataset_digest(folder, images=known.images).digest != known.digest:
-        fix = "restore the dataset that the run was trained on"
-        raise DataError(
-            problem("the dataset was changed since the run was trained", where=data.info.name, fix=fix)
-        )
-    return data
-
-
-def _origin(record: RunRecord) -> Origin:
-    made_by = provenance.environment()
-    return Origin(
-        run=record.id,
-        data=record.data,
-        dataset=record.dataset,
-        weights=record.weights,
-        step=record.released_step or record.step,
-        made=artifacts.now(),
-        command=made_by.command,
-        versions=made_by.packages,
-    )
-
-
 def _last_metric(run: Run, name: str) -> float:
     """Return the last validation metric of a run; NaN when it has none."""
     if not name or not run.metrics_path.is_file():
@@ -266,23 +204,6 @@ def _last_metric(run: Run, name: str) -> float:
 
 
 # the twin
-
-
-def _prepared(root: Path, run: Run) -> Run:
-    """Return a private run folder, made when it is not there yet."""
-    folder = Run(root)
-    if folder.record is None:
-        shutil.rmtree(root, ignore_errors=True)
-        root.mkdir(mode=0o700)
-        known = run.record
-        runs.furnish(
-            folder,
-            config_toml=files.read_text(run.config_path),
-            command=("meninx audit one-run",),
-            private=True,
-            deterministic=known is not None and known.deterministic,
-        )
-    return folder
 
 
 def _canaries(twin: Run, config: OneRunConfig, learned: LearnConfig) -> Canaries:

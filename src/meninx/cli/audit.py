@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from meninx.audit.config import BoundsConfig, OneRunConfig, ScoresConfig
+from meninx.audit.config import BoundsConfig, MembershipConfig, OneRunConfig, ScoresConfig
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
@@ -99,5 +99,38 @@ def one_run(
     from meninx.audit.one_run import run_one_run
 
     result = run_one_run(config, run, progress=output.progress())
+    output.show(result)
+    result.raise_if_refuted()
+
+
+@audit.command(help_epilogue=epilogue("audit membership"))
+@with_settings("references")
+def membership(
+    run: Path,
+    /,
+    *,
+    config: MembershipConfig,
+    out: Path | None = None,
+    recipe: str | None = None,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Attack a run's model: does it tell who took part in its training?
+
+    Members are the patients of the training split, non-members those of the test split. Reference models are
+    trained like the run, each on half of both, in the run's `private/`; an interrupted audit goes on when the
+    command is repeated. Writes audit/membership.json, membership.csv and a figure, with a positive and a
+    negative control, and for a private run the bound that no attack may exceed. Exit code 5: an attack
+    exceeds the bound, or a control failed.
+
+    Args:
+        run: A finished run of `meninx train`.
+        out: Folder that gets audit/ with record, table and figure; by default the run folder.
+        recipe: TOML file with these settings; flags override it.
+    """
+    early.runs(run)
+    early.extra("train")
+    from meninx.audit.membership import run_membership
+
+    result = run_membership(config, run, out=out, progress=output.progress())
     output.show(result)
     result.raise_if_refuted()

@@ -86,6 +86,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx audit bounds --recipe demo-dp --units 700 --dry-run",
     ),
     "audit one-run": ("meninx audit one-run runs/private/ --canaries 400",),
+    "audit membership": (
+        "meninx audit membership runs/private/",
+        "meninx audit membership runs/private/ --references 16 --out audited/",
+    ),
     "audit scores": (
         "meninx audit scores --in in.npy --out out.npy --claimed-eps 8",
         "meninx audit scores --in in.npy --out out.npy --noise-multiplier 1.2 --sample-rate 0.05 --steps 200",

@@ -32,7 +32,7 @@ from meninx.core.ancestry import Ancestry as Ancestry
 from meninx.core.ancestry import FeatureStatistics as FeatureStatistics
 from meninx.core.ancestry import Lineage as Lineage
 from meninx.core.ancestry import StartRecord as StartRecord
-from meninx.core.audit_records import OneRunRecord
+from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.federation import ArmsRecord, FederatedRecord, RoundRecord
 from meninx.core.federation import StudyPart as StudyPart
@@ -432,6 +432,7 @@ _PLACES: Mapping[type, str] = {
     EvaluationRecord: "release/evaluation.json",
     ComparisonRecord: "release/comparison.json",
     OneRunRecord: "audit/one_run.json",
+    MembershipAudit: "audit/membership.json",
     CaseValuesRecord: "private/case_values.json",
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",

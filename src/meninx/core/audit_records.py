@@ -119,3 +119,127 @@ class OneRunRecord:
     def control_found(self) -> bool:
         """Whether the planted fault was found, without which the audit says nothing."""
         return self.control.verdict == "refuted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """The true positive rate of an attack at one false positive rate, both over patients.
+
+    The threshold is set on non-members alone, and the true positive rate is counted among members alone.
+
+    Attributes:
+        fpr: the false positive rate that the threshold keeps among the non-members.
+        tpr: share of the members above the threshold; None where it is refused.
+        low: lower end of its 95 % interval by Clopper and Pearson; None as above.
+        high: upper end.
+        fpr_high: upper end of the one-sided 95 % interval of the false positive rate of such a threshold,
+            among all patients that took no part; None as above.
+        refusal: why there is no number, e.g. ``too few non-members: 1000 needed, 120 there``; else empty.
+    """
+
+    fpr: float
+    tpr: float | None = None
+    low: float | None = None
+    high: float | None = None
+    fpr_high: float | None = None
+    refusal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackRecord:
+    """How well one membership attack tells members from non-members.
+
+    Attributes:
+        attack: ``loss``, ``lira`` or ``rmia``.
+        members: patients of the training split.
+        others: patients that took no part.
+        auc: area under the ROC curve.
+        auc_low: lower end of its 95 % interval, patients resampled.
+        auc_high: upper end.
+        null_low: lower end of the range that holds 95 % of the areas with permuted membership.
+        null_high: upper end.
+        p_value: probability of such an area or a larger one with permuted membership.
+        points: true positive rates at false positive rates.
+        excess: the lower limit of a true positive rate is above what the guarantee allows; None where no
+            guarantee is compared.
+    """
+
+    attack: str
+    members: int
+    others: int
+    auc: float
+    auc_low: float
+    auc_high: float
+    null_low: float
+    null_high: float
+    p_value: float
+    points: tuple[OperatingPoint, ...]
+    excess: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupRecord:
+    """The attack within one group of patients.
+
+    Attributes:
+        attribute: what divides the patients, e.g. ``sex``.
+        group: the group.
+        members: members in it; None where they are too few to be published.
+        others: non-members in it; None as above.
+        auc: area under the ROC curve; None where it is refused.
+        auc_low: lower end of its 95 % interval; None as above.
+        auc_high: upper end.
+        refusal: why there is no number; else empty.
+    """
+
+    attribute: str
+    group: str
+    members: int | None = None
+    others: int | None = None
+    auc: float | None = None
+    auc_low: float | None = None
+    auc_high: float | None = None
+    refusal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MembershipAudit:
+    """What attacks learn about who took part in a run's training: ``audit/membership.json``.
+
+    Members are the patients of the training split, non-members those of the test split. What the attacks
+    find is what the model learned only where the splits do not differ otherwise. The numbers depend on
+    patients' data and are outside the guarantee of a private run.
+
+    Attributes:
+        attacks: of the audited model, the one without reference models first.
+        groups: the attack ``rmia`` within groups of patients.
+        negative: the attack ``rmia`` on a network that was trained on nothing.
+        positive: the attack ``rmia`` on a model that was trained on few patients until it knew them.
+        references: reference models.
+        split_rule: how the dataset says that its splits were made; empty where it does not say.
+        patients_known: the source names its patients; otherwise every image counts as one.
+        bound: false positive rate -> largest true positive rate that the guarantee allows; empty where there
+            is none for a patient.
+        bound_auc: largest area under the ROC curve that it allows; None as above.
+        significance: largest probability of an unjust verdict.
+        verdict: ``refuted`` (an attack exceeds the bound), ``exposed`` (an attack tells members from
+            non-members), ``nothing found``, or ``void`` (a control failed).
+        reason: of ``void``; else empty.
+        origin: the audited run.
+        version: format of the record.
+    """
+
+    attacks: tuple[AttackRecord, ...]
+    groups: tuple[GroupRecord, ...]
+    negative: AttackRecord
+    positive: AttackRecord
+    references: int
+    split_rule: str
+    patients_known: bool
+    bound: dict[str, float]
+    bound_auc: float | None
+    significance: float
+    verdict: str
+    reason: str
+    origin: Origin
+    version: int = FORMAT

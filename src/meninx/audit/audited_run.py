@@ -1,0 +1,109 @@
+"""What the audits of a run have in common: its plan, its dataset, and private folders for models like it."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from meninx.core import artifacts, files, provenance
+from meninx.core import run as runs
+from meninx.core.artifacts import DataRecord, Origin, PrivacyRecord, RunRecord
+from meninx.core.budget import PrivacyUnit
+from meninx.core.errors import DataError, PrivacyRefusal, problem
+from meninx.core.manifest import Manifest, dataset_digest
+from meninx.core.run import Run
+from meninx.learn.config import LearnConfig
+from meninx.privacy.plan import Plan
+
+FOLDER = "audit"
+"""Of the files of audits, in the run folder and in its ``private/``."""
+_ADAPTIVE = ("clip_quantile", "clip_rate", "count_noise_multiplier")
+
+
+def plan_of(run: Run, config: LearnConfig, fingerprint: str) -> Plan:
+    """Return the privacy plan of a finished run, rebuilt from its records.
+
+    Args:
+        run: the run folder.
+        config: its learning settings.
+        fingerprint: of the plan, from the checkpoint.
+
+    Raises:
+        PrivacyRefusal: the records give another plan than the one that the run was trained with.
+    """
+    known = artifacts.require(run.root, PrivacyRecord, fix="train again")
+    table = tomllib.loads(files.read_text(run.config_path)).get("privacy", {})
+    wanted: dict[str, Any] = {"noise_bands": table.get("noise_bands", 1)}
+    if known.clipping == "adaptive":
+        wanted |= {name: table[name] for name in _ADAPTIVE if table.get(name)}
+    plan = Plan.build(
+        n_units=round(config.sampling.batch_size / known.sample_rate),
+        expected_batch_size=config.sampling.batch_size,
+        unit=PrivacyUnit(known.unit),
+        steps=known.planned_steps,
+        noise_multiplier=known.noise_multiplier,
+        max_grad_norm=known.max_grad_norm,
+        delta=known.delta,
+        clipping=known.clipping,
+        views=config.sampling.views,
+        **wanted,
+    )
+    if plan.fingerprint() != fingerprint:
+        what = "privacy.json and config.toml state another plan than the one that the run was trained with"
+        fix = "restore the run folder from a backup; `meninx verify` names every change"
+        raise PrivacyRefusal(problem(what, where=run.name, fix=fix))
+    return plan
+
+
+def dataset_of(run: Run) -> Manifest:
+    """Return the dataset of a run; refuse another one."""
+    known = artifacts.require(run.root, DataRecord, fix="train again")
+    folder = Path(known.dataset)
+    data = Manifest.read(folder)
+    if dataset_digest(folder, images=known.images).digest != known.digest:
+        fix = "restore the dataset that the run was trained on"
+        raise DataError(
+            problem("the dataset was changed since the run was trained", where=data.info.name, fix=fix)
+        )
+    return data
+
+
+def origin_of(record: RunRecord) -> Origin:
+    """Return what the numbers of an audit belong to."""
+    made_by = provenance.environment()
+    return Origin(
+        run=record.id,
+        data=record.data,
+        dataset=record.dataset,
+        weights=record.weights,
+        step=record.released_step or record.step,
+        made=artifacts.now(),
+        command=made_by.command,
+        versions=made_by.packages,
+    )
+
+
+def prepared(root: Path, run: Run, command: str, *, private: bool = True) -> Run:
+    """Return the folder of a model like the audited one, made when it is not there yet.
+
+    Args:
+        root: the folder, in ``private/`` of the run.
+        run: the audited run.
+        command: of the audit.
+        private: the model is trained with differential privacy.
+    """
+    folder = Run(root)
+    if folder.record is None:
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir(mode=0o700)
+        known = run.record
+        runs.furnish(
+            folder,
+            config_toml=files.read_text(run.config_path),
+            command=(command,),
+            private=private,
+            deterministic=known is not None and known.deterministic,
+        )
+    return folder

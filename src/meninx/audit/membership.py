@@ -1,0 +1,434 @@
+"""``meninx audit membership``: does a run's model tell who took part in its training?
+
+Members are the patients of the training split, non-members those of the test split. Attacks that compare the
+model with reference models (:mod:`meninx.audit.references`) give each patient a score. A positive control has
+to be found and a negative control must not be, or the audit says nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from meninx.audit import mechanism
+from meninx.audit.audited_run import FOLDER, dataset_of, origin_of, plan_of
+from meninx.audit.bounds import percent
+from meninx.audit.config import MembershipConfig
+from meninx.audit.membership_figure import draw
+from meninx.audit.references import (
+    Audited,
+    control_signals,
+    fresh_signals,
+    halves,
+    log_likelihoods,
+    reference_signals,
+)
+from meninx.core import artifacts, files, workspace
+from meninx.core import run as runs
+from meninx.core.artifacts import RunRecord, RunState
+from meninx.core.audit_records import AttackRecord, MembershipAudit
+from meninx.core.budget import PrivacyUnit
+from meninx.core.errors import AuditFinding, DataError, UsageError, expected, problem
+from meninx.core.manifest import Manifest
+from meninx.core.progress import SILENT, Progress
+from meninx.core.randomness import child
+from meninx.core.result import Result
+from meninx.core.run import Run
+from meninx.learn import checkpoint
+from meninx.learn.inference import load_model
+from meninx.metrics.attack_success import (
+    FPRS,
+    LEAST_PATIENTS,
+    NON_MEMBERS_TIMES_FPR,
+    exceeds,
+    measure_attack,
+    measure_groups,
+    needed_for,
+    operating_point,
+)
+from meninx.metrics.membership_attacks import (
+    Signals,
+    dominated_shares,
+    lira_scores,
+    loss_scores,
+    patient_scores,
+    rmia_scores,
+)
+from meninx.privacy.risk import RiskCurve, risk_curve
+
+TABLE = "membership.csv"
+FIGURES = ("membership.svg", "membership.png")
+CACHE, SCORES = "membership", "membership_scores.csv"
+ATTACKS = ("loss", "lira", "rmia")
+_MAIN = "rmia"
+_CURVE_POINTS = 25
+_MOST_PLANTED = 64
+Array = npt.NDArray[np.float64]
+Bits = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MembershipResult(Result):
+    """The audit of what a model tells about membership; ``out`` is its record.
+
+    Attributes:
+        audit: attacks, controls, bound and verdict.
+    """
+
+    audit: MembershipAudit
+
+    def summary(self) -> str:
+        """Return the audit in words."""
+        audit = self.audit
+        first = audit.attacks[0]
+        unit = "patients" if audit.patients_known else "images, each counted as a patient"
+        lines = [
+            f"out: {self.out}",
+            f"members: {first.members} {unit} of the training split",
+            f"non-members: {first.others} of the test split",
+            f"reference models: {audit.references}, each trained on half of both",
+            *(line for attack in audit.attacks for line in _attack_lines(attack, audit)),
+            *_group_lines(audit),
+            f"positive control, a model that knows a few patients: {_area_words(audit.positive)}",
+            f"negative control, a network trained on nothing: {_area_words(audit.negative)}",
+            f"splits: {audit.split_rule or 'the dataset does not say how they were made'}",
+        ]
+        return "\n".join([*lines, f"verdict: {verdict_words(audit)}"])
+
+    def alerts(self) -> tuple[str, ...]:
+        """Return what limits the audit."""
+        return (
+            "a difference between members and non-members shows what the model learned only if the split was "
+            "made at random among the patients",
+        )
+
+    def raise_if_refuted(self) -> None:
+        """Raise AuditFinding when the run exceeds its bound, or a control failed."""
+        if self.audit.verdict in ("refuted", "void"):
+            raise AuditFinding(problem(verdict_words(self.audit), where="meninx audit membership"))
+
+
+def run_membership(
+    config: MembershipConfig, folder: Path, *, out: Path | None = None, progress: Progress = SILENT
+) -> MembershipResult:
+    """Attack a finished run and return what the attacks learn about membership.
+
+    An interrupted audit takes up the reference models that are trained. Scores of single patients are written
+    only into the run's ``private/audit/``.
+
+    Args:
+        config: number of reference models, seed and significance.
+        folder: a finished run of ``meninx train``, private or not.
+        out: folder that gets ``audit/`` with record, table and figure; by default the run folder.
+        progress: shows steps of the reference models.
+
+    Raises:
+        UsageError: no finished run, audited before, or reference models of another seed are there.
+        DataError: the dataset is not the one of the run, or has fewer than ten members or non-members.
+        Interrupted: stopped by the user; what is trained is saved.
+    """
+    run = runs.open_run(folder)
+    with run.lock():
+        record = _auditable(run, config, out)
+        audited = _audited(run, config)
+        members, others = (frozenset(audited.pool.split(name).patients) for name in ("train", "test"))
+        _refuse_few(len(members), len(others), progress)
+        included, references = _references(audited, config, members, others, progress)
+        people = tuple(case.patient_id for case in audited.pool.cases)
+
+        def attacked(target: Array) -> tuple[tuple[str, ...], dict[str, Array]]:
+            return scores_of(Signals(target=target, references=references, included=included), people)
+
+        network, _, _ = load_model(run)
+        patients, scores = attacked(log_likelihoods(network, audited.pool, audited.config))
+        member = np.array([patient in members for patient in patients])
+        progress.note("positive control: a model that is trained on few patients until it knows them")
+        planted = _planted(patients, config.seed)
+        _, leaked = attacked(control_signals(audited, planted, config.control_steps, progress))
+        known = np.array([patient in planted for patient in patients])
+        _, fresh = attacked(fresh_signals(audited))
+        curve = _bound(run, record, audited.data.info.patients_known)
+        audit = _judged(
+            config, scores, member, curve,
+            positive=_measured(_MAIN, leaked[_MAIN], known, config.seed),
+            negative=_measured(_MAIN, fresh[_MAIN], member, config.seed),
+            groups=_attributes(audited.pool, patients),
+            about=(audited.data, record),
+        )  # fmt: skip
+        _write_scores(run, patients, member, scores)
+        path = _write(out or run.root, audit, scores, member, curve)
+    return MembershipResult(out=path, audit=audit)
+
+
+def scores_of(signals: Signals, people: Sequence[str]) -> tuple[tuple[str, ...], dict[str, Array]]:
+    """Return the patients, and the scores of each by every attack.
+
+    Args:
+        signals: of the cases.
+        people: the patient of each case.
+    """
+    patients, loss = patient_scores(loss_scores(signals), people)
+    _, lira = patient_scores(lira_scores(signals), people)
+    _, ratios = patient_scores(rmia_scores(signals), people)
+    return patients, {"loss": loss, "lira": lira, "rmia": dominated_shares(ratios, ratios)}
+
+
+# the run
+
+
+def _auditable(run: Run, config: MembershipConfig, out: Path | None) -> RunRecord:
+    """Return the record of a run that can be audited, or refuse it."""
+    record = artifacts.require(run.root, RunRecord, fix="train again: an older version made this run")
+    if record.state is not RunState.RELEASED:
+        fix = "go on with `meninx train DATA --resume RUN`"
+        raise UsageError(problem("the run is not finished", where=run.name, fix=fix))
+    if out is not None:
+        workspace.outside(out)
+    place = (out or run.root) / artifacts.place(MembershipAudit)
+    if place.exists() and not config.overwrite:
+        fix = "give --overwrite to audit it again"
+        raise UsageError(
+            problem("the run was audited before", where=artifacts.place(MembershipAudit), fix=fix)
+        )
+    return record
+
+
+def _audited(run: Run, config: MembershipConfig) -> Audited:
+    content = checkpoint.load(run, "last")
+    learned = checkpoint.config_of(content).replace(
+        device=config.device, attack_risk=False, tensorboard=False
+    )
+    data = dataset_of(run)
+    private = bool(content["plan"])
+    room = run.private / FOLDER / CACHE
+    room.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Audited(
+        run=run,
+        config=learned,
+        plan=plan_of(run, learned, content["plan"]) if private else None,
+        data=data,
+        pool=data.select(lambda case: case.split in ("train", "test")),
+        room=room,
+    )
+
+
+def _refuse_few(members: int, others: int, progress: Progress) -> None:
+    """Refuse a dataset that is too small before any model is trained; name the rates that it cannot give."""
+    for count, split in ((members, "train"), (others, "test")):
+        if count < LEAST_PATIENTS:
+            rule = f"at least {LEAST_PATIENTS} patients in the {split} split"
+            fix = "a membership audit compares patients of the training split with those of the test split"
+            raise DataError(expected(rule, got=count, where="splits", fix=fix))
+    for fpr in FPRS:
+        if others < needed_for(fpr):
+            counts = f"{needed_for(fpr)} non-members needed, {others} there"
+            progress.note(f"no rate at {percent(fpr)} false positives: {counts}")
+
+
+def _references(
+    audited: Audited,
+    config: MembershipConfig,
+    members: frozenset[str],
+    others: frozenset[str],
+    progress: Progress,
+) -> tuple[Bits, Array]:
+    """Return which cases each reference model knows, and what it says, each of shape (models, cases)."""
+    chosen = halves(sorted(members), sorted(others), config.references, config.seed)
+    rows = []
+    for number, patients in enumerate(chosen):
+        progress.note(f"reference model {number + 1} of {len(chosen)}: {len(patients)} patients")
+        rows.append(reference_signals(audited, number, patients, progress))
+    people = [case.patient_id for case in audited.pool.cases]
+    included = np.array([[person in patients for person in people] for patients in chosen])
+    return included, np.array(rows)
+
+
+def _planted(patients: Sequence[str], seed: int) -> frozenset[str]:
+    """Return the patients of the positive control: a quarter of all, at least 10 and at most 64."""
+    count = max(LEAST_PATIENTS, min(_MOST_PLANTED, len(patients) // 4))
+    chosen = child(seed, "planted leak").permutation(len(patients))[:count]
+    return frozenset(patients[index] for index in chosen)
+
+
+def _bound(run: Run, record: RunRecord, patients_known: bool) -> RiskCurve | None:
+    """Return what the guarantee allows an attack on a patient; None where nothing is guaranteed for one."""
+    if not record.private:
+        return None
+    found = mechanism.of_run(run.root)
+    if found.record.unit != PrivacyUnit.PATIENT and patients_known:
+        return None
+    return risk_curve(found.phases, rates=FPRS)
+
+
+def _attributes(pool: Manifest, patients: Sequence[str]) -> dict[str, list[str]]:
+    """Return sex, site and the other attributes of each patient: those of its first case."""
+    first = {case.patient_id: case for case in reversed(pool.cases)}
+    found = {name: [first[one].attributes.get(name, "") for one in patients] for name in pool.info.attributes}
+    return found | ({"site": [first[one].site for one in patients]} if pool.sites else {})
+
+
+# the verdict
+
+
+def _judged(
+    config: MembershipConfig,
+    scores: dict[str, Array],
+    member: Bits,
+    curve: RiskCurve | None,
+    *,
+    positive: AttackRecord,
+    negative: AttackRecord,
+    groups: dict[str, list[str]],
+    about: tuple[Manifest, RunRecord],
+) -> MembershipAudit:
+    """Return the audit with its verdict; the attacks share the significance."""
+    data, record = about
+    each, most = config.significance / len(ATTACKS), _upper(curve)
+    attacks = []
+    for name in ATTACKS:
+        found = _measured(name, scores[name], member, config.seed)
+        excess = None
+        if most is not None:
+            excess = exceeds(scores[name][member], scores[name][~member], most, significance=each)
+        attacks.append(replace(found, excess=excess))
+    verdict, reason = _verdict(attacks, positive, negative, config.significance)
+    return MembershipAudit(
+        attacks=tuple(attacks),
+        groups=measure_groups(scores[_MAIN], member, groups, seed=config.seed),
+        negative=negative,
+        positive=positive,
+        references=config.references,
+        split_rule=data.info.split_rule,
+        patients_known=data.info.patients_known,
+        bound={f"{fpr:g}": most(fpr) for fpr in FPRS} if most is not None else {},
+        bound_auc=curve.auc().upper if curve is not None else None,
+        significance=config.significance,
+        verdict=verdict,
+        reason=reason,
+        origin=origin_of(record),
+    )
+
+
+def _verdict(
+    attacks: Sequence[AttackRecord], positive: AttackRecord, negative: AttackRecord, significance: float
+) -> tuple[str, str]:
+    """Return the verdict, and the reason of one that says nothing."""
+    if negative.p_value <= significance:
+        return "void", (
+            "a network that was trained on nothing tells the splits apart, so they differ in more than "
+            "membership"
+        )
+    if any(attack.excess for attack in attacks):
+        return "refuted", ""
+    if any(attack.p_value <= significance / len(attacks) for attack in attacks):
+        return "exposed", ""
+    if positive.p_value > significance:
+        return "void", (
+            "a model that knows a few patients was not found, so the attacks are too weak to say anything; "
+            "use more --references or more --control-steps"
+        )
+    return "nothing found", ""
+
+
+def _measured(name: str, scores: Array, member: Bits, seed: int) -> AttackRecord:
+    return measure_attack(name, scores[member], scores[~member], seed=seed)
+
+
+def _upper(curve: RiskCurve | None) -> Callable[[float], float] | None:
+    return None if curve is None else lambda fpr: curve.tpr(fpr).upper
+
+
+def verdict_words(audit: MembershipAudit) -> str:
+    """Return the verdict as a sentence."""
+    if audit.verdict == "void":
+        return f"VOID: {audit.reason}"
+    if audit.verdict == "refuted":
+        found = ", ".join(attack.attack for attack in audit.attacks if attack.excess)
+        return f"REFUTED: {found} finds more members than the guarantee allows"
+    if audit.verdict == "exposed":
+        sure = audit.significance / len(audit.attacks)
+        found = ", ".join(attack.attack for attack in audit.attacks if attack.p_value <= sure)
+        return f"EXPOSED: {found} tells members from non-members better than chance"
+    return "nothing found by these attacks; another attack may find more"
+
+
+def _attack_lines(attack: AttackRecord, audit: MembershipAudit) -> list[str]:
+    lines = [f"attack {attack.attack}: {_area_words(attack)}"]
+    for point in attack.points:
+        words = point.refusal and f"refused, {point.refusal}"
+        if point.tpr is not None and point.low is not None and point.high is not None:
+            words = f"{percent(point.tpr)} ({percent(point.low)} to {percent(point.high)})"
+        allowed = audit.bound.get(f"{point.fpr:g}")
+        limit = "" if allowed is None else f", the guarantee allows {percent(allowed)}"
+        lines.append(f"  members found at {percent(point.fpr)} false positives: {words}{limit}")
+    return lines
+
+
+def _area_words(attack: AttackRecord) -> str:
+    return (
+        f"AUC {attack.auc:.3f} ({attack.auc_low:.3f} to {attack.auc_high:.3f}), "
+        f"by chance {attack.null_low:.3f} to {attack.null_high:.3f}, p {attack.p_value:.3g}"
+    )
+
+
+def _group_lines(audit: MembershipAudit) -> list[str]:
+    lines = []
+    for group in audit.groups:
+        words = f"refused, {group.refusal}"
+        if group.auc is not None and group.auc_low is not None and group.auc_high is not None:
+            counts = f"{group.members} members, {group.others} non-members"
+            words = f"AUC {group.auc:.3f} ({group.auc_low:.3f} to {group.auc_high:.3f}), {counts}"
+        lines.append(f"  {group.attribute} {group.group}: {words}")
+    return [f"by group, attack {_MAIN}:", *lines] if lines else []
+
+
+# files
+
+
+def _write(
+    root: Path,
+    audit: MembershipAudit,
+    scores: dict[str, Array],
+    member: Bits,
+    curve: RiskCurve | None,
+) -> Path:
+    """Write table and figure, and at the end the record that says that all is there."""
+    place = root / FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    others = int((~member).sum())
+    axis = np.geomspace(min(0.5, NON_MEMBERS_TIMES_FPR / others), 0.9, _CURVE_POINTS)
+    curves = {
+        name: [operating_point(values[member], values[~member], float(fpr)) for fpr in axis]
+        for name, values in scores.items()
+    }
+    most = _upper(curve)
+    bound = None if most is None else [most(float(fpr)) for fpr in axis]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["attack", "fpr", "tpr", "tpr_low", "tpr_high", "bound"])
+    for name, points in curves.items():
+        for number, point in enumerate(points):
+            limit = None if bound is None else bound[number]
+            writer.writerow([name, point.fpr, point.tpr, point.low, point.high, limit])
+    files.write_text(place / TABLE, buffer.getvalue())
+    for name in FIGURES:
+        draw(audit, curves, bound, place / name)
+    return artifacts.write(root, audit)
+
+
+def _write_scores(run: Run, patients: Sequence[str], member: Bits, scores: dict[str, Array]) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["patient_id", "member", *scores])
+    for number, patient in enumerate(patients):
+        writer.writerow(
+            [patient, int(member[number]), *(float(values[number]) for values in scores.values())]
+        )
+    path = run.private / FOLDER / SCORES
+    files.write_text(path, buffer.getvalue(), mode=files.PRIVATE_MODE)

@@ -1,0 +1,247 @@
+"""How well a membership attack tells patients that took part from others, with intervals and a null.
+
+The patient is the unit throughout: every number counts patients, and intervals resample patients. ::
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> members, others = rng.normal(1.0, 1.0, 500), rng.normal(0.0, 1.0, 500)
+    >>> found = measure_attack("rmia", members, others, fprs=(0.1, 0.01))
+    >>> round(found.auc, 2), found.auc_low > found.null_high, found.p_value < 0.01
+    (0.78, True, True)
+    >>> found.points[1].refusal
+    'too few non-members: 1000 needed, 500 there'
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from meninx.core import check
+from meninx.core.audit_records import AttackRecord, GroupRecord, OperatingPoint
+from meninx.core.errors import ConfigError, DataError, expected, problem
+from meninx.core.randomness import child
+from meninx.metrics import groups, intervals
+from meninx.metrics.bootstrap import Areas, Draws
+from meninx.metrics.classification import Ranking
+
+Array = npt.NDArray[np.float64]
+FPRS = (0.1, 0.01, 0.001)
+NON_MEMBERS_TIMES_FPR = 10
+"""A false positive rate needs at least this many non-members divided by it."""
+LEAST_PATIENTS = groups.MIN_CELL
+"""Fewest members, and fewest non-members, of any number."""
+PERMUTATIONS = 999
+_DRAWS = 1000
+
+
+def measure_attack(
+    attack: str,
+    members: npt.ArrayLike,
+    others: npt.ArrayLike,
+    *,
+    fprs: Sequence[float] = FPRS,
+    seed: int = 0,
+    permutations: int = PERMUTATIONS,
+) -> AttackRecord:
+    """Return what the scores of patients show.
+
+    Args:
+        attack: its name.
+        members: one score for each patient that took part, shape (members,).
+        others: one for each that did not, shape (others,).
+        fprs: false positive rates, in (0, 1).
+        seed: public seed of resamples and permutations.
+        permutations: of the null, >= 1.
+
+    Raises:
+        DataError: fewer than ten patients of a kind, or a score that is not finite.
+        ConfigError: a false positive rate outside (0, 1).
+    """
+    inside, outside = _scores(members, "members"), _scores(others, "non-members")
+    area, (low, high) = _area(inside, outside, seed)
+    null = _null(inside, outside, permutations, seed)
+    null_low, null_high = (float(end) for end in np.quantile(null, (0.025, 0.975)))
+    return AttackRecord(
+        attack=attack,
+        members=len(inside),
+        others=len(outside),
+        auc=area,
+        auc_low=low,
+        auc_high=high,
+        null_low=null_low,
+        null_high=null_high,
+        p_value=float((1 + (null >= area - 1e-12).sum()) / (1 + permutations)),
+        points=tuple(operating_point(inside, outside, fpr) for fpr in fprs),
+    )
+
+
+def operating_point(members: npt.ArrayLike, others: npt.ArrayLike, fpr: float) -> OperatingPoint:
+    """Return the true positive rate at a false positive rate, or the reason why there is none.
+
+    The threshold is the lowest score that at most ``fpr`` of the non-members exceed. It is not chosen on the
+    members, so the interval of Clopper and Pearson holds for it.
+
+    Args:
+        members: scores of members, shape (members,).
+        others: scores of non-members, shape (others,).
+        fpr: in (0, 1); refused where there are fewer than 10 / ``fpr`` non-members.
+    """
+    check.open_unit(fpr=fpr)
+    inside, outside = _scores(members, "members"), _scores(others, "non-members")
+    needed = needed_for(fpr)
+    if len(outside) < needed:
+        return OperatingPoint(fpr=fpr, refusal=f"too few non-members: {needed} needed, {len(outside)} there")
+    rank = math.floor(fpr * len(outside) + 1e-9) + 1
+    above = int((inside > np.sort(outside)[-rank]).sum())
+    low, high = intervals.clopper_pearson(above, len(inside))
+    return OperatingPoint(
+        fpr=fpr,
+        tpr=above / len(inside),
+        low=low,
+        high=high,
+        fpr_high=_most_false(rank, len(outside), 0.05),
+    )
+
+
+def needed_for(fpr: float) -> int:
+    """Return how many non-members a false positive rate needs."""
+    return math.ceil(NON_MEMBERS_TIMES_FPR / fpr - 1e-9)
+
+
+def exceeds(
+    members: npt.ArrayLike,
+    others: npt.ArrayLike,
+    most: Callable[[float], float],
+    *,
+    fprs: Sequence[float] = FPRS,
+    significance: float = 0.05,
+) -> bool:
+    """Return whether the attack reaches more than a guarantee allows at one of some false positive rates.
+
+    Rates without enough non-members are left out.
+
+    Args:
+        members: scores of members, shape (members,).
+        others: scores of non-members, shape (others,).
+        most: false positive rate -> largest true positive rate that the guarantee allows.
+        fprs: false positive rates, chosen before the scores were seen.
+        significance: largest probability of an unjust yes.
+
+    Guarantee: for independent scores of members and of non-members from one continuous distribution each, the
+        answer is yes although the guarantee holds with probability at most ``significance``.
+    """
+    check.open_unit(significance=significance)
+    inside, outside = _scores(members, "members"), np.sort(_scores(others, "non-members"))
+    used = [fpr for fpr in fprs if len(outside) >= needed_for(fpr)]
+    each = significance / (2 * max(1, len(used)))
+    for fpr in used:
+        rank = math.floor(fpr * len(outside) + 1e-9) + 1
+        above = int((inside > outside[-rank]).sum())
+        least, _ = intervals.clopper_pearson(above, len(inside), level=1 - 2 * each)
+        if least > most(_most_false(rank, len(outside), each)):
+            return True
+    return False
+
+
+def measure_groups(
+    scores: npt.ArrayLike,
+    member: npt.ArrayLike,
+    attributes: Mapping[str, Sequence[str]],
+    *,
+    seed: int = 0,
+) -> tuple[GroupRecord, ...]:
+    """Return the attack within the groups of each attribute.
+
+    Args:
+        scores: one for each patient, shape (patients,).
+        member: whether the patient took part, shape (patients,).
+        attributes: name -> value of each patient, empty when unknown; ages in years are binned.
+        seed: public seed of the resamples.
+
+    Guarantee: no number rests on fewer than ten members or ten non-members, and a value of fewer than ten
+        patients is not named.
+
+    Raises:
+        DataError: lists of different lengths.
+    """
+    values, bits = np.asarray(scores, dtype=np.float64), np.asarray(member, dtype=bool)
+    found = []
+    for name, texts in attributes.items():
+        if not len(texts) == len(values) == len(bits):
+            raise DataError(expected(f"{len(values)} values", got=len(texts), where=name))
+        division = groups.grouping(name, list(texts))
+        for number, group in enumerate(division.names):
+            rows = division.rows(number)
+            found.append(_group(name, group, values[rows & bits], values[rows & ~bits], seed))
+    return tuple(found)
+
+
+def _group(attribute: str, group: str, inside: Array, outside: Array, seed: int) -> GroupRecord:
+    if min(len(inside), len(outside)) < LEAST_PATIENTS:
+        few = "members" if len(inside) < LEAST_PATIENTS else "non-members"
+        refusal = f"too few {few}: {LEAST_PATIENTS} needed"
+        return GroupRecord(attribute=attribute, group=group, refusal=refusal)
+    area, (low, high) = _area(inside, outside, seed)
+    return GroupRecord(
+        attribute=attribute,
+        group=group,
+        members=len(inside),
+        others=len(outside),
+        auc=area,
+        auc_low=low,
+        auc_high=high,
+    )
+
+
+def _scores(values: npt.ArrayLike, kind: str) -> Array:
+    """Return the scores of patients of one kind; refuse too few of them, and odd ones."""
+    found = np.asarray(values)
+    if found.ndim != 1 or found.dtype.kind not in "fiu":
+        got = f"an array of shape {found.shape} and type {found.dtype}"
+        raise DataError(expected("one number for each patient", got=got, where=f"scores of {kind}"))
+    if len(found) < LEAST_PATIENTS:
+        fix = "a membership attack on so few patients says nothing"
+        rule = f"at least {LEAST_PATIENTS} patients"
+        raise DataError(expected(rule, got=len(found), where=kind, fix=fix))
+    numbers = found.astype(np.float64)
+    if not np.isfinite(numbers).all():
+        bad = int((~np.isfinite(numbers)).sum())
+        raise DataError(problem(f"{bad} scores are NaN or infinite", where=f"scores of {kind}"))
+    return numbers
+
+
+def _area(inside: Array, outside: Array, seed: int) -> tuple[float, intervals.Ends]:
+    """Return the area under the ROC curve and its interval; members and non-members keep their numbers."""
+    scores = np.sort(inside), np.sort(outside)
+    truth = np.repeat([1.0, 0.0], [len(inside), len(outside)])
+    people = np.arange(len(truth))
+    areas = Areas([Ranking.of(truth, np.concatenate(scores))], people)
+    value = float(areas.auroc(np.ones((1, len(truth)), dtype=np.int64))[0, 0])
+    draws = Draws(people, count=_DRAWS, seed=seed, strata=truth.astype(np.int64))
+    samples = np.concatenate([areas.auroc(block)[:, 0] for block in draws.blocks()])
+    ends, _ = intervals.edge_interval(value, samples, min(len(inside), len(outside)))
+    return value, (min(ends[0], value), max(ends[1], value))
+
+
+def _null(inside: Array, outside: Array, count: int, seed: int) -> Array:
+    """Return the areas with permuted membership, shape (count,)."""
+    if count < 1:
+        raise ConfigError(expected("permutations >= 1", got=count, where="permutations"))
+    ordered = np.sort(np.concatenate([inside, outside]))
+    first, last = (np.searchsorted(ordered, ordered, side=side) for side in ("left", "right"))
+    ranks = (first + last + 1) / 2
+    rng, least = child(seed, "permuted membership"), len(inside) * (len(inside) + 1) / 2
+    sums = np.array([rng.permutation(ranks)[: len(inside)].sum() for _ in range(count)])
+    return np.asarray((sums - least) / (len(inside) * len(outside)))
+
+
+def _most_false(rank: int, others: int, significance: float) -> float:
+    """Return the upper limit of the false positive rate at the ``rank``-th highest score of non-members.
+
+    The share of all non-members above it is a Beta variable, whatever their distribution.
+    """
+    return intervals.clopper_pearson(rank - 1, others, level=1 - 2 * significance)[1]
