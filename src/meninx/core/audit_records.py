@@ -114,8 +114,3 @@ class OneRunRecord:
     overhead: float
     origin: Origin
     version: int = FORMAT
-
-    @property
-    def control_found(self) -> bool:
-        """Whether the planted fault was found, without which the audit says nothing."""
-        return self.control.verdict == "refuted"
