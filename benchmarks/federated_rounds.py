@@ -272,10 +272,11 @@ class _Role:
         """Run all rounds and write their seconds."""
         import numpy as np
 
-        from meninx.federated.aggregation_methods import announcement_check, quorum_of, round_ends
+        from meninx.federated.aggregation_methods import announcement_check, round_sides
         from meninx.federated.connections import CoordinatorServer, CoordinatorSetup
         from meninx.federated.rounds import Coordinator, Terms
         from meninx.federated.study_state import StudyState
+        from meninx.secagg import quorum
 
         plan, size = self.plan, self.plan["size"]
         _, leaf, leaf_key = plan["files"]
@@ -287,7 +288,7 @@ class _Role:
             certificate=leaf, certificate_key=leaf_key, host=host, port=int(port), mailbox=plan["mailbox"],
         )  # fmt: skip
         terms = Terms(
-            sites=SITES, quorum=quorum_of(self.config, len(SITES)), strategy=self.strategy,
+            sites=SITES, quorum=quorum(len(SITES)), strategy=self.strategy,
             waiting_seconds=_START_SECONDS, checks=plan["checks"],
         )  # fmt: skip
         first = self.strategy.init(np.zeros(size, np.float32))
@@ -297,7 +298,7 @@ class _Role:
         server.start()
         try:
             Coordinator(
-                terms, state, server.exchange, round_ends(self.config, self.roster, size),
+                terms, state, server.exchange, round_sides(self.config, self.roster, size),
                 announcing=announcement_check(self.config, self.roster),
             ).run()  # fmt: skip
         finally:
@@ -330,14 +331,14 @@ class _VectorSite:
     def __init__(self, role: _Role) -> None:
         import numpy as np
 
-        from meninx.federated.aggregation_methods import site_ends
+        from meninx.federated.aggregation_methods import site_sides
         from meninx.federated.site_rounds import SiteRounds
 
         self.name, self._folder, self._run = role.name, role.folder / f"of {role.name}", ""
         self._end: Any = None
         self._folder.mkdir()
         history = self._folder / "history"
-        self._ends = site_ends(role.config, role.roster, role.name, role.keys[role.name], history)
+        self._ends = site_sides(role.config, role.roster, role.name, role.keys[role.name], history)
         self._rounds = SiteRounds(role.strategy, SITES)
         size = role.plan["size"]
         self._update = (np.random.default_rng(0).standard_normal(size) * 0.01).astype(np.float32)

@@ -220,7 +220,7 @@ class TermsTable(TypedDict, total=False):
     rounds: int
     local_epochs: int
     local_steps: int
-    algorithm: Literal["fedavg", "fedprox", "cyclic"]
+    algorithm: str
     mu: float | None
     turns: Literal["site", "batch"]
     local_layers: Sequence[str]
@@ -806,7 +806,8 @@ class StudySettings(TypedDict, total=False):
             privacy expected passes.
         local_steps: Optimiser steps of each site per round; 0 derives them from local_epochs.
         algorithm: fedavg averages the updates weighted by units; fedprox also pulls each site to the common
-            model; cyclic passes the model from site to site, without secure aggregation.
+            model; cyclic passes the model from site to site, without secure aggregation. Another name is an
+            algorithm of an installed package.
         mu: fedprox: weight of the pull; 0.01 if not given.
         turns: cyclic: the model moves on after each site's whole turn, or after each batch (a baseline that
             leaks more).
@@ -843,7 +844,7 @@ class StudySettings(TypedDict, total=False):
     rounds: int
     local_epochs: int
     local_steps: int
-    algorithm: Literal["fedavg", "fedprox", "cyclic"]
+    algorithm: str
     mu: float | None
     turns: Literal["site", "batch"]
     local_layers: Sequence[str]

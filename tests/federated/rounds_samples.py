@@ -22,7 +22,7 @@ from meninx.federated.messages import Reply, Request
 from meninx.federated.rounds import Coordinator, Terms
 from meninx.federated.strategies import FedAvg, Strategy
 from meninx.federated.study_state import StudyState
-from meninx.federated.vector import Vector, from_bytes, name_of
+from meninx.federated.vector import Vector, from_bytes, model_digest
 from meninx.secagg import Member, Roster
 from meninx.secagg.roster import public_bytes
 
@@ -92,13 +92,13 @@ class Learner:
         side, at = self._side, request.at
         match request:
             case messages.Hello():
-                return messages.Greeting(site=self.name, announcement=side.announce())
+                return messages.Greeting(site=self.name, announcement=side.announce(), layout="l")
             case messages.Meet():
                 side.meet(request.announcements)
                 return messages.Done(site=self.name)
             case messages.Train():
                 model = from_bytes(request.model, SIZE)
-                self.trained.append((at.round, name_of(model)))
+                self.trained.append((at.round, model_digest(model)))
                 begun = beginning(request.model, request.until, request.horizon)
                 units = 10 * (1 + NAMES.index(self.name))
                 given = Contribution(update_of(self.name, model, request.until), units, model=begun)
@@ -113,7 +113,7 @@ class Learner:
                 share, matches = side.check(at, request.transcript, request.total)
                 return messages.Recomputed(site=self.name, share=share, matches=matches)
             case messages.Finish():
-                self.finished = name_of(from_bytes(request.model, SIZE))
+                self.finished = model_digest(from_bytes(request.model, SIZE))
                 return messages.Finished(site=self.name)
 
 

@@ -103,7 +103,7 @@ def test_a_dead_site_costs_less_than_a_minute_and_the_others_go_on(
 ) -> None:
     here = hospitals("dead", FOUR, rounds=2)
     for name in FOUR:
-        here.start_site(name, *words)
+        here.start_site(name)
     here.start("run", "run", "chest", *words)
     when(lambda: any(event["event"] == "round_opened" for event in here.events()))
     here.kill("west")

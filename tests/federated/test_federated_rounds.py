@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -595,8 +596,33 @@ class Forger(Learner):
     def _answered(self, request: Request) -> messages.Reply:
         reply = super()._answered(request)
         if isinstance(request, messages.Hello):
-            return messages.Greeting(site=self.name, announcement=self.announced(request.at.run))
+            announced = self.announced(request.at.run)
+            return messages.Greeting(site=self.name, announcement=announced, layout="l")
         return reply
+
+
+class OtherNetwork(Learner):
+    """Has a network with as many weights in another order."""
+
+    def _answered(self, request: Request) -> messages.Reply:
+        reply = super()._answered(request)
+        if isinstance(request, messages.Hello):
+            return messages.Greeting(site=self.name, announcement=reply.announcement, layout="other")
+        return reply
+
+
+@pytest.mark.parametrize("method", ["masks", "plain"])
+def test_a_site_whose_weights_have_another_layout_is_refused_before_the_first_round(
+    tmp_path: Path, method: str
+) -> None:
+    study = Study(tmp_path, method)
+    study.sites["west"] = OtherNetwork("west", study.sites["west"]._sides)
+    study.line = Line(study.sites)
+    with closing(study.run()) as state:
+        assert all("west" not in entry.members for entry in state.rounds())
+        assert "have another layout than those of the study" in state.left()["west"]
+    assert study.sites["west"].trained == []
+    assert any(event.site == "west" for event in study.of(events.SiteRefused))
 
 
 class LowOrder(Forger):

@@ -11,18 +11,14 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from meninx.core import artifacts
 from meninx.core.errors import DataError
-from meninx.core.federation import FederatedRecord
-from meninx.federated import simulate, strategies
-from meninx.federated.config import StudyConfig
+from meninx.federated import strategies
 from meninx.federated.contribution import RoundSum
 from meninx.federated.coordinator_process import RunOrder, _state
 from meninx.federated.messages import Position
 from meninx.federated.site_rounds import SiteRounds
 from meninx.federated.strategies import FedAvg, ServerState
 from meninx.federated.vector import Vector
-from meninx.synthetic import write_dataset
 
 SITES = ("east", "north", "west")
 START = np.linspace(-1, 1, 4, dtype=np.float32)
@@ -114,23 +110,3 @@ def test_a_warm_start_takes_the_model_and_not_the_memory_that_sites_do_not_know(
         begun = warm.model()[1]
     assert np.array_equal(begun.weights, trained.weights)
     assert not begun.memory["momentum"].any()
-
-
-@pytest.mark.slow
-def test_a_simulation_with_momentum_at_the_server_and_masks_is_checked_at_every_site(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(strategies, "of_config", lambda terms: Momentum(terms.rounds, terms.local_steps))
-    for seed, name in enumerate(SITES):
-        write_dataset(tmp_path / name, patients=12, size=16, seed=seed)
-    train = {
-        "model": "resnet9-small", "model_options": {"width": 8}, "batch_size": 4, "lr": 3e-3, "export": (),
-        "eval_every": 50,
-    }  # fmt: skip
-    config = StudyConfig.of(rounds=4, local_steps=2, train=train)
-    folders = [tmp_path / name for name in SITES]
-    result = simulate.run(config, folders, tmp_path / "study", device="cpu")
-    record = artifacts.read(tmp_path / "study", FederatedRecord)
-    assert record is not None
-    assert (result.rounds, result.aborted, record.refusals) == (4, 0, {})
-    assert all(set(entry.recomputed) == set(SITES) for entry in record.rounds)

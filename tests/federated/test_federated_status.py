@@ -9,7 +9,7 @@ from meninx.federated import events as kinds
 from meninx.federated.events import AbortReason, StudyOutcome
 from meninx.federated.study_status import (
     AttemptResult,
-    SiteBudget,
+    EpsilonLeft,
     SiteNumbers,
     SiteStep,
     StudyPhase,
@@ -91,7 +91,7 @@ def test_a_new_run_begins_at_zero_and_its_history_goes_on() -> None:
     )
     status = status_of([*study(), new])
     assert (status.run, status.started, status.rounds_accepted, status.rounds) == ("a2", 2000.0, 0, ())
-    budget = SiteBudget(epsilon=0.5, delta=1e-5, limit=8.0, left=7.5)
+    budget = EpsilonLeft(epsilon=0.5, delta=1e-5, limit=8.0, left=7.5)
     assert numbers(status, "east") == SiteNumbers(budget=budget)  # which is that of all runs
     assert [site.up for site in status.sites] == [True, True, False]
     assert len(status.history) == len(status_of(study()).history) + 1

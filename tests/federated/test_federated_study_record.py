@@ -27,7 +27,7 @@ from meninx.federated.coordinator_process import RunOrder
 from meninx.federated.events import AnyEvent
 from meninx.federated.study_record import RecordFile, received
 from meninx.federated.study_state import StudyState
-from meninx.federated.vector import name_of
+from meninx.federated.vector import model_digest
 from meninx.report import sources
 from meninx.report import stage as report
 from meninx.report.config import ReportConfig
@@ -128,7 +128,7 @@ def test_the_record_is_whole_while_a_study_runs_stops_and_goes_on(
     here.run(here.study.resume())
     record = here.read()
     assert (len(record.rounds), record.finished) == (3, True)
-    assert record.model == name_of(weights(here.study.resume()))
+    assert record.model == model_digest(weights(here.study.resume()))
 
 
 def test_the_record_names_rounds_that_failed_and_the_end_of_a_study_that_failed(tmp_path: Path) -> None:

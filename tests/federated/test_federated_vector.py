@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from meninx.core.errors import ConfigError, DataError
-from meninx.federated.vector import from_bytes, name_of, to_bytes
+from meninx.federated.vector import from_bytes, model_digest, to_bytes
 from meninx.federated.weight_layout import WeightLayout
 
 
@@ -98,7 +98,7 @@ def test_bytes_are_little_endian_and_name_the_model() -> None:
     vector = np.array([1.0, -2.5], np.float32)
     assert to_bytes(vector) == b"\x00\x00\x80?\x00\x00 \xc0"
     assert np.array_equal(from_bytes(to_bytes(vector), 2), vector)
-    assert name_of(vector) != name_of(-vector)
+    assert model_digest(vector) != model_digest(-vector)
 
 
 def test_complex_weights_are_refused() -> None:

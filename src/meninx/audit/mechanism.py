@@ -9,7 +9,7 @@ from pathlib import Path
 from meninx.audit.config import BoundsConfig
 from meninx.core import artifacts, names
 from meninx.core.artifacts import Ancestry, Lineage, PrivacyRecord, RunRecord
-from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, problem
 from meninx.core.risk_records import MechanismRecord
 from meninx.core.run import Run, open_run
 from meninx.learn import finetune
@@ -136,7 +136,7 @@ def _rate(config: BoundsConfig) -> float:
     if config.batch_size is not None and config.units is not None:
         return min(1.0, config.batch_size / config.units)
     fix = "give --units, the number of patients in the training split, or --sample-rate"
-    raise UsageError(expected("a sample rate", got="none", where="meninx audit bounds", fix=fix))
+    raise UsageError(problem("the sample rate is not known", where="meninx audit bounds", fix=fix))
 
 
 def _steps(config: BoundsConfig) -> int:
@@ -145,4 +145,4 @@ def _steps(config: BoundsConfig) -> int:
     if config.epochs is not None and config.batch_size is not None and config.units is not None:
         return math.ceil(config.epochs * config.units / config.batch_size)
     fix = "give --steps, or --epochs with --units and --batch-size"
-    raise UsageError(expected("a number of steps", got="none", where="meninx audit bounds", fix=fix))
+    raise UsageError(problem("the number of steps is not known", where="meninx audit bounds", fix=fix))

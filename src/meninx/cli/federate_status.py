@@ -42,11 +42,11 @@ def status(
     if port is not None and not 0 <= port < 1 << 16:
         raise UsageError(expected("a port from 0 to 65535", got=port, where="port"))
     early.extra("train")
-    from meninx.federated import study_watch
+    from meninx.federated import study, study_watch
     from meninx.federated.status_terminal import view
     from meninx.federated.study_status import status_of, view_of
 
-    if not study_watch.has_events(folder) and (folder / "study.toml").is_file():
+    if not study_watch.has_events(folder) and (folder / study.CONFIG).is_file():
         _before(folder, output)
         return
     events, viewer = study_watch.find_events(folder), study_watch.viewer_of(folder)
@@ -65,7 +65,7 @@ def _before(folder: Path, output: Output) -> None:
     from meninx.federated import consortium
     from meninx.federated.study import open_folder
 
-    found = consortium.study_status(open_folder(folder))
+    found = consortium.consortium_status(open_folder(folder))
     output.show(found)
     if not output.json:
         step = command("federate", "coordinator", folder)

@@ -1,4 +1,4 @@
-"""Networks, readers and tasks of other packages, found by their entry points.
+"""Networks, readers, tasks and federated algorithms of other packages, found by their entry points.
 
 A package offers them in its ``pyproject.toml``; after ``pip install`` meninx knows the name::
 
@@ -11,6 +11,9 @@ A package offers them in its ``pyproject.toml``; after ``pip install`` meninx kn
 
     [project.entry-points."meninx.tasks"]
     ordinal = "mypackage.tasks:ordinal"      # called with (DatasetInfo, TaskConfig)
+
+    [project.entry-points."meninx.strategies"]
+    fedadam = "mypackage.rounds:FedAdam"     # called with (rounds, steps): federated.strategies.Strategy
 
 A name that meninx has itself (a network ``unet``, a task ``auto``) is refused.
 
@@ -27,11 +30,21 @@ from meninx.core.errors import ConfigError, problem
 NETWORKS = "meninx.networks"
 READERS = "meninx.readers"
 TASKS = "meninx.tasks"
+STRATEGIES = "meninx.strategies"
 
 
 def names(group: str) -> tuple[str, ...]:
     """Return the names that installed packages offer in a group, sorted."""
     return tuple(sorted({point.name for point in metadata.entry_points(group=group)}))
+
+
+def origin(group: str, name: str) -> str:
+    """Return name and version of the installed package that offers a name; empty when none does."""
+    found = sorted(
+        f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
+        for point in metadata.entry_points(group=group, name=name)
+    )
+    return " or ".join(dict.fromkeys(found))
 
 
 def refuse_own(group: str, name: str) -> None:

@@ -40,14 +40,15 @@ from meninx.federated.aggregators import SiteSide
 from meninx.federated.config import AggregationConfig
 from meninx.federated.contribution import Contribution, beginning
 from meninx.federated.events import AnyEvent, Emit
+from meninx.federated.first_model import first_model
 from meninx.federated.messages import Position, Reply, Request
 from meninx.federated.site_budget import StudySpending
 from meninx.federated.site_rounds import SiteRounds, stretch
 from meninx.federated.strategies import Turn
-from meninx.federated.vector import Vector, from_bytes, name_of
+from meninx.federated.vector import Vector, from_bytes, model_digest
 from meninx.federated.weight_layout import WeightLayout
 from meninx.learn import finetune
-from meninx.learn.hooks import Hook, ProximalPull
+from meninx.learn.hooks import Hook
 from meninx.learn.trainer import never
 from meninx.privacy.plan import Plan
 from meninx.train import in_rounds, planning
@@ -170,7 +171,9 @@ class SiteAgent:
         match request:
             case messages.Hello():
                 self._refuse_more_units()
-                return messages.Greeting(site=self.name, announcement=self._side_of(at).announce())
+                announced = self._side_of(at).announce()
+                layout = self._planned_layout().digest
+                return messages.Greeting(site=self.name, announcement=announced, layout=layout)
             case messages.Meet():
                 self._side_of(at).meet(request.announcements)
                 return messages.Done(site=self.name)
@@ -268,12 +271,11 @@ class SiteAgent:
         common = self._common(layout, model, run)
         since, share = stretch(turn)
         for hook in self._hooks:
-            if isinstance(hook, ProximalPull):
-                hook.pull_to(common)
+            hook.on_common_weights(common)
         trained = run.train(
             lambda: layout.unflatten(model, run.weights()),
             number=request.at.round,
-            name=name_of(model),
+            name=model_digest(model),
             since=since,
             share=share,
             seconds=request.seconds,
@@ -410,6 +412,11 @@ class SiteAgent:
         """Return the private folder of the site's run; None before its first round."""
         run = self.run_folder or find_run(self._out, self._part(at.run))
         return run / PRIVATE if run is not None else None
+
+    def _planned_layout(self) -> WeightLayout:
+        """Return the layout of the network that this site will train, before it has a run."""
+        _, layout = first_model(self._config, Manifest.read(self._source).info, self._local)
+        return layout
 
     def _layout_of(self, run: RunInRounds) -> WeightLayout:
         """Return the layout of the common weights."""

@@ -11,7 +11,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-from meninx.core import machine, names
+from meninx.core import machine, names, plugins, provenance
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import ConfigError, MeninxError
 from meninx.core.manifest import Manifest
@@ -21,6 +21,7 @@ from meninx.federated.aggregation_methods import method_of
 from meninx.federated.config import StudyConfig, recipe_digest
 from meninx.federated.site_folder import SiteFolder
 from meninx.federated.study import Study
+from meninx.models.network_names import MONAI_PREFIX
 from meninx.train.planning import make_plan, units_of
 
 WIDTH, LABEL = 100, 16
@@ -338,8 +339,27 @@ def _leaves(config: StudyConfig, size: int | None) -> str:
     )
 
 
+def foreign_code(config: StudyConfig) -> list[str]:
+    """Return in words which code of other packages a study names; the code hash covers meninx alone."""
+    training = config.training
+    named = (
+        ("algorithm", plugins.STRATEGIES, config.study.algorithm),
+        ("network", plugins.NETWORKS, training.model.name),
+        ("task", plugins.TASKS, training.task.kind),
+    )
+    parts = [(kind, name, plugins.origin(group, name)) for kind, group, name in named]
+    if training.model.name.startswith(MONAI_PREFIX):
+        parts.append(("network", training.model.name, f"monai {provenance.packages()['monai']}"))
+    return [
+        f"the {kind} {names.printable(name)} is code of the package {names.printable(package)}, which the "
+        "code hash does not cover: agree on its version with the other sites"
+        for kind, name, package in parts
+        if package
+    ]
+
+
 def _notes(study: Study, data: Manifest) -> tuple[str, ...]:
-    found = []
+    found = foreign_code(study.config)
     if study.config.training.runtime.deterministic:
         found.append("privacy noise comes from a seed (deterministic): NOT FOR RELEASE")
     if not data.info.patients_known:

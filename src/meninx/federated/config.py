@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from meninx.core import names, settings
+from meninx.core import check, names, plugins, settings
 from meninx.core.errors import ConfigError, DataError, MeninxError, expected, problem
 from meninx.core.intensity import Intensity
 from meninx.core.manifest import DatasetInfo, TaskKind
@@ -30,7 +30,9 @@ from meninx.core.setting_types import Count, NonNegative, Positive
 from meninx.core.settings import Settings, flat
 from meninx.train.config import TrainConfig
 
-Algorithm = Literal["fedavg", "fedprox", "cyclic"]
+ALGORITHMS = ("fedavg", "fedprox", "cyclic")
+"""Algorithms of meninx; other packages may offer more (:mod:`meninx.core.plugins`)."""
+Algorithm = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}\Z", examples=list(ALGORITHMS))]
 AggregationMethod = Literal["masks", "shares", "ckks", "plain"]
 NAME = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
 Name = Annotated[str, Meta(pattern=rf"^{NAME}\Z", examples=["st-marys", "chest"])]
@@ -70,7 +72,8 @@ class TermsConfig(Settings):
             privacy expected passes.
         local_steps: Optimiser steps of each site per round; 0 derives them from local_epochs.
         algorithm: fedavg averages the updates weighted by units; fedprox also pulls each site to the common
-            model; cyclic passes the model from site to site, without secure aggregation.
+            model; cyclic passes the model from site to site, without secure aggregation. Another name is an
+            algorithm of an installed package.
         mu: fedprox: weight of the pull; 0.01 if not given.
         turns: cyclic: the model moves on after each site's whole turn, or after each batch (a baseline that
             leaks more).
@@ -95,6 +98,7 @@ class TermsConfig(Settings):
 
     def check_rules(self) -> None:
         """Refuse settings of another algorithm, an impossible port, and names that cannot be shown."""
+        check.one_of((*ALGORITHMS, *plugins.names(plugins.STRATEGIES)), algorithm=self.algorithm)
         if self.mu is not None and self.algorithm != "fedprox":
             raise ConfigError(problem(f"{self.algorithm} has no mu", where="mu", fix="use fedprox"))
         if self.turns != "site" and self.algorithm != "cyclic":
@@ -106,7 +110,7 @@ class TermsConfig(Settings):
 
     @property
     def adds_up(self) -> bool:
-        """Whether updates are added up; cyclic transfer hands the model on instead."""
+        """Whether updates are added up, as by every algorithm except cyclic transfer."""
         return self.algorithm != "cyclic"
 
     @property

@@ -7,7 +7,7 @@
     accept           approval-chest-north.json ◀──┘
 
 Files travel by mail or on a stick; none of them is secret, and each is checked by whoever receives it.
-After the last approval :func:`study_status` says that the study is ready.
+After the last approval :func:`consortium_status` says that the study is ready.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from meninx.federated.study import StudyFolder
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyStatus(Result):
+class ConsortiumStatus(Result):
     """A study as its coordinator sees it.
 
     Attributes:
@@ -114,7 +114,7 @@ def new_study(
     *,
     like: Path | None = None,
     dry_run: bool = False,
-) -> StudyStatus:
+) -> ConsortiumStatus:
     """Make the coordinator's folder of a study and return its status.
 
     Args:
@@ -131,12 +131,12 @@ def new_study(
     complete.data.info()
     if dry_run:
         study.check_new(root)
-        return StudyStatus(out=root, study=complete.name, dry_run=True, notes=_notes(complete))
+        return ConsortiumStatus(out=root, study=complete.name, dry_run=True, notes=_notes(complete))
     folder = study.create(root, complete)
-    return study_status(folder, notes=_notes(complete))
+    return consortium_status(folder, notes=_notes(complete))
 
 
-def study_status(folder: StudyFolder, *, notes: Iterable[str] = ()) -> StudyStatus:
+def consortium_status(folder: StudyFolder, *, notes: Iterable[str] = ()) -> ConsortiumStatus:
     """Return where a study stands.
 
     Raises:
@@ -149,7 +149,7 @@ def study_status(folder: StudyFolder, *, notes: Iterable[str] = ()) -> StudyStat
         for site in found.file.sites
         if (days := authority.days_left(site.certificate)) <= authority.WARNING_DAYS
     ]
-    return StudyStatus(
+    return ConsortiumStatus(
         out=folder.root,
         study=found.name,
         revision=found.file.revision,
@@ -164,7 +164,7 @@ def study_status(folder: StudyFolder, *, notes: Iterable[str] = ()) -> StudyStat
     )
 
 
-def accept(folder: StudyFolder, paths: Iterable[Path]) -> StudyStatus:
+def accept(folder: StudyFolder, paths: Iterable[Path]) -> ConsortiumStatus:
     """Take enrolment requests and answers of sites into a study and return its status.
 
     Requests make a new revision, so they are taken before answers; answers to the revision before are
@@ -185,24 +185,24 @@ def accept(folder: StudyFolder, paths: Iterable[Path]) -> StudyStatus:
         _, accepted = enrolment.accept(folder, by_kind["enrolment"])
         notes += [f"{item.site.name}: {item.change}" for item in accepted]
     notes += [approval.receive(folder, path) for kind in ("approval", "refusal") for path in by_kind[kind]]
-    return study_status(folder, notes=notes)
+    return consortium_status(folder, notes=notes)
 
 
-def publish(folder: StudyFolder) -> StudyStatus:
+def publish(folder: StudyFolder) -> ConsortiumStatus:
     """Publish ``study.toml`` as it is now, with the sites that are enrolled, and return the status.
 
     An unchanged study keeps its revision and its approvals.
     """
     before = folder.published()
     folder.publish(before.file.sites, before.file.revoked)
-    return study_status(folder)
+    return consortium_status(folder)
 
 
-def revoke(folder: StudyFolder, sites: Iterable[str]) -> StudyStatus:
+def revoke(folder: StudyFolder, sites: Iterable[str]) -> ConsortiumStatus:
     """Remove sites from a study, refuse their keys for ever, and return the status."""
     gone = tuple(sites)
     enrolment.revoke(folder, gone)
-    return study_status(folder, notes=[f"{name}: revoked" for name in gone])
+    return consortium_status(folder, notes=[f"{name}: revoked" for name in gone])
 
 
 def new_site(root: Path, name: str, policy: PolicyConfig, *, dry_run: bool = False) -> SiteEnrolment:

@@ -138,10 +138,16 @@ class Conclude(Message, frozen=True, kw_only=True, tag="conclude"):
 
 
 class Greeting(Message, frozen=True, kw_only=True, tag="greeting"):
-    """The site's signed keys of this run, encoded by ``meninx.secagg``."""
+    """The site's signed keys of this run, and what its network is like.
+
+    Attributes:
+        announcement: encoded by ``meninx.secagg``.
+        layout: digest of the layout of the site's common weights.
+    """
 
     site: str
     announcement: bytes
+    layout: str = ""
 
 
 class Done(Message, frozen=True, kw_only=True, tag="done"):

@@ -25,6 +25,7 @@ import msgspec
 
 from meninx.core import names
 from meninx.core.errors import (
+    ConfigError,
     DataError,
     Interrupted,
     MeninxError,
@@ -164,16 +165,17 @@ class Coordinator:
         known = self.state.announced()
         asked = [name for name in self.terms.sites if name in self.exchange.present() and name not in known]
         hello = messages.Hello(at=self._at(self.state.next_number))
+        unfit: dict[str, str] = {}
         for name, reply in self._ask(dict.fromkeys(asked, hello), ANSWER_SECONDS).items():
             if not isinstance(reply, messages.Greeting):
                 self._refused(name, reply)
                 continue
             try:
+                self._check_layout(reply)
                 self._check_keys(name, reply.announcement)
             except MeninxError as error:
-                self._emit(
-                    events.SiteRefused(site=name, reason=f"not accepted: {error}", code=error.exit_code)
-                )
+                unfit[name] = self._reasons[name] = f"not accepted: {error}"
+                self._emit(events.SiteRefused(site=name, reason=unfit[name], code=error.exit_code))
                 continue
             self.state.announce(name, reply.announcement)
             self._emit(events.SiteConnected(site=name))
@@ -182,6 +184,15 @@ class Coordinator:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self._reasons.items())
             what = f"fewer than {needed} sites announced keys"
             raise DataError(problem(f"{what} ({reasons})" if reasons else what, where="study"))
+        for name, reason in unfit.items():  # it is known now who takes part
+            self.state.leave(name, names.printable(reason)[:MOST_WORDS])
+
+    def _check_layout(self, greeting: messages.Greeting) -> None:
+        """Refuse a site whose network has other weights than the study's, or the same in another order."""
+        if greeting.layout != self.state.header.layout:
+            what = "the weights of the site's network have another layout than those of the study"
+            fix = "install the same versions of meninx, MONAI and packages with networks at all sites"
+            raise ConfigError(problem(what, where=greeting.site, fix=fix))
 
     def _check_keys(self, site: str, announcement: bytes) -> None:
         """Refuse keys of a site that the other sites would refuse, and the whole run with them."""

@@ -312,7 +312,7 @@ def _datasets(sites: Sequence[Path]) -> dict[str, Manifest]:
         raise UsageError(problem("a dataset is given twice", where="sites"))
     found: dict[str, Manifest] = {}
     for number, path in enumerate(sites, start=1):
-        slug = _SLUG.sub("-", path.resolve().name.lower()).strip("-")[:30].strip("-")
+        slug = _slug(path)
         name = slug if slug and slug not in found else f"site-{number}"
         found[name] = Manifest.read(path)
     return found
@@ -342,6 +342,11 @@ def _shared_patients(sites: Mapping[str, Manifest]) -> Iterator[str]:
             )
 
 
+def _slug(folder: Path) -> str:
+    """Return the name of a folder as the name of a study or site; empty where nothing is left of it."""
+    return _SLUG.sub("-", folder.resolve().name.lower()).strip("-")[:30].strip("-")
+
+
 def _images(data: Manifest) -> tuple[str, ...]:
     """Return the SHA-256 of the images of a dataset, which are read where it has no list of checksums."""
     if data.checksums:
@@ -355,7 +360,7 @@ def _completed(config: StudyConfig, sites: Mapping[str, Manifest], out: Path) ->
     """Return the settings with a name, with facts of the data, and with the units of the largest site."""
     info = next(iter(sites.values())).info
     data = DataConfig.of_dataset(info) if config.data == DataConfig() else config.data
-    slug = _SLUG.sub("-", out.resolve().name.lower()).strip("-")[:30].strip("-") or "study"
+    slug = _slug(out) or "study"
     terms = config.study if config.study.name else config.study.replace(name=slug)
     names.check([terms.name or slug], what="study", where="study.name")
     aggregation = config.aggregation

@@ -34,7 +34,7 @@ from meninx.core.errors import DataError, problem
 from meninx.federated.contribution import RoundSum
 from meninx.federated.messages import LIMIT, Position, Train
 from meninx.federated.strategies import ServerState, Strategy, Turn
-from meninx.federated.vector import Vector, name_of, to_bytes
+from meninx.federated.vector import Vector, model_digest, to_bytes
 
 FILE = "common_models"  # in the private folder of the site's run
 _LARGEST = 8 * LIMIT  # bytes of the file: two models, and what a strategy remembers of both
@@ -144,7 +144,7 @@ class SiteRounds:
             return ""
         unchecked = self._checked(folder, known, at, model)
         memory = self._unknown(model) if unchecked else self._remembered(known, model)
-        name = name_of(model)
+        name = model_digest(model)
         signed = tuple(one for one in known.signed if one.model == name or one is known.signed[-1])
         now = _Known(number=at.round, first=first, model=to_bytes(model), signed=signed, memory=memory)
         _write(folder, now)
@@ -172,7 +172,7 @@ class SiteRounds:
             return ()
         earlier = [one for one in known.signed if one.number != at.round]
         now = _Signed(
-            number=at.round, model=name_of(np.frombuffer(known.model, "<f4")), survivors=tuple(survivors)
+            number=at.round, model=model_digest(np.frombuffer(known.model, "<f4")), survivors=tuple(survivors)
         )
         if known.signed[-1:] != (now,):
             _write(folder, msgspec.structs.replace(known, signed=(*earlier, now)))

@@ -25,7 +25,7 @@ from rich.text import Text
 
 from meninx.core import names
 from meninx.federated import event_words, status_page
-from meninx.federated.study_status import HistoryEntry, SiteStatus, StudyStatus
+from meninx.federated.study_status import SiteStatus, StatusEntry, StudyStatus
 
 ENTRIES = 8  # latest events below the table
 _COLOURS = {"green": "green", "amber": "yellow", "red": "red", "grey": "dim"}
@@ -109,7 +109,7 @@ def _checked(site: SiteStatus) -> str:
     return f"{site.numbers.recomputed} match" if site.numbers.recomputed else status_page.DASH
 
 
-def _entry(entry: HistoryEntry) -> Text:
+def _entry(entry: StatusEntry) -> Text:
     return _text(f"{status_page.clock(entry.time)}  {entry.text}", "yellow" if entry.warns else "")
 
 

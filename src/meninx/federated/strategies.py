@@ -9,9 +9,11 @@ A strategy is ``init`` and ``apply``. The site's part, where it has one, is a ho
 >>> strategy.apply(state, total).weights.tolist()
 [0.5, -1.0]
 
-To add one: a frozen dataclass with these members and a line in :func:`of_config`. What a server optimiser or
-control variates remember between rounds goes into ``ServerState.memory``. The coordinator saves it with the
-model, and each site that computes the sums again computes it, too, so ``apply`` may depend on the state and
+To add one: a frozen dataclass with these members and a line in :func:`of_config`, or an entry point of
+another package (:mod:`meninx.core.plugins`), called with the numbers of rounds and of local steps.
+
+What a server optimiser remembers between rounds goes into ``ServerState.memory``. The coordinator saves it
+with the model, and each site that knows the sums computes it, too, so ``apply`` may depend on the state and
 the sum alone. A new run begins with the memory of ``init``, also from the model of an earlier run.
 
 References:
@@ -27,8 +29,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+from meninx.core import check, plugins
 from meninx.core.errors import ConfigError, problem
-from meninx.federated.config import TermsConfig
+from meninx.federated.config import ALGORITHMS, TermsConfig
 from meninx.federated.contribution import RoundSum
 from meninx.federated.vector import Vector
 from meninx.learn.hooks import Hook, ProximalPull
@@ -171,15 +174,30 @@ def of_config(terms: TermsConfig) -> Strategy:
     """Return the strategy of a study.
 
     Raises:
-        ConfigError: cyclic transfer per batch without a number of steps.
+        ConfigError: cyclic transfer per batch without a number of steps; the algorithm is of another package,
+            and cannot be imported, does not add updates up, or has the name of one of meninx's own.
     """
+    name = terms.algorithm
+    if name not in ALGORITHMS:
+        return _of_other_package(name, terms)
+    plugins.refuse_own(plugins.STRATEGIES, name)
     rounds, steps = terms.rounds, terms.local_steps
-    if terms.algorithm == "cyclic":
+    if name == "cyclic":
         batches = terms.turns == "batch"
         if batches and not terms.local_steps:
             fix = "give --local-steps: a lap has one batch of every site"
             raise ConfigError(problem("turns per batch need a number of steps", where="turns", fix=fix))
         return Cyclic(rounds, steps, batches=batches)
-    if terms.algorithm == "fedprox":
+    if name == "fedprox":
         return FedProx(rounds, steps, mu=terms.proximal)
     return FedAvg(rounds, steps)
+
+
+def _of_other_package(name: str, terms: TermsConfig) -> Strategy:
+    """Return the strategy that an installed package offers under a name."""
+    check.one_of(plugins.names(plugins.STRATEGIES), algorithm=name)
+    strategy: Strategy = plugins.load(plugins.STRATEGIES, name)(terms.rounds, terms.local_steps)
+    if not strategy.adds_up:
+        what = f"{name} hands models on instead of adding updates up, which only cyclic transfer may do"
+        raise ConfigError(problem(what, where="algorithm"))
+    return strategy

@@ -26,7 +26,7 @@ from meninx.federated.config import StudyConfig
 from meninx.federated.encodings import quantiser
 from meninx.federated.events import AnyEvent, Emit
 from meninx.federated.study_state import Round, RoundPhase, Stage, StudyState
-from meninx.federated.vector import name_of
+from meninx.federated.vector import model_digest
 from meninx.secagg import Roster
 
 _CHANGES = (events.RoundAccepted, events.RoundAborted, events.SiteRefused, events.ModelReleased)
@@ -95,7 +95,7 @@ class RecordFile:
             run=state.header.run,
             digest=state.header.terms,
             layout=state.header.layout,
-            model=name_of(state.model()[1].weights),
+            model=model_digest(state.model()[1].weights),
             algorithm=config.study.algorithm,
             aggregation=config.aggregation.method,
             sites=self._roster.names,

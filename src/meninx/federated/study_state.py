@@ -32,7 +32,7 @@ from meninx.core import files
 from meninx.core.errors import DataError, StorageError, UsageError, expected, problem
 from meninx.federated.messages import Position
 from meninx.federated.strategies import ServerState
-from meninx.federated.vector import name_of, to_bytes
+from meninx.federated.vector import model_digest, to_bytes
 
 VERSION = 1
 _TABLES = """
@@ -261,7 +261,7 @@ class StudyState:
             ).fetchone()
         number, name, weights, memory = row
         vector = np.frombuffer(weights, "<f4").astype(np.float32)
-        if name_of(vector) != name:
+        if model_digest(vector) != name:
             raise DataError(problem(f"model {number} was changed", where=self._path.name))
         tables: Mapping[str, bytes] = msgspec.msgpack.decode(memory)
         kept = {key: np.frombuffer(value, "<f4").astype(np.float32) for key, value in tables.items()}
@@ -468,7 +468,7 @@ def _insert_model(base: sqlite3.Connection, number: int, model: ServerState) -> 
     memory = msgspec.msgpack.encode({key: to_bytes(value) for key, value in model.memory.items()})
     base.execute(
         "INSERT INTO models VALUES (?, ?, ?, ?)",
-        (number, name_of(model.weights), to_bytes(model.weights), memory),
+        (number, model_digest(model.weights), to_bytes(model.weights), memory),
     )
 
 

@@ -85,7 +85,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SiteBudget:
+class EpsilonLeft:
     """Privacy budget of a site's patients in this study.
 
     Attributes:
@@ -127,7 +127,7 @@ class SiteNumbers:
     sent_now: int = 0
     rounds: int = 0
     missed: int = 0
-    budget: SiteBudget | None = None
+    budget: EpsilonLeft | None = None
     refusals: tuple[Refusal, ...] = ()
     refused: int = 0
     recomputed: int = 0
@@ -181,7 +181,7 @@ class RoundAttempt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HistoryEntry:
+class StatusEntry:
     """One event in words.
 
     Attributes:
@@ -231,7 +231,7 @@ class StudyStatus:
     attempts_aborted: int
     sites: tuple[SiteStatus, ...]
     rounds: tuple[RoundAttempt, ...]
-    history: tuple[HistoryEntry, ...]
+    history: tuple[StatusEntry, ...]
     seconds_per_round: float | None
     expected_end: float | None
     started: float | None
@@ -300,7 +300,7 @@ class StatusFold:
 
     def __init__(self, viewer: str | None = None) -> None:
         self._viewer = viewer
-        self._history: deque[HistoryEntry] = deque(maxlen=ENTRIES_KEPT)
+        self._history: deque[StatusEntry] = deque(maxlen=ENTRIES_KEPT)
         self._last: float | None = None
         self._terms: kinds.StudyTerms | None = None
         self._numbers: dict[str, SiteNumbers] = {}
@@ -339,7 +339,7 @@ class StatusFold:
             text, warns = event_words.sentence(shown), event_words.warns(shown)
             if isinstance(shown, kinds.SiteLost) and self.over:
                 warns = False  # sites leave a study that is over
-            self._history.append(HistoryEntry(time=shown.time, text=text, warns=warns))
+            self._history.append(StatusEntry(time=shown.time, text=text, warns=warns))
 
     def status(self) -> StudyStatus:
         """Return the status after the events so far."""
@@ -536,7 +536,7 @@ class StatusFold:
 
     def _spent(self, event: kinds.EpsilonSpent) -> None:
         left = None if event.limit is None else max(event.limit - event.epsilon, 0.0)
-        budget = SiteBudget(epsilon=event.epsilon, delta=event.delta, limit=event.limit, left=left)
+        budget = EpsilonLeft(epsilon=event.epsilon, delta=event.delta, limit=event.limit, left=left)
         self._change(event.site, budget=budget)
 
     def _released(self, event: kinds.ModelReleased) -> None:

@@ -34,6 +34,6 @@ def from_bytes(data: bytes, size: int) -> Vector:
     return np.frombuffer(data, "<f4").astype(np.float32)
 
 
-def name_of(vector: Vector) -> str:
+def model_digest(vector: Vector) -> str:
     """Return the SHA-256 that names a model."""
     return hashlib.sha256(to_bytes(vector)).hexdigest()

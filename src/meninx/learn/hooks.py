@@ -142,6 +142,12 @@ class Hook:
     post_processing: bool = False
     private_log: bool = False
 
+    def on_common_weights(self, common: Mapping[str, Tensor]) -> None:
+        """Take the common weights, by name, with which a site of a study begins or goes on with a round.
+
+        Called before :meth:`on_round_start`; weights that stay at the site are left out.
+        """
+
     def on_round_start(self, state: TrainState, event: RoundStarted) -> None:
         """Prepare for a round."""
 
@@ -164,9 +170,9 @@ class Hook:
 class ProximalPull(Hook):
     """Adds ``mu * (weights - centre)`` to every gradient: the site's part of FedProx.
 
-    The centre is what the round begins with, or what :meth:`pull_to` gave, which a round that goes on after
-    an interruption needs. With a private step the pull follows the noise and depends on weights alone, so the
-    guarantee stays.
+    The centre is what the round begins with, or what :meth:`on_common_weights` gave, which a round that goes
+    on after an interruption needs. With a private step the pull follows the noise and depends on weights
+    alone, so the guarantee stays.
 
     Args:
         mu: weight of the pull, > 0.
@@ -182,9 +188,9 @@ class ProximalPull(Hook):
         self._given: Mapping[str, Tensor] | None = None
         self._centre: dict[str, Tensor] = {}
 
-    def pull_to(self, weights: Mapping[str, Tensor]) -> None:
-        """Take the centre of the rounds that follow: weights by name; other parameters are not pulled."""
-        self._given = weights
+    def on_common_weights(self, common: Mapping[str, Tensor]) -> None:
+        """Take the centre of the round; parameters that stay at the site are not pulled."""
+        self._given = common
 
     def on_round_start(self, state: TrainState, event: RoundStarted) -> None:
         """Take the centre."""
