@@ -2,9 +2,10 @@
 
 Run: ``python benchmarks/bench_canaries.py [--runs 50] [--canaries 1000] [--write PAGE]``, or
 ``--utility``. Prints Markdown tables. A simulated run has the scores of white-box canaries and nothing else:
-half of them took part, and a score is the log-likelihood ratio of noise with or without a canary. "jax-privacy 2.0.0" is the formula of its
-``epsilon_from_gdp``, written here from its description: the largest |mu| over all thresholds, which counts a
-threshold with both error rates near 1 as a separation. Seconds are of the process, on one thread.
+half of them took part, and a score is the log-likelihood ratio of noise with or without a canary.
+"jax-privacy 2.0.0" is the formula of its ``epsilon_from_gdp``, written here from its description: the largest
+|mu| over all thresholds, which counts a threshold with both error rates near 1 as a separation. Seconds are
+of the process, on one thread.
 """
 
 from __future__ import annotations
