@@ -39,6 +39,7 @@ NEEDS = {
     "verify": ("data",),
     "sweep": ("data",),
     "report": ("clean", "data", "runs"),
+    "audit bounds": (),
     "audit scores": ("scores",),
     "audit one-run": ("data", "private run"),
     "dicom": ("clean",),
