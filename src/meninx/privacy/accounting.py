@@ -292,11 +292,10 @@ def _deltas(
 ) -> Array:
     """Return delta(e) of the mechanism at every e of ``losses``: its hockey-stick divergence."""
     q = mechanism.sampling_prob
-    edge = math.log1p(
-        -q
-    )  # the privacy loss never falls below it when a unit is removed, nor rises above -edge when one is added
+    # The privacy loss never falls below `edge` when a unit is removed, nor rises above -edge when one is added.
+    edge = math.log1p(-q)
     inside = losses > edge if removed else losses < -edge
-    deltas = -np.expm1(losses) if removed else np.zeros_like(losses)
+    deltas = -np.expm1(np.minimum(losses, 0.0)) if removed else np.zeros_like(losses)
     at = losses[inside]
     unsampled = _unsampled(at, q) if removed else -_unsampled(-at, q)
     # Without sampling the loss at x is linear in x; the sampled loss falls with x, so {loss >= e} is {x <=
