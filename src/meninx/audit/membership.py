@@ -67,6 +67,12 @@ FIGURES = ("membership.svg", "membership.png")
 CACHE, SCORES = "membership", "membership_scores.csv"
 ATTACKS = ("loss", "lira", "rmia")
 _MAIN = "rmia"
+_SPLITS = {
+    "": "the dataset does not say how they were made",
+    "stable": "drawn at random, each patient alone",
+    "exact": "drawn at random, with balanced labels",
+    "published": "those of the publisher, who need not have drawn them at random",
+}
 _CURVE_POINTS = 25
 _MOST_PLANTED = 64
 Array = npt.NDArray[np.float64]
@@ -97,7 +103,7 @@ class MembershipResult(Result):
             *_group_lines(audit),
             f"positive control, a model that knows a few patients: {_area_words(audit.positive)}",
             f"negative control, a network trained on nothing: {_area_words(audit.negative)}",
-            f"splits: {audit.split_rule or 'the dataset does not say how they were made'}",
+            f"splits: {_SPLITS[audit.split_rule]}",
         ]
         return "\n".join([*lines, f"verdict: {verdict_words(audit)}"])
 
@@ -207,7 +213,8 @@ def _audited(run: Run, config: MembershipConfig) -> Audited:
     data = dataset_of(run)
     private = bool(content["plan"])
     room = run.private / FOLDER / CACHE
-    room.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for place in (room.parent, room):
+        place.mkdir(mode=0o700, exist_ok=True)
     return Audited(
         run=run,
         config=learned,
@@ -295,7 +302,7 @@ def _judged(
         found = _measured(name, scores[name], member, config.seed)
         excess = None
         if most is not None:
-            excess = exceeds(scores[name][member], scores[name][~member], most, significance=each)
+            excess = exceeds(scores[name][member], scores[name][~member], most, fprs=FPRS, significance=each)
         attacks.append(replace(found, excess=excess))
     verdict, reason = _verdict(attacks, positive, negative, config.significance)
     return MembershipAudit(
@@ -337,7 +344,7 @@ def _verdict(
 
 
 def _measured(name: str, scores: Array, member: Bits, seed: int) -> AttackRecord:
-    return measure_attack(name, scores[member], scores[~member], seed=seed)
+    return measure_attack(name, scores[member], scores[~member], fprs=FPRS, seed=seed)
 
 
 def _upper(curve: RiskCurve | None) -> Callable[[float], float] | None:
