@@ -100,6 +100,7 @@ class MembershipResult(Result):
             f"non-members: {first.others} of the test split",
             f"reference models: {audit.references}, each trained on half of both",
             *(line for attack in audit.attacks for line in _attack_lines(attack, audit)),
+            *([] if audit.bound_auc is None else [f"the guarantee allows an AUC of {audit.bound_auc:.3f}"]),
             *_group_lines(audit),
             f"positive control, a model that knows a few patients: {_area_words(audit.positive)}",
             f"negative control, a network trained on nothing: {_area_words(audit.negative)}",
@@ -418,11 +419,11 @@ def _write(
     bound = None if most is None else [most(float(fpr)) for fpr in axis]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["attack", "fpr", "tpr", "tpr_low", "tpr_high", "bound"])
+    writer.writerow(["attack", "fpr", "fpr_high", "tpr", "tpr_low", "tpr_high", "bound"])
     for name, points in curves.items():
         for number, point in enumerate(points):
             limit = None if bound is None else bound[number]
-            writer.writerow([name, point.fpr, point.tpr, point.low, point.high, limit])
+            writer.writerow([name, point.fpr, point.fpr_high, point.tpr, point.low, point.high, limit])
     files.write_text(place / TABLE, buffer.getvalue())
     for name in FIGURES:
         draw(audit, curves, bound, place / name)
