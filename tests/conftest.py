@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from meninx.synthetic import AnswerKey, PhantomConfig, write_archives
+
+os.environ["ORT_DISABLE_TELEMETRY"] = (
+    "1"  # ONNX Runtime reads this when it is loaded
+)
 
 
 @pytest.fixture(autouse=True, scope="session")

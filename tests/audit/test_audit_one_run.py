@@ -58,7 +58,7 @@ def test_an_honest_run_is_consistent_and_its_control_is_refuted(private):
     record = artifacts.read(private, OneRunRecord)
     assert record is not None
     assert record.audit == result.audit
-    assert record.control_found
+    assert record.control.verdict == "refuted"
     assert record.origin.run == Run(private).record.id
     assert result.audit.included + result.audit.excluded == 400
     assert 0 < result.overhead < 1

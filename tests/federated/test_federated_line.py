@@ -13,9 +13,10 @@ import pytest
 pytest.importorskip("flwr")
 
 from bad_line import BadLine
-from federated_network import EchoSite, Network, agree, coordinator, running, train
+from federated_network import EchoSite, Network, agree, coordinator, replace_round, running, train
 
-from meninx.federated.messages import Agreed, Uploaded
+from meninx.federated import mailbox as short_messages
+from meninx.federated.messages import Agreed, Done, Recompute, Uploaded
 
 
 def wait_until(condition, seconds: float = 20.0) -> None:
@@ -103,6 +104,21 @@ def test_ten_rounds_on_a_bad_line_with_a_cut_of_thirty_seconds_end_with_all_site
             replies = server.exchange.ask(dict.fromkeys(sites, train(model, number)), within=120)
             assert {name for name, reply in replies.items() if isinstance(reply, Uploaded)} == set(sites)
             assert set(server.exchange.ask(dict.fromkeys(sites, agree(number)), within=60)) == set(sites)
+
+
+@pytest.mark.slow
+def test_a_site_that_receives_a_long_request_over_a_slow_line_is_not_gone(
+    tmp_path: Path, patch: pytest.MonkeyPatch
+) -> None:
+    patch.setattr(short_messages, "_PRESENT", 1.0)
+    with BadLine(delay=0.02, bits_per_second=4e6) as line, ExitStack() as stack:
+        server, sites = study_behind(stack, line, tmp_path, patch)
+        server.exchange._grace = 3.0
+        request = Recompute(at=replace_round(0), transcript=os.urandom(2_000_000), total=b"")
+        began = time.monotonic()
+        replies = server.exchange.ask(dict.fromkeys(sites, request), within=60)
+        assert replies == {name: Done(site=name) for name in sites}
+        assert time.monotonic() - began > 4.5  # longer than a site that is gone is waited for
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ NEEDS = {
     "verify": ("data",),
     "sweep": ("data",),
     "report": ("clean", "data", "runs"),
+    "audit bounds": (),
     "audit scores": ("scores",),
     "audit one-run": ("data", "private run"),
     "audit membership": ("many patients", "private run"),

@@ -113,6 +113,7 @@ def examine() -> dict[str, Any]:
             "meninx": "opens no connection of its own",
             "networks of MONAI": "are built with random weights; options that download others are refused",
             "Flower's telemetry": _flower_telemetry(),
+            "ONNX Runtime's telemetry": "off in the programs of a bundle; ORT_DISABLE_TELEMETRY=1 elsewhere",
         },
     }
 

@@ -115,11 +115,6 @@ class OneRunRecord:
     origin: Origin
     version: int = FORMAT
 
-    @property
-    def control_found(self) -> bool:
-        """Whether the planted fault was found, without which the audit says nothing."""
-        return self.control.verdict == "refuted"
-
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:

@@ -21,7 +21,7 @@ from meninx.federated.envelope import COORDINATOR, EnvelopeRefused, Signer
 from meninx.federated.exchange import Site
 from meninx.federated.flower import LOST_SECONDS, Arrival, FlowerLink, FlowerNode, StudyDiffers
 from meninx.federated.line import NotAdmitted, Unreachable
-from meninx.federated.mailbox import SMALL, Delivery, Mailbox, MailboxClient, Presence, Welcome
+from meninx.federated.mailbox import BRIEF, SMALL, Delivery, Mailbox, MailboxClient, Presence, Welcome
 from meninx.federated.messages import (
     LIMIT,
     Declined,
@@ -146,7 +146,7 @@ class StudyExchange:
 
     def _asked(self, site: str, request: Request) -> _Asked:
         data = encode(request)
-        long = isinstance(request, Train) or len(data) > SMALL  # the reply to Train is long
+        long = isinstance(request, Train) or len(data) > BRIEF  # the reply to Train is long
         return _Asked(site, data, long or not self._use_mailbox)
 
     def _offer(self, label: str, one: _Asked, within: float) -> None:

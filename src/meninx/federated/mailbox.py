@@ -35,7 +35,10 @@ StructT = TypeVar("StructT", bound=msgspec.Struct)
 POLL, REPLY, WELCOME = "/v1/meninx/poll", "/v1/meninx/reply", "/v1/meninx/welcome"
 REFUSAL = "/v1/meninx/refusal"
 LONGEST_REFUSAL = 4096  # bytes of the reason for which a site does not take part
-SMALL = 8 << 20  # bytes of a request or reply that the mailbox carries, at most
+SMALL = 8 << 20  # bytes of a reply that the mailbox carries, at most
+BRIEF = (
+    1 << 17
+)  # bytes of a request that it carries: a site that receives one does not poll, and counts as gone
 ENVELOPE = SMALL + (1 << 16)  # bytes of such a body with its label and notice
 _HOLD = 20.0  # seconds for which a poll is held; proxies cut a silent connection after 60
 _PRESENT = 10.0  # seconds after the last sign of a site for which it counts as connected

@@ -21,6 +21,7 @@ from meninx.imaging.image_files import LeftOut, find
 from meninx.imaging.network_input import NetworkInput
 from meninx.train.bundle_maps import name_refused
 from meninx.train.bundle_table import Columns, read_thresholds
+from meninx.train.onnx_session import open_session
 
 MODEL, THRESHOLDS = "models/model.onnx", "configs/thresholds.json"
 
@@ -34,10 +35,8 @@ def main(images: str, table: str) -> None:
         images: the folder.
         table: CSV file to write: one row per image, with the columns of `meninx predict`.
     """
-    import onnxruntime
-
     bundle = Path(__file__).resolve().parents[1]
-    session = onnxruntime.InferenceSession(str(bundle / MODEL))
+    session = open_session(bundle / MODEL)
     facts = session.get_modelmeta().custom_metadata_map
     keys = ("preprocessing", "intensity", "image_size", "size")
     reader = NetworkInput.of(*(json.loads(facts[key]) for key in keys))

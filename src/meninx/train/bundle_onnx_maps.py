@@ -23,6 +23,7 @@ from meninx.imaging.image_files import ImageFiles, LeftOut, find
 from meninx.imaging.network_input import NetworkInput
 from meninx.imaging.sliding_window import SlidingWindow
 from meninx.train.bundle_maps import LabelMapFiles, name_refused
+from meninx.train.onnx_session import open_session
 
 MODEL, PROBABILITIES = "models/model.onnx", "--probabilities"
 Floats = npt.NDArray[np.float32]
@@ -36,9 +37,7 @@ class OnnxSegmenter:
     """
 
     def __init__(self, model: Path) -> None:
-        import onnxruntime
-
-        self.session = onnxruntime.InferenceSession(str(model))
+        self.session = open_session(model)
         facts = {key: _plain(text) for key, text in self.session.get_modelmeta().custom_metadata_map.items()}
         tables = (facts[key] for key in ("preprocessing", "intensity", "image_size", "size"))
         self.reader = NetworkInput.of(*tables)

@@ -27,6 +27,7 @@ MAPS = "meninx.train.bundle_maps"
 TABLE = "meninx.train.bundle_table"
 ONNX = "meninx.train.bundle_onnx"
 ONNX_MAPS = "meninx.train.bundle_onnx_maps"
+ONNX_SESSION = "meninx.train.onnx_session"
 NETWORKS = "meninx.models.registry"
 _PLACES: Mapping[str, str] = {
     IMAGES: "images",
@@ -35,6 +36,7 @@ _PLACES: Mapping[str, str] = {
     TABLE: "table",
     ONNX: "with_onnx",
     ONNX_MAPS: "segment_with_onnx",
+    ONNX_SESSION: "onnx_session",
 }
 """Modules whose place in ``scripts/`` is not that in the package."""
 _IMPORT = re.compile(r"^(\s*)from meninx\.([\w.]+) import ", re.MULTILINE)
