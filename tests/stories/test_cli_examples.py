@@ -27,6 +27,11 @@ SLOW = (
     "meninx sweep data/ --recipe tiny --epsilons 3 8 --seeds 0 1",
     "meninx federate simulate east/ north/ west/ --recipe tiny --algorithm fedprox --baselines",
 )
+LONG_AUDITS = (
+    "meninx audit membership runs/private/",
+    "meninx audit membership runs/private/ --references 16 --out audited/",
+)
+LONG = SLOW + LONG_AUDITS
 # They serve until they are stopped; tests/stories/test_three_hospitals.py runs them as real processes.
 SERVING = ("coordinator", "site", "run", "resume", "stop")
 # What must lie in the folder before an example can run; all else the example makes itself.
@@ -42,6 +47,7 @@ NEEDS = {
     "audit bounds": (),
     "audit scores": ("scores",),
     "audit one-run": ("data", "private run"),
+    "audit membership": ("many patients", "private run"),
     "dicom": ("clean",),
     "demo": (),
     "recipes": (),
@@ -157,6 +163,10 @@ def _put_scores(here: Path) -> None:
         np.save(here / f"{name}.npy", rng.normal(mean, 1.0, 300))
 
 
+def _put_many_patients(here: Path) -> None:
+    write_dataset(here / "data", patients=80, size=16)
+
+
 def _put_private_run(here: Path) -> None:
     private = {"epsilon": 8.0, "delta": 1e-3, "deterministic": True}
     made = api.train(here / "data", out=here / "runs", recipe="tiny", epochs=1, **private)
@@ -165,6 +175,7 @@ def _put_private_run(here: Path) -> None:
 
 MADE = {
     "scores": _put_scores,
+    "many patients": _put_many_patients,
     "private run": _put_private_run,
     "hospitals": _put_hospitals,
     "events": _put_events,
@@ -196,7 +207,9 @@ def _serves(line: str) -> bool:
     return words[1] == "federate" and words[2] in SERVING
 
 
-@pytest.mark.parametrize("line", [line for line in LINES if line not in SLOW and not _serves(line)])
+@pytest.mark.parametrize(
+    "line", [line for line in LINES if line not in SLOW + LONG_AUDITS and not _serves(line)]
+)
 def test_the_example_runs(ready, line, capsys):
     ready(line)
     before = _files()
@@ -228,8 +241,16 @@ def test_the_long_example_runs(ready, line, capsys):
     assert "<html" in report.read_text()
 
 
-def test_every_example_is_run_by_one_of_the_two():
-    assert set(SLOW) < set(LINES)
+@pytest.mark.slow
+@pytest.mark.parametrize("line", LONG_AUDITS)
+def test_the_long_audit_runs(ready, line):
+    ready(line)
+    assert _done(line) == 0
+    assert len([*Path().rglob("membership.json")]) == 1
+
+
+def test_every_example_is_run_by_one_of_them():
+    assert set(LONG) < set(LINES)
     assert {_verb(line) for line in LINES} <= set(NEEDS)
 
 

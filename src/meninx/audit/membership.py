@@ -67,6 +67,12 @@ FIGURES = ("membership.svg", "membership.png")
 CACHE, SCORES = "membership", "membership_scores.csv"
 ATTACKS = ("loss", "lira", "rmia")
 _MAIN = "rmia"
+_SPLITS = {
+    "": "the dataset does not say how they were made",
+    "stable": "drawn at random, each patient alone",
+    "exact": "drawn at random, with balanced labels",
+    "published": "those of the publisher, who need not have drawn them at random",
+}
 _CURVE_POINTS = 25
 _MOST_PLANTED = 64
 Array = npt.NDArray[np.float64]
@@ -94,10 +100,11 @@ class MembershipResult(Result):
             f"non-members: {first.others} of the test split",
             f"reference models: {audit.references}, each trained on half of both",
             *(line for attack in audit.attacks for line in _attack_lines(attack, audit)),
+            *([] if audit.bound_auc is None else [f"the guarantee allows an AUC of {audit.bound_auc:.3f}"]),
             *_group_lines(audit),
             f"positive control, a model that knows a few patients: {_area_words(audit.positive)}",
             f"negative control, a network trained on nothing: {_area_words(audit.negative)}",
-            f"splits: {audit.split_rule or 'the dataset does not say how they were made'}",
+            f"splits: {_SPLITS[audit.split_rule]}",
         ]
         return "\n".join([*lines, f"verdict: {verdict_words(audit)}"])
 
@@ -207,7 +214,8 @@ def _audited(run: Run, config: MembershipConfig) -> Audited:
     data = dataset_of(run)
     private = bool(content["plan"])
     room = run.private / FOLDER / CACHE
-    room.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for place in (room.parent, room):
+        place.mkdir(mode=0o700, exist_ok=True)
     return Audited(
         run=run,
         config=learned,
@@ -295,7 +303,7 @@ def _judged(
         found = _measured(name, scores[name], member, config.seed)
         excess = None
         if most is not None:
-            excess = exceeds(scores[name][member], scores[name][~member], most, significance=each)
+            excess = exceeds(scores[name][member], scores[name][~member], most, fprs=FPRS, significance=each)
         attacks.append(replace(found, excess=excess))
     verdict, reason = _verdict(attacks, positive, negative, config.significance)
     return MembershipAudit(
@@ -337,7 +345,7 @@ def _verdict(
 
 
 def _measured(name: str, scores: Array, member: Bits, seed: int) -> AttackRecord:
-    return measure_attack(name, scores[member], scores[~member], seed=seed)
+    return measure_attack(name, scores[member], scores[~member], fprs=FPRS, seed=seed)
 
 
 def _upper(curve: RiskCurve | None) -> Callable[[float], float] | None:
@@ -411,11 +419,11 @@ def _write(
     bound = None if most is None else [most(float(fpr)) for fpr in axis]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["attack", "fpr", "tpr", "tpr_low", "tpr_high", "bound"])
+    writer.writerow(["attack", "fpr", "fpr_high", "tpr", "tpr_low", "tpr_high", "bound"])
     for name, points in curves.items():
         for number, point in enumerate(points):
             limit = None if bound is None else bound[number]
-            writer.writerow([name, point.fpr, point.tpr, point.low, point.high, limit])
+            writer.writerow([name, point.fpr, point.fpr_high, point.tpr, point.low, point.high, limit])
     files.write_text(place / TABLE, buffer.getvalue())
     for name in FIGURES:
         draw(audit, curves, bound, place / name)
