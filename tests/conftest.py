@@ -11,9 +11,7 @@ import pytest
 
 from meninx.synthetic import AnswerKey, PhantomConfig, write_archives
 
-os.environ["ORT_DISABLE_TELEMETRY"] = (
-    "1"  # ONNX Runtime reads this when it is loaded
-)
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime reads this when it is loaded
 
 
 @pytest.fixture(autouse=True, scope="session")

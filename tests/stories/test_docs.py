@@ -115,7 +115,12 @@ def test_the_tutorial_runs_to_a_report(tutorial: Path) -> None:
     assert (tutorial / "runs" / "private" / "latest" / "release" / "bundle" / "models" / "model.pt").is_file()
 
 
-SLOW_PAGES = ("how-to/train.md", "how-to/add-a-model-or-recipe.md", "how-to/simulate-a-study.md")
+SLOW_PAGES = (
+    "how-to/train.md",
+    "how-to/add-a-model-or-recipe.md",
+    "how-to/simulate-a-study.md",
+    "how-to/read-the-bounds.md",
+)
 RUNNING = [
     path.relative_to(DOCS).as_posix()
     for room in ("how-to", "explanation")
@@ -132,6 +137,7 @@ def test_a_page_runs(name: str, workshop: Path) -> None:
         block.play(workshop)
 
 
+@pytest.mark.slow  # test_released_model.py compares the three ways in the quick suite
 def test_three_ways_give_the_same_probabilities(workshop: Path) -> None:
     for block in blocks(DOCS / "how-to" / "use-a-released-model.md"):
         block.play(workshop)

@@ -292,7 +292,7 @@ def _deltas(
 ) -> Array:
     """Return delta(e) of the mechanism at every e of ``losses``: its hockey-stick divergence."""
     q = mechanism.sampling_prob
-    # The privacy loss never falls below `edge` when a unit is removed, nor rises above -edge when one is added.
+    # The loss never falls below `edge` when a unit is removed, nor rises above -edge when one is added.
     edge = math.log1p(-q)
     inside = losses > edge if removed else losses < -edge
     deltas = -np.expm1(np.minimum(losses, 0.0)) if removed else np.zeros_like(losses)

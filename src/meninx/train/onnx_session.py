@@ -16,10 +16,9 @@ def open_session(model: Path) -> Any:
     """Return a session of an ONNX file.
 
     Guarantee:
-        ONNX Runtime sends nothing, whatever the variable ``ORT_DISABLE_TELEMETRY`` said before, unless this
-        process had loaded it already. Since version 1.29 it otherwise writes an identifier of the machine
-        below the user's cache folder on Linux and macOS, and sends events to its maker. It reads the variable
-        once, when it is loaded.
+        ONNX Runtime sends nothing, unless this process had loaded it already: it reads the variable once.
+        Since 1.29 it otherwise writes an identifier of the machine below the user's cache folder on Linux and
+        macOS, and sends events to its maker.
 
     Args:
         model: the file.
