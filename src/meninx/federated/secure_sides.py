@@ -22,7 +22,7 @@ from meninx.secagg.agreed_attempt import AgreedAttempt
 from meninx.secagg.site_session import SiteSession
 
 SessionT = TypeVar("SessionT", bound=SiteSession)
-EncodingT = TypeVar("EncodingT")
+EncodingKind = TypeVar("EncodingKind")
 AttemptT = TypeVar("AttemptT", bound=AgreedAttempt)
 WHOLE = 1 << 28
 """Bytes of vectors up to which the coordinator sends all of them to every site for the whole sum."""
@@ -53,7 +53,7 @@ class KeptVectors:
         return {site: sent for (one, site), sent in self._kept.items() if one == kind}
 
 
-class SecureSiteSide(ABC, Generic[SessionT, EncodingT]):
+class SecureSiteSide(ABC, Generic[SessionT, EncodingKind]):
     """A site's session of one run, whose records lie in the site's history file.
 
     Args:
@@ -80,7 +80,7 @@ class SecureSiteSide(ABC, Generic[SessionT, EncodingT]):
         key: Ed25519PrivateKey,
         run: str,
         history: Path,
-        encoding: EncodingT,
+        encoding: EncodingKind,
     ) -> None:
         self._file, self._encoding = HistoryFile(history), encoding
         self._session = self.kind(roster, name, key, run, record=self._file.add, history=self._file.read())
