@@ -137,7 +137,9 @@ def test_single_images_are_found_by_their_instance(prepared, tmp_path):
     uids = {
         pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID: path for path in site.rglob("*.dcm")
     }
-    chosen = [uid for uid in clean if uid in uids and pydicom.dcmread(uids[uid]).get("Modality") == "DX"][:4]
+    images = {uid: pydicom.dcmread(uids[uid]) for uid in clean if uid in uids}
+    patients = {image.PatientID: uid for uid, image in images.items() if image.get("Modality") == "DX"}
+    chosen = list(patients.values())[:4]  # pseudonyms of a fresh key decide the splits, so one image of each
     masks = tmp_path / "masks"
     rows = ["SOPInstanceUID,mask"]
     for uid in chosen:
@@ -153,6 +155,7 @@ def test_single_images_are_found_by_their_instance(prepared, tmp_path):
         "mask_column": "mask",
         "modalities": ("DX",),
         "size": (16, 16),
+        "split": "exact",
     }
     api.prepare(site, tmp_path / "data", **settings, task="segmentation", mask_labels=("top",))
     data = Manifest.read(tmp_path / "data")

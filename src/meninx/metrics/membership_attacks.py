@@ -64,9 +64,7 @@ class Signals:
             got = f"shapes {bits.shape}, {references.shape} and {target.shape}"
             raise DataError(expected(rule, got=got, where="signals"))
         if not len(references) or not target.size:
-            raise DataError(
-                expected("at least one reference model and one case", got="none", where="signals")
-            )
+            raise DataError(problem("there is no reference model, or no case", where="signals"))
         if bits.all(axis=0).any():
             fix = "train reference models on halves of the patients and their complements"
             what = "some cases were in the training of every reference model"
@@ -189,7 +187,7 @@ def dominated_shares(ratios: npt.ArrayLike, population: npt.ArrayLike, *, factor
         raise ConfigError(expected("factor >= 1", got=factor, where="factor"))
     others = np.sort(np.asarray(population, dtype=np.float64))
     if not others.size:
-        raise DataError(expected("a population", got="none", where="population"))
+        raise DataError(problem("the population is empty", where="population"))
     values = np.asarray(ratios, dtype=np.float64) - math.log(factor)
     return np.asarray(np.searchsorted(others, values, side="right") / others.size)
 
