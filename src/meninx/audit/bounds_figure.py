@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meninx.core.risk_records import BoundsRecord
+from meninx.core.risk_records import BoundPoint, BoundsRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,25 +21,32 @@ def draw(record: BoundsRecord, path: Path) -> None:
     from matplotlib.ticker import FuncFormatter
 
     prior = record.priors[0]
-    epsilons = [point.epsilon for point in record.points]
+    axis = [point.epsilon for point in record.points]
+    line = sorted([*record.points, *([record.operating] if record.operating else [])], key=_epsilon)
     with mpl.rc_context({"svg.hashsalt": "meninx", "svg.fonttype": "none"}):
         figure = Figure(figsize=(7.2, 4.6), layout="constrained")
         axes = figure.add_subplot()
         for model, colour, label in (("worst", _WORST, "worst case"), ("relaxed", _RELAXED, "relaxed")):
-            values = [getattr(point, model)[prior.name].upper for point in record.points]
-            axes.plot(epsilons, values, "o-", color=colour, label=label, markersize=3)
+            values = [getattr(point, model)[prior.name].upper for point in line]
+            axes.plot(
+                [point.epsilon for point in line], values, "o-", color=colour, label=label, markersize=3
+            )
         axes.axhline(prior.kappa, color="#444444", linestyle=":", label=f"blind guess, {prior.name}")
         _mark(record, axes)
         axes.set(xscale="log", yscale="log", ylim=(prior.kappa / 3, 1.6))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-        if epsilons[0] < epsilons[-1]:
-            axes.set_xlim(epsilons[0], epsilons[-1])
+        if axis[0] < axis[-1]:
+            axes.set_xlim(axis[0], axis[-1])
         axes.set_xlabel("epsilon (smaller protects more)")
         axes.set_ylabel(f"largest success of any attack, {prior.name}")
         axes.set_title(_facts(record), fontsize=8)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.18), fontsize=8.5)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150)
+
+
+def _epsilon(point: BoundPoint) -> float:
+    return point.epsilon
 
 
 def _mark(record: BoundsRecord, axes: Axes) -> None:
