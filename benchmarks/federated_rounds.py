@@ -35,6 +35,7 @@ ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
 }
 SITES = ("east", "north", "south", "west")
+_LAYOUT = "one vector"
 WEIGHT = 100
 _START_SECONDS, _ROUND_SECONDS = 60.0, 240.0
 _APPLICATION = """
@@ -293,7 +294,7 @@ class _Role:
         )  # fmt: skip
         first = self.strategy.init(np.zeros(size, np.float32))
         path = self.folder / "state.sqlite3"
-        state = StudyState.begin(path, study="benchmark", terms="t", layout="l", weights=first)
+        state = StudyState.begin(path, study="benchmark", terms="t", layout=_LAYOUT, weights=first)
         server = CoordinatorServer(setup)
         server.start()
         try:
@@ -355,7 +356,7 @@ class _VectorSite:
         end = self._end
         match request:
             case messages.Hello():
-                return messages.Greeting(site=self.name, announcement=end.announce())
+                return messages.Greeting(site=self.name, announcement=end.announce(), layout=_LAYOUT)
             case messages.Meet():
                 end.meet(request.announcements)
             case messages.Train():
