@@ -95,6 +95,8 @@ def test_no_dp_event_is_lost_or_doubled_when_a_site_and_the_coordinator_are_kill
         (found,), (expected,) = shaken.runs(name), quiet.runs(name)
         assert Ledger.parse(Run(found).ledger_text()).spent().steps == rounds * steps
         shaken_record, quiet_record = (artifacts.read(path, PrivacyRecord) for path in (found, expected))
+        assert shaken_record, (name, shaken.log(name))
+        assert quiet_record, (name, quiet.log(name))
         assert shaken_record.epsilon == quiet_record.epsilon
         assert shaken_record.steps == rounds * steps
 
