@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -32,6 +33,7 @@ from meninx.federated.messages import Reply, Request
 from meninx.federated.rounds import ANSWER_SECONDS
 from meninx.federated.strategies import Cyclic, FedAvg
 from meninx.federated.study_state import RoundPhase, Stage, StudyState
+from meninx.federated.vector import model_digest
 from meninx.secagg.site_history import AttemptUsed, KeyDrawn, SitesMet, SurvivorsSigned, read_history
 from meninx.secagg.statements import Announcement, sign
 
@@ -230,6 +232,25 @@ def _leave(line: Line, name: str, request: Request) -> bool:
     if name in ("north", "south") and isinstance(request, messages.Train) and request.at.round == 1:
         line.away.add(name)
     return name in line.away
+
+
+def test_a_site_that_connects_again_at_the_end_still_gets_the_model(tmp_path: Path) -> None:
+    """A coordinator that is resumed in the last round finishes it before every site has connected again."""
+    study = Study(tmp_path, waiting=20.0)
+    back = threading.Timer(0.5, study.line.away.clear)
+
+    def lost(name: str, request: Request) -> bool:
+        last = name == "west" and isinstance(request, messages.Recompute) and request.at.round == 2
+        if last:
+            study.line.away.add(name)
+            back.start()
+        return last
+
+    study.line.lose = lost
+    state = study.begin()
+    study.coordinator(state).run()
+    assert set(state.finished()) == set(NAMES)
+    assert study.sites["west"].finished == model_digest(weights(state))
 
 
 def test_a_site_that_refuses_for_good_is_not_asked_again(tmp_path: Path) -> None:

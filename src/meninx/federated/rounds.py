@@ -51,6 +51,8 @@ SLOWEST_LINE = 125_000.0
 """Bytes per second at which a long message has to arrive: 1 Mbit/s."""
 TRAIN_SECONDS = 7 * 24 * 3600.0
 """Time limit of a round for which the study sets none. A site that disappears is given up much sooner."""
+RETURN_SECONDS = 45.0
+"""Longest wait, before the last model is given out, for sites that have no connection just then."""
 UPLOAD_SECONDS = 600.0
 """Time beyond that of the training, for saving, masking and the way back."""
 MOST_ABORTS = 10
@@ -148,6 +150,7 @@ class Coordinator:
                 state.enter(Stage.FINISHING)
             if state.stage is Stage.FINISHING:
                 self._refuse_untrained()
+                self._wait_for_return()
                 self._finish()
                 state.enter(Stage.FINISHED)
         except MeninxError as error:
@@ -229,6 +232,18 @@ class Coordinator:
                 return
             self._wait(end, told, len(sites) - len(missing), len(sites))
             told = True
+
+    def _wait_for_return(self) -> None:
+        """Wait a little for sites that have no released model yet, e.g. after the coordinator was resumed.
+
+        A site that is not here gets no model before somebody resumes the finished run.
+        """
+        done = self.state.finished().keys() | self.state.left().keys()
+        expected_back = self.state.announced().keys() - done
+        end = time.monotonic() + min(RETURN_SECONDS, self.terms.waiting_seconds / 2)
+        while expected_back - self.exchange.present() and time.monotonic() < end:
+            self._refuse_stopped()
+            time.sleep(_POLL)
 
     def _wait_for_quorum(self, needed: Sequence[str], count: int) -> None:
         """Wait until so many of some sites can take part.
