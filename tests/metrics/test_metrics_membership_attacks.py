@@ -165,7 +165,7 @@ def test_one_model_of_each_kind_is_enough_for_a_finite_score():
         ({"references": [[-1.0, -np.inf], [-1.0, -1.0]]}, "above 0"),
         ({"included": [[1, 0], [0, 1]]}, "one number of cases"),
         ({"included": [[True, True], [True, False]]}, "every reference model"),
-        ({"references": np.zeros((0, 2)), "included": np.zeros((0, 2), bool)}, "at least one"),
+        ({"references": np.zeros((0, 2)), "included": np.zeros((0, 2), bool)}, "no reference model"),
     ],
 )
 def test_signals_that_do_not_belong_together_are_refused(change, match):
