@@ -52,7 +52,7 @@ SLOWEST_LINE = 125_000.0
 TRAIN_SECONDS = 7 * 24 * 3600.0
 """Time limit of a round for which the study sets none. A site that disappears is given up much sooner."""
 RETURN_SECONDS = 45.0
-"""Longest wait, before the last model is given out, for sites that have no connection just then."""
+"""Longest wait for sites without a connection before the last model is given out."""
 UPLOAD_SECONDS = 600.0
 """Time beyond that of the training, for saving, masking and the way back."""
 MOST_ABORTS = 10
@@ -154,8 +154,7 @@ class Coordinator:
                 self._finish()
                 state.enter(Stage.FINISHED)
         except MeninxError as error:
-            stopped = isinstance(error, Interrupted)
-            outcome = StudyOutcome.STOPPED if stopped else StudyOutcome.FAILED
+            outcome = StudyOutcome.STOPPED if isinstance(error, Interrupted) else StudyOutcome.FAILED
             self._emit(events.StudyEnded(outcome=outcome, reason=str(error)))
             raise
         self._emit(events.StudyEnded(outcome=StudyOutcome.FINISHED))
@@ -234,14 +233,10 @@ class Coordinator:
             told = True
 
     def _wait_for_return(self) -> None:
-        """Wait a little for sites that have no released model yet, e.g. after the coordinator was resumed.
-
-        A site that is not here gets no model before somebody resumes the finished run.
-        """
-        done = self.state.finished().keys() | self.state.left().keys()
-        expected_back = self.state.announced().keys() - done
+        """Wait a little for sites without the last model; one that is not here gets none before a resume."""
+        awaited = self.state.announced().keys() - self.state.finished().keys() - self.state.left().keys()
         end = time.monotonic() + min(RETURN_SECONDS, self.terms.waiting_seconds / 2)
-        while expected_back - self.exchange.present() and time.monotonic() < end:
+        while awaited - self.exchange.present() and time.monotonic() < end:
             self._refuse_stopped()
             time.sleep(_POLL)
 
