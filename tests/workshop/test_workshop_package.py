@@ -21,11 +21,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "meninx"
-DATA = {
-    path.relative_to(ROOT / "src").as_posix()
-    for pattern in ("py.typed", "recipes/*.toml", "deid/tables/*.csv", "report/templates/*")
-    for path in SOURCE.glob(pattern)
-}
+PATTERNS = (
+    *("py.typed", "recipes/*.toml", "deid/tables/*.csv", "report/templates/*"),
+    *("federated/words.txt", "federated/templates/*"),
+)
+DATA = {path.relative_to(ROOT / "src").as_posix() for pattern in PATTERNS for path in SOURCE.glob(pattern)}
 FOREIGN = re.compile(
     r"(^|/)(tests?|benchmarks|notebooks|tools|private|shared|\.github|\.ci|\.venv|\.git)(/|$)|\.(key|ipynb|pyc)$"
 )
