@@ -23,6 +23,7 @@ from meninx.demo.commands import Command, commands
 from meninx.demo.config import DemoConfig
 from meninx.synthetic import AnswerKey, PhantomConfig, write_archives
 
+pytestmark = pytest.mark.slow  # two federated studies of three hospitals take a minute of processor time
 HOSPITALS = ("north", "south", "east")
 SIZES = {
     "train-non-private": {"--rounds": "2", "--local-epochs": "1"},
