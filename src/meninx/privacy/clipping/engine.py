@@ -27,8 +27,6 @@ from meninx.privacy.clipping.precision import pinned, refuse_unbounded
 from meninx.privacy.clipping.raw_parameters import RawParameter, raw_parameter
 from meninx.privacy.clipping.unit_rows import rows_of, slice_units
 
-pass
-
 # A gradient computed from bfloat16 numbers may round differently in a batch of another shape, so its norm may
 # exceed the measured one by this factor (the unit roundoff of bfloat16 is 2**-8).
 BF16_MARGIN = 1 + 2.0**-8

@@ -91,8 +91,9 @@ def clipped_point_sum(
     cell = places[0] * count + group[places[1]]
     squares = squares.index_add_(0, cell, value.square()).view(len(units), count)
     bound = max_grad_norm / (engine.BF16_MARGIN if precision == "bf16" else 1.0)
-    factor, _ = engine.clip_factors(squares, bound, clipping)
-    value = value * factor.view(-1)[cell]
+    factor, keep = engine.clip_factors(squares, bound, clipping)
+    # 0 times NaN is NaN, so the values of a unit without a finite norm are replaced, not multiplied.
+    value = torch.where(keep[places[0]], value * factor.view(-1)[cell], 0.0)
     total.unit_norms[units] = squares.sum(1).sqrt().to(total.unit_norms.device)
     total.present[units] = True
     for number, name in enumerate(points.names):
