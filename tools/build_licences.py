@@ -73,8 +73,8 @@ compares the page with the installed packages, and fails when one of them is not
 reads all of its transfer syntaxes. Some wheels (`imagecodecs`, `torch`) contain GCC's runtime library
 `libgomp`, whose GPL has an exception for programs that only use it.
 
-**One package is under the Mozilla Public License 2.0:** `certifi`, a list of certificates. The extra `dossier`
-installs it unmodified, because `rocrate` asks for `requests`. meninx lets neither open a connection.
+**One package is under the Mozilla Public License 2.0:** `certifi`, a list of certificates. The extra
+`dossier` installs it unmodified, because `rocrate` asks for `requests`. meninx opens no connection with it.
 
 **Torch for NVIDIA GPUs.** On Linux, PyPI's `torch` installs NVIDIA's libraries (`nvidia-*`), which are under
 NVIDIA's own licence. The CPU build from PyTorch's index (`TORCH_INDEX` of the Makefile, and the

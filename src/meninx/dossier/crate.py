@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import mimetypes
 from pathlib import Path
@@ -46,7 +45,7 @@ def write(folder: Path, record: DossierRecord) -> None:
     crate.description = (
         f"Egress dossier of the run {record.run}: evidence for a decision on the release of its model"
     )
-    crate.datePublished = datetime.date.fromisoformat(record.date)
+    crate.root_dataset["datePublished"] = record.date
     crate.root_dataset["identifier"] = record.run
     program = crate.add_jsonld(
         {
@@ -62,7 +61,7 @@ def write(folder: Path, record: DossierRecord) -> None:
     for name, words in _MADE.items():
         _add(crate, folder, name, {"description": words, "creator": {"@id": "#meninx"}})
     crate.root_dataset["creator"] = program
-    crate.mainEntity = crate.dereference(DOSSIER)
+    crate.root_dataset["mainEntity"] = crate.dereference(DOSSIER)
     crate.metadata.write(folder)
     path = folder / CRATE
     table = json.loads(path.read_text(encoding="utf-8"))

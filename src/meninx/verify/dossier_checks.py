@@ -249,7 +249,8 @@ def _decision(book: CheckList, root: Path, path: Path) -> None:
         wrong.append("it names no condition")
     if form.decision == "refuse" and not form.reasons:
         wrong.append("it names no reason")
-    lacking = [name for name in ("checker", "role", "date") if not getattr(form, name).strip()]
+    needed = {"checker": form.checker, "role": form.role, "date": form.date}
+    lacking = [name for name, value in needed.items() if not value.strip()]
     wrong += [f"it lacks {', '.join(lacking)}"] if lacking else []
     if set(form.answers) != set(empty.answers):
         wrong.append("its questions are not those of the dossier")
