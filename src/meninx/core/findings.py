@@ -46,10 +46,11 @@ class Finding:
     Attributes:
         key: stable name of the number, parts separated by slashes, e.g. ``membership/rmia/tpr@fpr=0.01``.
         line: ``guaranteed``, ``measured`` or ``implementation``.
-        words: one sentence in plain words. A name that comes from data stands in it as :func:`named` gives it.
+        words: one sentence in plain words; a name from data stands in it as :func:`named` gives it.
         value: the number; None where there is none.
-        low: lower end of its interval; equal to the value for an exact number; None with the value.
-        high: upper end; likewise.
+        low: lower end of its interval; equal to the value for an exact number; None with the value, and for
+            an upper limit.
+        high: upper end; likewise; None for a lower limit.
         n: how many patients, canaries or trials it rests on; 0 for a number that rests on no sample.
         null: what guessing or an attack on nothing gives; None where that has no meaning.
         bound: the largest value that the guarantee allows; None without a guarantee.
@@ -92,17 +93,21 @@ class Finding:
             raise DataError(problem("a finding needs a sentence", where=self.key))
 
     def _check_numbers(self) -> None:
-        interval = (self.value, self.low, self.high)
-        if any(item is not None and not math.isfinite(item) for item in (*interval, self.null, self.bound)):
+        low, value, high = self.low, self.value, self.high
+        if any(
+            item is not None and not math.isfinite(item) for item in (low, value, high, self.null, self.bound)
+        ):
             raise DataError(expected(_WRONG_NUMBER, got="one that is not finite", where=self.key))
-        if self.value is None or self.low is None or self.high is None:
-            if any(item is not None for item in interval):
-                raise DataError(expected(_WRONG_NUMBER, got="a part of an interval", where=self.key))
+        if value is None:
+            if low is not None or high is not None:
+                raise DataError(expected(_WRONG_NUMBER, got="an interval alone", where=self.key))
             if not self.reason or self.colour == "green":
                 rule = "a reason, and another colour than green, where there is no number"
                 raise DataError(expected(rule, got="none", where=self.key))
             return
-        if not self.low <= self.value <= self.high:
+        if low is None and high is None:
+            raise DataError(expected(_WRONG_NUMBER, got="no interval", where=self.key))
+        if not (value if low is None else low) <= value <= (value if high is None else high):
             raise DataError(expected(_WRONG_NUMBER, got="another order", where=self.key))
         if self.n == 0 and not self.is_exact:
             rule = "the size of the sample that an interval rests on"
@@ -115,12 +120,19 @@ class Finding:
 
     def label(self) -> str:
         """Return the number with its interval and sample, or why there is none."""
-        if self.value is None or self.low is None or self.high is None:
+        if self.value is None:
             return self.reason
         if self.is_exact and not self.n:
             return f"{self.value:.3g} (exact)"
-        interval = "exact" if self.is_exact else f"{self.low:.3g} to {self.high:.3g}"
-        return f"{self.value:.3g} ({interval}), n = {self.n:,} {self.counted}"
+        return f"{self.value:.3g} ({self.interval()}), n = {self.n:,} {self.counted}"
+
+    def interval(self) -> str:
+        """Return the interval in words, ``exact``, or which kind of limit the number is."""
+        if self.value is None:
+            return ""
+        if self.low is None or self.high is None:
+            return "upper limit" if self.low is None else "lower limit"
+        return "exact" if self.is_exact else f"{self.low:.3g} to {self.high:.3g}"
 
 
 def check_text(text: str, *, where: str) -> None:
