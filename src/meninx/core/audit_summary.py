@@ -193,7 +193,7 @@ class AuditRecord:
     def __post_init__(self) -> None:
         """Refuse a summary without its three lines, or with texts that claim too much."""
         if tuple(item.line for item in self.lines) != LINES:
-            raise DataError(expected(f"the lines {', '.join(LINES)}", got="others", where="audit"))
+            raise DataError(problem(f"the verdict has other lines than {', '.join(LINES)}", where="audit"))
         if len({item.name for item in self.parts}) != len(self.parts):
             raise DataError(problem("the audit names a part twice", where="audit"))
         for text in self.not_tested:

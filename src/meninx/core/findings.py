@@ -80,12 +80,10 @@ class Finding:
         if len(self.key) > names.LONGEST or not _KEY.fullmatch(self.key):
             raise DataError(problem("the key of a finding has another form than part/name", where="findings"))
         if self.line not in LINES or self.colour not in COLOURS:
-            rule = f"one of {', '.join(LINES)} and one of {', '.join(COLOURS)}"
-            raise DataError(expected(rule, got="another line or colour", where=self.key))
+            what = f"the line is none of {', '.join(LINES)}, or the colour none of {', '.join(COLOURS)}"
+            raise DataError(problem(what, where=self.key))
         if self.n < 0 or not self.counted.isidentifier():
-            raise DataError(
-                expected("a number of patients, canaries or trials", got="another", where=self.key)
-            )
+            raise DataError(problem("n is no number of patients, canaries or trials", where=self.key))
         self._check_numbers()
         for text in (self.words, self.reason):
             check_text(text, where=self.key)
@@ -102,13 +100,13 @@ class Finding:
             if low is not None or high is not None:
                 raise DataError(expected(_WRONG_NUMBER, got="an interval alone", where=self.key))
             if not self.reason or self.colour == "green":
-                rule = "a reason, and another colour than green, where there is no number"
-                raise DataError(expected(rule, got="none", where=self.key))
+                what = "a finding without a number needs a reason, and is not green"
+                raise DataError(problem(what, where=self.key))
             return
         if low is None and high is None:
             raise DataError(expected(_WRONG_NUMBER, got="no interval", where=self.key))
         if not (value if low is None else low) <= value <= (value if high is None else high):
-            raise DataError(expected(_WRONG_NUMBER, got="another order", where=self.key))
+            raise DataError(expected(_WRONG_NUMBER, got="numbers in the wrong order", where=self.key))
         if self.n == 0 and not self.is_exact:
             rule = "the size of the sample that an interval rests on"
             raise DataError(expected(rule, got=0, where=self.key))
@@ -146,8 +144,8 @@ def check_text(text: str, *, where: str) -> None:
         DataError: too long, not one printable line, or it claims that data or a model is anonymous or safe.
     """
     if len(text) > LONGEST_TEXT or names.printable(text, hidden="") != text:
-        rule = f"one printable line of at most {LONGEST_TEXT} characters"
-        raise DataError(expected(rule, got="another text", where=where))
+        what = f"a text is longer than {LONGEST_TEXT} characters, or not one printable line"
+        raise DataError(problem(what, where=where))
     if claims_too_much(text):
         fix = "say what was measured and what was not tested"
         raise DataError(problem("a text claims more than an audit can show", where=where, fix=fix))
