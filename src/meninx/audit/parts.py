@@ -1,6 +1,6 @@
 """The parts of an audit as one registry: how each is carried out, and what it says.
 
-A part is entered here when it can be planned. The stage knows parts only through :class:`Part`.
+A part is entered here when it can be planned. The stage knows parts only through :class:`AuditPart`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OWN_NETWORK = "the run trained a network of the caller's own, which the audit c
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class AuditPart:
     """One part of an audit.
 
     Attributes:
@@ -183,10 +183,10 @@ _ATTACK_KEYS = tuple(
     f"membership/{name}/{key}" for name in membership.ATTACKS for key in ("auc", *_RATES)
 )  # fmt: skip
 
-REGISTRY: Mapping[str, Part] = {
+REGISTRY: Mapping[str, AuditPart] = {
     part.name: part
     for part in (
-        Part(
+        AuditPart(
             name="bounds",
             title="Proven bounds",
             keys=("bounds/epsilon", "bounds/largest-auc", *(f"bounds/largest-{rate}" for rate in _RATES)),
@@ -199,7 +199,7 @@ REGISTRY: Mapping[str, Part] = {
             refuted=lambda record: False,
             about=lambda record: (record.mechanism.run, record.mechanism.weights),
         ),
-        Part(
+        AuditPart(
             name="one-run",
             title="Audit of the implementation",
             keys=("one-run/mu", "one-run/epsilon-lower-limit", "one-run/advantage-lower-limit"),
@@ -212,7 +212,7 @@ REGISTRY: Mapping[str, Part] = {
             refuted=lambda record: record.audit.verdict == "refuted",
             about=lambda record: (record.origin.run, record.origin.weights),
         ),
-        Part(
+        AuditPart(
             name="membership",
             title="Membership attacks",
             keys=_ATTACK_KEYS,

@@ -12,7 +12,7 @@ from typing import Any
 from meninx.audit import conditions, plan_file, verdict_lines
 from meninx.audit.audited_run import FOLDER, origin_of
 from meninx.audit.config import AuditConfig
-from meninx.audit.parts import REGISTRY, Part, training_seconds
+from meninx.audit.parts import REGISTRY, AuditPart, training_seconds
 from meninx.audit.run_facts import facts_of, reservations_of
 from meninx.core import artifacts
 from meninx.core import run as runs
@@ -181,7 +181,7 @@ def _planned(config: AuditConfig, run: Run, record: RunRecord) -> tuple[PlannedP
 
 
 def _part(
-    part: Part,
+    part: AuditPart,
     config: AuditConfig,
     run: Run,
     record: RunRecord,
@@ -222,7 +222,7 @@ def _part(
     )  # fmt: skip
 
 
-def _record(run: Run, part: Part) -> Any:
+def _record(run: Run, part: AuditPart) -> Any:
     """Return the record of a part that is finished."""
     found = artifacts.read_file(run.root / place_of(part.name), PARTS[part.name])
     if found is None:
