@@ -33,6 +33,7 @@ from meninx.core.ancestry import FeatureStatistics as FeatureStatistics
 from meninx.core.ancestry import Lineage as Lineage
 from meninx.core.ancestry import StartRecord as StartRecord
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
+from meninx.core.audit_summary import AuditRecord, PlanRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.federation import ArmsRecord, FederatedRecord, RoundRecord
 from meninx.core.federation import StudyPart as StudyPart
@@ -433,6 +434,8 @@ _PLACES: Mapping[type, str] = {
     ComparisonRecord: "release/comparison.json",
     OneRunRecord: "audit/one_run.json",
     MembershipAudit: "audit/membership.json",
+    AuditRecord: "audit/audit.json",
+    PlanRecord: "audit/plan.json",
     CaseValuesRecord: "private/case_values.json",
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",
