@@ -219,7 +219,7 @@ class IdentityConfig(Settings):
     dry_run: bool = False
 
     def check_rules(self) -> None:
-        """Refuse an empty list of attacks, one that names an attack twice, and images too small to compare."""
+        """Refuse no attack, one that is named twice, and images too small to compare."""
         if not self.attacks or len(set(self.attacks)) != len(self.attacks):
             raise ConfigError(expected("different attacks", got=self.attacks or "none", where="attacks"))
         if self.side is not None and self.side < _LEAST_SIDE:

@@ -48,9 +48,7 @@ class Pictures:
         return self.rows([row for row, patient in enumerate(self.owners.patients) if patient in patients])
 
 
-def pictures_of(
-    data: Manifest, *, side: int | None, most: int, seed: int, progress: Progress
-) -> Pictures:
+def pictures_of(data: Manifest, *, side: int | None, most: int, seed: int, progress: Progress) -> Pictures:
     """Return the images of a dataset, of patients drawn at random until there are ``most`` images.
 
     Args:
@@ -129,6 +127,20 @@ def marked(pictures: Pictures, seed: int) -> Pictures:
     return Pictures(values, pictures.owners, pictures.cases)
 
 
+def joined(first: Pictures, second: Pictures) -> Pictures:
+    """Return the images of both, those of ``first`` before the others."""
+    owners = first.owners
+    return Pictures(
+        np.concatenate([first.values, second.values]),
+        Owners(
+            owners.patients + second.owners.patients,
+            owners.images + second.owners.images,
+            owners.studies + second.owners.studies if owners.studies and second.owners.studies else (),
+        ),
+        first.cases + second.cases,
+    )
+
+
 def attribute_similarity(probes: Sequence[Case], gallery: Sequence[Case]) -> npt.NDArray[np.float64] | None:
     """Return how similar labels and attributes are, shape (probes, gallery); None where there are none.
 
@@ -156,8 +168,8 @@ def _difference(asked: Sequence[str], there: Sequence[str]) -> npt.NDArray[np.fl
     if np.isfinite(first).all() and np.isfinite(second).all():
         scale = max(float(second.std()), 1e-12)
         if len(set(second.tolist())) > 2:  # two values are words
-            return ((first[:, None] - second[None]) / scale) ** 2
-    return (np.array(asked)[:, None] != np.array(there)[None]).astype(np.float64)
+            return np.asarray(((first[:, None] - second[None]) / scale) ** 2)
+    return np.asarray(np.array(asked)[:, None] != np.array(there)[None], dtype=np.float64)
 
 
 def _texts(cases: Sequence[Case], name: str) -> list[str]:

@@ -36,6 +36,7 @@ from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.federation import ArmsRecord, FederatedRecord, RoundRecord
 from meninx.core.federation import StudyPart as StudyPart
+from meninx.core.identity_records import IdentityAudit
 from meninx.core.manifest import DatasetInfo
 from meninx.core.origin import Origin as Origin
 from meninx.core.provenance import Environment as Environment
@@ -433,6 +434,7 @@ _PLACES: Mapping[type, str] = {
     ComparisonRecord: "release/comparison.json",
     OneRunRecord: "audit/one_run.json",
     MembershipAudit: "audit/membership.json",
+    IdentityAudit: "audit/identity.json",
     CaseValuesRecord: "private/case_values.json",
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",

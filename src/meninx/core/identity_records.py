@@ -41,6 +41,8 @@ class LinkRecord:
         null_low: lower end of the range that holds 95 % of the shares with permuted identities.
         null_high: upper end.
         p_value: probability of such a share or a larger one with permuted identities.
+        source: of a reconstruction the attack that made it and the level of noise, e.g. ``imprint, sigma
+            0.1``; empty for images of a dataset.
         refusal: why there is no number, e.g. ``too few patients with another image: 10 needed, 3 there``.
     """
 
@@ -62,6 +64,7 @@ class LinkRecord:
     null_low: float | None = None
     null_high: float | None = None
     p_value: float | None = None
+    source: str = ""
     refusal: str = ""
 
 
@@ -72,12 +75,15 @@ class IdentityAudit:
     The numbers depend on patients' data and are outside the guarantee of a private run.
 
     Attributes:
-        subject: what asked: ``dataset``, ``changed images`` or ``reconstructions``.
+        subject: what asked: ``dataset`` (its own images) or ``changed images`` (another dataset with the same
+            cases).
         links: the attacks, each with its question.
         floor: the attack by labels and attributes alone, which an attack on images has to beat before it
             shows that the pixels identify; None where the dataset has none.
         negative: the attacks on the same images with shuffled identities.
         positive: the attacks on images with shuffled identities and a planted mark for each of them.
+        reconstructions: the attacks with reconstructed images as probes, where the run has some, and with
+            what the same decoder gives from noise alone and from other patients.
         fitted_patients: patients whose images the attacks were fitted on; none of them is in a number.
         fitted_images: their images.
         copies: images left out because another image of the patient has the same pixels.
@@ -89,9 +95,8 @@ class IdentityAudit:
         significance: largest probability of an unjust verdict.
         seed: of the division of the patients, the controls and the permutations.
         seconds: of the audit.
-        verdict: ``linked`` (better than chance), ``nothing found``, ``refused`` (too few patients) or
-            ``void`` (a control failed).
-        reason: of ``void`` and ``refused``; else empty.
+        verdict: ``linked`` (better than chance), ``nothing found``, or ``void`` (a control failed).
+        reason: of ``void``; else empty.
         origin: dataset, and the run where one was audited.
         version: format of the record.
     """
@@ -101,6 +106,7 @@ class IdentityAudit:
     floor: LinkRecord | None
     negative: tuple[LinkRecord, ...]
     positive: tuple[LinkRecord, ...]
+    reconstructions: tuple[LinkRecord, ...]
     fitted_patients: int
     fitted_images: int
     copies: int

@@ -11,7 +11,7 @@ other patients than those that they were fitted on. ::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import child
 from meninx.learn import runtime
@@ -30,10 +30,10 @@ from meninx.learn.hooks import ProgressHook
 from meninx.learn.optim import Schedule
 from meninx.learn.sampler import ShuffleSampler, UnitBatch
 from meninx.learn.state import TrainState
-from meninx.learn.step import SupervisedStep, TensorLoader
+from meninx.learn.step import SupervisedStep
 from meninx.learn.task import PairTask
 from meninx.learn.trainer import Trainer
-from meninx.metrics.descriptors import COMPONENTS, fit_description, standardised, unit_rows
+from meninx.metrics.descriptors import COMPONENTS, Whitening, fit_description, fit_whitening, standardised
 
 Array = npt.NDArray[np.float32]
 Embedding = Callable[[npt.ArrayLike], Array]
@@ -133,7 +133,9 @@ class PairLoader:
             numbers = [case for unit in part.units for case in unit]
             rng = child(self.seed, "pairs", step, part.first)
             rows = [self._pair(rng, several, same=number % 2 == 0) for number in numbers]
-            pairs = torch.stack([_varied(self.images[list(side)], rng) for side in zip(*rows, strict=True)], 1)
+            pairs = torch.stack(
+                [_varied(self.images[list(side)], rng) for side in zip(*rows, strict=True)], 1
+            )
             same = torch.tensor([float(number % 2 == 0) for number in numbers], device=pairs.device)
             place = torch.arange(part.first, part.first + len(numbers), device=pairs.device)
             yield Batch(pairs, same, place, self.views, torch.zeros(len(numbers), dtype=torch.int64))
@@ -142,11 +144,63 @@ class PairLoader:
         self, rng: np.random.Generator, several: Sequence[tuple[int, ...]], *, same: bool
     ) -> tuple[int, int]:
         if same:
-            first, second = rng.choice(several[rng.integers(len(several))], 2, replace=False)
+            first, second = rng.choice(several[int(rng.integers(len(several)))], 2, replace=False)
         else:
             people = rng.choice(len(self.patients), 2, replace=False)
             first, second = (rng.choice(self.patients[person]) for person in people)
         return int(first), int(second)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkEmbedding:
+    """A trained network and the whitening of what it gives for the images that it was trained on.
+
+    Attributes:
+        network: in evaluation mode.
+        whitening: of its vectors.
+        device: where the network lies.
+    """
+
+    network: Siamese
+    whitening: Whitening
+    device: torch.device
+
+    def __call__(self, images: npt.ArrayLike) -> Array:
+        """Return unit vectors of images (images, channels, *spatial) of any size."""
+        return self.whitening(_vectors(self.network, standardised(images), self.device))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what :func:`restored` makes the same embedding of."""
+        parts = {"mean": self.whitening.mean, "directions": self.whitening.directions}
+        weights = {f"network.{name}": value.cpu() for name, value in self.network.state_dict().items()}
+        return weights | {name: torch.from_numpy(value) for name, value in parts.items()}
+
+
+def restored(
+    state: Mapping[str, Tensor], *, channels: int, dims: int, device: str = "cpu"
+) -> NetworkEmbedding:
+    """Return the embedding of a :meth:`NetworkEmbedding.state`.
+
+    Raises:
+        DataError: the state is not one of such an embedding.
+    """
+    place = runtime.device(device)
+    network = Siamese(channels, dims)
+    parts = ("mean", "directions")
+    try:
+        network.load_state_dict(
+            {name.removeprefix("network."): value for name, value in state.items() if name not in parts}
+        )
+        whitening = Whitening(*(state[name].numpy() for name in parts))
+    except (RuntimeError, KeyError) as error:
+        raise DataError(problem("the file holds no embedding of this attack", where=SIAMESE)) from error
+    return NetworkEmbedding(network.to(place).eval(), whitening, place)
+
+
+def _vectors(network: Siamese, images: Array, device: torch.device) -> Array:
+    with torch.no_grad():
+        parts = torch.split(torch.from_numpy(images), _EVAL_BATCH)
+        return np.asarray(torch.cat([network.embed(part.to(device)).cpu() for part in parts]).numpy())
 
 
 def _varied(images: Tensor, rng: np.random.Generator) -> Tensor:
@@ -196,11 +250,4 @@ def _train(
     )
     trainer.run(until=steps)
     network.eval()
-
-    def embed(others: npt.ArrayLike) -> Array:
-        values = torch.from_numpy(standardised(others))
-        with torch.no_grad():
-            found = [network.embed(part.to(device)).cpu() for part in values.split(_EVAL_BATCH)]
-        return unit_rows(torch.cat(found).numpy())
-
-    return embed
+    return NetworkEmbedding(network, fit_whitening(_vectors(network, images, device)), device)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,51 +41,39 @@ _LEAST_SHARE = 1e-4  # of the largest deviation: directions below it hold roundi
 
 
 @dataclass(frozen=True, eq=False)
-class Description:
-    """A map from images to unit vectors, fitted on images of other patients.
+class Whitening:
+    """A linear map after which features of the images that it was fitted on vary alike in all directions.
 
     Attributes:
-        kind: ``pixels`` or ``hog``.
-        mean: of the features that it was fitted on, shape (features,).
+        mean: of these features, shape (features,).
         directions: shape (features, components); divides each direction by its standard deviation.
     """
 
-    kind: str
     mean: Array
     directions: Array
 
-    def __call__(self, images: npt.ArrayLike) -> Array:
-        """Return the descriptions, shape (images, components), of images of the size that it was fitted on.
+    def __call__(self, features: Array) -> Array:
+        """Return unit vectors, shape (images, components), of features (images, features).
 
         Raises:
-            DataError: the images have another size.
+            DataError: another number of features, because the images have another size.
         """
-        features = _features(self.kind, images)
         if features.shape[1] != len(self.mean):
-            what = f"{len(self.mean)} features, as in the images that the description was fitted on"
+            what = f"{len(self.mean)} features, as in the images that the attack was fitted on"
             raise DataError(expected(what, got=features.shape[1], where="images"))
         return unit_rows((features - self.mean) @ self.directions)
 
 
-def fit_description(kind: str, images: npt.ArrayLike, *, components: int = COMPONENTS) -> Description:
-    """Return a description fitted on some images; their identities are not used.
+def fit_whitening(features: Array, *, components: int = COMPONENTS) -> Whitening:
+    """Return the whitening of the largest principal components of features (images, features).
 
-    Args:
-        kind: ``pixels`` (each image with mean 0 and deviation 1) or ``hog`` (histograms of edge directions).
-        images: shape (images, channels, *spatial), at least two.
-        components: directions that are kept; at most half as many as there are images, because the smallest
-            directions of a few images are noise.
+    At most half as many components are kept as there are images: the smallest directions of a few images are
+    noise.
 
     Raises:
         DataError: fewer than two images, or images that do not differ.
-
-    References:
-        Turk and Pentland (1991), Eigenfaces for Recognition; Dalal and Triggs (2005), Histograms of Oriented
-        Gradients for Human Detection.
     """
-    check.one_of(DESCRIPTIONS, kind=kind)
     check.positive(components=components)
-    features = _features(kind, images)
     if len(features) < 2:
         raise DataError(expected("at least two images", got=len(features), where="images"))
     mean = features.mean(axis=0)
@@ -97,13 +86,53 @@ def fit_description(kind: str, images: npt.ArrayLike, *, components: int = COMPO
         raise DataError(expected("images that differ", got="equal ones", where="images"))
     kept = max(1, min(components, kept, len(features) // 2))
     directions = centred.T @ vectors[:, order[:kept]] / deviations[:kept] ** 2 * np.sqrt(len(features))
-    return Description(kind, mean, directions.astype(np.float32))
+    return Whitening(mean, directions.astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class Description:
+    """A map from images to unit vectors, fitted on images of other patients.
+
+    Attributes:
+        kind: ``pixels`` or ``hog``.
+        whitening: of the features.
+    """
+
+    kind: str
+    whitening: Whitening
+
+    def __call__(self, images: npt.ArrayLike) -> Array:
+        """Return the descriptions, shape (images, components), of images of the size that it was fitted on.
+
+        Raises:
+            DataError: the images have another size.
+        """
+        return self.whitening(_features(self.kind, images))
+
+
+def fit_description(kind: str, images: npt.ArrayLike, *, components: int = COMPONENTS) -> Description:
+    """Return a description fitted on some images; their identities are not used.
+
+    Args:
+        kind: ``pixels`` (each image with mean 0 and deviation 1) or ``hog`` (histograms of edge directions).
+        images: shape (images, channels, *spatial), at least two.
+        components: directions that are kept; see :func:`fit_whitening`.
+
+    Raises:
+        DataError: fewer than two images, or images that do not differ.
+
+    References:
+        Turk and Pentland (1991), Eigenfaces for Recognition; Dalal and Triggs (2005), Histograms of Oriented
+        Gradients for Human Detection.
+    """
+    check.one_of(DESCRIPTIONS, kind=kind)
+    return Description(kind, fit_whitening(_features(kind, images), components=components))
 
 
 def unit_rows(vectors: npt.ArrayLike) -> Array:
     """Return vectors (rows, features) of length 1; a row of zeros stays."""
     rows = np.asarray(vectors, dtype=np.float32)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
 def edge_histograms(images: npt.ArrayLike, *, cell: int = CELL) -> Array:
@@ -117,10 +146,11 @@ def edge_histograms(images: npt.ArrayLike, *, cell: int = CELL) -> Array:
     axes = values.ndim - 2
     cell = min(cell, *(max(1, length // 2) for length in values.shape[2:]))
     cells = tuple(length // cell for length in values.shape[2:])
-    values = values[(..., *(slice(count * cell) for count in cells))]
+    kept: tuple[Any, ...] = (..., *(slice(count * cell) for count in cells))
+    values = values[kept]
     directions = _directions(axes)
-    found = [_histogram(image, directions, cell, cells) for image in values]
-    blocks = _blocks(np.stack(found), axes)
+    found = np.array([_histogram(image, directions, cell, cells) for image in list(values)], np.float32)
+    blocks = _blocks(found, axes)
     return blocks.reshape(len(values), -1)
 
 
@@ -157,7 +187,7 @@ def _directions(axes: int) -> Array:
 
 def _histogram(image: Array, directions: Array, cell: int, cells: tuple[int, ...]) -> Array:
     """Return the edges of one image (channels, *spatial) in each cell, shape (*cells, directions)."""
-    slopes = np.stack(np.gradient(image, axis=tuple(range(1, image.ndim))), axis=-1)
+    slopes = np.stack([*np.gradient(image, axis=tuple(range(1, image.ndim)))], axis=-1)
     strength = np.linalg.norm(slopes, axis=-1)
     strongest = strength.argmax(axis=0)[None]
     slope = np.take_along_axis(slopes, strongest[..., None], axis=0)[0]
@@ -165,15 +195,16 @@ def _histogram(image: Array, directions: Array, cell: int, cells: tuple[int, ...
     shares = (np.abs(slope @ directions.T) / np.maximum(size, 1e-12)[..., None]) ** _SHARPNESS
     shares *= (size / np.maximum(shares.sum(axis=-1), 1e-12))[..., None]
     split = [length for count in cells for length in (count, cell)]
-    return shares.reshape(*split, len(directions)).sum(axis=tuple(range(1, 2 * len(cells), 2)))
+    inside = tuple(range(1, 2 * len(cells), 2))
+    return np.asarray(shares.reshape(*split, len(directions)).sum(axis=inside), dtype=np.float32)
 
 
 def _blocks(histograms: Array, axes: int) -> Array:
     """Return neighbouring cells joined and normalised, shape (images, *blocks, entries)."""
-    corners = [
-        histograms[(slice(None), *(slice(start, start - 1 or None) for start in corner))]
-        for corner in itertools.product((0, 1), repeat=axes)
-    ]
+    corners: list[Array] = []
+    for corner in itertools.product((0, 1), repeat=axes):
+        place: tuple[Any, ...] = (slice(None), *(slice(start, start - 1 or None) for start in corner))
+        corners.append(histograms[place])
     joined = np.concatenate(corners, axis=-1)
     for last in (False, True):
         joined = joined / np.sqrt((joined**2).sum(axis=-1, keepdims=True) + 1e-3)

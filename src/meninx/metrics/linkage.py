@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -170,19 +170,22 @@ def _measured(
 ) -> LinkRecord:
     asking = pairs.answers.any(axis=1)
     people = pairs.people[asking]
-    counts = {
-        "probes": int(asking.sum()),
-        "patients": int(np.unique(people).size),
-        "gallery": len(pairs.owners),
-    }
-    if counts["patients"] < LEAST_PATIENTS:
-        needed = f"{LEAST_PATIENTS} needed, {counts['patients']} there"
+    empty = LinkRecord(
+        attack=attack,
+        question=question,
+        probes=int(asking.sum()),
+        patients=int(np.unique(people).size),
+        gallery=len(pairs.owners),
+    )
+    if empty.patients < LEAST_PATIENTS:
+        needed = f"{LEAST_PATIENTS} needed, {empty.patients} there"
         refusal = f"too few patients with {question.replace('own', 'their own')}: {needed}"
-        return LinkRecord(attack=attack, question=question, refusal=refusal, **counts)
+        return replace(empty, refusal=refusal)
     tops = _Tops(np.where(pairs.allowed, pairs.similarity, -np.inf))
     hits = tops.hits(pairs.answers)[asking]
     chances = pairs.answers[asking].sum(axis=1) / pairs.allowed[asking].sum(axis=1)
-    of, right = np.bincount(people).astype(np.float64), np.bincount(people, weights=hits)
+    of = np.bincount(people).astype(np.float64)
+    right = np.asarray(np.bincount(people, weights=hits), dtype=np.float64)
     low, high = intervals.rate_interval(right, of)
     shares = right[of > 0] / of[of > 0]
     each_low, each_high = _mean_interval(shares, seed)
@@ -190,9 +193,8 @@ def _measured(
     null = _null(tops, pairs, permutations, seed, one_set=one_set)
     value = float(hits.mean())
     null_low, null_high = (float(end) for end in np.quantile(null, (0.025, 0.975)))
-    return LinkRecord(
-        attack=attack,
-        question=question,
+    return replace(
+        empty,
         p_at_1=value,
         p_at_1_low=low,
         p_at_1_high=high,
@@ -206,7 +208,6 @@ def _measured(
         null_low=null_low,
         null_high=null_high,
         p_value=float((1 + (null >= value - _SAME).sum()) / (1 + permutations)),
-        **counts,
     )
 
 
@@ -281,7 +282,7 @@ class _Tops:
     def hits(self, answers: Bits) -> Array:
         """Return the probability that a random one of each probe's most similar images is an answer."""
         found = answers[self.probe, self.shelf] * self.weight
-        return np.bincount(self.probe, weights=found, minlength=self.count)
+        return np.asarray(np.bincount(self.probe, weights=found, minlength=self.count), dtype=np.float64)
 
 
 def _null(tops: _Tops, pairs: _Pairs, permutations: int, seed: int, *, one_set: bool) -> Array:
@@ -317,8 +318,8 @@ def _allowed(probes: Owners, shelf: Owners, question: str) -> Bits:
     if probes.studies and shelf.studies:
         first, second = _numbered(probes.studies, shelf.studies)
         known = np.array([bool(study) for study in probes.studies])
-        allowed &= ~(known[:, None] & (first[:, None] == second[None]))
-    return allowed
+        allowed = allowed & ~(known[:, None] & (first[:, None] == second[None]))
+    return np.asarray(allowed)
 
 
 def _numbered(first: Sequence[str], second: Sequence[str]) -> tuple[Numbers, Numbers]:
