@@ -12,9 +12,9 @@ import pytest
 
 from meninx.audit import identity_attackers
 from meninx.audit.config import IdentityConfig
-from meninx.audit.identity import run_identity
 from meninx.audit.identity_findings import findings
 from meninx.audit.identity_images import divided, drawn, marked, pictures_of, shuffled, without_copies
+from meninx.audit.reidentification import run_identity
 from meninx.cli.app import run as command
 from meninx.core import artifacts
 from meninx.core.errors import ConfigError, DataError, UsageError

@@ -164,6 +164,6 @@ def identity(
     early.extra("train")
     early.exists(source, probes)
     early.dataset(probes)
-    from meninx.audit.identity import run_identity
+    from meninx.audit.reidentification import run_identity
 
     output.show(run_identity(config, source, probes=probes, out=out, progress=output.progress()))

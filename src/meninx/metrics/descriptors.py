@@ -90,7 +90,7 @@ def fit_whitening(features: Array, *, components: int = COMPONENTS) -> Whitening
 
 
 @dataclass(frozen=True, eq=False)
-class Description:
+class ImageDescription:
     """A map from images to unit vectors, fitted on images of other patients.
 
     Attributes:
@@ -110,7 +110,7 @@ class Description:
         return self.whitening(_features(self.kind, images))
 
 
-def fit_description(kind: str, images: npt.ArrayLike, *, components: int = COMPONENTS) -> Description:
+def fit_description(kind: str, images: npt.ArrayLike, *, components: int = COMPONENTS) -> ImageDescription:
     """Return a description fitted on some images; their identities are not used.
 
     Args:
@@ -126,7 +126,7 @@ def fit_description(kind: str, images: npt.ArrayLike, *, components: int = COMPO
         Gradients for Human Detection.
     """
     check.one_of(DESCRIPTIONS, kind=kind)
-    return Description(kind, fit_whitening(_features(kind, images), components=components))
+    return ImageDescription(kind, fit_whitening(_features(kind, images), components=components))
 
 
 def unit_rows(vectors: npt.ArrayLike) -> Array:

@@ -299,7 +299,9 @@ def _write(subject: _Subject, audit: IdentityAudit, scores: list[list[object]]) 
     ]
     groups += [("floor", (audit.floor,))] if audit.floor else []
     names = [item.name for item in fields(LinkRecord)]
-    rows = [[kind, *(getattr(record, name) for name in names)] for kind, group in groups for record in group]
+    rows: list[list[object]] = []
+    for kind, group in groups:
+        rows += [[kind, *(getattr(record, name) for name in names)] for record in group]
     files.write_text(place / TABLE, _table(["kind", *names], rows))
     header = ["attack", "probe", "most_similar", "similarity", "same_patient"]
     files.write_text(subject.room / SCORES, _table(header, scores), mode=files.PRIVATE_MODE)
