@@ -37,6 +37,7 @@ from meninx.core.audit_summary import AuditRecord, PlanRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.federation import ArmsRecord, FederatedRecord, RoundRecord
 from meninx.core.federation import StudyPart as StudyPart
+from meninx.core.identity_records import IdentityAudit
 from meninx.core.manifest import DatasetInfo
 from meninx.core.origin import Origin as Origin
 from meninx.core.provenance import Environment as Environment
@@ -436,6 +437,7 @@ _PLACES: Mapping[type, str] = {
     MembershipAudit: "audit/membership.json",
     AuditRecord: "audit/audit.json",
     PlanRecord: "audit/plan.json",
+    IdentityAudit: "audit/identity.json",
     CaseValuesRecord: "private/case_values.json",
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",
