@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from meninx.audit.reconstruction.encoders import ENCODERS, Encoder, fit_encoder
+from meninx.audit.reconstruction.encoders import ENCODERS, Encoder, EncoderName, fit_encoder
 from meninx.core.errors import DataError
 
 SHAPES = [(1, 12, 10), (2, 6, 5, 4)]
@@ -23,11 +23,12 @@ def public(shape: tuple[int, ...], count: int = 40) -> torch.Tensor:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", ENCODERS)
-def test_a_decoded_code_is_the_image(name: str, shape: tuple[int, ...]) -> None:
+def test_a_decoded_code_is_the_image(name: EncoderName, shape: tuple[int, ...]) -> None:
     images = public(shape)
     encoder = fit_encoder(name, images, components=6)
     found = encoder.decode(encoder.encode(images))
-    assert found.dtype == torch.float32 and found.shape == images.shape
+    assert found.dtype == torch.float32
+    assert found.shape == images.shape
     assert (found - images).abs().max() < 0.02
 
 
@@ -41,17 +42,29 @@ def test_codes_of_whitened_public_images_have_equal_variance_and_no_correlation(
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_matrix_and_offset_are_a_linear_layer_that_encodes(name: str) -> None:
+def test_matrix_and_offset_are_a_linear_layer_that_encodes(name: EncoderName) -> None:
     images = public((1, 8, 8))
     encoder = fit_encoder(name, images, components=4)
     by_layer = torch.nn.functional.linear(images.flatten(1), encoder.matrix(), encoder.offset())
     assert torch.allclose(by_layer, encoder.encode(images), atol=1e-4)
 
 
+def test_a_clipped_code_is_decoded_at_the_typical_length() -> None:
+    images = public((1, 8, 8))
+    encoder = fit_encoder("centred", images)
+    codes = encoder.encode(images)
+    found = encoder.decode_directions(codes / codes.norm(dim=1, keepdim=True))
+    kept = encoder.encode(found)
+    assert torch.allclose(kept.norm(dim=1), torch.tensor(encoder.typical_norm), rtol=1e-4)
+    assert (torch.nn.functional.cosine_similarity(kept, codes) > 0.999).all()
+    assert torch.isfinite(encoder.decode_directions(torch.zeros(1, encoder.size))).all()
+
+
 def test_many_small_images_and_few_large_ones_give_the_same_directions() -> None:
     images = public((1, 8, 8), 64)
     tall, wide = fit_encoder("pca", images, components=5), fit_encoder("pca", images[:63], components=5)
-    assert tall.directions is not None and wide.directions is not None
+    assert tall.directions is not None
+    assert wide.directions is not None
     overlap = (tall.directions @ wide.directions.T).abs().diagonal()
     assert (overlap > 0.95).all()
 

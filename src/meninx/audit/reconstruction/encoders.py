@@ -1,10 +1,10 @@
 """Linear encoders of images, fitted on public images: how an attacker concentrates what a gradient carries.
 
 A gradient of a first linear layer is a multiple of its input, clipped to one norm, plus noise in every
-coordinate. An attacker that chooses the layer chooses the coordinates. The mean of public images tells nothing
-about a patient but takes most of the norm, so it is subtracted (``centred``). Few principal components of
-public images hold most of what differs between images, so noise in the others is not met (``pca``). Scaled to
-equal variance, small differences between images count as much as large ones (``whitened``)::
+coordinate. An attacker that chooses the layer chooses the coordinates. The mean of public images tells
+nothing about a patient but takes most of the norm, so it is subtracted (``centred``). A few principal
+components of public images hold most of what differs between images, and noise in all other directions does
+no harm (``pca``). Scaled to equal variance, small differences count as much as large ones (``whitened``)::
 
     >>> public = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     >>> encoder = fit_encoder("whitened", public, components=5)
@@ -16,7 +16,7 @@ equal variance, small differences between images count as much as large ones (``
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -47,6 +47,7 @@ class Encoder:
         directions: orthonormal rows, float32 of shape (components, values); None for the identity.
         scales: standard deviation of public images along each direction, which ``whitened`` divides by,
             float32 of shape (components,); None where nothing is scaled.
+        typical_norm: median norm of the codes of the public images.
     """
 
     name: EncoderName
@@ -54,6 +55,7 @@ class Encoder:
     mean: Tensor
     directions: Tensor | None = None
     scales: Tensor | None = None
+    typical_norm: float = 1.0
 
     @property
     def size(self) -> int:
@@ -92,6 +94,15 @@ class Encoder:
             found = found @ self.directions
         return (found + self.mean).reshape(-1, *self.shape)
 
+    def decode_directions(self, codes: Tensor) -> Tensor:
+        """Return the images of codes whose length was lost by clipping: each is given the typical norm.
+
+        Args:
+            codes: of shape (codes, size); a code of zeros becomes the mean.
+        """
+        norms = codes.float().norm(dim=1, keepdim=True)
+        return self.decode(codes * (self.typical_norm / norms.clamp_min(torch.finfo(torch.float32).tiny)))
+
     def matrix(self) -> Tensor:
         """Return the weight of a linear layer that encodes, float32 of shape (size, values of an image).
 
@@ -128,7 +139,13 @@ def fit_encoder(name: EncoderName, public: Tensor, *, components: int = COMPONEN
         raise DataError(expected(rule, got=_sizes(public), where="public images"))
     if name not in ENCODERS:
         raise DataError(expected("one of " + ", ".join(ENCODERS), got=name, where="encoder"))
-    shape = tuple(public.shape[1:])
+    encoder = _fitted(name, public, tuple(public.shape[1:]), components)
+    if not len(public):
+        return encoder
+    return replace(encoder, typical_norm=float(encoder.encode(public).norm(dim=1).median()))
+
+
+def _fitted(name: EncoderName, public: Tensor, shape: tuple[int, ...], components: int) -> Encoder:
     if name == "raw":
         _refuse_values(math.prod(shape), "an image")
         return Encoder(name=name, shape=shape, mean=torch.zeros(math.prod(shape)))
@@ -142,13 +159,8 @@ def fit_encoder(name: EncoderName, public: Tensor, *, components: int = COMPONEN
     if components < 1:
         raise DataError(expected("at least 1 component", got=components, where="components"))
     directions, deviations = _principal(values - mean, components)
-    return Encoder(
-        name=name,
-        shape=shape,
-        mean=mean,
-        directions=directions,
-        scales=deviations if name == "whitened" else None,
-    )
+    scales = deviations if name == "whitened" else None
+    return Encoder(name=name, shape=shape, mean=mean, directions=directions, scales=scales)
 
 
 def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
