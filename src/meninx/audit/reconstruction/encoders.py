@@ -101,7 +101,7 @@ class Encoder:
             codes: of shape (codes, size); a code of zeros becomes the mean.
         """
         norms = codes.float().norm(dim=1, keepdim=True)
-        return self.decode(codes * (self.typical_norm / norms.clamp_min(torch.finfo(torch.float32).tiny)))
+        return self.decode(codes / torch.where(norms > 0, norms, 1.0) * self.typical_norm)
 
     def matrix(self) -> Tensor:
         """Return the weight of a linear layer that encodes, float32 of shape (size, values of an image).

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,8 @@ from meninx.core.randomness import child
 from meninx.privacy.accounting import Phase
 
 Array = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.floating]
+Bits = npt.NDArray[np.bool_]
+Codes = npt.NDArray[np.floating[Any]]
 _MOST_VALUES = 2**22
 """Of the noise that is drawn at once."""
 _LEAST_NOISE = 1e-6
@@ -152,31 +154,32 @@ def _coordinates(known: Array) -> Array:
     """
     if known.shape[1] <= len(known):
         return known
-    return np.ascontiguousarray(np.linalg.qr(known.T, mode="r").T)
+    _, upper = np.linalg.qr(known.T)
+    return np.ascontiguousarray(upper.T)
 
 
 def _phase_scores(
     basis: Array, victims: npt.NDArray[np.int64], phase: Phase, steps: int, source: np.random.Generator
 ) -> Array:
     """Return the scores of ``steps`` simulated steps of a phase, of shape (victims, candidates)."""
-    takes_part = source.random((len(victims), steps)) < phase.sample_rate
+    takes_part: Bits = source.random((len(victims), steps)) < phase.sample_rate
     if phase.noise_multiplier == 0:
-        return _scores_without_noise(basis, victims, takes_part.any(axis=1))
-    kind = np.dtype(np.float32 if phase.noise_multiplier > _LEAST_NOISE else np.float64)
-    known = basis.astype(kind)
-    seen = source.standard_normal((len(victims), steps, basis.shape[1]), dtype=kind.type)
-    seen *= kind.type(phase.noise_multiplier)
+        return _scores_without_noise(basis, victims, np.any(takes_part, axis=1))
+    size = (len(victims), steps, basis.shape[1])
+    seen: Codes
+    if phase.noise_multiplier > _LEAST_NOISE:
+        known: Codes = basis.astype(np.float32)
+        seen = source.standard_normal(size, dtype=np.float32)
+        seen *= np.float32(phase.noise_multiplier)
+    else:
+        known, seen = basis, phase.noise_multiplier * source.standard_normal(size)
     seen += takes_part[:, :, None] * known[victims][:, None, :]
     return step_scores(seen, known, sample_rate=phase.sample_rate, noise=phase.noise_multiplier)
 
 
-def _scores_without_noise(
-    basis: Array, victims: npt.NDArray[np.int64], took_part: npt.NDArray[np.bool_]
-) -> Array:
+def _scores_without_noise(basis: Array, victims: npt.NDArray[np.int64], took_part: Bits) -> Array:
     """Return the scores where a gradient was released as it is: minus the distance, or nothing."""
-    distance = np.round(
-        1 - basis[victims] @ basis.T, 9
-    )  # equal gradients are equally far in spite of rounding
+    distance = np.round(1 - basis[victims] @ basis.T, 9)  # so that rounding does not part equal gradients
     return np.where(took_part[:, None], -distance, 0.0)
 
 
