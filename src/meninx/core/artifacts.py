@@ -39,6 +39,7 @@ from meninx.core.federation import StudyPart as StudyPart
 from meninx.core.manifest import DatasetInfo
 from meninx.core.origin import Origin as Origin
 from meninx.core.provenance import Environment as Environment
+from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import BoundsRecord
 from meninx.core.summaries import FORMAT as FORMAT
 from meninx.core.summaries import DeidRecord as DeidRecord
@@ -433,6 +434,7 @@ _PLACES: Mapping[type, str] = {
     ComparisonRecord: "release/comparison.json",
     OneRunRecord: "audit/one_run.json",
     MembershipAudit: "audit/membership.json",
+    ReconstructionAudit: "audit/reconstruction.json",
     CaseValuesRecord: "private/case_values.json",
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",
