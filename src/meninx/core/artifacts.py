@@ -41,6 +41,7 @@ from meninx.core.identity_records import IdentityAudit
 from meninx.core.manifest import DatasetInfo
 from meninx.core.origin import Origin as Origin
 from meninx.core.provenance import Environment as Environment
+from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import BoundsRecord
 from meninx.core.summaries import FORMAT as FORMAT
 from meninx.core.summaries import DeidRecord as DeidRecord
@@ -438,6 +439,7 @@ _PLACES: Mapping[type, str] = {
     AuditRecord: "audit/audit.json",
     PlanRecord: "audit/plan.json",
     IdentityAudit: "audit/identity.json",
+    ReconstructionAudit: "audit/reconstruction.json",
     CaseValuesRecord: "private/case_values.json",
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",
