@@ -1,7 +1,6 @@
 """Audits of runs on real images: proven bounds beside what attacks find, for several amounts of noise.
 
-Run: ``python benchmarks/audit_results.py --data DIR --out FILE [--studies NAME ...] [--parts NAME ...]``. Each
-arm of a study is trained once, from the same initialisation and for the same steps, and then audited as
+Run: ``python benchmarks/audit_results.py --data DIR --out FILE [--studies NAME ...]``. Each arm of a study is trained once, from the same initialisation and for the same steps, and then audited as
 ``meninx audit`` does. One line of JSON per part of an arm; what is in FILE already is not repeated, and an
 audit that was stopped goes on (``--work``). ``--write PAGE`` puts the tables into a page.
 
@@ -50,7 +49,12 @@ class Study:
 
 
 _PRIVATE: Mapping[str, Any] = {"recipe": "kermany-dp"}
-_HIPPOCAMPUS: Mapping[str, Any] = {"recipe": "hippocampus-dp", "batch_size": 24, "steps": 40, "eval_every": 20}
+_HIPPOCAMPUS: Mapping[str, Any] = {
+    "recipe": "hippocampus-dp",
+    "batch_size": 24,
+    "steps": 40,
+    "eval_every": 20,
+}
 _PUBLIC: Mapping[str, Any] = {
     "recipe": "kermany", "augment": (), "shift_voxels": 4, "sampling": "poisson", "batch_size": 256,
     "steps": 80, "ema": 0.9, "eval_every": 40,
@@ -76,7 +80,8 @@ STUDIES = {
         {
             "none": {
                 "recipe": "hippocampus", "augment": (), "rotate_degrees": 10.0, "crop_scale": 0.8,
-                "sampling": "poisson", "batch_size": 24, "steps": 40, "warmup": 5, "ema": 0.9, "eval_every": 20,
+                "sampling": "poisson", "batch_size": 24, "steps": 40, "warmup": 5, "ema": 0.9,
+                "eval_every": 20,
             },
             "8": {**_HIPPOCAMPUS, "epsilon": 8.0},
         },
@@ -193,8 +198,8 @@ def _one_run(study: Study, arm: str, data: Path, folder: Path) -> Row:
     config = OneRunConfig(canaries=study.canaries, device="cpu", overwrite=True)
     result = run_one_run(config, run_of(folder))
     return {
-        "record": json.loads(result.out.read_text()), "metric": result.metric, "change": result.utility_change,
-        "overhead": result.overhead,
+        "record": json.loads(result.out.read_text()), "metric": result.metric,
+        "change": result.utility_change, "overhead": result.overhead,
     }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""Clipped sums of gradients that are given outright: zero but at a few coordinates.
+"""Clipped sums of gradients that are given directly and are zero except at a few coordinates.
 
 The canaries of an audit have such gradients. They are clipped by the function that clips those of patients,
-so a fault there shows in the audit.
+so the audit detects a fault in it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from meninx.core import check
+from meninx.core.errors import DataError, expected
 from meninx.privacy.clipping import engine
 from meninx.privacy.clipping.clipped_sum import ClippedSum
 from meninx.privacy.clipping.layer_rules import trained_layers
@@ -20,10 +21,10 @@ from meninx.privacy.clipping.layer_rules import trained_layers
 
 @dataclass(frozen=True)
 class PointGradients:
-    """Gradients of cases, each zero but at the coordinates of its entries.
+    """Gradients of cases, each zero except at the coordinates of its entries.
 
     Attributes:
-        names: parameters that entries lie in.
+        names: the parameters that have entries.
         parameter: (entries,) int64, position of each entry's parameter in ``names``.
         place: (entries,) int64, position in the flattened parameter.
         value: (entries,) float64.
@@ -64,7 +65,7 @@ def clipped_point_sum(
     """Return the sum over units of their given gradients, each scaled to norm at most ``max_grad_norm``.
 
     The gradient of a unit is the sum over its cases, which must all be in this call. Entries of parameters
-    that are not trained count nothing.
+    that are not trained are ignored.
 
     Args:
         model: its trainable parameters are those of the sum.
@@ -78,22 +79,27 @@ def clipped_point_sum(
     Guarantee: as :func:`~meninx.privacy.clipping.engine.clipped_gradient_sum`.
     """
     check.positive(max_grad_norm=max_grad_norm)
+    _refuse_elsewhere(points)
     total = ClippedSum.empty(model, max_grad_norm=max_grad_norm, n_units=n_units)
     groups, count = parameter_groups(model, clipping, functional)
     units, slot = torch.unique(points.unit, return_inverse=True)
     group = torch.tensor([groups.get(name, -1) for name in points.names], dtype=torch.int64)
     trained = group[points.parameter] >= 0
-    sizes = (len(points.names), 1 + max((value.numel() for value in total.gradients.values()), default=0))
-    entry = (slot[points.case] * sizes[0] + points.parameter) * sizes[1] + points.place
-    entries, owner = torch.unique(entry[trained], return_inverse=True)  # one number sorts faster than three
-    place, parameter = entries % sizes[1], entries // sizes[1] % sizes[0]
+    # Entries of one unit at the same coordinate are added before the norm, as its cases are in a batch.
+    # Unit, parameter and place in one number, which sorts faster than three.
+    kinds = max(1, len(points.names))
+    width = 1 + (int(points.place.max()) if len(points.place) else 0)
+    entry = (slot[points.case] * kinds + points.parameter) * width + points.place
+    entries, owner = torch.unique(entry[trained], return_inverse=True)
+    unit, parameter, place = entries // (kinds * width), entries // width % kinds, entries % width
     value = torch.zeros(len(entries), dtype=torch.float64).index_add_(0, owner, points.value[trained])
     squares = torch.zeros(len(units) * count, dtype=torch.float64)
-    cell = entries // (sizes[0] * sizes[1]) * count + group[parameter]
+    cell = unit * count + group[parameter]
     squares = squares.index_add_(0, cell, value.square()).view(len(units), count)
     bound = max_grad_norm / (engine.BF16_MARGIN if precision == "bf16" else 1.0)
-    factor, _ = engine.clip_factors(squares, bound, clipping)
-    value = value * factor.view(-1)[cell]
+    factor, keep = engine.clip_factors(squares, bound, clipping)
+    # 0 times NaN is NaN, so the values of a unit without a finite norm are replaced, not multiplied.
+    value = torch.where(keep[unit], value * factor.view(-1)[cell], 0.0)
     total.unit_norms[units] = squares.sum(1).sqrt().to(total.unit_norms.device)
     total.present[units] = True
     for number, name in enumerate(points.names):
@@ -102,3 +108,13 @@ def clipped_point_sum(
             flat = total.gradients[name].view(-1)
             flat.index_add_(0, place[chosen].to(flat.device), value[chosen].to(flat))
     return total
+
+
+def _refuse_elsewhere(points: PointGradients) -> None:
+    """Refuse entries of no parameter or before its first coordinate: they would count for another unit."""
+    for name, values in (("parameter", points.parameter), ("place", points.place)):
+        if len(values) and int(values.min()) < 0:
+            raise DataError(expected("positions of at least 0", got=int(values.min()), where=name))
+    if len(points.parameter) and int(points.parameter.max()) >= len(points.names):
+        rule = f"positions below {len(points.names)}"
+        raise DataError(expected(rule, got=int(points.parameter.max()), where="parameter"))
