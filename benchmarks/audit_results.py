@@ -1,8 +1,9 @@
 """Audits of runs on real images: proven bounds beside what attacks find, for several amounts of noise.
 
-Run: ``python benchmarks/audit_results.py --data DIR --out FILE [--studies NAME ...]``. Each arm of a study is trained once, from the same initialisation and for the same steps, and then audited as
-``meninx audit`` does. One line of JSON per part of an arm; what is in FILE already is not repeated, and an
-audit that was stopped goes on (``--work``). ``--write PAGE`` puts the tables into a page.
+Run: ``python benchmarks/audit_results.py --data DIR --out FILE [--studies NAME ...]``. Each arm of a study is
+trained once, from the same initialisation and for the same steps, and then audited as ``meninx audit`` does.
+One line of JSON per part of an arm; what is in FILE already is not repeated, and an audit that was stopped
+goes on (``--work``). ``--write PAGE`` puts the tables into a page.
 
 DIR holds the prepared datasets that ``docs/results.md`` names.
 """
