@@ -220,6 +220,8 @@ class MembershipAudit:
         verdict: ``refuted`` (an attack exceeds the bound), ``exposed`` (an attack tells members from
             non-members), ``nothing found``, or ``void`` (a control failed).
         reason: of ``void``; else empty.
+        sites: sites that trained the audited model together; reference models know the run's own patients
+            alone, so with more than one they resemble it less.
         origin: the audited run.
         version: format of the record.
     """
@@ -237,4 +239,5 @@ class MembershipAudit:
     verdict: str
     reason: str
     origin: Origin
+    sites: int = 1
     version: int = FORMAT
