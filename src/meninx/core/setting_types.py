@@ -11,6 +11,7 @@ The type of a setting is the one place where its range and choices are declared:
 
 from __future__ import annotations
 
+import functools
 import math
 import types
 import typing
@@ -134,6 +135,7 @@ def without_ranges(hint: Any) -> Any:
     return typing.get_type_hints(holder)["value"]
 
 
+@functools.cache
 def without_none(hint: Any) -> Any:
     """Return ``X`` for ``X | None``, and any other type as it is."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -142,6 +144,7 @@ def without_none(hint: Any) -> Any:
     return hint
 
 
+@functools.cache
 def _is_list(hint: Any) -> bool:
     """Return whether a setting is a list of any length, so that one entry may stand for it."""
     hint = without_none(hint)
