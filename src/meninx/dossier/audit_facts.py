@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from meninx.core import artifacts
+from meninx.core import artifacts, audit_parts
 from meninx.core.artifacts import RunRecord
 from meninx.core.audit_records import AttackRecord, MembershipAudit, OneRunRecord
+from meninx.core.audit_summary import AuditRecord, PlanRecord
 from meninx.core.dossier_records import DossierPart
+from meninx.core.findings import LINES, Finding
 from meninx.core.origin import Origin
 from meninx.core.risk_records import Bounded, BoundsRecord
 from meninx.dossier.facts import RUN, EvidenceFolder, FactList
 
-AUDIT = "audit"
-BOUNDS = f"{RUN}/{AUDIT}/{artifacts.place(BoundsRecord)}"
-ONE_RUN, MEMBERSHIP = (f"{RUN}/{artifacts.place(kind)}" for kind in (OneRunRecord, MembershipAudit))
+BOUNDS, ONE_RUN, MEMBERSHIP = (
+    f"{RUN}/{audit_parts.place_of(name)}" for name in ("bounds", "one-run", "membership")
+)
+SUMMARY, PLAN = (f"{RUN}/{artifacts.place(kind)}" for kind in (AuditRecord, PlanRecord))
+PLAN_FILE = f"{RUN}/{audit_parts.FOLDER}/{audit_parts.PLAN}"
 FPR = "false positive rate"
+
+
+def places() -> tuple[str, ...]:
+    """Return where the records of audits lie in a dossier."""
+    parts = (f"{RUN}/{audit_parts.place_of(name)}" for name in audit_parts.PARTS)
+    return (*parts, SUMMARY, PLAN, PLAN_FILE)
 
 
 @dataclass(frozen=True)
@@ -33,24 +44,72 @@ class Stranger:
 
 
 def strangers(evidence: EvidenceFolder) -> Iterator[Stranger]:
-    """Yield the records of audits that are about another run, other weights or another ledger."""
+    """Yield the records of audits that are about another run or other weights, or that changed since.
+
+    The summary of an audit names the SHA-256 of every record that it rests on.
+    """
     run = artifacts.require(evidence.run.root, RunRecord, fix="ask for the whole dossier")
-    bounds = evidence.record(BOUNDS, BoundsRecord)
-    if bounds is not None:
-        mechanism = bounds.mechanism
-        if mechanism.run != run.id:
-            yield Stranger(BOUNDS, "is about another run")
-        elif mechanism.weights != run.weights:
-            yield Stranger(BOUNDS, "is about other weights")
-    for path, kind in ((ONE_RUN, OneRunRecord), (MEMBERSHIP, MembershipAudit)):
+    for name, kind in audit_parts.PARTS.items():
+        path = f"{RUN}/{audit_parts.place_of(name)}"
         record = evidence.record(path, kind)
-        origin: Origin | None = getattr(record, "origin", None)
-        if origin is None:
+        about = _about(record)
+        if about is None or about[0] == "":
             continue
-        if origin.run != run.id:
+        if about[0] != run.id:
             yield Stranger(path, "is about another run")
-        elif origin.weights != run.weights:
+        elif about[1] != run.weights:
             yield Stranger(path, "is about other weights")
+    summary = evidence.record(SUMMARY, AuditRecord)
+    if summary is not None:
+        wrong = audit_parts.stale(evidence.run.root, summary, run)
+        if wrong:
+            yield Stranger(SUMMARY, wrong)
+
+
+def _about(record: Any) -> tuple[str, str] | None:
+    """Return identity and weights of the run that a record names; None without a record."""
+    if record is None:
+        return None
+    if isinstance(record, BoundsRecord):
+        return record.mechanism.run, record.mechanism.weights
+    origin: Origin = record.origin
+    return origin.run, origin.weights
+
+
+def audit(evidence: EvidenceFolder) -> DossierPart:
+    """Return the verdict of the audit as a whole, by its plan, and every number of it."""
+    found = FactList(evidence, "audit", "Audit: three lines that are never mixed")
+    record = evidence.record(SUMMARY, AuditRecord)
+    if record is None:
+        for line in LINES:
+            found.unknown(f"line/{line}", line, "the run was not audited as a whole (`meninx audit RUN`)")
+        return found.part()
+    for item in record.lines:
+        found.add(f"line/{item.line}", item.line, f"{item.colour}: {item.word}", SUMMARY, remark=item.words)
+    found.add("plan", "SHA-256 of the plan", record.plan.sha256, SUMMARY, remark=record.plan.words())
+    met = "no condition of the plan is met"
+    found.add("conditions", "conditions by which the audit fails", record.conditions, SUMMARY, missing=met)
+    found.add(
+        "not_tested", "what was not tested", record.not_tested, SUMMARY, missing="the audit names nothing"
+    )
+    for part in record.parts:
+        if part.reason:
+            found.add(f"part/{part.name}", f"{part.name}, not done", part.reason, SUMMARY)
+        for finding in part.findings:
+            _finding(found, finding)
+    return found.part()
+
+
+def _finding(found: FactList, finding: Finding) -> None:
+    """Add one number of the audit with its null, what the guarantee allows, and what it rests on."""
+    told = [f"{finding.colour}, {finding.line}", finding.reason]
+    told += [f"null {finding.null:.4g}"] if finding.null is not None else []
+    told += [f"the guarantee allows {finding.bound:.4g}"] if finding.bound is not None else []
+    told += [f"n = {finding.n:,} {finding.counted}"] if finding.n else []
+    remark = "; ".join(item for item in told if item)
+    limits = (None, None) if finding.is_exact else (finding.low, finding.high)
+    key = f"finding/{finding.key}"
+    found.add(key, finding.words, finding.value, SUMMARY, limits=limits, remark=remark, missing=remark)
 
 
 def bounds(evidence: EvidenceFolder) -> DossierPart:

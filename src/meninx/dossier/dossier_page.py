@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from meninx.core.dossier_records import DossierRecord, Fact, Heading
+from meninx.core.findings import LINES
 from meninx.dossier.facts import every, shown
 from meninx.dossier.headings import NO_CLAIM
 
@@ -18,6 +19,7 @@ GLANCE = (
     "selection/epsilon",
     "selection/candidates",
     "selection/inside",
+    *(f"audit/line/{line}" for line in LINES),
     "bounds/membership/auc",
     "bounds/membership/tpr@0.01",
     "bounds/worst/1 of 10",

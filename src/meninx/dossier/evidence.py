@@ -22,8 +22,6 @@ from meninx.report import joint_privacy
 from meninx.report.context import ReportContext, departures_of
 from meninx.report.sources import Dataset, Deid, TrainedRun
 
-_AUDITS = (audit_facts.BOUNDS, audit_facts.ONE_RUN, audit_facts.MEMBERSHIP)
-
 
 def chosen_run(config: DossierConfig, context: ReportContext) -> TrainedRun:
     """Return the run whose model is to be released.
@@ -83,7 +81,7 @@ def write(
     if run.environment is not None:
         artifacts.write(folder / RUN, replace(run.environment, command=()))
     _copy(run.root / artifacts.place(PrivacyRecord), folder / RUN / artifacts.place(PrivacyRecord))
-    for path in _AUDITS:
+    for path in audit_facts.places():
         _copy(run.root / Path(path).relative_to(RUN), folder / path)
     for item in (*context.runs, *context.unfinished):
         _write_candidate(folder, item)
