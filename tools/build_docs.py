@@ -39,6 +39,7 @@ CONFIGS = {
     "predict": "meninx.predict.config:PredictConfig",
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
+    "dossier": "meninx.dossier.config:DossierConfig",
     "demo": "meninx.demo.config:DemoConfig",
     "audit": "meninx.audit.config:AuditConfig",
     "audit-bounds": "meninx.audit.config:BoundsConfig",
@@ -50,8 +51,9 @@ CONFIGS = {
     "federate-enrol": "meninx.federated.policy:PolicyConfig",
 }
 SETTINGS = {
-    **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "predict", "report", "demo")},
+    **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "predict", "demo")},
     "train": ("train",),
+    "report": ("report", "dossier"),
     "sweep": ("sweep", "train"),
 }
 

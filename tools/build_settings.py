@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 from meninx.core import setting_types, settings
 from meninx.core.settings import Settings
 from meninx.deid.config import DeidConfig
+from meninx.dossier.config import DossierConfig
 from meninx.federated.config import StudyConfig
 from meninx.predict.config import PredictConfig
 from meninx.prepare.config import PrepareConfig
@@ -30,6 +31,7 @@ KINDS: dict[str, tuple[type[Settings], frozenset[str]]] = {
     "EvaluateSettings": (EvaluateConfig, frozenset()),
     "PredictSettings": (PredictConfig, frozenset()),
     "ReportSettings": (ReportConfig, frozenset()),
+    "DossierSettings": (DossierConfig, frozenset()),
     "StudySettings": (StudyConfig, frozenset({"sites"})),
 }
 """Class name -> its config, and the settings that the functions of ``meninx`` name themselves."""

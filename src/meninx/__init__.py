@@ -23,6 +23,7 @@ from meninx.core.lazy import lazy_exports
 if TYPE_CHECKING:
     from meninx.api import (
         deidentify,
+        dossier,
         evaluate,
         load_model,
         new_key,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "__version__",
     "deidentify",
+    "dossier",
     "evaluate",
     "load_model",
     "new_key",

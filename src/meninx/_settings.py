@@ -794,6 +794,29 @@ class ReportSettings(TypedDict, total=False):
     overwrite: bool
 
 
+class DossierSettings(TypedDict, total=False):
+    """Settings of ``meninx.dossier.config.DossierConfig``.
+
+    Attributes:
+        title: Heading of the dossier.
+        release: Identity of the run whose model is to be released, or the first digits of it, or the name of
+            its folder; needed where several finished runs are given.
+        chosen_by: Number by which this run was chosen among several, e.g. auroc. It is stated, not verified.
+        chosen_on: Split on which that number was measured, e.g. valid.
+        date: Date of the dossier, e.g. 2026-11-20; today by default.
+        overwrite: Replace an earlier dossier, once the new one is complete.
+        dry_run: Say what the dossier would hold, and write nothing.
+    """
+
+    title: str
+    release: str
+    chosen_by: str
+    chosen_on: str
+    date: str
+    overwrite: bool
+    dry_run: bool
+
+
 class StudySettings(TypedDict, total=False):
     """Settings of ``meninx.federated.config.StudyConfig``.
 
