@@ -7,7 +7,7 @@ this module.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,5 +147,13 @@ def audit(
         UsageError, DataError, PrivacyRefusal: see ``meninx.audit.stage.run``.
     """
     from meninx.audit import stage
+    from meninx.report import stage as reporting
 
-    return stage.run(config, run, fail_if=fail_if, progress=progress)
+    if page is not None:
+        workspace.outside(page, in_release=True)
+        if page.exists() and not config.overwrite:
+            raise UsageError(problem("the file exists already", where=str(page), fix="give --overwrite"))
+    result = stage.run(config, run, fail_if=fail_if, progress=progress)
+    if result.record is None:
+        return result
+    return replace(result, page=reporting.write_audit_page(run, page or result.out / reporting.AUDIT_PAGE))
