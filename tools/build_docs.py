@@ -40,6 +40,7 @@ CONFIGS = {
     "demo": "meninx.demo.config:DemoConfig",
     "audit": "meninx.audit.config:AuditConfig",
     "audit-bounds": "meninx.audit.config:BoundsConfig",
+    "audit-identity": "meninx.audit.config:IdentityConfig",
     "audit-membership": "meninx.audit.config:MembershipConfig",
     "audit-one-run": "meninx.audit.config:OneRunConfig",
     "audit-scores": "meninx.audit.config:ScoresConfig",
@@ -108,7 +109,7 @@ def commands() -> str:
             )
         lines.append(_examples(verb))
     for group, home, text, steps in (
-        ("audit", audit_steps, AUDIT_HELP, ("bounds", "scores", "one-run", "membership")),
+        ("audit", audit_steps, AUDIT_HELP, ("bounds", "scores", "one-run", "membership", "identity")),
         ("dicom", dicom_steps, DICOM_HELP, ("label", "export", "restore", "folders", "table")),
     ):
         lines.append(f"## `meninx {group}`\n\n{text}\n")

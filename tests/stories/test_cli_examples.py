@@ -48,6 +48,7 @@ NEEDS = {
     "audit scores": ("scores",),
     "audit one-run": ("data", "private run"),
     "audit membership": ("many patients", "private run"),
+    "audit identity": ("many patients",),
     "dicom": ("clean",),
     "demo": (),
     "recipes": (),

@@ -22,6 +22,9 @@ from meninx.core.setting_types import (
 from meninx.core.settings import Settings, flat
 from meninx.learn.config import SamplingConfig
 
+IdentityAttack = Literal["pixels", "hog", "siamese"]
+
+_LEAST_SIDE = 8
 MECHANISM = (
     "units",
     "epsilon",
@@ -331,3 +334,42 @@ class AuditConfig(AuditPlan):
     device: Device = "auto"
     overwrite: bool = False
     dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityConfig(Settings):
+    """Whether images can be linked to other images of the same patient.
+
+    Attributes:
+        attacks: How images are compared: whitened pixels, whitened edge directions, or a network trained on
+            pairs.
+        fit_share: Share of the patients that the attacks are fitted on; the others are evaluated.
+        components: Directions that are kept of pixels and edge directions.
+        side: Pixels along each axis that images are brought to; 64 in 2-D and 32 in 3-D by default.
+        siamese_steps: Optimiser steps of the network that is trained on pairs.
+        most_images: Larger datasets are represented by patients drawn at random with about so many images.
+        significance: Largest probability of the verdict that images are linked where they tell nothing.
+        seed: Seed of the division of the patients, the controls and the permutations.
+        device: Where to train the network on pairs.
+        overwrite: Audit again although a record is there.
+        dry_run: Show who would be compared; compute and write nothing.
+    """
+
+    attacks: tuple[IdentityAttack, ...] = ("pixels", "hog")
+    fit_share: OpenShare = 0.5
+    components: Count = 128
+    side: Count | None = None
+    siamese_steps: Count = 600
+    most_images: Count = 4000
+    significance: OpenShare = 0.05
+    seed: CountOrZero = 0
+    device: Device = "auto"
+    overwrite: bool = False
+    dry_run: bool = False
+
+    def check_rules(self) -> None:
+        """Refuse no attack, one that is named twice, and images too small to compare."""
+        if not self.attacks or len(set(self.attacks)) != len(self.attacks):
+            raise ConfigError(expected("different attacks", got=self.attacks or "none", where="attacks"))
+        if self.side is not None and self.side < _LEAST_SIDE:
+            raise ConfigError(expected(f"at least {_LEAST_SIDE}", got=self.side, where="side"))

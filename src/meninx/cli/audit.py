@@ -7,7 +7,14 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from meninx.audit.config import AuditConfig, BoundsConfig, MembershipConfig, OneRunConfig, ScoresConfig
+from meninx.audit.config import (
+    AuditConfig,
+    BoundsConfig,
+    IdentityConfig,
+    MembershipConfig,
+    OneRunConfig,
+    ScoresConfig,
+)
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
@@ -170,3 +177,36 @@ def membership(
     result = run_membership(config, run, out=out, progress=output.progress())
     output.show(result)
     result.raise_if_refuted()
+
+
+@audit.command(help_epilogue=epilogue("audit identity"))
+@with_settings("attacks", "dry_run")
+def identity(
+    source: Path,
+    /,
+    *,
+    config: IdentityConfig,
+    probes: Path | None = None,
+    out: Path | None = None,
+    recipe: str | None = None,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Link images to other images of the same patient: does a file without a name tell whose it is?
+
+    Attacks are fitted on a part of the patients and measured on the others, against chance, against what
+    labels and attributes alone link, and with a positive and a negative control. Writes audit/identity.json,
+    identity.csv and a figure. An interrupted audit goes on when the command is repeated.
+
+    Args:
+        source: Prepared dataset, or finished run, whose dataset is taken.
+        probes: Prepared dataset with changed images of the same cases, e.g. obfuscated ones: they ask, and
+            images of the first dataset answer.
+        out: Folder that gets audit/ with record, table and figure; by default the run folder, or identity/.
+        recipe: TOML file with these settings; flags override it.
+    """
+    early.extra("train")
+    early.exists(source, probes)
+    early.dataset(probes)
+    from meninx.audit.reidentification import run_identity
+
+    output.show(run_identity(config, source, probes=probes, out=out, progress=output.progress()))

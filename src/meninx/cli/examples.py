@@ -91,6 +91,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx audit membership runs/private/",
         "meninx audit membership runs/private/ --references 16 --out audited/",
     ),
+    "audit identity": (
+        "meninx audit identity data/ --dry-run",
+        "meninx audit identity data/ --attacks hog --out linked/",
+    ),
     "audit scores": (
         "meninx audit scores --in in.npy --out out.npy --claimed-eps 8",
         "meninx audit scores --in in.npy --out out.npy --noise-multiplier 1.2 --sample-rate 0.05 --steps 200",

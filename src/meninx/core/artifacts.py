@@ -37,9 +37,11 @@ from meninx.core.audit_summary import AuditRecord, PlanRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.federation import ArmsRecord, FederatedRecord, RoundRecord
 from meninx.core.federation import StudyPart as StudyPart
+from meninx.core.identity_records import IdentityAudit
 from meninx.core.manifest import DatasetInfo
 from meninx.core.origin import Origin as Origin
 from meninx.core.provenance import Environment as Environment
+from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import BoundsRecord
 from meninx.core.summaries import FORMAT as FORMAT
 from meninx.core.summaries import DeidRecord as DeidRecord
@@ -436,6 +438,8 @@ _PLACES: Mapping[type, str] = {
     MembershipAudit: "audit/membership.json",
     AuditRecord: "audit/audit.json",
     PlanRecord: "audit/plan.json",
+    IdentityAudit: "audit/identity.json",
+    ReconstructionAudit: "audit/reconstruction.json",
     CaseValuesRecord: "private/case_values.json",
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",
