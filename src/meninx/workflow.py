@@ -1,7 +1,7 @@
 """What several stages do together in one call: train and report, audit and draw its page.
 
-`meninx train --report PAGE`, :func:`meninx.train_and_report`, `meninx audit RUN` and :func:`meninx.audit` are
-this module.
+`meninx train --report PAGE` and `meninx audit RUN`, with :func:`meninx.train_and_report` and
+:func:`meninx.audit`, are this module.
 """
 
 from __future__ import annotations
