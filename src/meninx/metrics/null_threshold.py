@@ -105,7 +105,7 @@ def prior_success(
     confidence: float = 0.95,
     data_range: float = 1.0,
 ) -> float:
-    """Return kappa(eta): an upper limit of how often ``guesses`` fixed images are close enough to a patient's.
+    """Return kappa(eta): how often at most one of ``guesses`` fixed images is close enough to a patient's.
 
     The attacker's best fixed guesses are chosen among the images of one half, one after the other, each of
     which covers most of what is left. They are counted on the other half, and the other way round, so that
