@@ -12,9 +12,11 @@ from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
 from meninx.cli.flags import with_settings
+from meninx.cli.reconstruct import reconstruct
 
 HELP = "Audit private training: bounds from theory, and tests of the implementation."
 audit = App("audit", HELP, help_epilogue=epilogue("audit"))
+audit.command(reconstruct)
 
 
 @audit.command(help_epilogue=epilogue("audit bounds"))

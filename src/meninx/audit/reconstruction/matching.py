@@ -1,4 +1,4 @@
-"""From candidates to counted successes: one-to-one matching, a threshold set on the null, controls and kappa."""
+"""From candidates to counted successes: one-to-one matching, thresholds set on nulls, controls and kappa."""
 
 from __future__ import annotations
 

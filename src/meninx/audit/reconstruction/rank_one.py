@@ -63,8 +63,12 @@ class Identification:
         }
 
     def counts(self, wanted: Sequence[int]) -> tuple[int, ...]:
-        """Return the numbers of candidates that the pool has images for, ascending."""
-        return tuple(sorted({count for count in wanted if 2 <= count <= len(self.images)}))
+        """Return the numbers of candidates that the pool has images for, ascending.
+
+        All images of the pool stand for numbers that it has too few for.
+        """
+        most = len(self.images)
+        return tuple(sorted({min(count, most) for count in wanted if count >= 2}))
 
     def found(
         self, steps: Steps, encoder: str, candidates: int, *, takes_part: bool = True
