@@ -1,4 +1,4 @@
-"""The step ``match``: from candidates and simulated identifications to the record of an audit and its tables."""
+"""The step ``match``: from candidates and simulated identifications to record and tables of an audit."""
 
 from __future__ import annotations
 
