@@ -186,3 +186,18 @@ def test_point_gradients_of_a_unit_are_added_before_they_are_clipped():
     assert total.unit_norms.tolist() == pytest.approx([5.0, 0.0, 0.25])
     assert total.present.tolist() == [True, False, True]
     assert float(sum(value.abs().sum() for value in total.gradients.values())) == pytest.approx(1.65)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_point_gradient_without_a_finite_norm_adds_exactly_nothing(value):
+    model = network()
+    points = PointGradients(
+        names=("0.weight",),
+        parameter=torch.zeros(2, dtype=torch.int64),
+        place=torch.tensor([5, 6]),
+        value=torch.tensor([value, 0.25], dtype=torch.float64),
+        case=torch.arange(2),
+        unit=torch.tensor([0, 1]),
+    )
+    total = clipped_point_sum(model, points, n_units=2, max_grad_norm=1.0)
+    assert total.gradients["0.weight"].flatten()[[5, 6]].tolist() == [0.0, 0.25]

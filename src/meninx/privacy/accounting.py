@@ -25,36 +25,39 @@ from meninx.core import check
 
 Array = npt.NDArray[np.float64]
 
-_ORDERS = (
-    *range(2, 64),
-    80,
-    96,
-    128,
-    192,
-    256,
-    512,
-    1024,
-)  # integer orders: closed sums that always converge
-_LOW_ORDERS = (1.02, 1.05, 1.1, 1.2, 1.4, 1.7)  # their series converges, quietly, only for little noise
-_GRIDS = ((1e3, 1e-3), (5e4, 1e-2))  # up to this epsilon: this grid of the privacy loss; small ones take FINE
+# Integer Rényi orders: their divergences are finite sums, so that nothing can fail to converge.
+_ORDERS = (*range(2, 64), 80, 96, 128, 192, 256, 512, 1024)
+# Orders near 1, where the bound is tightest for little noise. Their series converges only for little noise,
+# and dp-accounting gives no warning where it does not.
+_LOW_ORDERS = (1.02, 1.05, 1.1, 1.2, 1.4, 1.7)
+_GRIDS = ((1e3, 1e-3), (5e4, 1e-2))  # (largest epsilon, grid of the privacy loss); small ones take FINE
 FINE = 1e-4
 COARSE = 1e-3
-_ROUNDING = 5e-6  # share by which rounding in the transforms may move an epsilon; added on top
-# What rounding in the transforms may take from a delta per step (four times the largest seen); added back.
+# Relative error of an epsilon through rounding in the Fourier transforms; every result is raised by it.
+_ROUNDING = 5e-6
+# Error of a delta per step through rounding in the transforms (four times the largest observed); it is
+# subtracted from the delta that the search may use.
 _LOST = 2.0**-52
 _HUGE = 1e300
-# Below this delta rounding is no longer negligible, and the Rényi bound, which has none, may be closer.
+# Below this delta rounding is no longer negligible, and the Rényi bound, which needs no transform, may be
+# closer.
 _LEAST_DELTA = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A number of equal steps: each the Gaussian mechanism on a Poisson sample of the units.
+    """A number of equal steps, each the Gaussian mechanism on a Poisson sample of the units.
+
+    Example::
+
+        >>> phase = Phase(sample_rate=0.05, noise_multiplier=1.0, steps=200)
+        >>> round(epsilon([phase], delta=1e-5).value, 2)
+        4.77
 
     Attributes:
         sample_rate: probability that a unit takes part in a step, in (0, 1].
         noise_multiplier: noise standard deviation over sensitivity, >= 0.
-        steps: how many, >= 0.
+        steps: number of steps, >= 0.
     """
 
     sample_rate: float
@@ -74,7 +77,7 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Epsilon:
-    """An upper bound on epsilon, and who computed it.
+    """An upper bound on epsilon, and the accountant that computed it.
 
     Attributes:
         value: epsilon, ``inf`` without noise.
@@ -86,7 +89,10 @@ class Epsilon:
 
 
 def merge(phases: Iterable[Phase]) -> tuple[Phase, ...]:
-    """Return the phases that have steps, equal ones joined, in a fixed order (composition commutes)."""
+    """Return the phases that have steps, with equal ones joined, in a fixed order.
+
+    Composition commutes, so the order carries no information and a fixed one lets results be cached.
+    """
     totals: dict[tuple[float, float], int] = {}
     for phase in phases:
         key = (phase.sample_rate, phase.noise_multiplier)
@@ -103,13 +109,16 @@ def epsilon(
 
     Args:
         phases: what was run, in any order; no phase or no steps cost nothing.
-        delta: in (0, 1). From 1e-10 on the result is the exact value but for 1 % (mostly 0.01 %), and never
-            lower than that of dp-accounting. Below, rounding in the transforms is as large as delta, in
-            dp-accounting's result, too: what it can take is granted, and the smaller of two upper bounds is
-            returned, up to some per cent above the exact value.
-        coarse: a grid of the privacy loss of at least 1e-3, ten times quicker and mostly up to 1 % looser,
-            for searching.
+        delta: in (0, 1). From 1e-10 up, the result is within 1 % of the exact value (mostly 0.01 %) and never
+            lower than that of dp-accounting. Below, rounding in the transforms is as large as delta (also in
+            dp-accounting); the result allows for it and is the smaller of two upper bounds, up to some per
+            cent above the exact value.
+        coarse: use a grid of the privacy loss of at least 1e-3, for searches: ten times faster and at most
+            about 1 % looser.
         grid: the finest grid to use; None for that of ``coarse``.
+
+    Raises:
+        ConfigError: delta out of range.
 
     Guarantee:
         The composition of all phases, adaptively chosen, is (epsilon, delta)-differentially private
@@ -136,6 +145,7 @@ def _epsilon(phases: tuple[Phase, ...], delta: float, finest: float) -> Epsilon:
     quick = min(bounds, key=lambda key: bounds[key])
     rough = bounds[quick]
     few = sum(phase.steps for phase in phases) <= 100  # discretisation errors add up over steps
+    # A quick closed-form bound first: the grid has to cover the privacy loss, so its size grows with epsilon.
     grid = _grid(rough, fine_up_to=4.0 if few else 20.0)
     lost = _lost(phases)
     if grid is None:
@@ -145,18 +155,19 @@ def _epsilon(phases: tuple[Phase, ...], delta: float, finest: float) -> Epsilon:
         if delta > lost
         else math.inf
     )
+    # Both are upper bounds, so the smaller one is valid, too.
     if delta < _LEAST_DELTA and bounds["rdp"] < found:
         return Epsilon(value=bounds["rdp"], accountant="rdp")
     return Epsilon(value=found * (1 + _ROUNDING), accountant="pld")
 
 
 def _lost(phases: Sequence[Phase]) -> float:
-    """Return how much of a delta rounding in the transforms may have taken away: it grows with the steps."""
+    """Return a bound on the error of a delta through rounding in the transforms; it grows with the steps."""
     return _LOST * (64 + sum(phase.steps for phase in phases))
 
 
 def _grid(rough: float, *, fine_up_to: float) -> float | None:
-    """Return the grid for a rough epsilon: the fine one where it is affordable, None where none fits."""
+    """Return the grid for a rough epsilon: the finest that is affordable, None if none is."""
     if rough <= fine_up_to:
         return FINE
     return next((grid for most, grid in _GRIDS if rough <= most), None)
@@ -175,9 +186,9 @@ def _pld(phases: tuple[Phase, ...], interval: float) -> PrivacyLossDistribution:
 def largest_delta(n_units: int) -> float:
     """Return 1 / (10 n_units), the largest delta at which ``n_units`` units count as well protected.
 
-    Releasing every unit whole with probability delta is (0, delta)-private. At 1 / n_units somebody's data
-    would be expected to leak, which a plan refuses; ten times less keeps the chance that anybody's does below
-    10 %.
+    A mechanism that publishes each unit unchanged with probability delta is (0, delta)-private. At a delta of
+    1 / n_units one unit would be published on average, so a plan refuses it; at a tenth of that, the
+    probability that any unit is published stays below 10 %.
 
     Args:
         n_units: number of privacy units as publicly declared, >= 1.
@@ -187,7 +198,7 @@ def largest_delta(n_units: int) -> float:
 
 
 def rdp_epsilon(phases: Sequence[Phase], delta: float) -> float:
-    """Return the Rényi bound on epsilon: quick, 3 to 20 % above the exact value, more for little noise.
+    """Return the Rényi bound on epsilon: fast, 3 to 20 % above the exact value, more for little noise.
 
     References:
         Mironov, Talwar, Zhang (2019), Rényi Differential Privacy of the Sampled Gaussian Mechanism, section
@@ -215,6 +226,8 @@ def _renyi(sample_rate: float, noise_multiplier: float) -> Array:
     ways, taken, left = _binomials()
     logs = ways + taken * math.log(sample_rate) + left * math.log1p(-sample_rate)
     logs += np.minimum((taken**2 - taken) / 2 / noise_multiplier / noise_multiplier, _HUGE)
+    # log-sum-exp: the terms reach e**(order**2 / noise**2), far beyond a float, so the largest exponent of
+    # each row is taken out before exponentiating.
     top = logs.max(axis=1)
     sums: Array = top + np.log(np.exp(logs - top[:, None]).sum(axis=1))
     divergence: Array = np.maximum(sums, 0.0) / (orders - 1)
@@ -223,7 +236,7 @@ def _renyi(sample_rate: float, noise_multiplier: float) -> Array:
 
 @functools.cache
 def _binomials() -> tuple[Array, Array, Array]:
-    """Return log C(order, k), k and order - k for every order and k; minus infinity and 0 where k > order."""
+    """Return log C(order, k), k and order - k for all orders and k; -inf and 0 where k > order."""
     orders = np.array(_ORDERS, dtype=float)[:, None]
     taken = np.arange(_ORDERS[-1] + 1, dtype=float)[None, :]
     left = np.maximum(orders - taken, 0.0)
@@ -234,13 +247,14 @@ def _binomials() -> tuple[Array, Array, Array]:
 def participation_epsilon(phases: Sequence[Phase], delta: float) -> float:
     """Return a bound on epsilon that assumes the adversary knows the steps in which a unit took part.
 
-    With probability at least 1 - delta / 2 a unit takes part in at most k steps (a binomial quantile);
-    k Gaussian steps of noise s cost exactly what one step of noise s / sqrt(k) costs, here at delta / 2.
-    Tight where noise is so small that participation shows anyway, which is where it is used.
+    With probability at least 1 - delta / 2 a unit takes part in at most k steps (a binomial quantile).
+    k Gaussian steps of noise s cost exactly as much as one step of noise s / sqrt(k), here at delta / 2. The
+    bound is used where noise is so small that participation is visible anyway; there it is tight.
 
     References:
         Balle, Wang (2018), Improving the Gaussian Mechanism for Differential Privacy, Theorem 8.
     """
+    # Half of delta pays for the event that a unit takes part more often; a union bound over the phases.
     tail = delta / (2 * len(phases))
     precision = 0.0
     for phase in phases:
@@ -256,9 +270,9 @@ def participation_epsilon(phases: Sequence[Phase], delta: float) -> float:
 def step_losses(sample_rate: float, noise_multiplier: float, interval: float) -> PrivacyLossDistribution:
     """Return the privacy loss distribution of one step, for adding and for removing a unit.
 
-    The dearest part of an epsilon, and the same for any number of steps, so the last few are kept. Same grid,
-    same bounds and same pessimistic discretisation as ``from_gaussian_mechanism``, which inverts the privacy
-    loss point by point; here that is one expression on an array, five times quicker over all.
+    This is the most expensive part of an epsilon and does not depend on the number of steps, so the last few
+    results are cached. Grid, bounds and pessimistic discretisation are those of ``from_gaussian_mechanism``,
+    which inverts the privacy loss point by point; one expression on an array makes it five times faster.
 
     Args:
         sample_rate: q in (0, 1].
@@ -298,15 +312,17 @@ def _deltas(
     deltas = -np.expm1(np.minimum(losses, 0.0)) if removed else np.zeros_like(losses)
     at = losses[inside]
     unsampled = _unsampled(at, q) if removed else -_unsampled(-at, q)
-    # Without sampling the loss at x is linear in x; the sampled loss falls with x, so {loss >= e} is {x <=
-    # cut}.
+    # Without sampling the loss at x is linear in x; the sampled loss falls with x, so the event {loss >= e}
+    # is {x <= cut}.
     cut = (-0.5 if removed else 0.5) - unsampled * noise_multiplier**2
     deltas[inside] = mechanism.mu_upper_cdf(cut) - np.exp(at + mechanism.mu_lower_log_cdf(cut))
     return np.clip(deltas, 0.0, 1.0)
 
 
 def _unsampled(losses: Array, q: float) -> Array:
-    """Return log(1 + (exp(loss) - 1) / q): the loss without sampling, given that with it, > log(1 - q)."""
+    """Return log(1 + (exp(loss) - 1) / q): the loss without sampling for a loss > log(1 - q) with it."""
+    # Two forms of one expression: log1p and expm1 keep precision for small losses, and the logarithmic form
+    # does not overflow for large ones.
     with np.errstate(divide="ignore", over="ignore"):
         near = np.log1p(np.maximum(-1.0, np.expm1(np.minimum(losses, 1.0)) / q))
         far = losses - math.log(q) + np.log1p(-np.exp(-np.maximum(losses, 1.0)) * (1 - q))

@@ -1,8 +1,8 @@
 """The guarantee that an audit tests: an (epsilon, delta) alone, or the mechanism behind it.
 
-The claimed mechanism says much more than its epsilon: a curve of the largest power at every false positive
-rate. With 1,000 canaries no audit in one run refutes an epsilon of 10, but the curve of the same run is
-refuted when half of its noise is missing.
+A mechanism is a stronger claim than its epsilon: it bounds the power of a test at every false positive rate.
+With 1,000 canaries no audit of a single run refutes an epsilon of 10, but it refutes the curve of the same
+run when half of the noise is missing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from meninx.privacy.risk import risk_curve
 
 Array = npt.NDArray[np.float64]
 
-_LEAST_RATE = 1e-4  # canaries, even 100,000, say nothing about lower false positive rates
+_LEAST_RATE = 1e-4  # even 100,000 canaries give no evidence about lower false positive rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ class Claim:
         >>> round(claim.epsilon, 2), round(claim.advantage, 2), round(claim.mu, 2)
         (3.38, 0.27, 0.69)
 
-    Guarantee: no test of whether one unit took part has more power than :meth:`power` at any false positive
-        rate, if the claim is true.
+    Guarantee: if the claim is true, no test of whether one unit took part has more power than :meth:`power`
+        at any false positive rate.
 
     Attributes:
         epsilon: claimed, >= 0 and finite.
@@ -65,10 +65,10 @@ class Claim:
 
     @functools.cached_property
     def curve(self) -> tuple[Array, Array]:
-        """Corners of the curve, false positive rates and powers: concave, and above both directions.
+        """Corners of the curve: false positive rates and powers, each of shape (corners,).
 
-        The power of a test between "absent" and "present" depends on which of the two is the null. The curve
-        is the least concave one above both.
+        The power of a test between "absent" and "present" depends on which of the two is the null hypothesis.
+        The curve is the least concave one above both.
         """
         if self.phases:
             upper = risk_curve(self.phases, rates=[_LEAST_RATE]).upper
@@ -76,6 +76,8 @@ class Claim:
         else:
             rate = (1 - self.delta) / (1 + math.exp(min(self.epsilon, 700.0)))
             rates, powers = np.array([0.0, rate]), np.array([self.delta, 1 - rate])
+        # (rate, power) of one null is (1 - power, 1 - rate) of the other: the same test with its errors
+        # exchanged.
         rates = np.concatenate([rates, 1 - powers, [0.0, 1.0]])
         powers = np.concatenate([powers, 1 - rates[: len(powers)], [0.0, 1.0]])
         return _hull(rates, powers)
@@ -103,7 +105,7 @@ class Claim:
 
     @functools.cached_property
     def moments(self) -> tuple[float, float, float]:
-        """Area under the curve, and what its variance in a sample depends on.
+        """Area under the curve and the two moments that determine its variance in a sample.
 
         Returns:
             The probabilities that an included canary scores above an excluded one, that two included ones
@@ -120,7 +122,7 @@ class Claim:
 def curve_moments(rates: Array, powers: Array) -> tuple[float, float, float]:
     """Return the area below a piecewise linear curve from (0, .) to (1, 1), and its two second moments.
 
-    A jump at rate 0 counts as a rise there.
+    A power above 0 at rate 0 counts as a jump of the curve there.
     """
     areas = np.diff(rates) * (powers[1:] + powers[:-1]) / 2
     squares = np.diff(rates) * (powers[1:] ** 2 + powers[1:] * powers[:-1] + powers[:-1] ** 2) / 3

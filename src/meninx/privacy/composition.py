@@ -1,4 +1,4 @@
-"""Composition over runs: one epsilon for a sweep, two phases of training, or a run that was started again."""
+"""Composition over runs: one epsilon for a sweep, for two phases of training, or for a restarted run."""
 
 from __future__ import annotations
 
@@ -13,19 +13,29 @@ from meninx.privacy.ledger import Ledger
 
 
 def compose(ledgers: Sequence[Ledger], *, delta: float) -> PrivacySpent:
-    """Return what all runs spend together on the people whom they share, at ``delta``.
+    """Return what all runs together spend on the units that they share, at ``delta``.
 
-    Every trained model counts, including those of a sweep that were discarded, because the choice among them
-    used them. The stated rates are the worst ones, and steps are summed.
+    Every trained model counts, including the discarded models of a sweep, because the selection used them.
+    The stated rates are the worst ones, and steps are summed.
+
+    Example::
+
+        >>> from meninx.privacy import Plan
+        >>> plan = Plan.build(n_units=1_000, expected_batch_size=50, delta=1e-5, steps=200,
+        ...                   noise_multiplier=1.0, max_grad_norm=1.0)
+        >>> first, second = (Ledger().next(plan, 0)[0] for _ in range(2))  # two runs of one step each
+        >>> joint = compose([first, second], delta=1e-5)
+        >>> joint.steps, joint.epsilon == plan.epsilon(2)
+        (2, True)
 
     Args:
-        ledgers: one for every run on the dataset, in any order.
-        delta: for the whole; in (0, 1).
+        ledgers: one per run on the dataset, in any order.
+        delta: of the joint statement, in (0, 1).
 
     Guarantee:
-        All models of all runs together are (epsilon, delta)-differentially private, each run's plan and data
-        pipeline being free to depend on the models before. A run on other people only would not have to be
-        counted; here it is.
+        All models of all runs together are (epsilon, delta)-differentially private, even if the plan and data
+        pipeline of a run depend on the models of earlier runs. A run on other units only is counted here,
+        although it would not have to be.
 
     Raises:
         DataError: no run has taken a step.
@@ -35,9 +45,8 @@ def compose(ledgers: Sequence[Ledger], *, delta: float) -> PrivacySpent:
     """
     joint = _joined(ledgers)
     spent = joint.spent(delta)
-    unknown = any(
-        ledger.pending and not ledger.accounts for ledger in ledgers
-    )  # a step of which nothing is known
+    # A run that left only an unfinished line has spent a step of unknown cost.
+    unknown = any(ledger.pending and not ledger.accounts for ledger in ledgers)
     return replace(spent, epsilon=math.inf) if unknown else spent
 
 
@@ -51,7 +60,7 @@ def joint_phases(ledgers: Sequence[Ledger]) -> tuple[Phase, ...]:
 
 
 def _joined(ledgers: Sequence[Ledger]) -> Ledger:
-    """Return a ledger of all accounts, to read off and not to write to."""
+    """Return one ledger with the accounts of all runs; it may be read but not continued."""
     accounts = tuple(account for ledger in ledgers for account in ledger.accounts)
     if not accounts:
         fix = "leave out runs that have taken no step, or restore their ledgers"
@@ -72,5 +81,5 @@ def _joined(ledgers: Sequence[Ledger]) -> Ledger:
 
 
 def _streams(ledger: Ledger) -> set[str]:
-    """Return the names of the secret keys that a ledger's accounts were run with."""
+    """Return the names of the secret keys of a ledger's accounts."""
     return {account.first.stream for account in ledger.accounts if account.first.stream}

@@ -1,8 +1,8 @@
-"""Bounds from guesses in one run: what the number of correct guesses about canaries says about a guarantee.
+"""Bounds on a guarantee from the number of correct guesses about canaries in one run.
 
-Canaries are made-up units, each of which takes part in a run with probability 1/2, by its own coin. An
-auditor names some of them that took part, in his opinion, and abstains from the rest. A private run leaves
-few of these guesses right. The canaries may depend on each other, so one run with many of them is enough.
+Canaries are artificial units, each of which takes part in a run with probability 1/2, by its own coin. An
+auditor guesses for some of them whether they took part and abstains from the rest. In a private run only few
+more than half of the guesses can be correct. The canaries may depend on each other, so one run is enough.
 
 A guarantee is a curve: the largest true positive rate (power) at each false positive rate. The functions here
 take its inverse, the least false positive rate at each true positive rate.
@@ -27,16 +27,16 @@ MOST_MU = 200.0
 
 
 def guess_p_value(canaries: int, guesses: int, correct: int, *, epsilon: float, delta: float) -> float:
-    """Return how likely so many correct guesses are, at most, in an (epsilon, delta)-private run.
+    """Return an upper bound on the probability of this many correct guesses in an (epsilon, delta)-DP run.
 
     Guarantee: if each of ``canaries`` took part with probability 1/2, independently, and the run is private
-        for adding or removing one of them, at least ``correct`` of ``guesses`` guesses are right with at most
-        this probability.
+        for adding or removing one of them, then at least ``correct`` of ``guesses`` guesses are correct with
+        at most this probability.
 
     Args:
         canaries: all canaries, included or not, guessed or not.
         guesses: guesses made; their number must not depend on which canaries took part.
-        correct: those that were right.
+        correct: number of correct guesses.
         epsilon: of the guarantee, >= 0.
         delta: of the guarantee, in [0, 1].
 
@@ -57,7 +57,7 @@ def guess_p_value(canaries: int, guesses: int, correct: int, *, epsilon: float, 
 
 
 def guess_epsilon(canaries: int, guesses: int, correct: int, *, delta: float, significance: float) -> float:
-    """Return the largest epsilon that so many correct guesses refute; 0 when they refute none.
+    """Return the largest epsilon that this number of correct guesses refutes; 0 if it refutes none.
 
     Example::
 
@@ -75,7 +75,7 @@ def guess_epsilon(canaries: int, guesses: int, correct: int, *, delta: float, si
 def guesses_refute(
     canaries: int, guesses: int, correct: int, least_rate: LeastRate, *, significance: float
 ) -> bool:
-    """Return whether so many correct guesses are less likely than ``significance`` under a guarantee.
+    """Return whether this number of correct guesses has a probability below ``significance``.
 
     Guarantee: if each canary took part with probability 1/2, independently, and the run satisfies the
         guarantee for adding or removing one of them, the answer is True with probability at most
@@ -84,8 +84,8 @@ def guesses_refute(
     Args:
         canaries: all canaries.
         guesses: guesses made; their number must not depend on which canaries took part.
-        correct: those that were right.
-        least_rate: the guarantee; convex, symmetric between the two neighbours or above both.
+        correct: number of correct guesses.
+        least_rate: the guarantee; convex, and valid for both directions (adding and removing).
         significance: in (0, 1).
 
     References:
@@ -95,7 +95,11 @@ def guesses_refute(
 
 
 def _excess(canaries: int, guesses: int, correct: int, least_rate: LeastRate, significance: float) -> float:
-    """Return a number above 0 exactly when the guesses refute the guarantee."""
+    """Return a number above 0 exactly when the guesses refute the guarantee.
+
+    The recursion follows ``guesses_refute``'s reference: from the observed count downwards it bounds the mass
+    that correct and wrong guesses may have, and a total above ``guesses / canaries`` is a contradiction.
+    """
     _check_counts(canaries, guesses, correct)
     check.open_unit(significance=significance)
     right = significance * correct / canaries
@@ -103,7 +107,7 @@ def _excess(canaries: int, guesses: int, correct: int, least_rate: LeastRate, si
     for count in range(correct - 1, -1, -1):
         more = max(wrong, least_rate(right))
         if more == wrong:
-            break  # neither of the two changes from here on
+            break  # both stay constant from here on
         right = min(1.0, right + count / (guesses - count) * (more - wrong))
         wrong = more
     return right + wrong - guesses / canaries
@@ -116,7 +120,7 @@ def gaussian_least_rate(mu: float) -> LeastRate:
 
 
 def guess_mu(canaries: int, guesses: int, correct: int, *, significance: float) -> float:
-    """Return the largest mu of a Gaussian guarantee that so many correct guesses refute; 0 for none."""
+    """Return the largest mu of a Gaussian guarantee that the guesses refute; 0 if they refute none."""
 
     def excess(mu: float) -> float:
         return _excess(canaries, guesses, correct, gaussian_least_rate(mu), significance)

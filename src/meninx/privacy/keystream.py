@@ -1,4 +1,9 @@
-"""Pseudorandom bytes addressed by key, purpose and index; no two addresses share bytes."""
+"""Pseudorandom bytes addressed by key, purpose and index.
+
+Sampling and noise read their randomness here, so that it depends only on the step and never on what was drawn
+before: a resumed run repeats an interrupted step exactly, and no generator state has to be stored. Two
+addresses never share bytes.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +27,7 @@ def check_key(key: bytes) -> None:
 
 
 class Keystream:
-    """A reader of the pseudorandom bytes at one address, from the first.
-
-    Every read goes on where the last one ended.
-    """
+    """A reader of the pseudorandom bytes at one address; each read continues where the last one ended."""
 
     def __init__(self, key: bytes) -> None:
         self._cipher = Cipher(ChaCha20(key, bytes(16)), mode=None).encryptor()
@@ -42,9 +44,16 @@ class Keystream:
 def keystream(key: bytes, purpose: str, step: int, name: str = "") -> Keystream:
     """Return a reader of the pseudorandom bytes at the address (purpose, step, name) under ``key``.
 
-    A new reader starts again. The address is turned into a key of its own by HMAC-SHA-256 (a pseudorandom
-    function), which then runs ChaCha20 from counter zero. So addresses never overlap, whatever is read, and
-    nothing has to be remembered between calls.
+    A new reader starts from the first byte. HMAC-SHA-256 (a pseudorandom function) derives a separate key for
+    each address, under which ChaCha20 runs from counter zero. So addresses never overlap, whatever is read.
+
+    Example::
+
+        >>> key = bytes(32)  # a real key comes from core.randomness
+        >>> keystream(key, "poisson", 0).read(4) == keystream(key, "poisson", 0).read(4)
+        True
+        >>> keystream(key, "poisson", 0).read(4) == keystream(key, "gaussian", 0).read(4)
+        False
 
     Args:
         key: 32 secret bytes.
@@ -56,14 +65,16 @@ def keystream(key: bytes, purpose: str, step: int, name: str = "") -> Keystream:
         Nir, Langley (2018), ChaCha20 and Poly1305 for IETF protocols, RFC 8439, section 2.4.
         Krawczyk, Bellare, Canetti (1997), HMAC, RFC 2104.
     """
+    # The length prefix makes the encoding injective: no (purpose, step, name) can spell another one's
+    # address.
     address = f"meninx/{len(purpose)}:{purpose}/{step}/{name}".encode()
     return Keystream(hmac.digest(key, address, hashlib.sha256))
 
 
 def stream_id(*keys: bytes) -> str:
-    """Return 16 hexadecimal digits that name a set of keys without giving them away.
+    """Return 16 hexadecimal digits that identify a set of keys without revealing them.
 
-    Equal keys, equal name.
+    Equal keys have equal names. The ledger stores the name, to recognise keys that are used a second time.
     """
     digest = hashlib.sha256(b"meninx/stream")
     for key in keys:

@@ -19,6 +19,8 @@ from meninx.privacy.accounting import Phase
 from meninx.privacy.plan import Plan, sampler_name
 
 GENESIS = "0" * 32
+# A line is hashed as the text before this seal, so a reader verifies exactly the bytes that were written and
+# does not depend on how its JSON library prints numbers.
 _SEAL = ',"hash":"'
 
 
@@ -38,12 +40,12 @@ class LedgerEntry:
         step: optimiser step, from 0.
         stream: name of the secret keys (``keystream.stream_id``), or empty.
         torn: digest of the unfinished lines just before this one, or empty.
-        noise_bands: steps over which noise is correlated and sampling is cyclic; 1 for neither.
-        clipping: clipping function, or empty in ledgers of before it was written down; like ``noise_bands``
-            it may be missing in a line, as it is in those.
-        binding: digest of everything else that determines the step, or empty; may be missing, too.
-        state: keyed digest of what the step began with (weights, threshold, drawn units), or empty; may be
-            missing, too.
+        noise_bands: steps over which noise is correlated and sampling is cyclic; 1 for neither. Lines of
+            earlier versions may lack this field and the next three.
+        clipping: clipping function, or empty in ledgers of earlier versions.
+        binding: digest of everything else that determines the step, or empty.
+        state: keyed digest of the weights, the threshold and the drawn units at the beginning of the step,
+            or empty.
         previous: hash of the entry before; zeros for the first.
         hash: 32 hexadecimal digits of SHA-256 over all of the above as written.
     """
@@ -79,7 +81,7 @@ class LedgerEntry:
         binding: str = "",
         state: str = "",
     ) -> LedgerEntry:
-        """Return the sealed entry of one step of ``plan``."""
+        """Return the entry of one step of ``plan``, with its hash."""
         draft = cls(
             index=index,
             plan=plan.fingerprint(),
@@ -121,6 +123,8 @@ class LedgerEntry:
         try:
             table = json.loads(line)
         except ValueError:
+            # A crash leaves a prefix of a line, which cannot end like a whole one. Invalid JSON with the
+            # right end was edited.
             if line.endswith('"}'):
                 raise
             return None
@@ -135,22 +139,23 @@ class LedgerEntry:
 
     @property
     def group(self) -> tuple[str, str]:
-        """Privacy unit and neighboring relation: what has to be the same wherever costs are added up."""
+        """Privacy unit and neighboring relation, which must agree wherever costs are added up."""
         return self.unit, self.relation
 
     def mechanism(self) -> tuple[float | str, ...]:
-        """Return the fields that the fingerprint stands for."""
+        """Return the fields that must agree in all entries with the same plan fingerprint."""
         numbers = (self.sample_rate, self.noise_multiplier, self.max_grad_norm, self.delta, self.noise_bands)
         return (*numbers, *self.group)
 
     def phase(self, rounds: int) -> Phase:
-        """Return so many accounted rounds of the mechanism: steps, or ``noise_bands`` steps each."""
+        """Return ``rounds`` accounted rounds of the mechanism, each of ``noise_bands`` optimiser steps."""
         rate = min(1.0, self.noise_bands * self.sample_rate)
         return Phase(sample_rate=rate, noise_multiplier=self.noise_multiplier, steps=rounds)
 
 
 def digest(text: str) -> str:
     """Return 32 hexadecimal digits of SHA-256 of a text."""
+    # surrogateescape: a torn or damaged line may hold any bytes, and its digest has to be taken all the same.
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
@@ -183,9 +188,9 @@ class LedgerAccount:
     def phase(self) -> Phase:
         """Return what has to be accounted.
 
-        With correlated noise a unit takes part in every ``noise_bands``-th step at most, so the largest
-        number of steps of one remainder counts; without named keys groups may have changed between lines, and
-        every line does.
+        With correlated noise a unit takes part only in steps of one remainder modulo ``noise_bands``, so the
+        remainder with the most steps counts. Without named keys the groups may have changed from line to
+        line, and every line counts.
         """
         bands = self.first.noise_bands
         if bands == 1 or not self.first.stream:
@@ -200,7 +205,10 @@ class LedgerAccount:
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """An append-only account of steps, as a value: text in, new value and one line out.
+    """An append-only account of optimiser steps, as an immutable value.
+
+    :meth:`parse` reads it from text; :meth:`next` returns a new ledger and the line to append. The caller
+    writes the file.
 
     Example::
 
@@ -220,22 +228,23 @@ class Ledger:
 
     Guarantee:
         ``epsilon(delta)`` bounds what all steps ever begun spend together, over resumes and
-        changes of plan. A line cut short by a crash counts as a spent step. A step begun again under the
+        changes of plan. A line cut short by a crash counts as a spent step. A step repeated under the
         same keys, plan and binding counts once, because sampler and noise repeat it exactly (the abandoned
-        attempt must not be released); without named keys every line counts. A step is begun again only with
-        the state it was begun with, where the lines say it. One set of keys has one binding:
+        attempt must not be released); without named keys every line counts. A step may be repeated only
+        from the state recorded for it, where a state was recorded. One set of keys has one binding:
         with other settings or data the same noise would cover other gradients, and their difference would be
-        free of noise. Editing, removing or reordering lines is refused; removing the last lines shows against
-        a checkpoint's anchor. The chain is not signed: who can write the file *and* every anchor can forge
-        both.
+        free of noise. Editing, removing or reordering lines is refused; removing the last lines is detected
+        by comparison with a checkpoint's anchor. The chain is not signed: an attacker who can write the file
+        *and* every anchor can forge both.
 
     Attributes:
-        accounts: one for every plan and set of keys, in order of first use.
+        accounts: one per plan and set of keys, in order of first use.
         entries: complete lines so far.
         head: hash of the last complete line; zeros for none.
         next_step: one more than the largest step entered.
-        pending: unfinished text at the end, to be acknowledged by the next entry; empty for none.
+        pending: unfinished text at the end, whose digest the next entry will contain; empty for none.
         terminated: whether the text ends with a newline.
+        states: (stream, step) -> state recorded when the step was first begun.
     """
 
     accounts: tuple[LedgerAccount, ...] = ()
@@ -248,12 +257,16 @@ class Ledger:
 
     @property
     def anchor(self) -> tuple[int, str]:
-        """The number of entries and the head: what a checkpoint keeps to find a shortened ledger out."""
+        """The number of entries and the head; a checkpoint stores both to detect a shortened ledger."""
         return self.entries, self.head
 
     @property
     def ending(self) -> str:
-        """The end of the text that this ledger was read from or wrote, from the hash of the last line on."""
+        """The end of the ledger's text, from the hash of the last complete line on.
+
+        A writer compares it with the end of the file before it appends, so that it never appends to a file
+        that another process has changed.
+        """
         last = f'{_SEAL}{self.head}"}}' if self.entries else ""
         newline = "\n" if last and (self.pending or self.terminated) else ""
         return last + newline + self.pending + ("\n" if self.pending and self.terminated else "")
@@ -264,7 +277,7 @@ class Ledger:
 
         Args:
             text: the whole file; empty for a new ledger.
-            anchor: that of a checkpoint: the ledger must contain it.
+            anchor: the anchor of a checkpoint, which the ledger must contain; None for no check.
 
         Raises:
             PrivacyRefusal: a line was changed, removed, added or moved; or the anchor is not in it.
@@ -277,15 +290,15 @@ class Ledger:
     def next(
         self, plan: Plan, step: int, *, stream: str = "", binding: str = "", state: str = ""
     ) -> tuple[Ledger, str]:
-        """Return the ledger with one more step, and the text to append to the file first.
+        """Return the ledger with one more step, and the text to append to the file before the step is taken.
 
         Args:
             plan: the plan that the step belongs to; a changed plan opens a new account.
             step: optimiser step, at most :attr:`next_step` (a resumed run may go back).
             stream: ``keystream.stream_id(...)`` of the sampling and noise keys; empty counts every line.
             binding: digest of everything else that determines the steps under these keys: settings, data,
-                initial weights. A step may be replayed only when everything that determines it is the same.
-            state: keyed digest of the weights, the threshold and the drawn units that the step begins with.
+                initial weights. A step may be replayed only with the same binding.
+            state: keyed digest of the weights, the threshold and the drawn units at the start of the step.
 
         Raises:
             PrivacyRefusal: the step is ahead of the ledger or beyond the plan; unit, relation or binding
@@ -314,14 +327,14 @@ class Ledger:
         return writer.close(), ("" if self.terminated else "\n") + entry.line() + "\n"
 
     def repeats(self, stream: str, step: int, state: str) -> bool:
-        """Return whether a step under named keys is new, or begins as it began before.
+        """Return whether a step under named keys is new, or starts from the state recorded for it.
 
-        A line without a state, of an earlier version, counts as the same.
+        A line of an earlier version has no state and is taken to agree.
         """
         return step >= self.next_step or self.states.get((stream, step), state) == state
 
     def began(self, stream: str, step: int, state: str) -> bool:
-        """Return whether the ledger says that a step under named keys was begun with this state."""
+        """Return whether the ledger records that a step under named keys was begun from this state."""
         return step < self.next_step and bool(state) and self.states.get((stream, step)) == state
 
     def verify(self, *, plan: Plan | None = None, steps: int = 0) -> None:
@@ -344,7 +357,8 @@ class Ledger:
         """Raise PrivacyRefusal if the keys ``stream`` were used with other settings, data or initial weights.
 
         Args:
-            stream: name of the secret keys; without one no two lines share noise that could be told apart.
+            stream: name of the secret keys; empty where they are not named, which is never refused because
+                every line is then charged.
             binding: digest of what determines a step under them.
         """
         used = next(
@@ -375,6 +389,7 @@ class Ledger:
         """
         phases = [account.phase() for account in self.accounts]
         if self.pending and phases:
+            # What the unfinished line said is unknown, and its step may have been released.
             rate, noise = (
                 max(phase.sample_rate for phase in phases),
                 min(phase.noise_multiplier for phase in phases),
@@ -389,22 +404,19 @@ class Ledger:
         return pending + sum(account.torn for account in self.accounts)
 
     def epsilon(self, delta: float) -> float:
-        """Return epsilon of everything spent at ``delta``.
-
-        ``inf`` if all that exists is an unfinished line.
-        """
+        """Return epsilon of everything spent at ``delta``; ``inf`` if there is only an unfinished line."""
         if self.pending and not self.accounts:
             return math.inf
         return accounting.epsilon(self.phases(), delta).value
 
     def spent(self, delta: float | None = None) -> PrivacySpent:
-        """Return everything spent; over several phases the worst rates are stated and steps are summed.
+        """Return everything spent; with several phases, their worst rates and the sum of their steps.
 
         Args:
-            delta: None for that of the last account.
+            delta: in (0, 1); None for that of the last account.
 
         Raises:
-            DataError: nothing was entered yet.
+            DataError: the ledger has no entry.
         """
         if not self.accounts:
             raise DataError(problem("the ledger has no entry", where="Ledger.spent"))
@@ -435,8 +447,8 @@ class _LedgerWriter:
         self.accounts = {(item.first.plan, item.first.stream): item for item in ledger.accounts}
         self.mechanisms = {item.first.plan: item.first.mechanism() for item in ledger.accounts}
         self.entries, self.head, self.next_step = ledger.entries, ledger.head, ledger.next_step
-        # Shared, because a copy would cost more with every step. So it may hold steps of lines that another
-        # value entered; they are all from next_step on, and are not looked at.
+        # Shared between values, because copying it would make a run quadratic in its steps. It may therefore
+        # hold steps that another value entered after this one; they are at or beyond next_step and ignored.
         self.states = ledger.states
 
     def enter(self, entry: LedgerEntry, pending: str, where: str) -> None:
@@ -453,11 +465,14 @@ class _LedgerWriter:
         key = (entry.plan, entry.stream)
         account = self.accounts.get(key)
         if account is None:
-            Phase(sample_rate=entry.sample_rate, noise_multiplier=entry.noise_multiplier, steps=1)  # ranges
+            # Built for its range checks only: the numbers may come from a file.
+            Phase(sample_rate=entry.sample_rate, noise_multiplier=entry.noise_multiplier, steps=1)
             account = LedgerAccount(first=entry)
             self.mechanisms[entry.plan] = entry.mechanism()
         place = (entry.stream, entry.step)
-        if entry.step == self.next_step and place in self.states:  # of another value: here they part
+        # Another value already entered this step, so the two histories diverge: this one gets its own copy,
+        # without the steps that it does not share.
+        if entry.step == self.next_step and place in self.states:
             self.states = {item: state for item, state in self.states.items() if item[1] < self.next_step}
         if entry.stream and entry.state:
             self.states.setdefault(place, entry.state)
@@ -502,7 +517,7 @@ class _LedgerWriter:
         return next(used, entry)
 
     def _begun_with(self, entry: LedgerEntry) -> str:
-        """Return the state that an entry's step was begun with before; the entry's own when it is new."""
+        """Return the state recorded for an entry's step; the entry's own if the step is new."""
         known = self.states if entry.step < self.next_step else {}
         return known.get((entry.stream, entry.step), entry.state)
 
@@ -528,6 +543,7 @@ class _LedgerWriter:
 
 
 def _read(lines: list[str], anchor: tuple[int, str] | None) -> Ledger:
+    """Return the ledger of some lines; raise PrivacyRefusal where a line or the anchor does not fit."""
     writer = _LedgerWriter(Ledger())
     fragments: list[str] = []
     anchored = anchor is None or anchor == (writer.entries, writer.head)
@@ -541,6 +557,8 @@ def _read(lines: list[str], anchor: tuple[int, str] | None) -> Ledger:
         if entry is None:
             fragments.append(line)
             continue
+        # The next complete entry contains the digest of the fragments before it, so they cannot be removed
+        # later to make the spent steps disappear.
         writer.enter(entry, "\n".join(fragments), where)
         fragments = []
         anchored = anchored or anchor == (writer.entries, writer.head)
@@ -559,7 +577,8 @@ def _congruent(span: Span, rest: int, modulus: int) -> int:
 
 
 def _insert(spans: tuple[Span, ...], step: int) -> tuple[Span, ...]:
-    """Return sorted disjoint ranges with one step more."""
+    """Return sorted disjoint ranges with one more step."""
+    # The usual case first: a run goes on by one step, and the last range grows.
     if spans and spans[-1][1] == step:
         return (*spans[:-1], (spans[-1][0], step + 1))
     if any(start <= step < stop for start, stop in spans):

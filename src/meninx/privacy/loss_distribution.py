@@ -33,13 +33,14 @@ from meninx.privacy.accounting import Phase
 
 Array = npt.NDArray[np.float64]
 
-_TAIL = 2.0**-53  # a mass that may be moved
+_TAIL = 2.0**-53  # mass that may be cut off; the margin of the curves covers it
 _Z = 9.6  # standard deviations; the mass beyond is less than _TAIL / 1e5
-_ROUGH_CELLS = 2**12  # of the first look, which finds the range of the composed loss
-_MOST_SIGNAL = 1e100  # beyond it, presence in a step shows as surely as a float can say
-_SLACK = 1.05  # the range on a finer grid differs a little
-_RARE = 1e-30  # in a million steps on a million cells such masses add up to less than rounding
-# What rounding in transforms and sums may take from a tail, per step: four times the largest seen.
+_ROUGH_CELLS = 2**12  # of a coarse grid that finds the range of the composed loss
+_MOST_SIGNAL = 1e100  # beyond this signal, presence in a step is certain to float precision
+_SLACK = 1.05  # widens the range, which differs a little on a finer grid
+_RARE = 1e-30  # over a million steps on a million cells such masses add up to less than rounding
+# Bound on the error of a tail through rounding in transforms and sums, per step: four times the largest
+# observed.
 _LOST = 2.0**-50
 
 
@@ -47,9 +48,9 @@ class ThreatModel(StrEnum):
     """What the adversary knows about the unit's clipped gradient, besides all other units' data."""
 
     WORST = "worst"
-    """The gradient's direction and its sign; nothing more can be known, so this is the worst case."""
+    """The gradient's direction and sign: all there is to know, so this is the worst case."""
     RELAXED = "relaxed"
-    """The line that it lies on and not its sign: N(mu, 1) or N(-mu, 1), each with probability 1/2."""
+    """The line it lies on but not its sign: N(mu, 1) or N(-mu, 1), each with probability 1/2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +60,7 @@ class Curve:
     Attributes:
         rates: false positive rates, increasing from 0, shape (n,).
         powers: powers of the best test at them, increasing to at most 1, shape (n,).
-        margin: what is added to every power (negative for a lower curve), so that the statement holds in
-            spite of rounding.
+        margin: added to every power (negative for a lower curve), so that the bound holds despite rounding.
     """
 
     rates: Array
@@ -71,7 +71,7 @@ class Curve:
         """Return the power at false positive rates in [0, 1]; in [rate, 1], same shape.
 
         Raises:
-            PrivacyRefusal: an upper curve lies below guessing: the null that it was computed from is wrong.
+            PrivacyRefusal: an upper curve lies below guessing, so its computation is wrong.
         """
         at = np.asarray(rate, dtype=float)
         found = np.interp(at, self.rates, self.powers) + self.margin
@@ -90,7 +90,7 @@ class Curve:
         return float(np.clip(np.max(self.powers - self.rates) + self.margin, 0.0, 1.0))
 
     def accuracy(self, prior: float) -> float:
-        """Return the largest share of right answers where a share ``prior`` of the units was present."""
+        """Return the largest share of correct answers where a share ``prior`` of the units was present."""
         right = prior * (self.powers + self.margin) + (1 - prior) * (1 - self.rates)
         return float(np.clip(np.max(right), max(prior, 1 - prior), 1.0))
 
@@ -109,7 +109,7 @@ class _Step:
     symmetric: bool
 
     def loss(self, x: float) -> float:
-        """Return the privacy loss of the observation ``x``, for the symmetric law that of -x, too."""
+        """Return the privacy loss of the observation ``x``; under the symmetric law -x has the same loss."""
         gain = self.mu * x - self.mu**2 / 2
         if self.symmetric:
             gain += math.log1p(math.exp(-2 * self.mu * x)) - math.log(2)
@@ -124,18 +124,18 @@ class _Step:
         return gain + math.log(self.rate + (1 - self.rate) * math.exp(-gain))
 
     def lowest(self) -> float:
-        """Return the lowest loss but for a mass below ``_TAIL`` under the alternative."""
-        present = self.rate > 1 - _TAIL / 1e9  # it takes part in every step
+        """Return a loss below which the alternative has less mass than ``_TAIL``."""
+        present = self.rate > 1 - _TAIL / 1e9  # the unit takes part in every step
         if self.symmetric:
             return self.loss(max(0.0, self.mu - _Z) if present else 0.0)
         return self.loss(self.mu - _Z if present else -_Z)
 
     def highest(self) -> float:
-        """Return the highest loss but for a mass below ``_TAIL`` under the alternative."""
+        """Return a loss above which the alternative has less mass than ``_TAIL``."""
         return self.loss(self.mu + _Z)
 
     def cuts(self, losses: Array) -> Array:
-        """Return x >= 0 or any x (not symmetric) with that loss: the loss rises with x, or with its size."""
+        """Return the x with each loss; the loss rises with x, or with abs(x) >= 0 under the symmetric law."""
         gains = self._gains(losses)
         if not self.symmetric:
             return gains / self.mu + self.mu / 2
@@ -163,13 +163,13 @@ class _Step:
         null = _log_masses(edges) + (math.log(2) if self.symmetric else 0.0)
         moved = _masses(edges - mu) + (_masses(edges + mu) if self.symmetric else 0.0)
         alternative = (1 - present) * np.exp(null) + present * moved
-        return null - np.log(
-            np.exp(null).sum()
-        ), alternative / alternative.sum()  # rounding adds up over steps
+        # Normalised, because a relative error of one step grows with the number of steps.
+        return null - np.log(np.exp(null).sum()), alternative / alternative.sum()
 
 
 def _masses(edges: Array) -> Array:
     """Return the standard normal mass between neighbouring edges, exact to rounding in both tails."""
+    # Differences of the cdf cancel in the upper tail, where it is close to 1. Each side uses its own tail.
     tails = ndtr(-np.abs(edges))
     below, above = edges <= 0, edges >= 0
     left, right = tails[:-1], tails[1:]
@@ -220,7 +220,7 @@ class _Law:
     def log_moments(self, tilts: Array) -> Array:
         """Return log sum(mass * e^(tilt * loss)) over all steps, for every tilt.
 
-        Infinite loss is left out, and so are masses that no bound can notice.
+        Infinite loss is left out, and so are masses too small to affect any bound.
         """
         seen = np.flatnonzero(self.masses > _RARE)
         losses = self.low + self.width * seen
@@ -274,9 +274,9 @@ def curves(
 def _parts(phases: Sequence[Phase], model: ThreatModel, least_rate: float) -> list[_Part]:
     """Return the steps with the range of their loss.
 
-    A sum of losses above log(1 / least_rate) rejects the null at every rate of interest, and all other steps
-    lower it by at most their lowest losses. So a loss above both together counts as certain, without error.
-    This keeps the grid finite for any noise.
+    A sum of losses above log(1 / least_rate) rejects the null at every rate of interest, and the other steps
+    reduce it by at most their lowest losses. So a loss above both together can be counted as infinite without
+    error. This keeps the grid finite for any noise.
     """
     steps = [
         _Step(phase.sample_rate, min(1 / phase.noise_multiplier, _MOST_SIGNAL), model is ThreatModel.RELAXED)
@@ -340,8 +340,8 @@ def _above(part: _Part, width: float) -> _Law:
 def _below(part: _Part, width: float) -> tuple[_Law, _Law, float]:
     """Return the law of a test's statistic: the loss of one step, rounded to the middle of its cell.
 
-    The first is the alternative, the second the null times e^(statistic - scale), the third is the scale. The
-    null itself would drown in the rounding of the transform just where false positives are rare.
+    The first is the alternative, the second the null times e^(statistic - scale), the third is the scale.
+    Untilted, the null would be smaller than the rounding of the transform where false positives are rare.
     """
     edges = _edges(part, width)
     null, alternative = part.step.cells(edges)
@@ -380,7 +380,7 @@ def _curve(null: tuple[float, Array, Array], alternative: tuple[float, Array], *
     """Return the curve of the tests that reject large losses: certain ones first, then from the top.
 
     Args:
-        null: mass on infinite loss, masses on the grid, and what may be missing of all masses above.
+        null: mass on infinite loss, masses on the grid, and a bound on the mass missing above each point.
         alternative: mass on infinite loss and masses on the grid.
         margin: of the powers.
     """
@@ -420,6 +420,8 @@ def _sums(laws: Sequence[_Law], grid: _Grid, start: int) -> Array:
 
 def _composed(laws: Sequence[_Law], grid: _Grid, start: int) -> Array:
     """Return the masses of the sum of all steps' losses on the grid points from index ``start`` on."""
+    # The sum of independent losses is a convolution, and a power of the spectrum convolves equal steps. The
+    # transform is circular: masses beyond the grid fold back into it, which _lost bounds.
     spectrum = functools.reduce(
         np.multiply, (_power(np.fft.rfft(law.masses, grid.cells), law.steps) for law in laws)
     )
@@ -427,7 +429,7 @@ def _composed(laws: Sequence[_Law], grid: _Grid, start: int) -> Array:
 
 
 def _power(values: npt.NDArray[np.complex128], exponent: int) -> npt.NDArray[np.complex128]:
-    """Return values ** exponent by squaring: exact to rounding, and quicker than by logarithms."""
+    """Return values ** exponent by squaring: exact to rounding, and faster than through logarithms."""
     found = np.ones_like(values)
     for bit in bin(exponent)[2:]:
         found = found * found
@@ -437,9 +439,9 @@ def _power(values: npt.NDArray[np.complex128], exponent: int) -> npt.NDArray[np.
 
 
 def _lost(laws: Sequence[_Law], grid: _Grid, start: int) -> float:
-    """Return a bound on the masses that the transform puts in the wrong place.
+    """Return a bound on the masses that the transform misplaces.
 
-    That is rounding, and the masses outside the grid's range, by Chernoff's bound.
+    It covers rounding and, by Chernoff's bound, the masses outside the grid's range, which fold back into it.
     """
     last = start + grid.cells
     outside = np.array([start - 1, last])  # the nearest grid points that are left out

@@ -18,9 +18,9 @@ from torch import Tensor
 from meninx.core import check
 from meninx.privacy.keystream import Keystream, check_key, keystream
 
-_BLOCK = 1 << 14  # pairs worked on at once: fits the second-level cache
-_TURN = np.float32(2.0 * math.pi * 2.0**-32)  # a signed word of 32 bits makes an angle from -pi to pi
-_ABOVE_ZERO = 0.5 + 2.0**-53  # takes a word of mean 0 and reach one half to (0, 1]: the logarithm is finite
+_BLOCK = 1 << 14  # pairs per pass: the buffers fit into the second-level cache
+_TURN = np.float32(2.0 * math.pi * 2.0**-32)  # maps a signed word of 32 bits to an angle from -pi to pi
+_ABOVE_ZERO = 0.5 + 2.0**-53  # shifts a uniform from [-1/2, 1/2) to (0, 1], where the logarithm is finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +29,21 @@ class GaussianNoise:
 
     Guarantee:
         With a secret, uniformly random key the values are computationally indistinguishable from independent
-        N(0, std**2), made by Box and Muller of a 53-bit uniform for the radius (so out to 8.5 std) and a
-        24-bit one for the angle, in float32 after the logarithm. The same (key, step, name, count) gives the
-        same values, so a resumed run adds the noise that the interrupted one would have added. The noise is a
-        rounded continuous Gaussian: the proof of the mechanism is over the reals, and attacks that read the
-        lowest bits of single released floats are not covered.
+        N(0, std**2). Box and Muller's method makes them from a 53-bit uniform for the radius (so up to
+        8.5 std) and a 24-bit one for the angle, in float32 after the logarithm. The same (key, step, name,
+        count) gives the same values, so a resumed run adds the noise that the interrupted one would have
+        added. The noise is a rounded continuous Gaussian: the proof of the mechanism is over the reals, and
+        attacks that read the lowest bits of single released floats are not covered.
+
+    Example::
+
+        >>> noise = GaussianNoise(key=bytes(32), std=2.0)  # a real key comes from core.randomness
+        >>> first, again = noise.sample(0, "weight", (3,)), noise.sample(0, "weight", (3,))
+        >>> bool((first == again).all()), bool((first == noise.sample(1, "weight", (3,))).any())
+        (True, False)
 
     Attributes:
-        key: 32 secret bytes; who knows them can subtract the noise.
+        key: 32 secret bytes; anyone who knows them can subtract the noise.
         std: standard deviation of every coordinate, >= 0; ``noise_multiplier * max_grad_norm`` for a clipped
             sum.
 
@@ -62,9 +69,13 @@ class GaussianNoise:
         return torch.from_numpy(values[:count].reshape(tuple(shape))).to(device)
 
     def add(self, gradients: Mapping[str, Tensor], step: int, *, divisor: float = 1.0) -> dict[str, Tensor]:
-        """Return new tensors ``(gradient + noise) / divisor`` for every name.
+        """Return new tensors ``(gradient + noise) / divisor``, one per name.
 
-        The noise address is the name.
+        Args:
+            gradients: parameter name -> clipped sum. The name selects the noise, so one step must not use a
+                name twice.
+            step: optimiser step, >= 0.
+            divisor: public constant, > 0.
         """
         return {
             name: _added(self.sample(step, name, value.shape), value, divisor)
@@ -73,10 +84,10 @@ class GaussianNoise:
 
 
 def _added(noise: Tensor, gradient: Tensor, divisor: float) -> Tensor:
-    """Return ``(gradient + noise) / divisor``, in the memory of ``noise`` where both are the processor's."""
+    """Return ``(gradient + noise) / divisor``, in the memory of ``noise`` where both are on the CPU."""
     if gradient.device.type != "cpu":
         return noise.to(gradient.device).add_(gradient).div_(divisor)
-    values = noise.numpy()  # by numpy: many small calls to torch would wake its threads each time
+    values = noise.numpy()  # in numpy, because each small call to torch would wake its threads
     np.add(values, gradient.detach().numpy(), out=values, casting="same_kind")
     np.divide(values, divisor, out=values, casting="same_kind")
     return noise
@@ -85,7 +96,7 @@ def _added(noise: Tensor, gradient: Tensor, divisor: float) -> Tensor:
 def _normals(stream: Keystream, pairs: int, std: float) -> npt.NDArray[np.float32]:
     """Return pairs of normals of standard deviation ``std``, each from the next 16 bytes: radius, then angle.
 
-    One thread: the threads of torch spin while they wait for the next step, and more threads were slower.
+    The computation uses one thread. Threads of torch spin while they wait, and more threads were slower.
     """
     out = np.empty((pairs, 2), dtype=np.float32)
     room = max(1, min(pairs, _BLOCK))
@@ -100,16 +111,16 @@ def _normals(stream: Keystream, pairs: int, std: float) -> npt.NDArray[np.float3
         bits, uniform = words[: len(here)], radii[: len(here)]
         radius, angle, wave = (part[: len(here)] for part in scratch)
         stream.read_over(zeros[: bits.nbytes], bits.data.cast("B"))
-        np.copyto(uniform, bits[:, 0])  # to 53 bits
+        # The radius stays in float64 up to the logarithm: a float32 uniform would end the tail at 5.8 std.
+        np.copyto(uniform, bits[:, 0])  # rounds to 53 bits
         uniform *= 2.0**-64
         uniform += _ABOVE_ZERO
         np.log(uniform, out=uniform)
         uniform *= -2.0 * std * std
         np.copyto(radius, uniform, casting="same_kind")
         np.sqrt(radius, out=radius)
-        np.copyto(
-            angle, bits.view("<i4")[:, 3], casting="same_kind"
-        )  # the upper half of the word, as fine as the result
+        # The upper half of the word has as many bits as a float32 angle can hold.
+        np.copyto(angle, bits.view("<i4")[:, 3], casting="same_kind")
         angle *= _TURN
         np.multiply(radius, np.cos(angle, out=wave), out=here[:, 0])
         np.multiply(radius, np.sin(angle, out=wave), out=here[:, 1])
@@ -117,11 +128,16 @@ def _normals(stream: Keystream, pairs: int, std: float) -> npt.NDArray[np.float3
 
 
 def strategy(bands: int) -> tuple[float, ...]:
-    """Return the first column of the strategy matrix C: ``bands`` falling coefficients of unit length.
+    """Return the first column of the strategy matrix C: ``bands`` falling coefficients, a unit vector.
 
     C is lower triangular and constant along its diagonals: C[t, s] = strategy(bands)[t - s]. The
-    coefficients are the first ones of (1 - x)**(-1/2), the square root of the matrix of prefix sums,
-    rescaled.
+    coefficients are the first ones in the series of (1 - x)**(-1/2), the square root of the matrix of prefix
+    sums, rescaled.
+
+    Example::
+
+        >>> [round(value, 3) for value in strategy(3)]
+        [0.848, 0.424, 0.318]
 
     References:
         Fichtenberger, Henzinger, Upadhyay (2023), Constant Matters, equation 4 (the coefficients).
@@ -148,10 +164,10 @@ class BandedNoise(GaussianNoise):
         :class:`~meninx.privacy.sampling.CyclicSampler` with as many groups costs ceil(steps / bands)
         Poisson-sampled ones at ``bands * sample_rate``. The gradients may depend on earlier releases, because
         C is lower triangular. Values are a function of (key, step, name, shape), bit for bit, whatever was
-        asked before; float32 arithmetic moves them by about 1e-6 of their size.
+        requested before; float32 arithmetic moves them by about 1e-6 of their size.
 
-    The last ``bands - 1`` values of every name are kept, in float32; a resumed run works through the steps
-    before once more.
+    The last ``bands - 1`` values of every name are cached in float32. A resumed run has no cache and computes
+    the noise of all earlier steps again.
 
     Attributes:
         bands: width of C, >= 2.
@@ -179,6 +195,7 @@ class BandedNoise(GaussianNoise):
         if last > step or (recent and recent[0].shape != tuple(shape)):
             last, recent = -1, []
         scale, *weights = strategy(self.bands)
+        # Row t of C**-1 z by forward substitution: x_t = (z_t - sum_k c_k x_{t-k}) / c_0.
         for current in range(last + 1, step + 1):
             value = super().sample(current, name, shape)
             for weight, earlier in zip(weights, recent, strict=False):

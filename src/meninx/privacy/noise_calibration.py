@@ -1,4 +1,4 @@
-"""Calibration: find the missing one of epsilon, noise multiplier and steps, and return the plan."""
+"""Calibration: compute the missing one of epsilon, noise multiplier and steps, and return the plan."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from meninx.privacy.plan import Plan
 MAX_NOISE_MULTIPLIER = 1e4
 MAX_STEPS = 1_000_000
 _ROUNDS = 60
-_ROUGH = 1e-2  # a grid of the privacy loss that is good for a first look
-_ROUGH_SHARE = 1e-5  # of a large epsilon: a coarser grid that moves it as little
-# A grid of this share of epsilon / sqrt(steps) moves epsilon by less than 1 %: squares of errors add up.
+_ROUGH = 1e-2  # grid of the privacy loss for the first search
+_ROUGH_SHARE = 1e-5  # grid as a share of a large epsilon, with the same relative error
+# A grid of this share of epsilon / sqrt(steps) moves epsilon by less than 1 %, because the squares of the
+# discretisation errors of the steps add up.
 _GRID_SHARE = 0.007
 _COARSEST = 0.1
 _FAR = math.log(16.0)
@@ -38,9 +39,9 @@ def calibrate(
     noise_bands: int = 1,
     **mechanism: Any,
 ) -> Plan:
-    """Return the plan that spends ``epsilon``, or less by at most 0.01 * max(1, epsilon) / 8.
+    """Return the plan that spends ``epsilon``, or at most 0.01 * max(1, epsilon) / 8 less.
 
-    Give exactly two of: ``epsilon``, ``noise_multiplier``, ``steps`` (or ``epochs``); the third is computed.
+    Give exactly two of ``epsilon``, ``noise_multiplier`` and ``steps`` (or ``epochs``).
 
     Example::
 
@@ -60,15 +61,16 @@ def calibrate(
         steps: optimiser steps.
         epochs: expected passes over the units; steps = ceil(epochs * n_units / expected_batch_size).
         max_grad_norm: clipping threshold.
-        noise_bands: 1 for independent noise; else its correlation over so many steps, with cyclic sampling.
-        **mechanism: any other field of :class:`~meninx.privacy.plan.Plan`: ``unit``, ``clipping``, ``views``
+        noise_bands: 1 for independent noise; else the number of steps over which it is correlated, with
+            cyclic sampling.
+        **mechanism: other fields of :class:`~meninx.privacy.plan.Plan`, such as ``unit`` or ``clipping``.
 
     Guarantee: ``plan.epsilon() <= epsilon`` by the accountant of record, never by the quick bounds the search
         starts from.
 
     Raises:
-        PrivacyRefusal: epsilon cannot be reached; the message says what would reach it.
-        ConfigError: other than two of the three are given, or a value is out of range.
+        PrivacyRefusal: epsilon cannot be reached; the message names values that would reach it.
+        ConfigError: not exactly two of the three are given, or a value is out of range.
     """
     check.positive(n_units=n_units, expected_batch_size=expected_batch_size, epochs=epochs, steps=steps)
     check.positive(epsilon=epsilon, noise_multiplier=noise_multiplier)
@@ -81,11 +83,10 @@ def calibrate(
                 where="calibrate",
             )
         )
-    rate = min(1.0, expected_batch_size / n_units)  # a batch larger than the dataset is refused by the plan
+    # Capped only for the search: the plan refuses a batch larger than the dataset and too many bands.
+    rate = min(1.0, expected_batch_size / n_units)
     check.positive(noise_bands=noise_bands)
-    rate = min(
-        1.0, noise_bands * rate
-    )  # as accounted, see Plan.phase; too many bands are refused by the plan, too
+    rate = min(1.0, noise_bands * rate)  # as accounted, see Plan.phase
     if noise_multiplier is None and steps is not None and epsilon is not None:
         noise_multiplier = solve_noise(
             sample_rate=rate, steps=-(-steps // noise_bands), epsilon=epsilon, delta=delta
@@ -115,14 +116,17 @@ def _steps(steps: int | None, epochs: float | None, steps_per_epoch: float) -> i
 
 
 def slack(epsilon: float) -> float:
-    """Return how far below the target the epsilon of a calibrated plan may lie."""
+    """Return how far the epsilon of a calibrated plan may lie below the target."""
     return 0.01 * max(1.0, epsilon) / 8
 
 
 def solve_noise(*, sample_rate: float, steps: int, epsilon: float, delta: float) -> float:
     """Return a noise multiplier whose epsilon lies in [epsilon - slack, epsilon].
 
-    The search starts with the Rényi bound and refines on coarse grids and then the fine one.
+    The search starts from the Rényi bound and refines the result on coarse grids and then on the fine one.
+
+    Raises:
+        PrivacyRefusal: the largest noise multiplier does not reach epsilon.
     """
 
     def cost(noise: float, grid: float) -> float:
@@ -144,7 +148,7 @@ class Calibrated:
 
     Attributes:
         noise_multiplier: noise standard deviation over sensitivity.
-        spent: the epsilon that it spends, up to 2 % below the target, and who computed it.
+        spent: the epsilon that it spends, up to 2 % below the target, and its accountant.
     """
 
     noise_multiplier: float
@@ -154,10 +158,10 @@ class Calibrated:
 def noise_profile(
     *, sample_rate: float, steps: int, epsilons: Iterable[float], delta: float
 ) -> Iterator[Calibrated]:
-    """Yield the noise multiplier of every epsilon of an axis: for a figure, not for a run.
+    """Yield the noise multiplier of every epsilon of an axis, for a figure and not for a run.
 
-    Every search begins where the results of its neighbours point to, on one grid that is as coarse as the
-    epsilon allows, which takes 0.1 to 0.5 s per epsilon.
+    Each search starts from an extrapolation of the two results before it, on one grid that is as coarse as
+    the epsilon allows. This takes 0.1 to 0.5 s per epsilon.
 
     Args:
         sample_rate: q in (0, 1].
@@ -166,7 +170,7 @@ def noise_profile(
         delta: in (0, 1).
 
     Raises:
-        PrivacyRefusal: an epsilon cannot be reached; the message says what would reach it.
+        PrivacyRefusal: an epsilon cannot be reached; the message names values that would reach it.
     """
 
     def spent(noise: float, grid: float) -> Epsilon:
@@ -206,7 +210,12 @@ def _by_renyi(sample_rate: float, steps: int, epsilon: float, delta: float) -> t
 
 
 def solve_steps(*, sample_rate: float, noise_multiplier: float, epsilon: float, delta: float) -> int:
-    """Return the steps that noise and epsilon allow, at most, or so many that epsilon is within the slack."""
+    """Return the largest number of steps that noise and epsilon allow, or one whose epsilon is within slack.
+
+    Raises:
+        PrivacyRefusal: a single step already exceeds epsilon.
+        ConfigError: a million steps do not reach it.
+    """
 
     def cost(steps: float, grid: float) -> float:
         phase = Phase(sample_rate=sample_rate, noise_multiplier=noise_multiplier, steps=int(steps))
@@ -244,16 +253,22 @@ def search(
 ) -> tuple[float, float]:
     """Return x with target - room <= cost(x) <= target for a monotone cost, and d log cost / d log x there.
 
-    Secant steps in the logarithms, kept inside the bracket seen so far; few evaluations, for one may take
-    half a second. Where the cost jumps over the window, x is the last one on the safe side of the jump.
+    The method takes secant steps in the logarithms, inside the bracket found so far, because one evaluation
+    may take half a second. Where the cost jumps over the window, x is the last value on the safe side.
+
+    Example::
+
+        >>> x, slope = search(lambda x: x**2, 9.0, 0.1, 1.0, 2.0)
+        >>> 8.9 <= x**2 <= 9.0, round(slope, 3)
+        (True, 2.0)
 
     Args:
-        cost: monotone in x > 0; may be 0 or ``inf`` far away.
-        target: most that x may cost.
-        room: how far below it the cost may lie.
-        guess: where to begin.
-        slope: first guess of d log cost / d log x; its sign says whether the cost rises or falls.
-        whole: x is a whole number from 1.
+        cost: monotone in x > 0; may be 0 or ``inf`` far from the solution.
+        target: largest allowed cost.
+        room: how far the cost may lie below the target.
+        guess: first x.
+        slope: first guess of d log cost / d log x; its sign is that of the monotone direction.
+        whole: x is an integer >= 1.
     """
     aim, x = target - room / 2, float(max(1, round(guess))) if whole else guess
     safe = unsafe = last = None
@@ -277,13 +292,14 @@ def search(
         if (high - low <= 1) if whole else high <= low * (1 + 1e-12):
             break
         step = _stride(x, value, aim, slope, whole=whole)
+        # Every fourth step bisects: secant steps can creep towards one end of the bracket and never close it.
         x = step if low < step < high and turn % 4 < 3 else math.sqrt(low * high)
         x = min(high - 1, max(low + 1, round(x))) if whole else x
     return (x if safe is None else safe), slope
 
 
 def _stride(x: float, value: float, aim: float, slope: float, *, whole: bool) -> float:
-    """Return where a power law through (x, value) meets the aim, at most a factor of 16 away."""
+    """Return the x at which a power law through (x, value) meets the aim, at most a factor of 16 away."""
     power = math.log(aim / value) / slope if 0 < value < math.inf else math.copysign(9.0, aim - value) / slope
     step = x * math.exp(min(_FAR, max(-_FAR, power)))
     return float(min(MAX_STEPS, max(1, round(step)))) if whole else step
@@ -305,7 +321,7 @@ def _refuse_out_of_reach(sample_rate: float, steps: int, epsilon: float, delta: 
     least = accounting.epsilon([phase], delta).value
     if least <= epsilon:
         return
-    # rounded upwards: the epsilon that the message names must be accepted
+    # Rounded up, so that the epsilon in the message is accepted.
     fix = f"use fewer steps, a smaller expected_batch_size, or an epsilon of at least {1.01 * least:.3g}"
     rule = f"an epsilon that a noise_multiplier up to {MAX_NOISE_MULTIPLIER:g} reaches in {steps} steps"
     raise PrivacyRefusal(expected(rule, got=epsilon, where="calibrate, epsilon", fix=fix))

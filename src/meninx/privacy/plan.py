@@ -41,7 +41,9 @@ _WHY_POISSON = {
 # The name under which the count's noise is drawn. No parameter of a torch module can begin with a dot.
 _COUNT_ADDRESS = ".clip-count"
 _QUANTILE, _RATE = 0.5, 0.2  # defaults of adaptive clipping
-_FAR = 1e6  # the threshold stays within this factor of the first one
+# The adaptive threshold stays within this factor of the first one: a long run of noisy counts can neither
+# overflow it nor drive it to zero, where every gradient would vanish in the noise.
+_FAR = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ class Plan:
         >>> plan.spent(steps=100).epsilon < plan.epsilon()
         True
 
-    One step of a run, ``model``, ``loss`` and a batch given::
+    One step of a run, given ``model``, ``loss`` and a batch::
 
         units = plan.sampler(sampling_key).draw(step)             # patients of this step
         total = plan.clipped_sum(model, loss, inputs, targets, unit_index=unit_index, n_units=len(units))
@@ -77,16 +79,15 @@ class Plan:
 
     Attributes:
         unit: what is protected: all data of a patient, or one case.
-        relation: neighboring relation; add-or-remove-one is the only one that Poisson sampling accounts for
-            here.
+        relation: neighboring relation; only add-or-remove-one is accounted for with Poisson sampling here.
         sample_rate: probability q that a unit takes part in a step; equals expected_batch_size /
             n_units_declared.
         steps: optimiser steps planned, >= 1.
         noise_multiplier: noise standard deviation over ``max_grad_norm``, >= 0; 0 gives no privacy and
-            epsilon ``inf``. It is what is accounted; with adaptive clipping the gradient's noise is
-            ``gradient_noise_multiplier``.
-        max_grad_norm: clipping threshold C, the L2 sensitivity of one unit, > 0; with adaptive clipping that
-            of the first step.
+            epsilon ``inf``. The accounting uses this number; with adaptive clipping the gradient itself
+            receives the larger ``gradient_noise_multiplier``.
+        max_grad_norm: clipping threshold C, the L2 sensitivity of one unit, > 0; with adaptive clipping the
+            threshold of the first step.
         delta: in (0, 1 / n_units_declared).
         expected_batch_size: mean number of units per step, the denominator of the released gradient.
         n_units_declared: number of units, as publicly declared.
@@ -97,11 +98,11 @@ class Plan:
         views: K augmented views of a case, averaged before clipping; they cost no privacy.
         clip_quantile: adaptive: share of units that should be shorter than the threshold, in (0, 1); None for
             0.5.
-        clip_rate: adaptive: how fast the threshold follows, > 0; None for 0.2.
+        clip_rate: adaptive: step size of the threshold in logarithms, > 0; None for 0.2.
         count_noise_multiplier: adaptive: noise of the count over its sensitivity 1/2, > noise_multiplier;
             None for the larger of expected_batch_size / 10 and 4 * noise_multiplier.
-        noise_bands: 1 for independent noise; more correlate the noise of so many steps in a row, and
-            units then take turns: sampling is cyclic, in as many groups.
+        noise_bands: 1 for independent noise; b > 1 correlates the noise of b consecutive steps, and sampling
+            becomes cyclic over b groups of units.
 
     References:
         Abadi et al. (2016), Deep Learning with Differential Privacy, Algorithm 1.
@@ -138,7 +139,11 @@ class Plan:
     ) -> Plan:
         """Return a plan whose sample rate follows from the two public constants.
 
-        ``rest`` are the other fields.
+        Args:
+            n_units: number of privacy units as publicly declared, >= 1.
+            expected_batch_size: mean number of units per step, in (0, n_units].
+            unit: what is protected.
+            **rest: the other fields.
         """
         check.positive(n_units=n_units, expected_batch_size=expected_batch_size)
         if expected_batch_size > n_units:
@@ -159,10 +164,12 @@ class Plan:
     def phase(self, steps: int | None = None) -> Phase:
         """Return the first ``steps`` steps (None: all) as a phase to account.
 
-        With ``noise_bands`` > 1 a round of so many steps counts once, at as many times the sample rate: see
-        :class:`~meninx.privacy.noise.BandedNoise`.
+        With ``noise_bands`` = b > 1 each round of b steps is accounted as one step at b times the sample
+        rate: see :class:`~meninx.privacy.noise.BandedNoise`.
         """
         count = self.steps if steps is None else steps
+        # A group of units is drawn from once per round, at b times the plan's rate. The division rounds up,
+        # so that an unfinished round is charged like a whole one.
         rate = min(1.0, self.noise_bands * self.sample_rate)
         return Phase(
             sample_rate=rate, noise_multiplier=self.noise_multiplier, steps=-(-count // self.noise_bands)
@@ -180,7 +187,7 @@ class Plan:
         return accounting.epsilon([self.phase(steps)], self.delta).value
 
     def spent(self, steps: int | None = None) -> PrivacySpent:
-        """Return what the first ``steps`` steps (None: all) spend, with all that the number depends on."""
+        """Return what the first ``steps`` steps (None: all) spend, with every quantity epsilon depends on."""
         cost = accounting.epsilon([self.phase(steps)], self.delta)
         return PrivacySpent(
             epsilon=cost.value,
@@ -201,6 +208,8 @@ class Plan:
         table = {
             item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "steps"
         }
+        # Fields with their neutral value are left out, so ledgers written before a field existed keep their
+        # fingerprint.
         unused = {"clip_quantile": None, "clip_rate": None, "count_noise_multiplier": None, "noise_bands": 1}
         table = {name: value for name, value in table.items() if name not in unused or value != unused[name]}
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:32]
@@ -209,14 +218,15 @@ class Plan:
 
     @property
     def gradient_noise_multiplier(self) -> float:
-        """Noise of the gradient over the threshold in force.
+        """Noise standard deviation of the gradient over the threshold in force.
 
-        Above ``noise_multiplier`` by what an adaptive count costs.
+        With adaptive clipping it exceeds ``noise_multiplier``, because the noisy count uses a part of the
+        accounted budget.
         """
         return _gradient_noise(self)
 
     def threshold(self) -> ClippingThreshold:
-        """Return the threshold of the first step; every other follows by :meth:`next_threshold`."""
+        """Return the threshold of the first step; :meth:`next_threshold` gives every later one."""
         return ClippingThreshold(value=self.max_grad_norm)
 
     def sampler(self, key: bytes, n_units: int | None = None) -> PoissonSampler | CyclicSampler:
@@ -224,8 +234,8 @@ class Plan:
 
         Args:
             key: 32 secret bytes.
-            n_units: units really present; None for the declared number. The sample rate does not depend on
-                it.
+            n_units: units actually present; None for the declared number. The sample rate does not depend on
+                it, because it would otherwise change when a unit is added or removed.
         """
         present = self.n_units_declared if n_units is None else n_units
         if self.noise_bands > 1:
@@ -301,7 +311,7 @@ class Plan:
         functional: Collection[str] = (),
         threshold: ClippingThreshold | None = None,
     ) -> ClippedSum:
-        """Return the plan's clipped sum of gradients that are given outright, for instance of canaries.
+        """Return the plan's clipped sum of gradients that are given directly, for instance of canaries.
 
         See :func:`~meninx.privacy.clipping.point_gradients.clipped_point_sum`.
         """
@@ -318,7 +328,12 @@ class Plan:
         )
 
     def _threshold_now(self, threshold: ClippingThreshold | None) -> ClippingThreshold:
-        """Return the threshold in force; refuse another than the plan's where it does not clip adaptively."""
+        """Return the threshold in force.
+
+        Raises:
+            ConfigError: an adaptive plan without a threshold, or a plan with a fixed threshold and a
+                different one.
+        """
         adaptive = self.clipping == "adaptive"
         found = self.threshold() if threshold is None and not adaptive else threshold
         if found is None or not (adaptive or found == self.threshold()):
@@ -334,13 +349,13 @@ class Plan:
         With adaptive clipping the noise is scaled to the threshold in force, ``total.sensitivity``.
 
         Args:
-            total: the sum over all units drawn for the step; over none of them for an empty draw.
+            total: the sum over all units drawn for the step; ``ClippedSum.empty`` for an empty draw.
             noise: ``self.noise(key)``.
-            step: optimiser step, counted from 0; names the noise, so never use one twice for different data.
+            step: optimiser step, counted from 0. It selects the noise: releasing two different sums with the
+                noise of one step would reveal their difference exactly.
 
         Raises:
-            PrivacyRefusal: the sum is more sensitive, or the noise smaller or of another kind, than was
-                accounted.
+            PrivacyRefusal: the sum is more sensitive than accounted, or the noise is not that of the plan.
         """
         self._refuse_other_noise(noise)
         if self.clipping == "adaptive":
@@ -348,10 +363,12 @@ class Plan:
         elif total.sensitivity > self.max_grad_norm:
             rule = f"sensitivity <= max_grad_norm = {self.max_grad_norm}"
             raise PrivacyRefusal(expected(rule, got=total.sensitivity, where="Plan.release"))
+        # The denominator is the public expected batch size. The number of units that were drawn would depend
+        # on whether a unit takes part, and dividing by it would change the sensitivity.
         return noise.add(total.gradients, step, divisor=self.expected_batch_size)
 
     def noisy_count(self, total: ClippedSum, noise: GaussianNoise, step: int) -> float:
-        """Return the released count of an adaptive step: units within the threshold minus half, plus noise.
+        """Return the released count of an adaptive step: units within the threshold minus half of all, noisy.
 
         Args:
             total: the sum over all units drawn for the step, of all physical batches and ranks.
@@ -359,23 +376,28 @@ class Plan:
             step: optimiser step.
 
         Raises:
-            PrivacyRefusal: the plan does not clip adaptively, so no count is accounted; or the noise is
-                another's.
+            PrivacyRefusal: the plan does not clip adaptively, so no count is accounted; or the noise is not
+                that of the plan.
         """
         if self.count_noise_multiplier is None:
             raise PrivacyRefusal(
                 expected("clipping 'adaptive'", got=repr(self.clipping), where="Plan.noisy_count")
             )
         self._refuse_other_noise(noise)
+        # A unit changes the centred count by at most 1/2, hence the factor.
         own = dataclasses.replace(noise, std=0.5 * self.count_noise_multiplier)
         return count_short(total) + float(own.sample(step, _COUNT_ADDRESS, ()))
 
     def next_threshold(
         self, threshold_now: ClippingThreshold, total: ClippedSum, noise: GaussianNoise, step: int
     ) -> ClippingThreshold:
-        """Return the threshold of the step after ``step``.
+        """Return the threshold of the step after ``step``: unchanged unless the plan clips adaptively.
 
-        The same one where the plan does not clip adaptively.
+        Args:
+            threshold_now: threshold of ``step``.
+            total: the sum over all units drawn for the step, of all physical batches and ranks.
+            noise: ``self.noise(key)``.
+            step: optimiser step.
         """
         if self.clipping != "adaptive":
             return threshold_now
@@ -412,7 +434,7 @@ def _check_plan(plan: Plan) -> None:
 
     Raises:
         ConfigError: a value out of range, or a sample rate that does not follow from the public constants.
-        PrivacyRefusal: a relation or a delta that would make the statement worthless.
+        PrivacyRefusal: a relation that is not accounted for, or a delta so large that it protects nobody.
     """
     if plan.relation != NeighboringRelation.ADD_OR_REMOVE_ONE:
         why = (
@@ -463,10 +485,10 @@ def _check_rate(plan: Plan) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ClippingThreshold:
-    """The threshold in force at a step: clip to it, then replace it by :meth:`next` of the released count.
+    """The clipping threshold of one step; :meth:`next` computes the following one from the released count.
 
-    Guarantee: the value follows from the plan and the noisy counts of the steps before, which the accounted
-        noise covers. It may be stored, logged and released.
+    Guarantee: the value depends only on the plan and on the noisy counts of earlier steps, which the
+        accounted noise covers. It may be stored, logged and released.
 
     Attributes:
         value: L2 norm to clip to, > 0.
@@ -485,21 +507,24 @@ class ClippingThreshold:
 
         Args:
             noisy_count: ``plan.noisy_count(...)`` of this step.
-            plan: an adaptive plan; of any other the threshold stays.
+            plan: an adaptive plan; with any other plan the threshold stays.
         """
         if plan.clip_quantile is None or plan.clip_rate is None:
             return self
+        # The count was centred by half of the units drawn; dividing by the public expected batch size turns
+        # it back into an estimate of the share of units within the threshold, without releasing how many were
+        # drawn.
         short = min(1.0, max(0.0, 0.5 + noisy_count / plan.expected_batch_size))
         moved = self.value * math.exp(-plan.clip_rate * (short - plan.clip_quantile))
         return ClippingThreshold(value=min(plan.max_grad_norm * _FAR, max(plan.max_grad_norm / _FAR, moved)))
 
 
 def _adaptive_fields(plan: Plan) -> dict[str, float | None]:
-    """Return the three fields of a plan's adaptive clipping, defaults filled in; all None for other clipping.
+    """Return the three fields of adaptive clipping, with defaults filled in; all None for other clipping.
 
     Raises:
         ConfigError: a field out of range, or given although the plan does not clip adaptively.
-        PrivacyRefusal: the count alone would spend all the noise.
+        PrivacyRefusal: the count alone would spend the whole budget of a step.
     """
     names = ("clip_quantile", "clip_rate", "count_noise_multiplier")
     given: dict[str, float | None] = {name: getattr(plan, name) for name in names}
@@ -540,15 +565,15 @@ def _adaptive_fields(plan: Plan) -> dict[str, float | None]:
 
 
 def _gradient_noise(plan: Plan) -> float:
-    """Return the noise multiplier of the gradient: that of the plan, raised by what the count spends.
+    """Return the noise multiplier of the gradient: the plan's, increased by the share that the count uses.
 
     Guarantee:
-        Let z be the plan's ``noise_multiplier`` and c its ``count_noise_multiplier``. A unit's contribution
-        to a step is the pair (clipped gradient, bit): norms at most C and 1/2, whatever the unit. Divided by
-        their noise, C * g and c / 2 with 1 / g**2 = 1 / z**2 - 1 / c**2, both together are one vector in
-        standard normal noise that a unit moves by at most sqrt(1 / g**2 + 1 / c**2) = 1 / z. So a step is one
-        Gaussian mechanism of noise multiplier z on the same Poisson sample, which is the accounted event; C
-        is fixed by earlier releases, which adaptive composition allows.
+        Let z be the plan's ``noise_multiplier`` and c its ``count_noise_multiplier``. A unit contributes to a
+        step the pair (clipped gradient, bit), with norms of at most C and 1/2. Their noise has the standard
+        deviations C * g and c / 2, with 1 / g**2 = 1 / z**2 - 1 / c**2. Scaled by these, the pair is one
+        vector in standard normal noise, which a unit moves by at most sqrt(1 / g**2 + 1 / c**2) = 1 / z. So a
+        step is one Gaussian mechanism of noise multiplier z on the same Poisson sample, which is the
+        accounted event. C depends on earlier releases only, which adaptive composition allows.
 
     References:
         Andrew et al. (2021), Differentially Private Learning with Adaptive Clipping, Theorem 1.
@@ -559,10 +584,10 @@ def _gradient_noise(plan: Plan) -> float:
 
 
 def count_short(total: ClippedSum) -> float:
-    """Return the number of units no longer than the threshold minus half of all units present. Private.
+    """Return the number of units whose gradient is within the threshold, minus half of all units present.
 
-    Every unit counts +1/2 or -1/2 (also one that was dropped as not finite), an absent one 0: the sensitivity
-    is 1/2.
+    The result is private. Each unit that is present adds +1/2 or -1/2 (-1/2 for one whose gradient was not
+    finite) and an absent one adds 0, so the sensitivity is 1/2.
     """
     short = (total.unit_norms[total.present] <= total.sensitivity).sum()
     return float(short) - 0.5 * float(total.present.sum())

@@ -1,4 +1,4 @@
-"""What any attack on one unit can reach: reconstruction, membership and identification, with proven limits.
+"""Proven limits for any attack on one unit: reconstruction, membership and identification.
 
 One function answers all of these questions. An attack that guesses a unit's data without the model succeeds
 with probability kappa; with the models and all other units' data it succeeds with probability gamma(kappa) at
@@ -12,8 +12,8 @@ most. For a membership test kappa is the false positive rate and gamma the large
     >>> round(curve.auc().value, 3)  # of the best membership test
     0.833
 
-Every number comes with a certified lower and upper bound (:class:`Bracket`). State the upper one where
-something is guaranteed; the lower one is what an attack with perfect knowledge reaches.
+Every number comes with a certified lower and upper bound (:class:`Bracket`). State the upper bound as a
+guarantee; an attack with perfect knowledge reaches the lower one.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Bracket:
 
     Attributes:
         value: best estimate, in [lower, upper].
-        lower: what an attack is known to reach.
-        upper: what no attack exceeds.
+        lower: success of an attack that exists.
+        upper: no attack exceeds it.
     """
 
     value: float
@@ -62,7 +62,7 @@ class RiskCurve:
         upper: no attack exceeds it.
         lower: an attack with all knowledge of the threat model reaches it.
         model: what the adversary knows.
-        least_rate: the lowest kappa for which the curve was computed; below, the upper bound is loose.
+        least_rate: the lowest kappa for which the curve was computed; below it the upper bound is loose.
     """
 
     upper: Curve
@@ -126,7 +126,7 @@ def risk_curve(
     model: ThreatModel = ThreatModel.WORST,
     precision: float = PRECISION,
 ) -> RiskCurve:
-    """Return the risk of all phases composed, as tight as is asked for at the rates of interest.
+    """Return the risk of all phases composed, with the requested precision at the rates of interest.
 
     The grid of the privacy loss is refined until upper / lower - 1 is at most ``precision`` at every rate,
     and for an advantage of 0.01 or more. Below a rate of about 1e-9, with more than 1e6 steps, or for phases
@@ -166,12 +166,13 @@ def risk_curve(
         gap = max(found.gap(wanted), apart / max(_LEAST_ADVANTAGE, lower.advantage()))
         if gap <= precision or cells >= _MOST_CELLS:
             return found
-        needed = cells * math.sqrt(min(gap, 1.0) / precision)  # the distance falls with the square
+        # The distance of the two curves falls with the square of the grid's width.
+        needed = cells * math.sqrt(min(gap, 1.0) / precision)
         cells = min(_MOST_CELLS, max(2 * cells, 2 ** math.ceil(math.log2(needed))))
 
 
 def _without_noise(phases: Sequence[Phase], model: ThreatModel, least: float) -> RiskCurve:
-    """Return the curve of a run of no steps, or the lack of any guarantee of one without noise."""
+    """Return the curve of a run without steps (guessing) or without noise (no guarantee at all)."""
     diagonal = Curve(rates=np.array([0.0, 1.0]), powers=np.array([0.0, 1.0]), margin=0.0)
     if not phases:
         return RiskCurve(upper=diagonal, lower=diagonal, model=model, least_rate=least)
@@ -180,13 +181,13 @@ def _without_noise(phases: Sequence[Phase], model: ThreatModel, least: float) ->
 
 
 def of_candidates(count: int) -> float:
-    """Return kappa of an adversary that knows that a unit's data is one of ``count`` equally likely ones."""
+    """Return kappa of an adversary who knows that a unit is one of ``count`` equally likely records."""
     check.positive(count=count)
     return 1 / count
 
 
 def of_classes(shares: Sequence[float]) -> float:
-    """Return kappa of an adversary that guesses an attribute: the share of the most frequent class.
+    """Return kappa of an adversary who guesses an attribute: the share of the most frequent class.
 
     Args:
         shares: prior probabilities of the classes; they add up to 1.
@@ -199,7 +200,7 @@ def of_classes(shares: Sequence[float]) -> float:
 
 
 def of_metric(hits: int, images: int, *, confidence: float = 0.95) -> float:
-    """Return kappa of an image metric: how often the best single guess is close enough to an image.
+    """Return kappa of an image metric: an upper limit on how often one fixed guess is close enough.
 
     Args:
         hits: reference images within the metric's threshold of that guess.
@@ -216,7 +217,7 @@ def of_metric(hits: int, images: int, *, confidence: float = 0.95) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackRisk:
-    """Upper bounds on what any attack on one unit can reach, whatever its computing power.
+    """Upper bounds on the success of any attack on one unit, whatever its computing power.
 
     Attributes:
         advantage: largest TPR - FPR of a membership test.

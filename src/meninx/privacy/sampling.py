@@ -26,13 +26,19 @@ class PoissonSampler:
         multiple of 2**-64), independently over units and steps, as long as the key is secret and
         uniformly random. The coin of a unit depends on the key, the step and the unit's index alone:
         another unit added at the end changes no coin. There is no state, so a resumed run
-        draws what an uninterrupted one would. A draw may be empty; an empty step is a real step
+        draws what an uninterrupted one would have drawn. A draw may be empty; an empty step is a real step
         (noise is added and it is accounted) and must never be skipped or redrawn.
+
+    Example::
+
+        >>> sampler = PoissonSampler(sample_rate=0.05, n_units=1_000, key=bytes(32))
+        >>> [len(sampler.draw(step)) for step in range(3)]  # 50 on average
+        [48, 52, 64]
 
     Attributes:
         sample_rate: probability that a unit takes part in a step, in (0, 1].
         n_units: number of units in the dataset, >= 0.
-        key: 32 secret bytes; who knows them undoes the amplification by sampling.
+        key: 32 secret bytes; for anyone who knows them, sampling amplifies no privacy.
 
     References:
         Abadi et al. (2016), Deep Learning with Differential Privacy, Algorithm 1 ("take a random
@@ -65,6 +71,7 @@ class PoissonSampler:
         threshold = int(self.sample_rate * 2.0**64)  # exact: scaling a float by a power of two
         if threshold >= 2**64:
             return np.arange(self.n_units, dtype=np.int64)
+        # A coin per unit, compared as an integer: a float uniform would round the rate and could exceed it.
         coins = np.frombuffer(keystream(self.key, "poisson", step).read(8 * self.n_units), dtype="<u8")
         return np.flatnonzero(coins < np.uint64(threshold)).astype(np.int64, copy=False)
 
@@ -74,13 +81,12 @@ class CyclicSampler:
     """Draws step ``t`` from group ``t mod groups``, each unit with probability ``groups * sample_rate``.
 
     Guarantee:
-        Two steps of one unit are a multiple of ``groups`` apart. Every unit's group is drawn by its own
-        secret coin, for good, and its coin of a step is that of
-        :class:`~meninx.privacy.sampling.PoissonSampler`. So given all groups a unit takes part in every
-        ``groups``-th step with probability ``groups * sample_rate``, independently. Adding or removing a unit
-        moves no other unit's group: another unit added at the end leaves all of them as they are, and one
-        taken out of the middle leaves their joint distribution as it is. (Groups by position, ``i mod
-        groups``, would not do: there one unit less regroups all behind it.)
+        Two steps of one unit are a multiple of ``groups`` apart. Each unit's group is drawn once, by its own
+        secret coin, and its coin of a step is that of :class:`~meninx.privacy.sampling.PoissonSampler`. So
+        given the groups, a unit takes part in every ``groups``-th step with probability ``groups *
+        sample_rate``, independently. Adding a unit at the end changes no other unit's group, and removing one
+        from the middle does not change the joint distribution of the others. (Groups by position, ``i mod
+        groups``, would not be private: removing one unit would regroup all units after it.)
 
     Attributes:
         sample_rate: probability that a unit takes part in a step, over groups and coins, in (0, 1 / groups].
@@ -115,7 +121,7 @@ class CyclicSampler:
 
     @functools.cached_property
     def group(self) -> npt.NDArray[np.int64]:
-        """(n_units,) the group of every unit, in [0, groups). Secret."""
+        """(n_units,) the group of every unit, in [0, groups); secret, like the draws that follow from it."""
         words = np.frombuffer(keystream(self.key, "groups", 0).read(8 * self.n_units), dtype="<u8")
         return (words % np.uint64(self.groups)).astype(np.int64)
 

@@ -39,14 +39,15 @@ from meninx.privacy.guess_audit import (
 
 SIGNIFICANCE = 0.05
 SIDE_SHARES = (0.02, 0.05, 0.1, 0.2)
-"""Shares of the canaries that are guessed on each side: as many as included as others as excluded."""
+"""Shares of the canaries guessed as included; as many are guessed as excluded."""
 RATES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
-"""Shares of the excluded canaries above each threshold of a test."""
+"""Shares of the excluded canaries above each threshold of a test. They are fixed in advance, because
+thresholds chosen after seeing the scores would invalidate the confidence."""
 LEAST_CANARIES = 20
-"""Fewest canaries of each kind."""
+"""Smallest number of canaries of each kind."""
 MOST_CANARIES = 10_000_000
 _SPLIT_SEED = 0
-_CHECKS = 3  # of the verdict; they share the significance
+_CHECKS = 3  # number of checks behind the verdict, which share the significance (a union bound)
 
 
 def audit_scores(
@@ -119,10 +120,10 @@ def _verdict(checks: Sequence[ScoreCheck], claim: Claim, one_sided: float) -> st
 
 
 def _scores(values: npt.ArrayLike, kind: str) -> Array:
-    """Return scores in rising order.
+    """Return scores in ascending order, as float64 of shape (canaries,).
 
     Raises:
-        DataError: not a list of at least 20 finite numbers.
+        DataError: not a list of 20 to 10,000,000 finite numbers.
     """
     found = np.asarray(values)
     if found.ndim != 1 or found.dtype.kind not in "fiu":
@@ -158,9 +159,9 @@ def _spread(moments: tuple[float, float, float], included: int, excluded: int) -
 
 
 def _mu_check(inside: Array, outside: Array, claim: Claim, significance: float) -> ScoreCheck:
-    """Return whether the area under the ROC curve is above all that the claim allows.
+    """Return whether the area under the ROC curve exceeds what the claim allows.
 
-    The standard deviation is that of the claim's own curve, so no shape of the scores is assumed.
+    The standard deviation is that of the claim's own curve, so no distribution of the scores is assumed.
     """
     area = _area(inside, outside)
     spread = _spread(claim.moments, len(inside), len(outside))
@@ -200,12 +201,12 @@ def gaussian_interval(
 
 
 def _finite(mu: float) -> float | None:
-    """Return a number as records hold it: None when it is infinite."""
+    """Return a number as records store it: None if it is not finite, which JSON cannot express."""
     return mu if math.isfinite(mu) else None
 
 
 def _shrunk(area: float, included: int, excluded: int) -> float:
-    """Return the area moved towards one half by half a canary, so that separated scores have a finite mu."""
+    """Return the area moved by half a canary towards one half, so that separated scores have a finite mu."""
     fewest = min(included, excluded)
     return (area * fewest + 0.5) / (fewest + 1)
 
@@ -225,29 +226,32 @@ Guess = tuple[int, int, int]
 
 
 def ceiling(canaries: int, *, delta: float, significance: float = SIGNIFICANCE) -> float:
-    """Return the largest epsilon that guesses about so many canaries can refute, even if all are right."""
+    """Return the largest epsilon that guesses about ``canaries`` canaries can refute if all are correct."""
     sides = _sides(canaries)
     share = significance / len(sides)
     return max(guess_epsilon(canaries, 2 * side, 2 * side, delta=delta, significance=share) for side in sides)
 
 
 def _sides(canaries: int) -> list[int]:
-    """Return the fixed grid: canaries that are guessed on each side."""
+    """Return the fixed grid of the number of canaries guessed on each side."""
     return sorted({max(1, round(share * canaries)) for share in SIDE_SHARES})
 
 
 def _grid(inside: Array, outside: Array, significance: float) -> list[tuple[Guess, float]]:
-    """Return the guesses of every count of the fixed grid, each with its share of the significance."""
+    """Return the guesses of every count of the fixed grid, each with its share of the significance.
+
+    The counts are fixed before the scores are seen and the significance is divided among them, so the best
+    of them may be reported.
+    """
     total = len(inside) + len(outside)
     sides = _sides(total)
     return [((total, 2 * side, _correct(inside, outside, side)), significance / len(sides)) for side in sides]
 
 
 def _correct(inside: Array, outside: Array, side: int) -> int:
-    """Return the correct guesses: the ``side`` highest scores as included, as many lowest as excluded.
+    """Return the number of correct guesses: ``side`` highest scores as included, as many lowest as excluded.
 
-    Equal scores at the edge count as wrong as far as there are wrong ones, so a score that says nothing gains
-    nothing.
+    Among equal scores at the edge the wrong ones count first, so that a constant score gains nothing.
     """
     return _right_above(inside, outside, side) + _right_above(-outside[::-1], -inside[::-1], side)
 
@@ -261,7 +265,11 @@ def _right_above(right: Array, wrong: Array, side: int) -> int:
 
 
 def _split_mu(inside: Array, outside: Array, significance: float) -> float:
-    """Return the certified mu with the guess count chosen on a random half and tested on the other."""
+    """Return the certified mu with the guess count chosen on a random half and tested on the other.
+
+    The choice uses only one half, so the test on the other needs no correction. The split is fixed by a seed:
+    repeated calls cannot pick the most favourable split.
+    """
     rng = np.random.default_rng(_SPLIT_SEED)
     scores = np.concatenate([inside, outside])
     member = np.arange(len(scores)) < len(inside)
@@ -292,10 +300,10 @@ def _guess_check(inside: Array, outside: Array, claim: Claim, significance: floa
 
 
 def _rates(inside: Array, outside: Array, significance: float) -> list[tuple[float, float]]:
-    """Return (false positive rate at most, true positive rate at least), all of them with the confidence.
+    """Return pairs (upper limit of the FPR, lower limit of the TPR) that hold jointly with the confidence.
 
-    A threshold is the k-th highest excluded score, so the share of all excluded scores above it is a Beta
-    variable, whatever their distribution; the included ones above it are counted.
+    A threshold is the k-th highest excluded score, so the probability that another excluded score lies above
+    it is a Beta variable, whatever the distribution; for the included ones the limit is Clopper-Pearson's.
     """
     ranks = sorted({max(1, round(share * len(outside))) for share in RATES})
     each = significance / (2 * len(ranks))

@@ -18,9 +18,9 @@ PerSampleLoss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClippedSum:
-    """The sum of clipped gradients of some units of one step. Private: only the noisy sum may be released.
+    """The sum of clipped gradients of some units of one step. It is private; only the noisy sum may leave.
 
-    Parts of one step are added, and no unit may be in two of them::
+    The parts of one step can be added. No unit may be in two of them::
 
         >>> import torch
         >>> from meninx.privacy import clipped_gradient_sum
@@ -52,7 +52,7 @@ class ClippedSum:
 
     @classmethod
     def empty(cls, model: nn.Module, *, max_grad_norm: float, n_units: int = 0) -> ClippedSum:
-        """Return the sum over no unit at all: zeros; what an empty Poisson draw gives."""
+        """Return the sum over no units: zeros, as for an empty Poisson draw, which is still a step."""
         check.positive(max_grad_norm=max_grad_norm)
         weights = {name: value for name, value in model.named_parameters() if value.requires_grad}
         device = next((value.device for value in weights.values()), torch.device("cpu"))
@@ -90,13 +90,13 @@ class ClippedSum:
     def _added(self, other: ClippedSum) -> dict[str, Tensor]:
         """Return the sums of both parts' gradients.
 
-        A part that names no unit may still hold gradients: another rank's, say.
+        A part without units is added like any other, because its gradients may come from another rank.
         """
         return {name: value + other.gradients[name] for name, value in self.gradients.items()}
 
     @property
     def units(self) -> int:
-        """Number of units in this part; private, like everything here."""
+        """Number of units in this part; private, because it reveals whether a unit was drawn."""
         return int(self.present.sum())
 
     @property

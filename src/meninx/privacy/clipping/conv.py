@@ -1,8 +1,8 @@
-"""Convolutions in 1, 2 and 3 dimensions, transposed and weight-standardised ones.
+"""Convolutions in 1, 2 and 3 dimensions, including transposed and weight-standardised ones.
 
-Per-unit weight gradients are stored, by one of several kernels of equal result and very different speed
-(:data:`STORING_KERNELS`), or only measured by ghost norms (:mod:`.gram`). Which
-is fastest depends on shape, memory format and machine, so the planner measures; see :class:`ConvKernels`.
+Per-unit weight gradients are either stored, by one of several kernels with equal results and very different
+speed (:data:`STORING_KERNELS`), or only measured by ghost norms (:mod:`.gram`). Which is fastest depends on
+shape, memory format and machine, so the planner measures; see :class:`ConvKernels`.
 
 Standardised filters (:class:`StandardizedConvCall`): with c = w - mean(w) and r = (|c|^2 + e)^(-1/2) a filter
 is u = r c. A gradient g of u becomes r (g - mean(g) - <u, g> u) of w, so its squared norm is
@@ -30,17 +30,17 @@ from meninx.privacy.clipping.unit_rows import Bucket, by_unit
 Kernel = Callable[[Tensor, Tensor, Tensor, Geometry, int], Tensor]
 """(x, dy, weight, geometry, units) -> (units, *weight); x and dy have leading length units * rows."""
 
-_MANY_ROWS = 4  # from here on the rows of one unit suffice for the ordinary kernels to be fast
-_FEW_CHANNELS = 4  # so few that a product with unfolded patches may beat a convolution
-_PATCH_BYTES = 1 << 22  # of unfolded patches at a time
-# Numbers that a grouped convolution makes at once; with more, each costs 2 to 4 times as much.
+_MANY_ROWS = 4  # rows per unit from which the ordinary kernels are fast on one unit at a time
+_FEW_CHANNELS = 4  # up to this many, a product with unfolded patches may be faster than a convolution
+_PATCH_BYTES = 1 << 22  # of unfolded patches at a time, so that they stay in the cache
+# Numbers computed by one grouped convolution; beyond this size each costs 2 to 4 times as much.
 _TOGETHER = 2_400_000
-_UNITS_AT_ONCE = 4  # units whose gradients are made together when they are not kept
+_UNITS_AT_ONCE = 4  # units whose gradients are computed together when they are not kept
 _TRIAL_BYTES = 1 << 26
-_MANY = 16  # rows of a usual physical batch
-_FEWEST_UNITS = 2  # units to try with, however few there are: kernels differ in what they do with several
-_MOST_POSITIONS = 1600  # of a matrix of products worth trying
-_TOO_SLOW = 6  # times the cost of keeping
+_MANY = 16  # rows of a typical physical batch
+_FEWEST_UNITS = 2  # in a trial, because kernels differ in how they treat several units
+_MOST_POSITIONS = 1600  # side of the largest matrix of products worth trying
+_TOO_SLOW = 6  # ghost norms are not tried above this multiple of the cost of keeping the gradients
 _KEPT_COST = 40  # cost of keeping one number of a gradient, in multiplications; measured on 3x3 filters
 _EPSILON = 1e-5
 
@@ -48,7 +48,8 @@ _EPSILON = 1e-5
 class ConvCall(LayerCall):
     """A convolution.
 
-    Early layers keep their units' gradients, late ones measure them and make only the sum.
+    Typically the early layers, with many positions and small filters, keep the gradients of the units. The
+    late ones only measure them and compute their weighted sum.
     """
 
     def __init__(self, layer: Layer, run: Pass, geometry: Geometry) -> None:
@@ -58,7 +59,7 @@ class ConvCall(LayerCall):
     keeps_output = False  # whether the ghost norm reads the output
 
     def effective(self) -> Tensor:
-        """Return the weight that is convolved with."""
+        """Return the weight used in the convolution."""
         return self.weight()
 
     def pulled(self, gradients: Tensor) -> Tensor:
@@ -66,7 +67,8 @@ class ConvCall(LayerCall):
         return gradients
 
     def squares(self, x: Tensor, dy: Tensor, y: Tensor | None, units: int) -> Tensor:
-        """Return the squared norms (units,) of the weight's gradients without making them."""
+        """Return the squared norms (units,) of the weight's gradients without computing the gradients."""
+        # A transposed convolution exchanges the roles: its filter slides over the output.
         source, places = (dy, x) if self.geometry.transposed else (x, dy)
         return gram.of_convolution(by_unit(source, units), by_unit(places, units), self.geometry)
 
@@ -75,6 +77,8 @@ class ConvCall(LayerCall):
         bias = self.bias()
         x, weight = self.cast(x), self.cast(self.effective())
         y = self.geometry.run(x, weight, None if bias is None else self.cast(bias))
+        # The backward pass needs only the input's shape if the weight is frozen; an expanded scalar has it
+        # for free.
         kept = x if self.trains_weight else x.new_empty(()).expand(x.shape)
         return y, (weight, kept, y) if self.keeps_output else (weight, kept)
 
@@ -96,14 +100,17 @@ class ConvCall(LayerCall):
         return dx
 
     def choose(self, x: Tensor, dy: Tensor, weight: Tensor, bucket: Bucket) -> str:
-        """Return the planner's kernel for some units."""
+        """Return the planner's kernel for the units of a bucket."""
         kind = (type(self), x.dtype, x.is_contiguous(), x.device)
         key = (*kind, self.geometry, x.shape[1:], dy.shape[1:], bucket.size)
         candidates = partial(ConvKernels, self, x, dy, weight, bucket.size, bucket.units)
         return self.planner.choose(key, candidates, stored=bucket.units * weight.numel(), once=self.once)
 
     def _jointly(self, x: Tensor, dy: Tensor, weight: Tensor, buckets: list[Bucket]) -> Tensor:
-        """Return the input's gradient, made with the weight's unit by unit: fast for many rows per unit."""
+        """Return the input's gradient, computed together with the weight's, unit by unit.
+
+        This is fast for many rows per unit.
+        """
         dx = torch.empty_like(x)
         for bucket in buckets:
             out = x.new_empty((bucket.units, *weight.shape))
@@ -116,7 +123,7 @@ class ConvCall(LayerCall):
     def _measure(
         self, kernel: str, bucket: Bucket, weight: Tensor, x: Tensor, dy: Tensor, y: Tensor | None
     ) -> None:
-        """Record the weight's gradients of some units, or their norms and how to sum them."""
+        """Record the weight's gradients of a bucket, or their norms and a function that sums them."""
         if kernel in ("ghost", "norm"):
             self._pass_over(
                 kernel, bucket, weight, x[bucket.rows], dy[bucket.rows], None if y is None else y[bucket.rows]
@@ -133,14 +140,16 @@ class ConvCall(LayerCall):
     def _pass_over(
         self, kernel: str, bucket: Bucket, weight: Tensor, x: Tensor, dy: Tensor, y: Tensor | None
     ) -> None:
-        """Measure gradients that are not kept: by products of positions, or by making them twice."""
+        """Measure gradients that are not kept: by products of positions, or by computing them twice."""
         if kernel == "norm":
             squares = torch.cat([row_norms(part) for part in self._made(bucket, weight, x, dy)]).square()
         else:
             squares = self.squares(x, dy, y, bucket.units)
 
         def weighted(factor: Tensor, blank: Tensor | None) -> Tensor:
-            if kernel == "norm":  # what was measured is what is summed, however the terms cancel
+            # "norm" sums the very gradients that it measured. Another kernel could round differently where
+            # the terms cancel, and the sum could then exceed the bound.
+            if kernel == "norm":
                 parts = self._made(bucket, weight, zero_rows(x, blank), zero_rows(dy, blank))
                 each = torch.split(factor[:: bucket.size], _UNITS_AT_ONCE)
                 return (
@@ -157,7 +166,7 @@ class ConvCall(LayerCall):
         self.ghost("weight", bucket, squares, weighted)
 
     def _made(self, bucket: Bucket, weight: Tensor, x: Tensor, dy: Tensor) -> Iterator[Tensor]:
-        """Yield gradients (few units, numbers), a few units at a time."""
+        """Yield the gradients (few units, numbers) of a few units at a time, which bounds the memory."""
         keep = STORING_KERNELS[storing_kernels_for(self.geometry, bucket.size, x.shape[1])[0]]
         for a, b in zip(
             torch.split(x, _UNITS_AT_ONCE * bucket.size),
@@ -192,7 +201,7 @@ class StandardizedConvCall(ConvCall):
         return (factor * (flat - flat.mean(2, keepdim=True) - along * unit)).reshape(gradients.shape)
 
     def squares(self, x: Tensor, dy: Tensor, y: Tensor | None, units: int) -> Tensor:
-        """Return the squared norms (units,) of the raw filters' gradients without making them."""
+        """Return the squared norms (units,) of the raw filters' gradients; see the module's formula."""
         assert y is not None
         filters, factor = self._parts()
         source, places = by_unit(x, units), by_unit(dy, units)
@@ -203,7 +212,9 @@ class StandardizedConvCall(ConvCall):
         along = by_unit(inner, units).sum(1)
         flat = filters.flatten(1).double()
         rest = length - total.square() / flat.shape[1] - along.square() * (2 - flat.square().sum(1))
-        if dy.dtype == torch.bfloat16:  # the output is rounded, and so was the weight that made it
+        # In bfloat16 both the output and the weight that computed it are rounded, so D carries an error. Its
+        # largest effect is added: a norm may be overestimated, never underestimated.
+        if dy.dtype == torch.bfloat16:
             spread = by_unit((widen(dy) * widen(y)).abs().flatten(2).sum(2, dtype=torch.float64), units).sum(
                 1
             )
@@ -221,7 +232,7 @@ class ConvKernels(KernelCandidates):
 
     @property
     def device(self) -> torch.device:
-        """Where it is done."""
+        """The device of the tensors."""
         return self.x.device
 
     @property
@@ -238,20 +249,17 @@ class ConvKernels(KernelCandidates):
 
     @property
     def rule(self) -> str:
-        """Ghost where positions are few and the filter is large."""
+        """``"ghost"`` where positions are few and the filter is large."""
         return "ghost" if self._ghost_cost() < _KEPT_COST * self.weight.numel() else self.storing_kernels[0]
 
     def _ghost_cost(self) -> int:
-        """Return the multiplications of a ghost norm, roughly."""
+        """Return the approximate number of multiplications of a ghost norm."""
         source, places = (self.dy, self.x) if self.geometry.transposed else (self.x, self.dy)
         pixels, positions = self._positions()
         return pixels**2 * source.shape[1] + positions**2 * (places.shape[1] + 6 * self.geometry.taps)
 
     def _positions(self) -> tuple[int, int]:
-        """Return the pixels that the filter slides over, padding included, and its places.
-
-        Of all rows of a unit.
-        """
+        """Return the numbers of padded pixels and of filter places, each over all rows of a unit."""
         geometry = self.geometry
         source, places = (self.dy, self.x) if geometry.transposed else (self.x, self.dy)
         axes = zip(
@@ -278,7 +286,7 @@ class ConvKernels(KernelCandidates):
 
     @property
     def can_ghost(self) -> bool:
-        """Whether the matrices of products are small, and the rule does not find ghost norms hopeless."""
+        """Whether the matrices of products are small and the rule does not rule ghost norms out."""
         return (
             max(self._positions()) <= _MOST_POSITIONS
             and self._ghost_cost() < _TOO_SLOW * _KEPT_COST * self.weight.numel()
@@ -292,9 +300,9 @@ class ConvKernels(KernelCandidates):
         return max(1, min(_MANY // self.size, most, room, max(_FEWEST_UNITS, self.units // 2)))
 
     def trials(self, kernel: str, units: int) -> list[Trial]:
-        """Return runs of one kernel on random numbers, with the second phase.
+        """Return runs of one kernel on random numbers, including the weighted sum.
 
-        Input gradients where a kernel makes them, too.
+        The input's gradient is included where one of the candidates computes it on the way.
         """
         weight, geometry, call = self.weight, self.geometry, self.call
         x, dy, factor = (
@@ -321,7 +329,10 @@ class ConvKernels(KernelCandidates):
         return [(joint if kernel == "joint" else keep, 1.0)]
 
     def _ghost_trials(self, x: Tensor, dy: Tensor, units: int) -> list[Trial]:
-        """Return the norms of some units, and a share of one product for many, which is cheap per unit."""
+        """Return a run for the norms of some units, and one for the weighted sum of many, counted in part.
+
+        The weighted sum is one product for the whole batch, so its cost per unit is small.
+        """
         weight, geometry, call = self.weight, self.geometry, self.call
         many = max(1, _MANY // (units * self.size))
         xs, dys = self._random(self.x, many * units), self._random(self.dy, many * units)
@@ -358,7 +369,7 @@ def _format(value: Tensor) -> torch.memory_format:
 
 
 def loop(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: int) -> Tensor:
-    """Return one ordinary weight gradient per unit."""
+    """Return one ordinary weight gradient per unit: the baseline that every other kernel must equal."""
     size = x.shape[0] // units
     out = x.new_empty((units, *weight.shape))
     for unit in range(units):
@@ -368,7 +379,11 @@ def loop(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: int) 
 
 
 def grouped(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: int) -> Tensor:
-    """Return the gradients from one convolution in which every unit is a group of channels."""
+    """Return the gradients from one convolution in which each unit is a group of channels.
+
+    References:
+        Rochette et al. (2019), Efficient Per-Example Gradient Computations in Convolutional Neural Networks.
+    """
     many = weight.new_empty((units * weight.shape[0], *weight.shape[1:]))
     gradient = geometry.weight_gradient(
         _side_by_side(dy, units), _side_by_side(x, units), many, groups=units * geometry.groups
@@ -377,14 +392,15 @@ def grouped(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: in
 
 
 def units_at_once(kernel: str, numel: int) -> int | None:
-    """Return how many units a kernel takes at once, for gradients of ``numel`` numbers; None for all."""
+    """Return how many units a kernel processes at once for gradients of ``numel`` numbers; None for all."""
     return max(1, min(32, _TOGETHER // numel)) if kernel == "grouped" else None
 
 
 def unfolded(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: int) -> Tensor:
     """Return one matrix product per unit, of the output's gradient and the unfolded patches of the input.
 
-    Fast for a few input channels. A few units at a time, so that their patches stay in the cache.
+    This is fast for a few input channels. A few units are processed at a time, so that their patches stay in
+    the cache.
     """
     places, size = tuple(dy.shape[2:]), len(x) // units
     numbers = size * x.shape[1] * geometry.taps * math.prod(places)
@@ -402,7 +418,7 @@ def unfolded(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: i
 
 
 def product(x: Tensor, dy: Tensor, weight: Tensor, geometry: Geometry, units: int) -> Tensor:
-    """Return batched matrix products, for filters with a single tap only."""
+    """Return the gradients from one batched matrix product; for filters with a single tap only."""
     left, right = _vectors(dy, units), _vectors(x, units)
     return torch.bmm(left.transpose(1, 2), right).reshape(units, *weight.shape)
 
@@ -415,7 +431,7 @@ def _side_by_side(value: Tensor, units: int) -> Tensor:
 def _vectors(value: Tensor, units: int) -> Tensor:
     """Return (units, rows * positions, channels) of (units * rows, channels, ...).
 
-    No copy for one row a unit.
+    One row per unit needs no copy.
     """
     vectors = value.flatten(2).transpose(1, 2)
     return by_unit(vectors, units).flatten(1, 2)
@@ -430,7 +446,7 @@ STORING_KERNELS: dict[str, Kernel] = {
 
 
 def storing_kernels_for(geometry: Geometry, size: int, channels: int) -> tuple[str, ...]:
-    """Return the kernels that fit units of ``size`` rows and so many input channels, the usual best first."""
+    """Return the kernels for units of ``size`` rows and ``channels`` input channels, the usual best first."""
     if geometry.pointwise and not geometry.transposed:
         return ("product", "loop") if size == 1 else ("product", "loop", "joint")
     if size >= _MANY_ROWS:

@@ -18,7 +18,7 @@ _backward = torch.ops.aten.convolution_backward
 
 @dataclass(frozen=True)
 class Geometry:
-    """Numbers of a convolution, one for each spatial axis.
+    """Settings of a convolution, one number per spatial axis.
 
     Attributes:
         kernel: sizes of the filter.
@@ -62,17 +62,17 @@ class Geometry:
         return self._native(dy, x, weight, self.groups, (True, False, False))[0]
 
     def weight_gradient(self, dy: Tensor, x: Tensor, weight: Tensor, *, groups: int | None = None) -> Tensor:
-        """Return the gradient of a weight of the shape of ``weight``, summed over the rows.
+        """Return the gradient of a weight, summed over the rows.
 
-        Its values are not read.
+        Only the shape of ``weight`` is used, not its values.
         """
         return self._native(dy, x, weight, groups or self.groups, (False, True, False))[1]
 
     def weighted_gradient(self, dy: Tensor, x: Tensor, weight: Tensor, factor: Tensor) -> Tensor:
         """Return the sum over rows of the weight's gradients times ``factor`` (rows,), in float32 or float64.
 
-        A product in bfloat16 would round the sum of all units, and one unit more or less could move it by
-        several bounds.
+        In bfloat16 the sum over all units would be rounded, and adding one unit could change the rounded sum
+        by several times the clipping threshold.
         """
         return self.weight_gradient(scale_rows(widen(dy), factor), widen(x), widen(weight))
 
@@ -110,7 +110,7 @@ class Geometry:
             yield tuple(index * step for index, step in zip(tap, self.dilation, strict=True))
 
     def slices(self, places: tuple[int, ...]) -> Iterator[list[slice]]:
-        """Yield, for each tap, where in padded coordinates it looks at all places of the filter."""
+        """Yield, for each tap, the padded coordinates that it meets over all places of the filter."""
         for offset in self.offsets():
             axes = zip(offset, places, self.stride, strict=True)
             yield [slice(start, start + (count - 1) * step + 1, step) for start, count, step in axes]

@@ -1,10 +1,9 @@
 """Dropout masks keyed by row, and the refusal of all other random numbers in a private forward pass.
 
-Masks drawn in batch order depend on the other patients of the batch: without one patient, every later patient
-has another mask and another gradient. The masks here are functions of the row's own key, the layer and the
-position in the row. Given the keys, the gradient of a row is a function of that row alone, so adding or
-removing a unit changes the sum by this unit's clipped gradient and by nothing else. The keys need not be
-secret.
+Masks drawn in batch order depend on the other patients of the batch: if one patient is removed, every later
+patient gets another mask and another gradient, and the sum changes by far more than one clipped gradient. The
+masks here are functions of the row's own key, the layer and the position in the row. Given the keys, the
+gradient of a row is a function of that row alone. The keys need not be secret.
 """
 
 from __future__ import annotations
@@ -32,17 +31,18 @@ _LAST = 0x2C1B3C6D
 def keyed_dropout(
     model: nn.Module, row_keys: Tensor | None, *, leave: Collection[str] = ()
 ) -> Iterator[None]:
-    """Make every active dropout layer of ``model`` take its masks from the keys of the rows, within a block.
+    """Make every active dropout layer of ``model`` use masks derived from the rows' keys, within a block.
 
-    Covers modules of exactly the types Dropout, Dropout1d, Dropout2d and Dropout3d. A layer whose input has a
-    leading dimension that is no multiple of the rows keeps its own forward, and so does every layer without
-    ``row_keys``; those use torch's generator, which a private pass refuses (:func:`no_other_randomness`).
+    The function covers modules of exactly the types Dropout, Dropout1d, Dropout2d and Dropout3d. A layer
+    whose input has a leading dimension that is no multiple of the rows keeps its own forward, and so does
+    every layer without ``row_keys``. Those use torch's generator, which a private pass refuses
+    (:func:`no_other_randomness`).
 
     Args:
         model: its modules get another ``forward`` for the block.
-        row_keys: (rows,) int64, one key a row of the batch in the order in which the model sees it; None for
-            no keys.
-        leave: paths of modules that keep their own dropout, with all that is inside them.
+        row_keys: (rows,) int64, one key per row of the batch, in the order in which the model sees the rows;
+            None for no keys.
+        leave: paths of modules that keep their own dropout, including all modules inside them.
 
     Guarantee:
         The mask of a row depends on its key, the path of the layer, how often the layer was called before in
@@ -67,9 +67,9 @@ def keyed_dropout(
 
 @contextmanager
 def no_other_randomness(model: nn.Module, inputs: Tensor) -> Iterator[None]:
-    """Refuse a block that moves torch's generator.
+    """Refuse a block that advances torch's generator.
 
-    ``inputs`` are run once more to name the module that drew from it.
+    In that case ``inputs`` run once more, to find the module that drew from it.
 
     Raises:
         PrivacyRefusal: the forward pass drew numbers in batch order, from functional dropout, stochastic
@@ -95,10 +95,10 @@ def mask(
     """Return which entries stay, (rows * entries, ...) bool, drawn from each row's own stream.
 
     Args:
-        keys: (rows,) one key a row.
+        keys: (rows,) one key per row.
         name: of the stream within each row.
         shape: of the mask; the leading dimension is a multiple of the rows.
-        rate: in [0, 1], kept to within 2**-33.
+        rate: share of entries to drop, in [0, 1]; rounded to a multiple of 2**-32.
         device: where the mask is made; every device gives the same one.
     """
     dropped = round(rate * _SPAN)
@@ -107,6 +107,7 @@ def mask(
     own = np.uint64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
     words = torch.from_numpy(_mixed(_mixed(keys) ^ own).view(np.int32).reshape(-1, 2)).to(device)
     first, second = words[:, :1], words[:, 1:]
+    # A counter hash of integers instead of a generator: the result is the same on every device, bit for bit.
     numbers = torch.arange(shape.numel() // len(keys), dtype=torch.int32, device=device) ^ first
     for factor, shift in _ROUNDS:  # 32-bit products wrap around
         numbers ^= _shifted(numbers, shift)
@@ -153,7 +154,7 @@ def _mixed(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def _shifted(value: Tensor, bits: int) -> Tensor:
-    """Return signed 32-bit numbers shifted right as if they had no sign."""
+    """Return signed 32-bit numbers shifted right as if they were unsigned, a type that torch lacks here."""
     return (value >> bits).bitwise_and_((1 << (32 - bits)) - 1)
 
 

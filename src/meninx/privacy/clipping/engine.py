@@ -27,11 +27,9 @@ from meninx.privacy.clipping.precision import pinned, refuse_unbounded
 from meninx.privacy.clipping.raw_parameters import RawParameter, raw_parameter
 from meninx.privacy.clipping.unit_rows import rows_of, slice_units
 
-pass
-
-BF16_MARGIN = (
-    1 + 2.0**-8
-)  # a gradient made of numbers in bfloat16 may round otherwise in a batch of another shape
+# A gradient computed from bfloat16 numbers may round differently in a batch of another shape, so its norm may
+# exceed the measured one by this factor (the unit roundoff of bfloat16 is 2**-8).
+BF16_MARGIN = 1 + 2.0**-8
 
 
 def clipped_gradient_sum(
@@ -61,8 +59,8 @@ def clipped_gradient_sum(
         >>> total.units, total.sensitivity, tuple(total.gradients["weight"].shape)
         (2, 1.0, (2, 4))
 
-    The gradient of a case is that of its loss averaged over its views; the gradient of a unit is the sum over
-    its cases; the unit's gradient is clipped once. A unit whose gradient is not finite contributes exactly 0.
+    The gradient of a case is that of its loss averaged over its views. The gradient of a unit is the sum over
+    its cases, and it is clipped once. A unit whose gradient is not finite contributes exactly 0.
 
     Args:
         model: trainable parameters are those with ``requires_grad``; the model is not changed.
@@ -75,11 +73,11 @@ def clipped_gradient_sum(
         clipping: ``"flat"``, ``"auto-s"`` or ``"per-layer"``: see
             :func:`~meninx.privacy.clipping.engine.clip_factors`.
         views: K >= 1.
-        chunk: most cases in one forward pass, None for all; changes memory only. A unit with more cases takes
-            several passes, whose gradients are added before its one clipping.
+        chunk: largest number of cases in one forward pass, None for all; changes memory only. A unit with
+            more cases takes several passes, whose gradients are added before they are clipped once.
         planner: chooses kernels; None for the fixed rule.
         precision: ``"fp32"``, or ``"bf16"`` for autocast, with clipping to C / (1 + 2**-8) so that C holds.
-        functional: paths of modules without a rule to run row by row under torch.func.
+        functional: paths of modules without a rule, to run row by row under torch.func.
         row_keys: (cases * views,) int64 keys of dropout masks; needed with active dropout.
 
     Guarantee:
@@ -87,10 +85,10 @@ def clipped_gradient_sum(
         ``max_grad_norm`` in L2 norm, whatever its data, up to float32 rounding of the sum (2**-24 of the
         bound for each unit in it); one unit's own contribution exceeds the bound by less than one part in
         1e4. Sums over units are made in float32, also with bfloat16, and in full precision whatever the
-        caller allows (:mod:`.precision`). That holds for models whose rows do not see each other and whose
-        weights are used by their own layers alone. Call :func:`~meninx.privacy.clipping.proof.prove` on a
-        model first: layers known to mix rows are refused here, and so is a trained weight that automatic
-        differentiation reaches past its layer; other code is not looked at.
+        caller allows (:mod:`.precision`). This holds for models whose rows do not interact and whose weights
+        are used by their own layers alone. Call :func:`~meninx.privacy.clipping.proof.prove` on a model
+        first: this function refuses layers known to mix rows and trained weights that autograd reaches
+        outside their layer, but does not inspect other code.
 
     Raises:
         PrivacyRefusal: an unsafe or unknown module, or one that writes to buffers or draws random numbers; or
@@ -125,7 +123,10 @@ def row_gradients(
     *,
     functional: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """Return the gradient of every row, (rows, *parameter), as the engine computes it."""
+    """Return the gradient of every row, name -> (rows, *parameter), as the engine computes it.
+
+    :func:`~meninx.privacy.clipping.proof.prove` compares them with those of plain autograd.
+    """
     layers = trained_layers(model, functional)
     engine = _Engine(model, per_sample_loss, Planner(mode="store"), "flat", "fp32", layers)
     with torch.no_grad(), pinned(inputs.device.type):
@@ -135,7 +136,7 @@ def row_gradients(
 def _check_lengths(
     inputs: Tensor, targets: Tensor, unit_index: Tensor, n_units: int, views: int, row_keys: Tensor | None
 ) -> None:
-    """Raise DataError unless the lengths fit and the units are numbered."""
+    """Raise DataError unless the lengths agree and every unit is an integer in [0, n_units)."""
     cases = len(unit_index)
     if unit_index.dim() != 1 or len(inputs) != cases * views or len(targets) != cases * views:
         got = f"{len(inputs)} inputs, {len(targets)} targets, {cases} cases of {views} views"
@@ -186,7 +187,7 @@ class _Engine:
         chunk: int,
         row_keys: Tensor | None = None,
     ) -> None:
-        """Add the clipped gradients of whole units, given by their cases, to ``total`` in place."""
+        """Add the clipped gradients of the units with these ``cases`` to ``total`` in place."""
         rows = (cases[:, None] * views + torch.arange(views)).flatten().to(inputs.device)
         owner = unit_index[cases.to(unit_index.device)]
         keys = None if row_keys is None else row_keys[rows.to(row_keys.device)]
@@ -207,6 +208,8 @@ class _Engine:
         row_keys: Tensor | None = None,
     ) -> None:
         """Add the clipped gradient of one unit with more cases than fit into a pass to ``total`` in place."""
+        # The unclipped gradients of all pieces are added first. Clipping each piece would let the unit
+        # contribute one threshold per piece.
         whole: dict[str, Tensor] = {}
         most = chunk * views
         keys = [None] * -(-len(inputs) // most) if row_keys is None else torch.split(row_keys, most)
@@ -257,6 +260,7 @@ class _Engine:
         total.unit_norms[members] = squares.sum(1).sqrt()
         total.present[members] = True
         for name, gradient in total.gradients.items():
+            # From here on only clipped gradients are summed; the record's factors and norms stay private.
             part = record.total(name, factor, keep)
             if part is not None:
                 total.gradients[name] = part if first else gradient.add_(part)
@@ -264,7 +268,7 @@ class _Engine:
         return total
 
     def _bound(self, total: ClippedSum) -> float:
-        """Return what gradients are clipped to, so that ``total.sensitivity`` holds for what is added."""
+        """Return the threshold at which ``total.sensitivity`` holds even after rounding to bfloat16."""
         return total.sensitivity / (BF16_MARGIN if self.dtype else 1.0)
 
     def kept(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -284,6 +288,8 @@ class _Engine:
         row_keys: Tensor | None = None,
     ) -> None:
         """Run the model forward and backward once; the record receives norms and gradients."""
+        # The weights are detached in every layer rule, so nothing else would need a gradient. This scalar
+        # makes each layer call a node of the graph and is the only input that backward asks for.
         slot = torch.zeros((), device=inputs.device, requires_grad=True)
         run = Pass(record, self.planner, self.dtype)
         inside = [layer.path for layer in self.layers if layer.functional]
@@ -299,6 +305,8 @@ class _Engine:
                     raise PrivacyRefusal(expected(rule, got=got, where="the model's output"))
                 losses = self.loss(outputs, targets)
             _refuse_reached(self.model, losses, run.record.leaves)
+            # The sum over rows keeps per-row gradients apart: row i of any activation's gradient depends on
+            # row i alone.
             torch.autograd.backward(losses.sum() / views, inputs=[slot])
 
     def _autocast(self, device: str) -> AbstractContextManager[object]:
@@ -307,6 +315,8 @@ class _Engine:
     @contextmanager
     def _stood_in(self, run: Pass, slot: Tensor) -> Iterator[None]:
         """Replace the forward of the trained layers by their rules for the duration of a block."""
+        # In the instance's __dict__, which takes precedence over the class: the model is restored by removing
+        # the entry, also after an error.
         try:
             for layer in self.layers:
                 layer.module.__dict__[_replaced(layer)] = _stand_in(layer, run, slot)
@@ -332,10 +342,13 @@ def _stand_in(layer: Layer, run: Pass, slot: Tensor) -> Forward | RawParameter:
 
 
 def _refuse_reached(model: nn.Module, losses: Tensor, leaves: dict[str, Tensor]) -> None:
-    """Refuse a pass in which autograd reaches a trained weight: rules detach the weights of their layers.
+    """Refuse a pass in which autograd reaches a trained weight.
+
+    Layer rules detach the weights that they use. A weight in the graph was used by other code as well, and
+    that part of its gradient would be neither measured nor clipped.
 
     Raises:
-        PrivacyRefusal: names the weight that code used outside of its layer.
+        PrivacyRefusal: names the weight that was used outside its layer.
     """
     names = {id(value): name for name, value in model.named_parameters() if value.requires_grad}
     names |= {id(leaf): name for name, leaf in leaves.items()}
@@ -355,7 +368,9 @@ def _refuse_reached(model: nn.Module, losses: Tensor, leaves: dict[str, Tensor])
 
 @contextmanager
 def _buffers_untouched(model: nn.Module) -> Iterator[None]:
-    """Refuse a forward pass that writes to a buffer, and undo it."""
+    """Refuse a forward pass that writes to a buffer, and restore the buffer."""
+    # In-place writes raise the tensor's version counter; an assignment replaces the object. Both are checked,
+    # because comparing values would miss a write that happens to leave them equal.
     buffers = dict(model.named_buffers())
     kept = {name: value.detach().clone() for name, value in buffers.items()}
     versions = {name: value._version for name, value in buffers.items()}
@@ -374,7 +389,8 @@ def _buffers_untouched(model: nn.Module) -> Iterator[None]:
 
 CLIPPING_FUNCTIONS = ("flat", "auto-s", "per-layer")
 AUTO_S_GAMMA = 0.01
-_LEAST_FACTOR = 1e-30  # below, float32 would round the factor coarsely: the unit counts as not finite
+# Smaller factors would lose precision in float32; such a unit is treated like one with a non-finite gradient.
+_LEAST_FACTOR = 1e-30
 
 
 def clipping_groups(parameters: dict[str, str], clipping: str) -> dict[str, int]:
@@ -393,16 +409,23 @@ def clipping_groups(parameters: dict[str, str], clipping: str) -> dict[str, int]
 def clip_factors(squares: Tensor, bound: float, clipping: str) -> tuple[Tensor, Tensor]:
     """Return the factor of every unit and group, and which units contribute at all.
 
+    Example::
+
+        >>> factors, keep = clip_factors(torch.tensor([[4.0], [0.25], [torch.inf]]), 1.0, "flat")
+        >>> factors.flatten().tolist(), keep.tolist()
+        ([0.5, 1.0, 0.0], [True, True, False])
+
     Args:
         squares: (units, groups) float64 squared norms.
-        bound: C; each of G groups gets C / sqrt(G).
+        bound: C > 0; each of G groups gets C / sqrt(G).
         clipping: ``"flat"`` (and ``"per-layer"``): min(1, C / norm); ``"auto-s"``: C / (norm + 0.01).
 
     Returns:
-        (units, groups) float64 factors, 0 for units that do not contribute, and (units,) bool.
+        (units, groups) float64 factors, 0 for units that do not contribute, and (units,) bool. A caller must
+        drop the gradients of units marked False, because 0 times NaN is NaN.
 
-    Guarantee: the norm of a unit's gradient, each group times its factor, is at most ``bound`` up to
-        rounding; a unit with a norm that is not finite, or so large that its factor has no precision,
+    Guarantee: with each group multiplied by its factor, the norm of a unit's gradient is at most ``bound`` up
+        to rounding; a unit whose norm is not finite, or so large that its factor has no precision,
         contributes exactly 0.
 
     References:

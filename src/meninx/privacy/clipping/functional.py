@@ -19,9 +19,9 @@ _INSIDE = "leave it out, or name modules inside it"
 
 
 class FunctionalCall(LayerCall):
-    """Any module from one tensor to one tensor, with all that is inside it.
+    """Any module from one tensor to one tensor, including all modules inside it.
 
-    Guarantee: the module sees one row at a time, so that it cannot mix rows, whatever it computes.
+    Guarantee: the module sees one row at a time, so it cannot mix rows, whatever it computes.
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class FunctionalCall(LayerCall):
         """Return the module's output, computed row by row.
 
         Raises:
-            PrivacyRefusal: the module draws random numbers, which the backward pass could not draw again, or
-                returns something else than one tensor.
+            PrivacyRefusal: the module draws random numbers, which the backward pass could not repeat, or does
+                not return exactly one tensor.
         """
         self.buckets(len(x))
         try:
@@ -80,6 +80,8 @@ class FunctionalCall(LayerCall):
 
     def _row(self, weights: dict[str, Tensor], row: Tensor) -> Tensor:
         rest = {name: value.detach() for name, value in self.module.named_parameters() if name not in weights}
+        # Cloned: a write to a buffer inside vmap must not reach the module, where it would keep data of one
+        # row.
         buffers = {name: value.detach().clone() for name, value in self.module.named_buffers()}
         given = (row[None], *self.extra)
         y = _bare(self.module)(functional_call, {**rest, **buffers, **weights}, given, self.settings)
@@ -107,7 +109,7 @@ def _refused(layer: Layer, rule: str, got: str, fix: str) -> PrivacyRefusal:
 
 
 def _bare(module: nn.Module) -> Callable[..., Any]:
-    """Return a caller that runs the module's own forward, not the one that replaces it during a pass."""
+    """Return a caller of the module's own forward instead of the one that replaces it during a pass."""
 
     def run(
         call: Callable[..., Any], state: dict[str, Tensor], inputs: tuple[Any, ...], settings: dict[str, Any]

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from meninx.privacy.clipping.unit_rows import Bucket, Rows
 
-_BLOCK = 256  # numbers whose squares are added in the type of the gradient
+_BLOCK = 256  # numbers whose squares are added in the gradient's own type before float64 takes over
 Weighted = Callable[[Tensor, Tensor | None], Tensor]
 """(factor of every row of the bucket, rows to blank or None) -> the parameter's gradient, rows weighted."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Gradients of a parameter that are kept: (units, *parameter)."""
+    """Gradients of a parameter that are kept, of shape (units, *parameter)."""
 
     bucket: Bucket
     gradients: Tensor
@@ -25,10 +25,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Ghost:
-    """Gradients of a parameter that were measured without being made.
-
-    Their weighted sum comes from one ordinary product.
-    """
+    """Gradients of a parameter that were measured but not stored; one product gives their weighted sum."""
 
     bucket: Bucket
     weighted: Weighted
@@ -40,11 +37,11 @@ class GradientRecord:
 
     Attributes:
         rows: the layout of the batch.
-        groups: parameter name -> clipping group; one group for all of them when clipping is flat.
+        groups: parameter name -> clipping group; a single group when clipping is flat.
         squares: (members, groups) float64 squared norms so far.
-        pieces: parameter name -> what is needed to sum its clipped gradients.
-        uses: layer -> calls in the forward pass; a layer called twice must have its gradients added before
-            the norm.
+        pieces: parameter name -> the parts from which its clipped gradients are summed.
+        uses: layer -> calls in the forward pass. The gradients of a layer called twice are added before the
+            norm is taken, because the norm of a sum is not the sum of the norms.
         pending: (parameter, first member of the bucket) -> sum over the calls of such a layer.
         leaves: name -> the tensor that replaces a parameter used by a module's own code.
     """
@@ -64,7 +61,7 @@ class GradientRecord:
         return cls(rows, groups, torch.zeros(len(rows.members), count, dtype=torch.float64, device=device))
 
     def used(self, path: str) -> None:
-        """Note one more call of a layer."""
+        """Count one more call of a layer."""
         self.uses[path] = self.uses.get(path, 0) + 1
 
     def once(self, path: str) -> bool:
@@ -72,7 +69,7 @@ class GradientRecord:
         return self.uses[path] == 1
 
     def store(self, name: str, bucket: Bucket, gradients: Tensor, *, once: bool) -> None:
-        """Take the gradients (units, *parameter) of one call of a layer."""
+        """Add the gradients (units, *parameter) of one call of a layer."""
         if once:
             self._keep(name, bucket, gradients)
         else:
@@ -80,12 +77,12 @@ class GradientRecord:
             self.pending[name, bucket.member] = bucket, gradients if before is None else before + gradients
 
     def ghost(self, name: str, bucket: Bucket, squares: Tensor, weighted: Weighted) -> None:
-        """Take the squared norms (units,) of the gradients, and how to sum them later."""
+        """Add the squared norms (units,) of gradients, and the function that sums them later."""
         self._add(name, bucket, squares)
         self.pieces.setdefault(name, []).append(Ghost(bucket, weighted))
 
     def finish(self) -> Tensor:
-        """Return the squared norms, (members, groups) float64, with all calls of all layers in them."""
+        """Return the squared norms, (members, groups) float64, over all calls of all layers."""
         for (name, _), (bucket, gradients) in self.pending.items():
             self._keep(name, bucket, gradients)
         self.pending.clear()
@@ -114,7 +111,11 @@ class GradientRecord:
         return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
 
     def clear(self) -> None:
-        """Release all tensors: pieces refer to layer calls and these to the record, a reference cycle."""
+        """Release all tensors.
+
+        Pieces refer to layer calls and these to the record. Without this, the reference cycle would keep a
+        whole batch of activations alive until the next garbage collection.
+        """
         self.pieces.clear()
         self.leaves.clear()
 
@@ -135,7 +136,7 @@ class GradientRecord:
         if isinstance(piece, Stored):
             flat = piece.gradients.reshape(len(piece.gradients), -1)
             if blank is not None:
-                flat = torch.where(blank[:, None], 0.0, flat)  # a factor 0 alone would keep NaN
+                flat = torch.where(blank[:, None], 0.0, flat)  # because 0 * NaN is NaN
             flat = widen(flat)
             return (factor.to(flat.dtype) @ flat).reshape(piece.gradients.shape[1:])
         size = piece.bucket.size
@@ -144,7 +145,7 @@ class GradientRecord:
 
 
 def widen(value: Tensor) -> Tensor:
-    """Return ``value`` in float32, or float64 if it is that; sums and norms never use half precision."""
+    """Return ``value`` in float32, or in float64 if it already is; sums and norms avoid half precision."""
     return value.to(wide_dtype(value))
 
 
@@ -156,7 +157,8 @@ def wide_dtype(value: Tensor) -> torch.dtype:
 def row_norms(value: Tensor) -> Tensor:
     """Return the float64 norms of the rows of ``value`` (units, numbers).
 
-    Blocks first: one float32 sum of millions of squares would lose the small ones beside a large one.
+    Squares are added in blocks, then in float64: one float32 sum of millions of squares would lose the small
+    ones beside a large one and underestimate the norm.
     """
     value = widen(value)
     whole = value.shape[1] // _BLOCK * _BLOCK
@@ -171,14 +173,14 @@ def row_norms(value: Tensor) -> Tensor:
 
 
 def _every(piece: Ghost) -> Tensor:
-    """Return the gradients (units, *parameter) of a ghost, one unit after the other."""
+    """Return the gradients (units, *parameter) of a ghost, computed one unit at a time."""
     bucket = piece.bucket
     single = torch.eye(bucket.units, dtype=torch.float64)
     return torch.stack([piece.weighted(row.repeat_interleave(bucket.size), None) for row in single])
 
 
 def zero_rows(value: Tensor, blank: Tensor | None) -> Tensor:
-    """Return ``value`` with the marked rows set to 0, whatever was in them."""
+    """Return ``value`` with the marked rows set to 0, even where they hold NaN or infinity."""
     if blank is None:
         return value
     return torch.where(

@@ -1,12 +1,12 @@
-"""Ghost norms: the norm of a gradient from products of positions, without the gradient.
+"""Ghost norms: the norm of a gradient from products of positions, without computing the gradient.
 
 The gradient of a weight is a sum of outer products over positions t, so its squared norm is
 sum over t, t' of <dy_t, dy_t'> <x_t, x_t'>. For a convolution <x_t, x_t'> is over patches, and the
-matrix of patch products is a sum of shifted windows of one matrix of pixel products: nothing is unfolded.
+matrix of patch products is a sum of shifted windows of one matrix of pixel products, so no patch is unfolded.
 
-Where terms cancel, rounding could make a norm too small and with it a contribution too large. Such a squared
-norm is therefore raised by a bound on that error, :data:`GUARD` times the square of the sum of the terms'
-norms; a well-conditioned one, which rounding moves by less than :data:`SLACK`, stays as it is.
+Where terms cancel, rounding could make a norm too small, and the clipped contribution would exceed the bound.
+Such a squared norm is therefore raised by a bound on that error, :data:`GUARD` times the square of the sum of
+the terms' norms. A well-conditioned norm, which rounding changes by less than :data:`SLACK`, is not changed.
 
 References:
     Goodfellow (2015), Efficient Per-Example Gradient Computations.
@@ -25,12 +25,12 @@ from torch import Tensor
 from meninx.privacy.clipping.conv_geometry import Geometry
 from meninx.privacy.clipping.gradient_record import widen
 
-GUARD = 2.0**-20  # four times the worst error that records made to cancel could provoke
-SLACK = 1e-4  # of a squared norm
-FLOOR = 2.0**-110  # of the square of the sum of one side's norms: products too small for float32
-SLIP = (
-    2.0**-9
-)  # by how much of the sum of its terms' norms rounding factors to bfloat16 makes a gradient longer
+GUARD = 2.0**-20  # four times the worst error that inputs constructed to cancel have produced
+SLACK = 1e-4  # relative error of a squared norm that is tolerated
+FLOOR = 2.0**-110  # covers products too small for float32, relative to the square of one side's summed norms
+# Allowance for rounding to bfloat16: a gradient may be longer than measured by this share of the sum of its
+# terms' norms.
+SLIP = 2.0**-9
 _BYTES = 1 << 22  # of one matrix of products at a time, which then stays in the cache
 
 
@@ -72,7 +72,7 @@ def _extent(source: Tensor) -> int:
 
 
 def _pieces(value: Tensor, side: int) -> tuple[Tensor, ...]:
-    """Cut the units so that matrices of ``side`` squared stay small."""
+    """Return the units in pieces whose matrices of ``side`` by ``side`` products fit into the cache."""
     return torch.split(value, max(1, _BYTES // (4 * side * side)))
 
 
@@ -121,14 +121,17 @@ def _shifted_sum(pixels: Tensor, axis: int, count: int, geometry: Geometry) -> T
 
 
 def _outer(left: Tensor, right: Tensor) -> Tensor:
-    """Return the squared norms of single outer products; the tiny and the huge may meet, so in float64."""
+    """Return the squared norms of single outer products, in float64: a tiny factor may meet a huge one."""
     return left.double().square().sum(1) * right.double().square().sum(1)
 
 
 def _inner(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the guarded sums of products of two stacks of matrices (units, p, p).
+    """Return the guarded sums of elementwise products of two stacks of matrices (units, p, p).
 
-    ``dtype`` is that of the vectors.
+    Args:
+        left: products of the gradient's vectors.
+        right: products of the input's vectors.
+        dtype: of the vectors.
     """
     one, other = (side.diagonal(dim1=1, dim2=2).double().clamp(min=0).sqrt() for side in (left, right))
     reach = (one * other).sum(1).square()
@@ -137,12 +140,12 @@ def _inner(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def raised(squares: Tensor, reach: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return squared norms that rounding cannot have made too small.
+    """Return squared norms that are not too small despite rounding; see the module's docstring.
 
     Args:
         squares: as computed.
-        reach: the squares of the sums of the terms' norms.
-        dtype: of the vectors; the sum of gradients in bfloat16 is made of rounded terms, so it may be longer
+        reach: the squares of the sums of the terms' norms, an upper bound on each squared norm.
+        dtype: of the vectors; in bfloat16 the sum of gradients consists of rounded terms, so it may be longer
             than measured.
     """
     squares = squares.clamp(min=0)

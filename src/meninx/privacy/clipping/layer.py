@@ -17,13 +17,13 @@ from meninx.privacy.clipping.unit_rows import Bucket
 
 @dataclass(frozen=True)
 class Layer:
-    """A module of exactly known type, and which of its parameters are trained.
+    """A module of a known type, and which of its parameters are trained.
 
     Attributes:
         path: its name in the model.
         module: the module.
         trained: own name -> full name of the parameters with ``requires_grad``.
-        functional: run row by row under torch.func, with all that is inside it.
+        functional: run row by row under torch.func, including all modules inside it.
         raw: a single parameter that the module's own code uses; ``path`` is the parameter's name.
     """
 
@@ -36,7 +36,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Pass:
-    """What all layers share in one forward and backward pass.
+    """State shared by all layers during one forward and backward pass.
 
     Attributes:
         record: receives the gradients.
@@ -50,7 +50,7 @@ class Pass:
 
 
 class LayerCall(ABC):
-    """One call of one layer. Subclasses know how to run it and what its parameters' gradients are.
+    """One call of one layer. Subclasses run it and compute the gradients of its parameters.
 
     Guarantee: :meth:`backward` uses only row ``i`` of the saved input and of the output's gradient for the
         gradient of row ``i``, and records every trained parameter of the layer.
@@ -62,7 +62,7 @@ class LayerCall(ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the layer's output and what the backward pass needs of this call."""
+        """Return the layer's output and the tensors to save for the backward pass."""
 
     @abstractmethod
     def backward(self, dy: Tensor, saved: tuple[Tensor, ...], needs_dx: bool) -> Tensor | None:
@@ -86,8 +86,8 @@ class LayerCall(ABC):
         """Return the buckets of a tensor of leading length ``length``.
 
         Raises:
-            PrivacyRefusal: the length is no multiple of the rows: the layer does not see the batch row by
-                row.
+            PrivacyRefusal: the length is not a multiple of the rows, so the layer does not process the batch
+                row by row.
         """
         rows = self.record.rows
         if not rows.count or length % rows.count:
@@ -104,12 +104,12 @@ class LayerCall(ABC):
         self.record.store(self.trained[name], bucket, gradients, once=self.once)
 
     def ghost(self, name: str, bucket: Bucket, squares: Tensor, weighted: Weighted) -> None:
-        """Record the squared norms (units,) of a parameter's gradients, and how to sum the gradients."""
+        """Record the squared norms (units,) of a parameter's gradients, and a function that sums them."""
         self.record.ghost(self.trained[name], bucket, squares, weighted)
 
     @property
     def once(self) -> bool:
-        """Whether this is the layer's only call: else no norm may be taken before all calls are added."""
+        """Whether this is the layer's only call; else the calls must be added before a norm is taken."""
         return self.record.once(self.layer.path)
 
     @property
@@ -128,7 +128,7 @@ class LayerCall(ABC):
 
 
 class _Private(torch.autograd.Function):
-    """The layer as one node: no gradient of a weight is ever computed for the batch as a whole."""
+    """The layer as one node of the graph, which never computes a weight's gradient for the whole batch."""
 
     @staticmethod
     def forward(ctx: Any, slot: Tensor, x: Tensor, call: LayerCall) -> Tensor:
@@ -142,7 +142,7 @@ class _Private(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[None, Tensor | None, None]:
         """Return the gradient of the input.
 
-        The record gets tensors without a history; otherwise it would keep its own graph alive.
+        The record gets tensors without a history, because it would otherwise keep the graph alive.
         """
         saved = tuple(value.detach() for value in ctx.saved_tensors)
         call, ctx.call = ctx.call, None
@@ -150,7 +150,7 @@ class _Private(torch.autograd.Function):
 
 
 def apply_layer(call: LayerCall, slot: Tensor, x: Tensor) -> Tensor:
-    """Return the output of a layer's call, with the call noted in the record.
+    """Return the output of a layer's call, and count the call in the record.
 
     Raises:
         PrivacyRefusal: ``x`` was computed from parameters alone (a RawParameter) and has no rows.

@@ -1,7 +1,8 @@
 """Which layers can be trained privately: a table of rules by exact type, and checks of a model against it.
 
-Every trained parameter must belong to a module with a rule in :data:`RULES`. Modules that couple the rows of
-a batch are refused by name (:func:`refuse_unsafe_modules`).
+Every trained parameter must belong to a module with a rule in :data:`RULES`. The type must match exactly,
+because a subclass may compute something else with the same parameters. Modules that couple the rows of a
+batch are refused by name (:func:`refuse_unsafe_modules`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from meninx.privacy.clipping.norm import GroupNormCall, LayerNormCall, PReLUCall
 
 Forward = Callable[..., Tensor]
 Bind = Callable[[Layer, Pass, Tensor], Forward]
-"""(layer, pass, slot) -> what stands in for the module's forward."""
+"""(layer, pass, slot) -> the function that replaces the module's forward."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class LayerRule:
 
     Attributes:
         parameters: own names of its parameters; others (from parametrisations, say) are refused.
-        bind: makes the forward function of one pass.
-        refused: setting of the module -> why it cannot be trained; asked before training.
+        bind: returns the forward function of one pass.
+        refused: module -> the reason why its settings cannot be trained, or empty; called before training.
     """
 
     parameters: frozenset[str]
@@ -52,7 +53,11 @@ def rule_of(module: nn.Module) -> LayerRule | None:
 
 
 def _convolution(kind: type[ConvCall]) -> Bind:
-    """Return the rule of a convolution; padding other than equal zeros on both sides is applied first."""
+    """Return the rule of a convolution; padding other than equal zeros on both sides is applied first.
+
+    Convolution kernels accept only symmetric zero padding. Any other padding is an ordinary operation on the
+    input, through which autograd works as usual.
+    """
 
     def bind(layer: Layer, run: Pass, slot: Tensor) -> Forward:
         module = layer.module
@@ -161,7 +166,7 @@ def known_layers() -> str:
 _INSTEAD = (
     "use torch.nn.GroupNorm, or meninx.privacy.replace_batch_norm(model), which returns a converted copy"
 )
-_LEAST_CHANNELS = 4  # of a group that takes the place of batch normalisation
+_LEAST_CHANNELS = 4  # per group of the group normalisation that replaces a batch normalisation
 _REPLACEABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _Model = TypeVar("_Model", bound=nn.Module)
 _CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
@@ -175,8 +180,8 @@ def trained_layers(model: nn.Module, functional: Collection[str] = ()) -> list[L
         functional: paths of modules to run row by row under torch.func, whatever is in them.
 
     Raises:
-        PrivacyRefusal: a module is unsafe, or of a type without a rule; the message names it and what to use.
-        ConfigError: ``functional`` names no module, or one inside another that it names.
+        PrivacyRefusal: a module is unsafe or has no rule; the message names it and a replacement.
+        ConfigError: a path in ``functional`` names no module, or one inside another that it lists.
     """
     refuse_unsafe_modules(model)
     modules = dict(model.named_modules())
@@ -193,6 +198,7 @@ def trained_layers(model: nn.Module, functional: Collection[str] = ()) -> list[L
                 for name, value in module.named_parameters(recurse=False)
                 if id(value) in names
             }
+            # The module's own code uses these parameters (a class token, say), so each is tracked by itself.
             if own and rule_of(module) is None and _has_own_code(module):
                 layers += [Layer(full, module, {name: full}, raw=True) for name, full in own.items()]
                 continue
@@ -202,7 +208,10 @@ def trained_layers(model: nn.Module, functional: Collection[str] = ()) -> list[L
 
 
 def _has_own_code(module: nn.Module) -> bool:
-    """Return whether a module derives from no layer of torch, which would use its parameters in some way."""
+    """Return whether a module derives only from torch's containers, not from one of its layers.
+
+    A layer of torch without a rule uses its parameters in a way that is not known here.
+    """
     bases = [base for base in type(module).__mro__ if base.__module__.startswith("torch.")]
     return all(base in _CONTAINERS for base in bases)
 
@@ -243,12 +252,18 @@ def _refuse_without_rule(path: str, module: nn.Module, own: Mapping[str, str]) -
 def refuse_unsafe_modules(model: nn.Module) -> None:
     """Raise PrivacyRefusal, with module and remedy, if a module couples patients or keeps statistics of them.
 
-    Refused are: batch normalisation that uses batch statistics (in training mode, frozen or not, or without
-    running statistics), since it mixes the units of a batch and keeps unprotected statistics of them;
-    instance normalisation with running statistics; parameters shared under two names; lazy modules not yet
-    built; recurrent modules (no per-sample gradient); data parallel wrappers and spectral normalisation
-    (buffers that move in the forward pass). Buffers moved by any other module are refused when it happens, by
-    :func:`refuse_moved_buffers`.
+    The following are refused:
+
+    - batch normalisation with batch statistics (in training mode, frozen or not, or without running
+      statistics): it mixes the units of a batch and keeps unprotected statistics of them;
+    - instance normalisation with running statistics, for the second reason;
+    - parameters shared under two names, whose gradients would be clipped separately;
+    - lazy modules that are not initialised;
+    - recurrent modules, which have no rule for per-sample gradients;
+    - data parallel wrappers;
+    - spectral normalisation, which changes buffers in the forward pass.
+
+    Other modules that write to a buffer are refused when they do, by :func:`refuse_moved_buffers`.
 
     Guarantee:
         A model that passes has no known module that couples the cases of a batch or stores a statistic of
@@ -266,7 +281,7 @@ def refuse_unsafe_modules(model: nn.Module) -> None:
 
 
 def _refuse_shared(model: nn.Module) -> None:
-    """Refuse a parameter owned by two modules; one module registered under two names is a single owner."""
+    """Refuse a parameter owned by two modules; one module registered under two names counts as one owner."""
     seen: dict[int, str] = {}
     for path, module in model.named_modules():
         for own, value in module.named_parameters(recurse=False):
@@ -278,7 +293,7 @@ def _refuse_shared(model: nn.Module) -> None:
 
 
 def _unsafe(module: nn.Module) -> tuple[str, str] | None:
-    """Return the broken rule and what to use, or None for a module that may stay."""
+    """Return the broken rule and a remedy, or None for a module that is safe."""
     if _uninitialised(module):
         return "initialised modules", "run one forward pass on generated data first"
     if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):

@@ -14,15 +14,16 @@ from meninx.privacy.clipping.layer import LayerCall
 from meninx.privacy.clipping.planner import KernelCandidates, Trial
 from meninx.privacy.clipping.unit_rows import Bucket
 
-_KEPT_COST = 24  # cost of keeping one number of a gradient, in multiplications
-_MOST_POSITIONS = 1600
-_CHUNK = 4  # units whose gradients are made together where they are not kept
+_KEPT_COST = 24  # cost of keeping one number of a gradient, in multiplications; measured
+_MOST_POSITIONS = 1600  # side of the largest matrix of products worth trying
+_CHUNK = 4  # units whose gradients are computed together where they are not kept
 
 
 class LinearCall(LayerCall):
     """A linear layer.
 
-    With one vector per unit no gradient is made: the norm of an outer product is a product of norms.
+    With one vector per unit no gradient is computed: the norm of an outer product is the product of the
+    norms.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -43,7 +44,7 @@ class LinearCall(LayerCall):
         return dy @ weight if needs_dx else None
 
     def _measure(self, bucket: Bucket, x: Tensor, dy: Tensor) -> None:
-        """Take (units, positions, features) of both sides."""
+        """Record the weight's gradients, given (units, positions, features) of input and output gradient."""
         key = (type(self), x.dtype, x.device, x.shape[1:], dy.shape[1:])
         many = bucket.units * x.shape[2] * dy.shape[2]
         kernel = self.planner.choose(key, partial(LinearKernels, x, dy), stored=many, once=self.once)
@@ -57,7 +58,8 @@ class LinearCall(LayerCall):
         )
 
         def weighted(factor: Tensor, blank: Tensor | None) -> Tensor:
-            if kernel == "norm":  # what was measured is what is summed, however the terms cancel
+            # "norm" sums the very gradients that it measured; see ConvCall._pass_over.
+            if kernel == "norm":
                 both = [
                     zero_rows(item.reshape(len(factor), -1), blank).reshape(item.shape) for item in (x, dy)
                 ]
@@ -93,7 +95,7 @@ def summed(x: Tensor, dy: Tensor, factor: Tensor) -> Tensor:
 
 
 def made(x: Tensor, dy: Tensor) -> Iterator[Tensor]:
-    """Yield the gradients (few units, out * in) of a few units at a time."""
+    """Yield the gradients (few units, out * in) of a few units at a time, which bounds the memory."""
     for a, b in zip(torch.split(x, _CHUNK), torch.split(dy, _CHUNK), strict=True):
         yield widen(outer(a, b).flatten(1))
 
@@ -101,7 +103,8 @@ def made(x: Tensor, dy: Tensor) -> Iterator[Tensor]:
 class EmbeddingCall(LayerCall):
     """A table of vectors.
 
-    Its gradient touches few rows, so it is only measured: equal indices meet in one matrix.
+    Its gradient touches few rows, so it is measured and not stored: the squared norm is the sum of the
+    products of all pairs of positions with equal indices.
     """
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -153,12 +156,12 @@ class LinearKernels(KernelCandidates):
 
     @property
     def device(self) -> torch.device:
-        """Where it is done."""
+        """The device of the tensors."""
         return self.x.device
 
     @property
     def rule(self) -> str:
-        """Ghost where positions are few."""
+        """``"ghost"`` where positions are few."""
         positions, features = self.x.shape[1], self.x.shape[2] + self.dy.shape[2]
         return (
             "ghost"
@@ -178,11 +181,11 @@ class LinearKernels(KernelCandidates):
 
     @property
     def trial_units(self) -> int:
-        """Number of units to try with."""
+        """Number of units in a trial."""
         return 4
 
     def trials(self, kernel: str, units: int) -> list[Trial]:
-        """Return a run of one kernel on random numbers, second phase included."""
+        """Return a run of one kernel on random numbers, including the weighted sum."""
         x, dy = (torch.randn_like(item[:1].expand(units, -1, -1).contiguous()) for item in (self.x, self.dy))
         factor = torch.rand(units, device=x.device)
 

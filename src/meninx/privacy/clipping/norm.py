@@ -11,7 +11,7 @@ from meninx.privacy.clipping.gradient_record import wide_dtype, widen
 from meninx.privacy.clipping.layer import Layer, LayerCall, Pass
 from meninx.privacy.clipping.unit_rows import Bucket
 
-_MANY_ROWS = 4  # of a unit, for the ordinary kernel to be fast on them
+_MANY_ROWS = 4  # rows per unit from which the ordinary kernel is fast on one unit at a time
 _PIECE = 1 << 22  # bytes
 _forward = torch.ops.aten.native_group_norm
 _backward = torch.ops.aten.native_group_norm_backward
@@ -19,10 +19,11 @@ _layer_backward = torch.ops.aten.native_layer_norm_backward
 
 
 class GroupNormCall(LayerCall):
-    """Group normalisation; instance normalisation is one group a channel.
+    """Group normalisation; instance normalisation is the case of one group per channel.
 
-    Seen as one row with a group for each group of each row, the ordinary backward pass gives the affine
-    gradients of every row at no extra cost. Channels-last tensors cannot be seen so: two sums more.
+    If the batch is viewed as one row whose groups are those of all rows, the ordinary backward pass computes
+    the affine gradients of every row at no extra cost. A channels-last tensor cannot be viewed in this way
+    and needs two additional sums.
     """
 
     def __init__(self, layer: Layer, run: Pass, groups: int) -> None:
@@ -56,7 +57,7 @@ class GroupNormCall(LayerCall):
     def _unit_by_unit(
         self, dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, buckets: list[Bucket]
     ) -> Tensor:
-        """Return dx; the ordinary pass adds up the rows it is given, so it is given those of a unit."""
+        """Return dx; the ordinary kernel sums affine gradients over its rows, so each unit gets one call."""
         dx, channels, places = torch.empty_like(x), x.shape[1], math.prod(x.shape[2:])
         for bucket in buckets:
             found = []
@@ -71,7 +72,7 @@ class GroupNormCall(LayerCall):
         return dx
 
     def _merged(self, dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return dx and the affine gradients (rows, channels), all rows seen as one."""
+        """Return dx and the affine gradients (rows, channels), with all rows viewed as one."""
         rows, channels, places = x.shape[0], x.shape[1], math.prod(x.shape[2:])
         weight = self.weight().repeat(rows)
         one = (1, rows * channels, places)
@@ -82,7 +83,7 @@ class GroupNormCall(LayerCall):
         return dx.reshape(x.shape), scale.reshape(rows, channels), shift.reshape(rows, channels)
 
     def _summed(self, dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the same for channels-last tensors, from two sums over places."""
+        """Return the same as :meth:`_merged` for channels-last tensors, from two sums over places."""
         rows, channels, places = x.shape[0], x.shape[1], math.prod(x.shape[2:])
         dx, _, _ = _backward(
             dy, x, mean, rstd, self.weight(), rows, channels, places, self.groups, (True, False, False)
@@ -146,7 +147,7 @@ class LayerNormCall(LayerCall):
 
 
 class PReLUCall(LayerCall):
-    """A leaky rectifier with a learnt slope, one for all channels or one for each."""
+    """A leaky rectifier with a learnt slope, either one for all channels or one per channel."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the rectified input."""

@@ -1,6 +1,6 @@
 """The kernel planner: which kernel computes the gradient norms of a layer, by a rule or by measurement.
 
-Measurements use random numbers of the layer's shapes, never data, so a choice carries no information about
+Measurements use random numbers of the layer's shapes and never data, so a choice reveals nothing about
 patients. All kernels give the same gradients up to rounding; the choice changes time and memory only.
 """
 
@@ -18,14 +18,14 @@ from meninx.core import check
 
 Mode = Literal["rule", "measure", "store", "ghost", "norm"]
 MODES = ("rule", "measure", "store", "ghost", "norm")
-_TOO_SLOW = 2.5  # times the best for one unit: not tried again
-_AT_ONCE = 2  # so few units that trying one first would save nothing
-_TRIAL_SECONDS = 2e-3  # a trial shorter than this is repeated, up to three times
-MOST_STORED = 1 << 30  # bytes of gradients kept for one layer; above, they are made, measured and dropped
+_TOO_SLOW = 2.5  # kernels slower than this multiple of the best for one unit are not tried with more
+_AT_ONCE = 2  # with at most this many units, a trial with one unit first would save no time
+_TRIAL_SECONDS = 2e-3  # a shorter trial is repeated, up to three times
+MOST_STORED = 1 << 30  # bytes of gradients kept per layer; larger ones are computed, measured and dropped
 
 
 Trial = tuple[Callable[[], object], float]
-"""(a run of a kernel, the weight of its seconds)."""
+"""(a function that runs a kernel, the weight of its seconds in the comparison)."""
 
 
 class KernelCandidates(ABC):
@@ -34,7 +34,7 @@ class KernelCandidates(ABC):
     @property
     @abstractmethod
     def key(self) -> str:
-        """Everything that a measured choice depends on, but machine and library."""
+        """Everything that a measured choice depends on, except machine and library."""
 
     @property
     @abstractmethod
@@ -58,21 +58,21 @@ class KernelCandidates(ABC):
 
     @abstractmethod
     def trials(self, kernel: str, units: int) -> list[Trial]:
-        """Return runs of ``kernel`` for some units of random numbers, second phase included."""
+        """Return runs of ``kernel`` for some units of random numbers, including the weighted sum."""
 
     @property
     @abstractmethod
     def trial_units(self) -> int:
-        """Number of units to try with."""
+        """Number of units in a trial."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the planner chose for one layer's shapes.
+    """The planner's choice for the shapes of one layer.
 
     Attributes:
-        kernel: the choice.
-        seconds: kernel tried -> CPU seconds for a few units (on a GPU: seconds); empty by rule.
+        kernel: name of the kernel.
+        seconds: kernel tried -> CPU seconds for a few units (wall seconds on a GPU); empty by rule.
     """
 
     kernel: str
@@ -84,10 +84,10 @@ class Planner:
     """Chooses kernels and remembers its choices.
 
     Attributes:
-        mode: ``"rule"``: by shapes, the same on every machine; ``"measure"``: try once for each shape;
+        mode: ``"rule"``: by shapes, the same on every machine; ``"measure"``: one trial per shape;
             ``"store"``, ``"ghost"``, ``"norm"``: that strategy wherever possible, for comparisons.
-        choices: key -> choice; may be given from an earlier run on the same machine.
-        seen: key -> choice, of the layers met since the planner was made.
+        choices: key -> choice; may come from an earlier run on the same machine.
+        seen: key -> choice, for the layers of this planner's passes.
     """
 
     mode: Mode = "rule"
@@ -102,11 +102,11 @@ class Planner:
         """Return the kernel for some units of a layer.
 
         Args:
-            key: tells this work from other work in this process.
-            make: makes the work, when it was not seen before.
+            key: identifies the layer and its shapes in this process.
+            make: returns the candidates; called once per key.
             stored: numbers in all gradients together; decides whether they can be kept.
-            once: whether the layer was called once in this pass; gradients of several calls are added, so
-                kept.
+            once: whether the layer was called once in this pass; gradients of several calls must be kept,
+                because they are added before the norm is taken.
         """
         if key not in self._known:
             candidates = make()
@@ -142,14 +142,13 @@ def _tried(candidates: KernelCandidates) -> Choice:
     )
     if len(names) == 1:
         return Choice(names[0])
-    with torch.random.fork_rng(
-        [candidates.device] if candidates.device.type == "cuda" else []
-    ):  # a trial is no part of the pass
+    # A trial draws random numbers and must not advance the generator of the training.
+    with torch.random.fork_rng([candidates.device] if candidates.device.type == "cuda" else []):
         return _fastest(candidates, names)
 
 
 def _fastest(candidates: KernelCandidates, names: list[str]) -> Choice:
-    """Return the fastest of some kernels."""
+    """Return the fastest of the kernels ``names``."""
     units = candidates.trial_units
     if units <= _AT_ONCE:
         seconds = {name: _seconds(candidates, name, units) for name in names}
@@ -163,7 +162,7 @@ def _fastest(candidates: KernelCandidates, names: list[str]) -> Choice:
 
 
 def _seconds(candidates: KernelCandidates, kernel: str, units: int) -> float:
-    """Return the seconds of a kernel: of the CPU, which other work on the machine changes least."""
+    """Return the seconds of a kernel: CPU time where possible, which other processes affect least."""
     clock = time.perf_counter if candidates.device.type == "cuda" else time.process_time
     total = 0.0
     for run, share in candidates.trials(kernel, units):

@@ -1,7 +1,7 @@
-"""Clipped sums of gradients that are given outright: zero but at a few coordinates.
+"""Clipped sums of gradients that are given directly and are zero except at a few coordinates.
 
 The canaries of an audit have such gradients. They are clipped by the function that clips those of patients,
-so a fault there shows in the audit.
+so the audit detects a fault in it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from meninx.privacy.clipping.layer_rules import trained_layers
 
 @dataclass(frozen=True)
 class PointGradients:
-    """Gradients of cases, each zero but at the coordinates of its entries.
+    """Gradients of cases, each zero except at the coordinates of its entries.
 
     Attributes:
-        names: parameters that entries lie in.
+        names: the parameters that have entries.
         parameter: (entries,) int64, position of each entry's parameter in ``names``.
         place: (entries,) int64, position in the flattened parameter.
         value: (entries,) float64.
@@ -64,7 +64,7 @@ def clipped_point_sum(
     """Return the sum over units of their given gradients, each scaled to norm at most ``max_grad_norm``.
 
     The gradient of a unit is the sum over its cases, which must all be in this call. Entries of parameters
-    that are not trained count nothing.
+    that are not trained are ignored.
 
     Args:
         model: its trainable parameters are those of the sum.
@@ -84,14 +84,16 @@ def clipped_point_sum(
     group = torch.tensor([groups.get(name, -1) for name in points.names], dtype=torch.int64)
     trained = group[points.parameter] >= 0
     columns = torch.stack([slot[points.case], points.parameter, points.place])[:, trained]
+    # Entries of one unit at the same coordinate are added before the norm, as its cases are in a batch.
     places, owner = torch.unique(columns, dim=1, return_inverse=True)
     value = torch.zeros(places.shape[1], dtype=torch.float64).index_add_(0, owner, points.value[trained])
     squares = torch.zeros(len(units) * count, dtype=torch.float64)
     cell = places[0] * count + group[places[1]]
     squares = squares.index_add_(0, cell, value.square()).view(len(units), count)
     bound = max_grad_norm / (engine.BF16_MARGIN if precision == "bf16" else 1.0)
-    factor, _ = engine.clip_factors(squares, bound, clipping)
-    value = value * factor.view(-1)[cell]
+    factor, keep = engine.clip_factors(squares, bound, clipping)
+    # 0 times NaN is NaN, so the values of a unit without a finite norm are replaced, not multiplied.
+    value = torch.where(keep[places[0]], value * factor.view(-1)[cell], 0.0)
     total.unit_norms[units] = squares.sum(1).sqrt().to(total.unit_norms.device)
     total.present[units] = True
     for number, name in enumerate(points.names):

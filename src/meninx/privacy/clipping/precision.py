@@ -1,4 +1,4 @@
-"""Precision of private gradients: a context for float32 products in full precision, and what is refused."""
+"""Precision of private gradients: a context for float32 products in full precision, and a refusal of fp16."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ def refuse_unbounded(precision: str) -> None:
 def pinned(device: str) -> Iterator[None]:
     """Compute float32 products of cuBLAS, cuDNN and oneDNN in float32, and leave an autocast around the call.
 
-    Norms are measured and gradients summed by separate products. With TF32 or bfloat16 inside of them a
-    gradient is longer than measured, and the sum of many is rounded coarsely: both raise the sensitivity.
+    Norms are measured and gradients are summed by separate products. With TF32 or bfloat16 in these products
+    a gradient may be longer than measured and the sum of many is rounded coarsely; both raise the
+    sensitivity.
 
-    The settings are the process's own, not the thread's: what the caller had is put back, also after an
-    error, when the last of several passes at a time has ended. Another thread must not change them during a
+    The settings belong to the process, not to the thread. The caller's values are restored, also after an
+    error, when the last of several concurrent passes has ended. Another thread must not change them during a
     pass.
 
     Args:
@@ -68,18 +69,17 @@ def pinned(device: str) -> Iterator[None]:
 
 
 def _leaves() -> tuple[Any, ...]:
-    """Return the backends' operations that have a precision of their own."""
+    """Return the backends' operations that have their own precision setting."""
     backends: Any = torch.backends
     cudnn, onednn = backends.cudnn, backends.mkldnn
     return (backends.cuda.matmul, cudnn.conv, cudnn.rnn, onednn.matmul, onednn.conv, onednn.rnn)
 
 
 def _set_full() -> Callable[[], None]:
-    """Set full precision everywhere and return what undoes it.
+    """Set full precision everywhere and return a function that restores the previous settings.
 
-    torch has older switches for all matrix products and for cuDNN beside those of each operation, and it
-    refuses to read
-    an older one that disagrees with them: it is left alone where it cannot be read.
+    Besides one setting per operation, torch has older switches for all matrix products and for cuDNN. Reading
+    an older switch that disagrees with the newer settings raises an error; such a switch is left unchanged.
     """
     before = [(leaf, leaf.fp32_precision) for leaf in _leaves()]
     products, convolutions = "highest", False

@@ -1,7 +1,8 @@
 """A test of one model: its per-row gradients from the engine against plain autograd, row by row in float64.
 
-The layer rules check the types of modules. They cannot see what the code between the modules does: mix rows,
-reorder them, use a weight outside its layer or draw random numbers. :func:`prove` detects this numerically.
+The layer rules check the types of modules. They do not check the code between the modules, which may mix
+rows, reorder them, use a weight outside its layer or draw random numbers. :func:`prove` detects this
+numerically.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from meninx.privacy.clipping.clipped_sum import PerSampleLoss
 from meninx.privacy.clipping.engine import row_gradients
 
 _TOLERANCE = 1e-6
-_ROWS = 5  # whose gradients are compared: more than a pair, with rows that are neither first nor last
+_ROWS = 5  # number of rows whose gradients are compared; some are neither first nor last
 _SEED = 20_261_127
-_MOST = 1 << 24  # numbers in all rows of the largest batch
-_AWAY = 0.5  # how far weights are moved, in units of a usual start
+_MOST = 1 << 24  # largest number of values in all rows of a batch
+_AWAY = 0.5  # distance by which weights are moved, in units of a usual initialisation
 _VALUES = ((1.0, 0.0), (1.0, 0.0), (100.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.01, -1.0), (1.0, 0.5))
-"""(gain, offset) of the rows, over and over: as given, large, constant, zero, dark, shifted."""
+"""(gain, offset) of the rows, repeated cyclically: as given, large, constant, zero, dark, shifted."""
 
 
 def prove(
@@ -39,7 +40,7 @@ def prove(
     functional: Collection[str] = (),
     physical: int = 32,
 ) -> None:
-    """Raise PrivacyRefusal unless every row has the gradient, the output and the loss that it has alone.
+    """Raise PrivacyRefusal unless every row has the same gradient, output and loss as when it is run alone.
 
     Example::
 
@@ -53,25 +54,25 @@ def prove(
         Traceback (most recent call last):
         meninx.core.errors.PrivacyRefusal: ...
 
-    Tried are the rows as given and as constant, large and shifted images; batches of 1, 2, 3, 5 and
-    ``physical`` + 1 rows, every row of them; and the weights as they are and moved, since code behind a
-    weight that starts at zero shows only later. It costs about as much as two forward passes of ``physical``
-    images and the gradients of twenty, all in float64: a ResNet-9 on one thread, 64 pixels, 32 images: about
-    3 s.
+    The test uses the rows as given and as constant, large and shifted images; every row of batches of 1, 2,
+    3, 5 and ``physical`` + 1 rows; and the weights both as they are and moved, because the effect of code
+    behind a weight that starts at zero appears only later. It costs about two forward passes of ``physical``
+    images and the gradients of twenty, all in float64: about 3 s for a ResNet-9 and 32 images of 64 pixels on
+    one thread.
 
     Args:
-        model: not changed; a copy in float64, without the dropout whose masks are keyed, is run. torch's
-            generators are left as they are.
+        model: not changed; the test runs a copy in float64 without the dropout whose masks are keyed, and
+            leaves torch's generators as they are.
         per_sample_loss: (outputs, targets) of leading length B -> (B,) losses.
-        inputs: (rows, C, ...), one row or more in the range of the real values; random numbers do.
+        inputs: (rows, C, ...), one row or more in the range of the real values; random numbers suffice.
         targets: (rows, ...).
         functional: as in :func:`~meninx.privacy.clipping.engine.clipped_gradient_sum`.
-        physical: most rows in one pass of the training, >= 1; one pass here has one row more, fewer where
-            rows are so large that they would hold more than 2**24 numbers together.
+        physical: largest number of rows in one pass of the training, >= 1; one pass here has one row more, or
+            fewer if the rows would hold more than 2**24 numbers together.
 
-    Guarantee: a model that passes did not mix these rows, drew no random numbers outside its dropout, used
-        each trained weight in its layer alone, and its gradients were the exact ones, on these inputs and
-        weights. Code that behaves otherwise on others can still do so.
+    Guarantee: on these inputs and weights, a model that passes did not mix rows, drew no random numbers
+        outside its dropout, used each trained weight in its layer alone, and its gradients were exact. Code
+        that behaves differently on other inputs or weights is not excluded.
 
     Raises:
         PrivacyRefusal: names a parameter whose gradient is wrong, or a module that mixes rows, draws or has
@@ -80,9 +81,9 @@ def prove(
     check.positive(physical=physical)
     model = copy.deepcopy(model).double()
     for module in model.modules():
-        if dropout.active(
-            module
-        ):  # no other class: a name says nothing of what a module does when it is trained
+        # Only the layers whose masks are keyed in training. Any other module may do more than drop entries,
+        # whatever its name, and is tested as it is.
+        if dropout.active(module):
             module.eval()
     generator = torch.Generator().manual_seed(_SEED)
     most = max(_ROWS + 1, min(physical + 1, _MOST // max(1, inputs[0].numel())))
@@ -98,7 +99,7 @@ def prove(
 
 
 def _rows(inputs: Tensor, targets: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return ``count`` rows of different values made of those given, and their targets."""
+    """Return ``count`` rows of different values derived from the given ones, and their targets."""
     pick = torch.arange(count, device=inputs.device) % len(inputs)
     xs, ys = inputs[pick], targets[pick]
     if xs.is_floating_point():
@@ -116,7 +117,7 @@ def _rows(inputs: Tensor, targets: Tensor, count: int, generator: torch.Generato
 
 @torch.no_grad()
 def _move(model: nn.Module, generator: torch.Generator) -> None:
-    """Move all weights about as far from where they are as a usual start is from zero."""
+    """Move all weights by about half the size of a usual random initialisation."""
     for value in model.parameters():
         usual = 1 / math.sqrt(max(1, value[0].numel())) if value.dim() > 1 else 1.0
         value.add_(
@@ -133,10 +134,7 @@ def _generators_kept(device: torch.device) -> Iterator[None]:
 
 @torch.no_grad()
 def _refuse_random(model: nn.Module, inputs: Tensor) -> None:
-    """Refuse a model whose forward pass draws from torch's generators.
-
-    Name the innermost module that does.
-    """
+    """Refuse a model whose forward pass draws from torch's generators, naming the innermost such module."""
     before: list[tuple[Tensor, ...]] = []
     found: list[str] = []
 
@@ -176,7 +174,7 @@ def _refuse_random(model: nn.Module, inputs: Tensor) -> None:
 def _compare_gradients(
     model: nn.Module, loss: PerSampleLoss, inputs: Tensor, targets: Tensor, functional: Collection[str]
 ) -> None:
-    """Refuse a model of which the engine takes the gradients of single rows for what they are not."""
+    """Refuse a model for which the engine's gradient of a row differs from autograd's."""
     ours = row_gradients(model, loss, inputs, targets, functional=functional)
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     for row in range(len(inputs)):
@@ -215,7 +213,7 @@ def _alone(
 def _compare_outputs(
     model: nn.Module, loss: PerSampleLoss, inputs: Tensor, targets: Tensor, lengths: Collection[int]
 ) -> None:
-    """Refuse a model of which a row comes out of a batch of some length otherwise than alone."""
+    """Refuse a model whose output or loss for a row depends on the batch that contains it."""
 
     def result(rows: slice) -> tuple[Tensor, Tensor]:
         outputs = model(inputs[rows])
@@ -236,9 +234,9 @@ def _compare_outputs(
 
 
 def _same(together: Any, apart: Any, row: int, rows: int) -> bool:
-    """Return whether a row's part of a batch's result is what it is alone.
+    """Return whether a row's part of a batch's result equals the row's result alone.
 
-    What is no tensor of all rows is not compared.
+    A result that is not a tensor with one entry per row is not compared and counts as equal.
     """
     if not (
         isinstance(together, Tensor)

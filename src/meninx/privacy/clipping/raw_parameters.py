@@ -1,13 +1,13 @@
 """Parameters that a module's own code uses: class tokens, position embeddings, layer scale, window bias.
 
-During a pass such a parameter is replaced by a :class:`RawParameter`. What the module computes from
-parameters alone (a reshape, a look-up by a constant index) stays one tensor for the whole batch. Where it is
-combined with activations, by one of a few operations that treat the leading dimension as the batch, it is
-expanded to the rows of the batch. There the backward pass yields one gradient per row, which is summed per
-unit and pulled back through the parameter's own computation.
+During a pass such a parameter is replaced by a :class:`RawParameter`. A value computed from parameters alone
+(a reshape, a look-up by a constant index) stays one tensor for the whole batch. Where it is combined with
+activations, by one of a few operations that treat the leading dimension as the batch, it is expanded to the
+rows of the batch. There the backward pass yields one gradient per row, which is summed per unit and pulled
+back through the parameter's own computation.
 
-A module whose rows are not the leading dimension, or see each other, gets wrong gradients here as in every
-other rule; :func:`~meninx.privacy.clipping.proof.prove` refuses it.
+A module whose rows are not the leading dimension, or interact, gets wrong gradients here as in every other
+rule; :func:`~meninx.privacy.clipping.proof.prove` refuses it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from meninx.privacy.clipping.gradient_record import widen
 from meninx.privacy.clipping.layer import Layer, LayerCall, Pass, apply_layer
 
 # Operations between a parameter and activations, by name without underscores (``x += p`` is ``__iadd__``).
-# Each works on every index of the leading dimension alone, so an expanded parameter gives the same result;
-# ``cat`` must not join along that dimension.
+# Each treats every index of the leading dimension separately, so an expanded parameter gives the same result;
+# ``cat`` must not join along that dimension. Any other operation is refused, because it could sum over rows.
 _ELEMENTWISE = {
     *("add", "radd", "iadd", "sub", "rsub", "isub", "subtract", "mul", "rmul", "imul", "multiply"),
     *("div", "truediv", "rtruediv", "itruediv", "rdiv", "idiv", "true_divide", "divide"),
@@ -32,13 +32,8 @@ _ELEMENTWISE = {
 }
 _MATRIX = {"matmul", "rmatmul"}
 _JOINING = {"cat", "concat", "concatenate"}
-_LIKE = {
-    "expand_as",
-    "view_as",
-    "reshape_as",
-    "type_as",
-    "to",
-}  # these use only shape and type of the activations
+# Operations that use only the shape and type of the activations, so the result depends on parameters alone.
+_LIKE = {"expand_as", "view_as", "reshape_as", "type_as", "to"}
 
 
 class RawParameter(Tensor):
@@ -54,7 +49,7 @@ class RawParameter(Tensor):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return the result: a RawParameter without activations among the arguments, else an activation."""
+        """Return the result: a RawParameter if the arguments hold no activations, else an activation."""
         named = dict(kwargs or {})
         tensors = list(_tensors([args, named]))
         origins = tuple(
@@ -106,12 +101,12 @@ class _ExpandedCall(LayerCall):
 
 
 def raw_parameter(layer: Layer, run: Pass, slot: Tensor) -> RawParameter:
-    """Return what stands for the parameter of ``layer`` during a pass.
+    """Return the tensor that replaces the parameter of ``layer`` during a pass.
 
     Args:
         layer: one parameter of a module, from :func:`~meninx.privacy.clipping.layer_rules.trained_layers`.
         run: the pass.
-        slot: makes the nodes part of the graph.
+        slot: the scalar that makes the nodes part of the graph.
     """
     origin = _Origin(layer, run, slot)
     with torch.enable_grad():
@@ -124,7 +119,7 @@ def _name(func: Callable[..., Any]) -> str:
 
 
 def _is_activation(value: Tensor) -> bool:
-    """Return whether a tensor may hold rows: it is no parameter and neither an index nor a mask."""
+    """Return whether a tensor may hold rows: it is neither a parameter nor an index or mask."""
     return not isinstance(value, RawParameter) and value.is_floating_point()
 
 
@@ -133,7 +128,7 @@ def _plain(value: RawParameter) -> Tensor:
 
 
 def _marked(value: Any, origins: tuple[_Origin, ...]) -> Any:
-    """Return a result of parameters alone with its tensors as RawParameter."""
+    """Return a result computed from parameters alone, with its tensors as RawParameter."""
     if isinstance(value, Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             raw = value.as_subclass(RawParameter)
@@ -171,7 +166,7 @@ def _expanded(raw: RawParameter, like: Tensor, *, matrix: bool) -> Tensor:
     """Return a parameter's tensor with the leading dimension of the activations ``like``."""
     value, missing = _plain(raw), like.dim() - raw.dim()
     copies = missing == 0 and len(value) == len(like) and (len(value) == 1 or value.stride(0) == 0)
-    if copies:  # made by expand(len(x), ...): every entry is the same number in memory
+    if copies:  # the result of expand(len(x), ...), whose stride of 0 makes all entries one number in memory
         value = value[:1]
     if missing < 0 or (not missing and len(value) != 1) or (matrix and value.dim() < 2):
         raise _refused(raw.origins[0], f"shape {tuple(raw.shape)} beside activations of {tuple(like.shape)}")

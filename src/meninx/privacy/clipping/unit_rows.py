@@ -14,7 +14,7 @@ from meninx.core import check
 
 @dataclass(frozen=True)
 class Bucket:
-    """Neighbouring units that have the same number of rows.
+    """Adjacent units with the same number of rows each.
 
     Attributes:
         first: first row.
@@ -67,9 +67,9 @@ class Rows:
     """How the rows of one forward pass belong to privacy units.
 
     Attributes:
-        order: (rows,) where each row is found in the batch as given; None when it is in order already.
+        order: (rows,) index of each row in the batch as given; None if the batch is already in order.
         members: (units,) numbers of the units that are present, in the order of their rows.
-        buckets: runs of units of equal size; together all rows.
+        buckets: runs of units of equal size, which together cover all rows.
         count: number of rows.
     """
 
@@ -80,7 +80,7 @@ class Rows:
 
     def arranged(self, value: Tensor) -> Tensor:
         """Return ``value`` (rows, ...) in the engine's order."""
-        # Indexing keeps channels_last, which index_select does not.
+        # Indexing preserves channels_last, which index_select does not.
         return value if self.order is None else value[self.order.to(value.device)]
 
 
@@ -118,7 +118,12 @@ def slice_units(unit_index: npt.ArrayLike, max_cases: int) -> list[npt.NDArray[n
 
     Args:
         unit_index: (cases,) integers, the unit of every case.
-        max_cases: most cases a physical batch should hold, >= 1.
+        max_cases: largest number of cases in a physical batch, >= 1.
+
+    Example::
+
+        >>> [part.tolist() for part in slice_units([0, 1, 0, 2], max_cases=2)]
+        [[0, 2], [1, 3]]
     """
     check.positive(max_cases=max_cases)
     units = np.asarray(unit_index, dtype=np.int64)
