@@ -2,8 +2,8 @@
 
 A candidate is an image that a decoder read out of a noisy gradient. Two further sets show what the decoder
 makes of a gradient that holds nothing of the originals: noise alone, and a step of other patients. A success
-counts only against them. All files lie in ``private/audit/reconstruction/`` of a run, one array and one record
-for each attack and noise level, and ``index.json`` lists those that are complete.
+counts only against them. All files lie in ``private/audit/reconstruction/`` of a run: one array for each
+attack, view and noise level, and ``index.json`` with their records.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ class CandidateRecord:
         attack: a key of ``ATTACKS``.
         encoder: linear map in front of the attacked rows; empty where there is none.
         view: what the attacker sees: ``step`` for one client's steps, or sums and differences over sites.
+        sites: that take part in a round.
+        view_noise: standard deviation of the noise that is seen over that of one site.
         level: noise of the steps.
         max_grad_norm: clipping threshold C.
         clipping: how the run clips.
@@ -75,9 +77,11 @@ class CandidateRecord:
         trials: attacked steps.
         originals: images of a trial.
         candidates: of a trial.
-        works: without noise the attack reconstructs more than its null does. If not, nothing follows from its
-            failure under noise.
+        works: without noise the attack reconstructs more than its null does, from gradients that hold a fair
+            share of the clipping norm. If not, nothing follows from its failure under noise.
+        signal: norm of the gradients that are read, for each image, over the clipping threshold.
         self_test: share of images that the attack reconstructs without noise better than its null ever does.
+        cases: of the dataset, one name for each original of each trial.
         seconds: that the attack took at this level.
         digest: SHA-256 of the array.
     """
@@ -85,6 +89,8 @@ class CandidateRecord:
     attack: str
     encoder: str
     view: str
+    sites: int
+    view_noise: float
     level: NoiseLevel
     max_grad_norm: float
     clipping: str
@@ -100,6 +106,8 @@ class CandidateRecord:
     candidates: int
     works: bool
     self_test: float
+    signal: float
+    cases: tuple[tuple[str, ...], ...]
     seconds: float
     digest: str = ""
 
@@ -156,7 +164,8 @@ class CandidateIndex:
     def find(self, attack: str, view: str, level: str) -> CandidateRecord | None:
         """Return the record of a set; None where it was not made."""
         return next(
-            (one for one in self.sets if (one.attack, one.view, one.level.name) == (attack, view, level)), None
+            (one for one in self.sets if (one.attack, one.view, one.level.name) == (attack, view, level)),
+            None,
         )
 
 
@@ -195,7 +204,7 @@ def read_candidates(room: Path, record: CandidateRecord) -> CandidateSet:
         raise DataError(problem("the candidates are not those of the index", where=name, fix=fix))
     sizes = (record.originals, record.originals, *(record.candidates,) * 3)
     values = _array(content, (record.trials, sum(sizes), *record.shape), name)
-    found = torch.from_numpy(values.astype(np.float32)).split(sizes, dim=1)
+    found = torch.split(torch.from_numpy(values.astype(np.float32)), list(sizes), dim=1)
     return CandidateSet(
         about=record,
         originals=found[0],

@@ -32,7 +32,9 @@ GAIN = 1e5
 """Typical norm of the numbers in front of the rows; the gradient of a network is rarely above 100."""
 _FAR = 1e6
 _STEEPNESS = 0.3
-_RARELY = 0.9
+_REACH = 20.0
+"""Of the first and the last bin, in standard deviations of the measurement."""
+_LEAST_SPREAD = 1e-5
 
 
 class FrontBlock(nn.Module):
@@ -141,14 +143,16 @@ def _bins(codes: Tensor, encoder: Encoder, rows: int) -> tuple[Tensor, Tensor, T
         direction[0] = 1.0
     values = codes @ direction
     spread = float(values.std()) if len(values) > 1 else 0.0
-    if spread <= 0:
+    if spread <= _LEAST_SPREAD * float(values.abs().max()):
         fix = "give public images that differ from each other"
-        raise UsageError(expected("public images of different brightness", got="none", where="public", fix=fix))
+        raise UsageError(
+            expected("public images of different brightness", got="none", where="public", fix=fix)
+        )
     direction, values = direction / spread, values / spread
     inner = torch.quantile(values.double(), torch.linspace(0, 1, rows + 1)[1:-1].double()).float()
     inner = _apart(inner)
-    lower = torch.cat([inner[:1] - _RARELY * 4, inner])
-    upper = torch.cat([inner, inner[-1:] + _RARELY * 4])
+    lower = torch.cat([inner[:1] - _REACH, inner])
+    upper = torch.cat([inner, inner[-1:] + _REACH])
     return direction.expand(rows, -1), lower, upper - lower
 
 
@@ -158,9 +162,7 @@ def _apart(edges: Tensor) -> Tensor:
     return torch.cummax(edges - least, dim=0).values + least
 
 
-def _traps(
-    codes: Tensor, rows: int, batch: int, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
+def _traps(codes: Tensor, rows: int, batch: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """Return weights and edges of rows with random measurements that one image of a batch exceeds on average.
 
     References:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from meninx.audit.reconstruction.encoders import Encoder, EncoderName, fit_encoder
 from meninx.audit.reconstruction.front_block import GAIN, WATCHED, Connection, FrontBlock, Gate
 from meninx.audit.reconstruction.knowledge import Knowledge
+from meninx.audit.reconstruction.victim import Gradients
 
 _MOST_VALUES = 1 << 24
 """Of the weights of a front block: 64 MiB."""
@@ -42,7 +43,7 @@ class Imprint:
     ) -> None:
         self.encoder: Encoder = fit_encoder(encoder, knowledge.public, components=knowledge.components)
         images = batch or knowledge.batch
-        self.gate = gate
+        self.gate, self.words = gate, "a front block and the run's network"
         rows = max(_LEAST_ROWS, knowledge.bins or 8 * images)
         rows = max(2, min(rows, _MOST_VALUES // self.encoder.size))
         self.network: nn.Module = FrontBlock(
@@ -64,18 +65,22 @@ class Imprint:
         signs = 1 if self._known is not None else 2
         self.candidates = signs * min(rows, 4 * images)
 
-    def decode(self, gradients: Mapping[str, Tensor], targets: Tensor) -> Tensor:
-        """Return images, (candidates, *shape): rows scaled to the norm that codes of public images have.
+    def decode(self, steps: Sequence[Gradients], targets: Tensor, noise: float) -> Tensor:
+        """Return images, (steps, candidates, *shape): rows scaled to the norm of codes of public images.
 
         The sign of a row is that of the loss's derivative. Codes of whole images have a known sign; of others
         both signs are candidates. Rows are read as they are: a division by a noisy bias gradient would add
         noise. The longest rows are taken, since the others hold noise alone.
 
         Args:
-            gradients: of the rows.
+            steps: gradients of the rows.
             targets: not used.
+            noise: not used.
         """
-        rows = gradients[WATCHED[0]]
+        return torch.stack([self._images(seen[WATCHED[0]]) for seen in steps])
+
+    def _images(self, rows: Tensor) -> Tensor:
+        """Return the images in the rows of one gradient."""
         if self.gate == "steps":
             rows = torch.cat([rows[:-1] - rows[1:], rows[-1:]])
         lengths = rows.norm(dim=1)

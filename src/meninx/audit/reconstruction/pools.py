@@ -35,13 +35,20 @@ class Patients:
         images: float32 in [0, 1], from the lower to the upper end of the dataset's intensity window,
             (patients, channels, height, width) or (patients, channels, depth, height, width).
         targets: labels or label maps, as in training.
+        cases: name of each image in the manifest; empty where there is none.
     """
 
     images: Tensor
     targets: Tensor
+    cases: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def take(self, chosen: Tensor) -> Patients:
+        """Return some of the patients, by their positions."""
+        names = tuple(self.cases[index] for index in chosen.tolist()) if self.cases else ()
+        return Patients(images=self.images[chosen], targets=self.targets[chosen], cases=names)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -147,7 +154,8 @@ def _loaded(data: Manifest, cases: Sequence[Case], config: LearnConfig) -> Patie
         if images[0].numel() * len(images) > _MOST_VALUES:
             images, targets = images[:-1], targets[:-1]
             break
-    return Patients(images=torch.stack(images), targets=torch.stack(targets))
+    names = tuple(case.case_id for case in cases[: len(images)])
+    return Patients(images=torch.stack(images), targets=torch.stack(targets), cases=names)
 
 
 def _middle(value: Tensor, size: Sequence[int], fill: float) -> Tensor:
