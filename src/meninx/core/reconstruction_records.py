@@ -87,8 +87,6 @@ class MatchRecord:
         high: upper end.
         control: share of held-out patients that count as reconstructed from steps of the originals: the
             negative control.
-        control_high: upper end of its one-sided interval.
-        control_low: lower end.
         kappa: upper limit of how often as many public images as there are candidates hold one that is close
             enough to an image: success without the model.
         bound: the largest success at this kappa that the steps allow, gamma(kappa); 1 without noise.
@@ -119,8 +117,6 @@ class MatchRecord:
     low: float
     high: float
     control: float
-    control_low: float
-    control_high: float
     kappa: float
     bound: float
     quantiles: dict[str, tuple[float, float, float]]

@@ -79,19 +79,18 @@ def null_threshold(null: npt.ArrayLike, share: float = NULL_SHARE) -> tuple[floa
     return float(values[rank - 1]), share
 
 
-def rate_above(values: npt.ArrayLike, threshold: float, *, level: float = intervals.LEVEL) -> Rate:
+def rate_above(values: npt.ArrayLike, threshold: float) -> Rate:
     """Return how many similarities are above a threshold.
 
     Args:
         values: one for each image; -inf where nothing was matched.
         threshold: eta.
-        level: coverage of the interval.
     """
     found = np.asarray(values, dtype=np.float64).ravel()
     if not found.size or np.isnan(found).any():
         raise DataError(expected("one similarity or more", got=found.size, where="similarities"))
     hits = int((found > threshold).sum())
-    low, high = intervals.clopper_pearson(hits, found.size, level)
+    low, high = intervals.clopper_pearson(hits, found.size)
     return Rate(hits=hits, of=int(found.size), low=low, high=high)
 
 

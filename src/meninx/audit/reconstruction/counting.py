@@ -16,7 +16,7 @@ from meninx.audit.reconstruction.levels import OWN, Attacked, record_of, steps_o
 from meninx.audit.reconstruction.matching import Matched, Reference
 from meninx.audit.reconstruction.pools import Pools
 from meninx.audit.reconstruction.rank_one import Identification, Steps
-from meninx.audit.reconstruction.verdict import verdict_of
+from meninx.audit.reconstruction.reconstruction_verdict import verdict_of
 from meninx.core import files
 from meninx.core import progress as bars
 from meninx.core.errors import UsageError, problem

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from meninx.audit.audited_run import FOLDER
 from meninx.audit.config import ReconstructionConfig
-from meninx.audit.reconstruction import figures, matching
+from meninx.audit.reconstruction import attack_figures, matching
 from meninx.audit.reconstruction.candidates import CandidateIndex, CandidateSet, read_candidates
 from meninx.audit.reconstruction.matching import Matched
 from meninx.audit.reconstruction.pictures import draw_pictures, picture_levels
@@ -29,9 +29,9 @@ def draw_figures(audit: ReconstructionAudit, root: Path) -> None:
     place = root / FOLDER
     place.mkdir(parents=True, exist_ok=True)
     for suffix in _SUFFIXES:
-        figures.draw_identification(audit, place / f"{IDENTIFICATION}{suffix}")
+        attack_figures.draw_identification(audit, place / f"{IDENTIFICATION}{suffix}")
         if audit.matches:
-            figures.draw_success(audit, place / f"{SUCCESS}{suffix}")
+            attack_figures.draw_success(audit, place / f"{SUCCESS}{suffix}")
 
 
 def draw_images(
@@ -65,7 +65,7 @@ def draw_images(
         eta = null_threshold(null)[0] if config.threshold is None else config.threshold
         for suffix in _SUFFIXES:
             path = place / f"curves-{stem}{suffix}"
-            figures.draw_curves(
+            attack_figures.draw_curves(
                 {one.about.level.name: one.values[metric].ravel() for one in found},
                 null, eta, path, title=f"{attack}, {view}: {title}", metric=metric,
             )  # fmt: skip

@@ -110,7 +110,6 @@ def measured(
     etas = [null_threshold(null) for null in sets]
     eta, share = max(etas) if threshold is None else (threshold, float("nan"))
     success, nulls = rate_above(values, eta), [rate_above(null, eta) for null in sets]
-    control = rate_above(found.control, eta, level=0.9)
     kappa = max(
         prior_success(metric, reference.first, reference.second, eta, guesses=about.candidates),
         *(null.share for null in nulls),
@@ -135,9 +134,7 @@ def measured(
         success=success.share,
         low=success.low,
         high=success.high,
-        control=control.share,
-        control_low=control.low,
-        control_high=control.high,
+        control=rate_above(found.control, eta).share,
         kappa=kappa,
         bound=_bound(kappa, noise, about.participations),
         quantiles={name: _quantiles(one) for name, one in found.values.items()},

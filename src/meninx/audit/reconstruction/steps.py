@@ -21,7 +21,7 @@ from meninx.audit.reconstruction.creation import Target, create_candidates, targ
 from meninx.audit.reconstruction.levels import Attacked, attacked, noise_levels
 from meninx.audit.reconstruction.pools import Pools, load_pools
 from meninx.audit.reconstruction.synthetic_patients import synthetic_pools
-from meninx.audit.reconstruction.verdict import (
+from meninx.audit.reconstruction.reconstruction_verdict import (
     REFUTED,
     VOID,
     best_identification,
@@ -151,16 +151,10 @@ class _Audit:
             device=config.device
         )
         self.data: Manifest = dataset_of(run)
-        self.about: Attacked = attacked(run, self.record, self.data_config, self.data, config.delta)
+        self.about: Attacked = attacked(run, self.record, self.learned, self.data, config.delta)
         self.levels: tuple[NoiseLevel, ...] = noise_levels(config, self.about)
         self._public = Manifest.read(public) if public is not None else None
         self._pools: Pools | None = None
-        self._target: Target | None = None
-
-    @property
-    def data_config(self) -> LearnConfig:
-        """Learning settings of the run."""
-        return self.learned
 
     @property
     def pools(self) -> Pools:

@@ -213,17 +213,7 @@ def _places(levels: Sequence[LevelRecord]) -> dict[str, float]:
 
 
 def _level_axis(axes: Axes, levels: Sequence[LevelRecord], places: Mapping[str, float]) -> None:
-    words = [
-        ("this run\n" if level.own else "")
-        + (
-            f"{level.epsilon:.3g}"
-            if level.epsilon
-            else "no\nnoise"
-            if not level.noise_multiplier
-            else level.name
-        )
-        for level in levels
-    ]
+    words = [_level_words(level) for level in levels]
     axes.set_xticks([places[level.name] for level in levels], words, fontsize=8)
     axes.set_xlabel("epsilon of the training (smaller protects more)")
 
