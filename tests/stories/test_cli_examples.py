@@ -48,6 +48,9 @@ NEEDS = {
     "audit scores": ("scores",),
     "audit one-run": ("data", "private run"),
     "audit membership": ("many patients", "private run"),
+    "audit reconstruct": ("many patients", "private run"),
+    "audit reconstruct match": ("many patients", "private run", "candidates"),
+    "audit reconstruct visualise": ("many patients", "private run", "candidates", "matches"),
     "dicom": ("clean",),
     "demo": (),
     "recipes": (),
@@ -111,8 +114,9 @@ def ready(shop, trained, tmp_path, monkeypatch) -> Callable[[str], None]:
 
 
 def _verb(line: str) -> str:
-    words = line.split()[1:3]
-    return " ".join(words) if " ".join(words) in NEEDS else words[0]
+    words = line.split()[1:4]
+    known = (" ".join(words[:count]) for count in (3, 2, 1))
+    return next(verb for verb in known if verb in NEEDS or verb == words[0])
 
 
 def _put(name: str, here: Path, shop: Path, trained: Path, verb: str) -> None:
@@ -173,7 +177,18 @@ def _put_private_run(here: Path) -> None:
     (here / "runs" / "private").symlink_to(made.out.name)
 
 
+def _put_candidates(here: Path) -> None:
+    few = "--attacks imprint-whitened --eps-first 3 --eps-last 3"
+    assert _done(f"meninx audit reconstruct create {here / 'runs/private'} {few}") == 0
+
+
+def _put_matches(here: Path) -> None:
+    assert _done(f"meninx audit reconstruct match {here / 'runs/private'} --trials 200") == 0
+
+
 MADE = {
+    "candidates": _put_candidates,
+    "matches": _put_matches,
     "scores": _put_scores,
     "many patients": _put_many_patients,
     "private run": _put_private_run,

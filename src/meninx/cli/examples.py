@@ -92,7 +92,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "audit reconstruct": (
         "meninx audit reconstruct runs/private/",
-        "meninx audit reconstruct runs/private/ --attacks all --eps-last 18 --out audited/",
+        "meninx audit reconstruct runs/private/ --attacks imprint-pca trap --eps-last 18 --out audited/",
         "meninx audit reconstruct runs/private/ --dry-run",
     ),
     "audit reconstruct create": ("meninx audit reconstruct create runs/private/ --batches 5 --bins 128",),
