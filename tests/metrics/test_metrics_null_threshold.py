@@ -27,12 +27,30 @@ def test_too_small_a_null_says_which_share_it_keeps():
 def test_a_rate_has_the_interval_of_clopper_and_pearson():
     found = rate_above([0.1, 0.2, 0.9, 0.95, -np.inf], 0.5)
     exact = stats.binomtest(2, 5).proportion_ci(method="exact")
-    assert (found.hits, found.of, found.share) == (2, 5, 0.4)
+    assert (found.share, found.of, found.patients) == (0.4, 5, 5)
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
 
 
 def test_a_value_at_the_threshold_is_no_success():
-    assert rate_above([0.5], 0.5).hits == 0
+    assert rate_above([0.5], 0.5).share == 0
+
+
+def test_a_patient_who_is_attacked_often_counts_once():
+    values, patients = [0.9] * 10 + [0.1] * 30, [0] * 10 + [1] * 10 + [2] * 10 + [3] * 10
+    found = rate_above(values, 0.5, patients=patients)
+    assert found.share == 0.25
+    assert found.patients <= 4
+    assert found.low < 0.02
+
+
+def test_images_of_a_step_that_succeed_together_are_worth_little():
+    steps = np.repeat(np.arange(3), 8)
+    together, apart = [0.9] * 8 + [0.1] * 16, [0.9, 0.1, 0.1] * 8
+    found, independent = (rate_above(values, 0.5, steps=steps) for values in (together, apart))
+    assert found.share == independent.share == pytest.approx(1 / 3)
+    assert found.patients <= 3
+    assert independent.patients == 24
+    assert found.low < 0.01 < 0.15 < independent.low
 
 
 def lookalikes(kinds, count, noise=0.01, seed=0):

@@ -31,7 +31,12 @@ LONG_AUDITS = (
     "meninx audit membership runs/private/",
     "meninx audit membership runs/private/ --references 16 --out audited/",
 )
-LONG = SLOW + LONG_AUDITS
+LONG_RECONSTRUCTIONS = (
+    "meninx audit reconstruct runs/private/",
+    "meninx audit reconstruct runs/private/ --attacks imprint-pca trap --eps-last 18 --out audited/",
+    "meninx audit reconstruct create runs/private/ --batches 5 --bins 128",
+)
+LONG = SLOW + LONG_AUDITS + LONG_RECONSTRUCTIONS
 # They serve until they are stopped; tests/stories/test_three_hospitals.py runs them as real processes.
 SERVING = ("coordinator", "site", "run", "resume", "stop")
 # What must lie in the folder before an example can run; all else the example makes itself.
@@ -222,9 +227,7 @@ def _serves(line: str) -> bool:
     return words[1] == "federate" and words[2] in SERVING
 
 
-@pytest.mark.parametrize(
-    "line", [line for line in LINES if line not in SLOW + LONG_AUDITS and not _serves(line)]
-)
+@pytest.mark.parametrize("line", [line for line in LINES if line not in LONG and not _serves(line)])
 def test_the_example_runs(ready, line, capsys):
     ready(line)
     before = _files()
@@ -262,6 +265,14 @@ def test_the_long_audit_runs(ready, line):
     ready(line)
     assert _done(line) == 0
     assert len([*Path().rglob("membership.json")]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", LONG_RECONSTRUCTIONS)
+def test_the_long_reconstruction_runs(ready, line):
+    ready(line)
+    assert _done(line) == 0
+    assert len([*Path().rglob("private/audit/reconstruction/index.json")]) == 1
 
 
 def test_every_example_is_run_by_one_of_them():

@@ -266,7 +266,7 @@ def _success_line(
 
 
 def _null_band(axes: Axes, matches: Sequence[MatchRecord]) -> None:
-    top = max(max(match.noise_null, match.heldout_null, match.level_of_null) for match in matches)
+    top = max(match.null for match in matches)
     axes.axhspan(0, top, color=_GUESS, alpha=0.25, linewidth=0, label=f"null, up to {_share(top)}")
 
 

@@ -161,10 +161,9 @@ def _rates(audit: ReconstructionAudit) -> Iterator[Sequence[Any]]:
             found.trials, found.success, found.low, found.high, found.guess, found.bound, "", "", "", "", "",
         )  # fmt: skip
     for match in audit.matches:
-        null = max(match.level_of_null, match.noise_null, match.heldout_null)
         yield (
             "reconstruction", match.attack, match.view, match.level, match.noise_multiplier,
-            match.candidates, match.originals, match.success, match.low, match.high, null, match.bound,
+            match.candidates, match.originals, match.success, match.low, match.high, match.null, match.bound,
             match.metric, match.threshold, *match.quantiles[match.metric],
         )  # fmt: skip
 

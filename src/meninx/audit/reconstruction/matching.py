@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from meninx.audit.reconstruction.candidates import CandidateRecord, CandidateSet
 from meninx.core.reconstruction_records import MatchRecord
 from meninx.metrics import intervals
 from meninx.metrics.image_matching import ImageMetric, match, paired_similarity, similarity
-from meninx.metrics.null_threshold import null_threshold, prior_success, rate_above
+from meninx.metrics.null_threshold import Rate, null_threshold, prior_success, rate_above
 from meninx.privacy.accounting import Phase
 from meninx.privacy.risk import risk_curve
 
@@ -32,8 +32,11 @@ class Matched:
         chosen: candidate of each original, -1 where there is none, (trials, originals).
         values: metric -> similarity of each original and its candidate, (trials, originals).
         noise_null: similarities of originals to candidates made of noise alone.
-        heldout_null: similarities of originals to candidates made of steps of other patients.
+        heldout_null: similarities of originals to candidates made of steps of held-out patients.
+        steps_null: similarities of originals to candidates of other steps, in which they took no part.
         control: similarities of held-out patients to candidates of the originals' steps.
+        people: number of the patient of each original, (trials, originals).
+        others: number of the patient of each held-out image, likewise.
     """
 
     about: CandidateRecord
@@ -41,7 +44,10 @@ class Matched:
     values: dict[ImageMetric, Array]
     noise_null: Array
     heldout_null: Array
+    steps_null: Array
     control: Array
+    people: npt.NDArray[np.int64]
+    others: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +67,8 @@ def matched(found: CandidateSet, metrics: Sequence[ImageMetric]) -> Matched:
     """Return the matching of each trial by the first metric, with nulls matched in the same way.
 
     Nulls do not depend on the originals, so those of a trial are matched with the originals of others, too:
-    more values make a surer threshold.
+    more values make a surer threshold. Steps of other members are a null as well: where few patients are held
+    out, these may happen to give weaker gradients than members do.
 
     Args:
         found: the candidates.
@@ -73,6 +80,7 @@ def matched(found: CandidateSet, metrics: Sequence[ImageMetric]) -> Matched:
         _array(images) for images in (found.candidates, found.noise_null, found.heldout_null)
     )
     trials, count = originals.shape[:2]
+    people = _people(originals)
     shifts = min(trials, -(-_NULL_VALUES // (trials * count)))
     chosen = np.full((trials, count), -1, dtype=np.int64)
     values = {metric: np.full((trials, count), -np.inf) for metric in metrics}
@@ -87,9 +95,12 @@ def matched(found: CandidateSet, metrics: Sequence[ImageMetric]) -> Matched:
         about=found.about,
         chosen=chosen,
         values=values,
-        noise_null=_values(main, originals, noise, shifts),
-        heldout_null=_values(main, originals, other, shifts),
-        control=_values(main, heldout, candidates, 1),
+        noise_null=_values(main, originals, noise, range(shifts)),
+        heldout_null=_values(main, originals, other, range(shifts)),
+        steps_null=_elsewhere(main, originals, candidates, people, range(1, min(trials, 1 + shifts))),
+        control=_values(main, heldout, candidates, range(1)),
+        people=people,
+        others=_people(heldout),
     )
 
 
@@ -106,10 +117,11 @@ def measured(
         noise: standard deviation of the noise in what is seen of a step over the clipping threshold.
     """
     about, values = found.about, found.values[metric]
-    sets = (found.noise_null, found.heldout_null)
+    sets = [null for null in (found.noise_null, found.heldout_null, found.steps_null) if null.size]
     etas = [null_threshold(null) for null in sets]
     eta, share = max(etas) if threshold is None else (threshold, float("nan"))
-    success, nulls = rate_above(values, eta), [rate_above(null, eta) for null in sets]
+    success, nulls = _rate(values, eta, found.people), [rate_above(null, eta) for null in sets]
+    control = _rate(found.control, eta, found.others)
     kappa = max(
         prior_success(metric, reference.first, reference.second, eta, guesses=about.candidates),
         *(null.share for null in nulls),
@@ -124,6 +136,7 @@ def measured(
         batch=about.batch,
         participations=about.participations,
         originals=success.of,
+        patients=success.patients,
         candidates=about.candidates,
         metric=metric,
         threshold=eta,
@@ -131,10 +144,12 @@ def measured(
         level_of_null=share if threshold is None else max(null.share for null in nulls),
         noise_null=nulls[0].share,
         heldout_null=nulls[1].share,
+        steps_null=nulls[2].share if found.steps_null.size else None,
         success=success.share,
         low=success.low,
         high=success.high,
-        control=rate_above(found.control, eta).share,
+        control=control.share,
+        control_patients=control.patients,
         kappa=kappa,
         bound=_bound(kappa, noise, about.participations),
         quantiles={name: _quantiles(one) for name, one in found.values.items()},
@@ -156,8 +171,7 @@ def judged(records: Sequence[MatchRecord], significance: float) -> tuple[MatchRe
 
 
 def _lower(record: MatchRecord, level: float) -> float:
-    hits = round(record.success * record.originals)
-    return intervals.clopper_pearson(hits, record.originals, level)[0]
+    return intervals.clopper_pearson(record.success * record.patients, record.patients, level)[0]
 
 
 def quantile_places(values: Array, count: int) -> list[tuple[int, int]]:
@@ -182,15 +196,46 @@ def _bound(kappa: float, noise: float, participations: int) -> float:
     return risk_curve([phase], rates=[kappa]).gamma(kappa).upper
 
 
-def _values(metric: ImageMetric, originals: Images, candidates: Images, shifts: int) -> Array:
+def _values(metric: ImageMetric, originals: Images, candidates: Images, shifts: Iterable[int]) -> Array:
     """Return the similarities of matched pairs; trial t gets the candidates of trial t + shift."""
     found = []
     trials = len(originals)
-    for shift in range(shifts):
+    for shift in shifts:
         for trial in range(trials):
             result = match(similarity(metric, originals[trial], candidates[(trial + shift) % trials]))
             found.append(result.values)
-    return np.concatenate(found)
+    return np.concatenate(found) if found else np.zeros(0)
+
+
+def _elsewhere(
+    metric: ImageMetric,
+    originals: Images,
+    candidates: Images,
+    people: npt.NDArray[np.int64],
+    shifts: Sequence[int],
+) -> Array:
+    """Return the similarities of originals to candidates of other trials that they took no part in."""
+    values = _values(metric, originals, candidates, shifts)
+    apart = [
+        ~np.isin(people[trial], people[(trial + shift) % len(people)])
+        for shift in shifts
+        for trial in range(len(people))
+    ]
+    return values[np.concatenate(apart)] if apart else values
+
+
+def _rate(values: Array, threshold: float, people: npt.NDArray[np.int64]) -> Rate:
+    """Return a rate over the images of all trials, of which ``people`` names the patients."""
+    steps = np.repeat(np.arange(len(people)), people.shape[1])
+    return rate_above(values, threshold, patients=people, steps=steps)
+
+
+def _people(images: Images) -> npt.NDArray[np.int64]:
+    """Return a number for each image, the same for equal images: a patient is one image."""
+    known: dict[bytes, int] = {}
+    flat = images.reshape(-1, *images.shape[2:])
+    numbers = [known.setdefault(image.tobytes(), len(known)) for image in flat]
+    return np.array(numbers, dtype=np.int64).reshape(images.shape[:2])
 
 
 def _quantiles(values: Array) -> tuple[float, float, float]:

@@ -40,8 +40,7 @@ def verdict_of(
         )
     each = significance / max(1, len(matches))
     for match in matches:
-        limit = _CONTROL_FACTOR * max(match.level_of_null, match.noise_null, match.heldout_null)
-        if _lower(match.control, match.originals, each) > limit:
+        if _lower(match.control, match.control_patients, each) > _CONTROL_FACTOR * match.null:
             return VOID, (
                 f"patients that took no part count as reconstructed by {match.attack}, so its threshold is "
                 "too low"
@@ -62,8 +61,7 @@ def verdict_of(
 
 def beyond_null(match: MatchRecord, significance: float = 0.05) -> bool:
     """Return whether an attack reconstructs more images than its null does."""
-    null = max(match.level_of_null, match.noise_null, match.heldout_null)
-    return _lower(match.success, match.originals, significance) > null
+    return _lower(match.success, match.patients, significance) > match.null
 
 
 def often(found: IdentificationRecord) -> bool:
@@ -138,20 +136,19 @@ def _attacks(audit: ReconstructionAudit) -> Iterator[Finding]:
         if match.level != audit.own_level:
             continue
         colour, reason = _colour(match)
-        null = max(match.level_of_null, match.noise_null, match.heldout_null)
         yield Finding(
             key=key_of("reconstruction", match.attack, match.view),
             line=MEASURED,
             words=(
                 f"The attack {match.attack} of {_server(match)} reconstructs {_percent(match.success)} of "
-                f"{match.originals} images {view_words(match.view)}, counted above what {_percent(null)} of "
+                f"{match.originals} images {view_words(match.view)}, counted above what {_percent(match.null)} of "
                 "images without any leak reach."
             ),
             value=match.success,
             low=match.low,
             high=match.high,
             n=match.originals,
-            null=null,
+            null=match.null,
             bound=match.bound,
             colour=colour,
             reason=reason,
@@ -227,5 +224,5 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _lower(share: float, of: int, significance: float) -> float:
-    return intervals.clopper_pearson(round(share * of), of, 1 - 2 * significance)[0]
+def _lower(share: float, of: float, significance: float) -> float:
+    return intervals.clopper_pearson(share * of, of, 1 - 2 * significance)[0]

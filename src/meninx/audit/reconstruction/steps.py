@@ -20,7 +20,6 @@ from meninx.audit.reconstruction.counting import counted, matches_of, write_tabl
 from meninx.audit.reconstruction.creation import Target, create_candidates, target_of_run
 from meninx.audit.reconstruction.levels import Attacked, attacked, noise_levels
 from meninx.audit.reconstruction.pools import Pools, load_pools
-from meninx.audit.reconstruction.synthetic_patients import synthetic_pools
 from meninx.audit.reconstruction.reconstruction_verdict import (
     REFUTED,
     VOID,
@@ -28,6 +27,7 @@ from meninx.audit.reconstruction.reconstruction_verdict import (
     verdict_words,
     view_words,
 )
+from meninx.audit.reconstruction.synthetic_patients import synthetic_pools
 from meninx.audit.reconstruction.victim import STEP, View
 from meninx.core import artifacts, workspace
 from meninx.core import run as runs
@@ -302,10 +302,9 @@ def _audit_lines(audit: ReconstructionAudit) -> list[str]:
             f"{100 * found.guess:.3g} %, no attack exceeds {100 * found.bound:.3g} % ({found.encoder})"
         )
     for match in matches_of(audit, own):
-        null = max(match.noise_null, match.heldout_null, match.level_of_null)
         lines.append(
             f"attack {match.attack}: {_rate(match.success, match.low, match.high)} of {match.originals} "
-            f"images reconstructed {view_words(match.view)}, null {100 * null:.3g} %"
+            f"images reconstructed {view_words(match.view)}, null {100 * match.null:.3g} %"
         )
         lines.append(f"  without noise it reconstructs {100 * match.self_test:.3g} %")
     return [*lines, f"verdict: {verdict_words(audit)}"]
