@@ -40,16 +40,16 @@ CONFIGS = {
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
     "demo": "meninx.demo.config:DemoConfig",
+    "audit": "meninx.audit.config:AuditConfig",
     "audit-bounds": "meninx.audit.config:BoundsConfig",
+    "audit-identity": "meninx.audit.config:IdentityConfig",
     "audit-membership": "meninx.audit.config:MembershipConfig",
     "audit-one-run": "meninx.audit.config:OneRunConfig",
-    "audit-reconstruct": "meninx.audit.config:ReconstructionConfig",
+    "audit-reconstruct": "meninx.audit.reconstruction.config:ReconstructionConfig",
     "audit-scores": "meninx.audit.config:ScoresConfig",
     "federate-new": "meninx.federated.config:StudyConfig",
     "federate-enrol": "meninx.federated.policy:PolicyConfig",
 }
-GROUPS = {"audit reconstruct": reconstruct_steps.everything}
-"""Groups of commands that are a command as well."""
 SETTINGS = {
     **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "predict", "report", "demo")},
     "train": ("train",),
@@ -112,15 +112,15 @@ def commands() -> str:
             )
         lines.append(_examples(verb))
     for group, home, text, steps in (
-        ("audit", audit_steps, AUDIT_HELP, ("bounds", "scores", "one-run", "membership")),
+        ("audit", audit_steps, AUDIT_HELP, ("bounds", "scores", "one-run", "membership", "identity")),
         ("audit reconstruct", reconstruct_steps, RECONSTRUCT_HELP, ("create", "match", "visualise")),
         ("dicom", dicom_steps, DICOM_HELP, ("label", "export", "restore", "folders", "table")),
     ):
         lines.append(f"## `meninx {group}`\n\n{text}\n")
-        if group in GROUPS:
-            lines += [_described(inspect.getdoc(GROUPS[group]) or ""), _examples(group)]
-            page = group.replace(" ", "-")
-            lines.append(f"Settings: [{page}](settings.md#{page}).\n")
+        whole, page = getattr(home, f"{group.split()[-1]}_run", None), group.replace(" ", "-")
+        if whole is not None:
+            lines += [_described(inspect.getdoc(whole) or ""), f"Settings: [{page}](settings.md#{page}).\n"]
+            lines.append(_examples(group))
         for step in steps:
             found = inspect.getdoc(getattr(home, step.replace("-", "_"))) or ""
             page = f"{group}-{step}"

@@ -56,6 +56,7 @@ NEEDS = {
     "audit reconstruct": ("many patients", "private run"),
     "audit reconstruct match": ("many patients", "private run", "candidates"),
     "audit reconstruct visualise": ("many patients", "private run", "candidates", "matches"),
+    "audit identity": ("many patients",),
     "dicom": ("clean",),
     "demo": (),
     "recipes": (),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from meninx.core import settings
@@ -17,12 +17,14 @@ from meninx.core.setting_types import (
     OpenShare,
     Positive,
     PositiveShare,
+    Share,
 )
-from meninx.core.settings import Settings
+from meninx.core.settings import Settings, flat
 from meninx.learn.config import SamplingConfig
 
-MOST_EXPONENT = 18
-"""Of ten, of an epsilon for which noise is calibrated."""
+IdentityAttack = Literal["pixels", "hog", "siamese"]
+
+_LEAST_SIDE = 8
 MECHANISM = (
     "units",
     "epsilon",
@@ -62,6 +64,7 @@ class BoundsConfig(Settings):
         metric_hits: Reference images that are close enough to the best single guess by an image metric.
         metric_images: Number of these reference images, none of them from the training.
         precision: Largest relative distance of lower and upper bound.
+        deterministic: Write no time, so that the files are the same when the bounds are computed again.
         overwrite: Replace earlier bounds.
         dry_run: Show mechanism and adversaries; compute and write nothing.
     """
@@ -84,6 +87,7 @@ class BoundsConfig(Settings):
     metric_hits: CountOrZero | None = None
     metric_images: Count | None = None
     precision: OpenShare = 1e-3
+    deterministic: bool = False
     overwrite: bool = False
     dry_run: bool = False
 
@@ -147,12 +151,17 @@ class OneRunConfig(Settings):
     Attributes:
         canaries: Number of made-up patients, of whom about half take part; at least 100.
         significance: Largest probability of accusing a correct run.
+        deterministic: Take coins, noise and sampling from the seed and write no time, so that the audit can
+            be repeated bit for bit.
+        seed: Seed of a deterministic audit.
         device: Where to train the audited twin.
         overwrite: Audit again although the run was audited before.
     """
 
     canaries: Count = 1000
     significance: OpenShare = 0.05
+    deterministic: bool = False
+    seed: CountOrZero = 0
     device: Device = "auto"
     overwrite: bool = False
 
@@ -166,6 +175,8 @@ class MembershipConfig(Settings):
         control_steps: Steps of the positive control: a model trained on few patients until it knows them.
         significance: Largest probability of a verdict against a model that tells nothing, or keeps its bound.
         seed: Seed of the halves, resamples and permutations.
+        deterministic: Take the noise of the reference models from the seed as well and write no time, so that
+            the audit can be repeated bit for bit.
         device: Where to train the reference models.
         overwrite: Audit again although the run was audited before; reference models are kept.
     """
@@ -174,6 +185,7 @@ class MembershipConfig(Settings):
     control_steps: Count = 300
     significance: OpenShare = 0.05
     seed: CountOrZero = 0
+    deterministic: bool = False
     device: Device = "auto"
     overwrite: bool = False
 
@@ -186,86 +198,178 @@ class MembershipConfig(Settings):
             )
 
 
-Pictures = Literal["synthetic", "none", "patients-may-leave"]
-QUICK, ALL = "quick", "all"
+PartName = Literal["bounds", "one-run", "membership"]
+THREATS: Mapping[str, str] = {
+    "bounds": (
+        "An attacker who knows all other patients' data, sees the model after every step, and has any "
+        "computing power."
+    ),
+    "one-run": (
+        "The program's own private steps, tested with made-up patients of the largest influence "
+        "that clipping allows."
+    ),
+    "membership": (
+        "An attacker who asks the released model about a patient's images, and trains models of the same "
+        "kind on patients of the same hospital."
+    ),
+}
+"""Name of a part -> what its attacker knows and can do."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructionConfig(Settings):
-    """Which attacks reconstruct images from the steps of a training, at which noise, and what is shown of it.
+class PlannedBounds(Settings):
+    """Which adversaries are bounded, and the axis of the risk profile.
 
     Attributes:
-        attacks: Names of attacks, `quick` for the strongest few, or `all`.
-        eps_first: Exponent of ten of the lowest epsilon of the axis.
-        eps_last: Exponent of ten of the highest epsilon of the axis.
-        eps_step: Distance of two exponents.
-        noise_multipliers: Further levels: noise standard deviation divided by max_grad_norm.
-        one_step: The epsilons of the axis are those of one step instead of the whole training.
-        batches: Number of steps that are attacked at each level.
-        batch_size: Number of images in an attacked step; 0 for as many as the run expects, at most 16.
-        bins: Number of rows of a malicious first layer; 0 for eight per image.
-        components: Number of principal components of the attacker's public images.
-        participations: Number of steps with the same images whose gradients the attacker averages.
-        sites: Numbers of sites in a federated round whose sum is attacked; none for a single client.
-        colluders: Number of these sites that help the attacker.
-        candidates: Numbers of images among which an attacker picks a patient's.
-        trials: Largest number of simulated identifications per point.
-        metrics: Similarities of images; the first one decides what is matched and what counts as success.
-        threshold: Similarity from which on an image counts as reconstructed; by default set on the null.
-        best_images: Number of images in a picture, from the best to the worst.
-        pictures: What is drawn outside `private/`: reconstructions of synthetic patients, none, or those of
-            the run's own patients.
-        delta: Delta of the epsilons for a run without privacy.
-        significance: Largest probability of an unjust verdict.
-        seed: Seed of draws and noise.
-        device: Where to compute the attacked steps.
-        deterministic: Write no time, so that the files are the same when the audit is repeated.
-        overwrite: Attack again although the run was attacked before.
-        dry_run: Show attacks, levels and cost; compute and write nothing.
+        candidates: Adversaries that know that a patient's data is one of so many.
+        eps_min: Lowest epsilon of the risk profile.
+        eps_max: Highest epsilon of the risk profile.
+        n_eps: Number of epsilons, evenly spaced on a logarithmic scale.
+        precision: Largest relative distance of lower and upper bound.
+        minutes: Budget; the part is left out when it is used up.
     """
 
-    attacks: tuple[str, ...] = (QUICK,)
-    eps_first: CountOrZero = 0
-    eps_last: CountOrZero = 9
-    eps_step: Count = 3
-    noise_multipliers: tuple[NonNegative, ...] = ()
-    one_step: bool = False
-    batches: Count = 3
-    batch_size: CountOrZero = 0
-    bins: CountOrZero = 0
-    components: Count = 64
-    participations: Count = 1
-    sites: tuple[Count, ...] = ()
-    colluders: CountOrZero = 0
-    candidates: tuple[Count, ...] = (2, 10, 100, 1000)
-    trials: Count = 1000
-    metrics: tuple[Literal["ncc", "ssim", "psnr", "mse"], ...] = ("ncc", "ssim", "psnr", "mse")
-    threshold: float | None = None
-    best_images: Count = 5
-    pictures: Pictures = "synthetic"
-    delta: OpenShare = 1e-5
+    candidates: tuple[Count, ...] = (2, 10, 1000)
+    eps_min: Positive = 0.1
+    eps_max: Positive = 1e6
+    n_eps: Count = 24
+    precision: OpenShare = 1e-3
+    minutes: Positive = field(default=10.0, metadata=flat("bounds_minutes"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedOneRun(Settings):
+    """How the implementation is audited.
+
+    Attributes:
+        canaries: Number of made-up patients, of whom about half take part; at least 100.
+        significance: Largest probability of accusing a correct run.
+        minutes: Budget; what is trained when it is used up is kept for the next call.
+    """
+
+    canaries: Count = 1000
+    significance: OpenShare = field(default=0.05, metadata=flat("one_run_significance"))
+    minutes: Positive = field(default=120.0, metadata=flat("one_run_minutes"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedMembership(Settings):
+    """How membership is attacked.
+
+    Attributes:
+        references: Number of reference models, each trained like the run on half of the patients; even.
+        control_steps: Steps of the positive control.
+        significance: Largest probability of a verdict against a model that tells nothing, or keeps its bound.
+        minutes: Budget; what is trained when it is used up is kept for the next call.
+    """
+
+    references: Count = 4
+    control_steps: Count = 300
+    significance: OpenShare = field(default=0.05, metadata=flat("membership_significance"))
+    minutes: Positive = field(default=240.0, metadata=flat("membership_minutes"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedLimits(Settings):
+    """What the verdict is held against.
+
+    Attributes:
+        bound_green: Largest proven TPR at 1 % FPR (membership) for green.
+        bound_amber: Largest one for amber; above it the line is red.
+        fail_conditions: Conditions that end the audit with exit code 5, as `key > number`.
+    """
+
+    bound_green: Share = 0.1
+    bound_amber: Share = 0.5
+    fail_conditions: tuple[str, ...] = ()
+
+    def check_rules(self) -> None:
+        """Refuse limits in the wrong order."""
+        if self.bound_green > self.bound_amber:
+            raise ConfigError(
+                expected("bound_green <= bound_amber", got=self.bound_green, where="bound_green")
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditPlan(Settings):
+    """What an audit does, fixed before its results are seen.
+
+    Attributes:
+        parts: Parts of the audit, in this order.
+        seed: Seed of halves, resamples and permutations; never of privacy noise, unless deterministic.
+        deterministic: Take all randomness of the audit from the seed and write no time, so that the audit can
+            be repeated bit for bit.
+        bounds: What theory bounds.
+        one_run: How the implementation is audited.
+        membership: How membership is attacked.
+        limits: What the verdict is held against.
+    """
+
+    parts: tuple[PartName, ...] = ("bounds", "one-run", "membership")
+    seed: CountOrZero = 0
+    deterministic: bool = False
+    bounds: PlannedBounds = field(default_factory=PlannedBounds)
+    one_run: PlannedOneRun = field(default_factory=PlannedOneRun)
+    membership: PlannedMembership = field(default_factory=PlannedMembership)
+    limits: PlannedLimits = field(default_factory=PlannedLimits)
+
+    def check_rules(self) -> None:
+        """Refuse a plan without parts or with one twice, and what the parts would refuse."""
+        if not self.parts or len(set(self.parts)) != len(self.parts):
+            raise ConfigError(expected("each part at most once", got=self.parts, where="parts"))
+        MembershipConfig(references=self.membership.references)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig(AuditPlan):
+    """An audit: its plan, and how it is carried out.
+
+    Attributes:
+        device: Where to train the models of the audit.
+        overwrite: Replace results of another plan, and results that were made without one.
+        dry_run: Show the plan, its hash and how long it takes; write nothing.
+    """
+
+    device: Device = "auto"
+    overwrite: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityConfig(Settings):
+    """Whether images can be linked to other images of the same patient.
+
+    Attributes:
+        attacks: How images are compared: whitened pixels, whitened edge directions, or a network trained on
+            pairs.
+        fit_share: Share of the patients that the attacks are fitted on; the others are evaluated.
+        components: Directions that are kept of pixels and edge directions.
+        side: Pixels along each axis that images are brought to; 64 in 2-D and 32 in 3-D by default.
+        siamese_steps: Optimiser steps of the network that is trained on pairs.
+        most_images: Larger datasets are represented by patients drawn at random with about so many images.
+        significance: Largest probability of the verdict that images are linked where they tell nothing.
+        seed: Seed of the division of the patients, the controls and the permutations.
+        device: Where to train the network on pairs.
+        overwrite: Audit again although a record is there.
+        dry_run: Show who would be compared; compute and write nothing.
+    """
+
+    attacks: tuple[IdentityAttack, ...] = ("pixels", "hog")
+    fit_share: OpenShare = 0.5
+    components: Count = 128
+    side: Count | None = None
+    siamese_steps: Count = 600
+    most_images: Count = 4000
     significance: OpenShare = 0.05
     seed: CountOrZero = 0
     device: Device = "auto"
-    deterministic: bool = False
     overwrite: bool = False
     dry_run: bool = False
 
     def check_rules(self) -> None:
-        """Refuse an axis that runs backwards or beyond what can be computed, and metrics named twice."""
-        if self.eps_first > self.eps_last:
-            rule = f"eps_last >= eps_first = {self.eps_first}"
-            raise ConfigError(expected(rule, got=self.eps_last, where="eps_last"))
-        if self.eps_last > MOST_EXPONENT:
-            raise ConfigError(expected(f"eps_last <= {MOST_EXPONENT}", got=self.eps_last, where="eps_last"))
-        if not self.metrics or len(set(self.metrics)) < len(self.metrics):
-            raise ConfigError(expected("metrics, each named once", got=self.metrics, where="metrics"))
-        for sites in self.sites:
-            if sites < 2 or self.colluders > sites - 1:
-                rule = f"at least 2 sites, {self.colluders + 1} with {self.colluders} colluders"
-                raise ConfigError(expected(rule, got=sites, where="sites"))
-
-    @property
-    def exponents(self) -> tuple[int, ...]:
-        """Exponents of ten of the axis of epsilon."""
-        return tuple(range(self.eps_first, self.eps_last + 1, self.eps_step))
+        """Refuse no attack, one that is named twice, and images too small to compare."""
+        if not self.attacks or len(set(self.attacks)) != len(self.attacks):
+            raise ConfigError(expected("different attacks", got=self.attacks or "none", where="attacks"))
+        if self.side is not None and self.side < _LEAST_SIDE:
+            raise ConfigError(expected(f"at least {_LEAST_SIDE}", got=self.side, where="side"))

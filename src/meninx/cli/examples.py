@@ -77,8 +77,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "completion": ("meninx completion bash", "meninx completion zsh"),
     "audit": (
-        "meninx audit bounds --recipe demo-dp --units 700 --n-eps 6",
-        "meninx audit scores --in in.npy --out out.npy --claimed-eps 8",
+        "meninx audit runs/private/ --dry-run",
+        "meninx audit runs/private/ --parts bounds one-run --canaries 400",
+        "meninx audit runs/private/ --parts bounds --fail-if 'largest-tpr@fpr=0.01 > 0.9'",
     ),
     "audit bounds": (
         "meninx audit bounds --recipe ham10000-dp --units 8112 --eps-max 1e6 --n-eps 6",
@@ -98,6 +99,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "audit reconstruct create": ("meninx audit reconstruct create runs/private/ --batches 5 --bins 128",),
     "audit reconstruct match": ("meninx audit reconstruct match runs/private/ --metrics ssim",),
     "audit reconstruct visualise": ("meninx audit reconstruct visualise runs/private/ --best-images 7",),
+    "audit identity": (
+        "meninx audit identity data/ --dry-run",
+        "meninx audit identity data/ --attacks hog --out linked/",
+    ),
     "audit scores": (
         "meninx audit scores --in in.npy --out out.npy --claimed-eps 8",
         "meninx audit scores --in in.npy --out out.npy --noise-multiplier 1.2 --sample-rate 0.05 --steps 200",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from meninx.audit.config import ReconstructionConfig
+from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
@@ -19,7 +19,7 @@ _EVERYDAY = ("attacks", "eps_first", "eps_last", "eps_step", "batches")
 
 @reconstruct.default
 @with_settings(*_EVERYDAY)
-def everything(
+def reconstruct_run(
     run: Path,
     /,
     *,

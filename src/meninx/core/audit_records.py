@@ -5,7 +5,7 @@ Written and read by :mod:`meninx.core.artifacts`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meninx.core.origin import Origin
 from meninx.core.summaries import FORMAT
@@ -220,7 +220,14 @@ class MembershipAudit:
         verdict: ``refuted`` (an attack exceeds the bound), ``exposed`` (an attack tells members from
             non-members), ``nothing found``, or ``void`` (a control failed).
         reason: of ``void``; else empty.
+        sites: sites that trained the audited model together; reference models know the run's own patients
+            alone, so with more than one they resemble it less.
         origin: the audited run.
+        seconds: of the audit, without models that an earlier one had trained.
+        curves: attack -> its true positive rates over rising false positive rates, the same for all attacks;
+            empty in a record of an earlier version.
+        curve_bound: largest true positive rates that the guarantee allows at these rates; empty where there
+            is no bound.
         version: format of the record.
     """
 
@@ -237,4 +244,8 @@ class MembershipAudit:
     verdict: str
     reason: str
     origin: Origin
+    sites: int = 1
+    seconds: float = 0.0
+    curves: dict[str, tuple[OperatingPoint, ...]] = field(default_factory=dict)
+    curve_bound: tuple[float, ...] = ()
     version: int = FORMAT

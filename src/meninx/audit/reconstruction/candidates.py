@@ -54,6 +54,9 @@ class NoiseLevel:
             raise UsageError(expected(rule, got=got, where="noise level"))
 
 
+NO_NOISE = NoiseLevel(name="non-private", noise_multiplier=0.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CandidateRecord:
     """How a set of candidates came about.
@@ -152,7 +155,7 @@ class CandidateIndex:
     Attributes:
         made_for: digest of the run, its data and the settings that all sets share.
         sets: in the order in which they were made.
-        not_attacked: attack -> why it cannot be run here.
+        not_attacked: attack, or attack and view -> why it cannot be run here.
         format: of the files.
     """
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from meninx.audit.audited_run import FOLDER
-from meninx.audit.config import ReconstructionConfig
 from meninx.audit.reconstruction import matching, rank_one
 from meninx.audit.reconstruction.candidates import CandidateIndex, NoiseLevel, read_candidates
+from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.audit.reconstruction.levels import OWN, Attacked, record_of, steps_of
 from meninx.audit.reconstruction.matching import Matched, Reference
 from meninx.audit.reconstruction.pools import Pools

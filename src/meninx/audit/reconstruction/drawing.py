@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from meninx.audit.audited_run import FOLDER
-from meninx.audit.config import ReconstructionConfig
 from meninx.audit.reconstruction import attack_figures, matching
 from meninx.audit.reconstruction.candidates import CandidateIndex, CandidateSet, read_candidates
+from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.audit.reconstruction.matching import Matched
 from meninx.audit.reconstruction.pictures import draw_pictures, picture_levels
 from meninx.core import files

@@ -113,22 +113,6 @@ def _shared_weights(rows: Tensor) -> Tensor:
     return first
 
 
-def readout_error(images: Tensor, noise_multiplier: float) -> tuple[Tensor, Tensor]:
-    """Return the expected mean squared error and correlation of images read from one linear row, each (n,).
-
-    The clipped gradient of the row is the image divided by its norm. Multiplied by the norm it is the image
-    with noise of standard deviation ``noise_multiplier`` times the norm in every value.
-
-    Args:
-        images: (n, *shape).
-        noise_multiplier: of the step.
-    """
-    flat = images.flatten(1)
-    noise = (noise_multiplier * flat.norm(dim=1)).square()
-    variance = flat.var(dim=1, unbiased=False)
-    return noise, (variance / (variance + noise)).sqrt()
-
-
 class GradientMatching:
     """Seeks images whose gradients have the direction of the seen ones; labels are known.
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from meninx.audit import mechanism
-from meninx.audit.config import ReconstructionConfig
 from meninx.audit.reconstruction.candidates import NoiseLevel
+from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.audit.reconstruction.rank_one import Steps
 from meninx.core.artifacts import RunRecord
 from meninx.core.manifest import Manifest

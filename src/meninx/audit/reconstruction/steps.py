@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meninx.audit.audited_run import FOLDER, dataset_of, origin_of
-from meninx.audit.config import ALL, QUICK, ReconstructionConfig
 from meninx.audit.reconstruction import drawing
+from meninx.audit.reconstruction.attack_run import Target, create_candidates, target_of_run
 from meninx.audit.reconstruction.attacks import ATTACKS, attack_kind
 from meninx.audit.reconstruction.candidates import CandidateIndex, NoiseLevel, read_index
+from meninx.audit.reconstruction.config import ALL, QUICK, ReconstructionConfig
 from meninx.audit.reconstruction.counting import counted, matches_of, write_tables
-from meninx.audit.reconstruction.creation import Target, create_candidates, target_of_run
 from meninx.audit.reconstruction.levels import Attacked, attacked, noise_levels
 from meninx.audit.reconstruction.pools import Pools, load_pools
 from meninx.audit.reconstruction.reconstruction_verdict import (

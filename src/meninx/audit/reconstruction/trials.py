@@ -1,6 +1,6 @@
 """Attacks on steps of members, with their controls: from images to candidates, in memory.
 
-Each trial is one step. The same decoder also gets noise alone and a step of held-out patients, and every attack
+Each trial is one step. The same decoder also gets noise alone and a step of held-out patients. Every attack
 is tried without noise first: one that then reconstructs nothing is broken, and its failure under noise says
 nothing.
 
@@ -74,7 +74,7 @@ class Trials:
 
 
 def _part(available: int, number: int, size: int, seed: int, purpose: str) -> Tensor:
-    """Return the indices of one of the disjoint parts of a random order; orders change when one is used up."""
+    """Return the indices of one of the disjoint parts of a random order; a used-up order is drawn anew."""
     if available < size:
         fix = "use a smaller batch or fewer sites"
         raise DataError(expected(f"at least {size} cases", got=available, where=purpose, fix=fix))
@@ -257,9 +257,7 @@ class _Attack:
         null = self._decoded(self.sums.others, 0.0, "held out")
         near, far = (_nearest(self.sums.originals, images) for images in (found, null))
         share = float((near > torch.quantile(far.double(), _NULL_QUANTILE)).float().mean())
-        lengths = [
-            math.sqrt(sum(float(value.square().sum()) for value in one.values())) for one in self.sums.members
-        ]
+        lengths = [_norm(one) for one in self.sums.members]
         signal = sum(lengths) / len(lengths) / math.sqrt(self.sums.originals.shape[1])
         strong = self.kind.server == HONEST or signal >= LEAST_SIGNAL
         return Control(share, signal, share >= WORKS and strong)
@@ -280,6 +278,10 @@ class _Attack:
         if sigma == 0:  # the self-test and the level without noise ask for the same
             self.known[purpose, sigma] = found
         return found
+
+
+def _norm(gradients: Gradients) -> float:
+    return math.sqrt(sum(float(value.square().sum()) for value in gradients.values()))
 
 
 def _nearest(originals: Tensor, candidates: Tensor) -> Tensor:

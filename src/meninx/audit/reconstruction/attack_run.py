@@ -9,18 +9,19 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from meninx.audit.audited_run import dataset_of, plan_of
-from meninx.audit.reconstruction.attacks import attack_kind
+from meninx.audit.reconstruction.attacks import AttackKind, attack_kind
 from meninx.audit.reconstruction.candidates import (
     CandidateIndex,
+    CandidateRecord,
     NoiseLevel,
     read_candidates,
     read_index,
@@ -33,7 +34,7 @@ from meninx.audit.reconstruction.trials import Trials, reconstruct
 from meninx.audit.reconstruction.victim import STEP, VictimStep, View
 from meninx.core import artifacts, plain
 from meninx.core.artifacts import RunRecord
-from meninx.core.errors import DataError, UsageError, in_words, problem
+from meninx.core.errors import DataError, UsageError, problem
 from meninx.core.manifest import TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
@@ -100,7 +101,7 @@ def target_of_run(run: Run, pools: Pools, *, device: str = "cpu") -> Target:
             n_units=patients,
             expected_batch_size=min(config.sampling.batch_size, patients),
             steps=max(1, record.step),
-            noise_multiplier=1.0,
+            noise_multiplier=0.0,
             max_grad_norm=_CLIPPING,
             delta=min(1e-5, 0.1 / patients),
         )
@@ -143,7 +144,7 @@ def create_candidates(
         levels: of noise.
         room: private folder of the candidates; made when it is not there.
         batches: attacked steps of each attack, noise level and view.
-        batch: images in a step of one client.
+        batch: images in a step of one client; fewer where members or held-out patients are too few.
         bins: rows of a front block; 0 for eight times the images that are seen.
         components: of the encoders that have few.
         participations: steps of the same patients that the attacker averages.
@@ -159,42 +160,55 @@ def create_candidates(
     """
     kinds = {name: attack_kind(name) for name in attacks}
     settings = (batches, batch, bins, components, participations, seed, iterations)
-    made_for = _digest(target, settings)
     room.mkdir(mode=0o700, parents=True, exist_ok=True)
-    index = _begun(room, made_for, overwrite=overwrite)
+    index = _begun(room, _digest(target, settings), overwrite=overwrite)
+    pools = target.pools
     knowledge = Knowledge(
-        public=target.pools.public.images, network=target.network, lowest=target.pools.lowest,
-        span=target.pools.span, batch=batch, bins=bins, components=components, seed=seed,
-        iterations=iterations,
+        public=pools.public.images, network=target.network, lowest=pools.lowest, span=pools.span,
+        batch=batch, bins=bins, components=components, seed=seed, iterations=iterations,
     )  # fmt: skip
-    trials = Trials(members=target.pools.members, heldout=target.pools.heldout, count=batches, seed=seed)
+    trials = Trials(members=pools.members, heldout=pools.heldout, count=batches, seed=seed)
     victim = VictimStep(
         plan=target.plan, loss=target.loss, functional=target.functional, device=target.device
     )
-    for name, kind in kinds.items():
-        if target.segmentation and not kind.segmentation:
-            index = _without(index, name, "the network segments and has no linear layer that sees an image")
+    for name, view in itertools.product(kinds, views):
+        kind, most = kinds[name], _largest_batch(pools, view)
+        if kind.single and view != STEP:
+            continue  # a sum over sites has more than one image
+        if reason := _reason_against(target, kind, most):
+            index = _without(index, name, view, reason)
             continue
-        for view in views:
-            if kind.single and view != STEP:
-                continue  # a sum over sites has more than one image
-            missing = [level for level in levels if not _complete(room, index, name, view, level)]
-            if not missing:
-                continue
-            progress.note(f"{name}, {view.name}: {kind.words}")
-            try:
-                for found in reconstruct(
-                    name, missing, trials=trials, knowledge=knowledge, victim=victim,
-                    outputs=target.outputs, participations=participations, view=view,
-                ):  # fmt: skip
-                    record = write_candidates(room, found)
-                    kept = tuple(one for one in index.sets if one.stem != record.stem)
-                    index = dataclasses.replace(index, sets=(*kept, record))
-                    write_index(room, index)
-            except UsageError as error:
-                index = _without(index, name, in_words(error))
+        missing = [level for level in levels if not _complete(room, index, name, view, level)]
+        if not missing:
+            continue
+        progress.note(f"{name}, {view.name}: {kind.words}")
+        try:
+            for found in reconstruct(
+                name, missing, trials=trials, knowledge=replace(knowledge, batch=min(batch, most)),
+                victim=victim, outputs=target.outputs, participations=participations, view=view,
+            ):  # fmt: skip
+                index = _with(index, write_candidates(room, found))
+                write_index(room, index)
+        except UsageError as error:
+            index = _without(index, name, view, str(error))
     write_index(room, index)
     return index
+
+
+def _reason_against(target: Target, kind: AttackKind, most: int) -> str:
+    """Return why an attack cannot be run, or an empty text."""
+    if target.segmentation and not kind.segmentation:
+        return "the network segments and has no linear layer that sees an image"
+    if most == 0:
+        members, heldout = len(target.pools.members), len(target.pools.heldout)
+        return f"{members} members and {heldout} held-out patients are too few for one patient at each site"
+    return ""
+
+
+def _largest_batch(pools: Pools, view: View) -> int:
+    """Return the most patients of a site for which members and held-out patients suffice."""
+    members = len(pools.members) // (view.added + view.subtracted)
+    return min(members, len(pools.heldout) // view.added)
 
 
 def _digest(target: Target, settings: tuple[int, ...]) -> str:
@@ -239,5 +253,11 @@ def _complete(room: Path, index: CandidateIndex, attack: str, view: View, level:
     return False
 
 
-def _without(index: CandidateIndex, attack: str, reason: str) -> CandidateIndex:
-    return dataclasses.replace(index, not_attacked={**index.not_attacked, attack: reason})
+def _with(index: CandidateIndex, record: CandidateRecord) -> CandidateIndex:
+    others = tuple(one for one in index.sets if one.stem != record.stem)
+    return replace(index, sets=(*others, record))
+
+
+def _without(index: CandidateIndex, attack: str, view: View, reason: str) -> CandidateIndex:
+    name = attack if view == STEP else f"{attack}, {view.name}"
+    return replace(index, not_attacked={**index.not_attacked, name: reason})

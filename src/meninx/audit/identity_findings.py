@@ -1,0 +1,145 @@
+"""What an audit of identity says: its verdict, and its numbers in words and as findings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meninx.audit.bounds import percent
+from meninx.core.findings import MEASURED, Finding, key_of
+from meninx.core.identity_records import IdentityAudit, LinkRecord
+
+DATASET, CHANGED = "dataset", "changed images"
+_CONTROL_SIGNIFICANCE = 0.005  # a control that fails by chance should be rare
+
+
+def verdict_of(
+    links: Sequence[LinkRecord],
+    negative: Sequence[LinkRecord],
+    positive: Sequence[LinkRecord],
+    significance: float,
+) -> tuple[str, str]:
+    """Return the verdict, and the reason of one that says nothing; the attacks share the significance."""
+    if any(_p(record) <= _CONTROL_SIGNIFICANCE for record in negative):
+        return "void", "images with shuffled identities are linked, so the attack finds something else"
+    if any(_p(record) <= significance / len(links) for record in links):
+        return "linked", ""
+    if any(_p(record) > significance for record in positive):
+        return "void", (
+            "a mark that is the same in all images of a patient was not found, so the attack is too weak to "
+            "say anything; give more images"
+        )
+    return "nothing found", ""
+
+
+def _p(record: LinkRecord) -> float:
+    return 1.0 if record.p_value is None else record.p_value
+
+
+def verdict_words(audit: IdentityAudit) -> str:
+    """Return the verdict as a sentence."""
+    if audit.verdict == "void":
+        return f"VOID: {audit.reason}"
+    if audit.verdict == "linked":
+        sure = audit.significance / len(audit.links)
+        found = ", ".join(dict.fromkeys(record.attack for record in audit.links if _p(record) <= sure))
+        return f"LINKED: {found} finds other images of a patient better than chance"
+    return "nothing found by these attacks; another attack may find more"
+
+
+def share_words(record: LinkRecord) -> str:
+    """Return how often the most similar image is right."""
+    if record.p_at_1 is None or record.p_at_1_low is None or record.p_at_1_high is None:
+        return f"refused, {record.refusal}"
+    ends = f"{percent(record.p_at_1_low)} to {percent(record.p_at_1_high)}"
+    chance = f"by chance {percent(record.chance or 0.0)}, p {_p(record):.3g}"
+    return f"{percent(record.p_at_1)} ({ends}), {chance}"
+
+
+def link_lines(record: LinkRecord, subject: str) -> list[str]:
+    """Return what one attack found, in words."""
+    who = "labels and attributes alone" if record.attack == "labels" else f"attack {record.attack}"
+    asked = "" if subject == DATASET else f", {record.question}"
+    lines = [
+        f"{who}{asked}: most similar image right {share_words(record)}; "
+        f"{record.probes} images of {record.patients} patients, gallery {record.gallery}"
+    ]
+    if record.auc is not None and record.per_patient is not None:
+        lines.append(
+            f"  pairs: AUC {record.auc:.3f} ({record.auc_low:.3f} to {record.auc_high:.3f}); mean over "
+            f"patients {percent(record.per_patient)} ({percent(record.per_patient_low or 0.0)} to "
+            f"{percent(record.per_patient_high or 0.0)})"
+        )
+    return lines
+
+
+def findings(record: IdentityAudit) -> tuple[Finding, ...]:
+    """Return the numbers of an audit of identity, as pages and thresholds read them."""
+    found = [item for link in record.links for item in _link_findings(link, record)]
+    best = max(record.links, key=lambda link: link.p_at_1 or 0.0)
+    found.insert(0, _share_finding(key_of("identity", "p@1"), best, record, strongest=True))
+    for link in record.reconstructions:
+        key = key_of("identity", "reconstruction", link.source, link.attack, "p@1")
+        found.append(_share_finding(key, link, record))
+    return tuple(found)
+
+
+def _link_findings(link: LinkRecord, record: IdentityAudit) -> list[Finding]:
+    parts = [link.attack] if record.subject == DATASET else [link.attack, link.question]
+    found = [_share_finding(key_of("identity", *parts, "p@1"), link, record)]
+    if link.auc is not None:
+        found.append(
+            Finding(
+                key=key_of("identity", *parts, "auc"),
+                line=MEASURED,
+                words=f"The attack {link.attack} tells pairs of images of one patient from pairs of two.",
+                value=link.auc,
+                low=link.auc_low,
+                high=link.auc_high,
+                n=link.patients,
+                null=0.5,
+                bound=None,
+                colour=_colour(link, record),
+                reason=_floor_words(record),
+            )
+        )
+    return found
+
+
+def _share_finding(key: str, link: LinkRecord, record: IdentityAudit, *, strongest: bool = False) -> Finding:
+    who = f"The strongest of the attacks, {link.attack}," if strongest else f"The attack {link.attack}"
+    made = {DATASET: "an image", CHANGED: "a changed image"}[record.subject]
+    if link.source:
+        made = "a reconstructed image"
+    return Finding(
+        key=key,
+        line=MEASURED,
+        words=f"{who} takes {made} and finds {link.question} of the patient among {link.gallery} images.",
+        value=link.p_at_1,
+        low=link.p_at_1_low,
+        high=link.p_at_1_high,
+        n=link.patients if link.p_at_1 is not None else 0,
+        null=link.chance,
+        bound=None,
+        colour=_colour(link, record),
+        reason=link.refusal or _floor_words(record),
+    )
+
+
+def _colour(link: LinkRecord, record: IdentityAudit) -> str:
+    """Return red for linked images of patients, amber for invented ones, grey where nothing can be said."""
+    if record.verdict == "void" or link.p_at_1 is None:
+        return "grey"
+    if _p(link) > record.significance / max(1, len(record.links)):
+        return "green"
+    return "amber" if record.synthetic else "red"
+
+
+def _floor_words(record: IdentityAudit) -> str:
+    if record.verdict == "void":
+        return record.reason
+    if record.floor is None or record.floor.p_at_1 is None:
+        return "Fitted on other patients; a weak attack that finds nothing shows nothing."
+    return (
+        f"Labels and attributes alone find {percent(record.floor.p_at_1)} "
+        f"({percent(record.floor.p_at_1_low or 0.0)} to {percent(record.floor.p_at_1_high or 0.0)})."
+    )

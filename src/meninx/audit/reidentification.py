@@ -1,0 +1,318 @@
+"""``meninx audit identity``: can images be linked to other images of the same patient?
+
+A file without a name is not a file that nobody can name. An attacker who has one more image of a patient
+compares it with all images of a dataset. Attacks are fitted on some patients and measured on others, against
+chance, against what labels and attributes alone link, and with controls. The same call takes changed images
+(``probes``) and the reconstructions of an audited run.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from meninx.audit.audited_run import FOLDER, dataset_of, origin_of
+from meninx.audit.config import IdentityConfig
+from meninx.audit.identity_attackers import Attackers
+from meninx.audit.identity_figure import draw
+from meninx.audit.identity_findings import (
+    CHANGED,
+    DATASET,
+    link_lines,
+    share_words,
+    verdict_of,
+    verdict_words,
+)
+from meninx.audit.identity_images import marked, pictures_of, shuffled, without_copies
+from meninx.core import artifacts, files, provenance, workspace
+from meninx.core import run as runs
+from meninx.core.artifacts import Origin, RunRecord, RunState
+from meninx.core.errors import DataError, UsageError, expected, problem
+from meninx.core.identity_records import IdentityAudit, LinkRecord
+from meninx.core.manifest import Manifest, dataset_digest
+from meninx.core.progress import SILENT, Progress
+from meninx.core.randomness import private_bytes
+from meninx.core.result import Result
+from meninx.core.run import Run
+from meninx.metrics.linkage import LEAST_PATIENTS
+
+TABLE = "identity.csv"
+FIGURES = ("identity.svg", "identity.png")
+CACHE, SCORES = "identity", "identity_scores.csv"
+_KEY = "identity.key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityResult(Result):
+    """The audit of what images tell about identity; ``out`` is its record.
+
+    Attributes:
+        audit: attacks, floor, controls and verdict; None after a dry run.
+        patients: in the dataset.
+        several: of them with two images or more.
+    """
+
+    audit: IdentityAudit | None
+    patients: int
+    several: int
+
+    def summary(self) -> str:
+        """Return the audit in words."""
+        audit = self.audit
+        who = f"patients: {self.patients}, of them with two images or more: {self.several}"
+        if audit is None:
+            return f"{who}\ndry run: nothing was compared or written"
+        lines = [
+            f"out: {self.out}",
+            who,
+            f"attacks fitted on {audit.fitted_images} images of {audit.fitted_patients} other patients",
+            *(line for record in audit.links for line in link_lines(record, audit.subject)),
+        ]
+        if audit.floor is not None:
+            lines += link_lines(audit.floor, audit.subject)
+        for title, records in (
+            ("negative control, shuffled identities", audit.negative),
+            ("positive control, a planted mark per patient", audit.positive),
+        ):
+            lines += [f"{title}: {record.attack} {share_words(record)}" for record in records]
+        return "\n".join([*lines, f"verdict: {verdict_words(audit)}"])
+
+    def alerts(self) -> tuple[str, ...]:
+        """Return what limits the audit."""
+        return (self.audit.reason,) if self.audit is not None and self.audit.reason else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """What is audited.
+
+    Attributes:
+        data: the dataset whose images are the gallery.
+        probes: the dataset of changed images; None for the images of ``data`` themselves.
+        run: the run whose dataset it is; None for a dataset alone.
+        out: folder that gets ``audit/``.
+        key: secret that dataset digests are keyed with.
+    """
+
+    data: Manifest
+    probes: Manifest | None
+    run: Run | None
+    out: Path
+    key: bytes
+
+    @property
+    def room(self) -> Path:
+        """Folder of what may not leave."""
+        return (self.run.private if self.run else self.out / "private") / FOLDER
+
+
+def run_identity(
+    config: IdentityConfig,
+    source: Path,
+    *,
+    probes: Path | None = None,
+    out: Path | None = None,
+    progress: Progress = SILENT,
+) -> IdentityResult:
+    """Link images to other images of the same patient, and return how often that works.
+
+    An interrupted audit takes up the networks that are trained. Scores of single images are written only
+    below ``private/audit/``.
+
+    Args:
+        config: attacks and division of the patients.
+        source: a prepared dataset, or a finished run, whose dataset is taken.
+        probes: dataset with changed images of the same cases, which ask instead of the dataset's own.
+        out: folder that gets ``audit/`` with record, table and figure; by default the run folder, or
+            ``identity``.
+        progress: shows images and steps.
+
+    Raises:
+        UsageError: audited before, or no dataset and no finished run.
+        DataError: too few patients with two images, or ``probes`` has other cases.
+    """
+    run = _run_of(source)
+    place = out or (run.root if run else Path("identity"))
+    _refuse_earlier(place, source, probes, overwrite=config.overwrite)
+    data = dataset_of(run) if run else Manifest.read(source)
+    other = Manifest.read(probes) if probes is not None else None
+    if other is not None:
+        _refuse_other_cases(data, other)
+    several = _several(data, config)
+    if config.dry_run:
+        return IdentityResult(out=place, audit=None, patients=len(data.patients), several=several)
+    with run.lock() if run else workspace.locked(_made(place)):
+        subject = _Subject(data=data, probes=other, run=run, out=place, key=_key(place, run))
+        audit, scores = _audit(config, subject, progress)
+        path = _write(subject, audit, scores)
+    return IdentityResult(out=path, audit=audit, patients=len(data.patients), several=several)
+
+
+# what is compared
+
+
+def _run_of(source: Path) -> Run | None:
+    if not (source / artifacts.place(RunRecord)).is_file():
+        return None
+    run = runs.open_run(source)
+    record = artifacts.require(run.root, RunRecord, fix="train again: an older version made this run")
+    if record.state is not RunState.RELEASED:
+        fix = "go on with `meninx train DATA --resume RUN`"
+        raise UsageError(problem("the run is not finished", where=run.name, fix=fix))
+    return run
+
+
+def _refuse_earlier(place: Path, source: Path, probes: Path | None, *, overwrite: bool) -> None:
+    if place.resolve() != source.resolve():
+        workspace.outside(place, [folder for folder in (source, probes) if folder is not None])
+    if (place / artifacts.place(IdentityAudit)).exists() and not overwrite:
+        fix = "give --overwrite to audit again, or another --out"
+        raise UsageError(
+            problem("there is an audit of identity already", where=artifacts.place(IdentityAudit), fix=fix)
+        )
+
+
+def _made(place: Path) -> Path:
+    place.mkdir(parents=True, exist_ok=True)
+    workspace.make_private(place)
+    return place
+
+
+def _key(place: Path, run: Run | None) -> bytes:
+    """Return the secret that digests of the dataset are keyed with, made when it is not there yet."""
+    room = (run.private if run else place / "private") / FOLDER
+    room.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = room / _KEY
+    if not path.is_file():
+        files.write_bytes(path, private_bytes(32), mode=files.PRIVATE_MODE)
+    return runs.read_key(path)
+
+
+def _refuse_other_cases(data: Manifest, other: Manifest) -> None:
+    """Refuse changed images of other cases or patients, or of another kind."""
+    owner = {case.case_id: case.patient_id for case in data.cases}
+    shared = [case for case in other.cases if case.case_id in owner]
+    if not shared or any(owner[case.case_id] != case.patient_id for case in shared):
+        fix = "give a dataset that was made from this one, with its case_id and patient_id"
+        raise DataError(problem("the two datasets do not have the same cases", where="probes", fix=fix))
+    kinds = [(one.info.spatial_dims, one.info.channels) for one in (data, other)]
+    if kinds[0] != kinds[1]:
+        got = f"{kinds[1][0]} and {kinds[1][1]}"
+        rule = f"{kinds[0][0]} spatial axes and {kinds[0][1]} channels, as in the dataset"
+        raise DataError(expected(rule, got=got, where="probes"))
+
+
+def _several(data: Manifest, config: IdentityConfig) -> int:
+    """Return how many patients have two images; refuse too few for any number, before an image is read."""
+    several = int((np.bincount(data.patient_index()) > 1).sum()) if len(data) else 0
+    needed = math.ceil(LEAST_PATIENTS / (1 - config.fit_share))
+    if several < needed:
+        rule = f"at least {needed} patients with two images"
+        fix = "an image can be linked only to another image of the same patient; give more patients"
+        raise DataError(expected(rule, got=several, where=data.info.name, fix=fix))
+    return several
+
+
+# the audit
+
+
+def _audit(
+    config: IdentityConfig, subject: _Subject, progress: Progress
+) -> tuple[IdentityAudit, list[list[object]]]:
+    begun = time.monotonic()
+    data, seed = subject.data, config.seed
+    read = {"side": config.side, "most": config.most_images, "seed": seed, "progress": progress}
+    everything = pictures_of(data, **read)  # type: ignore[arg-type]
+    pictures = without_copies(everything)
+    asking = None
+    if subject.probes is not None:
+        names = set(everything.owners.images)
+        asking = pictures_of(subject.probes.select(lambda case: case.case_id in names), **read)  # type: ignore[arg-type]
+    attackers = Attackers(config, subject.room / CACHE, progress)
+    links, scores, fitted = attackers.links("main", pictures, asking)
+    mixed = shuffled(pictures, seed)
+    negative, _, _ = attackers.links("negative control", mixed)
+    positive, _, _ = attackers.links("positive control", marked(mixed, seed))
+    verdict, reason = verdict_of(links, negative, positive, config.significance)
+    audit = IdentityAudit(
+        subject=DATASET if asking is None else CHANGED,
+        links=links,
+        floor=attackers.floor(pictures, asking),
+        negative=negative,
+        positive=positive,
+        reconstructions=(),
+        fitted_patients=len(set(fitted.owners.patients)),
+        fitted_images=len(fitted),
+        copies=len(everything) - len(pictures),
+        grid=tuple(pictures.values.shape[2:]),
+        patients_known=data.info.patients_known,
+        synthetic=data.info.synthetic,
+        probes=subject.probes.info.name if subject.probes else "",
+        probes_data=_keyed(subject, subject.probes) if subject.probes else "",
+        significance=config.significance,
+        seed=seed,
+        seconds=time.monotonic() - begun,
+        verdict=verdict,
+        reason=reason,
+        origin=_origin(subject),
+    )
+    return audit, scores
+
+
+# files
+
+
+def _origin(subject: _Subject) -> Origin:
+    record = subject.run.record if subject.run else None
+    if record is not None:
+        return origin_of(record)
+    made_by = provenance.environment()
+    return Origin(
+        run="",
+        data=_keyed(subject, subject.data),
+        dataset=subject.data.info.name,
+        made=artifacts.now(),
+        command=made_by.command,
+        versions=made_by.packages,
+    )
+
+
+def _keyed(subject: _Subject, data: Manifest) -> str:
+    return artifacts.keyed(subject.key, dataset_digest(data.root).digest)
+
+
+def _write(subject: _Subject, audit: IdentityAudit, scores: list[list[object]]) -> Path:
+    """Write table and figure, and at the end the record that says that all is there."""
+    place = subject.out / FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    groups = [
+        ("image", audit.links),
+        ("negative control", audit.negative),
+        ("positive control", audit.positive),
+    ]
+    groups += [("floor", (audit.floor,))] if audit.floor else []
+    names = [item.name for item in fields(LinkRecord)]
+    rows: list[list[object]] = []
+    for kind, group in groups:
+        rows += [[kind, *(getattr(record, name) for name in names)] for record in group]
+    files.write_text(place / TABLE, _table(["kind", *names], rows))
+    header = ["attack", "probe", "most_similar", "similarity", "same_patient"]
+    files.write_text(subject.room / SCORES, _table(header, scores), mode=files.PRIVATE_MODE)
+    for name in FIGURES:
+        draw(audit, place / name)
+    return artifacts.write(subject.out, audit)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()
