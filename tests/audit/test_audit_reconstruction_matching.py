@@ -40,7 +40,8 @@ def record(**changes):
 def noise_images(encoder, generator):
     """What a decoder makes of noise: images that look like the public ones where it is fitted on them."""
     codes = torch.randn(TRIALS * CANDIDATES, encoder.size, generator=generator)
-    return encoder.decode_directions(codes).reshape(TRIALS, CANDIDATES, 1, 20, 20)
+    lengths = codes.norm(dim=1, keepdim=True)
+    return encoder.decode(4.0 * codes / lengths).reshape(TRIALS, CANDIDATES, 1, 20, 20)
 
 
 def candidate_set(chests, encoder, seed, leaked=0):

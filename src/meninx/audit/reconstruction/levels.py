@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from meninx.audit import mechanism
-from meninx.audit.reconstruction.candidates import NoiseLevel
+from meninx.audit.reconstruction.candidates import NO_NOISE, NoiseLevel
 from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.audit.reconstruction.rank_one import Steps
 from meninx.core.artifacts import RunRecord
@@ -17,7 +17,7 @@ from meninx.learn.config import LearnConfig
 from meninx.privacy.accounting import Phase
 from meninx.privacy.noise_calibration import noise_profile
 
-OWN, NON_PRIVATE = "this run", "non-private"
+OWN = "this run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def noise_levels(config: ReconstructionConfig, about: Attacked) -> tuple[NoiseLe
         if noise > 0
     ]
     if about.noise_multiplier > 0:
-        found.append(NoiseLevel(name=NON_PRIVATE, noise_multiplier=0.0))
+        found.append(NO_NOISE)
     return tuple({level.name: level for level in found}.values())
 
 

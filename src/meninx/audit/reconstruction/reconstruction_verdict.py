@@ -141,8 +141,8 @@ def _attacks(audit: ReconstructionAudit) -> Iterator[Finding]:
             line=MEASURED,
             words=(
                 f"The attack {match.attack} of {_server(match)} reconstructs {_percent(match.success)} of "
-                f"{match.originals} images {view_words(match.view)}, counted above what {_percent(match.null)} of "
-                "images without any leak reach."
+                f"{match.originals} images {view_words(match.view)}; without any leak "
+                f"{_percent(match.null)} count as reconstructed."
             ),
             value=match.success,
             low=match.low,
