@@ -184,7 +184,7 @@ def _put_private_run(here: Path) -> None:
 
 
 def _put_candidates(here: Path) -> None:
-    few = "--attacks imprint-whitened --eps-first 3 --eps-last 3"
+    few = "--attacks trap --eps-first 3 --eps-last 3"
     assert _done(f"meninx audit reconstruct create {here / 'runs/private'} {few}") == 0
 
 

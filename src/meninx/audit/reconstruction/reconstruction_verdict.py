@@ -52,9 +52,9 @@ def verdict_of(
     if any(often(found) for found in identification if found.level == own):
         return EXPOSED, ""
     if matches and not any(match.works for match in matches):
-        return (
-            VOID,
-            "no attack reconstructs anything even without noise, so that none does with noise says nothing",
+        return VOID, (
+            "no attack reconstructs images even without noise, so its failure under noise says nothing; use "
+            "more --attacks, or more images of the attacker by --public"
         )
     return NOTHING, ""
 
