@@ -1,6 +1,6 @@
 """From which noise on each reconstruction attack stops, on images of a prepared dataset.
 
-Run: ``python benchmarks/bench_reconstruction.py --data DATASET [--batches 4] [--matching] [--write PAGE]``.
+Run: ``python benchmarks/bench_reconstruction.py --data DATASET [--attacks A B] [--write PAGE]``.
 Prints a Markdown table. Each cell has the share of images with a correlation above 0.8, in brackets that
 of the null (the same decoder on steps of other patients), and the share with a matched correlation above the
 threshold that the null exceeds in 1 %. The attacked network is a small CNN (for segmentation a small U-Net)
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import pages
-from meninx.audit.reconstruction.attacks import ATTACKS
+from meninx.audit.reconstruction.attacks import ATTACKS, attack_kind
 from meninx.audit.reconstruction.candidates import CandidateSet, NoiseLevel
 from meninx.audit.reconstruction.knowledge import Knowledge
 from meninx.audit.reconstruction.pools import load_pools
@@ -78,7 +78,9 @@ def main() -> None:
     parser.add_argument("--participations", type=int, default=1)
     parser.add_argument("--sites", type=int, default=0, help="also attack sums over so many sites")
     parser.add_argument("--patch", type=int, nargs="+", default=[], help="middle of each image, per axis")
-    parser.add_argument("--matching", action="store_true", help="also match gradients (minutes)")
+    parser.add_argument(
+        "--attacks", nargs="+", default=[name for name, kind in ATTACKS.items() if not kind.slow]
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
@@ -117,8 +119,9 @@ def main() -> None:
         "|" + "---|" * (len(levels) + 5),
     ]  # fmt: skip
     for view in views:
-        for name, kind in ATTACKS.items():
-            if (kind.slow and not options.matching) or (kind.single and view != STEP):
+        for name in options.attacks:
+            kind = attack_kind(name)
+            if kind.single and view != STEP:
                 continue
             if task.kind is TaskKind.SEGMENTATION and not kind.segmentation:
                 continue

@@ -185,11 +185,11 @@ def test_the_readout_has_the_error_of_its_closed_form(images):
 
 @pytest.mark.slow
 def test_gradient_matching_recovers_images_of_a_small_network(world):
-    """Mean correlation above .9 at no noise (8,714 parameters, 8 images), and nothing at sigma .3."""
+    """Near .9 without noise (8,714 parameters, 8 invented patients; .97 on radiographs), and lost at .3."""
     none, much = attacked(world, "matching", (0, 0.3))
     assert none.about.works
     assert len(none.originals) == 8
-    assert best(none.originals, none.candidates).mean() > 0.8
+    assert best(none.originals, none.candidates).mean() > 0.85
     assert best(much.originals, much.candidates).mean() < 0.5
 
 
