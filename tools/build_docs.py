@@ -16,6 +16,7 @@ import build_licences
 import build_settings
 from meninx.cli import audit as audit_steps
 from meninx.cli import dicom as dicom_steps
+from meninx.cli import reconstruct as reconstruct_steps
 from meninx.cli.app import VERBS, build_app
 from meninx.cli.audit import HELP as AUDIT_HELP
 from meninx.cli.console import Output
@@ -23,6 +24,7 @@ from meninx.cli.dicom import HELP as DICOM_HELP
 from meninx.cli.examples import EXAMPLES
 from meninx.cli.federate import HELP as FEDERATE_HELP
 from meninx.cli.federate import STEPS as FEDERATE_STEPS
+from meninx.cli.reconstruct import HELP as RECONSTRUCT_HELP
 from meninx.core import errors, setting_types, settings
 from meninx.core.settings import Settings
 from meninx.dossier import schema
@@ -46,6 +48,7 @@ CONFIGS = {
     "audit-identity": "meninx.audit.config:IdentityConfig",
     "audit-membership": "meninx.audit.config:MembershipConfig",
     "audit-one-run": "meninx.audit.config:OneRunConfig",
+    "audit-reconstruct": "meninx.audit.reconstruction.config:ReconstructionConfig",
     "audit-scores": "meninx.audit.config:ScoresConfig",
     "federate-new": "meninx.federated.config:StudyConfig",
     "federate-enrol": "meninx.federated.policy:PolicyConfig",
@@ -117,12 +120,13 @@ def commands() -> str:
         lines.append(_examples(verb))
     for group, home, text, steps in (
         ("audit", audit_steps, AUDIT_HELP, ("bounds", "scores", "one-run", "membership", "identity")),
+        ("audit reconstruct", reconstruct_steps, RECONSTRUCT_HELP, ("create", "match", "visualise")),
         ("dicom", dicom_steps, DICOM_HELP, ("label", "export", "restore", "folders", "table")),
     ):
         lines.append(f"## `meninx {group}`\n\n{text}\n")
-        whole = getattr(home, f"{group}_run", None)
+        whole, page = getattr(home, f"{group.split()[-1]}_run", None), group.replace(" ", "-")
         if whole is not None:
-            lines += [_described(inspect.getdoc(whole) or ""), f"Settings: [{group}](settings.md#{group}).\n"]
+            lines += [_described(inspect.getdoc(whole) or ""), f"Settings: [{page}](settings.md#{page}).\n"]
             lines.append(_examples(group))
         for step in steps:
             found = inspect.getdoc(getattr(home, step.replace("-", "_"))) or ""

@@ -22,6 +22,7 @@ from meninx.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from meninx.api import (
+        audit,
         deidentify,
         dossier,
         evaluate,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "audit",
     "deidentify",
     "dossier",
     "evaluate",

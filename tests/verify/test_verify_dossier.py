@@ -166,12 +166,12 @@ def _other_axis(record: BoundsRecord) -> BoundsRecord:
 
 
 def _cut_ledger(folder: Path) -> None:
-    path = next(folder.glob("runs/*/ledgers/*.jsonl"))
+    path = next(folder.glob("runs/*/ledger.jsonl"))
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:30]))
 
 
 def _edited_ledger(folder: Path) -> None:
-    path = next(folder.glob("runs/*/ledgers/*.jsonl"))
+    path = next(folder.glob("runs/*/ledger.jsonl"))
     path.write_text(path.read_text().replace('"noise_multiplier":1.0', '"noise_multiplier":9.0'))
 
 
@@ -328,7 +328,7 @@ def _odd_evaluation(folder: Path) -> None:
 
 
 def _odd_ledger(folder: Path) -> None:
-    path = next(folder.glob("runs/*/ledgers/*.jsonl"))
+    path = next(folder.glob("runs/*/ledger.jsonl"))
     path.write_text('{"index":"x","hash":"y"}\n')
 
 

@@ -83,10 +83,20 @@ def audit(evidence: EvidenceFolder) -> DossierPart:
     record = evidence.record(SUMMARY, AuditRecord)
     if record is None:
         for line in LINES:
-            found.unknown(f"line/{line}", line, "the run was not audited as a whole (`meninx audit RUN`)")
+            found.unknown(
+                f"line/{line}",
+                f"audit, line {line}",
+                "the run was not audited as a whole (`meninx audit RUN`)",
+            )
         return found.part()
     for item in record.lines:
-        found.add(f"line/{item.line}", item.line, f"{item.colour}: {item.word}", SUMMARY, remark=item.words)
+        found.add(
+            f"line/{item.line}",
+            f"audit, line {item.line}",
+            f"{item.colour}: {item.word}",
+            SUMMARY,
+            remark=item.words,
+        )
     found.add("plan", "SHA-256 of the plan", record.plan.sha256, SUMMARY, remark=record.plan.words())
     met = "no condition of the plan is met"
     found.add("conditions", "conditions by which the audit fails", record.conditions, SUMMARY, missing=met)

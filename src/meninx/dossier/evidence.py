@@ -140,7 +140,9 @@ def _write_candidate(folder: Path, run: TrainedRun) -> None:
     home = folder / privacy_facts.folder_of(run.record.id)
     for key, text in run.account.texts.items() if run.account is not None else ():
         content = text.encode("utf-8", "surrogateescape")
-        files.write_bytes(home / privacy_facts.LEDGERS / f"{key}.jsonl", content)
+        own = key == run.record.id
+        name = privacy_facts.LEDGER if own else f"{privacy_facts.EARLIER}/{key}.jsonl"
+        files.write_bytes(home / name, content)
     if run.finished and run.evidence.test is not None:
         _copy(run.root / artifacts.place(EvaluationRecord), home / "evaluation.json")
 

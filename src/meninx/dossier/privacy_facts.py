@@ -19,7 +19,8 @@ from meninx.report import privacy_account
 from meninx.report.privacy_account import RunAccount
 
 PRIVACY, RUN_RECORD = f"{RUN}/privacy.json", f"{RUN}/run.json"
-LEDGERS = "ledgers"
+LEDGER, EARLIER = "ledger.jsonl", "earlier"
+"""A run's own ledger in its folder, and the folder of those of earlier runs that count."""
 _RUN = re.compile(r"[0-9a-f]{32}")
 WITHOUT = "the run was trained without differential privacy: nothing is promised"
 SEEDED = "the noise came from a seed: whoever knows it can subtract the noise, and no bound holds"
@@ -44,7 +45,7 @@ def candidate_of(evidence: EvidenceFolder) -> Candidate:
 
 def own_ledger(candidate: Candidate) -> str:
     """Return the path of a run's ledger in the dossier."""
-    return f"{candidate.folder}/{LEDGERS}/{candidate.run}.jsonl"
+    return f"{candidate.folder}/{LEDGER}"
 
 
 def account(evidence: EvidenceFolder, candidate: Candidate) -> RunAccount:
@@ -53,9 +54,9 @@ def account(evidence: EvidenceFolder, candidate: Candidate) -> RunAccount:
     Raises:
         PrivacyRefusal: a ledger was changed.
     """
-    own = own_ledger(candidate)
-    paths = [own, *(path for path in evidence.below(candidate.folder, f"{LEDGERS}/*.jsonl") if path != own)]
-    texts = {PurePosixPath(path).stem: evidence.text(path) for path in paths}
+    texts = {candidate.run: evidence.text(own_ledger(candidate))}
+    for path in evidence.below(candidate.folder, f"{EARLIER}/*.jsonl"):
+        texts[PurePosixPath(path).stem] = evidence.text(path)
     ledger = ledger_of(evidence, candidate)
     spent = ledger.spent() if ledger.accounts else None
     total = spent
