@@ -830,7 +830,6 @@ class ReportSettings(TypedDict, total=False):
     overwrite: bool
 
 
-<<<<<<< HEAD
 class DossierSettings(TypedDict, total=False):
     """Settings of ``meninx.dossier.config.DossierConfig``.
 
@@ -852,7 +851,8 @@ class DossierSettings(TypedDict, total=False):
     date: str
     overwrite: bool
     dry_run: bool
-=======
+
+
 class AuditSettings(TypedDict, total=False):
     """Settings of ``meninx.audit.config.AuditConfig``.
 
@@ -913,7 +913,6 @@ class AuditSettings(TypedDict, total=False):
     one_run: PlannedOneRunTable | Mapping[str, Any]
     membership: PlannedMembershipTable | Mapping[str, Any]
     limits: PlannedLimitsTable | Mapping[str, Any]
->>>>>>> main
 
 
 class StudySettings(TypedDict, total=False):

@@ -5,17 +5,10 @@ checked like them; docs/reference/settings.md describes each. ``progress`` may b
 :class:`meninx.core.progress.Progress`. Nothing heavy is imported before a function is called.
 
     >>> import meninx
-<<<<<<< HEAD
     >>> print(*sorted(meninx.__all__)[1:7], sep=", ")
-    deidentify, dossier, evaluate, load_model, new_key, predict
+    audit, deidentify, dossier, evaluate, load_model, new_key
     >>> print(*sorted(meninx.__all__)[7:], sep=", ")
-    prepare, report, simulate, sweep, train, train_and_report, verify
-=======
-    >>> print(*sorted(meninx.__all__)[1:6], sep=", ")
-    audit, deidentify, evaluate, load_model, new_key
-    >>> print(*sorted(meninx.__all__)[6:], sep=", ")
     predict, prepare, report, simulate, sweep, train, train_and_report, verify
->>>>>>> main
 """
 
 from __future__ import annotations
@@ -429,7 +422,6 @@ def report(
     return run(config, [Path(item) for item in folders], Path(out), progress=progress)
 
 
-<<<<<<< HEAD
 def dossier(
     sources: StrPath | Sequence[StrPath],
     out: StrPath,
@@ -461,14 +453,6 @@ def dossier(
     return run(config, [Path(item) for item in folders], Path(out), key=secret, progress=progress)
 
 
-def verify(
-    folder: StrPath,
-    *,
-    signer: str = "",
-    decision: StrPath | None = None,
-    progress: Progress = SILENT,
-) -> VerifyResult:
-=======
 def audit(
     run: StrPath,
     *,
@@ -503,8 +487,13 @@ def audit(
     return workflow.audit(config, Path(run), place, fail_if=conditions, progress=progress)
 
 
-def verify(folder: StrPath, *, progress: Progress = SILENT) -> VerifyResult:
->>>>>>> main
+def verify(
+    folder: StrPath,
+    *,
+    signer: str = "",
+    decision: StrPath | None = None,
+    progress: Progress = SILENT,
+) -> VerifyResult:
     """Check that a folder is as meninx wrote it.
 
     A failed check is in the result (``ok``, ``exit_code``), not raised.
