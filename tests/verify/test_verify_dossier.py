@@ -93,7 +93,7 @@ def _added_and_listed(folder: Path) -> None:
     ("change", "words"),
     [
         (lambda folder: (folder / "note.txt").write_text("x"), "1 file not in the list: note.txt"),
-        (lambda folder: (folder / "release" / "a").symlink_to("/etc/hosts"), "not in the list: release/a"),
+        (lambda folder: (folder / "release" / "a").symlink_to("/etc/hosts"), "holds no links: release/a"),
         (lambda folder: (folder / "run" / "audit" / "membership.json").unlink(), "1 file missing"),
         (lambda folder: (folder / "signature.json").unlink(), "signature.json is missing"),
         (_added_and_listed, "checksums.sha256 is not the list that was signed"),
@@ -201,6 +201,12 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "attacks on another run": (
         lambda folder: _swapped(folder, MembershipAudit),
         "run/audit/membership.json is about another run",
+    ),
+    "summary of an older audit": (
+        lambda folder: artifacts.write(
+            folder / "run", samples.one_run(samples.origin_of(folder / "run"), control="consistent")
+        ),
+        "run/audit/audit.json is older than one_run.json",
     ),
     "bound": (lambda folder: _bounds(folder, _lower_bound), "operating point, 1 of 10, worst case"),
     "bound on membership": (lambda folder: _bounds(folder, _lower_auc), "membership, AUC"),
