@@ -27,9 +27,11 @@ from meninx.cli.federate import STEPS as FEDERATE_STEPS
 from meninx.cli.reconstruct import HELP as RECONSTRUCT_HELP
 from meninx.core import errors, setting_types, settings
 from meninx.core.settings import Settings
+from meninx.dossier import schema
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
+SCHEMA = ROOT / "src" / "meninx" / "dossier" / "dossier.schema.json"
 NOTE = "<!-- written by `make docs` from the program; edit the program -->\n\n"
 CONFIGS = {
     "deid": "meninx.deid.config:DeidConfig",
@@ -67,6 +69,7 @@ def main() -> int:
     REFERENCE.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
         (REFERENCE / name).write_text(text, encoding="utf-8")
+    SCHEMA.write_text(schema.made(), encoding="utf-8")
     build_settings.PAGE.write_text(build_settings.text(), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(build_settings.PAGE)], check=True)
     return 0
@@ -81,12 +84,14 @@ def pages() -> dict[str, str]:
         "recipes.md": recipes(),
         "errors.md": error_page(),
         "licences.md": NOTE + build_licences.page(),
+        SCHEMA.name: schema.made(),
     }
 
 
 def stale() -> list[str]:
     """Return the names of the pages that say something else than the program."""
     old = [name for name, text in pages().items() if not _same(REFERENCE / name, text)]
+    old += [] if _same(SCHEMA, schema.made()) else [SCHEMA.relative_to(ROOT).as_posix()]
     written = build_settings.PAGE.read_text(encoding="utf-8") if build_settings.PAGE.is_file() else ""
     return old + [build_settings.PAGE.name] * (
         ast.dump(ast.parse(written)) != ast.dump(ast.parse(build_settings.text()))

@@ -31,8 +31,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx predict runs/latest/release/bundle clean/ predictions/ --dry-run",
     ),
     "sweep": ("meninx sweep data/ --recipe tiny --epsilons 3 8 --seeds 0 1",),
-    "report": ("meninx report clean/ data/ runs/latest --out report.html",),
-    "verify": ("meninx verify data/", "meninx verify data/ --json"),
+    "report": (
+        "meninx report clean/ data/ runs/latest --out report.html",
+        "meninx report clean/ data/ runs/latest --dossier dossier/ --key signing.key",
+    ),
+    "verify": ("meninx verify data/", "meninx verify data/ --json", "meninx verify dossier/"),
     "demo": ("meninx demo demo-out/", "meninx demo demo-out/ --dry-run"),
     "recipes": ("meninx recipes", "meninx recipes cxr-dp", "meninx recipes cxr-dp --copy mine.toml"),
     "doctor": (
