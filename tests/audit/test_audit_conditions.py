@@ -16,7 +16,11 @@ from meninx.core.findings import Finding
 
 
 def finding(key, value=0.2, colour="green"):
-    interval = {"value": value, "low": value, "high": value} if value is not None else dict.fromkeys(("value", "low", "high"))
+    interval = (
+        {"value": value, "low": value, "high": value}
+        if value is not None
+        else dict.fromkeys(("value", "low", "high"))
+    )
     return Finding(
         key=key, line="measured", words="A number.", n=10, null=None, bound=None, colour=colour,
         reason="too few", **interval,

@@ -1,4 +1,4 @@
-"""`meninx audit RUN`: parts by a plan, taken over and resumed; three lines, their colours and reservations."""
+"""`meninx audit RUN`: parts by a plan, taken over and resumed; three lines and their colours."""
 
 from __future__ import annotations
 
@@ -6,8 +6,17 @@ import json
 import shutil
 from dataclasses import replace
 
+import audit_samples
 import pytest
-from audit_samples import QUICK, audited, given_parts, membership_audit, one_run_record, record_of
+from audit_samples import (
+    QUICK,
+    audited,
+    given_parts,
+    membership_audit,
+    one_run_record,
+    record_of,
+    write_bounds,
+)
 from report_samples import write_run
 
 from meninx.audit import bounds, parts, stage
@@ -108,7 +117,9 @@ def test_a_refuted_guarantee_fails_and_a_finding_without_guarantee_does_not(priv
     result = everything(private, one_run=one_run_record(record_of(private), "refuted"))
     with pytest.raises(AuditFinding, match="one-run refutes the guarantee"):
         result.raise_if_failed()
-    audited(public, membership=membership_audit(record_of(public), "exposed", bounded=False)).raise_if_failed()
+    audited(
+        public, membership=membership_audit(record_of(public), "exposed", bounded=False)
+    ).raise_if_failed()
 
 
 @pytest.mark.parametrize(("noise", "colour"), [(40.0, "green"), (0.8, "amber"), (0.4, "red")])
@@ -153,11 +164,11 @@ def test_no_text_of_any_verdict_claims_too_much(private, public):
 # plan and resumption
 
 
-def test_finished_parts_are_taken_over(private, monkeypatch):
+def test_finished_parts_are_taken_over(private):
     first = everything(private)
-    monkeypatch.setattr(bounds, "run_bounds", None)
     with given_parts(private, one_run=one_run_record(record_of(private)), membership=None):
-        parts.REGISTRY["membership"] = replace(parts.REGISTRY["membership"], obstacle=lambda run: "")
+        for name, part in parts.REGISTRY.items():
+            parts.REGISTRY[name] = replace(part, obstacle=lambda run: "", carry_out=None)
         again = stage.run(AuditConfig.of(**QUICK), private)
     assert again.record == first.record
 
@@ -165,8 +176,9 @@ def test_finished_parts_are_taken_over(private, monkeypatch):
 def test_a_changed_setting_makes_its_part_again_and_leaves_the_others(private, monkeypatch):
     everything(private)
     calls = []
-    right = bounds.run_bounds
-    monkeypatch.setattr(bounds, "run_bounds", lambda *rest, **named: calls.append(1) or right(*rest, **named))
+    monkeypatch.setattr(
+        audit_samples, "write_bounds", lambda *rest, right=write_bounds: calls.append(1) or right(*rest)
+    )
     with pytest.raises(UsageError, match=r"results of another plan exist \(bounds, one-run, membership\)"):
         everything(private, plan={"references": 8})
     result = everything(private, plan={"references": 8, "overwrite": True})
@@ -180,7 +192,9 @@ def test_a_changed_setting_makes_its_part_again_and_leaves_the_others(private, m
 
 
 def test_results_without_a_plan_and_an_edited_plan_are_refused(private):
-    bounds.run_bounds(stage.REGISTRY["bounds"].settings(AuditConfig.of(**QUICK)), private / "audit", run=private)
+    bounds.run_bounds(
+        stage.REGISTRY["bounds"].settings(AuditConfig.of(**QUICK)), private / "audit", run=private
+    )
     with pytest.raises(UsageError, match="results exist that were made without a plan"):
         everything(private)
     everything(private, plan={"overwrite": True})
@@ -192,7 +206,9 @@ def test_results_without_a_plan_and_an_edited_plan_are_refused(private):
 
 def test_a_plan_is_a_file_that_the_command_reads_back(private, tmp_path, capsys):
     plan = tmp_path / "plan.toml"
-    plan.write_text('parts = ["bounds"]\n[bounds]\nn_eps = 3\n[limits]\nfail_conditions = ["largest-auc > 0.6"]\n')
+    plan.write_text(
+        'parts = ["bounds"]\n[bounds]\nn_eps = 3\n[limits]\nfail_conditions = ["largest-auc > 0.6"]\n'
+    )
     assert command(["audit", str(private), "--plan", str(plan), "--dry-run", "-q"]) == 0
     shown = capsys.readouterr().out
     assert "dry run: nothing written" in shown

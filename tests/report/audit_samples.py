@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+
+from report_samples import write_run
 
 from meninx.audit import parts, stage
 from meninx.audit.audited_run import origin_of
-from meninx.audit.config import AuditConfig
+from meninx.audit.bounds import run_bounds
+from meninx.audit.config import AuditConfig, BoundsConfig
 from meninx.core import artifacts
-from meninx.core.artifacts import RunRecord
+from meninx.core.artifacts import PrivacyRecord, RunRecord
 from meninx.core.audit_records import (
     AttackRecord,
     GroupRecord,
@@ -20,11 +25,16 @@ from meninx.core.audit_records import (
     ScoreAudit,
     ScoreCheck,
 )
+from meninx.core.progress import Progress
+from meninx.core.risk_records import BoundsRecord
+from meninx.core.run import Run
 
 QUICK = {"n_eps": 3, "eps_min": 1.0, "eps_max": 1e6, "deterministic": True}
 
 
-def attack(name: str, auc: float, p_value: float, *, known: bool = True, excess: bool = False) -> AttackRecord:
+def attack(
+    name: str, auc: float, p_value: float, *, known: bool = True, excess: bool = False
+) -> AttackRecord:
     """Return an attack on 1,200 members and as many others."""
     points = tuple(
         OperatingPoint(fpr=fpr, tpr=min(1.0, 2 * fpr), low=fpr, high=min(1.0, 3 * fpr), fpr_high=1.5 * fpr)
@@ -39,13 +49,20 @@ def attack(name: str, auc: float, p_value: float, *, known: bool = True, excess:
 
 
 def membership_audit(
-    run: RunRecord, verdict: str = "nothing found", *, bounded: bool = True, known: bool = True, group: str = "F"
+    run: RunRecord,
+    verdict: str = "nothing found",
+    *,
+    bounded: bool = True,
+    known: bool = True,
+    group: str = "F",
 ) -> MembershipAudit:
     """Return membership attacks with a verdict."""
     found = verdict in ("exposed", "refuted")
     names = ("loss", "lira", "rmia")
     attacks = [
-        attack(name, 0.7 if found else 0.51, 0.001 if found else 0.4, known=known, excess=verdict == "refuted")
+        attack(
+            name, 0.7 if found else 0.51, 0.001 if found else 0.4, known=known, excess=verdict == "refuted"
+        )
         for name in names
     ]
     rates = (0.01, 0.1, 0.5, 0.9)
@@ -63,8 +80,10 @@ def membership_audit(
         reason="a model that knows a few patients was not found" if verdict == "void" else "",
         origin=origin_of(run, timeless=True),
         curves={
-            name: tuple(OperatingPoint(fpr=x, tpr=min(1.0, 1.1 * x), low=x, high=min(1.0, 1.3 * x), fpr_high=x)
-                        for x in rates)
+            name: tuple(
+                OperatingPoint(fpr=x, tpr=min(1.0, 1.1 * x), low=x, high=min(1.0, 1.3 * x), fpr_high=x)
+                for x in rates
+            )
             for name in names
         },
         curve_bound=(0.1, 0.4, 0.8, 0.99) if bounded else (),
@@ -92,13 +111,31 @@ def one_run_record(run: RunRecord, verdict: str = "consistent", *, caught: bool 
     )  # fmt: skip
 
 
+@cache
+def _bounds(ledger: str, epsilons: int) -> BoundsRecord:
+    """Return the bounds of a run with this ledger; many tests share a few ledgers."""
+    with tempfile.TemporaryDirectory() as place:
+        noise, unit = ledger.split()
+        folder = write_run(Path(place) / "run", private=True, noise=float(noise), unit=unit)
+        config = BoundsConfig(n_eps=epsilons, eps_min=1.0, eps_max=1e6, deterministic=True)
+        return run_bounds(config, Path(place), run=folder).record
+
+
+def write_bounds(config: BoundsConfig, run: Run, progress: Progress) -> None:
+    """Write the bounds of a made-up run, computed once per noise and unit."""
+    privacy = artifacts.require(run.root, PrivacyRecord, fix="")
+    found, known = _bounds(f"{privacy.noise_multiplier} {privacy.unit}", config.n_eps), record_of(run.root)
+    mechanism = replace(found.mechanism, run=known.id, weights=known.weights)
+    artifacts.write(run.root / "audit", replace(found, mechanism=mechanism))
+
+
 @contextmanager
 def given_parts(folder: Path, **records: object):
     """Let the parts ``one_run`` and ``membership`` write these records; a part without one cannot be done."""
-    known = dict(parts.REGISTRY)
-    changed = {}
+    known, changed = dict(parts.REGISTRY), {}
     for name, part in known.items():
         if name == "bounds":
+            changed[name] = replace(part, carry_out=write_bounds)
             continue
         record = records.get(name.replace("-", "_"))
 
