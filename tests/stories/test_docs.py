@@ -121,6 +121,7 @@ SLOW_PAGES = (
     "how-to/simulate-a-study.md",
     "how-to/read-the-bounds.md",
     "how-to/sign-a-dossier.md",
+    "how-to/audit-reconstruction.md",
 )
 RUNNING = [
     path.relative_to(DOCS).as_posix()
