@@ -38,6 +38,7 @@ CONFIGS = {
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
     "demo": "meninx.demo.config:DemoConfig",
+    "audit": "meninx.audit.config:AuditConfig",
     "audit-bounds": "meninx.audit.config:BoundsConfig",
     "audit-identity": "meninx.audit.config:IdentityConfig",
     "audit-membership": "meninx.audit.config:MembershipConfig",
@@ -112,6 +113,10 @@ def commands() -> str:
         ("dicom", dicom_steps, DICOM_HELP, ("label", "export", "restore", "folders", "table")),
     ):
         lines.append(f"## `meninx {group}`\n\n{text}\n")
+        whole = getattr(home, f"{group}_run", None)
+        if whole is not None:
+            lines += [_described(inspect.getdoc(whole) or ""), f"Settings: [{group}](settings.md#{group}).\n"]
+            lines.append(_examples(group))
         for step in steps:
             found = inspect.getdoc(getattr(home, step.replace("-", "_"))) or ""
             page = f"{group}-{step}"

@@ -1,6 +1,7 @@
-"""Training, measurement and report in one call, by the stages themselves.
+"""What several stages do together in one call: train and report, audit and draw its page.
 
-`meninx train --report PAGE` and :func:`meninx.train_and_report` are this module.
+`meninx train --report PAGE`, :func:`meninx.train_and_report`, `meninx audit RUN` and :func:`meninx.audit` are
+this module.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from meninx.core.result import Result
 if TYPE_CHECKING:
     from torch import nn
 
+    from meninx.audit.config import AuditConfig
+    from meninx.audit.stage import AuditResult
     from meninx.report.stage import ReportResult
     from meninx.train.config import TrainConfig
     from meninx.train.evaluate import EvaluateResult
@@ -121,3 +124,28 @@ def refuse_page(page: Path | None, archives: Sequence[Path], data: Path, *, dry_
     if page.exists():
         raise UsageError(problem("the file exists already", where=str(page), fix="give another name"))
     workspace.outside(page, [data, *archives], in_release=True)
+
+
+def audit(
+    config: AuditConfig,
+    run: Path,
+    page: Path | None = None,
+    *,
+    fail_if: Sequence[str] = (),
+    progress: Progress = SILENT,
+) -> AuditResult:
+    """Audit a run, and write the audit's page.
+
+    Args:
+        config: the plan, and how it is carried out.
+        run: a finished run.
+        page: HTML file to write; by default ``audit/audit.html`` in the run folder.
+        fail_if: conditions that fail the audit beside those of the plan.
+        progress: shows the parts.
+
+    Raises:
+        UsageError, DataError, PrivacyRefusal: see ``meninx.audit.stage.run``.
+    """
+    from meninx.audit import stage
+
+    return stage.run(config, run, fail_if=fail_if, progress=progress)

@@ -33,7 +33,8 @@ FOUND = Finding(
         {"bound": -math.inf},
         {"low": 0.65},
         {"high": 0.55},
-        {"low": None},
+        {"low": None, "high": None},
+        {"value": None},
         {"value": None, "low": None, "high": None},
         {"value": None, "low": None, "high": None, "reason": "too few", "colour": "green"},
         {"words": ""},
@@ -67,6 +68,7 @@ def test_a_number_states_what_it_rests_on():
     assert FOUND.label() == "0.6 (0.5 to 0.7), n = 120 patients"
     exact = replace(FOUND, value=0.1, low=0.1, high=0.1, n=0)
     assert exact.label() == "0.1 (exact)"
+    assert replace(FOUND, high=None).label() == "0.6 (lower limit), n = 120 patients"
     none = replace(FOUND, value=None, low=None, high=None, reason="too few non-members", colour="grey")
     assert none.label() == "too few non-members"
 

@@ -70,8 +70,18 @@ def dataset_of(run: Run) -> Manifest:
     return data
 
 
-def origin_of(record: RunRecord) -> Origin:
-    """Return what the numbers of an audit belong to."""
+def seeded(config: LearnConfig, seed: int | None) -> LearnConfig:
+    """Return the settings of an audit's models: with a seed, all of their randomness comes from it."""
+    return config if seed is None else config.replace(deterministic=True, seed=seed)
+
+
+def origin_of(record: RunRecord, *, timeless: bool = False) -> Origin:
+    """Return what the numbers of an audit belong to.
+
+    Args:
+        record: of the audited run.
+        timeless: without time and command, in an audit that can be repeated bit for bit.
+    """
     made_by = provenance.environment()
     return Origin(
         run=record.id,
@@ -79,13 +89,13 @@ def origin_of(record: RunRecord) -> Origin:
         dataset=record.dataset,
         weights=record.weights,
         step=record.released_step or record.step,
-        made=artifacts.now(),
-        command=made_by.command,
+        made="" if timeless else artifacts.now(),
+        command=() if timeless else made_by.command,
         versions=made_by.packages,
     )
 
 
-def prepared(root: Path, run: Run, command: str, *, private: bool = True) -> Run:
+def prepared(root: Path, run: Run, command: str, *, private: bool = True, deterministic: bool = False) -> Run:
     """Return the folder of a model like the audited one, made when it is not there yet.
 
     Args:
@@ -93,6 +103,7 @@ def prepared(root: Path, run: Run, command: str, *, private: bool = True) -> Run
         run: the audited run.
         command: of the audit.
         private: the model is trained with differential privacy.
+        deterministic: its randomness comes from a seed, also where that of the audited run does not.
     """
     folder = Run(root)
     if folder.record is None:
@@ -104,6 +115,6 @@ def prepared(root: Path, run: Run, command: str, *, private: bool = True) -> Run
             config_toml=files.read_text(run.config_path),
             command=(command,),
             private=private,
-            deterministic=known is not None and known.deterministic,
+            deterministic=deterministic or (known is not None and known.deterministic),
         )
     return folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from meninx.audit.mechanism import Mechanism
 from meninx.core import artifacts, files, provenance, workspace
 from meninx.core import progress as bars
 from meninx.core.errors import ConfigError, UsageError, problem
+from meninx.core.findings import GUARANTEED, Finding, key_of
 from meninx.core.result import Result
 from meninx.core.risk_records import (
     Bounded,
@@ -114,7 +115,7 @@ def run_bounds(
         membership=membership,
         no_guarantee_from=next((item.epsilon for item in points if is_vacuous(item, priors[0])), None),
         precision=config.precision,
-        made=artifacts.now(),
+        made="" if config.deterministic else artifacts.now(),
         versions=provenance.packages(),
     )
     _write(out, record)
@@ -297,6 +298,56 @@ def mechanism_words(mechanism: MechanismRecord) -> str:
 def is_vacuous(point: BoundPoint, prior: PriorRecord) -> bool:
     """Return whether a bound says nothing: an attack may gain more than half of all that guessing leaves."""
     return point.worst[prior.name].upper > (1 + prior.kappa) / 2
+
+
+def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> tuple[Finding, ...]:
+    """Return the bounds of the operating point for pages and thresholds; none without such a point.
+
+    Args:
+        record: of a run or recipe.
+        amber: largest share of what guessing leaves that an attack may gain for green.
+        red: the largest for amber.
+    """
+    operating, membership, unit = record.operating, record.membership, record.mechanism.unit
+    if operating is None or membership is None:
+        return ()
+
+    def bound(name: str, words: str, most: float, guess: float | None) -> Finding:
+        gain = 0.0 if guess is None or guess >= 1 else (most - guess) / (1 - guess)
+        colour, reason = "green", f"an attack gains at most {percent(gain)} of what guessing leaves"
+        if gain > amber:
+            colour = "red" if gain > red else "amber"
+            reason = NO_GUARANTEE if gain > max(red, 0.5) else reason
+        return Finding(
+            key=key_of("bounds", name), line=GUARANTEED, words=words, value=most, low=most, high=most, n=0,
+            null=guess, bound=most, colour=colour, reason=reason,
+        )  # fmt: skip
+
+    found = [
+        bound(
+            f"largest-tpr@fpr={rate}",
+            f"No attack finds more than {percent(value.upper)} of the {unit}s that took part, at "
+            f"{percent(float(rate))} false accusations.", value.upper, float(rate),
+        )
+        for rate, value in membership.tpr_at_fpr.items()
+    ]  # fmt: skip
+    most = membership.auc.upper
+    found.append(bound("largest-auc", f"No membership attack has an AUC above {most:.3f}.", most, 0.5))
+    for model, who in (("worst", "largest-success"), ("relaxed", "relaxed-success")):
+        for prior in record.priors:
+            value, many = getattr(operating, model)[prior.name].upper, round(1 / prior.kappa)
+            alike = prior.name.startswith("1 of")
+            name = f"{who}@n={many}" if alike else f"{who}@{prior.name}"
+            words = (
+                f"Knowing that {prior.meaning}, no attack is right more than {percent(value)} of the time."
+            )
+            found.append(bound(name, words, value, prior.kappa))
+    deciding = next((item for item in found if item.key.endswith("fpr=0.01")), found[0])
+    epsilon = replace(
+        bound("epsilon", f"Epsilon at delta {record.mechanism.delta:g}.", operating.epsilon, None),
+        bound=None, colour=deciding.colour, reason=deciding.reason,
+    )  # fmt: skip
+    return (epsilon, *found)
 
 
 def _row(prior: PriorRecord, point: BoundPoint) -> str:

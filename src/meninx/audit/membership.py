@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.audit import mechanism
-from meninx.audit.audited_run import FOLDER, dataset_of, origin_of, plan_of
+from meninx.audit.audited_run import FOLDER, dataset_of, origin_of, plan_of, seeded
 from meninx.audit.bounds import percent
 from meninx.audit.config import MembershipConfig
 from meninx.audit.membership_figure import draw
@@ -32,9 +33,10 @@ from meninx.audit.references import (
 from meninx.core import artifacts, files, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import RunRecord, RunState
-from meninx.core.audit_records import AttackRecord, MembershipAudit
+from meninx.core.audit_records import AttackRecord, GroupRecord, MembershipAudit, OperatingPoint
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import AuditFinding, DataError, UsageError, expected, problem
+from meninx.core.findings import MEASURED, Finding, key_of, named
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import child
@@ -140,7 +142,7 @@ def run_membership(
         DataError: the dataset is not the one of the run, or has fewer than ten members or non-members.
         Interrupted: stopped by the user; what is trained is saved.
     """
-    run = runs.open_run(folder)
+    run, begun = runs.open_run(folder), time.monotonic()
     with run.lock():
         record = _auditable(run, config, out)
         audited = _audited(run, config)
@@ -169,7 +171,8 @@ def run_membership(
             about=(audited.data, record),
         )  # fmt: skip
         _write_scores(run, patients, member, scores)
-        path = _write(out or run.root, audit, scores, member, curve)
+        audit = replace(audit, seconds=0.0 if config.deterministic else time.monotonic() - begun)
+        path = _write(out or run.root, audit)
     return MembershipResult(out=path, audit=audit)
 
 
@@ -208,8 +211,9 @@ def _auditable(run: Run, config: MembershipConfig, out: Path | None) -> RunRecor
 
 def _audited(run: Run, config: MembershipConfig) -> Audited:
     content = checkpoint.load(run, "last")
-    learned = checkpoint.config_of(content).replace(
-        device=config.device, attack_risk=False, tensorboard=False
+    learned = seeded(
+        checkpoint.config_of(content).replace(device=config.device, attack_risk=False, tensorboard=False),
+        config.seed if config.deterministic else None,
     )
     data = dataset_of(run)
     private = bool(content["plan"])
@@ -306,6 +310,7 @@ def _judged(
             excess = exceeds(scores[name][member], scores[name][~member], most, fprs=FPRS, significance=each)
         attacks.append(replace(found, excess=excess))
     verdict, reason = _verdict(attacks, positive, negative, config.significance)
+    curves, allowed = _curves(scores, member, most)
     return MembershipAudit(
         attacks=tuple(attacks),
         groups=measure_groups(scores[_MAIN], member, groups, seed=config.seed),
@@ -319,8 +324,22 @@ def _judged(
         significance=config.significance,
         verdict=verdict,
         reason=reason,
-        origin=origin_of(record),
+        origin=origin_of(record, timeless=config.deterministic),
+        curves=curves,
+        curve_bound=allowed,
     )
+
+
+def _curves(
+    scores: dict[str, Array], member: Bits, most: Callable[[float], float] | None
+) -> tuple[dict[str, tuple[OperatingPoint, ...]], tuple[float, ...]]:
+    """Return the ROC curve of each attack as far as the non-members allow, and the bound at its rates."""
+    axis = np.geomspace(min(0.5, NON_MEMBERS_TIMES_FPR / int((~member).sum())), 0.9, _CURVE_POINTS)
+    curves = {
+        name: tuple(operating_point(values[member], values[~member], float(fpr)) for fpr in axis)
+        for name, values in scores.items()
+    }
+    return curves, () if most is None else tuple(most(float(fpr)) for fpr in axis)
 
 
 def _verdict(
@@ -366,6 +385,109 @@ def verdict_words(audit: MembershipAudit) -> str:
     return "nothing found by these attacks; another attack may find more"
 
 
+def findings(audit: MembershipAudit) -> tuple[Finding, ...]:
+    """Return the numbers of an audit for pages and thresholds: attacks, groups and controls.
+
+    An attack is red where it exceeds the guarantee, or finds members where nothing is guaranteed.
+    """
+    found = []
+    for attack in audit.attacks:
+        colour, reason = _colour(attack, audit)
+        found.append(_area_finding(attack, audit, colour, reason))
+        found += [_rate_finding(attack, point, audit, colour, reason) for point in attack.points]
+    exposed = any(item.colour in ("amber", "red") for item in found)
+    return (*found, *(_group_finding(group, exposed=exposed) for group in audit.groups), *_controls(audit))
+
+
+def _colour(attack: AttackRecord, audit: MembershipAudit) -> tuple[str, str]:
+    """Return the colour of an attack, and why."""
+    if audit.verdict == "void":
+        return "grey", f"a control failed: {audit.reason}"
+    if attack.excess:
+        return "red", "the attack finds more members than the guarantee allows"
+    if attack.p_value <= audit.significance / len(audit.attacks):
+        if audit.bound_auc is None:
+            return "red", "the attack finds members, and nothing is guaranteed for a patient"
+        return "amber", "the attack finds members, within the guarantee"
+    return "green", "the attack is no better than chance; another attack may be"
+
+
+def _area_finding(attack: AttackRecord, audit: MembershipAudit, colour: str, reason: str) -> Finding:
+    words = (
+        f"Shown one patient who took part and one who did not, attack {attack.attack} names the right one "
+        f"{percent(attack.auc)} of the time."
+    )
+    return Finding(
+        key=key_of("membership", attack.attack, "auc"), line=MEASURED, words=words, value=attack.auc,
+        low=min(attack.auc, attack.auc_low), high=max(attack.auc, attack.auc_high),
+        n=attack.members + attack.others, null=0.5, bound=audit.bound_auc, colour=colour, reason=reason,
+    )  # fmt: skip
+
+
+def _rate_finding(
+    attack: AttackRecord, point: OperatingPoint, audit: MembershipAudit, colour: str, reason: str
+) -> Finding:
+    """Return the members found at one false positive rate, or why there is no number."""
+    known = point.tpr is not None
+    words = f"Attack {attack.attack} finds {percent(point.tpr or 0.0)} of the patients who took part"
+    missing = f"How many patients attack {attack.attack} finds is not known"
+    words = f"{words if known else missing}, at {percent(point.fpr)} false accusations."
+    if known and colour in ("amber", "red") and (point.low or 0.0) <= (point.fpr_high or point.fpr):
+        colour, reason = "amber", "the attack finds members, at this rate it cannot be told from chance"
+    return Finding(
+        key=key_of("membership", attack.attack, f"tpr@fpr={point.fpr:g}"), line=MEASURED, words=words,
+        value=point.tpr, low=point.low, high=point.high, n=attack.members, null=point.fpr,
+        bound=audit.bound.get(f"{point.fpr:g}"), colour=colour if known else "grey",
+        reason=reason if known else point.refusal,
+    )  # fmt: skip
+
+
+def _group_finding(group: GroupRecord, *, exposed: bool) -> Finding:
+    name = f"{named(group.attribute)} {named(group.group)}"
+    above = group.auc_low is not None and group.auc_low > 0.5
+    colour, many = "green", "within this group, not corrected for the number of groups"
+    reason = f"no better than chance {many}"
+    if above:
+        reason = f"above chance {many}"
+        colour = "amber" if exposed else "green"
+    known = group.auc is not None
+    area = group.auc if group.auc is not None else 0.0
+    return Finding(
+        key=key_of("membership", _MAIN, f"{group.attribute}={group.group}", "auc"), line=MEASURED,
+        words=f"Within group {name} attack {_MAIN} has "
+        + (f"an area under the ROC curve of {area:.3f}." if known else "no number."),
+        value=group.auc, low=None if group.auc_low is None else min(area, group.auc_low),
+        high=None if group.auc_high is None else max(area, group.auc_high),
+        n=(group.members or 0) + (group.others or 0), null=0.5, bound=None,
+        colour=colour if known else "grey", reason=reason if known else group.refusal,
+    )  # fmt: skip
+
+
+def _controls(audit: MembershipAudit) -> tuple[Finding, Finding]:
+    """Return the planted leak, which has to be found, and the model trained on nothing, which must not be."""
+    planted, fresh = audit.positive, audit.negative
+    caught, quiet = planted.p_value <= audit.significance, fresh.p_value > audit.significance
+
+    def control(attack: AttackRecord, name: str, words: str, colour: str, reason: str) -> Finding:
+        return Finding(
+            key=key_of("membership", name), line=MEASURED, words=words, value=attack.auc,
+            low=min(attack.auc, attack.auc_low), high=max(attack.auc, attack.auc_high),
+            n=attack.members + attack.others, null=0.5, bound=None, colour=colour, reason=reason,
+        )  # fmt: skip
+
+    return (
+        control(
+            planted, "positive-control",
+            "Positive control: a model that was trained on a few patients until it knew them.",
+            "green" if caught else "grey", "the planted leak was found" if caught else "it was NOT found",
+        ),
+        control(
+            fresh, "negative-control", "Negative control: a network that was trained on nothing.",
+            "green" if quiet else "grey", "nothing was found" if quiet else "it tells the splits apart",
+        ),
+    )  # fmt: skip
+
+
 def _attack_lines(attack: AttackRecord, audit: MembershipAudit) -> list[str]:
     lines = [f"attack {attack.attack}: {_area_words(attack)}"]
     for point in attack.points:
@@ -399,24 +521,11 @@ def _group_lines(audit: MembershipAudit) -> list[str]:
 # files
 
 
-def _write(
-    root: Path,
-    audit: MembershipAudit,
-    scores: dict[str, Array],
-    member: Bits,
-    curve: RiskCurve | None,
-) -> Path:
+def _write(root: Path, audit: MembershipAudit) -> Path:
     """Write table and figure, and at the end the record that says that all is there."""
     place = root / FOLDER
     place.mkdir(parents=True, exist_ok=True)
-    others = int((~member).sum())
-    axis = np.geomspace(min(0.5, NON_MEMBERS_TIMES_FPR / others), 0.9, _CURVE_POINTS)
-    curves = {
-        name: [operating_point(values[member], values[~member], float(fpr)) for fpr in axis]
-        for name, values in scores.items()
-    }
-    most = _upper(curve)
-    bound = None if most is None else [most(float(fpr)) for fpr in axis]
+    curves, bound = audit.curves, audit.curve_bound or None
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["attack", "fpr", "fpr_high", "tpr", "tpr_low", "tpr_high", "bound"])

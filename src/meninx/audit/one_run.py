@@ -13,7 +13,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from meninx.audit.audited_run import FOLDER, dataset_of, origin_of, plan_of, prepared
+from meninx.audit.audited_run import FOLDER, dataset_of, origin_of, plan_of, prepared, seeded
 from meninx.audit.config import OneRunConfig
 from meninx.audit.scores import audit_lines, verdict_words
 from meninx.core import artifacts, files, journal
@@ -29,8 +29,10 @@ from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, PrivacyRecord, RunRecord, RunState
 from meninx.core.audit_records import OneRunRecord, ScoreAudit
 from meninx.core.errors import AuditFinding, DataError, UsageError, expected, problem
+from meninx.core.findings import IMPLEMENTATION, Finding, key_of
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
+from meninx.core.randomness import child_seed
 from meninx.core.result import Result
 from meninx.core.run import Run
 from meninx.learn import checkpoint
@@ -135,11 +137,14 @@ def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILE
     with run.lock():
         record = _auditable(run, config)
         content = checkpoint.load(run, "last")
-        learned = checkpoint.config_of(content).replace(device=config.device, attack_risk=False)
+        learned = seeded(
+            checkpoint.config_of(content).replace(device=config.device, attack_risk=False),
+            config.seed if config.deterministic else None,
+        )
         plan, data = plan_of(run, learned, content["plan"]), dataset_of(run)
         room = run.private / FOLDER
         room.mkdir(mode=0o700, exist_ok=True)
-        twin = prepared(room / "twin", run, _COMMAND)
+        twin = prepared(room / "twin", run, _COMMAND, deterministic=config.deterministic)
         canaries = _canaries(twin, config, learned)
         fitted, scores, network, seconds = _trained(twin, run, learned, data, plan, canaries, progress)
         claim = Claim.of_mechanism([plan.phase(fitted.steps)], delta=plan.delta)
@@ -148,8 +153,12 @@ def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILE
         shutil.rmtree(room / "control", ignore_errors=True)
         task = image_task(data.info, learned.task)
         control = _control(
-            prepared(room / "control", run, _COMMAND), network, task, plan, canaries, fitted.steps
-        )
+            prepared(room / "control", run, _COMMAND, deterministic=config.deterministic),
+            network, task, plan, canaries, fitted.steps,
+            seed=child_seed(config.seed, "control") if config.deterministic else None,
+        )  # fmt: skip
+        if config.deterministic:  # no time may differ when the audit is repeated
+            seconds = scores.loader.seconds = 0.0
         found = OneRunRecord(
             audit=audit,
             control=audit_scores(
@@ -158,7 +167,7 @@ def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILE
             steps=fitted.steps,
             seconds=seconds,
             overhead=scores.loader.seconds / seconds if seconds else 0.0,
-            origin=origin_of(record),
+            origin=origin_of(record, timeless=config.deterministic),
         )
         out = artifacts.write(run.root, found)
         for name, values in (("in", scores.included()), ("out", scores.excluded())):
@@ -170,6 +179,50 @@ def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILE
     return OneRunResult(
         out=out, audit=audit, control=found.control, metric=fitted.metric_name, seconds=seconds,
         utility_change=change if math.isfinite(change) else None, overhead=found.overhead,
+    )  # fmt: skip
+
+
+def findings(record: OneRunRecord) -> tuple[Finding, ...]:
+    """Return the numbers of an audit for pages and thresholds: the twin's, and those of the control."""
+    audit, caught = record.audit, record.control.verdict == "refuted"
+    colours = {"refuted": "red", "suspicious": "amber", "consistent": "green"}
+    colour, reason = colours[audit.verdict], verdict_words(audit)
+    if not caught and colour != "red":
+        colour, reason = "grey", "half of the noise was not noticed, so the audit is too weak to say anything"
+    claim = audit.claim_epsilon if math.isfinite(audit.claim_epsilon) else None
+
+    def finding(name: str, words: str, of: tuple[float, float, float | None], bound: float | None) -> Finding:
+        value, low, high = of
+        return Finding(
+            key=key_of("one-run", name), line=IMPLEMENTATION, words=words, value=value, low=low, high=high,
+            n=audit.included + audit.excluded, null=0.0, bound=bound, colour=colour, reason=reason,
+            counted="canaries",
+        )  # fmt: skip
+
+    control = record.control
+    return (
+        finding(
+            "mu", "How far the program's own steps drive apart made-up patients that took part or did not "
+            "(mu, estimated).", (audit.mu, min(audit.mu, audit.mu_low), max(audit.mu, audit.mu_high)),
+            audit.claim_mu,
+        ),
+        finding(
+            "epsilon-lower-limit", "The run's real epsilon is at least this (f-DP form, 95 % sure).",
+            (audit.fdp_epsilon, audit.fdp_epsilon, None), claim,
+        ),
+        finding(
+            "advantage-lower-limit", "TPR - FPR of the best test on the made-up patients is at least this.",
+            (audit.advantage, audit.advantage, None), audit.claim_advantage,
+        ),
+        replace(
+            finding(
+                "halved-noise-control", "Positive control: mu of the same steps with half of the noise.",
+                (control.mu, min(control.mu, control.mu_low), max(control.mu, control.mu_high)),
+                control.claim_mu,
+            ),
+            colour="green" if caught else "grey",
+            reason="half of the noise was noticed" if caught else "half of the noise was NOT noticed",
+        ),
     )  # fmt: skip
 
 
@@ -277,7 +330,14 @@ class _NoCases:
 
 
 def _control(
-    folder: Run, network: nn.Module, task: Task, plan: Plan, canaries: Canaries, steps: int
+    folder: Run,
+    network: nn.Module,
+    task: Task,
+    plan: Plan,
+    canaries: Canaries,
+    steps: int,
+    *,
+    seed: int | None,
 ) -> CanaryScores:
     """Return the scores of canaries in private steps whose noise is half of what the plan promises.
 
@@ -285,9 +345,12 @@ def _control(
     patients: scores do not depend on patients' data.
     """
     halved = dataclasses.replace(plan, noise_multiplier=CONTROL_NOISE * plan.noise_multiplier, steps=steps)
-    own = Canaries(folder.key("canaries"), canaries.count, canaries.cases, canaries.most_cases)
+    own = Canaries(folder.key("canaries", seed=seed), canaries.count, canaries.cases, canaries.most_cases)
     source = own.source(plan)
-    scores, keys = CanaryScores(folder, own, source), Keys.of(folder, resumed=False)
+    scores, keys = (
+        CanaryScores(folder, own, source),
+        Keys.of(folder, resumed=False, deterministic_seed=seed),
+    )
     state = TrainState.of(network, torch.optim.SGD(network.parameters(), lr=0.0))
     step = PrivateStep(
         halved, folder, task, _NoCases(), keys, binding="control", sources=[source], proved=True

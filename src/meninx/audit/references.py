@@ -215,7 +215,10 @@ def _signals(
     path = audited.room / f"{name}.json"
     if path.is_file():
         return _read(path, made_for, subset, len(audited.pool))
-    folder = prepared(audited.room / name, audited.run, COMMAND, private=plan is not None)
+    folder = prepared(
+        audited.room / name, audited.run, COMMAND, private=plan is not None,
+        deterministic=config.runtime.deterministic,
+    )  # fmt: skip
     _refuse_other_subset(folder, f"{made_for} {subset}")
     begun = checkpoint.path_of(folder, "last").is_file() or folder.ledger_path.is_file()
     fit(

@@ -1,4 +1,4 @@
-"""``meninx audit``: what theory bounds, and whether a run keeps what it claims."""
+"""``meninx audit``: the audit of a run by a plan, and each of its parts alone."""
 
 from __future__ import annotations
 
@@ -7,14 +7,57 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from meninx.audit.config import BoundsConfig, IdentityConfig, MembershipConfig, OneRunConfig, ScoresConfig
+from meninx.audit.config import (
+    AuditConfig,
+    BoundsConfig,
+    IdentityConfig,
+    MembershipConfig,
+    OneRunConfig,
+    ScoresConfig,
+)
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
 from meninx.cli.flags import with_settings
 
-HELP = "Audit private training: bounds from theory, and tests of the implementation."
+HELP = "Audit a run: what is guaranteed, what attacks find, and whether the program keeps its promise."
 audit = App("audit", HELP, help_epilogue=epilogue("audit"))
+
+
+@audit.default
+@with_settings("parts", "canaries", "references", "seed", "deterministic", "dry_run", "overwrite")
+def audit_run(
+    run: Path,
+    /,
+    *,
+    config: AuditConfig,
+    recipe: Annotated[str | None, Parameter(name="--plan")] = None,
+    out: Path | None = None,
+    fail_if: tuple[str, ...] = (),
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Audit a finished run: what is guaranteed, what attacks find, and whether the program works.
+
+    Writes the audit into audit/ of the run folder: audit.json, the plan with the time of its registration,
+    the record of each part, and a page without external resources. Finished parts are taken over when the
+    command is repeated, and an interrupted one goes on. Exit code 5: a guarantee is refuted, or a condition
+    is met.
+
+    Args:
+        run: A finished run of `meninx train`.
+        recipe: TOML file with the plan; flags override it. By default bounds, one-run and membership.
+        out: HTML page to write; by default audit/audit.html in the run folder.
+        fail_if: Condition such as 'tpr@fpr=0.01 > 0.05' that ends the audit with exit code 5: the end of a
+            finding's key, one of > >= < <=, and a number. A finding without a number meets it.
+    """
+    early.runs(run)
+    early.extra("train")
+    early.device(config.device)
+    from meninx import workflow
+
+    result = workflow.audit(config, run, out, fail_if=fail_if, progress=output.progress())
+    output.show(result)
+    result.raise_if_failed()
 
 
 @audit.command(help_epilogue=epilogue("audit bounds"))

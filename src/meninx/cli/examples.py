@@ -77,8 +77,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "completion": ("meninx completion bash", "meninx completion zsh"),
     "audit": (
-        "meninx audit bounds --recipe demo-dp --units 700 --n-eps 6",
-        "meninx audit scores --in in.npy --out out.npy --claimed-eps 8",
+        "meninx audit runs/private/ --dry-run",
+        "meninx audit runs/private/ --parts bounds one-run --canaries 400",
+        "meninx audit runs/private/ --parts bounds --fail-if 'largest-tpr@fpr=0.01 > 0.9'",
     ),
     "audit bounds": (
         "meninx audit bounds --recipe ham10000-dp --units 8112 --eps-max 1e6 --n-eps 6",

@@ -1,4 +1,4 @@
-"""Artefacts, output folders, pool, journal, names and errors that every stage shares.
+"""Artefacts, output folders, process pool, journal, names and errors shared by all stages.
 
-No torch, scipy or DICOM library.
+The package imports no torch, scipy or DICOM library, so that commands without them start quickly.
 """

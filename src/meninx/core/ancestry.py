@@ -1,4 +1,4 @@
-"""Where the weights of a run come from: its start, the training behind it, and the lineage that is released.
+"""The origin of a run's weights: its start, the training behind it, and the lineage that is released.
 
 Written and read by :mod:`meninx.core.artifacts`.
 """
@@ -17,7 +17,7 @@ class FeatureStatistics:
 
     Attributes:
         dataset: short name of the dataset.
-        digest: its plain digest: the dataset is public.
+        digest: its plain digest, which needs no key because the dataset is public.
         images: number of images.
         mean: one number per feature, float32.
         deviation: one number per feature, float32, > 0.
@@ -32,29 +32,29 @@ class FeatureStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class StartRecord:
-    """What a network started from, as far as it is known.
+    """The starting weights of a network, as far as they are known.
 
     Attributes:
         file: name of the file, without folders; empty for random weights.
         sha256: digest of the file.
         source: what the weights were trained on, in the user's words; not verified.
-        package: package, version and licence of the file; empty when it was given as a file.
+        package: package, version and licence of the file; empty for a file given by path.
         naming: the libraries between whose names the tensors were translated; empty for the network's own.
-        loaded: tensors taken over.
-        share: share of the numbers below the head that were taken over, 0 to 1.
-        fresh: tensors that kept their random start.
-        unused: tensors of the file that fit nowhere, without running statistics.
-        unused_names: the first of these that have no place in the network, by their names in the file.
-        other_shape: the first of these that have another shape, by their names in the network.
+        loaded: number of tensors that were loaded.
+        share: share of the weights below the head that were loaded, 0 to 1.
+        fresh: tensors that kept their random values.
+        unused: number of tensors of the file that were not used, without running statistics.
+        unused_names: the first of these without a counterpart in the network, by their names in the file.
+        other_shape: the first of these with another shape, by their names in the network.
         averaged: stems whose filters for three colours were averaged for another number of channels.
-        zeroed: biases set to 0, because the layer has none in the file.
+        zeroed: biases set to 0 because the layer has none in the file.
         statistics_dropped: layers whose running statistics have no place in the network.
         origin: ``random``; ``run``: a run of meninx whose patients were compared; ``unknown``: anything else.
         run: identity of that run.
-        shared_patients: the run was trained on some of the same patients.
-        composed: its cost is part of the stated epsilon.
-        standardized: public dataset by whose statistics the features were standardised; empty when they were
-            not.
+        shared_patients: whether that run was trained on some of the same patients.
+        composed: whether its cost is part of the stated epsilon.
+        standardized: public dataset whose statistics standardised the features; empty without
+            standardisation.
         standardized_sha256: digest of that dataset.
         standardized_images: number of its images that were used.
     """
@@ -82,7 +82,7 @@ class StartRecord:
     standardized_images: int = 0
 
     def taken_over(self) -> str:
-        """Return in words which part of the file became part of the network, and which part did not."""
+        """Return in words which part of the file was loaded into the network and which was not."""
         names = f" ({self.naming})" if self.naming else ""
         left = [
             f"{len(self.fresh)} tensors start at random" if self.fresh else "",
@@ -97,7 +97,7 @@ class StartRecord:
         return ", ".join(parts)
 
     def summary(self) -> str:
-        """Return in words what the network started from."""
+        """Return a description of the network's starting weights."""
         if not self.file:
             return "random weights" if self.origin == "random" else self.source or "weights of unknown origin"
         given = [f"described as {self.source!r}" if self.source else "", self.package]
@@ -113,11 +113,12 @@ class Ancestry:
         origin: ``run``: a run of meninx whose patients were compared with those of this run; ``unknown``:
             anything else.
         run: identity of that run.
-        shared_patients: it was trained on some of the same patients.
+        shared_patients: whether it was trained on some of the same patients.
         ledgers: privacy ledgers, split at their newlines, of the private runs behind the weights that share
-            patients with this one; their cost is part of this run's.
+            patients with this one; their cost is part of this run's cost.
         caveats: what the guarantee does not cover because of the start, in words.
-        features: statistics of public images by which the features are standardised; None when they are not.
+        features: statistics of public images by which the features are standardised; None without
+            standardisation.
     """
 
     sha256: str = ""
@@ -131,9 +132,9 @@ class Ancestry:
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """Where released weights come from: ``release/lineage.json``, beside the bundle and safe to pass on.
+    """The origin of released weights: ``release/lineage.json``, which is distributed with the bundle.
 
-    The same without a ledger lies in ``private/lineage.json`` from the start of the run.
+    A copy without a ledger is in ``private/lineage.json`` from the start of the run.
 
     Attributes:
         run: identity of the run.
@@ -141,19 +142,20 @@ class Lineage:
         unit: privacy unit.
         key: name of the key behind ``data`` and ``patients`` (not the key).
         data: keyed digest of the dataset.
-        patients: keyed digests of the training patients (without privacy of the validation patients, too),
-            filled up with random ones to the declared number, sorted.
-        patients_known: the source names its patients, so that ``patients`` can be compared.
-        deterministic: noise came from the seed, so that it protects nobody.
+        patients: sorted keyed digests of the training patients (without privacy, also of the validation
+            patients), padded with random ones to the declared number. The key keeps anyone without it from
+            testing whether a patient took part.
+        patients_known: whether the source names its patients, so that ``patients`` can be compared.
+        deterministic: the noise came from the seed, so it protects nobody.
         ledger: the privacy ledger, split at its newlines, from which epsilon can be computed again.
-        delta: the delta that epsilon is stated at; 0 without privacy.
-        parents: lineages of the weights it started from.
-        start: digest of the file of weights that it started from; empty for random weights.
-        unknown_start: it started from weights of unknown origin.
-        statistics_of: dataset whose statistics went into the weights without privacy; empty for a run. Such a
-            lineage stands for a dataset: ``run`` is its digest, cut to 32 digits.
-        study: the federated study that the run is a part of: patients of its other sites are behind the
-            weights, too, and are not in ``patients``. None for a run of its own.
+        delta: the delta of the stated epsilon; 0 without privacy.
+        parents: lineages of the starting weights.
+        start: digest of the file of starting weights; empty for random weights.
+        unknown_start: whether the starting weights are of unknown origin.
+        statistics_of: dataset whose statistics entered the weights without privacy; empty for a run. Such a
+            lineage describes a dataset: ``run`` is its digest, truncated to 32 digits.
+        study: the federated study of the run. Patients of its other sites influenced the weights, too, and
+            are not in ``patients``. None for a run outside a study.
         version: format of the record.
     """
 

@@ -33,6 +33,7 @@ from meninx.core.ancestry import FeatureStatistics as FeatureStatistics
 from meninx.core.ancestry import Lineage as Lineage
 from meninx.core.ancestry import StartRecord as StartRecord
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
+from meninx.core.audit_summary import AuditRecord, PlanRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.federation import ArmsRecord, FederatedRecord, RoundRecord
 from meninx.core.federation import StudyPart as StudyPart
@@ -40,6 +41,7 @@ from meninx.core.identity_records import IdentityAudit
 from meninx.core.manifest import DatasetInfo
 from meninx.core.origin import Origin as Origin
 from meninx.core.provenance import Environment as Environment
+from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import BoundsRecord
 from meninx.core.summaries import FORMAT as FORMAT
 from meninx.core.summaries import DeidRecord as DeidRecord
@@ -434,7 +436,10 @@ _PLACES: Mapping[type, str] = {
     ComparisonRecord: "release/comparison.json",
     OneRunRecord: "audit/one_run.json",
     MembershipAudit: "audit/membership.json",
+    AuditRecord: "audit/audit.json",
+    PlanRecord: "audit/plan.json",
     IdentityAudit: "audit/identity.json",
+    ReconstructionAudit: "audit/reconstruction.json",
     CaseValuesRecord: "private/case_values.json",
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",

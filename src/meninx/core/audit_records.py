@@ -5,7 +5,7 @@ Written and read by :mod:`meninx.core.artifacts`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meninx.core.origin import Origin
 from meninx.core.summaries import FORMAT
@@ -221,6 +221,11 @@ class MembershipAudit:
             non-members), ``nothing found``, or ``void`` (a control failed).
         reason: of ``void``; else empty.
         origin: the audited run.
+        seconds: of the audit, without models that an earlier one had trained.
+        curves: attack -> its true positive rates over rising false positive rates, the same for all attacks;
+            empty in a record of an earlier version.
+        curve_bound: largest true positive rates that the guarantee allows at these rates; empty where there
+            is no bound.
         version: format of the record.
     """
 
@@ -237,4 +242,7 @@ class MembershipAudit:
     verdict: str
     reason: str
     origin: Origin
+    seconds: float = 0.0
+    curves: dict[str, tuple[OperatingPoint, ...]] = field(default_factory=dict)
+    curve_bound: tuple[float, ...] = ()
     version: int = FORMAT

@@ -1,6 +1,6 @@
-"""Whether the records of a run belong together: one rule for training, sweeps, reports and `verify`.
+"""Whether the records of a run belong together: one set of rules for training, sweeps, reports and `verify`.
 
-Functions return what is wrong, as the end of a sentence or a list of them, so that a report can say why it
+Functions return what is wrong, as the end of a sentence or a list of them, so that a report can state why it
 leaves something out and `verify` can count it; :func:`require` raises.
 """
 
@@ -29,20 +29,18 @@ from meninx.core.artifacts import (
 from meninx.core.budget import PrivacySpent
 from meninx.core.errors import DataError, problem
 
-TOLERANCE = (
-    1e-7  # relative, between an epsilon that was written down and one that is computed again elsewhere
-)
+TOLERANCE = 1e-7  # relative difference allowed between a recorded epsilon and one computed elsewhere
 MeasuredT = TypeVar("MeasuredT", EvaluationRecord, ComparisonRecord)
 _NUMBERS = ("steps", "delta", "noise_multiplier", "max_grad_norm", "sample_rate")
 _WORDS = ("unit", "relation", "sampler", "clipping")
-_NEWER_WORDS = ("sampler", "clipping")  # an earlier version did not record them
+_NEWER_WORDS = ("sampler", "clipping")  # earlier versions did not record these
 _ODD = re.compile(r"[^A-Za-z0-9._+-]")
 
 
 def mismatch(origin: Origin | None, run: RunRecord) -> str:
     """Return why a measurement does not belong to a run's released weights, as the end of a sentence.
 
-    Empty when it does.
+    The result is empty if it does.
 
     With ``select = "best"`` the released weights are those of ``run.released_step``, which may come before
     the last step.
@@ -65,7 +63,7 @@ def mismatch(origin: Origin | None, run: RunRecord) -> str:
 def measured(record: EvaluationRecord | ComparisonRecord, run: RunRecord, name: str) -> str:
     """Return why an evaluation or comparison does not belong to a run, as the end of a sentence.
 
-    Empty when it does.
+    The result is empty if it does.
 
     Args:
         record: the evaluation or comparison.
@@ -83,9 +81,10 @@ def measured(record: EvaluationRecord | ComparisonRecord, run: RunRecord, name: 
 
 
 def unlisted(root: Path, run: RunRecord, name: str) -> str:
-    """Return why a measurement in ``release/`` is not one that the release lists, as the end of a sentence.
+    """Return why a measurement in ``release/`` is not the one that the release lists.
 
-    Empty when it is, and for a run of a version that kept no list.
+    The result is the end of a sentence. It is empty if the measurement is listed, and for runs of versions
+    without a list.
 
     Args:
         root: the run folder.
@@ -104,7 +103,7 @@ def unlisted(root: Path, run: RunRecord, name: str) -> str:
 
 
 def _misplaced(name: str, kind: type, origin: Origin, *, external: bool) -> str:
-    """Return whether a file stands under the name of another split or dataset: it was renamed or copied."""
+    """Return a complaint if a file has the name of another split or dataset, because it was renamed."""
     try:
         usual = Path(artifacts.place(kind, split=origin.split, dataset="x" if external else "")).name
     except DataError:
@@ -125,10 +124,10 @@ def require(root: Path, run: RunRecord, kind: type[MeasuredT], *, split: str = "
         run: its record.
         kind: which of the two.
         split: the split.
-        fix: what to do when there is none or another one.
+        fix: what to do if it is missing or does not belong.
 
     Raises:
-        DataError: there is none, it is damaged, or it is of another run, dataset, split or other weights.
+        DataError: it is missing or damaged, or belongs to another run, dataset, split or other weights.
     """
     place = artifacts.place(kind, split=split)
     where = f"{root.name}/{place}"
@@ -150,7 +149,7 @@ def require(root: Path, run: RunRecord, kind: type[MeasuredT], *, split: str = "
 def promise(said: PrivacyRecord, run: RunRecord) -> Iterator[str]:
     """Yield why a ``privacy.json`` does not belong to a run.
 
-    Its step is the last one, also where ``best`` is released.
+    Its step must be the last one, even if ``best`` is released, because all steps were spent.
     """
     if run.private != said.private:
         yield "run.json and privacy.json disagree on whether the run is private"
@@ -170,16 +169,16 @@ def promise(said: PrivacyRecord, run: RunRecord) -> Iterator[str]:
 
 
 def promise_changed(root: Path, run: RunRecord) -> bool:
-    """Return whether ``privacy.json`` in a run folder is not the file that ``run.json`` names, or is gone.
+    """Return whether ``privacy.json`` in a run folder is missing or not the file that ``run.json`` names.
 
-    A run that is not finished names none, nor does one of a version that did not record it.
+    An unfinished run and runs of earlier versions name none.
     """
     path = root / artifacts.place(PrivacyRecord)
     return bool(run.privacy) and not (path.is_file() and files.digest(path) == run.privacy)
 
 
 def start(said: PrivacyRecord, lineage: Lineage) -> Iterator[str]:
-    """Yield why what ``privacy.json`` says of the starting weights is not what the lineage says."""
+    """Yield every disagreement about the starting weights between ``privacy.json`` and the lineage."""
     origin = said.start.origin if said.start is not None else "random"
     if lineage.unknown_start != (origin == "unknown"):
         yield "it disagrees with privacy.json on whether the starting weights are of unknown origin"
@@ -196,7 +195,7 @@ def start(said: PrivacyRecord, lineage: Lineage) -> Iterator[str]:
 
 
 def secrets_changed(root: Path, run: RunRecord) -> Iterator[str]:
-    """Yield the names of the records in ``private/`` that are not those that the run was created with."""
+    """Yield the names of the records in ``private/`` that changed since the run was created."""
     for path in _secret_paths(root):
         known = run.secrets.get(path.name, "")
         older = path.name == Path(artifacts.place(Lineage)).name and not known
@@ -205,7 +204,7 @@ def secrets_changed(root: Path, run: RunRecord) -> Iterator[str]:
 
 
 def secrets_of(root: Path) -> dict[str, str]:
-    """Return the digests that :func:`secrets_changed` compares with, of a run that is being created."""
+    """Return the digests of a new run's records, with which :func:`secrets_changed` compares later."""
     return {path.name: files.digest(path) for path in _secret_paths(root) if path.is_file()}
 
 
@@ -215,18 +214,18 @@ def _secret_paths(root: Path) -> list[Path]:
 
 
 def log_changed(root: Path, run: RunRecord) -> bool:
-    """Return whether the training log is not the one that a finished run ended with, or is gone.
+    """Return whether the training log of a finished run is missing or was changed.
 
-    False in a run of a version that did not record it.
+    The result is False for runs of versions that did not record its digest.
     """
     path = root / "private" / "metrics.jsonl"
     return bool(run.log) and run.log != (files.digest(path) if path.is_file() else "")
 
 
 def checkpoints_changed(root: Path, run: RunRecord) -> Iterator[str]:
-    """Yield the names of the checkpoints that are not the files that a finished run ended with, or are gone.
+    """Yield the names of the checkpoints of a finished run that are missing or were changed.
 
-    None in a run of a version that did not record them.
+    There are none for runs of versions that did not record their digests.
     """
     for name, digest in run.checkpoints.items():
         path = root / "private" / "checkpoints" / name
@@ -236,11 +235,11 @@ def checkpoints_changed(root: Path, run: RunRecord) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """A field of a record that says something else than the ledger.
+    """A field of a record that disagrees with the ledger.
 
     Attributes:
         field: its name.
-        words: what it says and what the ledger gives.
+        words: its value and the value according to the ledger.
     """
 
     field: str
@@ -255,15 +254,17 @@ def contradictions(
     anchor: tuple[int, str],
     declared: object,
 ) -> Iterator[Contradiction]:
-    """Yield every field of a ``privacy.json`` that says something else than the ledger.
+    """Yield every field of a ``privacy.json`` that disagrees with the ledger.
+
+    The ledger is the source of the guarantee, so an edited record cannot lower the stated epsilon unnoticed.
 
     Args:
         said: the record of a private run.
-        own: what the run's own steps spent, by the ledger.
-        totals: values of epsilon that the run may state: own steps with those earlier runs that share its
-            patients.
+        own: cost of the run's own steps according to the ledger.
+        totals: values of epsilon that the run may state: its own steps together with earlier runs that share
+            its patients.
         anchor: number of lines and head of the ledger.
-        declared: number of units that the run's config declares; None without one.
+        declared: number of units declared in the run's config; None without one.
     """
     possible = tuple(totals)
     if not any(same_epsilon(said.epsilon, value) for value in possible):
@@ -287,7 +288,7 @@ def contradictions(
 
 
 def same_epsilon(stated: float | None, computed: float) -> bool:
-    """Return whether two epsilons are one; None and infinity both stand for no noise."""
+    """Return whether two epsilons agree; both None and infinity mean no noise."""
     if stated is None or not math.isfinite(computed):
         return stated is None and not math.isfinite(computed)
     return math.isclose(stated, computed, rel_tol=TOLERANCE)

@@ -1,4 +1,4 @@
-"""Privacy unit, neighboring relation and what was spent."""
+"""Privacy unit, neighboring relation and the privacy spent."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Literal, get_args
 Clipping = Literal["flat", "auto-s", "per-layer", "adaptive"]
 CLIPPINGS: tuple[Clipping, ...] = get_args(Clipping)
 
-# Words of ``outside_guarantee`` by which the report recognises what weakens a verdict.
+# Phrases in ``outside_guarantee`` by which the report recognises caveats that weaken a verdict.
 VALIDATION_CASES = "private validation cases"
 TRAINING_STATISTICS = "intensity normalisation was computed from the training images"
 UNPROTECTED_START = "trained without differential privacy on other patients"
 
 
 class PrivacyUnit(StrEnum):
-    """What one record of the guarantee is: all data of a patient, or one case."""
+    """The unit that the guarantee protects: all data of a patient, or one case."""
 
     PATIENT = "patient"
     CASE = "case"
@@ -31,11 +31,11 @@ class NeighboringRelation(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacySpent:
-    """What was spent, with all that is needed to read the number.
+    """The privacy spent, with everything needed to interpret the number.
 
     Attributes:
         epsilon: spent epsilon at ``delta`` (``inf`` without noise).
-        delta: the delta it is stated at.
+        delta: the delta of the statement.
         unit: what is protected.
         relation: neighboring relation of the statement.
         noise_multiplier: noise standard deviation over ``max_grad_norm``.
@@ -44,7 +44,7 @@ class PrivacySpent:
         steps: optimiser steps accounted so far.
         sampler: name of the sampler, e.g. ``"poisson"``.
         accountant: name of the accountant, e.g. ``"pld"``.
-        clipping: how gradients were scaled to ``max_grad_norm``; empty where it was not written down.
+        clipping: how gradients were scaled to ``max_grad_norm``; empty if it was not recorded.
     """
 
     epsilon: float
@@ -60,10 +60,10 @@ class PrivacySpent:
     clipping: str = "flat"
 
     def summary(self, *, patients_known: bool = True) -> str:
-        """Return the guarantee as one sentence for people.
+        """Return the guarantee as one sentence.
 
         Args:
-            patients_known: the source names its patients; otherwise what counts as a patient is one image.
+            patients_known: whether the source names its patients; otherwise each image counts as a patient.
         """
         unit = "image" if self.unit is PrivacyUnit.PATIENT and not patients_known else str(self.unit)
         return (

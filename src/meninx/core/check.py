@@ -1,4 +1,4 @@
-"""Range checks whose messages have the house form; used by every frozen config."""
+"""Range checks with uniform messages, used by every frozen config."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def non_negative(**values: float | None) -> None:
 
 
 def is_probability(value: object) -> bool:
-    """Return whether a value of a table that may come from anywhere is a number from 0 to 1."""
+    """Return whether a value from an untrusted table is a number from 0 to 1."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
@@ -72,12 +72,12 @@ def one_of(choices: Iterable[str], **values: str | None) -> None:
 
 
 def synonym(name: str) -> str:
-    """Return the name here of a setting that another library calls ``name``, or an empty string."""
+    """Return meninx's name of a setting that another library calls ``name``, or an empty string."""
     return _SYNONYMS.get(name.strip("-").rpartition(".")[2].replace("-", "_"), "")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the known name that another library's word stands for, else the nearest one, or an empty string.
+    """Return the known name for another library's word, else the most similar one, or an empty string.
 
     >>> nearest("learning_rate", ["lr", "rates"]), nearest("epoch", ["epochs", "steps"]), nearest("x", ["lr"])
     ('lr', 'epochs', '')
@@ -89,6 +89,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``did you mean 'x'?`` for the nearest known name, or an empty string."""
+    """Return ``did you mean 'x'?`` with the most similar known name, or an empty string."""
     near = nearest(name, known)
     return f"did you mean {near!r}?" if near else ""

@@ -1,8 +1,8 @@
 """Tables of any published layout, read strictly: an error names the file, the column and the row.
 
 A table is UTF-8, with or without a byte-order mark, or Latin-1. Its cells are separated by commas, semicolons
-or tabs. Both are found by rules, never by likelihood, and a table for which they give no single answer is
-refused. So is one with two columns of the same name:
+or tabs. Both are determined by fixed rules and never guessed; a table for which they give no unique answer,
+or with two columns of the same name, is refused:
 
 - Bytes that are valid UTF-8 are UTF-8. Other bytes are Latin-1, unless they hold a control character of
   Latin-1 (0x80 to 0x9F) or a sequence that is valid UTF-8: the table is then damaged or in another encoding.
@@ -40,14 +40,14 @@ class CsvRow:
         return f"{self.table}, row {self.number}"
 
     def get(self, column: str) -> str:
-        """Return the cell, stripped; empty when the column is not there."""
+        """Return the cell, stripped; empty if there is no such column."""
         return self.cells.get(column, "").strip()
 
     def need(self, column: str) -> str:
         """Return the cell, stripped.
 
         Raises:
-            LayoutError: it is empty.
+            LayoutError: the cell is empty.
         """
         value = self.get(column)
         if not value:
@@ -65,10 +65,9 @@ class CsvTable:
 
     Attributes:
         name: file name, for messages.
-        columns: names of the columns that have one.
-        rows: the rows that hold anything.
-        form: what is unusual about the file: ``Latin-1``, ``cells separated by ';'``; empty for commas and
-            UTF-8.
+        columns: names of the columns; columns without a name are left out.
+        rows: the rows that are not empty.
+        form: deviations from UTF-8 with commas, e.g. ``Latin-1`` or ``cells separated by semicolons``.
     """
 
     name: str
@@ -83,10 +82,10 @@ class CsvTable:
         return len(self.rows)
 
     def needs(self, columns: Iterable[str]) -> CsvTable:
-        """Return the table itself.
+        """Return the table itself, after checking that it has the columns.
 
         Raises:
-            LayoutError: a column is missing; names the nearest one.
+            LayoutError: a column is missing; the message suggests a similar one.
         """
         for column in columns:
             if column not in self.columns:
@@ -97,7 +96,7 @@ class CsvTable:
         return self
 
     def having(self, require: Iterable[str]) -> CsvTable:
-        """Return the rows that meet every ``column=value`` or ``column=one|other`` of ``require``."""
+        """Return the rows that satisfy every ``column=value`` or ``column=one|other`` in ``require``."""
         rows = self.rows
         for rule in require:
             column, _, values = rule.partition("=")
@@ -111,17 +110,17 @@ class CsvTable:
 
 
 def read_table(path: Path, needed: Iterable[str] = (), *, header: Iterable[str] | None = None) -> CsvTable:
-    """Return a table (CSV, TSV or semicolons; UTF-8 or Latin-1; byte-order mark and ``.gz`` welcome).
+    """Return a table (CSV, TSV or semicolons; UTF-8 or Latin-1; also with a byte-order mark or as ``.gz``).
 
     Args:
         path: the file.
-        needed: columns that must be there.
+        needed: columns that must exist.
         header: column names of a table without a header row.
 
     Raises:
-        LayoutError: no such file, not text, an unclear encoding or separator, larger than
-            ``files.TABLE_LIMIT``, a missing column, two columns of one name, a cell of more than 128 kB, a
-            row with too many or too few cells.
+        LayoutError: no such file, not text, an ambiguous encoding or separator, larger than
+            ``files.TABLE_LIMIT``, a missing column, two columns with one name, a cell of more than 128 kB, or
+            a row with too many or too few cells.
     """
     text, encoding = _text(path)
     separator = _separator(text, path.name)
@@ -148,7 +147,7 @@ def _columns(cells: Iterable[str], table: str) -> tuple[str, ...]:
     """Return the names of the columns; a column may have none.
 
     Raises:
-        LayoutError: two columns have the same name, so a cell of it would have two values.
+        LayoutError: two columns have the same name, so that it would be ambiguous.
     """
     columns = tuple(name.strip() for name in cells)
     repeated = next((name for name, count in Counter(columns).items() if name and count > 1), "")
@@ -211,7 +210,7 @@ def _text(path: Path) -> tuple[str, str]:
     """Return the text of a table, and the name of its encoding if that is not UTF-8."""
     try:
         is_file = path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+    except (OSError, ValueError):  # the name is too long or contains a NUL
         is_file = False
     if not is_file:
         raise LayoutError(
@@ -221,6 +220,7 @@ def _text(path: Path) -> tuple[str, str]:
         data = files.read_bytes(path, limit=files.TABLE_LIMIT)
         if path.suffix == ".gz":
             with gzip.open(io.BytesIO(data)) as stream:
+                # Bounded: a small .gz file can unpack to terabytes.
                 data = stream.read(files.TABLE_LIMIT + 1)
             if len(data) > files.TABLE_LIMIT:
                 raise LayoutError(

@@ -3,25 +3,26 @@
 The tree::
 
     MeninxError             1   a bug; nothing below fits
-    ├── UsageError          2   the command line or a recipe cannot mean anything
-    │   └── ConfigError     2   a setting is out of range; names file and key
+    ├── UsageError          2   the command line or a recipe has no valid meaning
+    │   └── ConfigError     2   a setting is out of range; the message names file and key
     ├── DataError           3   input unreadable, missing, or inconsistent
-    │   ├── LayoutError     3   a dataset folder or table has another shape than published
+    │   ├── LayoutError     3   a dataset folder or table does not have the published layout
     │   ├── RunLocked       3   another process holds the folder
     │   └── StorageError    3   the disk is full, read-only or refuses the write
-    ├── PrivacyRefusal      4   a privacy guard says no (no key, BatchNorm under DP, budget spent)
+    ├── PrivacyRefusal      4   a privacy guard refuses (no key, BatchNorm under DP, budget spent)
     ├── AuditFinding        5   an audit refuted a claimed guarantee
-    └── Interrupted       130   stopped by the user or the system; what was finished is saved
+    └── Interrupted       130   stopped by the user or the system; finished work is saved
 
-Messages have one form: *expected what, got what, where, do what*. They never contain a patient's
-value: an attribute keyword and a row number or a keyed digest stand in for it.
+A message states what is wrong, where, and what to do: ``expected X, got Y (where); fix`` or ``problem
+(where); fix``. It never contains a patient's value; an attribute keyword and a row number or a keyed digest
+replace it.
 """
 
 from __future__ import annotations
 
 
 class MeninxError(Exception):
-    """The root of the tree; carries the process exit code."""
+    """The root of the tree; its attribute ``exit_code`` is that of the process."""
 
     exit_code: int = 1
 
@@ -51,13 +52,13 @@ class StorageError(DataError):
 
 
 class PrivacyRefusal(MeninxError):
-    """Going on would break a promise to patients, so the program stops."""
+    """Continuing would break a privacy guarantee, so the program stops."""
 
     exit_code = 4
 
 
 class AuditFinding(MeninxError):
-    """An audit refuted a claimed guarantee; its result was printed before."""
+    """An audit refuted a claimed guarantee; its result has been printed."""
 
     exit_code = 5
 
@@ -73,14 +74,14 @@ class Interrupted(MeninxError):
 
 
 def expected(what: str, *, got: object, where: str, fix: str = "") -> str:
-    """Return a message of the house form: expected what, got what, where, do what.
+    """Return the message ``expected <what>, got <got> (<where>); <fix>``.
 
     >>> expected("one size per axis", got=(64, 64, 1), where="size", fix="give two")
     'expected one size per axis, got 64, 64, 1 (size); give two'
 
     Args:
         what: the rule, in words, e.g. ``"0 < delta < 1"``.
-        got: what was found; never a patient's value. Several values are listed in words.
+        got: the value found; never a patient's. Several values are listed in words.
         where: file, key, row or argument name.
         fix: what to do about it; left out when empty.
     """
@@ -89,7 +90,7 @@ def expected(what: str, *, got: object, where: str, fix: str = "") -> str:
 
 
 def in_words(value: object) -> str:
-    """Return a value as people write it: lists without brackets and quotes, nothing as ``none``.
+    """Return a value in words: lists without brackets and quotes, empty values as ``none``.
 
     >>> in_words((1.0, 3.0)), in_words(["flip", "shift"]), in_words({}), in_words({"base": 16})
     ('1, 3', 'flip, shift', 'none', 'base = 16')
@@ -108,10 +109,9 @@ def in_words(value: object) -> str:
 
 
 def problem(what: str, *, where: str = "", fix: str = "") -> str:
-    """Return a message that says what is wrong, where, and what to do.
+    """Return the message ``<what> (<where>); <fix>``.
 
-    It is for cases in which "expected X, got Y" says no more than one of the two, e.g. for something that is
-    missing.
+    Use it where "expected X, got Y" would say the same thing twice, e.g. if something is missing.
 
     >>> problem("the table has no column 'age'", where="labels.csv", fix="give age_column")
     "the table has no column 'age' (labels.csv); give age_column"

@@ -1,4 +1,4 @@
-"""What federated training records: a site's part of a study in its run, and the study as a whole.
+"""Records of federated training: a site's part of a study in its run, and the study as a whole.
 
 Written and read by :mod:`meninx.core.artifacts`.
 """
@@ -17,7 +17,7 @@ EARLIER_RUNS = "earlier"
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPart:
-    """That a run is one site's part of a federated study; in ``run.json`` and in the lineage.
+    """The federated study that a run is one site's part of; in ``run.json`` and in the lineage.
 
     Attributes:
         study: name of the study.
@@ -26,7 +26,7 @@ class StudyPart:
         sites: number of sites of the signed roster.
         digest: SHA-256 of the study's terms, which all sites approved.
         algorithm: e.g. ``fedavg``.
-        aggregation: how updates were added up: ``masks``, ``shares``, ``ckks`` or ``plain``.
+        aggregation: how updates were summed: ``masks``, ``shares``, ``ckks`` or ``plain``.
     """
 
     study: str
@@ -40,16 +40,16 @@ class StudyPart:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRecord:
-    """How far a site is in the round at hand: ``private/round.json``.
+    """Progress of a site in the current round: ``private/round.json``.
 
     Attributes:
-        number: of the round: its update is part of no other round.
-        model: digest of the model that the round began with.
+        number: of the round; its update is used in no other round.
+        model: digest of the model at the start of the round.
         first: optimiser steps done when the round began.
         until: optimiser step at which the round ends.
         due: optimiser step at which it would end at a site that missed no round.
-        done: the site trained to the end of the round, or to the end of its time.
-        loss: mean training loss of the round; None where unknown. Private.
+        done: whether the site trained to the end of the round, or to the end of its time.
+        loss: mean training loss of the round; None if unknown. Private.
         version: format of the record.
     """
 
@@ -69,17 +69,17 @@ class ArmResult:
 
     Attributes:
         arm: ``local`` (the site alone), ``pooled`` (all data in one place) or ``federated``.
-        site: whose test patients.
+        site: the site of the test patients.
         metric: name of the metric.
-        value: its value; None where it is not known.
-        low: lower end of its interval over patients; None where there are too few for one.
+        value: its value; None if unknown.
+        low: lower end of its interval over patients; None with too few patients.
         high: upper end.
-        patients: patients measured.
+        patients: number of patients measured.
         steps: optimiser steps of the run.
         epsilon: spent by the run; None without privacy.
-        difference: paired difference to the site's own local model on the same resamples of patients, of the
-            federated arm with baselines; None elsewhere.
-        difference_low: lower end of its interval; None where there are too few patients for one.
+        difference: for the federated arm of a study with baselines, the paired difference to the site's local
+            model on the same resamples of patients; None elsewhere.
+        difference_low: lower end of its interval; None with too few patients.
         difference_high: upper end.
     """
 
@@ -99,13 +99,13 @@ class ArmResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmsRecord:
-    """What the models of a simulated study are worth at each site: ``arms.json`` in the coordinator's folder.
+    """Results of the models of a simulated study at each site: ``arms.json`` in the coordinator's folder.
 
     Attributes:
         study: name of the study.
-        run: identifier of the run of it.
+        run: identifier of the study's run.
         rows: one per arm and site.
-        notes: which sites seem to have patients in common.
+        notes: sites that seem to have patients in common.
         version: format of the record.
     """
 
@@ -118,27 +118,27 @@ class ArmsRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class FederatedRound:
-    """One round of a study, as its record tells it.
+    """One round of a study.
 
     Attributes:
         number: of the round, from 0.
-        accepted: it gave a model.
-        attempts: attempts at it.
+        accepted: whether the round produced a model.
+        attempts: number of attempts.
         survivors: sites whose updates are in the sum.
-        missing: sites that were asked and are not in the sum.
-        units: units of the survivors together; 0 where there is no sum.
-        loss: mean training loss; None where unknown.
-        cut: share of the weights' changes that were cut to the clip.
+        missing: sites that were asked but are not in the sum.
+        units: total number of units of the survivors; 0 without a sum.
+        loss: mean training loss; None if unknown.
+        cut: share of the weights' changes that were clipped.
         short: share of the units whose sites took fewer steps than the round has.
         opened: sites whose sum was opened, whether or not it was accepted.
-        model: number of the model that the round began with.
-        error: largest rounding error of a weight of the mean, by secure aggregation; None where unknown.
-        unchecked: why no site was asked to compute the sum again.
-        recomputed: site -> share of the sum that it computed again.
-        mismatches: sites that computed another sum.
+        model: number of the model at the start of the round.
+        error: largest rounding error of a weight of the mean through secure aggregation; None if unknown.
+        unchecked: why no site was asked to recompute the sum.
+        recomputed: site -> share of the sum that it recomputed.
+        mismatches: sites whose recomputed sum differs.
         received: bytes of the uploads.
         seconds: duration.
-        words: why it failed.
+        words: why the round failed.
     """
 
     number: int
@@ -163,29 +163,29 @@ class FederatedRound:
 
 @dataclass(frozen=True, kw_only=True)
 class FederatedRecord:
-    """What a federated study did: ``federated.json`` in the coordinator's folder, and in each site's run.
+    """Record of a federated study: ``federated.json`` in the coordinator's folder and in each site's run.
 
     Attributes:
         study: name of the study.
-        run: identifier of the run of it.
+        run: identifier of the study's run.
         digest: SHA-256 of the terms.
         layout: SHA-256 of the layout of the common weights.
         model: SHA-256 of the last accepted common weights.
         algorithm: e.g. ``fedavg``.
         aggregation: ``masks``, ``shares``, ``ckks`` or ``plain``.
         sites: names of the sites of the signed roster.
-        quorum: fewest sites whose sum is opened.
-        colluders: sites that may collude with the coordinator without seeing a single update; None where the
-            aggregation hides nothing.
+        quorum: smallest number of sites whose sum is opened.
+        colluders: number of sites that may collude with the coordinator without learning a single update;
+            None if the aggregation hides nothing.
         sentence: what is covered, in words.
-        finished: all rounds are done.
-        simulated: all sites were in one process on one machine.
-        private: the sites trained with differential privacy.
+        finished: whether all rounds are done.
+        simulated: whether all sites ran in one process on one machine.
+        private: whether the sites trained with differential privacy.
         delta: the delta of every epsilon; 0 without privacy.
-        epsilon: site -> epsilon of its run at the end, by its own ledger; None without privacy. Sites that
-            did not report are absent, and from the copy of a site all others.
+        epsilon: site -> final epsilon of its run according to its own ledger; None without privacy. Sites
+            that did not report are absent; a site's copy contains only its own.
         largest: the largest epsilon that a site reported; None without one.
-        refusals: site -> why it takes no further part; empty for other sites in the copy of a site.
+        refusals: site -> why it takes no further part; a site's copy contains only its own.
         rounds: every round.
         copy_of: site whose copy this is; empty for the coordinator's own.
         made: time, ISO 8601 in UTC.
@@ -219,8 +219,8 @@ class FederatedRecord:
     def differing(self) -> tuple[tuple[int, int, str], ...]:
         """(earlier round, later round, site) of sums whose sites differ by this one.
 
-        Neighbouring sums are compared, and all sums from one model. A sum that was opened counts, whether or
-        not it was accepted.
+        The difference of two such sums may reveal the update of that site. Consecutive sums are compared, and
+        all sums that start from one model. Every opened sum counts, whether or not it was accepted.
         """
         found, of_model = [], dict[int, list[FederatedRound]]()
         before: FederatedRound | None = None

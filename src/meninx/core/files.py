@@ -1,9 +1,9 @@
 """Reading and writing files: bounded reads, paths that stay inside their folder, atomic writes.
 
-Every value that comes from a file is hostile. :func:`read_bytes` and :func:`read_text` look at the size
-before they read, :func:`below` turns a name from a file into a path only if it lands below its folder, and
-:func:`atomic` writes a temporary file, forces it to the disk and renames it, so that a reader never sees half
-a file.
+Every value from a file is treated as hostile. :func:`read_bytes` and :func:`read_text` check the size before
+they read, :func:`below` turns a name from a file into a path only if it stays below its folder, and
+:func:`atomic` writes a temporary file, synchronises it to disk and renames it, so that a reader never sees a
+partial file.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from typing import IO
 from meninx.core.errors import DataError, StorageError, expected, problem
 
 PRIVATE_MODE = 0o600
-PUBLIC_MODE = 0o666  # the process's umask takes its bits away
-PARTIAL = ".partial-"  # begins the name of a file that is being written; a kill can leave one
-TEXT_LIMIT = 64 << 20  # bytes of a JSON, TOML or Markdown file that somebody may hand us
-TABLE_LIMIT = 512 << 20  # bytes of a CSV table, unpacked
-IMAGE_LIMIT = 4 << 30  # bytes of one image or array, as stored and as decoded
-PICTURE_PIXELS = 178_956_970  # of one 2-D image, where Pillow refuses: 512 MiB of RGB
+PUBLIC_MODE = 0o666  # reduced by the umask of the process
+PARTIAL = ".partial-"  # prefix of a file that is being written; a killed process can leave one
+TEXT_LIMIT = 64 << 20  # largest untrusted JSON, TOML or Markdown file, in bytes
+TABLE_LIMIT = 512 << 20  # largest CSV table, in bytes after decompression
+IMAGE_LIMIT = 4 << 30  # largest image or array, in bytes as stored and as decoded
+PICTURE_PIXELS = 178_956_970  # largest 2-D image, the limit of Pillow: 512 MiB of RGB
 _PLAIN_PATH = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _LONGEST_PATH = 4096
 
@@ -41,11 +41,13 @@ def atomic(path: Path, *, mode: int | None = None) -> Iterator[IO[bytes]]:
 
     Args:
         path: final name; its folder is created.
-        mode: permission bits of the file, e.g. ``0o600``; None for what the umask leaves of 0666.
+        mode: permission bits of the file, e.g. ``0o600``; None for 0666 minus the umask.
 
     Raises:
-        StorageError: the disk is full, read-only or the folder refuses the file.
+        StorageError: the disk is full or read-only, or the folder refuses the file.
     """
+    # A random name with O_EXCL: nobody can place a link there that the write would follow. The mode is set
+    # at creation, because a chmod afterwards would leave a private file readable for a moment.
     partial = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +63,8 @@ def atomic(path: Path, *, mode: int | None = None) -> Iterator[IO[bytes]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
+        # Only after the content is on disk: some file systems otherwise keep the rename but lose the content
+        # in a power cut.
         partial.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -82,12 +86,12 @@ def write_text(path: Path, content: str, *, mode: int | None = None) -> None:
 
 
 def append_line(path: Path, line: str, *, mode: int = PUBLIC_MODE) -> None:
-    """Append one line and force it to the disk before returning.
+    """Append one line and synchronise it to disk before returning.
 
     Args:
-        path: the file; made when it is not there.
+        path: the file; created if it does not exist.
         line: the text, with or without its newline.
-        mode: permission bits of a new file, less those of the umask.
+        mode: permission bits of a new file, reduced by the umask.
 
     Raises:
         StorageError: the disk refused the write.
@@ -104,11 +108,11 @@ def append_line(path: Path, line: str, *, mode: int = PUBLIC_MODE) -> None:
 
 
 def read_bytes(path: Path, *, limit: int = TEXT_LIMIT) -> bytes:
-    """Return the content of a regular file, after looking at its size.
+    """Return the content of a regular file, after checking its size.
 
     Args:
         path: the file.
-        limit: most bytes that are read.
+        limit: largest number of bytes to read.
 
     Raises:
         DataError: there is no such file, it is a device or a pipe, it is larger than ``limit``, or it cannot
@@ -120,7 +124,7 @@ def read_bytes(path: Path, *, limit: int = TEXT_LIMIT) -> bytes:
             raise DataError(expected(f"a file of at most {limit:,} bytes", got=f"{size:,}", where=path.name))
         try:
             content = stream.read(size + 1)
-            if len(content) > size:  # it grew, or its file system does not know the size beforehand
+            if len(content) > size:  # the file grew, or its file system reports no size in advance
                 content += stream.read(limit + 1 - size)
         except OSError as error:
             raise DataError(expected("a readable file", got=_reason(error), where=path.name)) from error
@@ -130,7 +134,7 @@ def read_bytes(path: Path, *, limit: int = TEXT_LIMIT) -> bytes:
 
 
 def read_text(path: Path, *, limit: int = TEXT_LIMIT) -> str:
-    """Return the text of a UTF-8 file; raises as :func:`read_bytes`, and DataError for foreign bytes."""
+    """Return the text of a UTF-8 file; raises as :func:`read_bytes`, and DataError for other encodings."""
     try:
         return read_bytes(path, limit=limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -140,22 +144,22 @@ def read_text(path: Path, *, limit: int = TEXT_LIMIT) -> str:
 def below(root: Path, name: str, *, where: str) -> Path:
     """Return the path of ``name``, a relative POSIX path from a file, below ``root``.
 
-    Guarantee: the result lies below ``root``, symbolic links that exist included.
+    Guarantee: the result lies below ``root``, also after following existing symbolic links.
 
     Args:
         root: the folder that must not be left.
         name: e.g. ``images/c001.png``.
-        where: file, row or key that holds the name, for the message.
+        where: file, row or key of the name, for the message.
 
     Raises:
-        DataError: the name is empty, absolute, holds ``..``, a backslash, a drive or a control character, or
-            leads out.
+        DataError: the name is empty or absolute, contains ``..``, a backslash, a drive or a control
+            character, or leads out of the folder.
     """
     path = root.joinpath(*relative(name, where=where).parts)
     endless = DataError(problem("the path cannot be followed", where=where))
     try:
         place, home = path.resolve(), root.resolve()
-    except (OSError, RuntimeError) as error:  # links that lead round in a circle, before Python 3.13
+    except (OSError, RuntimeError) as error:  # a cycle of links, before Python 3.13
         raise endless from error
     if _loops(path):
         raise endless
@@ -165,10 +169,7 @@ def below(root: Path, name: str, *, where: str) -> Path:
 
 
 def _loops(path: Path) -> bool:
-    """Return whether links lead round in a circle.
-
-    Since Python 3.13 ``resolve`` passes over them silently.
-    """
+    """Return whether the links of a path form a cycle, which ``resolve`` ignores since Python 3.13."""
     try:
         path.stat()
     except OSError as error:
@@ -177,13 +178,13 @@ def _loops(path: Path) -> bool:
 
 
 def relative(name: str, *, where: str) -> PurePosixPath:
-    """Return a name from a file as a relative path that cannot climb.
+    """Return a name from a file as a relative path without ``..``.
 
-    Links are not looked at (:func:`below` does).
+    Links on disk are not checked (:func:`below` checks them).
 
     Args:
         name: e.g. ``images/c001.png``.
-        where: file, row or key that holds the name, for the message.
+        where: file, row or key of the name, for the message.
 
     Raises:
         DataError: as :func:`below`, apart from links.
@@ -196,11 +197,16 @@ def relative(name: str, *, where: str) -> PurePosixPath:
 def is_inside(name: str) -> bool:
     """Return whether a name from a file is a relative POSIX path that does not leave its folder.
 
-    Links on the disk are not looked at; :func:`below` does.
+    Links on disk are not checked; :func:`below` checks them.
+
+    Example::
+
+        >>> is_inside("images/c001.png"), is_inside("../secret"), is_inside("C:/secret")
+        (True, False, False)
     """
     if len(name) > _LONGEST_PATH:
         return False
-    if _PLAIN_PATH.fullmatch(name):  # nearly every path of a dataset, at a tenth of the cost
+    if _PLAIN_PATH.fullmatch(name):  # a fast path for nearly every name of a dataset
         return True
     path = PurePosixPath(name)
     odd = "\\" in name or any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
@@ -222,7 +228,7 @@ def digest(path: Path) -> str:
 
 
 def is_file_of(path: Path, wanted: str) -> bool:
-    """Return whether a path is a regular file, no link, with the SHA-256 ``wanted``."""
+    """Return whether a path is a regular file, not a link, with the SHA-256 ``wanted``."""
     try:
         return path.is_file() and not path.is_symlink() and digest(path) == wanted
     except (DataError, OSError):
@@ -230,11 +236,11 @@ def is_file_of(path: Path, wanted: str) -> bool:
 
 
 def taken_over(there: Path, here: Path, wanted: str) -> bool:
-    """Return whether a finished file lies at ``here``, brought from ``there`` if need be, by a hard link.
+    """Return whether a finished file is at ``here``, after linking it from ``there`` if necessary.
 
     Args:
-        there: place in an earlier result, which stays as it is.
-        here: place in the result that is being built.
+        there: path in an earlier result, which is not changed.
+        here: path in the result that is being built.
         wanted: SHA-256 of the finished file; any other file counts as missing.
     """
     if is_file_of(here, wanted):
@@ -251,14 +257,14 @@ def taken_over(there: Path, here: Path, wanted: str) -> bool:
 
 
 def regular(path: Path) -> BufferedReader:
-    """Return a regular file opened for reading; a pipe does not block, a device is not read.
+    """Return a regular file opened for reading; a pipe does not block and a device is not read.
 
     Raises:
         DataError: there is no such file, it is a folder, device or pipe, or it cannot be opened.
     """
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (OSError, ValueError) as error:  # ValueError: a name that no file system can hold
+    except (OSError, ValueError) as error:  # ValueError: the name contains a NUL or cannot be encoded
         got = _reason(error) if isinstance(error, OSError) else "an impossible name"
         raise DataError(expected("a readable file", got=got, where=path.name)) from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -268,7 +274,7 @@ def regular(path: Path) -> BufferedReader:
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
-    """Return the house form of an operating system's refusal to write."""
+    """Return the error for an operating system's refusal to write, with a remedy."""
     fix = (
         "free some space and run again with --resume"
         if error.errno == errno.ENOSPC

@@ -46,10 +46,11 @@ class Finding:
     Attributes:
         key: stable name of the number, parts separated by slashes, e.g. ``membership/rmia/tpr@fpr=0.01``.
         line: ``guaranteed``, ``measured`` or ``implementation``.
-        words: one sentence in plain words. A name that comes from data stands in it as :func:`named` gives it.
+        words: one sentence in plain words; a name from data stands in it as :func:`named` gives it.
         value: the number; None where there is none.
-        low: lower end of its interval; equal to the value for an exact number; None with the value.
-        high: upper end; likewise.
+        low: lower end of its interval; equal to the value for an exact number; None with the value, and for
+            an upper limit.
+        high: upper end; likewise; None for a lower limit.
         n: how many patients, canaries or trials it rests on; 0 for a number that rests on no sample.
         null: what guessing or an attack on nothing gives; None where that has no meaning.
         bound: the largest value that the guarantee allows; None without a guarantee.
@@ -79,12 +80,10 @@ class Finding:
         if len(self.key) > names.LONGEST or not _KEY.fullmatch(self.key):
             raise DataError(problem("the key of a finding has another form than part/name", where="findings"))
         if self.line not in LINES or self.colour not in COLOURS:
-            rule = f"one of {', '.join(LINES)} and one of {', '.join(COLOURS)}"
-            raise DataError(expected(rule, got="another line or colour", where=self.key))
+            what = f"the line is none of {', '.join(LINES)}, or the colour none of {', '.join(COLOURS)}"
+            raise DataError(problem(what, where=self.key))
         if self.n < 0 or not self.counted.isidentifier():
-            raise DataError(
-                expected("a number of patients, canaries or trials", got="another", where=self.key)
-            )
+            raise DataError(problem("n is no number of patients, canaries or trials", where=self.key))
         self._check_numbers()
         for text in (self.words, self.reason):
             check_text(text, where=self.key)
@@ -92,18 +91,22 @@ class Finding:
             raise DataError(problem("a finding needs a sentence", where=self.key))
 
     def _check_numbers(self) -> None:
-        interval = (self.value, self.low, self.high)
-        if any(item is not None and not math.isfinite(item) for item in (*interval, self.null, self.bound)):
+        low, value, high = self.low, self.value, self.high
+        if any(
+            item is not None and not math.isfinite(item) for item in (low, value, high, self.null, self.bound)
+        ):
             raise DataError(expected(_WRONG_NUMBER, got="one that is not finite", where=self.key))
-        if self.value is None or self.low is None or self.high is None:
-            if any(item is not None for item in interval):
-                raise DataError(expected(_WRONG_NUMBER, got="a part of an interval", where=self.key))
+        if value is None:
+            if low is not None or high is not None:
+                raise DataError(expected(_WRONG_NUMBER, got="an interval alone", where=self.key))
             if not self.reason or self.colour == "green":
-                rule = "a reason, and another colour than green, where there is no number"
-                raise DataError(expected(rule, got="none", where=self.key))
+                what = "a finding without a number needs a reason, and is not green"
+                raise DataError(problem(what, where=self.key))
             return
-        if not self.low <= self.value <= self.high:
-            raise DataError(expected(_WRONG_NUMBER, got="another order", where=self.key))
+        if low is None and high is None:
+            raise DataError(expected(_WRONG_NUMBER, got="no interval", where=self.key))
+        if not (value if low is None else low) <= value <= (value if high is None else high):
+            raise DataError(expected(_WRONG_NUMBER, got="numbers in the wrong order", where=self.key))
         if self.n == 0 and not self.is_exact:
             rule = "the size of the sample that an interval rests on"
             raise DataError(expected(rule, got=0, where=self.key))
@@ -115,12 +118,19 @@ class Finding:
 
     def label(self) -> str:
         """Return the number with its interval and sample, or why there is none."""
-        if self.value is None or self.low is None or self.high is None:
+        if self.value is None:
             return self.reason
         if self.is_exact and not self.n:
             return f"{self.value:.3g} (exact)"
-        interval = "exact" if self.is_exact else f"{self.low:.3g} to {self.high:.3g}"
-        return f"{self.value:.3g} ({interval}), n = {self.n:,} {self.counted}"
+        return f"{self.value:.3g} ({self.interval()}), n = {self.n:,} {self.counted}"
+
+    def interval(self) -> str:
+        """Return the interval in words, ``exact``, or which kind of limit the number is."""
+        if self.value is None:
+            return ""
+        if self.low is None or self.high is None:
+            return "upper limit" if self.low is None else "lower limit"
+        return "exact" if self.is_exact else f"{self.low:.3g} to {self.high:.3g}"
 
 
 def check_text(text: str, *, where: str) -> None:
@@ -134,8 +144,8 @@ def check_text(text: str, *, where: str) -> None:
         DataError: too long, not one printable line, or it claims that data or a model is anonymous or safe.
     """
     if len(text) > LONGEST_TEXT or names.printable(text, hidden="") != text:
-        rule = f"one printable line of at most {LONGEST_TEXT} characters"
-        raise DataError(expected(rule, got="another text", where=where))
+        what = f"a text is longer than {LONGEST_TEXT} characters, or not one printable line"
+        raise DataError(problem(what, where=where))
     if claims_too_much(text):
         fix = "say what was measured and what was not tested"
         raise DataError(problem("a text claims more than an audit can show", where=where, fix=fix))

@@ -1,8 +1,9 @@
-"""Digests of what a stage published: one ``checksums.sha256`` per folder, in the format of ``sha256sum``.
+"""Digests of published files: one ``checksums.sha256`` per folder, in the format of ``sha256sum``.
 
-``sha256sum -c checksums.sha256`` checks a folder without meninx; :func:`damage` does the same and also names
-files that are not in the list. The list's own digest (:func:`digest_of`) names the content of the whole
-folder. A single file that is written again and again carries its digest at its own end (:func:`seal`).
+``sha256sum -c checksums.sha256`` checks a folder without meninx; :func:`damage` does the same and also finds
+files that are not in the list. The digest of the list itself (:func:`digest_of`) identifies the content of
+the whole folder. A single file that is rewritten often, such as a checkpoint, ends in its own digest
+(:func:`seal`).
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _LIMIT = 1 << 30
 _SEAL = b"\nmeninx-sha256:"
 _SEAL_BYTES = len(_SEAL) + 64 + 1
-_PIECE = 16 << 20  # bytes that are read at a time
+_PIECE = 16 << 20  # bytes read at a time
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What differs between a folder and its list.
+    """Differences between a folder and its list.
 
     Attributes:
-        missing: listed files that are not there.
+        missing: listed files that do not exist.
         changed: listed files with other bytes, or behind a link that leads out of the folder.
-        unlisted: files that are there and not in the list.
+        unlisted: existing files that are not in the list.
     """
 
     missing: tuple[str, ...] = ()
@@ -52,7 +53,7 @@ def write(root: Path, digests: Mapping[str, str]) -> str:
         digests: relative POSIX path -> SHA-256 of the file.
 
     Raises:
-        DataError: a name could not be read back, e.g. one with a line feed.
+        DataError: a name that the format cannot express, e.g. one with a line feed.
         StorageError: the disk refused.
     """
     return write_sorted(root, sorted(digests.items()))
@@ -61,9 +62,8 @@ def write(root: Path, digests: Mapping[str, str]) -> str:
 def write_sorted(root: Path, digests: Iterable[tuple[str, str]]) -> str:
     """Write ``root/checksums.sha256`` from (relative POSIX path, SHA-256), sorted by path.
 
-    One line at a time is held in memory.
-
-    Returns the SHA-256 of the list; raises as :func:`write`.
+    Only one line at a time is held in memory. The function returns the SHA-256 of the list and raises as
+    :func:`write`.
     """
     own = hashlib.sha256()
     with files.atomic(root / CHECKSUMS) as stream:
@@ -94,7 +94,7 @@ def measured(root: Path, paths: Iterable[Path]) -> dict[str, str]:
 
 
 def read(root: Path) -> dict[str, str]:
-    """Return the list of a folder; empty when it has none.
+    """Return the list of a folder; empty if it has none.
 
     Raises:
         DataError: a line is not ``<sha256>  <path below the folder>``.
@@ -117,13 +117,13 @@ def read(root: Path) -> dict[str, str]:
 
 
 def digest_of(root: Path) -> str:
-    """Return the SHA-256 of a folder's list, which names the whole content; empty without a list."""
+    """Return the SHA-256 of a folder's list, which identifies its whole content; empty without a list."""
     path = root / CHECKSUMS
     return files.digest(path) if path.is_file() else ""
 
 
 def damage(root: Path, *, leave_out: Iterable[str] = (), progress: Progress = SILENT) -> Damage:
-    """Return what differs between a folder and its list.
+    """Return the differences between a folder and its list.
 
     Args:
         root: the folder, with a list.
@@ -146,14 +146,19 @@ def damage(root: Path, *, leave_out: Iterable[str] = (), progress: Progress = SI
 
 
 def seal(content: bytes) -> bytes:
-    """Return the content of a file followed by its digest, which readers of torch's format pass over."""
+    """Return the content of a file followed by its digest, which readers of torch's format ignore."""
     return b"%b%b%b\n" % (content, _SEAL, hashlib.sha256(content).hexdigest().encode())
 
 
 def unseal(whole: bytes) -> tuple[bytes, bool]:
-    """Return the content and whether a digest stood behind it that is the right one.
+    """Return the content, and whether it was followed by its correct digest.
 
     Without a digest the content is ``whole`` itself.
+
+    Example::
+
+        >>> unseal(seal(b"weights")), unseal(b"weights")
+        ((b'weights', True), (b'weights', False))
     """
     content, end = whole[:-_SEAL_BYTES], whole[-_SEAL_BYTES:]
     if not end.startswith(_SEAL):
@@ -162,10 +167,10 @@ def unseal(whole: bytes) -> tuple[bytes, bool]:
 
 
 def is_whole(path: Path) -> bool | None:
-    """Return whether a file ends in the digest of what stands before it; None when it carries none.
+    """Return whether the digest at the end of a file is correct; None if the file has none.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     with files.regular(path) as stream:
         left = stream.seek(0, os.SEEK_END) - _SEAL_BYTES
@@ -178,12 +183,12 @@ def is_whole(path: Path) -> bool | None:
         while left > 0:
             piece = stream.read(min(left, _PIECE))
             total.update(piece)
-            left -= len(piece) or left  # a file that shrinks meanwhile ends the loop
+            left -= len(piece) or left  # ends the loop if another process truncates the file
     return end == b"%b%b\n" % (_SEAL, total.hexdigest().encode())
 
 
 def _inside(root: Path, name: str) -> bool:
-    """Return whether a listed file lies in the folder, and not behind a link that leads out of it."""
+    """Return whether a listed file is in the folder, and not behind a link that leads out of it."""
     try:
         files.below(root, name, where=CHECKSUMS)
     except DataError:

@@ -1,4 +1,4 @@
-"""How the stored values of a dataset become network input, and what the training images were like."""
+"""How the stored values of a dataset become network input, and statistics of the training images."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ class Intensity:
     """How voxel values become network input: ``(value - shift) / scale`` after clipping to the window.
 
     Attributes:
-        window: lowest and highest value kept, in the units of the file.
+        window: lowest and highest value that are not clipped, in the units of the file.
         shift: subtracted after clipping.
-        scale: divided by after that, > 0.
-        source: where the numbers came from: ``"format"`` (bit depth, public), ``"standard"`` (a published
-            window, public) or ``"train"`` (statistics of the training split: refused by private training).
+        scale: divisor after the subtraction, > 0.
+        source: origin of the numbers: ``"format"`` (bit depth, public), ``"standard"`` (a published window,
+            public) or ``"train"`` (statistics of the training split; refused by private training, because
+            they change every image when one patient is removed).
     """
 
     window: tuple[float, float] = (0.0, 255.0)
@@ -36,19 +37,19 @@ class Intensity:
 
     @property
     def has_grey_levels(self) -> bool:
-        """Whether values are grey levels that fill 8 or 16 bits, not units such as Hounsfield's."""
+        """Whether values are grey levels of 8 or 16 bits, and not physical units such as Hounsfield's."""
         return self.window in _GREY_LEVELS
 
     def for_values_of(self, stored: Intensity) -> Intensity:
-        """Return how values of another dataset become the network input that this intensity makes of its own.
+        """Return the intensity that maps values of another dataset to the same network input.
 
-        Grey levels keep their share of the range: 257 x 100 of 16 bits is 100 of 8 bits.
+        Grey levels are compared by their share of the range: 257 x 100 with 16 bits equals 100 with 8 bits.
 
         Args:
-            stored: the intensity of the other dataset, whose window says what its values mean.
+            stored: the intensity of the other dataset, whose window defines the meaning of its values.
 
         Raises:
-            DataError: the windows differ, and one of them is not that of a bit depth.
+            DataError: the windows differ, and at least one is not that of a bit depth.
 
         Examples:
             >>> wide = Intensity(window=(0.0, 65535.0), shift=32767.5, scale=32767.5)
@@ -77,12 +78,12 @@ class Intensity:
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What the stored training images are like: it depends on the patients, so no private run releases it.
+    """Statistics of the stored training images; they depend on the patients, so no private run releases them.
 
     Attributes:
-        images: number of images it was computed from.
-        brightness: mean over the images of their mean values, and its standard deviation.
-        spacing_mm: smallest and largest spacing along each axis; empty when it is not known of every image.
+        images: number of images.
+        brightness: mean and standard deviation, over the images, of their mean values.
+        spacing_mm: smallest and largest spacing along each axis; empty if it is unknown for any image.
     """
 
     images: int

@@ -1,4 +1,4 @@
-"""An append-only file of JSON lines that survives a kill: a torn last line is dropped, all before it is kept.
+"""An append-only file of JSON lines that survives a crash: only an incomplete last line is dropped.
 
     >>> import tempfile
     >>> journal = Journal(Path(tempfile.mkdtemp()) / "journal.jsonl")
@@ -7,7 +7,8 @@
     >>> [table["case"] for table in journal.tables()]
     ['c1']
 
-The privacy ledger is not such a journal: there a torn line counts as a spent step (``privacy.ledger``).
+The privacy ledger is not such a journal: there an incomplete line counts as a spent step
+(``privacy.ledger``).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LINE_LIMIT = 16 << 20
 
 
 class Journal:
-    """JSON lines in one file, mode 0600 unless told otherwise.
+    """JSON lines in one file.
 
     Args:
         path: the file; need not exist.
@@ -39,21 +40,21 @@ class Journal:
         self.path, self.mode = path, mode
 
     def tables(self) -> Iterator[dict[str, Any]]:
-        """Yield the whole lines in order, one at a time in memory; a torn tail is left out.
+        """Yield the complete lines in order, one at a time in memory; an incomplete last line is left out.
 
         Raises:
-            DataError: whole lines follow a damaged one, or the file cannot be read.
+            DataError: complete lines follow a damaged one, or the file cannot be read.
         """
         for table, _ in self._lines():
             yield table
 
     @contextmanager
     def appending(self, *, durable: bool = False) -> Iterator[Appender]:
-        """Open the journal for adding lines, after cutting a torn tail off.
+        """Open the journal for adding lines, after removing an incomplete last line.
 
         Args:
-            durable: force every line to the disk before going on; otherwise to the operating system, which is
-                enough against a killed process but not against a power cut.
+            durable: synchronise every line to disk; otherwise lines are handed to the operating system, which
+                protects against a killed process but not against a power cut.
 
         Raises:
             StorageError: the disk refused.
@@ -66,14 +67,14 @@ class Journal:
             )
         except OSError as error:
             raise files.storage_error(error, self.path) from error
-        with os.fdopen(handle, "ab", buffering=0) as stream:  # every line is one call of the operating system
+        with os.fdopen(handle, "ab", buffering=0) as stream:  # each line is written with one system call
             yield Appender(stream, self.path, durable)
 
     def cut(self) -> None:
-        """Remove a torn tail.
+        """Remove an incomplete last line.
 
         Raises:
-            DataError: whole lines follow a damaged one: that is no torn tail, and nothing is removed.
+            DataError: complete lines follow a damaged one, which a crash cannot cause; nothing is removed.
             StorageError: the disk refused.
         """
         if not self.path.is_file():
@@ -87,13 +88,13 @@ class Journal:
                 raise files.storage_error(error, self.path) from error
 
     def rewrite(self, tables: Iterable[Mapping[str, Any]]) -> None:
-        """Replace all lines; the old ones stay until the new ones are complete."""
+        """Replace all lines atomically."""
         with files.atomic(self.path, mode=self.mode) as stream:
             for table in tables:
                 stream.write(_line(table))
 
     def _lines(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield each whole line and the position of its end."""
+        """Yield each complete line and the position of its end."""
         if not self.path.is_file():
             return
         end, damaged = 0, False
@@ -141,9 +142,8 @@ class Appender:
             if self._durable:
                 os.fsync(self._stream.fileno())
         except OSError as error:
-            with contextlib.suppress(
-                OSError
-            ):  # a full disk takes part of a line; what comes later must not follow it
+            # A full disk accepts a part of a line. A later line appended to it would be lost, too.
+            with contextlib.suppress(OSError):
                 os.ftruncate(self._stream.fileno(), before)
             raise files.storage_error(error, self._path) from error
 
@@ -158,7 +158,7 @@ def _line(table: Mapping[str, Any]) -> bytes:
 
 
 def _table(line: bytes) -> dict[str, Any] | None:
-    """Return what a whole line says; None for a torn or damaged one."""
+    """Return the table in a line; None for an incomplete or damaged line."""
     try:
         table = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):

@@ -37,7 +37,7 @@ def lazy_exports(
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(modules[name]), name)
-        sys.modules[package].__dict__[name] = value  # the next access does not come here
+        sys.modules[package].__dict__[name] = value  # so that the next access does not call this function
         return value
 
     def names() -> list[str]:
@@ -47,10 +47,10 @@ def lazy_exports(
 
 
 def callable_package(package: str, module: str, function: str) -> None:
-    """Let a package be called like the public function that has its name.
+    """Make a package callable like the public function with the same name.
 
-    ``meninx.train`` is a function of the public face and a package with the stage behind it. Python gives the
-    name to the package as soon as one of its modules is imported, so the package does what the function does.
+    ``meninx.train`` is both a public function and the package of the stage. Python binds the name to the
+    package as soon as one of its modules is imported, so the package has to behave like the function.
 
     Args:
         package: ``__name__`` of the package.
@@ -64,7 +64,7 @@ def callable_package(package: str, module: str, function: str) -> None:
 
         @property
         def __wrapped__(self) -> Callable[..., Any]:
-            """The function; ``inspect.signature``, ``help`` in notebooks and completion look at it."""
+            """The function; ``inspect.signature``, ``help`` in notebooks and completion use it."""
             found: Callable[..., Any] = getattr(importlib.import_module(module), function)
             return found
 

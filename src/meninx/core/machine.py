@@ -1,4 +1,4 @@
-"""What this machine has: processors, memory and disk that are free for a run."""
+"""Resources of this machine: processors, memory and disk space available for a run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import shutil
 import sys
 from pathlib import Path
 
-_UNKNOWN = 4 << 30  # bytes of memory assumed where the system does not tell
+_UNKNOWN = 4 << 30  # bytes of memory assumed if the system does not report it
 _MEMORY = Path("/proc/meminfo")
 _SIZE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([KMGT]B)", re.IGNORECASE)
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_GROUP = Path("/sys/fs/cgroup")  # version 2; what a container may use is less than what the machine has
+_GROUP = Path("/sys/fs/cgroup")  # version 2; a container may use less memory than the machine has
 
 
 def processors() -> int:
@@ -24,12 +24,12 @@ def processors() -> int:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that are free for use, caches of the system that can go included."""
+    """Return the bytes of available memory, including system caches that can be dropped."""
     return max(0, min(_system_memory(), _group_memory()))
 
 
 def free_disk(folder: Path) -> int:
-    """Return the bytes that are free where a folder lies; 0 where the system does not tell."""
+    """Return the free bytes on the disk of a folder; 0 if the system does not report them."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:
@@ -42,13 +42,13 @@ def _system_memory() -> int:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) << 10
     if sys.platform != "win32":
-        with contextlib.suppress(OSError, ValueError):  # macOS reports the total alone
+        with contextlib.suppress(OSError, ValueError):  # macOS reports only the total
             return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     return _UNKNOWN
 
 
 def _group_memory() -> int:
-    """Return what is left of the limit of this process's control group; a huge number without a limit."""
+    """Return the memory left in this process's control group; a huge number without a limit."""
     with contextlib.suppress(OSError, ValueError):
         limit = int((_GROUP / "memory.max").read_text(encoding="ascii"))  # "max" without a limit
         return limit - int((_GROUP / "memory.current").read_text(encoding="ascii"))
@@ -66,7 +66,7 @@ def byte_size(text: str) -> int | None:
 
 
 def shown_size(count: int) -> str:
-    """Return a number of bytes for people, e.g. ``1.5 GB``."""
+    """Return a number of bytes as text, e.g. ``1.5 GB``."""
     for unit in ("TB", "GB", "MB"):
         if count >= _UNITS[unit]:
             return f"{count / _UNITS[unit]:.1f} {unit}"

@@ -1,11 +1,11 @@
-"""The dataset table: one row per case, what its columns mean, its digests; a patient is never split.
+"""The dataset table: one row per case, the meaning of its columns, its digests; a patient is never split.
 
-On disk a dataset is a folder with ``manifest.csv`` (one row a case), ``dataset.toml`` (task, label
-names, attributes, spacing, intensity), the images and masks the rows point to, and ``checksums.sha256``
-with the digest of all of these.
+On disk a dataset is a folder with ``manifest.csv`` (one row per case), ``dataset.toml`` (task, label
+names, attributes, spacing, intensity), the images and masks named in the rows, and ``checksums.sha256``
+with the digests of all of these.
 
-Names and paths in a table are hostile until they are checked: a :class:`Case` or :class:`DatasetInfo` with a
-name that another program could run, or with a path that leaves the folder, cannot be made.
+Names and paths in a table are treated as hostile: a :class:`Case` or :class:`DatasetInfo` with a name that
+another program could execute, or with a path that leaves the folder, cannot be constructed.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ FIXED_COLUMNS = ("case_id", "patient_id", "study", "site", "split", "image", "ma
 _LARGEST_AXIS = 1 << 20
 _MOST_CHANNELS = 64
 _CASE_ID = re.compile(r'[^./\\:*?"<>|][^/\\:*?"<>|]{0,127}')  # may name a file on every platform
-_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,255}")  # passes names.problem, at a tenth of the cost
+_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,255}")  # a fast test for names that names.problem accepts
 
 
 class TaskKind(StrEnum):
-    """What a model is asked: one class of several, any of several labels, or a label map."""
+    """Task of a model: one class of several, any of several labels, or a label map."""
 
     MULTICLASS = "multiclass"
     MULTILABEL = "multilabel"
@@ -55,35 +55,34 @@ class TaskKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """What the columns and files of a dataset mean.
+    """The meaning of the columns and files of a dataset.
 
     Attributes:
         name: short name of the dataset.
-        task: what is to be learnt.
+        task: multiclass, multilabel or segmentation.
         labels: label columns, in output order. MULTICLASS: one column per class, exactly one is 1.
             MULTILABEL: 0, 1 or empty (unknown). SEGMENTATION: names of the label values 1, 2, ... of the
                 masks.
         attributes: attribute columns (``sex``, ``age``, ...), never model input.
         spatial_dims: 2 or 3.
         channels: image channels: 1 (grey), 3 (colour), or the number that the source has.
-        channel_names: names of channels that are images of their own (T1, T2, ...), in order; empty for grey
-            and colour images.
-        size: spatial size all images share, or empty when sizes differ.
-        spacing_mm: voxel spacing all images share, or empty when unknown or different.
-        intensity: normalisation and where it came from.
+        channel_names: names of channels that are separate images (T1, T2, ...), in order; empty for grey and
+            colour images.
+        size: common spatial size of all images; empty if sizes differ.
+        spacing_mm: common voxel spacing of all images in millimetres; empty if unknown or different.
+        intensity: normalisation and its origin.
         laterality: pairs of labels that a left-right flip exchanges.
-        patients_known: False when the source names no patients, so that every image (or lesion) counts as
-            one.
-        synthetic: True when no patient stands behind the images.
-        split_rule: how patients were assigned to splits. ``stable`` and ``published`` look at the patient
-            alone; ``exact`` also looks at the labels of the others, so that removing one patient may move
-            another; empty when unknown.
-        preprocessing: how a decoded image became a stored one, as the table of
-            ``imaging.preprocessing.Preprocessing``; empty in a dataset of an older version.
-        observed: what the training images are like; None when unknown, or withheld by a private run.
+        patients_known: False if the source names no patients, so that every image (or lesion) counts as one.
+        synthetic: True if the images are not of real patients.
+        split_rule: how patients were assigned to splits. ``stable`` and ``published`` use the patient alone;
+            ``exact`` also uses the labels of others, so that removing one patient may move another; empty if
+            unknown.
+        preprocessing: steps from a decoded to a stored image, as the table of
+            ``imaging.preprocessing.Preprocessing``; empty in datasets of older versions.
+        observed: statistics of the training images; None if unknown, or withheld by a private run.
 
     Raises:
-        DataError: a name cannot be used (see ``core.names``), or a number is out of range.
+        DataError: a name is not allowed (see ``core.names``), or a number is out of range.
     """
 
     name: str
@@ -145,7 +144,11 @@ class DatasetInfo:
 
     @classmethod
     def from_toml(cls, text: str, where: str) -> DatasetInfo:
-        """Return the information in ``dataset.toml``; LayoutError names the file and key."""
+        """Return the information in ``dataset.toml``.
+
+        Raises:
+            LayoutError: the text is not valid; the message names file and key.
+        """
         what = "a dataset.toml as `meninx prepare` writes it"
         try:
             table = tomllib.loads(text)
@@ -165,12 +168,12 @@ class Case:
     """One row: an image (with its mask) of one patient.
 
     ``image`` and ``mask`` are POSIX paths relative to the dataset folder; ``mask`` may be empty. ``labels``
-    maps a label name to 0.0, 1.0 or None (unknown); ``attributes`` maps a name to text, empty when unknown.
-    Later stages name files after ``case_id``: it has at most 128 characters and none that a file name may not
-    have.
+    maps a label name to 0.0, 1.0 or None (unknown); ``attributes`` maps a name to text, empty if unknown.
+    Later stages name files after ``case_id``, so it has at most 128 characters, all of them allowed in file
+    names on every platform.
 
     Raises:
-        DataError: an identifier or name cannot be used, or a path would leave the dataset folder.
+        DataError: an identifier or name is not allowed, or a path would leave the dataset folder.
     """
 
     case_id: str
@@ -189,12 +192,12 @@ class Case:
 
 @dataclass(frozen=True)
 class DataDigest:
-    """What names the content of a dataset folder.
+    """The identity of a dataset folder's content.
 
     Attributes:
-        digest: SHA-256 over ``manifest.csv``, ``dataset.toml`` and, where there is one, ``checksums.sha256``.
-        images: whether that covers the images: there is a list of checksums, and readers compare images with
-            it.
+        digest: SHA-256 over ``manifest.csv``, ``dataset.toml`` and, if it exists, ``checksums.sha256``.
+        images: whether the digest covers the images, because there is a list of checksums with which readers
+            compare them.
     """
 
     digest: str
@@ -203,10 +206,19 @@ class DataDigest:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A dataset: its folder, its meaning and its cases.
+    """A dataset: its folder, its description and its cases.
 
-    Guarantee: a Manifest with a patient in two splits or at two sites, a case twice, or an image
-    twice cannot be constructed (DataError).
+    Example::
+
+        >>> info = DatasetInfo(name="demo", task=TaskKind.MULTILABEL, labels=("effusion",))
+        >>> cases = (Case(case_id="c1", patient_id="p1", image="c1.png", labels={"effusion": 1.0}),
+        ...          Case(case_id="c2", patient_id="p2", image="c2.png", split="test"))
+        >>> manifest = Manifest(Path("data"), info, cases)
+        >>> len(manifest.split("train")), manifest.patients, manifest.targets().tolist()
+        (1, ('p1', 'p2'), [[1.0], [nan]])
+
+    Guarantee: a Manifest with a patient in two splits or at two sites, a duplicate case, or a duplicate image
+        cannot be constructed (DataError).
     """
 
     root: Path
@@ -223,7 +235,7 @@ class Manifest:
     def select(self, keep: Callable[[Case], bool]) -> Manifest:
         """Return the manifest of the cases for which ``keep`` is true, in the same order."""
         part = Manifest(self.root, self.info, tuple(case for case in self.cases if keep(case)))
-        if "checksums" in self.__dict__:  # read once for all parts
+        if "checksums" in self.__dict__:  # shared, so that the list is read only once
             part.__dict__["checksums"] = self.checksums
         return part
 
@@ -233,7 +245,7 @@ class Manifest:
 
     @property
     def empty_splits(self) -> tuple[str, ...]:
-        """The splits without cases, of ``valid`` and ``test``."""
+        """Those of ``valid`` and ``test`` that have no cases."""
         used = {case.split for case in self.cases}
         return tuple(name for name in ("valid", "test") if name not in used)
 
@@ -267,9 +279,7 @@ class Manifest:
 
     @cached_property
     def checksums(self) -> Mapping[str, str]:
-        """Relative path -> SHA-256 of what ``prepare`` wrote, from ``checksums.sha256``.
-
-        Empty in older datasets.
+        """Relative path -> SHA-256 of the files that ``prepare`` wrote; empty for older datasets.
 
         Raises:
             DataError: the list is damaged.
@@ -277,19 +287,21 @@ class Manifest:
         return integrity.read(self.root)
 
     def check_file(self, name: str) -> None:
-        """Compare a file of the dataset with its digest; without a list of checksums nothing is compared.
+        """Raise DataError unless a file of the dataset has its recorded digest.
+
+        A dataset without a list of checksums is not compared.
 
         Args:
             name: relative path as in the manifest, e.g. ``images/c1.png``.
 
         Raises:
-            DataError: the file is missing, is not the one that was prepared, or is not in the list.
+            DataError: the file is missing, was changed, or is not in the list.
         """
         if self.checksums:
             self.verified_bytes(name)
 
     def verified_bytes(self, name: str) -> bytes:
-        """Return the bytes of a file of the dataset; they are compared with their digest where there is one.
+        """Return the bytes of a file of the dataset, after comparing them with their digest if there is one.
 
         Args:
             name: relative path as in the manifest, e.g. ``images/c1.png``.
@@ -311,7 +323,7 @@ class Manifest:
         return content
 
     def image_digests(self) -> dict[str, str]:
-        """Return case -> SHA-256 of its image file; empty for a dataset without checksums.
+        """Return case -> SHA-256 of its image file; empty without checksums.
 
         Raises:
             DataError: an image is not in the list of checksums.
@@ -335,7 +347,7 @@ class Manifest:
     def write(self, root: Path | None = None) -> None:
         """Write ``manifest.csv`` and ``dataset.toml`` into ``root`` (default: the manifest's own).
 
-        An attribute that a spreadsheet would run as a formula is quoted; numbers stay.
+        An attribute that a spreadsheet would execute as a formula is quoted; numbers are not.
         """
         folder = root or self.root
         header = [*FIXED_COLUMNS, *self.info.labels, *self.info.attributes]
@@ -361,9 +373,9 @@ class Manifest:
         """Return the dataset in a folder.
 
         Raises:
-            LayoutError: a file or column is missing, or a cell is not what it must be; names file, column and
+            LayoutError: a file or column is missing, or a cell is invalid; the message names file, column and
                 row.
-            DataError: the cases break the guarantee above.
+            DataError: the cases violate the guarantee of this class.
         """
         info_path, table_path = root / INFO_NAME, root / MANIFEST_NAME
         for path in (info_path, table_path):
@@ -397,20 +409,20 @@ EMPTY_SPLITS = {
     "valid": "the validation split has no cases: no metric in training, no thresholds, no model selection",
     "test": "the test split has no cases: `meninx evaluate` can measure on another dataset only",
 }
-"""What it means that a split has no cases."""
+"""Consequences of a split without cases."""
 
 
 def read_info(root: Path) -> DatasetInfo:
-    """Return what the columns and files of a dataset mean, without its table.
+    """Return the description of a dataset without reading its table.
 
     Raises:
-        LayoutError: ``dataset.toml`` is not what it must be; names file and key.
+        LayoutError: ``dataset.toml`` is not valid; the message names file and key.
     """
     return DatasetInfo.from_toml(_text(root / INFO_NAME, files.TEXT_LIMIT), str(root / INFO_NAME))
 
 
 def refuse_other_task(learned: DatasetInfo, here: DatasetInfo) -> None:
-    """Refuse a dataset of another task than that of a model.
+    """Refuse a dataset whose task differs from that of a model.
 
     Raises:
         DataError: the tasks differ.
@@ -426,7 +438,7 @@ def dataset_digest(root: Path, *, images: bool = True) -> DataDigest:
 
     Args:
         root: the folder.
-        images: False for a digest of table and meaning alone, as datasets without checksums have it.
+        images: False for a digest of table and description only, as for datasets without checksums.
 
     Raises:
         DataError: a file cannot be read.
@@ -441,10 +453,7 @@ def dataset_digest(root: Path, *, images: bool = True) -> DataDigest:
 
 
 def _is_being_replaced(root: Path) -> bool:
-    """Return whether a publication was stopped half-way.
-
-    False for whoever may not look into the private room.
-    """
+    """Return whether a publication was interrupted; False if this user may not read the private folder."""
     try:
         marker = workspace.read_marker(root)
     except OSError:
@@ -453,7 +462,7 @@ def _is_being_replaced(root: Path) -> bool:
 
 
 def is_odd_text(text: str) -> bool:
-    """Return whether no attribute can be this: too long, with a NUL, or no Unicode text."""
+    """Return whether a text is not allowed as an attribute: too long, with a NUL, or not valid Unicode."""
     return len(text) > LONGEST_TEXT or "\0" in text or names.encodable(text) != text
 
 
@@ -474,7 +483,7 @@ def _text(path: Path, limit: int) -> str:
 
 
 def _rows(text: str, where: str) -> Iterator[list[str]]:
-    """Yield the rows of a table; LayoutError for what csv cannot read, e.g. a cell of more than 128 kB."""
+    """Yield the rows of a table; raise LayoutError if csv cannot read it, e.g. a cell of more than 128 kB."""
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
         yield from reader
@@ -508,9 +517,9 @@ def _case(cells: list[str], header: list[str], info: DatasetInfo, where: str) ->
 
 
 def _refuse_odd(fixed: Mapping[str, str], attributes: Mapping[str, str], where: str) -> None:
-    """Raise DataError for an identifier, name, path or text that cannot be used.
+    """Raise DataError for an identifier, name, path or text that is not allowed.
 
-    Names the column, never the value.
+    The message names the column and never the value, which may identify a patient.
     """
     if not _CASE_ID.fullmatch(fixed["case_id"]):
         what = (
@@ -541,7 +550,8 @@ def _refuse_odd(fixed: Mapping[str, str], attributes: Mapping[str, str], where: 
 
 
 def _refuse_links(root: Path, cases: Iterable[Case], where: str) -> None:
-    """Raise DataError for an image or mask that a link leads out of the dataset folder."""
+    """Raise DataError for an image or mask behind a link that leads out of the dataset folder."""
+    # One check per folder and per link: resolving every path of a large dataset would take minutes.
     folders: set[PurePosixPath] = set()
     for number, case in enumerate(cases, start=FIRST_ROW):
         for name in filter(None, (case.image, case.mask)):

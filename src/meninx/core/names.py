@@ -1,11 +1,9 @@
-"""Names that come from files: labels, attributes, datasets, sites.
-
-Checked once, escaped wherever they are shown.
+"""Names from files (labels, attributes, datasets, sites): checked once, escaped wherever they are shown.
 
 A released bundle is opened by programs that interpret text: MONAI evaluates strings that begin with ``$``,
-resolves those that begin with ``@`` or ``%`` and replaces every ``#`` by ``::``; spreadsheets run cells that
-begin with ``=``, terminals obey control characters. :func:`problem` says why a name is refused; :func:`check`
-refuses it.
+resolves those that begin with ``@`` or ``%`` and replaces every ``#`` by ``::``; spreadsheets execute cells
+that begin with ``=``, and terminals interpret control characters. :func:`problem` returns why a name is not
+allowed; :func:`check` refuses it.
 """
 
 from __future__ import annotations
@@ -22,27 +20,21 @@ _HIDDEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
 _MARKDOWN = re.compile(
     r"([\\`*_{}\[\]<>()#+!|~$&@]|(?<=\d)[.)](?= |$)|:(?=//)|(?<=www)\.|^[-=])", re.IGNORECASE
 )
-_FORMULA = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\t",
-    "\r",
-    "\n",
-    "＝",
-    "＋",
-    "－",
-    "＠",
-)  # the wide forms begin formulae in some languages
+# Beginnings of spreadsheet formulae; the full-width forms work in some languages.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def problem(name: str, *, hash_sign: bool = False) -> str:
-    """Return why a name cannot be used, in words that do not quote it; empty when it can.
+    """Return why a name is not allowed, in words that do not quote it; empty if it is allowed.
+
+    Example::
+
+        >>> problem("effusion"), problem("$import os")
+        ('', 'one that begins with one of $ @ % =')
 
     Args:
         name: the name.
-        hash_sign: ``#`` is allowed: for identifiers, which reach no bundle.
+        hash_sign: whether ``#`` is allowed, as in identifiers, which are never part of a bundle.
     """
     if not name or name != name.strip():
         return "an empty one, or one with blanks at its ends"
@@ -58,7 +50,7 @@ def problem(name: str, *, hash_sign: bool = False) -> str:
 
 
 def check(names: Iterable[str], *, what: str, where: str) -> None:
-    """Raise DataError unless every name can be used; names ``what`` and its position, never the name itself.
+    """Raise DataError unless every name is allowed; the message gives its position and never the name.
 
     Args:
         names: the names, in the order of the file.
@@ -73,30 +65,28 @@ def check(names: Iterable[str], *, what: str, where: str) -> None:
 
 
 def encodable(text: str) -> str:
-    """Return text that UTF-8 can hold: a foreign byte of a file name becomes a backslash and its code."""
+    """Return text that UTF-8 can encode: an undecodable byte of a file name becomes an escape sequence."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def printable(text: str, *, hidden: str = "?") -> str:
-    """Return text on one line that a terminal or a page shows as it is.
+    """Return text on one line that a terminal or a page shows literally.
 
     Args:
-        text: any text, e.g. a file name with bytes that are no UTF-8.
-        hidden: takes the place of every control, direction, blank other than a space, and foreign character.
+        text: any text, e.g. a file name with bytes that are not UTF-8.
+        hidden: replaces every control and direction character, every blank except the space, and every
+            undecodable byte.
     """
     return "".join(character if character.isprintable() else hidden for character in text)
 
 
 def markdown(text: str) -> str:
-    """Return text on one line that Markdown shows as it is: no link, image, HTML, table, list or heading."""
+    """Return text on one line that Markdown shows literally: no link, image, HTML, table, list or heading."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def csv_cell(text: str) -> str:
-    """Return a cell that a spreadsheet shows as text.
-
-    The start of a formula is quoted unless the cell is a number.
-    """
+    """Return a cell that a spreadsheet shows as text: the start of a formula is quoted, a number is not."""
     if not text.startswith(_FORMULA):
         return text
     try:

@@ -1,4 +1,4 @@
-"""Where a number comes from: run, data, weights, step and program."""
+"""The origin of a number: run, data, weights, step and program."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a number belongs to.
+    """The run, data, weights and program that a number belongs to.
 
     Attributes:
-        run: identity of the run, 32 hexadecimal digits made when the run is created; empty for a dataset's
-            own numbers.
+        run: identity of the run, 32 hexadecimal digits drawn at its creation; empty for numbers of a dataset.
         data: keyed digest of the dataset (see :func:`keyed`).
         dataset: short name of the dataset.
-        weights: SHA-256 of the weights that were measured or released; empty before there are any.
+        weights: SHA-256 of the measured or released weights; empty before there are any.
         step: optimiser step of those weights.
-        split: split that was measured; empty where none was.
+        split: the measured split; empty if none was measured.
         made: time, ISO 8601 in UTC.
-        command: what the user typed, without folders.
+        command: the user's command, without folders.
         versions: package -> version.
     """
 

@@ -1,7 +1,7 @@
 """Typed values to JSON and back: one conversion for artefacts, results and configs.
 
 Dataclasses, enumerations, tuples, mappings and paths become plain values; a number that is not finite becomes
-null. Reading checks every type against the dataclass and names the field that is wrong.
+null. When a file is read, every type is checked against the dataclass, and an error names the field.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def to_plain(value: Any) -> Any:
 
 
 def to_json(value: Any) -> str:
-    """Return indented JSON with sorted keys, ending in a newline; what is not a finite number is null."""
+    """Return indented JSON with sorted keys, ending in a newline; a number that is not finite is null."""
     text = msgspec.json.encode(_finite(to_plain(value)), order="sorted")
     return msgspec.json.format(text, indent=2).decode() + "\n"
 
@@ -39,7 +39,8 @@ def from_json(content: bytes | str, kind: type[ValueT], *, where: str) -> ValueT
         where: name of the file, for the message.
 
     Raises:
-        DataError: the content is not JSON, or a field is missing or has another type; names file and field.
+        DataError: the content is not JSON, or a field is missing or has the wrong type; the message names
+            file and field.
     """
     try:
         return msgspec.json.decode(content, type=kind, dec_hook=_decoded)
@@ -64,9 +65,7 @@ def from_plain(value: Any, kind: type[ValueT], *, where: str) -> ValueT:
 
 
 def _encoded(value: Any) -> Any:
-    if isinstance(
-        value, (Path, str)
-    ):  # a kind of text with a name of its own, such as a UID of pydicom, is text
+    if isinstance(value, (Path, str)):  # also subclasses of str, such as pydicom's UID
         return str(value)
     if isinstance(value, Mapping):
         return dict(value)
@@ -92,9 +91,9 @@ def _finite(value: Any) -> Any:
 
 
 def _without_values(error: msgspec.ValidationError) -> str:
-    """Return the library's message.
+    """Return the library's message without values from the file.
 
-    It names types and fields, but an invalid enumeration member is quoted: cut that.
+    The message names types and fields, but it also quotes an invalid enumeration member, which is removed.
     """
     text, _, place = str(error).rpartition(" - at")
     if not place or not text:

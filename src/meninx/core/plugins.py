@@ -1,10 +1,9 @@
 """Networks, readers, tasks and federated algorithms of other packages, found by their entry points.
 
-A package offers them in its ``pyproject.toml``; after ``pip install`` meninx knows the name::
+A package offers them in its ``pyproject.toml``; after ``pip install`` their names can be used::
 
     [project.entry-points."meninx.networks"]
-    tinynet = "mypackage.nets:TinyNet"       # called with spatial_dims, in_channels, out_channels and the
-    options
+    tinynet = "mypackage.nets:TinyNet"       # called with spatial_dims, in_channels, out_channels, options
 
     [project.entry-points."meninx.readers"]
     ourlayout = "mypackage.layout:read"      # called with (folder, PrepareConfig, site)
@@ -15,9 +14,9 @@ A package offers them in its ``pyproject.toml``; after ``pip install`` meninx kn
     [project.entry-points."meninx.strategies"]
     fedadam = "mypackage.rounds:FedAdam"     # called with (rounds, steps): federated.strategies.Strategy
 
-A name that meninx has itself (a network ``unet``, a task ``auto``) is refused.
+A name of meninx's own (a network ``unet``, a task ``auto``) is refused.
 
-Code of another package runs with all rights of the program: install only what you trust.
+The code of another package runs with all rights of the program, so install only packages that you trust.
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ def origin(group: str, name: str) -> str:
 
 
 def refuse_own(group: str, name: str) -> None:
-    """Refuse a name of meninx's own that an installed package offers, too.
+    """Refuse a name of meninx's own that an installed package also offers.
 
-    Nobody could tell which of the two a recipe means, and the package's would never be used.
+    A recipe with this name would be ambiguous, and the package's object would never be used.
 
     Raises:
-        ConfigError: a package offers it; names the package.
+        ConfigError: a package offers the name; the message names the package.
     """
     for point in metadata.entry_points(group=group, name=name):
         package = point.dist.name if point.dist is not None else point.value
@@ -74,6 +73,6 @@ def load(group: str, name: str) -> Any:
     (point,) = points.values()
     try:
         return point.load()
-    except Exception as error:  # whatever another package does on import
+    except Exception as error:  # the import of another package can raise anything
         reason = type(error).__name__
         raise ConfigError(f"{name} ({group}) cannot be imported from {point.value}: {reason}") from error

@@ -1,13 +1,13 @@
-"""The process pool of all stages: results in order, a stop between items, and no silent death.
+"""The process pool of all stages: results in order, stops between items, and detection of dead workers.
 
     >>> with Stop() as stop:
     ...     list(mapped(abs, [-1, 2, -3], workers=1, stop=stop))
     [1, 2, 3]
 
-Several processes are started with ``spawn`` on every platform, so a stage behaves alike on Linux, macOS and
-Windows. A worker that dies (killed for memory, crashed in a codec) is noticed; the items it may have held are
-tried again one at a time, apart from the others, and the one that kills its process is named. Workers leave
-the handling of signals to the main process and end when it ends, even by SIGKILL.
+Processes are started with ``spawn`` on every platform, so a stage behaves identically on Linux, macOS and
+Windows. A worker that dies (killed for memory, crashed in a codec) is detected; the items that it may have
+held are tried again one at a time in a separate process, and the error names the item that kills its process.
+Workers leave the handling of signals to the main process and end with it, even after SIGKILL.
 """
 
 from __future__ import annotations
@@ -30,21 +30,19 @@ from meninx.core.errors import DataError, Interrupted, UsageError, expected
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
-AHEAD = 4  # items in flight per worker: enough to keep it busy, few enough to stop soon
-STARTS = 3  # tries to start a process for one item
+AHEAD = 4  # items in flight per worker: enough to keep it busy, few enough to stop quickly
+STARTS = 3  # attempts to start a process for one item
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Stop:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into a request that is heard between items.
+    """Turns the first SIGINT, SIGTERM or SIGHUP into a request to stop between items.
 
-    A second one interrupts at once.
-
-    Outside the main thread no signal is handled. A SIGHUP or SIGTERM that is ignored, as below ``nohup``,
-    stays ignored.
+    A second signal raises KeyboardInterrupt at once. Outside the main thread no signal is handled. A SIGHUP
+    or SIGTERM that is ignored, as under ``nohup``, stays ignored.
 
     Attributes:
-        wanted: somebody asked to stop.
+        wanted: whether a stop was requested.
     """
 
     def __init__(self) -> None:
@@ -88,20 +86,20 @@ def mapped(
     setup_args: tuple[Any, ...] = (),
     died: Callable[[ItemT], ResultT] | None = None,
 ) -> Generator[ResultT, None, None]:
-    """Yield ``work(item)`` for every item, in the order of the items; items are taken as they are needed.
+    """Yield ``work(item)`` for every item, in the order of the items, which are taken lazily.
 
     Args:
-        work: a function of a module (so that other processes find it).
+        work: a function of a module, so that other processes can import it.
         items: the items.
-        workers: processes; 1 works in this one.
-        stop: asked between items; what is in flight is yielded before Interrupted is raised.
-        setup: called once in every process before its first item, e.g. to set what all items need.
+        workers: number of processes; 1 runs everything in this one.
+        stop: polled between items; items in flight are still yielded before Interrupted is raised.
+        setup: called once in every process before its first item, e.g. to load shared data.
         setup_args: its arguments.
-        died: makes the result of an item that kills its worker; without it such an item stops the stage.
+        died: returns the result of an item that kills its worker; without it such an item stops the stage.
 
     Raises:
-        Interrupted: somebody asked to stop.
-        DataError: an item kills its worker process and ``died`` is not given; says which item, by its number.
+        Interrupted: a stop was requested.
+        DataError: an item kills its worker process and ``died`` is not given; the message gives its number.
         UsageError: the worker processes die while starting, because the calling script does not guard its
             main part.
         Exception: whatever ``work`` raises.
@@ -147,14 +145,14 @@ def _inline(
 
 
 class _Task(Generic[ItemT, ResultT]):
-    """An item that was given away; ``suspect`` when a worker died that may have held it."""
+    """A submitted item; ``suspect`` if a worker that may have held it has died."""
 
     def __init__(self, number: int, item: ItemT, future: Future[ResultT]) -> None:
         self.number, self.item, self.future, self.suspect = number, item, future, False
 
 
 class _Crew(Generic[ItemT, ResultT]):
-    """Worker processes and what they hold; replaced as a whole when one of them dies."""
+    """Worker processes and their items; all of them are replaced when one dies."""
 
     def __init__(
         self,
@@ -197,9 +195,9 @@ class _Crew(Generic[ItemT, ResultT]):
         return self._alone(task)
 
     def _alone(self, task: _Task[ItemT, ResultT]) -> ResultT:
-        """Return the result of an item run alone in its process, after a worker died that may have held it.
+        """Return the result of an item that runs alone in its process, after a worker died.
 
-        The item is not blamed for a process that had died before, nor for one that is killed while it starts.
+        A process that had died before, or was killed while it started, does not count against the item.
         """
         for _ in range(STARTS):
             fresh = self._apart is None
@@ -220,15 +218,14 @@ class _Crew(Generic[ItemT, ResultT]):
         raise _deadly(f"{STARTS} that were killed while they started")
 
     def _renew(self, error: BrokenProcessPool) -> None:
-        """Start new workers.
+        """Start new workers after one died.
 
-        Of the lost items the oldest may have killed one: they go apart; the others are given out again.
-
-        Workers take items in order, and an executor hands out one more than it has workers. So what a dead
-        worker held is among the first ``workers + 1`` lost items.
+        Workers take items in order, and an executor hands out one item more than it has workers. So the item
+        of a dead worker is among the first ``workers + 1`` lost items. These are marked to run alone, and the
+        others are submitted again.
 
         Raises:
-            UsageError: no worker began to work, because each of them ended by itself while it started.
+            UsageError: no worker began to work, because each of them exited while it started.
         """
         self._pool.kill()
         if self._pool.refused_to_start:
@@ -241,7 +238,7 @@ class _Crew(Generic[ItemT, ResultT]):
                 task.future = self._pool.submit(self._work, task.item)
 
     def cancel(self) -> None:
-        """Take back what no worker has begun, from the end."""
+        """Cancel the items that no worker has begun, from the last one backwards."""
         for task in reversed(self.window):
             task.future.cancel()
 
@@ -255,11 +252,11 @@ class _Crew(Generic[ItemT, ResultT]):
 
 
 class _Workers:
-    """An executor that can always be ended, with every process that it ever started.
+    """An executor that can always be ended, together with every process that it started.
 
-    An executor starts a process when an item is submitted. One that starts just while the executor ends the
-    others, because one of them died, is overlooked: it waits for items for good, and whoever waits for the
-    executor waits with it. So the processes are kept here and killed here.
+    An executor starts a process when an item is submitted. If a worker dies at that moment, the executor ends
+    the others but overlooks the new process, which waits for items forever, and so does a shutdown of the
+    executor. This class therefore keeps track of all processes and kills them itself.
     """
 
     def __init__(self, count: int, setup: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
@@ -274,30 +271,30 @@ class _Workers:
 
     @property
     def begun(self) -> bool:
-        """Whether a process got as far as its first item."""
+        """Whether at least one process was ready for its first item."""
         return self._begun.is_set()
 
     @property
     def refused_to_start(self) -> bool:
-        """Whether no process began, although one ended by itself: it could not import the main script.
+        """Whether no process was ready and one exited by itself, because it could not import the main script.
 
-        A process that is killed (for memory, by the user) has a negative exit code.
+        A killed process (for memory, by the user) has a negative exit code instead.
         """
         return not self.begun and any(code >= 0 for code in self._context.exit_codes())
 
     def submit(self, work: Callable[[ItemT], ResultT], item: ItemT) -> Future[ResultT]:
-        """Return the future of an item; one that tells of a dead worker when that is known already."""
+        """Return the future of an item; it holds BrokenProcessPool if a worker is known to be dead."""
         try:
             return self._pool.submit(_done, work, item)
-        # OSError: the process that was to be started for this item was killed before it had read its orders
+        # OSError: the process started for this item was killed before it had read its arguments.
         except (BrokenProcessPool, OSError) as error:
             future: Future[ResultT] = Future()
             future.set_exception(BrokenProcessPool(f"a worker died before this item ({error})"))
             return future
 
     def close(self) -> None:
-        """End the processes after what they are doing."""
-        if self._context.exit_codes():  # one is dead, and the executor may wait for another one for good
+        """End the processes after their current items."""
+        if self._context.exit_codes():  # one is dead, and the executor might wait for another one forever
             self._context.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -314,26 +311,26 @@ def _deadly(got: str) -> DataError:
 
 
 def _lost(future: Future[Any]) -> bool:
-    """Return whether the result of an item went with its workers."""
+    """Return whether the result of an item was lost with its workers."""
     return future.cancelled() or (future.done() and isinstance(future.exception(), BrokenProcessPool))
 
 
 class _Process(SpawnProcess):
-    """A worker that is killed where an executor would terminate it: workers ignore SIGTERM."""
+    """A worker that is killed instead of terminated by an executor, because workers ignore SIGTERM."""
 
     def terminate(self) -> None:
         self.kill()
 
 
 class _Context(SpawnContext):
-    """Starts :class:`_Process` and knows all that it started."""
+    """Starts :class:`_Process` and keeps a list of all of them."""
 
     def __init__(self) -> None:
         super().__init__()
         self._started: list[_Process] = []
 
     def Process(self, *args: Any, **keywords: Any) -> _Process:  # type: ignore[override]  # noqa: N802
-        """Return a process that is not started yet."""
+        """Return a new process, not started yet."""
         process = _Process(*args, **keywords)
         self._started.append(process)
         return process
@@ -352,15 +349,15 @@ class _Context(SpawnContext):
             process.join()
 
 
-_waiting: list[
-    tuple[Callable[..., None], tuple[Any, ...]]
-] = []  # in a worker process: what to set up before its first item
+# In a worker process: the setup that is still to be called before its first item.
+_waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
 
 def _done(work: Callable[[ItemT], ResultT], item: ItemT) -> ResultT:
-    """Return the result of an item.
+    """Return the result of an item, after the setup of the process.
 
-    What the process has to set up comes first, so that an error there is the item's.
+    The setup runs here so that its error is reported as the item's: an error in the executor's initializer
+    would only break the pool.
     """
     if _waiting:
         setup, arguments = _waiting[0]
@@ -383,9 +380,8 @@ def refuse_import_in_worker() -> None:
     Raises:
         UsageError: the script calls this at its top level.
     """
-    if getattr(
-        multiprocessing.current_process(), "_inheriting", False
-    ):  # set by multiprocessing until the import is over
+    # multiprocessing sets the attribute until the import is finished.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise unguarded("the call again in a worker process")
 
 

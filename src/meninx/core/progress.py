@@ -8,23 +8,23 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Something that shows progress; the command line gives a bar, tests give nothing."""
+    """A display of progress: a bar on the command line, nothing in tests."""
 
     def start(self, label: str, total: int | None) -> None:
-        """Begin a task of ``total`` units (None when unknown)."""
+        """Begin a task of ``total`` units (None if unknown)."""
 
     def advance(self, count: int = 1, **fields: float | str) -> None:
-        """Report ``count`` more units done; ``fields`` are shown beside the bar (loss, epsilon)."""
+        """Report ``count`` more completed units; ``fields`` are shown beside the bar (loss, epsilon)."""
 
     def finish(self) -> None:
         """End the current task."""
 
     def note(self, message: str) -> None:
-        """Show one line to a person."""
+        """Show one line to the user."""
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """A progress display that shows nothing."""
 
     def start(self, label: str, total: int | None) -> None:
         """Do nothing."""
@@ -44,7 +44,7 @@ SILENT = Silent()
 
 @contextmanager
 def task(progress: Progress, label: str, total: int | None) -> Iterator[Progress]:
-    """Run one task of a progress display and end it whatever happens."""
+    """Run one task of a progress display and end it, also after an error."""
     progress.start(label, total)
     try:
         yield progress

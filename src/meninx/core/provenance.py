@@ -1,4 +1,4 @@
-"""Where a result came from: versions, command, machine and digests, without anything that names a person."""
+"""Provenance of a result: versions, command, machine and digests, without anything that names a person."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Environment:
         python: version of Python.
         system: operating system.
         machine: kind of processor.
-        cpus: number of processors; None when not known.
+        cpus: number of processors; None if unknown.
         packages: package -> version.
         source: Git revision of a checkout; None for an installed package.
-        command: what the user typed, with paths cut down to their last names.
+        command: the user's command, with paths reduced to their last parts.
     """
 
     python: str = ""
@@ -64,22 +64,22 @@ def environment(command: Iterable[str] = ()) -> Environment:
 
 
 def version() -> str:
-    """Return the version of meninx; ``0+unknown`` when it is run from sources that were never installed."""
+    """Return the version of meninx; ``0+unknown`` if it runs from sources that were never installed."""
     return _version("meninx") or "0+unknown"
 
 
 def packages() -> dict[str, str]:
-    """Return package -> version of the installed ones among :data:`PACKAGES`."""
+    """Return package -> version for those of :data:`PACKAGES` that are installed."""
     return versions(PACKAGES)
 
 
 def versions(names: Iterable[str]) -> dict[str, str]:
-    """Return package -> version of those of ``names`` that are installed."""
+    """Return package -> version for those of ``names`` that are installed."""
     return {name: version for name in names if (version := _version(name))}
 
 
 def software() -> str:
-    """Return name and version of the packages that decide what a training step computes, as one text."""
+    """Return name and version of the packages that determine the result of a training step, as one text."""
     return ", ".join(f"{name} {version}" for name, version in packages().items() if name in _OF_A_STEP)
 
 
@@ -91,7 +91,10 @@ def _version(package: str) -> str | None:
 
 
 def _without_folders(word: str) -> str:
-    """Return a word of a command with every path cut down to its last name, also after ``--option=``."""
+    """Return a word of a command with a path reduced to its last part, also after ``--option=``.
+
+    Folders often contain user names, and a folder of an archive may contain a patient's.
+    """
     option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
     if "/" in value or "\\" in value:
         value = PureWindowsPath(value).name or "."
@@ -101,7 +104,7 @@ def _without_folders(word: str) -> str:
 def _source_revision() -> str | None:
     here = Path(__file__).resolve().parents[3]
     if not (here / "pyproject.toml").is_file() or not (here / ".git").exists():
-        return None  # installed: a repository around it is somebody else's
+        return None  # an installed package; a repository around it is not meninx's
     try:
         done = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=False

@@ -23,7 +23,7 @@ class Result:
     out: Path
 
     def summary(self) -> str:
-        """Return the result in a few lines for people; what is empty or off is left out."""
+        """Return the result in a few lines of text; empty values and disabled options are left out."""
         lines: list[str] = []
         for name, value in self.to_table().items():
             if isinstance(value, dict):
@@ -37,7 +37,7 @@ class Result:
         return "\n".join(lines)
 
     def alerts(self) -> tuple[str, ...]:
-        """Return what nobody should overlook; the command line shows it in bold on stderr."""
+        """Return important warnings, which the command line shows in bold on stderr."""
         return ()
 
     def to_table(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class Result:
         return {item.name: plain.to_plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
 
     def to_json(self) -> str:
-        """Return the fields as one JSON object; what is not a finite number is null."""
+        """Return the fields as one JSON object; a number that is not finite is null."""
         return plain.to_json(self.to_table()).rstrip("\n")
 
     def _repr_html_(self) -> str:
@@ -53,7 +53,7 @@ class Result:
 
 
 def command(*words: object) -> str:
-    """Return a command that a person can type, quoted for a shell.
+    """Return a command to type, quoted for a shell.
 
     >>> command("federate", "stop", Path("my study"))
     "`meninx federate stop 'my study'`"

@@ -24,18 +24,18 @@ NOT_FOR_RELEASE = "NOT FOR RELEASE: privacy noise of this run came from a seed (
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. Make it with :func:`create`, find it with :func:`open_run`."""
+    """One run folder, made by :func:`create` and opened by :func:`open_run`."""
 
     root: Path
 
     @property
     def release(self) -> Path:
-        """What may leave the hospital: model, card, report, aggregates."""
+        """Folder of files that may leave the hospital: model, card, report, aggregates."""
         return self.root / "release"
 
     @property
     def private(self) -> Path:
-        """Checkpoints, logs, per-case predictions, keys; mode 0700."""
+        """Folder of checkpoints, logs, per-case predictions and keys; mode 0700."""
         return self.root / "private"
 
     @property
@@ -50,25 +50,25 @@ class Run:
 
     @property
     def config_digest(self) -> str:
-        """SHA-256 of ``config.toml`` as it is now.
+        """SHA-256 of the current ``config.toml``.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the file cannot be read.
         """
         return hashlib.sha256(files.read_bytes(self.config_path)).hexdigest()
 
     @property
     def ledger_path(self) -> Path:
-        """The privacy ledger, one JSON object per line; it lies beside the checkpoints."""
+        """The privacy ledger, one JSON object per line."""
         return self.private / "ledger.jsonl"
 
     def ledger_text(self) -> str:
-        """Return the privacy ledger as text; empty when there is none.
+        """Return the privacy ledger as text; empty if there is none.
 
-        Foreign bytes stay, so that its check refuses them.
+        Bytes that are not UTF-8 are preserved, so that the verification of the ledger refuses them.
 
         Raises:
-            DataError: it cannot be read, or is larger than ``artifacts.LEDGER_LIMIT``.
+            DataError: the file cannot be read, or is larger than ``artifacts.LEDGER_LIMIT``.
         """
         if not self.ledger_path.is_file():
             return ""
@@ -104,12 +104,12 @@ class Run:
         return changed
 
     def enlist(self, *, added: Iterable[Path] = (), removed: Iterable[Path] = ()) -> None:
-        """Enter files that were written to ``release/`` later into its digests, and strike removed ones.
+        """Add files written to ``release/`` later to its list of digests, and delete removed ones from it.
 
-        Does nothing in a run that is not finished, or of an older version. The caller holds :meth:`lock`.
+        Nothing happens in an unfinished run or one of an older version. The caller holds :meth:`lock`.
 
-        Writing the list decides: before that ``run.json`` names the old and the new list, so a process that
-        is killed at any moment leaves a list that ``run.json`` names.
+        Before the list is written, ``run.json`` names both the old and the new list, so a process that is
+        killed at any moment leaves a list that ``run.json`` names.
 
         Raises:
             DataError: the list is not the one that ``run.json`` names.
@@ -129,14 +129,14 @@ class Run:
         self.update(release=integrity.write(self.release, digests), release_next="")
 
     def key_path(self, purpose: str) -> Path:
-        """Return where the secret key for one purpose lies: ``private/keys/<purpose>.key``, mode 0600."""
+        """Return the path of the secret key for one purpose: ``private/keys/<purpose>.key``, mode 0600."""
         return self.private / "keys" / f"{purpose}.key"
 
     def key(self, purpose: str, *, seed: int | None = None) -> bytes:
-        """Return the secret key for one purpose, made on first use.
+        """Return the secret key for one purpose, created on first use.
 
         Args:
-            purpose: e.g. ``identity``, ``sampling`` or ``noise``; keys of two purposes are independent.
+            purpose: e.g. ``identity``, ``sampling`` or ``noise``; each purpose has an independent key.
             seed: None for the entropy of the operating system; an integer only in a run stamped NOT FOR
                 RELEASE.
 
@@ -152,7 +152,7 @@ class Run:
         return read_key(path)
 
     def read_json(self, name: str) -> Any:
-        """Return the JSON at ``name``, or None when there is none.
+        """Return the JSON at ``name``, or None if there is none.
 
         Raises:
             DataError: the file is not JSON.
@@ -163,23 +163,24 @@ class Run:
         return plain.from_json(files.read_bytes(path), Any, where=path.name)
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the run folder for this process; raises RunLocked when another process holds it."""
+        """Lock the run folder for this process; raises RunLocked if another process holds it."""
         return workspace.locked(self.root)
 
     def discard(self) -> None:
-        """Remove the folder of a run that never began. A run that took a step is left as it is."""
+        """Remove the folder of a run that never began; a run that took a step is not changed."""
         record = self.record
         if record is not None and record.state is RunState.STARTING and not self.ledger_text():
             shutil.rmtree(self.root, ignore_errors=True)
 
     def point_latest(self) -> None:
-        """Let ``latest`` beside the folder name this run; where links cannot be made, nothing happens."""
+        """Point the link ``latest`` beside the folder to this run, if the system allows links."""
+        # A rename replaces the link atomically, so ``latest`` always exists.
         temporary = self.root.parent / f".latest-{os.getpid()}"
         try:
             temporary.unlink(missing_ok=True)
             temporary.symlink_to(self.root.name)
             temporary.replace(self.root.parent / "latest")
-        except OSError:  # Windows without the right to make links; a folder in the place of the link
+        except OSError:  # Windows without the right to create links, or a folder called ``latest``
             temporary.unlink(missing_ok=True)
 
 
@@ -205,20 +206,20 @@ def create(
     deterministic: bool = False,
     now: datetime | None = None,
 ) -> Run:
-    """Make ``parent/<time>_<name>`` with its two rooms, config, environment and record.
+    """Create ``parent/<time>_<name>`` with its two subfolders, config, environment and record.
 
-    ``latest`` is moved to it when training begins (:meth:`Run.point_latest`), so that a failed start leaves
-    no trace.
+    ``latest`` points to it only when training begins (:meth:`Run.point_latest`), so that a failed start does
+    not move the link.
 
     Args:
         parent: folder of runs.
-        name: recipe and seed, e.g. ``"cxr-dp_s0"``; other characters than letters, digits, ``-`` and ``_``
+        name: recipe and seed, e.g. ``"cxr-dp_s0"``; characters other than letters, digits, ``-`` and ``_``
             become ``-``.
         config_toml: the resolved config.
-        command: what the user typed.
-        private: trained with differential privacy.
-        deterministic: stamps the run NOT FOR RELEASE.
-        now: the time in the name; the present by default.
+        command: the user's command.
+        private: whether the run trains with differential privacy.
+        deterministic: whether to stamp the run NOT FOR RELEASE.
+        now: the time in the name; by default the current time.
 
     Raises:
         StorageError: the disk refused.
@@ -243,15 +244,15 @@ def furnish(
     deterministic: bool,
     own_loop: bool = False,
 ) -> None:
-    """Put into a new run folder what every run has; the record comes last.
+    """Write the files that every new run has; the record comes last, so that it marks a complete folder.
 
     Args:
-        run: the folder; it exists.
+        run: the folder, which exists.
         config_toml: the resolved config.
-        command: what the user typed.
-        private: trained with differential privacy.
-        deterministic: stamps the run NOT FOR RELEASE.
-        own_loop: trained in a loop of the user's own.
+        command: the user's command.
+        private: whether the run trains with differential privacy.
+        deterministic: whether to stamp the run NOT FOR RELEASE.
+        own_loop: whether the run is trained in the user's own loop.
 
     Raises:
         StorageError: the disk refused.
@@ -278,11 +279,11 @@ def furnish(
 
 
 def open_run(path: Path) -> Run:
-    """Return the run that `meninx train` made in a folder.
+    """Return the run in a folder that `meninx train` wrote.
 
     Raises:
-        UsageError: the folder is not a run folder, or it is one of a loop of the user's own, whose network
-            and data meninx does not know.
+        UsageError: the folder is not a run folder, or it belongs to a user's own loop, whose network and data
+            meninx does not know.
         DataError: run.json is damaged.
     """
     root = path.resolve()
@@ -303,7 +304,7 @@ def open_run(path: Path) -> Run:
 
 
 def _made(root: Path) -> Path:
-    """Make a folder that was not there before and return it."""
+    """Create a new folder and return it; a number is appended if the name is taken."""
     candidate, number = root, 2
     while True:
         try:

@@ -1,6 +1,6 @@
-"""Types of settings: ranges and choices, values converted to them, and messages about values that do not fit.
+"""Types of settings: ranges and choices, conversion of values, and messages about invalid values.
 
-The type of a setting is the one place where its range and choices are declared:
+The range and the choices of a setting are declared only in its type:
 
     >>> convert(Positive, 3, "lr"), convert(tuple[Count, ...], [64, 64], "size"), bounds(OpenShare, "delta")
     (3.0, (64, 64), '0 < delta < 1')
@@ -38,19 +38,19 @@ Device = Annotated[
 
 
 def convert(hint: Any, value: Any, where: str, name: str = "") -> Any:
-    """Return a plain value as the type that a setting declares.
+    """Return a plain value converted to the declared type of a setting.
 
-    A whole number may stand for any number, a list for a tuple, one word or number for a list of one, text
-    for a path; nothing else is converted.
+    An integer is accepted as any number, a list as a tuple, one word or number as a list of one, and text as
+    a path; nothing else is converted.
 
     Args:
         hint: the declared type.
-        value: the value as TOML or Python gave it.
+        value: the value from TOML or Python.
         where: file and key, for the message.
-        name: of the setting, when ``where`` says more than that.
+        name: of the setting, if ``where`` contains more than the name.
 
     Raises:
-        ConfigError: the value has another type, is out of range, or is none of the choices.
+        ConfigError: the value has the wrong type, is out of range, or is not one of the choices.
     """
     if _is_list(hint) and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         value = (value,)
@@ -64,10 +64,7 @@ def convert(hint: Any, value: Any, where: str, name: str = "") -> Any:
 
 
 def choices(hint: Any) -> tuple[str, ...]:
-    """Return the words that a setting of this type may be, or that each of its entries may be.
-
-    Empty for any.
-    """
+    """Return the allowed words of a setting of this type or of each of its entries; empty for no limit."""
     hint = without_none(hint)
     if typing.get_origin(hint) is Annotated:
         return choices(typing.get_args(hint)[0])
@@ -81,21 +78,21 @@ def choices(hint: Any) -> tuple[str, ...]:
 
 
 def examples(hint: Any) -> tuple[str, ...]:
-    """Return the words that a setting is usually one of, where others are allowed, too."""
+    """Return usual words of a setting that also allows others."""
     metas = [item for item in typing.get_args(without_none(hint))[1:] if isinstance(item, Meta)]
     return tuple(str(word) for item in metas for word in item.examples or ())
 
 
 def is_mixed(hint: Any) -> bool:
-    """Return whether a setting is one of some words, or else a number or several."""
+    """Return whether a setting is either a word or one or several numbers."""
     inner = typing.get_args(hint)
     return typing.get_origin(hint) in (typing.Union, types.UnionType) and type(None) not in inner
 
 
 def bounds(hint: Any, name: str = "") -> str:
-    """Return the range of numbers of a type, such as ``lr > 0`` or, without a name, ``> 0``.
+    """Return the range of a numeric type, such as ``lr > 0`` or, without a name, ``> 0``.
 
-    Empty for any.
+    The result is empty if the type has no range.
     """
     hint = without_none(hint)
     if is_mixed(hint):
@@ -129,13 +126,13 @@ def bounds(hint: Any, name: str = "") -> str:
 
 
 def without_ranges(hint: Any) -> Any:
-    """Return a type without the ranges in it: ``tuple[int, ...]`` for ``tuple[Count, ...]``."""
+    """Return a type without its ranges: ``tuple[int, ...]`` for ``tuple[Count, ...]``."""
     holder = type("_Holder", (), {"__annotations__": {"value": hint}})
     return typing.get_type_hints(holder)["value"]
 
 
 def without_none(hint: Any) -> Any:
-    """Return ``X`` for ``X | None``, and any other type as it is."""
+    """Return ``X`` for ``X | None``, and any other type unchanged."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         rest = [item for item in typing.get_args(hint) if item is not type(None)]
         return rest[0] if len(rest) == 1 else hint
@@ -143,7 +140,7 @@ def without_none(hint: Any) -> Any:
 
 
 def _is_list(hint: Any) -> bool:
-    """Return whether a setting is a list of any length, so that one entry may stand for it."""
+    """Return whether a setting is a list of any length, so that a single entry is accepted for it."""
     hint = without_none(hint)
     return typing.get_origin(hint) is tuple and typing.get_args(hint)[1:] == (...,)
 
@@ -159,7 +156,7 @@ def _items(value: Any) -> tuple[Any, ...]:
 
 
 def _refusal(hint: Any, value: Any, where: str, name: str) -> str:
-    """Return the message about a value that a type refuses: what is allowed, what was given, where."""
+    """Return the message about a value that a type refuses, with the allowed values."""
     hint = without_none(hint)
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:

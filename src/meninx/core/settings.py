@@ -1,8 +1,8 @@
-"""Settings: frozen tables whose types say what is allowed, and the TOML recipes that hold them.
+"""Settings: frozen tables whose types define the allowed values, and TOML recipes of them.
 
-A stage declares its settings as dataclasses that inherit from :class:`Settings`. The type of a field is the
-one place where its choices and its range are declared; the check of a value, the command line, the reference
-page and the JSON schema all read it from there:
+A stage declares its settings as dataclasses that inherit from :class:`Settings`. The choices and the range of
+a field are declared only in its type; checks, the command line, the reference page and the JSON schema all
+read them from there:
 
     >>> from dataclasses import dataclass, field
     >>> from typing import Literal
@@ -21,8 +21,8 @@ page and the JSON schema all read it from there:
     Traceback (most recent call last):
     meninx.core.errors.ConfigError: expected optimizer to be one of adam, sgd, got 'adem' (optimizer); ...
 
-Every setting of the composed tables also has a flat name, unique in the whole: that of its field, or the one
-that :func:`flat` gives it. Flags and keyword arguments use flat names, recipes use tables.
+Every setting also has a flat name, unique in the whole config: the name of its field, or the one given by
+:func:`flat`. Flags and keyword arguments use flat names, recipes use tables.
 """
 
 # No postponed annotations here: the example above is run in this module, and its types must be objects.
@@ -60,7 +60,7 @@ class Settings:
     """Base of every config: checks the type and range of each field, then the rules between fields.
 
     Raises:
-        ConfigError: a value that its type refuses; names the setting and what is allowed.
+        ConfigError: a value is not allowed by its type; the message names the setting and the allowed values.
     """
 
     def __post_init__(self) -> None:
@@ -70,13 +70,13 @@ class Settings:
         self.check_rules()
 
     def check_rules(self) -> None:
-        """Raise ConfigError for values that are allowed each, but not together."""
+        """Raise ConfigError for values that are valid individually but not together."""
 
     @classmethod
     def of_recipe(cls, table: Mapping[str, Any], source: str) -> Mapping[str, Any]:
-        """Return the settings of this class that a recipe's table gives.
+        """Return the settings of this class in a recipe's table.
 
-        They are the table itself, except where a class also takes the recipes of another.
+        By default this is the table itself; a class that also accepts recipes of another class overrides it.
 
         Args:
             table: the recipe.
@@ -86,7 +86,7 @@ class Settings:
 
     @classmethod
     def of(cls, **settings: Any) -> Self:
-        """Return the config with settings under their flat names, or whole tables."""
+        """Return the config of settings given by their flat names or as whole tables."""
         return build(cls, settings, "")
 
     def replace(self, **settings: Any) -> Self:
@@ -119,7 +119,7 @@ class Field:
 
 
 def flat(name: str) -> dict[str, str]:
-    """Return field metadata that gives a setting another flat name than that of its field."""
+    """Return field metadata that sets a flat name different from the name of the field."""
     return {"flat": name}
 
 
@@ -134,7 +134,7 @@ def index(kind: type[Settings]) -> dict[str, tuple[tuple[str, ...], Field]]:
     """Return flat name -> (path from the top, field) of every setting, in the order of declaration.
 
     Raises:
-        TypeError: two settings have one flat name.
+        TypeError: two settings have the same flat name.
     """
     found: dict[str, tuple[tuple[str, ...], Field]] = {}
     for item in _fields(kind):
@@ -165,7 +165,7 @@ def default_of(kind: type[Settings], name: str) -> Any:
 
 @_cached
 def meanings(kind: type[Settings]) -> dict[str, str]:
-    """Return flat name -> meaning of every setting, from the ``Attributes:`` of the docstrings."""
+    """Return flat name -> description of every setting, from ``Attributes:`` in the docstrings."""
     described: dict[tuple[str, ...], str] = {}
     for path, owner in ((), kind), *(((name,), table) for name, table in tables(kind).items()):
         described |= {(*path, name): text for name, text in attributes(owner).items()}
@@ -173,7 +173,7 @@ def meanings(kind: type[Settings]) -> dict[str, str]:
 
 
 def attributes(kind: type[Any]) -> dict[str, str]:
-    """Return name -> meaning of a class's attributes, from the ``Attributes:`` of it and its bases."""
+    """Return name -> description of a class's attributes, from ``Attributes:`` in its and its bases' docs."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         block = (inspect.getdoc(base) or "").partition("Attributes:")[2]
@@ -190,12 +190,12 @@ def build(kind: type[SettingsT], settings: Mapping[str, Any], where: str) -> Set
 
     Args:
         kind: class of the config.
-        settings: plain values, as TOML or Python gave them.
+        settings: plain values from TOML or Python.
         where: their source, for messages: the name of a file, or empty.
 
     Raises:
-        ConfigError: an unknown key (with the nearest known one), or a value that ``kind`` refuses; names
-            ``where`` and the key.
+        ConfigError: an unknown key (with a similar known one), or a value that ``kind`` does not allow; the
+            message names ``where`` and the key.
     """
     return resolve(kind, (settings, where))
 
@@ -242,7 +242,7 @@ def resolve_recipe(
 
 
 def arranged(kind: type[Settings], settings: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return settings in their tables, each value checked and of its declared type; see :func:`build`."""
+    """Return settings arranged in tables, each value checked and converted; see :func:`build`."""
     places, below, result = index(kind), tables(kind), dict[str, Any]()
     for key, value in settings.items():
         if key in below and isinstance(value, (Mapping, Settings)):
@@ -263,7 +263,7 @@ def arranged(kind: type[Settings], settings: Mapping[str, Any], where: str) -> d
 
 
 def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``table`` with ``changes`` on top; a mapping in both is merged in turn."""
+    """Return ``table`` updated with ``changes``; a mapping in both is merged recursively."""
     result = dict(table)
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
@@ -275,7 +275,7 @@ def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 
 def to_table(config: Any) -> dict[str, Any]:
-    """Return a config as plain TOML values; None is left out, so that defaults stay defaults."""
+    """Return a config as plain TOML values; None is left out, because TOML cannot express it."""
     table: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         value = to_plain(getattr(config, item.name))
@@ -291,7 +291,7 @@ def to_flat(config: Settings) -> dict[str, Any]:
 
 
 def to_plain(value: Any) -> Any:
-    """Return a value, mapping or config as TOML has it: no tuples, paths, enumerations or None."""
+    """Return a value, mapping or config in the types of TOML: no tuples, paths, enumerations or None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_table(value)
     if isinstance(value, Enum):
@@ -306,10 +306,7 @@ def to_plain(value: Any) -> Any:
 
 
 def flattened(kind: type[Settings], table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe's table with its settings under their flat names, unchecked.
-
-    Other keys stay as they are.
-    """
+    """Return a recipe's table with its settings under their flat names, unchecked; other keys are kept."""
     names = {path: name for name, (path, _) in index(kind).items()}
     result: dict[str, Any] = {}
     for key, value in table.items():
@@ -326,10 +323,7 @@ def to_toml(config: Any) -> str:
 
 
 def schema(kind: type[Settings]) -> dict[str, Any]:
-    """Return the JSON schema of recipes of a kind, for the completion of editors.
-
-    It knows all choices and ranges.
-    """
+    """Return the JSON schema of recipes of a kind, with all choices and ranges, for editors."""
     found = msgspec.json.schema(kind, schema_hook=lambda other: {"type": "string"})
     owners = {owner.__name__: owner for owner in (kind, *tables(kind).values())}
     for name, part in found["$defs"].items():
@@ -355,7 +349,7 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def read_recipe(name: str) -> tuple[dict[str, Any], str]:
-    """Return a recipe's table and its readable source, from a packaged name or a path to a TOML file.
+    """Return a recipe's table and a name of its source, for a packaged recipe or a path to a TOML file.
 
     Raises:
         ConfigError: no such recipe, or the file is not TOML.
@@ -382,7 +376,7 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
 
 
 def warn_of_old_layout(kind: type[Settings], table: Mapping[str, Any], source: str) -> None:
-    """Warn when a recipe has settings outside of their tables, as earlier versions wrote them."""
+    """Warn if a recipe has settings outside their tables, in the layout of earlier versions."""
     loose = sorted(key for key in table if is_loose(kind, key, table[key]))
     if loose:
         path = ".".join(index(kind)[loose[0]][0])
@@ -401,7 +395,7 @@ def knows(kind: type[Settings], table: Mapping[str, Any]) -> bool:
 
 
 def is_loose(kind: type[Settings], key: str, value: Any) -> bool:
-    """Return whether a top-level key of a recipe belongs into a table."""
+    """Return whether a top-level key of a recipe belongs in a table."""
     inside = key in tables(kind) and isinstance(value, Mapping)
     return key in index(kind) and len(index(kind)[key][0]) > 1 and not inside
 
@@ -439,7 +433,7 @@ def _refuse_no_table(kind: type[Settings], key: str, value: Any, where: str) -> 
 
 
 def _values(config: Settings) -> dict[str, Any]:
-    """Return the values of a config, of its tables as mappings."""
+    """Return the values of a config, with its tables as mappings."""
     found = {item.name: getattr(config, item.name) for item in _fields(type(config))}
     return {name: _values(value) if isinstance(value, Settings) else value for name, value in found.items()}
 
@@ -454,7 +448,7 @@ def _made(kind: type[SettingsT], values: Mapping[str, Any]) -> SettingsT:
 
 
 def _converted(hint: Any, value: Any, where: str, name: str = "") -> Any:
-    """Return a value as the type of its setting, which may be a table."""
+    """Return a value converted to the type of its setting, which may be a table."""
     table = _table_class(hint)
     if table is not None and isinstance(value, Mapping):
         return build(table, value, where)
@@ -466,7 +460,7 @@ def _place(where: str, key: str) -> str:
 
 
 def _unknown(kind: type[Settings], path: tuple[str, ...], where: str, *, table: bool = False) -> ConfigError:
-    """Return the error about a key that no setting has: it suggests the right table, or the nearest key."""
+    """Return the error about an unknown key, which suggests the right table or a similar key."""
     places = {name: ".".join(place) for name, (place, _) in index(kind).items()}
     key, name = ".".join(path), path[-1]
     if len(path) > 1:

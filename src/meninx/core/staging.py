@@ -1,7 +1,7 @@
-"""Results that become visible as a whole: files are built apart and move into place when all are complete.
+"""Results that become visible as a whole: files are built separately and moved when all are complete.
 
-:func:`building` is for a folder of plain files, without a private room, such as `meninx dicom` writes.
-:mod:`meninx.core.workspace` holds the output folders of the stages.
+:func:`building` is for a folder of plain files without a private folder, such as the output of `meninx
+dicom`. :mod:`meninx.core.workspace` manages the output folders of the stages.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp()) / "images"
@@ -29,28 +29,28 @@ from meninx.core import files
 from meninx.core.errors import Interrupted, RunLocked, UsageError, problem
 
 FOLDER = ".meninx-building"
-"""Hidden folder in the output while a result is built; it holds the lock, the fingerprint and the files."""
+"""Hidden folder in the output while a result is built, with the lock, the fingerprint and the files."""
 _LOCK, _FINGERPRINT, _FILES = "lock", "fingerprint", "files"
 
 
 @dataclass(frozen=True)
 class Build:
-    """A folder of plain files that this process builds; made by :func:`building`.
+    """A folder of plain files that this process builds; created by :func:`building`.
 
     Attributes:
-        out: the folder where the files will lie.
-        staged: where they are built, with the same relative paths.
+        out: the final folder of the files.
+        staged: the folder where they are built, with the same relative paths.
     """
 
     out: Path
     staged: Path
 
     def new(self, relative: str | PurePosixPath) -> Path:
-        """Return where a file is to be written."""
+        """Return the path to which a file is to be written."""
         return self.staged / relative
 
     def existing(self, relative: str | PurePosixPath) -> Path | None:
-        """Return the file that lies at a path: built already, or in the output; None when there is none."""
+        """Return the file for a path, if it is already built or in the output; else None."""
         return next((path for path in (self.staged / relative, self.out / relative) if _lies(path)), None)
 
     def in_output(self, relative: str | PurePosixPath) -> bool:
@@ -60,20 +60,20 @@ class Build:
 
 @contextmanager
 def building(out: Path, *, fingerprint: str, last: str = "") -> Iterator[Build]:
-    """Hold a folder of plain files for this process; what is built moves into it when the block ends.
+    """Lock a folder of plain files for this process; built files move into it when the block ends.
 
-    Other files in the folder stay. After an error nothing of what was built is left.
-    After an interruption or a kill the next call with the same fingerprint finds what was finished, in
+    Other files in the folder are not changed. After an error all built files are removed. After an
+    interruption or a kill, the next call with the same fingerprint finds the finished files through
     :meth:`Build.existing`.
 
     Args:
-        out: the folder; made when it is not there.
-        fingerprint: digest of everything that decides the result; empty when the result cannot be continued.
-        last: relative path of the file that says that the result is complete.
+        out: the folder; created if it does not exist.
+        fingerprint: digest of everything that determines the result; empty if the result cannot be continued.
+        last: relative path of the file that marks the result as complete.
 
     Raises:
         RunLocked: another process builds a result there.
-        UsageError: the folder is a file, or the hidden folder or one that a file goes into is a link.
+        UsageError: the folder is a file, or the hidden folder or a folder of a file is a link.
         StorageError: the disk refused.
     """
     room = out / FOLDER
@@ -95,16 +95,16 @@ def building(out: Path, *, fingerprint: str, last: str = "") -> Iterator[Build]:
 def move_files(source: Path, target: Path, *, last: str = "") -> None:
     """Move every file below a folder to the same relative path below another; existing ones are replaced.
 
-    Guarantee: every file comes to lie in ``target``; what a link in there points to stays as it is.
+    Guarantee: every file ends up inside ``target``; the targets of links in it are not changed.
 
     Args:
         source: on the same file system as ``target``.
-        target: where the files go; folders are made. It may be a link itself.
+        target: destination; subfolders are created. It may be a link itself.
         last: relative path of the file that moves after all others.
 
     Raises:
-        UsageError: a folder below ``target`` that a file goes into is a link; nothing has moved.
-        StorageError: the disk refused, or a folder lies where a file goes.
+        UsageError: a folder below ``target`` is a link; nothing has moved.
+        StorageError: the disk refused, or a folder has the name of a file.
     """
     paths = [path for path in source.rglob("*") if path.is_file() or path.is_symlink()]
     _refuse_links(target, (PurePosixPath(path.relative_to(source).as_posix()) for path in paths))
@@ -118,13 +118,13 @@ def move_files(source: Path, target: Path, *, last: str = "") -> None:
 
 
 def move_whole(source: Path, target: Path, aside: Path, *, last: Iterable[str] = ()) -> None:
-    """Move the items of a folder into another; replaced items lie in ``aside`` until all have moved.
+    """Move the items of a folder into another; replaced items stay in ``aside`` until all have moved.
 
     Args:
         source: folder of finished files and folders; it is removed.
-        target: where they go.
-        aside: folder for what is replaced; it is removed at the end.
-        last: names that move after all others.
+        target: destination.
+        aside: folder for replaced items; it is removed at the end.
+        last: names that move after all others, such as a list of checksums that marks completeness.
 
     Raises:
         StorageError: the disk refused.
@@ -145,7 +145,7 @@ def move_whole(source: Path, target: Path, aside: Path, *, last: Iterable[str] =
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all it holds; nothing when it is not there.
+    """Remove a file, a link or a folder with its content, if it exists.
 
     Raises:
         OSError: the disk refused.
@@ -176,14 +176,14 @@ def _refuse_links(target: Path, names: Iterable[PurePosixPath]) -> None:
 
 
 def _begin(room: Path, fingerprint: str) -> None:
-    """Keep what an interrupted call with the same fingerprint finished, and remove anything else."""
+    """Keep the files finished by an interrupted call with the same fingerprint, and remove all others."""
     known = room / _FINGERPRINT
     continued = bool(fingerprint) and known.is_file() and files.read_text(known) == fingerprint
     try:
         if not continued or (room / _FILES).is_symlink():
             remove(room / _FILES)
         (room / _FILES).mkdir(exist_ok=True)
-        for path in (room / _FILES).rglob(f"{files.PARTIAL}*"):  # what a killed process was writing
+        for path in (room / _FILES).rglob(f"{files.PARTIAL}*"):  # incomplete files of a killed process
             remove(path)
     except OSError as error:
         raise files.storage_error(error, room) from error
@@ -191,7 +191,7 @@ def _begin(room: Path, fingerprint: str) -> None:
 
 
 def _clear(room: Path, new: Iterable[Path]) -> None:
-    """Remove the hidden folder, and the folders that were made for it if they hold nothing else."""
+    """Remove the hidden folder, and the folders that were created for it if they are empty."""
     shutil.rmtree(room, ignore_errors=True)
     with contextlib.suppress(OSError):
         for folder in new:
@@ -218,12 +218,12 @@ def _locked(room: Path) -> Iterator[None]:
     except OSError as error:
         raise files.storage_error(error, room) from error
     try:
-        if not (room / _LOCK).exists():  # the process that held it finished between the two steps
+        if not (room / _LOCK).exists():  # the previous holder removed the folder in the meantime
             raise RunLocked(f"another process has just written to {room.parent.name}; run the command again")
         yield
     finally:
         lock.release()
-        if os.name == "nt":  # where a file that is open cannot be removed, so the lock is still there
+        if os.name == "nt":  # Windows cannot remove an open file, so _clear has left the lock
             with contextlib.suppress(OSError):
                 (room / _LOCK).unlink()
                 room.rmdir()

@@ -1,4 +1,4 @@
-"""Summaries of stages: what ``deid.json``, ``prepare.json`` and ``predict.json`` say.
+"""Summaries of stages: the records ``deid.json``, ``prepare.json`` and ``predict.json``.
 
 Written and read by :mod:`meninx.core.artifacts`.
 """
@@ -19,9 +19,9 @@ class Departure:
     Attributes:
         kind: ``override``, ``option``, ``burned-in``, ``lookup``, ``age`` or the like.
         name: attribute keyword or setting.
-        chosen: what was done, e.g. ``K`` or ``keep``.
-        usual: what the profile says.
-        files: files concerned; None when not counted.
+        chosen: the action taken, e.g. ``K`` or ``keep``.
+        usual: the action of the profile.
+        files: number of files affected; None if not counted.
     """
 
     kind: str
@@ -33,16 +33,16 @@ class Departure:
 
 @dataclass(frozen=True, kw_only=True)
 class DeidRecord:
-    """Summary of a de-identified archive: ``deid.json``. Counts and settings, no value of a patient.
+    """Summary of a de-identified archive: ``deid.json``, with counts and settings but no value of a patient.
 
     Attributes:
         profile: name of the profile.
         options: PS3.15 options in force.
         codes: code values of ``DeidentificationMethodCodeSequence``.
-        departures: settings by which less is done than the profile says.
-        overrides: attribute -> action, as the user gave them.
-        max_age: highest age that is written unchanged.
-        missing_lookup: what happens to patients who are missing in a lookup table.
+        departures: settings by which less is removed than in the profile.
+        overrides: attribute -> action, as given by the user.
+        max_age: highest age that is written unchanged, in years.
+        missing_lookup: treatment of patients who are missing in a lookup table.
         site: name of the site.
         files_read: files found.
         files_written: instances written.
@@ -51,8 +51,8 @@ class DeidRecord:
         studies: distinct studies written.
         series: distinct series written.
         actions: keyword -> action letter -> elements.
-        residual_findings: files kept out because the self-check found an original identifier.
-        burned_in_unknown: images written that may show text in their pixels; nobody looked.
+        residual_findings: files excluded because the self-check found an original identifier.
+        burned_in_unknown: images written that may show text in their pixels and were not inspected.
         flagged: reason -> images among these.
         checksums: SHA-256 of ``checksums.sha256``; empty in older archives.
         version: version of meninx that wrote it.
@@ -82,14 +82,14 @@ class DeidRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareRecord:
-    """Summary of a prepared dataset: ``prepare.json``; written last, so it says that the dataset is whole.
+    """Summary of a prepared dataset: ``prepare.json``, written last as a sign that the dataset is complete.
 
     Attributes:
         name: short name of the dataset.
-        reader: layout that was read.
-        task: what is to be learnt.
+        reader: layout of the source.
+        task: multiclass, multilabel or segmentation.
         settings: settings of the preparation without paths.
-        patients_known: the source names its patients.
+        patients_known: whether the source names its patients.
         cases: number of cases.
         patients: number of patients.
         splits: split -> cases.
@@ -98,9 +98,9 @@ class PrepareRecord:
         labels: label -> cases.
         attributes: attribute -> group -> cases.
         skipped: reason -> rows or files left out.
-        checks: what was found on the way.
+        checks: findings of the checks.
         checksums: SHA-256 of ``checksums.sha256``; empty in older datasets.
-        archives: those of the clean archives that it was made from; empty for other sources and in older
+        archives: the same digests of the clean archives in its source; empty for other sources and in older
             datasets.
         version: format of the record.
     """
@@ -126,12 +126,12 @@ class PrepareRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Noticed:
-    """How often something was noticed, and where.
+    """Number of cases with a finding, and the first of them.
 
     Attributes:
         count: number of cases.
         cases: identifiers of the first of them.
-        example: numbers of the first of them, in words; empty when there is nothing to add.
+        example: details of the first of them, in words; may be empty.
     """
 
     count: int
@@ -141,7 +141,7 @@ class Noticed:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictRecord:
-    """Summary of predictions: ``predict.json``; written last, so it says that the result is whole.
+    """Summary of predictions: ``predict.json``, written last as a sign that the result is complete.
 
     Identifiers are those of ``predictions.csv``: UIDs of DICOM objects, or paths below the input.
 
@@ -150,17 +150,17 @@ class PredictRecord:
         run: identity of the run that trained it; empty when unknown.
         weights: SHA-256 of the network's state.
         network: name of the network.
-        task: what the model was asked.
+        task: task of the model.
         labels: its labels, in output order.
         cases: number of predicted cases.
-        input: images found, by modality of DICOM and kind of file.
+        input: number of images by DICOM modality or kind of file.
         refused: reason -> images without a prediction.
-        warnings: what does not fit the training well -> predicted images concerned.
-        thresholds: label -> operating threshold; empty without one.
-        thresholds_from: where the thresholds come from, in words, or why there are none.
-        not_deidentified: DICOM files that are not marked PatientIdentityRemoved YES.
-        ignored: files below the input that are no images.
-        settings: settings that decide the result.
+        warnings: difference from the training data -> predicted images affected.
+        thresholds: label -> operating threshold; empty without thresholds.
+        thresholds_from: origin of the thresholds, in words, or why there are none.
+        not_deidentified: number of DICOM files that are not marked PatientIdentityRemoved YES.
+        ignored: number of files below the input that are not images.
+        settings: settings that determine the result.
         device: device of the network.
         versions: package -> version.
         made: time, ISO 8601 in UTC.

@@ -1,7 +1,7 @@
-"""Output folders: who may write to one, what is replaced and when, and what nobody else may read.
+"""Output folders: exclusive access, replacement of an earlier result as a whole, and private files.
 
 A stage builds its result in ``private/staging`` and publishes it at the end, by renames that a later run
-completes if this one is killed between them. Until then an earlier result stays as it is.
+completes if this one is killed between them. Until then an earlier result is not changed.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp()) / "data"
@@ -32,7 +32,7 @@ from meninx.core import files, integrity, plain
 from meninx.core.errors import DataError, RunLocked, StorageError, UsageError, expected, problem
 
 PRIVATE, LOCK, MARKER, STAGING, REPLACED = "private", "lock", "workspace.json", "staging", "replaced"
-CACHE = "cache"  # in the private room: what can be computed again from the result, e.g. decoded images
+CACHE = "cache"  # in the private folder: data that can be recomputed from the result, e.g. decoded images
 _OWN = (PRIVATE, LOCK, MARKER, STAGING, REPLACED, CACHE)
 _STAGE = re.compile(r"[a-z][a-z-]{0,39}")
 
@@ -43,11 +43,11 @@ class Marker:
 
     Attributes:
         stage: the stage that the folder belongs to.
-        published: fingerprint of the complete result; empty when there is none.
-        building: fingerprint of what lies in staging; empty when nothing does.
+        published: fingerprint of the complete result; empty if there is none.
+        building: fingerprint of the result in staging; empty if there is none.
         publishing: top-level names that are being moved into place; empty between publications.
-        removing: top-level names that go with the earlier result.
-        secret: names of files that are being moved into the private room.
+        removing: top-level names that are removed with the earlier result.
+        secret: names of files that are being moved into the private folder.
     """
 
     stage: str
@@ -65,12 +65,13 @@ class Marker:
 
 @dataclass
 class Workspace:
-    """An output folder that this process holds; made by :func:`claim`.
+    """An output folder that this process has locked; created by :func:`claim`.
 
     Attributes:
         root: the folder.
-        earlier: fingerprint of the complete result that lies there; empty when there is none.
-        continued: staging holds what an interrupted run of the same fingerprint finished.
+        marker: its recorded state.
+        earlier: fingerprint of the complete result in the folder; empty if there is none.
+        continued: whether staging holds files finished by an interrupted run of the same fingerprint.
     """
 
     root: Path
@@ -80,12 +81,12 @@ class Workspace:
 
     @property
     def private(self) -> Path:
-        """What nobody but the owner may read; mode 0700."""
+        """Folder that only the owner may read; mode 0700."""
         return self.root / PRIVATE
 
     @property
     def staging(self) -> Path:
-        """Where the new result is built; the same names as in the folder itself."""
+        """Folder where the new result is built, with the same names as in the output folder."""
         return self.private / STAGING
 
     def publish(
@@ -96,18 +97,17 @@ class Workspace:
         A publication that is killed half-way is completed by the next :func:`claim`.
 
         Args:
-            names: names below staging: constants of the stage, never a value of a file. One that does not
-                exist is passed over; the one that says that the result is complete comes last.
+            names: names below staging: constants of the stage, never a value from a file. Names that do not
+                exist are skipped; the file that marks the result as complete comes last.
             remove: names of an earlier result that have no successor.
-            secret: names of files below ``staging/private`` that go to the private room, before the others.
+            secret: names of files below ``staging/private`` that move to the private folder first.
 
         Raises:
             StorageError: the disk refused.
         """
         coming = tuple(names)
-        going = tuple(
-            name for name in remove if name not in coming
-        )  # a repeated publication would remove the new one
+        # A name in both would be removed again if a killed publication were repeated.
+        going = tuple(name for name in remove if name not in coming)
         hidden = tuple(secret)
         _check_names(coming + going + hidden)
         self.marker = replace(self.marker, publishing=coming, removing=going, secret=hidden)
@@ -127,25 +127,24 @@ def claim(
     overwrite: bool = False,
     ours: Callable[[Path], bool] | None = None,
 ) -> Iterator[Workspace]:
-    """Hold an output folder for this process, after checking that it may be written to.
+    """Lock an output folder for this process, after checking that it may be written to.
 
-    An unfinished result never blocks a command: the same fingerprint goes on with it, another one starts
-    afresh.
+    An unfinished result never blocks a command: the same fingerprint continues it, another one starts again.
 
     Args:
-        out: the folder; made when it is not there.
+        out: the folder; created if it does not exist.
         stage: name of the stage.
-        fingerprint: digest of everything that decides the result (settings, keys, sources as far as they are
-            settings).
-        sources: folders that are read; none may contain ``out`` or lie in it.
-        resume: going on with a complete result of the same fingerprint is wanted (to add what is new).
-        overwrite: replacing a complete result is wanted; it stays until :meth:`Workspace.publish`.
-        ours: says whether a folder without a marker was written by an older version of this stage.
+        fingerprint: digest of everything that determines the result (settings, keys, sources as far as they
+            are settings).
+        sources: folders that are read; none may contain ``out`` or be inside it.
+        resume: whether to continue a complete result of the same fingerprint (to add new items).
+        overwrite: whether to replace a complete result; it remains until :meth:`Workspace.publish`.
+        ours: folder without a marker -> whether an older version of this stage wrote it.
 
     Raises:
-        UsageError: the folder is a file, holds something else, another stage's or a complete result, or
-            overlaps a source; its private room is a link.
-        RunLocked: another process holds it. A killed process holds nothing.
+        UsageError: the folder is a file, holds other files, another stage's or a complete result, or overlaps
+            a source; or its private folder is a link.
+        RunLocked: another process holds it. The lock of a killed process is released.
         StorageError: the disk refused.
         DataError: the marker is damaged.
     """
@@ -183,15 +182,15 @@ def claim(
 
 @contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Hold an output folder for this process.
+    """Lock an output folder for this process.
 
-    A folder that was not there before goes again when the block fails without work.
+    A folder that did not exist before is removed again if the block fails before it has written anything.
 
     Args:
-        out: the folder; made when it is not there.
+        out: the folder; created if it does not exist.
 
     Raises:
-        RunLocked: another process holds it. A killed process holds nothing.
+        RunLocked: another process holds it. The lock of a killed process is released.
         StorageError: the disk refused.
     """
     new = [folder for folder in (out, *out.parents) if not folder.exists()]
@@ -205,9 +204,8 @@ def held(out: Path) -> Iterator[None]:
                     shutil.rmtree(out / PRIVATE, ignore_errors=True)
                 raise
     except BaseException:
-        with contextlib.suppress(
-            OSError
-        ):  # only empty folders go: one that another process claimed meanwhile is not
+        # rmdir removes only empty folders, so a folder that another process has claimed by now stays.
+        with contextlib.suppress(OSError):
             for folder in (out / PRIVATE, *new) if new else ():
                 if folder.exists():
                     folder.rmdir()
@@ -215,7 +213,7 @@ def held(out: Path) -> Iterator[None]:
 
 
 def _mended(out: Path, stage: str) -> bool:
-    """Complete a publication that was killed half-way, before anything else; return whether there was one."""
+    """Complete a publication that was killed half-way, and return whether there was one."""
     marker = read_marker(out)
     if marker is None or marker.stage != stage or not marker.unfinished:
         return False
@@ -227,7 +225,7 @@ def _mended(out: Path, stage: str) -> bool:
 
 
 def _holds_work(out: Path) -> bool:
-    """Return whether a folder holds anything beyond what :func:`claim` itself puts there."""
+    """Return whether a folder holds anything except the files that :func:`claim` itself creates."""
     try:
         entries = {item.name for item in out.iterdir()}
         inside = {item.name for item in (out / PRIVATE).iterdir()} if PRIVATE in entries else set()
@@ -237,16 +235,16 @@ def _holds_work(out: Path) -> bool:
 
 
 def _begun(out: Path, marker: Marker, fingerprint: str) -> Workspace:
-    """Record what is being built and return the workspace.
+    """Record the fingerprint of the new result and return the workspace.
 
-    The workspace holds what an interrupted run of the same settings left.
+    Files of an interrupted run with the same fingerprint are kept in staging.
     """
     continued = marker.building == fingerprint and (out / PRIVATE / STAGING).is_dir()
     try:
         if not continued:
             _remove(out / PRIVATE / STAGING)
-        _remove(out / PRIVATE / REPLACED)  # of a publication that was killed after its end
-        partial = f"{files.PARTIAL}*"  # what a killed process was writing
+        _remove(out / PRIVATE / REPLACED)  # left by a publication that was killed after its last rename
+        partial = f"{files.PARTIAL}*"  # incomplete files of a killed process
         for path in [*(out / PRIVATE).glob(partial), *(out / PRIVATE / STAGING).rglob(partial)]:
             _remove(path)
         marker = replace(marker, building=fingerprint)
@@ -267,7 +265,7 @@ def check(
     overwrite: bool = False,
     ours: Callable[[Path], bool] | None = None,
 ) -> None:
-    """Raise what :func:`claim` would, making nothing: for dry runs and before anything slow."""
+    """Raise the errors of :func:`claim` without creating anything: for dry runs and before slow work."""
     apart(out, sources)
     refuse_links(out)
     _refuse_results(_resolved(out).parents)
@@ -295,7 +293,7 @@ def check(
 
 
 def apart(out: Path, sources: Iterable[Path]) -> None:
-    """Raise UsageError when ``out`` lies in a source or a source lies in ``out``; links are followed."""
+    """Raise UsageError if ``out`` is inside a source or a source is inside ``out``; links are followed."""
     place = _resolved(out)
     for source in sources:
         origin = _resolved(source)
@@ -307,19 +305,19 @@ def apart(out: Path, sources: Iterable[Path]) -> None:
 
 
 def outside(out: Path, sources: Iterable[Path] = (), *, in_release: bool = False) -> None:
-    """Refuse an output that lies in a source, or in a dataset, archive, release or bundle.
+    """Refuse an output inside a source, or inside a dataset, archive, release or bundle.
 
-    A source may lie beside or below it.
-
-    What lies in such a folder is in its list of digests; another file there makes `meninx verify` refuse it.
+    A list of digests covers such a folder, so that an additional file in it makes `meninx verify` fail. A
+    source may be beside or below the output.
 
     Args:
         out: file or folder to write.
         sources: folders that are read.
-        in_release: whether it may lie in a release, as the page of a report does that leaves with the model.
+        in_release: whether the output may be in a release, like the page of a report that is released with
+            the model.
 
     Raises:
-        UsageError: it lies in one of them.
+        UsageError: the output is inside one of them.
     """
     place = _resolved(out)
     fix = "choose a place beside it"
@@ -329,7 +327,7 @@ def outside(out: Path, sources: Iterable[Path] = (), *, in_release: bool = False
 
 
 def _refuse_results(folders: Iterable[Path], *, in_release: bool = False) -> None:
-    """Refuse an output for which one of its folders is the result of a stage, a release or a bundle."""
+    """Refuse an output if one of the folders is the result of a stage, a release or a bundle."""
     marks = (Path(PRIVATE, MARKER), *([] if in_release else [Path(integrity.CHECKSUMS)]))
     result = next((folder for folder in folders if any((folder / mark).is_file() for mark in marks)), None)
     if result is not None:
@@ -346,7 +344,10 @@ def _resolved(path: Path) -> Path:
 
 
 def _within(inner: Path, outer: Path) -> bool:
-    """Return whether a resolved path is another or lies in it, also where two spellings name one folder."""
+    """Return whether a resolved path equals another or is inside it, also with other spellings of a folder.
+
+    Case-insensitive file systems and bind mounts give one folder several paths, so inodes are compared.
+    """
     if inner.is_relative_to(outer):
         return True
     with contextlib.suppress(OSError):
@@ -359,10 +360,10 @@ def _within(inner: Path, outer: Path) -> bool:
 
 
 def make_private(root: Path) -> None:
-    """Make ``root/private``, readable by the owner only.
+    """Create ``root/private``, readable by the owner only.
 
     Raises:
-        UsageError: it is a link.
+        UsageError: the path is a link.
         StorageError: the disk refused.
     """
     refuse_links(root)
@@ -375,13 +376,13 @@ def make_private(root: Path) -> None:
 
 
 def refuse_links(root: Path) -> None:
-    """Refuse a private room that is a link, or whose lock, marker, staging or replaced result is one.
+    """Refuse a private folder that is a link, or whose lock, marker, staging or replaced result is one.
 
-    Guarantee: what a stage writes into ``private/`` lies in ``root``, and the mode of no folder outside it is
-        changed.
+    Guarantee: files that a stage writes into ``private/`` stay inside ``root``, and the mode of no folder
+        outside it is changed.
 
     Raises:
-        UsageError: one of them is a link; it may lead nowhere.
+        UsageError: one of them is a link, even if its target does not exist.
     """
     room = root / PRIVATE
     for path in (room, *(room / name for name in (LOCK, MARKER, STAGING, REPLACED))):
@@ -393,11 +394,10 @@ def refuse_links(root: Path) -> None:
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Hold ``root`` for this process through ``private/lock``.
+    """Lock ``root`` for this process through ``private/lock``.
 
     Raises:
-        RunLocked: another process holds it. A killed process holds nothing: the lock is the operating
-        system's.
+        RunLocked: another process holds it. The operating system releases the lock of a killed process.
         StorageError: the disk refused.
     """
     lock = FileLock(root / PRIVATE / LOCK, mode=files.PRIVATE_MODE)
@@ -415,7 +415,7 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def read_marker(root: Path) -> Marker | None:
-    """Return the state of a folder; None when no stage of this version wrote it.
+    """Return the state of a folder; None if no stage of this version wrote it.
 
     Raises:
         DataError: the marker is damaged.
@@ -431,7 +431,8 @@ def read_marker(root: Path) -> Marker | None:
 
 
 def _check_names(names: Iterable[str]) -> None:
-    """Raise DataError unless every name is a file or folder of the stage's own, at the top of its folder."""
+    """Raise DataError unless every name is a top-level file or folder of the stage itself."""
+    # The names decide what is moved and removed, and a marker may have been edited.
     for name in names:
         path = files.relative(name, where=MARKER)
         if len(path.parts) != 1 or name != path.name or name.casefold() in _OWN:
@@ -439,7 +440,7 @@ def _check_names(names: Iterable[str]) -> None:
 
 
 def is_complete(root: Path) -> bool:
-    """Return whether a stage finished its result here and is not in the middle of replacing it."""
+    """Return whether a folder holds a complete result that is not being replaced."""
     marker = read_marker(root)
     return marker is not None and bool(marker.published) and not marker.unfinished
 
@@ -447,7 +448,7 @@ def is_complete(root: Path) -> bool:
 def _foreign(out: Path) -> bool:
     """Return whether a folder without a marker holds more than an empty private folder.
 
-    A claim that was killed leaves such a folder.
+    A killed :func:`claim` can leave an empty one.
     """
     entries = [item.name for item in out.iterdir()]
     room = out / PRIVATE
@@ -465,9 +466,9 @@ def _empty(staging: Path) -> bool:
 
 
 def _completed(root: Path, marker: Marker) -> Marker:
-    """Do what is left of a publication and return the marker of the complete result.
+    """Complete a publication and return the marker of the complete result.
 
-    Repeating it changes nothing.
+    Every move is skipped if it was done before, so an interrupted publication can be repeated.
     """
     room = root / PRIVATE
     try:
@@ -485,12 +486,11 @@ def _completed(root: Path, marker: Marker) -> Marker:
         raise files.storage_error(error, room) from error
     done = Marker(stage=marker.stage, published=marker.building or marker.published)
     _write_marker(root, done)
-    with contextlib.suppress(
-        OSError
-    ):  # the result is complete; what cannot be removed now goes with the next claim
+    # The result is complete. Anything that cannot be removed now is removed by the next claim.
+    with contextlib.suppress(OSError):
         _remove(room / REPLACED)
         _remove(room / STAGING)
-        _remove(room / CACHE)  # of the earlier result: it may hold images of patients who are gone
+        _remove(room / CACHE)  # of the earlier result; it may hold images of patients who were removed
     return done
 
 
@@ -509,8 +509,8 @@ def _remove(path: Path) -> None:
 
 
 def _forget(space: Workspace) -> None:
-    """After a failure remove what would only be in the way: an empty staging."""
-    with contextlib.suppress(OSError, StorageError):  # the failure itself is what the user hears of
+    """Remove an empty staging folder after a failure."""
+    with contextlib.suppress(OSError, StorageError):  # the original failure is the one to report
         if not any(space.staging.iterdir()) and not space.marker.unfinished:
             _remove(space.staging)
             _write_marker(space.root, replace(space.marker, building=""))

@@ -1,8 +1,6 @@
 """Training: one trainer for supervised, private and federated runs, shadow models and games.
 
-A game trains several networks against each other.
-
-::
+A game trains several networks against each other. A supervised run needs four parts::
 
     from meninx.learn import ShuffleSampler, SupervisedStep, TensorLoader, Trainer, TrainState
 
@@ -13,7 +11,7 @@ A game trains several networks against each other.
 ==========  =====================================================================================
 module      contents
 ==========  =====================================================================================
-trainer     Trainer: the loop; Evaluator: what is measured, what is best, when to stop
+trainer     Trainer: the loop; Evaluator: metrics, best evaluation and early stopping
 state       TrainState: named players (network, optimiser, schedule, averages), saved as one value
 task        Task: loss and metrics; ImageTask of a prepared dataset, PairTask of two inputs
 sampler     which units take part in a step: ShuffleSampler, PublicPoissonSampler, PrivateSampler

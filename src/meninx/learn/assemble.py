@@ -55,7 +55,7 @@ OWN_WEIGHTS = "the weights that the caller's own network had"
 
 @dataclass
 class Training:
-    """A run that is ready for its first step, and what its record needs to know.
+    """A run that is ready for its first step, and the facts that its record states.
 
     Attributes:
         config: the settings.
@@ -65,13 +65,13 @@ class Training:
         device: where tensors live.
         train: training cases.
         valid: validation cases; may be empty.
-        loader: makes the batches of the training cases; to be closed, which ends its threads.
-        trainer: does the steps.
+        loader: makes the batches of the training cases; closing it ends its threads.
+        trainer: runs the steps.
         total_steps: planned steps.
         plan: the privacy plan, or None.
-        start: what pretrained weights gave, or None.
+        start: record of the pretrained weights, or None.
         caveats: what the guarantee does not cover, in words.
-        ancestry: what is known of the training behind pretrained weights.
+        ancestry: known facts about the training behind pretrained weights.
         declared_units: number of privacy units that the user declared; None when the true one counts as
             public.
     """
@@ -94,7 +94,7 @@ class Training:
 
     @property
     def state(self) -> TrainState:
-        """What training changes."""
+        """The mutable state of the training."""
         return self.trainer.state
 
     @property
@@ -104,12 +104,12 @@ class Training:
 
     @property
     def epoch(self) -> int:
-        """Epochs done."""
+        """Completed epochs."""
         return self.state.step // self.trainer.sampler.steps_per_epoch
 
     @property
     def selects_best(self) -> bool:
-        """Whether the weights kept are those of the best evaluation."""
+        """Whether the result of the run is the weights of the best evaluation."""
         wanted = self.config.validation.select == "best" or (
             self.config.validation.select == "auto" and self.plan is None
         )
@@ -143,16 +143,16 @@ def from_config(
         config: settings; a subclass is reduced to its learning part.
         data: all cases; the training split is trained on, the validation split serves evaluation.
         run: the run folder.
-        plan: with it every step is a step of that plan; without it nothing is private.
+        plan: the privacy plan of every step; None trains without privacy.
         device: where to compute; by default the config's.
-        network: one to train in place of the config's, with the weights it has.
-        task: loss and metrics in place of the dataset's.
+        network: a network to train instead of the config's, starting from its current weights.
+        task: loss and metrics instead of the dataset's.
         hooks: further listeners; called before those of the run folder.
         sources: further units of a private run, e.g. canaries.
         progress: shows steps, loss and epsilon.
         resumed: the run was started before.
-        data_digest: names the dataset in the ledger of a private run; by default the plain one.
-        ancestry: what is known of the training behind pretrained weights; nothing by default.
+        data_digest: names the dataset in the ledger of a private run; by default the plain digest.
+        ancestry: known facts about the training behind pretrained weights; none by default.
         declared_units: number of privacy units declared; None when the true one counts as public.
         world: the processes that train together; by default this one alone.
 
@@ -220,14 +220,14 @@ def _units(train: CaseStore, plan: Plan | None) -> int:
 def _memory_format(
     config: RuntimeConfig, info: DatasetInfo, plan: Plan | None, device: torch.device
 ) -> torch.memory_format:
-    """Return the order of the values of images and weights in memory."""
+    """Return the memory layout of images and weights."""
     setting = config.memory_format
     chosen = runtime.memory_format(setting, device, dims=info.spatial_dims, private=plan is not None)
     return torch.channels_last if chosen == "channels_last" else torch.contiguous_format
 
 
 def _task(config: LearnConfig, info: DatasetInfo, *, weights: tuple[float, ...]) -> Task:
-    """Return the dataset's own task, or the one of another package that the settings name."""
+    """Return the dataset's own task, or the task of an installed package that the settings name."""
     if config.task.kind == "auto":
         plugins.refuse_own(plugins.TASKS, "auto")
         return image_task(info, config.task, weights=weights)
@@ -238,8 +238,8 @@ def _task(config: LearnConfig, info: DatasetInfo, *, weights: tuple[float, ...])
 
 
 def _loader(config: LearnConfig, train: CaseStore, plan: Plan | None, device: torch.device) -> BatchLoader:
-    """Return what makes tensors of training cases."""
-    # Patches are drawn evenly under privacy: a share that follows the labels would have to be accounted.
+    """Return the loader of the training cases."""
+    # Under privacy patches are drawn uniformly: a share that follows the labels would have to be accounted.
     foreground = config.sampling.foreground if plan is None else 0.0
     transforms = augmenter(config.augment, train.info)
     return BatchLoader(
@@ -274,7 +274,7 @@ def _supervised_step(
 
 
 def _stores(config: LearnConfig, data: Manifest, plan: Plan | None) -> tuple[CaseStore, CaseStore]:
-    """Return the training and the validation cases; refuse data that cannot be trained on as asked."""
+    """Return the training and the validation cases; refuse data that do not fit the settings."""
     _refuse_private_intensity(data.info, plan)
     train, valid = split_store(data, "train", config.model), split_store(data, "valid", config.model)
     if not len(train):
@@ -305,9 +305,10 @@ def _private_parts(
     sources: Sequence[Source] = (),
     ancestry: Ancestry | None = None,
 ) -> tuple[PrivateSampler, PrivateStep]:
-    """Return the sampler and the step of a private run, with the secret keys that process 0 gives to all.
+    """Return the sampler and the step of a private run, with the secret keys that process 0 sends to all.
 
-    The network is proved before there are keys, so that a refusal leaves none.
+    The network is proved before the keys are created, so that a refusal leaves no keys behind. (A folder with
+    keys but without a ledger is refused, because steps may have been taken in it.)
 
     Args:
         config: the settings.
@@ -316,14 +317,14 @@ def _private_parts(
         plan: the privacy plan.
         task: the loss.
         loader: makes tensors of cases.
-        network: put into training mode, with the parameters fixed that no step trains.
+        network: put into training mode; parameters that no step trains are frozen.
         device: where the network is.
         bind: from the name of the run's keys to the binding of its ledger lines
             (:func:`.ledger_file.binding_of`).
         resumed: the run was started before.
         world: the processes of the run.
         sources: further units.
-        ancestry: what is known of the training behind pretrained weights.
+        ancestry: known facts about the training behind pretrained weights.
 
     Raises:
         ConfigError: config and plan disagree on the views.
@@ -376,7 +377,7 @@ def _state(config: LearnConfig, network: nn.Module, plan: Plan | None, steps_per
 
 
 def _evaluator(config: LearnConfig, valid: CaseStore, task: Task, device: torch.device) -> Evaluator | None:
-    """Return what measures the averaged weights on the validation split; None without validation cases."""
+    """Return the evaluator of the averaged weights on the validation split; None without validation cases."""
     if not len(valid):
         return None
 
@@ -391,7 +392,7 @@ def _evaluator(config: LearnConfig, valid: CaseStore, task: Task, device: torch.
 def _hooks(
     config: LearnConfig, info: DatasetInfo, run: Run, plan: Plan | None, step: Step, progress: Progress
 ) -> list[Hook]:
-    """Return the listeners of a run folder, the display last: it may be what a user interrupts."""
+    """Return the listeners of a run folder; the display comes last, because a user may interrupt it."""
     hooks: list[Hook] = [MetricsHook(run)]
     if config.runtime.tensorboard:
         hooks.append(TensorBoardHook(run))
@@ -405,7 +406,7 @@ def _hooks(
 
 
 def _name_of(task: Task | None) -> str:
-    """Return what names a task for good: its fields when it is a dataclass, else its class."""
+    """Return a name of a task that is stable over processes: its fields if a dataclass, else its class."""
     if task is None or is_dataclass(task):
         return repr(task)
     return f"{type(task).__module__}.{type(task).__qualname__}"
@@ -415,11 +416,11 @@ def _name_of(task: Task | None) -> str:
 def probe(training: Training) -> None:
     """Refuse a network that cannot be trained on the first training case.
 
-    Leaves model and generators as they were.
+    The model and torch's generators are left as they were.
 
     Raises:
-        ConfigError: the network does not take such images, or gives outputs of another shape than the task
-            needs.
+        ConfigError: the network does not accept such images, or its outputs have the wrong shape for the
+            task.
         DataError: the case cannot be read.
     """
     model, task = training.state.model, training.task
@@ -459,8 +460,8 @@ def initial_network(
     Args:
         config: the settings.
         info: channels, dimensions and labels of the dataset.
-        network: one to take in place of the config's, with its own weights.
-        statistics: those of a public dataset by which the pretrained features are standardised.
+        network: a network to use instead of the config's, with its own weights.
+        statistics: of a public dataset, by which the pretrained features are standardised.
     """
     network, start = _pretrained(config, info, network)
     if not config.model.pretrained or start is None:
@@ -487,12 +488,12 @@ def initial_network(
 def feature_statistics(
     config: LearnConfig, info: DatasetInfo, *, network: nn.Module | None = None
 ) -> FeatureStatistics:
-    """Return the statistics that ``config.model.standardize`` asks for, repeatable on one thread.
+    """Return the statistics that ``config.model.standardize`` requires, computed repeatably on one thread.
 
     Args:
         config: the settings.
         info: of the dataset to train on; its image size is that of the statistics.
-        network: one to take in place of the config's; it stays as it is.
+        network: a network to use instead of the config's; it is not changed.
 
     Raises:
         ConfigError, DataError: see :func:`.features.public_statistics`.
@@ -516,7 +517,7 @@ def _statistics(
     ancestry: Ancestry,
     world: World,
 ) -> FeatureStatistics | None:
-    """Return the statistics of the run's record in every process, or compute them without a record."""
+    """Return the recorded statistics in every process, or compute them if the run has no record."""
     if not config.model.standardize:
         return None
 
@@ -532,7 +533,7 @@ def _statistics(
 def _pretrained(
     config: LearnConfig, info: DatasetInfo, network: nn.Module | None
 ) -> tuple[nn.Module, StartRecord | None]:
-    """Return the network with random or pretrained weights, before anything is written into them."""
+    """Return the network with random or pretrained weights, before adapters or statistics are added."""
     runtime.seed_torch(config.runtime.seed, "init")
     own = network is not None
     if network is None:
@@ -552,7 +553,7 @@ def _pretrained(
 
 
 def _refuse_private_intensity(info: DatasetInfo, plan: Plan | None) -> None:
-    """Refuse statistics of the training images under privacy, where one patient changes all images."""
+    """Refuse statistics of the training images under privacy, because one patient would change all images."""
     if plan is not None and info.intensity.source == "train":
         fix = "prepare the dataset with --intensity format, window or image"
         got = "one computed from the private training images"
@@ -562,7 +563,10 @@ def _refuse_private_intensity(info: DatasetInfo, plan: Plan | None) -> None:
 
 
 def _class_weights(config: TaskConfig, train: CaseStore, plan: Plan | None) -> tuple[float, ...]:
-    """Return class weights computed from the training labels, when asked for; never under privacy."""
+    """Return class weights computed from the training labels if the config requires it.
+
+    Under privacy they are refused: they depend on all labels, so one patient would change every gradient.
+    """
     if config.class_weights != "balanced":
         return ()
     if plan is not None:

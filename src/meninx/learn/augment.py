@@ -1,6 +1,6 @@
 """Augmentation of one case at a time, image and label map together.
 
-Every draw comes from a generator that is passed in.
+All random numbers come from a generator that the caller passes in, so that they can be keyed per case.
 
 Axes: 2-D images are (channels, rows, columns), so left-right is the last axis; volumes are (channels, x, y,
 z) with x to the patient's right, so left-right is the first spatial axis and the image plane is (x, y).
@@ -38,10 +38,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Augmenter:
-    """The augmentations of a config, knowing which labels a left-right flip exchanges.
+    """The augmentations of a config; a left-right flip also exchanges left and right labels.
 
     Attributes:
-        names: augmentations to apply, in the order of this class and not of the tuple.
+        names: augmentations to apply; the order is that of this class.
         config: their strengths.
         info: spatial dimensions, task, labels and laterality of the dataset.
     """
@@ -51,9 +51,9 @@ class Augmenter:
     info: DatasetInfo
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
-        """Return an augmented copy; ``sample`` stays as it is.
+        """Return an augmented copy; ``sample`` is not changed.
 
-        The generator is asked for the same number of values whatever they turn out to be.
+        The number of values drawn from the generator does not depend on the values.
         """
         sample = self._flipped(sample, generator)
         if self.names & {"rotate", "crop"}:
@@ -135,7 +135,7 @@ def refuse_unfit(config: AugmentConfig, info: DatasetInfo) -> None:
 
 
 def _shifted(value: Tensor, moves: npt.NDArray[np.int64], first: int) -> Tensor:
-    """Return ``value`` moved by whole voxels; the border value fills what comes in."""
+    """Return ``value`` moved by whole voxels; the border values are repeated."""
     for axis, move in enumerate(moves, start=first):
         length = value.shape[axis]
         source = (torch.arange(length) - int(move)).clamp(0, length - 1)
@@ -168,7 +168,7 @@ def _grid(size: Sequence[int], angle: float, scale: float, middle: npt.NDArray[n
 
 
 def _centres(length: int) -> Tensor:
-    """Return the places of the voxel centres of an axis that reaches from -1 to 1."""
+    """Return the coordinates of the voxel centres of an axis that extends from -1 to 1."""
     return torch.linspace(-1.0, 1.0, length) * ((length - 1) / length)
 
 

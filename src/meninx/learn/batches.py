@@ -1,8 +1,8 @@
-"""Drawn cases as tensors: every case as K views side by side, each with random streams of its own.
+"""Drawn cases as tensors: each case as K adjacent views, each with its own random streams.
 
 A stream is named by seed, step, patient, case and view. It depends neither on the row of the case in the
-dataset nor on the other cases: with one patient less in the dataset, every other patient still contributes
-the same.
+dataset nor on the other cases. Otherwise removing one patient would change the contributions of all others,
+and the sum would change by much more than one clipped gradient.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Batch:
         targets: (cases * views, ...).
         unit: (cases,) int64: position of each case's unit among all units of the step.
         views: copies of each case.
-        row_keys: (cases * views,) int64 on the CPU: key of each row for random numbers inside the network.
+        row_keys: (cases * views,) int64 on the CPU: key of each row for random numbers in the network.
     """
 
     inputs: Tensor
@@ -52,8 +52,8 @@ class Assembler:
         views: copies of each case.
         foreground: probability of a patch with a labelled voxel.
         seed: public seed of the augmentation.
-        device: where the batch goes.
-        memory_format: order of the values of 2-D images in memory.
+        device: device of the batches.
+        memory_format: memory layout of 2-D images.
     """
 
     store: CaseStore
@@ -78,9 +78,9 @@ class Assembler:
         return self.moved(self.assembled(units, step, first=first))
 
     def assembled(self, units: Units, step: int, *, first: int = 0) -> Batch:
-        """Return the batch in memory, ready to be moved; may be called from any thread.
+        """Return the batch in main memory; may be called from any thread.
 
-        For a GPU it lies in pinned memory, from which it is copied while the processor works on.
+        For a GPU it lies in pinned memory, from which it is copied while the CPU continues.
         """
         samples, keys = [], []
         for cases in units:
@@ -103,7 +103,7 @@ class Assembler:
     def moved(self, batch: Batch) -> Batch:
         """Return the batch on the device.
 
-        A copy from pinned memory may still be under way; the device's later work waits for it.
+        A copy from pinned memory may still be in progress; later operations on the device wait for it.
         """
         inputs, targets, unit = (
             value.to(self.device, non_blocking=True) for value in (batch.inputs, batch.targets, batch.unit)

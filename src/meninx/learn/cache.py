@@ -1,9 +1,9 @@
-"""Where the decoded images of a dataset are kept, and when that pays.
+"""Where the decoded images of a dataset are cached, and when a cache is worth building.
 
-A cache lies in the dataset's private room (``private/cache``), where all runs share it. Where a run may not
-write there, it lies in the run's private room and goes with the process. It is built once, before the first
-step, by a run that reads its images several times. Whatever stands in the way of a cache (no room on the
-disk, a folder of somebody else) makes training slower and stops nothing.
+A cache lies in the dataset's private folder (``private/cache``), where all runs share it. If a run may not
+write there, the cache lies in the run's private folder and is removed with the process. It is built once,
+before the first step, by a run that reads its images several times. If no cache can be built (a full disk,
+another user's folder), training is slower but does not stop.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from meninx.learn.cache_file import Decoder, ImageCache, Item, Stopped
 
 AUTO, OFF = "auto", "off"
 FILE = "decoded.bin"
-_LEAST_READS = 2  # of an image by a run, on average, for which it is worth being kept
-_LEAST_GROWTH = 1.25  # of the limit, before a cache that was cut off is built again
+_LEAST_READS = 2  # average reads of an image by a run from which caching pays
+_LEAST_GROWTH = 1.25  # a cache that was cut off is rebuilt only if the limit grew by this factor
 _DECODERS = (
     "meninx",
     "numpy",
@@ -47,15 +47,15 @@ _DECODERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """What a run wants of a cache.
+    """What a run needs from a cache.
 
     Attributes:
         arrays: the arrays that it reads, with the functions that decode them.
-        reads: how often it reads an array, on average.
-        setting: ``auto`` (up to half of the free disk), ``off`` (no cache, and an earlier one is removed) or
-            the most bytes, e.g. ``20 GB``.
-        progress: shows the decoding, and a note where the cache is smaller than wanted.
-        stop: asked while the cache is built; once true it is given up.
+        reads: average number of reads per array.
+        setting: ``auto`` (up to half of the free disk), ``off`` (no cache; an existing one is removed) or the
+            largest size, e.g. ``20 GB``.
+        progress: shows the decoding, and a note if the cache does not hold all arrays.
+        stop: polled while the cache is built; True abandons it.
     """
 
     arrays: dict[Item, Decoder]
@@ -68,16 +68,17 @@ class Demand:
 def obtained(
     manifest: Manifest, demand: Demand, *, run: Path, shared: bool = False, builds: bool = True
 ) -> ImageCache | None:
-    """Return the cache of a dataset, built first where that pays; None where there is none.
+    """Return the cache of a dataset, built first if it pays; None if there is none.
 
-    A dataset without a list of checksums has none: nothing would tell a changed image from the cached one.
+    A dataset without a list of checksums has no cache, because a changed image could not be distinguished
+    from the cached one.
 
     Args:
         manifest: the dataset.
-        demand: what the run wants.
-        run: private room of the run.
-        shared: several processes train together; they share the cache in the dataset's room, or have none.
-        builds: whether this process may build, remove and mend; the others open what is there.
+        demand: what the run needs.
+        run: private folder of the run.
+        shared: several processes train together; they share the cache in the dataset's folder or have none.
+        builds: whether this process may build, remove and repair; the others only open an existing cache.
     """
     room = _room(manifest)
     if demand.setting == OFF:
@@ -94,7 +95,7 @@ def obtained(
         _built(folder, key, demand)
     cache = ImageCache.open(folder / FILE, key)
     if room is None and cache is not None:
-        cache.remove()  # the open file stays readable, and goes with the process, however that ends
+        cache.remove()  # the open file stays readable and disappears with the process, even after a crash
         with contextlib.suppress(OSError):
             (folder / workspace.LOCK).unlink(missing_ok=True)
             folder.rmdir()
@@ -102,9 +103,11 @@ def obtained(
 
 
 def _room(manifest: Manifest) -> Path | None:
-    """Return the private room of a dataset; None where this process may not keep images in it."""
+    """Return the private folder of a dataset; None if this process may not store images in it."""
     room = manifest.root / workspace.PRIVATE
     folder = room / workspace.CACHE
+    # Decoded images are patients' data. A link could place them outside the private folder, and a folder that
+    # others may read would disclose them.
     if any(path.is_symlink() for path in (room, folder, folder / FILE, folder / workspace.LOCK)):
         return None
     try:
@@ -116,14 +119,14 @@ def _room(manifest: Manifest) -> Path | None:
 
 
 def _key(manifest: Manifest) -> str:
-    """Return what names the decoded values: layout, digests of all files, versions of what decodes them."""
+    """Return a digest that identifies the decoded values: layout, digests of all files, decoder versions."""
     decoders = sorted(provenance.versions(_DECODERS).items())
     text = json.dumps([cache_file.FORMAT, dataset_digest(manifest.root).digest, decoders])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _built(folder: Path, key: str, demand: Demand) -> None:
-    """Build the cache in a folder where that pays; what the disk refuses becomes a note."""
+    """Build the cache in a folder if it pays; an error of the disk becomes a note."""
     if demand.reads < _LEAST_READS and not (folder / FILE).exists():
         return
     try:
@@ -139,7 +142,7 @@ def _built(folder: Path, key: str, demand: Demand) -> None:
 
 @contextlib.contextmanager
 def _held(folder: Path, stop: Callable[[], bool]) -> Iterator[bool]:
-    """Hold the folder against other runs; waits for one that builds the same cache, unless asked to stop."""
+    """Lock the folder against other runs; wait for one that builds the same cache until ``stop`` is True."""
     lock = FileLock(folder / workspace.LOCK, mode=files.PRIVATE_MODE)
     while not lock.is_locked and not stop():
         with contextlib.suppress(Timeout):
@@ -151,15 +154,15 @@ def _held(folder: Path, stop: Callable[[], bool]) -> Iterator[bool]:
 
 
 def _build(folder: Path, key: str, demand: Demand) -> None:
-    """Build the cache of a folder that is held; what an earlier one of the dataset holds stays in it."""
+    """Build the cache of a locked folder, taking over the arrays of an earlier cache of the same dataset."""
     path, free = folder / FILE, machine.free_disk(folder)
-    for left in folder.glob(f"{files.PARTIAL}*"):  # by a process that was killed
+    for left in folder.glob(f"{files.PARTIAL}*"):  # left by a killed process
         left.unlink(missing_ok=True)
     wanted = machine.byte_size(demand.setting)
     limit = free // 2 if wanted is None else min(wanted, free)
     with ImageCache.open(path, key) or contextlib.nullcontext() as earlier:
         if earlier is None:
-            path.unlink(missing_ok=True)  # torn, or of another dataset
+            path.unlink(missing_ok=True)  # incomplete, or of another dataset
         if demand.reads < _LEAST_READS or not _lacks(earlier, demand, limit):
             return
         there = {item: partial(earlier.read, item) for item in earlier.entries} if earlier is not None else {}

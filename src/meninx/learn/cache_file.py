@@ -8,17 +8,16 @@
     ...     cache.read(Item("images/c1.png", "image"), (slice(0, 1), slice(1, 2), slice(0, 3))).tolist()
     [[[3, 4, 5]]]
 
-The file holds patients' images: it lies in a private room, is readable by its owner alone and is never
-released. Its layout is: a signature, the arrays one after the other, an index as JSON, and a tail of fixed
-size with the lengths of both and the SHA-256 of the index. The index holds a checksum of every block of the
-arrays. A block is compared with its checksum when it is first read, so a patch of a volume reads only the
-blocks that it lies in.
+The file holds patients' images: it lies in a private folder, is readable by its owner alone and is never
+released. It consists of a signature, the arrays, an index as JSON, and a tail of fixed size with the lengths
+of both and the SHA-256 of the index. The index holds a checksum of every block of the arrays. A block is
+compared with its checksum when it is first read, so a patch of a volume reads only the blocks that hold it.
 
-On POSIX systems a process is ended by SIGBUS when it reads a mapped page that the file no longer has. meninx
-never shortens a cache file: it writes a new one and renames it, or removes the name, and what is mapped stays
-readable. A file that another program cuts off is noticed by its size before each read, and its images are
-decoded again. Two cases remain: a file that is cut off during a read, and a disk or network that fails to
-deliver a page. Training then ends and is resumed with ``--resume`` (``cache = "off"`` maps no file).
+On POSIX systems the signal SIGBUS ends a process that reads a mapped page beyond the end of the file. meninx
+never shortens a cache file: it writes a new file and renames it, or removes the name, and mapped pages stay
+readable. Before each read the file size is compared, so a file truncated by another program is detected and
+its images are decoded again. Two cases remain: a file truncated during a read, and a disk or network that
+fails to deliver a page. Training then ends and is resumed with ``--resume`` (``cache = "off"`` maps no file).
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ import numpy.typing as npt
 from meninx.core import files, plain
 from meninx.core.errors import DataError, problem
 
-FORMAT = 1  # changes with the layout and with what a decoded value means
+FORMAT = 1  # changes with the layout and with the meaning of a decoded value
 BLOCK = 1 << 18  # bytes under one checksum
 _SIGNATURE = b"meninx decoded\x00\x01"
 _TAIL = struct.Struct("<QQ32s")  # bytes of the arrays, bytes of the index, SHA-256 of the index
@@ -101,7 +100,7 @@ class Index:
         items: names and kinds, in the order of ``entries``.
         entries: places of the arrays.
         blocks: CRC-32 of each block of the arrays.
-        limit: bytes at which the file was cut off; 0 when it holds all that was wanted.
+        limit: size limit at which arrays were left out, in bytes; 0 if the file holds all requested arrays.
     """
 
     key: str
@@ -112,11 +111,11 @@ class Index:
 
 
 class Damaged(Exception):
-    """Bytes of a cache are not those that were written; the caller decodes the image instead."""
+    """Bytes of a cache differ from those that were written; the caller decodes the image instead."""
 
 
 class Stopped(Exception):
-    """Somebody asked to stop while a cache was built; there is no new file."""
+    """Building a cache was abandoned on request; there is no new file."""
 
 
 class ImageCache:
@@ -132,9 +131,10 @@ class ImageCache:
 
     @classmethod
     def open(cls, path: Path, key: str) -> ImageCache | None:
-        """Return the cache in a file; None when there is none, or when it may not be used.
+        """Return the cache in a file; None if there is none or it may not be used.
 
-        A file is used only if it is whole, has this key, and is its owner's alone.
+        A file is used only if it is complete, has this key, belongs to this user and is not readable by
+        others.
         """
         try:
             with files.regular(path) as stream:
@@ -168,14 +168,14 @@ class ImageCache:
             box: one slice of step 1 per axis.
 
         Raises:
-            Damaged: the bytes are not those that were written.
+            Damaged: the bytes differ from those that were written.
         """
         entry = self.entries.get(item)
         if entry is None or len(box) > len(entry.shape):
             raise Damaged
         if not entry.nbytes:
             return np.zeros(entry.shape, entry.dtype)[tuple(box)]
-        if self._map is None or self._map.size() < len(self._map):  # cut off: reading would be a SIGBUS
+        if self._map is None or self._map.size() < len(self._map):  # truncated: a read would raise SIGBUS
             raise Damaged
         start = len(_SIGNATURE) + entry.offset
         whole = np.ndarray(entry.shape, entry.dtype, self._map, start)
@@ -198,12 +198,12 @@ class ImageCache:
                 self._checked[number] = True
 
     def remove(self) -> None:
-        """Remove the file; what is open stays readable where the system allows it."""
+        """Remove the file; an open map stays readable where the system allows it."""
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._map is not None:
             self._map.close()
             self._map = None
@@ -227,22 +227,22 @@ def build(
     stop: Callable[[], bool] = lambda: False,
     done: Callable[[], object] = lambda: None,
 ) -> None:
-    """Write the cache file of a dataset; a reader sees the whole file or the earlier one.
+    """Write the cache file of a dataset; a reader sees either the complete file or the earlier one.
 
-    An image that cannot be read is left out: whoever needs it names its row.
+    An image that cannot be read is left out; the step that needs it will report its row.
 
     Args:
-        path: the file; its folder is there.
+        path: the file, in an existing folder.
         key: see :class:`Index`.
-        wanted: how each array is decoded, in the order in which they are written.
-        limit: most bytes of the arrays; those that do not fit are left out.
-        threads: decode at the same time.
-        stop: asked before each array; once true nothing is written.
+        wanted: array -> function that decodes it, in the order of writing.
+        limit: largest total size of the arrays in bytes; arrays that do not fit are left out.
+        threads: number of threads that decode.
+        stop: polled before each array; True abandons the file.
         done: called after each array.
 
     Raises:
-        StorageError: the disk refused. There is no new file then.
-        Stopped: ``stop`` said so.
+        StorageError: the disk refused; there is no new file.
+        Stopped: ``stop`` returned True.
     """
     items, entries, cut, size = [], [], False, 0
     with files.atomic(path, mode=files.PRIVATE_MODE) as stream:
@@ -292,7 +292,7 @@ class _Blocks:
 
 
 def _decoded(wanted: Mapping[Item, Decoder], threads: int) -> Iterator[tuple[Item, npt.NDArray[Any] | None]]:
-    """Yield every array in order, decoded by threads; None for one that cannot be read."""
+    """Yield every array in order, decoded by threads; None for an array that cannot be read."""
     waiting: list[tuple[Item, Future[npt.NDArray[Any]]]] = []
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode") as pool:
         try:
@@ -333,10 +333,12 @@ def _refuse_shared(info: os.stat_result) -> None:
 
 
 def _read_index(stream: IO[bytes], key: str) -> tuple[Index, int]:
-    """Return the index of a whole cache file of this key, and the bytes of its arrays.
+    """Return the index of a complete cache file of this key, and the number of bytes of its arrays.
+
+    Lengths, digest and index are checked before a size from the file is used for anything.
 
     Raises:
-        DataError: it is any other file.
+        DataError: any other file.
     """
     wrong = DataError(problem("the file is not a complete cache of this dataset", where="cache"))
     total = os.fstat(stream.fileno()).st_size
@@ -357,7 +359,7 @@ def _read_index(stream: IO[bytes], key: str) -> tuple[Index, int]:
 
 
 def _fits(index: Index, size: int) -> bool:
-    """Return whether the arrays of an index are numbers and fill so many bytes, one after the other."""
+    """Return whether the arrays of an index are numeric, contiguous and together ``size`` bytes long."""
     if len(index.items) != len(index.entries) or len(index.blocks) != -(-size // BLOCK):
         return False
     if not all(0 <= value < 1 << 32 for value in index.blocks):
@@ -375,7 +377,7 @@ def _fits(index: Index, size: int) -> bool:
 
 
 def _is_array(kind: str, entry: Entry) -> bool:
-    """Return whether an entry may describe an array of its kind; only the flat indices may be none."""
+    """Return whether an entry may describe an array of its kind; only flat indices may be empty."""
     if not _DTYPE.fullmatch(entry.dtype):
         return False
     if kind == "places":

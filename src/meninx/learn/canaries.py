@@ -1,8 +1,8 @@
-"""Canaries of an audit: made-up patients with known gradients, and the score of each after a private run.
+"""Canaries of an audit: artificial patients with known gradients, and the score of each after a private run.
 
-Half of the canaries take part in the run, by coins of the operating system. The gradient of a canary is zero
-but at a coordinate of its own and far longer than the clipping threshold, so the program's own clipping
-decides what it adds. After every step the scores are compared with what was released::
+Each canary takes part in the run with probability 1/2. Its gradient is zero except at its own coordinate and
+much longer than the clipping threshold, so its contribution depends on the program's own clipping. After
+every step the scores are updated from the released gradient::
 
     canaries = Canaries(key=run.key("canaries"), count=1_000, cases=2)
     source = canaries.source(plan)
@@ -45,10 +45,10 @@ Array = npt.NDArray[np.float64]
 
 NAME = "canaries"
 LENGTH = 100.0
-"""Norm of a canary's gradient over the clipping threshold; without clipping it would drown the noise."""
+"""Norm of a canary's gradient over the clipping threshold; if clipping failed, it would exceed the noise."""
 LEAST = 100
-"""Fewest canaries, so that enough of both kinds are sure."""
-_SNAPSHOTS = 2  # of the scores: one may be ahead of the checkpoint that a killed run goes on from
+"""Smallest number of canaries, so that enough take part and enough do not."""
+_SNAPSHOTS = 2  # of the scores: one may be newer than the checkpoint from which a killed run resumes
 _MOST_BYTES = 1 << 30
 
 
@@ -61,9 +61,10 @@ class Canaries:
 
     Attributes:
         key: 32 secret bytes.
-        count: canaries, >= 100.
-        cases: cases of each canary; of at least two a program that counts images as patients shows.
-        most_cases: most cases of a unit in one step, as for patients; 0 for all.
+        count: number of canaries, >= 100.
+        cases: cases of each canary; with two or more, the audit detects a program that treats images as
+            patients.
+        most_cases: largest number of cases of a unit in one step, as for patients; 0 for all.
     """
 
     key: bytes = field(repr=False)
@@ -110,7 +111,7 @@ class Canaries:
         return PointSource(NAME, drawn, loader, digest)
 
     def cases_each(self, unit: PrivacyUnit) -> int:
-        """Return the cases of each canary: one where every case is a unit."""
+        """Return the number of cases of each canary: one if every case is a unit."""
         return self.cases if unit is PrivacyUnit.PATIENT else 1
 
     def _manifest(self, unit: PrivacyUnit) -> Manifest:
@@ -130,19 +131,19 @@ class Canaries:
 
 
 class CanaryLoader:
-    """Gradients of canaries, each at coordinates of its own, and their scores.
+    """Gradients of canaries, each at its own coordinates, and their scores.
 
-    One coordinate per canary, drawn among all trained parameters; with per-layer clipping one in each layer
-    that has enough.
+    Each canary has one coordinate, drawn among all trained parameters; with per-layer clipping it has one in
+    each layer with enough parameters.
 
-    The score of a canary is its log-likelihood ratio, "took part" against "did not": with the residual ``z``
-    (in standard deviations of the noise that the plan promises) the sum over steps of ``log(1 - q + q exp(mu
-    z - mu**2 / 2))``, where ``mu`` is the clipped length over the promised noise.
+    The score of a canary is its log-likelihood ratio, "took part" against "did not". With the residual ``z``
+    in standard deviations of the planned noise, it is the sum over steps of ``log(1 - q + q exp(mu z - mu**2
+    / 2))``, where ``mu`` is the clipped length over the planned noise.
 
     Attributes:
         views: 1.
-        scores: (count,) float64; statistics of canaries and noise alone.
-        seconds: spent on canaries.
+        scores: (count,) float64; they depend on canaries and noise only, not on patients.
+        seconds: time spent on canaries.
 
     References:
         Nasr et al. (2023), Tight Auditing of Differentially Private Machine Learning, section 4 (white-box).
@@ -198,7 +199,7 @@ class CanaryLoader:
         self._share = math.sqrt(len(rows) / total)
 
     def _drawn(self, sizes: Mapping[str, int], generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return parameter and place of one coordinate for each canary, none twice."""
+        """Return parameter and place of one coordinate per canary, all of them different."""
         ends = np.cumsum(list(sizes.values()))
         chosen = generator.choice(int(ends[-1]), self.canaries.count, replace=False)
         number = np.searchsorted(ends, chosen, side="right")
@@ -207,7 +208,7 @@ class CanaryLoader:
         return torch.from_numpy(known[number]), torch.from_numpy(place.astype(np.int64))
 
     def batches(self, units: UnitBatch, step: int, most: int) -> Iterator[PointGradients]:
-        """Yield the gradients of all units at once: they are small, however many cases there are."""
+        """Yield the gradients of all units at once, because they are small for any number of cases."""
         begun = time.perf_counter()
         if units.units:
             yield self._points(units)
@@ -229,17 +230,17 @@ class CanaryLoader:
         )
 
     def observe(self, residuals: Mapping[str, Tensor], threshold: float) -> None:
-        """Add the scores of a step; one that does not train a coordinate of a canary adds nothing to it."""
+        """Add the scores of a step; a canary whose coordinate the step does not train keeps its score."""
         begun = time.perf_counter()
         noise, rate = self.plan.gradient_noise_multiplier, self.plan.sample_rate
         seen, mu = self.along(residuals) / (noise * threshold), self.share / noise
-        with np.errstate(divide="ignore"):  # a rate of 1 leaves no chance of absence
+        with np.errstate(divide="ignore"):  # at rate 1 the logarithm of 1 - q is meant to be -inf
             gained = np.logaddexp(np.log1p(-rate), np.log(rate) + mu * seen - mu * mu / 2)
         self.scores += np.where(np.isfinite(seen), gained, 0.0)
         self.seconds += time.perf_counter() - begun
 
     def along(self, residuals: Mapping[str, Tensor]) -> Array:
-        """Return what was released along each canary's direction, (count,); NaN where nothing was."""
+        """Return the released sum along each canary's direction, (count,); NaN where none was released."""
         seen = torch.full(self._parameter.shape, math.nan, dtype=torch.float64)
         for number, name in enumerate(self._names):
             if name in residuals:
@@ -249,12 +250,12 @@ class CanaryLoader:
 
 
 class CanaryScores(Hook):
-    """Keeps the scores of canaries beside the checkpoints of their run, in ``private/``.
+    """Saves the scores of canaries with the checkpoints of their run, in ``private/``.
 
     Args:
         run: the run folder.
-        canaries: who took part.
-        source: of the canaries.
+        canaries: the canaries of the run.
+        source: their source of units.
     """
 
     def __init__(self, run: Run, canaries: Canaries, source: PointSource) -> None:
@@ -272,15 +273,15 @@ class CanaryScores(Hook):
         return self.loader.scores[~self.canaries.included]
 
     def on_round_start(self, state: TrainState, event: RoundStarted) -> None:
-        """Take up the scores of the step that the run goes on from."""
+        """Load the scores of the step from which the run continues."""
         self.loader.scores = self._restored(state.step)
 
     def on_evaluation(self, state: TrainState, event: Evaluated) -> None:
-        """Keep the scores beside the checkpoint of this step."""
+        """Save the scores with the checkpoint of this step."""
         self._keep(state.step)
 
     def on_round_end(self, state: TrainState, event: RoundDone) -> None:
-        """Keep the scores beside the checkpoint of this step."""
+        """Save the scores with the checkpoint of this step."""
         self._keep(state.step)
 
     def _keep(self, step: int) -> None:

@@ -1,10 +1,10 @@
 """Checkpoints in private/checkpoints: written atomically, sealed by a digest, read without running code.
 
-They are never ahead of the ledger. A changed bit is refused; checkpoints of earlier versions have no digest
-and are read. Two programs write them, the trainer and a loop of the user's own. A checkpoint names its kind,
-and each reader refuses the other kind by name (:func:`write`, :func:`read`).
+A checkpoint is never ahead of the ledger. A changed bit is detected, except in checkpoints of earlier
+versions, which have no digest. Both the trainer and a user's own loop write checkpoints. Each names its kind,
+and each reader refuses the other kind (:func:`write`, :func:`read`).
 
-Random generators need no saving: every draw is a function of a seed or key and the step.
+No random generator is saved, because every draw is a function of a seed or key and the step.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ _OWNERS = {
     Kind.TRAINER: ("`meninx train`", "go on with `meninx train DATA --resume RUN`"),
     Kind.OWN_LOOP: ("meninx.privacy.training", "go on with meninx.privacy.training(..., resume=True)"),
 }
-_FLAT = 2  # version that held one player without a name
-_UNSEALED = 1  # version without a seal either
+_FLAT = 2  # version with a single player that has no name
+_UNSEALED = 1  # version that also lacks a seal
 _MOST_BYTES = 1 << 35
 _KEYS = frozenset({"players", "step", "best", "plan", "anchor", "config", "info"})
 _FLAT_KEYS = frozenset({"model", "optimizer", "schedule", "average"})
@@ -71,12 +71,12 @@ def save(
 
     Args:
         run: the run folder.
-        name: ``last`` (can be resumed) or ``best`` (weights alone).
-        state: what to keep.
-        config: kept beside the weights, so that the file explains itself.
+        name: ``last`` (can be resumed) or ``best`` (weights only).
+        state: the state to save.
+        config: saved with the weights, so that the file can be used on its own.
         info: of the dataset, likewise.
         plan: fingerprint of the privacy plan; empty without privacy.
-        anchor: number of lines in the privacy ledger at this moment, and hash of the last.
+        anchor: current number of lines in the privacy ledger, and hash of the last.
     """
     content = state.state_dict()
     if name == "best":
@@ -102,9 +102,9 @@ def write(run: Run, name: str, kind: Kind, content: Mapping[str, Any]) -> Path:
 
 
 def read(run: Run, name: str, kind: Kind) -> dict[str, Any]:
-    """Return the content of a checkpoint of one kind; ``sealed`` says whether the file carried a digest.
+    """Return the content of a checkpoint of one kind; its entry ``sealed`` tells whether it had a digest.
 
-    Only tensors and plain values are read (``weights_only``).
+    Only tensors and plain values are read (``weights_only``), so a hostile file cannot run code.
 
     Raises:
         DataError: the file is damaged, changed, or not from meninx.
@@ -117,8 +117,7 @@ def read(run: Run, name: str, kind: Kind) -> dict[str, Any]:
 def load(run: Run, name: str) -> dict[str, Any]:
     """Return a checkpoint's content; only tensors and plain values are read (``weights_only``).
 
-    The content's ``sealed`` says whether the file carried a digest that was right; false for those of earlier
-    versions.
+    Its entry ``sealed`` is True if the file carried a correct digest and False for earlier versions.
 
     Raises:
         DataError: no such checkpoint, or it is damaged, changed or of another version.
@@ -131,9 +130,11 @@ def load(run: Run, name: str) -> dict[str, Any]:
 
 
 def refuse_other_plan(run: Run, plan: str) -> None:
-    """Raise PrivacyRefusal when the run was started under another privacy plan than ``plan``.
+    """Raise PrivacyRefusal if the run was started under another privacy plan.
 
-    ``plan`` is the plan, its fingerprint, or None.
+    Args:
+        run: the run folder.
+        plan: fingerprint of the plan; empty without privacy.
     """
     if path_of(run, "last").is_file():
         _refuse_plan(load(run, "last"), plan)
@@ -150,19 +151,19 @@ def _refuse_plan(content: dict[str, Any], plan: str) -> None:
 
 
 def restore(run: Run, state: TrainState, *, config: LearnConfig, plan: str, world: World) -> None:
-    """Put the last checkpoint into ``state``; nothing happens when there is none yet.
+    """Load the last checkpoint into ``state``; do nothing if there is none yet.
 
     Args:
         run: the run folder.
-        state: fresh, of the same settings.
+        state: a fresh state of the same settings.
         config: the settings of the resumed run.
         plan: fingerprint of its privacy plan; empty without privacy.
         world: the processes of the run; process 0 reads for all.
 
     Raises:
-        ConfigError: the run was started with other settings; names them.
-        PrivacyRefusal: the run was started under another plan or none, or the checkpoint has seen steps that
-            the ledger does not list, so that what was spent is unknown.
+        ConfigError: the run was started with other settings; the message names them.
+        PrivacyRefusal: the run was started under another plan or none, or the checkpoint contains steps that
+            the ledger does not list, so the spent privacy is unknown.
     """
     whole = world.shared_bytes(lambda: _checked(run, plan))
     if not whole:
@@ -173,9 +174,9 @@ def restore(run: Run, state: TrainState, *, config: LearnConfig, plan: str, worl
 
 
 def _checked(run: Run, plan: str) -> bytes:
-    """Return the last checkpoint's bytes, none when there is none.
+    """Return the bytes of the last checkpoint, empty if there is none.
 
-    Refuse one of another plan or ahead of its ledger.
+    A checkpoint of another plan, or ahead of its ledger, is refused.
     """
     path = path_of(run, "last")
     if not path.is_file():
@@ -190,12 +191,12 @@ def _checked(run: Run, plan: str) -> bytes:
 
 
 def _where(path: Path) -> str:
-    """Return the file's name from the run folder on."""
+    """Return the path of the file from the run folder on, for messages."""
     return "/".join(path.parts[-4:])
 
 
 def _read(path: Path) -> bytes:
-    """Return the bytes of a checkpoint of a size that can be one."""
+    """Return the bytes of a checkpoint; refuse a size that no checkpoint has."""
     if path.stat().st_size > _MOST_BYTES:
         raise DataError(
             expected("a checkpoint", got=f"more than {_MOST_BYTES >> 30} GiB", where=_where(path))
@@ -204,14 +205,14 @@ def _read(path: Path) -> bytes:
 
 
 def _unpacked(whole: bytes, where: str, kind: Kind) -> dict[str, Any]:
-    """Return the content of a checkpoint's bytes, of one kind; the seal is right or absent."""
+    """Return the content of a checkpoint of one kind, whose seal must be correct or absent."""
     body, sealed = integrity.unseal(whole)
     damaged = _damaged(where)
     if not sealed and body is not whole:
         raise damaged
     try:
         content: Any = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch meets in foreign bytes
+    except Exception as error:  # damaged or hostile bytes can make torch raise anything
         raise damaged from error
     if not isinstance(content, dict):
         raise damaged
@@ -243,7 +244,7 @@ def _parsed(whole: bytes, where: str) -> dict[str, Any]:
 
 
 def _of_one_player(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of an earlier version, which held one player without a name, in today's form."""
+    """Return the content of an earlier version, with a single unnamed player, in the current form."""
     if not content.keys() >= _FLAT_KEYS:
         return {}
     own = {name: content[name] for name in ("optimizer", "schedule", "average")}
@@ -252,22 +253,19 @@ def _of_one_player(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the weights that a checkpoint's run evaluates.
-
-    They are the averaged ones of its only player, if it kept them.
-    """
+    """Return the weights that are evaluated: the averaged ones of the only player, or else its own."""
     (player,) = content["players"].values()
     weights: dict[str, Tensor] = player["average"]["shadow"] if player["average"] else player["weights"]
     return weights
 
 
 def config_of(content: dict[str, Any]) -> LearnConfig:
-    """Return the learning settings kept in a checkpoint."""
+    """Return the learning settings stored in a checkpoint."""
     return from_toml_table(tomllib.loads(content["config"]), "checkpoint")
 
 
 def info_of(content: dict[str, Any]) -> DatasetInfo:
-    """Return the dataset information kept in a checkpoint."""
+    """Return the dataset information stored in a checkpoint."""
     return DatasetInfo.from_toml(content["info"], "checkpoint")
 
 
@@ -288,16 +286,15 @@ def _refuse_other_settings(before: LearnConfig, now: LearnConfig) -> None:
 class CheckpointHook(Hook):
     """Saves ``last`` at evaluations and at the end of a round, and ``best`` when the metric improves.
 
-    An interrupted round is saved, too, unless a step was under way. A private run that was interrupted before
-    its
-    first step is not: it begins anew, with new keys.
+    An interrupted round is saved, too, unless a step was in progress. A private run that was interrupted
+    before its first step is not saved and starts again, with new keys.
 
     Args:
         run: the run folder.
-        config: kept beside the weights.
+        config: saved with the weights.
         info: of the dataset, likewise.
         plan: fingerprint of the privacy plan; empty without privacy.
-        anchor: gives the number of ledger lines and the hash of the last.
+        anchor: returns the number of ledger lines and the hash of the last.
     """
 
     def __init__(
@@ -312,13 +309,13 @@ class CheckpointHook(Hook):
         self.run, self.config, self.info, self.plan, self.anchor = run, config, info, plan, anchor
 
     def on_evaluation(self, state: TrainState, event: Evaluated) -> None:
-        """Save the state, and the weights as ``best`` when they are."""
+        """Save the state, and the weights as ``best`` if they improved."""
         if event.improved:
             self.save("best", state)
         self.save("last", state)
 
     def on_round_end(self, state: TrainState, event: RoundDone) -> None:
-        """Save the state unless it is not whole."""
+        """Save the state unless a step was interrupted half-way."""
         begun = state.step > 0 or not self.plan
         if event.outcome is Outcome.DONE or (event.outcome is Outcome.INTERRUPTED and begun):
             self.save("last", state)

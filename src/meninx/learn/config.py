@@ -88,7 +88,7 @@ class ModelConfig(Settings):
     functional: tuple[str, ...] = ()
 
     def check_rules(self) -> None:
-        """Refuse options that say true or false as text, and adapters that adapt nothing."""
+        """Refuse options that give true or false as text, and adapters without anything to adapt."""
         for name, value in self.options.items():
             _refuse_text_for_truth(name, value)
         if self.standardize and not self.pretrained:
@@ -284,7 +284,7 @@ class RuntimeConfig(Settings):
     tensorboard: bool = False
 
     def check_rules(self) -> None:
-        """Refuse a cache that is no size."""
+        """Refuse a cache setting that is not a size."""
         if self.cache not in ("auto", "off") and not machine.byte_size(self.cache):
             raise ConfigError(
                 expected("auto, off or a size such as 20 GB", got=repr(self.cache), where="cache")
@@ -305,18 +305,18 @@ class LearnConfig(Settings):
 
 
 def learn_part(config: LearnConfig) -> LearnConfig:
-    """Return the learning settings alone of a config that may be a subclass with more tables."""
+    """Return only the learning settings of a config that may be a subclass with more tables."""
     return LearnConfig(**{item.name: getattr(config, item.name) for item in fields(LearnConfig)})
 
 
 def from_toml_table(table: Mapping[str, Any], where: str) -> LearnConfig:
-    """Return the config in a table, in today's layout or the flat one; keys of other stages are left out."""
+    """Return the config in a table, in the current or the flat layout; keys of other stages are ignored."""
     known = {*settings.tables(LearnConfig), *settings.index(LearnConfig)}
     return settings.build(LearnConfig, {key: value for key, value in table.items() if key in known}, where)
 
 
 def _refuse_text_for_truth(name: str, value: Any) -> None:
-    """Refuse an option of a network that says true or false as text, which would be true either way."""
+    """Refuse a network option that gives true or false as text, because any text counts as true."""
     if isinstance(value, str) and value.lower() in ("true", "false"):
         fix = (
             "write it without quotes; in the config.toml of an earlier version the text 'False' acted as true"

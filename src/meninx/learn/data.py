@@ -1,4 +1,4 @@
-"""Cases of a manifest as normalised tensors: decoded once, kept in memory or in a file, checked."""
+"""Cases of a manifest as normalised tensors: checked, decoded once, and kept in memory or in a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from meninx.learn.cache_file import Damaged, Decoder, ImageCache, Item
 from meninx.learn.config import ModelConfig
 
 IMAGE, MASK, PLACES = "image", "mask", "places"
-_MEMORY_SHARE = 8  # a store keeps at most one part of so many of the memory that is free
+_MEMORY_SHARE = 8  # a store keeps at most this fraction (1/8) of the free memory
 
 
 class CaseStore:
@@ -33,11 +33,11 @@ class CaseStore:
         manifest: the cases; paths are below its root.
         config: ``image_size`` and ``patch_size``.
         rows: row of each case in manifest.csv, for messages; counted from the manifest itself by default.
-        memory: most bytes of voxels kept in memory, in the type of the file; an eighth of the free memory by
-            default. What lies in ``cache`` is not kept a second time.
+        memory: largest number of bytes of voxels kept in memory, in the type of the file; an eighth of the
+            free memory by default. Arrays in ``cache`` are not kept a second time.
 
     Attributes:
-        cache: decoded images on the disk; None to decode every image that memory does not hold.
+        cache: decoded images on disk; None to decode every image that is not in memory.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class CaseStore:
         """Return a whole case, padded to ``image_size``.
 
         Raises:
-            DataError: the file cannot be read, has another size than the others, or holds NaN; names the row.
+            DataError: the file cannot be read, has a different size, or holds NaN; the message names the row.
         """
         return Sample(self.image(index), self.target(index))
 
@@ -82,14 +82,14 @@ class CaseStore:
         return self._goal(index, [0] * len(shape), self._common_size(index, shape))
 
     def shape(self, index: int) -> tuple[int, ...]:
-        """Return the spatial size of a case's image as it is on disk."""
+        """Return the spatial size of a case's image as stored on disk."""
         return self._shape(index, IMAGE)[1:]
 
     def wanted(self, *, places: bool = False) -> dict[Item, Decoder]:
-        """Return every array that is read of the cases, with the function that decodes it.
+        """Return every array of the cases that training reads, with the function that decodes it.
 
         Args:
-            places: patches centred on labelled voxels are read, too.
+            places: whether patches centred on labelled voxels are read, which needs the voxels' indices.
         """
         kinds = [IMAGE]
         if self.info.task is TaskKind.SEGMENTATION:
@@ -108,11 +108,11 @@ class CaseStore:
     def patch(self, index: int, generator: np.random.Generator, *, foreground: float) -> Sample:
         """Return a random patch of ``patch_size``, padded where the case is smaller.
 
-        The whole case without one.
+        Without a patch size the whole case is returned.
 
         Args:
             index: the case.
-            generator: decides the place.
+            generator: determines the place.
             foreground: probability of a patch that contains a labelled voxel, if the case has any.
         """
         size = self.config.patch_size
@@ -143,7 +143,8 @@ class CaseStore:
         intensity = self.info.intensity
         array = self._image(index, box)
         values = torch.from_numpy(array.astype(np.float32))
-        # The sum is not finite where a value is not. Each value counts where only the sum overflowed.
+        # One sum is much faster than a test of every value: it is finite only if all values are. If it is
+        # not, the values decide, because a sum of finite values may overflow.
         if array.dtype.kind == "f" and not (values.sum().isfinite() or torch.isfinite(values).all()):
             fix = "repair the image or take the case out of manifest.csv"
             raise DataError(
@@ -162,7 +163,7 @@ class CaseStore:
         """Return a box of an image with as many channels as the dataset has."""
         there, wanted = self._shape(index, IMAGE)[0], self.info.channels
         fits = there == wanted or (not self.info.channel_names and there in (1, 3) and wanted in (1, 3))
-        if not fits:  # colour may become grey, and grey colour; other channels are what they are
+        if not fits:  # colour may be converted to grey and grey to colour, but no other channels
             raise DataError(expected(f"{wanted} channels", got=there, where=self._where(index)))
         channels = slice(0, 3 if wanted == 1 else wanted)
         array = self._box(index, IMAGE, (channels, *box))
@@ -175,7 +176,7 @@ class CaseStore:
     def _mask(self, index: int, box: tuple[slice, ...]) -> npt.NDArray[Any]:
         """Return a box of a label map."""
         shape = self.shape(index)
-        if not self.manifest.cases[index].mask:  # a case without a mask shows nothing to be found
+        if not self.manifest.cases[index].mask:  # a case without a mask has no labelled voxel
             return np.zeros(
                 [len(range(length)[part]) for length, part in zip(shape, box, strict=True)], np.uint8
             )
@@ -218,7 +219,7 @@ class CaseStore:
             try:
                 return self.cache.read(item, box)
             except Damaged:
-                self.cache.remove()  # the next run builds another
+                self.cache.remove()  # the next run builds a new one
         return self._array(index, kind)[box]
 
     def _holds(self, cache: ImageCache, item: Item) -> bool:
@@ -231,7 +232,7 @@ class CaseStore:
         return Item(case.image if kind == IMAGE else case.mask, kind)
 
     def _array(self, index: int, kind: str) -> npt.NDArray[Any]:
-        """Return a whole array, kept in memory while there is room."""
+        """Return a whole array, which stays in memory while there is room."""
         if (index, kind) in self._kept:
             return self._kept[index, kind]
         array = self._decoded(index, kind)
@@ -253,7 +254,7 @@ class CaseStore:
             self._refuse_changed(name, index)
         try:
             array = load.load(path).array
-        except (DataError, OSError) as error:  # the reader's own words name the file
+        except (DataError, OSError) as error:  # its message names the file, which may name a patient
             kind = type(error.__cause__ or error).__name__
             got = f"an unreadable one ({kind})" if path.is_file() else "no such file"
             raise DataError(expected("a readable image", got=got, where=self._where(index))) from None
@@ -263,10 +264,7 @@ class CaseStore:
         return array
 
     def _refuse_changed(self, name: str, index: int) -> None:
-        """Refuse a file that is not the one that was prepared.
-
-        Nothing is compared in a dataset without digests.
-        """
+        """Refuse a file that differs from the prepared one; a dataset without digests is not compared."""
         try:
             self.manifest.check_file(name)
         except DataError as error:
@@ -276,7 +274,7 @@ class CaseStore:
             ) from error
 
     def _common_size(self, index: int, size: Sequence[int]) -> tuple[int, ...]:
-        """Return the size every whole case has; refuse a case that differs."""
+        """Return the size that all whole cases share; refuse a case that differs."""
         own = tuple(int(length) for length in size)
         if self.config.patch_size and not self.config.image_size:
             return own
@@ -316,16 +314,13 @@ def split_store(
 
 
 def normalised(values: Tensor, intensity: Intensity, size: Sequence[int]) -> Tensor:
-    """Return network input made of stored values (float32, changed in place), padded to ``size``."""
+    """Return network input computed from stored values (float32, changed in place), padded to ``size``."""
     values.clamp_(*intensity.window).sub_(intensity.shift).div_(intensity.scale)
     return padded(values, size, (intensity.window[0] - intensity.shift) / intensity.scale)
 
 
 def padded(value: Tensor, size: Sequence[int], fill: float) -> Tensor:
-    """Return ``value`` with ``fill`` added evenly around its last axes until they have ``size``.
-
-    Never cropped.
-    """
+    """Return ``value`` with ``fill`` added evenly around its last axes up to ``size``, never cropped."""
     extra = [max(0, wanted - length) for wanted, length in zip(size, value.shape[-len(size) :], strict=True)]
     if not any(extra):
         return value
@@ -334,7 +329,7 @@ def padded(value: Tensor, size: Sequence[int], fill: float) -> Tensor:
 
 
 def unpadded(value: npt.NDArray[Any], size: Sequence[int]) -> npt.NDArray[Any]:
-    """Return the middle of ``value`` of ``size``: the inverse of :func:`padded` on the last axes."""
+    """Return the central part of ``value`` of ``size``: the inverse of :func:`padded` on the last axes."""
     first = value.ndim - len(size)
     for axis, wanted in enumerate(size, start=first):
         start = (value.shape[axis] - wanted) // 2

@@ -1,6 +1,6 @@
 """Whether the images of another prepared dataset fit a model: dimensions, channels, size and grey levels.
 
-`meninx evaluate` and `meninx predict` ask the same question here, so they refuse the same datasets.
+`meninx evaluate` and `meninx predict` use the same checks, so they refuse the same datasets.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from meninx.core.errors import DataError, expected
 from meninx.core.manifest import DatasetInfo
 from meninx.learn.config import ModelConfig
 
-_LEAST_DIFFERENCE = 0.01  # share by which two spacings differ at least to be named
+_LEAST_DIFFERENCE = 0.01  # relative difference from which two spacings count as different
 _BY_DEPTH = "the bit depth of the file"
-_BIT_DEPTHS = tuple((0.0, 2.0**bits - 1) for bits in range(8, 17))  # windows that say how many bits are used
+_BIT_DEPTHS = tuple((0.0, 2.0**bits - 1) for bits in range(8, 17))  # windows that span a bit depth
 
 
 def check_images(learned: DatasetInfo, here: DatasetInfo, config: ModelConfig) -> list[str]:
@@ -26,8 +26,8 @@ def check_images(learned: DatasetInfo, here: DatasetInfo, config: ModelConfig) -
         config: image and patch size of the training.
 
     Raises:
-        DataError: dimensions, channels, size, or the grey levels or units of the images do not fit the model;
-            says how to prepare images that do.
+        DataError: dimensions, channels, size, grey levels or units of the images do not fit the model; the
+            message states how to prepare images that do.
     """
     colour = "rgb" if learned.channels == 3 else "grey"
     pairs: tuple[tuple[str, Any, Any, str], ...] = (
@@ -46,7 +46,7 @@ def check_images(learned: DatasetInfo, here: DatasetInfo, config: ModelConfig) -
 
 
 def _check_channel_names(learned: DatasetInfo, here: DatasetInfo) -> None:
-    """Refuse several channels of other names, in another order, or with names on one side alone."""
+    """Refuse several channels with other names, in another order, or with names in only one of the two."""
     wanted, got = learned.channel_names, here.channel_names
     if learned.channels == 1 or wanted == got:
         return
@@ -74,7 +74,7 @@ def _check_size(learned: DatasetInfo, here: DatasetInfo, config: ModelConfig) ->
 
 
 def _check_grey_levels(learned: DatasetInfo, here: DatasetInfo) -> None:
-    """Refuse images whose stored values mean something else than those of the training."""
+    """Refuse images whose stored values have a different meaning from those of the training."""
     wanted, got = _scaling(learned), _scaling(here)
     if wanted and got and wanted != got:
         fix = _scaling_fix(learned)
@@ -85,7 +85,7 @@ def _check_grey_levels(learned: DatasetInfo, here: DatasetInfo) -> None:
 
 
 def _scaling(info: DatasetInfo) -> str:
-    """Return in words which values of an image became lowest and highest; empty where it is not recorded."""
+    """Return in words what determined the lowest and highest grey level; empty if it is not recorded."""
     scaling, window = info.preprocessing.get("scaling"), info.preprocessing.get("window")
     if scaling == "window" and isinstance(window, (list, tuple)):
         if info.intensity.has_grey_levels and tuple(window) in _BIT_DEPTHS:
@@ -126,5 +126,5 @@ def _aspect_notes(learned: DatasetInfo, here: DatasetInfo) -> Iterator[str]:
 
 
 def by(values: Sequence[float]) -> str:
-    """Return lengths as people write them: ``32 x 32``."""
+    """Return lengths as text, e.g. ``32 x 32``."""
     return " x ".join(f"{value:g}" for value in values)

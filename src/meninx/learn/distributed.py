@@ -1,9 +1,9 @@
-"""Several processes that train one model: what they exchange, and one summation per step.
+"""Several processes that train one model, with one summation per step.
 
-Every process computes the same draw and the same noise from the run's secret keys, so neither travels. A step
-cuts the drawn units into one share a process; each clips its own share in physical batches of its own, as
-many as it needs, or none; one sum over the processes then gives what a single process would have had. Nothing
-is padded: between two sums no process waits for another, so shares and batches may be of any size, and an
+Every process computes the same draw and the same noise from the run's secret keys, so neither is transmitted.
+A step divides the drawn units into one share per process. Each process clips its own share in as many
+physical batches as it needs; one sum over the processes then equals the result of a single process. Nothing
+is padded: processes wait for each other only in the sum, so shares and batches may have any size, and an
 empty share adds zeros.
 """
 
@@ -26,19 +26,20 @@ from torch import Tensor, nn
 
 from meninx.core.errors import ConfigError, DataError, Interrupted, UsageError, expected, problem
 
-TIMEOUT = timedelta(minutes=30)  # longer than validation and release, which the others wait for
-_PARTS = 1 << 12  # two marks below it: their sums over up to 4096 processes are exact in float32
+TIMEOUT = timedelta(minutes=30)  # longer than validation and release, for which the other processes wait
+# The checksum is sent as two marks below 2**12, whose sums over up to 4096 processes are exact in float32.
+_PARTS = 1 << 12
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of one run; a world of one does nothing and changes nothing.
+    """The processes of one run; with a single process all methods are trivial.
 
     Attributes:
-        rank: number of this process, from 0; process 0 alone writes files and shows progress.
+        rank: number of this process, from 0; only process 0 writes files and shows progress.
         size: number of processes.
-        local: number of this process on its machine; names its GPU.
+        local: number of this process on its machine, which selects its GPU.
     """
 
     rank: int = 0
@@ -55,28 +56,29 @@ class World:
     ) -> list[float]:
         """Replace float32 tensors by their sums over all processes, and return the summed numbers.
 
-        All are summed in one reduction.
-
-        Afterwards the tensors are equal in all processes, bit for bit.
+        A single reduction sums all of them. Afterwards the tensors are equal in all processes, bit for bit.
 
         Args:
             tensors: of the same shapes in every process, on one device; changed in place.
-            numbers: added up with them; whole numbers stay exact below 2**24.
-            same: what all processes must hold the same of, for instance the draw; compared by a checksum.
+            numbers: summed with them; integers are exact below 2**24.
+            same: a value that must agree between the processes, e.g. the draw; compared by a checksum.
 
         Raises:
-            DataError: the processes hold different ``same``.
-            Interrupted: another process is gone.
+            DataError: ``same`` differs between the processes.
+            Interrupted: another process has ended.
         """
         if self.size == 1:
             return list(numbers)
         marks = [float(part) for part in divmod(zlib.crc32(repr(same).encode()) % _PARTS**2, _PARTS)]
         device = tensors[0].device if tensors else torch.device("cpu")
         head = torch.tensor([*marks, *numbers], dtype=torch.float32, device=device)
+        # One flat tensor, so that a step has one collective operation and every process the same summands.
         flat = torch.cat([head, *(tensor.reshape(-1) for tensor in tensors)])
         self._together(lambda: dist.all_reduce(flat))
         first, *parts = torch.split(flat, [len(head), *(tensor.numel() for tensor in tensors)])
         sums: list[float] = first.tolist()
+        # Equal marks add up to a multiple of the own one. A different draw (another version of numpy, say)
+        # would otherwise leave a wrong sum without an error.
         if sums[:2] != [self.size * mark for mark in marks]:
             raise self._disagree("draw")
         for tensor, part in zip(tensors, parts, strict=True):
@@ -84,10 +86,10 @@ class World:
         return sums[2:]
 
     def shared(self, make: Callable[[], T]) -> T:
-        """Return what process 0 makes, in every process; numbers, texts and lists of them travel as JSON.
+        """Return the result of ``make`` in process 0, in every process; the value is sent as JSON.
 
         Raises:
-            Interrupted: process 0 raised an error, which it alone reports; or it is gone.
+            Interrupted: process 0 raised an error, which it reports itself; or it has ended.
         """
         if self.size == 1:
             return make()
@@ -95,9 +97,11 @@ class World:
         return made
 
     def shared_bytes(self, make: Callable[[], bytes]) -> bytes:
-        """Return the bytes that process 0 makes, in every process; see :meth:`shared`."""
+        """Return the bytes that ``make`` returns in process 0, in every process; see :meth:`shared`."""
         if self.size == 1:
             return make()
+        # A length of -1 reports an error in process 0. It is sent even then, because the other processes
+        # would wait for the broadcast until the timeout.
         content, length = b"", torch.tensor([-1])
         try:
             if self.main:
@@ -114,7 +118,7 @@ class World:
         return body.numpy().tobytes()
 
     def agree(self, what: str, make: Callable[[], str]) -> None:
-        """Raise DataError in a process where ``make`` gives another text than in process 0."""
+        """Raise DataError in a process where ``make`` returns a different text from process 0."""
         if self.size == 1:
             return
         own = make()
@@ -139,27 +143,27 @@ class World:
 
 @contextmanager
 def joined(*, init: str = "env://", timeout: timedelta = TIMEOUT) -> Iterator[World]:
-    """Join the processes that torchrun started for a block; alone when it started none.
+    """Join the processes that torchrun started for a block; a world of one if it started none.
 
-    CPU tensors travel by gloo, GPU tensors by NCCL, unencrypted: between machines use a closed network.
+    CPU tensors are sent by gloo and GPU tensors by NCCL, without encryption, so processes on several machines
+    need a closed network.
 
     Args:
-        init: where the processes meet; by default what torchrun says.
-        timeout: after which a silent process counts as gone.
+        init: address where the processes meet; by default from torchrun's environment variables.
+        timeout: time after which a silent process is considered lost.
 
     Raises:
-        UsageError: the environment names several processes but not all that is needed, or one of them did not
-            come.
+        UsageError: the environment names several processes but is incomplete, or a process is missing.
     """
     size = _number("WORLD_SIZE", 1)
     if size == 1:
         yield World()
         return
-    if dist.is_initialized():  # joined by an outer block, which will leave, too
+    if dist.is_initialized():  # an outer block joined the group and will leave it
         yield World(rank=dist.get_rank(), size=dist.get_world_size(), local=_number("LOCAL_RANK"))
         return
-    # Imported later, by whoever needs it first, it would keep the group and its threads alive beyond the
-    # interpreter's end.
+    # If this module is imported only after the group exists, it keeps the group and its threads alive beyond
+    # the end of the interpreter.
     importlib.import_module("torch.distributed.nn.functional")
     world = World(rank=_number("RANK"), size=size, local=_number("LOCAL_RANK"))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
@@ -206,7 +210,7 @@ def own_device(name: str, world: World) -> str:
 
 
 def refuse_shared_statistics(model: nn.Module, world: World) -> None:
-    """Raise ConfigError when several processes would each keep their own statistics of the cases they saw."""
+    """Raise ConfigError if several processes would each keep their own statistics of their cases."""
     for name, module in model.named_modules() if world.size > 1 else ():
         if module.training and getattr(module, "running_mean", None) is not None:
             fix = "use group normalisation, freeze the layer, or train in one process"

@@ -1,7 +1,7 @@
 """The step with differential privacy, driven by the plan: draw, clip, account, add noise, one optimiser step.
 
-The secrets of a run are two keys, one for the draws and one for the noise. They are made once from the
-operating system's entropy, lie in ``private/keys``, and are never exported.
+The secrets of a run are two keys, one for the draws and one for the noise. They are created once from the
+operating system's entropy, stored in ``private/keys`` and never exported.
 
 ::
 
@@ -47,15 +47,14 @@ from meninx.privacy.keystream import stream_id
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.plan import ClippingThreshold, Plan
 
-LOSS_POINTS = 30  # looks at the training loss, each of which costs a forward pass of its own
-_LOSS_SHARE = (
-    0.03  # images looked at over images trained on; a training image costs at least three forward passes
-)
-_LOSS_IMAGES = 8  # at least at a time: a mean over fewer says nothing
-EPSILON_UPDATES = 20  # values of epsilon shown in a run, each of which costs an accounting
-_ROUNDING = (
-    1e-3  # of float32 gradients in batches of other sizes; a mask of another image changes them wholly
-)
+LOSS_POINTS = 30  # measurements of the training loss per run, each of which costs a forward pass
+# Images in these measurements over images trained on; a training image costs at least three forward passes.
+_LOSS_SHARE = 0.03
+_LOSS_IMAGES = 8  # smallest number per measurement; a mean over fewer has no meaning
+EPSILON_UPDATES = 20  # values of epsilon shown per run, each of which costs an accounting
+# Relative rounding error of float32 gradients between batches of different sizes. A dropout mask of another
+# image changes a gradient by far more.
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,10 @@ class Keys:
     def of(
         cls, run: Run, *, resumed: bool, deterministic_seed: int | None = None, world: World | None = None
     ) -> Keys:
-        """Return the keys of a run, made when it begins; process 0 gives them to the others.
+        """Return the keys of a run, created when it begins; process 0 sends them to the others.
 
         Args:
-            run: the run folder; the keys lie in ``private/keys``.
+            run: the run folder; the keys are in ``private/keys``.
             resumed: the run was started before.
             deterministic_seed: None for real entropy; an integer stamps the run NOT FOR RELEASE.
             world: the processes of the run.
@@ -98,18 +97,18 @@ class Keys:
 
     @property
     def stream(self) -> str:
-        """Name of the keys in the ledger; says nothing about them."""
+        """Name of the keys in the ledger, which reveals nothing about them."""
         return stream_id(self.sampling, self.noise)
 
 
 class ReplayRefusal(PrivacyRefusal):
-    """A step was begun before, and weights came in since, or rounding of another machine changed them."""
+    """A step was begun before from other weights: they were loaded since, or another machine rounds them."""
 
 
 class PrivateStep:
     """The noisy clipped sum of a plan, one ledger line and one optimiser step.
 
-    A step in order, with the module of each part::
+    The parts of a step in order, with their modules::
 
         the drawn units of the step                       sampler, privacy.sampling
         refuse one that was begun with other weights      privacy.ledger
@@ -121,28 +120,29 @@ class PrivateStep:
         hooks see the released gradients                  trainer, hooks
         optimiser step, averages, next threshold          state.Player, optim, private_adam
 
-    Guarantee: the optimiser sees nothing of the drawn cases but ``plan.release`` of their clipped sum, with
-        the noise of this step, and only after the step is in the ledger on disk. An empty draw is such a
-        step, too. Of several processes each clips its share of the drawn units, process 0 writes the line
-        before it gives its share away, and the noise, which all compute alike, is added once, to the sum over
-        all. Every drawn unit of every source is in the sum exactly once, or the step is refused. Of a step,
-        :meth:`gradients` keeps no tensor but the released gradients. Weights may come in from outside between
-        two rounds, by ``TrainState.load_weights`` alone; a step is begun twice only after the same loads.
+    Guarantee: the optimiser receives nothing of the drawn cases except ``plan.release`` of their clipped sum,
+        with the noise of this step, and only after the step is in the ledger on disk. This includes empty
+        draws. With several processes, each clips its share of the drawn units, process 0 writes the line
+        before it contributes its share, and the noise, which all compute identically, is added once, to the
+        sum over all. Every drawn unit of every source is in the sum exactly once, or the step is refused.
+        :meth:`gradients` keeps no tensor of a step except the released gradients. Weights may be loaded from
+        outside between two rounds, only through ``TrainState.load_weights``; a step is begun twice only after
+        the same loads.
 
     Args:
         plan: the plan.
-        run: where the ledger lies.
+        run: folder of the ledger.
         task: the loss.
         loader: makes tensors of the cases.
         keys: of the run.
-        binding: digest of what determines a step under these keys.
-        physical_batch: most rows (cases times views) in memory at once.
-        kernels: the planner and where it remembers; by default the fixed rule.
+        binding: digest of everything that determines a step under these keys.
+        physical_batch: largest number of rows (cases times views) in memory at once.
+        kernels: the planner and its file; by default the fixed rule.
         precision: ``"fp32"`` or ``"bf16"``.
         functional: paths of modules to run row by row.
         sources: further units that take part in every step.
-        earlier: phases of private runs behind the starting weights, for the epsilon that is shown.
-        proved: the network was proved before (:func:`prove_network`), so :meth:`begin` need not.
+        earlier: phases of private runs behind the starting weights, included in the epsilon that is shown.
+        proved: whether the network was proved before (:func:`prove_network`); else :meth:`begin` does it.
         world: the processes of the run.
     """
 
@@ -184,7 +184,7 @@ class PrivateStep:
         self.ledger = ledger_file.read(run) if self.world.main else Ledger()
         self.ledger.verify(plan=plan)
         self.ledger.refuse_other_binding(self.stream, self.binding)
-        self._entered = 0  # steps that the ledger held when the round began
+        self._entered = 0  # number of steps in the ledger when the round began
         self._torn = self.ledger.torn
         self._thresholds: tuple[float, float] = (0.0, 0.0)  # in force, and after the step
 
@@ -194,11 +194,11 @@ class PrivateStep:
         return self.ledger.anchor
 
     def begin(self, state: TrainState, horizon: int, sampler: Sampler) -> None:
-        """Refuse a network that was not proved, another sampler, and rates that end elsewhere than the plan.
+        """Refuse a network that fails its proof, a wrong sampler, and rates that do not end with the plan.
 
         Raises:
-            PrivacyRefusal: the ledger's binding says that the rates end with the plan's steps; or see
-                :func:`prove_network`.
+            PrivacyRefusal: one of these. The rates must end with the plan's steps because the ledger's
+                binding states so; for the network see :func:`prove_network`.
         """
         if horizon != self.plan.steps:
             fix = f"give horizon={self.plan.steps}; until may be any step before it"
@@ -220,10 +220,10 @@ class PrivateStep:
             self.proved = True
 
     def gradients(self, state: TrainState, units: UnitBatch, *, stop_requested: bool = False) -> Report:
-        """Leave the released gradient of step ``state.step`` on the trained parameters alone.
+        """Set the released gradient of step ``state.step`` on the trained parameters and None on the others.
 
         Raises:
-            StepSpent: the step was begun before and cannot be repeated as it was begun.
+            StepSpent: the step was begun before from another state, so it must not be repeated.
         """
         model, step = state.model, state.step
         threshold_now = ClippingThreshold(value=state.threshold) if state.threshold else self.plan.threshold()
@@ -243,6 +243,8 @@ class PrivateStep:
         for part_sum in parts[1:]:
             total = total + part_sum
         loss = self._look(model, first_batch, step)
+        # The line is on disk before anything derived from the data leaves this process: a crash from here on
+        # costs a step that was not used, never a step that was used and not charged.
         self._enter(step, begun)
         stop_requested = self._pool(total, parts[1:], step, drawn, stop_requested)
         self._assign(model, self.plan.release(total, self.noise, step))
@@ -264,9 +266,10 @@ class PrivateStep:
         state.threshold = after
 
     def epsilon_ahead(self, steps: int) -> float:
-        """Return epsilon at the next of a few steps: never below what is spent, and cheap to show.
+        """Return epsilon at the next of a few fixed steps, for the display.
 
-        The exact one is the ledger's.
+        It is never below what is spent, and cheap because only a few values are computed. The ledger has the
+        exact value.
         """
         stride = max(1, self.plan.steps // EPSILON_UPDATES)
         ahead = min(self.plan.steps, math.ceil(steps / stride) * stride) + self._torn
@@ -339,11 +342,11 @@ class PrivateStep:
     ) -> bool:
         """Sum the gradients of ``total`` over all processes, and return whether one was asked to stop.
 
-        Nobody has the sum before process 0, which wrote the ledger, has added its own share: the sum is the
-        barrier.
+        The sum acts as a barrier: no process has it before process 0, which wrote the ledger line, has added
+        its share.
 
         Raises:
-            PrivacyRefusal: a drawn unit was left out or taken twice.
+            PrivacyRefusal: a drawn unit is missing or was included twice.
         """
         gradients = [total.gradients[name] for name in sorted(total.gradients)]
         slots = [slice(part.first, part.first + len(part)) for part in drawn]
@@ -354,11 +357,11 @@ class PrivateStep:
             if count != len(part):
                 rule = f"each of {len(part)} drawn units once"
                 raise PrivacyRefusal(expected(rule, got=int(count), where=f"step {step}"))
-        for own in parts:  # of units that are nobody's data; every process shows the same
+        for own in parts:  # these units are no patients, so their sums may be shown, in every process alike
             self.world.all_reduce([own.gradients[name] for name in sorted(own.gradients)])
         if self.plan.clipping == "adaptive" or parts:
-            # Adaptive clipping counts short units, and an audit asks for its own: both need the norms of all.
-            # That every unit is there was just checked.
+            # Adaptive clipping counts the units within the threshold, and an audit needs the norms of its own
+            # units: both need the norms of all processes. The counts above show that every unit is present.
             self.world.all_reduce([total.unit_norms])
             total.present.fill_(True)
         return requests > 0
@@ -366,7 +369,7 @@ class PrivateStep:
     def _slots(
         self, total: ClippedSum, parts: Sequence[ClippedSum], drawn: Sequence[UnitBatch]
     ) -> dict[str, ClippedSum]:
-        """Return the part that each further source has in the sum; never that of the cases."""
+        """Return the part of the sum that each further source contributed; never that of the patients."""
         return {
             source.name: ClippedSum(
                 gradients=own.gradients,
@@ -378,11 +381,11 @@ class PrivateStep:
         }
 
     def _refuse_replay(self, state: TrainState, begun: str) -> None:
-        """Refuse to begin a step again after weights came in that it was not begun with.
+        """Refuse to repeat a step after other weights were loaded.
 
-        After a crash a step is repeated with the same noise. That is free only if everything else is the
-        same, too; with other weights the difference of the two releases would hold no noise. A round that
-        goes on from a checkpoint has the same loads behind it, which the ledger's line of the step shows.
+        After a crash a step is repeated with the same noise. This costs nothing only if everything else is
+        the same, too; with other weights the difference of the two releases would contain no noise. A round
+        that continues from a checkpoint has the same loads, which the state in the ledger's line confirms.
         """
         begun_before = state.loads and state.step < self.ledger.next_step
         if self.world.main and begun_before and not self.ledger.began(self.stream, state.step, begun):
@@ -391,7 +394,7 @@ class PrivateStep:
             raise ReplayRefusal(expected(rule, got=f"step {state.step} again", where="ledger", fix=fix))
 
     def _refuse_other_sampler(self, sampler: Sampler) -> None:
-        """Refuse a sampler that is not the one that the plan accounts for, drawn by the run's own key."""
+        """Refuse any sampler except the plan's own under the run's key, which is the one accounted for."""
         if not isinstance(sampler, PrivateSampler):
             got = type(sampler).__name__
             raise PrivacyRefusal(
@@ -410,11 +413,12 @@ class PrivateStep:
     def _begun_with(
         self, state: TrainState, threshold_now: ClippingThreshold, drawn: Sequence[UnitBatch]
     ) -> str:
-        """Return a keyed digest of the weights, the threshold and the drawn units that the step begins with.
+        """Return a keyed digest of the weights, the threshold and the drawn units at the start of the step.
 
-        A step that is begun again under the same noise must begin with the same, which the ledger compares.
-        Sums over the bits tell apart what chance makes, not what somebody chooses; therefore weights that
-        came in from outside are in the digest by their SHA-256, too.
+        A step that is repeated under the same noise must start from the same state, which the ledger
+        compares. Sums over the bits detect random changes but not deliberate ones, so the digest also
+        contains the SHA-256 of weights that were loaded from outside. It is keyed because it depends on
+        private data and the ledger is not secret.
         """
         if not self.world.main:
             return ""
@@ -422,7 +426,7 @@ class PrivateStep:
         code = hmac.new(self._keys.noise, b"begun with\0" + text.encode() + b"\0", hashlib.sha256)
         code.update(state.loaded.encode())
         sums = [total for value in state.model.state_dict().values() for total in _bit_sums(value)]
-        if sums:  # one copy to the processor, however many tensors there are
+        if sums:  # a single copy from the device, for any number of tensors
             code.update(torch.cat([value.to(sums[0].device) for value in sums]).cpu().numpy().tobytes())
         return code.hexdigest()[:32]
 
@@ -430,7 +434,8 @@ class PrivateStep:
         """Raise StepSpent for a step that was begun before with other weights, threshold or units.
 
         After a crash, steps are repeated from the last checkpoint. On another machine or with another number
-        of processes, rounding makes other weights; the same noise must not cover their gradients.
+        of processes, rounding leads to other weights, and the same noise must not cover their gradients. Such
+        steps stay charged and are skipped.
         """
         if step >= self._entered:
             return
@@ -441,7 +446,7 @@ class PrivateStep:
             raise StepSpent(free)
 
     def _enter(self, step: int, state: str) -> None:
-        """Write the step into the ledger, on the disk, before anything of it is used."""
+        """Write the step into the ledger on disk before any result of it is used."""
         if not self.world.main:
             return
         self.ledger = ledger_file.enter(
@@ -449,15 +454,16 @@ class PrivateStep:
         )
 
     def _assign(self, model: nn.Module, gradients: dict[str, Tensor]) -> None:
-        """Give every trained parameter its released gradient, and the others none."""
+        """Set the released gradient of every trained parameter, and None for the others."""
         for name, parameter in model.named_parameters():
             parameter.grad = gradients[name].to(parameter.dtype) if parameter.requires_grad else None
 
     @torch.no_grad()
     def _look(self, model: nn.Module, batch: Batch | None, step: int) -> float:
-        """Return the loss of some drawn images before the step, for the private log alone.
+        """Return the loss of some drawn images before the step, for the private log only.
 
-        It is computed about thirty times per run.
+        It is computed about thirty times per run and NaN otherwise. The images of the step depend on the
+        secret draw, so the number must not leave ``private/``.
         """
         steps = self.plan.steps
         if batch is None or (step % -(-steps // LOSS_POINTS) and step != steps - 1):
@@ -469,10 +475,11 @@ class PrivateStep:
 
 
 def _bit_sums(value: Tensor) -> list[Tensor]:
-    """Return exact sums over the bits of a tensor, laid out as a square: of its columns, rows and the rest.
+    """Return exact sums over the bits of a tensor arranged as a square: by column, by row, and the remainder.
 
-    Integers add up to the same number in any order, so the sums are those of any device. Weights that moved
-    or changed places have the same sums only if the changes cancel in every row and in every column.
+    Integer sums do not depend on the order, so every device gives the same result, without copying all
+    weights to the CPU. Changed or exchanged weights have the same sums only if the changes cancel in every
+    row and in every column.
     """
     plain = torch.view_as_real(value) if value.is_complex() else value
     kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -492,20 +499,20 @@ def prove_network(
     functional: tuple[str, ...] = (),
     cases: int = 2,
 ) -> None:
-    """Refuse a network whose gradients of single images are not what the engine takes them for.
+    """Refuse a network for which the engine does not compute the true gradients of single images.
 
-    The images are noise of the shape that the loader gives.
+    The test images are random noise of the loader's shapes, so the test reveals nothing about patients.
 
     Args:
-        network: in the training mode and with the frozen parameters of the run.
+        network: in training mode and with the frozen parameters of the run.
         task: the loss.
-        loader: gives the shapes.
-        physical_batch: most rows in memory at once.
+        loader: provides the shapes.
+        physical_batch: largest number of rows in memory at once.
         functional: paths of modules to run row by row.
-        cases: cases of the training split.
+        cases: number of cases in the training split.
 
     Raises:
-        PrivacyRefusal: rows see each other, share random numbers, or have gradients that the engine misses.
+        PrivacyRefusal: rows interact, share random numbers, or have gradients that the engine misses.
     """
     some = UnitBatch(tuple((case,) for case in range(min(2, cases))))
     batch = next(iter(loader.batches(some, 0, 2)))
@@ -514,9 +521,9 @@ def prove_network(
     targets, keys = batch.targets[:2], batch.row_keys[:2]
 
     def summed(rows: slice) -> Tensor:
-        """Return the sum of some images' gradients in training mode.
+        """Return the sum of some images' gradients in training mode, with dropout.
 
-        The proof does not run a network in this mode.
+        :func:`~meninx.privacy.clipping.proof.prove` switches keyed dropout off, so this covers it.
         """
         units = torch.arange(len(keys[rows]))
         total = clipped_gradient_sum(
@@ -553,20 +560,19 @@ def prove_network(
 
 
 def secret_key(run: Run, purpose: str, *, resumed: bool, deterministic_seed: int | None = None) -> bytes:
-    """Return the run's key for one purpose, made when the run begins.
+    """Return the run's key for one purpose, created when the run begins.
 
     Args:
-        run: the run folder; the key lies in ``private/keys`` with mode 0600.
+        run: the run folder; the key is in ``private/keys`` with mode 0600.
         purpose: ``sampling`` or ``noise``.
-        resumed: the run was started before, so the key must be there; otherwise none may be there.
+        resumed: the run was started before, so the key must exist; otherwise it must not.
         deterministic_seed: None for real entropy; an integer only in a run stamped NOT FOR RELEASE.
 
     Raises:
-        PrivacyRefusal: a resumed run has lost its key, the key was changed, or a run that begins has one
-            already.
+        PrivacyRefusal: the key of a resumed run is missing or was changed, or a new run already has one.
     """
     exists = run.key_path(purpose).is_file()
-    if exists and not resumed:  # its noise was used, or may have been, in steps that no ledger lists
+    if exists and not resumed:  # the key may have covered steps that no ledger lists
         fix = "restore private/ledger.jsonl from a backup, or start a new run"
         raise PrivacyRefusal(
             problem(f"there is a {purpose} key, but no ledger", where="private/keys", fix=fix)

@@ -1,8 +1,8 @@
 """Features of mean 0 and deviation 1 over public images, written into the weights of a pretrained network.
 
-A linear head on standardised features learns in a few private steps. The statistics are those of public
+A linear head on standardised features learns in a few private steps. The statistics are computed from public
 images, so they cost no privacy budget. They change two vectors, weight and bias of the last norm layer before
-the head, so the network keeps its architecture and the release needs nothing else.
+the head, so the architecture stays the same and a release needs no additional files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from meninx.learn.finetune import NORMS
 from meninx.models import registry
 
 MOST_IMAGES = 500
-LEAST_DEVIATION = 1e-3  # a feature that is constant over the public images is not blown up
+LEAST_DEVIATION = 1e-3  # so that a feature that is constant over the public images is not amplified
 _CHECKED_IMAGES = 8
 _TOLERANCE = 1e-2  # in deviations
 _FIX = (
@@ -34,10 +34,10 @@ _FIX = (
 
 @torch.no_grad()
 def public_statistics(network: nn.Module, public: Manifest, *, size: Sequence[int] = ()) -> FeatureStatistics:
-    """Return mean and deviation of what the head of a network sees of public training images.
+    """Return mean and deviation of the head's inputs over public training images.
 
-    At most the first :data:`MOST_IMAGES` images are used, in the order of the manifest. The network stays as
-    it is, but in evaluation mode.
+    At most the first :data:`MOST_IMAGES` images are used, in the order of the manifest. The network is left
+    in evaluation mode and otherwise unchanged.
 
     Args:
         network: a pretrained classifier on the CPU.
@@ -46,8 +46,8 @@ def public_statistics(network: nn.Module, public: Manifest, *, size: Sequence[in
 
     Raises:
         ConfigError: the features cannot be standardised by the weights of the network.
-        DataError: the dataset has fewer than two training images, others than the network takes, or a broken
-            one.
+        DataError: the dataset has fewer than two training images, or one that the network does not accept or
+            that cannot be read.
     """
     store = split_store(public, "train", ModelConfig())
     if len(store) < 2:
@@ -55,9 +55,8 @@ def public_statistics(network: nn.Module, public: Manifest, *, size: Sequence[in
             expected("at least two training images", got=len(store), where=f"standardize: {public.info.name}")
         )
 
-    def seen(
-        model: nn.Module, count: int
-    ) -> Tensor:  # image by image: volumes need not fit into memory together
+    def seen(model: nn.Module, count: int) -> Tensor:
+        # Image by image, because several volumes may not fit into memory together.
         return torch.cat([_features(model, _resized(store.image(index), size)) for index in range(count)])
 
     count = min(MOST_IMAGES, len(store))
@@ -72,6 +71,7 @@ def public_statistics(network: nn.Module, public: Manifest, *, size: Sequence[in
         mean=tuple(mean.tolist()),
         deviation=tuple(deviation.tolist()),
     )
+    # The weights are correct only if the norm layer's output reaches the head linearly, which is tested.
     trial = copy.deepcopy(network)
     standardize(trial, found)
     after = seen(trial, min(_CHECKED_IMAGES, count))
@@ -92,10 +92,10 @@ def standardize(network: nn.Module, statistics: FeatureStatistics, *, keep_head:
     Args:
         network: the network that the statistics were computed with.
         statistics: of its features.
-        keep_head: change the head so that the outputs of the network stay as they are.
+        keep_head: change the head so that the outputs of the network stay the same.
 
     Raises:
-        ConfigError: the head is no linear layer, or no norm layer has as many channels as the head has
+        ConfigError: the head is not a linear layer, or no norm layer has as many channels as the head has
             inputs.
     """
     head = _head(network)
@@ -112,12 +112,12 @@ def standardize(network: nn.Module, statistics: FeatureStatistics, *, keep_head:
 
 
 def refuse_shared_people(public_root: Path, data: Manifest, recorded: FeatureStatistics | None) -> None:
-    """Refuse to standardise the features of a private run by people whom the run protects.
+    """Refuse to standardise the features of a private run with images of people whom the run protects.
 
     Args:
-        public_root: the dataset that standardises.
+        public_root: the dataset of the statistics.
         data: all cases of the private run; its training split is compared.
-        recorded: statistics of an earlier start. Their dataset may be gone, so its digest alone is compared.
+        recorded: statistics of an earlier start. Their dataset may be gone, so only its digest is compared.
 
     Raises:
         PrivacyRefusal: the dataset is the private one, or shares training patients or their images with it.
@@ -167,7 +167,7 @@ def _last_affine(network: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
 
 
 def _features(network: nn.Module, image: Tensor) -> Tensor:
-    """Return what the head sees of one image, (1, features)."""
+    """Return the head's input for one image, (1, features)."""
     seen: list[Tensor] = []
     handle = _head(network).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     network.eval()

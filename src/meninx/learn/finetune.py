@@ -1,6 +1,6 @@
-"""The parameters that are trained: all, head, biases and norms, adapters, or more from step to step.
+"""Which parameters are trained: all, the head, biases and norms, adapters, or more blocks over time.
 
-All parameters but those below a prefix can be chosen, too.
+A prefix can also be given, whose parameters are frozen while all others are trained.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from meninx.learn.config import ModelConfig
 from meninx.models import lora, registry
 from meninx.privacy.ledger import Ledger
 
-NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, _NormBase)  # the last: batch and instance norm
+NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, _NormBase)  # _NormBase covers batch and instance norm
 
 
 def blocks(model: nn.Module) -> list[str]:
@@ -63,18 +63,15 @@ def biases_and_norms(model: nn.Module) -> frozenset[str]:
 
 
 def never_trained(model: nn.Module, config: ModelConfig) -> frozenset[str]:
-    """Return the names of the parameters that no epoch trains.
-
-    With gradual unfreezing every one is trained in the end.
-    """
+    """Return the names of the parameters that no epoch trains; gradual unfreezing trains all in the end."""
     return frozenset() if config.unfreeze_every else frozen_names(model, config, 0)
 
 
 def apply(model: nn.Module, frozen: frozenset[str]) -> None:
-    """Put the model into training mode with the named parameters fixed.
+    """Put the model into training mode with the named parameters frozen.
 
-    A module all of whose parameters are frozen runs in evaluation mode, with everything inside it: its
-    buffers stay as they are, and dropout or stochastic depth between frozen layers is off.
+    A module whose parameters are all frozen runs in evaluation mode, including the modules inside it: its
+    buffers do not change, and dropout or stochastic depth between frozen layers is off.
     """
     model.train()
     for name, parameter in model.named_parameters():
@@ -111,7 +108,7 @@ def _asked(model: nn.Module, config: ModelConfig, names: list[str]) -> set[str]:
 
 
 def ledgers(ancestry: Ancestry) -> tuple[Ledger, ...]:
-    """Return the ledgers whose cost is part of a run's.
+    """Return the ledgers of earlier private runs whose cost is added to that of the run.
 
     Raises:
         PrivacyRefusal: a line was changed.
@@ -121,7 +118,7 @@ def ledgers(ancestry: Ancestry) -> tuple[Ledger, ...]:
 
 @dataclass(frozen=True)
 class Freezing:
-    """What a config freezes, step by step.
+    """The frozen parameters of each step under a config.
 
     Attributes:
         config: ``freeze``, ``unfreeze_every``, ``lora_rank``.

@@ -1,4 +1,4 @@
-"""A whole training run in a run folder: begin or resume, train, stop on Ctrl-C, write down what was spent."""
+"""A whole training run in a run folder: begin or resume, train, stop on Ctrl-C, record what was spent."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def fit(
     sources: Sequence[Source] = (),
     world: World | None = None,
 ) -> FitResult:
-    """Train a model on the training split of ``data`` and return what came out.
+    """Train a model on the training split of ``data`` and return the result.
 
-    Of several processes (``distributed.joined``) all call this alike with their ``world`` and get the same
-    result; process 0 alone touches ``run``.
+    With several processes (``distributed.joined``), each calls this function with the same arguments and its
+    ``world`` and gets the same result; only process 0 writes to ``run``.
     Writes into it: ``private/checkpoints``, ``private/metrics.jsonl``, with a plan also ``private/keys`` and
     ``private/ledger.jsonl``, and ``privacy.json``. The caller holds ``run.lock()``.
 
@@ -59,16 +59,16 @@ def fit(
         config: settings; a subclass is reduced to its learning part.
         data: all cases; the validation split serves evaluation, the test split is not touched.
         run: the run folder.
-        plan: with it every step is a step of that plan; without it nothing is private.
+        plan: the privacy plan of every step; None trains without privacy.
         progress: shows steps, loss and epsilon.
-        resume: go on from the last checkpoint; the result is that of an uninterrupted run.
+        resume: continue from the last checkpoint; the result equals that of an uninterrupted run.
         data_digest: of the dataset's files; bound to every line of a private run's ledger. By default the
-            plain one.
-        ancestry: what is known of the training behind pretrained weights; nothing by default.
+            plain digest.
+        ancestry: known facts about the training behind pretrained weights; none by default.
         declared_units: number of privacy units that the user declared; None when the true one counts as
             public.
-        network: one to train in place of the config's, with the weights it has.
-        task: loss and metrics in place of the dataset's.
+        network: a network to train instead of the config's, starting from its current weights.
+        task: loss and metrics instead of the dataset's.
         hooks: further listeners.
         sources: further units of a private run, e.g. canaries.
         world: the processes of the run; by default this one alone.
@@ -79,8 +79,8 @@ def fit(
 
     Raises:
         UsageError: the run was trained before and ``resume`` is not set.
-        Interrupted: the user stopped it; a checkpoint of the last whole step is there. Or another process is
-            gone.
+        Interrupted: the user stopped the run, after a checkpoint of the last complete step; or another
+            process has ended.
         ConfigError, DataError, PrivacyRefusal: settings, data and plan do not fit, or training diverged.
     """
     config, world = learn_part(config), world or World()
@@ -113,7 +113,7 @@ def fit(
             raise _interrupted(training, begin) from error
         finally:
             if begin and plan is not None and run.ledger_text():
-                begin.begin()  # a step that was accounted was taken
+                begin.begin()  # an accounted step counts as taken, even if an error interrupted it
         return concluded(training)
 
 
@@ -121,7 +121,7 @@ def fit(
 def data_at_hand(
     training: Training, data: Manifest, progress: Progress, stop: Callable[[], bool]
 ) -> Iterator[None]:
-    """Give the cases their cache of decoded images for a block, and end the loader's threads after it."""
+    """Attach the cache of decoded images for a block, and end the loader's threads after it."""
     left, world = training.total_steps - training.state.step, training.trainer.world
     places = training.loader.assembler.foreground > 0
     demand = Demand(
@@ -149,7 +149,7 @@ def data_at_hand(
 
 
 def is_begun(run: Run, world: World, plan: Plan | None, *, resume: bool) -> bool:
-    """Return whether a run took steps before; refuse to go on with it otherwise than it began."""
+    """Return whether a run took steps before; refuse to continue it with another plan or a lost ledger."""
     begun = world.shared(lambda: checkpoint.path_of(run, "last").is_file() or run.ledger_path.is_file())
     if begun and not resume:
         fix = "give --resume, or another --out"
@@ -160,7 +160,7 @@ def is_begun(run: Run, world: World, plan: Plan | None, *, resume: bool) -> bool
 
 
 def restored(training: Training, begin: BeginHook | None) -> None:
-    """Put the last checkpoint into a training; try the network on a case when there is none yet."""
+    """Load the last checkpoint into a training; for a new run, test the network on one case."""
     if begin:
         begin.planned_steps = training.total_steps
     world = training.trainer.world
@@ -172,8 +172,8 @@ def restored(training: Training, begin: BeginHook | None) -> None:
 
 
 def _refuse_lost_ledger(run: Run) -> None:
-    """Raise PrivacyRefusal when a private run began before and no ledger lists its steps."""
-    if run.ledger_text() and ledger_file.read(run).accounts:  # a torn line alone binds nothing
+    """Raise PrivacyRefusal if a private run began before and no ledger lists its steps."""
+    if run.ledger_text() and ledger_file.read(run).accounts:  # an unfinished line alone names no plan
         return
     state = run.record.state if run.record is not None else RunState.STARTING
     keys = any((run.private / "keys" / f"{name}.key").is_file() for name in ("sampling", "noise"))
@@ -188,9 +188,9 @@ def _refuse_lost_ledger(run: Run) -> None:
 
 
 class BeginHook(Hook):
-    """Says in ``run.json`` that the run is under way, after its first step.
+    """Records in ``run.json``, after the first step, that the run is in progress.
 
-    A start that fails before leaves no trace.
+    A start that fails before the first step leaves the record and the link ``latest`` unchanged.
 
     Args:
         run: the run folder.
@@ -215,7 +215,7 @@ class BeginHook(Hook):
 
 
 def _interrupted(training: Training, begin: BeginHook | None) -> Interrupted:
-    """Write down how far the run is, and return the error that says how to go on."""
+    """Record the progress of the run, and return the error that tells the user how to continue."""
     state, name = training.state, training.run.name
     whole = training.trainer.whole
     if begin:
@@ -227,7 +227,7 @@ def _interrupted(training: Training, begin: BeginHook | None) -> Interrupted:
 
 
 def concluded(training: Training) -> FitResult:
-    """Write privacy.json and how far the run is, and return the result of the run."""
+    """Write privacy.json and the progress of the run, and return its result."""
     name, spent = training.trainer.world.shared(lambda: _recorded(training))
     state, last = training.state, training.trainer.last
     metrics = last.metrics if last else {}
@@ -254,9 +254,9 @@ def concluded(training: Training) -> FitResult:
 
 
 def _recorded(training: Training) -> tuple[str, dict[str, Any] | None]:
-    """Write privacy.json and return, as plain values, the checkpoint kept and the privacy spent.
+    """Write privacy.json and return, as plain values, the selected checkpoint and the privacy spent.
 
-    The privacy spent is given in all and for the run's own steps.
+    The privacy spent is given both in total and for the run's own steps.
     """
     spent = _written(training, final=True)
     if spent is None:
@@ -268,7 +268,7 @@ def _recorded(training: Training) -> tuple[str, dict[str, Any] | None]:
 
 
 def _written(training: Training, *, final: bool) -> PrivacySpent | None:
-    """Write privacy.json and how far the run is, and return what was spent."""
+    """Write privacy.json and the progress of the run, and return what was spent."""
     spent = record.write(training, final=final)
     if training.run.record is not None:
         training.run.update(
@@ -278,7 +278,7 @@ def _written(training: Training, *, final: bool) -> PrivacySpent | None:
 
 
 def _spent(table: dict[str, Any]) -> PrivacySpent:
-    """Return what was spent from plain values, in which it travels between processes."""
+    """Return what was spent, rebuilt from the plain values that were sent between processes."""
     kinds = {"unit": PrivacyUnit(table["unit"]), "relation": NeighboringRelation(table["relation"])}
     return PrivacySpent(**{**table, **kinds})
 

@@ -1,8 +1,8 @@
-"""What the guarantee of a private run leaves outside, and what its release may state of the dataset.
+"""What the guarantee of a private run does not cover, and what its release may state about the dataset.
 
-Weights are protected by noise. A fact that is read from all images, such as the size that they share, is not:
-one patient can change it. A release states such a fact only where the network cannot be used without it, and
-``outside_guarantee`` in ``privacy.json`` then names it.
+Noise protects the weights. It does not protect a fact that is read from all images, such as their common
+size, because one patient can change it. A release states such a fact only where the network cannot be used
+without it, and ``outside_guarantee`` in ``privacy.json`` then names it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ MEASURED = (
 
 
 def public_facts(info: DatasetInfo, model: ModelConfig) -> DatasetInfo:
-    """Return what the release of a private run states of its dataset.
+    """Return the facts about the dataset that the release of a private run may state.
 
-    Size and spacing are those of the preprocessing settings, and empty where these leave them open. The names
-    of attributes and what was observed of the training images are left out.
+    Size and spacing come from the preprocessing settings and are empty where these leave them open. The names
+    of attributes and observations on the training images are left out.
 
     Args:
-        info: of the dataset, where size and spacing were read from all images.
-        model: how the network takes images.
+        info: of the dataset, whose size and spacing were read from all images.
+        model: image and patch size of the network.
 
     Guarantee: the result depends on size and spacing of the images only where :func:`needs_shared_size`.
     """
@@ -51,7 +51,7 @@ def public_facts(info: DatasetInfo, model: ModelConfig) -> DatasetInfo:
 
 
 def needs_shared_size(info: DatasetInfo, model: ModelConfig) -> bool:
-    """Return whether only the images themselves give the input size of the network."""
+    """Return whether the input size of the network can be known only from the images themselves."""
     given = model.patch_size or model.image_size or _numbers(info, "size")
     return bool(info.size) and not given
 
@@ -78,11 +78,11 @@ def caveats(
         config: the settings.
         plan: of a private run.
         info: of the dataset.
-        ancestry: what is known of the training behind pretrained weights; None without such weights.
-        units: privacy units in the training split.
-        declared: their number was declared.
-        validated: the dataset has validation cases.
-        selects_best: the weights kept are those of the best evaluation.
+        ancestry: known facts about the training behind pretrained weights; None without such weights.
+        units: number of privacy units in the training split.
+        declared: whether their number was declared.
+        validated: whether the dataset has validation cases.
+        selects_best: whether the result is the weights of the best evaluation.
     """
     if plan is None:
         return []

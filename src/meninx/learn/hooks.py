@@ -1,6 +1,6 @@
-"""Hooks: what listens to a trainer, and what may change its gradients. Events are their arguments.
+"""Hooks listen to a trainer and may change its gradients; events are their arguments.
 
-One that changes gradients declares it (:class:`ProximalPull` is another)::
+A hook that changes gradients declares it, like this one and :class:`ProximalPull`::
 
     class Decay(Hook):
         \"\"\"Pulls the weights towards 0.\"\"\"
@@ -11,7 +11,7 @@ One that changes gradients declares it (:class:`ProximalPull` is another)::
             for value in state.model.parameters():
                 value.grad.add_(value.detach(), alpha=0.1)
 
-Hooks are called in the order in which the trainer was given them. Of several processes each calls its own.
+Hooks are called in the order in which they were given to the trainer. Each process calls its own.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class RoundStarted:
 
 @dataclass(frozen=True)
 class StepDone:
-    """A step is whole: weights, averages and count.
+    """A step is complete: weights, averages and step count are updated.
 
     Attributes:
         step: steps done.
-        units: units that took part.
-        metrics: what the step measured on them; private.
+        units: number of units that took part.
+        metrics: measurements of the step on them; private.
         rates: learning rate of each player.
     """
 
@@ -66,13 +66,13 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """It was time to evaluate.
+    """An evaluation was due and is done.
 
     Attributes:
         step: steps done.
-        metrics: what the evaluator measured; empty without an evaluator.
+        metrics: results of the evaluator; empty without one.
         train: means of the steps' metrics since the last evaluation.
-        improved: the monitored value is the best so far.
+        improved: whether the monitored value is the best so far.
     """
 
     step: int
@@ -87,9 +87,9 @@ class Outcome(StrEnum):
     DONE = "done"
     """It reached its last step, or stopped early."""
     INTERRUPTED = "interrupted"
-    """The user stopped it between two steps; the state is whole and can be saved."""
+    """The user stopped it between two steps; the state is complete and can be saved."""
     FAILED = "failed"
-    """Something else ended it, or a step was under way; the state must not be saved."""
+    """An error ended it, or a step was in progress; the state must not be saved."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class RoundDone:
 
     Attributes:
         step: steps done.
-        until: step at which it was to end.
+        until: step at which it was planned to end.
         outcome: how it ended.
     """
 
@@ -109,7 +109,7 @@ class RoundDone:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that a person may want to read.
+    """A message for the user.
 
     Attributes:
         text: one line.
@@ -119,60 +119,60 @@ class Notice:
 
 
 class Hook:
-    """Listens to a trainer; every method does nothing until it is overridden.
+    """Listens to a trainer; every method does nothing unless it is overridden.
 
-    Guarantee: with a private step, :meth:`on_gradients` is called after the noise was added, so that what a
-        hook finds on the parameters is what was released, and gradients of single units never reach it. The
+    Guarantee: with a private step, :meth:`on_gradients` is called after the noise was added, so the gradients
+        on the parameters are those that are released, and gradients of single units never reach a hook. The
         loss, the number of drawn units and the metrics of the validation cases are private: ``report``,
-        ``StepDone`` and ``Evaluated`` hold none, except for a hook that declares with ``private_log = True``
-        that what it sees stays in ``private/``. A hook that
-        changes gradients or weights of a private run has to declare with ``post_processing = True`` that what
-        it adds depends on nothing but weights, released gradients and public numbers (the pull of FedProx,
-        the control variates of SCAFFOLD); the trainer looks for changes by any other in :meth:`on_gradients`
-        and refuses those that torch counts. It is a guard against mistakes: changes through ``.data``, in
-        another method or of the optimiser's settings are not seen, and a false declaration breaks the
-        guarantee.
+        ``StepDone`` and ``Evaluated`` contain none of them, except for a hook that declares with
+        ``private_log = True`` that it keeps them in ``private/``. A hook that changes gradients or weights of
+        a private run must declare with ``post_processing = True`` that its changes depend on nothing except
+        weights, released gradients and public numbers (the pull of FedProx, the control variates of
+        SCAFFOLD). The trainer detects changes by other hooks in :meth:`on_gradients` through torch's version
+        counters and refuses them. This protects against mistakes only: changes through ``.data``, in another
+        method or of the optimiser's settings are not detected, and a false declaration breaks the guarantee.
 
     Attributes:
-        post_processing: what this hook changes is a function of weights, released gradients and public
-            numbers.
-        private_log: what this hook sees stays in ``private/`` of the run, or on the terminal of its owner.
+        post_processing: whether all changes by this hook are functions of weights, released gradients and
+            public numbers.
+        private_log: whether the information given to this hook stays in ``private/`` of the run or on the
+            terminal of its owner.
     """
 
     post_processing: bool = False
     private_log: bool = False
 
     def on_common_weights(self, common: Mapping[str, Tensor]) -> None:
-        """Take the common weights, by name, with which a site of a study begins or goes on with a round.
+        """Receive the common weights, by name, with which a site of a study begins or continues a round.
 
-        Called before :meth:`on_round_start`; weights that stay at the site are left out.
+        The method is called before :meth:`on_round_start`; weights that stay at the site are left out.
         """
 
     def on_round_start(self, state: TrainState, event: RoundStarted) -> None:
         """Prepare for a round."""
 
     def on_gradients(self, state: TrainState, report: Report) -> None:
-        """See, and perhaps change, the gradients on the players' parameters before the update."""
+        """Read, and perhaps change, the gradients on the players' parameters before the update."""
 
     def on_step_end(self, state: TrainState, event: StepDone) -> None:
-        """See the state after a step."""
+        """Read the state after a step."""
 
     def on_evaluation(self, state: TrainState, event: Evaluated) -> None:
-        """See the result of an evaluation."""
+        """Read the result of an evaluation."""
 
     def on_notice(self, state: TrainState, event: Notice) -> None:
-        """See a line for people."""
+        """Receive a message for the user."""
 
     def on_round_end(self, state: TrainState, event: RoundDone) -> None:
-        """See the state at the end of a round; also called when one is interrupted or fails."""
+        """Read the state at the end of a round; also called if the round is interrupted or fails."""
 
 
 class ProximalPull(Hook):
     """Adds ``mu * (weights - centre)`` to every gradient: the site's part of FedProx.
 
-    The centre is what the round begins with, or what :meth:`on_common_weights` gave, which a round that goes
-    on after an interruption needs. With a private step the pull follows the noise and depends on weights
-    alone, so the guarantee stays.
+    The centre is the weights at the start of the round or, if given, those of :meth:`on_common_weights`,
+    which a round that continues after an interruption needs. With a private step the pull is applied after
+    the noise and depends on weights only, so the guarantee holds.
 
     Args:
         mu: weight of the pull, > 0.
@@ -189,11 +189,11 @@ class ProximalPull(Hook):
         self._centre: dict[str, Tensor] = {}
 
     def on_common_weights(self, common: Mapping[str, Tensor]) -> None:
-        """Take the centre of the round; parameters that stay at the site are not pulled."""
+        """Store the centre of the round; parameters that stay at the site are not pulled."""
         self._given = common
 
     def on_round_start(self, state: TrainState, event: RoundStarted) -> None:
-        """Take the centre."""
+        """Store the centre."""
         own = dict(state.model.named_parameters())
         given = own if self._given is None else self._given
         self._centre = {
@@ -201,14 +201,14 @@ class ProximalPull(Hook):
         }
 
     def on_gradients(self, state: TrainState, report: Report) -> None:
-        """Pull."""
+        """Add the pull to the gradients."""
         for name, value in state.model.named_parameters():
             if value.grad is not None and name in self._centre:
                 value.grad.add_(value.detach() - self._centre[name], alpha=self.mu)
 
 
 class ProgressHook(Hook):
-    """Shows a bar with the loss and, of a private run, epsilon.
+    """Shows a progress bar with the loss and, for a private run, epsilon.
 
     Args:
         progress: the display.
@@ -221,7 +221,7 @@ class ProgressHook(Hook):
         self.progress, self.label = progress, label
 
     def on_round_start(self, state: TrainState, event: RoundStarted) -> None:
-        """Begin a bar of the steps that are left."""
+        """Begin a bar of the remaining steps."""
         self.progress.start(self.label, 0 if state.stopped else max(0, event.until - event.step))
 
     def on_step_end(self, state: TrainState, event: StepDone) -> None:
@@ -231,7 +231,7 @@ class ProgressHook(Hook):
         )
 
     def on_notice(self, state: TrainState, event: Notice) -> None:
-        """Show the line."""
+        """Show the message."""
         self.progress.note(event.text)
 
     def on_round_end(self, state: TrainState, event: RoundDone) -> None:
@@ -242,7 +242,7 @@ class ProgressHook(Hook):
 class MetricsHook(Hook):
     """Writes ``private/metrics.jsonl``, one line per step and evaluation.
 
-    On resuming, the file is cut back to the step that the run resumes from.
+    When a run is resumed, lines after the step from which it continues are removed.
 
     Args:
         run: the run folder.
@@ -256,7 +256,7 @@ class MetricsHook(Hook):
         self._lines: Any = None
 
     def on_round_start(self, state: TrainState, event: RoundStarted) -> None:
-        """Drop lines of steps after the current one, which a killed run left, and open the file."""
+        """Remove lines of later steps, which a killed run may have left, and open the file."""
         lines = journal.Journal(self.run.metrics_path)
         if lines.path.is_file():
             lines.rewrite([table for table in lines.tables() if _step_of(table) <= event.step])
@@ -297,7 +297,7 @@ class TensorBoardHook(Hook):
 
     def on_round_start(self, state: TrainState, event: RoundStarted) -> None:
         """Open the events from the current step on."""
-        from torch.utils.tensorboard import SummaryWriter  # only for those who ask: slow to import
+        from torch.utils.tensorboard import SummaryWriter  # imported only on request, because it is slow
 
         self._writer = SummaryWriter(self.folder, purge_step=event.step + 1)
 

@@ -27,7 +27,7 @@ from meninx.learn.state_digest import weights_digest
 from meninx.learn.task import Task, image_task
 from meninx.models import lora, registry
 
-_CONSTANTS, _TENSORS = 1 << 24, 1 << 12  # numbers and tensors beside the weights, e.g. positions
+_CONSTANTS, _TENSORS = 1 << 24, 1 << 12  # numbers and tensors allowed beside the weights, e.g. positions
 _MAKERS = frozenset(
     {
         torch.empty,
@@ -73,11 +73,11 @@ def batched(
     Consecutive images of one shape are run together.
 
     Args:
-        model: put into evaluation mode; stays there.
-        images: anything that names an image, and network input of shape (channels, *spatial).
+        model: put into evaluation mode and left there.
+        images: (key, network input of shape (channels, *spatial)) per image; the key may be anything.
         config: patch size and batch of the sliding window.
-        device: where the model lies.
-        size: most images that are run together, >= 1.
+        device: device of the model.
+        size: largest number of images that are run together, >= 1.
     """
     model.eval()
     keys: list[KeyT] = []
@@ -99,13 +99,10 @@ def batched(
 
 
 def forward(model: nn.Module, images: Tensor, config: LearnConfig) -> Tensor:
-    """Return logits of whole images (batch, channels, ...).
-
-    With patches they come from a Gaussian-weighted sliding window.
-    """
+    """Return logits of whole images (batch, channels, ...); with patches, from a Gaussian sliding window."""
     if not config.model.patch_size:
         return cast("Tensor", model(images))
-    from monai.inferers import sliding_window_inference  # a heavy import that whole images do not need
+    from monai.inferers import sliding_window_inference  # a slow import that whole images do not need
 
     result = sliding_window_inference(
         images,
@@ -123,14 +120,14 @@ def forward(model: nn.Module, images: Tensor, config: LearnConfig) -> Tensor:
 def measure(
     model: nn.Module, store: CaseStore, task: Task, config: LearnConfig, device: torch.device
 ) -> dict[str, float]:
-    """Return a task's metrics of ``model`` on all cases of ``store``; leaves the model in evaluation mode."""
+    """Return a task's metrics of ``model`` on all cases of ``store``; the model stays in evaluation mode."""
     results = ((logits, store.target(index)) for index, logits in outputs(model, store, config, device))
     return task.metrics(results)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Outputs of a classifier, one row a case, in the order of the manifest.
+    """Outputs of a classifier, one row per case, in the order of the manifest.
 
     Attributes:
         case_ids: the cases.
@@ -150,12 +147,12 @@ def load_model(
 ) -> tuple[nn.Module, LearnConfig, DatasetInfo]:
     """Return a run's trained model in evaluation mode, on the CPU, with settings and dataset information.
 
-    Averaged (EMA) weights are taken when the run kept them; low-rank adapters are merged into their layers.
+    Averaged (EMA) weights are used if the run has them; low-rank adapters are merged into their layers.
 
     Args:
         run: the run folder.
-        weights: ``last``, ``best``, or ``auto``: what the run's settings selected.
-        network: the architecture of a run that was given a network of its own; its weights are replaced.
+        weights: ``last``, ``best``, or ``auto`` for the selection of the run's settings.
+        network: the architecture of a run that was given its own network; its weights are replaced.
 
     Raises:
         DataError: no checkpoint, or a damaged one, or one of another network.
@@ -188,13 +185,13 @@ def load_model(
 
 @dataclass(frozen=True)
 class ReleasedModel:
-    """A network as a bundle holds it.
+    """The network of a released bundle.
 
     Attributes:
         network: in evaluation mode, on the CPU.
         config: settings that matter for predictions.
-        info: what it was trained for.
-        record: what the bundle says of itself.
+        info: labels, channels and preprocessing of the training data.
+        record: the bundle's own record.
     """
 
     network: nn.Module
@@ -204,19 +201,19 @@ class ReleasedModel:
 
 
 def load_bundle(folder: Path, *, network: nn.Module | None = None) -> ReleasedModel:
-    """Return the model in a released bundle; nothing else of the run is needed.
+    """Return the model in a released bundle; the run folder is not needed.
 
-    Guarantee: nothing in the bundle is run as code. The weights are read with ``weights_only`` and compared
-    with the digest that the bundle records.
+    Guarantee: no part of the bundle is run as code. The weights are read with ``weights_only`` and compared
+    with the digest recorded in the bundle.
 
     Args:
         folder: the bundle, e.g. ``release/bundle``.
-        network: the architecture of a run that was given a network of its own; its weights are replaced.
+        network: the architecture of a run that was given its own network; its weights are replaced.
 
     Raises:
         DataError: the bundle is damaged, was changed, or is of a version without ``configs/meninx.json``.
-        UsageError: the network is the caller's own and was not given.
-        ConfigError: the network is unknown here, e.g. one of a package that is not installed.
+        UsageError: the run trained the caller's own network, which was not given.
+        ConfigError: the network is unknown, e.g. from a package that is not installed.
     """
     record = artifacts.require(folder, BundleRecord, fix="release the run again with this version of meninx")
     config = LearnConfig.of(
@@ -244,7 +241,7 @@ def load_bundle(folder: Path, *, network: nn.Module | None = None) -> ReleasedMo
 
 
 def _refuse_size(record: BundleRecord) -> None:
-    """Refuse sizes of an input that could only exhaust the memory."""
+    """Refuse input sizes that are invalid or would exhaust the memory; the file may be hostile."""
     info = record.info
     for name, size in (("image_size", record.image_size), ("patch_size", record.patch_size)):
         fits = len(size) == info.spatial_dims and min(size) >= 1 and resample.is_allowed(info.channels, size)
@@ -254,10 +251,12 @@ def _refuse_size(record: BundleRecord) -> None:
 
 
 class _Bounded(TorchFunctionMode):
-    """Refuses tensors of a network that has many more numbers or tensors than its weights, unmade.
+    """Refuses to create a network with many more numbers or tensors than its weights, before memory is used.
+
+    A bundle names a network with options, and a hostile one could choose options that need terabytes.
 
     Args:
-        weights: four times their numbers and tensors are allowed, and some for constants.
+        weights: four times their numbers and tensors are allowed, plus some for constants.
     """
 
     def __init__(self, weights: Collection[Tensor]) -> None:
@@ -272,10 +271,10 @@ class _Bounded(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Return what the function returns.
+        """Return the result of ``func``; count the numbers of a new tensor first, on the meta device.
 
         Raises:
-            DataError: the limit is reached.
+            DataError: the limit is exceeded.
         """
         options = kwargs or {}
         if func in _MAKERS:
@@ -289,7 +288,7 @@ class _Bounded(TorchFunctionMode):
 
 
 def _built(record: BundleRecord, shape: dict[str, int]) -> nn.Module:
-    """Return the network that a bundle names, with random weights; the bundle's numbers must fit its task."""
+    """Return the network that a bundle names, with random weights; its shape must fit the bundle's labels."""
     name = str(record.network.get("name", ""))
     if name.startswith(registry.OWN_PREFIX):
         fix = f"give it in Python: meninx.predict(..., model={name.removeprefix(registry.OWN_PREFIX)}(...))"
@@ -298,17 +297,17 @@ def _built(record: BundleRecord, shape: dict[str, int]) -> nn.Module:
         got = "other numbers of axes, channels or outputs"
         raise DataError(expected("a network for the bundle's labels", got=got, where="configs/meninx.json"))
     options = {key: value for key, value in record.network.items() if key not in (*shape, "name")}
-    with torch.random.fork_rng([]):  # random weights that are replaced at once
+    with torch.random.fork_rng([]):  # the random weights are replaced, so the generator must not advance
         return registry.build(name, **shape, **options)
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
-    """Return the state dict in a file that may come from anywhere."""
+    """Return the state dict in a file from an untrusted source."""
     content = io.BytesIO(files.read_bytes(path, limit=files.IMAGE_LIMIT))
     pretrained.refuse_packed(path)
     try:
         table: Any = torch.load(content, map_location="cpu", weights_only=True)
-    except Exception as error:  # a hostile archive makes the reader raise anything
+    except Exception as error:  # a hostile archive can make the reader raise anything
         raise DataError(problem("the file holds no state dict", where="models/model.pt")) from error
     if not isinstance(table, dict) or not all(isinstance(value, Tensor) for value in table.values()):
         raise DataError(problem("the file holds no state dict", where="models/model.pt"))
@@ -317,10 +316,7 @@ def _weights(path: Path) -> dict[str, Tensor]:
 
 
 def released_step(run: Run) -> int:
-    """Return the optimiser step of the weights that are the run's result.
-
-    For ``best`` it may be earlier than the last step.
-    """
+    """Return the optimiser step of the run's resulting weights; ``best`` may be earlier than the last."""
     return int(checkpoint.load(run, _selected(run))["step"])
 
 
@@ -328,9 +324,9 @@ def predict(model: nn.Module, info: DatasetInfo, manifest: Manifest, config: Lea
     """Return logits and probabilities of every case of a classification dataset.
 
     Args:
-        model: as :func:`load_model` gives it; moved to the config's device, left in evaluation mode.
-        info: what the model was trained for; the manifest must have the same channels and dimensions.
-        manifest: cases to predict; their labels are not looked at.
+        model: from :func:`load_model`; moved to the config's device and left in evaluation mode.
+        info: of the model's training data; the manifest must have the same channels and dimensions.
+        manifest: cases to predict; their labels are not read.
         config: settings of the training.
 
     Raises:
@@ -375,9 +371,10 @@ def _outputs(model: nn.Module, store: CaseStore, config: LearnConfig) -> Iterato
 
 
 def _for_model(manifest: Manifest, info: DatasetInfo) -> Manifest:
-    """Return the manifest read so that the same picture gives the input that it gave in training.
+    """Return the manifest with the model's normalisation, so that an image gives its input of the training.
 
-    Refuse other dimensions, and values of other units.
+    Raises:
+        DataError: other dimensions, or values in other units.
     """
     if manifest.info.spatial_dims != info.spatial_dims:
         got = f"{manifest.info.spatial_dims}-D"
@@ -389,10 +386,7 @@ def _for_model(manifest: Manifest, info: DatasetInfo) -> Manifest:
 
 
 def _selected(run: Run) -> str:
-    """Return the checkpoint whose weights are the run's result.
-
-    A run of an older version says so in privacy.json.
-    """
+    """Return the checkpoint with the run's resulting weights; older versions name it in privacy.json."""
     record = run.record
     older = {} if record is not None else run.read_json(artifacts.place(PrivacyRecord)) or {}
     name = record.selected if record is not None else str(older.get("weights"))

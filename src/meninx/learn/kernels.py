@@ -1,4 +1,4 @@
-"""Measured kernel choices, kept between runs on one machine, so that planning is paid for once."""
+"""Measured kernel choices, stored between runs on one machine, so that planning costs time only once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ ENVIRONMENT = "MENINX_CACHE"
 
 @dataclass
 class KernelCache:
-    """A planner with a file behind it. The file holds shapes of layers and seconds, nothing about data.
+    """A planner and its file. The file holds shapes of layers and seconds, and nothing about data.
 
     Attributes:
         planner: chooses kernels.
-        path: the file; None keeps nothing.
+        path: the file; None stores nothing.
         saved: number of choices in the file.
     """
 
@@ -38,7 +38,7 @@ class KernelCache:
     def save(self) -> None:
         """Write new choices, if there are any.
 
-        A folder that cannot be written to is no reason to stop training.
+        Errors are ignored, because training does not need the file.
         """
         if self.path is None or len(self.planner.choices) == self.saved:
             return
@@ -55,12 +55,12 @@ class KernelCache:
 
 
 def opened(device: torch.device, *, deterministic: bool) -> KernelCache:
-    """Return the planner of a run, with what is known of this machine.
+    """Return the planner of a run, with the stored choices for this machine.
 
     Args:
-        device: where the run computes.
-        deterministic: choose by rule instead of by measuring: the same kernels everywhere, nothing read or
-            written.
+        device: device of the run.
+        deterministic: choose by rule instead of by measurement, so that every machine uses the same kernels;
+            no file is read or written.
     """
     if deterministic:
         return KernelCache(Planner(mode="rule"), None)
@@ -79,7 +79,7 @@ def folder() -> Path:
 
 
 def machine(device: torch.device) -> str:
-    """Return twelve digits that change with processor, threads, device and version of torch."""
+    """Return twelve hexadecimal digits that depend on processor, threads, device and version of torch."""
     name = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
@@ -97,7 +97,7 @@ def machine(device: torch.device) -> str:
 
 
 def _read(path: Path) -> dict[str, Choice]:
-    """Return the choices in a file; none if there is none or it is not readable as such."""
+    """Return the choices in a file; none if the file is missing or not valid."""
     try:
         table: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8"))
         return {str(key): Choice(str(item["kernel"]), dict(item["seconds"])) for key, item in table.items()}
@@ -113,10 +113,10 @@ class KernelTable:
     """The planner's choices for one network and batch.
 
     Attributes:
-        choices: one for every kind of layer met, in the order of the backward pass; key and choice.
-        planning_seconds: CPU seconds of the first private pass, planning included.
-        pass_seconds: CPU seconds of the next.
-        cache: where measured choices are kept.
+        choices: key -> choice, one per kind of layer, in the order of the backward pass.
+        planning_seconds: CPU seconds of the first private pass, including the planning.
+        pass_seconds: CPU seconds of the second pass.
+        cache: folder of the stored choices.
     """
 
     choices: dict[str, Choice]
@@ -128,9 +128,7 @@ class KernelTable:
 def kernel_table(
     model: str, *, image_size: tuple[int, ...], channels: int = 1, batch: int = 32, views: int = 1
 ) -> KernelTable:
-    """Return what the planner chooses for a network on generated images.
-
-    Measures what is not known of this machine yet.
+    """Return the planner's choices for a network on random images, measured if they are not stored yet.
 
     Args:
         model: name of a network.

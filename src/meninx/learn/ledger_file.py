@@ -1,6 +1,6 @@
 """The privacy ledger on disk: verified when read, extended by one durable line at a time.
 
-It is bound to what determines a step.
+Each line contains a binding, the digest of everything that determines the steps (:func:`binding_of`).
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ FREE_TO_CHANGE = frozenset(
         "attack_risk",
     }
 )
-"""Settings that may change when a run is resumed: they change rounding, length or output, but no step."""
+"""Settings that may change when a run is resumed: they affect rounding, length or output, but no step."""
 
 
-_NEWLINES = 2  # most of them at the end of a ledger
+_NEWLINES = 2  # largest number of them at the end of a ledger
 
 
 def binding_of(
@@ -60,11 +60,11 @@ def binding_of(
         network: with the weights that the run begins with.
         plan: the privacy plan.
         stream: name of the run's secret keys.
-        data_digest: a keyed digest of the dataset; by default the plain one of its folder.
-        architecture: of a network and task that the settings do not name; empty when they do.
+        data_digest: a keyed digest of the dataset; by default the plain digest of its folder.
+        architecture: of a network and task that the settings do not name; empty if they do.
 
-    Guarantee: two runs of one set of keys have one binding only if they draw, clip and step alike, up to
-        rounding: device, threads and the size of a physical batch are not in it.
+    Guarantee: two runs with one set of keys have the same binding only if they draw, clip and step
+        identically up to rounding. Device, threads and the size of a physical batch are not part of it.
     """
     table = {name: value for name, value in settings.to_flat(config).items() if name not in FREE_TO_CHANGE}
     if config.optim.schedule == "cosine":
@@ -85,11 +85,11 @@ def binding_of(
 
 
 def read(run: Run, *, anchor: tuple[int, str] | None = None) -> Ledger:
-    """Return the run's ledger, verified; an empty one when none was begun.
+    """Return the run's verified ledger; an empty one if none was begun.
 
     Args:
         run: the run folder.
-        anchor: that of a checkpoint; the ledger must contain it.
+        anchor: the anchor of a checkpoint, which the ledger must contain; None for no check.
 
     Raises:
         PrivacyRefusal: the file was changed, or ends before the anchor.
@@ -100,13 +100,13 @@ def read(run: Run, *, anchor: tuple[int, str] | None = None) -> Ledger:
 def enter(
     run: Run, ledger: Ledger, plan: Plan, step: int, *, stream: str, binding: str, state: str = ""
 ) -> Ledger:
-    """Write the next line to the disk, wait until it is there, and return the ledger that holds it.
+    """Write the next line to disk, synchronise the file, and return the ledger that contains it.
 
-    The file is made for the owner alone, mode 0600. Before the first line ``run.json`` names the keys, so
-    that a run whose ledger and keys were both removed is known to have begun.
+    The file is created with mode 0600. Before the first line ``run.json`` records the name of the keys, so a
+    run is known to have begun even if its ledger and its keys are both removed.
 
-    Guarantee: no two steps are entered at one place. The file must still end as ``ledger`` does, so that
-        another trainer on the same folder, or an earlier line that failed half-way, is noticed.
+    Guarantee: no two steps are entered at one position. The file must still end like ``ledger``, so another
+        trainer on the same folder, or an earlier line that was written in part, is detected.
 
     Raises:
         PrivacyRefusal: the file holds other lines; or see :meth:`meninx.privacy.ledger.Ledger.next`.
@@ -133,7 +133,10 @@ def enter(
 
 
 def _end_of(path: Path, count: int) -> bytes:
-    """Return the last bytes of a file before its final newlines; at least one more where there is one."""
+    """Return the last ``count`` bytes of a file before its final newlines.
+
+    With ``count`` 0 the result is empty only if the file is, so that an empty ledger is compared correctly.
+    """
     with path.open("rb") as stream:
         stream.seek(max(0, os.fstat(stream.fileno()).st_size - count - _NEWLINES))
         text = stream.read().rstrip(b"\n")

@@ -10,12 +10,12 @@
                 ...
 
 A batch is a function of the drawn cases, the step and the public seed (:mod:`.batches`), so the loader may
-make it early and in any order. It guesses the next batches from the sampler, which is a function of the step
-alone. A batch that it did not guess is assembled when it is asked for. One that is never asked for is
+assemble it early and in any order. It predicts the next batches from the sampler, which is a function of the
+step alone. A batch that it did not predict is assembled on request, and one that is never requested is
 dropped.
 
-Workers are threads: decoding, unpacking and the operations of numpy and torch on images run outside the
-interpreter's lock, threads share the images in memory, and nothing has to be copied between processes.
+Workers are threads: decoding, decompression and the operations of numpy and torch on images release the
+interpreter lock, threads share the images in memory, and nothing is copied between processes.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from meninx.learn.batches import Assembler, Batch
 from meninx.learn.distributed import World
 from meninx.learn.sampler import UnitBatch
 
-AHEAD_BYTES = 1 << 30  # of batches that wait for their step; one batch may be larger
-_AHEAD = 2  # batches that wait, per worker
+AHEAD_BYTES = 1 << 30  # of batches assembled in advance; a single batch may be larger
+_AHEAD = 2  # batches assembled in advance, per worker
 _MOST_WORKERS = 8
 
 Call = tuple[UnitBatch, int]
-"""Units and step: what decides a batch."""
+"""Units and step, which determine a batch."""
 
 
 class BatchLoader:
-    """Makes tensors of the units of a step, and those of the next steps while the step is under way.
+    """Yields the batches of a step, and assembles those of the next steps while the step runs.
 
     Args:
         assembler: makes a batch.
-        workers: threads; 0 assembles each batch when it is asked for.
+        workers: number of threads; 0 assembles each batch on request.
 
-    Guarantee: the batches are those of ``assembler``, bit for bit, for any number of workers, and an error
-        of a worker is raised when its batch is asked for, as it would be without workers.
+    Guarantee: the batches are those of ``assembler``, bit for bit, for any number of workers. An error in a
+        worker is raised when its batch is requested, as it would be without workers.
     """
 
     def __init__(self, assembler: Assembler, *, workers: int = 0) -> None:
@@ -67,10 +67,10 @@ class BatchLoader:
         return self.assembler.views
 
     def follow(self, sampler: Callable[[int], UnitBatch], *, until: int, world: World | None = None) -> None:
-        """Say where the units of the next steps come from.
+        """Set the sampler from which the units of the next steps are predicted.
 
         Args:
-            sampler: gives the units of a step over all processes.
+            sampler: returns the units of a step over all processes.
             until: number of steps.
             world: the processes that share a step; by default this one alone.
         """
@@ -83,13 +83,13 @@ class BatchLoader:
         Args:
             units: this process's share of the step.
             step: optimiser step.
-            most: cases in memory at once; a unit is never divided.
+            most: largest number of cases in memory at once; a unit is never divided.
         """
         for part in units.microbatches(most):
             yield self._batch((part, step), most)
 
     def _batch(self, call: Call, most: int) -> Batch:
-        """Return a batch that was begun before, or begin with it."""
+        """Return a batch that a worker has begun, or assemble it now."""
         units, step = call
         if not self.workers:
             return self.assembler(units.units, step, first=units.first)
@@ -99,13 +99,13 @@ class BatchLoader:
             self._fill()
             batch = self.assembler.assembled(units.units, step, first=units.first)
         else:
-            self._fill()  # before waiting, so that the other workers are busy meanwhile
+            self._fill()  # before waiting, so that the other workers are busy in the meantime
             batch = future.result()
         self._depth = max(1, min(_AHEAD * self.workers, AHEAD_BYTES // max(1, batch.nbytes)))
         return self.assembler.moved(batch)
 
     def _taken(self, call: Call) -> Future[Batch] | None:
-        """Return the batch that was begun for a call, and drop those before it; None when there is none."""
+        """Return the batch that a worker has begun for a call, and drop those before it; None if none has."""
         if all(call != begun for begun, _ in self._waiting):
             return None
         while True:
@@ -115,17 +115,17 @@ class BatchLoader:
             future.cancel()
 
     def _guess_after(self, call: Call, most: int) -> None:
-        """Guess anew which batches follow a call that was not guessed."""
+        """Predict the following batches again, after a call that was not predicted."""
         self._drop()
         coming = self._guesses(call[1], most)
         for guess in coming:
             if guess == call:
                 self._coming = coming
             if guess == call or guess[1] != call[1]:
-                return  # a step of other units than the sampler's says nothing of what follows
+                return  # the step has other units than the sampler's, so the next batches are unknown
 
     def _guesses(self, step: int, most: int) -> Iterator[Call]:
-        """Yield the batches from a step on, as the sampler draws them."""
+        """Yield the batches from ``step`` on, as the sampler draws them."""
         if self._sampler is None:
             return
         for number in range(step, self._until):
@@ -133,7 +133,7 @@ class BatchLoader:
                 yield part, number
 
     def _fill(self) -> None:
-        """Begin batches until as many wait as may."""
+        """Begin batches until the allowed number is waiting."""
         while len(self._waiting) < self._depth:
             call = next(self._coming, None)
             if call is None:
@@ -143,12 +143,12 @@ class BatchLoader:
             self._waiting.append((call, begun))
 
     def _threads(self) -> ThreadPoolExecutor:
-        """Return the workers; each uses one processor and leaves the threads of the step as they are."""
+        """Return the pool; each worker uses one processor and does not change the threads of the step."""
         if self._pool is None:
             met = threading.Barrier(self.workers + 1)
 
             def begin() -> None:
-                torch.get_num_threads()  # or torch would set the number again at the first operation
+                torch.get_num_threads()  # otherwise torch resets the number at the thread's first operation
                 torch.set_num_threads(1)
                 met.wait()
 
@@ -159,20 +159,20 @@ class BatchLoader:
                     self._pool.submit(lambda: None)
                 met.wait()
             except BaseException:
-                met.abort()  # after an interruption no thread waits for ever
+                met.abort()  # otherwise the threads would wait forever after an interruption
                 raise
             finally:
-                torch.set_num_threads(own)  # threads that torch starts later take the number set last
+                torch.set_num_threads(own)  # threads that torch starts later use the number set last
         return self._pool
 
     def _drop(self) -> None:
-        """Forget what was begun and what was guessed."""
+        """Discard batches in progress and predictions."""
         self._coming = iter(())
         while self._waiting:
             self._waiting.popleft()[1].cancel()
 
     def close(self) -> None:
-        """End the workers after the batch that each is at; a later call begins new ones."""
+        """End the workers after their current batches; a later call starts new ones."""
         self._drop()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
@@ -190,8 +190,8 @@ class BatchLoader:
 def worker_count(setting: int | str, device: torch.device) -> int:
     """Return the number of workers for a setting.
 
-    ``auto`` means one per processor but one, at most eight, beside a GPU. On the CPU it means none, because
-    the step itself keeps all processors busy.
+    ``auto`` means the number of processors minus one, at most eight, if training runs on a GPU. On the CPU it
+    means none, because the step itself keeps all processors busy.
     """
     if isinstance(setting, int):
         return setting

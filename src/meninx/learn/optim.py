@@ -1,4 +1,4 @@
-"""Optimisers by name, and learning-rate schedules whose whole state is a few numbers."""
+"""Optimisers by name, and learning-rate schedules whose complete state is a few numbers."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def optimizer(config: OptimConfig, parameters: Parameters, plan: Plan | None = N
 
     Args:
         config: ``optimizer``, ``lr``, ``weight_decay``, ``momentum``, ``bias_correction``.
-        parameters: all parameters, or groups of them, frozen ones too: those without a gradient are left
-            alone.
-        plan: the plan of a private run; its noise is what the Adam family corrects for.
+        parameters: all parameters, or groups of them, including frozen ones; those without a gradient are
+            not changed.
+        plan: the plan of a private run, for whose noise the Adam family corrects.
 
     Raises:
-        ConfigError: the correction was asked for where there is nothing to correct.
+        ConfigError: the correction is required where there is nothing to correct.
     """
     items: Any = list(parameters)
     lr, decay = config.lr, config.weight_decay
@@ -74,8 +74,8 @@ def noise_variance(plan: Plan, threshold: float | None = None) -> float:
     """Return the variance of the plan's noise on one coordinate of the released gradient, a public number.
 
     Args:
-        plan: noise, threshold, denominator; of correlated noise the variance that it comes to after some
-            steps.
+        plan: noise, threshold, denominator; for correlated noise the result is the variance after some
+            steps, when it is stationary.
         threshold: clipping threshold in force; None for the plan's.
     """
     bound = plan.max_grad_norm if threshold is None else threshold
@@ -84,10 +84,7 @@ def noise_variance(plan: Plan, threshold: float | None = None) -> float:
 
 
 def _correlated_variance(bands: int) -> float:
-    """Return the sum of the squared coefficients of the inverse of the strategy matrix.
-
-    1 for independent noise.
-    """
+    """Return the sum of the squared coefficients of the inverse strategy matrix; 1 for independent noise."""
     scale, *weights = strategy(bands)
     recent, total = [1 / scale], 1 / scale**2
     for _ in range(20 * (bands - 1)):
@@ -100,7 +97,7 @@ def _correlated_variance(bands: int) -> float:
 
 
 def _corrects(config: OptimConfig, plan: Plan | None) -> bool:
-    """Return whether the optimiser takes the noise out of its second moment."""
+    """Return whether the optimiser subtracts the noise from its second moment."""
     able = plan is not None and config.optimizer in KINDS
     if config.bias_correction == "on" and not able:
         got = f"{config.optimizer}, {'private' if plan else 'without privacy'}"
@@ -113,13 +110,13 @@ def _corrects(config: OptimConfig, plan: Plan | None) -> bool:
 
 @dataclass
 class Schedule:
-    """The learning rate of every step; ``plateau`` alone remembers something.
+    """The learning rate of every step; only ``plateau`` has a state.
 
     Attributes:
         config: schedule, rate, milestones, warmup.
         steps_per_epoch: steps that count as one epoch, >= 1.
         factor: product of the reductions so far (plateau).
-        best: best loss seen (plateau).
+        best: lowest loss so far (plateau).
         waited: evaluations since then (plateau).
     """
 
@@ -147,7 +144,7 @@ class Schedule:
                 return config.lr * self.factor
 
     def observe(self, loss: float) -> None:
-        """Tell a plateau schedule the validation loss; the others do not listen."""
+        """Update a plateau schedule with the validation loss; other schedules ignore it."""
         if self.config.schedule != "plateau":
             return
         if loss < self.best - _PLATEAU_MARGIN * abs(self.best if math.isfinite(self.best) else 0.0):
@@ -158,7 +155,7 @@ class Schedule:
             self.factor, self.waited = self.factor * self.config.gamma, 0
 
     def state_dict(self) -> dict[str, float]:
-        """Return what the schedule remembers."""
+        """Return the state of the schedule."""
         return {"factor": self.factor, "best": self.best, "waited": self.waited}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:

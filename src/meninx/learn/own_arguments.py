@@ -1,4 +1,4 @@
-"""Checks of what a caller gives to :func:`meninx.privacy.training`, before anything is made of it.
+"""Checks of the arguments of :func:`meninx.privacy.training`, before any of them is used.
 
 Every refusal is a :class:`~meninx.core.errors.ConfigError` that names the argument. Values that may name a
 patient are not quoted.
@@ -23,7 +23,7 @@ from meninx.core.setting_types import Count, Positive
 
 WHERE = "privacy.training"
 MECHANISM = ("clipping", "clip_quantile", "clip_rate", "count_noise_multiplier", "noise_bands")
-"""Fields of the plan that ``training`` passes on; the others follow from its own arguments."""
+"""Fields of the plan that ``training`` passes on; its own arguments determine the others."""
 
 _TYPES: Mapping[str, Any] = {
     "delta": float,
@@ -52,8 +52,8 @@ def checked(settings: Mapping[str, Any], own: Iterable[str]) -> dict[str, Any]:
     """Return settings converted to their types.
 
     Args:
-        settings: name -> value, those of the plan's mechanism included.
-        own: names of all arguments of ``training``, for the suggestion after a typing error.
+        settings: name -> value, including those of the plan's mechanism.
+        own: names of all arguments of ``training``, to suggest one after a typing error.
 
     Raises:
         ConfigError: a name is unknown, or a value has another type or is out of range.
@@ -73,7 +73,7 @@ def folder_of(run: object) -> Path:
     """Return the run folder as an absolute path.
 
     Raises:
-        ConfigError: it is no path.
+        ConfigError: the argument is not a path.
     """
     if not isinstance(run, str | os.PathLike) or not isinstance(os.fspath(run), str) or not str(run).strip():
         got = type(run).__name__ if not isinstance(run, str) else "an empty text"
@@ -85,8 +85,8 @@ def refuse_wrong_parts(model: object, optimizer: object, loss: object) -> None:
     """Refuse a network, an optimiser or a loss that cannot take a private step.
 
     Raises:
-        ConfigError: one of them is a class or something else; the optimiser needs a closure; the network has
-            no trainable parameter, or lies on several devices or on none.
+        ConfigError: one of them is a class or of another type; the optimiser needs a closure; the network has
+            no trainable parameter, or is on several devices or on none.
     """
     for name, value, kind in (("model", model, nn.Module), ("optimizer", optimizer, torch.optim.Optimizer)):
         if not isinstance(value, kind):
@@ -122,7 +122,7 @@ def _refuse_scattered(model: nn.Module) -> None:
 
 
 def _refuse_other_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse an optimiser that does not move exactly the trainable parameters of the network."""
+    """Refuse an optimiser that does not update exactly the trainable parameters of the network."""
     moved = {id(value) for group in optimizer.param_groups for value in group["params"]}
     trained = {id(value) for value in model.parameters() if value.requires_grad}
     if moved - {id(value) for value in model.parameters()}:
@@ -138,11 +138,11 @@ def _refuse_other_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) 
 def grouped(
     units: object, rows: int | None
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[str, ...], PrivacyUnit]:
-    """Return the rows of each unit, the units' names and what a unit is.
+    """Return the rows of each unit, the units' names and the kind of unit.
 
     Args:
-        units: for each row the name of its patient; None where every row is a unit.
-        rows: number of rows, where ``units`` is None.
+        units: name of the patient of each row; None if every row is a unit.
+        rows: number of rows if ``units`` is None.
 
     Raises:
         ConfigError: neither or both are given, there is no row, or a row has no name.

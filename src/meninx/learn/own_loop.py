@@ -1,7 +1,7 @@
 """Differential privacy for your own training loop: sampling, clipping, noise, ledger and resuming.
 
-The network is not wrapped and the data stay where they are. The context says which rows belong to the
-patients drawn for a step, and replaces ``loss.backward(); optimizer.step()``::
+The network is not wrapped and the data are not moved. The context yields the rows of the patients drawn for
+each step, and its ``step`` replaces ``loss.backward(); optimizer.step()``::
 
     >>> import tempfile, torch
     >>> from meninx.privacy import training
@@ -18,8 +18,8 @@ patients drawn for a step, and replaces ``loss.backward(); optimizer.step()``::
     >>> dp.spent.steps, dp.spent.epsilon <= 8
     (4, True)
 
-It is assembled from the trainer's own parts: :class:`.dp_step.PrivateStep` takes the step. The folder is a
-run folder (:mod:`.own_run`): ``meninx verify`` and ``meninx report`` read it, and after the last planned step
+It consists of the trainer's own parts, such as :class:`.dp_step.PrivateStep`. The folder is a run folder
+(:mod:`.own_run`) for ``meninx verify`` and ``meninx report``, and after the last planned step
 ``release/model.pt`` holds the weights.
 """
 
@@ -54,7 +54,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 _COST = ("delta", "epsilon", "noise_multiplier", "steps", "epochs", "max_grad_norm")
 
 _NO_REPLAY = hashlib.sha256(b"meninx own loop: no step is taken twice").hexdigest()
-"""Binding of the ledger: each opening of the folder has keys of its own, so no noise is used twice."""
+"""Binding of the ledger. Each opening of the folder has new keys, so no noise is used twice."""
 
 
 @contextmanager
@@ -81,52 +81,53 @@ def training(
     deterministic_seed: int | None = None,
     **mechanism: Any,
 ) -> Iterator[PrivateTraining]:
-    """Yield the private training of a network, to be iterated over in a loop of one's own.
+    """Yield the private training of a network, over whose steps the caller iterates in their own loop.
 
     Give exactly two of ``epsilon``, ``noise_multiplier`` and ``steps`` (or ``epochs``).
 
     Args:
-        model: the network, in training mode. The first step proves that its rows do not see each other, and
-            refuses it otherwise.
+        model: the network, in training mode. The first step tests that its rows do not interact, and refuses
+            it otherwise.
         optimizer: over parameters of ``model``.
         loss: (outputs, targets) -> one number per row, without reduction.
-        run: folder of the ledger, the checkpoint and the records; made when it is not there.
-        delta: probability outside the guarantee, below 1 / number of units.
+        run: folder of the ledger, the checkpoint and the records; created if it does not exist.
+        delta: in (0, 1 / number of units).
         batch: mean number of units per step.
-        epsilon: most that may be spent over the whole run, all resumes included.
+        epsilon: largest epsilon of the whole run, including all resumes.
         noise_multiplier: noise standard deviation over ``max_grad_norm``.
         steps: optimiser steps.
         epochs: expected passes over the units.
-        units: for each row of the data, the patient that it belongs to. Without it every row is a unit.
-        rows: number of rows, where ``units`` is not given.
+        units: the patient of each row of the data. Without it every row is a unit.
+        rows: number of rows if ``units`` is not given.
         declared_units: number of units as publicly declared, at least the true one; by default the true one,
             which then counts as public.
         max_grad_norm: clipping threshold of a unit's gradient.
-        physical_batch: most rows in memory at once; changes speed, never the result's meaning.
+        physical_batch: largest number of rows in memory at once; affects speed, not the guarantee.
         functional: paths of modules without a rule for private gradients, to be run row by row.
         save_every: steps between checkpoints; one is also written at the end and on an interruption.
-        resume: go on from the checkpoint in ``run``.
-        deterministic_seed: for tests: keys from this seed, and the folder is stamped NOT FOR RELEASE.
+        resume: continue from the checkpoint in ``run``.
+        deterministic_seed: for tests only: derive the keys from this seed and stamp the folder NOT FOR
+            RELEASE.
         **mechanism: fields of :class:`~meninx.privacy.plan.Plan` that choose clipping and noise:
             ``clipping``, ``clip_quantile``, ``clip_rate``, ``count_noise_multiplier``, ``noise_bands``.
 
     Guarantee: the weights after any number of steps are (``dp.spent.epsilon``, delta)-differentially private
         for the unit, relation add-or-remove-one, if (1) the rows given to ``dp.step`` are functions of the
         data of the drawn rows alone, whatever else is in the dataset (augment with ``dp.row_seeds``, not with
-        a generator that runs over the batch), and (2) nothing but ``dp.step`` changes the weights by looking
-        at the data. A step is in the ledger, on the disk, before the optimiser sees it. Every attempt is a
-        step of its own: a step lost to a crash stays spent and is not taken again, so that a resumed run
-        spends no more than was planned and no noise is used twice.
+        a generator that runs over the batch), and (2) only ``dp.step`` changes the weights depending on the
+        data. A step is in the ledger on disk before the optimiser uses it. Every attempt is a separate step:
+        a step lost in a crash stays spent and is not repeated, so a resumed run spends no more than planned
+        and no noise is used twice.
 
-    When every planned step was taken and the block ends without an error, the run is finished: its weights
-    lie in ``release/model.pt``, and a resume gives no further step.
+    When all planned steps are done and the block ends without an error, the run is finished: its weights are
+    in ``release/model.pt``, and a resumed run has no further step.
 
     Raises:
-        UsageError: the folder holds a run and ``resume`` is false, or it holds none and it is true; or it is
-            no folder for a run.
-        ConfigError: an argument has an unknown name or another type, or is out of range.
+        UsageError: the folder holds a run and ``resume`` is false, or it holds none and ``resume`` is true;
+            or it cannot be a run folder.
+        ConfigError: an argument has an unknown name or the wrong type, or is out of range.
         PrivacyRefusal: epsilon cannot be reached; a resumed run differs in plan, units, records, checkpoint
-            or ledger, or has correlated noise (``noise_bands``), which cannot go on under other keys.
+            or ledger, or has correlated noise (``noise_bands``), which cannot continue under other keys.
         RunLocked: another process trains in this folder.
     """
     settings = own_arguments.checked(
@@ -168,7 +169,7 @@ def training(
     )
     folder.begun(resume=resume)
     with workspace.held(folder.run.root):
-        begun = folder.begun(resume=resume)  # nobody else writes to the folder from here on
+        begun = folder.begun(resume=resume)  # checked again, now that no other process can write
         if begun:
             folder.resume()
         private = _assembled(model, optimizer, loss, folder, settings, members, names)
@@ -176,7 +177,7 @@ def training(
             private.restore()
         else:
             folder.begin(model, optimizer)
-            private.save()  # from here on a missing checkpoint is a removed one
+            private.save()  # so that a checkpoint missing later must have been removed
         try:
             yield private
         finally:
@@ -215,15 +216,15 @@ def _assembled(
 
 
 class PrivateTraining:
-    """A private training under way; made by :func:`training`.
+    """A private training in progress, created by :func:`training`.
 
-    Iterating gives the rows of each step that is left, as an int64 tensor that may be empty: a draw without a
-    patient is a step of noise alone. Each of them has to be followed by one call of :meth:`step`.
+    Iteration yields the rows of each remaining step, as an int64 tensor that may be empty: a draw without
+    patients is a step of noise only. Each draw must be followed by exactly one call of :meth:`step`.
 
     Attributes:
         plan: sampling, clipping, noise and cost.
-        row_seeds: (rows,) int64, one seed per drawn row, for its augmentation: it depends on the row's own
-            unit and the step alone.
+        row_seeds: (rows,) int64, one seed per drawn row, for its augmentation; it depends only on the row's
+            own unit, its place in the unit and the step.
     """
 
     def __init__(
@@ -249,15 +250,16 @@ class PrivateTraining:
         state.step = step.ledger.next_step
 
     def __len__(self) -> int:
-        """Return the steps that are left; a line of the ledger that a crash cut short counts as one."""
+        """Return the number of remaining steps; an unfinished ledger line counts as a spent step."""
         ledger = self._step.ledger
         return max(0, self.plan.steps - ledger.next_step - ledger.torn)
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Yield the rows of each step that is left.
+        """Yield the rows of each remaining step.
 
         Raises:
-            PrivacyRefusal: a drawn step was not taken; leaving some out would not be the accounted sampling.
+            PrivacyRefusal: the rows of the last draw were not used; skipping draws, even empty ones, would
+                not be the sampling that is accounted for.
         """
         while len(self):
             self._refuse_closed()
@@ -277,12 +279,12 @@ class PrivateTraining:
         """Take one private step with the rows that were drawn.
 
         Args:
-            inputs: (rows, ...): the drawn rows in the order in which they were given.
-            targets: (rows, ...): theirs.
+            inputs: (rows, ...), the drawn rows in the order in which they were yielded.
+            targets: (rows, ...), in the same order.
 
         Raises:
-            UsageError: no draw is open, or the number of rows is another.
-            PrivacyRefusal: the network cannot be trained privately (found before the first step that has
+            UsageError: no rows are drawn, or their number differs.
+            PrivacyRefusal: the network cannot be trained privately (detected before the first step with
                 rows).
         """
         self._refuse_closed()
@@ -306,7 +308,7 @@ class PrivateTraining:
             self._step.update(self._state)
             self._whole = True
         finally:
-            # Whatever went wrong, a step that is in the ledger is spent: the next one has other noise.
+            # Even after an error, a step in the ledger is spent, and the next one has different noise.
             self._loader.forget()
             self._drawn = None
             self._state.step = self._step.ledger.next_step
@@ -316,7 +318,7 @@ class PrivateTraining:
 
     @property
     def spent(self) -> PrivacySpent:
-        """What the ledger says was spent so far, all attempts included.
+        """Privacy spent so far according to the ledger, including interrupted steps.
 
         Raises:
             DataError: no step was taken yet.
@@ -324,11 +326,11 @@ class PrivateTraining:
         return self._step.ledger.spent(self.plan.delta)
 
     def save(self) -> None:
-        """Write the checkpoint into ``private/checkpoints``, and in intervals ``privacy.json``."""
+        """Write the checkpoint into ``private/checkpoints`` and, at intervals, ``privacy.json``."""
         self._folder.save(self._state, self._step.ledger, units=self._grouping, last=self._closed)
 
     def restore(self) -> None:
-        """Load the checkpoint, and check the ledger against it; warn of steps that were lost and stay spent.
+        """Load the checkpoint and check the ledger against it; warn about lost steps, which stay spent.
 
         Raises:
             DataError: the file is damaged, or of another network.
@@ -344,7 +346,7 @@ class PrivateTraining:
             )
 
     def close(self) -> None:
-        """Save the state, unless a step was cut in two; the context takes no further step."""
+        """Save the state, unless a step was interrupted half-way; the context takes no further step."""
         self._closed = True
         if self._is_whole() and not self._folder.released:
             self.save()
@@ -353,13 +355,13 @@ class PrivateTraining:
         """Write the weights into ``release/`` and finish the run, if every planned step was taken.
 
         Raises:
-            StorageError: the disk refused; a resume repeats it.
+            StorageError: the disk refused; resuming the run tries again.
         """
         if self._is_whole() and not len(self) and not self._folder.released:
             self._folder.publish(self._state.model, self._step.ledger)
 
     def _is_whole(self) -> bool:
-        """Return whether this process took a step and its last one as a whole."""
+        """Return whether this process took at least one step and completed its last one."""
         return self._whole and os.getpid() == self._process and bool(self._step.ledger.entries)
 
     def _refuse_closed(self) -> None:
@@ -368,7 +370,7 @@ class PrivateTraining:
             raise UsageError(f"privacy.training: {why}; open one with resume=True")
 
     def _prove(self) -> None:
-        """Refuse a network whose rows see each other, before the first of them is used."""
+        """Refuse a network whose rows interact, before the first row is used."""
         state, loader = self._state, self._loader
         most = min(self._step.physical_batch, 64)
         prove_network(
@@ -382,12 +384,15 @@ class PrivateTraining:
         self._proved_as = _structure(state.model)
 
     def _key(self, unit: tuple[int, ...], place: int) -> int:
-        """Return the seed of a unit's row, from the step, the unit's name and the row's place in it."""
+        """Return the seed of a unit's row, from the step, the unit's name and the row's place in the unit.
+
+        A row's number would not do: it changes when another patient is removed from the data.
+        """
         return randomness.child_seed(0, "own loop", self._state.step, self._names[unit[0]], place)
 
 
 class _OwnTask:
-    """A loss of the user's; nothing is measured.
+    """The user's loss as a task without metrics.
 
     Args:
         loss: (outputs, targets) -> one number per row.
@@ -402,7 +407,7 @@ class _OwnTask:
         """Return the loss of each row.
 
         Raises:
-            ConfigError: the user's loss has another number of values than rows.
+            ConfigError: the user's loss does not return one value per row.
         """
         losses: Any = self._loss(outputs, targets)
         if not isinstance(losses, Tensor):
@@ -417,12 +422,12 @@ class _OwnTask:
         return losses
 
     def metrics(self, results: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """Return nothing: the user evaluates."""
+        """Return no metrics, because the user evaluates the model."""
         return {}
 
 
 class _GivenRows:
-    """The loader of a step whose rows the user has at hand."""
+    """The loader of a step whose rows the user provides."""
 
     views = 1
 
@@ -431,13 +436,13 @@ class _GivenRows:
         self._place: dict[int, int] = {}
 
     def give(self, drawn: UnitBatch, inputs: Tensor, targets: Tensor, seeds: Tensor) -> None:
-        """Keep the rows of one step: those of the drawn units, in order."""
+        """Store the rows of one step, those of the drawn units in order."""
         self._rows = inputs, targets, seeds
         rows = [row for unit in drawn.units for row in unit]
         self._place = {row: place for place, row in enumerate(rows)}
 
     def forget(self) -> None:
-        """Let go of the rows."""
+        """Release the rows."""
         self._rows, self._place = None, {}
 
     def first_two(self) -> _GivenRows:
@@ -460,9 +465,9 @@ class _GivenRows:
 
 
 def _fresh_keys(deterministic_seed: int | None) -> Keys:
-    """Return new secret keys, which live in memory alone.
+    """Return new secret keys, which exist only in memory.
 
-    No step is taken twice, so a resumed run needs none of the earlier keys, and a copied folder cannot repeat
+    No step is taken twice, so a resumed run does not need the earlier keys, and a copied folder cannot repeat
     their noise.
     """
     sampling, noise = (
@@ -473,6 +478,6 @@ def _fresh_keys(deterministic_seed: int | None) -> Keys:
 
 
 def _structure(model: nn.Module) -> object:
-    """Return what a proof depends on: the modules, their modes, and which parameters are trained."""
+    """Return everything a proof depends on: the modules, their modes, and which parameters are trained."""
     modules = tuple((name, id(part), part.training) for name, part in model.named_modules())
     return modules, tuple(name for name, value in model.named_parameters() if value.requires_grad)

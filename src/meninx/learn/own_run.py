@@ -1,6 +1,6 @@
-"""The folder of a loop of the user's own: records, checkpoint and release, as of any run of meninx.
+"""The run folder of a user's own loop: records, checkpoint and release, as in any run of meninx.
 
-``meninx verify`` and ``meninx report`` read it. The user's data and network are not in it, so ``meninx
+``meninx verify`` and ``meninx report`` read it. It does not contain the user's data and network, so ``meninx
 evaluate`` and ``meninx train --resume`` refuse it (:func:`meninx.core.run.open_run`).
 
 =====================  ============================================================================
@@ -9,7 +9,7 @@ file                   contents
 run.json               identity and state: starting, training from the first step on, and released when
                        every planned step was taken and the block ended without an error
 config.toml            the plan; not a recipe
-privacy.json           the guarantee, from the ledger; written each minute and when the loop is left
+privacy.json           the guarantee, from the ledger; written every minute and when the loop ends
 private/ledger.jsonl   one line per step
 private/checkpoints    network, optimiser and position in the ledger
 release/model.pt       the weights after the last step, a state_dict; with ``lineage.json`` and digests
@@ -63,13 +63,13 @@ OUTSIDE = (
 
 
 class OwnRun:
-    """The run folder of a loop of the user's own.
+    """The run folder of a user's own loop.
 
     Args:
-        folder: where it lies; made when it is not there.
+        folder: its path; created if it does not exist.
         plan: the plan.
         declared_units: number of units that the user declared; None when the true one counts as public.
-        deterministic: noise and sampling come from a seed.
+        deterministic: whether noise and sampling come from a seed.
     """
 
     def __init__(self, folder: Path, plan: Plan, *, declared_units: int | None, deterministic: bool) -> None:
@@ -80,10 +80,10 @@ class OwnRun:
     # begin and resume
 
     def begun(self, *, resume: bool) -> bool:
-        """Return whether the folder holds a run with steps; ``resume`` must say the same.
+        """Return whether the folder holds a run with steps; ``resume`` must agree.
 
         Raises:
-            UsageError: ``resume`` is wrong, or the folder holds other files, or is no folder.
+            UsageError: ``resume`` is wrong, or the folder holds other files, or the path is a file.
             PrivacyRefusal: a record of a run that took steps is missing.
         """
         run, known = self.run, self._record()
@@ -104,13 +104,13 @@ class OwnRun:
         return begun
 
     def _checkpoint_steps(self) -> int:
-        """Return the steps that the checkpoint in the folder has seen in its ledger; 0 without one."""
+        """Return the number of ledger lines at the last checkpoint; 0 without a checkpoint."""
         if not checkpoint.path_of(self.run, "last").is_file():
             return 0
         return int(self._checkpoint()["anchor"][0])
 
     def _record(self) -> RunRecord | None:
-        """Return the record in the folder; refuse a folder that holds anything that would be replaced."""
+        """Return the record in the folder; refuse a folder with files that would be overwritten."""
         run = self.run
         if run.root.exists() and not run.root.is_dir():
             fix = "give a folder; it is made when it is not there"
@@ -158,7 +158,7 @@ class OwnRun:
         entry = self.run.update(
             planned_steps=plan.steps, patients_known=plan.unit is PrivacyUnit.PATIENT, dataset=""
         )
-        # Names of the user's units may be of another kind than those of a dataset, so nobody compares them.
+        # The user's names of units need not be those of a dataset, so they are not compared with any.
         started = Lineage(
             run=entry.id,
             private=True,
@@ -173,13 +173,13 @@ class OwnRun:
         self._write_promise(Ledger())
 
     def resume(self) -> None:
-        """Check the records of a run that goes on.
+        """Check the records of a run that continues.
 
         Raises:
-            UsageError: more steps are planned for a finished run, or ``deterministic_seed`` was given to one
-                call alone.
-            PrivacyRefusal: a record was changed; or steps are left and the noise is correlated. With new keys
-                the units take their turns anew, and a unit may come more often than was planned.
+            UsageError: more steps are planned for a finished run, or ``deterministic_seed`` was not given
+                consistently in all calls.
+            PrivacyRefusal: a record was changed; or steps remain and the noise is correlated. With new keys
+                the groups of units change, and a unit may take part more often than was planned.
         """
         run = self.run
         known = artifacts.require(run.root, RunRecord, fix="start a new run")
@@ -212,22 +212,23 @@ class OwnRun:
 
     @property
     def released(self) -> bool:
-        """Whether the run is finished, so that nothing of it changes any more."""
+        """Whether the run is finished; its records then no longer change."""
         known = self.run.record
         return known is not None and known.state is RunState.RELEASED
 
     # what is saved on the way
 
     def save(self, state: TrainState, ledger: Ledger, *, units: str, last: bool = False) -> None:
-        """Write the checkpoint and how far the run is; ``privacy.json`` at the end, and once a minute before.
+        """Write the checkpoint and the progress; ``privacy.json`` at the end and once a minute before.
 
-        Computing epsilon takes as long as several steps of a small network.
+        The record is written rarely because computing epsilon takes as long as several steps of a small
+        network.
 
         Args:
             state: network, optimiser and step.
             ledger: as it is on the disk.
             units: digest of the units and their rows.
-            last: the loop is left.
+            last: whether the loop ends.
         """
         content = {
             "version": _VERSION,
@@ -243,7 +244,7 @@ class OwnRun:
             self.run.update(state=RunState.TRAINING, step=ledger.next_step, planned_steps=self.plan.steps)
 
     def note_steps(self, ledger: Ledger) -> None:
-        """Say in ``run.json`` that the run is under way, after the first line of the ledger."""
+        """Record in ``run.json`` that the run is in progress, after the first line of the ledger."""
         known = self.run.record if ledger.entries == 1 else None
         if known is not None and known.state is RunState.STARTING:
             self.run.update(state=RunState.TRAINING)
@@ -327,7 +328,7 @@ class OwnRun:
     # the end
 
     def publish(self, model: nn.Module, ledger: Ledger) -> None:
-        """Write the weights into ``release/`` and close the run. A killed call is repeated by a resume.
+        """Write the weights into ``release/`` and close the run; after a crash, resuming the run repeats it.
 
         Args:
             model: the network after the last planned step.
@@ -356,6 +357,8 @@ class OwnRun:
         artifacts.write(root, replace(started, ledger=tuple(run.ledger_text().split("\n"))))
         paths = [path for path in staged.iterdir() if path.is_file()]
         integrity.write(staged, integrity.measured(staged, paths))
+        # Everything is written in a staging folder and moved at once, with the list of checksums last: a
+        # folder that has the list is complete.
         staging.move_whole(staged, run.release, run.private / workspace.REPLACED, last=[integrity.CHECKSUMS])
         shutil.rmtree(root, ignore_errors=True)
         self._write_promise(ledger)

@@ -1,7 +1,7 @@
-"""Weights to start from: found in a file or an installed package, read without running code, and recorded.
+"""Pretrained weights: found in a file or an installed package, read without running code, and recorded.
 
-A file may hold the names of another library; :mod:`meninx.models.key_maps` translates them. What was not
-taken over is listed in the :class:`~meninx.core.artifacts.StartRecord` of the run.
+A file may use the names of another library; :mod:`meninx.models.key_maps` translates them. Tensors that were
+not used are listed in the :class:`~meninx.core.artifacts.StartRecord` of the run.
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ PACKAGE = "package:"
 """Begins a setting that names an installed package: ``package:NAME`` or ``package:NAME/FILE``."""
 SUFFIXES = (".pt", ".pth", ".safetensors")
 LEAST_SHARE = 0.5
-"""Share of a network's numbers below the head that a file must fill to count as its start."""
-MOST_NAMES = 50  # of each list in the record
+"""Share of a network's weights below the head that a file must provide to be accepted."""
+MOST_NAMES = 50  # largest number of names in each list of the record
 _NESTS = ("players", "state_dict", "model", "model_state_dict", "network_weights", "weights")
 _PLAIN = re.compile(r"[A-Za-z0-9_.]{1,200}")
 _ZIP = b"PK\3\4"
-_PICKLES = 5  # of a file of older versions of torch
+_PICKLES = 5  # number of consecutive pickles in a file of older versions of torch
 _HARMLESS = re.compile(
     r"collections (OrderedDict|Counter)|builtins (set|complex)|torch (Size|[a-z][a-z0-9_]*)"
     r"|torch(\.storage)? [A-Za-z0-9]*Storage|torch\.nn\.parameter Parameter|torch\.serialization _get_layout"
     r"|torch\._utils _rebuild_(tensor(_v[23])?|parameter(_with_state)?|qtensor|(sparse|nested)_tensor)"
     r"|torch\._utils _rebuild_meta_tensor_no_storage|torch\._tensor _rebuild_from_type_v2"
 )
-"""Module and name of what a file may call: nothing of it makes values that are not in the file."""
-_HEADER = 100_000_000  # bytes of a safetensors header, as the format's own reader allows
+"""Module and name of the functions that a file may call. None of them creates values that are not in the
+file, so the memory needed is bounded by the size of the file."""
+_HEADER = 100_000_000  # largest safetensors header in bytes, as in the format's own reader
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -60,7 +61,7 @@ _DTYPES = {
 def path_of(setting: str) -> Path:
     """Return the file that the setting ``pretrained`` names.
 
-    A package is looked up among the installed ones and never imported, so none of its code runs.
+    The package is found through its metadata and never imported, so none of its code runs.
 
     Args:
         setting: a path, ``package:NAME`` for the only file of weights in an installed package, or
@@ -104,7 +105,7 @@ def origin_of(setting: str) -> str:
 
 
 def known(start: StartRecord, ancestry: Ancestry) -> StartRecord:
-    """Return the start record of a network, completed by what is known about its training."""
+    """Return the start record of a network, completed with the known facts about its training."""
     return replace(
         start,
         origin=ancestry.origin,
@@ -117,19 +118,19 @@ def known(start: StartRecord, ancestry: Ancestry) -> StartRecord:
 def initialise(
     model: nn.Module, path: Path, *, source: str = "", package: str = "", keep_head: bool = False
 ) -> StartRecord:
-    """Load what fits of a state dict into ``model`` and return what was done.
+    """Load the matching tensors of a state dict into ``model`` and return a record of them.
 
     Args:
-        model: changed; its head keeps its random start unless ``keep_head``.
+        model: changed in place; its head keeps its random weights unless ``keep_head``.
         path: file of ``torch.save`` (a state dict, or one below ``state_dict``, ``model`` or the like) or of
             safetensors, in the names of the network, torchvision, timm or MONAI.
         source: where the weights come from, in words.
         package: package that holds the file, in words (:func:`origin_of`).
-        keep_head: take the last layer over too, if it has the same shape.
+        keep_head: also load the last layer, if it has the same shape.
 
     Raises:
-        DataError: no such file, not a state dict, content larger than the file, tensors that are no plain
-            finite numbers, or less than half of the network (:data:`LEAST_SHARE`) is in it.
+        DataError: no such file, not a state dict, content larger than the file, tensors that are not plain
+            finite numbers, or less than half of the network's weights (:data:`LEAST_SHARE`).
     """
     head, own = registry.head_prefix(model), model.state_dict()
     found = key_maps.translated(_read(path), own)
@@ -165,7 +166,7 @@ def _numbers(values: Iterable[Tensor]) -> int:
 
 
 def _listed(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the first names; one that is no plain name may hold anything and is replaced."""
+    """Return the first names; unusual ones are replaced, because a hostile file may choose any names."""
     chosen = list(names)[:MOST_NAMES]
     return tuple(name if _PLAIN.fullmatch(name) else "(not a plain name)" for name in chosen)
 
@@ -177,7 +178,7 @@ def _refuse(
     taken: Mapping[str, Tensor],
     found: key_maps.Translation,
 ) -> None:
-    """Say which part of a network a file lacks."""
+    """Raise DataError with the part of the network that a file lacks."""
     missing = _listed(name for name in below if name not in taken)
     got = f"{share:.0%} of the weights below the head; missing, among others: {', '.join(missing[:3])}"
     if found.other_shape:
@@ -190,7 +191,7 @@ def _refuse(
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file; no code in it is run."""
+    """Return the tensors of a file without running any code in it."""
     if not path.is_file():
         raise DataError(problem("the file of pretrained weights does not exist", where=str(path)))
     if path.suffix == ".safetensors":
@@ -198,7 +199,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     refuse_packed(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a hostile file makes the reader raise anything
+    except Exception as error:  # a hostile file can make the reader raise anything
         fix = "save only the state dict, with torch.save(model.state_dict(), path)"
         raise DataError(problem("the file is not a state dict", where=path.name, fix=fix)) from error
     for nest in _NESTS:
@@ -216,13 +217,13 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def refuse_packed(path: Path) -> None:
-    """Refuse a file that unpacks to more than its size, before anything of it is unpacked.
+    """Refuse a file that unpacks to more than its size, before any of it is unpacked.
 
-    An archive may hold packed members or members that overlap. The list of its objects may call functions
-    that ``weights_only`` allows and that make large objects, such as ``bytearray(10 ** 11)``.
+    An archive may hold compressed or overlapping members. Its pickle may call functions that ``weights_only``
+    allows and that create large objects, such as ``bytearray(10 ** 11)``.
 
     Raises:
-        DataError: it does; names the file.
+        DataError: the file is refused; the message names it.
     """
     try:
         with path.open("rb") as stream:
@@ -250,30 +251,31 @@ def _refuse_larger(members: Iterable[zipfile.ZipInfo], path: Path) -> None:
 
 
 def _called_in(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[str]:
-    """Yield what the list of objects of an archive may call."""
-    if member.filename.lower().endswith("data.pkl"):  # torch looks for the name in any case
+    """Yield the functions that the pickle of an archive may call."""
+    if member.filename.lower().endswith("data.pkl"):  # torch compares the name without regard to case
         with archive.open(member) as stream:
             yield from _called(stream)
 
 
 def _called(stream: IO[bytes]) -> Iterator[str]:
-    """Yield module and name of everything that the next pickle of a file may call; nothing is unpickled.
+    """Yield module and name of everything that the next pickle of a file may call, without unpickling it.
 
     Raises:
-        ValueError: it is no pickle.
+        ValueError: the bytes are not a pickle that torch could have written.
     """
     for code, argument, _ in pickletools.genops(stream):
         if code.name in ("GLOBAL", "INST"):
             yield str(argument)
         elif code.name == "STACK_GLOBAL":
+            # Module and name come from the stack here and cannot be read without running the pickle.
             raise ValueError("a pickle of a protocol that torch does not write")
 
 
 def refuse_odd(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse tensors that are no plain numbers in memory, or more of them than the file can hold.
+    """Refuse tensors that are not dense arrays in memory, or that need more bytes than the file has.
 
     Raises:
-        DataError: a tensor is odd; names it and the file.
+        DataError: a tensor is refused; the message names it and the file.
     """
     storages: dict[int, int] = {}
     for name, value in tensors.items():
@@ -283,6 +285,7 @@ def refuse_odd(tensors: Mapping[str, Tensor], path: Path) -> None:
             raise DataError(expected("dense tensors that hold their values", got=got, where=where))
         storage = value.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
+        # A stride of 0 lets a few bytes appear as a tensor of any size.
         if value.numel() * value.element_size() > storage.nbytes():
             got = f"{_listed([name])[0]}, which repeats its values"
             raise DataError(expected("tensors that hold every value", got=got, where=path.name))
@@ -291,7 +294,7 @@ def refuse_odd(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _refuse_values(taken: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse values that are no finite floating-point numbers where the network has such numbers."""
+    """Refuse values that are not finite floating-point numbers where the network needs them."""
     for name, value in taken.items():
         if not own[name].is_floating_point():
             continue
@@ -327,7 +330,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _refuse_overlap(entries: Iterable[Mapping[str, Any]]) -> None:
-    """Raise ValueError when two tensors share bytes, so that the content may be larger than the file."""
+    """Raise ValueError if two tensors share bytes, because the content could then exceed the file size."""
     end = 0
     for first, last in sorted(tuple(entry["data_offsets"]) for entry in entries):
         if first < last and first < end:

@@ -1,4 +1,4 @@
-"""Adam, AdamW and NAdam that take the variance of the privacy noise out of the second moment."""
+"""Adam, AdamW and NAdam that subtract the variance of the privacy noise from the second moment."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class PrivateAdam(torch.optim.Optimizer):
     """The Adam family with ``m / sqrt(max(v - Phi, floor))`` instead of ``m / sqrt(v)``.
 
     Noise of variance Phi on every coordinate of the gradient adds Phi to the second moment v. Where the noise
-    is larger than the signal, v is Phi almost everywhere, and Adam divides all coordinates by the same
-    number: it is SGD. Without Phi the second moment is again that of the gradient. ``v - Phi`` is itself
-    noisy and may be negative, so it is not let below ``floor_factor`` times the variance that the noise
-    leaves in the numerator. With Adam that floor is
+    is larger than the signal, v is close to Phi everywhere, so Adam divides all coordinates by the same
+    number and behaves like SGD. Subtracting Phi restores the second moment of the gradient. ``v - Phi`` is
+    itself noisy and may be negative, so it is bounded below by ``floor_factor`` times the variance that the
+    noise leaves in the numerator. For Adam this floor is
 
         floor_factor * Phi * (1 - b1) (1 + b1**t) / ((1 + b1) (1 - b1**t)),
 
-    Phi at the first step and 0.053 Phi later (b1 = 0.9): a coordinate without signal moves by about one
-    learning rate a step, as in Adam without noise. Phi, and so the floor, is public: it follows from the
-    noise multiplier, the clipping threshold and the expected batch size. The result is post-processing of the
-    released gradients.
+    which is Phi at the first step and 0.053 Phi later (b1 = 0.9): a coordinate without signal moves by about
+    one learning rate per step, as in Adam without noise. Phi, and so the floor, is public: it follows from
+    the noise multiplier, the clipping threshold and the expected batch size. The result is post-processing of
+    the released gradients.
 
     With ``noise_variance=0`` the three are torch's Adam, AdamW and NAdam.
 
     Args:
-        params: parameters, or groups of them; those without a gradient are left alone.
+        params: parameters, or groups of them; those without a gradient are not changed.
         kind: ``adam`` (L2 penalty), ``adamw`` (decoupled decay) or ``nadam`` (Nesterov momentum, L2 penalty).
         lr: learning rate, > 0.
         noise_variance: Phi, variance of the noise on one coordinate of the gradient, >= 0.
@@ -92,7 +92,7 @@ class PrivateAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Change every parameter that has a gradient; return what ``closure`` gives."""
+        """Update every parameter that has a gradient, and return the result of ``closure``, or None."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -110,10 +110,7 @@ class PrivateAdam(torch.optim.Optimizer):
         return loss
 
     def _advance(self, parameter: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """Count the step of one parameter and return its state.
-
-        Everything that is one number is kept here.
-        """
+        """Advance the scalar part of a parameter's state by one step, and return the state."""
         state: dict[str, Any] = self.state[parameter]
         if not state:
             state.update(step=0, noise=0.0, momentum=1.0)
@@ -121,15 +118,15 @@ class PrivateAdam(torch.optim.Optimizer):
             state["second"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         beta1, beta2 = group["betas"]
         state["step"] += 1
-        state["noise"] = (
-            beta2 * state["noise"] + (1 - beta2) * group["noise_variance"]
-        )  # averaged as the squares are
+        # The noise variance changes over time with adaptive clipping, so it gets the same running average as
+        # the squared gradients that contain it.
+        state["noise"] = beta2 * state["noise"] + (1 - beta2) * group["noise_variance"]
         if self.kind == "nadam":
             state["momentum"] *= _momentum(beta1, state["step"])
         return state
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        """Change parameters whose counts are the same."""
+        """Update parameters with equal scalar state, in a few calls for all of them."""
         states = [self.state[parameter] for parameter in parameters]
         lr, decay, (beta1, beta2) = group["lr"], group["weight_decay"], group["betas"]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -159,16 +156,15 @@ class PrivateAdam(torch.optim.Optimizer):
         return (1 - now) / (1 - product), after / (1 - product * after)
 
     def _roots(self, second: list[Tensor], state: dict[str, Any], group: dict[str, Any]) -> list[Tensor]:
-        """Return the denominators."""
+        """Return the denominators: root of the corrected second moment, plus eps."""
         beta1, beta2 = group["betas"]
         whole = 1 - beta2 ** state["step"]
         roots = list(torch._foreach_div(second, whole))
         noise = state["noise"] / whole
         if noise > 0:
             direct, averaged = self._weights(beta1, state)
-            spread = (
-                (1 - beta1) * (1 - beta1 ** (2 * state["step"])) / (1 + beta1)
-            )  # of the average, for noise of variance 1
+            # Variance of the running average for independent noise of variance 1.
+            spread = (1 - beta1) * (1 - beta1 ** (2 * state["step"])) / (1 + beta1)
             share = direct**2 + 2 * direct * averaged * (1 - beta1) + averaged**2 * spread
             torch._foreach_sub_(roots, noise)
             torch._foreach_clamp_min_(roots, self.floor_factor * noise * share)

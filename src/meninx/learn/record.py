@@ -1,6 +1,6 @@
-"""privacy.json, what a run promises, spent and leaves outside, and the records that close a finished run.
+"""privacy.json (the guarantee of a run, its cost and what it does not cover), and the end of a finished run.
 
-Every epsilon is read from the ledger. The trainer and a loop of the user's own write the same records.
+Every epsilon is read from the ledger. The trainer and a user's own loop write the same records.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ class FitResult(Result):
 
     Attributes:
         steps: optimiser steps done.
-        epochs: passes over the training split, whole ones.
-        train_loss: mean training loss since the last evaluation; NaN when unknown.
+        epochs: complete passes over the training split.
+        train_loss: mean training loss since the last evaluation; NaN if unknown.
         valid_loss: loss of the last evaluation on the validation split; NaN without one.
         metric_name: ``auroc`` or ``dice``.
-        metric: validation metric of the last evaluation; NaN when undefined.
+        metric: validation metric of the last evaluation; NaN if undefined.
         best_value: best monitored value, higher is better; minus infinity without an evaluation.
         best_step: step of that evaluation.
-        weights: which weights are kept: ``last``, ``best``, with ``ema`` when averaged.
+        weights: the resulting weights: ``last`` or ``best``, with ``ema`` if averaged.
         checkpoint: the file that holds them.
-        stopped_early: ended by early stopping.
-        private: trained with differential privacy.
-        privacy: what was spent, read from the ledger, private runs behind the starting weights included; None
-            without privacy.
+        stopped_early: whether early stopping ended the run.
+        private: whether the run used differential privacy.
+        privacy: what was spent according to the ledger, including private runs behind the starting weights;
+            None without privacy.
         own_epsilon: epsilon of the run's own steps; None without privacy.
-        start: what the network started from; None for random weights.
+        start: record of the starting weights; None for random weights.
         outside_guarantee: what the guarantee does not cover, in words.
     """
 
@@ -83,7 +83,7 @@ def write(training: Training, *, final: bool) -> PrivacySpent | None:
 
     Args:
         training: the run.
-        final: the run is over, so bounds on attacks are worth their seconds.
+        final: whether the run is over; bounds on attacks, which take seconds, are computed only then.
     """
     record = training.run.record
     origin = None
@@ -124,11 +124,9 @@ def write(training: Training, *, final: bool) -> PrivacySpent | None:
 
 
 def total(ledger: Ledger, earlier: Sequence[Ledger], delta: float) -> PrivacySpent:
-    """Return what a run spent together with earlier private runs that share patients with it.
+    """Return what a run and the private runs behind its starting weights spent together.
 
-    The earlier runs are those behind its starting weights.
-
-    The other fields are those of the run's own steps.
+    Epsilon and accountant are those of all runs; the other fields describe the run's own steps.
 
     Raises:
         PrivacyRefusal: the ledgers protect different units, or share their keys.
@@ -150,7 +148,7 @@ def promise(
     patients_known: bool = True,
     composed: bool = False,
 ) -> PrivacyRecord:
-    """Return a record with the guarantee of a private run, as its ledger gives it.
+    """Return a record with the guarantee of a private run according to its ledger.
 
     Args:
         table: the record without the guarantee.
@@ -158,8 +156,8 @@ def promise(
         ledger: of the run, with at least one step.
         spent: what the run spent together with the private runs behind its starting weights.
         declared_units: number of units that the user declared; None when the true one counts as public.
-        patients_known: the source names its patients; otherwise what counts as a patient is one image.
-        composed: private runs behind the starting weights are part of ``spent``.
+        patients_known: whether the source names its patients; otherwise each image counts as a patient.
+        composed: whether private runs behind the starting weights are part of ``spent``.
     """
     own = ledger.spent(plan.delta)
     noisy = math.isfinite(spent.epsilon)
@@ -189,7 +187,7 @@ def promise(
 
 
 def risk(plan: Plan, ledgers: Sequence[Ledger]) -> RiskRecord:
-    """Return the proven bounds on attacks on what some ledgers spend together."""
+    """Return the proven bounds on attacks for the joint cost of several ledgers."""
     bounds = attack_risk(joint_phases(ledgers), prior=1 / plan.n_units_declared)
     return RiskRecord(
         advantage=bounds.advantage,
@@ -202,8 +200,8 @@ def risk(plan: Plan, ledgers: Sequence[Ledger]) -> RiskRecord:
 def close(run: Run, origin: Origin, *, released_step: int) -> RunRecord:
     """Close a run whose ``release/`` is complete, and return its record.
 
-    ``privacy.json`` gets the origin of the released weights, then ``run.json`` the digests of all that
-    belongs to the finished run. A run that is killed in between is not released.
+    First ``privacy.json`` gets the origin of the released weights, then ``run.json`` the digests of all files
+    of the finished run and the state ``released``. A run that is killed in between is not released.
 
     Args:
         run: the run folder.

@@ -1,4 +1,4 @@
-"""What training needs of the process and puts back afterwards: device, threads, determinism."""
+"""Settings of the process that training changes and restores: device, threads, determinism."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def device(name: str) -> torch.device:
     """Return the device of a name; ``auto`` takes CUDA, then MPS, then the CPU.
 
     Raises:
-        ConfigError: an unknown name, or a device that is not there.
+        ConfigError: an unknown name, or a device that this machine does not have.
     """
     if name == "auto":
         kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -53,16 +53,16 @@ def gpus() -> str:
 
 
 def memory_format(setting: MemoryFormat, where: torch.device, *, dims: int, private: bool) -> MemoryFormat:
-    """Return the order of values in memory that a setting means: ``contiguous`` or ``channels_last``.
+    """Return the memory layout for a setting: ``contiguous`` or ``channels_last``.
 
-    Tensor cores read 2-D images channel by channel. On the CPU a private step took 1.1 to 1.6 times as long
-    with ``channels_last`` and a supervised one 0.93 to 1.04 times, so ``auto`` does without it there.
+    Tensor cores need the channels of a 2-D pixel next to each other. On the CPU a private step took 1.1 to
+    1.6 times as long with ``channels_last`` and a supervised one 0.93 to 1.04 times, so ``auto`` avoids it.
 
     Args:
         setting: of the config.
         where: device of the training.
         dims: spatial axes of the images.
-        private: the gradients of single units are needed.
+        private: whether per-unit gradients are needed.
     """
     if setting != "auto":
         return setting
@@ -71,7 +71,7 @@ def memory_format(setting: MemoryFormat, where: torch.device, *, dims: int, priv
 
 @contextmanager
 def prepared(config: RuntimeConfig, world: World) -> Iterator[torch.device]:
-    """Set threads and determinism for a block, restore torch's global generators, and give the device."""
+    """Yield the device, with threads and determinism set; restore them and torch's generators at the end."""
     with ExitStack() as stack:
         if config.threads:
             stack.callback(torch.set_num_threads, torch.get_num_threads())
@@ -89,7 +89,7 @@ def prepared(config: RuntimeConfig, world: World) -> Iterator[torch.device]:
 def seed_torch(seed: int, *names: str | int) -> None:
     """Seed torch's generators for one purpose: initialisation, or one step without privacy.
 
-    A private step uses none of them.
+    A private step does not use these generators.
     """
     torch.manual_seed(randomness.child_seed(seed, *names))
 

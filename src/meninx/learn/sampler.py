@@ -1,8 +1,6 @@
-"""Samplers: the units that take part in a step, as a function of the step alone.
+"""Samplers: the units that take part in a step, as a function of the step alone, without a state to save.
 
-There is therefore no state to save or restore.
-
-A unit is what a step draws: one case, or all cases of a patient. A sampler gives a :class:`UnitBatch`; the
+A step draws units: single cases, or all cases of a patient. A sampler returns a :class:`UnitBatch`; the
 processes of a run take disjoint shares of it, and each share is cut into microbatches that fit into memory::
 
     sampler = ShuffleSampler(cases=100, batch=8, seed=0)
@@ -32,7 +30,7 @@ Units = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class UnitBatch:
-    """Neighbouring units of one step; may be empty.
+    """Consecutive units of one step; may be empty.
 
     Attributes:
         units: cases of each unit.
@@ -53,13 +51,19 @@ class UnitBatch:
     def share(self, rank: int, size: int) -> UnitBatch:
         """Return the units of one of ``size`` processes.
 
-        The shares are runs of neighbours, whole units, disjoint and together everything; they are about equal
-        in cases.
+        The shares consist of consecutive whole units, are disjoint, cover all units, and have about the same
+        number of cases.
+
+        Example::
+
+            >>> units = UnitBatch(((0, 1), (2,), (3,)))
+            >>> [units.share(rank, size=2).units for rank in range(2)]
+            [((0, 1),), ((2,), (3,))]
         """
         total = 2 * self.cases
         first, done, own = self.first, 0, []
         for unit in self.units:
-            # The process in whose part of all cases the middle of the unit lies.
+            # The unit belongs to the process whose part of all cases contains its middle.
             owner = (2 * done + len(unit)) * size // total
             done += len(unit)
             first += owner < rank
@@ -102,7 +106,7 @@ class UnitDraw(Protocol):
 
 @dataclass(frozen=True)
 class ShuffleSampler:
-    """Every case once per epoch, in an order that depends on seed and epoch.
+    """Draws every case once per epoch, in an order that depends on seed and epoch.
 
     The last step of an epoch may be smaller.
 
@@ -131,7 +135,9 @@ class ShuffleSampler:
 
 @dataclass(frozen=True)
 class PublicPoissonSampler:
-    """Every case by its own coin from the public seed: the private arm's protocol without its privacy.
+    """Draws every case by its own coin from a public seed.
+
+    This is the sampling of a private run without its privacy, for comparisons that change only the noise.
 
     Attributes:
         cases: cases of the training split.
@@ -157,15 +163,15 @@ class PublicPoissonSampler:
 
 @dataclass(frozen=True)
 class PrivateSampler:
-    """The units that a secret Poisson draw chooses, each with all its cases (or a random few of them).
+    """Returns the units of a secret Poisson draw, each with all its cases or a random selection of them.
 
     Attributes:
         draw: draws unit indices.
-        members: cases of each unit, in the order of their names.
+        members: cases of each unit, in the order of ``names``.
         names: name of each unit.
         sample_rate: probability of each unit; an epoch is ``ceil(1 / sample_rate)`` steps, a public number.
-        most: most cases of a unit in one step; 0 for all. Chosen by seed, step and the unit's name from the
-            unit's own cases, so the choice depends on no other unit.
+        most: largest number of cases of a unit in one step; 0 for all. They are chosen by seed, step and the
+            unit's name from the unit's own cases, so the choice does not depend on other units.
         seed: of that choice.
     """
 
@@ -186,7 +192,7 @@ class PrivateSampler:
         return UnitBatch(tuple(self.cases_of(step, int(unit)) for unit in self.draw.draw(step)))
 
     def cases_of(self, step: int, unit: int) -> tuple[int, ...]:
-        """Return the cases with which a unit would take part in a step."""
+        """Return the cases with which a unit takes part in a step, if it is drawn."""
         cases = self.members[unit]
         if not self.most or len(cases) <= self.most:
             return cases

@@ -1,11 +1,11 @@
 """TrainState: everything that training changes, saved, loaded and replaced as one value.
 
-A supervised run has one player, a game of several networks one per network::
+A supervised run has one player; a game has one player per network::
 
     state = TrainState.of(network, optimizer)                   # one player, called "model"
     state = TrainState({"obfuscator": Player(...), "attacker": Player(...)})
 
-Weights travel as values, so a server can average them without knowing the networks::
+Weights are exported and loaded as values, so a server can average them without the networks::
 
     mean = average(state.weights() for state in clients)
     for state in clients:
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.learn.state_digest import weights_digest
 
-_SCALE_STEPS = 2_000  # without overflow, after which a larger scale is tried
+_SCALE_STEPS = 2_000  # number of steps without overflow after which a larger scale is tried
 MODEL = "model"
 """Name of the only player of a supervised run."""
 
@@ -43,7 +43,7 @@ class RateSchedule(Protocol):
         """Take the loss of an evaluation into account."""
 
     def state_dict(self) -> dict[str, float]:
-        """Return what the schedule remembers."""
+        """Return the state of the schedule."""
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Restore what :meth:`state_dict` gave."""
@@ -52,10 +52,9 @@ class RateSchedule(Protocol):
 class WeightAverage:
     """Exponential moving average of the weights, for evaluation.
 
-    Under differential privacy it is post-processing.
-
     ``shadow = decay * shadow + (1 - decay) * weights``. The decay starts lower, at ``(1 + t) / (10 + t)``, so
-    that the average forgets the random start. Training never reads it.
+    that the initial weights lose their influence quickly. Training never reads the average, and under
+    differential privacy it is post-processing of the released weights.
 
     Args:
         model: the network.
@@ -69,7 +68,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take the model's current weights into the average."""
+        """Include the model's current weights in the average."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         for name, value in model.state_dict().items():
@@ -79,7 +78,7 @@ class WeightAverage:
                 self.shadow[name] = value.detach().clone()
 
     def state_dict(self) -> dict[str, object]:
-        """Return the average and its age."""
+        """Return the average and the number of updates."""
         return {"updates": self.updates, "shadow": self.shadow}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
@@ -104,7 +103,7 @@ class Best:
     waited: int = 0
 
     def observe(self, value: float, step: int) -> bool:
-        """Take one more evaluation in and return whether it is the best."""
+        """Include one more evaluation and return whether it is the best."""
         if value > self.value:
             self.value, self.step, self.waited = value, step, 0
             return True
@@ -116,15 +115,15 @@ class Best:
 class LossScale:
     """Factor of the loss under float16, whose gradients would otherwise be too small for the format.
 
-    Halved after a step whose gradients overflowed, which is skipped, and doubled after 2,000 steps without
-    one. This is the rule of ``torch.amp.GradScaler``. It is followed in plain numbers, so that a step waits
-    for the device once, hooks see gradients without the scale, and the state is saved as it is.
+    The factor is halved after a step whose gradients overflowed, which is skipped, and doubled after 2,000
+    steps without overflow, as in ``torch.amp.GradScaler``. It is a plain number here, so that a step waits
+    for the device only once, hooks receive gradients without the scale, and the state can be saved.
 
     Attributes:
         value: the factor.
         steps: steps since it changed.
         skipped: steps skipped so far.
-        finite: whether the gradients at hand are finite; None between two steps.
+        finite: whether the current gradients are finite; None between two steps.
 
     References:
         Micikevicius et al. (2018), Mixed Precision Training, section 3.2.
@@ -136,7 +135,7 @@ class LossScale:
     finite: bool | None = None
 
     def settle(self) -> bool:
-        """Return whether the step at hand may be taken, and move the factor for the next one."""
+        """Return whether the current step may be taken, and adapt the factor for the next one."""
         finite, self.finite = self.finite is not False, None
         self.steps = self.steps + 1 if finite else 0
         if not finite:
@@ -147,22 +146,22 @@ class LossScale:
         return finite
 
     def state_dict(self) -> dict[str, float]:
-        """Return what has to be saved between two steps."""
+        """Return the values that have to be saved between two steps."""
         return {"value": self.value, "steps": self.steps, "skipped": self.skipped}
 
 
 @dataclass
 class Player:
-    """One network that is trained, with everything of its own that training changes.
+    """One network that is trained, together with its optimiser, schedule and averages.
 
     Attributes:
         model: the network with its training weights.
         optimizer: over its parameters.
         schedule: learning rates; None leaves those of the optimiser.
         average: averaged evaluation weights, or None.
-        freezing: from the network and the step to the names of the parameters that the step does not train;
-            None trains what ``requires_grad`` says.
-        loss_scale: of a step in float16, which makes it; None in any other precision.
+        freezing: (network, step) -> names of the parameters that the step does not train; None trains all
+            with ``requires_grad``.
+        loss_scale: created by a step in float16; None in any other precision.
     """
 
     model: nn.Module
@@ -182,9 +181,9 @@ class Player:
         return rate
 
     def update(self) -> None:
-        """Do one optimiser step with the gradients at hand, and take the new weights into the average.
+        """Do one optimiser step with the current gradients, and include the new weights in the average.
 
-        Nothing moves when gradients in float16 overflowed.
+        Nothing changes if gradients in float16 overflowed.
         """
         scale = self.loss_scale
         if scale is not None and scale.finite is not None and not scale.settle():
@@ -195,7 +194,7 @@ class Player:
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
-        """Give the network with averaged weights for a block, then restore the training weights exactly."""
+        """Yield the network with averaged weights, then restore the training weights exactly."""
         if self.average is None:
             yield self.model
             return
@@ -207,7 +206,7 @@ class Player:
             self.model.load_state_dict(training)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all of it as tensors and plain numbers."""
+        """Return the player's state as tensors and plain numbers."""
         return {
             "weights": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -219,7 +218,7 @@ class Player:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave."""
         self.model.load_state_dict(state["weights"])
-        # torch keeps the tensors it is given: without a copy two states would share their moments.
+        # torch stores the tensors without copying them: two states would otherwise share their moments.
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         if self.schedule is not None and state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
@@ -233,18 +232,26 @@ class Player:
 class TrainState:
     """Everything that training changes.
 
-    Random generators are not part of it: every draw is a function of a seed or key and the step.
+    Random generators are not part of it, because every draw is a function of a seed or key and the step.
+
+    Example::
+
+        >>> network = torch.nn.Linear(2, 1)
+        >>> state = TrainState.of(network, torch.optim.SGD(network.parameters(), lr=0.1))
+        >>> state.load_weights({name: torch.zeros_like(value) for name, value in state.weights().items()})
+        >>> state.model.weight.tolist(), state.loads
+        ([[0.0, 0.0]], 1)
 
     Attributes:
         players: the networks by name.
         step: optimiser steps done.
         best: best evaluation.
-        stopped: training ended early.
-        threshold: clipping threshold in force when it follows the gradients; 0 for the plan's first. As
+        stopped: whether training ended early.
+        threshold: clipping threshold in force under adaptive clipping; 0 for the plan's first. It is as
             public as the weights.
-        loads: how often weights came in from outside. A private step that was begun before is then begun
-            again only after the same loads, because under the same noise it would release another gradient.
-        loaded: chained SHA-256 of all weights that came in from outside; empty before the first.
+        loads: number of times that weights were loaded from outside. A private step may be repeated only
+            after the same loads, because under the same noise it would release another gradient.
+        loaded: chained SHA-256 of all weights that were loaded from outside; empty before the first.
     """
 
     players: dict[str, Player]
@@ -267,7 +274,7 @@ class TrainState:
         """The only player.
 
         Raises:
-            UsageError: there are several; name one.
+            UsageError: there are several, so one must be named.
         """
         if len(self.players) != 1:
             raise UsageError(
@@ -283,15 +290,12 @@ class TrainState:
         return self.player.model
 
     def weights(self, player: str = "") -> dict[str, Tensor]:
-        """Return a copy of the weights and buffers of a player, on the CPU.
-
-        Without a name of the only one.
-        """
+        """Return a copy of the weights and buffers of a player, on the CPU; by default of the only one."""
         model = self._named(player).model
         return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
     def load_weights(self, values: Mapping[str, Tensor], player: str = "") -> None:
-        """Put weights and buffers into a player; its optimiser and averages stay as they are.
+        """Load weights and buffers into a player; its optimiser and averages do not change.
 
         Raises:
             DataError: the names or shapes are not those of the network, or a value is not finite.
@@ -309,7 +313,7 @@ class TrainState:
         self.loaded = hashlib.sha256(f"{self.loaded}\0{weights_digest(values)}".encode()).hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all of it as tensors and plain numbers."""
+        """Return the whole state as tensors and plain numbers."""
         return {
             "players": {name: player.state_dict() for name, player in self.players.items()},
             "step": self.step,
@@ -336,7 +340,7 @@ class TrainState:
         self.step, self.stopped = int(state["step"]), bool(state["stopped"])
         self.best = Best(**state["best"])
         self.threshold = float(state.get("threshold", 0.0))
-        self.loads = int(state.get("loads", 0))  # checkpoints of earlier versions do not say
+        self.loads = int(state.get("loads", 0))  # absent in checkpoints of earlier versions
         self.loaded = str(state.get("loaded", ""))
 
     def _named(self, player: str) -> Player:

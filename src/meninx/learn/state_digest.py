@@ -1,4 +1,4 @@
-"""The digest of a network's state, which names its weights; a bundle ships this source as well."""
+"""The digest of a network's state, which identifies its weights; a bundle contains this source file, too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 def weights_digest(weights: nn.Module | Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of a network's state: every tensor's name, type, shape and bytes, sorted by name.
 
-    Two files of the same weights have the same digest, whatever program wrote them.
+    Files with equal weights have equal digests, whatever program wrote them.
 
     Args:
         weights: the network, or its state.

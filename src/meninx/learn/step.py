@@ -1,9 +1,9 @@
-"""Steps: what one update of the players consists of, in two halves.
+"""Steps: one update of the players, in two halves.
 
-``gradients`` looks at the units of the step and leaves a gradient on every parameter to be trained, and
-``update`` changes the weights. Between the two the trainer calls its hooks. :class:`SupervisedStep` trains
-one network on the mean loss of a task, :class:`AlternatingStep` several networks with losses of their own in
-turn; :class:`.dp_step.PrivateStep` is the private one. None of them waits for the device between two
+``gradients`` reads the units of the step and sets a gradient on every parameter to be trained, and ``update``
+changes the weights. Between the two the trainer calls its hooks. :class:`SupervisedStep` trains one network
+on the mean loss of a task, :class:`AlternatingStep` trains several networks in turn, each with its own loss,
+and :class:`.dp_step.PrivateStep` is the private step. None of them waits for the device between two
 microbatches.
 """
 
@@ -33,14 +33,14 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Report:
-    """What a step found, for the private log.
+    """Measurements of a step, for the private log.
 
     Attributes:
-        metrics: numbers by name, e.g. ``{"loss": 0.3}``; NaN where there was nothing to measure.
-        units: units that took part.
-        stop_requested: one of the processes was asked to stop; all know it now.
-        slots: of a private step with further sources of units, what each of them added to the clipped sum.
-            They hold no patient's data.
+        metrics: numbers by name, e.g. ``{"loss": 0.3}``; NaN if nothing was measured.
+        units: number of units that took part.
+        stop_requested: whether any of the processes was asked to stop; equal in all of them.
+        slots: the contributions of further sources of units to the clipped sum of a private step. They
+            contain no patient's data.
     """
 
     metrics: Mapping[str, float]
@@ -50,10 +50,10 @@ class Report:
 
 
 class StepSpent(Exception):
-    """A private step was begun before with other weights, so it stays spent and is not begun again.
+    """A private step was begun before with other weights, so it stays spent and is not repeated.
 
     Args:
-        next_step: the first step that was not begun.
+        next_step: the first step that was not begun before.
     """
 
     def __init__(self, next_step: int) -> None:
@@ -83,22 +83,19 @@ class Step(Protocol):
         """Whether a differentially private mechanism releases the gradients; hooks must not change them."""
 
     def begin(self, state: TrainState, horizon: int, sampler: Sampler) -> None:
-        """Refuse to train ``state`` in a run of ``horizon`` steps, if the step must.
-
-        Called once per round.
-        """
+        """Check that ``state`` may be trained in a run of ``horizon`` steps; called once per round."""
 
     def gradients(self, state: TrainState, units: UnitBatch, *, stop_requested: bool = False) -> Report:
-        """Leave the gradients of step ``state.step`` on the players' parameters.
+        """Set the gradients of step ``state.step`` on the players' parameters.
 
         Args:
-            state: the players; their weights stay as they are.
+            state: the players; their weights do not change.
             units: units of the step, over all processes.
-            stop_requested: this process was asked to stop.
+            stop_requested: whether this process was asked to stop.
         """
 
     def update(self, state: TrainState) -> None:
-        """Change the weights by the gradients at hand."""
+        """Update the weights with the current gradients."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +105,10 @@ class TensorLoader:
     Attributes:
         inputs: (cases, ...).
         targets: (cases, ...).
-        seed: of the random numbers inside the network.
+        seed: of the random numbers in the network.
         names: name of each case, by which its random numbers are keyed; by default its position. Under
-            privacy give names: with positions, the numbers of others would move when a case is removed.
+            privacy give names: positions, and so the random numbers of other cases, change when a case is
+            removed.
     """
 
     inputs: Tensor
@@ -143,8 +141,8 @@ class SupervisedStep:
     Attributes:
         task: the loss.
         loader: makes tensors of the units.
-        physical_batch: most rows (cases times views) in memory at once.
-        seed: of torch's generators, which networks with randomness of their own draw from.
+        physical_batch: largest number of rows (cases times views) in memory at once.
+        seed: of torch's generators, for networks that draw from them.
         world: the processes that share the step.
         precision: ``fp32``, or ``bf16`` or ``fp16`` to run the network (not the loss) under autocast.
             Under ``fp16`` the loss is scaled (:class:`.state.LossScale`) and a step whose gradients overflow
@@ -168,9 +166,9 @@ class SupervisedStep:
         check.one_of(("fp32", *_AUTOCAST), precision=self.precision)
 
     def gradients(self, state: TrainState, units: UnitBatch, *, stop_requested: bool = False) -> Report:
-        """Leave the mean gradient over all cases of the step; none when no case was drawn.
+        """Set the mean gradient over all cases of the step; None if no case was drawn.
 
-        Where gradients in float16 overflow, zeros are left, and :meth:`update` skips the step.
+        If gradients in float16 overflow, they are set to zero, and :meth:`update` skips the step.
 
         Raises:
             DataError: the loss or the gradient is not finite, in float16 at any scale.
@@ -200,17 +198,17 @@ class SupervisedStep:
         state.player.update()
 
     def _loss_scale(self, player: Player) -> LossScale:
-        """Return the loss scale of a player, made when its first step begins."""
+        """Return the loss scale of a player, created at its first step."""
         if player.loss_scale is None:
             player.loss_scale = LossScale()
         player.loss_scale.finite = None
         return player.loss_scale
 
     def _unscaled(self, player: Player, loss: Tensor, step: int) -> dict[str, float]:
-        """Take the scale out of the gradients, or set them to zero where they overflowed; return the metrics.
+        """Divide the gradients by the scale, or set them to zero if they overflowed; return the metrics.
 
         Raises:
-            DataError: they overflow without any scale.
+            DataError: they overflow even at scale 1.
         """
         scale = self._loss_scale(player)
         gradients = [item.grad for item in player.model.parameters() if item.grad is not None]
@@ -229,10 +227,9 @@ PlayerLoss = Callable[[Mapping[str, nn.Module], Batch], Tensor]
 
 @dataclass(frozen=True)
 class AlternatingStep:
-    """A game: in each step one player moves along the gradient of a loss of its own, the others stand still.
+    """A game: each step updates one player along the gradient of its own loss, and no other player.
 
-    The loss of a player may run through the networks of the others, as that of a generator runs through its
-    discriminator::
+    The loss of a player may use the networks of the others, like that of a generator with its discriminator::
 
         step = AlternatingStep(
             losses={"attacker": guess, "obfuscator": hide},     # (networks, batch) -> loss of each row
@@ -242,9 +239,9 @@ class AlternatingStep:
 
     Attributes:
         losses: loss of each player.
-        order: whose turn it is, step by step, over and over.
+        order: the player of each step, repeated cyclically.
         loader: makes tensors of the units.
-        physical_batch: most rows in memory at once.
+        physical_batch: largest number of rows in memory at once.
         seed: of torch's generators.
         world: the processes that share the step.
     """
@@ -271,11 +268,11 @@ class AlternatingStep:
             )
 
     def turn(self, step: int) -> str:
-        """Return the player that moves in a step."""
+        """Return the player that a step updates."""
         return self.order[step % len(self.order)]
 
     def gradients(self, state: TrainState, units: UnitBatch, *, stop_requested: bool = False) -> Report:
-        """Leave the mean gradient of the moving player's loss on its parameters, and none on the others'.
+        """Set the mean gradient of the active player's loss on its parameters, and None on the others'.
 
         Raises:
             DataError: the loss or the gradient is not finite.
@@ -300,12 +297,12 @@ class AlternatingStep:
         return Report({f"loss/{name}": value}, len(units), stop_requested)
 
     def update(self, state: TrainState) -> None:
-        """Do one optimiser step of the player whose turn it is."""
+        """Do one optimiser step of the active player."""
         state.players[self.turn(state.step)].update()
 
 
 def outputs_of(model: nn.Module, batch: Batch, precision: str = "fp32") -> Tensor:
-    """Return the network's outputs for a batch, its dropout masks drawn from the keys of the rows."""
+    """Return the network's outputs for a batch, with dropout masks keyed by row."""
     kind = _AUTOCAST.get(precision)
     mixed = torch.autocast(batch.inputs.device.type, kind, enabled=kind is not None)
     with mixed, keyed_dropout(model, batch.row_keys):
@@ -314,7 +311,7 @@ def outputs_of(model: nn.Module, batch: Batch, precision: str = "fp32") -> Tenso
 
 
 def seed_step(seed: int, step: int, world: World) -> None:
-    """Seed torch's generators for one step without privacy; each process gets a stream of its own."""
+    """Seed torch's generators for one step without privacy; each process gets a different stream."""
     runtime.seed_torch(seed, "step", step, *([world.rank] if world.rank else []))
 
 
@@ -326,12 +323,12 @@ def pool(
     Args:
         world: the processes.
         models: networks whose gradients are summed.
-        loss: this process's part of the loss, a scalar; None when its share was empty.
-        stop_requested: this process was asked to stop.
-        same: what all processes must hold the same of.
+        loss: this process's part of the loss, a scalar; None if its share was empty.
+        stop_requested: whether this process was asked to stop.
+        same: a value that must agree between the processes.
 
     Returns:
-        Whether one of them was asked to stop, and the whole loss.
+        Whether any of them was asked to stop, and the total loss.
     """
     items = [item for model in models for item in model.parameters() if item.requires_grad]
     whole = torch.zeros((), device=items[0].device if items else None) if loss is None else loss
@@ -362,10 +359,10 @@ def finite_loss(models: Sequence[nn.Module], loss: Tensor, step: int) -> float:
 def measured(gradients: Sequence[Tensor], loss: Tensor) -> tuple[float, bool]:
     """Return the loss as a number, and whether it and all gradients are finite.
 
-    This is the only moment of a step at which the program waits for the device.
+    Only here does a step wait for the device, because each copy to the CPU stops its queue.
     """
     norms = torch.stack([gradient.norm() for gradient in gradients]) if gradients else loss.new_zeros(1)
-    # Zero times a finite number is zero, and NaN otherwise: one number tells of all norms.
+    # Zero times a finite number is zero and NaN otherwise, so one sum covers all norms.
     value, broken = torch.stack([loss.float(), (norms.float() * 0).sum()]).tolist()
     return float(value), math.isfinite(value) and not math.isnan(broken)
 

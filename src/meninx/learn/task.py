@@ -1,8 +1,8 @@
-"""Task: what a batch means to a network: which loss a row has, and which metrics a set of cases.
+"""Tasks: the loss of a row and the metrics of a set of cases.
 
-:class:`ImageTask` is the task of a prepared dataset (classification, multi-label, segmentation),
-:class:`PairTask` that of networks that compare two inputs. Any object with the three members of :class:`Task`
-is a task::
+:class:`ImageTask` is the task of a prepared dataset (classification, multi-label, segmentation) and
+:class:`PairTask` that of a network that compares two inputs. Any object with the three members of
+:class:`Task` is a task::
 
     class Regression:
         metric = "minus_error"
@@ -38,7 +38,7 @@ ConfigT = TypeVar("ConfigT", bound=LearnConfig)
 
 
 class Task(Protocol):
-    """What is learnt."""
+    """The objective of a training: loss and metrics."""
 
     @property
     def metric(self) -> str:
@@ -70,11 +70,12 @@ def cross_entropy(
 ) -> Tensor:
     """Return the weighted (focal) cross-entropy of each sample, averaged over its voxels.
 
-    The average is over the voxels, not over the weights: a sample's loss depends on nothing but the sample.
+    The average is over the voxels and not over the weights of the batch, so that the loss of a sample depends
+    on that sample alone, as per-unit clipping requires.
 
     Args:
         logits: (batch, classes, ...).
-        target: one-hot, same shape; a voxel whose row is all zero is unknown and counts as zero.
+        target: one-hot, same shape; a voxel whose row is all zero is unknown and adds nothing.
         weights: public class weights, (classes,).
         smoothing: share of the target given evenly to all classes.
         gamma: focal exponent; 0 is plain cross-entropy.
@@ -110,7 +111,7 @@ def binary_cross_entropy(
         logits: (batch, labels, ...).
         target: 0, 1 or NaN (unknown, left out), same shape.
         weights: public weights of the positives, (labels,).
-        smoothing: targets move this far towards one half.
+        smoothing: share of each target that is replaced by one half.
         gamma: focal exponent; 0 is plain cross-entropy.
     """
     known = ~torch.isnan(target)
@@ -129,8 +130,8 @@ def soft_dice(
 ) -> Tensor:
     """Return 1 - soft Dice of each sample, averaged over the channels given.
 
-    A channel that is empty in truth and prediction scores 1 (loss 0). The background is excluded by not
-    passing it.
+    A channel that is empty in truth and prediction has loss 0. To exclude the background, the caller leaves
+    its channel out.
 
     Args:
         probability: (batch, channels, ...), in [0, 1].
@@ -150,10 +151,7 @@ def soft_dice(
 
 
 def one_hot(index: Tensor, classes: int) -> Tensor:
-    """Return (batch, classes, ...) of 0.0 and 1.0 from integers (batch, ...).
-
-    Values out of range give all zeros.
-    """
+    """Return (batch, classes, ...) of 0.0 and 1.0 from integers (batch, ...); all 0 if out of range."""
     values = torch.arange(classes, device=index.device).reshape(1, classes, *[1] * (index.ndim - 1))
     return (index.unsqueeze(1) == values).to(torch.float32)
 
@@ -178,13 +176,13 @@ _LOSSES_OF = {
 
 @dataclass(frozen=True)
 class ImageTask:
-    """The task of a prepared dataset together with the loss chosen for it.
+    """The task of a prepared dataset together with its loss.
 
-    Segmentation with ``bce`` or ``dice+bce`` gives one sigmoid channel a label; with the other losses a
+    Segmentation with ``bce`` or ``dice+bce`` uses one sigmoid channel per label, and with the other losses a
     softmax over the background and the labels. Dice never counts the background.
 
     Attributes:
-        kind: what is learnt.
+        kind: classification, multi-label or segmentation.
         labels: label names, in output order.
         loss_name: one of the losses of the task.
         weights: public class weights, or empty.
@@ -201,14 +199,14 @@ class ImageTask:
 
     @property
     def sigmoid(self) -> bool:
-        """Whether each output channel is decided on its own."""
+        """Whether the output channels are independent, each with a sigmoid."""
         return self.kind is TaskKind.MULTILABEL or (
             self.kind is TaskKind.SEGMENTATION and "bce" in self.loss_name
         )
 
     @property
     def out_channels(self) -> int:
-        """Outputs of the network."""
+        """Number of outputs of the network."""
         background = self.kind is TaskKind.SEGMENTATION and not self.sigmoid
         return len(self.labels) + int(background)
 
@@ -237,10 +235,10 @@ class ImageTask:
         return cross_entropy(output, truth, weights=weights, smoothing=self.smoothing, gamma=gamma)
 
     def metrics(self, results: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """Return ``loss`` and ``auroc`` or ``dice`` of single cases.
+        """Return ``loss`` and ``auroc`` or ``dice`` over cases.
 
-        ``auroc`` is the mean over the labels; ``dice`` is hard, the mean over cases and labels without
-        background, where a label missing in truth and prediction is left out.
+        ``auroc`` is the mean over the labels. ``dice`` is that of hard label maps, averaged over cases and
+        labels without background; a label missing in both truth and prediction is left out.
         """
         losses: list[float] = []
         truths, values = [], []
@@ -301,7 +299,7 @@ def with_network(config: ConfigT, info: DatasetInfo) -> ConfigT:
     ``auto`` becomes ``unet`` for segmentation and ``resnet9`` otherwise; both take 2 and 3 dimensions.
 
     Raises:
-        ConfigError: the named network is one of ours for another task.
+        ConfigError: the named network is built in, but for another task.
     """
     if config.model.name == AUTO_MODEL:
         return config.replace(model="unet" if info.task is TaskKind.SEGMENTATION else "resnet9")
@@ -314,7 +312,7 @@ def image_task(info: DatasetInfo, config: TaskConfig, *, weights: tuple[float, .
 
     Args:
         info: task and labels.
-        config: loss, smoothing and, when public numbers, the class weights.
+        config: loss, smoothing and, if they are public numbers, the class weights.
         weights: class weights computed elsewhere; they replace those of the config.
 
     Raises:
@@ -343,13 +341,13 @@ def image_task(info: DatasetInfo, config: TaskConfig, *, weights: tuple[float, .
 
 @dataclass(frozen=True)
 class PairTask:
-    """Whether two inputs belong together: small distance of their embeddings when they do.
+    """The task of deciding whether two inputs match, by the distance of their embeddings.
 
-    The network takes pairs (rows, 2, ...) and gives embeddings (rows, 2, features); targets are 1 for a pair
-    that belongs together and 0 for one that does not, (rows,).
+    The network maps pairs (rows, 2, ...) to embeddings (rows, 2, features); targets (rows,) are 1 for a
+    matching pair and 0 for any other.
 
     Attributes:
-        margin: distance beyond which a pair that does not belong together costs nothing, > 0.
+        margin: distance from which a pair that does not match has no loss, > 0.
 
     References:
         Hadsell, Chopra, LeCun (2006), Dimensionality Reduction by Learning an Invariant Mapping, equation 4.
@@ -381,7 +379,10 @@ class PairTask:
 
 
 def pair_distance(outputs: Tensor) -> Tensor:
-    """Return the Euclidean distance of the embeddings of each row, (rows,), differentiable everywhere."""
+    """Return the Euclidean distance of the embeddings of each row, (rows,), differentiable everywhere.
+
+    The constant under the root keeps the gradient finite where two embeddings are equal.
+    """
     return (outputs[:, 0] - outputs[:, 1]).square().sum(1).add(1e-12).sqrt()
 
 

@@ -1,8 +1,8 @@
 """Trainer: the one training loop, for supervised and private runs, federated rounds, shadow models and games.
 
-It is assembled from parts and knows none of its users: a sampler chooses the units of a step, a step gives
-gradients and updates the players, hooks listen. ``run`` may be called again, so a round of federated learning
-is a call, and all rounds can share one learning-rate schedule::
+It is assembled from independent parts: a sampler chooses the units of a step, a step computes gradients and
+updates the players, hooks listen. ``run`` may be called repeatedly, so each round of federated learning is
+one call, and all rounds can share one learning-rate schedule::
 
     trainer = Trainer(state, sampler, step, hooks=[ProximalPull(mu=0.01)])
     for done in (10, 20, 30):
@@ -34,12 +34,12 @@ from meninx.learn.step import Report, Step, StepSpent
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Measures the state at intervals and decides what is best and when to stop.
+    """Measures the state at intervals and determines the best evaluation and early stopping.
 
     Attributes:
-        measure: from the state to metrics by name; ``loss`` among them is what a plateau schedule follows.
-        monitor: metric to follow: ``loss`` is minimised, any other maximised; ``loss`` also stands in for a
-            metric that is NaN.
+        measure: state -> metrics by name; a plateau schedule follows ``loss``.
+        monitor: metric to follow: ``loss`` is minimised, any other maximised; ``loss`` also replaces a metric
+            that is NaN.
         patience: evaluations without progress after which training stops; 0 never stops it.
     """
 
@@ -54,7 +54,7 @@ class Evaluator:
 
 
 def never() -> bool:
-    """Return false: nobody asks to stop."""
+    """Return False: the default for runs that are never asked to stop."""
     return False
 
 
@@ -64,7 +64,7 @@ class Trainer:
     The state, the sampler and the step may be replaced between two calls of :meth:`run`.
 
     Args:
-        state: what training changes.
+        state: the mutable state of the training.
         sampler: chooses the units of a step.
         step: gradients and update.
         hooks: listeners, called in this order.
@@ -74,9 +74,9 @@ class Trainer:
 
     Attributes:
         last: the last evaluation; None before the first.
-        whole: no step is under way.
+        whole: whether no step is in progress, so that the state may be saved.
 
-    Guarantee: see :class:`.hooks.Hook` for what hooks see of a private step, and what they may change.
+    Guarantee: see :class:`.hooks.Hook` for what hooks receive of a private step and what they may change.
     """
 
     def __init__(
@@ -105,15 +105,15 @@ class Trainer:
         """Train until step ``until`` or until early stopping, and return the state.
 
         Args:
-            until: steps done at the end; a number that is already reached does nothing.
-            horizon: steps at which the learning rates end; by default ``until``. Give the same number in all
+            until: number of steps done at the end; if it is already reached, nothing happens.
+            horizon: step at which the learning rates end; by default ``until``. Give the same number in all
                 rounds of a run.
-            stop_requested: asked after each step; true raises KeyboardInterrupt, in all processes after the
+            stop_requested: polled after each step; True raises KeyboardInterrupt, in all processes after the
                 same step.
 
         Raises:
-            UsageError: a horizon before the end.
-            KeyboardInterrupt: the user stopped it; hooks have seen ``RoundDone``.
+            UsageError: the horizon is before ``until``.
+            KeyboardInterrupt: the user stopped the run; hooks have received ``RoundDone``.
             DataError, PrivacyRefusal, Interrupted: see the step.
         """
         horizon = until if horizon is None else horizon
@@ -171,9 +171,9 @@ class Trainer:
         return report.stop_requested if self.world.size > 1 else stop_requested()
 
     def _gradients(self, report: Report) -> None:
-        """Let the hooks see the gradients.
+        """Call the hooks with the gradients.
 
-        Of a private step only what was released, changed only by declared hooks.
+        In a private step these are the released ones, and only hooks that declare it may change them.
         """
         private = self.step.private
         shown = replace(report, metrics={}, units=0) if private else report
@@ -191,7 +191,7 @@ class Trainer:
                 raise PrivacyRefusal(problem(what, where=where, fix=fix))
 
     def _versions(self) -> list[tuple[int, int, int, int]]:
-        """Return what changes when a parameter or its gradient is replaced or written to."""
+        """Return identities and version counters, which change if a parameter or gradient is written to."""
         return [
             (item.data_ptr(), item._version, id(item.grad), -1 if item.grad is None else item.grad._version)
             for player in self.state.players.values()
@@ -199,7 +199,7 @@ class Trainer:
         ]
 
     def _prepare(self) -> None:
-        """Put every player into training mode, with the parameters fixed that this step does not train."""
+        """Put every player into training mode, with the parameters frozen that this step does not train."""
         state = self.state
         for name, player in state.players.items():
             if player.freezing is None:
@@ -219,13 +219,15 @@ class Trainer:
             self._frozen[name] = frozen
 
     def _evaluate(self) -> None:
-        """Measure the state, remember the best, and tell the hooks."""
+        """Measure the state, update the best evaluation, and notify the hooks."""
         state, evaluator = self.state, self.evaluator
         train = {name: sum(values) / len(values) for name, values in self._since.items()}
         self._since.clear()
         metrics: Mapping[str, float] = {}
         improved = False
         if evaluator is not None:
+            # Process 0 measures for all: rounding differs between devices, and processes that disagreed about
+            # early stopping would wait for each other.
             metrics = self.world.shared(lambda: dict(evaluator.measure(state)))
             for player in state.players.values():
                 if player.schedule is not None:
@@ -238,13 +240,13 @@ class Trainer:
             self.world.agree(f"weights of {name}", lambda model=player.model: distributed.digest(model))  # type: ignore[misc]
 
     def _step_done(self, event: StepDone) -> None:
-        """Tell the hooks of a step; only declared hooks get the loss and the draw of a private one."""
+        """Notify the hooks of a step; only declared hooks get the loss and the draw of a private step."""
         blank = replace(event, units=0, metrics={})
         for hook in self.hooks:
             hook.on_step_end(self.state, event if hook.private_log or not self.step.private else blank)
 
     def _evaluated(self, event: Evaluated) -> None:
-        """Tell the hooks of an evaluation; only declared hooks get the numbers of a private run."""
+        """Notify the hooks of an evaluation; only declared hooks get the numbers of a private run."""
         blank = replace(event, metrics={}, train={})
         for hook in self.hooks:
             hook.on_evaluation(self.state, event if hook.private_log or not self.step.private else blank)
@@ -255,6 +257,6 @@ class Trainer:
 
 
 def _devices(state: TrainState) -> list[torch.device]:
-    """Return the GPUs of the players, whose generators a run leaves as they were."""
+    """Return the GPUs of the players, whose generators are restored after a run."""
     found = {value.device for player in state.players.values() for value in player.model.parameters()}
     return [device for device in found if device.type == "cuda"]

@@ -1,4 +1,4 @@
-"""Sources of units that take part in a private step beside the patients, e.g. the canaries of an audit."""
+"""Sources of units that take part in a private step besides the patients, e.g. the canaries of an audit."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from meninx.privacy.clipping.point_gradients import PointGradients
 
 @dataclass(frozen=True)
 class UnitSource:
-    """Units that take part in a private step beside the patients, for instance the canaries of an audit.
+    """Units that take part in a private step besides the patients, for instance the canaries of an audit.
 
-    They are clipped like any unit and take slots of their own behind those of the cases, so the sensitivity
-    of the sum, the denominator and the accounting stay as they are. Since they are nobody's data, their part
-    of the sum may be looked at: it comes out in ``Report.slots``.
+    They are clipped like any unit and occupy separate slots after those of the cases, so the sensitivity of
+    the sum, the denominator and the accounting do not change. Since they are not data of any person, their
+    part of the sum may be inspected: it is in ``Report.slots``.
 
     Attributes:
         name: of the source, a key of ``Report.slots``.
         sampler: chooses its units; should draw from a secret key, at the plan's rate.
         loader: makes tensors of them.
-        digest: names what the source holds and draws; bound to the ledger, because under the same noise no
+        digest: identifies the units and their draws; bound to the ledger, because under the same noise no
             other gradients may be released.
     """
 
@@ -39,7 +39,7 @@ class UnitSource:
 
 
 class PointLoader(Protocol):
-    """Makes gradients of the units of a step, which need no forward pass, and receives what was released."""
+    """Makes gradients of the units of a step without a forward pass, and receives the released gradients."""
 
     @property
     def views(self) -> int:
@@ -47,7 +47,7 @@ class PointLoader(Protocol):
 
     @property
     def watched(self) -> Mapping[str, Tensor]:
-        """Parameter name -> (places,) int64 positions in it at which :meth:`observe` looks."""
+        """Parameter name -> (places,) int64 positions in it that :meth:`observe` receives."""
 
     def begin(self, model: nn.Module) -> None:
         """Choose coordinates of the network's trained parameters; called before the first step of a round."""
@@ -56,23 +56,23 @@ class PointLoader(Protocol):
         """Yield the gradients of the units in order, whole units at a time; ``most`` is a hint."""
 
     def observe(self, residuals: Mapping[str, Tensor], threshold: float) -> None:
-        """Receive what a step released beside the sum over all other units, at the watched coordinates.
+        """Receive the released sum minus the sum over all other units, at the watched coordinates.
 
         Args:
             residuals: parameter name -> (places,) float64 on the CPU, in units of the clipped sum; parameters
                 that the step does not train are left out.
-            threshold: that of clipping in the step.
+            threshold: clipping threshold of the step.
         """
 
 
 @dataclass(frozen=True)
 class PointSource:
-    """Units whose gradients are given outright. They are clipped and noised like any unit.
+    """Units whose gradients are given directly. They are clipped and noised like any unit.
 
-    After every place where noise could be lost, the step hands the loader what was released at its
-    coordinates minus the sum over the patients: the source's own part and the noise. Noise and released
-    gradient together tell the patients' sum there, so the loader alone receives it and should keep no more
-    than statistics.
+    At the end of the step, after every operation that could lose noise, the loader receives the released sum
+    at its coordinates minus the sum over the patients: the source's own part plus the noise. Together with
+    the released gradient this reveals the patients' sum at these coordinates, so only the loader receives it,
+    and it should keep statistics only.
 
     Attributes:
         name: of the source, a key of ``Report.slots``.
@@ -98,14 +98,14 @@ def observe(
     slots: Mapping[str, ClippedSum],
     denominator: float,
 ) -> None:
-    """Let every point source see what the parameters' gradients hold beside the sum over all other units.
+    """Give every point source the released gradients minus the sum over all other units.
 
     Args:
         model: its parameters hold the released gradients.
         sources: of further units.
         total: the clipped sum over all units of the step.
         slots: the part of each source in it.
-        denominator: what the released sum was divided by.
+        denominator: number by which the released sum was divided.
     """
     gradients = {name: value.grad for name, value in model.named_parameters()}
     for source in sources:
@@ -123,7 +123,7 @@ def observe(
 
 
 def bound(binding: str, sources: Sequence[Source]) -> str:
-    """Return the binding together with what further sources hold; unchanged without any."""
+    """Return the binding combined with the digests of further sources; unchanged without any."""
     if not sources:
         return binding
     text = "\0".join([binding, *(f"{source.name}\0{source.digest}" for source in sources)])

@@ -1,0 +1,230 @@
+"""The parts of an audit as one registry: how each is carried out, and what it says.
+
+A part is entered here when it can be planned. The stage knows parts only through :class:`AuditPart`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from meninx.audit import bounds, membership, one_run
+from meninx.audit.config import AuditConfig, AuditPlan, BoundsConfig, MembershipConfig, OneRunConfig
+from meninx.core import artifacts, files, settings
+from meninx.core.artifacts import DataRecord, RunRecord
+from meninx.core.audit_parts import FOLDER
+from meninx.core.audit_records import MembershipAudit, OneRunRecord
+from meninx.core.errors import MeninxError
+from meninx.core.findings import Finding
+from meninx.core.manifest import Manifest
+from meninx.core.progress import Progress
+from meninx.core.risk_records import BoundsRecord
+from meninx.core.run import Run
+from meninx.core.settings import Settings
+from meninx.metrics.attack_success import FPRS, LEAST_PATIENTS
+from meninx.models.network_names import OWN_PREFIX
+
+_OWN_NETWORK = "the run trained a network of the caller's own, which the audit cannot build"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditPart:
+    """One part of an audit.
+
+    Attributes:
+        name: as in the plan.
+        title: for people.
+        keys: keys of findings that it always gives; for conditions on a part that was not done.
+        settings: plan and flags -> settings of the part.
+        minutes: plan -> its budget.
+        obstacle: why the part cannot be done on a run; empty when it can.
+        seconds: about how long it takes, from the seconds of the run's training.
+        carry_out: writes its record.
+        findings: record and plan -> its numbers.
+        refuted: record -> whether it refutes the guarantee of the run.
+        about: record -> identity and weights of the run that it belongs to.
+    """
+
+    name: str
+    title: str
+    keys: tuple[str, ...]
+    settings: Callable[[AuditConfig], Settings]
+    minutes: Callable[[AuditPlan], float]
+    obstacle: Callable[[Run], str]
+    seconds: Callable[[AuditPlan, float], float]
+    carry_out: Callable[[Any, Run, Progress], None]
+    findings: Callable[[Any, AuditPlan], tuple[Finding, ...]]
+    refuted: Callable[[Any], bool]
+    about: Callable[[Any], tuple[str, str]]
+
+    def settings_hash(self, config: AuditConfig) -> str:
+        """Return the SHA-256 of the settings that the part's result depends on."""
+        plain = self.settings(config).replace(overwrite=False)
+        text = settings.to_toml(plain.replace(device="auto") if hasattr(plain, "device") else plain)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def training_seconds(record: RunRecord) -> float:
+    """Return how long a run took from its start to its release; 0 when that is not known."""
+    try:
+        begun, ended = (datetime.fromisoformat(text) for text in (record.made, record.finished))
+    except ValueError:
+        return 0.0
+    return max(0.0, (ended - begun).total_seconds())
+
+
+# bounds
+
+
+def _bounds_settings(config: AuditConfig) -> BoundsConfig:
+    planned = config.bounds
+    return BoundsConfig(
+        candidates=planned.candidates, eps_min=planned.eps_min, eps_max=planned.eps_max,
+        n_eps=planned.n_eps, precision=planned.precision, deterministic=config.deterministic, overwrite=True,
+    )  # fmt: skip
+
+
+def _without_guarantee(run: Run) -> str:
+    record = artifacts.read(run.root, RunRecord)
+    if record is not None and not record.private:
+        return "the run was trained without differential privacy, so nothing bounds what an attack learns"
+    return ""
+
+
+def _compute_bounds(config: BoundsConfig, run: Run, progress: Progress) -> None:
+    bounds.run_bounds(config, run.root / FOLDER, run=run.root, progress=progress)
+
+
+def _bound_findings(record: BoundsRecord, plan: AuditPlan) -> tuple[Finding, ...]:
+    return bounds.findings(record, amber=plan.limits.bound_green, red=plan.limits.bound_amber)
+
+
+# one run
+
+
+def _one_run_settings(config: AuditConfig) -> OneRunConfig:
+    planned = config.one_run
+    return OneRunConfig(
+        canaries=planned.canaries, significance=planned.significance, seed=config.seed,
+        deterministic=config.deterministic, device=config.device, overwrite=True,
+    )  # fmt: skip
+
+
+def _no_one_run(run: Run) -> str:
+    if _without_guarantee(run):
+        return "the run was trained without differential privacy, so there is no guarantee to test"
+    table = tomllib.loads(files.read_text(run.config_path))
+    if _table(table, "privacy").get("noise_bands", 1) != 1:
+        return "canaries need independent noise, and the noise of this run is correlated over steps"
+    return _OWN_NETWORK if _own_network(table) else ""
+
+
+def _audit_one_run(config: OneRunConfig, run: Run, progress: Progress) -> None:
+    one_run.run_one_run(config, run.root, progress=progress)
+
+
+def _one_run_findings(record: OneRunRecord, plan: AuditPlan) -> tuple[Finding, ...]:
+    return one_run.findings(record)
+
+
+# membership
+
+
+def _membership_settings(config: AuditConfig) -> MembershipConfig:
+    planned = config.membership
+    return MembershipConfig(
+        references=planned.references, control_steps=planned.control_steps, seed=config.seed,
+        significance=planned.significance, deterministic=config.deterministic, device=config.device,
+        overwrite=True,
+    )  # fmt: skip
+
+
+def _no_membership(run: Run) -> str:
+    if _own_network(tomllib.loads(files.read_text(run.config_path))):
+        return _OWN_NETWORK
+    known = artifacts.read(run.root, DataRecord)
+    try:
+        data = Manifest.read(Path(known.dataset)) if known is not None else None
+    except MeninxError:
+        return ""  # the part itself says what is wrong with the dataset
+    if data is None:
+        return ""
+    for split in ("train", "test"):
+        there = len(data.split(split).patients)
+        if there < LEAST_PATIENTS:
+            return f"{LEAST_PATIENTS} patients are needed in the {split} split, {there} are there"
+    return ""
+
+
+def _attack_membership(config: MembershipConfig, run: Run, progress: Progress) -> None:
+    membership.run_membership(config, run.root, progress=progress)
+
+
+def _membership_findings(record: MembershipAudit, plan: AuditPlan) -> tuple[Finding, ...]:
+    return membership.findings(record)
+
+
+def _table(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _own_network(config: Mapping[str, Any]) -> bool:
+    return str(_table(config, "model").get("name", "")).startswith(OWN_PREFIX)
+
+
+_RATES = tuple(f"tpr@fpr={rate:g}" for rate in FPRS)
+_ATTACK_KEYS = tuple(
+    f"membership/{name}/{key}" for name in membership.ATTACKS for key in ("auc", *_RATES)
+)  # fmt: skip
+
+REGISTRY: Mapping[str, AuditPart] = {
+    part.name: part
+    for part in (
+        AuditPart(
+            name="bounds",
+            title="Proven bounds",
+            keys=("bounds/epsilon", "bounds/largest-auc", *(f"bounds/largest-{rate}" for rate in _RATES)),
+            settings=_bounds_settings,
+            minutes=lambda plan: plan.bounds.minutes,
+            obstacle=_without_guarantee,
+            seconds=lambda plan, training: 3.0 + 0.2 * plan.bounds.n_eps,
+            carry_out=_compute_bounds,
+            findings=_bound_findings,
+            refuted=lambda record: False,
+            about=lambda record: (record.mechanism.run, record.mechanism.weights),
+        ),
+        AuditPart(
+            name="one-run",
+            title="Audit of the implementation",
+            keys=("one-run/mu", "one-run/epsilon-lower-limit", "one-run/advantage-lower-limit"),
+            settings=_one_run_settings,
+            minutes=lambda plan: plan.one_run.minutes,
+            obstacle=_no_one_run,
+            seconds=lambda plan, training: 5.0 + 1.2 * training,
+            carry_out=_audit_one_run,
+            findings=_one_run_findings,
+            refuted=lambda record: record.audit.verdict == "refuted",
+            about=lambda record: (record.origin.run, record.origin.weights),
+        ),
+        AuditPart(
+            name="membership",
+            title="Membership attacks",
+            keys=_ATTACK_KEYS,
+            settings=_membership_settings,
+            minutes=lambda plan: plan.membership.minutes,
+            obstacle=_no_membership,
+            seconds=lambda plan, training: 15.0 + 0.8 * training * plan.membership.references,
+            carry_out=_attack_membership,
+            findings=_membership_findings,
+            refuted=lambda record: record.verdict == "refuted",
+            about=lambda record: (record.origin.run, record.origin.weights),
+        ),
+    )
+}
+"""Name of a part -> the part, in the order of a page."""

@@ -1,0 +1,107 @@
+"""The plan of an audit: a TOML file whose hash is registered before any result exists.
+
+The registration stands in ``audit/plan.json`` of the run. It proves nothing to somebody who distrusts
+whoever holds the run folder: for that, publish the hash that ``meninx audit RUN --dry-run`` prints before the
+audit begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields, replace
+
+from meninx.audit.config import THREATS, AuditConfig, AuditPlan
+from meninx.core import artifacts, files, settings
+from meninx.core.audit_parts import FOLDER, PARTS, PLAN, place_of
+from meninx.core.audit_summary import EarlierPlan, FinishedPart, PlanRecord
+from meninx.core.errors import DataError, UsageError, problem
+from meninx.core.run import Run
+
+_HEAD = "# The plan of an audit, with every setting; `meninx audit RUN --plan FILE` reads it. Threat models:"
+
+
+def plan_of(config: AuditConfig) -> AuditPlan:
+    """Return the plan without how it is carried out."""
+    return AuditPlan(**{item.name: getattr(config, item.name) for item in fields(AuditPlan)})
+
+
+def plan_text(plan: AuditPlan) -> str:
+    """Return the resolved plan as TOML, in which every setting is written down."""
+    threats = [f"# {name}: {THREATS[name]}" for name in plan.parts]
+    return "\n".join([_HEAD, *threats, settings.to_toml(plan)])
+
+
+def plan_hash(plan: AuditPlan) -> str:
+    """Return the SHA-256 of the plan's text.
+
+    >>> default, same, other = AuditPlan(), AuditPlan.of(references=4), AuditPlan.of(references=8)
+    >>> plan_hash(default) == plan_hash(same), plan_hash(default) == plan_hash(other)
+    (True, False)
+    """
+    return hashlib.sha256(plan_text(plan).encode()).hexdigest()
+
+
+def register(run: Run, plan: AuditPlan, *, overwrite: bool) -> PlanRecord:
+    """Return the registration of a plan; write it and the plan when it is a new one.
+
+    Args:
+        run: the audited run; the caller holds its lock.
+        plan: the plan.
+        overwrite: a plan may take the place of another of which results exist, and results may exist that
+            were made without a plan. The record says so for good.
+
+    Raises:
+        UsageError: results exist already and ``overwrite`` is off.
+        DataError: the registered plan was changed.
+    """
+    known, sha256 = artifacts.read(run.root, PlanRecord), plan_hash(plan)
+    path = run.root / FOLDER / PLAN
+    if known is not None:
+        _refuse_changed(run, known)
+        if known.sha256 == sha256:
+            return known
+    results = tuple(name for name in PARTS if (run.root / place_of(name)).is_file())
+    if results and not overwrite:
+        what = "results of another plan exist" if known else "results exist that were made without a plan"
+        fix = "give --overwrite to go on; the page then names the plan as made after results existed"
+        raise UsageError(problem(f"{what} ({', '.join(results)})", where=f"{run.name}/{FOLDER}", fix=fix))
+    earlier = known.earlier if known else ()
+    if known is not None:
+        replaced = EarlierPlan(sha256=known.sha256, registered=known.registered, results=bool(known.parts))
+        earlier = (*earlier, replaced)
+    path.parent.mkdir(exist_ok=True)
+    files.write_text(path, plan_text(plan))
+    record = PlanRecord(
+        sha256=sha256,
+        registered="" if plan.deterministic else artifacts.now(),
+        after_results=results,
+        earlier=earlier,
+        parts=known.parts if known else {},
+    )
+    artifacts.write(run.root, record)
+    return record
+
+
+def finished(run: Run, record: PlanRecord, part: str, settings_hash: str) -> bool:
+    """Return whether a part is finished with these settings and its record was not changed since."""
+    known, path = record.parts.get(part), run.root / place_of(part)
+    if known is None or known.settings != settings_hash or not path.is_file():
+        return False
+    return files.digest(path) == known.sha256
+
+
+def enter(run: Run, record: PlanRecord, part: str, settings_hash: str, seconds: float) -> PlanRecord:
+    """Return the registration with a part that was just finished, and write it."""
+    done = FinishedPart(
+        settings=settings_hash, sha256=files.digest(run.root / place_of(part)), seconds=seconds
+    )
+    record = replace(record, parts={**record.parts, part: done})
+    artifacts.write(run.root, record)
+    return record
+
+
+def _refuse_changed(run: Run, known: PlanRecord) -> None:
+    path, where = run.root / FOLDER / PLAN, f"{run.name}/{FOLDER}/{PLAN}"
+    if not path.is_file() or files.digest(path) != known.sha256:
+        fix = "restore the file; give a new plan with --plan"
+        raise DataError(problem("the registered plan was changed, or is gone", where=where, fix=fix))

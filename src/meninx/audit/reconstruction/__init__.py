@@ -1,0 +1,1 @@
+"""``meninx audit reconstruct``: what images an attacker gets from gradients, against a null and a bound."""

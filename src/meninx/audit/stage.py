@@ -1,0 +1,335 @@
+"""The stage: a finished run in, its audit out: ``audit/audit.json`` and the records of the parts."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from meninx.audit import conditions, plan_file, verdict_lines
+from meninx.audit.audited_run import FOLDER, origin_of
+from meninx.audit.config import AuditConfig
+from meninx.audit.parts import REGISTRY, AuditPart, training_seconds
+from meninx.audit.run_facts import facts_of, reservations_of
+from meninx.core import artifacts
+from meninx.core import run as runs
+from meninx.core.artifacts import RunRecord, RunState
+from meninx.core.audit_parts import PARTS, PLAN, place_of
+from meninx.core.audit_summary import DONE, NOT_DONE, AuditedPart, AuditRecord, PlainSentence, PlanRecord
+from meninx.core.errors import AuditFinding, DataError, Interrupted, UsageError, problem
+from meninx.core.names import printable
+from meninx.core.progress import SILENT, Progress
+from meninx.core.result import Result
+from meninx.core.risk_records import BoundsRecord
+from meninx.core.run import Run
+
+_LONG = 90.0  # seconds from which on a time is shown in minutes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedPart:
+    """What a dry run says about a part.
+
+    Attributes:
+        name: of the part.
+        seconds: about how long it takes; 0 for one that is taken over or left out.
+        remark: why it is left out, or that it is taken over; else empty.
+    """
+
+    name: str
+    seconds: float
+    remark: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditResult(Result):
+    """The audit of a run; ``out`` is the run folder's ``audit/``.
+
+    Attributes:
+        plan: the plan in full, as TOML.
+        plan_sha256: its hash.
+        record: the summary; None after a dry run.
+        planned: what a dry run would do; empty otherwise.
+        met: conditions of the caller's that are met.
+        page: the page, where one was written.
+    """
+
+    plan: str
+    plan_sha256: str
+    record: AuditRecord | None = None
+    planned: tuple[PlannedPart, ...] = ()
+    met: tuple[str, ...] = ()
+    page: Path | None = None
+
+    def summary(self) -> str:
+        """Return the three lines, the plain sentences and what was not tested."""
+        record = self.record
+        if record is None:
+            rows = [
+                f"  {item.name:<14} {item.remark or f'about {_duration(item.seconds)}'}"
+                for item in self.planned
+            ]
+            total = sum(item.seconds for item in self.planned)
+            lines = [self.plan.rstrip(), "", f"plan: sha256 {self.plan_sha256}", *rows]
+            return "\n".join(
+                [*lines, f"  in all         about {_duration(total)}", "dry run: nothing written"]
+            )
+        lines = [f"out: {self.page or self.out}"]
+        lines += [f"{item.line:<15} {item.colour}: {item.word}. {item.words}" for item in record.lines]
+        lines += [item.words for item in record.sentences]
+        left = [f"  {part.name}: {part.reason}" for part in record.parts if part.state != DONE]
+        lines += ["not done:", *left] if left else []
+        lines += [record.plan.words()]
+        failed = [*record.conditions, *self.met]
+        return "\n".join(
+            [*lines, *(["conditions that are met:"] if failed else []), *(f"  {x}" for x in failed)]
+        )
+
+    def alerts(self) -> tuple[str, ...]:
+        """Return what nobody should overlook."""
+        if self.record is None:
+            return ()
+        return (verdict_lines.NOT_PROVEN,)
+
+    def raise_if_failed(self) -> None:
+        """Raise AuditFinding when a guarantee is refuted or a condition is met.
+
+        A red line without either, e.g. of a run without privacy, is a finding and no failure.
+        """
+        if self.record is None:
+            return
+        refuted = [f"{part.name} refutes the guarantee" for part in self.record.parts if part.refuted]
+        failed = [*refuted, *self.record.conditions, *self.met]
+        if failed:
+            more = f"; {len(failed) - 1} more above" if len(failed) > 1 else ""
+            raise AuditFinding(problem(f"{failed[0]}{more}", where="meninx audit"))
+
+
+def run(
+    config: AuditConfig,
+    folder: Path,
+    *,
+    fail_if: Sequence[str] = (),
+    progress: Progress = SILENT,
+) -> AuditResult:
+    """Carry out the parts of a plan on a finished run, and write the summary.
+
+    Finished parts with the same settings are taken over, and an interrupted one goes on where it stopped.
+
+    Args:
+        config: the plan, and how it is carried out.
+        folder: a finished run of ``meninx train``, private or not.
+        fail_if: conditions that fail the audit beside those of the plan, e.g. ``tpr@fpr=0.01 > 0.05``.
+        progress: shows the parts.
+
+    Raises:
+        UsageError: no finished run, results of another plan exist, or a condition names no finding.
+        DataError: the dataset is not the one of the run, or a record is damaged.
+        PrivacyRefusal: the records of the run contradict each other.
+        Interrupted: stopped by the user; what is finished is kept.
+    """
+    planned = [conditions.parse(text) for text in config.limits.fail_conditions]
+    wanted = [conditions.parse(text) for text in fail_if]
+    subject, plan = runs.open_run(folder), plan_file.plan_of(config)
+    known = _auditable(subject)
+    result = AuditResult(
+        out=subject.root / FOLDER, plan=plan_file.plan_text(plan), plan_sha256=plan_file.plan_hash(plan)
+    )
+    if config.dry_run:
+        return replace(result, planned=_planned(config, subject, known))
+    with subject.lock():
+        registered = plan_file.register(subject, plan, overwrite=config.overwrite)
+    parts = []
+    for name in plan.parts:
+        part, registered = _part(REGISTRY[name], config, subject, known, registered, progress)
+        parts.append(part)
+    record = _summary(config, subject, known, registered, parts)
+    keys, missing = record.findings, _missing(parts)
+    record = replace(record, conditions=conditions.met(planned, keys, missing))
+    with subject.lock():
+        artifacts.write(subject.root, record)
+    conditions.refuse_unknown([*planned, *wanted], keys, missing)
+    return replace(result, record=record, met=conditions.met(wanted, keys, missing))
+
+
+def _auditable(run: Run) -> RunRecord:
+    """Return the record of a finished run, or refuse it."""
+    record = artifacts.require(run.root, RunRecord, fix="train again: an older version made this run")
+    if record.state is not RunState.RELEASED:
+        fix = "go on with `meninx train DATA --resume RUN`"
+        raise UsageError(problem("the run is not finished", where=run.name, fix=fix))
+    return record
+
+
+# the parts
+
+
+def _planned(config: AuditConfig, run: Run, record: RunRecord) -> tuple[PlannedPart, ...]:
+    """Return what would be done: finished parts are taken over, parts that cannot be done are left out."""
+    registered, rows = artifacts.read(run.root, PlanRecord), []
+    for name in config.parts:
+        part = REGISTRY[name]
+        remark = part.obstacle(run)
+        if registered is not None and plan_file.finished(run, registered, name, part.settings_hash(config)):
+            remark = "finished before, taken over"
+        seconds = 0.0 if remark else part.seconds(config, training_seconds(record))
+        rows.append(PlannedPart(name=name, seconds=seconds, remark=remark))
+    return tuple(rows)
+
+
+def _part(
+    part: AuditPart,
+    config: AuditConfig,
+    run: Run,
+    record: RunRecord,
+    registered: PlanRecord,
+    progress: Progress,
+) -> tuple[AuditedPart, PlanRecord]:
+    """Return a part with its findings, carried out unless it is finished, and the registration with it."""
+    obstacle, settings_hash = part.obstacle(run), part.settings_hash(config)
+    if obstacle:
+        return AuditedPart(name=part.name, state=NOT_DONE, reason=obstacle), registered
+    done = plan_file.finished(run, registered, part.name, settings_hash)
+    if done:
+        done = part.about(_record(run, part)) == (record.id, record.weights)
+    if not done:
+        progress.note(f"{part.title}: about {_duration(part.seconds(config, training_seconds(record)))}")
+        begun, budget = time.monotonic(), part.minutes(config)
+        watched = _Budget(progress, 60 * budget)
+        try:
+            part.carry_out(part.settings(config), run, watched)
+        except (Interrupted, KeyboardInterrupt):
+            if not watched.spent:
+                raise
+            reason = f"its budget of {budget:g} minutes is used up; another call goes on where it stopped"
+            return AuditedPart(name=part.name, state=NOT_DONE, reason=reason), registered
+        seconds = 0.0 if config.deterministic else round(time.monotonic() - begun, 1)
+        with run.lock():
+            registered = plan_file.enter(run, registered, part.name, settings_hash, seconds)
+    found, finished = _record(run, part), registered.parts[part.name]
+    if part.about(found) != (record.id, record.weights):
+        where = f"{run.name}/{place_of(part.name)}"
+        raise DataError(problem("the record of the part belongs to another run", where=where))
+    return (
+        AuditedPart(
+            name=part.name, state=DONE, sha256=finished.sha256, seconds=finished.seconds,
+            findings=part.findings(found, config), refuted=part.refuted(found),
+        ),
+        registered,
+    )  # fmt: skip
+
+
+def _record(run: Run, part: AuditPart) -> Any:
+    """Return the record of a part that is finished."""
+    found = artifacts.read_file(run.root / place_of(part.name), PARTS[part.name])
+    if found is None:
+        raise DataError(problem("the record of the part is missing", where=place_of(part.name)))
+    return found
+
+
+class _Budget:
+    """A progress display that stops the work, as Ctrl-C does, when its time is used up."""
+
+    def __init__(self, progress: Progress, seconds: float) -> None:
+        self._progress, self._end, self.spent = progress, time.monotonic() + seconds, False
+
+    def start(self, label: str, total: int | None) -> None:
+        """Begin a task."""
+        self._progress.start(label, total)
+
+    def advance(self, count: int = 1, **fields: float | str) -> None:
+        """Report work, and stop it when the time is used up."""
+        self._progress.advance(count, **fields)
+        if time.monotonic() > self._end:
+            self.spent = True
+            raise KeyboardInterrupt
+
+    def finish(self) -> None:
+        """End the task."""
+        self._progress.finish()
+
+    def note(self, message: str) -> None:
+        """Show a line."""
+        self._progress.note(message)
+
+
+# the summary
+
+
+def _summary(
+    config: AuditConfig, run: Run, record: RunRecord, registered: PlanRecord, parts: Sequence[AuditedPart]
+) -> AuditRecord:
+    """Return the summary of an audit, without conditions."""
+    reservations = reservations_of(run, record)
+    bounds = next((part for part in parts if part.name == "bounds" and part.state == DONE), None)
+    proven: BoundsRecord | None = _record(run, REGISTRY["bounds"]) if bounds is not None else None
+    sentences: tuple[PlainSentence, ...] = ()
+    if reservations.void:
+        sentences = verdict_lines.nothing_guaranteed(config.bounds.candidates)
+    elif proven is not None:
+        sentences = verdict_lines.plain_sentences(proven)
+    seconds = 0.0 if config.deterministic else round(sum(part.seconds for part in parts), 1)
+    return AuditRecord(
+        origin=origin_of(record, timeless=config.deterministic),
+        private=record.private,
+        plan=replace(registered, parts={}),
+        parts=tuple(parts),
+        lines=verdict_lines.lines(parts, config.limits, reservations),
+        sentences=sentences,
+        facts=facts_of(run, record, config, proven),
+        not_tested=_not_tested(parts),
+        seconds=seconds,
+        rerun=f"meninx audit {shlex.quote(printable(run.name))} --plan {shlex.quote(printable(run.name))}"
+        f"/{FOLDER}/{PLAN}",
+        deterministic=config.deterministic,
+    )
+
+
+_NEVER_TESTED = (
+    "Attacks on data, reports or models other than the released weights of this run.",
+    "Whether the de-identification of headers and pixels is complete.",
+    "Attackers with side knowledge that no part above describes, e.g. of another hospital's records. The "
+    "bound covers them; the attacks do not.",
+)
+_LEFT_OUT: Mapping[str, str] = {
+    "bounds": "What theory bounds.",
+    "one-run": "Whether the program keeps its guarantee.",
+    "membership": "Whether the model tells who took part in its training.",
+}
+
+
+def _not_tested(parts: Sequence[AuditedPart]) -> tuple[str, ...]:
+    """Return what an audit leaves open, beginning with the parts that were not done."""
+    state = {part.name: part for part in parts}
+    found = []
+    for name, what in _LEFT_OUT.items():
+        part = state.get(name)
+        if part is None:
+            found.append(f"{what} The plan does not name it.")
+        elif part.state != DONE:
+            found.append(f"{what} Reason: {part.reason}.")
+    return (*found, *_NOT_BUILT, *_NEVER_TESTED)
+
+
+_NOT_BUILT = (
+    "Whether images can be reconstructed from updates or from the model, by an attack that is carried out.",
+    "Whether attributes such as sex or age can be inferred from the model.",
+    "Whether patients can be recognised in the images themselves.",
+)
+
+
+def _missing(parts: Sequence[AuditedPart]) -> dict[str, str]:
+    """Return the keys of findings that parts would have given that were not done -> why not."""
+    return {key: part.reason for part in parts if part.state != DONE for key in REGISTRY[part.name].keys}
+
+
+def _duration(seconds: float) -> str:
+    """Return a time for people.
+
+    >>> _duration(42.0), _duration(600.0)
+    ('42 s', '10 min')
+    """
+    return f"{seconds:.0f} s" if seconds < _LONG else f"{seconds / 60:.0f} min"

@@ -1,0 +1,195 @@
+"""The three lines of an audit's verdict: what is guaranteed, what attacks found, whether the program works.
+
+They are never mixed: a proven bound says nothing about the program, and an attack that finds nothing proves
+nothing. Each line prints the rule of its colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from meninx.audit.bounds import percent
+from meninx.audit.config import PlannedLimits
+from meninx.core.audit_summary import DONE, AuditedPart, PlainSentence, VerdictLine
+from meninx.core.findings import GUARANTEED, IMPLEMENTATION, MEASURED, worst_colour
+from meninx.core.risk_records import BoundsRecord
+
+_DECIDING = "tpr@fpr=0.01"
+NOT_PROVEN = "An attack that finds nothing is no evidence of privacy: another one may find more."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reservations:
+    """What keeps a run's verdict from a good colour.
+
+    Attributes:
+        void: why no guarantee holds at all; empty when one does.
+        caps: why a line cannot be green, whatever the numbers are.
+    """
+
+    void: str = ""
+    caps: tuple[str, ...] = ()
+
+
+def lines(
+    parts: Sequence[AuditedPart], limits: PlannedLimits, reservations: Reservations
+) -> tuple[VerdictLine, VerdictLine, VerdictLine]:
+    """Return the three lines of a verdict.
+
+    Args:
+        parts: of the audit.
+        limits: of the plan.
+        reservations: about the run.
+    """
+    by_name = {part.name: part for part in parts}
+    guaranteed = _guaranteed(by_name.get("bounds"), limits, reservations)
+    return (
+        guaranteed,
+        _measured(parts, guaranteed.colour, reservations),
+        _implementation(by_name.get("one-run"), reservations),
+    )
+
+
+def _guaranteed(part: AuditedPart | None, limits: PlannedLimits, held: Reservations) -> VerdictLine:
+    rule = (
+        f"green: no attack finds more than {percent(limits.bound_green)} of those who took part at 1 % false "
+        f"accusations; amber: {percent(limits.bound_amber)}; red: more, or nothing is guaranteed; never "
+        "green without Poisson sampling of patients"
+    )
+
+    def line(colour: str, word: str, words: str) -> VerdictLine:
+        return VerdictLine(line=GUARANTEED, colour=colour, word=word, words=words, rule=rule)
+
+    if held.void:
+        return line("red", "no guarantee", f"No guarantee holds: {held.void}.")
+    if part is None:
+        return line("grey", "not computed", "The plan computes no bounds.")
+    if part.state != DONE:
+        return line("grey", "not computed", f"No bound was computed: {part.reason}.")
+    found = {item.key.rpartition("/")[2]: item for item in part.findings}
+    deciding = found[f"largest-{_DECIDING}"]
+    most, epsilon = deciding.value or 0.0, found["epsilon"].value or 0.0
+    words = (
+        f"Epsilon {epsilon:.3g}: whatever an attacker knows and computes, at most {percent(most)} of the "
+        "patients who took part can be found at 1 % false accusations."
+    )
+    colour, word = "green", "strong bound"
+    if most > limits.bound_green:
+        colour, word = ("red", "weak bound") if most > limits.bound_amber else ("amber", "moderate bound")
+    if most > 0.5:
+        word = "no useful guarantee"
+    return _capped(line(colour, word, words), held)
+
+
+def _measured(parts: Sequence[AuditedPart], guaranteed: str, held: Reservations) -> VerdictLine:
+    rule = (
+        "red: an attack exceeds the guarantee, or finds something where nothing is guaranteed; amber: it "
+        "finds something within the guarantee, or a rate at 1 % false accusations could not be measured, or "
+        "the guarantee is red; green: no attack of the plan found anything; grey: none, or a control failed"
+    )
+
+    def line(colour: str, word: str, words: str) -> VerdictLine:
+        return VerdictLine(line=MEASURED, colour=colour, word=word, words=words, rule=rule)
+
+    attacks = [part for part in parts if any(item.line == MEASURED for item in part.findings)]
+    found = [item for part in attacks for item in part.findings if item.line == MEASURED]
+    names = ", ".join(part.name for part in attacks)
+    if not found:
+        return line("grey", "not tested", "No attack was carried out.")
+    failed = [item for item in found if "control" in item.key and item.colour == "grey"]
+    colour = worst_colour(item.colour for item in found)
+    if colour == "red":
+        reason = next(item.reason for item in found if item.colour == "red")
+        return line("red", "attack succeeded", f"An attack succeeded ({names}): {reason}.")
+    if failed:
+        return line("grey", "void", f"The attacks say nothing: {failed[0].reason} ({failed[0].key}).")
+    if colour == "amber":
+        reason = next(item.reason for item in found if item.colour == "amber")
+        return _capped(
+            line("amber", "something found", f"An attack found something ({names}): {reason}."), held
+        )
+    words = f"No attack of the plan found anything ({names}). {NOT_PROVEN}"
+    unknown = [item for item in found if item.value is None and _DECIDING in item.key]
+    if unknown:
+        why = f"the rate at 1 % false accusations is not known: {unknown[0].reason}"
+        return line("amber", "nothing found, weak test", f"{words} And {why}.")
+    if guaranteed == "red":
+        return line("amber", "nothing found", f"{words} And nothing useful is guaranteed.")
+    return _capped(line("green", "nothing found", words), held)
+
+
+def _implementation(part: AuditedPart | None, held: Reservations) -> VerdictLine:
+    rule = (
+        "red: the made-up patients were told apart better than the guarantee allows; amber: only a model of "
+        "the scores speaks against it; green: consistent, and half of the noise was noticed as a control; "
+        "grey: not tested, or the control was not noticed"
+    )
+
+    def line(colour: str, word: str, words: str) -> VerdictLine:
+        return VerdictLine(line=IMPLEMENTATION, colour=colour, word=word, words=words, rule=rule)
+
+    if part is None or part.state != DONE:
+        why = part.reason if part is not None else "the plan does not test it"
+        return line("grey", "not tested", f"The program's private steps were not tested: {why}.")
+    mu = next(item for item in part.findings if item.key.endswith("/mu"))
+    allowed = "any" if mu.bound is None else f"{mu.bound:.2f}"
+    numbers = f"mu {mu.value or 0:.2f} ({mu.interval()}), the guarantee allows {allowed}, {mu.n:,} canaries"
+    worded = {
+        "red": ("refuted", "The run does NOT keep its guarantee"),
+        "amber": ("suspicious", "A model of the scores speaks against the guarantee"),
+        "green": ("consistent", "The program's private steps are consistent with the guarantee"),
+        "grey": ("void", "The audit says nothing: half of the noise was not noticed"),
+    }
+    word, words = worded[mu.colour]
+    return _capped(line(mu.colour, word, f"{words}: {numbers}."), held)
+
+
+def _capped(line: VerdictLine, held: Reservations) -> VerdictLine:
+    """Return a line with the reservations; a green one becomes amber."""
+    if not held.caps:
+        return line
+    colour = "amber" if line.colour == "green" else line.colour
+    words = f"{line.words} But {'; '.join(held.caps)}."
+    return VerdictLine(line=line.line, colour=colour, word=line.word, words=words, rule=line.rule)
+
+
+def plain_sentences(record: BoundsRecord) -> tuple[PlainSentence, ...]:
+    """Return what a guarantee means for an attacker who has narrowed a patient's data to some candidates.
+
+    It is the worst case: the attacker knows all other patients' data.
+    """
+    operating, found = record.operating, []
+    if operating is None:
+        return ()
+    for prior in record.priors:
+        if not prior.name.startswith("1 of"):
+            continue
+        most = operating.worst[prior.name].upper
+        found.append(_sentence(round(1 / prior.kappa), most, record.mechanism.unit))
+    return tuple(sorted(found, key=lambda item: item.candidates))
+
+
+def nothing_guaranteed(candidates: Sequence[int]) -> tuple[PlainSentence, ...]:
+    """Return the sentences of a run for which no guarantee holds."""
+    return tuple(
+        PlainSentence(
+            candidates=count, guess=1 / count, most=1.0,
+            words=f"An attacker who has narrowed a patient's image to 1 of {count:,} may be right every "
+            f"time: nothing bounds it. A blind guess is right {percent(1 / count)} of the time.",
+        )
+        for count in sorted(set(candidates))
+    )  # fmt: skip
+
+
+def _sentence(candidates: int, most: float, unit: str) -> PlainSentence:
+    what = "a patient's data" if unit == "patient" else f"the data of one {unit}"
+    words = (
+        f"An attacker who has narrowed {what} to 1 of {candidates:,} picks the right one at most "
+        f"{percent(most)} of the time; a blind guess is right {percent(1 / candidates)} of the time."
+    )
+    if most > 0.5 and most > (1 + 1 / candidates) / 2:
+        words += " That is no useful guarantee."
+    return PlainSentence(
+        candidates=candidates, guess=1 / candidates, most=max(most, 1 / candidates), words=words
+    )

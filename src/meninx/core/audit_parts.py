@@ -1,0 +1,91 @@
+"""The parts of an audit: where their records lie, and whether a summary still belongs to them and to the run.
+
+A part that is made again after the summary, a run that was trained on, and a summary that was copied from
+another run make the summary stale. Whoever shows it asks :func:`audit_of` first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from meninx.core import artifacts, belonging, files
+from meninx.core.artifacts import RunRecord
+from meninx.core.audit_records import MembershipAudit, OneRunRecord
+from meninx.core.audit_summary import DONE, AuditRecord, PlanRecord
+from meninx.core.errors import DataError, problem
+from meninx.core.risk_records import BoundsRecord
+
+FOLDER, PLAN = "audit", "plan.toml"
+PARTS: Mapping[str, type[Any]] = {
+    "bounds": BoundsRecord,
+    "one-run": OneRunRecord,
+    "membership": MembershipAudit,
+}
+"""Name of a part -> its record, in the order in which a page shows them."""
+_AGAIN = "run `meninx audit RUN` again; finished parts are taken over"
+
+
+def place_of(part: str) -> str:
+    """Return where the record of a part lies below the run folder, as a relative POSIX path.
+
+    >>> place_of("bounds"), place_of("membership")
+    ('audit/bounds.json', 'audit/membership.json')
+
+    Raises:
+        DataError: there is no such part.
+    """
+    if part not in PARTS:
+        what = "the audit names a part that this version does not know"
+        fix = "read it with the version of meninx that wrote it, or a newer one"
+        raise DataError(problem(what, where=artifacts.place(AuditRecord), fix=fix))
+    name = artifacts.place(PARTS[part])
+    return name if name.startswith(f"{FOLDER}/") else f"{FOLDER}/{name}"
+
+
+def stale(root: Path, record: AuditRecord, run: RunRecord) -> str:
+    """Return why the summary of an audit no longer holds, as the end of a sentence; empty when it does.
+
+    Args:
+        root: the run folder.
+        record: the summary.
+        run: the run's record.
+
+    Raises:
+        DataError: the summary names a part that this version does not know.
+    """
+    wrong = belonging.mismatch(record.origin, run)
+    if wrong or record.origin.data != run.data or record.private != run.private:
+        return wrong or "was made of another dataset or another kind of run"
+    for part in record.parts:
+        path = root / place_of(part.name)
+        if part.state != DONE:
+            continue
+        if not path.is_file():
+            return f"names {path.name}, which is missing"
+        if files.digest(path) != part.sha256:
+            return f"is older than {path.name}, which was made again or changed"
+    plan = root / FOLDER / PLAN
+    if not plan.is_file() or files.digest(plan) != record.plan.sha256:
+        return f"was made by another plan than {FOLDER}/{PLAN}"
+    registered = artifacts.read(root, PlanRecord)
+    if registered is None or registered.sha256 != record.plan.sha256:
+        return f"was made by another plan than the one in {artifacts.place(PlanRecord)}"
+    return ""
+
+
+def audit_of(root: Path, run: RunRecord) -> AuditRecord | None:
+    """Return the summary of a run's audit; None for a run that was not audited as a whole.
+
+    Raises:
+        DataError: it is damaged, stale, or belongs to another run or other weights; names the file.
+    """
+    record = artifacts.read(root, AuditRecord)
+    if record is None:
+        return None
+    wrong = stale(root, record, run)
+    if wrong:
+        where = f"{root.name}/{artifacts.place(AuditRecord)}"
+        raise DataError(problem(f"the audit {wrong}", where=where, fix=_AGAIN))
+    return record

@@ -1,0 +1,183 @@
+"""What a reconstruction audit records: identification among candidates, attacks, levels of noise, controls.
+
+Written and read by :mod:`meninx.core.artifacts`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meninx.core.origin import Origin
+from meninx.core.summaries import FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelRecord:
+    """A level of noise at which attacks were run.
+
+    Attributes:
+        name: in words, e.g. ``this run`` or ``epsilon 1e+09``.
+        noise_multiplier: standard deviation of the noise of a step over the clipping threshold; 0 without.
+        epsilon: of a training with this noise; None without noise, or where it is not known.
+        own: the noise of the audited run.
+    """
+
+    name: str
+    noise_multiplier: float
+    epsilon: float | None = None
+    own: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentificationRecord:
+    """How often an attacker picked a patient's image out of several, over all steps of a training.
+
+    Attributes:
+        level: name of the level.
+        encoder: what the attacker's first layer computes; ``candidates`` is fitted on the candidates
+            themselves.
+        candidates: images among which it chooses.
+        trials: simulated attacks.
+        success: share of right choices.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        bound: the largest success that the steps allow, gamma(1/n); 1 without noise.
+        excess: the success is above the bound beyond chance.
+    """
+
+    level: str
+    encoder: str
+    candidates: int
+    trials: int
+    success: float
+    low: float
+    high: float
+    bound: float
+    excess: bool = False
+
+    @property
+    def guess(self) -> float:
+        """Success of a blind guess."""
+        return 1 / self.candidates
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchRecord:
+    """How many images an attack reconstructed at one level, against its null.
+
+    Attributes:
+        attack: name of the attack.
+        encoder: linear map in front of the attacked rows; empty where there is none.
+        view: what the attacker saw: ``step``, or sums and differences over sites.
+        level: name of the level.
+        noise_multiplier: of a step of one client.
+        server: ``malicious`` or ``honest but curious``.
+        batch: images in a step of one client.
+        participations: steps that the attacker averaged.
+        originals: images that were attacked, in steps that they took part in.
+        candidates: reconstructions among which each step's images were looked for.
+        metric: similarity by which they were matched.
+        threshold: similarity from which on an image counts as reconstructed.
+        nulls: similarities of the null that the threshold was set on.
+        level_of_null: share of the null that may exceed the threshold.
+        noise_null: share of the originals that count as reconstructed from noise alone.
+        heldout_null: the same from steps of other patients.
+        success: share of the originals that were reconstructed.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        control: share of held-out patients that count as reconstructed from steps of the originals: the
+            negative control.
+        control_high: upper end of its one-sided interval.
+        control_low: lower end.
+        kappa: upper limit of how often as many public images as there are candidates hold one that is close
+            enough to an image: success without the model.
+        bound: the largest success at this kappa that the steps allow, gamma(kappa); 1 without noise.
+        quantiles: metric -> similarity of the best, the median and the worst matched image.
+        works: the attack reconstructs images where there is no noise.
+        self_test: share that it reconstructs there.
+        seconds: that it took.
+        excess: the success is above the bound beyond chance.
+    """
+
+    attack: str
+    encoder: str
+    view: str
+    level: str
+    noise_multiplier: float
+    server: str
+    batch: int
+    participations: int
+    originals: int
+    candidates: int
+    metric: str
+    threshold: float
+    nulls: int
+    level_of_null: float
+    noise_null: float
+    heldout_null: float
+    success: float
+    low: float
+    high: float
+    control: float
+    control_low: float
+    control_high: float
+    kappa: float
+    bound: float
+    quantiles: dict[str, tuple[float, float, float]]
+    works: bool
+    self_test: float
+    seconds: float
+    excess: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionAudit:
+    """What images an attacker gets from the steps of a training: ``audit/reconstruction.json``.
+
+    Numbers depend on patients' images and are outside the guarantee of a private run.
+
+    Attributes:
+        identification: rank-1 identification among candidates.
+        identified_without: the negative control of identification: the patient took part in nothing.
+        matches: attacks at the levels.
+        not_attacked: attack -> why it was not run.
+        levels: of noise, the one of the audited run first.
+        sample_rate: probability of a patient in a step.
+        steps: of the training.
+        sampler: how the run draws its patients; bounds assume ``poisson``.
+        members: patients of the training split whose images were attacked or served as candidates.
+        heldout: patients of the null and the negative control.
+        public: where the attacker's images come from, in words.
+        pictures: what was drawn outside ``private/``, in words.
+        seconds: of everything.
+        significance: largest probability of an unjust verdict.
+        verdict: ``refuted`` (an attack exceeds the bound), ``exposed`` (an attack succeeds beyond its null at
+            the run's own noise), ``nothing found``, or ``void`` (a control failed).
+        reason: of ``void``; else empty.
+        origin: the audited run.
+        version: format of the record.
+    """
+
+    identification: tuple[IdentificationRecord, ...]
+    identified_without: IdentificationRecord
+    matches: tuple[MatchRecord, ...]
+    not_attacked: dict[str, str]
+    levels: tuple[LevelRecord, ...]
+    sample_rate: float
+    steps: int
+    sampler: str
+    members: int
+    heldout: int
+    public: str
+    pictures: str
+    seconds: float
+    significance: float
+    verdict: str
+    reason: str
+    origin: Origin
+    version: int = FORMAT
+
+    @property
+    def own_level(self) -> str:
+        """Name of the level of the audited run."""
+        return next(level.name for level in self.levels if level.own)

@@ -1,0 +1,150 @@
+"""From which similarity on an image counts as reconstructed, and how often that happens without any leak.
+
+Best of 256 reconstructions made of noise alone, a radiograph has a correlation of 0.7 with some of them: all
+radiographs look alike. A success therefore counts only above a threshold that a null, the same decoder on
+gradients that hold nothing of the patient, exceeds in 1 %::
+
+    >>> null = np.random.default_rng(0).random(1999)
+    >>> eta, share = null_threshold(null)
+    >>> round(eta, 2), share
+    (0.99, 0.01)
+    >>> rate_above(np.array([0.2, 0.999, 0.995, 0.4]), eta).share
+    0.5
+
+References:
+    Vovk, Gammerman, Shafer (2005), Algorithmic Learning in a Random World (the threshold).
+    Clopper and Pearson (1934), Biometrika 26, 404-413 (the intervals).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meninx.core import check
+from meninx.core.errors import DataError, expected
+from meninx.metrics import intervals
+from meninx.metrics.image_matching import ImageMetric, Images, similarity
+
+NULL_SHARE = 0.01
+"""Of the null that may exceed the threshold."""
+Array = npt.NDArray[np.float64]
+Bits = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """A share of images with its 95 % interval.
+
+    Attributes:
+        hits: images that count.
+        of: images.
+        low: lower end by Clopper and Pearson.
+        high: upper end.
+    """
+
+    hits: int
+    of: int
+    low: float
+    high: float
+
+    @property
+    def share(self) -> float:
+        """Hits among all."""
+        return self.hits / self.of
+
+
+def null_threshold(null: npt.ArrayLike, share: float = NULL_SHARE) -> tuple[float, float]:
+    """Return the lowest threshold that the null exceeds with probability ``share``, and that probability.
+
+    With fewer than 1 / share - 1 values even the largest of them is exceeded more often; the second number
+    says how often.
+
+    Args:
+        null: similarities of images to reconstructions that hold nothing of them.
+        share: in (0, 1).
+
+    Guarantee: of similarities that are exchangeable with the null's, a further one is above the threshold
+        with at most the probability that is returned.
+    """
+    check.open_unit(share=share)
+    values = np.sort(_values(null, "the null"))
+    rank = math.ceil((len(values) + 1) * (1 - share) - 1e-9)
+    if rank > len(values):
+        return float(values[-1]), 1 / (len(values) + 1)
+    return float(values[rank - 1]), share
+
+
+def rate_above(values: npt.ArrayLike, threshold: float, *, level: float = intervals.LEVEL) -> Rate:
+    """Return how many similarities are above a threshold.
+
+    Args:
+        values: one for each image; -inf where nothing was matched.
+        threshold: eta.
+        level: coverage of the interval.
+    """
+    found = np.asarray(values, dtype=np.float64).ravel()
+    if not found.size or np.isnan(found).any():
+        raise DataError(expected("one similarity or more", got=found.size, where="similarities"))
+    hits = int((found > threshold).sum())
+    low, high = intervals.clopper_pearson(hits, found.size, level)
+    return Rate(hits=hits, of=int(found.size), low=low, high=high)
+
+
+def prior_success(
+    metric: ImageMetric,
+    first: Images,
+    second: Images,
+    threshold: float,
+    *,
+    guesses: int,
+    confidence: float = 0.95,
+    data_range: float = 1.0,
+) -> float:
+    """Return kappa(eta): an upper limit of how often ``guesses`` fixed images are close enough to a patient's.
+
+    The attacker's best fixed guesses are chosen among the images of one half, one after the other, each of
+    which covers most of what is left. They are counted on the other half, and the other way round, so that
+    nothing is counted on the images that it was chosen on.
+
+    Args:
+        metric: the similarity.
+        first: images of patients that took no part, (images, channels, *spatial).
+        second: images of other such patients.
+        threshold: eta.
+        guesses: images that the attacker may name, >= 1.
+        confidence: of the one-sided limit of Clopper and Pearson.
+        data_range: of the images.
+    """
+    check.positive(guesses=guesses)
+    close = [
+        similarity(metric, own, guess, data_range=data_range) > threshold
+        for own, guess in ((first, first), (second, second), (second, first), (first, second))
+    ]
+    hits = sum(
+        int(near_other[:, _cover(near_own, guesses)].any(axis=1).sum())
+        for near_own, near_other in ((close[0], close[2]), (close[1], close[3]))
+    )
+    total = len(first) + len(second)
+    return intervals.clopper_pearson(hits, total, 2 * confidence - 1)[1]
+
+
+def _cover(close: Bits, most: int) -> list[int]:
+    """Return the columns that cover most rows, chosen one after the other."""
+    left, chosen = close.copy(), list[int]()
+    while len(chosen) < min(most, close.shape[1]) and left.any():
+        best = int(left.sum(axis=0).argmax())
+        chosen.append(best)
+        left[left[:, best]] = False
+    return chosen
+
+
+def _values(values: npt.ArrayLike, where: str) -> npt.NDArray[Any]:
+    found = np.asarray(values, dtype=np.float64).ravel()
+    if not found.size or np.isnan(found).any():
+        raise DataError(expected("one similarity or more", got=found.size, where=where))
+    return found
