@@ -49,6 +49,7 @@ NEEDS = {
     "audit one-run": ("data", "private run"),
     "audit membership": ("many patients", "private run"),
     "audit identity": ("many patients",),
+    "audit attributes": ("many patients", "private run"),
     "dicom": ("clean",),
     "demo": (),
     "recipes": (),

@@ -13,12 +13,15 @@ import hashlib
 import io
 import math
 import time
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from meninx.audit import mechanism
 from meninx.audit.attribute_figure import draw
@@ -32,6 +35,7 @@ from meninx.core.attribute_records import AttributeRecord, AttributesAudit, Leak
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import AuditFinding, DataError, UsageError, expected, problem
 from meninx.core.manifest import Case, Manifest, TaskKind
+from meninx.core.names import csv_cell
 from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import child
 from meninx.core.result import Result
@@ -48,6 +52,7 @@ from meninx.learn.model_signals import (
 )
 from meninx.metrics.attribute_success import (
     LEAST_PATIENTS,
+    Bound,
     Inferred,
     bounded,
     bounded_by_prior,
@@ -62,6 +67,7 @@ FIGURES = ("attributes.svg", "attributes.png")
 SCORES, CACHE = "attribute_scores.csv", "attributes"
 LABELS, SITE, AGE = "labels", "site", "age"
 _MOST_VALUES = 20
+_MOST_BYTES = 1 << 30
 _RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
 _PLANTED = 1.0  # standard deviations of every number of an embedding
 Array = npt.NDArray[np.float64]
@@ -109,8 +115,8 @@ class AttributesResult(Result):
     def alerts(self) -> tuple[str, ...]:
         """Return what limits the audit."""
         return (
-            "what is inferred about strangers, too, is a statistic of the population: no guarantee for single "
-            "patients hides it",
+            "what is inferred about strangers, too, is a statistic of the population: no guarantee for "
+            "single patients hides it",
         )
 
     def raise_if_refuted(self) -> None:
@@ -248,7 +254,7 @@ def _age_groups(texts: Sequence[str], edges: Sequence[float]) -> list[str]:
     """
     steps = [f"{edge:g}" for edge in edges]
     names = [f"below {steps[0]}"]
-    names += [f"{low} to below {high}" for low, high in zip(steps, steps[1:], strict=False)]
+    names += [f"{low} to below {high}" for low, high in pairwise(steps)]
     names.append(f"{steps[-1]} and above")
     found = []
     for text in texts:
@@ -265,12 +271,15 @@ def _audit(
 ) -> tuple[AttributesAudit, str]:
     network, learned, _ = inference.load_model(attacked.run)
     learned = learned.replace(device=config.device)
-    private = artifacts.require(attacked.run.root, PrivacyRecord, fix="train again") if record.private else None
+    private = (
+        artifacts.require(attacked.run.root, PrivacyRecord, fix="train again") if record.private else None
+    )
     released = None
     if private is not None and private.noise_multiplier > 0:
         released = Released(private.max_grad_norm, private.noise_multiplier)
-    signals = _cached(attacked, learned, "model", released, config.seed, progress, network=network)
-    fresh = _cached(attacked, learned, "untrained", None, config.seed, progress, network=None)
+    signals = _cached(attacked, learned, network, released, config.seed, progress, trained=True)
+    blank = untrained(attacked.pool.info, learned)
+    fresh = _cached(attacked, learned, blank, None, config.seed, progress, trained=False)
     curve, one_step = _curves(attacked, private, released)
     attacks = _Attacks(config, attacked, len(attacked.values) * len(signals.rows))
     records, right = attacks.on_attributes(signals, curve, one_step, progress)
@@ -323,15 +332,19 @@ class _Attacks:
                 continue
             floor = self._one(attribute, LABELS, labels, values) if labels is not None else None
             found += [floor.record] if floor else []
+            if floor and floor.record.refusal:
+                continue
             for signal, rows in signals.rows.items():
                 one = self._one(attribute, signal, rows, values, labels=floor)
                 record = one.record
                 if signal == NOISY and one_step is not None:
-                    record = bounded_by_prior(record, lambda kappa: one_step.gamma(kappa).upper, self.each)
+                    record = bounded_by_prior(record, _upper(one_step), self.each)
                 elif curve is not None:
-                    record = bounded(record, lambda kappa: curve.gamma(kappa).upper, self.each)
+                    record = bounded(record, _upper(curve), self.each)
                 found.append(record)
                 right[attribute, signal] = one.right
+                if record.refusal:  # for all signals alike
+                    break
         return tuple(found), right
 
     def controls(
@@ -382,6 +395,10 @@ def _curves(
     return risk_curve(found.phases, rates=_RATES), one_step
 
 
+def _upper(curve: RiskCurve) -> Bound:
+    return lambda kappa: curve.gamma(kappa).upper
+
+
 def _prior_bounds(records: Sequence[AttributeRecord], curve: RiskCurve | None) -> dict[str, float]:
     priors = {record.attribute: record.prior for record in records if record.prior is not None}
     return {} if curve is None else {name: curve.gamma(prior).upper for name, prior in priors.items()}
@@ -400,9 +417,7 @@ def _label_rows(attacked: _Attacked) -> Array | None:
     return np.asarray(total / np.bincount(owner)[:, None])
 
 
-def _leaks(
-    attacked: _Attacked, signals: ModelSignals, one_step: RiskCurve | None
-) -> tuple[LeakRecord, ...]:
+def _leaks(attacked: _Attacked, signals: ModelSignals, one_step: RiskCurve | None) -> tuple[LeakRecord, ...]:
     """Return what the gradients of single patients tell about labels."""
     first = Manifest(attacked.pool.root, attacked.pool.info, tuple(attacked.first))
     targets, one_class = first.targets(), attacked.pool.info.task is TaskKind.MULTICLASS
@@ -411,7 +426,7 @@ def _leaks(
         if bias.shape == targets.shape:
             most = None
             if signal == NOISY and one_step is not None:
-                most = lambda kappa: one_step.gamma(kappa).upper  # noqa: E731
+                most = _upper(one_step)
             found.append(measure_leak(signal, bias, targets, one_class=one_class, most=most))
     return tuple(found)
 
@@ -422,11 +437,97 @@ def _leaks(
 def _cached(
     attacked: _Attacked,
     learned: LearnConfig,
-    name: str,
+    network: nn.Module,
     released: Released | None,
     seed: int,
     progress: Progress,
     *,
-    network: object,
+    trained: bool,
 ) -> ModelSignals:
     """Return what a network gives away, from its file where there is one."""
+    record = artifacts.require(attacked.run.root, RunRecord, fix="train again")
+    parts = [
+        "2",  # version of the signals
+        record.id,
+        record.weights,
+        record.data,
+        str(released),
+        str(seed),
+        str(trained),
+        *attacked.patients,
+    ]
+    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    room = attacked.run.private / FOLDER / CACHE
+    for place in (room.parent, room):
+        place.mkdir(mode=0o700, exist_ok=True)
+    path = room / f"{name}.npz"
+    if path.is_file():
+        return _read(path, attacked.patients)
+    found = model_signals(
+        network, attacked.pool, learned,
+        gradients=released, with_gradients=trained, seed=seed, progress=progress,
+    )  # fmt: skip
+    buffer = io.BytesIO()
+    tables = {f"rows/{signal}": rows for signal, rows in found.rows.items()}
+    tables |= {f"bias/{signal}": bias for signal, bias in found.bias.items()}
+    np.savez_compressed(buffer, **tables)  # type: ignore[arg-type]
+    files.write_bytes(path, buffer.getvalue(), mode=files.PRIVATE_MODE)
+    return found
+
+
+def _read(path: Path, patients: tuple[str, ...]) -> ModelSignals:
+    """Return the signals in a file.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    tables: dict[str, dict[str, Array]] = {"rows": {}, "bias": {}}
+    try:
+        with np.load(io.BytesIO(files.read_bytes(path, limit=_MOST_BYTES)), allow_pickle=False) as content:
+            for key in content.files:
+                kind, _, signal = key.partition("/")
+                tables[kind][signal] = np.asarray(content[key], dtype=np.float64)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        fix = "remove private/audit/attributes of the run"
+        raise DataError(problem("the file of signals is damaged", where=path.name, fix=fix)) from error
+    if any(len(rows) != len(patients) for rows in tables["rows"].values()) or not tables["rows"]:
+        fix = "remove private/audit/attributes of the run"
+        raise DataError(expected(f"{len(patients)} rows", got="others", where=path.name, fix=fix))
+    return ModelSignals(patients, tables["rows"], tables["bias"])
+
+
+def _write(root: Path, audit: AttributesAudit) -> Path:
+    """Write table and figure, and at the end the record that says that all is there."""
+    place = root / FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    names = [item.name for item in fields(AttributeRecord)]
+    groups = (
+        ("model", audit.attributes),
+        ("negative control", (*audit.negative, *audit.fresh)),
+        ("positive control", audit.positive),
+    )
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["kind", *names])
+    for kind, group in groups:
+        for record in group:
+            cells = {name: getattr(record, name) for name in names}
+            cells |= {"attribute": csv_cell(record.attribute), "classes": csv_cell("; ".join(record.classes))}
+            writer.writerow([kind, *cells.values()])
+    files.write_text(place / TABLE, buffer.getvalue())
+    for name in FIGURES:
+        draw(audit, place / name)
+    return artifacts.write(root, audit)
+
+
+def _scores(attacked: _Attacked, right: Mapping[tuple[str, str], Array]) -> str:
+    """Return the table of which patients each attack was right about."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    used = {name: values for name, values in right.items() if len(values)}
+    heads = [csv_cell(f"{attribute}: {signal}") for attribute, signal in used]
+    writer.writerow(["patient_id", "member", *heads])
+    for number, patient in enumerate(attacked.patients):
+        cells = ["" if math.isnan(values[number]) else int(values[number]) for values in used.values()]
+        writer.writerow([patient, int(attacked.member[number]), *cells])
+    return buffer.getvalue()

@@ -80,7 +80,29 @@ def findings(record: IdentityAudit) -> tuple[Finding, ...]:
     for link in record.reconstructions:
         key = key_of("identity", "reconstruction", link.source, link.attack, "p@1")
         found.append(_share_finding(key, link, record))
-    return tuple(found)
+    return (*found, *_controls(record))
+
+
+def _controls(record: IdentityAudit) -> list[Finding]:
+    """Return the planted mark, which has to be found, and shuffled identities, which must not be."""
+    found = []
+    rows = [("positive-control", "a planted mark per patient", link) for link in record.positive]
+    rows += [("negative-control", "shuffled identities", link) for link in record.negative]
+    for name, what, link in rows:
+        if link.p_at_1 is None:
+            continue
+        limit = record.significance if name == "positive-control" else _CONTROL_SIGNIFICANCE
+        good = (_p(link) <= limit) == (name == "positive-control")
+        found.append(
+            Finding(
+                key=key_of("identity", link.attack, name), line=MEASURED,
+                words=f"Control with {what}: images whose most similar image is right, attack {link.attack}.",
+                value=link.p_at_1, low=link.p_at_1_low, high=link.p_at_1_high, n=link.patients,
+                null=link.chance, bound=None, colour="green" if good else "grey",
+                reason="as it should be" if good else "the control FAILED",
+            )
+        )  # fmt: skip
+    return found
 
 
 def _link_findings(link: LinkRecord, record: IdentityAudit) -> list[Finding]:

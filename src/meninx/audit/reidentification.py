@@ -258,10 +258,10 @@ def _audit(
         probes_data=_keyed(subject, subject.probes) if subject.probes else "",
         significance=config.significance,
         seed=seed,
-        seconds=time.monotonic() - begun,
+        seconds=0.0 if config.deterministic else time.monotonic() - begun,
         verdict=verdict,
         reason=reason,
-        origin=_origin(subject),
+        origin=_origin(subject, timeless=config.deterministic),
     )
     return audit, scores
 
@@ -269,17 +269,17 @@ def _audit(
 # files
 
 
-def _origin(subject: _Subject) -> Origin:
+def _origin(subject: _Subject, *, timeless: bool) -> Origin:
     record = subject.run.record if subject.run else None
     if record is not None:
-        return origin_of(record)
+        return origin_of(record, timeless=timeless)
     made_by = provenance.environment()
     return Origin(
         run="",
         data=_keyed(subject, subject.data),
         dataset=subject.data.info.name,
-        made=artifacts.now(),
-        command=made_by.command,
+        made="" if timeless else artifacts.now(),
+        command=() if timeless else made_by.command,
         versions=made_by.packages,
     )
 

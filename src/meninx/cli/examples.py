@@ -91,6 +91,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx audit membership runs/private/",
         "meninx audit membership runs/private/ --references 16 --out audited/",
     ),
+    "audit attributes": (
+        "meninx audit attributes runs/private/ --dry-run",
+        "meninx audit attributes runs/private/ --attributes sex --permutations 99",
+    ),
     "audit identity": (
         "meninx audit identity data/ --dry-run",
         "meninx audit identity data/ --attacks hog --out linked/",

@@ -40,7 +40,8 @@ class AttributeRecord:
         advantage: ``on_members`` minus ``on_others``: what the model learned about its own patients.
         advantage_low: lower end of its 95 % interval by Newcombe.
         advantage_high: upper end.
-        advantage_p: probability of such an advantage or a larger one with permuted membership.
+        advantage_p: probability of such an advantage or a larger one with membership permuted among patients
+            with the same value.
         over_labels: ``accuracy`` minus that of the attack on true labels alone; None for that attack itself
             and where there are no labels.
         over_labels_low: lower end of its 95 % interval, patients resampled.

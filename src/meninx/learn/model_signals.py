@@ -190,38 +190,48 @@ class _Loss:
 def _gradients(
     loss: _Loss, patient: str, indices: list[int], released: Released | None
 ) -> Iterator[tuple[str, Array, Array]]:
-    """Yield signal, the gradient of the last layer on a patient, and that of its bias on one image."""
+    """Yield signal, what the gradient of the last layer on a patient tells, and its bias on one image."""
     head = registry.head_prefix(loss.network)
     whole, first = loss.gradient(indices), loss.gradient(indices[:1])
-    yield GRADIENT, _projected(_last(whole, head), loss.seed), _bias(first, head)
+    weight, bias = _last(whole, head)
+    yield GRADIENT, _read_out(weight, bias, loss.seed), _last(first, head)[1]
     if released is not None:
         rng = np.random.default_rng(child_seed(loss.seed, "noise of a gradient", patient))
-        hidden = [_released(_last(one, head), _norm(one), released, rng) for one in (whole, first)]
-        count = _bias(first, head).size
-        yield NOISY, _projected(hidden[0], loss.seed), hidden[1][len(hidden[1]) - count :]
+        weight, bias = (_released(part, _norm(whole), released, rng) for part in (weight, bias))
+        hidden = _released(_last(first, head)[1], _norm(first), released, rng)
+        yield NOISY, _read_out(weight, bias, loss.seed), hidden
 
 
-def _last(gradient: dict[str, Tensor], head: str) -> Array:
-    """Return the gradient of the last layer as one vector, its bias at the end."""
-    names = sorted(
-        (name for name in gradient if name.startswith(head)), key=lambda name: name.endswith("bias")
-    )
-    return np.concatenate([_numbers(gradient[name].flatten()) for name in names])
+def _last(gradient: dict[str, Tensor], head: str) -> tuple[Array, Array]:
+    """Return the gradient of the last layer: of its weight (outputs, inputs), and of its bias (outputs,).
+
+    Without a bias the second is empty.
+    """
+    bias = gradient.get(f"{head}bias")
+    rest = [value for name, value in gradient.items() if name.startswith(head) and name != f"{head}bias"]
+    outputs = len(rest[0]) if bias is None else len(bias)
+    weight = np.concatenate([_numbers(value.reshape(outputs, -1)) for value in rest], axis=1)
+    return weight, np.zeros(0) if bias is None else _numbers(bias)
 
 
-def _bias(gradient: dict[str, Tensor], head: str) -> Array:
-    found = gradient.get(f"{head}bias")
-    return np.zeros(0) if found is None else _numbers(found.flatten())
+def _read_out(weight: Array, bias: Array, seed: int) -> Array:
+    """Return the bias gradient, and the input of the last layer that follows from both.
+
+    For one image every row of the weight gradient is the input times a number of the bias gradient.
+    """
+    if not bias.size:
+        return _projected(weight.reshape(-1), seed)
+    return np.concatenate([bias, _projected(bias @ weight / max(float(bias @ bias), 1e-12), seed)])
 
 
 def _norm(gradient: dict[str, Tensor]) -> float:
     return float(torch.stack([value.double().square().sum() for value in gradient.values()]).sum().sqrt())
 
 
-def _released(vector: Array, norm: float, released: Released, rng: np.random.Generator) -> Array:
+def _released(part: Array, norm: float, released: Released, rng: np.random.Generator) -> Array:
     """Return a part of a gradient as a private step releases that of one patient alone."""
-    clipped = vector * min(1.0, released.max_grad_norm / max(norm, 1e-12))
-    noise = rng.normal(size=len(vector)) * released.noise_multiplier * released.max_grad_norm
+    clipped = part * min(1.0, released.max_grad_norm / max(norm, 1e-12))
+    noise = rng.normal(size=part.shape) * released.noise_multiplier * released.max_grad_norm
     return np.asarray(clipped + noise, dtype=np.float64)
 
 

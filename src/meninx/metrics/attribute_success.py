@@ -31,6 +31,7 @@ from meninx.metrics.classification import Ranking
 
 Array = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
 LEAST_PATIENTS = groups.MIN_CELL
 """Fewest members, and fewest others, with a value of an attribute."""
 _DRAWS, _SHUFFLES = 1000, 9999
@@ -108,7 +109,7 @@ def measure_attribute(
         null_high=float(np.quantile(attribute_attacks.folded(found.null), 0.95)),
         p_value=found.p_value,
     )
-    record = _against_strangers(record, right, inside, seed)
+    record = _against_strangers(record, right, inside, truth, seed)
     if labels is not None and len(labels.right) == len(everywhere):
         record = _against_labels(record, everywhere[rows] - labels.right[rows], seed)
     return Inferred(record, everywhere)
@@ -200,16 +201,27 @@ def _refusal(values: Sequence[str], member: Bits) -> str:
     )
 
 
-def _against_strangers(record: AttributeRecord, right: Bits, inside: Bits, seed: int) -> AttributeRecord:
-    """Return a record with the shares among members and others, and their difference."""
+def _against_strangers(
+    record: AttributeRecord, right: Bits, inside: Bits, truth: Numbers, seed: int
+) -> AttributeRecord:
+    """Return a record with the shares among members and others, and their difference.
+
+    The null permutes membership among the patients with the same value, because a value may be easier than
+    another and more frequent among members.
+    """
     hits = [int(right[part].sum()) for part in (inside, ~inside)]
     sizes = [record.members, record.others]
     shares = [hit / size for hit, size in zip(hits, sizes, strict=True)]
     ends = [intervals.clopper_pearson(hit, size) for hit, size in zip(hits, sizes, strict=True)]
     low, high = intervals.combined_interval((shares[0], shares[1]), ends[0], ends[1], signs=(1, -1))
-    rng, total = child(seed, "permuted membership"), sum(hits)
-    drawn = rng.hypergeometric(total, sum(sizes) - total, sizes[0], size=_SHUFFLES)
-    null = drawn / sizes[0] - (total - drawn) / sizes[1]
+    rng, drawn = child(seed, "permuted membership"), np.zeros(_SHUFFLES)
+    for number in np.unique(truth):
+        there = truth == number
+        found = int(right[there].sum())
+        drawn += rng.hypergeometric(
+            found, int(there.sum()) - found, int((there & inside).sum()), size=_SHUFFLES
+        )
+    null = drawn / sizes[0] - (sum(hits) - drawn) / sizes[1]
     return replace(
         record,
         on_members=shares[0],
@@ -236,7 +248,7 @@ def _against_labels(record: AttributeRecord, difference: Array, seed: int) -> At
     )
 
 
-def _area(scores: Array, truth: npt.NDArray[np.int64], seed: int) -> tuple[float, tuple[float, float]]:
+def _area(scores: Array, truth: Numbers, seed: int) -> tuple[float, tuple[float, float]]:
     """Return the folded area and its interval, patients resampled."""
     places = np.arange(len(truth), dtype=np.int64)
     rankings = [Ranking.of(truth == number, scores[:, number]) for number in range(scores.shape[1])]
