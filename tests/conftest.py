@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from proven_networks import proved_once
 
 from meninx.synthetic import AnswerKey, PhantomConfig, write_archives
 
@@ -22,6 +23,24 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MENINX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_wait_for_the_disk() -> Iterator[None]:
+    """``os.fsync`` returns at once in the process of the tests, which no test ends by a power failure.
+
+    Tests of a full disk replace it by their own. Started processes have the real one.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def networks_are_proved_once() -> Iterator[None]:
+    """The proof before a private run is made once for each packaged network and shape."""
+    with proved_once():
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -48,18 +49,27 @@ def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def consortium(tmp_path: Path, patients: Path) -> Consortium:
-    """A study at revision 1 in which three sites are enrolled and none has answered."""
+@pytest.fixture(scope="session")
+def enrolled_sites(tmp_path_factory: pytest.TempPathFactory, patients: Path) -> Path:
+    """The folders of a study at revision 1 and of its three sites, which tests take a copy of."""
+    root = tmp_path_factory.mktemp("enrolled")
     facts = DataConfig.of_dataset(Manifest.read(patients).info)
     settings = {"model": "resnet9-small", "lr": 3e-3, "batch_size": 16, "physical_batch": 16}
     config = StudyConfig.of(rounds=2, data=facts, train=settings | {"epsilon": 8.0, "delta": 1e-3})
-    folder = study.create(tmp_path / "chest", config)
-    sites = {name: site_folder.create(tmp_path / name, name, POLICY) for name in SITES}
-    for site in sites.values():
+    folder = study.create(root / "chest", config)
+    sites = [site_folder.create(root / name, name, POLICY) for name in SITES]
+    for site in sites:
         enrolment.request(site)
-    enrolment.accept(folder, [site.request_path for site in sites.values()])
-    return Consortium(folder, sites, patients)
+    enrolment.accept(folder, [site.request_path for site in sites])
+    return root
+
+
+@pytest.fixture
+def consortium(tmp_path: Path, enrolled_sites: Path, patients: Path) -> Consortium:
+    """A study at revision 1 in which three sites are enrolled and none has answered."""
+    shutil.copytree(enrolled_sites, tmp_path, dirs_exist_ok=True)
+    sites = {name: SiteFolder(tmp_path / name, name) for name in SITES}
+    return Consortium(StudyFolder(tmp_path / "chest", "chest"), sites, patients)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from proven_networks import proved_once
 from torch import Tensor
 
 from meninx.core import randomness
@@ -53,6 +54,7 @@ SMALL = LearnConfig.of(
     eval_every=2,
     batch_size=5,
 )
+NARROW = SMALL.replace(model_options={"width": 8})  # where no noise is measured, which needs many weights
 FORCED: dict[int, slice] = {3: slice(0, 1), 4: slice(0, 0), 5: slice(0, 7)}  # one unit, nobody, uneven shares
 UNITS, RATE, DRAWS = 24, 0.4, 3000
 WORLD = World()  # of this process; each child has its own
@@ -255,7 +257,7 @@ def killed(data: Manifest, run: Run, step: int) -> Callable[[], Any]:
 
         steps: list[int] = []
         PrivateStep._assign = assigned  # type: ignore[method-assign]
-        return fit(SMALL, data, run, plan=plan(data), world=WORLD).steps
+        return fit(NARROW, data, run, plan=plan(data), world=WORLD).steps
 
     return work
 
@@ -263,7 +265,7 @@ def killed(data: Manifest, run: Run, step: int) -> Callable[[], Any]:
 def resumed(data: Manifest, run: Run) -> Callable[[], Any]:
     def work() -> Any:
         force_draws()
-        result = fit(SMALL, data, run, plan=plan(data), resume=True, world=WORLD)
+        result = fit(NARROW, data, run, plan=plan(data), resume=True, world=WORLD)
         return {"epsilon": result.epsilon, "steps": result.steps}
 
     return work
@@ -281,7 +283,7 @@ def failing(data: Manifest, run: Run, *, rank: int, how: Callable[[], None]) -> 
             return clip(own, model, step, *rest)
 
         PrivateStep._clip = clipped  # type: ignore[method-assign]
-        return fit(SMALL, data, run, plan=plan(data), world=WORLD).steps
+        return fit(NARROW, data, run, plan=plan(data), world=WORLD).steps
 
     return work
 
@@ -296,7 +298,7 @@ def asked_to_stop() -> None:
 
 def plain(data: Manifest, run: Run) -> Callable[[], Any]:
     def work() -> Any:
-        config = SMALL.replace(optimizer="sgd", steps=8)
+        config = NARROW.replace(optimizer="sgd", steps=8)
         return fit(config, data, run, world=WORLD).train_loss
 
     return work
@@ -307,7 +309,7 @@ def adaptive(data: Manifest, run: Run) -> Callable[[], Any]:
 
     def work() -> Any:
         terms = plan(data, clipping="adaptive", clip_rate=1.0, count_noise_multiplier=5.0)
-        result = fit(SMALL, data, run, plan=terms, world=WORLD)
+        result = fit(NARROW, data, run, plan=terms, world=WORLD)
         return float(torch.load(result.checkpoint, weights_only=True)["threshold"])
 
     return work
@@ -318,7 +320,7 @@ def batch_normed(data: Manifest, run: Run) -> Callable[[], Any]:
         registry.MODELS = {  # type: ignore[misc]
             **registry.MODELS,
             "normed": lambda **_: torch.nn.Sequential(
-                torch.nn.Conv2d(1, 3, 32), torch.nn.BatchNorm2d(3), torch.nn.Flatten()
+                torch.nn.Conv2d(1, 3, 16), torch.nn.BatchNorm2d(3), torch.nn.Flatten()
             ),
         }
         return fit(SMALL.replace(model="normed"), data, run, world=WORLD).steps
@@ -335,7 +337,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)  # slow the first time: what it imports, the children need not
     torch.use_deterministic_algorithms(False)
-    data = write_dataset(folder / "data", patients=18, size=32)
+    data = write_dataset(folder / "data", patients=18, size=16)
     new = lambda name: run_folder.create(folder / "runs", name, config_toml="", deterministic=True)  # noqa: E731
     seen: dict[str, Any] = {}
 
@@ -345,6 +347,10 @@ def main(folder: Path) -> None:
         print(f"{name}: {time.monotonic() - began:.1f} s", file=sys.stderr)
 
     importlib.import_module("torch.distributed.nn.functional")
+    for number, config in enumerate((SMALL, SMALL.replace(physical_batch=2), NARROW)):
+        # What these runs import and prove, the children need not.
+        fit(config, data, new(f"first-{number}"), plan=plan(data, steps=1), world=WORLD)
+    os.fsync = lambda handle: None  # type: ignore[assignment] # a killed process loses nothing that it has written
     names = "one two four double killed lost slow stop plain1 plain2 fit1 fit3 unequal"
     runs = {name: new(name) for name in names.split()}
     scene("one", 1, private(data, runs["one"]))
@@ -362,7 +368,7 @@ def main(folder: Path) -> None:
 
     def unequal() -> Any:
         draw_per_process()
-        return fit(SMALL, data, runs["unequal"], plan=plan(data), world=WORLD).steps
+        return fit(NARROW, data, runs["unequal"], plan=plan(data), world=WORLD).steps
 
     scene("unequal draws", 2, unequal)
     scene("killed", 2, killed(data, runs["killed"], 3))
@@ -382,4 +388,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with proved_once():
+        main(Path(sys.argv[1]))

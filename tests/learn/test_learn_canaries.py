@@ -201,3 +201,46 @@ def test_a_point_gradient_without_a_finite_norm_adds_exactly_nothing(value):
     )
     total = clipped_point_sum(model, points, n_units=2, max_grad_norm=1.0)
     assert total.gradients["0.weight"].flatten()[[5, 6]].tolist() == [0.0, 0.25]
+
+
+def points_at(names, parameter, place, unit):
+    rows = len(place)
+    return PointGradients(
+        names=names,
+        parameter=torch.tensor(parameter, dtype=torch.int64),
+        place=torch.tensor(place, dtype=torch.int64),
+        value=torch.full((rows,), 3.0, dtype=torch.float64),
+        case=torch.arange(rows),
+        unit=torch.tensor(unit, dtype=torch.int64),
+    )
+
+
+def test_each_entry_of_point_gradients_counts_for_its_own_unit_parameter_and_place():
+    model = network()
+    sizes = {name: value.numel() for name, value in model.named_parameters()}
+    names = tuple(sizes)
+    units, n_units = [0, 0, 1, 2, 2, 2], 3
+    parameter = [0, 1, 0, 1, 0, len(names) - 1]
+    place = [sizes[names[number]] - 1 if row % 2 else 0 for row, number in enumerate(parameter)]
+    total = clipped_point_sum(
+        model, points_at(names, parameter, place, units), n_units=n_units, max_grad_norm=1.0
+    )
+    wanted = {name: torch.zeros(size) for name, size in sizes.items()}
+    for number, where, unit in zip(parameter, place, units, strict=True):
+        wanted[names[number]][where] += 1 / units.count(unit) ** 0.5
+    for name, value in total.gradients.items():
+        assert torch.allclose(value.flatten().float(), wanted[name]), name
+    assert total.unit_norms.tolist() == pytest.approx([3 * units.count(unit) ** 0.5 for unit in range(3)])
+
+
+@pytest.mark.parametrize(("parameter", "place"), [([0], [-1]), ([-1], [0]), ([2], [0])])
+def test_point_gradients_outside_every_parameter_are_refused(parameter, place):
+    names = tuple(name for name, _ in network().named_parameters())[:2]
+    with pytest.raises(DataError, match="positions"):
+        clipped_point_sum(network(), points_at(names, parameter, place, [0]), n_units=1, max_grad_norm=1.0)
+
+
+def test_no_point_gradients_make_an_empty_sum():
+    total = clipped_point_sum(network(), points_at((), [], [], []), n_units=2, max_grad_norm=1.0)
+    assert total.units == 0
+    assert not any(value.any() for value in total.gradients.values())

@@ -37,6 +37,11 @@ Data = Callable[..., Manifest]
 NewRun = Callable[..., Run]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def networks_are_proved_once() -> None:
+    """Every run of this module proves its network."""
+
+
 class Scale(nn.Identity):
     """A layer derived from one of torch, with a parameter more: no rule knows it."""
 

@@ -220,6 +220,8 @@ class MembershipAudit:
         verdict: ``refuted`` (an attack exceeds the bound), ``exposed`` (an attack tells members from
             non-members), ``nothing found``, or ``void`` (a control failed).
         reason: of ``void``; else empty.
+        sites: sites that trained the audited model together; reference models know the run's own patients
+            alone, so with more than one they resemble it less.
         origin: the audited run.
         seconds: of the audit, without models that an earlier one had trained.
         curves: attack -> its true positive rates over rising false positive rates, the same for all attacks;
@@ -242,6 +244,7 @@ class MembershipAudit:
     verdict: str
     reason: str
     origin: Origin
+    sites: int = 1
     seconds: float = 0.0
     curves: dict[str, tuple[OperatingPoint, ...]] = field(default_factory=dict)
     curve_bound: tuple[float, ...] = ()

@@ -11,6 +11,7 @@ The range and the choices of a setting are declared only in its type:
 
 from __future__ import annotations
 
+import functools
 import math
 import types
 import typing
@@ -131,6 +132,7 @@ def without_ranges(hint: Any) -> Any:
     return typing.get_type_hints(holder)["value"]
 
 
+@functools.cache
 def without_none(hint: Any) -> Any:
     """Return ``X`` for ``X | None``, and any other type unchanged."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -139,6 +141,7 @@ def without_none(hint: Any) -> Any:
     return hint
 
 
+@functools.cache
 def _is_list(hint: Any) -> bool:
     """Return whether a setting is a list of any length, so that a single entry is accepted for it."""
     hint = without_none(hint)

@@ -123,6 +123,7 @@ def flat(name: str) -> dict[str, str]:
     return {"flat": name}
 
 
+@_cached
 def tables(kind: type[Settings]) -> dict[str, type[Settings]]:
     """Return the tables of a composed config: name of the table -> its class."""
     found = {item.name: _table_class(item.hint) for item in _fields(kind)}
@@ -410,6 +411,7 @@ def _fields(kind: type[Settings]) -> tuple[Field, ...]:
     return tuple(Field(item.name, hints[item.name], item.metadata.get("flat", item.name)) for item in items)
 
 
+@functools.cache
 def _table_class(hint: Any) -> type[Settings] | None:
     hint = without_none(hint)
     return hint if isinstance(hint, type) and issubclass(hint, Settings) else None

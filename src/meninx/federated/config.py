@@ -14,6 +14,7 @@ weights, folders of data, devices and caches belong to the site (:data:`OF_THE_S
 
 # No postponed annotations here: a subclass in another module would be read by its types.
 
+import functools
 import hashlib
 import math
 from collections.abc import Mapping
@@ -327,7 +328,7 @@ class StudyConfig(Settings):
         train = settings.arranged(TrainConfig, without_length(table), source)
         return {"train": settings.to_plain(train), "study": {"recipe": name}}
 
-    @property
+    @functools.cached_property
     def training(self) -> TrainConfig:
         """The training settings of every site; a site adds its own of :data:`OF_THE_SITE`."""
         return settings.build(TrainConfig, self.train, "train").replace(**_length(self.study))

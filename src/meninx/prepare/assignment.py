@@ -15,9 +15,6 @@ from meninx.core.manifest import SPLITS, Manifest, TaskKind
 from meninx.prepare.setting_tables import SitesConfig, SplitConfig
 from meninx.prepare.source_cases import DatasetCase
 
-pass
-pass
-
 
 def rule_of(config: SplitConfig) -> str:
     """Return how patients are assigned to splits, as ``DatasetInfo.split_rule`` tells it."""
