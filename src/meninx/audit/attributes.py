@@ -26,7 +26,14 @@ from torch import nn
 from meninx.audit import mechanism
 from meninx.audit.attribute_figure import draw
 from meninx.audit.attribute_findings import leak_line, record_lines, verdict_of, verdict_words
-from meninx.audit.audited_run import FOLDER, dataset_of, origin_of
+from meninx.audit.audited_run import (
+    FOLDER,
+    UNKNOWN_START,
+    Strangers,
+    dataset_of,
+    origin_of,
+    strangers_of,
+)
 from meninx.audit.config import AttributesConfig
 from meninx.core import artifacts, files, workspace
 from meninx.core import run as runs
@@ -114,10 +121,12 @@ class AttributesResult(Result):
 
     def alerts(self) -> tuple[str, ...]:
         """Return what limits the audit."""
-        return (
+        found = [
             "what is inferred about strangers, too, is a statistic of the population: no guarantee for "
-            "single patients hides it",
-        )
+            "single patients hides it"
+        ]
+        unknown = self.audit is not None and self.audit.unknown_start
+        return (*found, UNKNOWN_START) if unknown else tuple(found)
 
     def raise_if_refuted(self) -> None:
         """Raise AuditFinding when an attack exceeds its bound, or a control failed."""
@@ -177,6 +186,7 @@ class _Attacked:
         patients: in the order of all rows.
         member: whether each took part in the training.
         values: attribute -> value of each patient, empty where unknown.
+        strangers: who may be taken as one that took no part.
     """
 
     run: Run
@@ -184,6 +194,7 @@ class _Attacked:
     patients: tuple[str, ...]
     member: Bits
     values: Mapping[str, list[str]]
+    strangers: Strangers
 
     @property
     def first(self) -> list[Case]:
@@ -210,9 +221,9 @@ def _auditable(run: Run, config: AttributesConfig, out: Path | None) -> RunRecor
 def _attacked(config: AttributesConfig, run: Run) -> _Attacked:
     """Return the patients of an audit; refuse a dataset without an attribute that enough of them have."""
     data = dataset_of(run)
-    chosen = set()
-    for split in ("train", "test"):
-        people = data.split(split).patients
+    chosen, strangers = set(), strangers_of(run, data)
+    for split, kind in (("train", data.split("train").patients), ("test", strangers.patients)):
+        people = sorted(kind)
         order = child(config.seed, "patients of the audit", split).permutation(len(people))
         chosen |= {people[index] for index in order[: config.most_patients]}
     pool = data.select(lambda case: case.split in ("train", "test") and case.patient_id in chosen)
@@ -226,7 +237,7 @@ def _attacked(config: AttributesConfig, run: Run) -> _Attacked:
             rule = f"at least {2 * LEAST_PATIENTS} patients in the {split} split"
             fix = "an attribute needs ten patients with each of two values among members and among others"
             raise DataError(expected(rule, got=count, where=data.info.name, fix=fix))
-    return _Attacked(run=run, pool=pool, patients=patients, member=member, values=values)
+    return _Attacked(run=run, pool=pool, patients=patients, member=member, values=values, strangers=strangers)
 
 
 def _values(config: AttributesConfig, data: Manifest, first: Sequence[Case]) -> dict[str, list[str]]:
@@ -297,6 +308,8 @@ def _audit(
         noise_multiplier=released.noise_multiplier if released else 0.0,
         split_rule=info.split_rule,
         patients_known=info.patients_known,
+        left_out=attacked.strangers.left_out,
+        unknown_start=attacked.strangers.unknown,
         synthetic=info.synthetic,
         folds=config.folds,
         permutations=attacks.permutations,

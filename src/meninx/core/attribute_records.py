@@ -137,6 +137,10 @@ class AttributesAudit:
         noise_multiplier: of the noisy gradient; 0 without privacy.
         split_rule: how the dataset says that its splits were made; empty where it does not say.
         patients_known: the source names its patients; otherwise every image counts as one.
+        left_out: patients of the test split that were left out because the weights that the run started from
+            were trained on them.
+        unknown_start: the run started from weights of unknown origin, so that patients of the test split may
+            be behind them.
         synthetic: no patient stands behind the images.
         folds: parts of the patients; each is judged by an attack fitted on the others.
         permutations: of the null.
@@ -160,6 +164,8 @@ class AttributesAudit:
     noise_multiplier: float
     split_rule: str
     patients_known: bool
+    left_out: int
+    unknown_start: bool
     synthetic: bool
     folds: int
     permutations: int
