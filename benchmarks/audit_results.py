@@ -38,6 +38,7 @@ class Study:
         arms: name -> recipe and settings on top of it.
         common: settings of all arms.
         references: reference models of the membership audit of each arm.
+        control_steps: steps of its positive control.
         canaries: of the one-run audit.
     """
 
@@ -46,6 +47,7 @@ class Study:
     arms: Mapping[str, Mapping[str, Any]]
     common: Mapping[str, Any] = field(default_factory=dict)
     references: int = 4
+    control_steps: int = 300
     canaries: int = 1000
 
 
@@ -87,6 +89,8 @@ STUDIES = {
             "8": {**_HIPPOCAMPUS, "epsilon": 8.0},
         },
         {"model_options": {"base": 4}},
+        references=2,
+        control_steps=60,
     ),
     "nih": Study(
         "Findings, 32 px, over-fitted",
@@ -209,7 +213,9 @@ def _membership(study: Study, arm: str, data: Path, folder: Path) -> Row:
     from meninx.audit.config import MembershipConfig
     from meninx.audit.membership import run_membership
 
-    config = MembershipConfig(references=study.references, device="cpu", overwrite=True)
+    config = MembershipConfig(
+        references=study.references, control_steps=study.control_steps, device="cpu", overwrite=True
+    )
     result = run_membership(config, run_of(folder))
     return {"record": json.loads(result.out.read_text())}
 

@@ -200,9 +200,7 @@ def _areas(scores: Array, targets: Array) -> Array:
         scores: shape (patients, permutations, values).
         targets: 1 for the value of a patient, same shape.
     """
-    from scipy.stats import rankdata  # the light half of the program works without scipy
-
-    ranks = rankdata(scores, axis=0)
+    ranks = _ranks(scores)
     positives = targets.sum(axis=0)
     pairs = positives * (len(scores) - positives)
     won = (ranks * targets).sum(axis=0) - positives * (positives + 1) / 2
@@ -211,6 +209,22 @@ def _areas(scores: Array, targets: Array) -> Array:
     total = np.where(known, each, 0.0).sum(axis=1)
     count = known.sum(axis=1)
     return np.asarray(np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0))
+
+
+def _ranks(values: Array) -> Array:
+    """Return ranks from 1 along the first axis; ties share the mean of theirs."""
+    order = np.argsort(values, axis=0, kind="stable")
+    rising = np.take_along_axis(values, order, axis=0)
+    place = np.arange(len(values)).reshape(-1, *[1] * (values.ndim - 1))
+    new = np.ones(values.shape, dtype=bool)
+    new[1:] = rising[1:] != rising[:-1]
+    last = np.ones(values.shape, dtype=bool)
+    last[:-1] = new[1:]
+    begin = np.maximum.accumulate(np.where(new, place, 0), axis=0)
+    end = np.minimum.accumulate(np.where(last, place, len(values))[::-1], axis=0)[::-1]
+    found = np.empty(values.shape)
+    np.put_along_axis(found, order, (begin + end) / 2 + 1.0, axis=0)
+    return found
 
 
 def choose_values(values: Sequence[str], member: Bits, least: int) -> tuple[tuple[str, ...], Numbers]:
