@@ -9,6 +9,8 @@ from meninx.core.findings import MEASURED, Finding, key_of
 from meninx.core.identity_records import IdentityAudit, LinkRecord
 
 DATASET, CHANGED = "dataset", "changed images"
+NULLS = (", noise alone", ", other patients")
+"""Ends of the source of what a decoder makes of a gradient that holds nothing of the patients."""
 _CONTROL_SIGNIFICANCE = 0.005  # a control that fails by chance should be rare
 
 
@@ -78,7 +80,8 @@ def findings(record: IdentityAudit) -> tuple[Finding, ...]:
     best = max(record.links, key=lambda link: link.p_at_1 or 0.0)
     found.insert(0, _share_finding(key_of("identity", "p@1"), best, record, strongest=True))
     for link in record.reconstructions:
-        key = key_of("identity", "reconstruction", link.source, link.attack, "p@1")
+        last = "null" if link.source.endswith(NULLS) else "p@1"  # a null is no attack
+        key = key_of("identity", "reconstruction", link.source, link.question, last)
         found.append(_share_finding(key, link, record))
     return (*found, *_controls(record))
 
@@ -151,7 +154,10 @@ def _colour(link: LinkRecord, record: IdentityAudit) -> str:
     """Return red for linked images of patients, amber for invented ones, grey where nothing can be said."""
     if record.verdict == "void" or link.p_at_1 is None:
         return "grey"
-    if _p(link) > record.significance / max(1, len(record.links)):
+    if link.source.endswith(NULLS):
+        return "green" if _p(link) > _CONTROL_SIGNIFICANCE else "grey"
+    tests = record.reconstructions if link.source else record.links
+    if _p(link) > record.significance / max(1, len(tests)):
         return "green"
     return "amber" if record.synthetic else "red"
 
