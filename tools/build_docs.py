@@ -44,6 +44,7 @@ CONFIGS = {
     "dossier": "meninx.dossier.config:DossierConfig",
     "demo": "meninx.demo.config:DemoConfig",
     "audit": "meninx.audit.config:AuditConfig",
+    "audit-attributes": "meninx.audit.config:AttributesConfig",
     "audit-bounds": "meninx.audit.config:BoundsConfig",
     "audit-identity": "meninx.audit.config:IdentityConfig",
     "audit-membership": "meninx.audit.config:MembershipConfig",
@@ -119,7 +120,12 @@ def commands() -> str:
             )
         lines.append(_examples(verb))
     for group, home, text, steps in (
-        ("audit", audit_steps, AUDIT_HELP, ("bounds", "scores", "one-run", "membership", "identity")),
+        (
+            "audit",
+            audit_steps,
+            AUDIT_HELP,
+            ("bounds", "scores", "one-run", "membership", "identity", "attributes"),
+        ),
         ("audit reconstruct", reconstruct_steps, RECONSTRUCT_HELP, ("create", "match", "visualise")),
         ("dicom", dicom_steps, DICOM_HELP, ("label", "export", "restore", "folders", "table")),
     ):
