@@ -42,7 +42,7 @@ CONFIGS = {
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
     "demo": "meninx.demo.config:DemoConfig",
-    "audit": "meninx.audit.config:AuditConfig",
+    "audit": "meninx.audit.plan_config:AuditConfig",
     "audit-bounds": "meninx.audit.config:BoundsConfig",
     "audit-identity": "meninx.audit.config:IdentityConfig",
     "audit-membership": "meninx.audit.config:MembershipConfig",

@@ -8,13 +8,13 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from meninx.audit.config import (
-    AuditConfig,
     BoundsConfig,
     IdentityConfig,
     MembershipConfig,
     OneRunConfig,
     ScoresConfig,
 )
+from meninx.audit.plan_config import AuditConfig
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
