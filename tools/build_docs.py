@@ -43,7 +43,7 @@ CONFIGS = {
     "report": "meninx.report.config:ReportConfig",
     "dossier": "meninx.dossier.config:DossierConfig",
     "demo": "meninx.demo.config:DemoConfig",
-    "audit": "meninx.audit.config:AuditConfig",
+    "audit": "meninx.audit.plan_config:AuditConfig",
     "audit-attributes": "meninx.audit.config:AttributesConfig",
     "audit-bounds": "meninx.audit.config:BoundsConfig",
     "audit-identity": "meninx.audit.config:IdentityConfig",

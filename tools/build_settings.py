@@ -13,7 +13,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from meninx.audit.config import AuditConfig
+from meninx.audit.plan_config import AuditConfig
 from meninx.core import setting_types, settings
 from meninx.core.settings import Settings
 from meninx.deid.config import DeidConfig

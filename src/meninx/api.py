@@ -479,7 +479,7 @@ def audit(
         UsageError, DataError, PrivacyRefusal: see ``meninx.audit.stage.run``.
     """
     from meninx import workflow
-    from meninx.audit.config import AuditConfig
+    from meninx.audit.plan_config import AuditConfig
 
     config = config_settings.resolve_recipe(AuditConfig, str(plan) if plan else "", (settings, _HERE))
     conditions = [fail_if] if isinstance(fail_if, str) else fail_if
