@@ -375,8 +375,8 @@ class _Reading:
 
     def _located(self, text: str, row: CsvRow) -> Path:
         parts = PurePosixPath(text.replace("\\", "/")).parts
-        # A path in the table, or the published place, decides among files of one name. Cells are untrusted and
-        # cannot lead out of the source.
+        # A path in the table, or the published place, decides among files of one name. Cells are untrusted,
+        # but they cannot lead out of the source.
         tried = [text, "/".join(parts[1:])] if len(parts) > 1 else []
         if self._layout.place:
             tried.append(_filled(self._layout.place, row))
