@@ -13,6 +13,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from meninx.audit.config import AuditConfig
 from meninx.core import setting_types, settings
 from meninx.core.settings import Settings
 from meninx.deid.config import DeidConfig
@@ -30,6 +31,7 @@ KINDS: dict[str, tuple[type[Settings], frozenset[str]]] = {
     "EvaluateSettings": (EvaluateConfig, frozenset()),
     "PredictSettings": (PredictConfig, frozenset()),
     "ReportSettings": (ReportConfig, frozenset()),
+    "AuditSettings": (AuditConfig, frozenset()),
     "StudySettings": (StudyConfig, frozenset({"sites"})),
 }
 """Class name -> its config, and the settings that the functions of ``meninx`` name themselves."""

@@ -22,6 +22,7 @@ from meninx.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from meninx.api import (
+        audit,
         deidentify,
         evaluate,
         load_model,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "audit",
     "deidentify",
     "evaluate",
     "load_model",

@@ -212,6 +212,42 @@ class PrivacyTable(TypedDict, total=False):
     units_declared: int | None
 
 
+class PlannedBoundsTable(TypedDict, total=False):
+    """Settings of ``meninx.audit.config.PlannedBounds``."""
+
+    candidates: int | Sequence[int]
+    eps_min: float
+    eps_max: float
+    n_eps: int
+    precision: float
+    minutes: float
+
+
+class PlannedOneRunTable(TypedDict, total=False):
+    """Settings of ``meninx.audit.config.PlannedOneRun``."""
+
+    canaries: int
+    significance: float
+    minutes: float
+
+
+class PlannedMembershipTable(TypedDict, total=False):
+    """Settings of ``meninx.audit.config.PlannedMembership``."""
+
+    references: int
+    control_steps: int
+    significance: float
+    minutes: float
+
+
+class PlannedLimitsTable(TypedDict, total=False):
+    """Settings of ``meninx.audit.config.PlannedLimits``."""
+
+    bound_green: float
+    bound_amber: float
+    fail_conditions: Sequence[str]
+
+
 class TermsTable(TypedDict, total=False):
     """Settings of ``meninx.federated.config.TermsConfig``."""
 
@@ -792,6 +828,68 @@ class ReportSettings(TypedDict, total=False):
     intended_use: str
     date: str
     overwrite: bool
+
+
+class AuditSettings(TypedDict, total=False):
+    """Settings of ``meninx.audit.config.AuditConfig``.
+
+    Attributes:
+        parts: Parts of the audit, in this order.
+        seed: Seed of halves, resamples and permutations; never of privacy noise, unless deterministic.
+        deterministic: Take all randomness of the audit from the seed and write no time, so that the audit can
+            be repeated bit for bit.
+        candidates: Adversaries that know that a patient's data is one of so many.
+        eps_min: Lowest epsilon of the risk profile.
+        eps_max: Highest epsilon of the risk profile.
+        n_eps: Number of epsilons, evenly spaced on a logarithmic scale.
+        precision: Largest relative distance of lower and upper bound.
+        bounds_minutes: Budget; the part is left out when it is used up.
+        canaries: Number of made-up patients, of whom about half take part; at least 100.
+        one_run_significance: Largest probability of accusing a correct run.
+        one_run_minutes: Budget; what is trained when it is used up is kept for the next call.
+        references: Number of reference models, each trained like the run on half of the patients; even.
+        control_steps: Steps of the positive control.
+        membership_significance: Largest probability of a verdict against a model that tells nothing, or keeps
+            its bound.
+        membership_minutes: Budget; what is trained when it is used up is kept for the next call.
+        bound_green: Largest proven TPR at 1 % FPR (membership) for green.
+        bound_amber: Largest one for amber; above it the line is red.
+        fail_conditions: Conditions that end the audit with exit code 5, as `key > number`.
+        device: Where to train the models of the audit.
+        overwrite: Replace results of another plan, and results that were made without one.
+        dry_run: Show the plan, its hash and how long it takes; write nothing.
+        bounds: the table of that name.
+        one_run: the table of that name.
+        membership: the table of that name.
+        limits: the table of that name.
+    """
+
+    parts: Sequence[Literal["bounds", "one-run", "membership"]]
+    seed: int
+    deterministic: bool
+    candidates: int | Sequence[int]
+    eps_min: float
+    eps_max: float
+    n_eps: int
+    precision: float
+    bounds_minutes: float
+    canaries: int
+    one_run_significance: float
+    one_run_minutes: float
+    references: int
+    control_steps: int
+    membership_significance: float
+    membership_minutes: float
+    bound_green: float
+    bound_amber: float
+    fail_conditions: Sequence[str]
+    device: str
+    overwrite: bool
+    dry_run: bool
+    bounds: PlannedBoundsTable | Mapping[str, Any]
+    one_run: PlannedOneRunTable | Mapping[str, Any]
+    membership: PlannedMembershipTable | Mapping[str, Any]
+    limits: PlannedLimitsTable | Mapping[str, Any]
 
 
 class StudySettings(TypedDict, total=False):

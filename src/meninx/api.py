@@ -6,9 +6,9 @@ checked like them; docs/reference/settings.md describes each. ``progress`` may b
 
     >>> import meninx
     >>> print(*sorted(meninx.__all__)[1:6], sep=", ")
-    deidentify, evaluate, load_model, new_key, predict
+    audit, deidentify, evaluate, load_model, new_key
     >>> print(*sorted(meninx.__all__)[6:], sep=", ")
-    prepare, report, simulate, sweep, train, train_and_report, verify
+    predict, prepare, report, simulate, sweep, train, train_and_report, verify
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from meninx._settings import (
+    AuditSettings,
     DeidSettings,
     EvaluateSettings,
     PredictSettings,
@@ -34,6 +35,7 @@ from meninx.core.progress import SILENT, Progress
 if TYPE_CHECKING:
     from torch import nn
 
+    from meninx.audit.stage import AuditResult
     from meninx.deid.stage import DeidResult
     from meninx.federated.simulate import SimulateResult
     from meninx.predict.stage import PredictResult
@@ -416,6 +418,40 @@ def report(
     config = config_settings.build(ReportConfig, settings, _HERE)
     folders = [sources] if isinstance(sources, (str, Path)) else sources
     return run(config, [Path(item) for item in folders], Path(out), progress=progress)
+
+
+def audit(
+    run: StrPath,
+    *,
+    plan: StrPath | None = None,
+    page: StrPath | None = None,
+    fail_if: Sequence[str] | str = (),
+    progress: Progress = SILENT,
+    **settings: Unpack[AuditSettings],
+) -> AuditResult:
+    """Audit a finished run: what is guaranteed, what attacks find, and whether the program keeps its promise.
+
+    It is ``meninx audit RUN``. A refuted guarantee and a met condition are in the result
+    (``raise_if_failed()``), not raised.
+
+    Args:
+        run: run folder.
+        plan: TOML file with the plan; settings win over it.
+        page: HTML file to write; by default ``audit/audit.html`` in the run folder.
+        fail_if: conditions such as ``"tpr@fpr=0.01 > 0.05"``, or one.
+        progress: shows the parts.
+        **settings: those of ``meninx audit``.
+
+    Raises:
+        UsageError, DataError, PrivacyRefusal: see ``meninx.audit.stage.run``.
+    """
+    from meninx import workflow
+    from meninx.audit.config import AuditConfig
+
+    config = config_settings.resolve_recipe(AuditConfig, str(plan) if plan else "", (settings, _HERE))
+    conditions = [fail_if] if isinstance(fail_if, str) else fail_if
+    place = None if page is None else Path(page)
+    return workflow.audit(config, Path(run), place, fail_if=conditions, progress=progress)
 
 
 def verify(folder: StrPath, *, progress: Progress = SILENT) -> VerifyResult:

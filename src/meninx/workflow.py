@@ -1,13 +1,13 @@
 """What several stages do together in one call: train and report, audit and draw its page.
 
-`meninx train --report PAGE`, :func:`meninx.train_and_report`, `meninx audit RUN` and :func:`meninx.audit` are
-this module.
+`meninx train --report PAGE` and `meninx audit RUN`, with :func:`meninx.train_and_report` and
+:func:`meninx.audit`, are this module.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,5 +147,13 @@ def audit(
         UsageError, DataError, PrivacyRefusal: see ``meninx.audit.stage.run``.
     """
     from meninx.audit import stage
+    from meninx.report import stage as reporting
 
-    return stage.run(config, run, fail_if=fail_if, progress=progress)
+    if page is not None:
+        workspace.outside(page, in_release=True)
+        if page.exists() and not config.overwrite:
+            raise UsageError(problem("the file exists already", where=str(page), fix="give --overwrite"))
+    result = stage.run(config, run, fail_if=fail_if, progress=progress)
+    if result.record is None:
+        return result
+    return replace(result, page=reporting.write_audit_page(run, page or result.out / reporting.AUDIT_PAGE))

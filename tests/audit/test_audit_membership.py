@@ -18,6 +18,7 @@ from meninx.cli.app import run as command
 from meninx.core import artifacts
 from meninx.core.audit_records import MembershipAudit
 from meninx.core.errors import AuditFinding, ConfigError, DataError, Interrupted, UsageError
+from meninx.core.federation import StudyPart
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT
 from meninx.core.run import Run
@@ -99,6 +100,15 @@ def test_a_model_that_tells_nothing_stays_green(public, monkeypatch):
     assert result.audit.bound_auc is None
     result.raise_if_refuted()
     assert "another attack may find more" in result.summary()
+
+
+def test_the_audit_of_a_site_names_its_study(public, monkeypatch):
+    World(monkeypatch)
+    part = StudyPart(study="chest", run="0" * 16, site="north", sites=3)
+    Run(public).update(study=part)
+    result = run_membership(CONFIG, public)
+    assert artifacts.read(public, MembershipAudit).sites == 3
+    assert "a study of 3 sites, the reference models on the patients of this site alone" in result.summary()
 
 
 def test_a_model_that_knows_its_patients_is_exposed(public, monkeypatch):

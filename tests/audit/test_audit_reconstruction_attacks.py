@@ -185,11 +185,11 @@ def test_the_readout_has_the_error_of_its_closed_form(images):
 
 @pytest.mark.slow
 def test_gradient_matching_recovers_images_of_a_small_network(world):
-    """Mean correlation above .9 at no noise (8,714 parameters, 8 images), and nothing at sigma .3."""
+    """Near .9 without noise (8,714 parameters, 8 invented patients; .97 on radiographs), and lost at .3."""
     none, much = attacked(world, "matching", (0, 0.3))
     assert none.about.works
     assert len(none.originals) == 8
-    assert best(none.originals, none.candidates).mean() > 0.8
+    assert best(none.originals, none.candidates).mean() > 0.85
     assert best(much.originals, much.candidates).mean() < 0.5
 
 
@@ -259,7 +259,7 @@ def test_a_block_that_a_norm_layer_removes_is_noticed_as_broken(world):
     trials, knowledge = world
     broken = Imprint(
         Knowledge(public=knowledge.public, network=normed_cnn(), batch=16, bins=128),
-        "raw", "steps", connection="input", gain=14.0,
+        "raw", "steps", connection="input", gain=None,
     )  # fmt: skip
     victim = VictimStep(plan=PLAN, loss=cross_entropy)
     people = trials.members.take(torch.arange(16))
@@ -267,20 +267,12 @@ def test_a_block_that_a_norm_layer_removes_is_noticed_as_broken(world):
     assert float(clean["rows.weight"].norm()) < 1e-3
 
 
-def test_the_self_test_names_a_broken_attack(world, monkeypatch):
+def test_the_self_test_names_a_broken_attack(world):
     trials, knowledge = world
-    monkeypatch.setattr(Imprint, "__init__", _broken(Imprint.__init__))
-    without_gain = Knowledge(public=knowledge.public, network=normed_cnn(), batch=16, bins=128)
-    for found in attacked((trials, without_gain), "cumulative", (0, 1e-3)):
+    behind_a_norm = Knowledge(public=knowledge.public, network=normed_cnn(), batch=16, bins=128)
+    for found in attacked((trials, behind_a_norm), "cumulative-input", (0, 1e-3)):
         assert not found.about.works
         assert found.about.signal < 0.01
-
-
-def _broken(original):
-    def broken(self, *arguments, **rest):
-        original(self, *arguments, connection="input", gain=14.0, **rest)
-
-    return broken
 
 
 def test_noise_alone_and_held_out_patients_give_no_member(world):

@@ -8,7 +8,19 @@ import stat
 import numpy as np
 import pytest
 import torch
-from audited_runs import FAULTS, audited, half_noise, network, parts, plan_of
+from audited_runs import (
+    FAULTS,
+    audited,
+    clipping_per_batch,
+    half_noise,
+    images_as_patients,
+    network,
+    no_noise,
+    noise_over_accumulation,
+    parts,
+    plan_of,
+    quarter_noise,
+)
 
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError
@@ -19,6 +31,10 @@ from meninx.privacy import Claim, audit_scores
 from meninx.privacy.clipping.point_gradients import PointGradients, clipped_point_sum
 
 SEEDS = 10
+FOUND_BY = (
+    (half_noise, "noise"), (quarter_noise, "noise"), (no_noise, "noise"), (clipping_per_batch, "length"),
+    (noise_over_accumulation, "noise"), (images_as_patients, "length"),
+)  # fmt: skip
 
 
 @functools.cache
@@ -44,6 +60,29 @@ def test_an_honest_run_is_not_accused(tmp_path):
     audit = verdict(tmp_path, plan_of())
     assert audit.verdict == "consistent", audit
     assert audit.mu == pytest.approx(audit.claim_mu, abs=0.25)  # the audit is about as strong as can be
+
+
+@pytest.mark.parametrize(("fault", "name"), FOUND_BY, ids=lambda value: getattr(value, "__name__", ""))
+def test_noise_and_length_show_faults_that_a_huge_epsilon_allows(fault, name, tmp_path, monkeypatch):
+    plan = plan_of(noise_multiplier=1e-3)
+    fault(monkeypatch, plan)
+    scores = audited(tmp_path, plan)
+    audit = audit_scores(scores.included(), scores.excluded(), claim(plan))
+    assert audit.verdict == "consistent"  # an epsilon of millions allows every score
+    assert name in scores.mechanism(plan).refuted_by
+
+
+@pytest.mark.parametrize("noise", [1.5, 1e-3])
+@pytest.mark.parametrize("clipping", ["flat", "auto-s", "per-layer", "adaptive"])
+def test_an_honest_run_has_the_promised_noise_and_length(clipping, noise, tmp_path):
+    plan = plan_of(noise_multiplier=noise, clipping=clipping)
+    found = audited(tmp_path, plan).mechanism(plan)
+    assert found.refuted_by == ()
+    assert found.noise == pytest.approx(1.0, abs=0.05)
+    if clipping == "per-layer" and noise > 1:
+        assert found.length is None  # a canary in one of several layers is short, and the noise hides it
+    else:
+        assert found.length == pytest.approx(1.0, abs=0.25)
 
 
 @pytest.mark.slow
@@ -201,3 +240,46 @@ def test_a_point_gradient_without_a_finite_norm_adds_exactly_nothing(value):
     )
     total = clipped_point_sum(model, points, n_units=2, max_grad_norm=1.0)
     assert total.gradients["0.weight"].flatten()[[5, 6]].tolist() == [0.0, 0.25]
+
+
+def points_at(names, parameter, place, unit):
+    rows = len(place)
+    return PointGradients(
+        names=names,
+        parameter=torch.tensor(parameter, dtype=torch.int64),
+        place=torch.tensor(place, dtype=torch.int64),
+        value=torch.full((rows,), 3.0, dtype=torch.float64),
+        case=torch.arange(rows),
+        unit=torch.tensor(unit, dtype=torch.int64),
+    )
+
+
+def test_each_entry_of_point_gradients_counts_for_its_own_unit_parameter_and_place():
+    model = network()
+    sizes = {name: value.numel() for name, value in model.named_parameters()}
+    names = tuple(sizes)
+    units, n_units = [0, 0, 1, 2, 2, 2], 3
+    parameter = [0, 1, 0, 1, 0, len(names) - 1]
+    place = [sizes[names[number]] - 1 if row % 2 else 0 for row, number in enumerate(parameter)]
+    total = clipped_point_sum(
+        model, points_at(names, parameter, place, units), n_units=n_units, max_grad_norm=1.0
+    )
+    wanted = {name: torch.zeros(size) for name, size in sizes.items()}
+    for number, where, unit in zip(parameter, place, units, strict=True):
+        wanted[names[number]][where] += 1 / units.count(unit) ** 0.5
+    for name, value in total.gradients.items():
+        assert torch.allclose(value.flatten().float(), wanted[name]), name
+    assert total.unit_norms.tolist() == pytest.approx([3 * units.count(unit) ** 0.5 for unit in range(3)])
+
+
+@pytest.mark.parametrize(("parameter", "place"), [([0], [-1]), ([-1], [0]), ([2], [0])])
+def test_point_gradients_outside_every_parameter_are_refused(parameter, place):
+    names = tuple(name for name, _ in network().named_parameters())[:2]
+    with pytest.raises(DataError, match="positions"):
+        clipped_point_sum(network(), points_at(names, parameter, place, [0]), n_units=1, max_grad_norm=1.0)
+
+
+def test_no_point_gradients_make_an_empty_sum():
+    total = clipped_point_sum(network(), points_at((), [], [], []), n_units=2, max_grad_norm=1.0)
+    assert total.units == 0
+    assert not any(value.any() for value in total.gradients.values())

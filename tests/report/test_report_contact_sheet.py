@@ -26,7 +26,7 @@ ALLOWED = SHEET.replace(contact_sheet_permission="CC BY 4.0 <b>of the hospital</
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr(figures, "_svg", lambda draw, name, alt, size: "<svg></svg>")
+    monkeypatch.setattr(figures, "drawn", lambda draw, name, alt, size: "<svg></svg>")
 
 
 def dataset_with_images(folder, *, synthetic=True, level=200):

@@ -84,7 +84,17 @@ def test_html_is_well_formed_and_links_arrive(whole):
 
 def test_sections_come_in_the_order_a_reader_needs(whole):
     anchors = re.findall(r'<section id="(\w+)"', whole[1])
-    assert anchors == ["verdict", "done", "deid", "utility", "privacy", "fairness", "limits", "reproduction"]
+    assert anchors == [
+        "verdict",
+        "done",
+        "deid",
+        "utility",
+        "privacy",
+        "audit",
+        "fairness",
+        "limits",
+        "reproduction",
+    ]
 
 
 def test_every_estimate_has_interval_n_and_patients(whole):
@@ -113,7 +123,7 @@ def test_every_colour_is_a_word_beside_its_value_and_limit(whole):
         assert f'<span class="tone">{colour}:</span>' in body
         for part in ("question", "value", "detail", "limit"):
             assert re.search(rf'<span class="{part}">[^<]+</span>', body), (part, body)
-    assert len(re.findall('class="card ', whole[1])) == 5
+    assert len(re.findall('class="card ', whole[1])) == 6
 
 
 def test_figures_have_words_and_take_the_page_colours(whole):
@@ -172,7 +182,7 @@ def test_page_is_the_same_twice(tmp_path):
 
 def test_the_summary_is_text_without_lists(whole):
     said = whole[0].summary().splitlines()
-    assert "Privacy of training?  amber: moderate" in said
+    assert "Privacy of training?      amber: moderate" in said
     assert not any("[" in line or "'" in line for line in said)
 
 

@@ -171,7 +171,7 @@ def test_every_public_name_is_there_and_no_other(package: str) -> None:
 
 
 def test_a_stage_can_be_called_by_its_name_whatever_was_imported_before(data: Path, tmp_path: Path) -> None:
-    for name in ("prepare", "train", "report", "verify"):
+    for name in ("prepare", "train", "audit", "report", "verify"):
         assert callable(getattr(importlib.import_module("meninx"), name))
         assert callable(importlib.import_module(f"meninx.{name}"))
     assert meninx.verify(data).ok

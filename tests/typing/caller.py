@@ -31,6 +31,9 @@ def right_calls(net: nn.Module) -> None:
     meninx.deidentify("archive", "clean", key="north.key", site="north", profile="basic")
     meninx.report(["clean", "data", run.out], "page.html", utility_floor=0.8)
     meninx.sweep("data", "sweep", epsilons=[1, 8], recipe="tiny")
+    meninx.audit(
+        run.out, parts=["bounds"], fail_if="largest-auc > 0.9", one_run={"canaries": 400}
+    ).raise_if_failed()
     ok: bool = meninx.verify("data").ok
     print(version, spent, low, loaded, predicted, ok, Deidentifier, build)
 
@@ -41,6 +44,7 @@ def wrong_calls() -> None:
     meninx.train("data", optimizer="sdg")  # type: ignore[arg-type]
     meninx.train("data", model=3)  # type: ignore[arg-type]
     meninx.predict("run", "new", "out", format=["png"])  # type: ignore[list-item]
+    meninx.audit("run", parts=["bound"])  # type: ignore[list-item]
     meninx.deidentify("archive", "clean")  # type: ignore[call-arg]
     print(meninx.evaluate("run").metrics["auroc"].number)  # type: ignore[attr-defined]
     print(meninx.federate)  # type: ignore[attr-defined]

@@ -334,7 +334,7 @@ def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> t
     most = membership.auc.upper
     found.append(bound("largest-auc", f"No membership attack has an AUC above {most:.3f}.", most, 0.5))
     for model, who in (("worst", "largest-success"), ("relaxed", "relaxed-success")):
-        for prior in record.priors:
+        for prior in sorted(record.priors, key=lambda prior: -prior.kappa):
             value, many = getattr(operating, model)[prior.name].upper, round(1 / prior.kappa)
             alike = prior.name.startswith("1 of")
             name = f"{who}@n={many}" if alike else f"{who}@{prior.name}"

@@ -75,6 +75,9 @@ _SPLITS = {
     "exact": "drawn at random, with balanced labels",
     "published": "those of the publisher, who need not have drawn them at random",
 }
+_STUDY = (
+    "the model was trained in a study of {} sites, the reference models on the patients of this site alone"
+)
 _CURVE_POINTS = 25
 _MOST_PLANTED = 64
 Array = npt.NDArray[np.float64]
@@ -101,6 +104,7 @@ class MembershipResult(Result):
             f"members: {first.members} {unit} of the training split",
             f"non-members: {first.others} of the test split",
             f"reference models: {audit.references}, each trained on half of both",
+            *([_STUDY.format(audit.sites)] if audit.sites > 1 else []),
             *(line for attack in audit.attacks for line in _attack_lines(attack, audit)),
             *([] if audit.bound_auc is None else [f"the guarantee allows an AUC of {audit.bound_auc:.3f}"]),
             *_group_lines(audit),
@@ -324,6 +328,7 @@ def _judged(
         significance=config.significance,
         verdict=verdict,
         reason=reason,
+        sites=record.study.sites if record.study is not None else 1,
         origin=origin_of(record, timeless=config.deterministic),
         curves=curves,
         curve_bound=allowed,

@@ -202,14 +202,19 @@ REGISTRY: Mapping[str, AuditPart] = {
         AuditPart(
             name="one-run",
             title="Audit of the implementation",
-            keys=("one-run/mu", "one-run/epsilon-lower-limit", "one-run/advantage-lower-limit"),
+            keys=(
+                "one-run/mu",
+                "one-run/epsilon-lower-limit",
+                "one-run/advantage-lower-limit",
+                "one-run/noise",
+            ),
             settings=_one_run_settings,
             minutes=lambda plan: plan.one_run.minutes,
             obstacle=_no_one_run,
             seconds=lambda plan, training: 5.0 + 1.2 * training,
             carry_out=_audit_one_run,
             findings=_one_run_findings,
-            refuted=lambda record: record.audit.verdict == "refuted",
+            refuted=lambda record: bool(record.refuted_by),
             about=lambda record: (record.origin.run, record.origin.weights),
         ),
         AuditPart(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from meninx.audit.bounds import percent
 from meninx.audit.config import PlannedLimits
-from meninx.core.audit_summary import DONE, AuditedPart, PlainSentence, VerdictLine
+from meninx.core.audit_summary import DONE, NO_GUARANTEE, AuditedPart, PlainSentence, VerdictLine
 from meninx.core.findings import GUARANTEED, IMPLEMENTATION, MEASURED, worst_colour
 from meninx.core.risk_records import BoundsRecord
 
@@ -62,7 +62,7 @@ def _guaranteed(part: AuditedPart | None, limits: PlannedLimits, held: Reservati
         return VerdictLine(line=GUARANTEED, colour=colour, word=word, words=words, rule=rule)
 
     if held.void:
-        return line("red", "no guarantee", f"No guarantee holds: {held.void}.")
+        return line("red", NO_GUARANTEE, f"No guarantee holds: {held.void}.")
     if part is None:
         return line("grey", "not computed", "The plan computes no bounds.")
     if part.state != DONE:
@@ -112,10 +112,10 @@ def _measured(parts: Sequence[AuditedPart], guaranteed: str, held: Reservations)
     words = f"No attack of the plan found anything ({names}). {NOT_PROVEN}"
     unknown = [item for item in found if item.value is None and _DECIDING in item.key]
     if unknown:
-        why = f"the rate at 1 % false accusations is not known: {unknown[0].reason}"
-        return line("amber", "nothing found, weak test", f"{words} And {why}.")
+        why = f"The rate at 1 % false accusations is not known: {unknown[0].reason}"
+        return line("amber", "nothing found, weak test", f"{words} {why}.")
     if guaranteed == "red":
-        return line("amber", "nothing found", f"{words} And nothing useful is guaranteed.")
+        return line("amber", "nothing found", f"{words} Nothing useful is guaranteed.")
     return _capped(line("green", "nothing found", words), held)
 
 

@@ -34,6 +34,7 @@ from meninx.core.ancestry import Lineage as Lineage
 from meninx.core.ancestry import StartRecord as StartRecord
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.audit_summary import AuditRecord, PlanRecord
+from meninx.core.dossier_records import DatasetExtract, Decision, DossierRecord, SelectionRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.federation import ArmsRecord, FederatedRecord, RoundRecord
 from meninx.core.federation import StudyPart as StudyPart
@@ -449,6 +450,10 @@ _PLACES: Mapping[type, str] = {
     Environment: "environment.json",
     BundleRecord: "configs/meninx.json",
     ThresholdRecord: "configs/thresholds.json",
+    DossierRecord: "dossier.json",
+    Decision: "decision.json",
+    SelectionRecord: "selection.json",
+    DatasetExtract: "data/dataset.json",
 }
 
 

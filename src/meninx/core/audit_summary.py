@@ -14,6 +14,8 @@ from meninx.core.origin import Origin
 from meninx.core.summaries import FORMAT
 
 DONE, NOT_DONE = "done", "not done"
+NO_GUARANTEE = "no guarantee"
+"""Word of a line where nothing at all is guaranteed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""Images in and out: array, affine and header; DICOM, NIfTI, PNG, SEG, run-length masks, phantoms."""
+"""Reading and writing images as array, affine and header: DICOM, NIfTI, PNG, SEG, run-length masks."""

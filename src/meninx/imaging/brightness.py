@@ -1,7 +1,7 @@
-"""How bright stored images are and how much of the range of values they use, compared with the training.
+"""Brightness of stored images and the share of the value range that they use, compared with the training.
 
-An image of 12 bits in a file of 16 uses a sixteenth of the range. A network sees it as nearly black, and
-nothing fails. `meninx predict` warns of such an image, and `meninx evaluate` refuses a dataset of them.
+A 12-bit image in a 16-bit file uses a sixteenth of the range. It is nearly black for the network, and no
+error occurs. `meninx predict` warns about such an image, and `meninx evaluate` refuses a dataset of them.
 
     >>> info = Intensity()
     >>> used_share(np.array([0, 15], np.uint8), info) < USED
@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from meninx.core.intensity import Intensity, Observed
 
-USED = 0.1  # share of the range of values: an image of 12 bits in a file of 16 uses a sixteenth
-DEVIATIONS, FEWEST = 4.0, 10  # of the brightness of training images; the fewest of them that count
+USED = 0.1  # smallest usual share of the value range; a 12-bit image in a 16-bit file uses a sixteenth
+DEVIATIONS, FEWEST = 4.0, 10  # standard deviations of the brightness; smallest number of training images
 
 
 def used_share(stored: npt.NDArray[Any], intensity: Intensity) -> float:
@@ -34,7 +34,7 @@ def mean_value(stored: npt.NDArray[Any], theirs: Intensity, training: Intensity)
 
     Args:
         stored: as stored.
-        theirs: intensity of its dataset. Where its window is another one, the two differ in bit depth alone.
+        theirs: intensity of its dataset; a different window means that only the bit depths differ.
         training: intensity of the training.
     """
     same = training.window == theirs.window
@@ -48,6 +48,6 @@ def is_comparable(observed: Observed | None) -> bool:
 
 
 def is_unlike(mean: float, observed: Observed) -> bool:
-    """Return whether a mean value is far from those of the training images, in their deviations."""
+    """Return whether a mean value is several standard deviations away from those of the training images."""
     typical, deviation = observed.brightness
     return abs(mean - typical) > DEVIATIONS * deviation

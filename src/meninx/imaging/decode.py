@@ -1,4 +1,4 @@
-"""Opening DICOM files and decoding their pixels, with errors that name what is missing and never a value."""
+"""Opening DICOM files and decoding their pixels, with errors that never quote a value from the file."""
 
 from __future__ import annotations
 
@@ -28,11 +28,9 @@ from meninx.imaging import jpeg
 _MAGIC_AT = 128
 _UNDEFINED = 0xFFFFFFFF
 _TAG_AND_LENGTH = 8
-_MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = (
-    100,
-    32 << 20,
-    512 << 20,
-)  # times the file's size; bytes; bytes: those of deid
+# Limits of a deflated data set, the same as in deid: a multiple of the file's size, a size that is always
+# allowed, and one that never is, in bytes.
+_MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = 100, 32 << 20, 512 << 20
 _CHUNK = 1 << 20
 _FIRST_GROUP = b"\x08\x00"  # first bytes of a data set without preamble
 _TURBO, _CHARLS, _OPENJPEG = (
@@ -53,15 +51,15 @@ _DECODERS = {
     "1.2.840.10008.1.2.4.202": _OPENJPEG,
     "1.2.840.10008.1.2.4.203": _OPENJPEG,
 }
-"""Transfer syntax -> plug-in of pydicom, and the package that brings it.
+"""Transfer syntax -> plug-in of pydicom, and the package that contains it.
 
-The plug-in is fixed, because decoders of lossy JPEG differ by up to three grey levels: without this, the same
-file would become another image where another package is installed.
+The plug-in is fixed because decoders of lossy JPEG differ by up to three grey levels: otherwise the same file
+would give a different image if a different package is installed.
 """
 
 
 for _syntax in jpeg.DECODER_DEPENDENCIES:
-    with suppress(ValueError):  # there already: a copy of this module, which a bundle ships, was imported
+    with suppress(ValueError):  # already registered by a bundle's copy of this module
         get_decoder(_syntax).add_plugin(jpeg.NAME, (jpeg.__name__, "_decode_frame"))
 
 
@@ -78,10 +76,7 @@ _LOGGERS = tuple(
 
 
 class _Quiet:
-    """How many blocks want silence.
-
-    The first one silences, the last one ends it, whatever thread they run in.
-    """
+    """Counts the active :func:`quiet` blocks of all threads: the first silences, the last restores."""
 
     def __init__(self) -> None:
         self.lock = Lock()
@@ -121,10 +116,10 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Be :func:`quiet`, and turn what a malformed header makes pydicom and numpy raise into a DataError.
+    """Be :func:`quiet`, and turn errors of pydicom and numpy about a malformed header into a DataError.
 
     Raises:
-        DataError: an attribute has a value of another form than it must have.
+        DataError: the value of an attribute is malformed.
     """
     try:
         with quiet():
@@ -144,7 +139,7 @@ def guarded() -> Iterator[None]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file starts like DICOM: with preamble and ``DICM``, or an element of group 0008."""
+    """Return whether a file begins like DICOM: with preamble and ``DICM``, or an element of group 0008."""
     try:
         with path.open("rb") as stream:
             head = stream.read(_MAGIC_AT + 4)
@@ -176,8 +171,8 @@ def open_dataset(path: Path, *, pixels: bool = True, keywords: tuple[str, ...] |
         keywords: read only these attributes; None reads all.
 
     Raises:
-        DataError: no such file, not DICOM, deflated to less than a hundredth (32 MiB are always allowed, 512
-            MiB never), or (when all is read) cut short.
+        DataError: no such file, not DICOM, compressed by a factor of more than 100 (32 MiB are always
+            allowed, 512 MiB never), or (if the whole file is read) truncated.
     """
     tags: list[Any] | None = None if keywords is None else list(keywords)
     if not path.is_file() or not is_dicom(path):
@@ -204,7 +199,8 @@ def open_dataset(path: Path, *, pixels: bool = True, keywords: tuple[str, ...] |
 def _inflates_too_far(path: Path) -> bool:
     """Return whether a deflated data set is larger than :func:`open_dataset` allows.
 
-    At most a chunk of it is held.
+    pydicom inflates the whole data set at once, so a small hostile file could exhaust the memory. This
+    function inflates it in chunks first and keeps none of them.
     """
     with path.open("rb") as stream:
         read_preamble(stream, force=True)
@@ -226,7 +222,8 @@ def pixels_of(dataset: Dataset) -> npt.NDArray[Any]:
     Compressed pixels are decompressed, YBR becomes RGB, and bits beyond ``BitsStored`` are cleared.
 
     Raises:
-        DataError: there are no pixels, or they cannot be decoded; names transfer syntax and plug-in.
+        DataError: there are no pixels, or they cannot be decoded; the message names transfer syntax and
+            plug-in.
     """
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise DataError(expected("pixels", got="an object without PixelData", where="DICOM file"))
@@ -261,7 +258,7 @@ def _undecodable(syntax: UID, error: Exception) -> DataError:
 
 
 def codecs() -> dict[str, str]:
-    """Return keyword of each compressed transfer syntax -> yes with the package, or what to install."""
+    """Return keyword of each compressed transfer syntax -> ``yes`` with the package, or what to install."""
     return {
         UID(syntax).keyword: f"yes ({package})" if _installed(package) else f"no: install {package}"
         for syntax, (_, package) in _DECODERS.items()
@@ -277,7 +274,7 @@ def _installed(package: str) -> bool:
 
 
 def _is_cut(dataset: Dataset, size: int) -> bool:
-    """Return whether the file ends within an element, which pydicom accepts without a word."""
+    """Return whether the file ends within an element, which pydicom accepts without an error."""
     if dataset.file_meta.TransferSyntaxUID.is_deflated:
         return False
     last: Any = dataset.get_item(max(dataset.keys())) if len(dataset) else None
@@ -289,7 +286,7 @@ def _is_cut(dataset: Dataset, size: int) -> bool:
 
 
 def _complete_meta(dataset: Dataset) -> None:
-    """Give a data set without file meta the transfer syntax it was read with."""
+    """Add the transfer syntax with which it was read to a data set without file meta."""
     if not hasattr(dataset, "file_meta"):
         dataset.file_meta = FileMetaDataset()
     if "TransferSyntaxUID" not in dataset.file_meta:

@@ -49,9 +49,9 @@ def read_instance(path: Path, *, intensity: Intensity = "modality", bits: int = 
     Args:
         path: the file; needs no suffix.
         intensity: ``"stored"``: numbers as stored. ``"modality"``: after Modality LUT or rescale (Hounsfield
-            units). ``"display"``: after VOI LUT or window too, MONOCHROME1 inverted, stretched to ``bits``.
-            Colours are the same in all three, but have 8 bits in the last.
-        bits: 8 or 16 of a grey display image.
+            units). ``"display"``: also after VOI LUT or window, with MONOCHROME1 inverted, stretched to
+            ``bits``. Colours are the same in all three, but have 8 bits in the last.
+        bits: 8 or 16 bits of a grey display image.
 
     Raises:
         DataError: not DICOM, no pixels, pixels that cannot be decoded (names transfer syntax and plug-in), or
@@ -81,8 +81,8 @@ def read_series(
 ) -> Image:
     """Return the volume of a series, shape (channels, columns, rows, slices), with its RAS+ affine.
 
-    Slices are sorted by where they lie, never by InstanceNumber or name. Each slice is rescaled by its own
-    slope and intercept; a display volume has the window of its middle slice throughout.
+    Slices are sorted by their positions, never by InstanceNumber or name, which may be wrong. Each slice is
+    rescaled by its own slope and intercept; a display volume uses the window of its middle slice.
 
     Args:
         paths: the files of one series and one orientation, in any order; or one multi-frame file.
@@ -117,7 +117,7 @@ def read_series(
 
 
 def _whole(path: Path) -> Dataset:
-    """Return the data set of a file that may be read at once."""
+    """Return the data set of a file, after checking that its size permits reading it at once."""
     if path.is_file() and path.stat().st_size > files.IMAGE_LIMIT:
         raise DataError(
             problem(f"a DICOM file is larger than {files.IMAGE_LIMIT:,} bytes", where="DICOM file")
@@ -126,7 +126,7 @@ def _whole(path: Path) -> Dataset:
 
 
 def _refuse_large(headers: Sequence[Dataset]) -> None:
-    """Raise DataError when headers promise more pixels than may be decoded, at 4 bytes a value."""
+    """Raise DataError if headers announce more pixels than may be decoded, at 4 bytes per value."""
     promised = 0
     for header in headers:
         counts = [
@@ -141,9 +141,7 @@ def _refuse_large(headers: Sequence[Dataset]) -> None:
 
 
 def split_orientations(paths: Sequence[Path]) -> list[list[Path]]:
-    """Return the files of a series in groups of one slice orientation each, e.g.
-
-    To take the localiser's planes apart.
+    """Return the files of a series in groups of one slice orientation, e.g. for the planes of a localiser.
 
     Raises:
         DataError: a file is not DICOM or has no position.
@@ -159,7 +157,7 @@ def split_orientations(paths: Sequence[Path]) -> list[list[Path]]:
 def order_slices(headers: Sequence[Dataset]) -> tuple[list[int], npt.NDArray[np.float64]]:
     """Return the indices of the slices along their normal, and the RAS+ affine of the volume.
 
-    No pixels needed.
+    Only headers are needed.
 
     Raises:
         DataError: the slices make no volume; see :func:`read_series`.
@@ -171,13 +169,13 @@ def order_slices(headers: Sequence[Dataset]) -> tuple[list[int], npt.NDArray[np.
 
 
 def has_place(header: Dataset) -> bool:
-    """Return whether a data set gives the place of its slice in the patient."""
+    """Return whether a data set gives the position of its slice in the patient."""
     return bool(header.get("ImagePositionPatient")) and bool(header.get("ImageOrientationPatient"))
 
 
 @dataclass(frozen=True)
 class _Pixels:
-    """Decoded frames, shape (channels, frames, rows, columns), and what it takes to show them."""
+    """Decoded frames, shape (channels, frames, rows, columns), and the parameters to display them."""
 
     values: npt.NDArray[Any]
     voi: lut.LookupTable | lut.Window | None = None
@@ -247,7 +245,7 @@ def _join(slices: list[_Pixels]) -> _Pixels:
 
 
 def _functional(dataset: Dataset, frame: int) -> Dataset:
-    """Return the data set itself, or for enhanced objects one with the frame's own rescale and window."""
+    """Return the data set itself, or for enhanced objects a copy with the frame's own rescale and window."""
     merged = Dataset()
     for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
         item = functional_group(dataset, frame, name)
@@ -262,7 +260,7 @@ def _functional(dataset: Dataset, frame: int) -> Dataset:
 
 
 def functional_group(dataset: Dataset, frame: int, name: str) -> Dataset | None:
-    """Return the first item of a functional group of a frame: its own, or the one shared by all."""
+    """Return the first item of a functional group of a frame: the frame's own, or the shared one."""
     own, shared = (
         dataset.get("PerFrameFunctionalGroupsSequence"),
         dataset.get("SharedFunctionalGroupsSequence"),
@@ -330,7 +328,7 @@ def _refuse_mixture(headers: Sequence[Dataset]) -> None:
 
 
 def pixel_spacing(dataset: Dataset) -> tuple[float, float]:
-    """Return the distance between rows and between columns in mm; 1 when unknown."""
+    """Return the distance between rows and between columns in mm; 1 if unknown."""
     for holder in (dataset, functional_group(dataset, 0, "PixelMeasuresSequence") or Dataset()):
         for keyword in _SPACINGS:
             value = holder.get(keyword)
@@ -400,7 +398,7 @@ FACTS = (
     "FlipAngle",
     "EchoTrainLength",
 )
-"""Keywords that :func:`facts_of` may return; anything else in a file stays there."""
+"""Keywords that :func:`facts_of` may return; no other attribute is ever copied from a file."""
 
 _CODES = {"CS", "LO", "SH"}
 _CODE = re.compile(r"[A-Z0-9 _.+-]{1,16}")

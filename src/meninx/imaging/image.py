@@ -1,4 +1,4 @@
-"""An image is an array, an affine and a header; nothing else."""
+"""The image type: an array, an affine and a header."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Image:
-    """Voxels with their place in the world.
+    """Voxels with their positions in space.
 
     Attributes:
         array: channel-first, shape (channels, rows, columns) in 2-D and (channels, x, y, z) in 3-D, where
             the spatial axes of a volume follow the columns of ``affine``.
         affine: 4x4, maps voxel indices to millimetres in RAS+ (x to the Right, y Anterior, z Superior);
-            identity when unknown. Of a 2-D image only the spacing on the diagonal means anything.
-        header: JSON-able facts about the image (``modality``, ``view``, ...); never a patient's identity.
+            identity if unknown. For a 2-D image only the spacing on the diagonal is meaningful.
+        header: properties of the image as JSON values (``modality``, ``view``, ...), no identifiers.
     """
 
     array: npt.NDArray[Any]
@@ -55,7 +55,8 @@ def stacked(images: Sequence[Image]) -> Image:
     """Return images of one channel each as the channels of one image.
 
     Raises:
-        ValueError: an image has several channels, or lies on another grid than the first; names its position.
+        ValueError: an image has several channels, or a grid different from the first; the message gives its
+            number.
     """
     for number, image in enumerate(images, start=1):
         if image.channels != 1:
@@ -67,9 +68,9 @@ def stacked(images: Sequence[Image]) -> Image:
 
 
 def same_grid(one: Image, other: Image) -> bool:
-    """Return whether two images have the same size and every voxel the same place.
+    """Return whether two images have the same size and the same position of every voxel.
 
-    Places may differ by 0.05 mm or a tenth of a voxel, whichever is more: headers are rounded.
+    Positions may differ by 0.05 mm or a tenth of a voxel, whichever is larger, because headers are rounded.
     """
     if one.size != other.size:
         return False

@@ -1,7 +1,7 @@
-"""The images below a folder that a model can be applied to: files and DICOM instances or series.
+"""The images below a folder to which a model can be applied: files and DICOM instances or series.
 
-`meninx predict` and a released bundle find images by this module. A bundle ships its source
-(``train/bundle_source.py``), so it needs no more than pydicom, nibabel and Pillow.
+`meninx predict` and a released bundle find images with this module. A bundle contains its source
+(``train/bundle_source.py``), so it needs only pydicom, nibabel and Pillow.
 
     >>> import tempfile
     >>> from PIL import Image as Pillow
@@ -50,8 +50,8 @@ class ImageFiles:
             (its first file where two series share a folder). Channels in several files have one name.
         paths: the file, the sorted files of one series, or one file per channel in the order of the channels.
         kind: ``DICOM`` and its modality, or the suffix of the file without its dot.
-        uid: of the DICOM instance (2-D) or series (3-D), as it stands in the header; empty for other files.
-        clean: marked as de-identified; True for what is no DICOM.
+        uid: of the DICOM instance (2-D) or series (3-D), as in the header; empty for other files.
+        clean: whether it is marked as de-identified; True for files that are not DICOM.
     """
 
     name: str
@@ -62,17 +62,17 @@ class ImageFiles:
 
     @property
     def dicom(self) -> bool:
-        """Whether it is DICOM."""
+        """Whether the image is DICOM."""
         return self.kind.startswith("DICOM ")
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Files that are no image, or none that a model can be applied to.
+    """Files that are not images, or images to which the model cannot be applied.
 
     Attributes:
         files: the files.
-        reason: why, in words that hold no value of the image.
+        reason: why, in words that contain no value of the image.
         example: numbers that explain the reason; may be empty.
     """
 
@@ -88,14 +88,14 @@ class LeftOut:
 
 @dataclass(frozen=True, kw_only=True)
 class FoundImages:
-    """What lies below a folder.
+    """The files found below a folder.
 
     Attributes:
-        root: folder that names are relative to.
+        root: folder to which names are relative.
         images: the images, sorted by name.
-        unusable: what no model can be applied to.
+        unusable: files to which the model cannot be applied.
         ignored: number of files of other kinds.
-        not_deidentified: DICOM files that are not marked as de-identified.
+        not_deidentified: number of DICOM files that are not marked as de-identified.
     """
 
     root: Path
@@ -108,15 +108,15 @@ class FoundImages:
 def find(source: Path, steps: Preprocessing, refused: list[LeftOut] | None = None) -> list[ImageFiles]:
     """Return the images in a file or below a folder, sorted by name.
 
-    Segmentations, reports and further copies of an instance are left out; see :func:`search`.
+    Segmentations, reports and duplicates of an instance are left out; see :func:`search`.
 
     Args:
         source: a file or a folder.
         steps: how the images of the training were stored.
-        refused: receives what cannot be used; without this list the first such file is an error.
+        refused: receives the files that cannot be used; without this list the first such file is an error.
 
     Raises:
-        DataError: nothing is there, no image is found, or a file cannot be used; names the file.
+        DataError: the source does not exist, has no image, or a file cannot be used; the message names it.
     """
     found = search(source, steps)
     unusable = [item for item in found.unusable if item.reason not in _LEFT_OUT]
@@ -130,7 +130,7 @@ def find(source: Path, steps: Preprocessing, refused: list[LeftOut] | None = Non
 
 
 def search(source: Path, steps: Preprocessing) -> FoundImages:
-    """Return the images in a file or below a folder, and what cannot be used.
+    """Return the images in a file or below a folder, and the files that cannot be used.
 
     In 2-D every PNG, JPEG, TIFF or NIfTI file and every DICOM instance is an image. In 3-D every file and
     every DICOM series is one. Hidden files are passed over, and the private rooms of archives, datasets and
@@ -146,7 +146,8 @@ def search(source: Path, steps: Preprocessing) -> FoundImages:
         steps: how the images of the training were stored.
 
     Raises:
-        DataError: nothing is there, or a prepared dataset lies there: its images were converted already.
+        DataError: the source does not exist, or contains a prepared dataset, whose images are already
+            converted.
     """
     if not source.exists():
         raise DataError(problem("there is no such file or folder", where="input", fix="check the path"))
@@ -210,7 +211,7 @@ def _visible(root: Path) -> Iterator[Path]:
 
 
 def _may_enter(parent: Path, name: str) -> bool:
-    """Return whether a folder may hold images for a model, and no originals."""
+    """Return whether a folder may be searched: not the private folder of an archive, dataset or run."""
     if name.startswith("."):
         return False
     archive = (parent / DEID).is_file()
@@ -223,7 +224,7 @@ def _may_enter(parent: Path, name: str) -> bool:
 def _grouped(
     paths: Sequence[Path], root: Path, steps: Preprocessing
 ) -> dict[tuple[str, bool], dict[int, Path]]:
-    """Return (name, whether it is numbered) of each image to its files by the number of their channel."""
+    """Return (name, whether its files are numbered) -> channel number -> file, per image."""
     numbers = steps.each_channel and max(steps.channels, steps.source_channels) > 1
     groups: dict[tuple[str, bool], dict[int, Path]] = defaultdict(dict)
     for path in paths:
@@ -238,7 +239,7 @@ def _grouped(
 
 
 def _header(path: Path) -> Mapping[str, str] | None:
-    """Return the attributes that tell images apart; None when the file cannot be read."""
+    """Return the attributes that identify images; None if the file cannot be read."""
     try:
         header = decode.open_dataset(path, pixels=False, keywords=_KEYWORDS)
         with decode.guarded():
@@ -261,7 +262,7 @@ class _Collected:
         return path.relative_to(self.root).as_posix()
 
     def add_file(self, name: tuple[str, bool], members: Mapping[int, Path]) -> None:
-        """Add an image that is no DICOM, in one file or in one file per channel."""
+        """Add an image other than DICOM, in one file or in one file per channel."""
         kind = load.suffix(Path(name[0]))[1:]
         wanted = self.steps.channel_positions or tuple(range(self.steps.channels))
         reason, example = self._channel_problem(members, wanted) if name[1] else ("", "")
@@ -273,7 +274,7 @@ class _Collected:
         self.images.append(ImageFiles(name[0], tuple(members[number] for number in chosen), kind=kind))
 
     def _channel_problem(self, members: Mapping[int, Path], wanted: Sequence[int]) -> tuple[str, str]:
-        """Return why numbered files are not the channels of one image, and the numbers; else two ''."""
+        """Return why numbered files are not the channels of one image, and the numbers; else ('', '')."""
         held = self.steps.source_channels
         if held and not self.steps.channel_positions:
             return NUMBERING, ""
@@ -326,5 +327,5 @@ class _Collected:
 
 
 def _numbers(values: Sequence[int]) -> str:
-    """Return numbers of channels as they stand in names of files."""
+    """Return channel numbers in the form used in file names."""
     return ", ".join(f"_{value:04}" for value in values)

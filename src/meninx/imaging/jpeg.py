@@ -1,7 +1,7 @@
 """JPEG frames in DICOM by libjpeg-turbo: baseline, extended with 8 or 12 bits, lossless up to 16 bits.
 
-This is a plug-in of pydicom, which :mod:`meninx.imaging.decode` registers. For lossless JPEG pydicom itself
-offers pylibjpeg-libjpeg, which is under the GPL, and GDCM, which ends the process on many damaged streams.
+This is a plug-in of pydicom, registered by :mod:`meninx.imaging.decode`. For lossless JPEG pydicom itself
+offers pylibjpeg-libjpeg, which is under the GPL, and GDCM, which crashes the process on many damaged streams.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def _decode_frame(stream: bytes, runner: DecodeRunner) -> bytes:
     jpeg_markers.refuse_many_scans(stream, where="DICOM file")
     space = None
     if header.components == 3:
-        # The stream keeps its colour space, and pydicom converts what the data set calls YBR.
+        # The decoder must not convert colours, because pydicom converts images that the data set declares as
+        # YBR.
         is_rgb = runner.photometric_interpretation == PhotometricInterpretation.RGB
         space = "RGB" if is_rgb else "YCBCR"
     pixels = imagecodecs.jpeg8_decode(stream, colorspace=space, outcolorspace=space)

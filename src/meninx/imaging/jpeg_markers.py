@@ -1,7 +1,7 @@
-"""What the markers of a JPEG stream say before anything is decoded: kind, size and number of scans.
+"""Kind, size and number of scans of a JPEG stream, read from its markers before anything is decoded.
 
-A decoder runs through the whole image once for each scan, and nothing in the format bounds their number. A
-file of 400 kB may hold thousands, so they are counted first.
+A decoder processes the whole image once per scan, and the format does not limit the number of scans. A file
+of 400 kB may contain thousands, which would occupy the decoder for hours, so they are counted first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from meninx.core.errors import DataError, problem
 BASELINE, EXTENDED, LOSSLESS = 0xC0, 0xC1, 0xC3
 MOST_SCANS = 64  # encoders write about 10 for a progressive colour image
 
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # 0xC4, 0xC8 and 0xCC mean something else
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # these three are not frame markers
 _SCAN, _END = 0xDA, 0xD9
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)  # ends coded data; restarts do not
@@ -68,10 +68,11 @@ def frame_header(stream: bytes) -> FrameHeader:
 def refuse_many_scans(stream: bytes, *, where: str) -> None:
     """Refuse a JPEG stream of more than ``MOST_SCANS`` scans.
 
-    Scans are counted as libjpeg meets them: bytes between two segments are passed over.
+    Scans are counted like in libjpeg, which skips bytes between two segments: a stricter parser would miss
+    scans that libjpeg decodes.
 
     Raises:
-        DataError: there are more.
+        DataError: the stream has more scans.
     """
     at, scans = 2, 0
     while (found := _MARKER.search(stream, at)) is not None:

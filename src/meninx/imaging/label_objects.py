@@ -35,22 +35,22 @@ CLASSES: dict[str, Kind] = {
     "1.2.840.10008.5.1.4.1.1.66.7": "seg",  # label map segmentation
     "1.2.840.10008.5.1.4.1.1.481.3": "rtstruct",
 }
-OFF_GRID = 0.1  # voxels that a frame or polygon may lie beside its slice: headers are rounded
-REMOVED = "REMOVED"  # what de-identification leaves of a name that must not be empty
-_CROSSINGS = 1 << 20  # of edges and rows that are computed at once, about 80 MB
+OFF_GRID = 0.1  # largest distance of a frame or polygon from its slice, in voxels; headers are rounded
+REMOVED = "REMOVED"  # placeholder by which de-identification replaces a name that must not be empty
+_CROSSINGS = 1 << 20  # crossings of edges and rows computed at once, about 80 MB
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 
 @dataclass(frozen=True)
 class LabelObject:
-    """What the header of a SEG or RTSTRUCT says.
+    """The header of a SEG or RTSTRUCT.
 
     Attributes:
         kind: seg or rtstruct.
         patient: PatientID.
-        series: SeriesInstanceUIDs of the images that it refers to.
-        instances: SOPInstanceUIDs of these images, as far as it lists them.
-        names: segment or ROI number to its name; empty where there is none, or de-identification removed it.
+        series: SeriesInstanceUIDs of the referenced images.
+        instances: SOPInstanceUIDs of these images, as far as they are listed.
+        names: segment or ROI number -> name; empty if there is none or de-identification removed it.
         titles: its SeriesDescription, and its ContentLabel or StructureSetLabel; empty ones left out.
     """
 
@@ -63,10 +63,10 @@ class LabelObject:
 
 
 def read_object(path: Path) -> LabelObject:
-    """Return what the header of a SEG or RTSTRUCT says; pixels are not decoded.
+    """Return the header of a SEG or RTSTRUCT; pixels are not decoded.
 
     Raises:
-        LayoutError: two segments or regions have one number.
+        LayoutError: two segments or regions have the same number.
         DataError: the file is neither, or damaged.
     """
     dataset = _opened(path, pixels=False)
@@ -105,9 +105,9 @@ def label_map(
     Args:
         path: the object.
         images: the files of the series in any order, one multi-frame file, or one image.
-        numbers: segment or ROI number to the label's number from 1; the others are left out.
-        volume: the images are the slices of a volume, which may be one alone.
-        overlap: refuse, or last: where labels overlap, the larger number counts.
+        numbers: segment or ROI number -> label number, from 1; others are left out.
+        volume: whether the images are the slices of a volume, which may be a single one.
+        overlap: ``refuse``, or ``last``: the larger number wins where labels overlap.
         where: place for messages.
 
     Returns:
@@ -141,11 +141,11 @@ def draw(
         values: the label map, changed in place.
         mask: where the label is, same shape.
         number: the label's number.
-        overlap: refuse, or last: the larger number counts.
+        overlap: ``refuse``, or ``last``: the larger number wins.
         where: place for the message.
 
     Raises:
-        LayoutError: another label is there already, and overlaps are refused.
+        LayoutError: labels overlap, and overlaps are refused.
     """
     if overlap == "refuse":
         there = values[mask]
@@ -177,7 +177,7 @@ def filled(polygons: Sequence[npt.NDArray[np.float64]], shape: tuple[int, int]) 
     several = max(1, _CROSSINGS // max(1, rows))
     for polygon in polygons:
         following = np.roll(polygon, -1, axis=0)
-        for at in range(0, len(polygon), several):  # a tall edge crosses every row
+        for at in range(0, len(polygon), several):  # in parts, because a tall edge crosses every row
             _cross(crossings, polygon[at : at + several], following[at : at + several])
     return np.asarray(np.cumsum(crossings, axis=1)[:, :columns] % 2 == 1)
 
@@ -185,7 +185,7 @@ def filled(polygons: Sequence[npt.NDArray[np.float64]], shape: tuple[int, int]) 
 def _cross(
     crossings: npt.NDArray[np.int64], starts: npt.NDArray[np.float64], ends: npt.NDArray[np.float64]
 ) -> None:
-    """Count where edges cross rows.
+    """Count the crossings of edges and rows.
 
     Args:
         crossings: shape (rows, columns + 1), changed in place: the first pixel centre right of each crossing.
@@ -195,7 +195,7 @@ def _cross(
     rows, columns = crossings.shape[0], crossings.shape[1] - 1
     (x, y), (next_x, next_y) = starts.T, ends.T
     first, last = (np.clip(np.ceil(end(y, next_y)), 0, rows).astype(int) for end in (np.minimum, np.maximum))
-    counts = last - first  # rows that an edge crosses; a level edge crosses none
+    counts = last - first  # number of rows that each edge crosses; 0 for a horizontal edge
     edge = np.repeat(np.arange(len(x)), counts)
     row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
     slope = (next_x[edge] - x[edge]) / (next_y[edge] - y[edge])
@@ -245,7 +245,7 @@ class _Grid:
         """Return the slice at heights that are all on one.
 
         Raises:
-            LayoutError: they lie beside a slice, or outside the series.
+            LayoutError: the heights are between two slices, or outside the series.
         """
         index = round(float(heights[0]))
         if np.abs(heights - index).max() > OFF_GRID or not 0 <= index < len(self.instances):
@@ -268,7 +268,7 @@ def _kind(dataset: Dataset) -> Kind:
     return kind
 
 
-# What the objects refer to
+# References to images
 
 
 def _series(dataset: Dataset, kind: Kind) -> Iterator[Dataset]:
@@ -292,7 +292,7 @@ def _instances(dataset: Dataset, references: Sequence[Dataset], kind: Kind) -> I
 
 
 def _source(dataset: Dataset, frame: int) -> str:
-    """Return the SOPInstanceUID of the image that a frame was drawn on; empty when it names none."""
+    """Return the SOPInstanceUID of the image on which a frame was drawn; empty if it names none."""
     derivation = dicom_image.functional_group(dataset, frame, "DerivationImageSequence")
     sources = (derivation.get("SourceImageSequence") if derivation is not None else None) or []
     return str(sources[0].get("ReferencedSOPInstanceUID", "")) if sources else ""
@@ -301,7 +301,7 @@ def _source(dataset: Dataset, frame: int) -> str:
 # Segmentations
 
 Part = tuple[int, int, npt.NDArray[np.bool_]]
-"""Number of a segment or region, index of a slice, and where it is there, shape (rows, columns)."""
+"""Number of a segment or region, index of a slice, and its mask there, shape (rows, columns)."""
 
 
 def _frames(dataset: Dataset, grid: _Grid, where: str) -> Iterator[Part]:
@@ -333,7 +333,7 @@ def _frames(dataset: Dataset, grid: _Grid, where: str) -> Iterator[Part]:
 
 
 def _slice_of_frame(dataset: Dataset, frame: int, grid: _Grid, where: str) -> int:
-    """Return the slice that a frame lies on: by its place in the patient, else by the image that it names."""
+    """Return the slice of a frame: by its position in the patient, else by the image that it references."""
     parts = Dataset()
     for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"):
         parts.update(dicom_image.functional_group(dataset, frame, name) or Dataset())
@@ -357,7 +357,7 @@ def _slice_of_frame(dataset: Dataset, frame: int, grid: _Grid, where: str) -> in
 
 
 def _regions(dataset: Dataset, grid: _Grid, numbers: Mapping[int, int], where: str) -> Iterator[Part]:
-    """Yield the regions of an RTSTRUCT slice by slice, of those that are wanted."""
+    """Yield the requested regions of an RTSTRUCT, slice by slice."""
     if grid.affine is None:
         fix = "set spatial_dims to 3"
         raise LayoutError(problem("contours lie in volumes, not on single images", where=where, fix=fix))

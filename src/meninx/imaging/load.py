@@ -1,4 +1,4 @@
-"""Any image file to an :class:`Image` and back, by its suffix."""
+"""Reading any image file into an :class:`Image` and writing it, by suffix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WRITABLE = (".png", *VOLUMES)
 
 
 def suffix(path: Path) -> str:
-    """Return the lower-case suffix, ``.nii.gz`` whole; empty when there is none."""
+    """Return the lower-case suffix, with ``.nii.gz`` as one; empty if there is none."""
     name = path.name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
@@ -25,7 +25,7 @@ def load(path: Path, *, display_bits: int = 0) -> Image:
 
     Args:
         path: the file.
-        display_bits: 8 or 16 for DICOM pixels as a screen shows them in so many bits; 0 for modality values.
+        display_bits: 8 or 16 for DICOM pixels as displayed, with this many bits; 0 for modality values.
 
     Raises:
         DataError: no such file, an unknown format, or an image that cannot be read exactly.

@@ -1,4 +1,4 @@
-"""From stored pixel values to modality values and to what a radiologist's screen shows.
+"""From stored pixel values to modality values and to displayed values.
 
 References:
     DICOM PS3.3 C.11.1 (Modality LUT), C.11.2 (VOI LUT, window functions), C.7.6.3.1.2 (MONOCHROME1).
@@ -25,7 +25,7 @@ WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 class LookupTable:
     """A look-up table: ``values[x - first]``, ends repeated.
 
-    ``top`` is the largest value its bits can hold.
+    ``top`` is the largest value that its bits can express.
     """
 
     first: int
@@ -59,7 +59,7 @@ def table_of(sequence: Any) -> LookupTable | None:
     """Return the first look-up table of a ModalityLUTSequence or VOILUTSequence; None without one.
 
     Raises:
-        DataError: the table is shorter than its descriptor promises.
+        DataError: the table is shorter than its descriptor states.
     """
     if not sequence:
         return None
@@ -101,8 +101,8 @@ def modality(stored: Array, source: Dataset) -> Array:
             RescaleIntercept.
 
     Returns:
-        The input itself when nothing is to be done; int16 or int32 when slope and intercept are whole
-        numbers; else float32.
+        The input itself if there is nothing to apply; int16 or int32 if slope and intercept are integers;
+        else float32.
     """
     table = table_of(source.get("ModalityLUTSequence"))
     if table is not None:
@@ -124,9 +124,9 @@ def modality(stored: Array, source: Dataset) -> Array:
 
 
 def voi_of(source: Dataset) -> LookupTable | Window | None:
-    """Return the first VOI LUT or window of a data set or functional group, None when there is neither.
+    """Return the first VOI LUT or window of a data set or functional group; None if there is neither.
 
-    A window that means nothing (not a number, no width) counts as none.
+    An invalid window (not a number, no width) is ignored.
     """
     table = table_of(source.get("VOILUTSequence"))
     if table is not None:
@@ -164,7 +164,7 @@ def display(
     padding: npt.NDArray[np.bool_] | None = None,
     invert: bool = False,
 ) -> Array:
-    """Return what a screen shows: 0 is black, the largest value white.
+    """Return displayed values: 0 is black, the largest value is white.
 
     Args:
         values: modality values, any shape.
@@ -172,8 +172,8 @@ def display(
             maximum.
         bits: 8 or 16 of the result.
         full_range: lowest and highest value that can occur, for images of few bits.
-        padding: True where a pixel holds no image; black whatever its value, and left out of minimum and
-            maximum.
+        padding: True where a pixel is outside the image; such pixels are black and do not count for minimum
+            and maximum.
         invert: True for MONOCHROME1.
 
     Returns:

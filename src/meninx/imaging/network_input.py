@@ -1,7 +1,7 @@
-"""From image files to what a released network receives; numpy, Pillow, pydicom and nibabel are enough.
+"""From image files to the input of a released network, with numpy, Pillow, pydicom and nibabel only.
 
-A bundle ships this source as ``scripts/images.py`` together with the modules that it imports, so a program
-that has neither meninx nor torch (for example one that runs the ONNX file) prepares images as training did.
+A bundle contains this source as ``scripts/images.py`` together with the modules that it imports. A program
+without meninx and torch (for example one that runs the ONNX file) thus prepares images as training does.
 
     >>> reader = NetworkInput.of({"size": [2, 2]}, {"window": [0, 255], "shift": 127.5, "scale": 127.5})
     >>> reader.normalised(np.full((1, 2, 2), 255, np.uint8)).tolist()
@@ -35,11 +35,11 @@ class NetworkInput:
 
     Attributes:
         preprocessing: from a decoded image to the stored image (grey levels or units at the network's size).
-        window: lowest and highest stored value kept.
+        window: lowest and highest stored value that are not clipped.
         shift: subtracted after clipping.
-        scale: divided by after that.
-        image_size: size to which smaller images are padded; empty when nothing is padded.
-        size: size that every stored image must have; empty when sizes may differ.
+        scale: divisor after the subtraction.
+        image_size: size to which smaller images are padded; empty for no padding.
+        size: size that every stored image must have; empty if sizes may differ.
     """
 
     preprocessing: Preprocessing
@@ -57,7 +57,7 @@ class NetworkInput:
         image_size: Sequence[int] = (),
         size: Sequence[int] = (),
     ) -> NetworkInput:
-        """Return the steps that a bundle names in ``configs/metadata.json``.
+        """Return the steps described in a bundle's ``configs/metadata.json``.
 
         Args:
             preprocessing: the table ``preprocessing``.
@@ -90,7 +90,7 @@ class NetworkInput:
         return image
 
     def stored(self, source: Image) -> Image:
-        """Return an image as the dataset stored those of training: grey levels or units, size and spacing.
+        """Return an image in the form of the stored training images: grey levels or units, size and spacing.
 
         Raises:
             DataError: the channels, the range of values or the size do not fit the network.
@@ -103,20 +103,20 @@ class NetworkInput:
         """Return :meth:`source` and :meth:`stored` of the files of an image.
 
         Raises:
-            DataError: it cannot be read, for whatever reason, or does not fit the network.
+            DataError: it cannot be read for any reason, or does not fit the network.
         """
         try:
             source = self.source(paths)
         except DataError:
             raise
-        except Exception as error:  # a broken file makes a decoder raise anything
+        except Exception as error:  # a broken file can make a decoder raise anything
             raise DataError(f"{UNREADABLE} ({type(error).__name__})") from error
         return source, self.stored(source)
 
     def padded(self, stored: Array) -> npt.NDArray[np.float32]:
-        """Return stored values (channels, ...) at ``image_size``: the lowest value is added around them.
+        """Return stored values (channels, ...) padded to ``image_size`` with the lowest value.
 
-        It is the input of the ONNX file, without its batch axis.
+        This is the input of the ONNX file, without its batch axis.
         """
         return self._at_size(stored.astype(np.float32), np.float32(self.window[0]))
 

@@ -1,7 +1,7 @@
-"""NIfTI files in and out: the affine is kept, label maps stay whole numbers, equal images give equal bytes.
+"""NIfTI files in and out: the affine is kept, label maps stay integers, equal images give equal bytes.
 
-What a header promises is compared with the file and with ``files.IMAGE_LIMIT`` before any voxel is read, and
-a compressed file is unpacked no further than that.
+The size announced in a header is compared with the file and with ``files.IMAGE_LIMIT`` before any voxel is
+read, and a compressed file is unpacked only up to that size. A forged header therefore costs no memory.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from meninx.imaging.image import Image
 
 _GZIP_LEVEL = 4  # level 9 takes four times as long for about 3 % less
 _SCANNER = 1  # NIfTI code of "scanner anatomical" coordinates
-_LONGEST_HEADER = 540  # bytes, of NIfTI-2
-_SCALED = 8  # bytes of a voxel that the header scales
-_FLATTEST = 1e-6  # volume of a voxel over that of a box with its edges
+_LONGEST_HEADER = 540  # bytes of a NIfTI-2 header
+_SCALED = 8  # bytes per voxel after scaling, which nibabel does in float64
+_FLATTEST = 1e-6  # smallest volume of a voxel relative to a box with the same edges
 
 
 def read(path: Path) -> Image:
     """Return the image of a NIfTI file: (channels, x, y, z), or (1, rows, columns) of a file with two axes.
 
     A fourth axis becomes channels, as in the Medical Segmentation Decathlon; RGB voxels become 3 channels.
-    Whole numbers stay whole unless the file asks for scaling; scaled and double values become float32.
+    Integers stay integers unless the header requires scaling; scaled and double values become float32.
 
     Raises:
         DataError: no such file, not NIfTI, truncated, larger than ``files.IMAGE_LIMIT``, or another number of
@@ -68,7 +68,7 @@ def read(path: Path) -> Image:
 
 
 def _opened(path: Path) -> Any:
-    """Return nibabel's image of a file whose promises were checked."""
+    """Return nibabel's image of a file after checking the size that its header announces."""
     if not path.is_file():
         raise FileNotFoundError
     packed = path.name.lower().endswith(".gz")
@@ -91,10 +91,10 @@ def _opened(path: Path) -> Any:
 
 
 def _promise(head: bytes, where: str) -> tuple[Any, int]:
-    """Return nibabel's class for a header and the bytes of the file that it promises.
+    """Return nibabel's class for a header and the number of bytes of the file according to it.
 
     Raises:
-        DataError: they are more than may be read, or the header contradicts itself.
+        DataError: the number is too large, or the header contradicts itself.
     """
     kind = next(
         (k for k in (nib.Nifti1Image, nib.Nifti2Image) if k.header_class.may_contain_header(head)), None
@@ -116,7 +116,7 @@ def _promise(head: bytes, where: str) -> tuple[Any, int]:
 
 
 def _has_place(affine: npt.NDArray[np.float64]) -> bool:
-    """Return whether an affine is finite and can be inverted."""
+    """Return whether an affine is finite and invertible."""
     axes = affine[:3, :3]
     if not np.isfinite(affine).all():
         return False

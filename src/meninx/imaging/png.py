@@ -1,4 +1,4 @@
-"""PNG files in and out, JPEG and TIFF files in: 8 and 16 bit grey, 8 bit RGB; pixels and nothing else."""
+"""PNG files in and out, JPEG and TIFF files in: 8 and 16 bit grey, 8 bit RGB, without metadata."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from meninx.core.errors import DataError, expected, problem
 from meninx.imaging import jpeg_markers
 from meninx.imaging.image import Image
 
-_DEPTH_BYTE = (
-    24  # position of the bit depth in a PNG file, behind signature, chunk length, name, width and height
-)
+_DEPTH_BYTE = 24  # offset of the bit depth in a PNG file, after signature, chunk length, name, width, height
 _RUNS = 3  # zlib's Z_RLE: on filtered photographs seven times as fast as the default, and smaller
 _GREY = {"1": "L", "L": "L", "LA": "L", "I;16": "I;16", "I;16B": "I;16", "I": "I;16"}
 _COLOUR = {"RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"}
@@ -30,10 +28,10 @@ _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262  # of a TIFF file: value and tag of its ph
 
 
 class UnsupportedPicture(DataError):
-    """A picture of a kind that is not read.
+    """A picture of an unsupported kind.
 
     Attributes:
-        reason: the kind, in words that hold no value of the picture and no name.
+        reason: the kind, in words that contain neither a value of the picture nor a name.
     """
 
     def __init__(self, reason: str, *, where: str, fix: str = "") -> None:
@@ -44,11 +42,11 @@ class UnsupportedPicture(DataError):
 def read(path: Path) -> Image:
     """Return the pixels of a PNG, JPEG or TIFF file, channel-first, uint8 or (16 bit grey) uint16.
 
-    Palettes become RGB. The affine is the identity: these formats know no millimetres.
+    Palettes become RGB. The affine is the identity, because these formats have no reliable spacing.
 
     Raises:
         DataError: no such file, not an image, larger than ``files.IMAGE_LIMIT`` or 178 million pixels,
-            see-through pixels, a JPEG of very many scans, or 16 bit colour (which would lose its low bits).
+            transparent pixels, a JPEG with too many scans, or 16 bit colour (which would lose its low bits).
         UnsupportedPicture: a TIFF file of several pages, of numbers other than 8 or 16 bits, or of 16 bits
             with white as 0.
     """
@@ -60,15 +58,18 @@ def read(path: Path) -> Image:
             warnings.simplefilter("ignore")
             picture = Pillow.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF"))
             if picture.width * picture.height > files.PICTURE_PIXELS:
-                raise Pillow.DecompressionBombError  # also where another program took Pillow's own limit away
-            if picture.format not in ("PNG", "TIFF"):  # JPEG, or MPO: a JPEG with further pictures behind it
+                raise Pillow.DecompressionBombError  # even if another library has removed Pillow's own limit
+            if picture.format not in (
+                "PNG",
+                "TIFF",
+            ):  # JPEG, or MPO, which is a JPEG followed by more pictures
                 jpeg_markers.refuse_many_scans(content, where=path.name)
             if picture.format == "TIFF":
                 _check_tiff(picture, path.name)
             picture.load()
     except DataError:
         raise
-    except Exception as error:  # a broken file makes the decoders raise anything
+    except Exception as error:  # a broken file can make the decoders raise anything
         got = (
             "one of too many pixels" if isinstance(error, Pillow.DecompressionBombError) else "something else"
         )
@@ -113,7 +114,7 @@ def encode(image: Image, where: str = "image") -> bytes:
 
 
 def _check_tiff(picture: ImageFile.ImageFile, where: str) -> None:
-    """Refuse the kinds of TIFF whose pixels would be lost or read wrongly."""
+    """Refuse the kinds of TIFF whose pixels Pillow would lose or read wrongly."""
     with contextlib.suppress(EOFError):
         picture.seek(1)
         raise UnsupportedPicture("TIFF of several pages", where=where, fix="export one page per file")

@@ -1,12 +1,12 @@
-"""How a decoded image becomes what a dataset stores: channels, grey levels or units, spacing and size.
+"""How a decoded image becomes a stored one: channels, grey levels or units, spacing and size.
 
 `meninx prepare` applies it to every image and records it in ``dataset.toml`` (table ``preprocessing``).
 Training hands it on to the released bundle: ``configs/meninx.json`` (``core.artifacts.BundleRecord``) holds
 it in ``info`` beside the intensity that makes network input of stored values. `meninx predict` applies it to
 new images, so that a network receives exactly what it was trained on.
 
-A bundle also ships this source, so that it works without meninx. It therefore imports at the top only what
-needs no more than numpy, Pillow, pydicom and nibabel.
+A bundle also contains this source, so that it works without meninx. Its imports at the top therefore need
+only numpy, Pillow, pydicom and nibabel.
 
     >>> import numpy as np
     >>> steps = Preprocessing(size=(2, 2))
@@ -47,11 +47,11 @@ _LARGEST_NUMBER = 1e9
 
 
 class UnfitImage(DataError):
-    """An image that cannot be stored as a dataset stores it.
+    """An image that cannot be converted to the form of a dataset.
 
     Attributes:
-        reason: what does not fit, in words that hold no value of the image.
-        fix: what to do; may be empty.
+        reason: what does not fit, in words that contain no value of the image.
+        fix: the remedy; may be empty.
     """
 
     def __init__(self, reason: str, fix: str = "") -> None:
@@ -66,19 +66,20 @@ class Preprocessing:
     Attributes:
         spatial_dims: 2 or 3.
         size: size along each spatial axis (rows, columns or x, y, z); empty keeps the size.
-        spacing_mm: voxel spacing of volumes; empty keeps the spacing.
+        spacing_mm: voxel spacing of volumes in millimetres; empty keeps the spacing.
         aspect: ``stretch`` fills the size, ``pad`` keeps proportions (2-D).
         bits: 8 or 16 bits of a grey level.
         channels: 1 (grey), 3 (colour), or the number that every image has.
         scaling: the values that become lowest and highest: those of the file's type (``format``), those of
             ``window``, or the percentiles 0.5 and 99.5 of each image (``image``).
-        window: lowest and highest value kept, or these two for each channel; empty without one.
-        each_channel: every channel is an image of its own (T1, T2, ...): it is scaled alone, and an image
-            must have exactly ``channels`` of them.
-        channel_positions: for each channel its position, from 0, in the numbering of the source (files that
-            end in ``_0000``, ``_0001``, ... or the last axis of a file); empty where the source numbered
-            none, or where several sources numbered them differently.
-        source_channels: number of channels that the source numbered; 0 where it numbered none.
+        window: lowest and highest value that are not clipped, for all channels or per channel; empty without
+            a window.
+        each_channel: whether every channel is a separate image (T1, T2, ...): it is scaled separately, and an
+            image must have exactly ``channels`` of them.
+        channel_positions: position of each channel, from 0, in the numbering of the source (files that end in
+            ``_0000``, ``_0001``, ... or the last axis of a file); empty if the source has no numbering, or if
+            several sources number them differently.
+        source_channels: number of numbered channels in the source; 0 without a numbering.
 
     Raises:
         DataError, ConfigError: a number is out of range, or two settings contradict each other.
@@ -142,10 +143,10 @@ class Preprocessing:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], *, where: str = "preprocessing") -> Preprocessing:
-        """Return the steps in a table that may come from anywhere.
+        """Return the steps in an untrusted table.
 
         Raises:
-            DataError: a key is unknown, a value has another type or is out of range; quotes no value.
+            DataError: a key is unknown, or a value has the wrong type or range; the message quotes no value.
         """
         from meninx.core import plain
 
@@ -163,17 +164,17 @@ class Preprocessing:
 
     @property
     def display_bits(self) -> int:
-        """Bits in which DICOM pixels are taken as a screen shows them; 0 for modality values."""
+        """Bits of DICOM pixels that are read as displayed; 0 for modality values."""
         return self.bits if self.scaling == "format" else 0
 
     @property
     def keeps_units(self) -> bool:
-        """Whether volumes keep the units of the window (Hounsfield units) in place of grey levels."""
+        """Whether volumes keep the units of the window (Hounsfield units) instead of grey levels."""
         return self.spatial_dims == 3 and self.scaling == "window" and len(self.window) == 2
 
     @property
     def intensity(self) -> Intensity:
-        """How the stored values become network input, from public facts alone."""
+        """How the stored values become network input, from public facts only."""
         from meninx.core.intensity import Intensity
 
         low, high = (
@@ -193,7 +194,7 @@ class Preprocessing:
                 channel in the order of the channels.
 
         Raises:
-            UnfitImage: one file holds several channels, but not all that the source numbered.
+            UnfitImage: one file contains several channels, but not all numbered channels of the source.
             DataError, OSError, ValueError: it cannot be read.
         """
         files = (*load.PICTURES, *load.VOLUMES)
@@ -205,7 +206,7 @@ class Preprocessing:
         return load.load_series(paths, display_bits=self.display_bits)
 
     def _selected(self, image: Image) -> Image:
-        """Return the channels of this dataset from an image of one file that holds those of the source."""
+        """Return the channels of this dataset from a single file that contains all channels of the source."""
         if image.channels == 1 or not self.source_channels:
             return image
         if not self.channel_positions:
@@ -218,7 +219,7 @@ class Preprocessing:
         """Return an image as it is stored: channels, grey levels or units, size and spacing.
 
         Raises:
-            UnfitImage: another number of channels, or values of an unknown range.
+            UnfitImage: the wrong number of channels, or values of an unknown range.
             DataError: the result would be too large.
         """
         if not self.each_channel:
@@ -263,10 +264,10 @@ class Preprocessing:
 
         Args:
             array: the channels that share their limits.
-            channel: position of the channel where each has its own.
+            channel: position of the channel if each has its own limits.
 
         Raises:
-            UnfitImage: the range of values follows neither from the type nor from a window.
+            UnfitImage: neither the type nor a window determines the range of values.
         """
         if self.scaling == "window":
             first = 2 * channel if len(self.window) > 2 else 0
@@ -287,7 +288,7 @@ class Preprocessing:
 
 
 def refuse_unfit(image: Image, spatial_dims: int, channels: int) -> None:
-    """Refuse a decoded image that no preprocessing makes fit a model.
+    """Refuse a decoded image that no preprocessing can fit to a model.
 
     Args:
         image: as decoded.
@@ -295,8 +296,7 @@ def refuse_unfit(image: Image, spatial_dims: int, channels: int) -> None:
         channels: of the model.
 
     Raises:
-        UnfitImage: other dimensions or channels, values that are not finite, or nothing but one value in the
-            image, or in a channel that is an image of its own.
+        UnfitImage: other dimensions or channels, values that are not finite, or a constant image or channel.
     """
     if image.spatial_dims != spatial_dims:
         what = "volume" if image.spatial_dims == 3 else "2-D image"
@@ -314,12 +314,12 @@ def refuse_unfit(image: Image, spatial_dims: int, channels: int) -> None:
 
 
 def refuse_size(size: tuple[int, ...], *, largest: tuple[int, ...], only: tuple[int, ...]) -> None:
-    """Refuse a stored image of a size that a network was not trained on.
+    """Refuse a stored image whose size the network was not trained for.
 
     Args:
         size: of the stored image.
-        largest: smaller images are padded to this size; empty where none are.
-        only: the size of all training images, where the network sees whole images; else empty.
+        largest: size to which smaller images are padded; empty without padding.
+        only: the size of all training images, if the network takes whole images; else empty.
 
     Raises:
         UnfitImage: larger than ``largest``; or without ``largest``, another size than ``only``.
@@ -347,7 +347,7 @@ def _channels(array: Array, wanted: int) -> Array:
         return array
     if have == 1 and wanted == 3:
         return np.repeat(array, 3, axis=0)
-    if have != 3 or array.ndim == 4:  # the three channels of a volume are no colours
+    if have != 3 or array.ndim == 4:  # three channels of a volume are not colours
         raise UnfitImage(CHANNELS, "name the channels of the volume with channels" * (array.ndim == 4))
     grey = np.tensordot(LUMA, array.astype(np.float32), axes=1)[None]
     return np.round(grey).astype(np.uint8) if array.dtype == np.uint8 else grey

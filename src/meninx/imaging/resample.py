@@ -2,8 +2,8 @@
 
 Label maps by nearest neighbour.
 
-Volumes are first turned to the closest RAS+ axes, so that a spacing or size means the same axis in every
-case. No anti-aliasing is done on volumes.
+Volumes are first reoriented to the closest RAS+ axes, so that a spacing or size refers to the same axis in
+every case. Volumes are not smoothed before they shrink (no anti-aliasing).
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _LARGEST_AXIS = 1 << 40
 
 
 def is_allowed(channels: int, size: Sequence[int]) -> bool:
-    """Return whether an image of this size may be made: as float32 it fits ``files.IMAGE_LIMIT``.
+    """Return whether an image of this size may be created: as float32 it must fit ``files.IMAGE_LIMIT``.
 
-    A 2-D image has at most ``files.PICTURE_PIXELS`` pixels as well.
+    A 2-D image may also have at most ``files.PICTURE_PIXELS`` pixels. Sizes come from settings and files, so
+    they are checked before memory is allocated.
 
     Args:
         channels: number of channels.
@@ -45,10 +46,10 @@ def picture(array: Array, size: Sequence[int], *, aspect: str = "stretch", label
     """Return a 2-D image at ``size`` (rows, columns), shape (channels, rows, columns), same type.
 
     Args:
-        array: shape (channels, rows, columns); uint8 stays uint8, all else is interpolated as float32.
+        array: shape (channels, rows, columns); uint8 stays uint8, other types are interpolated as float32.
         size: output rows and columns.
         aspect: ``stretch`` fills the size; ``pad`` keeps proportions and fills with 0 around the centre.
-        labels: nearest neighbour in place of area (when shrinking) or bilinear interpolation.
+        labels: nearest neighbour instead of area (when shrinking) or bilinear interpolation.
 
     Raises:
         DataError: the result would be larger than :func:`is_allowed` permits.
@@ -60,7 +61,7 @@ def picture(array: Array, size: Sequence[int], *, aspect: str = "stretch", label
     if inner == (rows, columns):
         resized = array
     else:
-        # Box filtering is the mean over the pixels of an area: no aliasing when an image shrinks.
+        # A box filter averages the pixels of an area, which avoids aliasing when an image shrinks.
         shrinks = inner[0] <= rows and inner[1] <= columns
         how = Pillow.Resampling.BOX if shrinks else Pillow.Resampling.BILINEAR
         if labels:
@@ -77,7 +78,7 @@ def picture(array: Array, size: Sequence[int], *, aspect: str = "stretch", label
 def canonical(image: Image) -> Image:
     """Return a volume with its axes permuted and flipped to the closest RAS+ order.
 
-    Voxels keep their places in millimetres.
+    Voxels keep their positions in millimetres.
     """
     turns = nib.orientations.io_orientation(image.affine)
     if np.array_equal(turns, [[0, 1], [1, 1], [2, 1]]):
@@ -96,7 +97,7 @@ def volume(
         image: a 3-D image.
         spacing_mm: three numbers; empty keeps the spacing.
         size: three numbers; empty keeps what the spacing gives.
-        labels: nearest neighbour in place of linear interpolation; the type is kept.
+        labels: nearest neighbour instead of linear interpolation; the type is kept.
 
     Raises:
         DataError: the result would be larger than ``files.IMAGE_LIMIT``.
@@ -107,7 +108,8 @@ def volume(
     """
     old = np.array(image.size, dtype=float)
     if spacing_mm:
-        # A NIfTI header holds float32: unrounded, the same volume from DICOM differs where values tie.
+        # A NIfTI header stores float32. Without rounding, the same volume from DICOM could get another size
+        # or, at ties, other voxels.
         step = np.array(spacing_mm, dtype=float) / _rounded(np.array(image.spacing_mm))
         new = np.clip(np.round(old / step), 1, _LARGEST_AXIS).astype(int)
     elif size:
@@ -115,7 +117,7 @@ def volume(
         step = old / new
     else:
         return image
-    largest = np.maximum(old, new)  # one axis after the other changes from old to new
+    largest = np.maximum(old, new)  # an intermediate result has some axes resampled and others not
     largest = np.maximum(largest, size) if spacing_mm and size else largest
     if not is_allowed(image.channels, [int(number) for number in largest]):
         what = f"the volume would be larger than {files.IMAGE_LIMIT:,} bytes"
@@ -133,7 +135,7 @@ def volume(
 
 
 def _rounded(spacing: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return a spacing to 1e-5 mm, or as it is where that would be 0."""
+    """Return a spacing rounded to 1e-5 mm, or unchanged if that would be 0."""
     rounded = np.round(spacing, 5)
     return np.where(rounded > 0, rounded, spacing)
 
@@ -182,7 +184,7 @@ def _crop_or_pad(image: Image, size: Sequence[int]) -> Image:
 def picture_on_source(label_map: Array, size: tuple[int, int], aspect: str) -> Array:
     """Return a 2-D map (..., rows, columns) at the size of its source, by nearest neighbour.
 
-    It is the inverse of how ``prepare`` met the dataset's size.
+    It inverts the resizing of :func:`picture`.
     """
     have = label_map.shape[-2:]
     scales = [here / there for here, there in zip(have, size, strict=True)]
@@ -198,7 +200,7 @@ def picture_on_source(label_map: Array, size: tuple[int, int], aspect: str) -> A
 def volume_on_source(
     label_map: Array, affine: npt.NDArray[np.float64], size: Sequence[int], target: npt.NDArray[np.float64]
 ) -> Array:
-    """Return a 3-D map (..., x, y, z) on another grid, by nearest neighbour; 0 where it does not reach."""
+    """Return a 3-D map (..., x, y, z) on another grid, by nearest neighbour; 0 outside the map."""
     move = np.linalg.inv(affine) @ target
     out = np.zeros((*label_map.shape[:-3], *size), label_map.dtype)
     x, y = np.arange(size[0])[:, None], np.arange(size[1])[None, :]

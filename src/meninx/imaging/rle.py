@@ -1,4 +1,4 @@
-"""Run-length masks as text, both directions: column by column, with relative gaps or absolute starts.
+"""Run-length masks as text, in both directions: column by column, with relative gaps or absolute starts.
 
 ``relative`` (SIIM-ACR): pairs ``gap length``, where the gap counts pixels since the end of the run before
 (since pixel 0 for the first). ``absolute`` (Airbus and others): pairs ``start length``, where starts count
@@ -23,17 +23,16 @@ EMPTY = "-1"
 
 
 def decode(text: str, shape: tuple[int, int], *, variant: Variant = "relative", where: str = "mask") -> Mask:
-    """Return the mask that a text of runs describes.
+    """Return the mask described by a text of runs.
 
     Args:
-        text: pairs of whole numbers; ``-1`` (with any blanks) or nothing for an empty mask.
+        text: pairs of integers; ``-1`` (with any blanks) or nothing for an empty mask.
         shape: (rows, columns) of the image.
         variant: how positions are counted; see the module.
-        where: what an error calls the text, e.g. table and row.
+        where: name of the text in errors, e.g. table and row.
 
     Raises:
-        DataError: not whole numbers, an odd count, a run without length, runs that overlap or leave the
-            image.
+        DataError: not integers, an odd count, a run without length, or runs that overlap or leave the image.
     """
     mask = np.zeros(shape[0] * shape[1], dtype=np.bool_)
     words = text.replace("\ufeff", "").split()
@@ -45,10 +44,10 @@ def decode(text: str, shape: tuple[int, int], *, variant: Variant = "relative", 
 
 
 def encode(mask: npt.NDArray[Any], *, variant: Variant = "relative") -> str:
-    """Return the shortest run-length text of a mask; ``-1`` when nothing is set.
+    """Return the shortest run-length text of a mask; ``-1`` for an empty mask.
 
     Args:
-        mask: shape (rows, columns) or (1, rows, columns); everything but 0 is set.
+        mask: shape (rows, columns) or (1, rows, columns); nonzero values are set.
         variant: how positions are counted; see the module.
 
     Raises:
@@ -69,7 +68,7 @@ def encode(mask: npt.NDArray[Any], *, variant: Variant = "relative") -> str:
 def decode_rows(
     rows: Iterable[str], shape: tuple[int, int], *, variant: Variant = "relative", where: str = "mask"
 ) -> Mask:
-    """Return the union of several texts of one image: a table may give each finding its own row.
+    """Return the union of several texts of one image, since a table may have one row per finding.
 
     Raises:
         DataError: as :func:`decode`.

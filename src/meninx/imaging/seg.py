@@ -1,6 +1,6 @@
-"""Label maps as DICOM segmentations that point to the images they were drawn on.
+"""Label maps as DICOM segmentations that refer to their source images.
 
-The one file that knows highdicom, which is imported only when a segmentation is written.
+This is the only module that uses highdicom, which is imported only when a segmentation is written.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def write_seg(
     """Write a label map as a binary DICOM SEG that refers to its source instances.
 
     Args:
-        label_map: whole numbers 0 (background), 1, ..., len(labels): (1, rows, columns) or (rows, columns) on
-            one source image; (1, columns, rows, slices) or (columns, rows, slices) on a series, as
-            :func:`.dicom_image.read_series` gives it. The affine of an Image must be that of the series.
-        source_paths: the DICOM files the map was drawn on, in any order.
+        label_map: integers 0 (background), 1, ..., len(labels): (1, rows, columns) or (rows, columns) for one
+            source image; (1, columns, rows, slices) or (columns, rows, slices) for a series, as from
+            :func:`.dicom_image.read_series`. The affine of an Image must be that of the series.
+        source_paths: the DICOM files of the source, in any order.
         labels: names of the values 1, 2, ...
         out: the file to write.
-        uid: gives each new UID from a name (``"series"``, ``"instance"``, ``"frame of reference"``); random
-            by default.
-        overwrite: True replaces an existing file.
+        uid: returns a new UID for a name (``"series"``, ``"instance"``, ``"frame of reference"``); random by
+            default.
+        overwrite: whether to replace an existing file.
 
     Raises:
         UsageError: highdicom is not installed, or ``out`` exists.
@@ -96,10 +96,10 @@ def place_on_source(
     """Return a label map on the grid of its DICOM source, by nearest neighbour.
 
     Args:
-        label_map: (rows, columns) or (x, y, z), whole numbers, on the grid of the stored image.
-        affine: of the stored image; means nothing in 2-D.
+        label_map: (rows, columns) or (x, y, z), integers, on the grid of the stored image.
+        affine: of the stored image; not used in 2-D.
         source_paths: the instance, or the files of the series.
-        aspect: how the image met its size in 2-D: ``stretch`` or ``pad``.
+        aspect: how the image was resized in 2-D: ``stretch`` or ``pad``.
 
     Raises:
         DataError: the files make no volume.
@@ -153,7 +153,7 @@ def _in_order(paths: Sequence[Path]) -> tuple[list[Dataset], npt.NDArray[np.floa
     with decode.guarded():
         order, affine = dicom_image.order_slices(headers)
     for header in headers:
-        if not header.get("SliceThickness"):  # the segmentation copies it; some series do not state it
+        if not header.get("SliceThickness"):  # highdicom requires it, but some series do not state it
             header.SliceThickness = f"{np.linalg.norm(affine[:3, 2]):.6g}"
     return [headers[index] for index in order], affine
 

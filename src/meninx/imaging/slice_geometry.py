@@ -1,6 +1,6 @@
-"""From the position and orientation of slices to the order and affine of a volume; numpy only.
+"""From the positions and orientation of slices to the order and affine of a volume; needs only numpy.
 
-DICOM measures in LPS+ (x to the patient's Left, y Posterior, z Superior), everything here returns RAS+.
+DICOM uses LPS+ (x to the patient's Left, y Posterior, z Superior); the functions here return RAS+.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from meninx.core.errors import DataError, expected, problem
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ORIENTATION_TOLERANCE = 1e-3
-"""Largest difference of two direction cosines of one orientation; scanners round to 4-6 digits."""
+"""Largest difference of direction cosines within one orientation; scanners round to 4-6 digits."""
 STEP_TOLERANCE = 0.01
-"""Largest distance of a slice from its even place, in slice distances (0.01 mm is always allowed)."""
+"""Largest distance of a slice from its evenly spaced position, in slice distances (0.01 mm always passes)."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Where one slice lies, in DICOM's own terms (millimetres, LPS+).
+    """The position of one slice in DICOM's coordinates (millimetres, LPS+).
 
     Attributes:
         position: ImagePositionPatient, the centre of the first pixel, shape (3,).
-        across: direction of a growing column index (first half of ImageOrientationPatient), shape (3,).
-        down: direction of a growing row index (second half), shape (3,).
-        spacing: (between rows, between columns), as PixelSpacing.
-        thickness: distance to the next slice when there is only one slice; 0 when unknown.
+        across: direction of increasing column index (first half of ImageOrientationPatient), shape (3,).
+        down: direction of increasing row index (second half), shape (3,).
+        spacing: (between rows, between columns) in millimetres, as PixelSpacing.
+        thickness: used as slice distance if there is only one slice; 0 if unknown.
     """
 
     position: npt.NDArray[np.float64]
@@ -40,7 +40,7 @@ class Plane:
 
     @property
     def normal(self) -> npt.NDArray[np.float64]:
-        """The direction that slices are counted in: across x down."""
+        """The direction in which slices are counted: across x down."""
         return np.cross(self.across, self.down)
 
 
@@ -50,8 +50,7 @@ def plane(
     """Return a checked :class:`Plane` from ImagePositionPatient, ImageOrientationPatient and PixelSpacing.
 
     Raises:
-        DataError: a wrong count of numbers, directions that are not orthonormal, or a spacing that is not >
-            0.
+        DataError: the wrong number of values, directions that are not orthonormal, or a spacing <= 0.
     """
     numbers = np.array([*position, *orientation, *spacing], dtype=np.float64)
     if (len(position), len(orientation), len(spacing)) != (3, 6, 2) or not np.isfinite(numbers).all():
@@ -79,7 +78,7 @@ def plane(
 
 
 def same_orientation(one: Plane, other: Plane) -> bool:
-    """Return whether two slices are parallel and turned alike."""
+    """Return whether two slices are parallel and have the same in-plane directions."""
     difference = max(np.abs(one.across - other.across).max(), np.abs(one.down - other.down).max())
     return bool(difference < ORIENTATION_TOLERANCE)
 
@@ -146,9 +145,8 @@ def _even_step(
 ) -> npt.NDArray[np.float64]:
     """Return the mean step between sorted slice positions, shape (3,); all steps must be equal."""
     gaps = np.diff(heights)
-    usual = float(
-        np.sort(gaps)[(len(gaps) - 1) // 2]
-    )  # of two middle gaps the smaller: the other may hold a missing slice
+    # The lower median: with an even number of gaps the larger middle one may contain a missing slice.
+    usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])
     where = "ImagePositionPatient"
     together = int((gaps < max(1e-3, 0.01 * usual)).sum())
     if together:

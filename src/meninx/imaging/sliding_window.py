@@ -1,8 +1,8 @@
-"""Outputs of a network of patches for whole images, in numpy: overlapping patches, weighted by a Gaussian.
+"""Outputs of a patch-based network for whole images, in numpy: overlapping patches, weighted by a Gaussian.
 
-The places of the patches, the padding and the weights are those of
+The positions of the patches, the padding and the weights are those of
 ``monai.inferers.sliding_window_inference``, so that a program without torch gets the same numbers from the
-ONNX file of a bundle. A bundle ships this source, and names the settings in ``configs/metadata.json``.
+ONNX file of a bundle. A bundle contains this source and the settings in ``configs/metadata.json``.
 
     >>> window = SlidingWindow(roi_size=(2, 2))
     >>> window.average(lambda patch: patch, np.ones((1, 3, 5), np.float32)).shape
@@ -25,16 +25,16 @@ from meninx.core.errors import DataError, expected, problem
 Floats = npt.NDArray[np.float32]
 OVERLAP, SIGMA_SCALE = 0.5, 0.125
 GAUSSIAN, REPLICATE = "gaussian", "replicate"
-_LEAST = 1e-3  # smallest weight of a pixel
+_LEAST = 1e-3  # smallest weight of a pixel, as in MONAI, so that the sum of weights is never 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlidingWindow:
-    """How patches are put together; the fields have the names of MONAI's arguments.
+    """How patches are combined; the fields have the names of MONAI's arguments.
 
     Attributes:
         roi_size: spatial size of a patch.
-        overlap: share of a patch that the next one repeats, in [0, 1).
+        overlap: share of a patch covered again by the next one, in [0, 1).
         mode: weights of the pixels of a patch; ``gaussian``.
         sigma_scale: standard deviation of the Gaussian, as a share of the patch.
         padding_mode: how an image smaller than a patch is padded; ``replicate`` repeats its border.
@@ -73,7 +73,7 @@ class SlidingWindow:
         """Return the weighted mean of a network's outputs for overlapping patches, (outputs, *spatial).
 
         Args:
-            network: from one patch (channels, *roi_size) to its outputs (outputs, *roi_size).
+            network: maps one patch (channels, *roi_size) to its outputs (outputs, *roi_size).
             image: (channels, *spatial).
 
         Raises:
@@ -95,7 +95,7 @@ class SlidingWindow:
                 total = np.zeros((found.shape[0], *padded.shape[1:]), np.float32)
             total[(slice(None), *place)] += found * weights
             count[place] += weights
-        assert total is not None  # every image has one patch at least
+        assert total is not None  # every image has at least one patch
         total /= count
         inside = tuple(slice(first, first + have) for first, have in zip(before, size, strict=True))
         return total[(slice(None), *inside)]

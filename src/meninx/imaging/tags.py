@@ -1,4 +1,4 @@
-"""Standard attributes by any of their names, and values of the right type for their value representation."""
+"""Standard attributes by any of their names, and values of the type that their value representation needs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _TEXTS = {
 }
 _ONE_VALUE = {"LT", "ST", "UT", "UR"}
 NOT_REVIEWED = "pixels not reviewed"
-"""Second value of DeidentificationMethod where the header is clean and somebody must look at the pixels.
+"""Second value of DeidentificationMethod if the header is clean but the pixels still need a review.
 
 PatientIdentityRemoved is NO in such a file; prepare leaves it out unless ``trusted`` is set.
 """
@@ -51,7 +51,7 @@ def keyword_of(name: str) -> str:
     """Return the keyword of a standard attribute given as keyword, ``(gggg,eeee)`` or eight hex digits.
 
     Raises:
-        ConfigError: no such attribute in the DICOM dictionary; suggests the nearest keyword.
+        ConfigError: no such attribute in the DICOM dictionary; the message suggests a similar keyword.
     """
     if name and tag_for_keyword(name) is not None:
         return name
@@ -93,8 +93,8 @@ def typed(text: str, keyword: str) -> str | int | float:
     """Return a text as a value of an attribute.
 
     Raises:
-        DataError: the text is too long for the attribute or is not of its form; names the keyword, not the
-            text.
+        DataError: the text is too long or malformed for the attribute; the message names the keyword and not
+            the text.
     """
     vr = vr_of(keyword)
     fix = "shorten or spell the value otherwise, or choose another tag"
@@ -119,7 +119,7 @@ def typed(text: str, keyword: str) -> str | int | float:
 
 
 def can_spell(text: str, character_sets: object) -> bool:
-    """Return whether a data set with this SpecificCharacterSet (None, text or several) can hold a text."""
+    """Return whether a SpecificCharacterSet (None, a text or several) can encode a text."""
     if text.isascii():
         return True
     names = [character_sets] if isinstance(character_sets, str) else list(character_sets or [])  # type: ignore[call-overload]
@@ -136,6 +136,6 @@ def can_spell(text: str, character_sets: object) -> bool:
 def new_uid(name: str = "") -> str:
     """Return a fresh UID ``2.25.<128 random bits>``.
 
-    ``name``, for which a keyed function would be asked, is ignored.
+    ``name`` is ignored; it exists so that a keyed function can be used instead.
     """
     return f"2.25.{uuid.uuid4().int}"

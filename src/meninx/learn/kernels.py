@@ -105,9 +105,6 @@ def _read(path: Path) -> dict[str, Choice]:
         return {}
 
 
-pass
-
-
 @dataclass(frozen=True)
 class KernelTable:
     """The planner's choices for one network and batch.

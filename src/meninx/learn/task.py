@@ -165,8 +165,6 @@ def _along_channels(weights: Tensor, like: Tensor) -> Tensor:
     return weights.to(like.dtype).reshape(1, -1, *[1] * (like.ndim - 2))
 
 
-pass
-
 _LOSSES_OF = {
     TaskKind.MULTICLASS: ("ce", "focal"),
     TaskKind.MULTILABEL: ("bce", "focal"),

@@ -1,7 +1,7 @@
 """Evaluation of classifiers and segmentations: every number has its sample size and its interval.
 
-The public names are those of ``__all__``; the modules behind them may change. Nothing here needs torch or
-scikit-learn. Intervals of rates near 0 and 1 and distances of surfaces need scipy (extra ``train``).
+The public names are those of ``__all__``; the modules behind them may change. The package needs neither torch
+nor scikit-learn. Intervals of rates and distances of surfaces need scipy (extra ``train``).
 
 Example:
     >>> from meninx.metrics import evaluate_classification, fixed_thresholds

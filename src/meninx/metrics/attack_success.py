@@ -1,6 +1,6 @@
-"""How well a membership attack tells patients that took part from others, with intervals and a null.
+"""How well a membership attack separates patients that took part from others, with intervals and a null.
 
-The patient is the unit throughout: every number counts patients, and intervals resample patients. ::
+All numbers are per patient: they count patients, and intervals resample patients. ::
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -31,9 +31,9 @@ from meninx.metrics.classification import Ranking
 Array = npt.NDArray[np.float64]
 FPRS = (0.1, 0.01, 0.001)
 NON_MEMBERS_TIMES_FPR = 10
-"""A false positive rate needs at least this many non-members divided by it."""
+"""A false positive rate needs at least this number, divided by the rate, of non-members."""
 LEAST_PATIENTS = groups.MIN_CELL
-"""Fewest members, and fewest non-members, of any number."""
+"""Smallest number of members, and of non-members, behind any result."""
 PERMUTATIONS = 999
 _DRAWS = 1000
 
@@ -47,12 +47,12 @@ def measure_attack(
     seed: int = 0,
     permutations: int = PERMUTATIONS,
 ) -> AttackRecord:
-    """Return what the scores of patients show.
+    """Return the success of an attack, from the scores of patients.
 
     Args:
-        attack: its name.
-        members: one score for each patient that took part, shape (members,).
-        others: one for each that did not, shape (others,).
+        attack: name of the attack.
+        members: one score per patient that took part, shape (members,).
+        others: one score per patient that did not, shape (others,).
         fprs: false positive rates, in (0, 1).
         seed: public seed of resamples and permutations.
         permutations: of the null, >= 1.
@@ -82,13 +82,13 @@ def measure_attack(
 def operating_point(members: npt.ArrayLike, others: npt.ArrayLike, fpr: float) -> OperatingPoint:
     """Return the true positive rate at a false positive rate, or the reason why there is none.
 
-    The threshold is the lowest score that at most ``fpr`` of the non-members exceed. It is not chosen on the
-    members, so the interval of Clopper and Pearson holds for it.
+    The threshold is the lowest score that at most ``fpr`` of the non-members exceed. It does not depend on
+    the members, so the interval of Clopper and Pearson is valid for their rate.
 
     Args:
         members: scores of members, shape (members,).
         others: scores of non-members, shape (others,).
-        fpr: in (0, 1); refused where there are fewer than 10 / ``fpr`` non-members.
+        fpr: in (0, 1); refused with fewer than 10 / ``fpr`` non-members.
     """
     check.open_unit(fpr=fpr)
     inside, outside = _scores(members, "members"), _scores(others, "non-members")
@@ -108,7 +108,7 @@ def operating_point(members: npt.ArrayLike, others: npt.ArrayLike, fpr: float) -
 
 
 def needed_for(fpr: float) -> int:
-    """Return how many non-members a false positive rate needs."""
+    """Return the number of non-members that a false positive rate needs."""
     return math.ceil(NON_MEMBERS_TIMES_FPR / fpr - 1e-9)
 
 
@@ -120,7 +120,7 @@ def exceeds(
     fprs: Sequence[float] = FPRS,
     significance: float = 0.05,
 ) -> bool:
-    """Return whether the attack reaches more than a guarantee allows at one of some false positive rates.
+    """Return whether the attack exceeds what a guarantee allows at any of the false positive rates.
 
     Rates without enough non-members are left out.
 
@@ -129,14 +129,15 @@ def exceeds(
         others: scores of non-members, shape (others,).
         most: false positive rate -> largest true positive rate that the guarantee allows.
         fprs: false positive rates, chosen before the scores were seen.
-        significance: largest probability of an unjust yes.
+        significance: largest probability of True although the guarantee holds.
 
     Guarantee: for independent scores of members and of non-members from one continuous distribution each, the
-        answer is yes although the guarantee holds with probability at most ``significance``.
+        probability of True although the guarantee holds is at most ``significance``.
     """
     check.open_unit(significance=significance)
     inside, outside = _scores(members, "members"), np.sort(_scores(others, "non-members"))
     used = [fpr for fpr in fprs if len(outside) >= needed_for(fpr)]
+    # A union bound: both limits of every rate may err, so each gets an equal share.
     each = significance / (2 * max(1, len(used)))
     for fpr in used:
         rank = math.floor(fpr * len(outside) + 1e-9) + 1
@@ -157,13 +158,13 @@ def measure_groups(
     """Return the attack within the groups of each attribute.
 
     Args:
-        scores: one for each patient, shape (patients,).
+        scores: one per patient, shape (patients,).
         member: whether the patient took part, shape (patients,).
-        attributes: name -> value of each patient, empty when unknown; ages in years are binned.
+        attributes: name -> value of each patient, empty if unknown; ages in years are binned.
         seed: public seed of the resamples.
 
-    Guarantee: no number rests on fewer than ten members or ten non-members, and a value of fewer than ten
-        patients is not named.
+    Guarantee: every number is based on at least ten members and ten non-members, and a value of fewer than
+        ten patients is not named.
 
     Raises:
         DataError: lists of different lengths.
@@ -198,7 +199,7 @@ def _group(attribute: str, group: str, inside: Array, outside: Array, seed: int)
 
 
 def _scores(values: npt.ArrayLike, kind: str) -> Array:
-    """Return the scores of patients of one kind; refuse too few of them, and odd ones."""
+    """Return the scores of patients of one kind; refuse too few scores, and invalid ones."""
     found = np.asarray(values)
     if found.ndim != 1 or found.dtype.kind not in "fiu":
         got = f"an array of shape {found.shape} and type {found.dtype}"
@@ -215,7 +216,7 @@ def _scores(values: npt.ArrayLike, kind: str) -> Array:
 
 
 def _area(inside: Array, outside: Array, seed: int) -> tuple[float, intervals.Ends]:
-    """Return the area under the ROC curve and its interval; members and non-members keep their numbers."""
+    """Return the area under the ROC curve and its interval; resamples keep the numbers of both kinds."""
     scores = np.sort(inside), np.sort(outside)
     truth = np.repeat([1.0, 0.0], [len(inside), len(outside)])
     people = np.arange(len(truth))

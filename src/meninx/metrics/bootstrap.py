@@ -1,7 +1,10 @@
 """Patient-cluster bootstrap: patients are drawn with replacement, each with all its cases.
 
-One :class:`Draws` serves every metric, label, group and model, so that their differences are paired draw by
-draw.
+Cases of one patient are alike, so resampling cases instead would give intervals that are too narrow. One
+:class:`Draws` serves every metric, label, group and model, so that their differences are paired draw by draw.
+
+References:
+    Field and Welsh, Journal of the Royal Statistical Society B 69 (2007) 369-390 (bootstrapping clusters).
 """
 
 from __future__ import annotations
@@ -21,19 +24,25 @@ from meninx.metrics.intervals import CLOPPER_PEARSON, COMBINED, PERCENTILE, Ends
 
 Array = npt.NDArray[np.float64]
 BLOCK = 100
-_CACHED = 1 << 16  # weights handled at a time: half a megabyte, so that they stay in the processor's cache
+_CACHED = 1 << 16  # weights processed at a time: half a megabyte, which fits into the processor's cache
 
 
 @dataclass(frozen=True)
 class Draws:
-    """How often each patient is drawn in each resample.
+    """The resamples: how often each patient is drawn in each of them.
 
     The draws are computed on demand and are always the same.
 
+    Example::
+
+        >>> draws = Draws(np.array([0, 0, 1, 2]), count=2, seed=0)
+        >>> [block.sum(axis=1).tolist() for block in draws.blocks()]  # three patients per resample
+        [[3, 3]]
+
     Attributes:
         patient_index: shape (cases,), the patient of each case, numbered from 0.
-        count: how many resamples.
-        seed: public seed; the draws depend on it, on the number of patients and on the strata alone.
+        count: number of resamples.
+        seed: public seed; the draws depend only on it, the number of patients and the strata.
         strata: shape (patients,), stratum of each patient; each stratum keeps its size in every draw. None:
             one stratum.
     """
@@ -45,7 +54,7 @@ class Draws:
 
     @property
     def patients(self) -> int:
-        """How many patients there are to draw from."""
+        """Number of patients."""
         return int(self.patient_index.max()) + 1 if self.patient_index.size else 0
 
     def blocks(self, size: int = BLOCK) -> Iterator[npt.NDArray[np.int64]]:
@@ -65,8 +74,8 @@ class Draws:
 class Areas:
     """The curve metrics of several rankings of the same cases, for any draws of patients.
 
-    Sorting and looking up happen once, here; a draw costs one cumulative sum over the negatives of each
-    ranking.
+    Sorting and searching are done once, at construction; a draw then costs one cumulative sum over the
+    negatives of each ranking.
     """
 
     def __init__(self, rankings: Sequence[Ranking], patient_index: npt.NDArray[np.int64]) -> None:
@@ -118,9 +127,11 @@ def sum_by_patient(columns: Array, draws: Draws) -> Array:
 
 
 def p_value(value: float, samples: npt.ArrayLike) -> float:
-    """Return the two-sided p-value of "the difference is 0".
+    """Return the two-sided p-value of "the difference is 0", by a normal approximation.
 
-    It is the normal approximation with the bootstrap's standard error.
+    Args:
+        value: the difference on the data.
+        samples: the difference in each draw, whose standard deviation is the standard error.
     """
     known = np.asarray(samples, dtype=np.float64)
     known = known[~np.isnan(known)]
@@ -155,12 +166,12 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class BinaryProblem:
-    """One two-class question on some of the cases.
+    """One two-class problem on some of the cases.
 
     Attributes:
         truth: shape (cases,), 1, 0, or NaN for a case that is unknown or outside the problem.
         scores: shape (cases,).
-        calls: shape (cases,), the decisions; None when there is no threshold.
+        calls: shape (cases,), the decisions; None without a threshold.
         metrics: names to compute: :data:`CURVES`, ``brier``, and those of
             :data:`meninx.metrics.classification.METRICS`.
     """
@@ -173,17 +184,17 @@ class BinaryProblem:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a problem measures.
+    """The metrics of a problem.
 
     Attributes:
         values: each metric on the data itself.
         samples: each metric in every draw, shape (draws,).
         ends: the 95 % interval of each metric.
-        kinds: how the interval of each metric was made.
-        n: cases with known truth.
-        patients: patients of those.
-        positives: positive cases among them.
-        smaller: patients with a positive case or patients with a negative one, whichever are fewer.
+        kinds: the method of each metric's interval.
+        n: number of cases with known truth.
+        patients: number of their patients.
+        positives: number of positive cases among them.
+        smaller: number of patients with a positive case, or with a negative one if these are fewer.
     """
 
     values: dict[str, float]
@@ -197,12 +208,12 @@ class Measured:
 
     @property
     def scored(self) -> set[str]:
-        """Rates, whose interval is not that of the draws."""
+        """Rates, whose intervals do not come from the draws."""
         return {name for name, kind in self.kinds.items() if kind == CLOPPER_PEARSON and name in SHARES}
 
 
 def decisions(calls: Calls, label: int) -> npt.NDArray[np.bool_] | None:
-    """Return the decisions on one label, shape (cases,); None for a label that nothing decides.
+    """Return the decisions on one label, shape (cases,); None for a label without a threshold.
 
     Args:
         calls: shape (cases, labels), 1, 0, or NaN in the column of a label without threshold; None without
@@ -217,8 +228,8 @@ def decisions(calls: Calls, label: int) -> npt.NDArray[np.bool_] | None:
 def mean_ends(items: Sequence[Measured], metric: str) -> Ends:
     """Return the interval of a metric's mean over several problems, on the same draws.
 
-    Where the interval of a problem is wider than its draws show, the mean's is wider by the mean of what they
-    lack.
+    If the interval of a problem is wider than the percentiles of its draws, the interval of the mean is
+    widened by the mean of these differences.
     """
     if len(items) == 1:
         return items[0].ends[metric]
@@ -238,7 +249,7 @@ def mean_ends(items: Sequence[Measured], metric: str) -> Ends:
 
 
 def mean_kind(items: Sequence[Measured], metric: str) -> str:
-    """Return how the interval of :func:`mean_ends` was made."""
+    """Return the method of the interval from :func:`mean_ends`."""
     kinds = {item.kinds[metric] for item in items}
     if len(items) == 1 or kinds == {PERCENTILE}:
         return kinds.pop()
@@ -349,9 +360,9 @@ def _measured(problem: BinaryProblem, table: dict[str, Array], by_patient: Array
 
 
 def _balanced(table: dict[str, Array], ends: dict[str, Ends]) -> Ends:
-    """Return the interval of the mean of sensitivity and specificity from those of the two.
+    """Return the interval of balanced accuracy from those of sensitivity and specificity.
 
-    They rest on different cases.
+    The two are computed from different cases, so their intervals can be combined as independent ones.
     """
     two = (float(table["sensitivity"][0]), float(table["specificity"][0]))
     low, high = intervals.combined_interval(two, ends["sensitivity"], ends["specificity"], signs=(1, 1))

@@ -57,7 +57,7 @@ def calibration(
         probabilities: shape (cases,), in [0, 1].
         label: its name.
         rng: draws the outcomes for the null.
-        patient_index: the patient of each case, shape (cases,); None: every case is a patient.
+        patient_index: the patient of each case, shape (cases,); None treats every case as a patient.
     """
     truth_, probabilities_ = checked(truth, probabilities)
     known = ~np.isnan(truth_)
@@ -102,8 +102,8 @@ def equal_mass_bins(
 ) -> tuple[Array, Array, Array]:
     """Return mean probability, share of positives and share of cases of each bin, shapes (bins,).
 
-    The bins hold equally many cases, and at least ten each: a small table gets fewer bins. A bin of fewer
-    than ten patients is joined to the next.
+    The bins have equal numbers of cases, at least ten each, so a small table has fewer bins. A bin of fewer
+    than ten patients is joined to the next, because a published bin must not describe single patients.
     """
     if not truth.size:
         return np.zeros(0), np.zeros(0), np.zeros(0)
@@ -119,7 +119,7 @@ def equal_mass_bins(
 def _joined(
     parts: list[npt.NDArray[np.intp]], patient_index: npt.NDArray[np.int64]
 ) -> list[npt.NDArray[np.intp]]:
-    """Return neighbouring parts joined until each holds ten patients, as far as there are so many."""
+    """Return neighbouring parts joined until each has ten patients, if there are enough."""
     joined: list[npt.NDArray[np.intp]] = []
     open_part: npt.NDArray[np.intp] = np.zeros(0, dtype=np.intp)
     for part in parts:
@@ -135,8 +135,8 @@ def _joined(
 def recalibration(truth: Array, probabilities: Array, iterations: int = 100) -> tuple[float, float]:
     """Return (intercept at slope 1, slope) of the logistic regression of truth on logit(probability).
 
-    NaN for both when only one class is there, and for the slope when it does not converge (classes
-    separated).
+    Both are NaN with a single class, and the slope is NaN if the regression does not converge (separated
+    classes).
 
     References:
         D. R. Cox, Biometrika 45 (1958) 562-565; Van Calster et al., BMC Medicine 17 (2019) 230.

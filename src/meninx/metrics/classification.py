@@ -14,7 +14,7 @@ from meninx.core.errors import DataError, expected, problem
 
 @dataclass(frozen=True)
 class Counts:
-    """True and false, positives and negatives; each an array of one shape (a number, or one entry a draw)."""
+    """True and false positives and negatives, as arrays of equal shape (a number, or one entry per draw)."""
 
     tp: Array
     fp: Array
@@ -22,7 +22,7 @@ class Counts:
     tn: Array
 
     def share(self, name: str) -> tuple[Array, Array]:
-        """Return the cases that count and the cases among which they are, of a rate in :data:`SHARES`."""
+        """Return numerator and denominator of a rate in :data:`SHARES`."""
         above, below = (
             np.sum([getattr(self, part) for part in parts.split()], axis=0) for parts in SHARES[name]
         )
@@ -30,7 +30,7 @@ class Counts:
 
 
 def ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Array:
-    """Return ``above / below``, NaN where ``below`` is 0 (the rate is undefined, not zero)."""
+    """Return ``above / below``, and NaN where ``below`` is 0, since the rate is undefined there."""
     top, bottom = np.broadcast_arrays(
         np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
     )
@@ -40,7 +40,7 @@ def ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Array:
 
 
 def accuracy(counts: Counts) -> Array:
-    """Return the share of right decisions."""
+    """Return the share of correct decisions."""
     return ratio(counts.tp + counts.tn, counts.tp + counts.tn + counts.fp + counts.fn)
 
 
@@ -60,7 +60,7 @@ def false_positive_rate(counts: Counts) -> Array:
 
 
 def precision(counts: Counts) -> Array:
-    """Return the share of positive calls that were right; undefined without a positive call."""
+    """Return the share of positive calls that were correct; undefined without a positive call."""
     return ratio(counts.tp, counts.tp + counts.fp)
 
 
@@ -70,10 +70,7 @@ def balanced_accuracy(counts: Counts) -> Array:
 
 
 def f1(counts: Counts) -> Array:
-    """Return the harmonic mean of precision and sensitivity.
-
-    Undefined when nothing is or is called positive.
-    """
+    """Return the harmonic mean of precision and sensitivity; undefined without any positive case or call."""
     return ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
 
 
@@ -83,7 +80,7 @@ def selection_rate(counts: Counts) -> Array:
 
 
 def mcc(counts: Counts) -> Array:
-    """Return Matthews' correlation: undefined with one true class, 0 when every call is the same.
+    """Return Matthews' correlation: undefined with a single true class, 0 if all calls are the same.
 
     References:
         B. W. Matthews, Biochimica et Biophysica Acta 405 (1975) 442-451.
@@ -109,7 +106,7 @@ METRICS: Mapping[str, Callable[[Counts], Array]] = MappingProxyType(
         "selection_rate": selection_rate,
     }
 )
-"""Every metric that the four counts decide, by name."""
+"""Every metric that is a function of the four counts, by name."""
 
 SHARES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -121,7 +118,8 @@ SHARES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "selection_rate": ("tp fp", "tp tn fp fn"),
     }
 )
-"""The metrics that are rates: counts above and below the line. Their intervals hold near 0 and 1 too."""
+"""The metrics that are rates, with the counts of numerator and denominator. Their intervals are valid near 0
+and 1, too."""
 
 
 Index = npt.NDArray[np.intp]
@@ -133,11 +131,11 @@ class Ranking:
     """The rank of each positive among the negatives and among the positives.
 
     Attributes:
-        positives: rows of the positive cases, by rising score.
-        negatives: rows of the negative cases, by rising score.
-        below: for each positive, how many negatives score less.
-        through: for each positive, how many negatives score less or the same.
-        own: for each positive, how many positives score less.
+        positives: rows of the positive cases, by ascending score.
+        negatives: rows of the negative cases, by ascending score.
+        below: for each positive, the number of negatives with a lower score.
+        through: for each positive, the number of negatives with a lower or equal score.
+        own: for each positive, the number of positives with a lower score.
     """
 
     positives: Index
@@ -164,7 +162,7 @@ class Ranking:
 
     @property
     def defined(self) -> bool:
-        """Tell whether both classes are there."""
+        """Whether both classes occur."""
         return bool(self.positives.size and self.negatives.size)
 
     def auroc(self, of_positives: Weights, of_negatives: Weights) -> Array:
@@ -187,10 +185,7 @@ class Ranking:
         return ratio(won, 2.0 * total[..., -1] * of_positives.sum(axis=-1))
 
     def average_precision(self, of_positives: Weights, of_negatives: Weights) -> Array:
-        """Return the mean precision over the positives (no interpolation), shape (...).
-
-        NaN without a positive.
-        """
+        """Return the mean precision over the positives (no interpolation), shape (...); NaN without any."""
         own, total = _running(of_positives), _running(of_negatives)
         true = own[..., -1:] - own.take(self.own, axis=-1)
         called = true + total[..., -1:] - total.take(self.below, axis=-1)
@@ -211,7 +206,7 @@ class Ranking:
 
 
 def _upper(x: Array, y: Array, grid: Array) -> Array:
-    """Return the highest y at or interpolated to each grid x, for a rising staircase."""
+    """Return the highest y at each grid x, interpolated between the corners of an increasing staircase."""
     order = np.lexsort((y, x))
     x, y = x[order], y[order]
     last = np.append(x[1:] != x[:-1], True)
@@ -236,7 +231,7 @@ Array = npt.NDArray[np.float64]
 
 
 def auroc(truth: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Return the area under the ROC curve, ties counted half; NaN when only one class is there.
+    """Return the area under the ROC curve, ties counted half; NaN with a single class.
 
     Args:
         truth: shape (cases,), 1, 0, or NaN for unknown (left out).
@@ -254,10 +249,7 @@ def auroc(truth: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 
 
 def average_precision(truth: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Return the mean over positives of the precision at their score (no interpolation).
-
-    NaN without a positive.
-    """
+    """Return the mean over positives of the precision at their score (no interpolation); NaN without any."""
     ranking = _ranking(truth, scores)
     return float(ranking.average_precision(_ones(ranking.positives), _ones(ranking.negatives)))
 
@@ -297,7 +289,7 @@ def confusion(truth: npt.ArrayLike, calls: npt.ArrayLike, classes: int) -> npt.N
     Args:
         truth: shape (cases,), class numbers 0 .. classes - 1.
         calls: shape (cases,), class numbers.
-        classes: how many classes there are.
+        classes: number of classes.
     """
     true, called = np.asarray(truth, dtype=np.int64), np.asarray(calls, dtype=np.int64)
     return (
@@ -319,7 +311,8 @@ def checked(truth: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Array, Array]:
     """Return both as float arrays of one shape.
 
     Raises:
-        DataError: the shapes differ, or the score of a known case is not finite; names the first such row.
+        DataError: the shapes differ, or the score of a known case is not finite; the message names the first
+            such row.
     """
     truth_, scores_ = np.asarray(truth, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     if truth_.shape != scores_.shape:
@@ -340,10 +333,10 @@ def checked(truth: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Array, Array]:
 def checked_table(
     values: npt.ArrayLike, patient_index: npt.ArrayLike, labels: Sequence[str], *, where: str
 ) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Return values (cases, labels) as floats and the patients renumbered without holes, shape (cases,).
+    """Return values (cases, labels) as floats and the patients renumbered without gaps, shape (cases,).
 
     Raises:
-        DataError: there is no case, or a shape does not fit.
+        DataError: there is no case, or a shape is wrong.
     """
     table, patient = np.asarray(values, dtype=np.float64), np.asarray(patient_index, dtype=np.int64)
     if table.ndim != 2 or table.shape[1] != len(labels) or not len(table):

@@ -1,4 +1,4 @@
-"""Metrics within groups, and the signed gap between each group and all other cases, with paired resamples."""
+"""Metrics within groups, and the signed gap between each group and all other cases, on paired resamples."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ GROUP_METRICS = ("auroc", "sensitivity", "specificity", "false_positive_rate", "
 
 @dataclass(frozen=True)
 class GroupProblem:
-    """A problem that is one label in one group, or in all other groups (``rest``).
+    """The problem of one label in one group, or in all other groups (``rest``).
 
     Attributes:
-        attribute: what divides the cases.
+        attribute: the attribute that divides the cases.
         group: the group's name.
         label: the label's name.
-        rest: True when the problem holds the other groups' cases.
-        enough: whether it has the least number of positive and of negative patients.
-        problem: the two-class question.
-        measured: what it measures; None before measuring.
+        rest: True if the problem consists of the other groups' cases.
+        enough: whether it has the required numbers of positive and of negative patients.
+        problem: the two-class problem.
+        measured: its metrics; None before they are measured.
     """
 
     attribute: str
@@ -59,7 +59,7 @@ class GroupProblem:
 
     @classmethod
     def of(cls, bare: GroupProblem, measured: Measured) -> GroupProblem:
-        """Return ``bare`` with what it measures."""
+        """Return ``bare`` with its metrics."""
         return dataclasses.replace(bare, measured=measured)
 
 
@@ -72,9 +72,10 @@ def group_problems(
     groupings: Sequence[Grouping],
     patient_index: npt.NDArray[np.int64],
 ) -> list[GroupProblem]:
-    """Return two problems for each label and group of each attribute: the group, and the rest.
+    """Return two problems per label and group of each attribute: the group, and the rest.
 
-    Cells that are too small compute nothing. An attribute with one group has no gap and is left out.
+    Problems with too few patients have no metrics. An attribute with a single group has no gap and is left
+    out.
     """
     found = []
     for item in groupings:
@@ -96,9 +97,9 @@ def group_problems(
 def group_tables(problems: Sequence[GroupProblem]) -> tuple[tuple[Estimate, ...], tuple[Estimate, ...]]:
     """Return (metrics within groups, signed gaps of each group to the rest) of measured problems.
 
-    With several labels, the mean AUROC over the labels that are large enough comes first, noted with their
-    number. Of an attribute with two groups only the first group's gap is given: the other's is the same with
-    the other sign. Holm's adjustment runs over all gaps of the table.
+    With several labels, the mean AUROC over the labels with enough patients comes first, with a note of their
+    number. For an attribute with two groups only the first group's gap is given, because the other gap is its
+    negative. Holm's adjustment covers all gaps of the table.
     """
     groups: list[Estimate] = []
     gaps: list[tuple[Estimate, float]] = []
@@ -169,7 +170,8 @@ def _difference(
 ) -> tuple[float, Ends, float]:
     """Return the mean difference of group and rest, its interval, and the p-value of "no gap".
 
-    The two intervals of a rate are combined: the groups share no case. Other metrics use the paired draws.
+    For rates the two intervals are combined, because the groups have no case in common. Other metrics use the
+    paired draws.
     """
     mine, rest = _measured(inside), _measured(outside)
     value, other = _mean(inside, metric), _mean(outside, metric)
@@ -182,7 +184,7 @@ def _difference(
 
 
 def _of_rates(metric: str, inside: Sequence[GroupProblem], outside: Sequence[GroupProblem]) -> bool:
-    """Return whether a difference is one of rates, whose intervals are those of counts."""
+    """Return whether a difference is one of rates, whose intervals come from counts."""
     return any(metric in item.scored for item in (*_measured(inside), *_measured(outside)))
 
 

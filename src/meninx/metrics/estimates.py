@@ -1,4 +1,4 @@
-"""The results of an evaluation, as frozen values and as JSON: aggregates only, never a value of one case."""
+"""The results of an evaluation, as frozen values and as JSON: aggregates, never values of single cases."""
 
 from __future__ import annotations
 
@@ -20,24 +20,23 @@ ROC_GRID = tuple(number / 100 for number in range(101))
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """One number with its interval and what it rests on.
+    """One number with its interval and sample size.
 
     Attributes:
         name: the metric, e.g. ``auroc``.
-        value: the value on the data; NaN when undefined or withheld.
-        low: lower end of the 95 % interval; NaN when it is undefined.
+        value: the value on the data; NaN if undefined or withheld.
+        low: lower end of the 95 % interval; NaN if undefined.
         high: upper end of the 95 % interval.
-        n: cases it rests on.
-        patients: patients of those.
-        label: the label, empty for all labels together.
-        note: a word for people, e.g. ``insufficient``.
-        attribute: the attribute that divides the cases, empty for all cases.
+        n: number of cases.
+        patients: number of their patients.
+        label: the label; empty for all labels together.
+        note: a remark for readers, e.g. ``insufficient``.
+        attribute: the attribute that divides the cases; empty for all cases.
         group: the group of that attribute.
-        positives: positive cases among the ``n``; None where it has no meaning or would be too small to
-            publish.
-        p_holm: p-value of "no gap", adjusted for the whole table; NaN when not a test.
-        interval: how the interval was made: ``percentile`` (of resamples of patients), ``Clopper-Pearson``
-            (with effective patients), or ``combined`` (from the intervals of its parts); empty when unknown.
+        positives: number of positive cases; None if it has no meaning or is too small to publish.
+        p_holm: p-value of "no gap", adjusted for the whole table; NaN if it is not a test.
+        interval: method of the interval: ``percentile`` (of resamples of patients), ``Clopper-Pearson``
+            (with effective patients), or ``combined`` (from the intervals of its parts); empty if unknown.
     """
 
     name: str
@@ -60,7 +59,7 @@ class Estimate:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Estimate:
-        """Return the estimate of a table that :meth:`to_table` made; unknown keys are refused."""
+        """Return the estimate from a table of :meth:`to_table`; unknown keys are refused."""
         return _build(cls, table)
 
 
@@ -71,7 +70,7 @@ class Evaluation:
     The JSON of :meth:`to_table` has the same keys as the attributes, plus ``version`` (1) and ``roc_grid``.
     An estimate is an object with the keys of :class:`Estimate`. NaN is null.
 
-    Guarantee: no number is a single case's. Curves, calibration, confusion and groups need at least ten
+    Guarantee: no number describes a single case. Curves, calibration, confusion and groups need at least ten
         patients with a positive case and ten with a negative one, and a group of fewer than ten patients is
         not named.
 
@@ -79,11 +78,11 @@ class Evaluation:
         task: ``multiclass``, ``multilabel`` or ``segmentation``.
         split: the split that was evaluated.
         labels: label names in output order.
-        n_cases: cases of the split.
-        n_patients: patients of the split.
-        draws: resamples behind the intervals.
+        n_cases: number of cases.
+        n_patients: number of patients.
+        draws: number of resamples for the intervals.
         seed: public seed of the resamples.
-        metrics: estimates over all cases, for each label and (label empty) for all labels together.
+        metrics: estimates over all cases, per label and (with an empty label) for all labels together.
         groups: the same within groups of an attribute.
         gaps: signed differences, group minus rest, with p-values adjusted within the table.
         thresholds: the frozen decision thresholds.
@@ -114,7 +113,7 @@ class Evaluation:
 
     @property
     def headline(self) -> Estimate:
-        """The one number to quote: mean AUROC (or Dice) over labels, or that of the only label."""
+        """The main result: mean AUROC (or Dice) over labels, or that of the only label."""
         name = "dice" if self.task == "segmentation" else "auroc"
         found = [item for item in self.metrics if item.name == name]
         return next((item for item in found if not item.label), found[0])
@@ -133,10 +132,10 @@ class Evaluation:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], where: str = "evaluation.json") -> Evaluation:
-        """Return the evaluation of a table that :meth:`to_table` made.
+        """Return the evaluation from a table of :meth:`to_table`.
 
         Raises:
-            LayoutError: another version, a missing or an unknown key; names ``where``.
+            LayoutError: another version, or a missing or unknown key; the message contains ``where``.
         """
         if table.get("version") != VERSION:
             raise LayoutError(
@@ -166,10 +165,7 @@ def _build(kind: type[Built], table: Mapping[str, Any]) -> Built:
 
 
 def in_words(row: Estimate, *, known: bool = True) -> str:
-    """Return an estimate as text: value, interval, cases and patients.
-
-    Images are counted where patients are not ``known``.
-    """
+    """Return an estimate as text: value, interval, cases and patients, or images if patients are unknown."""
     rests_on = counted(row.n, row.patients, known=known)
     if math.isnan(row.value):
         return f"undefined ({row.note or 'not enough cases'}), {rests_on}"
@@ -179,5 +175,5 @@ def in_words(row: Estimate, *, known: bool = True) -> str:
 
 
 def counted(cases: int, patients: int, *, known: bool = True) -> str:
-    """Return numbers of cases and patients in words; of images alone where patients are not ``known``."""
+    """Return numbers of cases and patients in words, or only of images if patients are unknown."""
     return f"{cases} cases of {patients} patients" if known else f"{cases} images"

@@ -50,22 +50,22 @@ def evaluate_classification(
 ) -> Evaluation:
     """Return the evaluation of a classifier.
 
-    Of two classes only the second, positive one is reported. Each of several classes is evaluated against the
-    rest, and the highest score decides. Labels are decided by thresholds; for a label without a threshold
-    only the metrics that need none are reported.
+    With two classes only the second, positive one is reported. With more classes each is evaluated against
+    the rest, and the highest score decides. Labels are decided by thresholds; for a label without a threshold
+    only metrics that need no decision are reported.
 
     Args:
-        y_true: shape (cases, labels): one 1 in a row for classes; 1, 0 or NaN (unknown) for labels.
+        y_true: shape (cases, labels): a single 1 per row for classes; 1, 0 or NaN (unknown) for labels.
         scores: shape (cases, labels), probabilities.
         patient_index: shape (cases,), numbered from 0.
         labels: names of the columns.
-        attributes: text of each case for each attribute, empty when unknown.
+        attributes: attribute -> its text for each case, empty if unknown.
         thresholds: fitted on the validation split, one per label; for two classes that of the second.
         task: ``multiclass`` or ``multilabel``.
         seed: public seed of the resamples.
-        draws: how many resamples.
+        draws: number of resamples.
         split: name of the split.
-        asked: labels that are reported; all by default. Of several classes the highest score of all decides.
+        asked: labels to report; all by default. The decision between classes always uses all of them.
 
     Raises:
         DataError: shapes differ, there is no case, or a score is not finite.
@@ -108,7 +108,7 @@ def evaluate_classification(
 
 
 def _right_or_wrong(problem: ClassificationProblem, calls: Calls) -> Iterator[BinaryProblem]:
-    """Yield the problem of multi-class accuracy: every case is positive, and called so if it is right."""
+    """Yield the problem of multi-class accuracy: all cases are positive, and called so if correct."""
     if problem.task == "multiclass" and calls is not None:
         right = calls.argmax(axis=1) == problem.truth.argmax(axis=1)
         yield BinaryProblem(np.ones(len(right)), np.zeros(len(right)), right, ("accuracy",))
@@ -174,7 +174,7 @@ def _notes(problem: ClassificationProblem) -> tuple[str, ...]:
 
 
 MARGIN = 0.02
-"""The largest difference that counts as none."""
+"""The largest difference that counts as no difference."""
 
 _NAMES = {"auroc": "auroc_difference", "auroc_gap": "auroc_gap_difference"}
 
@@ -195,22 +195,22 @@ def compare(
 ) -> list[Estimate]:
     """Return AUROC differences of two models on the same cases, a minus b (private minus non-private).
 
-    ``auroc_difference`` over all cases and within each group (what privacy costs that group), and
-    ``auroc_gap_difference``: how much larger the signed gap of a group is with a than with b. Each note is
-    the :func:`verdict` of its interval.
+    They are ``auroc_difference`` over all cases and within each group (the cost of privacy for that group),
+    and ``auroc_gap_difference``, the signed gap of a group with a minus that with b. Each note is the
+    :func:`verdict` of its interval.
 
     Args:
         a_scores: shape (cases, labels), of the private model.
         b_scores: shape (cases, labels), of the other.
-        y_true: shape (cases, labels): one 1 in a row for classes; 1, 0 or NaN (unknown) for labels.
+        y_true: shape (cases, labels): a single 1 per row for classes; 1, 0 or NaN (unknown) for labels.
         patient_index: shape (cases,), numbered from 0.
         labels: names of the columns.
-        attributes: text of each case for each attribute.
+        attributes: attribute -> its text for each case.
         task: ``multiclass`` or ``multilabel``.
         seed: public seed of the resamples.
-        draws: how many resamples.
-        margin: the largest difference that counts as none.
-        asked: labels that are reported; all by default.
+        draws: number of resamples.
+        margin: the largest difference that counts as no difference.
+        asked: labels to report; all by default.
 
     Raises:
         DataError: shapes differ, there is no case, or a score is not finite.
@@ -266,7 +266,7 @@ def _difference(one: Measured, other: Measured) -> Measured:
 def _judged(item: Estimate, margin: float) -> Estimate:
     note = item.note
     if note != INSUFFICIENT:
-        # The sign of a gap names the group that is behind; only a difference of areas is better or worse.
+        # The sign of a gap shows which group is worse off; only a difference of areas is better or worse.
         found = verdict(item.low, item.high, margin)
         changed = {"worse": "lower", "better": "higher"} if item.name == "auroc_gap" else {}
         note = changed.get(found, found)
@@ -287,7 +287,7 @@ class ClassificationProblem:
         task: ``multiclass`` or ``multilabel``.
         groupings: the attributes that divide the cases.
         draws: the resamples of patients.
-        asked: the labels that are reported.
+        asked: the labels to report.
     """
 
     truth: Array
@@ -313,7 +313,7 @@ class ClassificationProblem:
         """Return the checked problem.
 
         Raises:
-            ConfigError: the task is no classification.
+            ConfigError: the task is not a classification.
             DataError: shapes differ or there is no case.
         """
         check.one_of(("multiclass", "multilabel"), task=task)
@@ -324,7 +324,7 @@ class ClassificationProblem:
 
     @property
     def focus(self) -> list[int]:
-        """Columns that are asked about: of two classes only the second, which is the positive one."""
+        """Columns to report; with two classes only the second, which is the positive one."""
         if self.task == "multiclass" and len(self.labels) == 2:
             return [1]
         return [column for column, label in enumerate(self.labels) if label in self.asked]
@@ -335,9 +335,9 @@ class ClassificationProblem:
         return [self.labels[label] for label in self.focus]
 
     def calls(self, scores: Array, thresholds: Sequence[Threshold]) -> Calls:
-        """Return the decisions, shape (cases, labels): 1, 0, or NaN for a label without threshold.
+        """Return the decisions, shape (cases, labels): 1, 0, or NaN for a label without a threshold.
 
-        None when none has one.
+        The result is None if no label has a threshold.
         """
         value = {item.label: item.value for item in thresholds}
         if self.task == "multiclass":
@@ -364,7 +364,7 @@ class ClassificationProblem:
 def estimates(
     names: Sequence[str], measured: Sequence[Measured], extra: Sequence[Estimate] = ()
 ) -> tuple[Estimate, ...]:
-    """Return every metric of every label; of several labels their mean and ``extra`` come first."""
+    """Return every metric of every label; with several labels their mean and ``extra`` come first."""
     rows = [
         estimate(metric, label, item)
         for label, item in zip(names, measured, strict=True)

@@ -14,7 +14,7 @@ AGE_EDGES = (0, 30, 60, 70, 80)
 """Lower ends of the age bins in years: [0, 30), [30, 60), [60, 70), [70, 80), [80, +)."""
 
 MIN_CELL = 10
-"""A cell with fewer patients who have a positive case, or a negative one, than this gets no number."""
+"""A cell needs at least this many patients with a positive case, and with a negative one, to get a number."""
 
 INSUFFICIENT = "insufficient"
 OTHER = "other"
@@ -32,8 +32,8 @@ GAPS: Mapping[str, str] = MappingProxyType(
 """Each signed gap and its metric: the group's value minus the value of all other cases together.
 
 ``spd`` is the statistical parity difference, P(called positive | group) - P(called positive | rest).
-``acc_gap`` is the accuracy difference that some studies call statistical parity. 0 is ideal for all, and the
-sign shows which side is worse off.
+``acc_gap`` is the accuracy difference that some studies call statistical parity. The ideal value of all is 0,
+and the sign shows which side is worse off.
 """
 
 
@@ -65,13 +65,14 @@ def grouping(
 ) -> Grouping:
     """Return the groups of one attribute.
 
-    ``age`` becomes the bins of :data:`AGE_EDGES`. Any other attribute has one group per value, and values of
-    fewer than :data:`MIN_CELL` patients are gathered as ``other``, so that a rare value is never printed.
+    ``age`` is divided into the bins of :data:`AGE_EDGES`. Any other attribute has one group per value, and
+    values of fewer than :data:`MIN_CELL` patients are merged into ``other``, so that a rare value, which may
+    identify a patient, is never printed.
 
     Args:
         attribute: its name.
-        values: its text for each case, empty when unknown.
-        patient_index: the patient of each case, shape (cases,); None: every case is a patient.
+        values: its text for each case, empty if unknown.
+        patient_index: the patient of each case, shape (cases,); None treats every case as a patient.
     """
     if attribute == "age":
         return _age(values)
@@ -95,7 +96,7 @@ def age_bin_names() -> tuple[str, ...]:
 def strata(groupings: Sequence[Grouping], patient_index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the stratum of each patient, shape (patients,): sex and age bin of the patient's first case.
 
-    Strata of fewer than five patients are joined into one: a stratum of one patient would never vary.
+    Strata of fewer than five patients are merged, because a stratum of one patient would never vary.
     """
     patients = int(patient_index.max()) + 1 if patient_index.size else 0
     code = np.zeros(patients, dtype=np.int64)
@@ -109,10 +110,7 @@ def strata(groupings: Sequence[Grouping], patient_index: npt.NDArray[np.int64]) 
 
 
 def stratified(groupings: Sequence[Grouping]) -> str:
-    """Return the end of a sentence about the resamples: the attributes whose strata keep their size.
-
-    Empty without one.
-    """
+    """Return the end of a sentence that names the attributes of the strata; empty without strata."""
     names = {"sex": "sex", "age": "age bin"}
     there = [words for name, words in names.items() if any(item.attribute == name for item in groupings)]
     return f", strata of {' and '.join(there)} kept whole" if there else ""
@@ -121,21 +119,18 @@ def stratified(groupings: Sequence[Grouping]) -> str:
 def sufficient(truth: npt.ArrayLike, patient_index: npt.NDArray[np.int64]) -> bool:
     """Return whether enough patients have a positive case and enough have a negative one.
 
-    Patients are counted and not images: ten images of one patient describe one patient.
+    The function counts patients and not images, because ten images of one patient describe one patient.
 
     Args:
         truth: shape (cases,), 1, 0, or NaN (left out).
-        patient_index: the patient of each case, shape (cases,); every case its own where the source names no
-            patients.
+        patient_index: the patient of each case, shape (cases,); if the source names no patients, each case is
+            its own patient.
     """
     return min(patients_of(truth, patient_index)) >= MIN_CELL
 
 
 def patients_of(truth: npt.ArrayLike, patient_index: npt.NDArray[np.int64]) -> tuple[int, int]:
-    """Return how many patients have a positive case, and how many a negative one.
-
-    Arguments as in :func:`sufficient`.
-    """
+    """Return the numbers of patients with a positive and with a negative case; see :func:`sufficient`."""
     values = np.asarray(truth)
     return int(np.unique(patient_index[values == 1]).size), int(np.unique(patient_index[values == 0]).size)
 

@@ -1,8 +1,9 @@
 """95 % intervals of rates over patients, and of metrics at an end of their range.
 
-Resamples of 14 patients who were all called right are all right: their percentile interval is [1, 1]. Where
-a few patients have most of the images, resampled intervals are too narrow for other rates as well. A rate
-therefore has an interval of Clopper and Pearson with as many trials as the images are worth in patients:
+If all of 14 patients are called correctly, so are all resamples of them, and the percentile interval is
+[1, 1]. If a few patients have most of the images, resampled intervals are too narrow for other rates as well.
+A rate therefore has an interval of Clopper and Pearson whose number of trials is the effective number of
+patients:
 
     >>> import numpy as np
     >>> right, of = np.ones(14), np.ones(14)
@@ -20,7 +21,7 @@ import numpy.typing as npt
 
 LEVEL = 0.95
 PERCENTILE, CLOPPER_PEARSON, COMBINED = "percentile", "Clopper-Pearson", "combined"
-"""How an interval was made: of resamples, of counts, or of the intervals of the parts of a number."""
+"""Methods of an interval: from resamples, from counts, or from the intervals of a number's parts."""
 
 _LEAST_DEFINED = 0.9
 _SAME = 1e-9  # a perfect MCC may be 0.9999999999999999
@@ -30,7 +31,7 @@ Ends = tuple[float, float]
 
 
 def percentile_interval(samples: npt.ArrayLike, level: float = LEVEL) -> Ends:
-    """Return the percentile interval of draws (draws,); NaN when more than a tenth of them are undefined."""
+    """Return the percentile interval of draws (draws,); NaN if more than a tenth of them are undefined."""
     values = np.asarray(samples, dtype=np.float64)
     known = values[~np.isnan(values)]
     if not known.size or known.size < _LEAST_DEFINED * values.size:
@@ -43,11 +44,12 @@ def clopper_pearson(events: float, trials: float, level: float = LEVEL) -> Ends:
     """Return the exact interval of a proportion.
 
     Args:
-        events: successes, from 0 to ``trials``; a fraction where trials are effective numbers.
-        trials: independent trials, > 0.
+        events: number of successes, from 0 to ``trials``; may be fractional for effective numbers.
+        trials: number of independent trials, > 0.
         level: coverage.
 
-    Guarantee: of independent trials, at least ``level`` of such intervals hold the true proportion.
+    Guarantee: for independent trials, at least a share ``level`` of such intervals contains the true
+        proportion.
 
     References:
         Clopper and Pearson, Biometrika 26 (1934) 404-413.
@@ -66,14 +68,14 @@ def clopper_pearson(events: float, trials: float, level: float = LEVEL) -> Ends:
 
 
 def effective_patients(hits: Array, of: Array) -> float:
-    """Return how many independent trials the cases of some patients are worth for their rate.
+    """Return the number of independent trials with the same precision as the cases of these patients.
 
-    It is the rate's binomial variance for one trial over its jackknife variance between patients, at least 1
-    and at most the number of patients.
+    It is the rate's binomial variance for one trial divided by its jackknife variance between patients, at
+    least 1 and at most the number of patients.
 
     Args:
-        hits: cases of each patient that count, shape (patients,).
-        of: cases of each patient among which they are, shape (patients,).
+        hits: numerator of the rate per patient, shape (patients,).
+        of: denominator of the rate per patient, shape (patients,).
 
     References:
         Korn and Graubard, Survey Methodology 24 (1998) 193-201, here with the variance that leaves out one
@@ -85,7 +87,7 @@ def effective_patients(hits: Array, of: Array) -> float:
     rate = float(hits.sum()) / cases
     if patients < 2 or rate in (0.0, 1.0):
         return float(patients)
-    moves = (hits - rate * of) / (cases - of)  # of the rate when a patient is left out
+    moves = (hits - rate * of) / (cases - of)  # change of the rate if one patient is left out
     spread = float((moves**2).sum()) * (patients - 1) / patients
     if spread == 0:
         return float(patients)
@@ -96,8 +98,8 @@ def rate_interval(hits: Array, of: Array) -> Ends:
     """Return the 95 % interval of a rate over patients: Clopper and Pearson's with effective trials.
 
     Args:
-        hits: cases of each patient that count, shape (patients,).
-        of: cases of each patient among which they are, shape (patients,).
+        hits: numerator of the rate per patient, shape (patients,).
+        of: denominator of the rate per patient, shape (patients,).
 
     Returns:
         The ends, 0 <= low <= rate <= high <= 1 and low < high; NaN without a case.
@@ -113,7 +115,7 @@ def rate_interval(hits: Array, of: Array) -> Ends:
           to 96 %, mean 84 %);
         - a tenth of the patients with 10 to 61 images: 85.7 to 100 %, mean 96.2 % (54 to 95 %, mean 83 %).
 
-        It is below 93 % only at a correlation of 0.9 in the last two, where a few patients decide the rate.
+        It is below 93 % only at a correlation of 0.9 in the last two, where a few patients dominate the rate.
     """
     if not (of > 0).any():
         return float("nan"), float("nan")
@@ -126,23 +128,22 @@ def rate_interval(hits: Array, of: Array) -> Ends:
 def edge_interval(
     value: float, samples: npt.ArrayLike, patients: int, *, least: float = 0.0
 ) -> tuple[Ends, str]:
-    """Return the percentile interval of a metric; one with width when all resamples are an end of its range.
+    """Return an interval of a metric and its method; the interval has a width even at the end of the range.
 
-    The second value says how it was made.
-
-    A mean of values in [0, 1] that are all 1 is at least as certain as that many successes in as many trials,
-    and an area of 1 holds at least one pair of independent patients per patient of the smaller class: the
-    other end is that of Clopper and Pearson.
+    It is the percentile interval unless all resamples equal an end of the metric's range. In that case the
+    other end is that of Clopper and Pearson: a mean of values in [0, 1] that are all 1 is at least as certain
+    as that many successes in as many trials, and an area of 1 contains at least one pair of independent
+    patients per patient of the smaller class.
 
     Args:
         value: the metric on the data.
         samples: the metric in each resample, shape (draws,).
-        patients: patients it rests on; of two classes those of the smaller one.
+        patients: number of patients; with two classes, of the smaller one.
         least: lower end of the metric's range, whose upper end is 1.
     """
     low, high = percentile_interval(samples)
     end = 1.0 if abs(value - 1) < _SAME else least
-    # Written so that NaN is no end of the range.
+    # Written with "not ... <" so that NaN does not count as an end of the range.
     if not max(abs(value - end), abs(low - end), abs(high - end)) < _SAME or patients < 1:
         return (low, high), PERCENTILE
     ends = clopper_pearson(patients if end == 1 else 0, patients)
@@ -158,7 +159,7 @@ def combined_interval(
         values: the two estimates.
         first: interval of the first.
         second: interval of the second.
-        signs: 1 for each that is added, -1 for one that is subtracted.
+        signs: 1 for an estimate that is added, -1 for one that is subtracted.
 
     References:
         Newcombe, Statistics in Medicine 17 (1998) 873-890, method 10; Zou and Donner, Statistics in Medicine
@@ -178,7 +179,7 @@ def combined_interval(
 
 
 def p_of_interval(value: float, ends: Ends) -> float:
-    """Return the two-sided p-value of "the difference is 0" that goes with a 95 % interval."""
+    """Return the two-sided p-value of "the difference is 0" that corresponds to a 95 % interval."""
     width = value - ends[0] if value > 0 else ends[1] - value
     if math.isnan(width):
         return float("nan")

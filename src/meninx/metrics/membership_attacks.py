@@ -1,7 +1,7 @@
-"""Membership attacks on arrays: how much more likely a model makes each case than models without it do.
+"""Membership attacks on arrays: how much more likely a case is under a model than under models without it.
 
-A *signal* is the log-likelihood that a model gives to what is true of a case. Reference models, trained on
-random halves of the same patients, show which signal a case has when a model knows it and when it does not::
+A *signal* is the log-likelihood that a model assigns to the true label of a case. Reference models, trained
+on random halves of the same patients, provide the signals of a case with and without it in the training::
 
     >>> import numpy as np
     >>> included = np.array([[True, False, True, False], [False, True, False, True]])
@@ -10,7 +10,7 @@ random halves of the same patients, show which signal a case has when a model kn
     >>> [round(float(score), 2) for score in rmia_scores(signals)]
     [0.35, 0.35, -0.55, -0.55]
 
-A higher score speaks for a member. Scores of cases become those of patients by :func:`patient_scores`.
+A higher score indicates a member. :func:`patient_scores` turns scores of cases into scores of patients.
 """
 
 from __future__ import annotations
@@ -28,24 +28,23 @@ Array = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.bool_]
 
 OFFLINE_SLOPE = 0.3
-"""How much lower a case's mean likelihood is for models that know it; ``a`` of Zarifzadeh et al. (2024)."""
+"""Slope of the mean likelihood of models with a case over that without; ``a`` of Zarifzadeh et al. (2024)."""
 OWN_VARIANCE_FROM = 32
-"""Models of a kind from which on LiRA takes the variance of each case, not one of all cases."""
+"""Smallest number of models of a kind with which LiRA estimates a variance per case, not one for all."""
 LEAST_SIGNAL = -700.0
-"""Lower log-likelihoods count as this one, so that likelihoods stay positive."""
+"""Lower bound of log-likelihoods, so that likelihoods stay positive in float64."""
 _CLOSEST = 1e-12  # of a likelihood to 1
 _LEAST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What models say about cases.
+    """The signals of the audited model and of reference models.
 
     Attributes:
         target: log-likelihoods of the audited model, at most 0, shape (cases,).
         references: those of the reference models, shape (models, cases).
-        included: whether the case was among those that a reference model was trained on, shape (models,
-            cases).
+        included: whether a reference model was trained on the case, shape (models, cases).
 
     Raises:
         DataError: shapes that do not belong together, a signal that is NaN, infinite or above 0, or a case
@@ -75,7 +74,7 @@ class Signals:
 
     @property
     def online(self) -> bool:
-        """Whether each case was in the training of some reference model, and not in that of another."""
+        """Whether each case was in the training of at least one reference model."""
         return bool(self.included.any(axis=0).all())
 
 
@@ -91,13 +90,13 @@ def loss_scores(signals: Signals) -> Array:
 def lira_scores(signals: Signals, *, online: bool | None = None) -> Array:
     """Return the likelihood-ratio score of each case, shape (cases,).
 
-    The logit of a likelihood has a normal distribution, by assumption, with a mean of its own for each case.
-    Its variance is that of the case where at least 32 models of a kind know it, and else one of all cases.
+    The attack assumes that the logit of a likelihood has a normal distribution with a separate mean per case.
+    Its variance is estimated per case with at least 32 models of each kind, else jointly for all cases.
 
     Args:
         signals: of target and reference models.
-        online: compare with models that know the case and with those that do not; else with the latter alone.
-            By default online where each case has both.
+        online: compare with models trained with the case and with models trained without it; else only with
+            the latter. By default online if each case has both.
 
     Raises:
         ConfigError: online, and a case was in the training of no reference model.
@@ -125,9 +124,9 @@ def rmia_scores(signals: Signals, *, online: bool | None = None, slope: float = 
 
     Args:
         signals: of target and reference models.
-        online: the mean is over models that know the case and models that do not, in equal parts; else it is
-            estimated from the latter. By default online where each case has both.
-        slope: of that estimate, in [0, 1]: 1 takes the mean of models that do not know the case as it is.
+        online: average over models trained with and without the case, in equal parts; else estimate the mean
+            from the latter. By default online if each case has both.
+        slope: of that estimate, in [0, 1]; 1 uses the mean of models trained without the case.
 
     Raises:
         ConfigError: online, and a case was in the training of no reference model, or a slope outside [0, 1].
@@ -147,9 +146,10 @@ def rmia_scores(signals: Signals, *, online: bool | None = None, slope: float = 
 
 
 def patient_scores(scores: npt.ArrayLike, patients: Sequence[str]) -> tuple[tuple[str, ...], Array]:
-    """Return the patients in the order of their names, and the mean score of each one's cases.
+    """Return the patients in the order of their names, and the mean score of each patient's cases.
 
-    The mean does not depend on the number of a patient's images, which may differ between splits.
+    A mean, unlike a sum or maximum, does not grow with the number of images, which may differ between splits
+    and would then reveal membership by itself.
 
     Args:
         scores: of the cases, shape (cases,).
@@ -163,7 +163,7 @@ def patient_scores(scores: npt.ArrayLike, patients: Sequence[str]) -> tuple[tupl
         got = f"{len(patients)} for scores of shape {values.shape}"
         raise DataError(expected("the patient of each score", got=got, where="patients"))
     names, index = np.unique(np.asarray(patients, dtype=object).astype(str), return_inverse=True)
-    order = np.argsort(values, kind="stable")  # the sum then does not depend on the order of the cases
+    order = np.argsort(values, kind="stable")  # makes the rounded sum independent of the order of the cases
     sums = np.bincount(index[order], weights=values[order], minlength=len(names))
     return tuple(map(str, names)), sums / np.maximum(1, np.bincount(index, minlength=len(names)))
 
@@ -171,8 +171,7 @@ def patient_scores(scores: npt.ArrayLike, patients: Sequence[str]) -> tuple[tupl
 def dominated_shares(ratios: npt.ArrayLike, population: npt.ArrayLike, *, factor: float = 1.0) -> Array:
     """Return the share of a population that each log-ratio exceeds by the logarithm of ``factor`` or more.
 
-    It is the score of RMIA, in [0, 1]: it orders patients as their ratios do, and is comparable between
-    models.
+    This is the score of RMIA, in [0, 1]: it has the order of the ratios and is comparable between models.
 
     Args:
         ratios: of :func:`rmia_scores`, shape (n,).

@@ -29,16 +29,16 @@ EMPTY_MASKS = (
 def dice(prediction: npt.ArrayLike, truth: npt.ArrayLike, labels: int) -> Array:
     """Return the hard Dice coefficient of each label 1 .. ``labels`` of one case, shape (labels,).
 
-    Both masks empty: NaN (nothing to overlap; the caller leaves it out or sets it to 1, and says which). One
-    empty: 0.
+    The value is NaN if both masks are empty (the caller leaves it out or sets it to 1, and documents which),
+    and 0 if one is empty.
 
     Args:
-        prediction: whole-number label map of any shape; 0 is background.
+        prediction: integer label map of any shape; 0 is background.
         truth: label map of the same shape.
-        labels: how many labels there are besides the background.
+        labels: number of labels besides the background.
 
     Raises:
-        DataError: the shapes differ, or a label map holds a number outside 0 .. ``labels``.
+        DataError: the shapes differ, or a label map contains a number outside 0 .. ``labels``.
 
     Examples:
         >>> dice([[1, 1, 0]], [[1, 0, 0]], 2).tolist()
@@ -91,20 +91,20 @@ def evaluate_segmentation(
 ) -> Evaluation:
     """Return the evaluation of a segmentation.
 
-    The mean Dice of a label is over cases; that of the model is the mean over labels. Where both masks are
-    empty the case is left out and counted; ``dice_empty_as_one`` is the mean that counts it as 1, given when
-    there is such a case.
+    The mean Dice of a label is over cases; that of the model is the mean over labels. A case whose masks are
+    both empty is left out and counted; ``dice_empty_as_one``, reported if there is such a case, is the mean
+    with 1 for these cases.
 
     Args:
         per_case_dice: shape (cases, labels), from :func:`meninx.metrics.segmentation.dice`, NaN where both
             are empty.
         patient_index: shape (cases,), numbered from 0.
         labels: names of the label values 1, 2, ...
-        attributes: text of each case for each attribute.
+        attributes: attribute -> its text for each case.
         seed: public seed of the resamples.
-        draws: how many resamples.
+        draws: number of resamples.
         split: name of the split.
-        surfaces: distances of surfaces of the same cases and labels; None to leave them out.
+        surfaces: distances of surfaces for the same cases and labels; None to leave them out.
 
     Raises:
         DataError: shapes differ or there is no case.
@@ -170,7 +170,7 @@ def compare_segmentation(
 ) -> list[Estimate]:
     """Return mean Dice differences of two models on the same cases, a minus b, overall and per group.
 
-    Only cases and labels for which both models have a Dice coefficient count. Arguments as in
+    Only cases and labels with a Dice coefficient for both models are used. The arguments are those of
     :func:`evaluate_segmentation`.
     """
     first, patient = checked_table(a_dice, patient_index, labels, where="a_dice")

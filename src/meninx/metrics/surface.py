@@ -29,14 +29,14 @@ PERCENTILE = 95
 
 @dataclass(frozen=True)
 class CaseSurfaces:
-    """How far the surfaces of one case's labels lie apart.
+    """Distances between the surfaces of one case's labels.
 
     Attributes:
-        hd95: shape (labels,), 95th percentile of the distances from each surface to the other, the larger of
-            the two, in the unit of the spacing; NaN where both masks are empty, the diagonal of the image
-            where one is.
-        surface_dice: shape (labels,), share of both surfaces that lies within the tolerance of the other, in
-            [0, 1]; NaN where both masks are empty, 0 where one is.
+        hd95: shape (labels,), the larger of the two 95th percentiles of the distances from each surface to
+            the other, in the unit of the spacing; NaN if both masks are empty, the diagonal of the image if
+            one is.
+        surface_dice: shape (labels,), share of both surfaces within the tolerance of the other, in [0, 1];
+            NaN if both masks are empty, 0 if one is.
         one_empty: shape (labels,), whether exactly one of the masks is empty.
     """
 
@@ -51,7 +51,7 @@ class SurfaceTable:
 
     Attributes:
         tolerance: distance within which surfaces agree, in ``unit``.
-        unit: ``mm``, or ``voxels`` where the dataset records no spacing.
+        unit: ``mm``, or ``voxels`` if the dataset has no spacing.
         cases: one entry per case, in order.
     """
 
@@ -105,17 +105,17 @@ def compare_surfaces(
     spacing: Sequence[float],
     tolerance: float,
 ) -> CaseSurfaces:
-    """Return how far the surfaces of each label 1 .. ``labels`` of one case lie apart.
+    """Return the distances between the surfaces of each label 1 .. ``labels`` of one case.
 
     Args:
         prediction: label map of 2 or 3 axes; 0 is background.
         truth: label map of the same shape.
-        labels: how many labels there are besides the background.
+        labels: number of labels besides the background.
         spacing: distance of voxel centres along each axis, > 0.
         tolerance: distance within which surfaces agree, >= 0, in the unit of ``spacing``.
 
     Raises:
-        DataError: the shapes differ, or ``spacing`` has another number of axes.
+        DataError: the shapes differ, or ``spacing`` has the wrong number of axes.
 
     References:
         HD95 and empty masks: Maier-Hein et al., Nature Methods 21 (2024) 195-212 (Metrics Reloaded: the worst
@@ -152,7 +152,7 @@ def _compared(called: Mask, true: Mask, spacing: Sequence[float], tolerance: flo
 
 
 def _box(mask: Mask) -> tuple[slice, ...]:
-    """Return the smallest box that holds a mask; beyond it lies background alone."""
+    """Return the smallest box around a mask; cropping to it saves most of the distance transform."""
     found = []
     for axis in range(mask.ndim):
         rest = tuple(other for other in range(mask.ndim) if other != axis)
@@ -169,7 +169,7 @@ def _surface(mask: Mask) -> Mask:
 
 
 def _distances(start: Mask, goal: Mask, spacing: Sequence[float]) -> Array:
-    """Return the distance of every voxel of one surface to the nearest of another."""
+    """Return the distance of every voxel of one surface to the nearest voxel of another."""
     from scipy import ndimage
 
     distance: Array = ndimage.distance_transform_edt(~goal, sampling=tuple(spacing))

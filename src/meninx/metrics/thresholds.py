@@ -1,4 +1,4 @@
-"""Decision thresholds, which are fitted on the validation split and never on the test split."""
+"""Decision thresholds, fitted on the validation split and never on the test split."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Threshold:
     """One label's decision rule: a case is called positive when its score is at least ``value``.
 
     Attributes:
-        label: the label it decides.
+        label: the label.
         value: the score from which a case is called positive.
         rule: how it was chosen: ``youden``, ``sensitivity>=0.9`` or ``fixed``.
-        n: validation cases it was fitted on; 0 when fixed beforehand.
-        split: the split it was fitted on; empty when fixed beforehand.
+        n: number of validation cases used; 0 if fixed beforehand.
+        split: the split used; empty if fixed beforehand.
     """
 
     label: str
@@ -43,9 +43,9 @@ def fit_thresholds(
     rule: str = "youden",
     split: str = "valid",
 ) -> tuple[Threshold, ...]:
-    """Return one threshold for each label, fitted on the scores of the validation split.
+    """Return one threshold per label, fitted on the scores of the validation split.
 
-    A label with only one class in the validation split gets no threshold, so no metric that needs decisions.
+    A label with a single class in the validation split gets no threshold, so it has no metrics of decisions.
 
     Args:
         truth: shape (cases, labels), 1, 0 or NaN.
@@ -72,7 +72,7 @@ def fit_thresholds(
 
 
 def fixed_thresholds(labels: Sequence[str], value: float = 0.5) -> tuple[Threshold, ...]:
-    """Return the same threshold for every label, chosen without looking at data."""
+    """Return the same threshold for every label, chosen without data."""
     return tuple(Threshold(label=label, value=value, rule="fixed") for label in labels)
 
 
@@ -98,8 +98,9 @@ def _fit_one(truth: Array, scores: Array, least: float | None) -> float | None:
     best = int(
         np.argmax(sensitivity + specificity) if least is None else np.flatnonzero(sensitivity >= least)[-1]
     )
-    if best == 0:  # every case is positive; the lowest score itself would publish one case's value
+    if (
+        best == 0
+    ):  # all cases are called positive; the lowest score itself would publish the value of one case
         return float(min(0.0, math.floor(levels[0])))
-    return float(
-        (levels[best] + levels[best - 1]) / 2
-    )  # half way: the rule does not hang on one case's exact score
+    # Halfway between two scores, so that the rule does not depend on the exact score of one case.
+    return float((levels[best] + levels[best - 1]) / 2)

@@ -1,4 +1,4 @@
-"""Networks by name, 2-D and 3-D, all of them fit for private training (no layer mixes the images of a batch).
+"""Networks by name in 2-D and 3-D, all suitable for private training (no layer mixes the images of a batch).
 
 The public names are those of ``__all__``; the modules behind them may change.
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ResNet", "UNet", "WideResNet", "build"]
 
-if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+if not TYPE_CHECKING:  # a type checker would otherwise accept any name
     __getattr__, __dir__ = lazy_exports(
         __name__,
         {

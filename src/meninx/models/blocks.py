@@ -1,7 +1,7 @@
-"""Building blocks of the networks: convolutions by dimension, GroupNorm, activations, weight standardisation.
+"""Building blocks of the networks: 2-D and 3-D convolutions, norms, activations, weight standardisation.
 
-Every block works sample by sample (no batch statistics) and changes nothing in place, so that per-sample
-gradients exist for all of them.
+No block uses batch statistics or modifies a tensor in place. Each output therefore depends on one sample
+only, and the backward hooks that compute per-sample gradients see the original values.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class StandardizedConv3d(nn.Conv3d):
 
 
 def standardized(weight: Tensor, epsilon: float = 1e-5) -> Tensor:
-    """Return ``weight`` (out, in, ...) with mean 0 and variance 1/fan-in for each output filter."""
+    """Return ``weight`` (out, in, ...), every output filter standardised to mean 0 and variance 1/fan-in."""
     axes = tuple(range(1, weight.ndim))
     centred = weight - weight.mean(axes, keepdim=True)
     variance = centred.square().mean(axes, keepdim=True)
@@ -76,8 +76,8 @@ def conv(
         outputs: output channels.
         kernel: odd size of the filter along each axis.
         stride: step along each axis.
-        bias: False where a norm follows.
-        standardize: weight standardisation.
+        bias: add a bias; not needed where a norm layer follows, which has its own.
+        standardize: standardise the weights in every forward pass.
 
     Raises:
         ConfigError: ``spatial_dims`` is neither 2 nor 3.
@@ -93,7 +93,7 @@ def conv(
 
 
 def transposed_conv(spatial_dims: int, inputs: int, outputs: int) -> nn.Module:
-    """Return the transposed convolution (kernel 2, stride 2) that doubles every axis."""
+    """Return a transposed convolution (kernel 2, stride 2) that doubles the size of every spatial axis."""
     kind: type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]
     kind = nn.ConvTranspose2d if two_or_three(spatial_dims) == 2 else nn.ConvTranspose3d
     return kind(inputs, outputs, kernel_size=2, stride=2)
@@ -105,12 +105,12 @@ def max_pool(spatial_dims: int, kernel: int, stride: int, padding: int = 0) -> n
 
 
 def norm(channels: int, *, groups: int = 32, kind: str = "group") -> nn.Module:
-    """Return a norm layer that treats each sample alone.
+    """Return a norm layer whose statistics come from one sample at a time.
 
     Args:
         channels: channels to normalise.
         groups: wanted groups; the greatest common divisor with ``channels`` is used.
-        kind: ``group``, ``instance`` (one group a channel) or ``none``.
+        kind: ``group``, ``instance`` (one group per channel) or ``none``.
     """
     check.one_of(NORMS, norm=kind)
     if kind == "none":
@@ -119,20 +119,20 @@ def norm(channels: int, *, groups: int = 32, kind: str = "group") -> nn.Module:
 
 
 def activation(name: str) -> nn.Module:
-    """Return an activation layer by name; never in place."""
+    """Return the activation layer of that name; it never works in place."""
     check.one_of(ACTIVATIONS, activation=name)
     return ACTIVATIONS[name]()
 
 
 def two_or_three(spatial_dims: int) -> int:
-    """Return ``spatial_dims``; ConfigError unless it is 2 or 3."""
+    """Return ``spatial_dims``, or raise ConfigError unless it is 2 or 3."""
     if spatial_dims not in (2, 3):
         raise ConfigError(expected("2 or 3 spatial dimensions", got=spatial_dims, where="spatial_dims"))
     return spatial_dims
 
 
 def initialise(model: nn.Module) -> None:
-    """Set convolutions to He's normal initialisation (fan out) and norms to the identity."""
+    """Set convolutions to He's normal initialisation (fan out), biases to 0; norms start as the identity."""
     kinds: tuple[type[Any], ...] = (nn.Conv2d, nn.Conv3d)
     for module in model.modules():
         if isinstance(module, kinds):
@@ -142,9 +142,11 @@ def initialise(model: nn.Module) -> None:
 
 
 def padded_to_multiple(volume: Tensor, multiple: int) -> Tensor:
-    """Return ``volume`` (batch, channels, ...) padded with edge values at the end of axes to a multiple."""
+    """Return ``volume`` (batch, channels, ...), edge values repeated at the end of axes up to a multiple."""
     missing = [(-size) % multiple for size in volume.shape[2:]]
     if not any(missing):
         return volume
+    # torch.nn.functional.pad takes the last axis first. Edge values avoid an artificial border that zeros
+    # would make.
     pads = [amount for extra in reversed(missing) for amount in (0, extra)]
     return functional.pad(volume, pads, mode="replicate")

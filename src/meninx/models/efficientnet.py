@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0: inverted residuals without squeeze-and-excitation, for public weights to start from.
+"""EfficientNet-Lite0: inverted residuals without squeeze-and-excitation, as a start from public weights.
 
-MONAI's EfficientNet always has swish activations and gates, with which the weights of EfficientNet-Lite do
-not work; :mod:`meninx.models.key_maps` knows the names of its parts.
+MONAI's EfficientNet always has swish activations and gates, so that the weights of EfficientNet-Lite do not
+fit it. :mod:`meninx.models.key_maps` translates the parameter names of the public files.
 
 References:
     Tan and Le 2019, "EfficientNet: rethinking model scaling for convolutional neural networks".
@@ -29,18 +29,18 @@ STAGES = (  # blocks, kernel, stride of the first block, expansion, output chann
     (1, 3, 1, 6, 320),
 )
 STEM, TOP = 32, 1280  # channels
-EPSILON = 1e-3  # of the norms, as published
+EPSILON = 1e-3  # of the norms, as in the published network; torch's default is 1e-5
 NORMS = ("frozen", "group")
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch normalisation by the statistics of the pretrained weights, which no training changes.
+    """Batch normalisation with the fixed statistics of the pretrained weights.
 
-    The statistics are constants, so every image is treated alone and private training may change weight and
-    bias. Without pretrained statistics it only scales and shifts.
+    The statistics are constants, so an output depends on one image only and private training may train weight
+    and bias. Without pretrained statistics (mean 0, variance 1) the layer only scales and shifts.
 
     Args:
-        channels: of the maps.
+        channels: number of channels of the input.
     """
 
     running_mean: Tensor
@@ -62,9 +62,9 @@ class FrozenBatchNorm(nn.Module):
 
 
 class SamePad(nn.Module):
-    """Zeros around an image so that a convolution gives ``ceil(size / stride)`` values along each axis.
+    """Zero padding with which a convolution gives ``ceil(size / stride)`` values along each axis.
 
-    TensorFlow, where the public weights come from, puts the odd zero at the end; torch has no such padding.
+    The public weights come from TensorFlow, which puts the odd zero at the end; torch's padding is symmetric.
 
     Args:
         kernel: size of the filter along each axis.
@@ -76,7 +76,7 @@ class SamePad(nn.Module):
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` (batch, channels, ...) with zeros on both ends of its axes."""
+        """Return ``x`` (batch, channels, ...) with zeros added at both ends of its spatial axes."""
         pads: list[int] = []
         for size in reversed(x.shape[2:]):
             missing = max((-(-size // self.stride) - 1) * self.stride + self.kernel - size, 0)
@@ -85,7 +85,7 @@ class SamePad(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """A 1x1 expansion, a depthwise convolution and a 1x1 projection; residual where the shapes agree."""
+    """A 1x1 expansion, depthwise convolution and 1x1 projection, with a residual where the shapes agree."""
 
     def __init__(
         self,
@@ -119,8 +119,8 @@ class EfficientNetLite(nn.Module):
         out_channels: outputs of the head.
         norm: ``frozen`` (batch normalisation by the statistics of the pretrained weights, as constants) or
             ``group`` (for a random start).
-        feature_norm: a layer norm between average and head, whose weights can hold the statistics of public
-            features (the setting ``standardize``).
+        feature_norm: put a layer norm between average and head, whose weights can hold the statistics of
+            public features (the setting ``standardize``).
     """
 
     head_name = "head"

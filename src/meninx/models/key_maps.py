@@ -1,8 +1,9 @@
-"""Weights of torchvision, timm and MONAI in the names of other networks: key maps between state dicts.
+"""Translation of state dicts between the parameter names of torchvision, timm, MONAI and meninx.
 
-Libraries give the tensors of the same architecture different names. A *dialect* turns the names of one
-library into names that all share (``block.3.conv2.weight``), so that any two dialects of a family can be
-joined. :func:`translated` tries all of them and takes the pair that fits the most weights by name and shape.
+Libraries name the tensors of the same architecture differently. A *dialect* maps the names of one
+library to names that all dialects share (``block.3.conv2.weight``), so that any two dialects of a family can
+be joined. :func:`translated` tries all pairs and takes the one that matches the most weights by name and
+shape.
 
 Example:
     >>> import torch
@@ -24,26 +25,26 @@ from dataclasses import dataclass
 from torch import Tensor
 
 Dialect = Callable[[Iterable[str]], dict[str, str]]
-"""From the names of a state dict to shared names, for the names that the dialect knows."""
+"""Maps the names of a state dict to shared names; names that the dialect does not contain are left out."""
 WRAPPERS = ("module.", "model.", "backbone.", "encoder.", "network.", "net.")
 """Prefixes that a file may put before all names."""
 _COLOURS = 3
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""Endings of what batch normalisation counts; networks with group normalisation have no place for it."""
+"""Name endings of the buffers of batch normalisation; group normalisation has no such buffers."""
 
 
 @dataclass(frozen=True)
 class Translation:
-    """Tensors in the names and shapes of a network.
+    """Tensors of a file, renamed and reshaped for a network.
 
     Attributes:
         tensors: name in the network -> tensor of the network's shape.
-        naming: the dialects that were joined, in words; empty when the names are the network's own.
-        averaged: stems whose filters for three colours became filters for another number of channels.
-        zeroed: biases that the given layers do not have and that are 0 in the network.
+        naming: description of the two dialects; empty if the file uses the network's own names.
+        averaged: stems whose filters for three colours were averaged for another number of channels.
+        zeroed: biases that the file's layers do not have and that are set to 0 in the network.
         other_shape: names in the network whose tensor has another shape in the file.
-        unused: names in the file that stand for nothing in the network, without statistics.
-        statistics: layers of the file whose running statistics have no place in the network.
+        unused: names in the file without a counterpart in the network, not counting batch statistics.
+        statistics: number of layers in the file whose running statistics have no counterpart in the network.
     """
 
     tensors: Mapping[str, Tensor]
@@ -56,11 +57,11 @@ class Translation:
 
 
 def translated(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Translation:
-    """Return what of the tensors of a file has a place in a network, under the network's names.
+    """Return the tensors of a file that have a counterpart in a network, under the network's names.
 
-    A stem for three colours is averaged over them for a network with another number of channels ``n``: every
-    filter is the sum over the colours divided by ``n``. A grey image then gives the output that its copy in
-    three equal colours gives.
+    A stem for three colours is averaged for a network with another number of channels ``n``: every
+    filter becomes the sum over the colours divided by ``n``. A grey image then gives the same output as its
+    copy in three equal colours did.
 
     Args:
         given: state dict of a file, in the names of any library.
@@ -70,10 +71,13 @@ def translated(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Tra
     read = {name: dialect(given) for name, dialect in DIALECTS.items()}
     places = {name: {shared: own for own, shared in d(wanted).items()} for name, d in DIALECTS.items()}
     best, naming, most = dict[str, str](), "", -1
+    # Counting weights instead of names decides for the architecture: several dialects share a few names such
+    # as "fc.".
     for theirs, ours in itertools.product(DIALECTS, DIALECTS):
         pairs = {
             name: places[ours][shared] for name, shared in read[theirs].items() if shared in places[ours]
         }
+        # Shapes are compared as well, because the file may come from another network of the same family.
         size = sum(given[name].numel() for name, place in pairs.items() if _fits(given[name], wanted, place))
         if size > most:
             best, most, naming = pairs, size, "" if theirs == ours else f"{theirs} to {ours}"
@@ -81,13 +85,15 @@ def translated(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Tra
 
 
 def plain(names: Iterable[str]) -> dict[str, str]:
-    """Return every name as it is."""
+    """Return the identity map: the dialect of the network's own names."""
     return {name: name for name in names}
 
 
 def _unwrapped(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors without prefixes that all names share."""
+    """Return the tensors without wrapper prefixes that all names share."""
     tensors = {name.removeprefix("module."): value for name, value in given.items()}
+    # Wrappers nest in any order (DataParallel around a lightning module around a backbone), so strip until
+    # none is left.
     while prefix := next(
         (item for item in WRAPPERS if tensors and all(name.startswith(item) for name in tensors)), ""
     ):
@@ -96,12 +102,12 @@ def _unwrapped(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _stem(wanted: Mapping[str, Tensor]) -> str:
-    """Return the name of the first convolution of a network; empty without one."""
+    """Return the name of the weight of the first convolution, or an empty text."""
     return next((name for name, value in wanted.items() if value.ndim >= 4), "")
 
 
 def _fits(tensor: Tensor, wanted: Mapping[str, Tensor], place: str) -> bool:
-    """Return whether a tensor has the shape of its place, or is a stem for three colours of another."""
+    """Return whether a tensor has the wanted shape, or is a stem for three colours that can be averaged."""
     mine, theirs = wanted[place].shape, tensor.shape
     if mine == theirs:
         return True
@@ -145,7 +151,7 @@ def _taken(
 
 
 def _without_bias(name: str, value: Tensor, tensors: Mapping[str, Tensor]) -> bool:
-    """Return whether the file has the convolution of a bias, but no bias for it."""
+    """Return whether a bias belongs to a convolution that the file has without a bias."""
     weight = tensors.get(f"{name.removesuffix('bias')}weight")
     return weight is not None and weight.ndim >= 4 and value.ndim == 1
 
@@ -156,7 +162,7 @@ def _without_bias(name: str, value: Tensor, tensors: Mapping[str, Tensor]) -> bo
 def _replaced(
     names: Iterable[str], rules: Mapping[str, str], index: Callable[[re.Match[str]], str]
 ) -> dict[str, str]:
-    """Return shared names by a table of patterns; ``{}`` stands for the number of the block."""
+    """Return shared names by a table of patterns, in which ``{}`` stands for the number of the block."""
     compiled = [(re.compile(pattern), shared) for pattern, shared in rules.items()]
     found: dict[str, str] = {}
     for name in names:
@@ -170,14 +176,14 @@ def _replaced(
 
 
 def _numbers(names: Iterable[str], place: str) -> dict[tuple[int, int], int]:
-    """Return (stage, position) -> number of the block in the whole network, from the names alone."""
+    """Return a map from (stage, position) to the number of the block in the whole network."""
     pattern = re.compile(place)
     blocks = sorted({(int(match[1]), int(match[2])) for name in names if (match := pattern.match(name))})
     return {block: number for number, block in enumerate(blocks)}
 
 
 def _staged(place: str, rules: Mapping[str, str]) -> Dialect:
-    """Return a dialect whose blocks are named by stage and position; ``rules`` follow that place."""
+    """Return a dialect whose blocks are named by stage and position (``place``)."""
 
     def dialect(names: Iterable[str]) -> dict[str, str]:
         names = list(names)
@@ -192,11 +198,11 @@ def _staged(place: str, rules: Mapping[str, str]) -> Dialect:
 
 
 def _numbered(rules: Mapping[str, str]) -> Dialect:
-    """Return a dialect whose blocks are numbered through; the number is the first group of a rule."""
+    """Return a dialect whose blocks have consecutive numbers, the first group of each rule."""
     return lambda names: _replaced(names, rules, lambda match: match[1])
 
 
-_NUMBER = r"\d{1,4}"  # names come from files: a longer number is none of a block
+_NUMBER = r"\d{1,4}"  # names come from untrusted files, so the length of a block number is limited
 _RESNET_BLOCK = r"layer(\d{1,4})\.(\d{1,4})\."
 _torchvision_resnet = _staged(
     _RESNET_BLOCK,
@@ -224,7 +230,7 @@ _DENSE = r"features\.denseblock(\d{1,4})\.denselayer(\d{1,4})\."
 _torchvision_densenet = _staged(
     _DENSE,
     {
-        rf"{_DENSE}(norm|conv)\.?(\d)\.": r"dense.{}.\3\4.",  # files of 2017 have a point before the number
+        rf"{_DENSE}(norm|conv)\.?(\d)\.": r"dense.{}.\3\4.",  # files from 2017 have a dot before the number
         r"features\.": r"features.",
         r"classifier\.": r"head.",
     },
@@ -246,7 +252,7 @@ _EFFICIENT_PARTS = {
     r"_project_conv\.": r"project.conv.",
     r"_bn2\.": r"project.norm.",
 }
-_monai_efficientnet = _numbered(  # also efficientnet-pytorch, which has no stage before the number
+_monai_efficientnet = _numbered(  # also for efficientnet-pytorch, which has no stage before the number
     {
         r"_conv_stem\.": r"stem.conv.",
         r"_bn0\.": r"stem.norm.",
@@ -269,7 +275,7 @@ _meninx_efficientnet = _numbered(
 
 
 def _timm_efficientnet(names: Iterable[str]) -> dict[str, str]:
-    """Return the shared names; a block without expansion names its parts otherwise."""
+    """Return the shared names; blocks without expansion use other names for their parts."""
     names = list(names)
     place = r"blocks\.(\d{1,4})\.(\d{1,4})\."
     wide = {match[0] for name in names if (match := re.match(rf"{place}(?=conv_pwl\.)", name))}
@@ -292,7 +298,7 @@ def _timm_efficientnet(names: Iterable[str]) -> dict[str, str]:
 
 
 def _torchvision_efficientnet(names: Iterable[str]) -> dict[str, str]:
-    """Return the shared names; the parts of a block are numbered, and one without expansion has one less."""
+    """Return the shared names; parts have numbers, and blocks without expansion have one part less."""
     names = list(names)
     place = r"features\.(\d{1,4})\.(\d{1,4})\.block\."
     wide = {match[0] for name in names if (match := re.match(rf"{place}(?=3\.)", name))}
@@ -345,4 +351,4 @@ DIALECTS: Mapping[str, Dialect] = {
     "torchvision EfficientNet": _torchvision_efficientnet,
     "meninx EfficientNet-Lite": _meninx_efficientnet,
 }
-"""Names in words -> what reads them. MONAI's ResNet uses torchvision's names."""
+"""Description of each dialect, and its function. MONAI's ResNet uses torchvision's names."""

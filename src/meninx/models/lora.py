@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA): a narrow pair of layers beside a frozen one learns the change of its weights."""
+"""Low-rank adapters (LoRA): two narrow layers beside a frozen one learn a low-rank change of its weights."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ ADAPTED: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS, *_TRANSPOSED)
 
 
 class LoRA(nn.Module):
-    """A layer ``base(x) + scale * up(down(x))``: ``base`` is frozen, ``up`` starts at 0.
+    """A layer that computes ``base(x) + scale * up(down(x))`` with a frozen ``base``.
 
-    All three are plain layers, so that the clipping engine needs no rule for the pair. ``down`` reads what
-    ``base`` reads (same kernel, stride, padding, dilation and groups) into ``rank`` channels a group; ``up``
-    is a linear layer or a 1x1 convolution. The rank is cut where the base's filters have fewer inputs or
-    outputs than that.
+    ``up`` starts at 0, so that inserting an adapter does not change the output. All three are plain layers,
+    which the clipping engine supports without a rule of its own. ``down`` has the kernel, stride, padding,
+    dilation and groups of ``base`` and ``rank`` channels per group; ``up`` is a linear layer or a 1x1
+    convolution. The rank is reduced where the base's filters have fewer inputs or outputs, while the scale
+    keeps the given rank.
 
     Args:
         base: a layer whose exact type is in :data:`ADAPTED`; its parameters are frozen here.
-        rank: channels between, a group, >= 1.
+        rank: channels between ``down`` and ``up`` per group, >= 1.
         alpha: the scale is ``alpha / rank``, > 0.
 
     References:
@@ -48,13 +49,15 @@ class LoRA(nn.Module):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor, *output_size: Any) -> Tensor:
-        """Return the adapted layer's output; ``output_size`` is that of transposed convolutions."""
+        """Return the adapted layer's output; ``output_size`` is the argument of transposed convolutions."""
         result: Tensor = self.base(x, *output_size) + self.scale * self.up(self.down(x, *output_size))
         return result
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
-        """Return the base layer with the learned difference added to its weight."""
+        """Return the base layer, trainable again, with the learned change added to its weight in place."""
+        # float64: the merged weight is rounded once, so that it matches the trained sum as closely as its
+        # type allows.
         down, up = self.down.weight.double(), self.up.weight.double().flatten(1)
         if isinstance(self.base, nn.Linear):
             change = up @ down
@@ -66,21 +69,22 @@ class LoRA(nn.Module):
 
 
 def insert(model: nn.Module, *, rank: int, alpha: float, keep: str = "") -> tuple[str, ...]:
-    """Put adapters around the linear and convolution layers of ``model``; return the paths of these layers.
+    """Wrap the linear and convolution layers of ``model`` in adapters; return the paths of these layers.
 
-    Layers are taken by exact type: subclasses (weight-standardised convolutions, parametrised layers) stay as
-    they are, and so do layers without parameters of their own and attention's fused projections. A layer that
-    is registered twice gets one adapter. The outputs of the model do not change. ``down`` draws its weights
-    from torch's current generator.
+    Layers are selected by exact type: subclasses (weight-standardised convolutions, parametrised layers) stay
+    as they are, as do layers without parameters of their own and the fused projections of attention. A layer
+    that is registered twice gets one adapter. The outputs of the model do not change. ``down`` draws its
+    weights from torch's current generator.
 
     Args:
         model: changed in place.
         rank: see :class:`LoRA`.
         alpha: see :class:`LoRA`.
-        keep: prefix of parameters whose layers stay as they are: the head, which is trained whole.
+        keep: prefix of parameters whose layers stay as they are, for example of the head, which is trained
+            fully.
 
     Raises:
-        ConfigError: no layer to adapt.
+        ConfigError: the model has no layer that can be adapted.
     """
     chosen = [
         (path, module)
@@ -92,6 +96,7 @@ def insert(model: nn.Module, *, rank: int, alpha: float, keep: str = "") -> tupl
         raise ConfigError(
             problem("the network has no linear or convolution layers to adapt", where="lora_rank", fix=fix)
         )
+    # Keyed by identity, so that a layer that is registered twice (shared weights) is wrapped once.
     adapters = {id(module): LoRA(module, rank, alpha).to(next(module.parameters())) for _, module in chosen}
     _replace(model, lambda module: adapters.get(id(module)))
     return tuple(path for path, _ in chosen)
@@ -113,7 +118,7 @@ def adapter_names(model: nn.Module) -> frozenset[str]:
 
 
 def _replace(model: nn.Module, instead: Callable[[nn.Module], nn.Module | None]) -> None:
-    """Replace every child, wherever it is registered, for which ``instead`` gives a module."""
+    """Replace every child module for which ``instead`` returns one, at all places where it is registered."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
             other = instead(child) if child is not None else None
@@ -122,7 +127,7 @@ def _replace(model: nn.Module, instead: Callable[[nn.Module], nn.Module | None])
 
 
 def _pair(base: nn.Module, rank: int) -> tuple[Any, Any]:
-    """Return the two narrow layers for a base layer."""
+    """Return the layers ``down`` and ``up`` for a base layer."""
     if isinstance(base, nn.Linear):
         narrow = min(rank, base.in_features, base.out_features)
         return nn.Linear(base.in_features, narrow, bias=False), nn.Linear(
@@ -147,9 +152,9 @@ def _pair(base: nn.Module, rank: int) -> tuple[Any, Any]:
 
 
 def _product(down: Tensor, up: Tensor, groups: int, *, transposed: bool) -> Tensor:
-    """Return the weight of the two convolutions in a row, in the layout of the base layer's weight."""
+    """Return the weight of ``up(down(x))`` as one convolution, in the layout of the base layer's weight."""
     outer = up.reshape(groups, -1, up.shape[1])  # group, out, rank
-    if transposed:  # weight (in, out a group, ...)
+    if transposed:  # weight (in, out per group, ...)
         inner = down.reshape(groups, -1, *down.shape[1:])  # group, in, rank, ...
         return torch.einsum("gcr...,gor->gco...", inner, outer).flatten(0, 1)
     inner = down.reshape(groups, -1, *down.shape[1:])  # group, rank, in, ...

@@ -1,4 +1,4 @@
-"""The names of networks, known without torch; :mod:`meninx.models.registry` builds them.
+"""The names of networks, available without torch; :mod:`meninx.models.registry` builds the networks.
 
 >>> refuse_unknown("resnet9")
 >>> refuse_unknown("resnet99")
@@ -20,16 +20,16 @@ CLASSIFIERS = (
     "resnet9", "resnet9-small", "resnet18", "resnet34", "resnet50", "wrn-16-4", "wrn-40-4",
     "efficientnet-lite0",
 )  # fmt: skip
-"""Our networks that give one output per label."""
+"""Built-in networks with one output per label."""
 SEGMENTERS = ("unet", "unet-small", "unet-plain")
-"""Our networks that give one output per voxel."""
+"""Built-in networks with one output map per label."""
 MONAI_PREFIX = "monai:"
 OWN_PREFIX = "own:"
-"""Begins the name of a network that a caller gave as an object; it cannot be built from its name."""
+"""Prefix of the name of a network that a caller passed as an object; it cannot be built from its name."""
 
 
 def refuse_unknown(name: str, known: Iterable[str] = (*CLASSIFIERS, *SEGMENTERS)) -> None:
-    """Refuse a name that is neither one of ours, nor one of an installed package, nor begins with ``monai:``.
+    """Refuse a name that is not built in, not of an installed package and does not begin with ``monai:``.
 
     Raises:
         ConfigError: suggests the nearest name.
@@ -42,7 +42,7 @@ def refuse_unknown(name: str, known: Iterable[str] = (*CLASSIFIERS, *SEGMENTERS)
 
 
 def refuse_unknown_of_monai(name: str, known: Iterable[str]) -> None:
-    """Refuse a class that is none of MONAI's networks.
+    """Refuse a class that is not among MONAI's networks.
 
     Raises:
         ConfigError: suggests the nearest name.
@@ -55,14 +55,14 @@ def refuse_unknown_of_monai(name: str, known: Iterable[str]) -> None:
 
 
 def refuse_other_task(name: str, task: str) -> None:
-    """Refuse one of our networks that is for another task; other networks pass.
+    """Refuse a built-in network that is meant for another task; other networks pass.
 
     Args:
-        name: of the network.
-        task: of the dataset.
+        name: name of the network.
+        task: task of the dataset.
 
     Raises:
-        ConfigError: names the network that fits.
+        ConfigError: the network is for another task; the message names one that fits.
     """
     segments = task == "segmentation"
     if name in (CLASSIFIERS if segments else SEGMENTERS):
@@ -72,9 +72,9 @@ def refuse_other_task(name: str, task: str) -> None:
 
 
 def names_of_monai() -> set[str]:
-    """Return the names that ``monai.networks.nets`` exports, read from its source; MONAI is not imported.
+    """Return the names that ``monai.networks.nets`` exports, from its source: importing MONAI is slow.
 
-    They are the classes of its networks, and further names. Empty where MONAI is not installed.
+    These are the classes of its networks and some other names. The set is empty where MONAI is not installed.
     """
     spec = importlib.util.find_spec("monai")
     if spec is None or not spec.submodule_search_locations:

@@ -1,6 +1,6 @@
-"""Networks by name: the literal table of ours, and any network of MONAI as ``monai:<class>``.
+"""Networks by name: the built-in ones in a literal table, and any network of MONAI as ``monai:<class>``.
 
-The table is plain Python on purpose: what can be built is what can be read here.
+The table is plain Python instead of a registration mechanism, so that it shows everything that can be built.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ MODELS: Mapping[str, Builder] = {
     "unet-plain": partial(UNet, base=64, depth=3, norm="none", activation="relu", upsampling="linear"),
 }
 _OFFLINE: Mapping[str, object] = {"pretrained": False, "weights": None, "pretrained_url": None}
-"""Arguments by which networks of MONAI download weights, and the value with which they stay offline."""
-_DOWNLOADERS = ("Transchex",)  # fetches a language model whatever its arguments are
+"""Arguments with which networks of MONAI download weights, and the value that prevents it."""
+_DOWNLOADERS = ("Transchex",)  # fetches a language model with any arguments
 _TYPES = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
 _ALIASES = {
     "in_channels": ("in_channels", "n_input_channels", "n_channels", "in_chns", "num_input_channels"),
@@ -66,7 +66,8 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
         **options: further keyword arguments of the network, e.g. ``width=32``, ``base=16``.
 
     Raises:
-        ConfigError: no such network or option (suggests the nearest), or one that downloads weights.
+        ConfigError: no such network or option (the message suggests the nearest), or one that downloads
+            weights.
     """
     shape = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels}
     if name.startswith(MONAI_PREFIX):
@@ -85,14 +86,15 @@ def build(name: str, *, spatial_dims: int, in_channels: int, out_channels: int, 
 
 
 def own_name(network: nn.Module) -> str:
-    """Return the name under which a run remembers a network that it was given: ``own:`` and its class."""
+    """Return the name that a run records for a network passed as an object: ``own:`` and its class."""
     return OWN_PREFIX + re.sub(r"[^A-Za-z0-9_.]+", "-", type(network).__qualname__)[-80:]
 
 
 def head_prefix(model: nn.Module) -> str:
     """Return the prefix (with its dot) of the parameters of the last layer.
 
-    Our networks name it; of another network it is the module that owns the last parameter.
+    Built-in networks name this layer in ``head_name``; for other networks it is the module of the last
+    parameter.
     """
     named = getattr(model, "head_name", None)
     if isinstance(named, str):
@@ -104,15 +106,17 @@ def head_prefix(model: nn.Module) -> str:
 
 
 def without_inplace(model: nn.Module) -> nn.Module:
-    """Return ``model`` with every ``inplace`` switch of its layers turned off (the results are the same)."""
+    """Return ``model`` with all ``inplace`` switches of its layers turned off; the outputs do not change."""
     for module in model.modules():
+        # Per-sample gradients read a layer's input after the forward pass; an in-place activation would
+        # overwrite it.
         if getattr(module, "inplace", False) is True:
             setattr(module, "inplace", False)  # noqa: B010 - modules declare tensors only
     return model
 
 
 def _of_other_package(name: str) -> Builder:
-    """Return the network that an installed package offers under a name."""
+    """Return the builder that an installed package offers under a name."""
     network_names.refuse_unknown(name, MODELS)
     builder: Builder = plugins.load(plugins.NETWORKS, name)
     return builder
@@ -140,7 +144,7 @@ def monai_arguments(
 def _monai_network(
     name: str, shape: Mapping[str, int], options: Mapping[str, Any]
 ) -> tuple[type[nn.Module], dict[str, Any]]:
-    """Return a class of MONAI and its arguments."""
+    """Return a network class of MONAI and the arguments to construct it with."""
     from monai.networks import nets  # a heavy import that only these models need
 
     classes = {
@@ -154,6 +158,7 @@ def _monai_network(
     _refuse_unknown(options, known, f"{MONAI_PREFIX}{name}")
     _refuse_download(name, options)
     _refuse_other_types(options, classes[name], f"{MONAI_PREFIX}{name}")
+    # A training run must not depend on the network, and a downloaded file would not be in the run's record.
     arguments = {**{key: value for key, value in _OFFLINE.items() if key in known}, **options}
     for role, value in shape.items():
         accepted = [alias for alias in _ALIASES[role] if alias in known]
@@ -195,7 +200,7 @@ def _refuse_download(name: str, options: Mapping[str, Any]) -> None:
 
 
 def _known_parameters(kind: type[nn.Module]) -> set[str]:
-    """Return the names that a class takes, and behind its ``**kwargs`` those of the classes it extends."""
+    """Return the arguments of a class, including those that its ``**kwargs`` passes to its base classes."""
     known: set[str] = set()
     for owner in kind.__mro__[: kind.__mro__.index(nn.Module)]:
         if "__init__" not in vars(owner):
@@ -204,6 +209,7 @@ def _known_parameters(kind: type[nn.Module]) -> set[str]:
         known |= {
             item.name for item in parameters if item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)
         }
+        # Without **kwargs the arguments of the base classes cannot be given.
         if not any(item.kind is item.VAR_KEYWORD for item in parameters):
             break
     return known
@@ -219,7 +225,7 @@ def _refuse_unknown(options: Mapping[str, Any], known: set[str], where: str) -> 
 
 
 def _refuse_other_types(options: Mapping[str, Any], kind: Callable[..., Any], where: str) -> None:
-    """Refuse a value of another type than the network declares: text such as ``no`` would count as true."""
+    """Refuse a value whose type differs from the declared one: a text such as ``no`` would count as true."""
     parameters = inspect.signature(kind).parameters
     for key, value in options.items():
         declared = parameters.get(key)
@@ -247,5 +253,7 @@ def _constructed(kind: Builder, arguments: Mapping[str, Any], where: str) -> nn.
         return kind(**arguments)
     except MeninxError:
         raise
-    except Exception as error:  # options may come from a file: a constructor raises anything
+    except (
+        Exception
+    ) as error:  # options may come from a file, and a constructor may raise any exception on them
         raise ConfigError(expected("options the network accepts", got=error, where=where)) from error

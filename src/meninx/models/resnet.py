@@ -17,7 +17,7 @@ from meninx.models import blocks
 
 
 class Shortcut(nn.Sequential):
-    """The 1x1 convolution and norm that give the residual path another width or size."""
+    """The 1x1 convolution and norm that adapt the residual path to another width or size."""
 
     def __init__(self, spatial_dims: int, inputs: int, outputs: int, stride: int, groups: int) -> None:
         super().__init__(
@@ -26,7 +26,7 @@ class Shortcut(nn.Sequential):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and the residual; ``scale_norm`` adds a norm after the addition."""
+    """Two 3x3 convolutions with a residual connection; ``scale_norm`` adds a norm after the addition."""
 
     expansion = 1
 
@@ -60,7 +60,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and the residual; the output has four times the width."""
+    """1x1, 3x3 and 1x1 convolutions with a residual connection; the output has four times the width."""
 
     expansion = 4
 
@@ -99,7 +99,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Stem, four stages, global average, linear head.
+    """A network of a stem, four stages of residual blocks, a global average and a linear head.
 
     Args:
         spatial_dims: 2 or 3.
@@ -107,11 +107,11 @@ class ResNet(nn.Module):
         out_channels: outputs of the head.
         block: BasicBlock or Bottleneck.
         layers: blocks in each stage.
-        width: channels of the first stage; doubled in each next one.
+        width: channels of the first stage, doubled in each following stage.
         activation: name in :data:`blocks.ACTIVATIONS`.
         groups: groups of the GroupNorms.
-        scale_norm: a norm after each residual addition.
-        small_stem: a 3x3 stem without pooling, for images of about 64 pixels or fewer.
+        scale_norm: put a norm after each residual addition.
+        small_stem: use a 3x3 stem without pooling, for images of at most about 64 pixels per axis.
     """
 
     head_name = "head"

@@ -16,7 +16,7 @@ from meninx.models import blocks
 
 
 class DoubleConv(nn.Sequential):
-    """Convolution, norm, activation, twice."""
+    """Convolution, norm and activation, applied twice."""
 
     def __init__(
         self, spatial_dims: int, inputs: int, outputs: int, *, norm: str, groups: int, activation: str
@@ -44,14 +44,15 @@ class Upsample(nn.Module):
 
 
 class UNet(nn.Module):
-    """Encoder, bottom, decoder with skip connections, 1x1 head; the output has the input's size.
+    """An encoder and a decoder with skip connections and a 1x1 head; the output has the size of the input.
 
     Args:
         spatial_dims: 2 or 3.
         in_channels: image channels.
         out_channels: channels of the output map.
-        base: channels of the first level; doubled at each pooling.
-        depth: poolings; sizes that are no multiple of ``2 ** depth`` are padded inside and cropped back.
+        base: channels of the first level, doubled at each pooling.
+        depth: number of poolings; inputs whose size is not a multiple of ``2 ** depth`` are padded, outputs
+            cropped.
         norm: ``group``, ``instance`` or ``none`` (then the convolutions have biases).
         groups: groups of the GroupNorms.
         activation: name in :data:`blocks.ACTIVATIONS`.
@@ -101,7 +102,7 @@ class UNet(nn.Module):
         blocks.initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (batch, out_channels, ...) of images (batch, in_channels, ...), same spatial size."""
+        """Return logits (batch, out_channels, ...) of images (batch, in_channels, ...) of the same size."""
         size = x.shape[2:]
         y = blocks.padded_to_multiple(x, self.multiple)
         skips: list[Tensor] = []

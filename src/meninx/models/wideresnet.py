@@ -1,4 +1,4 @@
-"""Wide residual networks with GroupNorm, before-activation order, in 2-D and 3-D.
+"""Wide residual networks with GroupNorm in pre-activation order, in 2-D and 3-D.
 
 References:
     Zagoruyko and Komodakis 2016, "Wide residual networks".
@@ -15,9 +15,9 @@ from meninx.models import blocks
 
 
 class WideBlock(nn.Module):
-    """Norm, activation, convolution, twice, and the residual.
+    """Norm, activation and convolution, applied twice, with a residual connection.
 
-    The first activation is shared when the width changes.
+    When the width changes, the shortcut starts from the first activation instead of the input.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class WideBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """Stem of 16 channels, three stages of ``(depth - 4) / 6`` blocks, norm, global average, linear head.
+    """A network of a 16-channel stem, three stages of ``(depth - 4) / 6`` blocks, global average and head.
 
     Args:
         spatial_dims: 2 or 3.
@@ -64,7 +64,7 @@ class WideResNet(nn.Module):
         widen: factor on 16, 32 and 64 channels.
         activation: name in :data:`blocks.ACTIVATIONS`.
         groups: groups of the GroupNorms.
-        weight_standardization: filters of mean 0 in every convolution.
+        weight_standardization: standardise the filters of every convolution in each forward pass.
     """
 
     head_name = "head"

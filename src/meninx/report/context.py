@@ -246,10 +246,20 @@ def _missing(context: ReportContext) -> list[str]:
             f"Private runs on the same {context.people} that were not given here are not counted in "
             "any epsilon above."
         )
-    sentences.append(
-        "No attack was carried out on the model: bounds above are proven from the ledger, not measured."
-    )
-    return sentences
+    return [*sentences, *_missing_audits(context)]
+
+
+def _missing_audits(context: ReportContext) -> list[str]:
+    """Return which models nobody attacked."""
+    if not any(run.audit is not None for run in context.runs):
+        return [
+            "No attack was carried out on the model: bounds above are proven from the ledger, not measured."
+        ]
+    return [
+        f"Run {run.name} was not audited: no attack was carried out on its model."
+        for run in context.runs
+        if run.audit is None
+    ]
 
 
 def _missing_of(run: TrainedRun) -> list[str]:

@@ -7,7 +7,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -19,8 +19,8 @@ from meninx.core.names import printable
 from meninx.metrics.estimates import ROC_GRID, Estimate
 from meninx.report import formatting
 
-_INK = "#010203"  # stands for the page's text colour until the SVG is written
-_COLOURS = ("#2f7fd6", "#d9822b", "#3a9d6e", "#a05fc4", "#c94f4f", "#7d8794")
+INK = "#010203"  # stands for the page's text colour until the SVG is written
+COLOURS = ("#2f7fd6", "#d9822b", "#3a9d6e", "#a05fc4", "#c94f4f", "#7d8794")
 _DASHES = ("-", "--", "-.", ":")
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -28,14 +28,14 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "meninx",
     "font.family": "sans-serif",
     "font.size": 10,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "text.color": _INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
     "legend.frameon": False,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -56,7 +56,7 @@ def roc(label: str, curves: Mapping[str, Sequence[float]], aurocs: Mapping[str, 
     """
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=_INK, alpha=0.35, linewidth=0.8)
+        axes.plot([0, 1], [0, 1], color=INK, alpha=0.35, linewidth=0.8)
         for number, (run, curve) in enumerate(curves.items()):
             axes.plot(
                 ROC_GRID,
@@ -71,7 +71,7 @@ def roc(label: str, curves: Mapping[str, Sequence[float]], aurocs: Mapping[str, 
         axes.legend(loc="lower right", fontsize=8.5)
 
     text = "; ".join(_described(run, aurocs.get(run)) for run in curves)
-    return _svg(draw, name, f"ROC curve of {label}. {text}.", size=(4.2, 3.6))
+    return drawn(draw, name, f"ROC curve of {label}. {text}.", size=(4.2, 3.6))
 
 
 def lines(
@@ -100,15 +100,15 @@ def lines(
         if len(curves) > 1:
             axes.legend(loc="best", fontsize=8.5)
 
-    return _svg(draw, name, alt, size=(4.2, 3.0))
+    return drawn(draw, name, alt, size=(4.2, 3.0))
 
 
 def spent(points: Points, *, name: str, delta: float, unit: str) -> str:
     """Return epsilon over the optimiser steps."""
 
     def draw(axes: Axes) -> None:
-        axes.plot([x for x, _ in points], [y for _, y in points], color=_COLOURS[0], linewidth=1.8)
-        axes.plot(*points[-1], "o", color=_COLOURS[0], markersize=4)
+        axes.plot([x for x, _ in points], [y for _, y in points], color=COLOURS[0], linewidth=1.8)
+        axes.plot(*points[-1], "o", color=COLOURS[0], markersize=4)
         axes.text(
             0.97, 0.07, f"ε = {formatting.number(float(points[-1][1]))}", transform=axes.transAxes, ha="right"
         )
@@ -120,7 +120,7 @@ def spent(points: Points, *, name: str, delta: float, unit: str) -> str:
         f"Epsilon spent over the steps at delta {delta:g} per {unit}: {formatting.number(float(epsilon))} "
         f"after {step:,.0f} steps."
     )
-    return _svg(draw, name, alt, size=(4.2, 3.0))
+    return drawn(draw, name, alt, size=(4.2, 3.0))
 
 
 def forest(gaps: Sequence[Estimate], *, name: str, limit: float, what: str) -> str:
@@ -133,11 +133,11 @@ def forest(gaps: Sequence[Estimate], *, name: str, limit: float, what: str) -> s
         return ""
 
     def draw(axes: Axes) -> None:
-        axes.axvspan(-limit, limit, color=_COLOURS[2], alpha=0.15, linewidth=0)
-        axes.axvline(0, color=_INK, alpha=0.5, linewidth=0.8)
+        axes.axvspan(-limit, limit, color=COLOURS[2], alpha=0.15, linewidth=0)
+        axes.axvline(0, color=INK, alpha=0.5, linewidth=0.8)
         for row, item in enumerate(known):
-            axes.plot([item.low, item.high], [row, row], color=_COLOURS[0], linewidth=1.8)
-            axes.plot([item.value], [row], "o", color=_COLOURS[0], markersize=5)
+            axes.plot([item.low, item.high], [row, row], color=COLOURS[0], linewidth=1.8)
+            axes.plot([item.value], [row], "o", color=COLOURS[0], markersize=5)
         axes.set_yticks(
             range(len(known)),
             [f"{_plain(f'{item.attribute} {item.group}')}\nn = {item.n:,}" for item in known],
@@ -151,7 +151,7 @@ def forest(gaps: Sequence[Estimate], *, name: str, limit: float, what: str) -> s
         f"{item.attribute} {item.group} {formatting.value(item)} {formatting.interval(item)}"
         for item in known
     )
-    return _svg(
+    return drawn(
         draw,
         name,
         f"{what} of each group to the rest with 95 % intervals: {text}.",
@@ -163,7 +163,7 @@ def reliability(curves: Mapping[str, Points], *, name: str, label: str) -> str:
     """Return observed share against mean probability of each bin, one line per run."""
 
     def draw(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], color=_INK, alpha=0.35, linewidth=0.8)
+        axes.plot([0, 1], [0, 1], color=INK, alpha=0.35, linewidth=0.8)
         for number, (run, points) in enumerate(curves.items()):
             look = {**_look(number), "marker": "os^D"[number % 4]}
             axes.plot(
@@ -182,7 +182,7 @@ def reliability(curves: Mapping[str, Points], *, name: str, label: str) -> str:
         )
         axes.legend(loc="upper left", fontsize=8.5)
 
-    return _svg(
+    return drawn(
         draw,
         name,
         f"Calibration of {label}: share of positives against mean probability in equal-mass bins.",
@@ -191,7 +191,7 @@ def reliability(curves: Mapping[str, Points], *, name: str, label: str) -> str:
 
 
 def _look(number: int) -> dict[str, Any]:
-    return {"color": _COLOURS[number % len(_COLOURS)], "linestyle": _DASHES[number % len(_DASHES)]}
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": _DASHES[number % len(_DASHES)]}
 
 
 def _plain(text: str) -> str:
@@ -210,7 +210,15 @@ def _described(run: str, area: Estimate | None) -> str:
     return run if area is None else f"{run}: {formatting.value(area)} {formatting.interval(area)}"
 
 
-def _svg(draw: Any, name: str, alt: str, size: tuple[float, float]) -> str:
+def drawn(draw: Callable[[Axes], None], name: str, alt: str, size: tuple[float, float]) -> str:
+    """Return what a function draws, as inline SVG.
+
+    Args:
+        draw: called with the axes.
+        name: id prefix, unique on the page.
+        alt: the picture in words.
+        size: width and height in inches.
+    """
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # text stays text: the reader's font draws it
         figure = Figure(figsize=size, layout="constrained")
@@ -239,7 +247,7 @@ def inline(text: str, name: str, alt: str) -> str:
         re.sub(r'\s(?:xmlns(?::\w+)?|version|width|height)="[^"]*"', "", body[: body.index(">")])
         + body[body.index(">") :]
     )
-    body = body.replace("xlink:href", "href").replace(_INK, "currentColor")
+    body = body.replace("xlink:href", "href").replace(INK, "currentColor")
     body = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)
     body = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', body)

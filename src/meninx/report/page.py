@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from meninx.core import provenance
 from meninx.report import (
+    section_audit,
     section_deid,
     section_fairness,
     section_federated,
@@ -17,6 +18,7 @@ from meninx.report import (
     section_privacy,
     section_utility,
 )
+from meninx.report.audits import Audit
 from meninx.report.context import ReportContext
 from meninx.report.verdict import verdicts
 
@@ -36,26 +38,47 @@ def render(context: ReportContext) -> str:
         section_deid.deid(context),
         section_utility.utility(context),
         section_privacy.privacy(context),
+        section_audit.audit(context),
         section_fairness.fairness(context),
         section_limits.limits(context),
         reproduction,
     )
-    return (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            title=context.config.title,
-            date=context.date,
-            version=provenance.packages().get("meninx", ""),
-            banner=context.not_for_release,
-            verdicts=verdicts(context),
-            signs=SIGNS,
-            sections=sections,
-            configs=configs,
-            headline=context.headline,
-            holds=_holds(context),
-        )
+    return _drawn(
+        title=context.config.title,
+        date=context.date,
+        banner=context.not_for_release,
+        verdicts=verdicts(context),
+        sections=sections,
+        configs=configs,
+        headline=context.headline,
+        holds=_holds(context),
     )
+
+
+def render_audit(name: str, audit: Audit) -> str:
+    """Return the page of one audit, with the same template as a report.
+
+    Args:
+        name: of the run.
+        audit: its audit.
+    """
+    record = audit.record
+    return _drawn(
+        title=f"Audit of run {name}",
+        date=record.origin.made[:10] or "time not recorded",
+        banner=(),
+        verdicts=section_audit.line_cards(record),
+        sections=section_audit.sections(audit),
+        configs=(("the plan, audit/plan.toml", audit.plan),),
+        headline=None,
+        holds="It holds no image, no model and no value of a single person.",
+    )
+
+
+def _drawn(**values: object) -> str:
+    """Return the template filled with values."""
+    version = provenance.packages().get("meninx", "")
+    return environment().get_template("report.html.j2").render(**values, version=version, signs=SIGNS)
 
 
 def _holds(context: ReportContext) -> str:

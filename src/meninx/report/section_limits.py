@@ -56,7 +56,7 @@ def _always(context: ReportContext) -> tuple[str, ...]:
 
 
 def reproduction(context: ReportContext) -> tuple[Section, tuple[tuple[str, str], ...]]:
-    """Return the section on reproduction and, for each run, (name, config as TOML)."""
+    """Return the section on reproduction and, for each run, (title, config as TOML)."""
     tables = []
     for run in context.runs:
         tables.append(_belongs(run))
@@ -81,7 +81,8 @@ def reproduction(context: ReportContext) -> tuple[Section, tuple[tuple[str, str]
             ),
         )
     configs = tuple(
-        (run.name, tomli_w.dumps(resolved(run, hidden=context.counts_hidden))) for run in context.runs
+        (f"config.toml of run {run.name}", tomli_w.dumps(resolved(run, hidden=context.counts_hidden)))
+        for run in context.runs
     )
     return Section(
         "reproduction",

@@ -31,7 +31,8 @@ from meninx.core.federation import EARLIER_RUNS, SITE_RUNS, ArmsRecord, Federate
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest, dataset_digest
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
-from meninx.report import evaluations, privacy_account, training_log
+from meninx.report import audits, evaluations, privacy_account, training_log
+from meninx.report.audits import Audit
 from meninx.report.evaluations import Evidence
 from meninx.report.privacy_account import RunAccount
 from meninx.report.training_log import Log
@@ -94,6 +95,7 @@ class TrainedRun:
         evidence: what was measured.
         log: averaged training curves.
         digests: relative path -> SHA-256.
+        audit: what audits found of its released weights; None for a run that was not audited as a whole.
     """
 
     name: str
@@ -112,6 +114,7 @@ class TrainedRun:
     evidence: Evidence
     log: Log
     digests: Mapping[str, str]
+    audit: Audit | None = None
 
     @property
     def finished(self) -> bool:
@@ -400,6 +403,7 @@ def _run(run: Run, record: RunRecord | None) -> TrainedRun | None:
         if belonging.log_changed(root, record)
         else training_log.read(run.metrics_path),
         digests=_digests(root, record),
+        audit=None if older or record.state is not RunState.RELEASED else audits.read(root, record),
     )
     if spent is not None and trained.finished:
         where = f"{name}/{artifacts.place(PrivacyRecord)}"

@@ -14,10 +14,13 @@ from meninx.core.manifest import INFO_NAME
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.run import Run
-from meninx.report import card, contact_sheet, page
+from meninx.report import audits, card, contact_sheet, page
 from meninx.report.config import ReportConfig
 from meninx.report.context import gather
 from meninx.report.verdict import verdicts
+
+AUDIT_PAGE = "audit.html"
+"""In the folder ``audit/`` of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +104,25 @@ def run(
     return ReportResult(
         out=page_path, size=size, verdicts=answers, missing=context.missing, cards=tuple(cards)
     )
+
+
+def write_audit_page(folder: Path, page_path: Path) -> Path:
+    """Write the page of a run's audit from its records, and return its path.
+
+    Args:
+        folder: the run folder.
+        page_path: HTML file; an earlier one is replaced.
+
+    Raises:
+        DataError: the run was not audited, or the audit is stale or damaged.
+    """
+    root = folder.resolve()
+    record = artifacts.require(root, RunRecord, fix="give the folder of a finished run")
+    found = audits.read(root, record)
+    if found is None:
+        raise DataError(problem("the run was not audited", where=root.name, fix="run `meninx audit RUN`"))
+    files.write_text(page_path, page.render_audit(names.printable(record.name), found))
+    return page_path
 
 
 def _refuse_incomplete_card(config: ReportConfig, sources: Sequence[Path]) -> None:

@@ -60,6 +60,29 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """One card.
+
+    Attributes:
+        question: what is asked.
+        colour: green, amber, red, or grey when it is unknown.
+        word: the same as a word.
+        value: the number behind it.
+        detail: what the number rests on.
+        limit: what it was held against.
+        anchor: id of the section with the details.
+    """
+
+    question: str
+    colour: str
+    word: str
+    value: str
+    detail: str
+    limit: str
+    anchor: str
+
+
+@dataclass(frozen=True)
 class Section:
     """Part of the page.
 
@@ -72,6 +95,7 @@ class Section:
         points: list items after them.
         cautions: sentences that stand out, before the tables.
         pipeline: steps of the pipeline figure, (name, count, words).
+        cards: verdicts of its own, before all else.
     """
 
     anchor: str
@@ -82,6 +106,7 @@ class Section:
     points: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
     pipeline: tuple[tuple[str, str, str], ...] = field(default=())
+    cards: tuple[Verdict, ...] = ()
 
 
 def facts(caption: str, pairs: Iterable[tuple[str, object]], note: str = "") -> ReportTable:

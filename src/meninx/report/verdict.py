@@ -1,48 +1,32 @@
-"""The first row of the page: five questions, each with a colour, a word, a value and the limit applied."""
+"""The first row of the page: six questions, each with a colour, a word, a value and the limit applied."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from meninx.core.artifacts import DeidRecord
 from meninx.metrics.estimates import Estimate, Evaluation
-from meninx.report import formatting, training_log
+from meninx.report import formatting, section_audit, training_log
 from meninx.report.context import Comparison, ReportContext, departures_of, keeps_attribute
 from meninx.report.joint_privacy import Cap, Joint
 from meninx.report.sources import TrainedRun
+from meninx.report.table_model import Verdict
 
 GREEN, AMBER, RED, GREY = "green", "amber", "red", "grey"
 _WORSE = (GREEN, AMBER, GREY, RED)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One card.
-
-    Attributes:
-        question: what is asked.
-        colour: green, amber, red, or grey when it is unknown.
-        word: the same as a word.
-        value: the number behind it.
-        detail: what the number rests on.
-        limit: what it was held against.
-        anchor: id of the section with the details.
-    """
-
-    question: str
-    colour: str
-    word: str
-    value: str
-    detail: str
-    limit: str
-    anchor: str
-
-
 def verdicts(context: ReportContext) -> tuple[Verdict, ...]:
     """Return the cards of a report, in reading order."""
-    return (_identifiers(context), _epsilon(context), _attack(context), _gap(context), _utility(context))
+    return (
+        _identifiers(context),
+        _epsilon(context),
+        _attack(context),
+        section_audit.audit_card(context),
+        _gap(context),
+        _utility(context),
+    )
 
 
 def _identifiers(context: ReportContext) -> Verdict:
@@ -214,7 +198,7 @@ def _risk(context: ReportContext, joint: Joint, question: str, limit: str) -> Ve
     )
     if cap is not None and colour == GREEN:
         colour, word = AMBER, cap.word
-    detail = f"{who}: membership, TPR at 1 % FPR at most, proven; no attack was measured"
+    detail = f"{who}: membership, TPR at 1 % FPR at most, proven; attacks are the audit's"
     return Verdict(question, colour, word, f"≤ {formatting.number(bound)}", detail, limit, "privacy")
 
 

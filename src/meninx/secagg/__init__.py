@@ -1,8 +1,8 @@
-"""Secure aggregation: the sum of what the sites send, and nothing else of them.
+"""Secure aggregation: the sum of the sites' updates, and no other information about them.
 
 Hospitals train one network together. Each sends an update under masks that cancel in the sum, so that the
-coordinator computes the sum and sees no single update, although it carries every message and may lie in
-each::
+coordinator computes the sum without seeing a single update, although it relays every message and may
+falsify any of them::
 
     >>> import numpy as np
     >>> from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -31,55 +31,55 @@ each::
     >>> quantiser.decode(aggregation.total()).mean.round(6)
     array([ 0.5 , -0.25,  0.  ], dtype=float32)
 
-The package is values in, values out: no socket, file, log or torch. It reads no clock.
+The package consists of pure functions and objects over values: it uses no socket, file, log, clock or torch.
 
-The adversary is the coordinator, which may send anything to anybody, together with at most c sites, which may
-sign anything, and the network. The other sites keep the rules below. ``covered(n)`` gives c for n sites.
+The adversary is the coordinator, which may send anything to anyone, together with at most c sites, which may
+sign anything, and the network. The other sites follow the rules below. ``covered(n)`` returns c for n sites.
 
 1. *Keys once per run.* Every site signs a fresh exchange key over study, run and the roster that every site
-   signed. Later statements contain the digest of all exchange keys. So the coordinator can put no key of its
-   own between two sites, sites that were shown different keys never complete a round, and n cannot be talked
-   down. A site that lost its memory announces another key, and its signatures then count in no session of the
-   others.
+   signed. Later statements contain the digest of all exchange keys. So the coordinator cannot insert its own
+   key between two sites, sites that were shown different keys never complete a round, and n cannot be
+   reduced. A site that lost its history announces another key, and its signatures then count in no session of
+   the others.
 2. *Upload* ``y_i = x_i + PRG(b_i) + sum of ±PRG(k_ij)``. While one b_i or one k_ij with an honest j is
-   unknown to the adversary, y_i is uniform. k_ij is bound to session, round, attempt, members and the model
-   that was trained from, so opening it in one attempt opens nothing of another, and a site that was given
-   another model than the others is in no sum with them. b_i is fresh; c < t shares of it, or of a k_ij, say
-   nothing about it.
+   unknown to the adversary, y_i is uniform. k_ij is bound to session, round, attempt, members and the
+   starting model, so opening it in one attempt opens nothing of another, and a site that received a different
+   model is in no sum with the others. b_i is fresh; c < t shares of it, or of a k_ij, contain no information
+   about it.
 3. *Agreement.* An honest site signs one (attempt, members, survivors) per round. Two sets with q signatures
-   each would need 2(q - c) honest signers of n - c, which 2q > n + c excludes. So one set at most is
-   certified per round. This is what split views, second attempts and partitions run into.
-4. *Reveal.* Honest sites open, after they saw the certificate, b_i of survivors and k_ij of survivors with
-   members outside, the latter also by shares if the survivor was lost since. Take an honest survivor i: the
-   adversary learns b_i, k_ij for j outside and k_ij for colluding j. It learns no k_ij with an honest
-   survivor j. The honest survivors are a complete graph of unknown masks, at least q - c >= 2 of them, so
-   their uploads are uniform except for their sum. Take an honest site outside: nobody opens its b_i, and
-   fewer than t shares of it are known. Uploads of other attempts: nobody opens a b_i of them.
+   each would need 2(q - c) honest signers of n - c, which 2q > n + c excludes. So at most one set is
+   certified per round. This prevents split views, second attempts and partitions.
+4. *Reveal.* After receiving the certificate, honest sites open b_i of survivors and k_ij of survivors with
+   members outside, the latter also by shares if the survivor has been lost since. For an honest survivor i,
+   the adversary learns b_i, k_ij for j outside and k_ij for colluding j, but no k_ij with an honest survivor
+   j. The honest survivors form a complete graph of unknown masks and number at least q - c >= 2, so their
+   uploads are uniform except for their sum. For an honest site outside, no site opens its b_i, and fewer than
+   t shares of it are known. The same holds for every b_i of other attempts.
 5. *Numbers.* n, q, t, c and the dropouts are printed by ``covered(n).sentence()``.
 6. *Integers.* Updates are clipped and rounded to a ring in which the sum of all sites cannot wrap; weight and
    metrics are elements of the same vector.
-7. *Recomputation.* Statements hold digests of the vectors and commitments to the seeds, so every site can
-   compute the published sum again, whole or in samples, and a coordinator that publishes another sum is found
-   out.
+7. *Recomputation.* Statements contain digests of the vectors and commitments to the seeds, so every site can
+   compute the published sum again, completely or in samples, and detect a coordinator that publishes another
+   sum.
 
-Argued above and tested by search (``tests/secagg``): at most one sum per round is opened, and it is over at
-least q - c honest sites. Tested only: that the program does what the argument says. Neither shown nor
-claimed: anything about the sum itself, which can reveal a lot about a site in a small study. Sums of rounds
-with changing participants differ by single updates when one site comes or goes; log it, warn about it, and
-bound it by differential privacy. Availability is not protected: the coordinator, or n - q + 1 sites, can stop
+The argument above, tested by search in ``tests/secagg``, shows that at most one sum per round is opened, over
+at least q - c honest sites. That the program implements the argument is tested only. Nothing is claimed about
+the sum itself, which can reveal a lot about a site in a small study. Sums of rounds with changing
+participants differ by a single update when one site joins or leaves; this should be logged, warned about, and
+bounded by differential privacy. Availability is not protected: the coordinator, or n - q + 1 sites, can stop
 a study. A site can send a false update.
 
 ===============  =====================================================================
 module           contents
 ===============  =====================================================================
-roster           Roster, Member, quorum, covered: who takes part, and what n sites tolerate
+roster           Roster, Member, quorum, covered: participants, and what n sites tolerate
 statements       signed messages of the sites, in one canonical encoding
 quantiser        Quantiser: updates as integers whose sum cannot wrap
 masks            AES-256-CTR masks over the ring; seeds of pairs
 shares           Shamir's shares of seeds, encrypted; additive shares of vectors
 payload          digests and tags of masked vectors
-pair_secrets     what a site computes from the secret that it has in common with another
-site_history     what a site records before it answers
+pair_secrets     keys and seeds that two sites derive from their common secret
+site_history     entries that a site records before it answers
 site_session     SiteSession: keys, agreement and certificate of every kind of site
 site_protocol    SiteProtocol: a site's answers
 agreed_attempt   AgreedAttempt: survivors and the quorum's signatures at the coordinator

@@ -4,18 +4,17 @@ Uploads come in, one set of survivors is agreed on, the survivors open seeds, an
 
     receive(upload) ... → freeze() → accept(agreement) ... → accept_reveal(opening) ... → total()
 
-The coordinator holds one running sum, whatever the number of sites; it keeps the uploads itself where sites
-are to compute the sum again. It can take itself through the same bytes again after a crash.
+The object holds one running sum, for any number of sites; its caller stores the uploads if sites are to
+compute the sum again. After a crash, the same bytes can be given to a new object.
 
-What it learns when every site keeps the rules of :mod:`.site_protocol`: the sum over the survivors. With c
-colluding sites it learns that sum less theirs. From an attempt that is not completed it learns nothing but
-who answered. Members that disappear after the agreement do not stop the round as long as ``threshold``
+If every site follows the rules of :mod:`.site_protocol`, the coordinator learns the sum over the survivors.
+With c colluding sites it learns that sum minus their updates. From an incomplete attempt it learns only which
+sites answered. Members that disappear after the agreement do not stop the round as long as ``threshold``
 survivors reveal. Below that, the round is lost, nothing about it can be computed, and the next round starts
 from the same model.
 
 The coordinator does not trust the sites either: each statement is checked against the roster, each opened
-seed against its commitment. A site that masks with a wrong vector spoils the sum, as it could by a false
-update.
+seed against its commitment. A site that masks a wrong vector spoils the sum, as it could with a false update.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ from meninx.secagg.statements import (
 )
 from meninx.secagg.verification import SeedPair, Transcript, check_seed
 
-_OWN = ""  # stands for the survivor's own mask among its seeds
+_OWN = ""  # key of the survivor's own mask among its seeds
 
 
 class Aggregation(AgreedAttempt):
-    """Collects what the sites of one attempt send, and returns their sum.
+    """Collects the messages of the sites in one attempt, and computes their sum.
 
     Args:
         roster: signed by every site.
-        announcements: signed exchange keys of the run, as they were shown to the sites.
+        announcements: signed exchange keys of the run, as shown to the sites.
         round: from 0.
         attempt: from 0.
         members: U0, the sites that were asked.
-        model: digest of what the sites trained from.
+        model: digest of the starting model.
         shape: elements and bits of every upload; None takes those of the first one.
 
     Raises:
@@ -81,7 +80,7 @@ class Aggregation(AgreedAttempt):
     # uploads
 
     def receive(self, upload: bytes) -> str:
-        """Take an upload and return the name of its site.
+        """Add an upload and return the name of its site.
 
         Raises:
             DataError: it is malformed, of another shape, or its site and another one derived different seeds.
@@ -93,7 +92,7 @@ class Aggregation(AgreedAttempt):
         self._check_context(statement)
         known = self._statements.get(site)
         if known is not None and known[0] == data:
-            return site  # sent again
+            return site  # a retransmission
         if known is not None or self._survivors:
             what = (
                 f"{site} sent {'a second upload' if known else 'its upload after the survivors were named'}"
@@ -129,7 +128,7 @@ class Aggregation(AgreedAttempt):
     # opening
 
     def accept_reveal(self, reveal: bytes) -> str:
-        """Take the secrets that a survivor opens and return its name.
+        """Add the secrets that a survivor opens and return its name.
 
         Raises:
             PrivacyRefusal: they are forged, of another round, or not those that were committed to.
@@ -151,7 +150,7 @@ class Aggregation(AgreedAttempt):
         return found.site
 
     def lost(self) -> tuple[bytes, ...]:
-        """Return the statements of survivors that have not revealed, for a further request to the others."""
+        """Return the statements of survivors that have not revealed, to request their shares from others."""
         return tuple(self._statements[name][0] for name in self._survivors if name not in self._revealed)
 
     @property
@@ -161,7 +160,7 @@ class Aggregation(AgreedAttempt):
         return bool(self._survivors) and not self._missing()
 
     def _rebuild(self) -> None:
-        """Rebuild seeds of lost survivors from shares where enough are there."""
+        """Rebuild seeds of lost survivors for which enough shares have arrived."""
         for (name, other), shares in self._shares.items():
             if (name, other) not in self._seeds and len(shares) >= self.rules.threshold:
                 committed = self._committed(name, other)
@@ -185,7 +184,7 @@ class Aggregation(AgreedAttempt):
         Raises:
             UsageError: seeds are missing; nothing can be computed.
         """
-        if self._total is None:  # the masks are expanded once
+        if self._total is None:  # expanding the masks is expensive, so the result is kept
             self._require_complete()
             assert self._sum is not None
             self._total = self._sum.copy()
@@ -193,7 +192,7 @@ class Aggregation(AgreedAttempt):
         return self._total.copy()
 
     def transcript(self) -> Transcript:
-        """Return what the sites need to compute the sum again.
+        """Return the transcript with which the sites compute the sum again.
 
         :meth:`.verification.Transcript.with_uploads` adds the vectors.
 
@@ -215,7 +214,7 @@ class Aggregation(AgreedAttempt):
 
     def _masks(self) -> list[Mask]:
         own = [Mask(self._seeds[name, _OWN], add=False) for name in self._survivors]
-        # a survivor added the common mask when its name comes first
+        # The site whose name comes first added the common mask and the other one subtracted it.
         pairs = [
             Mask(self._seeds[name, other], add=name > other)
             for name in self._survivors

@@ -1,10 +1,11 @@
-"""Agreed attempt: what the coordinator does in every kind of secure aggregation, whatever hides the updates.
+"""Agreed attempt: the coordinator's part that is common to all kinds of secure aggregation.
 
-Uploads come in, the survivors are frozen, enough of them sign that set, and what they open leads to the sum::
+Uploads arrive, the survivors are frozen, enough of them sign that set, and the secrets they open give the
+sum::
 
     receive(upload) ... → freeze() → accept(agreement) ... → accept_reveal(...) ... → total()
 
-What the coordinator learns up to the agreement is who took part.
+Up to the agreement the coordinator learns only which sites took part.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ class AgreedAttempt(ABC):
 
     Args:
         roster: signed by every site.
-        announcements: signed exchange keys of the run, as they were shown to the sites.
+        announcements: signed exchange keys of the run, as shown to the sites.
         round: from 0.
         attempt: from 0.
         members: U0, the sites that were asked.
-        model: digest of what the sites trained from.
-        needed: members, survivors and signatures without which nothing is opened; None for the quorum.
+        model: digest of the starting model.
+        needed: smallest number of members, survivors and signatures; None for the quorum.
 
     Attributes:
         roster: signed by every site.
-        rules: quorum, and how many colluders are covered.
+        rules: quorum, and the number of colluders covered.
         run: identifier of the run, from the announcements.
         members: U0, sorted.
 
@@ -73,7 +74,7 @@ class AgreedAttempt(ABC):
 
     @abstractmethod
     def receive(self, upload: bytes) -> str:
-        """Take an upload and return the name of its site.
+        """Add an upload and return the name of its site.
 
         Raises:
             DataError: it is malformed or of another shape.
@@ -82,7 +83,7 @@ class AgreedAttempt(ABC):
 
     @abstractmethod
     def accept_reveal(self, reveal: bytes) -> str:
-        """Take what a survivor opens and return its name.
+        """Add the secrets that a survivor opens and return its name.
 
         Raises:
             DataError: it is malformed.
@@ -114,7 +115,7 @@ class AgreedAttempt(ABC):
         return survivors
 
     def accept(self, agreement: bytes) -> str:
-        """Take a signature over the survivors and return the name of its site.
+        """Add a signature over the survivors and return the name of its site.
 
         Raises:
             PrivacyRefusal: it is forged or over another set, or the site is no survivor.

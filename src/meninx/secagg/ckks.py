@@ -2,16 +2,16 @@
 
 The sites share one secret key; the coordinator has the public part and adds ciphertexts that it cannot read.
 Compared with masks, an upload is eight times as long and takes a hundred times the computing time, the result
-is approximate (below 1e-6), nobody can compute it again, and any number of sites may drop out at any time.
+is approximate (error below 1e-6) and cannot be recomputed from a transcript, and any number of sites may drop
+out at any time.
 
-What it protects against, and what it does not (:data:`COLLUSION`): the coordinator alone learns nothing. The
-coordinator with a *single* site learns every update, because each site can decrypt each ciphertext. TenSEAL
-has no threshold decryption, which would be the cure. Masks cover ``covered(n).colluders`` colluding sites
-instead.
+The coordinator alone learns nothing. The coordinator with a *single* colluding site learns every update,
+because each site can decrypt each ciphertext (:data:`COLLUSION`). Threshold decryption would prevent this,
+but TenSEAL does not have it. Masks cover ``covered(n).colluders`` colluding sites instead.
 
-CKKS is approximate, and exact decryptions that are given to somebody who holds the ciphertexts weaken the key
-(Li and Micciancio 2021). So the coordinator gets the rounded result only, and a fresh key is made for each
-run.
+CKKS is approximate, and exact decryptions weaken the key if they are given to a party that holds the
+ciphertexts (Li and Micciancio 2021). So the coordinator receives only the rounded result, and each run has a
+fresh key.
 
 References:
     Cheon, Kim, Kim, Song (2017), Homomorphic encryption for arithmetic of approximate numbers, ASIACRYPT.
@@ -33,9 +33,9 @@ COLLUSION = (
     "share one secret key, so the coordinator and any one site together read every update."
 )
 SLOTS = 4096  # values per ciphertext
-LARGEST_VALUE = 2**13  # the sum of 32 such values is below the largest that can be decrypted, 2^18
+LARGEST_VALUE = 2**13  # the sum of 32 such values is at most 2^18, which still decrypts correctly
 LARGEST_UPDATE = 2_000_000  # elements; 64 MB of ciphertext
-_DEGREE, _MODULI, _SCALE = 8192, [60, 60], 2.0**40  # additions only; 128-bit security
+_DEGREE, _MODULI, _SCALE = 8192, [60, 60], 2.0**40  # enough for additions; 128-bit security
 _CIPHERTEXT_LIMIT = 1 << 18  # bytes; fresh ones have 131,212
 _CONTEXT_LIMIT = 1 << 22
 ROUNDING = 2.0**20  # results are rounded to multiples of 2^-20
@@ -56,13 +56,13 @@ def ckks_keys() -> tuple[bytes, bytes]:
 
 
 class CkksSite:
-    """A site's end: encrypts its update and decrypts the sum.
+    """A site's part: encrypts its update and decrypts the sum.
 
     Args:
         context: with the secret key, from :func:`ckks_keys`.
 
     Raises:
-        DataError: it is no context of these parameters, or has no secret key.
+        DataError: the bytes are not a context of these parameters, or the secret key is missing.
     """
 
     def __init__(self, context: bytes) -> None:
@@ -102,14 +102,14 @@ class CkksSite:
 
 
 class CkksAggregation:
-    """The coordinator's end: adds what it cannot read.
+    """The coordinator's part: adds ciphertexts that it cannot read.
 
     Args:
         context: without the secret key, from :func:`ckks_keys`.
 
     Raises:
-        PrivacyRefusal: the context holds the secret key, so the coordinator could read every update.
-        DataError: it is no context of these parameters.
+        PrivacyRefusal: the context contains the secret key, so the coordinator could read every update.
+        DataError: the bytes are not a context of these parameters.
     """
 
     def __init__(self, context: bytes) -> None:

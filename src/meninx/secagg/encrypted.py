@@ -1,17 +1,17 @@
 """Encrypted aggregation: the protocol around CKKS, with the same agreement as masks.
 
-The first site of the roster makes a key for the run and sends it to each other site, encrypted to the site's
-enrolled key. Each site uploads ciphertexts with a signature over their digest. The sites agree on one set of
-survivors per round. Then each gets the signed uploads of exactly these survivors, adds them itself, decrypts
-the sum, and returns it. So a site never decrypts a single update, or another sum than the one that a quorum
-signed, whatever the coordinator asks. It also knows the sum and what the next model has to be, without having
-to believe the coordinator; a survivor that was not asked to decrypt does not.
+The first site of the roster creates a key for the run and sends it to each other site, encrypted to the
+site's enrolled key. Each site uploads ciphertexts with a signature over their digest. The sites agree on one
+set of survivors per round. Then a site receives the signed uploads of exactly these survivors, adds them
+itself, decrypts the sum, and returns it. So a site never decrypts a single update, nor any sum except the one
+that a quorum signed, whatever the coordinator requests. A site that decrypts also knows the sum, and so the
+next model, without trusting the coordinator.
 
 The coordinator alone, which may send anything, learns one sum per round, over at least q sites. The
 coordinator with one colluding site learns every update (:data:`.ckks.COLLUSION`). The network learns sizes
-and times, with one site's key everything. The key is encrypted to long-lived keys: whoever steals a site's
-enrolled key later reads recorded traffic of the run. Sums over changing participants leak over rounds as with
-masks (:mod:`.site_protocol`).
+and times, and with the key of one site everything. There is no forward secrecy: the key of a run is encrypted
+to long-lived keys, so a site's enrolled key, if it is stolen later, decrypts recorded traffic of the run.
+Sums over changing participants leak over rounds as with masks (:mod:`.site_protocol`).
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ class EncryptedSite(SiteSession):
         return msgspec.msgpack.encode((exchange, self._held.statement))
 
     def meet(self, announcements: Sequence[bytes]) -> None:
-        """Take the announcements of the sites of this run, once.
+        """Accept the announcements of the sites of this run, once.
 
         Raises:
-            PrivacyRefusal: as :meth:`.SiteSession.meet`; or the key of the run is missing, forged or another
-                one.
+            PrivacyRefusal: as :meth:`.SiteSession.meet`; or the key of the run is missing, forged or
+                different from an earlier one.
         """
         parts = [_parts(data) for data in announcements]
         super().meet([exchange for exchange, _ in parts])
@@ -99,14 +99,14 @@ class EncryptedSite(SiteSession):
     def upload(
         self, round: int, attempt: int, members: Sequence[str], vector: Values, *, model: bytes = b""
     ) -> bytes:
-        """Return the signed ciphertexts of a vector; the same bytes when it is asked again.
+        """Return the signed ciphertexts of a vector; a repeated request returns the same bytes.
 
         Args:
             round: from 0; above every round that this site signed.
             attempt: from 0.
-            members: U0, the sites of this attempt, with this one.
+            members: U0, the sites of this attempt, including this one.
             vector: floating-point values within ±2^13.
-            model: digest of what this site trained from; sites with another one are in no sum with it.
+            model: digest of the starting model; sites with different models are never in one sum.
 
         Raises:
             PrivacyRefusal: the round is closed, the members are strangers or below the quorum, or a later
@@ -137,10 +137,10 @@ class EncryptedSite(SiteSession):
         return upload
 
     def agree(self, round: int, attempt: int, survivors: Sequence[str]) -> bytes:
-        """Return the signature over the survivors of the round; it is the only one of this round.
+        """Return the signature over the survivors; this site gives only one per round.
 
         Raises:
-            PrivacyRefusal: another set was signed in this round, or the set holds strangers, is below the
+            PrivacyRefusal: another set was signed in this round, or the set contains strangers, is below the
                 quorum or lacks this site.
             UsageError: this site has uploaded nothing in this attempt.
         """
@@ -188,7 +188,7 @@ class EncryptedSite(SiteSession):
         return payload.join(sign(summed, self._signing_key), ring)
 
     def finish(self) -> None:
-        """End the run and forget its keys; :meth:`entries` then holds no secret."""
+        """End the run and discard its keys; :meth:`entries` then contains no secret."""
         super().finish()
         self._held = self._sent = self._signed = None
 
@@ -261,11 +261,11 @@ class EncryptedAggregation(AgreedAttempt):
 
     Args:
         roster: signed by every site.
-        announcements: of the run, as they were shown to the sites.
+        announcements: of the run, as shown to the sites.
         round: from 0.
         attempt: from 0.
         members: U0, the sites that were asked.
-        model: digest of what the sites trained from.
+        model: digest of the starting model.
 
     Raises:
         PrivacyRefusal: as :class:`.agreed_attempt.AgreedAttempt`; or the key of the run is missing or forged.
@@ -294,7 +294,7 @@ class EncryptedAggregation(AgreedAttempt):
         return self._uploads
 
     def receive(self, upload: bytes) -> str:
-        """Take an upload and return the name of its site.
+        """Add an upload and return the name of its site.
 
         Raises:
             PrivacyRefusal: it is forged, of another attempt, a second one of the site, or too late.
@@ -316,10 +316,10 @@ class EncryptedAggregation(AgreedAttempt):
         return tuple(self._uploads[name] for name in self.survivors)
 
     def accept_reveal(self, reveal: bytes) -> str:
-        """Take the sum that a survivor decrypted and return its name.
+        """Add the sum that a survivor decrypted and return its name.
 
         Raises:
-            PrivacyRefusal: it is forged, of another attempt, or not the one that another survivor decrypted.
+            PrivacyRefusal: it is forged, of another attempt, or differs from that of another survivor.
         """
         head, body = payload.split(reveal)
         statement = read(head, PartialSum, self.roster)
@@ -334,7 +334,7 @@ class EncryptedAggregation(AgreedAttempt):
 
     @property
     def confirmed(self) -> tuple[str, ...]:
-        """Survivors that decrypted this very sum and signed it."""
+        """Survivors that decrypted this sum and signed it."""
         return tuple(sorted(self._sums))
 
     @property
@@ -363,9 +363,9 @@ def decrypted_sum(reveal: bytes) -> Values:
 
 
 def check_encrypted_announced(announcements: Mapping[str, bytes], roster: Roster, run: str) -> None:
-    """Refuse keys that no site of a run would meet: see :func:`.pair_secrets.check_announced`.
+    """Refuse announcements that no site would accept: see :func:`.pair_secrets.check_announced`.
 
-    The first site of the roster, and no other, has to announce the key of the run, too.
+    The first site of the roster, and no other, must also announce the key of the run.
     """
     parts = {site: _parts(data) for site, data in announcements.items()}
     check_announced({site: exchange for site, (exchange, _) in parts.items()}, roster, run)

@@ -2,17 +2,16 @@
 
 A mask is the keystream of AES-256 in counter mode under a seed of 32 bytes that is used for nothing else,
 read as little-endian elements of 4 or 8 bytes. Adding it modulo 2^32 or 2^64 makes the result uniform for
-everybody who does not hold the seed. Counter mode starts anywhere, so part of a vector can be computed again
-alone.
+anyone without the seed. Counter mode can start at any position, so a part of a vector can be recomputed
+separately.
 
 Seeds of pairs come from HKDF-SHA-256 over the X25519 secret of the two sites, bound to the digest of study,
 run, roster, all exchange keys, round, attempt and members (``context``) and to the two names. An opened seed
-therefore gives away one attempt of one pair: neither the exchange key nor the seeds of other rounds follow
-from it.
+therefore reveals the mask of one attempt of one pair: neither the exchange key nor the seeds of other rounds
+can be computed from it.
 
-The coordinator, c colluding sites and the network learn from a masked vector its length and nothing else, as
-long as one seed in it is unknown to them. ``tests/secagg`` compares the keystream with the vectors of NIST SP
-800-38A.
+The coordinator, c colluding sites and the network learn only the length of a masked vector, as long as one of
+its seeds is unknown to them. ``tests/secagg`` compares the keystream with the vectors of NIST SP 800-38A.
 """
 
 from __future__ import annotations
@@ -34,9 +33,8 @@ from meninx.core.errors import ConfigError, DataError, expected
 Ring: TypeAlias = np.ndarray[Any, np.dtype[Any]]  # one axis, uint32 or uint64, little-endian
 
 SEED_BYTES = 32
-CHUNK_BYTES = (
-    1 << 17
-)  # 128 KiB: vector and keystream stay in the second-level cache while all masks pass over them
+# 128 KiB: vector and keystream stay in the second-level cache while all masks are applied to a chunk.
+CHUNK_BYTES = 1 << 17
 _BLOCK = 16
 _ZEROS = bytes(CHUNK_BYTES)
 _COMMIT_DOMAIN = b"meninx/secagg/1/commitment\x00"
@@ -44,11 +42,11 @@ _COMMIT_DOMAIN = b"meninx/secagg/1/commitment\x00"
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """A seed and what to do with its keystream.
+    """A seed and the sign of its keystream.
 
     Attributes:
         seed: 32 secret bytes.
-        add: add the keystream; otherwise subtract it.
+        add: True to add the keystream, False to subtract it.
     """
 
     seed: bytes | bytearray
@@ -82,7 +80,7 @@ def check_ring(vector: Ring, where: str = "vector") -> int:
 
 
 def apply_masks(vector: Ring, masks: Iterable[Mask], *, start: int = 0) -> None:
-    """Add and subtract the keystreams of all masks, in place; memory does not grow with the masks.
+    """Add or subtract the keystreams of all masks in place; memory does not grow with their number.
 
     >>> vector = np.arange(5, dtype="<u4")
     >>> seed = bytes(range(32))
@@ -94,7 +92,7 @@ def apply_masks(vector: Ring, masks: Iterable[Mask], *, start: int = 0) -> None:
     Args:
         vector: ring elements, changed in place.
         masks: seeds and signs.
-        start: number of the vector's first element in the whole vector.
+        start: index of the vector's first element in the whole vector.
     """
     check_ring(vector)
     size = vector.dtype.itemsize
@@ -114,7 +112,7 @@ def apply_masks(vector: Ring, masks: Iterable[Mask], *, start: int = 0) -> None:
         for encryptor, add in streams:
             encryptor.update_into(zeros, target)
             (np.add if add else np.subtract)(part, keystream[: len(part)], out=part)
-    view[:] = _ZEROS  # the last keystream does not stay in memory
+    view[:] = _ZEROS  # so that the last keystream does not remain in memory
 
 
 def _stream(seed: bytes | bytearray, offset: int) -> Any:
@@ -131,13 +129,16 @@ def derive(secret: bytes | bytearray, context: bytes, purpose: str, *sites: str)
     Args:
         secret: X25519 secret of the pair.
         context: digest of session, round, attempt and members.
-        purpose: e.g. ``"mask"``; keys of two purposes are independent.
-        sites: the two names; sorted by the caller where the key has no direction.
+        purpose: e.g. ``"mask"``; keys for different purposes are independent.
+        sites: the two names; sorted by the caller if the key has no direction.
     """
     label = "\x00".join(("meninx/secagg/1", purpose, *sites))
     return HKDF(hashes.SHA256(), SEED_BYTES, salt=context, info=label.encode()).derive(bytes(secret))
 
 
 def commitment(seed: bytes | bytearray, context: bytes) -> bytes:
-    """Return the commitment to a seed; it hides the seed because a seed is 256 random bits."""
+    """Return the commitment to a seed.
+
+    A plain hash hides the seed because it has 256 random bits; a low-entropy value would need a salt.
+    """
     return hashlib.sha256(_COMMIT_DOMAIN + context + bytes(seed)).digest()

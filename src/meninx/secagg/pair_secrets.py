@@ -1,13 +1,13 @@
-"""Pair secrets: what a site has in common with each other site of a run, and what it computes from it.
+"""Pair secrets: the secret of a site with each other site of a run, and the keys derived from it.
 
 One X25519 exchange per pair and run gives a secret from which HKDF derives, separately for each attempt: the
 seed of the common mask, the key that encrypts shares in one direction, and the key of an authentication tag
-in one direction. The secret itself leaves this object nowhere.
+in one direction. The secret itself never leaves this object.
 
-An outsider who sees all public keys learns none of these. A colluding site knows its own pairs' secrets, and
-no other's. After :meth:`PairSecrets.erase` the site itself cannot compute a mask again; since exchange keys
-are fresh for each run, somebody who takes the site's machine later cannot either, as far as Python and the
-disk forget.
+An outsider who sees all public keys learns none of these. A colluding site knows the secrets of its own pairs
+only. After :meth:`PairSecrets.erase` the site itself cannot compute a mask again. Exchange keys are fresh for
+each run, so an attacker who takes over the site's machine later cannot compute it either, as far as memory
+and disk are really erased.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from meninx.secagg.statements import InSession, Masked, read_announcements
 
 
 def check_announced(announcements: Mapping[str, bytes], roster: Roster, run: str) -> None:
-    """Refuse exchange keys that no site of a run would meet.
+    """Refuse exchange keys that no site of a run would accept.
 
     Args:
         announcements: signed announcements by the name of the site that sent them.
@@ -33,8 +33,8 @@ def check_announced(announcements: Mapping[str, bytes], roster: Roster, run: str
         run: identifier of the run.
 
     Raises:
-        DataError, PrivacyRefusal: one is forged, another site's, of another study, run or roster, of a key
-            that another site announced, or of a key whose secret everybody knows.
+        DataError, PrivacyRefusal: an announcement is forged, is another site's, belongs to another study, run
+            or roster, repeats the key of another site, or has a key that leads to a known secret.
     """
     _, keys = read_announcements(tuple(announcements.values()), roster, run)
     if set(keys) != set(announcements):
@@ -47,7 +47,7 @@ def check_announced(announcements: Mapping[str, bytes], roster: Roster, run: str
 def _agreed(own: X25519PrivateKey, other: str, key: bytes) -> bytes:
     try:
         return own.exchange(X25519PublicKey.from_public_bytes(key))
-    except ValueError:  # a point of low order
+    except ValueError:  # a point of low order, for which the shared secret is zero whatever the own key
         raise PrivacyRefusal(problem(f"the key of {other} is not valid", where="announcements")) from None
 
 
@@ -60,7 +60,7 @@ class PairSecrets:
         public_keys: X25519 keys of all sites of the run, by name.
 
     Raises:
-        PrivacyRefusal: a key is one whose secret everybody knows.
+        PrivacyRefusal: a key leads to a known secret (a point of low order).
     """
 
     def __init__(self, name: str, private_key: bytes, public_keys: Mapping[str, bytes]) -> None:
@@ -73,19 +73,19 @@ class PairSecrets:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """All sites of the run, with this one, sorted."""
+        """All sites of the run including this one, sorted."""
         return tuple(sorted((*self._secrets, self.name)))
 
     def seed(self, context: bytes, other: str) -> bytes:
-        """Return the seed of the mask that this site has in common with another in one attempt."""
+        """Return the seed of the common mask of this site and another one in one attempt."""
         return derive(self._secrets[other], context, "mask", *sorted((self.name, other)))
 
     def tag_key(self, statement: Masked) -> bytes:
-        """Return the key with which this site checks the vector of another (:mod:`.payload`)."""
+        """Return the key with which this site checks the vector of another site (:mod:`.payload`)."""
         return derive(self._secrets[statement.site], statement.context, "tag", statement.site, self.name)
 
     def masked(self, vector: Ring, own_seed: bytes | bytearray, position: InSession) -> Ring:
-        """Return a vector below this site's own mask and the masks of all its pairs in an attempt."""
+        """Return a vector plus this site's own mask and the signed masks of all its pairs in an attempt."""
         masked = vector.copy()
         context = position.context
         pairs = [Mask(self.seed(context, other), add=self.name < other) for other in self._others(position)]
@@ -101,7 +101,7 @@ class PairSecrets:
         threshold: int,
         draw: Draw,
     ) -> Masked:
-        """Return what this site signs about its masked vector.
+        """Return the statement that this site signs about its masked vector.
 
         Args:
             masked: from :meth:`masked`.
@@ -142,8 +142,8 @@ class PairSecrets:
         """Return this site's shares from another's upload.
 
         Returns:
-            The share of the seed that the other site has in common with each member, by name; that of its own
-            seed by the empty name.
+            Member -> share of the common seed of the other site and that member; the empty name stands for
+            the other site's own seed.
 
         Raises:
             PrivacyRefusal: the shares are not for this site, or were made for another attempt.
@@ -165,10 +165,10 @@ class PairSecrets:
         return seal(plaintext, self._secrets[recipient], context, self.name, recipient, draw=draw)
 
     def unseal(self, sealed: bytes, context: bytes, sender: str) -> bytes:
-        """Return what another site encrypted to this one in one attempt.
+        """Return the bytes that another site encrypted to this one in one attempt.
 
         Raises:
-            PrivacyRefusal: it was changed, replayed, or encrypted by or to somebody else.
+            PrivacyRefusal: they were changed, replayed, or encrypted by or to a different site.
         """
         return unseal(sealed, self._secrets[sender], context, sender, self.name)
 

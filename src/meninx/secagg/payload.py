@@ -1,15 +1,15 @@
-"""Payload: the bytes of a masked vector, and how a receiver knows that they are those that were signed.
+"""Payload: the bytes of a masked vector, and how a receiver verifies that they are those that were signed.
 
-Two checks exist, because they serve two readers:
+There are two checks for different readers:
 
-- ``leaves``: SHA-256 of each chunk of 64 KiB, in the signed statement. Anybody can check any part with them,
+- ``leaves``: SHA-256 of each chunk of 64 KiB, in the signed statement. With them anyone can check any part:
   the coordinator, a site that recomputes samples, or an auditor years later.
 - ``tags``: AES-GMAC of the whole vector, one per recipient, under a key that only the sender and the
-  recipient know (derived from their exchange keys, used once). A site that recomputes a whole sum checks with
-  its tag at a tenth of the cost of the leaves. The coordinator holds no such key, so it cannot make a tag for
-  other bytes: the probability of a forgery is at most (length / 16 + 1) / 2^128 per try.
+  recipient know (derived from their exchange keys, used once). A site that recomputes a whole sum checks its
+  tag at a tenth of the cost of the leaves. The coordinator does not have this key, so it cannot create a tag
+  for other bytes: the probability of a forgery is at most (length / 16 + 1) / 2^128 per attempt.
 
-Neither says anything about the update under the masks.
+Neither reveals anything about the update under the masks.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def split(upload: bytes) -> tuple[bytes, memoryview]:
     """Return the signed statement and the vector's bytes of an upload.
 
     Raises:
-        DataError: it is cut off.
+        DataError: the upload is truncated.
     """
     length = int.from_bytes(upload[:_LENGTH_BYTES], "big")
     if not 0 < length <= min(STATEMENT_LIMIT, len(upload) - _LENGTH_BYTES):
@@ -79,7 +79,7 @@ def vector_of(data: bytes | memoryview, statement: OfVector) -> Ring:
     """Return the vector of an upload without copying it; its digest is not checked yet.
 
     Raises:
-        DataError: the length is not the one that was signed.
+        DataError: the length differs from the signed one.
     """
     if statement.bits not in (32, 64):
         rule = "a ring of 32 or 64 bits"
@@ -95,10 +95,10 @@ def check_leaves(vector: Ring, statement: OfVector, *, first: int = 0, last: int
     """Raise PrivacyRefusal unless the chunks of a vector are those that the site signed.
 
     Args:
-        vector: the chunks ``first`` to ``last``.
-        statement: what the site signed.
+        vector: the elements of chunks ``first`` to ``last``.
+        statement: the site's signed statement.
         first: number of the first chunk.
-        last: one more than the number of the last chunk; None for all that follow.
+        last: one more than the number of the last chunk; None for all remaining chunks.
     """
     signed = statement.leaves[first * _DIGEST : None if last is None else last * _DIGEST]
     if not hmac.compare_digest(leaves(vector), signed):

@@ -1,15 +1,15 @@
 """Quantiser: a clipped update, its weight and its metrics as integers of a ring whose sum cannot wrap.
 
-The update of a site (what training changed, never the weights of the network themselves) is clipped to ±clip
+The update of a site (the change by training, never the weights of the network themselves) is clipped to ±clip
 element by element, scaled by the site's share of the largest weight, and rounded to integers. Sums of
 integers are exact in any order, so the coordinator, a site that recomputes and a test obtain the same bits.
 
-Number of units, metrics and update are elements of one vector: none travels beside the sum. For n sites no
-element can leave the signed range of the ring, by construction; settings under which one could are refused
-when the object is made, so before a round starts.
+Number of units, metrics and update are elements of one vector, so none of them is sent outside the sum. By
+construction no element can leave the signed range of the ring for n sites; settings that would allow it are
+refused when the object is created, before a round starts.
 
 The coordinator learns the weighted mean, the total weight and the weighted mean metrics of the survivors. A
-round with another participant differs in these numbers, too.
+round with other participants differs in these numbers, too.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from meninx.core.errors import ConfigError, DataError, expected, problem
 from meninx.secagg.masks import Ring, ring_type
 from meninx.secagg.roster import LARGEST
 
-_CHUNK = 1 << 15  # elements; the passes below stay in the cache
+_CHUNK = 1 << 15  # elements per pass, so that the data stay in the cache
 _SIGNED: dict[int, np.dtype[Any]] = {32: np.dtype("<i4"), 64: np.dtype("<i8")}
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a sum says.
+    """A decoded sum.
 
     Attributes:
         mean: weighted mean of the clipped updates, float32, one axis.
         weight: sum of the weights.
         metrics: weighted means of the metrics.
-        error: largest error of an element of the mean by rounding, next to exact arithmetic.
+        error: largest rounding error of an element of the mean, relative to exact arithmetic.
     """
 
     mean: np.ndarray[Any, np.dtype[np.float32]]
@@ -99,12 +99,12 @@ class Quantiser:
 
     @property
     def _most_levels(self) -> int:
-        # doubles carry the products, so more than 2^52 levels would promise digits that are not there
+        # The products are computed in float64, so more than 2^52 levels would not add precision.
         return min(((1 << (self.bits - 1)) - 1) // self.sites, 1 << 52)
 
     @property
     def scale(self) -> int:
-        """Integers per clip: a full-weight update of ``clip`` becomes this."""
+        """Integer to which a full-weight update of ``clip`` is mapped."""
         return self._most_levels if self.levels is None else self.levels
 
     def length(self, elements: int) -> int:
@@ -112,10 +112,10 @@ class Quantiser:
         return elements + self.metrics + 1
 
     def error_bound(self, survivors: int, total_weight: int) -> float:
-        """Return the largest error of an element of the mean, next to exact arithmetic on clipped updates.
+        """Return the largest error of an element of the mean, compared to exact arithmetic on clipped values.
 
-        Each survivor's rounding is off by half a level of its scaled update at most; the last digit of
-        float32 comes on top.
+        Each survivor's rounding error is at most half a level of its scaled update; the rounding of the mean
+        to float32 is added.
 
         Args:
             survivors: sites in the sum.
@@ -125,7 +125,7 @@ class Quantiser:
         return self.clip * (rounding * (1 + 2.0**-20) + survivors * 2.0**-50 + 2.0**-24)
 
     def clipped(self, vector: np.ndarray[Any, Any]) -> int:
-        """Return how many elements of an update are beyond the clip, for the site's own log."""
+        """Return the number of elements of an update beyond the clip, for the site's own log."""
         return int(np.count_nonzero(np.abs(vector) > self.clip))
 
     def encode(
@@ -142,7 +142,7 @@ class Quantiser:
             vector: update, float32, any shape (also no axes or no elements); read in C order.
             weight: of the site, 0 to ``max_weight``.
             metrics: values, clipped to ``metric_clip``.
-            parts: name -> elements of the update's parts in order, to name the one that is not finite.
+            parts: name -> number of elements, for the parts in order, to name one that is not finite.
 
         Returns:
             ``length(vector.size)`` elements of the ring.
@@ -182,7 +182,7 @@ class Quantiser:
     ) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return clipped, scaled and rounded values, whose cast to integers is exact."""
         high, low = (float(values.max()), float(values.min())) if values.size else (0.0, 0.0)
-        if not (math.isfinite(high) and math.isfinite(low)):  # both are NaN if a value is
+        if not (math.isfinite(high) and math.isfinite(low)):  # max and min are NaN if any value is
             raise DataError(_not_finite(values, start, parts))
         scaled: np.ndarray[Any, np.dtype[np.float64]] = values.astype(np.float64)
         scaled *= factor / clip
@@ -192,11 +192,11 @@ class Quantiser:
         return scaled
 
     def decode(self, total: Ring) -> Decoded:
-        """Return the weighted mean that a sum of :meth:`encode` vectors stands for.
+        """Return the weighted mean for a sum of :meth:`encode` vectors.
 
         Raises:
             DataError: the vector is not of this quantiser, the weights sum to 0, or a mean is beyond the
-                clip, which no sum of :meth:`encode` vectors gives.
+                clip, which is impossible for a sum of :meth:`encode` vectors.
         """
         if total.ndim != 1 or total.dtype != ring_type(self.bits) or len(total) < self.length(0):
             rule = f"a vector of {self.bits}-bit elements with {self.metrics} metrics and a weight"

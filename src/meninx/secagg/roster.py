@@ -1,20 +1,20 @@
-"""Roster: who takes part in a study, signed by every site, and the numbers that follow from its size.
+"""Roster: the participants of a study, signed by every site, and the numbers that follow from its size.
 
 Everything else in the package is checked against the roster: a message counts only with the signature of a
-member, and the quorum comes from the size of the roster, never from the sites that a coordinator names.
+member, and the quorum follows from the size of the roster, never from the sites that a coordinator names.
 
-What the numbers mean, for n sites, quorum q, share threshold t and c sites that collude with the coordinator:
+The numbers for n sites, quorum q, share threshold t and c sites that collude with the coordinator:
 
 - q = floor(2n/3) + 1 sites sign one set of survivors before anything is opened. A colluding site may sign two
   sets, an honest site signs one. Two sets would need 2(q - c) honest signatures from n - c honest sites,
-  which is impossible when 2q > n + c. So one sum at most is opened per round.
-- The opened sum holds q - c honest updates at least. It hides the single update when q - c >= 2. With c as
-  large as these two rules allow, c = min(2q - n - 1, q - 2); the second rule binds for three sites only.
-- t = c + 1 shares rebuild a secret, so c colluders rebuild none. From four sites on t = 2q - n, which is at
-  most q: t sites are still there when n - q are lost before the agreement and n - q after it.
+  which is impossible when 2q > n + c. So at most one sum is opened per round.
+- The opened sum contains at least q - c honest updates. It hides single updates when q - c >= 2. The largest
+  c that both rules allow is c = min(2q - n - 1, q - 2); the second rule matters for three sites only.
+- t = c + 1 shares rebuild a secret, so c colluders cannot rebuild any. From four sites on t = 2q - n, which
+  is at most q: t sites remain when n - q are lost before the agreement and n - q after it.
 
-What is not covered: with more colluders than ``covered(n).colluders`` the guarantee is void, and a site whose
-signing key was stolen counts as a colluder.
+With more colluders than ``covered(n).colluders`` there is no guarantee; a site whose signing key was stolen
+counts as a colluder.
 """
 
 from __future__ import annotations
@@ -29,14 +29,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from meninx.core import names
 from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected, problem
 
-SMALLEST, LARGEST = (
-    3,
-    32,
-)  # sites of a secure aggregation; more than 32 need sparse graphs and their own analysis
+# Sites of a secure aggregation; more than 32 would need sparse graphs of pairs and a separate analysis.
+SMALLEST, LARGEST = 3, 32
 ROSTER_LIMIT = 1 << 20  # bytes of an encoded roster
 _ROSTER_DOMAIN = b"meninx/secagg/1/roster\x00"
 _KEY_BYTES = 32
-_SMALL_ORDER = frozenset(  # points that anybody can sign for, without the sign bit of x
+_SMALL_ORDER = frozenset(  # Ed25519 points of small order, for which anyone can forge signatures; no sign bit
     bytes.fromhex(point)
     for point in (
         "00" * 32,
@@ -59,6 +57,7 @@ def quorum(sites: int) -> int:
     Raises:
         ConfigError: fewer than 3 or more than 32 sites.
     """
+    # With two sites the sum reveals the other site's update, so no protocol can help.
     if not SMALLEST <= sites <= LARGEST:
         rule = f"{SMALLEST} to {LARGEST} sites"
         fix = "secure aggregation masks every pair of sites; a larger study needs groups of at most 32 sites"
@@ -84,7 +83,7 @@ class Covered(msgspec.Struct, frozen=True, kw_only=True):
     dropouts: int
 
     def sentence(self) -> str:
-        """Return what is covered, as it is printed for the study."""
+        """Return a sentence that states what is covered, as printed for the study."""
         honest = self.quorum - self.colluders
         lost = "No site" if not self.dropouts else f"Up to {_count(self.dropouts, 'site')}"
         return (
@@ -137,7 +136,7 @@ class Roster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Attributes:
         study: name of the study.
         members: sorted by name.
-        terms: digest of whatever else the sites sign with the list (settings, code, certificates).
+        terms: digest of everything else that the sites sign with the list (settings, code, certificates).
         signatures: one per member in the order of the members; empty while signatures are collected.
     """
 

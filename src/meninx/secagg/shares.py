@@ -1,17 +1,20 @@
 """Shares: a secret in pieces, of which t rebuild it (Shamir), or all of which add up to it (additive).
 
-Shamir's shares let the sum of a round be opened although sites disappear. The secret, a seed of 256 bits, is
-the value at 0 of a random polynomial of degree t - 1 over the field of the prime 2^256 + 297; a share is its
-value at the number of a member. Fewer than t shares are independent of the secret, whatever computing power
-is used. Each recipient's shares travel encrypted (AES-256-GCM) under a key that only it and the sender can
-derive for this attempt; sender, recipient and attempt are authenticated, so that a share that was replayed,
-moved to another round or sent to the wrong recipient is refused.
+Shamir's shares allow the sum of a round to be opened although sites disappear. The secret, a seed of 256
+bits, is the value at 0 of a random polynomial of degree t - 1 over the field of the prime 2^256 + 297; a
+share is its value at the number of a member. Fewer than t shares are independent of the secret, for any
+computing power. Each recipient's shares are encrypted (AES-256-GCM) under a key that only it and the sender
+can derive for this attempt; sender, recipient and attempt are authenticated, so that a share that was
+replayed, moved to another round or sent to the wrong recipient is refused.
 
 Additive shares split a whole vector over the ring among n >= 3 independent aggregators. All n shares are
-needed; n - 1 of them are uniform. Each aggregator adds the shares that it got and publishes the sum of its
-shares, and the sum of these is the sum of the updates. The aggregators learn an update only when all of them
-collude. They must be independent organisations, because whoever runs all of them reads every update. Nothing
-in this mode tolerates the loss of an aggregator.
+needed; any n - 1 of them are uniform. Each aggregator adds its shares and publishes their sum, and the sum of
+these is the sum of the updates. The aggregators learn an update only if all of them collude. They must be
+independent organisations, because anyone who runs all of them can read every update. This mode does not
+tolerate the loss of an aggregator.
+
+References:
+    Shamir (1979), How to share a secret, Communications of the ACM.
 """
 
 from __future__ import annotations
@@ -29,9 +32,9 @@ from meninx.secagg.masks import SEED_BYTES, Mask, Ring, apply_masks, check_ring,
 
 PRIME = 2**256 + 297  # the smallest prime above every seed
 SHARE_BYTES = 33
-AGGREGATORS = 3  # the fewest of additive sharing
+AGGREGATORS = 3  # smallest number for additive sharing
 _NONCE_BYTES = 12
-_TRIES = 4096  # sets of shares that are tried when some are wrong
+_TRIES = 4096  # sets of shares that are tried if some are wrong
 
 Draw = Callable[[int], bytes]
 
@@ -47,8 +50,8 @@ def split_secret(
 
     Args:
         secret: 32 bytes.
-        points: different numbers of the recipients, from 1.
-        threshold: shares that rebuild the secret, 1 to the number of points.
+        points: distinct numbers of the recipients, >= 1.
+        threshold: number of shares that rebuild the secret, 1 to the number of points.
         draw: returns that many random bytes.
     """
     if len(secret) != SEED_BYTES or not 1 <= threshold <= len(points):
@@ -58,7 +61,7 @@ def split_secret(
         )
     if len(set(points)) < len(points) or not all(0 < point < PRIME for point in points):
         raise ConfigError(problem("two recipients have the same number, or one has 0", where="shares"))
-    # 48 bytes modulo the prime are uniform up to 2^-127
+    # 32 bytes modulo the prime would be biased; 48 bytes are uniform up to 2^-127.
     drawn = [int.from_bytes(draw(48), "big") % PRIME for _ in range(threshold - 1)]
     polynomial = [int.from_bytes(secret, "big"), *drawn]
     return [_value(polynomial, point).to_bytes(SHARE_BYTES, "big") for point in points]
@@ -92,7 +95,7 @@ def join_secret(shares: Mapping[int, bytes], threshold: int) -> bytes:
 def join_checked(
     shares: Mapping[int, bytes], threshold: int, accept: Callable[[bytes], bool]
 ) -> bytes | None:
-    """Return the secret that ``accept`` recognises, although some shares are wrong; None if there is none.
+    """Return the secret that ``accept`` confirms, even if some shares are wrong; None if there is none.
 
     Args:
         shares: by point.
@@ -110,7 +113,7 @@ def join_checked(
 
 
 def _subsets(points: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Yield sets of points: all if they are few, else random ones, of which some avoid a wrong share."""
+    """Yield sets of points: all of them if they are few, else random ones, some without wrong shares."""
     if math.comb(len(points), size) <= _TRIES:
         yield from itertools.combinations(points, size)
     else:
@@ -119,7 +122,7 @@ def _subsets(points: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 
 def draw_numbers(limit: int, count: int, draw: Draw = private_bytes) -> list[int]:
-    """Return ``count`` different numbers below a limit, drawn uniformly, sorted."""
+    """Return ``count`` distinct numbers below a limit, drawn uniformly and sorted."""
     numbers = list(range(limit))
     for position in range(count):  # Fisher-Yates; 16 bytes modulo the rest are uniform up to 2^-96
         other = position + int.from_bytes(draw(16), "big") % (limit - position)
@@ -149,7 +152,7 @@ def seal(
         plaintext: shares.
         pair_secret: X25519 secret of sender and recipient.
         context: digest of session, round, attempt and members.
-        sender: name of the site that made the shares.
+        sender: name of the site that created the shares.
         recipient: name of the site that may read them.
         draw: returns that many random bytes, for the nonce.
     """
@@ -164,7 +167,7 @@ def unseal(
     """Return the shares from :func:`seal`.
 
     Raises:
-        PrivacyRefusal: they were changed, replayed, or encrypted by or to somebody else.
+        PrivacyRefusal: they were changed, replayed, or encrypted by or to a different site.
     """
     key = derive(pair_secret, context, "shares", sender, recipient)
     try:
@@ -175,7 +178,7 @@ def unseal(
 
 
 def additive_shares(vector: Ring, aggregators: int, *, draw: Draw = private_bytes) -> list[Ring]:
-    """Return shares of a vector that add up to it; all but one together are uniform.
+    """Return shares of a vector that add up to it; any set without at least one of them is uniform.
 
     >>> import numpy as np
     >>> shares = additive_shares(np.array([1, 2, 3], dtype="<u4"), aggregators=3)
@@ -203,7 +206,7 @@ def additive_shares(vector: Ring, aggregators: int, *, draw: Draw = private_byte
 
 
 def add_shares(shares: Sequence[Ring]) -> Ring:
-    """Return the sum of ring vectors: of the shares that an aggregator got, or of the aggregators' sums.
+    """Return the sum of ring vectors: of an aggregator's shares, or of the aggregators' sums.
 
     Raises:
         DataError: there is none, or they differ in length or ring.

@@ -1,28 +1,29 @@
 """Secret sharing: the sites of a study are the aggregators of each other's updates.
 
 Each site splits its vector into one additive share per site, itself included, and a rest. A share is the
-keystream of a fresh seed, so a seed is sent instead, encrypted to its recipient; the rest goes to the
-coordinator. Every site adds up the shares that it got and returns the sum, and all sums together with all
-rests are the sum of the updates::
+keystream of a fresh seed, so only the seed is sent, encrypted to its recipient; the rest goes to the
+coordinator. Every site sums its shares and returns the sum. All these sums and all rests together give the
+sum of the updates::
 
     upload:  x_i - sum over j of PRG(s_ij)         and s_ij, encrypted to j
     answer:  sum over i of PRG(s_ij)               after j has every other site's statement of this attempt
 
 The members of an attempt are always all sites of the roster, so there is one sum per attempt and no set that
-a coordinator could choose. Nobody may be missing: a site that is lost stops the round, and the next attempt
-begins with fresh seeds.
+a coordinator could choose. No site may be missing: a lost site stops the round, and the next attempt begins
+with fresh seeds.
 
-The coordinator, which may send anything, learns the sum over all sites, with c colluding sites that sum less
-theirs: two honest sites i and j share the seeds s_ij and s_ji, and their own s_ii and s_jj, that nobody else
-has. So n - 2 colluders are covered. The network learns sizes and times. A site answers for the attempt in
-which it uploaded last, from statements that each other site signed once, so a second answer says nothing new.
-Sums of several rounds always have the same participants. What one sum says about a site is not limited here.
+The coordinator, which may send anything, learns the sum over all sites; with c colluding sites it learns that
+sum minus their updates, because no other site has the seeds s_ij, s_ji, s_ii and s_jj of two honest sites i
+and j. So n - 2 colluders are covered. The network learns sizes and times. A site answers only for the attempt
+of its last upload, from statements that each other site signed once, so a second answer reveals nothing new.
+Sums of several rounds always have the same participants. The information in a single sum about a site is not
+limited here.
 
 **Every site can compute the sum again** (:meth:`SharingSite.recompute`) from what the coordinator publishes:
 the n signed rests and the n signed sums of shares. Any other sum needs another signature of a site, so the
-coordinator alone cannot move it. A colluding site can: it signs a false sum of shares, or seals one seed and
-subtracts another, as it could send a false update. Nothing new is shown to the coordinator, and to n - 2
-colluding sites no more than the coordinator with them knows.
+coordinator alone cannot change it. A colluding site can: it can sign a false sum of shares, or seal one seed
+and subtract another, just as it could send a false update. The transcript reveals nothing new to the
+coordinator, and to n - 2 colluding sites no more than they learn together with the coordinator.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ from meninx.secagg.statements import (
 class SharingSite(SiteSession):
     """One site's part in a run with secret sharing.
 
-    Guarantee: an arbitrary coordinator with at most n - 2 of the n sites learns, per attempt, the sum of the
-    updates of all sites and nothing else (assumptions as for :class:`.site_protocol.SiteProtocol`).
+    Guarantee: an arbitrary coordinator with at most n - 2 of the n sites learns, per attempt, only the sum of
+    the updates of all sites (assumptions as for :class:`.site_protocol.SiteProtocol`).
 
     Args and errors: as :class:`.SiteSession`.
     """
@@ -69,8 +70,8 @@ class SharingSite(SiteSession):
             round: from 0.
             attempt: from 0.
             members: all sites of the roster.
-            vector: ring elements of :meth:`.quantiser.Quantiser.encode`; left as it is.
-            model: digest of what this site trained from; sites with another one are in no sum with it.
+            vector: ring elements of :meth:`.quantiser.Quantiser.encode`; not changed.
+            model: digest of the starting model; sites with different models are never in one sum.
 
         Raises:
             PrivacyRefusal: a site is missing among the members, a later attempt was shared before, or another
@@ -121,7 +122,7 @@ class SharingSite(SiteSession):
         )  # fmt: skip
 
     def answer(self, round: int, attempt: int, statements: Sequence[bytes]) -> bytes:
-        """Return the sum of the shares that this site got, signed.
+        """Return the signed sum of the shares for this site.
 
         Args:
             round: of the upload.
@@ -156,7 +157,7 @@ class SharingSite(SiteSession):
         return payload.join(sign(statement, self._signing_key), total)
 
     def recompute(self, round: int, attempt: int, transcript: bytes, total: Ring) -> bool:
-        """Return whether a published sum is that of what all sites signed, computed as the coordinator does.
+        """Return whether a published sum is the sum of what all sites signed.
 
         Args:
             round: of the upload.
@@ -182,7 +183,7 @@ class SharingSite(SiteSession):
         return again.leads_to(transcript, total)
 
     def finish(self) -> None:
-        """End the run and forget its keys and seeds."""
+        """End the run and discard its keys and seeds."""
         super().finish()
         self._drawn = None
 
@@ -191,7 +192,7 @@ class SharingSite(SiteSession):
         return [*super()._needed(), self._drawn]
 
     def _own(self, round: int, attempt: int) -> Shared:
-        """Return what this site signed in an attempt."""
+        """Return the statement that this site signed in an attempt."""
         drawn = self._drawn
         if drawn is None or (drawn.round, drawn.attempt) != (round, attempt):
             raise self._not_uploaded(round, attempt)
@@ -233,7 +234,7 @@ class SharingSite(SiteSession):
 
 
 class SharingTranscript(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the coordinator publishes about one attempt: nothing that it did not get from the sites.
+    """The coordinator's publication about one attempt; it consists of signed messages of the sites only.
 
     Attributes:
         uploads: of all sites: signed statement and rest.
@@ -256,7 +257,7 @@ class SharingAggregation(AgreedAttempt):
         announcements: signed exchange keys of the run, of all sites.
         round: from 0.
         attempt: from 0.
-        model: digest of what the sites trained from.
+        model: digest of the starting model.
         shape: elements and bits of every vector; None takes those of the first one.
 
     Raises:
@@ -285,7 +286,7 @@ class SharingAggregation(AgreedAttempt):
         return self._uploads
 
     def receive(self, upload: bytes) -> str:
-        """Take an upload and return the name of its site.
+        """Add an upload and return the name of its site.
 
         Raises:
             DataError: it is malformed or of another shape.
@@ -294,7 +295,7 @@ class SharingAggregation(AgreedAttempt):
         return self._take(upload, Shared, self._uploads)
 
     def accept_reveal(self, reveal: bytes) -> str:
-        """Take a site's sum of shares and return its name; raises as :meth:`receive`."""
+        """Add a site's sum of shares and return its name; raises as :meth:`receive`."""
         return self._take(reveal, PartialSum, self._answers)
 
     def _take(self, data: bytes, kind: type[Shared] | type[PartialSum], known: dict[str, bytes]) -> str:
@@ -314,7 +315,7 @@ class SharingAggregation(AgreedAttempt):
         return statement.site
 
     def statements(self, site: str) -> tuple[bytes, ...]:
-        """Return what a site needs to answer: the statements of all others."""
+        """Return the statements of all other sites, which a site needs for its answer."""
         return tuple(self._uploads[name] for name in sorted(self._uploads) if name != site)
 
     @property
@@ -334,7 +335,7 @@ class SharingAggregation(AgreedAttempt):
         return self._sum.copy()
 
     def verified(self, transcript: bytes, total: Ring) -> bool:
-        """Return whether a transcript of this attempt leads to a sum, by the check of the sites.
+        """Return whether a transcript of this attempt leads to a sum, with the check that sites use.
 
         Raises:
             PrivacyRefusal, DataError: as :meth:`SharingSite.recompute`.
@@ -346,7 +347,7 @@ class SharingAggregation(AgreedAttempt):
         return again.leads_to(transcript, total)
 
     def leads_to(self, transcript: bytes, total: Ring) -> bool:
-        """Take all that a transcript holds, and return whether its sum is the given one.
+        """Add all messages of a transcript, and return whether their sum is the given one.
 
         Raises:
             PrivacyRefusal: a part is not the one that its site signed in this attempt.

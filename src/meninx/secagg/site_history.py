@@ -1,13 +1,14 @@
-"""Site history: what a site writes down before it lets a signature or a secret out.
+"""Site history: entries that a site records before it sends a signature or a secret.
 
 The caller of :class:`.site_protocol.SiteProtocol` makes each entry durable before ``record`` returns, in a
-file that only the site can read: entries hold seeds and the exchange key. A site that was killed starts again
-from the entries. Whatever it had signed it can send again, byte for byte, and it can sign nothing else.
+file that only the site can read, because entries contain seeds and the exchange key. A site that was killed
+restarts from the entries: it can send again, byte for byte, what it had signed, and it can sign nothing that
+contradicts it.
 
-Somebody who takes the history of a running site learns what the site knows: this is the site as a colluder.
-After :meth:`.site_protocol.SiteProtocol.close` only entries without seeds are needed, and the file is written
-again without them. Python may keep copies of keys in memory and a disk may keep old blocks, so this limits
-what stays and does not prove erasure.
+An attacker who copies the history of a running site knows everything that the site knows and counts as a
+colluder. After :meth:`.site_protocol.SiteProtocol.close` only entries without seeds are needed, and the file
+is rewritten without the others. Python may keep copies of keys in memory and a disk may keep old blocks, so
+this limits what remains and does not prove erasure.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class SitesMet(_Recorded, frozen=True, kw_only=True, tag="met"):
 
 
 class VectorMasked(_Recorded, frozen=True, kw_only=True, tag="masked"):
-    """The seed of the site's own mask, and what it signed about the masked vector."""
+    """The seed of the site's own mask, and its signed statement about the masked vector."""
 
     round: int
     attempt: int
@@ -48,17 +49,14 @@ class VectorMasked(_Recorded, frozen=True, kw_only=True, tag="masked"):
 
 
 class AttemptUsed(_Recorded, frozen=True, kw_only=True, tag="used"):
-    """The last attempt in which this site masked a vector.
-
-    Its seed was erased, so the site masks nothing more in that attempt.
-    """
+    """The last attempt with a masked vector; its seed is erased, so no other vector can follow."""
 
     round: int
     attempt: int
 
 
 class SurvivorsSigned(_Recorded, frozen=True, kw_only=True, tag="signed"):
-    """The one set of survivors of a round; it closes the round for every later attempt and run."""
+    """The only set of survivors signed in a round; it closes the round for every later attempt and run."""
 
     round: int
     attempt: int
@@ -67,7 +65,7 @@ class SurvivorsSigned(_Recorded, frozen=True, kw_only=True, tag="signed"):
 
 
 class SecretsOpened(_Recorded, frozen=True, kw_only=True, tag="opened"):
-    """The secrets that were opened, and for which lost members."""
+    """The secrets that were opened, and the lost members concerned."""
 
     round: int
     lost: tuple[str, ...]
@@ -75,7 +73,7 @@ class SecretsOpened(_Recorded, frozen=True, kw_only=True, tag="opened"):
 
 
 class SharesDrawn(_Recorded, frozen=True, kw_only=True, tag="shares"):
-    """The seeds of the shares of a vector, in the order of the roster, and what was signed about them."""
+    """The seeds of a vector's shares, in the order of the roster, and the signed statement about them."""
 
     round: int
     attempt: int
@@ -84,14 +82,14 @@ class SharesDrawn(_Recorded, frozen=True, kw_only=True, tag="shares"):
 
 
 class CkksKeyHeld(_Recorded, frozen=True, kw_only=True, tag="ckks key"):
-    """The context with the secret key that all sites of a run hold, and the statement that it came from."""
+    """The context with the secret key of a run, and the statement in which it was received."""
 
     context: bytes
     statement: bytes
 
 
 class UpdateEncrypted(_Recorded, frozen=True, kw_only=True, tag="encrypted"):
-    """The upload of an attempt: ciphertexts are random, so they cannot be made again."""
+    """The upload of an attempt, recorded whole because ciphertexts are random and cannot be reproduced."""
 
     round: int
     attempt: int

@@ -1,27 +1,27 @@
-"""Site protocol: what one site answers in a run, as an explicit table of transitions.
+"""Site protocol: the answers of one site in a run, as an explicit table of transitions.
 
-The site keeps these rules whatever the coordinator says:
+The site follows these rules for any message of the coordinator:
 
 - Its exchange key is drawn once per run. It masks only among sites whose keys carry the signature of a roster
   member.
-- It masks one vector per (round, attempt). Asked again, it gives the same bytes; another vector is refused,
-  because two vectors under the same masks reveal their difference.
-- It signs one set of survivors per round and study. From then on the round is closed for it: no later attempt
-  and no later run gets a vector for this round number.
-- It opens secrets only when a quorum of the roster signed that very set: the seed of its own mask, the seeds
-  that it has in common with members outside the set, and shares of what members of the set that were lost
-  since would have opened. Nothing else is ever opened, so a second request for the same set cannot widen it.
+- It masks one vector per (round, attempt). A repeated request returns the same bytes; another vector is
+  refused, because two vectors under the same masks reveal their difference.
+- It signs one set of survivors per round and study. From then on the round is closed: no later attempt and no
+  later run gets a vector for this round number.
+- It opens secrets only if a quorum of the roster signed the same set: the seed of its own mask, the seeds
+  that it shares with members outside the set, and shares of the secrets that lost members of the set would
+  have opened. Nothing else is ever opened, so a second request for the same set cannot extend it.
 
-``record`` is called with an entry before a signature or a secret is returned. When it raises, nothing is
+``record`` is called with an entry before a signature or a secret is returned. If it raises, nothing is
 returned.
 
-What others learn, with at most ``covered(n).colluders`` colluding sites: the coordinator learns the sum over
-one set of survivors per round, and who took part. Colluding sites learn that sum less their own updates. The
-network learns sizes and times. Sums of several rounds leak more when participants change: the sums over two
-sets that differ in one site differ by about that site's update, if the model barely moved between the rounds.
-The protocol cannot prevent this. Log it, and bound it with differential privacy. The caller trains again for
-each round number: the same cached update in two rounds with different survivors would give the difference
-exactly.
+With at most ``covered(n).colluders`` colluding sites, the coordinator learns the sum over one set of
+survivors per round, and which sites took part. Colluding sites learn that sum minus their own updates. The
+network learns sizes and times. Sums of several rounds reveal more when participants change: the sums over two
+sets that differ in one site differ by about that site's update, if the model barely changed between the
+rounds. The protocol cannot prevent this; log it, and bound it with differential privacy. The caller must
+train again for each round number: the same cached update in two rounds with different survivors would reveal
+the difference exactly.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from meninx.secagg.statements import (
 
 
 class SitePhase(StrEnum):
-    """Where a site stands in a run."""
+    """State of a site in a run."""
 
     START = "start"
     ANNOUNCED = "announced"
@@ -84,13 +84,13 @@ TRANSITIONS: dict[tuple[SitePhase, str], SitePhase] = {
     (_P.MET, "close"): _P.MET,
 }
 TRANSITIONS |= {(phase, "finish"): _P.FINISHED for phase in SitePhase}
-for _phase in (_P.MET, _P.UPLOADED, _P.AGREED, _P.REVEALED):  # a repeated greeting changes nothing
+for _phase in (_P.MET, _P.UPLOADED, _P.AGREED, _P.REVEALED):  # repeated keys do not change the state
     TRANSITIONS |= {(_phase, "announce"): _phase, (_phase, "meet"): _phase}
 
 
 @dataclass
 class _OpenRound:
-    """What a site holds of the round in progress."""
+    """Data of the round in progress."""
 
     statement: Masked
     statement_bytes: bytes
@@ -107,9 +107,9 @@ class SiteProtocol(SiteSession):
     """One site's part in the secure aggregation of one run.
 
     Guarantee: while at most ``covered(n).colluders`` sites collude with a coordinator that may send anything,
-    they learn at most one sum of updates per round, over at least ``quorum - colluders`` other sites.
-    Assumed: X25519, HKDF-SHA-256, AES-256, Ed25519 and SHA-256 are secure, ``record`` is durable, signing
-    keys are secret, and one process at a time works with a history.
+    they learn at most one sum of updates per round, over at least ``quorum - colluders`` other sites. The
+    assumptions are that X25519, HKDF-SHA-256, AES-256, Ed25519 and SHA-256 are secure, ``record`` is durable,
+    signing keys are secret, and only one process at a time uses a history.
 
     Args and errors: as :class:`.SiteSession`.
     """
@@ -119,7 +119,7 @@ class SiteProtocol(SiteSession):
     _used = (-1, -1)  # the last attempt in which a vector was masked in this run
 
     def announce(self) -> bytes:
-        """Return the signed exchange key of this run; the same bytes whenever it is asked.
+        """Return the signed exchange key of this run, always the same bytes.
 
         Raises:
             UsageError: the run is finished.
@@ -130,7 +130,7 @@ class SiteProtocol(SiteSession):
         return announcement
 
     def meet(self, announcements: Sequence[bytes]) -> None:
-        """Take the announcements of the sites of this run, once: see :meth:`.SiteSession.meet`.
+        """Accept the announcements of the sites of this run, once: see :meth:`.SiteSession.meet`.
 
         Raises:
             UsageError: this site has not announced its own key.
@@ -147,9 +147,9 @@ class SiteProtocol(SiteSession):
         Args:
             round: from 0; above every round that this site signed.
             attempt: from 0.
-            members: U0, the sites of this attempt, with this one.
-            vector: ring elements of :meth:`.quantiser.Quantiser.encode`; left as it is.
-            model: digest of what this site trained from; sites with another one are in no sum with it.
+            members: U0, the sites of this attempt, including this one.
+            vector: ring elements of :meth:`.quantiser.Quantiser.encode`; not changed.
+            model: digest of the starting model; sites with different models are never in one sum.
 
         Raises:
             PrivacyRefusal: the round is closed, the members are strangers or below the quorum, or another
@@ -179,7 +179,7 @@ class SiteProtocol(SiteSession):
         """Refuse an attempt in which this site would upload nothing: see :meth:`.SiteSession.check_upload`.
 
         Raises:
-            PrivacyRefusal: also where this or a later attempt was masked among other members.
+            PrivacyRefusal: also if this or a later attempt was masked among other members.
         """
         self._next("upload")
         super().check_upload(round, attempt, members)
@@ -192,16 +192,16 @@ class SiteProtocol(SiteSession):
 
     @property
     def open_round(self) -> int | None:
-        """The round whose secrets this site holds; None when it holds none."""
+        """The round whose secrets this site holds; None if it holds none."""
         return None if self._open is None else self._open.statement.round
 
     def agree(self, round: int, attempt: int, survivors: Sequence[str]) -> bytes:
-        """Return the signature over the survivors of the round; it is the only one of this round.
+        """Return the signature over the survivors; this site gives only one per round.
 
         Args:
             round: of the upload.
             attempt: of the upload.
-            survivors: U1, at least a quorum of the members, with this site.
+            survivors: U1, at least a quorum of the members, including this site.
 
         Raises:
             PrivacyRefusal: another set was signed in this round, or the set holds strangers, is below the
@@ -225,7 +225,7 @@ class SiteProtocol(SiteSession):
 
         Raises:
             PrivacyRefusal: the quorum is not reached, an agreement is forged or over another set, or a lost
-                member is no other survivor.
+                member is not another survivor.
             UsageError: this site has signed no survivors in this round.
         """
         phase = self._next("reveal")
@@ -257,12 +257,12 @@ class SiteProtocol(SiteSession):
         return entry.opening
 
     def close(self) -> None:
-        """End the round and forget its secrets; write the history file again with :meth:`entries` then."""
+        """End the round and erase its secrets; the caller then rewrites its history with :meth:`entries`."""
         self.phase = self._next("close")
         self._erase_round()
 
     def finish(self) -> None:
-        """End the run and forget its keys; :meth:`entries` then holds no secret."""
+        """End the run and discard its keys; :meth:`entries` then contains no secret."""
         self.phase = self._next("finish")
         self._erase_round()
         super().finish()
@@ -316,10 +316,10 @@ class SiteProtocol(SiteSession):
     # secrets
 
     def _upload_again(self, here: InSession, vector: Ring) -> bytes:
-        """Return the bytes of an upload that was made before, from the recorded seed."""
+        """Return the bytes of an earlier upload, computed again from the recorded seed."""
         current = self._open
         if current is None or here.context != current.statement.context:
-            # the seeds of pairs depend on the attempt alone: a second vector would give away a difference
+            # The seeds of pairs depend on the attempt only, so a second vector would reveal a difference.
             what = "this attempt, a later one or one with other members or another model was masked before"
             raise PrivacyRefusal(problem(what, where="upload", fix="ask for a later attempt"))
         statement = current.statement
@@ -331,7 +331,7 @@ class SiteProtocol(SiteSession):
     def _shares_of_lost(
         self, current: _OpenRound, survivors: tuple[str, ...], lost: Sequence[bytes]
     ) -> tuple[tuple[str, str, bytes], ...]:
-        """Return this site's shares of what the lost survivors would have opened, and of nothing else."""
+        """Return this site's shares of only those secrets that the lost survivors would have opened."""
         outside = _without(current.statement.members, survivors)
         shares: dict[tuple[str, str], bytes] = {}
         for data in lost:
@@ -339,7 +339,8 @@ class SiteProtocol(SiteSession):
             if theirs.context != current.statement.context:
                 raise PrivacyRefusal(problem("the upload belongs to another round or run", where="lost"))
             if theirs.site == self.name or theirs.site not in survivors:
-                # the secrets of a member outside the survivors are the ones that must stay closed
+                # A member outside the survivors is not in the sum, so its own seed must never be opened: its
+                # upload would be readable.
                 raise PrivacyRefusal(problem(f"{theirs.site} is no other survivor", where="lost"))
             for other, share in self.pairs.unsealed(theirs).items():
                 if other in ("", *outside):
@@ -357,7 +358,7 @@ class SiteProtocol(SiteSession):
     # after a crash
 
     def _restore(self, entry: HistoryEntry) -> None:
-        """Take one entry of the history; entries of other runs count only for the rounds that they closed."""
+        """Apply one entry of the history; those of other runs count only for the rounds that they closed."""
         super()._restore(entry)
         if entry.run != self.run:
             return

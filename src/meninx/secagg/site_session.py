@@ -1,15 +1,15 @@
-"""Site session: what a site does in every kind of secure aggregation, whatever hides its update.
+"""Site session: a site's part that is common to all kinds of secure aggregation.
 
-A session is one run seen by one site: the roster that all sites signed, fresh exchange keys, the secrets of
-pairs, and the rule that a site signs one set of survivors per round. Each kind adds how a site uploads and
-what it opens::
+A session is one run from the view of one site: the roster that all sites signed, fresh exchange keys, the
+secrets of pairs, and the rule that a site signs one set of survivors per round. Each kind of aggregation adds
+the upload and the opening::
 
     announce ─▶ meet ─▶ upload ─▶ agree ─▶ open        open is
                           ▲                  │           masks   SiteProtocol.reveal
                           └── next round ◀───┘           shares  SharingSite.answer
                                                          CKKS    EncryptedSite.decrypt
 
-:mod:`.site_protocol` argues the rules.
+:mod:`.site_protocol` explains the rules.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class SiteSession(ABC):
         name: of this site.
         signing_key: its enrolled key.
         run: identifier of the run.
-        record: makes an entry durable before it returns.
-        history: entries of this study that were recorded before, of earlier runs too, in their order.
+        record: function that makes an entry durable before it returns.
+        history: recorded entries of this study, also of earlier runs, in their order.
         draw: returns that many random bytes; only tests and runs that are not for release replace it.
 
     Raises:
@@ -87,7 +87,7 @@ class SiteSession(ABC):
             self._restore(entry)
 
     def announce(self) -> bytes:
-        """Return the signed exchange key of this run; the same bytes whenever it is asked."""
+        """Return the signed exchange key of this run, always the same bytes."""
         if self._key is None:
             secret = self._draw(KEY_BYTES)
             key = X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
@@ -109,14 +109,14 @@ class SiteSession(ABC):
         return self._key.announcement
 
     def meet(self, announcements: Sequence[bytes]) -> None:
-        """Take the announcements of the sites of this run, once.
+        """Accept the announcements of the sites of this run, once.
 
         Args:
-            announcements: of at least a quorum of the roster, with this site's own.
+            announcements: of at least a quorum of the roster, including this site's own.
 
         Raises:
             PrivacyRefusal: an announcement is forged, this site's own is missing or changed, there are too
-                few, or they are others than before.
+                few, or they differ from earlier ones.
         """
         ordered = tuple(sorted(announcements))
         if self._met is not None:
@@ -137,16 +137,16 @@ class SiteSession(ABC):
         Args:
             round: of the upload.
             attempt: of the upload.
-            survivors: U1, with this site.
+            survivors: U1, including this site.
 
         Raises:
-            PrivacyRefusal: another set was signed in this round, or the set holds strangers, is too small or
-                lacks this site.
+            PrivacyRefusal: another set was signed in this round, or the set contains strangers, is too small
+                or lacks this site.
             UsageError: this site has uploaded nothing in this attempt.
         """
 
     def check_upload(self, round: int, attempt: int, members: Sequence[str]) -> None:
-        """Refuse an attempt in which this site would upload nothing, whatever its vector.
+        """Refuse an attempt in which this site would not upload any vector.
 
         Raises:
             PrivacyRefusal: the round is closed, or the members are strangers or below the quorum.
@@ -157,12 +157,12 @@ class SiteSession(ABC):
 
     @property
     def session(self) -> bytes:
-        """Digest of study, run, roster and the exchange keys that this site has met; empty before."""
+        """Digest of study, run, roster and the accepted exchange keys; empty before they are accepted."""
         return self._session
 
     @property
     def pairs(self) -> PairSecrets:
-        """The secrets that this site has in common with each other one.
+        """The secrets that this site shares with each other site.
 
         Raises:
             UsageError: the sites have not met.
@@ -172,7 +172,7 @@ class SiteSession(ABC):
         return self._pairs
 
     def finish(self) -> None:
-        """End the run and forget its keys; :meth:`entries` then holds no secret."""
+        """End the run and discard its keys; :meth:`entries` then contains no secret."""
         if self._pairs is not None:
             self._pairs.erase()
         self._pairs = self._key = self._met = None
@@ -203,7 +203,7 @@ class SiteSession(ABC):
         self._record(to_record(entry))
 
     def _restore(self, entry: HistoryEntry) -> None:
-        """Take one entry of the history; entries of other runs count only for the rounds that they closed."""
+        """Apply one entry of the history; those of other runs count only for the rounds that they closed."""
         if isinstance(entry, SurvivorsSigned) and (self._last is None or entry.round >= self._last.round):
             self._last = entry
         if entry.run == self.run and isinstance(entry, KeyDrawn):
@@ -222,12 +222,12 @@ class SiteSession(ABC):
     def _agreement(
         self, here: InSession, survivors: Sequence[str], signed: SurvivorsSigned | None
     ) -> SurvivorsSigned:
-        """Return the signature over the survivors, recorded; the same one whenever it is asked.
+        """Return the recorded signature over the survivors; a repeated request returns the same one.
 
         Args:
             here: the attempt in which this site uploaded.
             survivors: U1.
-            signed: what this site signed in this round before.
+            signed: the earlier signature of this site in this round, if any.
         """
         chosen = tuple(sorted(survivors))
         if signed is not None:
@@ -273,7 +273,7 @@ class SiteSession(ABC):
     def _check_certificate(
         self, here: InSession, survivors: tuple[str, ...], agreements: Sequence[bytes]
     ) -> None:
-        """Refuse anything but a quorum of agreements over the very set that this site signed."""
+        """Raise PrivacyRefusal unless a quorum signed the same set as this site."""
         signers = set()
         for data in agreements:
             found = read(data, Agreement, self.roster)

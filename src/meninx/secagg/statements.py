@@ -1,12 +1,12 @@
-"""Signed statements: what a site says to the others, in one canonical encoding.
+"""Signed statements: the messages of a site to the others, in one canonical encoding.
 
 Every statement names the session: the digest of study, run, roster and the exchange keys of all sites. So a
 statement of another study, run or roster, or of a site that was shown other keys, is refused. The signature
 covers a domain (``meninx/secagg/1``) and the encoded statement, whose first field is its kind; a signature of
 one kind never counts as another.
 
-The network, whoever sits on it, can drop statements. It cannot change, replay or invent them. The statements
-of a round are not secret from the coordinator, except that shares travel encrypted to their recipient.
+An attacker on the network can drop statements but not change, replay or invent them. The statements of a
+round are not secret from the coordinator, except that shares are encrypted to their recipient.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SignedStatement(
     """Base of every signed statement.
 
     Attributes:
-        site: who signs.
+        site: the signing site.
     """
 
     site: str
@@ -65,8 +65,8 @@ class InSession(SignedStatement, frozen=True, kw_only=True):
         round: number of the round, from 0.
         attempt: number of the attempt at this round, from 0.
         members: U0, the sites of this attempt, sorted.
-        model: digest of what the sites trained from. A coordinator that gives one site another model than the
-            others could read that site's update out of an honest sum (Pasquini et al. 2022).
+        model: digest of the starting model. A coordinator that gives one site a different model could extract
+            that site's update from an honest sum (Pasquini et al. 2022).
     """
 
     session: bytes
@@ -77,13 +77,13 @@ class InSession(SignedStatement, frozen=True, kw_only=True):
 
     @property
     def context(self) -> bytes:
-        """Digest of session, round, attempt, members and model: what every key of the attempt is bound to."""
+        """Digest of session, round, attempt, members and model, which binds all keys of the attempt."""
         fields = (self.session, self.round, self.attempt, self.members, self.model)
         return hashlib.sha256(_ATTEMPT_DOMAIN + msgspec.msgpack.encode(fields)).digest()
 
 
 class Masked(InSession, frozen=True, kw_only=True, tag="masked"):
-    """What a site says about the masked vector that it uploads.
+    """A site's statement about the masked vector that it uploads.
 
     Attributes:
         bits: of the ring, 32 or 64.
@@ -121,8 +121,8 @@ class Opening(InSession, frozen=True, kw_only=True, tag="opening"):
         survivors: U1, sorted.
         own: seed of the site's own mask.
         pairs: per member outside the survivors, the seed of the common mask.
-        shares: (lost survivor, other, share): the share of the lost survivor's own seed where ``other`` is
-            empty, else of the seed that it has in common with a member outside the survivors.
+        shares: (lost survivor, other, share): the share of the lost survivor's own seed if ``other`` is
+            empty, else of the seed that it shares with a member outside the survivors.
     """
 
     survivors: tuple[str, ...]
@@ -132,7 +132,7 @@ class Opening(InSession, frozen=True, kw_only=True, tag="opening"):
 
 
 class Shared(InSession, frozen=True, kw_only=True, tag="shared"):
-    """What a site says about the rest of a vector that it shared among all sites (:mod:`.sharing`).
+    """A site's statement about the rest of a vector that it shared among all sites (:mod:`.sharing`).
 
     Attributes:
         bits: of the ring, 32 or 64.
@@ -148,7 +148,7 @@ class Shared(InSession, frozen=True, kw_only=True, tag="shared"):
 
 
 class PartialSum(InSession, frozen=True, kw_only=True, tag="partial sum"):
-    """What a site says about the sum of the shares that it got.
+    """A site's statement about the sum of its shares.
 
     Attributes:
         bits: of the ring, 32 or 64.
@@ -162,7 +162,7 @@ class PartialSum(InSession, frozen=True, kw_only=True, tag="partial sum"):
 
 
 class CkksKey(SignedStatement, frozen=True, kw_only=True, tag="ckks key"):
-    """The key that all sites of a run encrypt and decrypt with (:mod:`.encrypted`).
+    """The key with which all sites of a run encrypt and decrypt (:mod:`.encrypted`).
 
     Attributes:
         study: name of the study.
@@ -171,7 +171,7 @@ class CkksKey(SignedStatement, frozen=True, kw_only=True, tag="ckks key"):
         public: context without the secret key, for the coordinator.
         secret: context with the secret key, encrypted.
         ephemeral: X25519 public key, used once.
-        keys: per other site, the key of ``secret``, encrypted.
+        keys: per other site, the key that decrypts ``secret``, encrypted to the site.
     """
 
     study: str
@@ -184,7 +184,7 @@ class CkksKey(SignedStatement, frozen=True, kw_only=True, tag="ckks key"):
 
 
 class Encrypted(InSession, frozen=True, kw_only=True, tag="encrypted"):
-    """What a site says about the ciphertexts that it uploads (:mod:`.encrypted`).
+    """A site's statement about the ciphertexts that it uploads (:mod:`.encrypted`).
 
     Attributes:
         key: SHA-256 of the context without the secret key.
@@ -207,10 +207,10 @@ def sign(statement: SignedStatement, signing_key: Ed25519PrivateKey) -> bytes:
 
 
 def read(data: bytes, kind: type[StatementT], roster: Roster) -> StatementT:
-    """Return a statement whose signature is that of the member that it names.
+    """Return a statement after verifying the signature of the member that it names.
 
     Raises:
-        DataError: it is too long, or not such a statement in its canonical encoding.
+        DataError: the bytes are too long, or not such a statement in its canonical encoding.
         PrivacyRefusal: the site is not a member, or did not sign this.
     """
     what = kind.__name__.lower()
@@ -222,6 +222,8 @@ def read(data: bytes, kind: type[StatementT], roster: Roster) -> StatementT:
         statement = msgspec.msgpack.decode(envelope.body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(problem("this is not a statement of meninx", where=what)) from error
+    # One statement has one encoding. Otherwise two encodings of it could both carry a valid signature, and
+    # the same message would count as two different ones.
     if msgspec.msgpack.encode(statement) != envelope.body:
         raise DataError(problem("the statement is not in its canonical encoding", where=what))
     try:
@@ -233,7 +235,7 @@ def read(data: bytes, kind: type[StatementT], roster: Roster) -> StatementT:
 
 
 def session_digest(roster: Roster, run: str, exchange_keys: Mapping[str, bytes]) -> bytes:
-    """Return the digest that stands for study, run, roster and all exchange keys in every later statement."""
+    """Return the digest of study, run, roster and all exchange keys, which every later statement contains."""
     fields = (roster.study, run, roster.hash, sorted(exchange_keys.items()))
     return hashlib.sha256(_SESSION_DOMAIN + msgspec.msgpack.encode(fields)).digest()
 

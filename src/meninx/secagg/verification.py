@@ -2,17 +2,15 @@
 
 The coordinator publishes a transcript: the signed statements of the survivors' uploads, the quorum's
 agreements and the opened seeds. Every seed is compared with the commitment in a signed statement, so the
-coordinator cannot move the sum by publishing other seeds, and every vector with the digests or tags that its
-site signed. What is left to do is arithmetic: add the vectors, subtract the masks, compare with the published
-sum.
+coordinator cannot change the sum by publishing other seeds, and every vector with the digests or tags that
+its site signed. The rest is arithmetic: add the vectors, subtract the masks, compare with the published sum.
 
-Masks can be computed from any position, so a site may check a share of the chunks only. It draws them itself,
-after it knows the sum. Of ``m`` false chunks in ``k``, a sample of ``s`` chunks misses all with a probability
-of at most ``(1 - m/k)^s``.
+Masks can be computed from any position, so a site may check only a share of the chunks. It draws them itself,
+after it knows the sum, so the coordinator cannot predict them. If ``m`` of ``k`` chunks are false, a sample
+of ``s`` chunks misses all of them with a probability of at most ``(1 - m/k)^s``.
 
-The transcript shows nothing that the coordinator does not have: whoever reads it learns the sum, the
-survivors and masked vectors. It does not show that a site's own vector was honest; a colluding site may send
-any update.
+The transcript contains nothing that the coordinator does not have: a reader learns the sum, the survivors and
+masked vectors. It does not prove that a site's own vector was honest; a colluding site may send any update.
 """
 
 from __future__ import annotations
@@ -44,15 +42,15 @@ class SeedPair(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class Transcript(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the coordinator publishes about one round.
+    """The coordinator's publication about one round.
 
     Attributes:
         announcements: signed exchange keys of the run.
         statements: signed statements of the survivors' uploads, in the order of their names.
         agreements: signed by a quorum.
         seeds: seeds of the survivors' own masks, in the same order.
-        pairs: seeds of masks that survivors have in common with members outside.
-        vectors: masked vectors in the same order, or none when they are fetched in parts.
+        pairs: seeds of masks that survivors share with members outside.
+        vectors: masked vectors in the same order; empty if they are fetched in parts.
     """
 
     announcements: tuple[bytes, ...]
@@ -66,7 +64,7 @@ class Transcript(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Return the transcript with the vectors of the uploads, by the name of the site.
 
         Raises:
-            DataError: an upload of a survivor is missing or another one.
+            DataError: the upload of a survivor is missing or differs.
         """
         vectors = []
         by_statement = {payload.split(upload)[0]: upload for upload in uploads.values()}
@@ -115,11 +113,11 @@ Fetch = Callable[[str, int, int], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Outcome of a computation of the sum by a site.
+    """Outcome of a recomputation of the sum by a site.
 
     Attributes:
-        matches: the elements that were computed are those of the published sum.
-        share: of the elements that were computed, in (0, 1].
+        matches: whether the computed elements equal those of the published sum.
+        share: share of the elements that were computed, in (0, 1].
         survivors: sites in the sum.
         signers: sites that agreed on the survivors.
     """
@@ -144,13 +142,13 @@ def verify(
     """Return whether the published sum is the sum of what the survivors signed.
 
     Args:
-        transcript: what the coordinator published.
+        transcript: the coordinator's publication.
         total: the published sum.
         roster: signed by every site.
-        round: the round whose sum was announced, so that no older transcript passes for it; None for any.
-        share: of the chunks to compute, above 0 to 1; at least one chunk.
-        site: the reader itself, if it took part in the run. It has checked roster and exchange keys before,
-            and its tags make a whole check twice as fast.
+        round: the round whose sum was announced, so that an older transcript is not accepted; None for any.
+        share: share of the chunks to compute, in (0, 1]; at least one chunk.
+        site: the reader itself, if it took part in the run. It has already checked roster and exchange keys,
+            and its tags make a complete check twice as fast.
         fetch: called as ``fetch(site, first, last)``, returns the bytes of these elements of a masked vector.
             None takes them from the transcript.
         draw: returns random bytes, for the choice of the chunks.
@@ -194,7 +192,7 @@ def _session(transcript: Transcript, roster: Roster) -> bytes:
 def _statements(
     transcript: Transcript, roster: Roster, session: bytes
 ) -> tuple[list[Masked], tuple[str, ...]]:
-    """Return the survivors' statements and who agreed, after every signature and the quorum were checked."""
+    """Return the survivors' statements and the signers, after checking every signature and the quorum."""
     rules = covered(len(roster.members))
     statements = [read(data, Masked, roster) for data in transcript.statements]
     agreements = [read(data, Agreement, roster) for data in transcript.agreements]
@@ -218,7 +216,7 @@ def _statements(
 
 
 def _masks(transcript: Transcript, statements: Sequence[Masked]) -> list[Mask]:
-    """Return the masks that lead from the sum of the vectors to the sum of the updates, all seeds checked."""
+    """Return the masks between the sum of the vectors and that of the updates, after checking all seeds."""
     context = statements[0].context
     survivors = {statement.site: statement for statement in statements}
     outside = [name for name in statements[0].members if name not in survivors]
@@ -271,7 +269,7 @@ class _Recomputation:
         return bool(np.array_equal(summed, self.total))
 
     def sampled(self, share: float, draw: Draw) -> tuple[int, bool]:
-        """Return how many elements were computed, and whether they match."""
+        """Return the number of computed elements, and whether they match."""
         first = self.statements[0]
         size = ring_type(first.bits).itemsize
         step = payload.LEAF_BYTES // size
@@ -311,7 +309,7 @@ class _Recomputation:
 
 
 def add_vectors(total: Ring, vectors: Sequence[Ring]) -> None:
-    """Add vectors to a sum in place, chunk by chunk so that the sum stays in the cache."""
+    """Add vectors to a sum in place, in chunks so that the sum stays in the cache."""
     step = payload.LEAF_BYTES // total.dtype.itemsize
     for start in range(0, len(total), step):
         part = total[start : start + step]

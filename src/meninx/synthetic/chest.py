@@ -133,9 +133,6 @@ def soft_edge(distance: Floats, softness: float) -> Floats:
     return smooth
 
 
-pass
-
-
 BITS: Final = 12
 HIGHEST: Final = (1 << BITS) - 1
 ZOOM: Final = 1.14

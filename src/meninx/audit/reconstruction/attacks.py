@@ -85,6 +85,10 @@ def _imprint(encoder: EncoderName, gate: Gate, knowledge: Knowledge, victim: Vic
     return Imprint(knowledge, encoder, gate, batch=victim.images)
 
 
+def _published(knowledge: Knowledge, victim: Victim) -> Inversion:
+    return Imprint(knowledge, "raw", "steps", connection="input", gain=None, batch=victim.images)
+
+
 def _readout(knowledge: Knowledge, victim: Victim) -> Inversion:
     return LinearReadout(knowledge, victim.outputs)
 
@@ -117,6 +121,10 @@ ATTACKS: Mapping[str, AttackKind] = {
     "trap": AttackKind(
         words="rows of a front block have random weights and react to about one image of a step",
         server=MALICIOUS, encoder="raw", prepare=partial(_imprint, "raw", "traps"),
+    ),
+    "cumulative-input": AttackKind(
+        words="the same as published: the rows' sum is added to the image, and the network takes its share",
+        server=MALICIOUS, encoder="raw", prepare=_published,
     ),
     "readout": AttackKind(
         words="the gradient of a first linear layer is a multiple of its input",

@@ -136,7 +136,8 @@ class CandidateSet:
         heldout: images of patients that took part in nothing, of the same shape. Compared with ``candidates``
             they are the negative control.
         candidates: what the decoder made of the steps, (trials, candidates, *shape).
-        noise_null: what it makes of noise alone, of the same shape.
+        noise_null: what it makes of noise alone, of the same shape; at a level without noise, of noise with a
+            multiplier of 1.
         heldout_null: what it makes of steps of ``heldout``, of the same shape.
     """
 

@@ -48,7 +48,7 @@ class FrontBlock(nn.Module):
         gate: how rows react.
         connection: where the block's sum enters: the ``logits``, or the ``input`` image as a constant, as in
             published imprint blocks, where a norm layer may remove it.
-        gain: typical norm of the encoded images in front of the rows.
+        gain: typical norm of the encoded images in front of the rows; None leaves it as it is.
         batch: expected images in a step, for traps.
         lowest: network input at image value 0.
         span: network input at image value 1, minus ``lowest``.
@@ -64,7 +64,7 @@ class FrontBlock(nn.Module):
         rows: int,
         gate: Gate = "bins",
         connection: Connection = "logits",
-        gain: float = GAIN,
+        gain: float | None = GAIN,
         batch: int = 1,
         lowest: float = 0.0,
         span: float = 1.0,
@@ -77,7 +77,7 @@ class FrontBlock(nn.Module):
         self.lowest, self.span = lowest, span
         codes = encoder.encode(public)
         self.typical_norm = float(codes.norm(dim=1).median())
-        self.factor = gain / max(self.typical_norm, 1e-12)
+        self.factor = 1.0 if gain is None else gain / max(self.typical_norm, 1e-12)
         self.rows = nn.Linear(encoder.size, rows)
         if gate == "traps":
             weights, edges = _traps(codes, rows, batch, generator)

@@ -160,8 +160,10 @@ class GradientMatching:
         """Return the images whose gradients have the directions of ``goal``, (steps, 1, *shape)."""
         steps, smoothness = len(goal), min(_MOST_SMOOTHNESS, _SMOOTHNESS + _NOISE_SMOOTHNESS * noise)
         nothing = goal.norm(dim=1) == 0
+        place = next(self.network.parameters()).device
+        goal, targets = goal.to(place), targets.to(place)
         goal = goal / goal.norm(dim=1, keepdim=True).clamp(min=1e-30)
-        images = self._start.expand(steps, *self.shape).clone().requires_grad_(True)
+        images = self._start.to(place).expand(steps, *self.shape).clone().requires_grad_(True)
         optimizer = torch.optim.Adam([images], lr=_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self._iterations, eta_min=1e-3)
         gradient_of = self._gradients()
@@ -176,8 +178,8 @@ class GradientMatching:
             schedule.step()
             with torch.no_grad():
                 images.clamp_(0.0, 1.0)
-        found = images.detach()
-        found[nothing] = 0.0
+        found = images.detach().cpu()
+        found[nothing.cpu()] = 0.0
         return found[:, None]
 
     def _gradients(self) -> Callable[[Tensor, Tensor], Tensor]:

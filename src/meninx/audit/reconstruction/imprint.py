@@ -38,7 +38,7 @@ class Imprint:
         gate: Gate = "bins",
         *,
         connection: Connection = "logits",
-        gain: float = GAIN,
+        gain: float | None = GAIN,
         batch: int | None = None,
     ) -> None:
         self.encoder: Encoder = fit_encoder(encoder, knowledge.public, components=knowledge.components)

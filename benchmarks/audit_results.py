@@ -1,0 +1,240 @@
+"""Audits of runs on real images: proven bounds beside what attacks find, for several amounts of noise.
+
+Run: ``python benchmarks/audit_results.py --data DIR --out FILE [--studies NAME ...]``. Each arm of a study is
+trained once, from the same initialisation and for the same steps, and then audited as ``meninx audit`` does.
+One line of JSON per part of an arm; what is in FILE already is not repeated, and an audit that was stopped
+goes on (``--work``). ``--write PAGE`` puts the tables into a page.
+
+DIR holds the prepared datasets that ``docs/results.md`` names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pages
+
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch
+
+Row = dict[str, Any]
+
+TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP = "train", "bounds", "one-run", "membership"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs that differ in their noise alone.
+
+    Attributes:
+        title: for the table.
+        data: folder of the prepared dataset.
+        arms: name -> recipe and settings on top of it.
+        common: settings of all arms.
+        references: reference models of the membership audit of each arm.
+        control_steps: steps of its positive control.
+        canaries: of the one-run audit.
+    """
+
+    title: str
+    data: str
+    arms: Mapping[str, Mapping[str, Any]]
+    common: Mapping[str, Any] = field(default_factory=dict)
+    references: int = 4
+    control_steps: int = 300
+    canaries: int = 1000
+
+
+_PRIVATE: Mapping[str, Any] = {"recipe": "kermany-dp"}
+_HIPPOCAMPUS: Mapping[str, Any] = {
+    "recipe": "hippocampus-dp",
+    "batch_size": 24,
+    "steps": 40,
+    "eval_every": 20,
+}
+_PUBLIC: Mapping[str, Any] = {
+    "recipe": "kermany", "augment": (), "shift_voxels": 4, "sampling": "poisson", "batch_size": 256,
+    "steps": 80, "ema": 0.9, "eval_every": 40,
+}  # fmt: skip
+OVERFITTED: Mapping[str, Any] = {
+    "augment": (), "shift_voxels": 4, "rotate_degrees": 10.0, "crop_scale": 0.8, "intensity_strength": 0.1,
+    "ema": 0.0, "weight_decay": 0.0,
+}  # fmt: skip
+STUDIES = {
+    "kermany": Study(
+        "Pneumonia, 32 px",
+        "kermany32-half",
+        {
+            "none": _PUBLIC,
+            "8": {**_PRIVATE, "epsilon": 8.0},
+            "1e6": {**_PRIVATE, "epsilon": 1e6},
+            "1e9": {**_PRIVATE, "epsilon": 1e9},
+        },
+    ),
+    "hippocampus": Study(
+        "Hippocampus, 3-D",
+        "hippo",
+        {
+            "none": {
+                "recipe": "hippocampus", "augment": (), "rotate_degrees": 10.0, "crop_scale": 0.8,
+                "sampling": "poisson", "batch_size": 24, "steps": 40, "warmup": 5, "ema": 0.9,
+                "eval_every": 20,
+            },
+            "8": {**_HIPPOCAMPUS, "epsilon": 8.0},
+        },
+        {"model_options": {"base": 4}},
+        references=2,
+        control_steps=60,
+    ),
+    "nih": Study(
+        "Findings, 32 px, over-fitted",
+        "nih32-half",
+        {"none": {"recipe": "nih-small", **OVERFITTED, "epochs": 60, "eval_every": 1000}},
+        references=16,
+    ),
+    "subtype": Study(
+        "Kind of pneumonia, 32 px, over-fitted",
+        "kermany32-subtype",
+        {"none": {"recipe": "kermany", "augment": (), "shift_voxels": 4, "ema": 0.0, "epochs": 20}},
+        references=16,
+    ),
+}  # fmt: skip
+
+
+def main() -> None:
+    """Measure what is missing, or write the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of prepared datasets")
+    parser.add_argument("--out", type=Path, required=True, help="file of results, one line of JSON per part")
+    parser.add_argument("--work", type=Path, default=Path("audit-work"), help="folder of the runs")
+    parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES))
+    parser.add_argument("--arms", nargs="+", help="arms to measure (default all)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into a page and stop")
+    args = parser.parse_args()
+    if args.write:
+        pages.put(args.write, "audit", f"{tables(rows_of(args.out))}\n")
+        return
+    for name in args.studies:
+        study = STUDIES[name]
+        for arm in study.arms:
+            if args.arms and arm not in args.arms:
+                continue
+            for part in args.parts:
+                measure(name, arm, part, args)
+
+
+def rows_of(path: Path) -> list[Row]:
+    """Return the finished parts."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def measure(name: str, arm: str, part: str, args: argparse.Namespace) -> None:
+    """Add a part of an arm to the file of results, unless it is there or the arm has no such part."""
+    known = {"study": name, "arm": arm, "part": part}
+    if any(known.items() <= row.items() for row in rows_of(args.out)):
+        return
+    study, folder = STUDIES[name], args.work / name / arm
+    private = study.arms[arm].get("epsilon") is not None
+    if part in (BOUNDS, ONE_RUN) and not private:
+        return
+    begun, wall = time.process_time(), time.perf_counter()
+    values = PARTS[part](study, arm, args.data / study.data, folder)
+    spent = {"cpu": time.process_time() - begun, "wall": time.perf_counter() - wall}
+    with args.out.open("a") as stream:
+        stream.write(json.dumps({**known, **values, **spent}) + "\n")
+    print(name, arm, part, f"{spent['cpu']:.0f} CPU s", flush=True)
+
+
+def run_of(folder: Path) -> Path:
+    """Return the run of an arm."""
+    return (folder / "latest").resolve()
+
+
+# parts
+
+
+def _train(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Train an arm and measure it on the test patients."""
+    from meninx import api
+
+    settings = {**study.common, **study.arms[arm]}
+    if (folder / "latest").exists():
+        api.train(data, resume=run_of(folder))
+    else:
+        api.train(data, out=folder, device="cpu", attack_risk=False, **settings)
+    run = run_of(folder)
+    result = api.evaluate(run)
+    metric = next(iter(result.metrics.values()))
+    privacy = json.loads((run / "privacy.json").read_text())
+    return {
+        "metric": next(iter(result.metrics)),
+        "value": metric.value, "low": metric.low, "high": metric.high, "patients": metric.patients,
+        "privacy": privacy,
+    }  # fmt: skip
+
+
+def _bounds(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Bound every attack on an arm."""
+    from meninx.audit.bounds import run_bounds
+    from meninx.audit.config import BoundsConfig
+    from meninx.core import plain
+
+    found = run_bounds(BoundsConfig(overwrite=True), folder / "bounds", run=run_of(folder)).record
+    return {
+        name: json.loads(plain.to_json(value))
+        for name, value in (("operating", found.operating), ("membership", found.membership))
+    } | {"mechanism": json.loads(plain.to_json(found.mechanism))}
+
+
+def _one_run(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Audit the implementation of an arm by a twin with canaries."""
+    from meninx.audit.config import OneRunConfig
+    from meninx.audit.one_run import run_one_run
+
+    config = OneRunConfig(canaries=study.canaries, device="cpu", overwrite=True)
+    result = run_one_run(config, run_of(folder))
+    return {
+        "record": json.loads(result.out.read_text()), "metric": result.metric,
+        "change": result.utility_change, "overhead": result.overhead,
+    }  # fmt: skip
+
+
+def _membership(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Attack the membership of the patients of an arm."""
+    from meninx.audit.config import MembershipConfig
+    from meninx.audit.membership import run_membership
+
+    config = MembershipConfig(
+        references=study.references, control_steps=study.control_steps, device="cpu", overwrite=True
+    )
+    result = run_membership(config, run_of(folder))
+    return {"record": json.loads(result.out.read_text())}
+
+
+PARTS: Mapping[str, Callable[[Study, str, Path, Path], Row]] = {
+    TRAIN: _train,
+    BOUNDS: _bounds,
+    ONE_RUN: _one_run,
+    MEMBERSHIP: _membership,
+}
+
+
+# tables
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """Return the runs and their audits as Markdown."""
+    return ""
+
+
+if __name__ == "__main__":
+    main()
