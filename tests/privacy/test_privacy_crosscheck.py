@@ -49,9 +49,7 @@ HARD = [
     (0.05, 0.9, 2_000),
 ]
 # Each rate once. All points run with the slow tests.
-QUICK = [
-    EASY[place] for place in (0, 3, 5, 8, 12, 16, 17, 21, 22, 24)
-]
+QUICK = [EASY[place] for place in (0, 3, 5, 8, 12, 16, 17, 21, 22, 24)]
 
 
 def points(quick: list[tuple[float, float, int]], every: list[tuple[float, float, int]]) -> list[object]:

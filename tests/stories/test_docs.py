@@ -149,6 +149,7 @@ def test_the_commands_of_a_page_that_runs_with_the_slow_tests_are_understood(nam
     for block in blocks(DOCS / name):
         if block.language == "python":
             compile(block.text, block.where, "exec")
+            understood += 1
         for line in commands(block.text) if block.language == "sh" and not block.file else ():
             app, words = build_app(), without_tables(shlex.split(line, comments=True)[1:])
             app.config = (read_options,)
