@@ -41,8 +41,9 @@ CONFIGS = {
     "predict": "meninx.predict.config:PredictConfig",
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
+    "dossier": "meninx.dossier.config:DossierConfig",
     "demo": "meninx.demo.config:DemoConfig",
-    "audit": "meninx.audit.config:AuditConfig",
+    "audit": "meninx.audit.plan_config:AuditConfig",
     "audit-attributes": "meninx.audit.config:AttributesConfig",
     "audit-bounds": "meninx.audit.config:BoundsConfig",
     "audit-identity": "meninx.audit.config:IdentityConfig",
@@ -54,8 +55,9 @@ CONFIGS = {
     "federate-enrol": "meninx.federated.policy:PolicyConfig",
 }
 SETTINGS = {
-    **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "predict", "report", "demo")},
+    **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "predict", "demo")},
     "train": ("train",),
+    "report": ("report", "dossier"),
     "sweep": ("sweep", "train"),
 }
 

@@ -9,13 +9,13 @@ from cyclopts import App, Parameter
 
 from meninx.audit.config import (
     AttributesConfig,
-    AuditConfig,
     BoundsConfig,
     IdentityConfig,
     MembershipConfig,
     OneRunConfig,
     ScoresConfig,
 )
+from meninx.audit.plan_config import AuditConfig
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
