@@ -3,7 +3,7 @@
 Run: ``python benchmarks/audit_results.py --data DIR --out FILE [--studies NAME ...]``. Each arm of a study is
 trained once, from the same initialisation and for the same steps, and then audited as ``meninx audit`` does.
 One line of JSON per part of an arm; what is in FILE already is not repeated, and an audit that was stopped
-goes on (``--work``). ``--write PAGE`` puts the tables into a page.
+goes on (``--work``). ``--write PAGE --figures FOLDER`` puts the tables into a page and draws the figures.
 
 DIR holds the prepared datasets that ``docs/results.md`` names.
 """
@@ -14,11 +14,12 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import audit_tables
 import pages
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch
@@ -145,9 +146,15 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", help="arms to measure (default all)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into a page and stop")
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="with --write: draw the figures there")
     args = parser.parse_args()
     if args.write:
-        pages.put(args.write, "audit", f"{tables(rows_of(args.out))}\n")
+        rows = rows_of(args.out)
+        for marker, text in audit_tables.tables(rows, STUDIES).items():
+            pages.put(args.write, marker, f"{text}\n")
+        for name, study in STUDIES.items():
+            if study.axis and args.figures:
+                audit_tables.draw(rows, name, study.axis, args.figures / f"audit-{name}.png")
         return
     for name in args.studies:
         study = STUDIES[name]
@@ -289,14 +296,6 @@ PARTS: Mapping[str, Callable[[Study, str, Path, Path], Row]] = {
     AVERAGED: _averaged,
     IDENTITY: _identity,
 }
-
-
-# tables
-
-
-def tables(rows: Sequence[Row]) -> str:
-    """Return the runs and their audits as Markdown."""
-    return ""
 
 
 if __name__ == "__main__":
