@@ -49,6 +49,7 @@ NEEDS = {
     "verify": ("data",),
     "sweep": ("data",),
     "report": ("clean", "data", "runs"),
+    "audit": ("many patients", "private run"),
     "audit bounds": (),
     "audit scores": ("scores",),
     "audit one-run": ("data", "private run"),

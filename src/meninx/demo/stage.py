@@ -1,4 +1,4 @@
-"""The demo: archives of three hospitals, clean DICOM, three datasets, two studies, an audit and one report."""
+"""The demo: archives of three hospitals, clean DICOM, datasets, two studies, an audit and one report."""
 
 from __future__ import annotations
 

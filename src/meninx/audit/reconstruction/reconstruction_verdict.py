@@ -211,9 +211,9 @@ def view_words(view: str) -> str:
     """Return where an image was looked for.
 
     >>> view_words("step"), view_words("sum of 3 sites")
-    ('in the gradient of their step', 'among the sum of 3 sites')
+    ('in the gradient of their step', 'in the sum of 3 sites')
     """
-    return "in the gradient of their step" if view == "step" else f"among the {view}"
+    return "in the gradient of their step" if view == "step" else f"in the {view}"
 
 
 def _server(match: MatchRecord) -> str:

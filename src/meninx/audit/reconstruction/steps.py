@@ -207,9 +207,7 @@ class _Audit:
 
     def match(self, begun: float, progress: Progress) -> ReconstructionAudit:
         """Count, judge, and write tables and record."""
-        origin = origin_of(self.record)
-        if self.config.deterministic:
-            origin = replace(origin, made="")
+        origin = origin_of(self.record, timeless=self.config.deterministic)
         audit, sets = counted(
             self.config, self._index(self.room), self.room, self.pools, self.about,
             origin=origin, progress=progress,
