@@ -187,7 +187,7 @@ def last_noise(rows: Sequence[Row], name: str, arm: str) -> Iterator[str]:
         again = ""
         if averaged is not None and any(m["attack"] == attack for m in averaged["record"]["matches"]):
             again = _level(averaged["record"], _reach(averaged["record"], attack)[0])
-        without = f"{_rate(clean)} of {clean['originals']}, null {_share(null_of(clean))}"
+        without = f"{_rate(clean)} of {clean['originals']}, public images {_share(clean['kappa'])}"
         levels = (_level(one["record"], level) for level in (found, lost))
         yield _line(WORDS.get(attack, attack), without, *levels, again)
 
@@ -248,7 +248,7 @@ def draw(rows: Sequence[Row], name: str, arm: str, path: Path) -> None:
     one, averaged = (part_of(rows, name, arm, part) for part in ("reconstruction", "reconstruction-averaged"))
     if one is None:
         return
-    figure = Figure(figsize=(11.5, 4.2), layout="constrained")
+    figure = Figure(figsize=(12.5, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2)
     _identification_panel(left, one["record"])
     _image_panel(right, one["record"], averaged["record"] if averaged else None)
@@ -257,7 +257,8 @@ def draw(rows: Sequence[Row], name: str, arm: str, path: Path) -> None:
         axes.set_ylim(-0.02, 1.04)
         axes.set_xlabel("epsilon of the training (smaller protects more)", fontsize=9)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7, loc="upper left")
+    left.legend(fontsize=7, loc="lower right")
+    right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     figure.savefig(path, dpi=150)
 
 
@@ -282,30 +283,34 @@ def _identification_panel(axes: Any, record: Row) -> None:
 
 def _image_panel(axes: Any, record: Row, averaged: Row | None) -> None:
     """Draw how many images attacks on one step reconstruct, and on the average of several."""
-    epsilons = {level["name"]: level["epsilon"] for level in record["levels"] if level["epsilon"]}
-    for attack in dict.fromkeys(match["attack"] for match in record["matches"]):
-        points = _points(record, attack, epsilons)
-        _line_with_bars(axes, points, COLOURS.get(attack, "#444444"), "o-", WORDS.get(attack, attack))
+    drawn = [(record, "-", 4.0), *([(averaged, ":", 3.0)] if averaged is not None else [])]
+    for found, style, size in drawn:
+        for attack in dict.fromkeys(match["attack"] for match in found["matches"]):
+            _curve(axes, found, attack, style, size, labelled=found is record)
+    axes.plot(
+        [], [], "o", color="white", markeredgecolor="#444444", label="not more than public images alone"
+    )
     if averaged is not None:
-        for attack in dict.fromkeys(match["attack"] for match in averaged["matches"]):
-            points = _points(averaged, attack, epsilons)
-            xs, ys = [point[0] for point in points], [point[1] for point in points]
-            axes.plot(xs, ys, "s:", color=COLOURS.get(attack, "#444444"), markersize=3, linewidth=1)
-        axes.plot([], [], "ks:", markersize=3, linewidth=1, label="the same, average of 16 steps")
-    null = max(null_of(match) for match in record["matches"])
-    axes.axhspan(0, null, color="#888888", alpha=0.2, linewidth=0, label="null: largest of all attacks")
-    axes.set_title("Images reconstructed from one step (NCC above the null)", fontsize=10)
+        axes.plot(
+            [], [], ":", color="#444444", label=f"average of {averaged['matches'][0]['participations']} steps"
+        )
+    axes.set_title("Images reconstructed from one step", fontsize=10)
     axes.set_ylabel("share of images", fontsize=9)
 
 
-def _points(
-    record: Row, attack: str, epsilons: Mapping[str, float]
-) -> list[tuple[float, float, float, float]]:
-    return sorted(
-        (epsilons[match["level"]], match["success"], match["low"], match["high"])
-        for match in record["matches"]
-        if match["attack"] == attack and match["level"] in epsilons
+def _curve(axes: Any, record: Row, attack: str, style: str, size: float, *, labelled: bool) -> None:
+    """Draw an attack: filled where it beats null and public images, hollow where it does not."""
+    epsilons = {level["name"]: level["epsilon"] for level in record["levels"] if level["epsilon"]}
+    matches = sorted(
+        (match for match in record["matches"] if match["attack"] == attack and match["level"] in epsilons),
+        key=lambda match: epsilons[match["level"]],
     )
+    colour, label = COLOURS.get(attack, "#444444"), WORDS.get(attack, attack) if labelled else None
+    xs, ys = [epsilons[match["level"]] for match in matches], [match["success"] for match in matches]
+    axes.plot(xs, ys, style, color=colour, linewidth=1.2, label=label)
+    for x, y, match in zip(xs, ys, matches, strict=True):
+        face = colour if beats(match) else "white"
+        axes.plot([x], [y], "o", color=face, markeredgecolor=colour, markersize=size)
 
 
 def _line_with_bars(
@@ -327,6 +332,11 @@ def null_of(match: Row) -> float:
     return max(float(share or 0.0) for share in shares)
 
 
+def beats(match: Row) -> bool:
+    """Return whether more images are reconstructed than without the step: by null and by public images."""
+    return bool(match["low"] > max(null_of(match), match["kappa"]))
+
+
 def series(record: Row, attack: str) -> list[Row]:
     """Return the levels of an attack, the least noise first."""
     found = [match for match in record["matches"] if match["attack"] == attack]
@@ -334,10 +344,13 @@ def series(record: Row, attack: str) -> list[Row]:
 
 
 def _reach(record: Row, attack: str) -> tuple[Row | None, Row | None]:
-    """Return the last level of rising noise at which the attack beats its null, and the next one."""
+    """Return the last level of rising noise at which the attack beats null and public images, and the next.
+
+    Where a public image is as close to the patient's as the reconstruction, nothing was reconstructed.
+    """
     levels, found = series(record, attack), None
     for number, match in enumerate(levels):
-        if match["low"] <= null_of(match):
+        if not beats(match):
             return found, levels[number]
         found = match
     return found, None
