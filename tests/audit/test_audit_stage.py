@@ -20,7 +20,7 @@ from audit_samples import (
 from report_samples import write_run
 
 from meninx.audit import bounds, parts, stage
-from meninx.audit.config import AuditConfig
+from meninx.audit.plan_config import AuditConfig
 from meninx.cli.app import run as command
 from meninx.core import artifacts, audit_parts
 from meninx.core.artifacts import PrivacyRecord

@@ -13,7 +13,8 @@ from report_samples import write_run
 from meninx.audit import parts, stage
 from meninx.audit.audited_run import origin_of
 from meninx.audit.bounds import run_bounds
-from meninx.audit.config import AuditConfig, BoundsConfig
+from meninx.audit.config import BoundsConfig
+from meninx.audit.plan_config import AuditConfig
 from meninx.core import artifacts
 from meninx.core.artifacts import PrivacyRecord, RunRecord
 from meninx.core.audit_records import (
@@ -121,10 +122,13 @@ def _bounds(ledger: str, epsilons: int) -> BoundsRecord:
         return run_bounds(config, Path(place), run=folder).record
 
 
-def write_bounds(config: BoundsConfig, run: Run, progress: Progress) -> None:
+def write_bounds(config: AuditConfig, run: Run, progress: Progress) -> None:
     """Write the bounds of a made-up run, computed once per noise and unit."""
     privacy = artifacts.require(run.root, PrivacyRecord, fix="")
-    found, known = _bounds(f"{privacy.noise_multiplier} {privacy.unit}", config.n_eps), record_of(run.root)
+    found, known = (
+        _bounds(f"{privacy.noise_multiplier} {privacy.unit}", config.bounds.n_eps),
+        record_of(run.root),
+    )
     mechanism = replace(found.mechanism, run=known.id, weights=known.weights)
     artifacts.write(run.root / "audit", replace(found, mechanism=mechanism))
 
