@@ -28,6 +28,7 @@ Row = dict[str, Any]
 
 TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP = "train", "bounds", "one-run", "membership"
 RECONSTRUCTION, AVERAGED, IDENTITY = "reconstruction", "reconstruction-averaged", "identity"
+ATTRIBUTES, WHOLE = "attributes", "audit"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ STUDIES = {
             "1e6": {**_PRIVATE, "epsilon": 1e6},
             "1e9": {**_PRIVATE, "epsilon": 1e9},
         },
-        parts=(TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP, RECONSTRUCTION, AVERAGED),
+        parts=(TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP, RECONSTRUCTION, AVERAGED, WHOLE),
         axis="8",
     ),
     "hippocampus": Study(
@@ -120,7 +121,7 @@ STUDIES = {
         "nih32-half",
         {"none": {"recipe": "nih-small", **OVERFITTED, "epochs": 60, "eval_every": 1000}},
         references=16,
-        parts=(TRAIN, MEMBERSHIP),
+        parts=(TRAIN, MEMBERSHIP, ATTRIBUTES),
     ),
     "subtype": Study(
         "Kind of pneumonia, 32 px, over-fitted",
@@ -287,6 +288,32 @@ def _identity(study: Study, arm: str, data: Path, folder: Path) -> Row:
     return {"record": json.loads(result.out.read_text())}
 
 
+def _attributes(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Infer attributes of patients from what the model makes of them."""
+    from meninx.audit.attributes import run_attributes
+    from meninx.audit.config import AttributesConfig
+
+    result = run_attributes(AttributesConfig(device="cpu", overwrite=True), run_of(folder))
+    return {"record": json.loads(result.out.read_text())}
+
+
+def _whole(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Audit an arm by the default plan, as ``meninx audit RUN`` does; finished reference models are used."""
+    import meninx
+
+    record = meninx.audit(
+        run_of(folder),
+        references=study.references,
+        control_steps=study.control_steps,
+        overwrite=True,
+        device="cpu",
+    ).record
+    if record is None:
+        raise SystemExit("the audit wrote no summary")
+    lines = [{"line": item.line, "colour": item.colour, "word": item.word} for item in record.lines]
+    return {"lines": lines, "parts": {part.name: part.state for part in record.parts}}
+
+
 PARTS: Mapping[str, Callable[[Study, str, Path, Path], Row]] = {
     TRAIN: _train,
     BOUNDS: _bounds,
@@ -295,6 +322,8 @@ PARTS: Mapping[str, Callable[[Study, str, Path, Path], Row]] = {
     RECONSTRUCTION: _reconstruction,
     AVERAGED: _averaged,
     IDENTITY: _identity,
+    ATTRIBUTES: _attributes,
+    WHOLE: _whole,
 }
 
 

@@ -216,6 +216,40 @@ def identity(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
             head = tail = ""
 
 
+def attributes(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how often attributes are inferred, from members and from others."""
+    yield from _head(
+        "run", "attribute", "seen by the attacker", "right [95 %]", "most frequent value", "members, others",
+        "advantage on members [95 %]", "CPU s",
+    )  # fmt: skip
+    for name, study in studies.items():
+        for arm in study.arms:
+            row = part_of(rows, name, arm, "attributes")
+            if row is None:
+                continue
+            for item in row["record"]["attributes"]:
+                cells = [f"refused: {item['refusal']}", "", "", ""]
+                if item["accuracy"] is not None:
+                    limits = f"{_share(item['accuracy_low'])}, {_share(item['accuracy_high'])}"
+                    ends = f"[{100 * item['advantage_low']:+.1f}, {100 * item['advantage_high']:+.1f}]"
+                    gain = f"{100 * item['advantage']:+.1f} {ends} points"
+                    counts = f"{item['members']:,}, {item['others']:,}"
+                    right = f"{_share(item['accuracy'])} [{limits}]"
+                    cells = [right, _share(item["prior"]), counts, gain]
+                yield _line(study.title, item["attribute"], item["signal"], *cells, f"{row['cpu']:.0f}")
+
+
+def verdicts(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the three lines of ``meninx audit RUN``."""
+    yield from _head("run", "epsilon", "guaranteed", "measured attacks", "implementation", "CPU s")
+    for name, study in studies.items():
+        for arm in study.arms:
+            row = part_of(rows, name, arm, "audit")
+            if row is not None:
+                words = [f"{item['colour']}: {item['word']}" for item in row["lines"]]
+                yield _line(study.title, _epsilon(arm), *words, f"{row['cpu']:.0f}")
+
+
 def _link(link: Row) -> tuple[str, str, str, str]:
     if link["refusal"]:
         return f"refused: {link['refusal']}", "", "", ""
@@ -234,6 +268,8 @@ def tables(rows: Sequence[Row], studies: Mapping[str, Any]) -> dict[str, str]:
         "audit-reconstruction": reconstruction(rows, studies),
         "audit-reach": last_noise(rows, *axis),
         "audit-identity": identity(rows, studies),
+        "audit-attributes": attributes(rows, studies),
+        "audit-verdicts": verdicts(rows, studies),
     }
     return {name: "\n".join(lines) for name, lines in found.items()}
 
