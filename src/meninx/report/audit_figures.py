@@ -210,7 +210,7 @@ def _marked(axes: Axes, across: FuncFormatter, up: FuncFormatter) -> None:
 
 
 def candidates_named(audit: ReconstructionAudit, name: str) -> Picture | None:
-    """Return how often an attacker picks a patient's image out of n, with the bound; None without a number."""
+    """Return how often an attacker picks a patient's image out of n, with the bound; None without any."""
     own = next((level.name for level in audit.levels if level.own), "")
     found = [item for item in audit.identification if item.level == own]
     best = {
@@ -256,9 +256,9 @@ def pictures(audit: Audit, name: str) -> Sequence[Picture]:
     """
     bounds, membership = audit.bounds, audit.membership
     found = (
+        candidates_named(audit.reconstruction, f"{name}rank") if audit.reconstruction is not None else None,
         risk_profile(bounds, f"{name}risk") if bounds is not None else None,
         one_axis(bounds, audit.one_run, membership, f"{name}axis"),
         members_found(membership, f"{name}roc") if membership is not None else None,
-        candidates_named(audit.reconstruction, f"{name}rank") if audit.reconstruction is not None else None,
     )
     return [picture for picture in found if picture is not None]
