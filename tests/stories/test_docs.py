@@ -121,6 +121,7 @@ SLOW_PAGES = (
     "how-to/simulate-a-study.md",
     "how-to/read-the-bounds.md",
     "how-to/audit-reconstruction.md",
+    "how-to/audit-a-run.md",
 )
 RUNNING = [
     path.relative_to(DOCS).as_posix()
