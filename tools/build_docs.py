@@ -16,6 +16,7 @@ import build_licences
 import build_settings
 from meninx.cli import audit as audit_steps
 from meninx.cli import dicom as dicom_steps
+from meninx.cli import reconstruct as reconstruct_steps
 from meninx.cli.app import VERBS, build_app
 from meninx.cli.audit import HELP as AUDIT_HELP
 from meninx.cli.console import Output
@@ -23,11 +24,14 @@ from meninx.cli.dicom import HELP as DICOM_HELP
 from meninx.cli.examples import EXAMPLES
 from meninx.cli.federate import HELP as FEDERATE_HELP
 from meninx.cli.federate import STEPS as FEDERATE_STEPS
+from meninx.cli.reconstruct import HELP as RECONSTRUCT_HELP
 from meninx.core import errors, setting_types, settings
 from meninx.core.settings import Settings
+from meninx.dossier import schema
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
+SCHEMA = ROOT / "src" / "meninx" / "dossier" / "dossier.schema.json"
 NOTE = "<!-- written by `make docs` from the program; edit the program -->\n\n"
 CONFIGS = {
     "deid": "meninx.deid.config:DeidConfig",
@@ -37,19 +41,23 @@ CONFIGS = {
     "predict": "meninx.predict.config:PredictConfig",
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
+    "dossier": "meninx.dossier.config:DossierConfig",
     "demo": "meninx.demo.config:DemoConfig",
-    "audit": "meninx.audit.config:AuditConfig",
+    "audit": "meninx.audit.plan_config:AuditConfig",
+    "audit-attributes": "meninx.audit.config:AttributesConfig",
     "audit-bounds": "meninx.audit.config:BoundsConfig",
     "audit-identity": "meninx.audit.config:IdentityConfig",
     "audit-membership": "meninx.audit.config:MembershipConfig",
     "audit-one-run": "meninx.audit.config:OneRunConfig",
+    "audit-reconstruct": "meninx.audit.reconstruction.config:ReconstructionConfig",
     "audit-scores": "meninx.audit.config:ScoresConfig",
     "federate-new": "meninx.federated.config:StudyConfig",
     "federate-enrol": "meninx.federated.policy:PolicyConfig",
 }
 SETTINGS = {
-    **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "predict", "report", "demo")},
+    **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "predict", "demo")},
     "train": ("train",),
+    "report": ("report", "dossier"),
     "sweep": ("sweep", "train"),
 }
 
@@ -64,6 +72,7 @@ def main() -> int:
     REFERENCE.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
         (REFERENCE / name).write_text(text, encoding="utf-8")
+    SCHEMA.write_text(schema.made(), encoding="utf-8")
     build_settings.PAGE.write_text(build_settings.text(), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(build_settings.PAGE)], check=True)
     return 0
@@ -78,12 +87,14 @@ def pages() -> dict[str, str]:
         "recipes.md": recipes(),
         "errors.md": error_page(),
         "licences.md": NOTE + build_licences.page(),
+        SCHEMA.name: schema.made(),
     }
 
 
 def stale() -> list[str]:
     """Return the names of the pages that say something else than the program."""
     old = [name for name, text in pages().items() if not _same(REFERENCE / name, text)]
+    old += [] if _same(SCHEMA, schema.made()) else [SCHEMA.relative_to(ROOT).as_posix()]
     written = build_settings.PAGE.read_text(encoding="utf-8") if build_settings.PAGE.is_file() else ""
     return old + [build_settings.PAGE.name] * (
         ast.dump(ast.parse(written)) != ast.dump(ast.parse(build_settings.text()))
@@ -109,13 +120,19 @@ def commands() -> str:
             )
         lines.append(_examples(verb))
     for group, home, text, steps in (
-        ("audit", audit_steps, AUDIT_HELP, ("bounds", "scores", "one-run", "membership", "identity")),
+        (
+            "audit",
+            audit_steps,
+            AUDIT_HELP,
+            ("bounds", "scores", "one-run", "membership", "identity", "attributes"),
+        ),
+        ("audit reconstruct", reconstruct_steps, RECONSTRUCT_HELP, ("create", "match", "visualise")),
         ("dicom", dicom_steps, DICOM_HELP, ("label", "export", "restore", "folders", "table")),
     ):
         lines.append(f"## `meninx {group}`\n\n{text}\n")
-        whole = getattr(home, f"{group}_run", None)
+        whole, page = getattr(home, f"{group.split()[-1]}_run", None), group.replace(" ", "-")
         if whole is not None:
-            lines += [_described(inspect.getdoc(whole) or ""), f"Settings: [{group}](settings.md#{group}).\n"]
+            lines += [_described(inspect.getdoc(whole) or ""), f"Settings: [{page}](settings.md#{page}).\n"]
             lines.append(_examples(group))
         for step in steps:
             found = inspect.getdoc(getattr(home, step.replace("-", "_"))) or ""

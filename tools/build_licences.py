@@ -13,7 +13,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUPS = ("", "train", "export")
+GROUPS = ("", "train", "export", "dossier")
 """What is installed by default, and the extras that a user may choose."""
 
 PURPOSE = {
@@ -37,7 +37,9 @@ PURPOSE = {
     "pyjpegls": "JPEG-LS in DICOM",
     "pylibjpeg": "plug-ins of pydicom for compressed pixels",
     "pylibjpeg-openjpeg": "JPEG 2000 in DICOM",
+    "reportlab": "PDF of a dossier",
     "rich": "progress, tables and help in the terminal",
+    "rocrate": "RO-Crate metadata of a dossier",
     "scipy": "statistics and optimisation",
     "tensorboard": "training curves",
     "tomli-w": "recipes and configs",
@@ -47,12 +49,14 @@ SPDX = {
     "3-Clause BSD License": "BSD-3-Clause",
     "Apache 2.0": "Apache-2.0",
     "Apache License 2.0": "Apache-2.0",
+    "Apache License, Version 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD": "BSD-3-Clause",
     "BSD 3-Clause License": "BSD-3-Clause",
     "BSD License": "BSD-3-Clause",
     "GPL V3.0": "GPL-3.0-only",
     "MIT License": "MIT",
+    "MPL-2.0": "MPL-2.0",
     "Python Software Foundation License": "PSF-2.0",
 }
 PERMISSIVE = re.compile(r"(MIT|BSD|Apache|PSF|0BSD|Zlib|CC0|BSL)\b")
@@ -69,6 +73,9 @@ compares the page with the installed packages, and fails when one of them is not
 reads all of its transfer syntaxes. Some wheels (`imagecodecs`, `torch`) contain GCC's runtime library
 `libgomp`, whose GPL has an exception for programs that only use it.
 
+**One package is under the Mozilla Public License 2.0:** `certifi`, a list of certificates. The extra
+`dossier` installs it unmodified, because `rocrate` asks for `requests`. meninx opens no connection with it.
+
 **Torch for NVIDIA GPUs.** On Linux, PyPI's `torch` installs NVIDIA's libraries (`nvidia-*`), which are under
 NVIDIA's own licence. The CPU build from PyTorch's index (`TORCH_INDEX` of the Makefile, and the
 Containerfile) installs none of them. This page was made with the CPU build.
@@ -78,6 +85,7 @@ TITLES = {
     "": "Installed by `pip install meninx`",
     "train": "Added by the extra `train`",
     "export": "Added by the extra `export`",
+    "dossier": "Added by the extra `dossier`",
 }
 TRANSFER = """\
 ## Which package decodes which transfer syntax

@@ -95,6 +95,33 @@ def test_half_of_the_noise_in_the_program_exits_with_5(private, monkeypatch, cap
     assert "does not keep its epsilon of 9.997" in shown.err
 
 
+@pytest.fixture(scope="module")
+def huge(made):
+    """A run whose epsilon of a million allows every score."""
+    training = TRAINING | {"epsilon": 1e6}
+    return api.train(made[0].parents[1] / "data", out=made[0].parent, seed=2, **UNITS, **training).out
+
+
+def test_at_a_huge_epsilon_the_noise_itself_is_measured(huge, monkeypatch):
+    result = run_one_run(CONFIG.replace(overwrite=True), huge)
+    assert result.control.verdict == "consistent"  # nothing contradicts such a claim
+    assert result.record.control_mechanism.refuted_by == ("noise",)
+    assert result.record.control_mechanism.noise == pytest.approx(0.5, abs=0.05)
+    assert result.record.mechanism.noise == pytest.approx(1.0, abs=0.05)
+    assert "times the promised one" in result.summary()
+    assert not any("says nothing" in text for text in result.alerts())
+    result.raise_if_refuted()
+    colours = {finding.key: finding.colour for finding in one_run.findings(result.record)}
+    assert set(colours.values()) == {"green"}
+    scaled_noise(monkeypatch, 0.5)
+    again = run_one_run(CONFIG.replace(overwrite=True), huge)
+    with pytest.raises(AuditFinding, match=r"epsilon of .*refuted by noise"):
+        again.raise_if_refuted()
+    assert "verdict: REFUTED by noise" in again.summary()
+    colours = {finding.key: finding.colour for finding in one_run.findings(again.record)}
+    assert colours["one-run/noise"] == colours["one-run/mu"] == "red"
+
+
 def test_images_that_count_as_patients_are_found_in_a_real_run(private, monkeypatch):
     members, names = sampler.unit_members, sampler.unit_names
     for module in (sampler, assemble):

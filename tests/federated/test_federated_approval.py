@@ -9,18 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from meninx.core import signed_file
 from meninx.core.errors import DataError, MeninxError, PrivacyRefusal, UsageError
 from meninx.core.manifest import Manifest
-from meninx.federated import (
-    approval,
-    approval_page,
-    code_hash,
-    enrolment,
-    signed_file,
-    site_doctor,
-    site_folder,
-    study,
-)
+from meninx.federated import approval, approval_page, code_hash, enrolment, site_doctor, site_folder, study
 from meninx.federated.approval import Approval
 from meninx.federated.approval_page import bytes_per_round, network_size
 from meninx.federated.code_hash import CodeVersion

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from meninx.core import files
+from meninx.core import files, signed_file
 from meninx.core.errors import DataError, MeninxError, PrivacyRefusal, UsageError
-from meninx.federated import authority, enrolment, enrolment_keys, signed_file, site_folder
+from meninx.federated import authority, enrolment, enrolment_keys, site_folder
 from meninx.federated.enrolment import EnrolmentRequest
 from meninx.federated.policy import PolicyConfig
 from meninx.federated.site_folder import SiteFolder

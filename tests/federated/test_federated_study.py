@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from meninx.core import signed_file
 from meninx.core.errors import ConfigError, DataError, MeninxError, PrivacyRefusal, UsageError
-from meninx.federated import authority, code_hash, enrolment_keys, signed_file, study
+from meninx.federated import authority, code_hash, enrolment_keys, study
 from meninx.federated.code_hash import CodeVersion
 from meninx.federated.config import StudyConfig
 from meninx.federated.study import EnrolledSite, StudyFile, StudyFolder

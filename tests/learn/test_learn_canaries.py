@@ -8,7 +8,19 @@ import stat
 import numpy as np
 import pytest
 import torch
-from audited_runs import FAULTS, audited, half_noise, network, parts, plan_of
+from audited_runs import (
+    FAULTS,
+    audited,
+    clipping_per_batch,
+    half_noise,
+    images_as_patients,
+    network,
+    no_noise,
+    noise_over_accumulation,
+    parts,
+    plan_of,
+    quarter_noise,
+)
 
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError
@@ -19,6 +31,10 @@ from meninx.privacy import Claim, audit_scores
 from meninx.privacy.clipping.point_gradients import PointGradients, clipped_point_sum
 
 SEEDS = 10
+FOUND_BY = (
+    (half_noise, "noise"), (quarter_noise, "noise"), (no_noise, "noise"), (clipping_per_batch, "length"),
+    (noise_over_accumulation, "noise"), (images_as_patients, "length"),
+)  # fmt: skip
 
 
 @functools.cache
@@ -44,6 +60,29 @@ def test_an_honest_run_is_not_accused(tmp_path):
     audit = verdict(tmp_path, plan_of())
     assert audit.verdict == "consistent", audit
     assert audit.mu == pytest.approx(audit.claim_mu, abs=0.25)  # the audit is about as strong as can be
+
+
+@pytest.mark.parametrize(("fault", "name"), FOUND_BY, ids=lambda value: getattr(value, "__name__", ""))
+def test_noise_and_length_show_faults_that_a_huge_epsilon_allows(fault, name, tmp_path, monkeypatch):
+    plan = plan_of(noise_multiplier=1e-3)
+    fault(monkeypatch, plan)
+    scores = audited(tmp_path, plan)
+    audit = audit_scores(scores.included(), scores.excluded(), claim(plan))
+    assert audit.verdict == "consistent"  # an epsilon of millions allows every score
+    assert name in scores.mechanism(plan).refuted_by
+
+
+@pytest.mark.parametrize("noise", [1.5, 1e-3])
+@pytest.mark.parametrize("clipping", ["flat", "auto-s", "per-layer", "adaptive"])
+def test_an_honest_run_has_the_promised_noise_and_length(clipping, noise, tmp_path):
+    plan = plan_of(noise_multiplier=noise, clipping=clipping)
+    found = audited(tmp_path, plan).mechanism(plan)
+    assert found.refuted_by == ()
+    assert found.noise == pytest.approx(1.0, abs=0.05)
+    if clipping == "per-layer" and noise > 1:
+        assert found.length is None  # a canary in one of several layers is short, and the noise hides it
+    else:
+        assert found.length == pytest.approx(1.0, abs=0.25)
 
 
 @pytest.mark.slow

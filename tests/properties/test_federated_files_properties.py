@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meninx.core import signed_file
 from meninx.core.errors import MeninxError
 from meninx.federated import (
     approval,
@@ -20,7 +21,6 @@ from meninx.federated import (
     enrolment,
     enrolment_keys,
     policy,
-    signed_file,
     site_folder,
     study,
 )

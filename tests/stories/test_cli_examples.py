@@ -31,7 +31,12 @@ LONG_AUDITS = (
     "meninx audit membership runs/private/",
     "meninx audit membership runs/private/ --references 16 --out audited/",
 )
-LONG = SLOW + LONG_AUDITS
+LONG_RECONSTRUCTIONS = (
+    "meninx audit reconstruct runs/private/",
+    "meninx audit reconstruct runs/private/ --attacks imprint-pca trap --eps-last 18 --out audited/",
+    "meninx audit reconstruct create runs/private/ --batches 5 --bins 128",
+)
+LONG = SLOW + LONG_AUDITS + LONG_RECONSTRUCTIONS
 # They serve until they are stopped; tests/stories/test_three_hospitals.py runs them as real processes.
 SERVING = ("coordinator", "site", "run", "resume", "stop")
 # What must lie in the folder before an example can run; all else the example makes itself.
@@ -44,11 +49,16 @@ NEEDS = {
     "verify": ("data",),
     "sweep": ("data",),
     "report": ("clean", "data", "runs"),
+    "audit": ("many patients", "private run"),
     "audit bounds": (),
     "audit scores": ("scores",),
     "audit one-run": ("data", "private run"),
     "audit membership": ("many patients", "private run"),
+    "audit reconstruct": ("many patients", "private run"),
+    "audit reconstruct match": ("many patients", "private run", "candidates"),
+    "audit reconstruct visualise": ("many patients", "private run", "candidates", "matches"),
     "audit identity": ("many patients",),
+    "audit attributes": ("many patients", "private run"),
     "dicom": ("clean",),
     "demo": (),
     "recipes": (),
@@ -112,8 +122,9 @@ def ready(shop, trained, tmp_path, monkeypatch) -> Callable[[str], None]:
 
 
 def _verb(line: str) -> str:
-    words = line.split()[1:3]
-    return " ".join(words) if " ".join(words) in NEEDS else words[0]
+    words = line.split()[1:4]
+    known = (" ".join(words[:count]) for count in (3, 2, 1))
+    return next(verb for verb in known if verb in NEEDS or verb == words[0])
 
 
 def _put(name: str, here: Path, shop: Path, trained: Path, verb: str) -> None:
@@ -174,7 +185,18 @@ def _put_private_run(here: Path) -> None:
     (here / "runs" / "private").symlink_to(made.out.name)
 
 
+def _put_candidates(here: Path) -> None:
+    few = "--attacks trap --eps-first 3 --eps-last 3"
+    assert _done(f"meninx audit reconstruct create {here / 'runs/private'} {few}") == 0
+
+
+def _put_matches(here: Path) -> None:
+    assert _done(f"meninx audit reconstruct match {here / 'runs/private'} --trials 200") == 0
+
+
 MADE = {
+    "candidates": _put_candidates,
+    "matches": _put_matches,
     "scores": _put_scores,
     "many patients": _put_many_patients,
     "private run": _put_private_run,
@@ -208,9 +230,7 @@ def _serves(line: str) -> bool:
     return words[1] == "federate" and words[2] in SERVING
 
 
-@pytest.mark.parametrize(
-    "line", [line for line in LINES if line not in SLOW + LONG_AUDITS and not _serves(line)]
-)
+@pytest.mark.parametrize("line", [line for line in LINES if line not in LONG and not _serves(line)])
 def test_the_example_runs(ready, line, capsys):
     ready(line)
     before = _files()
@@ -248,6 +268,14 @@ def test_the_long_audit_runs(ready, line):
     ready(line)
     assert _done(line) == 0
     assert len([*Path().rglob("membership.json")]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", LONG_RECONSTRUCTIONS)
+def test_the_long_reconstruction_runs(ready, line):
+    ready(line)
+    assert _done(line) == 0
+    assert len([*Path().rglob("private/audit/reconstruction/index.json")]) == 1
 
 
 def test_every_example_is_run_by_one_of_them():

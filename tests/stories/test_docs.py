@@ -120,6 +120,8 @@ SLOW_PAGES = (
     "how-to/add-a-model-or-recipe.md",
     "how-to/simulate-a-study.md",
     "how-to/read-the-bounds.md",
+    "how-to/sign-a-dossier.md",
+    "how-to/audit-reconstruction.md",
 )
 RUNNING = [
     path.relative_to(DOCS).as_posix()

@@ -26,6 +26,12 @@ def test_everything_that_is_installed_by_default_or_by_an_extra_is_permissive(gr
     assert [item for item in found if not item.permissive] == []
 
 
+def test_the_extra_dossier_installs_one_package_that_is_not_and_the_page_says_so():
+    found = [item for item in build_licences.packages("dossier") if not item.permissive]
+    assert [(item.name, item.licence) for item in found] == [("certifi", "MPL-2.0")]
+    assert "`certifi`, a list of certificates" in PAGE
+
+
 @pytest.mark.parametrize("group", build_licences.GROUPS)
 def test_every_direct_dependency_has_a_purpose_and_stands_on_the_page(group):
     for requirement in build_licences.direct(group):

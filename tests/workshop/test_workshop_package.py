@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "meninx"
 PATTERNS = (
     *("py.typed", "recipes/*.toml", "deid/tables/*.csv", "report/templates/*"),
-    *("federated/words.txt", "federated/templates/*"),
+    *("federated/words.txt", "federated/templates/*", "dossier/templates/*", "dossier/*.json"),
+    "dossier/*.toml",
 )
 DATA = {path.relative_to(ROOT / "src").as_posix() for pattern in PATTERNS for path in SOURCE.glob(pattern)}
 FOREIGN = re.compile(

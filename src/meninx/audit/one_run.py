@@ -27,7 +27,7 @@ from meninx.audit.scores import audit_lines, verdict_words
 from meninx.core import artifacts, files, journal
 from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, PrivacyRecord, RunRecord, RunState
-from meninx.core.audit_records import OneRunRecord, ScoreAudit
+from meninx.core.audit_records import MechanismCheck, OneRunRecord, ScoreAudit
 from meninx.core.errors import AuditFinding, DataError, UsageError, expected, problem
 from meninx.core.findings import IMPLEMENTATION, Finding, key_of
 from meninx.core.manifest import Manifest
@@ -63,8 +63,7 @@ class OneRunResult(Result):
     """The audit of a run's implementation; ``out`` is its record, ``audit/one_run.json``.
 
     Attributes:
-        audit: of the twin.
-        control: of the same steps with half of the noise.
+        record: of the twin, and of the same steps with half of the noise.
         metric: name of the validation metric; empty without one.
         utility_change: metric of the twin minus that of the run, both at the last step. Private, not in the
             record.
@@ -72,19 +71,32 @@ class OneRunResult(Result):
         overhead: share of these seconds that canaries took.
     """
 
-    audit: ScoreAudit
-    control: ScoreAudit
+    record: OneRunRecord
     metric: str
     utility_change: float | None
     seconds: float
     overhead: float
 
+    @property
+    def audit(self) -> ScoreAudit:
+        """The scores of the twin's canaries against the claim."""
+        return self.record.audit
+
+    @property
+    def control(self) -> ScoreAudit:
+        """The same with half of the noise."""
+        return self.record.control
+
     def summary(self) -> str:
         """Return the audit in words."""
+        record, noticed = self.record, "noticed" if self.record.control_found else "NOT NOTICED"
+        *bounds, verdict = audit_lines(self.audit)
         lines = [
             f"out: {self.out}",
-            *audit_lines(self.audit),
-            f"positive control, half of the noise: mu {self.control.mu:.2f}, {verdict_words(self.control)}",
+            *bounds,
+            *(_mechanism_lines(record.mechanism) if record.mechanism is not None else []),
+            verdict if not record.refuted_by else f"verdict: REFUTED by {', '.join(record.refuted_by)}",
+            f"positive control, half of the noise: mu {self.control.mu:.2f}, {noticed}",
             f"twin: trained in {self.seconds:.1f} s, {100 * self.overhead:.1f} % of it for canaries",
         ]
         if self.utility_change is not None:
@@ -96,7 +108,7 @@ class OneRunResult(Result):
     def alerts(self) -> tuple[str, ...]:
         """Return what makes the audit worth less."""
         found = []
-        if self.control.verdict != "refuted":
+        if not self.record.control_found:
             found.append("the positive control was not found, so this audit says nothing; use more canaries")
         if self.utility_change is not None and abs(self.utility_change) > LARGE_CHANGE:
             points = 100 * LARGE_CHANGE
@@ -108,10 +120,12 @@ class OneRunResult(Result):
 
     def raise_if_refuted(self) -> None:
         """Raise AuditFinding when the run's implementation is refuted, or the control was not found."""
-        if self.audit.verdict == "refuted":
+        if self.record.refuted_by:
             what = f"the run does not keep its epsilon of {self.audit.claim_epsilon:.4g}: refuted by "
-            raise AuditFinding(problem(what + ", ".join(self.audit.refuted_by), where="meninx audit one-run"))
-        if self.control.verdict != "refuted":
+            raise AuditFinding(
+                problem(what + ", ".join(self.record.refuted_by), where="meninx audit one-run")
+            )
+        if not self.record.control_found:
             what = "half of the noise was not noticed, so the audit is too weak to say anything"
             fix = "use more --canaries"
             raise AuditFinding(problem(what, where="meninx audit one-run", fix=fix))
@@ -168,6 +182,8 @@ def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILE
             seconds=seconds,
             overhead=scores.loader.seconds / seconds if seconds else 0.0,
             origin=origin_of(record, timeless=config.deterministic),
+            mechanism=scores.mechanism(plan),
+            control_mechanism=control.mechanism(plan),
         )
         out = artifacts.write(run.root, found)
         for name, values in (("in", scores.included()), ("out", scores.excluded())):
@@ -177,16 +193,18 @@ def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILE
         for done in (twin.root, room / "control"):
             shutil.rmtree(done, ignore_errors=True)
     return OneRunResult(
-        out=out, audit=audit, control=found.control, metric=fitted.metric_name, seconds=seconds,
+        out=out, record=found, metric=fitted.metric_name, seconds=seconds,
         utility_change=change if math.isfinite(change) else None, overhead=found.overhead,
     )  # fmt: skip
 
 
 def findings(record: OneRunRecord) -> tuple[Finding, ...]:
     """Return the numbers of an audit for pages and thresholds: the twin's, and those of the control."""
-    audit, caught = record.audit, record.control.verdict == "refuted"
+    audit, caught = record.audit, record.control_found
     colours = {"refuted": "red", "suspicious": "amber", "consistent": "green"}
     colour, reason = colours[audit.verdict], verdict_words(audit)
+    if record.refuted_by and colour != "red":
+        colour, reason = "red", f"REFUTED by {', '.join(record.refuted_by)}"
     if not caught and colour != "red":
         colour, reason = "grey", "half of the noise was not noticed, so the audit is too weak to say anything"
     claim = audit.claim_epsilon if math.isfinite(audit.claim_epsilon) else None
@@ -223,7 +241,41 @@ def findings(record: OneRunRecord) -> tuple[Finding, ...]:
             colour="green" if caught else "grey",
             reason="half of the noise was noticed" if caught else "half of the noise was NOT noticed",
         ),
+        *(_mechanism_findings(record.mechanism, audit) if record.mechanism is not None else ()),
     )  # fmt: skip
+
+
+def _mechanism_findings(found: MechanismCheck, audit: ScoreAudit) -> Iterator[Finding]:
+    """Yield the noise and the length of a clipped canary; the latter where the noise does not hide it."""
+    wrong = found.refuted_by
+    yield Finding(
+        key=key_of("one-run", "noise"), line=IMPLEMENTATION, value=found.noise, low=found.noise_low,
+        high=found.noise_high, n=audit.excluded, null=None, bound=None, counted="canaries",
+        words="Standard deviation of the noise that the program adds, over what the plan promises.",
+        colour="red" if "noise" in wrong else "green",
+        reason="less noise than promised" if "noise" in wrong else "the promised noise is there",
+    )  # fmt: skip
+    if found.length is None or found.length_low is None or found.length_high is None:
+        return
+    yield Finding(
+        key=key_of("one-run", "clipped-length"), line=IMPLEMENTATION, value=found.length,
+        low=found.length_low, high=found.length_high, n=audit.included, null=None, bound=1.0,
+        words="Length of a made-up patient after clipping, over what the plan allows.", counted="canaries",
+        colour="red" if "length" in wrong else "green",
+        reason="longer than allowed" if "length" in wrong else "not longer than allowed",
+    )  # fmt: skip
+
+
+def _mechanism_lines(found: MechanismCheck) -> list[str]:
+    sure = f"{100 * (1 - found.significance):g} %"
+    lines = [
+        f"measured at the canaries, limits with {sure} confidence each:",
+        f"  noise {found.noise:.3f} ({found.noise_low:.3f} to {found.noise_high:.3f}) times the promised one",
+    ]
+    if found.length is not None and found.length_low is not None and found.length_high is not None:
+        limits = f"{found.length_low:.3f} to {found.length_high:.3f}"
+        lines.append(f"  length of a clipped canary {found.length:.3f} ({limits}) times the allowed one")
+    return lines
 
 
 # the run

@@ -14,6 +14,7 @@ EXTRAS = {
     "train": ("torch", "monai", "einops", "dp_accounting", "scipy", "cryptography", "tensorboard"),
     "federated": ("flwr", "fastapi", "starlette", "uvicorn", "httpx"),
     "export": ("onnx", "onnxscript", "highdicom"),
+    "dossier": ("rocrate", "reportlab", "cryptography"),
 }
 
 

@@ -31,8 +31,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx predict runs/latest/release/bundle clean/ predictions/ --dry-run",
     ),
     "sweep": ("meninx sweep data/ --recipe tiny --epsilons 3 8 --seeds 0 1",),
-    "report": ("meninx report clean/ data/ runs/latest --out report.html",),
-    "verify": ("meninx verify data/", "meninx verify data/ --json"),
+    "report": (
+        "meninx report clean/ data/ runs/latest --out report.html",
+        "meninx report clean/ data/ runs/latest --dossier dossier/ --key signing.key",
+    ),
+    "verify": ("meninx verify data/", "meninx verify data/ --json", "meninx verify dossier/"),
     "demo": ("meninx demo demo-out/", "meninx demo demo-out/ --dry-run"),
     "recipes": ("meninx recipes", "meninx recipes cxr-dp", "meninx recipes cxr-dp --copy mine.toml"),
     "doctor": (
@@ -91,6 +94,18 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx audit membership runs/private/",
         "meninx audit membership runs/private/ --references 16 --out audited/",
     ),
+    "audit attributes": (
+        "meninx audit attributes runs/private/ --dry-run",
+        "meninx audit attributes runs/private/ --attributes sex --permutations 99",
+    ),
+    "audit reconstruct": (
+        "meninx audit reconstruct runs/private/",
+        "meninx audit reconstruct runs/private/ --attacks imprint-pca trap --eps-last 18 --out audited/",
+        "meninx audit reconstruct runs/private/ --dry-run",
+    ),
+    "audit reconstruct create": ("meninx audit reconstruct create runs/private/ --batches 5 --bins 128",),
+    "audit reconstruct match": ("meninx audit reconstruct match runs/private/ --metrics ssim",),
+    "audit reconstruct visualise": ("meninx audit reconstruct visualise runs/private/ --best-images 7",),
     "audit identity": (
         "meninx audit identity data/ --dry-run",
         "meninx audit identity data/ --attacks hog --out linked/",

@@ -91,6 +91,33 @@ class ScoreAudit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MechanismCheck:
+    """What residuals of canaries show about the noise and the clipping of a run, whatever its epsilon.
+
+    Attributes:
+        noise: standard deviation of the noise over that of the plan.
+        noise_low: lower confidence limit.
+        noise_high: upper confidence limit; below 1 it refutes the run.
+        length: norm of a clipped canary over what the plan allows; None where the noise hides it.
+        length_low: lower confidence limit; clearly above 1 it refutes the run; None as above.
+        length_high: upper confidence limit; None as above.
+        samples: residuals of canaries that take no part, on which the noise rests.
+        significance: of each limit.
+        refuted_by: ``noise``, ``length``, both or none.
+    """
+
+    noise: float
+    noise_low: float
+    noise_high: float
+    length: float | None
+    length_low: float | None
+    length_high: float | None
+    samples: int
+    significance: float
+    refuted_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class OneRunRecord:
     """The audit of a run's implementation by one more training with canaries: ``audit/one_run.json``.
 
@@ -104,6 +131,8 @@ class OneRunRecord:
         seconds: of the twin's training.
         overhead: share of these seconds that canaries took.
         origin: the audited run.
+        mechanism: noise and clipping of the twin, measured; None in a record of an earlier version.
+        control_mechanism: of the audit with half of the noise.
         version: format of the record.
     """
 
@@ -113,7 +142,21 @@ class OneRunRecord:
     seconds: float
     overhead: float
     origin: Origin
+    mechanism: MechanismCheck | None = None
+    control_mechanism: MechanismCheck | None = None
     version: int = FORMAT
+
+    @property
+    def refuted_by(self) -> tuple[str, ...]:
+        """Names of what rejects the claim of the run."""
+        measured = self.mechanism.refuted_by if self.mechanism is not None else ()
+        return (*self.audit.refuted_by, *measured) if self.audit.verdict == "refuted" else measured
+
+    @property
+    def control_found(self) -> bool:
+        """Whether half of the noise was noticed."""
+        measured = self.control_mechanism is not None and "noise" in self.control_mechanism.refuted_by
+        return self.control.verdict == "refuted" or measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +256,10 @@ class MembershipAudit:
         references: reference models.
         split_rule: how the dataset says that its splits were made; empty where it does not say.
         patients_known: the source names its patients; otherwise every image counts as one.
+        left_out: patients of the test split that were left out because the weights that the run started from
+            were trained on them.
+        unknown_start: the run started from weights of unknown origin, so that patients of the test split may
+            be behind them, and the attacks may find less than there is.
         bound: false positive rate -> largest true positive rate that the guarantee allows; empty where there
             is none for a patient.
         bound_auc: largest area under the ROC curve that it allows; None as above.
@@ -248,4 +295,6 @@ class MembershipAudit:
     seconds: float = 0.0
     curves: dict[str, tuple[OperatingPoint, ...]] = field(default_factory=dict)
     curve_bound: tuple[float, ...] = ()
+    left_out: int = 0
+    unknown_start: bool = False
     version: int = FORMAT

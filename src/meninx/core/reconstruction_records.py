@@ -75,20 +75,21 @@ class MatchRecord:
         batch: images in a step of one client.
         participations: steps that the attacker averaged.
         originals: images that were attacked, in steps that they took part in.
+        patients: independent trials that these are worth: fewer where patients were attacked several times.
         candidates: reconstructions among which each step's images were looked for.
         metric: similarity by which they were matched.
         threshold: similarity from which on an image counts as reconstructed.
         nulls: similarities of the null that the threshold was set on.
         level_of_null: share of the null that may exceed the threshold.
         noise_null: share of the originals that count as reconstructed from noise alone.
-        heldout_null: the same from steps of other patients.
+        heldout_null: the same from steps of held-out patients.
+        steps_null: the same from steps of other members; None where only one step was attacked.
         success: share of the originals that were reconstructed.
         low: lower end of its 95 % interval.
         high: upper end.
         control: share of held-out patients that count as reconstructed from steps of the originals: the
             negative control.
-        control_high: upper end of its one-sided interval.
-        control_low: lower end.
+        control_patients: independent trials that it rests on.
         kappa: upper limit of how often as many public images as there are candidates hold one that is close
             enough to an image: success without the model.
         bound: the largest success at this kappa that the steps allow, gamma(kappa); 1 without noise.
@@ -108,6 +109,7 @@ class MatchRecord:
     batch: int
     participations: int
     originals: int
+    patients: float
     candidates: int
     metric: str
     threshold: float
@@ -115,12 +117,12 @@ class MatchRecord:
     level_of_null: float
     noise_null: float
     heldout_null: float
+    steps_null: float | None
     success: float
     low: float
     high: float
     control: float
-    control_low: float
-    control_high: float
+    control_patients: float
     kappa: float
     bound: float
     quantiles: dict[str, tuple[float, float, float]]
@@ -128,6 +130,11 @@ class MatchRecord:
     self_test: float
     seconds: float
     excess: bool = False
+
+    @property
+    def null(self) -> float:
+        """Largest share of images that count as reconstructed where nothing of them was in the step."""
+        return max(self.level_of_null, self.noise_null, self.heldout_null, self.steps_null or 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@
 forming                   from a folder of the coordinator to a study that every site has approved
 ``config``                settings of a study; ``policy``: what a site allows, ``code_hash``: what it runs
 ``study``                 the coordinator's folder and the study file; ``site_folder``: the folder of a site
-``enrolment``             sites and keys (``enrolment_keys``, ``authority``, ``signed_file``)
+``enrolment``             sites and keys (``enrolment_keys``, ``authority``)
 ``approval``              what a site signs; ``approval_page``: what it reads before
 ``consortium``            these steps as the command line takes them; ``site_doctor``: checks before a start
 ``audit_log``             what a site or the coordinator did, chained and signed

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import msgspec
 
-from meninx.core import artifacts, files, names, plain
+from meninx.core import artifacts, files, names, plain, signed_file
 from meninx.core.artifacts import DataRecord
 from meninx.core.errors import DataError, MeninxError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.manifest import Manifest
 from meninx.core.result import command
-from meninx.federated import approval_page, code_hash, policy, signed_file
+from meninx.core.signed_file import Statement
+from meninx.federated import approval_page, code_hash, policy
 from meninx.federated.approval_page import StudyPage
-from meninx.federated.signed_file import Statement
 from meninx.federated.site_folder import SiteFolder
 from meninx.federated.study import Study, StudyFolder, check_dates, file_name, study_of
 from meninx.secagg.roster import Member, Roster

@@ -30,7 +30,7 @@ from filelock import FileLock
 
 from meninx.core import artifacts, files, names, workspace
 from meninx.core.errors import DataError, UsageError, problem
-from meninx.federated.signed_file import verified
+from meninx.core.signed_file import verified
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

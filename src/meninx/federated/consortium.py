@@ -16,11 +16,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from meninx.core import files
+from meninx.core import files, signed_file
 from meninx.core.errors import ConfigError, DataError, UsageError, problem
 from meninx.core.manifest import INFO_NAME, DatasetInfo
 from meninx.core.result import Result, command
-from meninx.federated import approval, authority, enrolment, signed_file, site_folder, study
+from meninx.federated import approval, authority, enrolment, site_folder, study
 from meninx.federated.approval_page import StudyPage
 from meninx.federated.config import DataConfig, StudyConfig
 from meninx.federated.policy import POLICY, PolicyConfig

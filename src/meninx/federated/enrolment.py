@@ -19,11 +19,11 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from meninx.core import artifacts, files, names
+from meninx.core import artifacts, files, names, signed_file
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, problem
-from meninx.federated import authority, enrolment_keys, signed_file
+from meninx.core.signed_file import Statement
+from meninx.federated import authority, enrolment_keys
 from meninx.federated.enrolment_keys import EnrolmentKeys, PublicKeys
-from meninx.federated.signed_file import Statement
 from meninx.federated.site_folder import SiteFolder
 from meninx.federated.study import COORDINATOR, EnrolledSite, Study, StudyFolder, is_name
 

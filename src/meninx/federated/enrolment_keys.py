@@ -28,14 +28,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from meninx.core import files, workspace
+from meninx.core import files, signing_key, workspace
 from meninx.core.errors import DataError, UsageError, problem
-from meninx.federated.signed_file import is_weak
+from meninx.core.signed_file import is_weak
 
 WORDS, BITS_PER_WORD = 12, 11
 KEYS = "keys"  # folder in the private room
 _SIGNING, _NODE, _TLS = "signing.key", "node.key", "tls.key"
-_LIMIT = 1 << 14  # bytes of a key file
 _NEXT, _RETIRED = "keys.next", "retired"  # folders in the private room
 
 
@@ -112,7 +111,11 @@ def store(root: Path, keys: EnrolmentKeys, *, folder: str = KEYS) -> None:
         raise UsageError(problem("the folder has keys already", where=f"{root.name}/private/keys", fix=fix))
     workspace.make_private(root)
     room.mkdir(mode=0o700, exist_ok=True)
-    content = {_SIGNING: pem(keys.signing), _NODE: _openssh(keys.node), _TLS: pem(keys.tls)}
+    content = {
+        _SIGNING: signing_key.pem(keys.signing),
+        _NODE: _openssh(keys.node),
+        _TLS: signing_key.pem(keys.tls),
+    }
     for name, value in content.items():
         files.write_bytes(room / name, value, mode=files.PRIVATE_MODE)
 
@@ -183,12 +186,6 @@ def tls_key_path(root: Path) -> Path:
     return root / workspace.PRIVATE / KEYS / _TLS
 
 
-def pem(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
-    """Return a private key in PEM, without a pass phrase."""
-    pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, pkcs8, plain)
-
-
 def read_ec_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """Return an ECDSA private key from a PEM file; DataError if it is none."""
     key = _loaded(path)
@@ -257,9 +254,5 @@ def _openssh(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _loaded(path: Path, *, ssh: bool = False) -> object:
-    content = files.read_bytes(path, limit=_LIMIT)
-    reader = serialization.load_ssh_private_key if ssh else serialization.load_pem_private_key
-    try:
-        return reader(content, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise DataError(problem("the file is not a key", where=f"private/keys/{path.name}")) from error
+    content = files.read_bytes(path, limit=signing_key.LIMIT)
+    return signing_key.loaded(content, where=f"private/keys/{path.name}", ssh=ssh)

@@ -26,15 +26,15 @@ from pathlib import Path
 import msgspec
 import tomli_w
 
-from meninx.core import artifacts, files, names, settings, workspace
+from meninx.core import artifacts, files, names, settings, signed_file, signing_key, workspace
 from meninx.core.errors import ConfigError, DataError, UsageError, expected, problem
 from meninx.core.result import command
-from meninx.federated import authority, code_hash, enrolment_keys, signed_file
+from meninx.core.signed_file import Statement
+from meninx.federated import authority, code_hash, enrolment_keys
 from meninx.federated.audit_log import AuditLog
 from meninx.federated.code_hash import CodeVersion
 from meninx.federated.config import MOST_SITES, NAME, StudyConfig, without_length
 from meninx.federated.enrolment_keys import EnrolmentKeys, PublicKeys, words
-from meninx.federated.signed_file import Statement
 
 CONFIG, APPROVALS, AUTHORITY_KEY, SERVER = "study.toml", "approvals", "authority.key", "server.pem"
 COORDINATOR = "coordinator"
@@ -336,7 +336,7 @@ def create(root: Path, config: StudyConfig) -> StudyFolder:
     certifier = enrolment_keys.generate("authority").tls
     certificate = authority.self_signed(certifier, config.name)
     enrolment_keys.store(root, keys)
-    files.write_bytes(folder.private / AUTHORITY_KEY, enrolment_keys.pem(certifier), mode=files.PRIVATE_MODE)
+    files.write_bytes(folder.private / AUTHORITY_KEY, signing_key.pem(certifier), mode=files.PRIVATE_MODE)
     text = settings.to_toml(config.resolved())
     editable = settings.to_table(config.resolved())  # people edit it; its length follows from the rounds
     editable["train"] = without_length(editable["train"])

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from meninx.core import check, files
+from meninx.core.audit_records import MechanismCheck
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
@@ -40,6 +41,7 @@ from meninx.learn.unit_sources import PointSource
 from meninx.privacy.clipping.point_gradients import PointGradients, parameter_groups
 from meninx.privacy.keystream import keystream, stream_id
 from meninx.privacy.plan import Plan
+from meninx.privacy.residual_audit import audit_residuals
 
 Array = npt.NDArray[np.float64]
 
@@ -154,7 +156,7 @@ class CanaryLoader:
 
     def __init__(self, canaries: Canaries, plan: Plan, functional: tuple[str, ...]) -> None:
         self.canaries, self.plan, self.functional = canaries, plan, functional
-        self.scores: Array = np.zeros(canaries.count)
+        self.scores, self.squares, self.seen = (np.zeros(canaries.count) for _ in range(3))
         self.seconds = 0.0
         self._numbers = torch.from_numpy(np.flatnonzero(canaries.included))
         self._cases = canaries.cases_each(plan.unit)
@@ -236,7 +238,10 @@ class CanaryLoader:
         seen, mu = self.along(residuals) / (noise * threshold), self.share / noise
         with np.errstate(divide="ignore"):  # at rate 1 the logarithm of 1 - q is meant to be -inf
             gained = np.logaddexp(np.log1p(-rate), np.log(rate) + mu * seen - mu * mu / 2)
-        self.scores += np.where(np.isfinite(seen), gained, 0.0)
+        there = np.isfinite(seen)
+        self.scores += np.where(there, gained, 0.0)
+        self.squares += np.where(there, seen, 0.0) ** 2
+        self.seen += there
         self.seconds += time.perf_counter() - begun
 
     def along(self, residuals: Mapping[str, Tensor]) -> Array:
@@ -272,9 +277,18 @@ class CanaryScores(Hook):
         """Return the scores of the canaries that did not."""
         return self.loader.scores[~self.canaries.included]
 
+    def mechanism(self, plan: Plan) -> MechanismCheck:
+        """Return what the residuals show about noise and clipping, against those of a plan."""
+        loader, chosen = self.loader, self.canaries.included
+        return audit_residuals(
+            loader.squares[chosen], loader.squares[~chosen],
+            steps=(loader.seen[chosen], loader.seen[~chosen]),
+            rate=plan.sample_rate, mu=loader.share / plan.gradient_noise_multiplier,
+        )  # fmt: skip
+
     def on_round_start(self, state: TrainState, event: RoundStarted) -> None:
         """Load the scores of the step from which the run continues."""
-        self.loader.scores = self._restored(state.step)
+        self.loader.scores, self.loader.squares, self.loader.seen = self._restored(state.step)
 
     def on_evaluation(self, state: TrainState, event: Evaluated) -> None:
         """Save the scores with the checkpoint of this step."""
@@ -287,15 +301,17 @@ class CanaryScores(Hook):
     def _keep(self, step: int) -> None:
         rows = [row for row in self._read() if int(row[0]) != step][1 - _SNAPSHOTS :]
         buffer = io.BytesIO()
-        np.save(buffer, np.array([*rows, np.concatenate([[step], self.loader.scores])]), allow_pickle=False)
+        sums = (self.loader.scores, self.loader.squares, self.loader.seen)
+        np.save(buffer, np.array([*rows, np.concatenate([[step], *sums])]), allow_pickle=False)
         files.write_bytes(self.path, buffer.getvalue(), mode=files.PRIVATE_MODE)
 
     def _restored(self, step: int) -> Array:
+        """Return scores, squares and seen of a step, shape (3, count)."""
         if step == 0:
-            return np.zeros(self.canaries.count)
+            return np.zeros((3, self.canaries.count))
         for row in self._read():
             if int(row[0]) == step:
-                return row[1:].copy()
+                return row[1:].reshape(3, -1).copy()
         fix = "remove the folder of the audited run and audit again"
         raise DataError(problem(f"there are no scores of step {step}", where=self.path.name, fix=fix))
 
@@ -308,6 +324,6 @@ class CanaryScores(Hook):
         except (ValueError, EOFError, OSError) as error:
             what = "the scores of the canaries are damaged"
             raise DataError(problem(what, where=self.path.name)) from error
-        if rows.ndim != 2 or rows.shape[1] != 1 + self.canaries.count or rows.dtype != np.float64:
+        if rows.ndim != 2 or rows.shape[1] != 1 + 3 * self.canaries.count or rows.dtype != np.float64:
             raise PrivacyRefusal(problem("the scores are those of other canaries", where=self.path.name))
         return list(rows)

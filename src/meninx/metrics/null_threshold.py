@@ -38,24 +38,21 @@ Bits = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """A share of images with its 95 % interval.
+    """A share of images with its 95 % interval over patients.
 
     Attributes:
-        hits: images that count.
+        share: images that count among all.
         of: images.
+        patients: independent trials that they are worth: at most the number of patients.
         low: lower end by Clopper and Pearson.
         high: upper end.
     """
 
-    hits: int
+    share: float
     of: int
+    patients: float
     low: float
     high: float
-
-    @property
-    def share(self) -> float:
-        """Hits among all."""
-        return self.hits / self.of
 
 
 def null_threshold(null: npt.ArrayLike, share: float = NULL_SHARE) -> tuple[float, float]:
@@ -79,20 +76,50 @@ def null_threshold(null: npt.ArrayLike, share: float = NULL_SHARE) -> tuple[floa
     return float(values[rank - 1]), share
 
 
-def rate_above(values: npt.ArrayLike, threshold: float, *, level: float = intervals.LEVEL) -> Rate:
+def rate_above(
+    values: npt.ArrayLike,
+    threshold: float,
+    *,
+    patients: npt.ArrayLike | None = None,
+    steps: npt.ArrayLike | None = None,
+) -> Rate:
     """Return how many similarities are above a threshold.
 
     Args:
         values: one for each image; -inf where nothing was matched.
         threshold: eta.
-        level: coverage of the interval.
+        patients: number of the patient of each image, from 0 on; each image is a patient of its own without
+            it. Where few patients are attacked several times, the interval counts patients.
+        steps: number of the attacked step of each image, likewise. The images of a step share noise and
+            candidates, so the interval is wider where steps differ by more than chance.
     """
     found = np.asarray(values, dtype=np.float64).ravel()
     if not found.size or np.isnan(found).any():
         raise DataError(expected("one similarity or more", got=found.size, where="similarities"))
-    hits = int((found > threshold).sum())
-    low, high = intervals.clopper_pearson(hits, found.size, level)
-    return Rate(hits=hits, of=int(found.size), low=low, high=high)
+    above, share, trials = found > threshold, float((found > threshold).mean()), float(found.size)
+    if patients is not None:
+        hits, of = _grouped(above, patients)
+        if of.max() > 1:
+            trials = min(trials, intervals.effective_patients(hits, of))
+    if steps is not None:
+        trials = min(trials, found.size / _design_effect(*_grouped(above, steps)))
+    low, high = intervals.clopper_pearson(share * trials, trials)
+    return Rate(share=share, of=int(found.size), patients=trials, low=min(low, share), high=max(high, share))
+
+
+def _grouped(above: Bits, groups: npt.ArrayLike) -> tuple[Array, Array]:
+    """Return hits and images of each group."""
+    numbers = np.asarray(groups).ravel()
+    return np.bincount(numbers, weights=above).astype(np.float64), np.bincount(numbers).astype(np.float64)
+
+
+def _design_effect(hits: Array, of: Array) -> float:
+    """Return the variance of a rate between groups over that of independent images, at least 1."""
+    share = float(hits.sum() / of.sum())
+    if len(of) < 2 or share in (0.0, 1.0):
+        return 1.0
+    between = float((of * (hits / of - share) ** 2).sum()) / (len(of) - 1)
+    return max(1.0, between / (share * (1 - share)))
 
 
 def prior_success(
@@ -105,7 +132,7 @@ def prior_success(
     confidence: float = 0.95,
     data_range: float = 1.0,
 ) -> float:
-    """Return kappa(eta): an upper limit of how often ``guesses`` fixed images are close enough to a patient's.
+    """Return kappa(eta): how often at most one of ``guesses`` fixed images is close enough to a patient's.
 
     The attacker's best fixed guesses are chosen among the images of one half, one after the other, each of
     which covers most of what is left. They are counted on the other half, and the other way round, so that

@@ -50,7 +50,7 @@ class StandardizedConv3d(nn.Conv3d):
 
 
 def standardized(weight: Tensor, epsilon: float = 1e-5) -> Tensor:
-    """Return ``weight`` (out, in, ...), each output filter shifted to mean 0 and scaled to variance 1/fan-in."""
+    """Return ``weight`` (out, in, ...), every output filter standardised to mean 0 and variance 1/fan-in."""
     axes = tuple(range(1, weight.ndim))
     centred = weight - weight.mean(axes, keepdim=True)
     variance = centred.square().mean(axes, keepdim=True)
@@ -132,7 +132,7 @@ def two_or_three(spatial_dims: int) -> int:
 
 
 def initialise(model: nn.Module) -> None:
-    """Set convolutions to He's normal initialisation (fan out) and zero biases; norms start as the identity."""
+    """Set convolutions to He's normal initialisation (fan out), biases to 0; norms start as the identity."""
     kinds: tuple[type[Any], ...] = (nn.Conv2d, nn.Conv3d)
     for module in model.modules():
         if isinstance(module, kinds):

@@ -29,7 +29,7 @@ OWN_PREFIX = "own:"
 
 
 def refuse_unknown(name: str, known: Iterable[str] = (*CLASSIFIERS, *SEGMENTERS)) -> None:
-    """Refuse a name that is neither built in nor from an installed package and does not begin with ``monai:``.
+    """Refuse a name that is not built in, not of an installed package and does not begin with ``monai:``.
 
     Raises:
         ConfigError: suggests the nearest name.

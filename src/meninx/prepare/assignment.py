@@ -1,4 +1,4 @@
-"""Splits and sites for the patients of a list of entries, as the config asks."""
+"""Assignment of patients to splits and sites by the rules of the config."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from meninx.prepare.source_cases import DatasetCase
 
 
 def rule_of(config: SplitConfig) -> str:
-    """Return how patients are assigned to splits, as ``DatasetInfo.split_rule`` tells it."""
+    """Return the text of ``DatasetInfo.split_rule``, which describes how patients are assigned to splits."""
     return "exact" if config.from_dataset and config.rule == "stable" else config.rule
 
 
 def splits_of(
     entries: Sequence[DatasetCase], config: SplitConfig, task: TaskKind, seed: int
 ) -> dict[str, str]:
-    """Return a split for each patient.
+    """Return the split of each patient.
 
     Raises:
         DataError: a patient in two published splits, or no patient of ``split_from`` among these.
@@ -46,7 +46,7 @@ def splits_of(
 def sites_of(
     entries: Sequence[DatasetCase], config: SitesConfig, task: TaskKind, seed: int
 ) -> dict[str, str]:
-    """Return a site for each patient, empty names where the source has none.
+    """Return the site of each patient, an empty name where the source has none.
 
     Raises:
         DataError: a patient at two sites of the source, or without a value in ``site_column``; names rows.
@@ -66,7 +66,7 @@ def sites_of(
 
 
 def label_strata(entries: Sequence[DatasetCase], task: TaskKind) -> dict[str, str]:
-    """Return each patient's label combination: the labels that are 1 in a case, and ``mask`` with a mask."""
+    """Return each patient's label combination: labels that are 1 in a case, and ``mask`` if there is one."""
     found: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         labels = found[entry.patient_id]
@@ -125,17 +125,20 @@ def _kept(folder: str, patients: Sequence[str]) -> dict[str, str]:
 
 
 def number_of(patient: str, seed: int, purpose: str = "split") -> float:
-    """Return a patient's number in [0, 1): a hash of seed, purpose and pseudonym.
+    """Return a number in [0, 1) for a patient, which is a hash of seed, purpose and pseudonym.
 
     >>> number_of("p1", 0) == number_of("p1", 0) != number_of("p1", 1)
     True
     """
+    # A hash instead of a random generator: the number does not depend on which other patients are in the
+    # source, so a dataset that grows never moves a patient from training to test. The purpose separates the
+    # choices.
     text = f"{purpose}/{seed}/{patient}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
 def stable_splits(patients: Sequence[str], fractions: Sequence[float], seed: int) -> dict[str, str]:
-    """Return a split for each patient that depends on nothing but the patient, the fractions and the seed.
+    """Return a split for each patient that depends only on the patient, the fractions and the seed.
 
     Guarantee: ``stable_splits(a + b)`` agrees with ``stable_splits(a)`` on ``a``, in any order.
     """
@@ -146,13 +149,13 @@ def stable_splits(patients: Sequence[str], fractions: Sequence[float], seed: int
 def exact_splits(
     strata: Mapping[str, str], fractions: Sequence[float], seed: int, kept: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return a split for each patient such that every part has its fraction within one patient.
+    """Return a split for each patient such that every split has its fraction to within one patient.
 
     Args:
-        strata: patient to stratum (label combination); parts are balanced within strata as well.
+        strata: patient to stratum (label combination); splits are balanced within strata as well.
         fractions: shares of train, valid and test.
         seed: drives who goes where.
-        kept: patients whose split is given; the others are dealt out to make up the fractions.
+        kept: patients whose split is given; the others are assigned so that the fractions are met.
 
     Guarantee: the result does not depend on the order of ``strata``; patients in ``kept`` keep their split.
     """
@@ -162,6 +165,7 @@ def exact_splits(
         groups[stratum].append(patient)
     found: dict[str, str] = {}
     counts: Counter[str] = Counter()
+    # Large strata first; the counts go on from stratum to stratum, so that small ones even out the total.
     for stratum in sorted(groups, key=lambda name: (-len(groups[name]), name)):
         for patient in groups[stratum]:
             if patient in kept:
@@ -178,18 +182,18 @@ def exact_splits(
 def published_splits(
     given: Mapping[str, Mapping[str, str]], fractions: Sequence[float], seed: int
 ) -> dict[str, str]:
-    """Return the splits that the layout publishes; patients without one are cut by *stable*.
+    """Return the splits that the layout publishes; patients without one are assigned by *stable*.
 
-    When the layout publishes train but no valid, the share of valid is cut from train, stable as well.
+    If the layout publishes train but not valid, the share of valid is taken from train, also by *stable*.
 
     Args:
-        given: patient to its published splits, each with the place of a row that says so (``""`` for none
+        given: patient to its published splits, each with the place of a row that states it (``""`` for none
             published).
-        fractions: shares for what is not published.
-        seed: drives what is not published.
+        fractions: shares of train, valid and test for patients without a published split.
+        seed: seed of these assignments.
 
     Raises:
-        DataError: a patient in two published splits; names rows.
+        DataError: a patient is in two published splits; the message names the rows.
         ConfigError: the layout publishes no split at all.
     """
     known: dict[str, str] = {}
@@ -208,6 +212,8 @@ def published_splits(
             problem("this layout has no published split", where="split", fix="use split stable")
         )
     missing = stable_splits([patient for patient, split in known.items() if not split], fractions, seed)
+    # Only train is divided: moving published test patients would make results incomparable with the
+    # literature.
     carve = "valid" not in known.values() and fractions[1] > 0
     share = fractions[1] / (fractions[0] + fractions[1]) if carve else 0.0
     moved = {p for p, split in known.items() if split == "train" and number_of(p, seed, "valid") < share}
@@ -215,10 +221,10 @@ def published_splits(
 
 
 def most_wanting(names: Sequence[str], shares: Sequence[float], counts: Mapping[str, int]) -> str:
-    """Return the part of the next patient, so that all parts stay within one patient of their shares.
+    """Return the part for the next patient, such that all parts stay within one patient of their shares.
 
-    Among the parts that lie far enough below their share, the one that would soonest be too far below is
-    taken.
+    Among the parts that are far enough below their share, the one with the earliest deadline is chosen: it
+    would be the first to fall a whole patient behind.
 
     References:
         Tijdeman, The chairman assignment problem, Discrete Mathematics 32 (1980).
@@ -229,6 +235,8 @@ def most_wanting(names: Sequence[str], shares: Sequence[float], counts: Mapping[
         for name, share in zip(names, shares, strict=True)
         if share > 0
     ]
+    # Tijdeman's rule with the smallest possible deviation 1 - 1 / (2 n - 2) for n parts. The 1e-12 absorbs
+    # the rounding of share * total, which would otherwise exclude parts that are exactly at the limit.
     slack = 1 / max(2, 2 * len(parts) - 2)
     eligible = [(1 - slack - lack) / share for _, share, lack in parts if lack >= slack - 1e-12]
     if not eligible:
@@ -252,7 +260,7 @@ def _cut(number: float, train: float, valid: float, fractions: Sequence[float]) 
 def iid_sites(
     patients: Sequence[str], sites: Sequence[str], shares: Sequence[float], seed: int
 ) -> dict[str, str]:
-    """Return a site for each patient, at random.
+    """Return a random site for each patient.
 
     Args:
         patients: pseudonyms.
@@ -275,10 +283,10 @@ def iid_sites(
 def skewed_sites(
     strata: Mapping[str, str], sites: Sequence[str], shares: Sequence[float], alpha: float, seed: int
 ) -> dict[str, str]:
-    """Return a site for each patient such that sites differ in labels or in an attribute.
+    """Return a site for each patient such that the sites differ in labels or in an attribute.
 
     The patients of each stratum are spread over the sites by one Dirichlet draw of concentration ``alpha * K
-    * shares``: a large alpha approaches the shares, a small one sends most of a stratum to one site.
+    * shares``. A large alpha approaches the shares; a small one puts most of a stratum into one site.
 
     Args:
         strata: patient to its label combination or attribute.
@@ -304,6 +312,7 @@ def skewed_sites(
     found: dict[str, str] = {}
     for stratum in sorted(groups):
         drawn = randomness.child(seed, "sites", stratum).dirichlet(concentration)
+        # With a very small alpha all gamma variates underflow to 0 and the draw is 0 / 0.
         part = [float(share) for share in np.nan_to_num(drawn, nan=1 / len(sites))]
         ends = np.round(np.cumsum(part) * len(groups[stratum])).astype(int)
         for position, patient in enumerate(_ranked(groups[stratum], seed)):
@@ -312,7 +321,7 @@ def skewed_sites(
 
 
 def column_sites(values: Mapping[str, Counter[str]]) -> dict[str, str]:
-    """Return each patient's most frequent value of a column as its site; of equal ones the first by name.
+    """Return each patient's most frequent value of a column as the site; ties go to the first name.
 
     Raises:
         DataError: a patient has no value.
@@ -337,7 +346,7 @@ def _ranked(patients: Sequence[str], seed: int) -> list[str]:
 
 
 def _without_empty(found: dict[str, str], sites: Sequence[str], seed: int) -> dict[str, str]:
-    """Return the assignment with one patient of the largest site moved to each empty one."""
+    """Return the assignment with one patient of the largest site moved to each empty site."""
     counts = Counter(found.values())
     for site in sites:
         if not counts[site]:

@@ -1,4 +1,4 @@
-"""One case of a dataset prepared: read, checked, converted and written, or why it cannot be used."""
+"""Preparation of one case: read, check, convert and write it, or state why it cannot be used."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from meninx.prepare.setting_tables import AUTO, ImagesConfig, MasksConfig
 from meninx.prepare.source_cases import Source, SourceCase, array_digest
 
 COLOR_FIX = "take out files that are no images (masks, overlays), then give color grey or color rgb"
-"""What to do about grey pictures beside pictures in colour: masks among the images are the usual cause."""
+"""Advice for sources with grey pictures and pictures in colour; the usual cause is masks among the images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CasePlan:
-    """How every case of a dataset is prepared: the part of the config that touches pixels, resolved.
+    """How every case of a dataset is prepared: the settings that affect pixels, resolved for the source.
 
     Attributes:
         preprocessing: how a decoded image becomes a stored one.
         labels: label names when masks are wanted, else empty.
-        mask_empty: skip, or zero.
-        one_kind: pictures must all be in colour or all be grey: no setting says what becomes of the others.
+        mask_empty: treatment of a case without a mask: ``skip``, or ``zero`` (an empty mask).
+        one_kind: refuse sources that mix grey and coloured pictures, because no setting says how to treat
+            them.
     """
 
     preprocessing: Preprocessing
@@ -51,17 +52,17 @@ class CasePlan:
         source_channels: int = 0,
         in_color: bool = False,
     ) -> CasePlan:
-        """Return the plan of the settings of images and masks.
+        """Return the plan that follows from the settings of images and masks.
 
         Args:
             config: settings of the images.
             masks: settings of the masks.
             spatial_dims: 2 or 3.
             labels: label names; empty when no masks are wanted.
-            channels: names of the channels, each an image of its own; empty for grey or colour images.
+            channels: names of the channels that are images of their own; empty for grey or colour images.
             channel_positions: position of each channel in the numbering of the source; empty without one.
             source_channels: number of channels that the source numbers.
-            in_color: the source's pictures are in colour, which decides when the setting is auto.
+            in_color: the source's pictures are in colour, which decides if the setting is auto.
         """
         rgb = config.color == "rgb" or (config.color == AUTO and in_color)
         scaling = config.intensity if config.intensity in ("format", "window", "image") else AUTO
@@ -95,7 +96,7 @@ class CasePlan:
 
 
 def is_in_color(image: Image) -> bool:
-    """Return whether a picture has three channels that differ; a grey picture stored as RGB has not."""
+    """Return whether a picture has three different channels (those of a grey one stored as RGB are equal)."""
     array = image.array
     return bool(
         image.spatial_dims == 2
@@ -110,13 +111,13 @@ def _all_axes(values: tuple[Any, ...], count: int) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseRecord:
-    """What is remembered of a case that was written; one line of the journal.
+    """The record of a written case: one line of the journal.
 
     Attributes:
         case_id: pseudonym of the case.
         settings: digest of the plan.
         source: digest of the stored image and mask.
-        content: digest of the decoded pixels before any change, to find duplicates.
+        content: digest of the decoded pixels before any change, by which duplicates are found.
         size: spatial size written.
         spacing_mm: spacing written.
         total: sum over all written values.
@@ -126,8 +127,8 @@ class CaseRecord:
         image: SHA-256 of the image file.
         mask: SHA-256 of the mask file; empty without one.
         greyed: a picture in colour was stored as grey.
-        used_bits: bits that the values of a file of 16 bits use where the file's type is the range of values;
-            0 of any other image.
+        used_bits: bits that the values of a 16-bit file use, where the file's type defines the range of
+            values; 0 for any other image.
     """
 
     case_id: str
@@ -148,14 +149,14 @@ class CaseRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseJob:
-    """One case to prepare, with what the journal remembers of it."""
+    """One case to prepare, with its earlier record in the journal."""
 
     case_id: str
     source: SourceCase
     before: CaseRecord | None = None
 
     def missing(self, plan: CasePlan) -> str:
-        """Return why the case cannot be used for want of a file, empty when nothing is missing."""
+        """Return which file the case lacks, as the reason not to use it; empty when nothing is missing."""
         found = self.source
         if plan.labels and found.mask is None and plan.mask_empty == "skip":
             return checks.NO_MASK
@@ -166,7 +167,7 @@ class CaseJob:
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """A finished case; ``reused`` when its files were there already."""
+    """A finished case; ``reused`` means that its files existed already."""
 
     record: CaseRecord
     reused: bool = False
@@ -174,13 +175,14 @@ class PreparedCase:
 
 @dataclass(frozen=True, kw_only=True)
 class SharedSettings:
-    """What all jobs have in common.
+    """Settings and folders that all jobs share.
 
     Attributes:
         plan: how a case is prepared.
         settings: digest of the plan.
         out: folder that is being built.
-        earlier: dataset that lies there until the new one is whole; its unchanged images are taken over.
+        earlier: the existing dataset, which stays in place until the new one is complete; unchanged images
+            are linked.
     """
 
     plan: CasePlan
@@ -193,22 +195,22 @@ _shared: SharedSettings  # of this process; set by begin
 
 
 def begin(shared: SharedSettings) -> None:
-    """Set what all jobs of this process share."""
+    """Set the shared settings of all jobs of this process."""
     global _shared
     _shared = shared
 
 
 def run_job(job: CaseJob) -> PreparedCase | checks.Unusable:
-    """Return what was done for a case, its files written, or why it cannot be used.
+    """Write the files of a case and return its record, or return why the case cannot be used.
 
-    :func:`begin` comes first.
+    :func:`begin` must be called first in the process.
 
-    A case whose source and settings are as in ``job.before`` is taken over when its files have the digests
-    noted there.
+    A case whose source and settings equal those of ``job.before`` is taken over if its files have the digests
+    recorded there.
 
     Raises:
         DataError: a mask of another shape than its image, or with values that have no name.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     try:
         return _prepare(job)
@@ -232,6 +234,7 @@ def _prepare(job: CaseJob) -> PreparedCase:
     greyed = plan.preprocessing.channels == 1 and is_in_color(image)
     if plan.one_kind and (greyed or (plan.preprocessing.channels == 3 and image.channels == 1)):
         raise _other_kind(greyed, found.where)
+    # Of the decoded pixels: the same picture may be stored twice with different compression or metadata.
     content = array_digest(image.array)
     mask = _mask(found, image, plan) if plan.labels else None
     written = _ready(image, plan)
@@ -244,6 +247,7 @@ def _prepare(job: CaseJob) -> PreparedCase:
         load.save(mask_path, mask)
         mask_digest = files.digest(mask_path)
         voxels = tuple(int(n) for n in np.bincount(mask.array.ravel(), minlength=len(plan.labels) + 1)[1:])
+    # float64, because the sum of squares of 16-bit values exceeds what float32 holds exactly.
     values = written.array.astype(np.float64)
     record = CaseRecord(
         case_id=job.case_id,
@@ -294,7 +298,7 @@ def _digest(found: SourceCase, plan: CasePlan) -> str:
 
 
 def _unchanged(before: CaseRecord, source: str) -> bool:
-    """Return whether a case is finished already; its files are then brought into the folder being built."""
+    """Return whether a case is finished already; if so, its files are linked into the folder being built."""
     if (before.settings, before.source) != (_shared.settings, source):
         return False
     plan = _shared.plan
@@ -312,11 +316,13 @@ def _unchanged(before: CaseRecord, source: str) -> bool:
 def _load(source: Source, plan: CasePlan, reason: str) -> Image:
     try:
         return source.load(plan.preprocessing.display_bits if reason == checks.UNREADABLE else 0)
-    except LayoutError:  # the files contradict each other or the layout
+    except (
+        LayoutError
+    ):  # the files contradict each other or the layout, which is an error of the whole source
         raise
     except UnsupportedPicture as error:
         raise checks.Unusable(error.reason) from error
-    except Exception as error:  # a broken file makes a decoder raise anything
+    except Exception as error:  # a decoder may raise any exception on a damaged file
         raise checks.Unusable(reason, type(error).__name__) from error
 
 
@@ -326,6 +332,8 @@ def _mask(found: SourceCase, image: Image, plan: CasePlan) -> Image:
         empty = Image(np.zeros((1, *image.size), dtype=np.uint8), image.affine)
         return steps.apply_to_mask(empty)
     mask = _load(found.mask, plan, checks.UNREADABLE_MASK)
+    # Volumes are compared further below in canonical orientation: image and mask may store their axes
+    # differently.
     if steps.spatial_dims == 2 or mask.spatial_dims != 3:
         checks.check_shape(mask.size, image.size, found.where)
     if mask.channels > 1 and (mask.array != mask.array[:1]).any():  # a grey mask may be stored in colour

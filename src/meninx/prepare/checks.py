@@ -1,4 +1,4 @@
-"""What may be wrong with the data, and what happens then.
+"""Checks of the data, and what follows from each finding.
 
 ============================== ==========================================================
 missing file                   the case is left out, counted, listed with its row; stop if more than the
@@ -16,7 +16,7 @@ label that never occurs        named in the result
 no label known in any case     stop
 ============================== ==========================================================
 
-With ``strict`` everything in the table stops the work.
+With ``strict``, every finding of the table stops the work.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _NO_NAME = -1  # of a mask value in a table of label numbers
 
 
 class Unusable(Exception):  # internal to prepare: it becomes a counted reason
-    """A case that cannot be used, with the reason."""
+    """Raised for a case that cannot be used, with the reason."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
@@ -54,12 +54,12 @@ class Unusable(Exception):  # internal to prepare: it becomes a counted reason
 
 @dataclass
 class Findings:
-    """Counts and places of everything found wrong; places are table rows, never values.
+    """Counts and places of all findings; a place is a table row or file, never a value.
 
     Attributes:
         strict: whether the first finding stops the work.
-        places: reason for leaving something out, to the places where it was met.
-        notes: other things worth knowing, to their places; never stop the work.
+        places: reason for leaving something out, to the places where it occurred.
+        notes: other observations, to their places; they never stop the work.
     """
 
     strict: bool = False
@@ -83,11 +83,11 @@ class Findings:
             )
 
     def note(self, reason: str, where: str) -> None:
-        """Remember something worth knowing that stops nothing."""
+        """Record an observation that does not stop the work."""
         self.notes[reason].append(names.encodable(where))
 
     def noted(self) -> dict[str, str]:
-        """Return reason of each note to its places, or to their number and the first one."""
+        """Return each note with its places, or with their number and the first one if there are many."""
         return {
             reason: ", ".join(places) if len(places) < 4 else f"{len(places):,}, first {places[0]}"
             for reason, places in sorted(self.notes.items())
@@ -95,7 +95,7 @@ class Findings:
         }
 
     def counts(self) -> dict[str, int]:
-        """Return reason to count, sorted."""
+        """Return the number of findings of each reason, sorted by reason."""
         return {reason: len(places) for reason, places in sorted(self.places.items())}
 
     def to_table(self) -> dict[str, Any]:
@@ -107,11 +107,11 @@ class Findings:
 
 
 def refuse_missing(missing: Sequence[str], total: int, allowed: float) -> None:
-    """Raise DataError when more images or masks are missing than the share that is allowed.
+    """Raise DataError if the share of missing images and masks is larger than allowed.
 
     Args:
         missing: place of each case whose image or mask is missing.
-        total: cases in all, those with missing files included.
+        total: number of all cases, including those with missing files.
         allowed: share that may be missing.
     """
     share = len(missing) / total if total else 0.0
@@ -123,7 +123,7 @@ def refuse_missing(missing: Sequence[str], total: int, allowed: float) -> None:
 
 
 def refuse_no_training(sizes: Mapping[str, int], share: float, published: bool) -> None:
-    """Raise DataError when no case is in the training split although the settings give it a share."""
+    """Raise DataError if the training split is empty although the settings give it a share."""
     if not sizes.get("train") and share > 0 and not published:
         got = ", ".join(f"{split}: {size}" for split, size in sizes.items())
         fix = "add patients, give split exact, or other fractions"
@@ -131,7 +131,7 @@ def refuse_no_training(sizes: Mapping[str, int], share: float, published: bool) 
 
 
 def check_pixels(array: npt.NDArray[Any]) -> None:
-    """Raise Unusable when an image holds NaN or infinity, or nothing but one value."""
+    """Raise Unusable if an image contains NaN or infinity, or only a single value."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise Unusable(NOT_FINITE)
     if array.size == 0 or array.min() == array.max():
@@ -139,12 +139,12 @@ def check_pixels(array: npt.NDArray[Any]) -> None:
 
 
 def note_unused_bits(used: Sequence[int], stored: int, findings: Findings) -> None:
-    """Warn of files of 16 bits whose values use fewer: by their type they become dark, with few grey levels.
+    """Note 16-bit files whose values use fewer bits: scaled by their type, they become dark, with few levels.
 
     Args:
-        used: bits that the values of each image use; 0 of images that are not scaled by a type of 16 bits.
-        stored: 8 or 16 bits of a stored grey level.
-        findings: receives a note with numbers and the settings that keep the grey levels.
+        used: bits that the values of each image use; 0 for images that are not scaled by a 16-bit type.
+        stored: bits of a stored grey level, 8 or 16.
+        findings: receives a note with the numbers and the settings that would keep the grey levels.
     """
     dark = [bits for bits in used if 0 < bits <= _FILE_BITS - _UNUSED]
     if not dark:
@@ -161,7 +161,7 @@ def note_unused_bits(used: Sequence[int], stored: int, findings: Findings) -> No
 
 
 def check_shape(mask: Sequence[int], image: Sequence[int], where: str) -> None:
-    """Raise DataError when a mask has another spatial shape than its image."""
+    """Raise DataError if the spatial shapes of a mask and its image differ."""
     if tuple(mask) != tuple(image):
         sizes = f"{'x'.join(map(str, mask))} for {'x'.join(map(str, image))}"
         raise DataError(
@@ -174,17 +174,17 @@ def check_shape(mask: Sequence[int], image: Sequence[int], where: str) -> None:
 def label_map(
     values: npt.NDArray[Any], labels: Sequence[str], where: str, table: Mapping[int, int] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Return a mask as whole numbers 0 to the number of labels, same shape.
+    """Return a mask as whole numbers from 0 to the number of labels, in the same shape.
 
     Args:
         values: the mask as it is stored.
         labels: names of the numbers 1, 2, ...
-        where: place for the message.
-        table: value in the mask to label number, 0 for background. Without one the values are the numbers;
-            with one label, a grey mask up to 255 is then cut at half: 128 and more is the label.
+        where: place for the error message.
+        table: value in the mask to label number, 0 for background. Without a table the values are the
+            numbers; for a single label, a grey mask with values up to 255 then counts as the label from 128.
 
     Raises:
-        DataError: a value has no name, or is no whole number.
+        DataError: a value has no name, or is not a whole number.
     """
     found = values if values.dtype.kind in "iub" else np.round(values)
     if not np.isfinite(found).all() or (found != values).any():
@@ -196,12 +196,15 @@ def label_map(
                 fix="give the label map, not probabilities",
             )
         )
-    if found.dtype.kind in "fb":  # neither counts the entries of a table
+    if found.dtype.kind in "fb":  # floats and booleans cannot index the table below
         found = found.astype(np.int64)
     top, low = int(found.max(initial=0)), int(found.min(initial=0))
+    # Masks saved as JPEG have values close to 0 and 255 instead of exactly these.
     if not table and len(labels) == 1 and 128 <= top <= 255 and low >= 0:
         return (found >= 128).astype(np.uint8)
     known = {0: 0, **(table or {number: number for number in range(1, len(labels) + 1)})}
+    # Before the table is indexed: a negative value would count from its end, a large one would be out of
+    # bounds.
     if low < 0 or top > max(known):
         raise _unnamed(known, f"values from {low} to {top}", where)
     numbers = np.full(max(known) + 1, _NO_NAME, dtype=np.int16)
@@ -229,19 +232,19 @@ def without_duplicates(
     drop: bool,
     patients_known: bool = True,
 ) -> set[str]:
-    """Return the cases to keep: of equal images of one patient the first by pseudonym.
+    """Return the cases to keep; of equal images of one patient only the first by pseudonym is kept.
 
     Args:
         content: case to the digest of its pixels.
         patient: case to its patient.
         where: case to its place.
         findings: receives every copy that is left out.
-        drop: leave out every copy of an image that two patients have, in place of stopping.
-        patients_known: the source names its patients; otherwise nobody can say whose the copies are.
+        drop: leave out every copy of an image that two patients have, instead of stopping.
+        patients_known: the source names its patients; otherwise it is unknown whose images the copies are.
 
     Raises:
-        DataError: two patients have the same image, or two images are equal and nobody knows whose; names
-            both rows.
+        DataError: two patients have the same image, or two images are equal in a source without patients;
+            names both rows.
     """
     groups: dict[str, list[str]] = defaultdict(list)
     for case in sorted(content):
@@ -265,7 +268,7 @@ def without_duplicates(
 
 
 def refuse_nothing(cases: Sequence[object], findings: Findings) -> None:
-    """Raise DataError when no case is left; names the reasons."""
+    """Raise DataError if no case is left; the message names the reasons."""
     if not cases:
         got = ", ".join(f"{reason}: {count}" for reason, count in findings.counts().items()) or "none"
         raise DataError(
@@ -278,7 +281,7 @@ def refuse_nothing(cases: Sequence[object], findings: Findings) -> None:
 def check_classes(
     cases: Iterable[Case], present: Mapping[str, Sequence[str]], labels: Sequence[str], findings: Findings
 ) -> None:
-    """Tell of labels that never occur, in the dataset or in a split, and of empty splits.
+    """Note labels that never occur in the dataset or in a split, and empty splits.
 
     Args:
         cases: the cases.
@@ -313,7 +316,7 @@ def check_classes(
 def present_labels(
     case: Case, voxels: Sequence[int], labels: Sequence[str], task: TaskKind
 ) -> tuple[str, ...]:
-    """Return the labels that occur in a case: those that are 1, or those with voxels in its mask."""
+    """Return the labels that occur in a case: those with value 1, or those with voxels in the mask."""
     if task is TaskKind.SEGMENTATION:
         return tuple(name for name, count in zip(labels, voxels, strict=True) if count)
     return tuple(name for name in labels if case.labels.get(name) == 1)

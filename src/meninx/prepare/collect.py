@@ -31,7 +31,7 @@ CT_WITHOUT_WINDOW = (
 
 @dataclass(frozen=True, kw_only=True)
 class CollectedCases:
-    """All cases of all sources, sorted by pseudonym, and what they mean."""
+    """All cases of all sources, sorted by pseudonym, with their labels, task and channels."""
 
     entries: tuple[DatasetCase, ...]
     labels: tuple[str, ...]
@@ -100,10 +100,10 @@ def collect_cases(config: PrepareConfig, source: Path | Sequence[Path], findings
 
 
 def sources_of(config: PrepareConfig, source: Path | Sequence[Path]) -> tuple[Path, ...]:
-    """Return the folders that are read: the sources, and linked or named folders of images elsewhere.
+    """Return all folders that are read: the sources, and image folders elsewhere that are linked or named.
 
     Raises:
-        DataError: no such source.
+        DataError: a source does not exist.
     """
     roots = [source] if isinstance(source, Path) else list(source)
     elsewhere = [name for name in (config.input.image_folder, config.masks.folder) if name]
@@ -117,7 +117,7 @@ def sources_of(config: PrepareConfig, source: Path | Sequence[Path]) -> tuple[Pa
 
 
 def limited(entries: Sequence[DatasetCase], limit: int, seed: int) -> tuple[DatasetCase, ...]:
-    """Return at most ``limit`` cases (0 for all): whole patients, chosen by hash, at least one patient."""
+    """Return at most ``limit`` cases (0 for all) of whole patients chosen by hash; at least one patient."""
     if not limit or len(entries) <= limit:
         return tuple(entries)
     chosen: set[str] = set()
@@ -146,7 +146,7 @@ def pseudonym(kind: str, name: str, identifier: str) -> str:
 
 
 def _read(root: Path, config: PrepareConfig, site: str) -> ReaderOutput:
-    """Return what a reader finds; LayoutError for a source that makes it stumble."""
+    """Return what a reader finds; its unexpected exceptions become a LayoutError."""
     try:
         return reader_of(config.reader)(root, config, site)
     except (
@@ -165,7 +165,7 @@ def _read(root: Path, config: PrepareConfig, site: str) -> ReaderOutput:
 
 
 def _entry(found: SourceCase, name: str) -> DatasetCase:
-    """Return a case with pseudonyms that depend on nothing but its own identity in the source."""
+    """Return a case with pseudonyms that depend only on its own identity in the source."""
     keeps = found.pseudonymous and not names.problem(found.patient, hash_sign=True)
     return DatasetCase(
         case_id=pseudonym("c", name, found.key),
@@ -176,7 +176,7 @@ def _entry(found: SourceCase, name: str) -> DatasetCase:
 
 
 def _places(config: PrepareConfig, source: Path | Sequence[Path]) -> dict[str, Path]:
-    """Return site name to source folder.
+    """Return a map from site name to source folder.
 
     One source has the name that its de-identification gave it, or none.
     """
@@ -191,6 +191,7 @@ def _places(config: PrepareConfig, source: Path | Sequence[Path]) -> dict[str, P
             else []
         )
         roots = below or roots
+        # A folder of archives: every archive that `meninx deid` made in it is a site.
         if below and (len(below) > 1 or isinstance(source, Path)):
             return {path.name: path for path in below}
     if len(roots) == 1:
@@ -204,18 +205,18 @@ def _places(config: PrepareConfig, source: Path | Sequence[Path]) -> dict[str, P
 
 
 def _own_site(root: Path) -> str:
-    """Return the site that an archive of `meninx deid` names; empty for another folder.
+    """Return the site that an archive of `meninx deid` names, or an empty text for another folder.
 
-    Raises DataError for a damaged record.
+    A damaged record raises DataError.
     """
     record = artifacts.read(root, DeidRecord)
     return record.site if record is not None else ""
 
 
 def _of_site(reading: ReaderOutput, site: str, *, several: bool) -> ReaderOutput:
-    """Return the cases with their site.
+    """Return the cases with their site and, for several sites, with identifiers that begin with it.
 
-    Identifiers of different sites never meet, unless they are keyed pseudonyms.
+    Equal identifiers of two sites are two patients, unless they are keyed pseudonyms.
     """
 
     def named(text: str) -> str:
@@ -260,7 +261,7 @@ def _joined(readings: Sequence[ReaderOutput], config: LabelsConfig) -> ReaderOut
 
 
 def _refuse_names(reading: ReaderOutput) -> None:
-    """Refuse names and texts that a dataset may not hold, before any image is read."""
+    """Refuse names and texts that a dataset must not contain, before any image is read."""
     where = "source"
     names.check(reading.labels, what="label", where=where)
     names.check(reading.attributes, what="attribute", where=where)
@@ -299,7 +300,7 @@ def _refuse_unclear(cases: Sequence[SourceCase]) -> None:
 
 
 def _refuse_unlabelled(reading: ReaderOutput, findings: Findings) -> None:
-    """Refuse cases of which no label is known, and note labels that are unknown in every case."""
+    """Refuse a source without any known label, and note labels that are unknown in every case."""
     known = {name for found in reading.cases for name, value in found.labels.items() if value is not None}
     if not known:
         cells = ", ".join(reading.labels)

@@ -1,8 +1,8 @@
 """Settings of `meninx prepare`, and the conditions under which each has an effect.
 
 Every field of :class:`PrepareConfig` is listed in :data:`EFFECTS`. A field that is listed with readers has an
-effect with these readers only. A field with a condition has an effect only if the condition holds. A setting
-without an effect is refused, because the user expects one.
+effect only with these readers, and a field with a condition only if the condition holds. A setting without
+an effect is refused, because the user expects one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from meninx.prepare.setting_tables import (
     refuse_names,
 )
 
-# The published tables, in the order of readers/published_layouts.py, which a test compares with these tuples.
+# The published tables in the order of readers/published_layouts.py; a test compares the two.
 PUBLISHED = (
     "nih", "chexpert", "mimic", "padchest", "rsna-pneumonia", "vindr-cxr", "radimagenet", "ham10000",
     "isic-2018", "isic-2019", "isic-2020", "pad-ufes", "brset", "odir",
@@ -50,9 +50,9 @@ READER_NAMES = (
     "totalsegmentator",
     *PUBLISHED,
 )
-ReaderName = Annotated[str, Meta(examples=[AUTO, *READER_NAMES])]  # packages may offer more
-# Fields that change what is written for one case; a change of any other field leaves finished images as they
-# are.
+ReaderName = Annotated[str, Meta(examples=[AUTO, *READER_NAMES])]  # installed packages may offer more
+# Fields that change what is written for one case. After a change of any other field, finished images are
+# reused.
 PIXEL_FIELDS = (
     "task",
     "spatial_dims",
@@ -70,7 +70,7 @@ PIXEL_FIELDS = (
     "mask_object",
     "mask_series",
 )
-# Fields that change how the work is done, not what comes out.
+# Fields that change how the work is done, not its result.
 WORK_FIELDS = ("dry_run", "overwrite", "resume", "strict", "workers")
 
 
@@ -108,7 +108,7 @@ class PrepareConfig(Settings):
     work: WorkConfig = field(default_factory=WorkConfig)
 
     def check_rules(self) -> None:
-        """Refuse settings that have no effect beside the others."""
+        """Refuse settings that have no effect with the others."""
         check.one_of((AUTO, *READER_NAMES, *plugins.names(plugins.READERS)), reader=self.reader)
         refuse_names(self.name)
         refuse_without_effect(self)
@@ -136,7 +136,7 @@ CHANNELS = ("msd", "nnunet", "brats", BIDS, "pairs", "csv", "folder")
 
 @dataclass(frozen=True)
 class Effect:
-    """Where a setting has an effect.
+    """Conditions under which a setting has an effect.
 
     Attributes:
         readers: the readers that use it; empty for all.
@@ -150,13 +150,13 @@ class Effect:
 
 
 def segments_of_bids(config: PrepareConfig) -> bool:
-    """Return whether a BIDS dataset is read for its masks: unless columns of its table are asked for."""
+    """Return whether a BIDS dataset is read for its masks: True unless columns of its table are given."""
     asked = bool(config.labels.class_column or config.labels.label_columns)
     return config.task == "segmentation" or (config.task == AUTO and not asked)
 
 
 def _masks_wanted(config: PrepareConfig) -> bool:
-    """Return whether masks are what is learnt, for a reader that leaves it to the config."""
+    """Return whether masks are learnt, for a reader that leaves this to the config."""
     if config.reader == BIDS:
         return segments_of_bids(config)
     if config.reader in ONLY_MASKS:
@@ -207,7 +207,7 @@ _OF_SEX = (
 EFFECTS: dict[str, Effect] = {
     "reader": _ANY,
     "name": _ANY,
-    "task": _ANY,  # compared with what the source gives: refuse_by_source
+    "task": _ANY,  # compared with the source's task: refuse_by_source
     "table": Effect(("dicom", "csv", "npz", "siim", *ONE_TABLE, BIDS, "totalsegmentator")),
     "crosswalks": Effect(("dicom",)),
     "require": Effect((*ROWS, "siim", "dicom", BIDS, "totalsegmentator")),
@@ -261,7 +261,7 @@ EFFECTS: dict[str, Effect] = {
     "spatial_dims": _ANY,  # compared with the source: refuse_by_source
     "size": _ANY,
     "aspect": Effect((), lambda c: bool(c.images.size), "give size"),
-    "spacing_mm": _ANY,  # of volumes alone: refuse_by_source
+    "spacing_mm": _ANY,  # of volumes only: refuse_by_source
     "window": Effect((), lambda c: c.images.intensity not in ("format", "image"), "give intensity window"),
     "bits": _ANY,  # not of volumes in the units of a window: refuse_by_source
     "color": _ANY,
@@ -286,7 +286,7 @@ EFFECTS: dict[str, Effect] = {
 
 
 def refuse_without_effect(config: PrepareConfig) -> None:
-    """Refuse every setting that is not at its default and has no effect beside the others.
+    """Refuse every setting that differs from its default and has no effect with the other settings.
 
     Raises:
         ConfigError: names the setting and what would give it an effect.
@@ -295,7 +295,7 @@ def refuse_without_effect(config: PrepareConfig) -> None:
         effect = EFFECTS[name]
         if settings.value_of(config, name) == settings.default_of(PrepareConfig, name):
             continue
-        # What a reader of another package uses is not known. Auto becomes a reader once the source is seen.
+        # Settings that another package's reader uses are unknown; auto is resolved when the source is read.
         ours = config.reader in READER_NAMES
         if effect.readers and ours and config.reader not in effect.readers:
             raise _without_effect(
@@ -308,11 +308,11 @@ def refuse_without_effect(config: PrepareConfig) -> None:
 def refuse_by_source(
     config: PrepareConfig, *, task: TaskKind, spatial_dims: int, labels: tuple[str, ...], channels: int = 0
 ) -> None:
-    """Refuse settings that the source gives no effect, once it has been looked at.
+    """Refuse settings that have no effect for the source that was read.
 
     Args:
         config: the settings.
-        task: what the source asks.
+        task: task of the source.
         spatial_dims: 2 or 3.
         labels: label names.
         channels: number of channels that are images of their own; 0 for grey or colour images.

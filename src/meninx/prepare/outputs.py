@@ -1,4 +1,4 @@
-"""The output folder: what is remembered between runs, what is taken over, and the files at the end."""
+"""The output folder: the journal between runs, reuse of finished images, and the final files."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ PATH_FIELDS = ("table", "crosswalks", "split_from", "image_folder", "mask_folder
 JOURNAL, CASES, OLDER_SETTINGS = "journal.jsonl", Path(SOURCES_NAME).name, "settings.json"
 SUMMARY = artifacts.place(PrepareRecord)
 PUBLISHED = ("images", "masks", MANIFEST_NAME, INFO_NAME, integrity.CHECKSUMS, SUMMARY)
-"""What a dataset folder holds beside its private room; the last one marks the dataset as complete."""
+"""Files of a dataset outside the private folder; the last one is written last and marks completeness."""
 
 
 def check(out: Path, config: PrepareConfig, sources: Iterable[Path]) -> None:
-    """Raise what :func:`claimed` would, without making anything."""
+    """Raise the errors of :func:`claimed` without creating anything."""
     if not _is_debris(out):
         workspace.check(out, **_claim(config, sources))
     workspace.apart(out, sources)
 
 
 def check_before_reading(out: Path, config: PrepareConfig, roots: Iterable[Path]) -> None:
-    """Raise what does not depend on the source, since looking for its layout may be slow."""
-    if config.work.resume:  # whether the settings are the same is only known with the reader
+    """Raise the errors that do not depend on the source, before the slow search for its layout."""
+    if config.work.resume:  # the settings can only be compared once the reader is known
         config = config.replace(resume=False, overwrite=True)
     check(out, config, roots)
 
 
 @contextmanager
 def claimed(out: Path, config: PrepareConfig, sources: Iterable[Path]) -> Iterator[DatasetFolder]:
-    """Hold a dataset folder for this process; what lies there stays whole until :meth:`DatasetFolder.finish`.
+    """Lock a dataset folder; a dataset in it stays whole until :meth:`DatasetFolder.finish`.
 
     Raises:
         UsageError: it holds something, and neither ``resume`` nor ``overwrite`` is given, other settings made
@@ -88,7 +88,7 @@ class DatasetFolder:
         self.journal = Journal(self._room / JOURNAL)
 
     def shared(self, plan: CasePlan) -> SharedSettings:
-        """Return what all jobs have in common."""
+        """Return the settings and folders that all jobs share."""
         digest = (
             digest_of(self._config, only=PIXEL_FIELDS)
             + f"/{plan.preprocessing.spatial_dims}/{plan.preprocessing.channels}/{','.join(plan.labels)}"
@@ -96,13 +96,13 @@ class DatasetFolder:
         return SharedSettings(plan=plan, settings=digest, out=self.staging, earlier=self._space.root)
 
     def jobs(self, entries: Sequence[DatasetCase]) -> list[CaseJob]:
-        """Return the work to do, each case with what the journals remember of it."""
+        """Return one job per case, each with its earlier record from the journals."""
         before = self._remembered()
         return [CaseJob(case_id=e.case_id, source=e.source, before=before.get(e.case_id)) for e in entries]
 
     @staticmethod
     def line(record: CaseRecord) -> dict[str, Any]:
-        """Return the line of the journal that remembers a case."""
+        """Return the line of the journal for a case."""
         table: dict[str, Any] = plain.to_plain(record)
         return table
 
@@ -114,11 +114,14 @@ class DatasetFolder:
         gathered: CollectedCases,
         findings: checks.Findings,
     ) -> None:
-        """Write the tables and put the new dataset in the place of the earlier one."""
+        """Write the tables and replace the earlier dataset by the new one."""
         kept = {case.case_id: records[case.case_id] for case in manifest.cases}
         digests = {case.image: kept[case.case_id].image for case in manifest.cases}
         digests |= {case.mask: kept[case.case_id].mask for case in manifest.cases if case.mask}
         _remove_others(self.staging, set(digests))
+        # Everything is written and measured in the staging folder, which becomes visible as a whole at the
+        # end. A crash before that leaves the earlier dataset and a journal from which the same command goes
+        # on.
         self.journal.rewrite(self.line(record) for record in kept.values())
         files.write_text(self._room / CASES, _identifiers(entries), mode=files.PRIVATE_MODE)
         manifest.write(self.staging)
@@ -127,7 +130,7 @@ class DatasetFolder:
         artifacts.write(self.staging, self._summary(manifest, records, gathered, findings, checksums))
         there = [name for name in PUBLISHED if (self.staging / name).exists()]
         self._space.publish(there, remove=set(PUBLISHED) - set(there), secret=(JOURNAL, CASES))
-        with suppress(OSError):  # of a dataset that an older version made
+        with suppress(OSError):  # left by an older version
             (self._space.private / OLDER_SETTINGS).unlink(missing_ok=True)
 
     def _remembered(self) -> dict[str, CaseRecord]:
@@ -135,7 +138,7 @@ class DatasetFolder:
         found: dict[str, CaseRecord] = {}
         for journal in (Journal(self._space.private / JOURNAL), self.journal):
             for table in journal.tables():
-                with suppress(DataError):  # a line of an older version
+                with suppress(DataError):  # a line of an older version: the case is prepared again
                     record = plain.from_plain(table, CaseRecord, where=JOURNAL)
                     found[record.case_id] = record
         return found
@@ -194,7 +197,7 @@ def _is_older(out: Path) -> bool:
 
 
 def _is_debris(out: Path) -> bool:
-    """Return whether only what an older version left when it failed before the first image lies here."""
+    """Return whether the folder contains only what an older version left before the first image."""
     room = out / workspace.PRIVATE
     if (
         not _is_older(out)
@@ -207,9 +210,11 @@ def _is_debris(out: Path) -> bool:
 
 
 def _remove_others(staging: Path, wanted: set[str]) -> None:
-    """Remove images that are no case (copies, cases of an earlier listing, halves of killed runs)."""
+    """Remove images that belong to no case: duplicates, cases of an earlier listing, parts of killed runs."""
     for folder in ("images", "masks"):
         for path in (staging / folder).glob("*"):
+            # A leftover image would be outside the checksums and the manifest, but inside a folder that is
+            # passed on.
             if path.relative_to(staging).as_posix() not in wanted:
                 path.unlink()
 
@@ -229,9 +234,10 @@ def info_of(
     cases: Sequence[Case],
     records: Mapping[str, CaseRecord],
 ) -> DatasetInfo:
-    """Return what ``dataset.toml`` says.
+    """Return the contents of ``dataset.toml``.
 
-    Statistics of the training split only when the config asks for them.
+    The intensity uses statistics of the training split only if the config asks for it, and private training
+    then refuses the dataset.
     """
     known = [records[case.case_id] for case in cases if case.case_id in records]
     sizes, spacings = {record.size for record in known}, {record.spacing_mm for record in known}
@@ -265,7 +271,7 @@ def info_of(
 
 
 def present(manifest: Manifest, records: Mapping[str, CaseRecord]) -> dict[str, tuple[str, ...]]:
-    """Return case to the labels that occur in it."""
+    """Return the labels that occur in each case."""
     info = manifest.info
     none = (0,) * len(info.labels)
     return {
@@ -311,12 +317,13 @@ def _training_statistics(public: Intensity, records: Sequence[CaseRecord]) -> In
     if not count:
         return public
     mean = sum(record.total for record in records) / count
+    # Rounding can make the difference slightly negative for constant images.
     variance = max(0.0, sum(record.squares for record in records) / count - mean**2)
     return replace(public, shift=mean, scale=variance**0.5 or 1.0, source="train")
 
 
 def _observed(records: Sequence[CaseRecord]) -> Observed | None:
-    """Return what the stored images of the training split are like; None without any."""
+    """Return brightness and spacing of the stored training images, or None without any."""
     if not records:
         return None
     means = np.array([record.total / record.count for record in records])
@@ -334,6 +341,7 @@ def _identifiers(entries: Sequence[DatasetCase]) -> str:
     writer.writerow(("case_id", "patient_id", "key", "patient", "where"))
     for entry in entries:
         texts = (entry.source.key, entry.source.patient, entry.source.where)
+        # The texts come from the source: csv_cell keeps a spreadsheet from executing one as a formula.
         cells = (names.csv_cell(names.encodable(text)) for text in texts)
         writer.writerow((entry.case_id, entry.patient_id, *cells))
     return buffer.getvalue()

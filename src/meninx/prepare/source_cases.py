@@ -1,4 +1,4 @@
-"""What a reader returns: one entry per case, whose image is still on the disk."""
+"""Data types that readers return: one entry per case, whose image is not loaded yet."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from meninx.imaging.image import Image, same_grid, stacked
 
 
 class Source(Protocol):
-    """Pixels that can be read when they are wanted."""
+    """An image that is loaded on demand."""
 
     def load(self, display: int = 0) -> Image:
-        """Return the image; DataError, OSError or ValueError when it cannot be read.
+        """Return the image, or raise DataError, OSError or ValueError if it cannot be read.
 
         Args:
-            display: 8 or 16 for DICOM pixels as a screen shows them in so many bits; 0 for modality values.
+            display: 8 or 16 for DICOM pixels as displayed with that many bits; 0 for modality values.
         """
 
     def digest(self) -> str:
@@ -75,7 +75,7 @@ class SeriesSource:
 
 @dataclass(frozen=True)
 class ArraySource:
-    """An array in memory: channel-first, shape (channels, spatial...)."""
+    """An array in memory, channel first, of shape (channels, spatial...)."""
 
     array: npt.NDArray[Any]
 
@@ -88,13 +88,13 @@ class ArraySource:
         return array_digest(self.array)
 
     def missing(self) -> bool:
-        """Return False: the array is here."""
+        """Return False, as the array is in memory."""
         return False
 
 
 @dataclass(frozen=True)
 class RunsSource:
-    """A mask as run-length text; several rows of one image are merged."""
+    """A mask given as run-length text; several rows of one image are merged."""
 
     runs: tuple[str, ...]
     shape: tuple[int, int]
@@ -109,7 +109,7 @@ class RunsSource:
         return hashlib.sha256("\n".join((*sorted(self.runs), str(self.shape))).encode()).hexdigest()
 
     def missing(self) -> bool:
-        """Return False: the text is here."""
+        """Return False, as the text is in memory."""
         return False
 
 
@@ -161,7 +161,7 @@ class SelectedChannels:
 
     Attributes:
         image: the image.
-        held: number of channels that it must have.
+        held: number of channels that the image must have.
         positions: the channels to take, counted from 0, in their new order.
         where: place for messages.
     """
@@ -194,7 +194,7 @@ class SelectedChannels:
 
 @dataclass(frozen=True)
 class MaskPerLabel:
-    """A label map of several masks, one file per label: what is not 0 in the n-th file has the value n.
+    """A label map made of one mask file per label: voxels that are not 0 in the n-th file get the value n.
 
     Attributes:
         masks: the mask of each label, None where the case has none.
@@ -244,8 +244,8 @@ class ObjectSource:
     Attributes:
         path: the object.
         images: the files of the series, or the one image.
-        volume: the images are the slices of a volume.
-        numbers: segment or ROI number to the label's number; the others are left out.
+        volume: whether the images are the slices of a volume.
+        numbers: segment or ROI number to the label's number; other segments are left out.
         overlap: refuse, or last: where labels overlap, the later one counts.
         where: place for messages.
     """
@@ -262,7 +262,7 @@ class ObjectSource:
 
         Raises:
             LayoutError: the object does not lie on the grid of the images, or labels overlap.
-            DataError: it cannot be read.
+            DataError: the object cannot be read.
         """
         return label_objects.label_map(
             self.path,
@@ -274,7 +274,7 @@ class ObjectSource:
         )
 
     def digest(self) -> str:
-        """Return a digest of the object and of the choice; the images have their own."""
+        """Return a digest of the object and of the chosen labels, without the images."""
         choice = sorted(self.numbers.items())
         return hashlib.sha256(f"{files.digest(self.path)}{choice}{self.overlap}".encode()).hexdigest()
 
@@ -290,13 +290,13 @@ class SourceCase:
     Attributes:
         key: identity of the case in the source, stable between listings (relative path, UID); becomes a
             pseudonym.
-        patient: identity of the patient in the source; the unit that never crosses splits and sites.
+        patient: identity of the patient in the source; all cases of a patient share one split and site.
         image: where the pixels are.
         where: place for messages, e.g. ``labels.csv, row 7``; never a patient's value.
         study: identity of the study, empty when unknown.
         mask: label map, None when there is none.
         mask_values: value in the label map to the label's number (1, 2, ...), or to 0 for background. A value
-            that is not named stops the work. Empty: the values are the numbers.
+            without an entry stops the work. If empty, the values are the numbers.
         labels: label name to 0, 1 or None (unknown); in a multi-class task only the classes that are 1.
         attributes: attribute name to text.
         site: site named by the source.
@@ -320,21 +320,21 @@ class SourceCase:
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderOutput:
-    """Everything a reader found below one source folder.
+    """Everything that a reader found below one source folder.
 
     Attributes:
         cases: the cases, in any order.
         labels: label names in output order.
-        task: what the layout asks.
+        task: task of the layout.
         attributes: attribute names.
-        skipped: reason and place of every row that is no case.
-        patients_known: False when the layout names no patients, so that every image counts as its own.
+        skipped: reason and place of every row that is not a case.
+        patients_known: False if the layout names no patients, so that every image counts as a patient.
         spatial_dims: 2 or 3.
         channels: names of the channels of every image; empty for grey or colour images.
         channel_positions: for each of ``channels`` its position in the numbering of the source; empty where
             the source numbers none, or where several sources number them differently.
         source_channels: number of channels that the source numbers; 0 where it numbers none.
-        notes: other things worth knowing, with their place; they leave nothing out.
+        notes: other observations with their place; they exclude nothing.
     """
 
     cases: tuple[SourceCase, ...]
@@ -353,7 +353,7 @@ class ReaderOutput:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+    except (OSError, ValueError):  # a name from the source may be too long or contain a NUL
         return False
 
 
@@ -369,7 +369,8 @@ class DatasetCase:
     """A case with its pseudonyms.
 
     The pseudonyms of sources that `meninx deid` did not write are hashes of dataset name and identifier: they
-    keep identifiers out of sight but protect nobody, since whoever knows an identifier can compute them.
+    keep identifiers out of the tables but do not protect them, since anyone who knows an identifier can
+    compute it.
     """
 
     case_id: str

@@ -1,4 +1,4 @@
-"""`meninx prepare`: a published layout or de-identified DICOM in, a dataset folder out."""
+"""`meninx prepare`: makes a dataset folder from a published layout or de-identified DICOM."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from meninx.prepare.source_cases import DatasetCase
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareResult(Result):
-    """What was prepared; counts only.
+    """The result of `meninx prepare`, as counts.
 
     Attributes:
         reader: the layout that was read.
@@ -49,7 +49,7 @@ class PrepareResult(Result):
         channels: 1 for grey images, 3 for images in colour, otherwise the number that the source names.
         skipped: reason to number of rows or files left out.
         empty_splits: splits without cases, of valid and test.
-        notes: what else is worth knowing, to where it was met.
+        notes: other observations, to the place where they occurred.
         reused: cases whose files were up to date already.
         dry_run: nothing was written.
     """
@@ -69,7 +69,7 @@ class PrepareResult(Result):
     dry_run: bool = False
 
     def summary(self) -> str:
-        """Return the result in a few lines; no number of patients where the source names none."""
+        """Return the result in a few lines, without a number of patients if the source names none."""
         lines = super().summary().splitlines()
         patients = (
             f"patients: {self.patients}"
@@ -79,12 +79,12 @@ class PrepareResult(Result):
         left_out = ("patients known:", "empty splits:")  # a note names the splits
         others = [line for line in lines if not line.startswith(left_out)]
         text = "\n".join(patients if line.startswith("patients:") else line for line in others)
-        for reason, place in self.notes.items():  # sentences, not a column of names
+        for reason, place in self.notes.items():  # sentences, which do not fit into a column of names
             text = text.replace(f"  {reason:<22} {place}", f"  {reason}: {place}")
         return text
 
     def alerts(self) -> tuple[str, ...]:
-        """Return what it means that a split has no cases."""
+        """Return warnings about splits without cases."""
         return tuple(EMPTY_SPLITS[name] for name in self.empty_splits)
 
 
@@ -95,12 +95,12 @@ def run(
 
     Writes ``images/``, ``masks/``, ``manifest.csv``, ``dataset.toml``, ``checksums.sha256`` and
     ``prepare.json`` (counts and digests, no identifier), and below ``private/`` (mode 0700) the journal and
-    ``cases.csv`` with the source's own identifiers. A run that was stopped goes on when it is started again;
+    ``cases.csv`` with the source's own identifiers. A stopped run continues when it is started again;
     images whose source and settings are unchanged are taken over. Guarantee: an earlier dataset in ``out``
     stays whole until the new one is complete.
 
     Args:
-        config: what to do.
+        config: the settings.
         source: a folder, or several, each of which becomes a site.
         out: the dataset folder; must be new or empty unless ``resume`` or ``overwrite``.
         progress: advanced by every case.
@@ -123,7 +123,7 @@ def run(
     gathered = collect_cases(config, source, findings)
     mask_labels = gathered.labels if gathered.task is TaskKind.SEGMENTATION else ()
     _refuse_missing(config, gathered, bool(mask_labels), findings)
-    # A contradiction in the tables is found before any image is read.
+    # Contradictions in the tables are found here, before hours of work on the images.
     plan = _plan(config, gathered, mask_labels)
     planned = _manifest(config, gathered, plan, gathered.entries, {}, out)
     sizes = {str(split): sum(case.split == split for case in planned.cases) for split in SPLITS}
@@ -179,29 +179,31 @@ def _dry(
 def _refuse_missing(
     config: PrepareConfig, gathered: CollectedCases, masks: bool, findings: checks.Findings
 ) -> None:
-    """Refuse a source of which too many files are missing; those that the reader missed count, too."""
+    """Refuse a source with too many missing files, including those that the reader noticed."""
     missing = [*findings.places.get(checks.MISSING, ()), *findings.places.get(checks.MISSING_MASK, ())]
     total = len(gathered.entries) + len(missing)
     for entry in gathered.entries:
         found = entry.source
         if found.image.missing() or (masks and found.mask is not None and found.mask.missing()):
             missing.append(found.where)
-    if not config.work.strict:  # which stops at the first one
+    if not config.work.strict:  # strict stops at the first missing file
         checks.refuse_missing(missing, total, config.input.allow_missing)
 
 
-FIRST_ONES = 20  # images that decide whether the source is in colour
+FIRST_ONES = 20  # number of images that decide whether the source is in colour
 
 
 def _in_color(entries: Sequence[DatasetCase], plan: CasePlan) -> bool:
-    """Return whether the first pictures are in colour; all others must be alike (``CasePlan.one_kind``).
+    """Return whether the first pictures are in colour; the others must be alike (``CasePlan.one_kind``).
 
     Raises:
         DataError: some of them are in colour and others are grey.
     """
     seen = []
     for entry in entries[:FIRST_ONES]:
-        with suppress(Exception):  # a broken file makes a decoder raise anything; it is counted later
+        with suppress(
+            Exception
+        ):  # a decoder may raise any exception on a damaged file, which is counted later
             seen.append(is_in_color(entry.source.image.load(plan.preprocessing.display_bits)))
     if len(set(seen)) > 1:
         got = f"{sum(seen)} of {len(seen)} in colour"
@@ -301,7 +303,7 @@ def _result(
     )
 
 
-JOBS_PER_WORKER = 16  # fewer are done sooner than a process starts
+JOBS_PER_WORKER = 16  # for fewer jobs, starting a process takes longer than the work
 
 
 def prepare_all(
@@ -312,19 +314,19 @@ def prepare_all(
     workers: int,
     progress: bars.Progress,
 ) -> tuple[dict[str, CaseRecord], int]:
-    """Return the record of every usable case and how many were up to date already.
+    """Return the record of every usable case, and the number of cases that were up to date already.
 
     Args:
         jobs: the cases.
-        shared: what all of them need.
-        folder: journals what is done, so that a killed run loses little.
-        findings: receives what cannot be used.
+        shared: the settings and folders that they share.
+        folder: its journal records every finished case, so that a killed run loses little.
+        findings: receives the cases that cannot be used.
         workers: processes; 0 for one per core.
         progress: advanced by every case.
 
     Raises:
         DataError: a case that stops the work, or one that kills its worker process.
-        Interrupted: the user stopped it; what is done is journalled.
+        Interrupted: the user stopped it; finished cases are in the journal.
     """
     records: dict[str, CaseRecord] = {}
     reused = 0
@@ -351,6 +353,8 @@ def prepare_all(
                     else:
                         records[job.case_id] = done.record
                         reused += done.reused
+                        # After the files of the case exist: a line in the journal promises that they are
+                        # complete.
                         lines.add(folder.line(done.record))
                     progress.advance()
     except KeyboardInterrupt:

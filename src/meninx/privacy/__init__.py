@@ -23,6 +23,7 @@ ledger              Ledger: the hash-chained record of steps that were run
 composition         compose: one epsilon for several runs on the same units
 claim               Claim: a guarantee to test, by its epsilon or by its mechanism
 score_audit         audit_scores: bounds and a verdict on a claim from the scores of canaries
+residual_audit      size of the noise and length of a clipped unit, measured at canaries
 guess_audit         what correct guesses about canaries refute; needs no scores
 risk                risk_curve, attack_risk: the largest success of any attack, with certified bounds
 loss_distribution   the trade-off curve of composed steps, from the privacy loss on a grid

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from meninx.core import names
 from meninx.core.errors import MeninxError, PrivacyRefusal
@@ -45,6 +46,19 @@ class Check:
         """Return the line."""
         place = f"{plain(self.folder)}: " if self.folder else ""
         return f"{self.state:<12}  {place}{self.what}{f' ({self.why})' if self.why else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the checker of a dossier knows from elsewhere.
+
+    Attributes:
+        signer: fingerprint that the signer told the checker; empty when it was not given.
+        decision: filled-in form to check; None when none was given.
+    """
+
+    signer: str = ""
+    decision: Path | None = None
 
 
 class CheckList:

@@ -17,12 +17,13 @@ from meninx.core.artifacts import (
     RunRecord,
     SweepRecord,
 )
+from meninx.core.dossier_records import DossierRecord
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
 from meninx.core.progress import Progress
 from meninx.verify.check_list import CheckList, damaged, some
 
 RUN, DATASET, ARCHIVE, RELEASE, SWEEP = "run", "dataset", "clean archive", "release", "sweep"
-PREDICTIONS = "predictions"
+PREDICTIONS, DOSSIER = "predictions", "dossier"
 _DEPTH = 4  # a sweep keeps its runs in cells/<epsilon>/<seed>/<run>
 _OWN_PAPERS = ("deid.json", "prepare.json", "predict.json")  # they hold the digest of the list
 _CACHE = re.compile(r"((?:bundle/)?scripts/(?:[^/]+/)*)__pycache__/([^/.]+)\.[a-z]+-[0-9]+\.pyc")
@@ -31,6 +32,8 @@ _TENSORBOARD = "events.out.tfevents"
 
 def kind_of(folder: Path) -> str:
     """Return what a folder is; empty for none of meninx's."""
+    if (folder / artifacts.place(DossierRecord)).is_file():
+        return DOSSIER
     if (folder / artifacts.place(RunRecord)).is_file() or (
         (folder / "config.toml").is_file() and (folder / "private").is_dir()
     ):

@@ -1,7 +1,7 @@
 """``meninx verify``: is a folder as meninx wrote it, and does what it says follow from what it holds?
 
-It sees damage, mixed-up parts and edited numbers. It does not see forgery: nothing is signed, so who can
-write a folder and its digests can change both.
+It sees damage, mixed-up parts and edited numbers. It sees forgery in a signed dossier alone: nothing else is
+signed, so who can write a folder and its digests can change both.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from meninx.core import artifacts
+from meninx.core import artifacts, signing_key
 from meninx.core.artifacts import RunRecord, SweepRecord
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.verify import folder_checks
 from meninx.verify import run_checks as runs
-from meninx.verify.check_list import Check, CheckList, State, plain
+from meninx.verify.check_list import Check, CheckList, Expected, State, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,8 @@ class VerifyResult(Result):
     """What was checked and what came of it.
 
     Attributes:
-        kinds: what was found: ``run``, ``dataset``, ``clean archive``, ``predictions``, ``release`` or
-            ``sweep``.
+        kinds: what was found: ``run``, ``dataset``, ``clean archive``, ``predictions``, ``release``,
+            ``sweep`` or ``dossier``.
         checks: one line each.
     """
 
@@ -100,23 +100,34 @@ class VerifyResult(Result):
         raise PrivacyRefusal(message) if self.exit_code == PrivacyRefusal.exit_code else DataError(message)
 
 
-def run(folder: Path, *, progress: Progress = SILENT) -> VerifyResult:
+def run(
+    folder: Path, *, signer: str = "", decision: Path | None = None, progress: Progress = SILENT
+) -> VerifyResult:
     """Check every folder of meninx in a place; nothing is written.
 
     Args:
-        folder: a run, dataset, clean archive, predictions, release, bundle or sweep, or a folder of such.
+        folder: a run, dataset, clean archive, predictions, release, bundle, sweep or dossier, or a folder of
+            such.
+        signer: fingerprint of the key that a dossier has to be signed with; empty for any.
+        decision: filled-in form of a dossier.
         progress: told of every file whose digest is computed.
 
     Raises:
-        UsageError: there is no such folder, or nothing of meninx in it.
+        UsageError: there is no such folder, or nothing of meninx in it; or a signer or decision is given and
+            the folder is no dossier.
     """
-    root = folder.resolve()
+    root, known = folder.resolve(), Expected(signer=signer, decision=decision)
     if not root.is_dir():
         raise UsageError(problem("there is no such folder", where=root.name))
+    if known != Expected() and folder_checks.kind_of(root) != folder_checks.DOSSIER:
+        fix = "give the folder that holds dossier.json"
+        raise UsageError(problem("a signer or a decision belongs to a dossier", where=root.name, fix=fix))
+    if signer:
+        signing_key.read_fingerprint(signer)
     checks, kinds = list[Check](), list[str]()
     for place, kind in folder_checks.found(root):
         book = CheckList("" if place == root else place.relative_to(root).as_posix())
-        book.guard(kind, partial(_check, book, place, kind, progress))
+        book.guard(kind, partial(_check, book, place, kind, known, progress))
         checks += book.checks
         kinds.append(kind)
     if not kinds:
@@ -125,11 +136,15 @@ def run(folder: Path, *, progress: Progress = SILENT) -> VerifyResult:
     return VerifyResult(out=root, kinds=tuple(kinds), checks=tuple(checks))
 
 
-def _check(book: CheckList, place: Path, kind: str, progress: Progress) -> None:
+def _check(book: CheckList, place: Path, kind: str, known: Expected, progress: Progress) -> None:
     if kind == folder_checks.RUN:
         runs.check(book, place, progress)
     elif kind == folder_checks.SWEEP:
         _sweep(book, place)
+    elif kind == folder_checks.DOSSIER:
+        from meninx.verify import dossier_checks  # it computes bounds, which takes libraries of [train]
+
+        dossier_checks.check(book, place, known, progress)
     elif kind == folder_checks.DATASET:
         folder_checks.dataset(book, place, progress)
     elif kind == folder_checks.ARCHIVE:

@@ -16,7 +16,7 @@ no harm (``pca``). Scaled to equal variance, small differences count as much as 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -47,7 +47,6 @@ class Encoder:
         directions: orthonormal rows, float32 of shape (components, values); None for the identity.
         scales: standard deviation of public images along each direction, which ``whitened`` divides by,
             float32 of shape (components,); None where nothing is scaled.
-        typical_norm: median norm of the codes of the public images.
     """
 
     name: EncoderName
@@ -55,7 +54,6 @@ class Encoder:
     mean: Tensor
     directions: Tensor | None = None
     scales: Tensor | None = None
-    typical_norm: float = 1.0
 
     @property
     def size(self) -> int:
@@ -94,15 +92,6 @@ class Encoder:
             found = found @ self.directions
         return (found + self.mean).reshape(-1, *self.shape)
 
-    def decode_directions(self, codes: Tensor) -> Tensor:
-        """Return the images of codes whose length was lost by clipping: each is given the typical norm.
-
-        Args:
-            codes: of shape (codes, size); a code of zeros becomes the mean.
-        """
-        norms = codes.float().norm(dim=1, keepdim=True)
-        return self.decode(codes / torch.where(norms > 0, norms, 1.0) * self.typical_norm)
-
     def matrix(self) -> Tensor:
         """Return the weight of a linear layer that encodes, float32 of shape (size, values of an image).
 
@@ -139,13 +128,7 @@ def fit_encoder(name: EncoderName, public: Tensor, *, components: int = COMPONEN
         raise DataError(expected(rule, got=_sizes(public), where="public images"))
     if name not in ENCODERS:
         raise DataError(expected("one of " + ", ".join(ENCODERS), got=name, where="encoder"))
-    encoder = _fitted(name, public, tuple(public.shape[1:]), components)
-    if not len(public):
-        return encoder
-    return replace(encoder, typical_norm=float(encoder.encode(public).norm(dim=1).median()))
-
-
-def _fitted(name: EncoderName, public: Tensor, shape: tuple[int, ...], components: int) -> Encoder:
+    shape = tuple(public.shape[1:])
     if name == "raw":
         _refuse_values(math.prod(shape), "an image")
         return Encoder(name=name, shape=shape, mean=torch.zeros(math.prod(shape)))

@@ -16,7 +16,7 @@ this knowledge succeeds more often than gamma(1/n) of :mod:`meninx.privacy.risk`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +25,17 @@ import numpy.typing as npt
 
 from meninx.core import check
 from meninx.core.errors import DataError, expected
-from meninx.core.randomness import child
+from meninx.core.randomness import child, child_seed
 from meninx.privacy.accounting import Phase
 
 Array = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.floating[Any]]
 _MOST_VALUES = 2**22
 """Of the noise that is drawn at once."""
+_MOST_SETS, _SETS_OF = 50, 10
+"""Sets of candidates in an experiment: 50 of up to 10 images, fewer of more."""
 _LEAST_NOISE = 1e-6
 """Noise multiplier below which squares need double precision."""
 
@@ -97,7 +100,9 @@ def step_scores(observed: Codes, candidates: Codes, *, sample_rate: float, noise
     return np.asarray(exponent.sum(axis=1, dtype=np.float64))
 
 
-def identify(codes: Codes, phases: Sequence[Phase], *, trials: int, seed: int) -> Identified:
+def identify(
+    codes: Codes, phases: Sequence[Phase], *, trials: int, seed: int, takes_part: bool = True
+) -> Identified:
     """Return how often the attack finds the image of a patient among the images of all ``codes``.
 
     Args:
@@ -105,6 +110,8 @@ def identify(codes: Codes, phases: Sequence[Phase], *, trials: int, seed: int) -
         phases: sample rate, noise multiplier and steps of what was released; all of them are used.
         trials: simulated attacks, >= 1.
         seed: public seed of victims, participation and noise.
+        takes_part: the patient is in the training. Otherwise this is a negative control: the attacker sees
+            steps without the patient, and picks the right image as often as a blind guess.
     """
     check.positive(trials=trials)
     known = gradients(codes)
@@ -116,34 +123,47 @@ def identify(codes: Codes, phases: Sequence[Phase], *, trials: int, seed: int) -
     scores = np.zeros((trials, len(known)))
     for phase in phases:
         for chosen, steps in _parts(trials, phase.steps, basis.shape[1]):
-            scores[chosen] += _phase_scores(basis, victims[chosen], phase, steps, source)
+            present = victims[chosen] if takes_part else None
+            shape = (len(scores[chosen]), steps)
+            scores[chosen] += _phase_scores(basis, present, phase, shape, source)
     best = scores.max(axis=1, keepdims=True)
     ties = source.random(scores.shape) * (scores >= best)  # a guess among equals
     return Identified(right=int((ties.argmax(axis=1) == victims).sum()), trials=trials, candidates=len(known))
 
 
 def identify_in_sets(
-    codes: Codes, phases: Sequence[Phase], *, candidates: int, trials: int, sets: int, seed: int
+    codes_of: Callable[[Numbers], Codes],
+    pool: int,
+    phases: Sequence[Phase],
+    *,
+    candidates: int,
+    trials: int,
+    seed: int,
+    takes_part: bool = True,
 ) -> Identified:
     """Return how often the attack finds a patient's image among ``candidates`` drawn from a pool.
 
     Args:
-        codes: of the pool, of shape (images, size), at least ``candidates`` images.
+        codes_of: returns the codes of the images of a set, given their numbers in the pool.
+        pool: images of the pool, at least ``candidates``.
         phases: as in :func:`identify`.
         candidates: images among which the attacker chooses, >= 2.
-        trials: simulated attacks, spread evenly over the sets.
-        sets: sets of candidates, each drawn from the pool without replacement.
+        trials: simulated attacks, spread evenly over sets that are drawn without replacement.
         seed: public seed.
+        takes_part: as in :func:`identify`.
     """
-    if not 2 <= candidates <= len(codes):
-        rule = f"2 to {len(codes)} candidates, the images of the pool"
+    if not 2 <= candidates <= pool:
+        rule = f"2 to {pool} candidates, the images of the pool"
         raise DataError(expected(rule, got=candidates, where="candidates"))
-    sets = 1 if candidates == len(codes) else min(sets, trials)
+    sets = 1 if candidates == pool else max(1, min(trials, _MOST_SETS * _SETS_OF // candidates, _MOST_SETS))
     right = 0
     for number in range(sets):
-        chosen = child(seed, "candidates", number).permutation(len(codes))[:candidates]
+        chosen = np.sort(child(seed, "candidates", number).permutation(pool)[:candidates])
         share = trials // sets + (number < trials % sets)
-        right += identify(codes[chosen], phases, trials=share, seed=seed + number).right
+        found = identify(
+            codes_of(chosen), phases, trials=share, seed=child_seed(seed, number), takes_part=takes_part
+        )
+        right += found.right
     return Identified(right=right, trials=trials, candidates=candidates)
 
 
@@ -159,13 +179,21 @@ def _coordinates(known: Array) -> Array:
 
 
 def _phase_scores(
-    basis: Array, victims: npt.NDArray[np.int64], phase: Phase, steps: int, source: np.random.Generator
+    basis: Array, victims: Numbers | None, phase: Phase, shape: tuple[int, int], source: np.random.Generator
 ) -> Array:
-    """Return the scores of ``steps`` simulated steps of a phase, of shape (victims, candidates)."""
-    takes_part: Bits = source.random((len(victims), steps)) < phase.sample_rate
+    """Return the scores of simulated steps of a phase, of shape (trials, candidates).
+
+    Args:
+        basis: gradients of the candidates.
+        victims: the candidate that takes part, for each trial; None where none does.
+        phase: sample rate and noise.
+        shape: trials and steps.
+        source: of participation and noise.
+    """
+    drawn: Bits = source.random(shape) < phase.sample_rate
     if phase.noise_multiplier == 0:
-        return _scores_without_noise(basis, victims, np.any(takes_part, axis=1))
-    size = (len(victims), steps, basis.shape[1])
+        return _scores_without_noise(basis, victims, np.any(drawn, axis=1))
+    size = (*shape, basis.shape[1])
     seen: Codes
     if phase.noise_multiplier > _LEAST_NOISE:
         known: Codes = basis.astype(np.float32)
@@ -173,12 +201,15 @@ def _phase_scores(
         seen *= np.float32(phase.noise_multiplier)
     else:
         known, seen = basis, phase.noise_multiplier * source.standard_normal(size)
-    seen += takes_part[:, :, None] * known[victims][:, None, :]
+    if victims is not None:
+        seen += drawn[:, :, None] * known[victims][:, None, :]
     return step_scores(seen, known, sample_rate=phase.sample_rate, noise=phase.noise_multiplier)
 
 
-def _scores_without_noise(basis: Array, victims: npt.NDArray[np.int64], took_part: Bits) -> Array:
+def _scores_without_noise(basis: Array, victims: Numbers | None, took_part: Bits) -> Array:
     """Return the scores where a gradient was released as it is: minus the distance, or nothing."""
+    if victims is None:
+        return np.zeros((len(took_part), len(basis)))
     distance = np.round(1 - basis[victims] @ basis.T, 9)  # so that rounding does not part equal gradients
     return np.where(took_part[:, None], -distance, 0.0)
 

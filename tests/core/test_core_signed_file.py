@@ -7,9 +7,10 @@ import itertools
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from meninx.core import signed_file
 from meninx.core.errors import DataError, PrivacyRefusal
-from meninx.federated import enrolment_keys, signed_file
-from meninx.federated.signed_file import Statement
+from meninx.core.signed_file import Statement
+from meninx.federated import enrolment_keys
 
 P = 2**255 - 19
 D = -121665 * pow(121666, -1, P) % P

@@ -1,4 +1,4 @@
-"""Signed files: what one institution of a study sends to another, as JSON with an Ed25519 signature.
+"""Signed files: a statement of one institution for others to read, as JSON with an Ed25519 signature.
 
 A file holds its kind, the exact text that was signed, and the signature. The kind is part of what is
 signed, so a file of one kind never passes for another:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 StatementT = TypeVar("StatementT", bound="Statement")
 LIMIT = 1 << 20  # bytes of a signed file
 KEY_BYTES, SIGNATURE_BYTES = 32, 64  # of Ed25519
-_DOMAIN = b"meninx federated 1\0"
+_DOMAIN = b"meninx federated 1\0"  # named after the first files of this form; the kind tells them apart
 _SMALL_ORDER = frozenset(
     bytes.fromhex(text)
     for text in (

@@ -1,0 +1,94 @@
+"""The step ``visualise``: figures of the record, and pictures of images that may be shown where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from meninx.audit.audited_run import FOLDER
+from meninx.audit.reconstruction import attack_figures, matching
+from meninx.audit.reconstruction.candidates import CandidateIndex, CandidateSet, read_candidates
+from meninx.audit.reconstruction.config import ReconstructionConfig
+from meninx.audit.reconstruction.matching import Matched
+from meninx.audit.reconstruction.pictures import draw_pictures, picture_levels
+from meninx.core import files
+from meninx.core.names import printable
+from meninx.core.reconstruction_records import ReconstructionAudit
+from meninx.metrics.null_threshold import null_threshold
+
+IDENTIFICATION, SUCCESS = "identification", "reconstruction"
+_SUFFIXES = (".svg", ".png")
+PATIENTS = "patients-may-leave"
+NOTHING_SHOWN = "none"
+SYNTHETIC = "synthetic patients"
+REAL = "patients of the run, as the setting `pictures` allows in so many words"
+
+
+def draw_figures(audit: ReconstructionAudit, root: Path) -> None:
+    """Write the figures of rates into ``audit/`` below ``root``."""
+    place = root / FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    for suffix in _SUFFIXES:
+        attack_figures.draw_identification(audit, place / f"{IDENTIFICATION}{suffix}")
+        if audit.matches:
+            attack_figures.draw_success(audit, place / f"{SUCCESS}{suffix}")
+
+
+def draw_images(
+    config: ReconstructionConfig,
+    room: Path,
+    index: CandidateIndex,
+    place: Path,
+    *,
+    title: str,
+    private: bool,
+) -> list[Path]:
+    """Write step curves and pictures of every attack and view, and return the paths.
+
+    Both show values of single images, so those of patients belong into ``private/``.
+
+    Args:
+        config: metrics, threshold and number of images.
+        room: folder of the candidates.
+        index: of the candidates.
+        place: where the files go; made when it is not there.
+        title: whose images they are.
+        private: files get owner-only permissions.
+    """
+    place.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o755)
+    written = []
+    for (attack, view), sets in _groups(config, room, index):
+        stem = printable(f"{attack}-{view}".replace(" ", "-").replace(",", ""))
+        metric = config.metrics[0]
+        found = [matched for _, matched in sets]
+        null = max((one.noise_null for one in found), key=lambda values: null_threshold(values)[0])
+        eta = null_threshold(null)[0] if config.threshold is None else config.threshold
+        for suffix in _SUFFIXES:
+            path = place / f"curves-{stem}{suffix}"
+            attack_figures.draw_curves(
+                {one.about.level.name: one.values[metric].ravel() for one in found},
+                null, eta, path, title=f"{attack}, {view}: {title}", metric=metric,
+            )  # fmt: skip
+            written.append(path)
+        path = place / f"images-{stem}.png"
+        shown = picture_levels([one.about.level.name for one in found])
+        draw_pictures(
+            {one[1].about.level.name: one for one in sets if one[1].about.level.name in shown},
+            metric, config.best_images, path, title=f"{attack}, {view}: {title}", private=private,
+        )  # fmt: skip
+        written.append(path)
+    if private:
+        for path in written:
+            path.chmod(files.PRIVATE_MODE)
+    return written
+
+
+def _groups(
+    config: ReconstructionConfig, room: Path, index: CandidateIndex
+) -> Iterator[tuple[tuple[str, str], Sequence[tuple[CandidateSet, Matched]]]]:
+    """Yield the matched sets of each attack and view, levels by falling noise."""
+    for name in dict.fromkeys((record.attack, record.view) for record in index.sets):
+        records = [record for record in index.sets if (record.attack, record.view) == name]
+        records.sort(key=lambda record: -record.level.noise_multiplier)
+        sets = [read_candidates(room, record) for record in records]
+        yield name, [(found, matching.matched(found, config.metrics[:1])) for found in sets]

@@ -1,0 +1,201 @@
+"""The dossier as PDF, with the rows of the page; equal records give equal bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from meninx.core.dossier_records import DossierRecord
+from meninx.core.errors import UsageError, problem
+from meninx.dossier import dossier_page
+from meninx.dossier.headings import NO_CLAIM
+
+_MARGIN, _WIDTH = 54, 595 - 108  # points on A4
+_LEAST = 110  # points below a heading, else it goes to the next page
+_SANS, _BOLD = "DejaVuSans", "DejaVuSans-Bold"
+_INK, _SOFT, _LINE, _BAND = "#1b2430", "#5a6675", "#d8dee6", "#fff3e6"
+
+
+def render(record: DossierRecord) -> bytes:
+    """Return the PDF.
+
+    Raises:
+        UsageError: reportlab is not installed.
+    """
+    try:
+        from reportlab.lib.pagesizes import A4
+        from reportlab.platypus import SimpleDocTemplate
+    except ImportError as error:
+        fix = "pip install 'meninx[dossier]'"
+        raise UsageError(problem("reportlab is not installed", where="dossier", fix=fix)) from error
+    styles = _styles()
+    stream = io.BytesIO()
+    document = SimpleDocTemplate(
+        stream,
+        pagesize=A4,
+        leftMargin=_MARGIN,
+        rightMargin=_MARGIN,
+        topMargin=_MARGIN,
+        bottomMargin=_MARGIN,
+        title=record.title,
+        author="meninx",
+        invariant=1,  # no time and no random identifier in the file
+    )
+    footer = f"run {record.run}, {record.date}"
+
+    def numbered(canvas: Any, _: Any) -> None:
+        canvas.setFont(_SANS, 7)
+        canvas.setFillColor(_SOFT)
+        canvas.drawString(_MARGIN, 30, footer)
+        canvas.drawRightString(_MARGIN + _WIDTH, 30, str(canvas.getPageNumber()))
+
+    document.build(_story(record, styles), onFirstPage=numbered, onLaterPages=numbered)
+    return stream.getvalue()
+
+
+def _styles() -> dict[str, Any]:
+    """Return the paragraph styles, with fonts that hold Latin, Greek and Cyrillic letters."""
+    import matplotlib as mpl
+    from reportlab.lib.styles import ParagraphStyle
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.ttfonts import TTFont
+
+    fonts = Path(mpl.get_data_path()) / "fonts" / "ttf"
+    for name in (_SANS, _BOLD):
+        pdfmetrics.registerFont(TTFont(name, str(fonts / f"{name}.ttf")))
+    base: dict[str, Any] = {"fontName": _SANS, "textColor": _INK, "splitLongWords": 1}
+    return {
+        "h1": ParagraphStyle("h1", **base | {"fontName": _BOLD}, fontSize=17, leading=21, spaceAfter=4),
+        "h2": ParagraphStyle(
+            "h2",
+            **base | {"fontName": _BOLD},
+            fontSize=11.5,
+            leading=15,
+            spaceBefore=14,
+            spaceAfter=4,
+        ),
+        "h3": ParagraphStyle(
+            "h3",
+            **base | {"fontName": _BOLD},
+            fontSize=9,
+            leading=12,
+            spaceBefore=8,
+            spaceAfter=3,
+        ),
+        "text": ParagraphStyle("text", **base, fontSize=8.5, leading=12, spaceAfter=3),
+        "cell": ParagraphStyle("cell", **base, fontSize=7.6, leading=10),
+        "strong": ParagraphStyle("strong", **base | {"fontName": _BOLD}, fontSize=7.6, leading=10),
+        "soft": ParagraphStyle("soft", **base | {"textColor": _SOFT}, fontSize=6.8, leading=9),
+    }
+
+
+def _story(record: DossierRecord, styles: dict[str, Any]) -> list[Any]:
+    signed = "unsigned" if record.signer == "unsigned" else f"signed by key {record.signer}"
+    story = [
+        _text(record.title, styles["h1"]),
+        _text(f"Run {record.run}, {record.date}, {signed}", styles["soft"]),
+        *_warnings(record, styles),
+        *_heading("At a glance", styles["h2"]),
+        _facts(dossier_page.glance(record), styles),
+        _text(dossier_page.DECISION, styles["text"]),
+    ]
+    for part in record.parts:
+        story += [
+            *_heading(part.title, styles["h2"]),
+            _facts([dossier_page.row(fact) for fact in part.facts], styles),
+        ]
+    story += _heading("What nobody can check from this folder alone", styles["h2"])
+    story += [_text(f"• {item}", styles["text"]) for item in record.limits]
+    story += [*_heading("Headings of norms", styles["h2"]), _text(NO_CLAIM, styles["text"])]
+    for norm, found in dossier_page.norms(record):
+        rows = [
+            (
+                [_text(item.clause, styles["strong"]), _text(item.title, styles["soft"])],
+                _text(dossier_page.evidence_words(item, record), styles["cell"]),
+                _text(item.question, styles["cell"]),
+            )
+            for item in found
+        ]
+        story += [
+            *_heading(norm, styles["h3"]),
+            _grid(("heading", "evidence", dossier_page.OPEN), rows, (0.26, 0.42, 0.32), styles),
+        ]
+    story += _heading("Files that the facts come from", styles["h2"])
+    files = [
+        (
+            [_text(item.path, styles["cell"]), _text(f"{item.kind}, {item.size:,} bytes", styles["soft"])],
+            _text(item.about, styles["cell"]),
+            _text(item.sha256, styles["soft"]),
+        )
+        for item in record.evidence
+    ]
+    story.append(_grid(("file", "what it is", "SHA-256"), files, (0.42, 0.22, 0.36), styles))
+    return story
+
+
+def _warnings(record: DossierRecord, styles: dict[str, Any]) -> list[Any]:
+    from reportlab.platypus import Spacer, Table, TableStyle
+
+    if not record.warnings:
+        return [Spacer(1, 6), _text(dossier_page.NOTHING, styles["text"])]
+    lines = [_text("Before you decide", styles["strong"])]
+    lines += [_text(f"• {item}", styles["text"]) for item in record.warnings]
+    box = Table([[lines]], colWidths=[_WIDTH])
+    box.setStyle(TableStyle([("BACKGROUND", (0, 0), (-1, -1), _BAND), ("LEFTPADDING", (0, 0), (-1, -1), 8)]))
+    return [Spacer(1, 8), box]
+
+
+def _facts(rows: Iterable[dossier_page.DossierRow], styles: dict[str, Any]) -> Any:
+    cells = [
+        (
+            _text(item.words, styles["cell"]),
+            [
+                _text(item.value, styles["strong" if item.shown else "soft"]),
+                *([_text(item.remark, styles["soft"])] if item.remark else []),
+            ],
+            _text(item.source or "no file", styles["soft"]),
+        )
+        for item in rows
+    ]
+    return _grid(("what", "value", "file in this folder"), cells, (0.34, 0.38, 0.28), styles)
+
+
+def _grid(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], shares: Sequence[float], styles: dict[str, Any]
+) -> Any:
+    from reportlab.platypus import LongTable, TableStyle
+
+    head = [_text(name, styles["soft"]) for name in columns]
+    table = LongTable(
+        [head, *map(list, rows)], colWidths=[share * _WIDTH for share in shares], repeatRows=1, hAlign="LEFT"
+    )
+    table.setStyle(
+        TableStyle(
+            [
+                ("VALIGN", (0, 0), (-1, -1), "TOP"),
+                ("LINEBELOW", (0, 0), (-1, -1), 0.4, _LINE),
+                ("LEFTPADDING", (0, 0), (-1, -1), 0),
+                ("RIGHTPADDING", (0, 0), (-1, -1), 6),
+                ("TOPPADDING", (0, 0), (-1, -1), 2),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 3),
+            ]
+        )
+    )
+    return table
+
+
+def _heading(text: str, style: Any) -> list[Any]:
+    """Return a heading that does not stand alone at the foot of a page."""
+    from reportlab.platypus import CondPageBreak
+
+    return [CondPageBreak(_LEAST), _text(text, style)]
+
+
+def _text(text: str, style: Any) -> Any:
+    """Return a paragraph that shows a text as it is: reportlab reads paragraphs as markup."""
+    from reportlab.platypus import Paragraph
+
+    return Paragraph(escape(text), style)

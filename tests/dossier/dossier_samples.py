@@ -1,0 +1,248 @@
+"""Runs with audits as the stages write them, dossiers of them, and the text that a PDF of a dossier shows."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import zlib
+from base64 import a85decode
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import report_samples
+from report_samples import write_dataset, write_deid, write_run
+
+from meninx.audit import bounds
+from meninx.audit.config import BoundsConfig
+from meninx.core import artifacts, audit_parts, files, integrity
+from meninx.core.artifacts import PrivacyRecord, RunRecord
+from meninx.core.audit_records import (
+    AttackRecord,
+    MembershipAudit,
+    OneRunRecord,
+    OperatingPoint,
+    ScoreAudit,
+    ScoreCheck,
+)
+from meninx.core.audit_summary import AuditedPart, AuditRecord, PlanRecord, VerdictLine
+from meninx.core.dossier_records import DossierRecord
+from meninx.core.findings import LINES, Finding
+from meninx.core.origin import Origin
+from meninx.core.run import Run
+from meninx.dossier import stage
+from meninx.dossier.config import DossierConfig
+
+PLANTED = report_samples.PLANTED
+DATE = "2026-11-20"
+
+
+def origin_of(folder: Path) -> Origin:
+    """Return what an audit of a run belongs to."""
+    run = artifacts.require(folder, RunRecord, fix="")
+    return Origin(run=run.id, data=run.data, dataset=run.dataset, weights=run.weights, step=run.step)
+
+
+def a_run(folder: Path, *, audited: bool = True, **settings: object) -> Path:
+    """Return a finished private run, with audits, whose record names its privacy record."""
+    write_run(folder, **{"private": True, **settings})
+    named(folder)
+    if audited:
+        audit(folder)
+    return folder
+
+
+def named(folder: Path) -> None:
+    """Let ``run.json`` name the privacy record, and the release hold a file of weights."""
+    path = folder / "release" / "bundle" / "models" / "model.pt"
+    files.write_text(path, "weights")
+    if artifacts.require(folder, RunRecord, fix="").release:
+        Run(folder).enlist(added=[path])
+        Run(folder).update(privacy=files.digest(folder / artifacts.place(PrivacyRecord)))
+
+
+def audit(folder: Path) -> None:
+    """Write the records of three audits."""
+    config = BoundsConfig.of(eps_min=1, eps_max=100, n_eps=2, candidates=(10,), precision=0.01)
+    bounds.run_bounds(config, folder / "audit", run=folder)
+    artifacts.write(folder, one_run(origin_of(folder)))
+    artifacts.write(folder, membership(origin_of(folder)))
+    summarize(folder)
+
+
+def summarize(folder: Path) -> None:
+    """Write the summary of the audits of a run, by a plan."""
+    files.write_text(folder / "audit" / audit_parts.PLAN, "canaries = 100\n")
+    plan = PlanRecord(
+        sha256=files.digest(folder / "audit" / audit_parts.PLAN), registered="2026-11-20T09:00:00+00:00"
+    )
+    artifacts.write(folder, plan)
+    usual = {"value": 0.53, "low": 0.45, "high": 0.61, "n": 240, "null": 0.5, "bound": 0.9}
+    words = "The attack has an area of 0.53."
+    key = "membership/rmia/auc"
+    finding = Finding(key=key, line="measured", words=words, colour="green", **usual)
+    nothing = {"value": None, "low": None, "high": None, "n": 0, "null": None, "bound": None}
+    unknown = Finding(
+        key="membership/rmia/tpr@fpr=0.01",
+        line="measured",
+        words="How many patients the attack finds is not known.",
+        colour="grey",
+        reason="too few non-members: 1000 needed, 120 there",
+        **nothing,
+    )
+    parts = tuple(
+        AuditedPart(
+            name=name,
+            state="done",
+            sha256=files.digest(folder / audit_parts.place_of(name)),
+            findings=(finding, unknown) if name == "membership" else (),
+        )
+        for name in ("bounds", "one-run", "membership")
+    )
+    lines = tuple(
+        VerdictLine(line=line, colour=colour, word="a word", words="A sentence.", rule="a rule")
+        for line, colour in zip(LINES, ("amber", "green", "green"), strict=True)
+    )
+    record = AuditRecord(
+        **{"origin": origin_of(folder), "private": True, "plan": plan, "parts": parts, "lines": lines},
+        **{"sentences": (), "facts": (), "not_tested": ("Whether images can be rebuilt.",)},
+    )
+    artifacts.write(folder, record)
+
+
+def one_run(origin: Origin, verdict: str = "consistent", control: str = "refuted") -> OneRunRecord:
+    """Return an audit with canaries."""
+    check = ScoreCheck(name="mu", basis="asymptotic", measured=1.9, allowed=2.0, refuted=False)
+    audit = ScoreAudit(
+        **{"included": 50, "excluded": 50, "confidence": 0.95, "delta": 1e-4, "one_run_epsilon": 1.2},
+        **{"fdp_mu": 1.1, "fdp_epsilon": 2.5, "fdp_split_epsilon": 2.0, "rates_epsilon": 1.0},
+        **{"advantage": 0.2, "auroc": 0.9, "mu": 1.9, "mu_low": 1.5, "mu_high": 2.3, "gdp_epsilon": 3.0},
+        **{"claim_epsilon": 5.0, "claim_mu": 2.0, "claim_advantage": 0.7},
+        checks=(check,),
+        verdict=verdict,
+    )
+    second = replace(audit, mu=3.9, verdict=control)
+    return OneRunRecord(audit=audit, control=second, steps=60, seconds=1.0, overhead=0.02, origin=origin)
+
+
+def membership(origin: Origin, verdict: str = "nothing found") -> MembershipAudit:
+    """Return an audit by membership attacks."""
+    points = (
+        OperatingPoint(fpr=0.01, refusal="too few non-members: 1000 needed, 120 there"),
+        OperatingPoint(fpr=0.1, tpr=0.12, low=0.05, high=0.2, fpr_high=0.2),
+    )
+    attack = AttackRecord(
+        attack="rmia",
+        **{"members": 120, "others": 120, "auc": 0.53, "auc_low": 0.45, "auc_high": 0.61},
+        **{"null_low": 0.43, "null_high": 0.57, "p_value": 0.3},
+        points=points,
+        excess=False,
+    )
+    return MembershipAudit(
+        attacks=(replace(attack, attack="loss"), attack),
+        groups=(),
+        negative=replace(attack, auc=0.5),
+        positive=replace(attack, auc=0.9, auc_low=0.85, auc_high=0.95),
+        **{"references": 4, "split_rule": "by patient", "patients_known": True},
+        **{"bound": {"0.1": 0.7}, "bound_auc": 0.9, "significance": 0.05, "verdict": verdict, "reason": ""},
+        origin=origin,
+    )
+
+
+def sources(root: Path, **settings: object) -> list[Path]:
+    """Return the folders of a project with one audited run."""
+    dataset = write_dataset(root / "dataset")
+    run = a_run(root / "runs" / "cxr-dp_s0", **{"dataset": dataset, **settings})
+    return [write_deid(root / "deid-north", "north"), dataset, run]
+
+
+def dossier(root: Path, out: Path, *, key: Path | None = None, **settings: object) -> Path:
+    """Return the dossier of such a project."""
+    config = DossierConfig.of(**{"date": DATE, **settings})
+    return stage.run(config, sources(root), out, key=key).out
+
+
+@cache
+def _made_once() -> Path:
+    import tempfile
+
+    root = Path(tempfile.mkdtemp(prefix="dossier-"))
+    return dossier(root / "project", root / "dossier", key=root / "signing.key")
+
+
+def a_copy(tmp_path: Path) -> Path:
+    """Return a copy of a signed dossier that is made once for all tests of a process."""
+    return Path(shutil.copytree(_made_once(), tmp_path / "dossier"))
+
+
+def key_of_copies() -> Path:
+    """Return the key that signed :func:`a_copy`."""
+    return _made_once().parent / "signing.key"
+
+
+def record_of(folder: Path) -> DossierRecord:
+    """Return what a dossier says."""
+    return artifacts.require(folder, DossierRecord, fix="")
+
+
+def listed_again(folder: Path) -> None:
+    """Make the list of files again, as a forger without the key would."""
+    own = {folder / integrity.CHECKSUMS, folder / "signature.json"}
+    names = [path for path in folder.rglob("*") if path.is_file() and path not in own]
+    integrity.write(folder, integrity.measured(folder, names))
+
+
+def pdf_text(content: bytes) -> str:
+    """Return the text that a PDF of the dossier shows, by the code tables of its fonts."""
+    objects = {
+        int(number): body for number, body in re.findall(rb"(\d+) 0 obj(.*?)endobj", content, re.DOTALL)
+    }
+    fonts = {}
+    for body in objects.values():
+        for name, number in re.findall(rb"/(F\d+\+\d+) (\d+) 0 R", body):
+            table = re.search(rb"/ToUnicode (\d+) 0 R", objects[int(number)])
+            if table is not None:
+                fonts[name] = _code_table(_stream(objects[int(table[1])]))
+    pages = [_stream(body) for body in objects.values() if b"stream" in body]
+    return "\n".join(_shown(page, fonts) for page in pages if b"BT" in page)
+
+
+def _stream(body: bytes) -> bytes:
+    match = re.search(rb"stream\r?\n(.*?)endstream", body, re.DOTALL)
+    raw = match[1].strip() if match else b""
+    if b"/ASCII85Decode" in body:
+        raw = a85decode(raw.removesuffix(b"~>"))
+    return zlib.decompress(raw) if b"/FlateDecode" in body else raw
+
+
+def _code_table(table: bytes) -> dict[int, str]:
+    found = {}
+    for start, codes in re.findall(rb"<(\w+)> <\w+> \[(.*?)\]", table, re.DOTALL):
+        for place, code in enumerate(re.findall(rb"<(\w+)>", codes)):
+            found[int(start, 16) + place] = bytes.fromhex(code.decode()).decode("utf-16-be")
+    for start, end, code in re.findall(rb"<(\w+)> <(\w+)> <(\w+)>", table):
+        for place in range(int(end, 16) - int(start, 16) + 1):
+            found[int(start, 16) + place] = chr(int(code, 16) + place)
+    return found
+
+
+def _shown(page: bytes, fonts: dict[bytes, dict[int, str]]) -> str:
+    """Return the shown strings of a page's content, each on its line."""
+    table: dict[int, str] = {}
+    lines = []
+    for name, text in re.findall(rb"/(F\d+\+\d+) [\d.]+ Tf|\(((?:\\.|[^\\)])*)\) Tj", page, re.DOTALL):
+        if name:
+            table = fonts.get(name, {})
+        else:
+            lines.append("".join(table.get(code, chr(code)) for code in _bytes(text)))
+    return "\n".join(lines)
+
+
+def _bytes(text: bytes) -> bytes:
+    plain = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
+
+    def one(match: re.Match[bytes]) -> bytes:
+        code = match[1]
+        return bytes([int(code, 8)]) if code.isdigit() else plain.get(code, code)
+
+    return re.sub(rb"\\([0-7]{1,3}|.)", one, text, flags=re.DOTALL)
