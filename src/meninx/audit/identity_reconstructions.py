@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def link_reconstructions(
     if not sets:
         return ()
     owner = {case.case_id: case.patient_id for case in data.cases}
-    names = {name for one in sets for trial in one.cases for name in trial}
+    names = {name for one in sets for name in chain.from_iterable(one.cases)}
     if not names <= owner.keys():
         fix = "make them again with `meninx audit reconstruct RUN --overwrite`"
         raise DataError(problem("the candidates are of another dataset", where="reconstruction", fix=fix))
@@ -98,19 +99,16 @@ def _links(
     """Yield the records of one set of candidates and of its nulls."""
     sets = read_candidates(room, about)
     shelf = embed(gallery.values)
-    originals = {name for trial in about.cases for name in trial}
+    originals = set(chain.from_iterable(about.cases))
     people = np.array(gallery.owners.patients, dtype=object)
     images = np.array(gallery.owners.images, dtype=object)
     others = np.array([name not in originals for name in images])
     for words, candidates in (("", sets.candidates), (NOISE, sets.noise_null), (OTHERS, sets.heldout_null)):
         similarity, trials = _claims(candidates, about, gallery, shelf, embed)
-        own, same = (
-            np.array([np.isin(names, wanted[trial]) for trial in trials]).reshape(len(trials), len(names))
-            for names, wanted in (
-                (images, [list(trial) for trial in about.cases]),
-                (people, [[owner[name] for name in trial] for trial in about.cases]),
-            )
-        )
+        wanted = [list(about.cases[trial]) for trial in trials]
+        own = np.array([np.isin(images, cases) for cases in wanted]).reshape(len(trials), len(images))
+        patients = [[owner[name] for name in cases] for cases in wanted]
+        same = np.array([np.isin(people, names) for names in patients]).reshape(len(trials), len(people))
         source = f"{about.attack}, {about.level.name}" + (f", {words}" if words else "")
         each = [str(number) for number in range(len(trials))]
         for question, answers, place in ((OWN, own, np.ones(len(images), bool)), (ANOTHER, same, others)):

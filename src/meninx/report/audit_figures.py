@@ -210,7 +210,7 @@ def _marked(axes: Axes, across: FuncFormatter, up: FuncFormatter) -> None:
 
 
 def candidates_named(audit: ReconstructionAudit, name: str) -> Picture | None:
-    """Return how often an attacker picks a patient's image out of n, with the bound; None without a number."""
+    """Return how often an attacker picks a patient's image out of n, with the bound; None without any."""
     own = next((level.name for level in audit.levels if level.own), "")
     found = [item for item in audit.identification if item.level == own]
     best = {
