@@ -26,6 +26,7 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch
 Row = dict[str, Any]
 
 TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP = "train", "bounds", "one-run", "membership"
+RECONSTRUCTION, AVERAGED, IDENTITY = "reconstruction", "reconstruction-averaged", "identity"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class Study:
         references: reference models of the membership audit of each arm.
         control_steps: steps of its positive control.
         canaries: of the one-run audit.
+        parts: what is measured of each arm.
+        axis: the arm whose attacks run over an axis of epsilon.
+        batches: steps that are attacked at each level of noise.
     """
 
     title: str
@@ -49,8 +53,22 @@ class Study:
     references: int = 4
     control_steps: int = 300
     canaries: int = 1000
+    parts: tuple[str, ...] = (TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP, RECONSTRUCTION)
+    axis: str = ""
+    batches: int = 3
 
 
+LADDER = (
+    "imprint-whitened",
+    "imprint-pca",
+    "imprint-centred",
+    "imprint-raw",
+    "cumulative",
+    "trap",
+    "readout",
+)
+STRONGEST = ("imprint-whitened", "cumulative", "readout")
+PARTICIPATIONS = 16
 _PRIVATE: Mapping[str, Any] = {"recipe": "kermany-dp"}
 _HIPPOCAMPUS: Mapping[str, Any] = {
     "recipe": "hippocampus-dp",
@@ -76,6 +94,8 @@ STUDIES = {
             "1e6": {**_PRIVATE, "epsilon": 1e6},
             "1e9": {**_PRIVATE, "epsilon": 1e9},
         },
+        parts=(TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP, RECONSTRUCTION, AVERAGED),
+        axis="8",
     ),
     "hippocampus": Study(
         "Hippocampus, 3-D",
@@ -91,19 +111,25 @@ STUDIES = {
         {"model_options": {"base": 4}},
         references=2,
         control_steps=60,
+        axis="8",
+        batches=2,
     ),
     "nih": Study(
         "Findings, 32 px, over-fitted",
         "nih32-half",
         {"none": {"recipe": "nih-small", **OVERFITTED, "epochs": 60, "eval_every": 1000}},
         references=16,
+        parts=(TRAIN, MEMBERSHIP),
     ),
     "subtype": Study(
         "Kind of pneumonia, 32 px, over-fitted",
         "kermany32-subtype",
         {"none": {"recipe": "kermany", "augment": (), "shift_voxels": 4, "ema": 0.0, "epochs": 20}},
         references=16,
+        parts=(TRAIN, MEMBERSHIP),
     ),
+    "nih-images": Study("Findings, 64 px", "nih64", {"": {}}, parts=(IDENTITY,)),
+    "kermany-images": Study("Pneumonia, 64 px", "kermany64", {"": {}}, parts=(IDENTITY,)),
 }  # fmt: skip
 
 
@@ -128,8 +154,9 @@ def main() -> None:
         for arm in study.arms:
             if args.arms and arm not in args.arms:
                 continue
-            for part in args.parts:
-                measure(name, arm, part, args)
+            for part in study.parts:
+                if part in args.parts:
+                    measure(name, arm, part, args)
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -144,7 +171,7 @@ def measure(name: str, arm: str, part: str, args: argparse.Namespace) -> None:
         return
     study, folder = STUDIES[name], args.work / name / arm
     private = study.arms[arm].get("epsilon") is not None
-    if part in (BOUNDS, ONE_RUN) and not private:
+    if (part in (BOUNDS, ONE_RUN) and not private) or (part == AVERAGED and arm != study.axis):
         return
     begun, wall = time.process_time(), time.perf_counter()
     values = PARTS[part](study, arm, args.data / study.data, folder)
@@ -220,11 +247,47 @@ def _membership(study: Study, arm: str, data: Path, folder: Path) -> Row:
     return {"record": json.loads(result.out.read_text())}
 
 
+def _reconstruction(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Attack steps of an arm, at its own noise, and at that of other epsilons where it is the axis."""
+    axis = {"attacks": LADDER, "eps_last": 12, "eps_step": 1} if arm == study.axis else {"eps_first": 9}
+    return _attacked(study, arm, folder, folder / "reconstruction", **axis)
+
+
+def _averaged(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Attack the average of several steps with the same patients."""
+    more = {"attacks": STRONGEST, "eps_last": 12, "eps_step": 1, "participations": PARTICIPATIONS}
+    return _attacked(study, arm, folder, folder / "averaged", **more)
+
+
+def _attacked(study: Study, arm: str, folder: Path, out: Path, **settings: Any) -> Row:
+    from meninx.audit.reconstruction.config import ReconstructionConfig
+    from meninx.audit.reconstruction.steps import run_reconstruction
+
+    config = ReconstructionConfig(
+        batches=study.batches, device="cpu", pictures="none", overwrite=True, **settings
+    )
+    result = run_reconstruction(config, run_of(folder), out=out)
+    return {"record": json.loads(result.out.read_text())}
+
+
+def _identity(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Link images of a dataset to other images of the same patient."""
+    from meninx.audit.config import IdentityConfig
+    from meninx.audit.reidentification import run_identity
+
+    config = IdentityConfig(attacks=("pixels", "hog"), device="cpu", overwrite=True)
+    result = run_identity(config, data, out=folder / "identity")
+    return {"record": json.loads(result.out.read_text())}
+
+
 PARTS: Mapping[str, Callable[[Study, str, Path, Path], Row]] = {
     TRAIN: _train,
     BOUNDS: _bounds,
     ONE_RUN: _one_run,
     MEMBERSHIP: _membership,
+    RECONSTRUCTION: _reconstruction,
+    AVERAGED: _averaged,
+    IDENTITY: _identity,
 }
 
 

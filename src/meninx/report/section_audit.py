@@ -17,6 +17,8 @@ _PART_TITLES = {
     "bounds": "Proven bounds",
     "one-run": "Audit of the implementation",
     "membership": "Membership attacks",
+    "reconstruction": "Reconstruction from steps",
+    "identity": "Identity of images",
 }
 _WORSE = ("green", "amber", "grey", "red")
 _SIGNS = {"green": "✓ green", "amber": "! amber", "red": "✗ red", "grey": "? grey"}
@@ -65,7 +67,7 @@ def audit(context: ReportContext) -> Section:
     tables += [facts("Mechanism and origin", found.record.facts), plan_table(found.record), law_table()]
     if len(audited) > 1:
         lead.append(f"Figures and numbers below are those of run {shown}.")
-    pictures = audit_figures.pictures(found.bounds, found.one_run, found.membership, "audit")
+    pictures = audit_figures.pictures(found, "audit")
     points = tuple(f"Not tested: {text}" for text in found.record.not_tested)
     return Section(
         "audit", "Audit", tuple(lead), tuple(pictures), tuple(tables), points,
@@ -110,7 +112,7 @@ def audit_card(context: ReportContext) -> Verdict:
 def sections(found: Audit) -> tuple[Section, ...]:
     """Return the sections of an audit's own page, in the order in which they are read."""
     record = found.record
-    pictures = tuple(audit_figures.pictures(found.bounds, found.one_run, found.membership, "audit"))
+    pictures = tuple(audit_figures.pictures(found, "audit"))
     by_line = {name: [item for item in record.findings if item.line == name] for name in TITLES}
     guaranteed, measured, implementation = (
         _findings_tables(by_line[name], record) for name in (GUARANTEED, MEASURED, IMPLEMENTATION)
