@@ -86,6 +86,7 @@ def draw_success(audit: ReconstructionAudit, paths: Sequence[Path]) -> None:
             }
             _success_line(axes, line, places, _label(attack, view), _CYCLE[number % len(_CYCLE)])
         _null_band(axes, audit.matches)
+        axes.plot([], [], ":", color=_GUESS, label="public images alone (kappa)")
         _shade(axes, audit, levels, places)
         _level_axis(axes, levels, places)
         axes.set_ylim(-0.03, 1.03)
@@ -270,6 +271,8 @@ def _success_line(
         [places[match.level] for match in found], [match.success for match in found],
         yerr=np.maximum(bars, 0), fmt="o-", markersize=4, linewidth=1.2, capsize=2, color=colour, label=label,
     )  # fmt: skip
+    reach = [match.kappa for match in found]
+    axes.plot([places[match.level] for match in found], reach, ":", color=colour, linewidth=1.2, alpha=0.8)
 
 
 def _null_band(axes: Axes, matches: Sequence[MatchRecord]) -> None:

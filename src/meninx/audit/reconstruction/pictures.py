@@ -51,7 +51,7 @@ def draw_pictures(
     rows = quantile_places(_values(best[1], metric), count)
     tiles = [_row(sets, metric, place) for place in rows]
     height, width = tiles[0][0][0].shape[:2]
-    gap = max(2, round(0.2 * height))
+    gap = max(2, round(0.2 * width))
     canvas = np.ones((len(rows) * (height + gap), (1 + len(sets)) * (width + 2), 3))
     figure = Figure(figsize=(1.4 * (1 + len(sets)) + 0.4, 1.4 * height / width * 1.2 * len(rows) + 0.7))
     axes = figure.add_axes((0.06, 0.0, 0.94, 0.93))
@@ -69,10 +69,10 @@ def draw_pictures(
         for column, (tile, label) in enumerate(line):
             left = column * (width + 2)
             canvas[top : top + height, left : left + width] = tile
-            axes.text(left + width / 2, top - 0.02 * height, label, ha="center", va="bottom", fontsize=6.5)
+            axes.text(left + width / 2, top - 0.5, label, ha="center", va="bottom", fontsize=6.5)
     for column, level in enumerate(sets, start=1):
         axes.text(
-            column * (width + 2) + width / 2, 0.03 * height, level, ha="center", va="bottom", fontsize=7
+            column * (width + 2) + width / 2, gap - 0.12 * width, level, ha="center", va="bottom", fontsize=7
         )
     axes.imshow(canvas, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
