@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meninx.core import artifacts
 from meninx.core.artifacts import EvaluationRecord, PrivacyRecord, RunRecord, SweepRecord
@@ -14,11 +14,13 @@ from meninx.core.dossier_records import Candidate, DossierPart, SelectionRecord
 from meninx.core.errors import DataError, problem
 from meninx.dossier.facts import RUN, RUNS, SELECTION, EvidenceFolder, FactList
 from meninx.metrics.estimates import Evaluation
-from meninx.privacy.ledger import Ledger
 from meninx.report import privacy_account
 from meninx.report.privacy_account import RunAccount
 
 PRIVACY, RUN_RECORD = f"{RUN}/privacy.json", f"{RUN}/run.json"
+if TYPE_CHECKING:
+    from meninx.privacy.ledger import Ledger
+
 LEDGER, EARLIER = "ledger.jsonl", "earlier"
 """A run's own ledger in its folder, and the folder of those of earlier runs that count."""
 _RUN = re.compile(r"[0-9a-f]{32}")
