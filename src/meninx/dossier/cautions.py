@@ -46,6 +46,8 @@ def cautions(candidate: Candidate, parts: Sequence[DossierPart]) -> Iterator[str
     if composed not in (None, 1):
         yield f"{composed} runs share patients, or may: their joint epsilon counts, not that of this run."
     yield from (words for key, words in _WITHOUT.items() if _value(facts, key) is None)
+    if _value(facts, "deid/1/linked") is False:
+        yield "The dataset names none of the de-identified archives that were given as its source."
     if _value(facts, "membership/verdict") is not None and _value(facts, "guarantee/units") is not None:
         yield "Records of attacks state how many patients were attacked, beside the declared number."
     yield from _bounds(candidate, facts)

@@ -142,11 +142,16 @@ def selection(evidence: EvidenceFolder) -> DossierPart:
     found = FactList(evidence, "selection", "Choice among runs, and what they spend together")
     record = selection_of(evidence)
     private = [item for item in record.candidates if item.private]
-    finished = [item for item in record.candidates if item.finished]
+    finished = [item for item in record.candidates if item.finished and not item.beside]
     found.add("runs", "runs that were given", len(record.candidates), SELECTION)
     found.add("candidates", "finished runs to choose from", len(finished), SELECTION)
     found.add("private", "private runs among them", len(private), SELECTION)
     found.add("sweep", "the runs are those of a sweep", record.sweep, SELECTION)
+    beside = sum(item.beside for item in record.candidates)
+    if beside:
+        words = "runs of other sites in the same study, which hold the same model"
+        remark = "the epsilon of a site is about its own patients"
+        found.add("sites", words, beside, SELECTION, remark=remark)
     for path in evidence.below(RUNS, "sweep-*.json"):
         _sweep(found, evidence, path)
     _joint(found, evidence, record)
