@@ -181,6 +181,7 @@ SLOW_PAGES = (
     "how-to/simulate-a-study.md",
     "how-to/three-hospitals.md",
     "how-to/train.md",
+    "how-to/audit-a-run.md",
 )
 RUNNING = [
     path.relative_to(DOCS).as_posix()
