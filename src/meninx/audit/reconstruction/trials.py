@@ -30,7 +30,7 @@ from meninx.core.randomness import child_seed
 WORKS = 0.5
 """Share of images that an attack has to reconstruct without noise better than its null."""
 LEAST_SIGNAL = 0.05
-"""Share of the clipping norm of an image that a front block has to take."""
+"""Share of the clipping threshold of an image that a front block has to take."""
 _NULL_QUANTILE = 0.95
 _SEEDS = 1 << 31
 
@@ -269,7 +269,7 @@ class _Attack:
         """Return whether the attack works without noise.
 
         Without noise a decoder reads even rounding errors. So a front block that does not take its share of
-        the clipping norm is broken, too.
+        the clipping threshold is broken, too.
         """
         found = self._decoded(self.sums.members, 0.0, "members")
         null = self._decoded(self.sums.others, 0.0, "held out")
