@@ -46,8 +46,9 @@ picture: $(READY) ## Make docs/img/report.png again from the demo's report (OUT=
 	@chromium --headless --hide-scrollbars --window-size=1280,860 --screenshot=$(abspath docs/img/report.png) \
 		file://$(abspath $(OUT))/report.html
 
-test: lint types contracts docs-check ## Lint, types, import contracts, docs and tests, with one summary
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+test: $(READY) ## Lint, types, import contracts, docs and tests, with one summary
+	@$(MAKE) --no-print-directory -j 2 types lint docs-check contracts
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-fast: $(READY) ## The quick tests of a folder or file, nothing else (PATH=tests/deid)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -x -m "not slow" $(TESTS)
@@ -57,7 +58,7 @@ test-slow: $(READY) ## The tests that take minutes
 
 coverage: $(READY) ## Branch coverage of the quick tests as a table (PATH=tests/deid for a part)
 	@$(BIN)/coverage erase
-	@OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 -m "not slow" $(TESTS); status=$$?; \
+	@OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS); status=$$?; \
 		$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$status
 
 lint: $(READY) ## Style, spelling, structure and unused code

@@ -250,6 +250,14 @@ class PlannedReconstructionTable(TypedDict, total=False):
     minutes: float
 
 
+class PlannedAttributesTable(TypedDict, total=False):
+    """Settings of ``meninx.audit.plan_config.PlannedAttributes``."""
+
+    attributes: Sequence[str]
+    significance: float
+    minutes: float
+
+
 class PlannedIdentityTable(TypedDict, total=False):
     """Settings of ``meninx.audit.plan_config.PlannedIdentity``."""
 
@@ -849,6 +857,29 @@ class ReportSettings(TypedDict, total=False):
     overwrite: bool
 
 
+class DossierSettings(TypedDict, total=False):
+    """Settings of ``meninx.dossier.config.DossierConfig``.
+
+    Attributes:
+        title: Heading of the dossier.
+        release: Identity of the run whose model is to be released, or the first digits of it, or the name of
+            its folder; needed where several finished runs are given.
+        chosen_by: Number by which this run was chosen among several, e.g. auroc. It is stated, not verified.
+        chosen_on: Split on which that number was measured, e.g. valid.
+        date: Date of the dossier, e.g. 2026-11-20; today by default.
+        overwrite: Replace an earlier dossier, once the new one is complete.
+        dry_run: Say what the dossier would hold, and write nothing.
+    """
+
+    title: str
+    release: str
+    chosen_by: str
+    chosen_on: str
+    date: str
+    overwrite: bool
+    dry_run: bool
+
+
 class AuditSettings(TypedDict, total=False):
     """Settings of ``meninx.audit.plan_config.AuditConfig``.
 
@@ -877,6 +908,10 @@ class AuditSettings(TypedDict, total=False):
             run's own noise.
         reconstruction_significance: Largest probability of an unjust verdict.
         reconstruction_minutes: Budget; what is computed when it is used up is kept for the next call.
+        attributes: Attributes of the dataset to attack; by default all, and the site where there are several.
+        attribute_significance: Largest probability of a verdict against a model that tells nothing, or keeps
+            its bound.
+        attribute_minutes: Budget; the part is left out when it is used up.
         identity_attacks: How images are compared: whitened pixels, whitened edge directions, or a network
             trained on pairs.
         most_images: Larger datasets are represented by patients drawn at random with about so many images.
@@ -893,11 +928,12 @@ class AuditSettings(TypedDict, total=False):
         one_run: the table of that name.
         membership: the table of that name.
         reconstruction: the table of that name.
+        attribute: the table of that name.
         identity: the table of that name.
         limits: the table of that name.
     """
 
-    parts: Sequence[Literal["bounds", "one-run", "membership", "reconstruction", "identity"]]
+    parts: Sequence[Literal["bounds", "one-run", "membership", "reconstruction", "attributes", "identity"]]
     seed: int
     deterministic: bool
     candidates: int | Sequence[int]
@@ -918,6 +954,9 @@ class AuditSettings(TypedDict, total=False):
     reconstruction_eps_last: int
     reconstruction_significance: float
     reconstruction_minutes: float
+    attributes: Sequence[str]
+    attribute_significance: float
+    attribute_minutes: float
     identity_attacks: Sequence[Literal["pixels", "hog", "siamese"]]
     most_images: int
     identity_significance: float
@@ -932,6 +971,7 @@ class AuditSettings(TypedDict, total=False):
     one_run: PlannedOneRunTable | Mapping[str, Any]
     membership: PlannedMembershipTable | Mapping[str, Any]
     reconstruction: PlannedReconstructionTable | Mapping[str, Any]
+    attribute: PlannedAttributesTable | Mapping[str, Any]
     identity: PlannedIdentityTable | Mapping[str, Any]
     limits: PlannedLimitsTable | Mapping[str, Any]
 

@@ -14,11 +14,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import forked_commands
 import numpy as np
 import pytest
 import torch
@@ -30,6 +31,8 @@ from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.run import Run
 from meninx.imaging import load
 from meninx.imaging.image import Image
+from meninx.learn.dp_step import PrivateStep
+from meninx.learn.trainer import Trainer
 from meninx.synthetic import write_dataset
 
 SECRET = "QUILLFEATHER-4711"  # stands for every identifier: patients, cases, files
@@ -834,19 +837,6 @@ def test_a_second_process_on_the_same_folder_is_refused_and_disturbs_nothing(
     assert snapshot(tmp_path / "prepared") == before
 
 
-def started(script: str, *words: object) -> subprocess.Popen[str]:
-    """Start the command line in a process of its own, after ``script``."""
-    code = textwrap.dedent(script) + "\nimport sys\nfrom meninx.cli.app import main\nmain(sys.argv[1:])\n"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-
-
 def privacy_of(run: Run) -> dict[str, object]:
     """Return privacy.json without what differs between equal runs: identity, time, repeated steps."""
     return {**run.read_json("privacy.json"), "origin": None, "ledger": None}
@@ -869,26 +859,35 @@ def test_ctrl_c_saves_the_state_and_the_run_goes_on(invoke, dataset, tmp_path):
         "--batch-size",
         "4",
         "--steps",
-        "60",
+        "12",
         "--eval-every",
-        "20",
+        "4",
         "--deterministic",
         "--threads",
         "1",
     )
-    process = started("", "train", data.root, "--out", tmp_path / "runs", *words)
-    assert process.stderr is not None
-    assert "training" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, out) == (130, "")
+    step = Trainer._step
+
+    def slow(*given: object) -> object:
+        time.sleep(0.1)  # so that the signal comes before the last step
+        return step(*given)
+
+    command = forked_commands.start(
+        tmp_path, "train", data.root, "--out", tmp_path / "runs", *words,
+        prepare=lambda: setattr(Trainer, "_step", slow),
+    )  # fmt: skip
+    command.says("training")
+    command.send(signal.SIGINT)
+    assert command.wait() == 130
+    assert command.out.read_text() == ""
+    err = command.err.read_text()
     last = err.splitlines()[-1]
     assert re.match(
         r"meninx: training stopped by the user; state saved after step \d+; go on with --resume ", last
     )
     assert SECRET not in err
     stopped = Run((tmp_path / "runs" / "latest").resolve())
-    assert 0 < len(stopped.metrics_path.read_text().splitlines()) < 60
+    assert 0 < len(stopped.metrics_path.read_text().splitlines()) < 12
     assert invoke("train", data.root, "--resume", stopped.root, "--quiet").code == 0
     assert invoke("train", data.root, "--out", tmp_path / "whole", *words, "--quiet").code == 0
     whole = Run((tmp_path / "whole" / "latest").resolve())
@@ -900,19 +899,18 @@ def test_a_run_killed_in_the_middle_of_a_step_spends_no_more_and_ends_the_same(i
     """The worst moment: the step is in the ledger, its gradient not yet in the weights."""
     data = dataset("findings")
     words = (*PRIVATE, "--steps", "8", "--eval-every", "2", "--deterministic", "--threads", "1")
-    killer = """
-        import os, signal
-        from meninx.learn.dp_step import PrivateStep
-        enter = PrivateStep._enter
-        def killed(self, step, begun):
-            enter(self, step, begun)
-            if step == 5:
-                os.kill(os.getpid(), signal.SIGKILL)
-        PrivateStep._enter = killed
-    """
-    process = started(killer, "train", data.root, "--out", tmp_path / "runs", *words)
-    process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL
+    enter = PrivateStep._enter
+
+    def killed(step: PrivateStep, number: int, state: str) -> None:
+        enter(step, number, state)
+        if number == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    command = forked_commands.start(
+        tmp_path, "train", data.root, "--out", tmp_path / "runs", *words,
+        prepare=lambda: setattr(PrivateStep, "_enter", killed),
+    )  # fmt: skip
+    assert command.wait() == -signal.SIGKILL
     broken = Run((tmp_path / "runs" / "latest").resolve())
     assert not (broken.root / "privacy.json").exists()
     assert not list(broken.release.iterdir())

@@ -58,6 +58,7 @@ NEEDS = {
     "audit reconstruct match": ("many patients", "private run", "candidates"),
     "audit reconstruct visualise": ("many patients", "private run", "candidates", "matches"),
     "audit identity": ("many patients",),
+    "audit attributes": ("many patients", "private run"),
     "dicom": ("clean",),
     "demo": (),
     "recipes": (),

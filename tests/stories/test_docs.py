@@ -25,7 +25,8 @@ import pydicom
 import pytest
 from released_models import table, without_meninx
 
-from meninx.cli.app import VERBS, run
+from meninx.cli.app import VERBS, build_app, run
+from meninx.cli.flags import read_options, without_tables
 from meninx.imaging import nifti
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,12 +117,17 @@ def test_the_tutorial_runs_to_a_report(tutorial: Path) -> None:
 
 
 SLOW_PAGES = (
-    "how-to/train.md",
     "how-to/add-a-model-or-recipe.md",
-    "how-to/simulate-a-study.md",
+    "how-to/de-identify.md",
+    "how-to/from-opacus.md",
+    "how-to/prepare.md",
     "how-to/read-the-bounds.md",
+    "how-to/sign-a-dossier.md",
     "how-to/audit-reconstruction.md",
     "how-to/audit-a-run.md",
+    "how-to/simulate-a-study.md",
+    "how-to/three-hospitals.md",
+    "how-to/train.md",
 )
 RUNNING = [
     path.relative_to(DOCS).as_posix()
@@ -137,6 +143,22 @@ RUNNING = [
 def test_a_page_runs(name: str, workshop: Path) -> None:
     for block in blocks(DOCS / name):
         block.play(workshop)
+
+
+@pytest.mark.parametrize("name", [*SLOW_PAGES, "how-to/use-a-released-model.md"])
+def test_the_commands_of_a_page_that_runs_with_the_slow_tests_are_understood(name: str) -> None:
+    """Every verb, flag and value of a command is known, and Python is Python."""
+    understood = 0
+    for block in blocks(DOCS / name):
+        if block.language == "python":
+            compile(block.text, block.where, "exec")
+            understood += 1
+        for line in commands(block.text) if block.language == "sh" and not block.file else ():
+            app, words = build_app(), without_tables(shlex.split(line, comments=True)[1:])
+            app.config = (read_options,)
+            app.parse_args(words, exit_on_error=False, print_error=False)
+            understood += 1
+    assert understood
 
 
 @pytest.mark.slow  # test_released_model.py compares the three ways in the quick suite

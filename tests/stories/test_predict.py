@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import forked_commands
 import numpy as np
 import prepare_fixtures as make
 import pydicom
@@ -30,6 +31,7 @@ from meninx.core.run import Run
 from meninx.imaging import decode, dicom_image, load, nifti
 from meninx.imaging.image import Image
 from meninx.imaging.preprocessing import Preprocessing
+from meninx.learn import inference
 from meninx.predict import fitness
 from meninx.predict.trained import open_trained
 
@@ -360,28 +362,20 @@ def test_a_stopped_call_goes_on_and_gives_the_same_bytes(pictures, tmp_path, mon
         assert float(row["effusion"]) == pytest.approx(float(table(whole.out)[case]["effusion"]), abs=1e-6)
 
 
-SLOW = """
-import sys, time
-from meninx.cli.app import main
-from meninx.learn import inference
-forward = inference.forward
-inference.forward = lambda *given: (time.sleep(0.1), forward(*given))[1]
-main(sys.argv[1:])
-"""
-
-
 def test_a_killed_process_loses_little(pictures, tmp_path):
     source, out = pictures.source / "images", tmp_path / "out"
     words = ["predict", str(pictures.bundle), str(source), str(out), "-q", "--batch", "1"]
-    child = subprocess.Popen([sys.executable, "-c", SLOW, *words], stdout=subprocess.DEVNULL)
+    forward = inference.forward
+    slow = lambda *given: (time.sleep(0.1), forward(*given))[1]  # noqa: E731
+    child = forked_commands.start(tmp_path, *words, prepare=lambda: setattr(inference, "forward", slow))
     journal = out / "private" / "staging" / "private" / "journal.jsonl"
     for _ in range(1200):
         if journal.is_file() and journal.read_bytes().count(b"\n") >= 2:
             break
         assert child.poll() is None
         time.sleep(0.05)
-    child.kill()
-    child.wait()
+    child.send(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
     with journal.open("ab") as stream:
         stream.write(b'{"case_id": "torn')
     result = meninx.predict(pictures.bundle, source, out, batch=1)

@@ -167,6 +167,13 @@ def test_onnx_pads_small_images_as_the_program_does(tmp_path: Path) -> None:
     agree(by_onnx(model), model.expected)
 
 
+def test_monai_gives_the_probabilities_of_the_program(own: Released, tmp_path: Path) -> None:
+    """In this process; ``test_train_bundle_source.py`` imports what it runs where there is no meninx."""
+    call(own.bundle, own.images, tmp_path / "out")
+    agree(make.table(tmp_path / "out" / "predictions.csv"), own.expected)
+
+
+@pytest.mark.slow
 def test_monai_alone_gives_the_probabilities_of_the_program(own: Released, tmp_path: Path) -> None:
     agree(by_monai(own, tmp_path / "out"), own.expected)
 

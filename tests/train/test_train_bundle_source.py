@@ -74,4 +74,4 @@ def test_a_network_of_monai_brings_no_network_of_ours(tmp_path):
 @pytest.mark.parametrize("segmentation", [False, True])
 def test_the_copy_stays_small(tmp_path, segmentation):
     bundle_source.write(tmp_path, networks=True, onnx=True, segmentation=segmentation)
-    assert sum(path.stat().st_size for path in tmp_path.rglob("*.py")) < 230_000
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.py")) < 240_000

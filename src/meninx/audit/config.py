@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from meninx.core import settings
@@ -211,6 +212,7 @@ class IdentityConfig(Settings):
         most_images: Larger datasets are represented by patients drawn at random with about so many images.
         significance: Largest probability of the verdict that images are linked where they tell nothing.
         seed: Seed of the division of the patients, the controls and the permutations.
+        deterministic: Write no time, so that the audit can be repeated bit for bit.
         device: Where to train the network on pairs.
         overwrite: Audit again although a record is there.
         dry_run: Show who would be compared; compute and write nothing.
@@ -224,6 +226,7 @@ class IdentityConfig(Settings):
     most_images: Count = 4000
     significance: OpenShare = 0.05
     seed: CountOrZero = 0
+    deterministic: bool = False
     device: Device = "auto"
     overwrite: bool = False
     dry_run: bool = False
@@ -234,3 +237,44 @@ class IdentityConfig(Settings):
             raise ConfigError(expected("different attacks", got=self.attacks or "none", where="attacks"))
         if self.side is not None and self.side < _LEAST_SIDE:
             raise ConfigError(expected(f"at least {_LEAST_SIDE}", got=self.side, where="side"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributesConfig(Settings):
+    """What a model tells about sex, age or site of a patient.
+
+    Attributes:
+        attributes: Attributes of the dataset to attack; by default all, and the site where there are several.
+        age_edges: Ages, in ascending order, at which groups of age begin.
+        folds: Parts of the patients; each is judged by an attack fitted on the others.
+        permutations: Permutations of each attribute, which show what chance gives.
+        most_patients: Most members, and most others; more are represented by a random draw.
+        significance: Largest probability of a verdict against a model that tells nothing, or keeps its bound.
+        seed: Seed of draws, folds, coins and permutations, and of the noise that is added to single gradients
+            to show what it hides.
+        deterministic: Write no time, so that the audit can be repeated bit for bit.
+        device: Where to run the model.
+        overwrite: Audit again although the run was audited before.
+        dry_run: Show who would be attacked; compute and write nothing.
+    """
+
+    attributes: tuple[str, ...] = ()
+    age_edges: tuple[Positive, ...] = (60.0,)
+    folds: Count = 5
+    permutations: Count = 499
+    most_patients: Count = 600
+    significance: OpenShare = 0.05
+    seed: CountOrZero = 0
+    deterministic: bool = False
+    device: Device = "auto"
+    overwrite: bool = False
+    dry_run: bool = False
+
+    def check_rules(self) -> None:
+        """Refuse edges that do not rise, a single fold, and an attribute that is named twice."""
+        if not self.age_edges or any(a >= b for a, b in pairwise(self.age_edges)):
+            raise ConfigError(expected("ages in ascending order", got=self.age_edges, where="age_edges"))
+        if self.folds < 2:
+            raise ConfigError(expected("folds >= 2", got=self.folds, where="folds"))
+        if len(set(self.attributes)) != len(self.attributes):
+            raise ConfigError(expected("different attributes", got=self.attributes, where="attributes"))

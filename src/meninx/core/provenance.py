@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -83,6 +84,7 @@ def software() -> str:
     return ", ".join(f"{name} {version}" for name, version in packages().items() if name in _OF_A_STEP)
 
 
+@functools.cache  # a process has one version of a package
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -101,6 +103,7 @@ def _without_folders(word: str) -> str:
     return f"{option}{equals}{value}"
 
 
+@functools.cache
 def _source_revision() -> str | None:
     here = Path(__file__).resolve().parents[3]
     if not (here / "pyproject.toml").is_file() or not (here / ".git").exists():

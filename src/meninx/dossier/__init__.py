@@ -12,3 +12,7 @@
 ``stage``               all of this, in one folder that appears as a whole
 ======================  ==============================================================================
 """
+
+from meninx.core.lazy import callable_package
+
+callable_package(__name__, "meninx.api", "dossier")  # meninx.dossier(...) is the public function

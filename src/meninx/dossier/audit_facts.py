@@ -11,6 +11,7 @@ from meninx.core.artifacts import RunRecord
 from meninx.core.audit_records import AttackRecord, MembershipAudit, OneRunRecord
 from meninx.core.audit_summary import AuditRecord, PlanRecord
 from meninx.core.dossier_records import DossierPart
+from meninx.core.errors import DataError, problem
 from meninx.core.findings import LINES, Finding
 from meninx.core.origin import Origin
 from meninx.core.risk_records import Bounded, BoundsRecord
@@ -82,10 +83,20 @@ def audit(evidence: EvidenceFolder) -> DossierPart:
     record = evidence.record(SUMMARY, AuditRecord)
     if record is None:
         for line in LINES:
-            found.unknown(f"line/{line}", line, "the run was not audited as a whole (`meninx audit RUN`)")
+            found.unknown(
+                f"line/{line}",
+                f"audit, line {line}",
+                "the run was not audited as a whole (`meninx audit RUN`)",
+            )
         return found.part()
     for item in record.lines:
-        found.add(f"line/{item.line}", item.line, f"{item.colour}: {item.word}", SUMMARY, remark=item.words)
+        found.add(
+            f"line/{item.line}",
+            f"audit, line {item.line}",
+            f"{item.colour}: {item.word}",
+            SUMMARY,
+            remark=item.words,
+        )
     found.add("plan", "SHA-256 of the plan", record.plan.sha256, SUMMARY, remark=record.plan.words())
     met = "no condition of the plan is met"
     found.add("conditions", "conditions by which the audit fails", record.conditions, SUMMARY, missing=met)
@@ -121,6 +132,9 @@ def bounds(evidence: EvidenceFolder) -> DossierPart:
         found.unknown("operating", "bounds at the run's noise", f"the run holds none ({fix})")
         return found.part()
     how = "upper bound, with what is known to be reachable"
+    names = {prior.name for prior in record.priors}
+    if names != set(record.operating.worst) or names != set(record.operating.relaxed):
+        raise DataError(problem("the adversaries are not those of the record", where=BOUNDS))
     for prior in record.priors:
         worst, relaxed = record.operating.worst[prior.name], record.operating.relaxed[prior.name]
         _bounded(

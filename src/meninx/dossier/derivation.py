@@ -125,7 +125,7 @@ def _file(root: Path, path: str) -> EvidenceFile:
     elif path.startswith(f"{RELEASE}/"):
         about = "released file"
     elif path.startswith(f"{RUNS}/"):
-        about = "privacy ledger" if path.endswith(".jsonl") else "evaluation of a candidate"
+        about = "privacy ledger" if path.endswith(".jsonl") else "numbers of the candidates"
     elif path.startswith(f"{RUN}/{audit_parts.FOLDER}/"):
         about = "record of an audit"
     size = (root / path).stat().st_size

@@ -6,6 +6,7 @@ are JSON, which YAML reads as it is. Only numbers that this package formats are 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -68,6 +69,7 @@ def render(context: ReportContext, run: TrainedRun) -> str:
     return _engine().get_template("card.md.j2").render(**fields)
 
 
+@functools.cache
 def _engine() -> Environment:
     engine = Environment(
         loader=PackageLoader("meninx.report"),

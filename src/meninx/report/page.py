@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -93,6 +94,7 @@ def _holds(context: ReportContext) -> str:
     return "It holds no image, no model and no value of a single person."
 
 
+@functools.cache
 def environment() -> Environment:
     """Return the template engine: every value is escaped.
 

@@ -14,9 +14,10 @@ program itself runs. Imports of meninx become relative imports; nothing else is 
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from meninx.core import files, provenance
@@ -85,16 +86,20 @@ def needed(modules: Iterable[str]) -> list[str]:
         module = waiting.pop()
         if module not in found:
             found.add(module)
-            waiting += _imported(_source(module))
+            waiting += _imported(module)
     return sorted(found)
 
 
-def _imported(source: str) -> Iterator[str]:
-    for node in ast.parse(source).body:
+@functools.cache
+def _imported(module: str) -> tuple[str, ...]:
+    """Return the modules of meninx that a module imports at its top."""
+    found: list[str] = []
+    for node in ast.parse(_source(module)).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("meninx."):
             for item in node.names:
                 whole = f"{node.module}.{item.name}"
-                yield whole if _is_module(whole) else str(node.module)
+                found.append(whole if _is_module(whole) else str(node.module))
+    return tuple(found)
 
 
 def _is_module(name: str) -> bool:
