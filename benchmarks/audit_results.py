@@ -3,7 +3,7 @@
 Run: ``python benchmarks/audit_results.py --data DIR --out FILE [--studies NAME ...]``. Each arm of a study is
 trained once, from the same initialisation and for the same steps, and then audited as ``meninx audit`` does.
 One line of JSON per part of an arm; what is in FILE already is not repeated, and an audit that was stopped
-goes on (``--work``). ``--write PAGE`` puts the tables into a page.
+goes on (``--work``). ``--write PAGE --figures FOLDER`` puts the tables into a page and draws the figures.
 
 DIR holds the prepared datasets that ``docs/results.md`` names.
 """
@@ -14,11 +14,12 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import audit_tables
 import pages
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch
@@ -27,6 +28,7 @@ Row = dict[str, Any]
 
 TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP = "train", "bounds", "one-run", "membership"
 RECONSTRUCTION, AVERAGED, IDENTITY = "reconstruction", "reconstruction-averaged", "identity"
+ATTRIBUTES, WHOLE = "attributes", "audit"
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ STUDIES = {
             "1e6": {**_PRIVATE, "epsilon": 1e6},
             "1e9": {**_PRIVATE, "epsilon": 1e9},
         },
-        parts=(TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP, RECONSTRUCTION, AVERAGED),
+        parts=(TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP, RECONSTRUCTION, AVERAGED, WHOLE),
         axis="8",
     ),
     "hippocampus": Study(
@@ -119,7 +121,7 @@ STUDIES = {
         "nih32-half",
         {"none": {"recipe": "nih-small", **OVERFITTED, "epochs": 60, "eval_every": 1000}},
         references=16,
-        parts=(TRAIN, MEMBERSHIP),
+        parts=(TRAIN, MEMBERSHIP, ATTRIBUTES),
     ),
     "subtype": Study(
         "Kind of pneumonia, 32 px, over-fitted",
@@ -145,9 +147,15 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", help="arms to measure (default all)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into a page and stop")
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="with --write: draw the figures there")
     args = parser.parse_args()
     if args.write:
-        pages.put(args.write, "audit", f"{tables(rows_of(args.out))}\n")
+        rows = rows_of(args.out)
+        for marker, text in audit_tables.tables(rows, STUDIES).items():
+            pages.put(args.write, marker, f"{text}\n")
+        for name, study in STUDIES.items():
+            if study.axis and args.figures:
+                audit_tables.draw(rows, name, study.axis, args.figures / f"audit-{name}.png")
         return
     for name in args.studies:
         study = STUDIES[name]
@@ -280,6 +288,32 @@ def _identity(study: Study, arm: str, data: Path, folder: Path) -> Row:
     return {"record": json.loads(result.out.read_text())}
 
 
+def _attributes(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Infer attributes of patients from what the model makes of them."""
+    from meninx.audit.attributes import run_attributes
+    from meninx.audit.config import AttributesConfig
+
+    result = run_attributes(AttributesConfig(device="cpu", overwrite=True), run_of(folder))
+    return {"record": json.loads(result.out.read_text())}
+
+
+def _whole(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Audit an arm by the default plan, as ``meninx audit RUN`` does; finished reference models are used."""
+    import meninx
+
+    record = meninx.audit(
+        run_of(folder),
+        references=study.references,
+        control_steps=study.control_steps,
+        overwrite=True,
+        device="cpu",
+    ).record
+    if record is None:
+        raise SystemExit("the audit wrote no summary")
+    lines = [{"line": item.line, "colour": item.colour, "word": item.word} for item in record.lines]
+    return {"lines": lines, "parts": {part.name: part.state for part in record.parts}}
+
+
 PARTS: Mapping[str, Callable[[Study, str, Path, Path], Row]] = {
     TRAIN: _train,
     BOUNDS: _bounds,
@@ -288,15 +322,9 @@ PARTS: Mapping[str, Callable[[Study, str, Path, Path], Row]] = {
     RECONSTRUCTION: _reconstruction,
     AVERAGED: _averaged,
     IDENTITY: _identity,
+    ATTRIBUTES: _attributes,
+    WHOLE: _whole,
 }
-
-
-# tables
-
-
-def tables(rows: Sequence[Row]) -> str:
-    """Return the runs and their audits as Markdown."""
-    return ""
 
 
 if __name__ == "__main__":
