@@ -13,7 +13,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from meninx.audit import bounds, identity_findings, membership, one_run, reidentification
+from meninx.audit import (
+    bounds,
+    identity_findings,
+    membership,
+    membership_findings,
+    one_run,
+    reidentification,
+)
 from meninx.audit.config import BoundsConfig, IdentityConfig, MembershipConfig, OneRunConfig
 from meninx.audit.plan_config import AuditConfig, AuditPlan
 from meninx.audit.reconstruction import reconstruction_verdict
@@ -172,7 +179,7 @@ def _attack_membership(config: AuditConfig, run: Run, progress: Progress) -> Non
 
 
 def _membership_findings(record: MembershipAudit, plan: AuditPlan) -> tuple[Finding, ...]:
-    return membership.findings(record)
+    return membership_findings.findings(record)
 
 
 # reconstruction and identity
