@@ -54,7 +54,7 @@ test-fast: $(READY) ## The quick tests of a folder or file, nothing else (PATH=t
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -x -m "not slow" $(TESTS)
 
 test-slow: $(READY) ## The tests that take minutes
-	@$(BIN)/pytest -m slow
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 coverage: $(READY) ## Branch coverage of the quick tests as a table (PATH=tests/deid for a part)
 	@$(BIN)/coverage erase

@@ -274,7 +274,7 @@ def matched(**changes):
         "noise_multiplier": 1.0, "server": "malicious", "batch": 16, "participations": 1, "originals": 48,
         "patients": 48.0, "candidates": 128, "metric": "ncc", "threshold": 0.9, "nulls": 300,
         "level_of_null": 0.01, "noise_null": 0.01, "heldout_null": 0.0, "steps_null": 0.005, "success": 0.0,
-        "low": 0.0, "high": 0.07, "control": 0.0, "control_patients": 40.0, "kappa": 0.05, "bound": 0.4,
+        "low": 0.0, "high": 0.07, "control": 0.0, "control_patients": 40.0, "kappa": 0.02, "bound": 0.4,
         "quantiles": {"ncc": (0.9, 0.5, 0.1)}, "works": True, "self_test": 0.9, "seconds": 1.0,
     }  # fmt: skip
     return MatchRecord(**known | changes)
@@ -330,6 +330,7 @@ def test_an_attack_is_beyond_its_null_only_beyond_chance():
     assert beyond_null(matched(success=10 / 48))
     assert not beyond_null(matched(success=0.5, patients=1.0))
     assert not beyond_null(matched(success=10 / 48, steps_null=0.2))
+    assert not beyond_null(matched(success=0.5, kappa=0.9))  # public images alone are as close
 
 
 def test_findings_have_stable_keys_colours_bounds_and_nulls():

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import io
 import re
 import shlex
 import shutil
+import stat
 import sys
 import warnings
 from collections.abc import Iterator
@@ -23,8 +25,10 @@ from types import ModuleType
 import numpy as np
 import pydicom
 import pytest
+from leak_search import Way, forms_of_keys, found, names_of_cases, predicted
 from released_models import table, without_meninx
 
+from meninx import synthetic
 from meninx.cli.app import VERBS, build_app, run
 from meninx.cli.flags import read_options, without_tables
 from meninx.imaging import nifti
@@ -92,14 +96,27 @@ def commands(text: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def tutorial(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that a reader of the tutorial ends with; the how-tos go on from there."""
-    folder = tmp_path_factory.mktemp("tutorial")
+def way(tmp_path_factory: pytest.TempPathFactory) -> Way:
+    """What a reader of the tutorial ends with, and what the program printed."""
+    folder, said, keys = tmp_path_factory.mktemp("tutorial"), {}, []
+    write = synthetic.write_archives
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for block in blocks(DOCS / "tutorial.md"):
+        patch.setattr(synthetic, "write_archives", lambda *given: keys.append(write(*given)))
+        for number, block in enumerate(blocks(DOCS / "tutorial.md")):
+            stream = io.StringIO()
+            patch.setattr("sys.stdout", stream)
+            patch.setattr("sys.stderr", stream)
             block.play(folder)
-    return folder
+            said[f"block {number}"] = stream.getvalue()
+    (key,) = keys
+    return Way(folder, key, said)
+
+
+@pytest.fixture(scope="module")
+def tutorial(way: Way) -> Path:
+    """The folder that a reader of the tutorial ends with; the how-tos go on from there."""
+    return way.root
 
 
 @pytest.fixture
@@ -116,17 +133,55 @@ def test_the_tutorial_runs_to_a_report(tutorial: Path) -> None:
     assert (tutorial / "runs" / "private" / "latest" / "release" / "bundle" / "models" / "model.pt").is_file()
 
 
+def test_nothing_planted_is_in_anything_of_the_tutorial_that_is_not_private(way: Way) -> None:
+    places = {place for place, _ in way.public()}
+    assert places >= {"report.html", "data/manifest.csv", "clean/north/deid.json", "clean/north/audit.jsonl"}
+    for needed in ("MODEL_CARD.md|README.md", "config.toml", "privacy.json", "evaluation.json", "model.pt"):
+        assert len([place for place in places if re.search(rf"runs/.*({needed})$", place)]) >= 2, needed
+    assert any("privacy: epsilon = 8" in text for text in way.said.values())
+    assert not found(way.public(), way.key.needles())
+
+
+def test_what_the_tutorial_releases_names_no_case_and_holds_no_prediction_of_one(way: Way) -> None:
+    names, values = names_of_cases(way.root.glob("data/manifest.csv")), predicted(way.root / "runs")
+    assert min(len(names), len(values)) > 50
+    assert found(way.public(), names), "the tables of cases name them, or this test sees nothing"
+    assert not found(way.released(), names | values)
+
+
+def test_no_key_of_the_tutorial_is_public_and_its_private_rooms_are_closed(way: Way) -> None:
+    assert not found(way.public(), forms_of_keys(way))
+    assert len(way.rooms()) == 5  # of two archives, the dataset and two runs
+    assert {stat.S_IMODE(path.stat().st_mode) for path in way.rooms()} == {0o700}
+
+
+def test_a_leak_of_the_tutorial_would_be_seen(way: Way, tmp_path: Path) -> None:
+    name = next(text for text in sorted(way.key.strings()) if text.isascii() and len(text) > 6)
+    for place in ("report.html", "data/prepare.json", "clean/south/deid.json"):
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((way.root / place).read_bytes() + name.upper().encode())
+    planted = Way(tmp_path, way.key)
+    assert found(planted.public(), {name.encode()}) == {
+        "report.html",
+        "data/prepare.json",
+        "clean/south/deid.json",
+    }
+
+
 SLOW_PAGES = (
     "how-to/add-a-model-or-recipe.md",
     "how-to/de-identify.md",
     "how-to/from-opacus.md",
     "how-to/prepare.md",
     "how-to/read-the-bounds.md",
+    "how-to/audit-identity-and-attributes.md",
     "how-to/sign-a-dossier.md",
     "how-to/audit-reconstruction.md",
     "how-to/simulate-a-study.md",
     "how-to/three-hospitals.md",
     "how-to/train.md",
+    "how-to/audit-a-run.md",
 )
 RUNNING = [
     path.relative_to(DOCS).as_posix()

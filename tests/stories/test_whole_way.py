@@ -2,95 +2,29 @@
 
 from __future__ import annotations
 
-import base64
-import csv
 import io
 import json
 import re
 import shlex
 import stat
-import zipfile
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
+from leak_search import Way, forms_of_keys, found, names_of_cases, predicted
 from PIL import Image
 
 from meninx.cli.app import run
 from meninx.demo.commands import Command, commands
 from meninx.demo.config import DemoConfig
-from meninx.synthetic import AnswerKey, PhantomConfig, write_archives
+from meninx.synthetic import PhantomConfig, write_archives
 
-pytestmark = pytest.mark.slow  # two federated studies of three hospitals take a minute of processor time
+pytestmark = pytest.mark.slow  # two federated studies take a minute; test_docs.py searches the tutorial
 HOSPITALS = ("north", "south", "east")
 SIZES = {
     "train-non-private": {"--rounds": "2", "--local-epochs": "1"},
     "train-private": {"--rounds": "2", "--local-steps": "2"},
 }
 POOLED = "runs/non-private/baselines/pooled-data"  # the dataset that no hospital could make
-IMAGES = re.compile(rb"data:[a-z/+]+;base64,([A-Za-z0-9+/=]+)")
-
-
-@dataclass(frozen=True)
-class Way:
-    """Where everything lies, what was said on the way, and the truth."""
-
-    root: Path
-    key: AnswerKey
-    said: dict[str, str] = field(default_factory=dict)
-
-    def public(self) -> Iterator[tuple[str, bytes]]:
-        """Yield (place, bytes) of all that is neither private, nor a key, nor an original."""
-        for path in sorted(self.root.rglob("*")):
-            name = path.relative_to(self.root)
-            inner = (
-                name.parts[2:] if name.parts[0] == "runs" else name.parts
-            )  # the demo calls one study "private"
-            if name.parts[0] in ("hospitals", "keys") or "private" in inner:
-                continue
-            yield f"name of {name}", str(name).encode()
-            if path.is_file():
-                yield from unpacked(str(name), path.read_bytes())
-        for step, text in self.said.items():
-            yield f"said by {step}", text.encode()
-
-    def released(self) -> Iterator[tuple[str, bytes]]:
-        """Yield what may leave the hospital with the model: public files but images and tables of cases."""
-        return (
-            (place, data)
-            for place, data in self.public()
-            if not re.match(rf"(name of )?(clean|data|{POOLED})\b", place)
-        )
-
-    def rooms(self) -> list[Path]:
-        """Return every private folder: of a stage or of a run."""
-        found = [path for path in self.root.rglob("private") if path.is_dir()]
-        return [path for path in found if path.parent.name != "runs"]  # a study of the demo has this name
-
-
-def unpacked(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield the bytes of a file and of what is packed in it: archives, deflated data, images in a page."""
-    yield name, data
-    if data[128:132] == b"DICM" and b"1.2.840.10008.1.2.1.99" in data[:1024]:
-        yield (
-            f"{name}, inflated",
-            zlib.decompressobj(-15).decompress(data[144 + int.from_bytes(data[140:144], "little") :]),
-        )
-    if data.startswith(b"PK"):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for member in archive.namelist():
-                yield f"{name}, {member}", member.encode() + archive.read(member)
-    for picture in IMAGES.findall(data):
-        yield f"{name}, a picture", base64.b64decode(picture)
-
-
-def found(places: Iterator[tuple[str, bytes]], needles: set[bytes]) -> set[str]:
-    lower = {needle.lower() for needle in needles}
-    return {
-        place for place, data in places for text in (data.lower(),) if any(needle in text for needle in lower)
-    }
 
 
 def words(step: Command) -> list[str]:
@@ -105,7 +39,7 @@ def words(step: Command) -> list[str]:
 def way(tmp_path_factory) -> Way:
     root = tmp_path_factory.mktemp("way") / "demo"
     config = PhantomConfig(patients=40, hospitals=HOSPITALS, size=64, ct_patients=0)
-    found = Way(root, write_archives(config, root / "hospitals"))
+    done = Way(root, write_archives(config, root / "hospitals"), datasets=(POOLED,))
     capture = pytest.MonkeyPatch()
     with capture.context() as patch:
         for step in commands(DemoConfig(patients=40, size=32), root, HOSPITALS):
@@ -113,9 +47,9 @@ def way(tmp_path_factory) -> Way:
             patch.setattr("sys.stdout", said)
             patch.setattr("sys.stderr", said)
             code = run(words(step))
-            found.said[step.name] = said.getvalue()
-            assert code == 0, found.said[step.name]
-    return found
+            done.said[step.name] = said.getvalue()
+            assert code == 0, done.said[step.name]
+    return done
 
 
 def test_nothing_planted_is_in_anything_that_is_not_private(way):
@@ -142,20 +76,14 @@ def test_nothing_planted_is_in_anything_that_is_not_private(way):
 
 
 def test_what_is_released_names_no_case_and_no_patient(way):
-    rows = []
-    for hospital in HOSPITALS:
-        with (way.root / "data" / hospital / "manifest.csv").open(newline="") as stream:
-            rows += csv.DictReader(stream)
-    names = {row[column].encode() for row in rows for column in ("case_id", "patient_id", "study")}
+    names = names_of_cases((way.root / "data").glob("*/manifest.csv"))
     assert len(names) > 100
     assert found(way.public(), names), "the tables of cases name them, or this test sees nothing"
     assert not found(way.released(), names)
 
 
 def test_no_prediction_of_a_case_is_released(way):
-    tables = list((way.root / "runs").rglob("private/predictions/*.csv"))
-    assert len(tables) >= 2
-    values = {value.encode() for path in tables for value in re.findall(r"0\.\d{5,}", path.read_text())}
+    values = predicted(way.root / "runs")
     assert len(values) > 50
     assert not found(way.released(), values)
 
@@ -170,22 +98,7 @@ def test_private_rooms_are_closed(way):
 
 
 def test_no_key_and_no_seed_of_the_noise_is_public(way):
-    secrets = [path.read_bytes() for path in (way.root / "keys").iterdir()]
-    runs = [path for path in (way.root / "runs").rglob("private/keys/*") if path.is_file()]
-    assert {path.name for path in runs} >= {"noise.key", "sampling.key"}
-    secrets += [path.read_bytes() for path in runs]
-    forms = set()
-    for secret in secrets:
-        assert len(secret) >= 16
-        raw = bytes.fromhex(secret.decode()) if re.fullmatch(rb"[0-9a-f]+", secret) else secret
-        forms |= {
-            secret,
-            raw,
-            raw.hex().encode(),
-            base64.b64encode(raw)[:-3],
-            str(int.from_bytes(raw, "big")).encode(),
-        }
-    assert not found(way.public(), forms)
+    assert not found(way.public(), forms_of_keys(way))
     for path in (way.root / "runs").rglob("privacy.json"):
         assert "seed" not in json.loads(path.read_text())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -371,3 +372,19 @@ def test_a_link_in_a_dossier_is_not_followed(tmp_path: Path):
     path.rename(tmp_path / "run.json")
     path.symlink_to(tmp_path / "run.json")
     assert "a dossier holds no links: run/run.json" in failed(folder)
+
+
+def test_without_the_libraries_it_says_what_it_cannot_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = samples.a_copy(tmp_path)
+    signer = samples.record_of(folder).signer
+    gone = ("cryptography", "dp_accounting", "scipy", "reportlab")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name in gone else find(name, *rest)
+    )
+    result = stage.run(folder)
+    lines = {check.what: check for check in result.checks}
+    assert result.ok
+    assert "cryptography is not installed" in lines["signature"].why
+    assert "dp_accounting, scipy is not installed" in lines["numbers computed again"].why
+    assert "cryptography is not installed" in failed(folder, signer=signer)

@@ -90,7 +90,8 @@ def write(
     if dataset is not None:
         _write_json(folder / DATA / "dataset.json", _of_dataset(dataset, hidden))
     linked = dataset.archives if dataset is not None else ()
-    for number, archive in enumerate(context.deid, start=1):
+    archives = sorted(context.deid, key=lambda item: item.record.checksums not in linked)
+    for number, archive in enumerate(archives, start=1):
         extract = _of_archive(archive, hidden, linked=archive.record.checksums in linked)
         _write_json(folder / DATA / f"archive-{number}.json", extract)
 
@@ -122,6 +123,7 @@ def _write_selection(
                 private=item.private,
                 finished=item.finished,
                 void=item.void,
+                beside=item.is_beside(run),
             )
             for item in every
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meninx.core import artifacts
 from meninx.core.artifacts import EvaluationRecord, PrivacyRecord, RunRecord, SweepRecord
@@ -14,11 +14,13 @@ from meninx.core.dossier_records import Candidate, DossierPart, SelectionRecord
 from meninx.core.errors import DataError, problem
 from meninx.dossier.facts import RUN, RUNS, SELECTION, EvidenceFolder, FactList
 from meninx.metrics.estimates import Evaluation
-from meninx.privacy.ledger import Ledger
 from meninx.report import privacy_account
 from meninx.report.privacy_account import RunAccount
 
 PRIVACY, RUN_RECORD = f"{RUN}/privacy.json", f"{RUN}/run.json"
+if TYPE_CHECKING:
+    from meninx.privacy.ledger import Ledger
+
 LEDGER, EARLIER = "ledger.jsonl", "earlier"
 """A run's own ledger in its folder, and the folder of those of earlier runs that count."""
 _RUN = re.compile(r"[0-9a-f]{32}")
@@ -140,11 +142,16 @@ def selection(evidence: EvidenceFolder) -> DossierPart:
     found = FactList(evidence, "selection", "Choice among runs, and what they spend together")
     record = selection_of(evidence)
     private = [item for item in record.candidates if item.private]
-    finished = [item for item in record.candidates if item.finished]
+    finished = [item for item in record.candidates if item.finished and not item.beside]
     found.add("runs", "runs that were given", len(record.candidates), SELECTION)
     found.add("candidates", "finished runs to choose from", len(finished), SELECTION)
     found.add("private", "private runs among them", len(private), SELECTION)
     found.add("sweep", "the runs are those of a sweep", record.sweep, SELECTION)
+    beside = sum(item.beside for item in record.candidates)
+    if beside:
+        words = "runs of other sites in the same study, which hold the same model"
+        remark = "the epsilon of a site is about its own patients"
+        found.add("sites", words, beside, SELECTION, remark=remark)
     for path in evidence.below(RUNS, "sweep-*.json"):
         _sweep(found, evidence, path)
     _joint(found, evidence, record)

@@ -42,12 +42,14 @@ class CrossFitted:
     Attributes:
         scores: for each patient and value of the attribute, shape (patients, values). The value with the
             largest score is inferred.
+        margins: the same without what each fold takes for the mean, so that folds can be ranked together.
         area: area under the ROC curve, mean over the values.
         null: the areas with permuted attributes, shape (permutations,).
         attack: ``linear`` or ``rbf``, chosen most often.
     """
 
     scores: Array
+    margins: Array
     area: float
     null: Array
     attack: str
@@ -93,7 +95,8 @@ def cross_fitted(
     kinds, inside = np.asarray(truth, dtype=np.int64), np.asarray(member, dtype=bool)
     _refuse_odd(values, kinds, inside)
     targets = _targets(kinds, inside, permutations, seed)
-    scores = np.empty_like(targets)
+    margins = np.empty_like(targets)
+    means = np.empty((len(targets), targets.shape[2]))
     chosen: list[int] = []
     for fit, out in _folds(inside, folds, seed):
         learn, valid = _inner(inside, fit, seed)
@@ -101,12 +104,14 @@ def cross_fitted(
         best = np.argmax(np.nan_to_num(np.array(judged), nan=0.5), axis=0)
         for number, guess in enumerate(_guesses(values, inside, targets, fit, out)):
             where = np.flatnonzero(best == number)
-            scores[np.ix_(out, where)] = guess[:, where]
+            margins[np.ix_(out, where)] = guess[:, where]
+        means[out] = _weights(inside[fit]) @ targets[fit, 0]
         chosen.append(int(best[0]))
-    areas = _areas(scores, targets)
+    areas = _areas(margins, targets)
     most = np.bincount(chosen).argmax()
     return CrossFitted(
-        scores=scores[:, 0],
+        scores=margins[:, 0] + means,
+        margins=margins[:, 0],
         area=float(areas[0]),
         null=areas[1:],
         attack=KERNELS[int(most) // len(_SMOOTHNESS)],
@@ -160,9 +165,8 @@ def _inner(inside: Bits, fit: Numbers, seed: int) -> tuple[Numbers, Numbers]:
 
 
 def _guesses(values: Array, inside: Bits, targets: Array, fit: Numbers, out: Numbers) -> Iterator[Array]:
-    """Yield the scores of each attack, shape (out, 1 + permutations, values), in order."""
-    weight = np.where(inside[fit], 1 / max(1, inside[fit].sum()), 1 / max(1, (~inside[fit]).sum()))
-    weight = weight / weight.sum()
+    """Yield the margins of each attack, shape (out, 1 + permutations, values), in order."""
+    weight = _weights(inside[fit])
     mean = values[fit].mean(axis=0)
     deviation = values[fit].std(axis=0)
     used = deviation > _SAME * np.maximum(1.0, np.abs(mean))
@@ -176,8 +180,14 @@ def _guesses(values: Array, inside: Bits, targets: Array, fit: Numbers, out: Num
         turned = vectors.T @ (root * (wanted - centre))
         for smoothness in _SMOOTHNESS:
             shrunk = turned / (np.maximum(spectrum, 0.0) + smoothness * len(fit) / 10)[:, None]
-            guess = centre + across @ (root * (vectors @ shrunk))
+            guess = across @ (root * (vectors @ shrunk))
             yield guess.reshape(len(out), *targets.shape[1:])
+
+
+def _weights(inside: Bits) -> Array:
+    """Return weights that add up to 1, one half of it for members."""
+    weight = np.where(inside, 1 / max(1, inside.sum()), 1 / max(1, (~inside).sum()))
+    return np.asarray(weight / weight.sum(), dtype=np.float64)
 
 
 def _kernels(kernel: str, fit: Array, out: Array) -> tuple[Array, Array]:

@@ -93,7 +93,7 @@ def measure_attribute(
     everywhere = np.full(len(numbers), np.nan)
     everywhere[rows] = right
     low, high = intervals.clopper_pearson(int(right.sum()), len(right))
-    area, (area_low, area_high) = _area(found.scores, truth, seed)
+    area, (area_low, area_high) = _area(found.margins, truth, seed)
     record = replace(
         empty,
         attack=found.attack,

@@ -256,9 +256,9 @@ def pictures(audit: Audit, name: str) -> Sequence[Picture]:
     """
     bounds, membership = audit.bounds, audit.membership
     found = (
+        candidates_named(audit.reconstruction, f"{name}rank") if audit.reconstruction is not None else None,
         risk_profile(bounds, f"{name}risk") if bounds is not None else None,
         one_axis(bounds, audit.one_run, membership, f"{name}axis"),
         members_found(membership, f"{name}roc") if membership is not None else None,
-        candidates_named(audit.reconstruction, f"{name}rank") if audit.reconstruction is not None else None,
     )
     return [picture for picture in found if picture is not None]

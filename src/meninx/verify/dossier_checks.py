@@ -76,6 +76,13 @@ def _dossier(book: CheckList, root: Path, expected: Expected) -> None:
 
 def _signature(book: CheckList, root: Path, record: DossierRecord, expected: Expected) -> None:
     what = "signature"
+    if importlib.util.find_spec("cryptography") is None:
+        why = "cryptography is not installed: pip install 'meninx[dossier]'"
+        if expected.signer:
+            book.judge(what, [why], privacy=True)
+        else:
+            book.impossible(what, why)
+        return
     statement = signature.read(root)
     if statement is None:
         wrong = [f"{SIGNATURE} is missing"] if record.signer != UNSIGNED or expected.signer else []

@@ -302,7 +302,8 @@ def _audit_lines(audit: ReconstructionAudit) -> list[str]:
     for match in matches_of(audit, own):
         lines.append(
             f"attack {match.attack}: {_rate(match.success, match.low, match.high)} of {match.originals} "
-            f"images reconstructed {view_words(match.view)}, null {100 * match.null:.3g} %"
+            f"images reconstructed {view_words(match.view)}, null {100 * match.null:.3g} %, "
+            f"public images alone up to {100 * match.kappa:.3g} %"
         )
         lines.append(f"  without noise it reconstructs {100 * match.self_test:.3g} %")
     return [*lines, f"verdict: {verdict_words(audit)}"]
