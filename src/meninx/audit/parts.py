@@ -19,6 +19,7 @@ from meninx.audit import (
     bounds,
     identity_findings,
     membership,
+    membership_findings,
     one_run,
     reidentification,
 )
@@ -187,7 +188,7 @@ def _attack_membership(config: AuditConfig, run: Run, progress: Progress) -> Non
 
 
 def _membership_findings(record: MembershipAudit, plan: AuditPlan) -> tuple[Finding, ...]:
-    return membership.findings(record)
+    return membership_findings.findings(record)
 
 
 # reconstruction and identity
