@@ -41,7 +41,11 @@ def check(book: CheckList, root: Path, expected: Expected, progress: Progress) -
     if links:
         book.judge("links", [f"a dossier holds no links: {some(links)}"], fix="ask for the whole dossier")
         return
-    folder_checks.digests(book, root, "", leave_out=(SIGNATURE,), progress=progress)
+    _guard(
+        book,
+        "files against checksums.sha256",
+        lambda: folder_checks.digests(book, root, "", leave_out=(SIGNATURE,), progress=progress),
+    )
     _guard(book, "dossier.json", lambda: _dossier(book, root, expected))
     _guard(book, "release of the run", lambda: _release(book, root, progress))
     if expected.decision is not None:
