@@ -3,7 +3,7 @@
 Run: ``python benchmarks/audit_results.py --data DIR --out FILE [--studies NAME ...]``. Each arm of a study is
 trained once, from the same initialisation and for the same steps, and then audited as ``meninx audit`` does.
 One line of JSON per part of an arm; what is in FILE already is not repeated, and an audit that was stopped
-goes on (``--work``). ``--write PAGE`` puts the tables into a page.
+goes on (``--work``). ``--write PAGE --figures FOLDER`` puts the tables into a page and draws the figures.
 
 DIR holds the prepared datasets that ``docs/results.md`` names.
 """
@@ -14,11 +14,12 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import audit_tables
 import pages
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch
@@ -26,6 +27,8 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch
 Row = dict[str, Any]
 
 TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP = "train", "bounds", "one-run", "membership"
+RECONSTRUCTION, AVERAGED, IDENTITY = "reconstruction", "reconstruction-averaged", "identity"
+ATTRIBUTES, WHOLE = "attributes", "audit"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class Study:
         references: reference models of the membership audit of each arm.
         control_steps: steps of its positive control.
         canaries: of the one-run audit.
+        parts: what is measured of each arm.
+        axis: the arm whose attacks run over an axis of epsilon.
+        batches: steps that are attacked at each level of noise.
     """
 
     title: str
@@ -49,8 +55,22 @@ class Study:
     references: int = 4
     control_steps: int = 300
     canaries: int = 1000
+    parts: tuple[str, ...] = (TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP, RECONSTRUCTION)
+    axis: str = ""
+    batches: int = 3
 
 
+LADDER = (
+    "imprint-whitened",
+    "imprint-pca",
+    "imprint-centred",
+    "imprint-raw",
+    "cumulative",
+    "trap",
+    "readout",
+)
+STRONGEST = ("imprint-whitened", "cumulative", "readout")
+PARTICIPATIONS = 16
 _PRIVATE: Mapping[str, Any] = {"recipe": "kermany-dp"}
 _HIPPOCAMPUS: Mapping[str, Any] = {
     "recipe": "hippocampus-dp",
@@ -76,6 +96,8 @@ STUDIES = {
             "1e6": {**_PRIVATE, "epsilon": 1e6},
             "1e9": {**_PRIVATE, "epsilon": 1e9},
         },
+        parts=(TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP, RECONSTRUCTION, AVERAGED, WHOLE),
+        axis="8",
     ),
     "hippocampus": Study(
         "Hippocampus, 3-D",
@@ -91,19 +113,25 @@ STUDIES = {
         {"model_options": {"base": 4}},
         references=2,
         control_steps=60,
+        axis="8",
+        batches=2,
     ),
     "nih": Study(
         "Findings, 32 px, over-fitted",
         "nih32-half",
         {"none": {"recipe": "nih-small", **OVERFITTED, "epochs": 60, "eval_every": 1000}},
         references=16,
+        parts=(TRAIN, MEMBERSHIP, ATTRIBUTES),
     ),
     "subtype": Study(
         "Kind of pneumonia, 32 px, over-fitted",
         "kermany32-subtype",
         {"none": {"recipe": "kermany", "augment": (), "shift_voxels": 4, "ema": 0.0, "epochs": 20}},
         references=16,
+        parts=(TRAIN, MEMBERSHIP),
     ),
+    "nih-images": Study("Findings, 64 px", "nih64", {"": {}}, parts=(IDENTITY,)),
+    "kermany-images": Study("Pneumonia, 64 px", "kermany64", {"": {}}, parts=(IDENTITY,)),
 }  # fmt: skip
 
 
@@ -119,17 +147,24 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", help="arms to measure (default all)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into a page and stop")
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="with --write: draw the figures there")
     args = parser.parse_args()
     if args.write:
-        pages.put(args.write, "audit", f"{tables(rows_of(args.out))}\n")
+        rows = rows_of(args.out)
+        for marker, text in audit_tables.tables(rows, STUDIES).items():
+            pages.put(args.write, marker, f"{text}\n")
+        for name, study in STUDIES.items():
+            if study.axis and args.figures:
+                audit_tables.draw(rows, name, study.axis, args.figures / f"audit-{name}.png")
         return
     for name in args.studies:
         study = STUDIES[name]
         for arm in study.arms:
             if args.arms and arm not in args.arms:
                 continue
-            for part in args.parts:
-                measure(name, arm, part, args)
+            for part in study.parts:
+                if part in args.parts:
+                    measure(name, arm, part, args)
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -144,7 +179,7 @@ def measure(name: str, arm: str, part: str, args: argparse.Namespace) -> None:
         return
     study, folder = STUDIES[name], args.work / name / arm
     private = study.arms[arm].get("epsilon") is not None
-    if part in (BOUNDS, ONE_RUN) and not private:
+    if (part in (BOUNDS, ONE_RUN) and not private) or (part == AVERAGED and arm != study.axis):
         return
     begun, wall = time.process_time(), time.perf_counter()
     values = PARTS[part](study, arm, args.data / study.data, folder)
@@ -220,20 +255,76 @@ def _membership(study: Study, arm: str, data: Path, folder: Path) -> Row:
     return {"record": json.loads(result.out.read_text())}
 
 
+def _reconstruction(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Attack steps of an arm, at its own noise, and at that of other epsilons where it is the axis."""
+    axis = {"attacks": LADDER, "eps_last": 12, "eps_step": 1} if arm == study.axis else {"eps_first": 9}
+    return _attacked(study, arm, folder, folder / "reconstruction", **axis)
+
+
+def _averaged(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Attack the average of several steps with the same patients."""
+    more = {"attacks": STRONGEST, "eps_last": 12, "eps_step": 1, "participations": PARTICIPATIONS}
+    return _attacked(study, arm, folder, folder / "averaged", **more)
+
+
+def _attacked(study: Study, arm: str, folder: Path, out: Path, **settings: Any) -> Row:
+    from meninx.audit.reconstruction.config import ReconstructionConfig
+    from meninx.audit.reconstruction.steps import run_reconstruction
+
+    config = ReconstructionConfig(
+        batches=study.batches, device="cpu", pictures="none", overwrite=True, **settings
+    )
+    result = run_reconstruction(config, run_of(folder), out=out)
+    return {"record": json.loads(result.out.read_text())}
+
+
+def _identity(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Link images of a dataset to other images of the same patient."""
+    from meninx.audit.config import IdentityConfig
+    from meninx.audit.reidentification import run_identity
+
+    config = IdentityConfig(attacks=("pixels", "hog"), device="cpu", overwrite=True)
+    result = run_identity(config, data, out=folder / "identity")
+    return {"record": json.loads(result.out.read_text())}
+
+
+def _attributes(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Infer attributes of patients from what the model makes of them."""
+    from meninx.audit.attributes import run_attributes
+    from meninx.audit.config import AttributesConfig
+
+    result = run_attributes(AttributesConfig(device="cpu", overwrite=True), run_of(folder))
+    return {"record": json.loads(result.out.read_text())}
+
+
+def _whole(study: Study, arm: str, data: Path, folder: Path) -> Row:
+    """Audit an arm by the default plan, as ``meninx audit RUN`` does; finished reference models are used."""
+    import meninx
+
+    record = meninx.audit(
+        run_of(folder),
+        references=study.references,
+        control_steps=study.control_steps,
+        overwrite=True,
+        device="cpu",
+    ).record
+    if record is None:
+        raise SystemExit("the audit wrote no summary")
+    lines = [{"line": item.line, "colour": item.colour, "word": item.word} for item in record.lines]
+    return {"lines": lines, "parts": {part.name: part.state for part in record.parts}}
+
+
 PARTS: Mapping[str, Callable[[Study, str, Path, Path], Row]] = {
     TRAIN: _train,
     BOUNDS: _bounds,
     ONE_RUN: _one_run,
     MEMBERSHIP: _membership,
+    RECONSTRUCTION: _reconstruction,
+    AVERAGED: _averaged,
+    IDENTITY: _identity,
+    ATTRIBUTES: _attributes,
+    WHOLE: _whole,
 }
-
-
-# tables
-
-
-def tables(rows: Sequence[Row]) -> str:
-    """Return the runs and their audits as Markdown."""
-    return ""
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from meninx.audit.reconstruction.victim import STEP, VictimStep, View
 from meninx.core.manifest import Manifest, TaskKind
 from meninx.learn.config import LearnConfig, TaskConfig
 from meninx.learn.task import image_task
-from meninx.metrics.image_matching import match, similarity
+from meninx.metrics.image_matching import match, paired_similarity, similarity
 from meninx.metrics.null_threshold import Rate, null_threshold, rate_above
 from meninx.models import registry
 from meninx.privacy import Plan
@@ -49,22 +49,25 @@ def small_network(channels: int, outputs: int, spatial_dims: int, *, seed: int =
     )  # fmt: skip
 
 
-def matched(originals: torch.Tensor, candidates: torch.Tensor) -> np.ndarray:
-    """Return the correlation of each original with the candidate that is matched to it within its trial."""
-    return np.concatenate(
-        [
-            match(similarity("ncc", one.numpy(), other.numpy())).values
-            for one, other in zip(originals, candidates, strict=True)
-        ]
+def matched(originals: torch.Tensor, candidates: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the correlation of each original with the candidate matched to it in its trial, and the SSIM."""
+    values, structures = [], []
+    for one, other in zip(originals.numpy(), candidates.numpy(), strict=True):
+        found = match(similarity("ncc", one, other))
+        values.append(found.values)
+        structures.append(paired_similarity("ssim", one, other[found.chosen]))
+    return np.concatenate(values), np.concatenate(structures)
+
+
+def success(found: CandidateSet) -> tuple[str, Rate, str]:
+    """Return the share above 0.8 with that of the null, the rate above the null's threshold, and means."""
+    (real, structure), (null, _) = (
+        matched(found.originals, images) for images in (found.candidates, found.heldout_null)
     )
-
-
-def success(found: CandidateSet) -> tuple[str, Rate, float, np.ndarray]:
-    """Return the share above 0.8 with that of the null, and the rate above the null's threshold."""
-    real, null = (matched(found.originals, images) for images in (found.candidates, found.heldout_null))
     threshold, _ = null_threshold(null)
     words = f"{(real > GOOD).mean():.2f} [{(null > GOOD).mean():.2f}]"
-    return words, rate_above(real, threshold), threshold, real
+    means = f"{(structure > 0.5).mean():.2f} ({structure.mean():.2f}), {real.mean():.2f} (η {threshold:.2f})"
+    return words, rate_above(real, threshold), means
 
 
 def main() -> None:
@@ -115,7 +118,7 @@ def main() -> None:
         f"{options.bins} bins, {options.participations} participations averaged.",
         "",
         "| attack | " + " | ".join(f"σ {level.name}" for level in levels)
-        + " | SSIM > .5, mean NCC at 0 | last σ above the null | signal, self-test | s |",
+        + " | SSIM > .5 (mean), mean NCC (η) at 0 | last σ above the null | signal, self-test | s |",
         "|" + "---|" * (len(levels) + 5),
     ]  # fmt: skip
     for view in views:
@@ -149,18 +152,12 @@ def row(
         name, levels, trials=trials, knowledge=knowledge, victim=victim, outputs=outputs,
         participations=options.participations, view=view,
     ):  # fmt: skip
-        words, rate, threshold, real = success(found)
+        words, rate, means = success(found)
         cells.append(f"{words} {rate.share:.2f}")
         if rate.low > 0.05:
             last = found.about.level.name
         if found.about.level.noise_multiplier == 0:
-            ssim = np.concatenate(
-                [
-                    similarity("ssim", one.numpy(), other.numpy()).max(1)
-                    for one, other in zip(found.originals, found.candidates, strict=True)
-                ]
-            )
-            first = f"{(ssim > 0.5).mean():.2f} ({ssim.mean():.2f}), {real.mean():.2f} (η {threshold:.2f})"
+            first = means
     about = found.about
     control = f"{about.signal:.2f}, {about.self_test:.2f}{'' if about.works else ' BROKEN'}"
     label = name if view == STEP else f"{name}, {view.name}"

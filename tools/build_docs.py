@@ -41,8 +41,10 @@ CONFIGS = {
     "predict": "meninx.predict.config:PredictConfig",
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
+    "dossier": "meninx.dossier.config:DossierConfig",
     "demo": "meninx.demo.config:DemoConfig",
-    "audit": "meninx.audit.config:AuditConfig",
+    "audit": "meninx.audit.plan_config:AuditConfig",
+    "audit-attributes": "meninx.audit.config:AttributesConfig",
     "audit-bounds": "meninx.audit.config:BoundsConfig",
     "audit-identity": "meninx.audit.config:IdentityConfig",
     "audit-membership": "meninx.audit.config:MembershipConfig",
@@ -53,8 +55,9 @@ CONFIGS = {
     "federate-enrol": "meninx.federated.policy:PolicyConfig",
 }
 SETTINGS = {
-    **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "predict", "report", "demo")},
+    **{verb: (verb,) for verb in ("deid", "prepare", "evaluate", "predict", "demo")},
     "train": ("train",),
+    "report": ("report", "dossier"),
     "sweep": ("sweep", "train"),
 }
 
@@ -117,7 +120,12 @@ def commands() -> str:
             )
         lines.append(_examples(verb))
     for group, home, text, steps in (
-        ("audit", audit_steps, AUDIT_HELP, ("bounds", "scores", "one-run", "membership", "identity")),
+        (
+            "audit",
+            audit_steps,
+            AUDIT_HELP,
+            ("bounds", "scores", "one-run", "membership", "identity", "attributes"),
+        ),
         ("audit reconstruct", reconstruct_steps, RECONSTRUCT_HELP, ("create", "match", "visualise")),
         ("dicom", dicom_steps, DICOM_HELP, ("label", "export", "restore", "folders", "table")),
     ):

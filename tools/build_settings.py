@@ -13,10 +13,11 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from meninx.audit.config import AuditConfig
+from meninx.audit.plan_config import AuditConfig
 from meninx.core import setting_types, settings
 from meninx.core.settings import Settings
 from meninx.deid.config import DeidConfig
+from meninx.dossier.config import DossierConfig
 from meninx.federated.config import StudyConfig
 from meninx.predict.config import PredictConfig
 from meninx.prepare.config import PrepareConfig
@@ -31,6 +32,7 @@ KINDS: dict[str, tuple[type[Settings], frozenset[str]]] = {
     "EvaluateSettings": (EvaluateConfig, frozenset()),
     "PredictSettings": (PredictConfig, frozenset()),
     "ReportSettings": (ReportConfig, frozenset()),
+    "DossierSettings": (DossierConfig, frozenset()),
     "AuditSettings": (AuditConfig, frozenset()),
     "StudySettings": (StudyConfig, frozenset({"sites"})),
 }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from meninx.api import (
         audit,
         deidentify,
+        dossier,
         evaluate,
         load_model,
         new_key,
@@ -43,6 +44,7 @@ __all__ = [
     "__version__",
     "audit",
     "deidentify",
+    "dossier",
     "evaluate",
     "load_model",
     "new_key",

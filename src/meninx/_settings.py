@@ -213,7 +213,7 @@ class PrivacyTable(TypedDict, total=False):
 
 
 class PlannedBoundsTable(TypedDict, total=False):
-    """Settings of ``meninx.audit.config.PlannedBounds``."""
+    """Settings of ``meninx.audit.plan_config.PlannedBounds``."""
 
     candidates: int | Sequence[int]
     eps_min: float
@@ -224,7 +224,7 @@ class PlannedBoundsTable(TypedDict, total=False):
 
 
 class PlannedOneRunTable(TypedDict, total=False):
-    """Settings of ``meninx.audit.config.PlannedOneRun``."""
+    """Settings of ``meninx.audit.plan_config.PlannedOneRun``."""
 
     canaries: int
     significance: float
@@ -232,7 +232,7 @@ class PlannedOneRunTable(TypedDict, total=False):
 
 
 class PlannedMembershipTable(TypedDict, total=False):
-    """Settings of ``meninx.audit.config.PlannedMembership``."""
+    """Settings of ``meninx.audit.plan_config.PlannedMembership``."""
 
     references: int
     control_steps: int
@@ -240,8 +240,27 @@ class PlannedMembershipTable(TypedDict, total=False):
     minutes: float
 
 
+class PlannedReconstructionTable(TypedDict, total=False):
+    """Settings of ``meninx.audit.plan_config.PlannedReconstruction``."""
+
+    attacks: Sequence[str]
+    trials: int
+    eps_last: int
+    significance: float
+    minutes: float
+
+
+class PlannedIdentityTable(TypedDict, total=False):
+    """Settings of ``meninx.audit.plan_config.PlannedIdentity``."""
+
+    attacks: Sequence[Literal["pixels", "hog", "siamese"]]
+    most_images: int
+    significance: float
+    minutes: float
+
+
 class PlannedLimitsTable(TypedDict, total=False):
-    """Settings of ``meninx.audit.config.PlannedLimits``."""
+    """Settings of ``meninx.audit.plan_config.PlannedLimits``."""
 
     bound_green: float
     bound_amber: float
@@ -830,8 +849,31 @@ class ReportSettings(TypedDict, total=False):
     overwrite: bool
 
 
+class DossierSettings(TypedDict, total=False):
+    """Settings of ``meninx.dossier.config.DossierConfig``.
+
+    Attributes:
+        title: Heading of the dossier.
+        release: Identity of the run whose model is to be released, or the first digits of it, or the name of
+            its folder; needed where several finished runs are given.
+        chosen_by: Number by which this run was chosen among several, e.g. auroc. It is stated, not verified.
+        chosen_on: Split on which that number was measured, e.g. valid.
+        date: Date of the dossier, e.g. 2026-11-20; today by default.
+        overwrite: Replace an earlier dossier, once the new one is complete.
+        dry_run: Say what the dossier would hold, and write nothing.
+    """
+
+    title: str
+    release: str
+    chosen_by: str
+    chosen_on: str
+    date: str
+    overwrite: bool
+    dry_run: bool
+
+
 class AuditSettings(TypedDict, total=False):
-    """Settings of ``meninx.audit.config.AuditConfig``.
+    """Settings of ``meninx.audit.plan_config.AuditConfig``.
 
     Attributes:
         parts: Parts of the audit, in this order.
@@ -852,6 +894,18 @@ class AuditSettings(TypedDict, total=False):
         membership_significance: Largest probability of a verdict against a model that tells nothing, or keeps
             its bound.
         membership_minutes: Budget; what is trained when it is used up is kept for the next call.
+        reconstruction_attacks: Names of attacks, `quick` for the strongest few, or `all`.
+        trials: Largest number of simulated identifications per point.
+        reconstruction_eps_last: Exponent of ten of the highest epsilon at which attacks are run beside the
+            run's own noise.
+        reconstruction_significance: Largest probability of an unjust verdict.
+        reconstruction_minutes: Budget; what is computed when it is used up is kept for the next call.
+        identity_attacks: How images are compared: whitened pixels, whitened edge directions, or a network
+            trained on pairs.
+        most_images: Larger datasets are represented by patients drawn at random with about so many images.
+        identity_significance: Largest probability of the verdict that images are linked where they tell
+            nothing.
+        identity_minutes: Budget; the part is left out when it is used up.
         bound_green: Largest proven TPR at 1 % FPR (membership) for green.
         bound_amber: Largest one for amber; above it the line is red.
         fail_conditions: Conditions that end the audit with exit code 5, as `key > number`.
@@ -861,10 +915,12 @@ class AuditSettings(TypedDict, total=False):
         bounds: the table of that name.
         one_run: the table of that name.
         membership: the table of that name.
+        reconstruction: the table of that name.
+        identity: the table of that name.
         limits: the table of that name.
     """
 
-    parts: Sequence[Literal["bounds", "one-run", "membership"]]
+    parts: Sequence[Literal["bounds", "one-run", "membership", "reconstruction", "identity"]]
     seed: int
     deterministic: bool
     candidates: int | Sequence[int]
@@ -880,6 +936,15 @@ class AuditSettings(TypedDict, total=False):
     control_steps: int
     membership_significance: float
     membership_minutes: float
+    reconstruction_attacks: Sequence[str]
+    trials: int
+    reconstruction_eps_last: int
+    reconstruction_significance: float
+    reconstruction_minutes: float
+    identity_attacks: Sequence[Literal["pixels", "hog", "siamese"]]
+    most_images: int
+    identity_significance: float
+    identity_minutes: float
     bound_green: float
     bound_amber: float
     fail_conditions: Sequence[str]
@@ -889,6 +954,8 @@ class AuditSettings(TypedDict, total=False):
     bounds: PlannedBoundsTable | Mapping[str, Any]
     one_run: PlannedOneRunTable | Mapping[str, Any]
     membership: PlannedMembershipTable | Mapping[str, Any]
+    reconstruction: PlannedReconstructionTable | Mapping[str, Any]
+    identity: PlannedIdentityTable | Mapping[str, Any]
     limits: PlannedLimitsTable | Mapping[str, Any]
 
 

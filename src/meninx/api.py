@@ -5,9 +5,9 @@ checked like them; docs/reference/settings.md describes each. ``progress`` may b
 :class:`meninx.core.progress.Progress`. Nothing heavy is imported before a function is called.
 
     >>> import meninx
-    >>> print(*sorted(meninx.__all__)[1:6], sep=", ")
-    audit, deidentify, evaluate, load_model, new_key
-    >>> print(*sorted(meninx.__all__)[6:], sep=", ")
+    >>> print(*sorted(meninx.__all__)[1:7], sep=", ")
+    audit, deidentify, dossier, evaluate, load_model, new_key
+    >>> print(*sorted(meninx.__all__)[7:], sep=", ")
     predict, prepare, report, simulate, sweep, train, train_and_report, verify
 """
 
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from meninx._settings import (
     AuditSettings,
     DeidSettings,
+    DossierSettings,
     EvaluateSettings,
     PredictSettings,
     PrepareSettings,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from meninx.audit.stage import AuditResult
     from meninx.deid.stage import DeidResult
+    from meninx.dossier.stage import DossierResult
     from meninx.federated.simulate import SimulateResult
     from meninx.predict.stage import PredictResult
     from meninx.prepare.stage import PrepareResult
@@ -420,6 +422,37 @@ def report(
     return run(config, [Path(item) for item in folders], Path(out), progress=progress)
 
 
+def dossier(
+    sources: StrPath | Sequence[StrPath],
+    out: StrPath,
+    *,
+    key: StrPath | None = None,
+    progress: Progress = SILENT,
+    **settings: Unpack[DossierSettings],
+) -> DossierResult:
+    """Write an egress dossier, from which an output checker can decide on the release of a run's model.
+
+    Args:
+        sources: the run, all others on its patients, their dataset and clean archives; or one folder.
+        out: folder of the dossier.
+        key: file of the secret key that signs it, made on first use; unsigned without one.
+        progress: shows the parts.
+        **settings: see ``meninx.dossier.config.DossierConfig``.
+
+    Guarantee: see ``meninx.dossier.stage.run``.
+
+    Raises:
+        UsageError, DataError, PrivacyRefusal: see ``meninx.dossier.stage.run``.
+    """
+    from meninx.dossier.config import DossierConfig
+    from meninx.dossier.stage import run
+
+    config = config_settings.build(DossierConfig, settings, _HERE)
+    folders = [sources] if isinstance(sources, (str, Path)) else sources
+    secret = Path(key) if key is not None else None
+    return run(config, [Path(item) for item in folders], Path(out), key=secret, progress=progress)
+
+
 def audit(
     run: StrPath,
     *,
@@ -446,7 +479,7 @@ def audit(
         UsageError, DataError, PrivacyRefusal: see ``meninx.audit.stage.run``.
     """
     from meninx import workflow
-    from meninx.audit.config import AuditConfig
+    from meninx.audit.plan_config import AuditConfig
 
     config = config_settings.resolve_recipe(AuditConfig, str(plan) if plan else "", (settings, _HERE))
     conditions = [fail_if] if isinstance(fail_if, str) else fail_if
@@ -454,14 +487,27 @@ def audit(
     return workflow.audit(config, Path(run), place, fail_if=conditions, progress=progress)
 
 
-def verify(folder: StrPath, *, progress: Progress = SILENT) -> VerifyResult:
+def verify(
+    folder: StrPath,
+    *,
+    signer: str = "",
+    decision: StrPath | None = None,
+    progress: Progress = SILENT,
+) -> VerifyResult:
     """Check that a folder is as meninx wrote it.
 
     A failed check is in the result (``ok``, ``exit_code``), not raised.
+
+    Args:
+        folder: the folder.
+        signer: fingerprint of the key that a dossier has to be signed with; empty for any.
+        decision: filled-in form of a dossier.
+        progress: shows the files.
     """
     from meninx.verify.stage import run
 
-    return run(Path(folder), progress=progress)
+    form = Path(decision) if decision is not None else None
+    return run(Path(folder), signer=signer, decision=form, progress=progress)
 
 
 def _listed(value: Sequence[float] | float) -> tuple[float, ...] | float:

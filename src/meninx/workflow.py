@@ -19,7 +19,7 @@ from meninx.core.result import Result
 if TYPE_CHECKING:
     from torch import nn
 
-    from meninx.audit.config import AuditConfig
+    from meninx.audit.plan_config import AuditConfig
     from meninx.audit.stage import AuditResult
     from meninx.report.stage import ReportResult
     from meninx.train.config import TrainConfig

@@ -9,11 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from meninx.audit import identity_attackers
 from meninx.audit.config import IdentityConfig
 from meninx.audit.identity_findings import findings
 from meninx.audit.identity_images import divided, drawn, marked, pictures_of, shuffled, without_copies
+from meninx.audit.identity_reconstructions import link_reconstructions
+from meninx.audit.reconstruction.candidates import (
+    NO_NOISE,
+    CandidateIndex,
+    CandidateRecord,
+    CandidateSet,
+    write_candidates,
+    write_index,
+)
 from meninx.audit.reidentification import run_identity
 from meninx.cli.app import run as command
 from meninx.core import artifacts
@@ -65,6 +75,11 @@ def people(root, *, gain, patients=PATIENTS, images=2, noise=1.0, seed=0, dims=2
     return data
 
 
+def attacks(audit):
+    """Return the colours of the numbers that are no controls."""
+    return {item.key: item.colour for item in findings(audit) if "control" not in item.key}
+
+
 @pytest.fixture(scope="module")
 def linked(tmp_path_factory):
     return people(tmp_path_factory.mktemp("linked") / "data", gain=1.0).root
@@ -86,19 +101,15 @@ def test_images_that_show_their_patient_are_linked(linked, tmp_path):
     assert (audit.fitted_patients, audit.fitted_images, link.patients) == (30, 60, 30)
     assert audit.floor.p_at_1 == pytest.approx(1 / 29, rel=0.2)  # sex and label are the same half
     assert "LINKED" in result.summary()
-    assert {item.key for item in findings(audit)} == {
-        "identity/p@1",
-        "identity/pixels/p@1",
-        "identity/pixels/auc",
-    }
-    assert {item.colour for item in findings(audit)} == {"red"}
+    assert attacks(audit).keys() == {"identity/p@1", "identity/pixels/p@1", "identity/pixels/auc"}
+    assert set(attacks(audit).values()) == {"red"}
 
 
 def test_images_that_show_nothing_are_not_linked(nothing, tmp_path):
     result = run_identity(CONFIG, nothing, out=tmp_path / "out")
     assert result.audit.verdict == "nothing found"
     assert "another attack may find more" in result.summary()
-    assert {item.colour for item in findings(result.audit)} == {"green"}
+    assert set(attacks(result.audit).values()) == {"green"}
     assert result.audit.positive[0].p_value <= 0.05
 
 
@@ -111,7 +122,7 @@ def test_an_attack_that_does_not_find_a_planted_mark_says_nothing(nothing, tmp_p
     result = run_identity(CONFIG, nothing, out=tmp_path / "out")
     assert result.audit.verdict == "void"
     assert "was not found" in result.alerts()[0]
-    assert {item.colour for item in findings(result.audit)} == {"grey"}
+    assert set(attacks(result.audit).values()) == {"grey"}
 
 
 def test_an_attack_that_links_shuffled_identities_says_nothing(nothing, tmp_path, monkeypatch):
@@ -256,6 +267,75 @@ def test_controls_shuffle_and_mark(tmp_path):
     assert np.array_equal(planted.values[first, :, :2], planted.values[second, :, :2])
 
 
+def candidates_of(data, room, gain, *, trials=6, batch=4, extra=4):
+    """Write candidates that show their originals by ``gain``, beside pure noise, and return the folder."""
+    rng = np.random.default_rng(0)
+    first = [case for case in data.cases if case.case_id.endswith("-0")][: 2 * trials * batch]
+    values = {
+        case.case_id: torch.from_numpy(row)
+        for case, row in zip(
+            first,
+            pictures_of(
+                data.select(lambda case: case in first), side=16, most=999, seed=0, progress=SILENT
+            ).values,
+            strict=True,
+        )
+    }
+    names = [
+        [case.case_id for case in first[number * batch : (number + 1) * batch]] for number in range(trials)
+    ]
+    originals = torch.stack([torch.stack([values[name] for name in trial]) for trial in names])
+    heldout = torch.stack([values[case.case_id] for case in first[trials * batch :]]).reshape(originals.shape)
+
+    def decoded(images):
+        noise = torch.from_numpy(
+            rng.normal(size=(trials, batch + extra, *images.shape[2:])).astype(np.float32)
+        )
+        shown = torch.cat(
+            [gain * images / (images.std() + 1e-6), torch.zeros(trials, extra, *images.shape[2:])], dim=1
+        )
+        return shown + noise
+
+    about = CandidateRecord(
+        attack="imprint", encoder="pca", view="step", sites=1, view_noise=1.0, level=NO_NOISE,
+        max_grad_norm=1.0, clipping="flat", batch=batch, participations=1, network="a", server="malicious",
+        knowledge=(), seed=0, shape=(1, 16, 16), trials=trials, originals=batch, candidates=batch + extra,
+        works=True, self_test=1.0, signal=1.0, cases=tuple(tuple(trial) for trial in names), seconds=0.0,
+    )  # fmt: skip
+    room.mkdir()
+    found = CandidateSet(
+        about=about, originals=originals, heldout=heldout, candidates=decoded(originals),
+        noise_null=decoded(torch.zeros_like(originals)), heldout_null=decoded(heldout),
+    )  # fmt: skip
+    write_index(room, CandidateIndex(made_for="x", sets=(write_candidates(room, found),)))
+    return room
+
+
+def test_reconstructions_name_patients_and_noise_names_nobody(tmp_path):
+    data = people(tmp_path / "data", gain=1.5, patients=90)
+    links = link_reconstructions(candidates_of(data, tmp_path / "room", 5.0), data, CONFIG, SILENT)
+    found = {(record.source, record.question): record for record in links}
+    own, another = (found["imprint, non-private", question] for question in ("own image", "another image"))
+    assert own.p_at_1 > 0.8
+    assert another.p_at_1_low > another.null_high
+    assert own.probes == 24
+    assert own.chance < another.chance * 2 < 0.2
+    for source in ("noise alone", "other patients"):
+        null = found[f"imprint, non-private, {source}", "another image"]
+        error = (null.chance * (1 - null.chance) / null.probes) ** 0.5
+        assert abs(null.p_at_1 - null.chance) < 3 * error
+        assert null.p_value > 0.005
+
+
+def test_candidates_of_another_dataset_are_refused(linked, tmp_path):
+    data = people(tmp_path / "data", gain=1.5, patients=90)
+    room = candidates_of(data, tmp_path / "room", 5.0)
+    other = data.select(lambda case: case.patient_id > "p020")
+    with pytest.raises(DataError, match="another dataset"):
+        link_reconstructions(room, other, CONFIG, SILENT)
+    assert link_reconstructions(tmp_path / "nothing", data, CONFIG, SILENT) == ()
+
+
 def test_settings_that_make_no_sense_are_refused():
     for wrong in ({"attacks": ()}, {"attacks": ("hog", "hog")}, {"side": 4}, {"fit_share": 1.0}):
         with pytest.raises(ConfigError):
@@ -267,4 +347,4 @@ def test_the_generated_cohort_can_be_audited(tmp_path):
     config = IdentityConfig(attacks=("hog",))
     audit = run_identity(config, tmp_path / "data", out=tmp_path / "out").audit
     assert audit.synthetic
-    assert {item.colour for item in findings(audit)} <= {"amber", "green"}
+    assert set(attacks(audit).values()) <= {"amber", "green"}

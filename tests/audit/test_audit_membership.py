@@ -358,3 +358,31 @@ def test_an_overfitted_run_is_exposed_and_a_private_one_is_not(made, private, tm
     result = run_membership(CONFIG, private)
     assert result.audit.verdict != "exposed"
     assert result.audit.negative.p_value > 0.05
+
+
+def test_patients_behind_the_starting_weights_are_no_strangers(made, tmp_path, monkeypatch):
+    data = Manifest.read(made[0])
+    known = sorted(data.split("test").patients)[:12]
+    cases = tuple(replace(case, split="train") for case in data.cases if case.patient_id in known)
+    shutil.copytree(made[0], tmp_path / "first")
+    Manifest(tmp_path / "first", data.info, cases).write()
+    first = api.train(tmp_path / "first", recipe="tiny", steps=1, out=tmp_path / "runs", deterministic=True)
+    weights = first.out / "release" / "bundle" / "models" / "model.pt"
+    common = {"recipe": "tiny", "steps": 1, "out": tmp_path / "runs", "deterministic": True}
+    run = api.train(made[0], pretrained=str(weights), **common).out
+    World(monkeypatch)
+    result = run_membership(CONFIG, run)
+    assert result.audit.left_out == 12
+    assert not result.audit.unknown_start
+    assert result.audit.attacks[0].others == PATIENTS // 2 - 12
+    assert "left out: 12 patients" in result.summary()
+    with (run / "private" / "audit" / "membership_scores.csv").open() as file:
+        assert not {row["patient_id"] for row in csv.DictReader(file)} & set(known)
+    (first.out / "release" / "lineage.json").unlink()  # nobody can say any more who is behind the weights
+    shutil.copyfile(weights, tmp_path / "found.pt")
+    run = api.train(made[0], pretrained=str(tmp_path / "found.pt"), name="other", **common).out
+    result = run_membership(CONFIG, run)
+    assert result.audit.unknown_start
+    assert any("unknown origin" in text for text in result.alerts())
+    colours = {item.key: item.colour for item in membership.findings(result.audit)}
+    assert colours["membership/rmia/auc"] == "grey"

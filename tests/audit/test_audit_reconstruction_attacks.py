@@ -291,6 +291,7 @@ def test_averaging_participations_lets_an_attack_survive_more_noise(world):
     once, often = (attacked(world, "imprint-raw", (1.5e-2,), participations=n)[0] for n in (1, 75))
     assert best(often.originals, often.candidates).mean() > best(once.originals, once.candidates).mean() + 0.2
     assert often.about.participations == 75
+    assert any("75 steps of the same patients" in sentence for sentence in often.about.knowledge)
 
 
 def test_a_sum_over_sites_hides_more_than_one_site_does(images):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from meninx.audit.config import AuditConfig
 from meninx.cli.app import build_app, run
 from meninx.cli.flags import value_of, without_tables
 from meninx.core import settings
@@ -25,7 +26,7 @@ def test_every_printed_command_is_one_that_the_command_line_understands(tmp_path
         words = without_tables(shlex.split(step.line))
         assert words[0] == "meninx"
         function, bound, _ = app.parse_args(words[1:], exit_on_error=False, print_error=False)
-        assert function.__name__ == step.verb.split()[-1]
+        assert function.__name__.removesuffix("_run") == step.verb.split()[-1]
         for name, value in step.settings.items():
             given = bound.arguments[name]
             assert comparable(given) == comparable(value), (step.name, name)
@@ -56,6 +57,16 @@ def test_both_studies_train_one_network_with_secure_aggregation(tmp_path: Path):
     assert str(private.training.privacy.unit) == "patient"
     assert [config.aggregation.method for config in configs] == ["masks", "masks"]
     assert all(len(step.paths) == len(stage.HOSPITALS) for step in studies(SMALL, tmp_path))
+
+
+def test_one_hospitals_private_run_is_audited_by_all_three_parts_before_the_report(tmp_path: Path):
+    steps = commands(SMALL.replace(deterministic=True), tmp_path, stage.HOSPITALS)
+    assert [step.verb for step in steps[-2:]] == ["audit", "report"]
+    audit = steps[-2]
+    assert audit.paths == (tmp_path / "runs" / "private" / "sites" / stage.HOSPITALS[0] / "latest",)
+    config = settings.build(AuditConfig, audit.settings, "the demo")
+    assert config.parts == AuditConfig().parts
+    assert config.deterministic
 
 
 def test_a_hospital_reads_and_writes_nothing_of_another_before_the_study(tmp_path: Path):
@@ -169,4 +180,6 @@ def test_a_small_demo_ends_with_a_report_of_a_run_that_may_be_released(
     assert "No dropout is tolerated." in text
     assert "Epsilons of different patients are not added up." in text
     assert "What training together is worth" in text
+    assert "run private at north: guaranteed: amber" in text
+    assert "implementation: green, consistent" in text
     assert "count together" not in text

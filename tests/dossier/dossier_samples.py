@@ -15,7 +15,7 @@ from report_samples import write_dataset, write_deid, write_run
 
 from meninx.audit import bounds
 from meninx.audit.config import BoundsConfig
-from meninx.core import artifacts, files, integrity
+from meninx.core import artifacts, audit_parts, files, integrity
 from meninx.core.artifacts import PrivacyRecord, RunRecord
 from meninx.core.audit_records import (
     AttackRecord,
@@ -25,7 +25,9 @@ from meninx.core.audit_records import (
     ScoreAudit,
     ScoreCheck,
 )
+from meninx.core.audit_summary import AuditedPart, AuditRecord, PlanRecord, VerdictLine
 from meninx.core.dossier_records import DossierRecord
+from meninx.core.findings import LINES, Finding
 from meninx.core.origin import Origin
 from meninx.core.run import Run
 from meninx.dossier import stage
@@ -65,6 +67,47 @@ def audit(folder: Path) -> None:
     bounds.run_bounds(config, folder / "audit", run=folder)
     artifacts.write(folder, one_run(origin_of(folder)))
     artifacts.write(folder, membership(origin_of(folder)))
+    summarize(folder)
+
+
+def summarize(folder: Path) -> None:
+    """Write the summary of the audits of a run, by a plan."""
+    files.write_text(folder / "audit" / audit_parts.PLAN, "canaries = 100\n")
+    plan = PlanRecord(
+        sha256=files.digest(folder / "audit" / audit_parts.PLAN), registered="2026-11-20T09:00:00+00:00"
+    )
+    artifacts.write(folder, plan)
+    usual = {"value": 0.53, "low": 0.45, "high": 0.61, "n": 240, "null": 0.5, "bound": 0.9}
+    words = "The attack has an area of 0.53."
+    key = "membership/rmia/auc"
+    finding = Finding(key=key, line="measured", words=words, colour="green", **usual)
+    nothing = {"value": None, "low": None, "high": None, "n": 0, "null": None, "bound": None}
+    unknown = Finding(
+        key="membership/rmia/tpr@fpr=0.01",
+        line="measured",
+        words="How many patients the attack finds is not known.",
+        colour="grey",
+        reason="too few non-members: 1000 needed, 120 there",
+        **nothing,
+    )
+    parts = tuple(
+        AuditedPart(
+            name=name,
+            state="done",
+            sha256=files.digest(folder / audit_parts.place_of(name)),
+            findings=(finding, unknown) if name == "membership" else (),
+        )
+        for name in ("bounds", "one-run", "membership")
+    )
+    lines = tuple(
+        VerdictLine(line=line, colour=colour, word="a word", words="A sentence.", rule="a rule")
+        for line, colour in zip(LINES, ("amber", "green", "green"), strict=True)
+    )
+    record = AuditRecord(
+        **{"origin": origin_of(folder), "private": True, "plan": plan, "parts": parts, "lines": lines},
+        **{"sentences": (), "facts": (), "not_tested": ("Whether images can be rebuilt.",)},
+    )
+    artifacts.write(folder, record)
 
 
 def one_run(origin: Origin, verdict: str = "consistent", control: str = "refuted") -> OneRunRecord:

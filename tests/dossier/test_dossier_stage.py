@@ -101,6 +101,7 @@ def test_a_record_that_names_a_patient_is_refused(tmp_path: Path):
     record = artifacts.require(run, OneRunRecord, fix="")
     named = replace(record, origin=replace(record.origin, command=("meninx", "audit", PLANTED)))
     artifacts.write(run, named)
+    samples.summarize(run)
     with pytest.raises(PrivacyRefusal, match=r"identifier of a patient \((run/audit/one_run|run)") as error:
         stage.run(config(), [*others, run], tmp_path / "dossier")
     assert "MUSTERMANN" not in str(error.value)
@@ -164,14 +165,46 @@ def test_every_key_of_a_heading_is_a_fact_that_some_dossier_has(tmp_path: Path):
     assert asked - known == {"model/loss", "lineage/study"}  # of runs with a bundle, and of federated ones
 
 
+def test_every_number_of_the_audit_comes_with_its_null_its_bound_and_its_sample(tmp_path: Path):
+    record = samples.record_of(samples.a_copy(tmp_path))
+    found = record.fact("audit/finding/membership/rmia/auc")
+    assert (found.value, found.low, found.high) == (0.53, 0.45, 0.61)
+    assert found.source == "run/audit/audit.json"
+    assert found.remark == "green, measured; null 0.5; the guarantee allows 0.9; n = 240 patients"
+    unknown = record.fact("audit/finding/membership/rmia/tpr@fpr=0.01")
+    assert unknown.value == NOT_SHOWN
+    assert "too few non-members" in unknown.remark
+    assert record.fact("audit/line/guaranteed").value == "amber: a word"
+    assert record.warnings[0] == "The line guaranteed of the audit is amber: a word."
+    assert "before any result existed" in record.fact("audit/plan").remark
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda run: artifacts.write(run, samples.one_run(samples.origin_of(run), control="consistent")),
+            "is older than one_run.json, which was made again or changed"),
+        (lambda run: (run / "audit" / "membership.json").unlink(), "names membership.json, which is missing"),
+        (lambda run: (run / "audit" / "plan.toml").write_text("canaries = 5\n"), "was made by another plan"),
+    ],
+)  # fmt: skip
+def test_a_summary_that_is_older_than_its_parts_is_refused(tmp_path: Path, change: object, words: str):
+    *others, run = samples.sources(tmp_path / "project")
+    change(run)  # type: ignore[operator]
+    with pytest.raises(DataError, match=words):
+        stage.run(config(), [*others, run], tmp_path / "dossier")
+
+
 @pytest.mark.parametrize(("kind", "name"), [(OneRunRecord, "one_run"), (MembershipAudit, "membership")])
 def test_the_audit_of_another_run_is_refused(tmp_path: Path, kind: type, name: str):
     *others, run = samples.sources(tmp_path / "project")
     record = artifacts.require(run, kind, fix="")
     artifacts.write(run, replace(record, origin=replace(record.origin, run="f" * 32)))
+    samples.summarize(run)
     with pytest.raises(DataError, match=f"is about another run .run/audit/{name}"):
         stage.run(config(), [*others, run], tmp_path / "dossier")
     artifacts.write(run, replace(record, origin=replace(record.origin, weights="f" * 64)))
+    samples.summarize(run)
     with pytest.raises(DataError, match=f"is about other weights .run/audit/{name}"):
         stage.run(config(), [*others, run], tmp_path / "dossier")
     assert not list(tmp_path.glob("*dossier*"))
@@ -205,6 +238,7 @@ def test_what_audits_found_stands_before_all_else(
     run = samples.a_run(tmp_path / "run")
     artifacts.write(run, samples.one_run(samples.origin_of(run), *one_run))
     artifacts.write(run, samples.membership(samples.origin_of(run), attack))
+    samples.summarize(run)
     result = stage.run(config(), [run], tmp_path / "dossier")
     assert any(words in item for item in result.record.warnings)
     assert f"warning: {next(item for item in result.record.warnings if words in item)}" in result.summary()

@@ -175,9 +175,13 @@ SLOW_PAGES = (
     "how-to/from-opacus.md",
     "how-to/prepare.md",
     "how-to/read-the-bounds.md",
+    "how-to/audit-identity-and-attributes.md",
+    "how-to/sign-a-dossier.md",
+    "how-to/audit-reconstruction.md",
     "how-to/simulate-a-study.md",
     "how-to/three-hospitals.md",
     "how-to/train.md",
+    "how-to/audit-a-run.md",
 )
 RUNNING = [
     path.relative_to(DOCS).as_posix()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -93,7 +94,7 @@ def _added_and_listed(folder: Path) -> None:
     ("change", "words"),
     [
         (lambda folder: (folder / "note.txt").write_text("x"), "1 file not in the list: note.txt"),
-        (lambda folder: (folder / "release" / "a").symlink_to("/etc/hosts"), "not in the list: release/a"),
+        (lambda folder: (folder / "release" / "a").symlink_to("/etc/hosts"), "holds no links: release/a"),
         (lambda folder: (folder / "run" / "audit" / "membership.json").unlink(), "1 file missing"),
         (lambda folder: (folder / "signature.json").unlink(), "signature.json is missing"),
         (_added_and_listed, "checksums.sha256 is not the list that was signed"),
@@ -166,12 +167,12 @@ def _other_axis(record: BoundsRecord) -> BoundsRecord:
 
 
 def _cut_ledger(folder: Path) -> None:
-    path = next(folder.glob("runs/*/ledgers/*.jsonl"))
+    path = next(folder.glob("runs/*/ledger.jsonl"))
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:30]))
 
 
 def _edited_ledger(folder: Path) -> None:
-    path = next(folder.glob("runs/*/ledgers/*.jsonl"))
+    path = next(folder.glob("runs/*/ledger.jsonl"))
     path.write_text(path.read_text().replace('"noise_multiplier":1.0', '"noise_multiplier":9.0'))
 
 
@@ -201,6 +202,12 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "attacks on another run": (
         lambda folder: _swapped(folder, MembershipAudit),
         "run/audit/membership.json is about another run",
+    ),
+    "summary of an older audit": (
+        lambda folder: artifacts.write(
+            folder / "run", samples.one_run(samples.origin_of(folder / "run"), control="consistent")
+        ),
+        "run/audit/audit.json is older than one_run.json",
     ),
     "bound": (lambda folder: _bounds(folder, _lower_bound), "operating point, 1 of 10, worst case"),
     "bound on membership": (lambda folder: _bounds(folder, _lower_auc), "membership, AUC"),
@@ -294,3 +301,90 @@ def test_a_decision_is_complete_and_about_this_dossier(tmp_path: Path):
     other.write_text(json.dumps(table))
     assert "about another dossier" in failed(folder, decision=other)
     assert artifacts.require(folder, DossierRecord, fix="").version == 1
+
+
+def _other_folder(folder: Path) -> None:
+    path = folder / "selection.json"
+    table = json.loads(path.read_text())
+    table["candidates"][0]["folder"] = "../../elsewhere"
+    path.write_text(json.dumps(table))
+
+
+def _unknown_choice(folder: Path) -> None:
+    path = folder / "selection.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chosen": "b" * 32}))
+
+
+def _odd_groups(folder: Path) -> None:
+    path = folder / "selection.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"assumed": []}))
+
+
+def _odd_bounds(folder: Path) -> None:
+    path = folder / "run" / "audit" / "bounds.json"
+    table = json.loads(path.read_text())
+    table["operating"]["worst"] = {}
+    path.write_text(json.dumps(table))
+
+
+def _odd_evaluation(folder: Path) -> None:
+    path = folder / "release" / "evaluation.json"
+    table = json.loads(path.read_text())
+    table["evaluation"]["metrics"][0]["value"] = {"a": [None]}
+    path.write_text(json.dumps(table))
+
+
+def _odd_ledger(folder: Path) -> None:
+    path = next(folder.glob("runs/*/ledger.jsonl"))
+    path.write_text('{"index":"x","hash":"y"}\n')
+
+
+def _outside_list(folder: Path) -> None:
+    path = folder / "release" / "checksums.sha256"
+    path.write_text(f"{'0' * 64}  ../../secret\n")
+
+
+HOSTILE: dict[str, Callable[[Path], object]] = {
+    "a folder elsewhere": _other_folder,
+    "a run that is not there": _unknown_choice,
+    "groups that do not fit": _odd_groups,
+    "bounds without adversaries": _odd_bounds,
+    "an evaluation of another form": _odd_evaluation,
+    "a ledger of another form": _odd_ledger,
+    "a list that leads out": _outside_list,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_become_lines(tmp_path: Path, name: str):
+    folder = samples.a_copy(tmp_path)
+    HOSTILE[name](folder)
+    forged(folder)
+    result = stage.run(folder)
+    assert not result.ok
+    assert "elsewhere" not in result.summary()
+    assert result.exit_code in (3, 4)
+
+
+def test_a_link_in_a_dossier_is_not_followed(tmp_path: Path):
+    folder = samples.a_copy(tmp_path)
+    path = folder / "run" / "run.json"
+    path.rename(tmp_path / "run.json")
+    path.symlink_to(tmp_path / "run.json")
+    assert "a dossier holds no links: run/run.json" in failed(folder)
+
+
+def test_without_the_libraries_it_says_what_it_cannot_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = samples.a_copy(tmp_path)
+    signer = samples.record_of(folder).signer
+    gone = ("cryptography", "dp_accounting", "scipy", "reportlab")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name in gone else find(name, *rest)
+    )
+    result = stage.run(folder)
+    lines = {check.what: check for check in result.checks}
+    assert result.ok
+    assert "cryptography is not installed" in lines["signature"].why
+    assert "dp_accounting, scipy is not installed" in lines["numbers computed again"].why
+    assert "cryptography is not installed" in failed(folder, signer=signer)

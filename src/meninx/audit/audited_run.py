@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from meninx.core import artifacts, files, provenance
 from meninx.core import run as runs
-from meninx.core.artifacts import DataRecord, Origin, PrivacyRecord, RunRecord
+from meninx.core.artifacts import Ancestry, DataRecord, Lineage, Members, Origin, PrivacyRecord, RunRecord
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import DataError, PrivacyRefusal, problem
 from meninx.core.manifest import Manifest, dataset_digest
@@ -19,6 +20,10 @@ from meninx.privacy.plan import Plan
 
 FOLDER = "audit"
 """Of the files of audits, in the run folder and in its ``private/``."""
+UNKNOWN_START = (
+    "the run started from weights of unknown origin: patients of the test split may be behind them, and the "
+    "attacks may then find less than there is"
+)
 _ADAPTIVE = ("clip_quantile", "clip_rate", "count_noise_multiplier")
 
 
@@ -73,6 +78,51 @@ def dataset_of(run: Run) -> Manifest:
 def seeded(config: LearnConfig, seed: int | None) -> LearnConfig:
     """Return the settings of an audit's models: with a seed, all of their randomness comes from it."""
     return config if seed is None else config.replace(deterministic=True, seed=seed)
+
+
+@dataclass(frozen=True)
+class Strangers:
+    """Patients of the test split that took no part in a run's weights, nor in those that it started from.
+
+    Attributes:
+        patients: their pseudonyms.
+        left_out: patients of the test split behind the starting weights; they are neither members nor
+            strangers.
+        unknown: weights of unknown origin are among those that the run started from, so that more patients
+            may be behind them.
+    """
+
+    patients: frozenset[str]
+    left_out: int
+    unknown: bool
+
+
+def strangers_of(run: Run, data: Manifest) -> Strangers:
+    """Return the patients that attacks on a run may take as its non-members.
+
+    Args:
+        run: the audited run.
+        data: its dataset.
+    """
+    members = artifacts.require(run.root, Members, fix="train again")
+    test = data.split("test")
+    behind = set(members.earlier)
+    if members.earlier_images:
+        images, known = test.image_digests(), set(members.earlier_images)
+        behind |= {case.patient_id for case in test.cases if images.get(case.case_id) in known}
+    patients = frozenset(test.patients) - behind
+    start = artifacts.read(run.root, Ancestry)
+    lineage = artifacts.read(run.root, Lineage, private=True) or artifacts.read(run.root, Lineage)
+    unknown = (start is not None and start.origin == "unknown") or (
+        lineage is not None and any(_is_unknown(parent) for parent in lineage.parents)
+    )
+    return Strangers(patients, len(test.patients) - len(patients), unknown)
+
+
+def _is_unknown(parent: Lineage) -> bool:
+    """Return whether patients behind a run's weights are not all known by name."""
+    beyond = parent.unknown_start or parent.study is not None or not parent.patients_known
+    return beyond or any(_is_unknown(one) for one in parent.parents)
 
 
 def origin_of(record: RunRecord, *, timeless: bool = False) -> Origin:

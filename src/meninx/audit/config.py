@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from meninx.core import settings
@@ -17,9 +18,8 @@ from meninx.core.setting_types import (
     OpenShare,
     Positive,
     PositiveShare,
-    Share,
 )
-from meninx.core.settings import Settings, flat
+from meninx.core.settings import Settings
 from meninx.learn.config import SamplingConfig
 
 IdentityAttack = Literal["pixels", "hog", "siamese"]
@@ -198,144 +198,6 @@ class MembershipConfig(Settings):
             )
 
 
-PartName = Literal["bounds", "one-run", "membership"]
-THREATS: Mapping[str, str] = {
-    "bounds": (
-        "An attacker who knows all other patients' data, sees the model after every step, and has any "
-        "computing power."
-    ),
-    "one-run": (
-        "The program's own private steps, tested with made-up patients of the largest influence "
-        "that clipping allows."
-    ),
-    "membership": (
-        "An attacker who asks the released model about a patient's images, and trains models of the same "
-        "kind on patients of the same hospital."
-    ),
-}
-"""Name of a part -> what its attacker knows and can do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedBounds(Settings):
-    """Which adversaries are bounded, and the axis of the risk profile.
-
-    Attributes:
-        candidates: Adversaries that know that a patient's data is one of so many.
-        eps_min: Lowest epsilon of the risk profile.
-        eps_max: Highest epsilon of the risk profile.
-        n_eps: Number of epsilons, evenly spaced on a logarithmic scale.
-        precision: Largest relative distance of lower and upper bound.
-        minutes: Budget; the part is left out when it is used up.
-    """
-
-    candidates: tuple[Count, ...] = (2, 10, 1000)
-    eps_min: Positive = 0.1
-    eps_max: Positive = 1e6
-    n_eps: Count = 24
-    precision: OpenShare = 1e-3
-    minutes: Positive = field(default=10.0, metadata=flat("bounds_minutes"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedOneRun(Settings):
-    """How the implementation is audited.
-
-    Attributes:
-        canaries: Number of made-up patients, of whom about half take part; at least 100.
-        significance: Largest probability of accusing a correct run.
-        minutes: Budget; what is trained when it is used up is kept for the next call.
-    """
-
-    canaries: Count = 1000
-    significance: OpenShare = field(default=0.05, metadata=flat("one_run_significance"))
-    minutes: Positive = field(default=120.0, metadata=flat("one_run_minutes"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedMembership(Settings):
-    """How membership is attacked.
-
-    Attributes:
-        references: Number of reference models, each trained like the run on half of the patients; even.
-        control_steps: Steps of the positive control.
-        significance: Largest probability of a verdict against a model that tells nothing, or keeps its bound.
-        minutes: Budget; what is trained when it is used up is kept for the next call.
-    """
-
-    references: Count = 4
-    control_steps: Count = 300
-    significance: OpenShare = field(default=0.05, metadata=flat("membership_significance"))
-    minutes: Positive = field(default=240.0, metadata=flat("membership_minutes"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedLimits(Settings):
-    """What the verdict is held against.
-
-    Attributes:
-        bound_green: Largest proven TPR at 1 % FPR (membership) for green.
-        bound_amber: Largest one for amber; above it the line is red.
-        fail_conditions: Conditions that end the audit with exit code 5, as `key > number`.
-    """
-
-    bound_green: Share = 0.1
-    bound_amber: Share = 0.5
-    fail_conditions: tuple[str, ...] = ()
-
-    def check_rules(self) -> None:
-        """Refuse limits in the wrong order."""
-        if self.bound_green > self.bound_amber:
-            raise ConfigError(
-                expected("bound_green <= bound_amber", got=self.bound_green, where="bound_green")
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditPlan(Settings):
-    """What an audit does, fixed before its results are seen.
-
-    Attributes:
-        parts: Parts of the audit, in this order.
-        seed: Seed of halves, resamples and permutations; never of privacy noise, unless deterministic.
-        deterministic: Take all randomness of the audit from the seed and write no time, so that the audit can
-            be repeated bit for bit.
-        bounds: What theory bounds.
-        one_run: How the implementation is audited.
-        membership: How membership is attacked.
-        limits: What the verdict is held against.
-    """
-
-    parts: tuple[PartName, ...] = ("bounds", "one-run", "membership")
-    seed: CountOrZero = 0
-    deterministic: bool = False
-    bounds: PlannedBounds = field(default_factory=PlannedBounds)
-    one_run: PlannedOneRun = field(default_factory=PlannedOneRun)
-    membership: PlannedMembership = field(default_factory=PlannedMembership)
-    limits: PlannedLimits = field(default_factory=PlannedLimits)
-
-    def check_rules(self) -> None:
-        """Refuse a plan without parts or with one twice, and what the parts would refuse."""
-        if not self.parts or len(set(self.parts)) != len(self.parts):
-            raise ConfigError(expected("each part at most once", got=self.parts, where="parts"))
-        MembershipConfig(references=self.membership.references)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditConfig(AuditPlan):
-    """An audit: its plan, and how it is carried out.
-
-    Attributes:
-        device: Where to train the models of the audit.
-        overwrite: Replace results of another plan, and results that were made without one.
-        dry_run: Show the plan, its hash and how long it takes; write nothing.
-    """
-
-    device: Device = "auto"
-    overwrite: bool = False
-    dry_run: bool = False
-
-
 @dataclass(frozen=True, kw_only=True)
 class IdentityConfig(Settings):
     """Whether images can be linked to other images of the same patient.
@@ -350,6 +212,7 @@ class IdentityConfig(Settings):
         most_images: Larger datasets are represented by patients drawn at random with about so many images.
         significance: Largest probability of the verdict that images are linked where they tell nothing.
         seed: Seed of the division of the patients, the controls and the permutations.
+        deterministic: Write no time, so that the audit can be repeated bit for bit.
         device: Where to train the network on pairs.
         overwrite: Audit again although a record is there.
         dry_run: Show who would be compared; compute and write nothing.
@@ -363,6 +226,7 @@ class IdentityConfig(Settings):
     most_images: Count = 4000
     significance: OpenShare = 0.05
     seed: CountOrZero = 0
+    deterministic: bool = False
     device: Device = "auto"
     overwrite: bool = False
     dry_run: bool = False
@@ -373,3 +237,44 @@ class IdentityConfig(Settings):
             raise ConfigError(expected("different attacks", got=self.attacks or "none", where="attacks"))
         if self.side is not None and self.side < _LEAST_SIDE:
             raise ConfigError(expected(f"at least {_LEAST_SIDE}", got=self.side, where="side"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributesConfig(Settings):
+    """What a model tells about sex, age or site of a patient.
+
+    Attributes:
+        attributes: Attributes of the dataset to attack; by default all, and the site where there are several.
+        age_edges: Ages, in ascending order, at which groups of age begin.
+        folds: Parts of the patients; each is judged by an attack fitted on the others.
+        permutations: Permutations of each attribute, which show what chance gives.
+        most_patients: Most members, and most others; more are represented by a random draw.
+        significance: Largest probability of a verdict against a model that tells nothing, or keeps its bound.
+        seed: Seed of draws, folds, coins and permutations, and of the noise that is added to single gradients
+            to show what it hides.
+        deterministic: Write no time, so that the audit can be repeated bit for bit.
+        device: Where to run the model.
+        overwrite: Audit again although the run was audited before.
+        dry_run: Show who would be attacked; compute and write nothing.
+    """
+
+    attributes: tuple[str, ...] = ()
+    age_edges: tuple[Positive, ...] = (60.0,)
+    folds: Count = 5
+    permutations: Count = 499
+    most_patients: Count = 600
+    significance: OpenShare = 0.05
+    seed: CountOrZero = 0
+    deterministic: bool = False
+    device: Device = "auto"
+    overwrite: bool = False
+    dry_run: bool = False
+
+    def check_rules(self) -> None:
+        """Refuse edges that do not rise, a single fold, and an attribute that is named twice."""
+        if not self.age_edges or any(a >= b for a, b in pairwise(self.age_edges)):
+            raise ConfigError(expected("ages in ascending order", got=self.age_edges, where="age_edges"))
+        if self.folds < 2:
+            raise ConfigError(expected("folds >= 2", got=self.folds, where="folds"))
+        if len(set(self.attributes)) != len(self.attributes):
+            raise ConfigError(expected("different attributes", got=self.attributes, where="attributes"))

@@ -9,6 +9,8 @@ from meninx.core.findings import MEASURED, Finding, key_of
 from meninx.core.identity_records import IdentityAudit, LinkRecord
 
 DATASET, CHANGED = "dataset", "changed images"
+NULLS = (", noise alone", ", other patients")
+"""Ends of the source of what a decoder makes of a gradient that holds nothing of the patients."""
 _CONTROL_SIGNIFICANCE = 0.005  # a control that fails by chance should be rare
 
 
@@ -78,9 +80,32 @@ def findings(record: IdentityAudit) -> tuple[Finding, ...]:
     best = max(record.links, key=lambda link: link.p_at_1 or 0.0)
     found.insert(0, _share_finding(key_of("identity", "p@1"), best, record, strongest=True))
     for link in record.reconstructions:
-        key = key_of("identity", "reconstruction", link.source, link.attack, "p@1")
+        last = "null" if link.source.endswith(NULLS) else "p@1"  # a null is no attack
+        key = key_of("identity", "reconstruction", link.source, link.question, last)
         found.append(_share_finding(key, link, record))
-    return tuple(found)
+    return (*found, *_controls(record))
+
+
+def _controls(record: IdentityAudit) -> list[Finding]:
+    """Return the planted mark, which has to be found, and shuffled identities, which must not be."""
+    found = []
+    rows = [("positive-control", "a planted mark per patient", link) for link in record.positive]
+    rows += [("negative-control", "shuffled identities", link) for link in record.negative]
+    for name, what, link in rows:
+        if link.p_at_1 is None:
+            continue
+        limit = record.significance if name == "positive-control" else _CONTROL_SIGNIFICANCE
+        good = (_p(link) <= limit) == (name == "positive-control")
+        found.append(
+            Finding(
+                key=key_of("identity", link.attack, name), line=MEASURED,
+                words=f"Control with {what}: images whose most similar image is right, attack {link.attack}.",
+                value=link.p_at_1, low=link.p_at_1_low, high=link.p_at_1_high, n=link.patients,
+                null=link.chance, bound=None, colour="green" if good else "grey",
+                reason="as it should be" if good else "the control FAILED",
+            )
+        )  # fmt: skip
+    return found
 
 
 def _link_findings(link: LinkRecord, record: IdentityAudit) -> list[Finding]:
@@ -129,7 +154,10 @@ def _colour(link: LinkRecord, record: IdentityAudit) -> str:
     """Return red for linked images of patients, amber for invented ones, grey where nothing can be said."""
     if record.verdict == "void" or link.p_at_1 is None:
         return "grey"
-    if _p(link) > record.significance / max(1, len(record.links)):
+    if link.source.endswith(NULLS):
+        return "green" if _p(link) > _CONTROL_SIGNIFICANCE else "grey"
+    tests = record.reconstructions if link.source else record.links
+    if _p(link) > record.significance / max(1, len(tests)):
         return "green"
     return "amber" if record.synthetic else "red"
 

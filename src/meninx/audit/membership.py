@@ -18,7 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.audit import mechanism
-from meninx.audit.audited_run import FOLDER, dataset_of, origin_of, plan_of, seeded
+from meninx.audit.audited_run import (
+    FOLDER,
+    UNKNOWN_START,
+    dataset_of,
+    origin_of,
+    plan_of,
+    seeded,
+    strangers_of,
+)
 from meninx.audit.bounds import percent
 from meninx.audit.config import MembershipConfig
 from meninx.audit.membership_figure import draw
@@ -111,15 +119,21 @@ class MembershipResult(Result):
             f"positive control, a model that knows a few patients: {_area_words(audit.positive)}",
             f"negative control, a network trained on nothing: {_area_words(audit.negative)}",
             f"splits: {_SPLITS[audit.split_rule]}",
+            *(
+                [f"left out: {audit.left_out} patients of the test split, behind the starting weights"]
+                if audit.left_out
+                else []
+            ),
         ]
         return "\n".join([*lines, f"verdict: {verdict_words(audit)}"])
 
     def alerts(self) -> tuple[str, ...]:
         """Return what limits the audit."""
-        return (
+        found = [
             "a difference between members and non-members shows what the model learned only if the split was "
-            "made at random among the patients",
-        )
+            "made at random among the patients"
+        ]
+        return (*found, UNKNOWN_START) if self.audit.unknown_start else tuple(found)
 
     def raise_if_refuted(self) -> None:
         """Raise AuditFinding when the run exceeds its bound, or a control failed."""
@@ -150,7 +164,9 @@ def run_membership(
     with run.lock():
         record = _auditable(run, config, out)
         audited = _audited(run, config)
-        members, others = (frozenset(audited.pool.split(name).patients) for name in ("train", "test"))
+        members, strangers = frozenset(audited.pool.split("train").patients), strangers_of(run, audited.data)
+        others = strangers.patients
+        audited = replace(audited, pool=audited.pool.select(lambda case: case.patient_id in members | others))
         _refuse_few(len(members), len(others), progress)
         included, references = _references(audited, config, members, others, progress)
         people = tuple(case.patient_id for case in audited.pool.cases)
@@ -175,7 +191,12 @@ def run_membership(
             about=(audited.data, record),
         )  # fmt: skip
         _write_scores(run, patients, member, scores)
-        audit = replace(audit, seconds=0.0 if config.deterministic else time.monotonic() - begun)
+        audit = replace(
+            audit,
+            left_out=strangers.left_out,
+            unknown_start=strangers.unknown,
+            seconds=0.0 if config.deterministic else time.monotonic() - begun,
+        )
         path = _write(out or run.root, audit)
     return MembershipResult(out=path, audit=audit)
 
@@ -414,6 +435,8 @@ def _colour(attack: AttackRecord, audit: MembershipAudit) -> tuple[str, str]:
         if audit.bound_auc is None:
             return "red", "the attack finds members, and nothing is guaranteed for a patient"
         return "amber", "the attack finds members, within the guarantee"
+    if audit.unknown_start:
+        return "grey", UNKNOWN_START
     return "green", "the attack is no better than chance; another attack may be"
 
 

@@ -8,21 +8,27 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from meninx.audit import bounds, membership, one_run
-from meninx.audit.config import AuditConfig, AuditPlan, BoundsConfig, MembershipConfig, OneRunConfig
+from meninx.audit import bounds, identity_findings, membership, one_run, reidentification
+from meninx.audit.config import BoundsConfig, IdentityConfig, MembershipConfig, OneRunConfig
+from meninx.audit.plan_config import AuditConfig, AuditPlan
+from meninx.audit.reconstruction import reconstruction_verdict
+from meninx.audit.reconstruction import steps as reconstruction
+from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.core import artifacts, files, settings
 from meninx.core.artifacts import DataRecord, RunRecord
 from meninx.core.audit_parts import FOLDER
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.errors import MeninxError
 from meninx.core.findings import Finding
+from meninx.core.identity_records import IdentityAudit
 from meninx.core.manifest import Manifest
 from meninx.core.progress import Progress
+from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import BoundsRecord
 from meninx.core.run import Run
 from meninx.core.settings import Settings
@@ -57,7 +63,7 @@ class AuditPart:
     minutes: Callable[[AuditPlan], float]
     obstacle: Callable[[Run], str]
     seconds: Callable[[AuditPlan, float], float]
-    carry_out: Callable[[Any, Run, Progress], None]
+    carry_out: Callable[[AuditConfig, Run, Progress], None]
     findings: Callable[[Any, AuditPlan], tuple[Finding, ...]]
     refuted: Callable[[Any], bool]
     about: Callable[[Any], tuple[str, str]]
@@ -96,8 +102,8 @@ def _without_guarantee(run: Run) -> str:
     return ""
 
 
-def _compute_bounds(config: BoundsConfig, run: Run, progress: Progress) -> None:
-    bounds.run_bounds(config, run.root / FOLDER, run=run.root, progress=progress)
+def _compute_bounds(config: AuditConfig, run: Run, progress: Progress) -> None:
+    bounds.run_bounds(_bounds_settings(config), run.root / FOLDER, run=run.root, progress=progress)
 
 
 def _bound_findings(record: BoundsRecord, plan: AuditPlan) -> tuple[Finding, ...]:
@@ -124,8 +130,8 @@ def _no_one_run(run: Run) -> str:
     return _OWN_NETWORK if _own_network(table) else ""
 
 
-def _audit_one_run(config: OneRunConfig, run: Run, progress: Progress) -> None:
-    one_run.run_one_run(config, run.root, progress=progress)
+def _audit_one_run(config: AuditConfig, run: Run, progress: Progress) -> None:
+    one_run.run_one_run(_one_run_settings(config), run.root, progress=progress)
 
 
 def _one_run_findings(record: OneRunRecord, plan: AuditPlan) -> tuple[Finding, ...]:
@@ -161,12 +167,61 @@ def _no_membership(run: Run) -> str:
     return ""
 
 
-def _attack_membership(config: MembershipConfig, run: Run, progress: Progress) -> None:
-    membership.run_membership(config, run.root, progress=progress)
+def _attack_membership(config: AuditConfig, run: Run, progress: Progress) -> None:
+    membership.run_membership(_membership_settings(config), run.root, progress=progress)
 
 
 def _membership_findings(record: MembershipAudit, plan: AuditPlan) -> tuple[Finding, ...]:
     return membership.findings(record)
+
+
+# reconstruction and identity
+
+
+def _reconstruction_settings(config: AuditConfig) -> ReconstructionConfig:
+    planned = config.reconstruction
+    return ReconstructionConfig(
+        attacks=planned.attacks, trials=planned.trials, eps_last=planned.eps_last, seed=config.seed,
+        significance=planned.significance, deterministic=config.deterministic, device=config.device,
+        overwrite=True,
+    )  # fmt: skip
+
+
+def _no_reconstruction(run: Run) -> str:
+    return _OWN_NETWORK if _own_network(tomllib.loads(files.read_text(run.config_path))) else ""
+
+
+def _reconstruct(config: AuditConfig, run: Run, progress: Progress) -> None:
+    reconstruction.run_reconstruction(_reconstruction_settings(config), run.root, progress=progress)
+
+
+def _reconstruction_findings(record: ReconstructionAudit, plan: AuditPlan) -> tuple[Finding, ...]:
+    return reconstruction_verdict.findings(record)
+
+
+def _identity_settings(config: AuditConfig) -> IdentityConfig:
+    planned = config.identity
+    return IdentityConfig(
+        attacks=planned.attacks, most_images=planned.most_images, significance=planned.significance,
+        seed=config.seed, device=config.device, overwrite=True,
+    )  # fmt: skip
+
+
+def _no_identity(run: Run) -> str:
+    record = artifacts.read(run.root, RunRecord)
+    return "" if record is None or record.patients_known else "the source does not name its patients"
+
+
+def _link(config: AuditConfig, run: Run, progress: Progress) -> None:
+    reidentification.run_identity(_identity_settings(config), run.root, progress=progress)
+    found = artifacts.read(run.root, IdentityAudit)
+    if config.deterministic and found is not None:  # no time may differ when the audit is repeated
+        origin = replace(found.origin, made="", command=())
+        artifacts.write(run.root, replace(found, seconds=0.0, origin=origin))
+
+
+def _identity_findings(record: IdentityAudit, plan: AuditPlan) -> tuple[Finding, ...]:
+    return identity_findings.findings(record)
 
 
 def _table(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -228,6 +283,32 @@ REGISTRY: Mapping[str, AuditPart] = {
             carry_out=_attack_membership,
             findings=_membership_findings,
             refuted=lambda record: record.verdict == "refuted",
+            about=lambda record: (record.origin.run, record.origin.weights),
+        ),
+        AuditPart(
+            name="reconstruction",
+            title="Reconstruction from steps",
+            keys=("reconstruction/rank1@n=10",),
+            settings=_reconstruction_settings,
+            minutes=lambda plan: plan.reconstruction.minutes,
+            obstacle=_no_reconstruction,
+            seconds=lambda plan, training: 60.0,
+            carry_out=_reconstruct,
+            findings=_reconstruction_findings,
+            refuted=lambda record: record.verdict == "refuted",
+            about=lambda record: (record.origin.run, record.origin.weights),
+        ),
+        AuditPart(
+            name="identity",
+            title="Identity of images",
+            keys=("identity/p@1",),
+            settings=_identity_settings,
+            minutes=lambda plan: plan.identity.minutes,
+            obstacle=_no_identity,
+            seconds=lambda plan, training: 20.0,
+            carry_out=_link,
+            findings=_identity_findings,
+            refuted=lambda record: False,
             about=lambda record: (record.origin.run, record.origin.weights),
         ),
     )

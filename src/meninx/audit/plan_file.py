@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import fields, replace
 
-from meninx.audit.config import THREATS, AuditConfig, AuditPlan
+from meninx.audit.plan_config import THREATS, AuditConfig, AuditPlan
 from meninx.core import artifacts, files, settings
 from meninx.core.audit_parts import FOLDER, PARTS, PLAN, place_of
 from meninx.core.audit_summary import EarlierPlan, FinishedPart, PlanRecord

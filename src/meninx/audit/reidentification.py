@@ -31,6 +31,7 @@ from meninx.audit.identity_findings import (
     verdict_words,
 )
 from meninx.audit.identity_images import marked, pictures_of, shuffled, without_copies
+from meninx.audit.identity_reconstructions import link_reconstructions
 from meninx.core import artifacts, files, provenance, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import Origin, RunRecord, RunState
@@ -45,6 +46,7 @@ from meninx.metrics.linkage import LEAST_PATIENTS
 
 TABLE = "identity.csv"
 FIGURES = ("identity.svg", "identity.png")
+RECONSTRUCTIONS = "reconstruction"  # of `meninx audit reconstruct`
 CACHE, SCORES = "identity", "identity_scores.csv"
 _KEY = "identity.key"
 
@@ -82,6 +84,8 @@ class IdentityResult(Result):
             ("positive control, a planted mark per patient", audit.positive),
         ):
             lines += [f"{title}: {record.attack} {share_words(record)}" for record in records]
+        for record in audit.reconstructions:
+            lines.append(f"reconstruction {record.source}, {record.question}: {share_words(record)}")
         return "\n".join([*lines, f"verdict: {verdict_words(audit)}"])
 
     def alerts(self) -> tuple[str, ...]:
@@ -240,6 +244,9 @@ def _audit(
     mixed = shuffled(pictures, seed)
     negative, _, _ = attackers.links("negative control", mixed)
     positive, _, _ = attackers.links("positive control", marked(mixed, seed))
+    reconstructions: tuple[LinkRecord, ...] = ()
+    if subject.run is not None and asking is None:
+        reconstructions = link_reconstructions(subject.room / RECONSTRUCTIONS, data, config, progress)
     verdict, reason = verdict_of(links, negative, positive, config.significance)
     audit = IdentityAudit(
         subject=DATASET if asking is None else CHANGED,
@@ -247,7 +254,7 @@ def _audit(
         floor=attackers.floor(pictures, asking),
         negative=negative,
         positive=positive,
-        reconstructions=(),
+        reconstructions=reconstructions,
         fitted_patients=len(set(fitted.owners.patients)),
         fitted_images=len(fitted),
         copies=len(everything) - len(pictures),
@@ -258,10 +265,10 @@ def _audit(
         probes_data=_keyed(subject, subject.probes) if subject.probes else "",
         significance=config.significance,
         seed=seed,
-        seconds=time.monotonic() - begun,
+        seconds=0.0 if config.deterministic else time.monotonic() - begun,
         verdict=verdict,
         reason=reason,
-        origin=_origin(subject),
+        origin=_origin(subject, timeless=config.deterministic),
     )
     return audit, scores
 
@@ -269,17 +276,17 @@ def _audit(
 # files
 
 
-def _origin(subject: _Subject) -> Origin:
+def _origin(subject: _Subject, *, timeless: bool) -> Origin:
     record = subject.run.record if subject.run else None
     if record is not None:
-        return origin_of(record)
+        return origin_of(record, timeless=timeless)
     made_by = provenance.environment()
     return Origin(
         run="",
         data=_keyed(subject, subject.data),
         dataset=subject.data.info.name,
-        made=artifacts.now(),
-        command=made_by.command,
+        made="" if timeless else artifacts.now(),
+        command=() if timeless else made_by.command,
         versions=made_by.packages,
     )
 
@@ -298,6 +305,7 @@ def _write(subject: _Subject, audit: IdentityAudit, scores: list[list[object]]) 
         ("positive control", audit.positive),
     ]
     groups += [("floor", (audit.floor,))] if audit.floor else []
+    groups += [("reconstruction", audit.reconstructions)]
     names = [item.name for item in fields(LinkRecord)]
     rows: list[list[object]] = []
     for kind, group in groups:

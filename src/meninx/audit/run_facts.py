@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from meninx.audit.config import AuditPlan
+from meninx.audit.plan_config import AuditPlan
 from meninx.audit.verdict_lines import Reservations
 from meninx.core import artifacts, settings
 from meninx.core.artifacts import DataRecord, PrivacyRecord, RunRecord

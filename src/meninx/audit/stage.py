@@ -11,8 +11,8 @@ from typing import Any
 
 from meninx.audit import conditions, plan_file, verdict_lines
 from meninx.audit.audited_run import FOLDER, origin_of
-from meninx.audit.config import AuditConfig
 from meninx.audit.parts import REGISTRY, AuditPart, training_seconds
+from meninx.audit.plan_config import AuditConfig
 from meninx.audit.run_facts import facts_of, reservations_of
 from meninx.core import artifacts
 from meninx.core import run as runs
@@ -200,7 +200,7 @@ def _part(
         begun, budget = time.monotonic(), part.minutes(config)
         watched = _Budget(progress, 60 * budget)
         try:
-            part.carry_out(part.settings(config), run, watched)
+            part.carry_out(config, run, watched)
         except (Interrupted, KeyboardInterrupt):
             if not watched.spent:
                 raise
@@ -289,6 +289,7 @@ def _summary(
 
 
 _NEVER_TESTED = (
+    "Whether attributes such as sex or age can be inferred from the model.",
     "Attacks on data, reports or models other than the released weights of this run.",
     "Whether the de-identification of headers and pixels is complete.",
     "Attackers with side knowledge that no part above describes, e.g. of another hospital's records. The "
@@ -298,6 +299,8 @@ _LEFT_OUT: Mapping[str, str] = {
     "bounds": "What theory bounds.",
     "one-run": "Whether the program keeps its guarantee.",
     "membership": "Whether the model tells who took part in its training.",
+    "reconstruction": "Whether images can be reconstructed from the steps of the training.",
+    "identity": "Whether patients can be recognised in the images themselves.",
 }
 
 
@@ -311,14 +314,7 @@ def _not_tested(parts: Sequence[AuditedPart]) -> tuple[str, ...]:
             found.append(f"{what} The plan does not name it.")
         elif part.state != DONE:
             found.append(f"{what} Reason: {part.reason}.")
-    return (*found, *_NOT_BUILT, *_NEVER_TESTED)
-
-
-_NOT_BUILT = (
-    "Whether images can be reconstructed from updates or from the model, by an attack that is carried out.",
-    "Whether attributes such as sex or age can be inferred from the model.",
-    "Whether patients can be recognised in the images themselves.",
-)
+    return (*found, *_NEVER_TESTED)
 
 
 def _missing(parts: Sequence[AuditedPart]) -> dict[str, str]:

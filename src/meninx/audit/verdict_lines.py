@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from meninx.audit.bounds import percent
-from meninx.audit.config import PlannedLimits
+from meninx.audit.plan_config import PlannedLimits
 from meninx.core.audit_summary import DONE, NO_GUARANTEE, AuditedPart, PlainSentence, VerdictLine
-from meninx.core.findings import GUARANTEED, IMPLEMENTATION, MEASURED, worst_colour
+from meninx.core.findings import GUARANTEED, IMPLEMENTATION, MEASURED, Finding, worst_colour
 from meninx.core.risk_records import BoundsRecord
 
 _DECIDING = "tpr@fpr=0.01"
@@ -84,7 +84,8 @@ def _guaranteed(part: AuditedPart | None, limits: PlannedLimits, held: Reservati
 
 def _measured(parts: Sequence[AuditedPart], guaranteed: str, held: Reservations) -> VerdictLine:
     rule = (
-        "red: an attack exceeds the guarantee, or finds something where nothing is guaranteed; amber: it "
+        "red: an attack exceeds the guarantee, finds something where nothing is guaranteed, or is right more "
+        "often than wrong among ten or more; amber: it "
         "finds something within the guarantee, or a rate at 1 % false accusations could not be measured, or "
         "the guarantee is red; green: no attack of the plan found anything; grey: none, or a control failed"
     )
@@ -100,15 +101,11 @@ def _measured(parts: Sequence[AuditedPart], guaranteed: str, held: Reservations)
     failed = [item for item in found if "control" in item.key and item.colour == "grey"]
     colour = worst_colour(item.colour for item in found)
     if colour == "red":
-        reason = next(item.reason for item in found if item.colour == "red")
-        return line("red", "attack succeeded", f"An attack succeeded ({names}): {reason}.")
+        return line("red", "attack succeeded", _worst_words(found, "red"))
     if failed:
         return line("grey", "void", f"The attacks say nothing: {failed[0].reason} ({failed[0].key}).")
     if colour == "amber":
-        reason = next(item.reason for item in found if item.colour == "amber")
-        return _capped(
-            line("amber", "something found", f"An attack found something ({names}): {reason}."), held
-        )
+        return _capped(line("amber", "something found", _worst_words(found, "amber")), held)
     words = f"No attack of the plan found anything ({names}). {NOT_PROVEN}"
     unknown = [item for item in found if item.value is None and _DECIDING in item.key]
     if unknown:
@@ -117,6 +114,14 @@ def _measured(parts: Sequence[AuditedPart], guaranteed: str, held: Reservations)
     if guaranteed == "red":
         return line("amber", "nothing found", f"{words} Nothing useful is guaranteed.")
     return _capped(line("green", "nothing found", words), held)
+
+
+def _worst_words(found: Sequence[Finding], colour: str) -> str:
+    """Return the first finding of a colour in words, and how many more there are."""
+    worst = [item for item in found if item.colour == colour]
+    part, more = worst[0].key.partition("/")[0], len(worst) - 1
+    others = f" {more} more number{'s are' if more > 1 else ' is'} {colour}." if more else ""
+    return f"{part.capitalize()}: {worst[0].words} Why {colour}: {worst[0].reason}.{others}"
 
 
 def _implementation(part: AuditedPart | None, held: Reservations) -> VerdictLine:

@@ -8,13 +8,14 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from meninx.audit.config import (
-    AuditConfig,
+    AttributesConfig,
     BoundsConfig,
     IdentityConfig,
     MembershipConfig,
     OneRunConfig,
     ScoresConfig,
 )
+from meninx.audit.plan_config import AuditConfig
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
@@ -212,3 +213,36 @@ def identity(
     from meninx.audit.reidentification import run_identity
 
     output.show(run_identity(config, source, probes=probes, out=out, progress=output.progress()))
+
+
+@audit.command(help_epilogue=epilogue("audit attributes"))
+@with_settings("attributes", "dry_run")
+def attributes(
+    run: Path,
+    /,
+    *,
+    config: AttributesConfig,
+    out: Path | None = None,
+    recipe: str | None = None,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Attack a run's model: what does it tell about sex, age, site or other attributes of a patient?
+
+    Attacks see the model's outputs, its embedding, or the gradient of a patient. They are fitted on other
+    patients than those that they judge, and compared with the most frequent value, with what the true labels
+    alone tell, and with patients of the test split. Writes audit/attributes.json, attributes.csv and a
+    figure, with a positive and a negative control, and for a private run the bound that no attack may exceed.
+    Exit code 5: an attack exceeds the bound, or a control failed.
+
+    Args:
+        run: A finished run of `meninx train`.
+        out: Folder that gets audit/ with record, table and figure; by default the run folder.
+        recipe: TOML file with these settings; flags override it.
+    """
+    early.runs(run)
+    early.extra("train")
+    from meninx.audit.attributes import run_attributes
+
+    result = run_attributes(config, run, out=out, progress=output.progress())
+    output.show(result)
+    result.raise_if_refuted()

@@ -94,6 +94,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx audit membership runs/private/",
         "meninx audit membership runs/private/ --references 16 --out audited/",
     ),
+    "audit attributes": (
+        "meninx audit attributes runs/private/ --dry-run",
+        "meninx audit attributes runs/private/ --attributes sex --permutations 99",
+    ),
     "audit reconstruct": (
         "meninx audit reconstruct runs/private/",
         "meninx audit reconstruct runs/private/ --attacks imprint-pca trap --eps-last 18 --out audited/",

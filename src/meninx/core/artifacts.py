@@ -32,6 +32,7 @@ from meninx.core.ancestry import Ancestry as Ancestry
 from meninx.core.ancestry import FeatureStatistics as FeatureStatistics
 from meninx.core.ancestry import Lineage as Lineage
 from meninx.core.ancestry import StartRecord as StartRecord
+from meninx.core.attribute_records import AttributesAudit
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.audit_summary import AuditRecord, PlanRecord
 from meninx.core.dossier_records import DatasetExtract, Decision, DossierRecord, SelectionRecord
@@ -440,6 +441,7 @@ _PLACES: Mapping[type, str] = {
     AuditRecord: "audit/audit.json",
     PlanRecord: "audit/plan.json",
     IdentityAudit: "audit/identity.json",
+    AttributesAudit: "audit/attributes.json",
     ReconstructionAudit: "audit/reconstruction.json",
     CaseValuesRecord: "private/case_values.json",
     DeidRecord: "deid.json",

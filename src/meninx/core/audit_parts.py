@@ -15,6 +15,8 @@ from meninx.core.artifacts import RunRecord
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.audit_summary import DONE, AuditRecord, PlanRecord
 from meninx.core.errors import DataError, problem
+from meninx.core.identity_records import IdentityAudit
+from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import BoundsRecord
 
 FOLDER, PLAN = "audit", "plan.toml"
@@ -22,6 +24,8 @@ PARTS: Mapping[str, type[Any]] = {
     "bounds": BoundsRecord,
     "one-run": OneRunRecord,
     "membership": MembershipAudit,
+    "reconstruction": ReconstructionAudit,
+    "identity": IdentityAudit,
 }
 """Name of a part -> its record, in the order in which a page shows them."""
 _AGAIN = "run `meninx audit RUN` again; finished parts are taken over"

@@ -256,6 +256,10 @@ class MembershipAudit:
         references: reference models.
         split_rule: how the dataset says that its splits were made; empty where it does not say.
         patients_known: the source names its patients; otherwise every image counts as one.
+        left_out: patients of the test split that were left out because the weights that the run started from
+            were trained on them.
+        unknown_start: the run started from weights of unknown origin, so that patients of the test split may
+            be behind them, and the attacks may find less than there is.
         bound: false positive rate -> largest true positive rate that the guarantee allows; empty where there
             is none for a patient.
         bound_auc: largest area under the ROC curve that it allows; None as above.
@@ -291,4 +295,6 @@ class MembershipAudit:
     seconds: float = 0.0
     curves: dict[str, tuple[OperatingPoint, ...]] = field(default_factory=dict)
     curve_bound: tuple[float, ...] = ()
+    left_out: int = 0
+    unknown_start: bool = False
     version: int = FORMAT

@@ -179,6 +179,8 @@ class Candidate:
         private: trained with differential privacy.
         finished: its model was released.
         void: its noise came from a seed, so that no bound holds.
+        beside: it is another site's part of the chosen run's federated study, with the same model, so that
+            there was nothing to choose.
     """
 
     run: str
@@ -186,6 +188,7 @@ class Candidate:
     private: bool
     finished: bool
     void: bool
+    beside: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

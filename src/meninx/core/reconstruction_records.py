@@ -136,6 +136,11 @@ class MatchRecord:
         """Largest share of images that count as reconstructed where nothing of them was in the step."""
         return max(self.level_of_null, self.noise_null, self.heldout_null, self.steps_null or 0.0)
 
+    @property
+    def without_model(self) -> float:
+        """Share of images that count as reconstructed by the null, or by public images alone."""
+        return max(self.null, self.kappa)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionAudit:

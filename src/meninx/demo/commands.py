@@ -16,6 +16,7 @@ BATCH_SHARE = 0.6  # of a hospital's training patients: few steps in which most 
 PLAIN, PRIVATE = "non-private", "private"
 ROUNDS, LOCAL_EPOCHS = 6, 1  # of the study without privacy
 PRIVATE_ROUNDS, LOCAL_STEPS = 20, 2  # of the study with privacy
+AUDIT_REFERENCES, AUDIT_STEPS = 2, 150  # reference models, and steps of the control: half of the defaults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ def commands(config: DemoConfig, out: Path, hospitals: Sequence[str]) -> tuple[C
         _without_privacy(sites, studies[PLAIN], config),
         _with_privacy(sites, studies[PRIVATE], config),
         *(_evaluate(studies, hospital) for hospital in hospitals),
+        _audit(studies[PRIVATE] / "sites" / hospitals[0] / "latest", config),
         Command(
             name="report", verb="report", out=out / "report.html",
             settings={"title": "meninx demo: three hospitals train on invented patients"},
@@ -124,6 +126,15 @@ def _evaluate(studies: Mapping[str, Path], hospital: str) -> Command:
     return Command(
         name=f"evaluate-{hospital}", verb="evaluate", paths=(private,), settings={"baseline": plain}
     )
+
+
+def _audit(run: Path, config: DemoConfig) -> Command:
+    """Return the audit of one hospital's run of the private study, by a quick plan."""
+    return Command(
+        name="audit", verb="audit", paths=(run,),
+        settings={"references": AUDIT_REFERENCES, "control_steps": AUDIT_STEPS, "seed": config.seed,
+                  **_repeatable(config)},
+    )  # fmt: skip
 
 
 def _flags(settings: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The demo: invented archives of three hospitals, clean DICOM, three datasets, two studies and one report."""
+"""The demo: archives of three hospitals, clean DICOM, datasets, two studies, an audit and one report."""
 
 from __future__ import annotations
 
@@ -93,6 +93,7 @@ def _verb(step: Command) -> Callable[[Command, Progress], str]:
         "prepare": _prepare,
         "federate simulate": _simulate,
         "evaluate": _evaluate,
+        "audit": _audit,
         "report": _report,
     }[step.verb]
 
@@ -118,6 +119,11 @@ def _simulate(step: Command, progress: Progress) -> str:
 def _evaluate(step: Command, progress: Progress) -> str:
     (run,) = step.paths
     return api.evaluate(run, progress=progress, **step.settings).summary()
+
+
+def _audit(step: Command, progress: Progress) -> str:
+    (run,) = step.paths
+    return api.audit(run, progress=progress, **step.settings).summary()
 
 
 def _report(step: Command, progress: Progress) -> str:

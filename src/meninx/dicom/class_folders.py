@@ -17,20 +17,20 @@ from meninx.dicom import copies, label_rules, sidecar
 from meninx.imaging import decode, load
 
 MISSING = "missing"
-"""The folder of files for which the rule gives no label."""
+"""Name of the folder for files without a label."""
 TABLE_COLUMNS = ("file", "label", "original")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoldersResult(Result):
-    """What was sorted into, or found in, class folders.
+    """Counts of the images that were sorted into class folders or found in them.
 
     Attributes:
         classes: number of images of each class.
         missing: images without a label.
         placed: images copied or linked in this run.
-        unchanged: images that lay in the output already.
-        passed_over: files that are no images (a side-car goes with its image).
+        unchanged: images that were already in the output.
+        passed_over: files that are not images (a side-car counts with its image).
     """
 
     classes: dict[str, int] = field(default_factory=dict)
@@ -51,22 +51,23 @@ def class_folders(
 ) -> FoldersResult:
     """Sort the images below a folder into ``out/<label>/<relative path>``.
 
-    Those without a label into ``out/missing/``.
+    Images without a label go into ``out/missing/``.
 
-    DICOM files, PNG, JPEG and NIfTI files count as images; a JSON side-car goes where its image goes.
-    Characters of a label that a folder's name should not have become ``_``.
+    DICOM, PNG, JPEG and NIfTI files count as images; a JSON side-car stays with its image.
+    Characters of a label that are unsuitable for the name of a folder become ``_``.
 
     Args:
-        source: folder of images, searched to the bottom.
-        out: folder of the class folders, apart from the source.
-        rule: where the label comes from; attributes of pictures and volumes are read from their side-cars.
+        source: folder of images, searched recursively.
+        out: folder of the class folders, outside the source.
+        rule: source of the label; attributes of pictures and volumes are read from their side-cars.
         way: copy, hardlink or symlink.
         overwrite: replace other files at the output.
         progress: advanced by every file.
 
     Raises:
-        UsageError: the folders are one within the other, or another file lies at the output.
-        DataError: two labels make one folder name, a label is called ``missing``, or a file cannot be read.
+        UsageError: one folder is inside the other, or the output contains another file of that name.
+        DataError: two labels have the same folder name, a label is named ``missing``, or a file cannot be
+            read.
         StorageError: the disk refused.
     """
     check.one_of(copies.WAYS, way=way)
@@ -109,11 +110,11 @@ def class_table(
     ``file`` is the path below ``source``.
 
     ``original`` is the path below the class folder, the relative path that :func:`class_folders` was given.
-    Files in the folder ``missing`` get an empty label; files outside any class folder are passed over.
+    Files in the folder ``missing`` get an empty label; files outside class folders are skipped.
 
     Raises:
-        UsageError: another table lies at ``out``.
-        DataError: no such source folder.
+        UsageError: another table exists at ``out``.
+        DataError: the source folder does not exist.
         StorageError: the disk refused.
     """
     copies.refuse_empty(source)
@@ -151,13 +152,13 @@ def is_image(path: Path) -> bool:
 
 
 def _has_image(path: Path) -> bool:
-    """Return whether a file is the side-car of an image beside it."""
+    """Return whether a file is the side-car of an image in the same folder."""
     kinds = (*load.PICTURES, *load.VOLUMES, ".dcm", "")
     return path.suffix == ".json" and any(path.with_name(path.stem + kind).is_file() for kind in kinds)
 
 
 def _folder_name(label: str, spelled: dict[str, str]) -> str:
-    """Return the folder of a label; ``spelled`` remembers which label each folder stands for."""
+    """Return the folder of a label; ``spelled`` maps each folder to its label and is extended."""
     if not label:
         return MISSING
     name = re.sub(r"[^\w .+=-]", "_", label).strip(" .") or "_"

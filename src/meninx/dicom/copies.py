@@ -1,4 +1,4 @@
-"""Copies that never touch their source, replace nothing unless asked, and appear when all are complete."""
+"""Copies that never change their source, replace files only on request, and appear when all are complete."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ WAYS = ("copy", "hardlink", "symlink")
 
 @contextmanager
 def building(source: Path, out: Path, *settings: object, last: str = "") -> Iterator[Build]:
-    """Hold ``out`` for a result made from ``source``; its files move into place when the block ends.
+    """Lock ``out`` for a result made from ``source``; its files move into place when the block ends.
 
     Args:
         source: the folder that is read.
         out: the folder that is written.
-        settings: everything else that decides the result.
-        last: relative path of the file that says that the result is complete.
+        settings: everything else that determines the result.
+        last: relative path of the file that marks the result as complete.
 
     Raises:
         DataError: ``source`` is no folder.
@@ -39,10 +39,10 @@ def building(source: Path, out: Path, *settings: object, last: str = "") -> Iter
 
 
 def refuse_inside(source: Path, out: Path) -> None:
-    """Refuse a source that is no folder, and an output that is the source, lies in it or holds it.
+    """Refuse a source that is not a folder, and an output that is the source, inside it or around it.
 
     Raises:
-        DataError: ``source`` is no folder, or an empty one.
+        DataError: ``source`` is not a folder, or is empty.
         UsageError: one folder lies within the other.
     """
     if not source.is_dir():
@@ -52,10 +52,10 @@ def refuse_inside(source: Path, out: Path) -> None:
 
 
 def refuse_empty(source: Path) -> None:
-    """Refuse a folder without a single file.
+    """Refuse a folder without files.
 
     Raises:
-        DataError: there is none.
+        DataError: the folder contains no file.
     """
     if not any(path.is_file() for path in source.rglob("*")):
         raise DataError(problem("the folder holds no files", where=source.name, fix="check the path"))
@@ -64,10 +64,10 @@ def refuse_empty(source: Path) -> None:
 def place_bytes(
     content: bytes, build: Build, relative: str | PurePosixPath, where: str, *, overwrite: bool
 ) -> bool:
-    """Write ``content`` to a path of a result; return False when the same bytes lie there already.
+    """Write ``content`` to a path of a result; return False if the same bytes are already there.
 
     Raises:
-        UsageError: the output holds other bytes there and ``overwrite`` is False.
+        UsageError: the output contains other bytes there and ``overwrite`` is False.
         StorageError: the disk refused.
     """
     there = build.existing(relative)
@@ -81,18 +81,18 @@ def place_bytes(
 def place_file(
     source: Path, build: Build, relative: str | PurePosixPath, where: str, *, way: str, overwrite: bool
 ) -> bool:
-    """Copy or link ``source`` to a path of a result; return False when it lies there already.
+    """Copy or link ``source`` to a path of a result; return False if it is already there.
 
     Args:
         source: the file.
         build: the result.
         relative: the path of the copy in it.
-        where: what an error calls it.
+        where: name of the file in errors.
         way: one of :data:`WAYS`.
         overwrite: True replaces another file in the output.
 
     Raises:
-        UsageError: the output holds another file there and ``overwrite`` is False.
+        UsageError: the output contains another file there and ``overwrite`` is False.
         StorageError: the disk refused.
     """
     there = build.existing(relative)
@@ -106,6 +106,8 @@ def place_file(
         return True
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        # Links are made under another name and renamed, because a link cannot replace an existing file
+        # atomically.
         partial = target.with_name(f"{files.PARTIAL}{os.getpid()}-{target.name}")
         partial.unlink(missing_ok=True)
         if way == "hardlink":
@@ -119,10 +121,10 @@ def place_file(
 
 
 def refuse_replacing(build: Build, relative: str | PurePosixPath, where: str, *, overwrite: bool) -> None:
-    """Refuse to replace a file of the output that nobody asked to replace.
+    """Refuse to replace a file of the output unless that was requested.
 
     Raises:
-        UsageError: the output holds a file at the path and ``overwrite`` is False.
+        UsageError: the output contains a file at the path and ``overwrite`` is False.
     """
     if build.in_output(relative) and not overwrite:
         fix = "choose another output folder, or allow overwriting"
@@ -138,6 +140,7 @@ def _is_placed(source: Path, target: Path, way: str) -> bool:
         return target.samefile(source)
     one, other = source.stat(), target.stat()
     return (
+        # A hard link has the same content, but is not a copy: a later change of one would change the other.
         not target.samefile(source)
         and one.st_size == other.st_size
         and files.digest(source) == files.digest(target)

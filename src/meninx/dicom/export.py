@@ -34,8 +34,8 @@ class ExportConfig:
         intensity: stored (lossless: pictures keep stored values, volumes modality values) or display
             (windowed, 8 or 16 bit).
         bits: bit depth of display images: 8 or 16.
-        attributes: keywords of further attributes for the side-cars, e.g. the one that carries a label.
-        trusted: take files that do not say PatientIdentityRemoved YES, identifiers and all.
+        attributes: keywords of further attributes for the side-cars, e.g. one with a label.
+        trusted: accept files without PatientIdentityRemoved YES, including their identifiers.
         overwrite: replace images of an earlier export.
     """
 
@@ -53,14 +53,14 @@ class ExportConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportResult(Result):
-    """What an export, or a way back, did.
+    """Counts of an export, or of its inverse.
 
     Attributes:
-        pictures: PNG files (or DICOM files on the way back) in the output.
+        pictures: PNG files (or DICOM files of the inverse) in the output.
         volumes: NIfTI files in the output.
-        unchanged: how many of these were there from an earlier run.
-        instances: DICOM files that these show.
-        passed_over: files that are not DICOM (on the way back: no pictures with a side-car).
+        unchanged: how many of these were left by an earlier run.
+        instances: number of DICOM files that these contain.
+        passed_over: files that are not DICOM (for the inverse: not pictures with a side-car).
         failed: position in the sorted listing of the source, and reason, of every file that could not be
             exported.
     """
@@ -78,19 +78,18 @@ def export_images(
 ) -> ExportResult:
     """Write every image below a folder of de-identified DICOM as PNG or NIfTI with a JSON side-car.
 
-    A series of slices that have a position becomes one volume, ``<PatientID>/<SeriesInstanceUID>.nii.gz``
+    A series of slices with positions becomes one volume, ``<PatientID>/<SeriesInstanceUID>.nii.gz``
     (``_2``, ``_3`` for further orientations), as does a multi-frame object; any other image
-    ``<PatientID>/<series>/<instance>.png``. An index ``export.csv`` and a summary ``export.json`` lie beside
-    them. What cannot be exported is reported and does not stop the rest; run again, the export skips what is
-    there.
+    ``<PatientID>/<series>/<instance>.png``. An index ``export.csv`` and a summary ``export.json`` are written
+    beside them. Files that cannot be exported are reported and do not stop the others. A second call skips
+    images that exist already.
 
-    Guarantee: names and side-cars hold only attributes of the list :data:`sidecar.EXPORTED`, as the clean
-        files have
-    them, and those that ``config.attributes`` names; no text is written into the images.
+    Guarantee: names and side-cars contain only attributes of the list :data:`sidecar.EXPORTED`, as in the
+        clean files, and those that ``config.attributes`` names; no text is written into the images.
 
     Raises:
-        PrivacyRefusal: a file does not say PatientIdentityRemoved YES; nothing has been written then.
-        UsageError: the folders are one within the other, or the output holds an export with other settings.
+        PrivacyRefusal: a file lacks PatientIdentityRemoved YES; nothing has been written then.
+        UsageError: one folder is inside the other, or the output contains an export with other settings.
         StorageError: the disk refused.
     """
     copies.refuse_inside(source, out)
@@ -128,7 +127,7 @@ def export_images(
 
 
 def _export_one(build: Build, relative: str, group: list[DicomFile], config: ExportConfig) -> bool:
-    """Write one image and its side-car; return False when they are there already."""
+    """Write one image and its side-car; return False if they already exist."""
     target = build.new(relative)
     settings = {"image": target.name, "intensity": config.intensity}
     if config.intensity == "display":
@@ -178,11 +177,12 @@ def _picture(entry: DicomFile, config: ExportConfig) -> tuple[Image, dict[str, A
 
 
 def _unsigned(image: Image) -> tuple[Image, int]:
-    """Return stored values as uint8 or uint16, and what was added to them."""
+    """Return stored values as uint8 or uint16, and the offset that was added to them."""
     kind = image.array.dtype
     if kind.kind == "u" and kind.itemsize <= 2:
         return image, 0
     if kind.kind == "i" and kind.itemsize <= 2:
+        # PNG has no signed values; the side-car records the offset, so the export stays lossless.
         offset = 2 ** (8 * kind.itemsize - 1)
         return Image(
             (image.array.astype(np.int32) + offset).astype(f"u{kind.itemsize}"), image.affine, image.header
@@ -233,7 +233,7 @@ def survey(
     """Return the DICOM files below a folder, the unreadable ones with reasons, and the count of others.
 
     Raises:
-        PrivacyRefusal: a file does not say PatientIdentityRemoved YES, unless ``trusted``.
+        PrivacyRefusal: a file lacks PatientIdentityRemoved YES and ``trusted`` is False.
     """
     entries: list[DicomFile] = []
     failed: list[tuple[int, str]] = []
@@ -260,6 +260,7 @@ def survey(
             entries.append(entry)
             if str(header.get("PatientIdentityRemoved") or "").strip().upper() != "YES":
                 unmarked.append(number)
+    # Only after all headers were read, so that nothing is written if any file may identify a patient.
     if unmarked and not trusted:
         got = f"{len(unmarked)} files without it, the first at position {unmarked[0]} of the sorted source"
         fix = "run `meninx deid` first, or set trusted for data that holds no identity"
@@ -287,11 +288,12 @@ def _dicom_file(number: int, path: Path, header: Any) -> DicomFile:
 def images_of(entries: list[DicomFile], failed: list[tuple[int, str]]) -> list[tuple[str, list[DicomFile]]]:
     """Return relative target and files of every image to write.
 
-    Doubled instances go to the list ``failed``.
+    Duplicate instances are added to the list ``failed``.
     """
     series: dict[tuple[str, str, str], list[DicomFile]] = {}
     seen: set[tuple[str, str]] = set()
     for entry in entries:
+        # A second file of the same instance would become a second slice at the same place.
         if (entry.patient, entry.instance) in seen:
             failed.append(
                 (entry.number, problem("the instance occurs a second time", where="SOPInstanceUID"))
@@ -322,11 +324,12 @@ def _volumes(group: list[DicomFile]) -> tuple[list[list[DicomFile]], list[DicomF
     try:
         parts = dicom_image.split_orientations(list(of_path))
     except DataError:
-        return [slices], alone  # reading it will say what is wrong
+        return [slices], alone  # the error is reported when the volume is read
     volumes = [[of_path[path] for path in part] for part in parts if len(part) > 1]
     return volumes, [*alone, *(of_path[part[0]] for part in parts if len(part) == 1)]
 
 
 def _name(text: str) -> str:
-    """Return a text as the name of a file or folder."""
+    """Return a text as a safe name of a file or folder."""
+    # Identifiers come from the files: without separators and leading dots they cannot lead out of the folder.
     return re.sub(r"[^A-Za-z0-9._-]", "_", text).strip(".") or "unknown"

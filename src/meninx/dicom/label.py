@@ -32,14 +32,14 @@ _META, _IMAGE = 0x0002, 0x0028
 
 @dataclass(frozen=True, kw_only=True)
 class LabelResult(Result):
-    """What :func:`write_labels` did.
+    """Counts of :func:`write_labels`.
 
     Attributes:
         tag: keyword of the attribute that was written.
         labels: number of files with each label.
         unlabelled: DICOM files for which the rule gives no label.
         written: files written in this run.
-        unchanged: files that lay in the output already, byte for byte.
+        unchanged: files that were in the output already with the same bytes.
         passed_over: files that are not DICOM.
         failed: position in the sorted listing of the source, and reason, of every file that could not be
             read.
@@ -66,24 +66,24 @@ def write_labels(
 ) -> LabelResult:
     """Copy the DICOM files of a folder to the same relative paths in another, with a label in one attribute.
 
-    The value representation comes from the DICOM dictionary. Run again, it skips what is there already. The
+    The value representation comes from the DICOM dictionary. A second call skips existing copies. The
     copies appear when all of them are complete.
     Guarantee: the source is only read; transfer syntax and pixel bytes of a copy are those of its source.
 
     Args:
-        source: folder of DICOM files, searched to the bottom.
-        out: folder of the copies, apart from the source.
+        source: folder of DICOM files, searched recursively.
+        out: folder of the copies, outside the source.
         tag: keyword, ``(gggg,eeee)`` or eight hexadecimal digits of a standard attribute.
-        rule: where the label comes from.
-        keep_unlabelled: also copy files without a label, unchanged but for the rewriting.
+        rule: source of the label.
+        keep_unlabelled: also copy files without a label; they are rewritten without changes.
         overwrite: replace other files at the output.
         progress: advanced by every file.
 
     Raises:
-        ConfigError: no such attribute, or one that makes the structure of the file.
-        UsageError: the folders are one within the other, or another file lies at the output.
+        ConfigError: the attribute does not exist, or belongs to the structure of the file.
+        UsageError: one folder is inside the other, or the output contains another file of that name.
         LayoutError: the label table is missing or contradicts itself.
-        DataError: a label does not fit the attribute; names the keyword.
+        DataError: a label does not fit the attribute; the message names the keyword.
         StorageError: the disk refused.
     """
     keyword = _writable(tag)
@@ -144,7 +144,7 @@ def _writable(tag: str) -> str:
 
 
 def _labelled(dataset: Dataset, keyword: str, label: str, where: str) -> bytes:
-    """Return the bytes of the data set with the label in it; DataError when it does not fit."""
+    """Return the bytes of the data set with the label, or raise DataError if it does not fit."""
     if label:
         value = tags.typed(label, keyword)
         if not tags.can_spell(label, dataset.get("SpecificCharacterSet")):

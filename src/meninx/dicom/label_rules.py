@@ -1,4 +1,4 @@
-"""Where the label of a file comes from: its folder, a table, a pattern on its path, or an attribute."""
+"""Rules for the label of a file: from its folder, a table, a pattern on its path, or an attribute."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from meninx.core.errors import ConfigError, LayoutError, expected
 from meninx.imaging import tags
 
 KEYS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "file")
-"""What the rows of a table may be keyed by; ``file`` is the path relative to the source, with ``/``."""
+"""Possible keys of the rows of a table; ``file`` is the path relative to the source, with ``/``."""
 
 Labeller = Callable[[PurePosixPath, Dataset], str]
-"""Gives the label of a file from its relative path and its attributes; empty when it has none."""
+"""Returns the label of a file from its relative path and attributes; empty if it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +35,13 @@ class FromFolder:
 
 @dataclass(frozen=True, kw_only=True)
 class FromTable:
-    """The label stands in a column of a CSV table.
+    """The label is in a column of a CSV table.
 
     Attributes:
         table: the CSV file, with a header row.
         column: the column of the label; empty cells are no label.
-        key: the column that names the file: SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, PatientID or
-            file.
+        key: the column that identifies the file: SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID,
+            PatientID or file.
     """
 
     table: Path
@@ -54,10 +54,10 @@ class FromTable:
 
 @dataclass(frozen=True, kw_only=True)
 class FromPattern:
-    """The label is what a regular expression finds in the relative path.
+    """The label is the match of a regular expression in the relative path.
 
     Attributes:
-        pattern: searched in the path with ``/``; its group ``label``, or else its only group, is the label.
+        pattern: searched in the path with ``/``; the label is its group ``label``, or else its only group.
     """
 
     pattern: str
@@ -92,17 +92,17 @@ Rule = FromFolder | FromTable | FromPattern | FromTag
 
 
 def needed(rule: Rule) -> tuple[str, ...]:
-    """Return the keywords of the attributes that a rule looks at."""
+    """Return the keywords of the attributes that a rule reads."""
     if isinstance(rule, FromTag):
         return (tags.keyword_of(rule.tag),)
     return (rule.key,) if isinstance(rule, FromTable) and rule.key != "file" else ()
 
 
 def labeller(rule: Rule) -> Labeller:
-    """Return the function that gives labels by a rule; a table is read once, here.
+    """Return the function that labels files by a rule; a table is read once, in this call.
 
     Raises:
-        LayoutError: the table or one of its columns is missing, or it gives one key two labels; names file
+        LayoutError: the table or one of its columns is missing, or one key has two labels; names file
             and rows.
     """
     if isinstance(rule, FromFolder):
@@ -124,7 +124,7 @@ def read_labels(rule: FromTable) -> dict[str, str]:
     """Return the label of each key of a table; rows without a label are left out.
 
     Raises:
-        LayoutError: as :func:`labeller`.
+        LayoutError: as for :func:`labeller`.
     """
     labels: dict[str, str] = {}
     rows: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Pictures with JSON side-cars back to DICOM: the inverse of the export to PNG.
+"""Conversion of pictures with JSON side-cars back to DICOM: the inverse of the export to PNG.
 
 References:
     DICOM PS3.3 C.7.6.3 (Image Pixel module), A.8.1 (Secondary Capture).
@@ -34,18 +34,18 @@ def restore_images(
     overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> ExportResult:
-    """Write every picture with a side-car as DICOM, at the same relative path with ``.dcm``.
+    """Write every picture with a side-car as DICOM, to the same relative path with ``.dcm``.
 
     Args:
         source: folder of PNG or JPEG files with JSON side-cars.
-        out: folder of the DICOM files, apart from the source.
-        uid: gives the new UID of an old one and is asked once for each, so that studies and series stay
+        out: folder of the DICOM files, outside the source.
+        uid: returns the new UID for an old one; called once for each, so that studies and series stay
             together.
         overwrite: replace existing files; without it, existing ones are left as they are.
         progress: advanced by every file.
 
     Raises:
-        UsageError: the folders are one within the other.
+        UsageError: one folder is inside the other.
         StorageError: the disk refused.
     """
     known: dict[str, str] = {}
@@ -53,7 +53,8 @@ def restore_images(
     failed: list[tuple[int, str]] = []
     copies.refuse_inside(source, out)
     paths = decode.find_files(source)
-    # No fingerprint: a second try asks for other UIDs, which would tear a study apart.
+    # No fingerprint, so that a second attempt starts anew: its random UIDs differ, and a study
+    # made of files from both attempts would fall apart.
     with staging.building(out, fingerprint="") as build, task(progress, "restore", len(paths)):
         for number, path in enumerate(paths, start=1):
             progress.advance()
@@ -79,7 +80,7 @@ def restore_images(
 
 
 def _remembered(uid: Callable[[str], str], known: dict[str, str]) -> Callable[[str], str]:
-    """Return ``uid`` with a memory: an old UID always gives the same new one, an empty one a fresh one."""
+    """Return ``uid`` with a cache: an old UID always gives the same new one, an empty UID a fresh one."""
     return lambda old: known.setdefault(old, uid(old)) if old else uid(old)
 
 
@@ -113,15 +114,15 @@ def dicom_from_png(
     allowed.
 
     Args:
-        picture: the pixels.
+        picture: file with the pixels.
         attributes: the JSON side-car; see :mod:`meninx.dicom.sidecar`.
         out: the DICOM file to write.
-        uid: gives the new UID of an old one (empty when the side-car has none); fresh random ones by default.
+        uid: returns the new UID for an old one (empty if the side-car has none); random ones by default.
         overwrite: True replaces an existing file.
 
     Raises:
         UsageError: ``out`` exists.
-        DataError: the picture or side-car cannot be read; names the attribute.
+        DataError: the picture or side-car cannot be read; the message names the attribute.
         StorageError: the disk refused.
     """
     if out.exists() and not overwrite:

@@ -1,9 +1,9 @@
-"""The JSON side-car of an exported image: listed attributes, and how stored values became pixels.
+"""The JSON side-car of an exported image: selected attributes, and how stored values became pixels.
 
 A side-car is one JSON object. Its ``attributes`` (in files made elsewhere, the whole object) hold DICOM
 attributes, keyed by keyword or by eight hexadecimal digits, each in the DICOM JSON model (``{"vr": "CS",
-"Value": ["DX"]}``) or as a plain value. Its ``meninx`` part says how stored values became pixels: ``offset``
-was added to them.
+"Value": ["DX"]}``) or as a plain value. Its ``meninx`` part describes how stored values became pixels:
+``offset`` was added to them.
 
 References:
     DICOM PS3.18 annex F (the JSON model).
@@ -43,7 +43,7 @@ EXPORTED = (
     "ConversionType",
     "PlanarConfiguration",
 )
-"""Keywords that a side-car may hold; :class:`~meninx.dicom.export.ExportConfig` can name further ones."""
+"""Keywords that a side-car may contain; :class:`~meninx.dicom.export.ExportConfig` can name further ones."""
 
 _OF_ONE_SLICE = ("SOPInstanceUID", "InstanceNumber", "ImagePositionPatient")
 _OF_STORED_VALUES = (
@@ -73,7 +73,7 @@ def check_attributes(keywords: tuple[str, ...]) -> None:
 
 
 def attributes_of(dataset: Dataset, more: tuple[str, ...] = ()) -> Dataset:
-    """Return the exported attributes of a data set, and nothing else of it."""
+    """Return only the exported attributes of a data set."""
     chosen = Dataset()
     for keyword in (*EXPORTED, *more):
         if keyword in dataset:
@@ -82,20 +82,20 @@ def attributes_of(dataset: Dataset, more: tuple[str, ...] = ()) -> Dataset:
 
 
 def describe_volume(chosen: Dataset) -> Dataset:
-    """Drop what belongs to one slice, or to stored values, from the attributes of a volume."""
+    """Remove attributes of single slices and of stored values from the attributes of a volume."""
     for keyword in (*_OF_ONE_SLICE, *_OF_STORED_VALUES[:3]):
         chosen.pop(keyword, None)
     return chosen
 
 
 def describe_colour(chosen: Dataset, bits: int) -> Dataset:
-    """Describe RGB of ``bits`` in the attributes; the export converts every colour image to it."""
+    """Describe RGB with ``bits`` in the attributes; the export converts every colour image to RGB."""
     chosen.PhotometricInterpretation, chosen.SamplesPerPixel, chosen.PlanarConfiguration = "RGB", 3, 0
     return _describe_depth(chosen, bits)
 
 
 def describe_display(chosen: Dataset, bits: int) -> Dataset:
-    """Describe a display image in the attributes: grey of ``bits``, with no rescale or window to apply."""
+    """Describe a display image in the attributes: grey with ``bits``, without rescale and window."""
     for keyword in _OF_STORED_VALUES:
         chosen.pop(keyword, None)
     kind = list(chosen.get("ImageType") or ["DERIVED", "SECONDARY"])
@@ -109,7 +109,7 @@ def to_table(chosen: Dataset, **settings: Any) -> dict[str, Any]:
     """Return the content of a side-car: attributes in the DICOM JSON model and settings of the export.
 
     Raises:
-        DataError: a value is not of its attribute's form.
+        DataError: a value does not have the form of its attribute.
     """
     try:
         with decode.quiet():
@@ -121,7 +121,7 @@ def to_table(chosen: Dataset, **settings: Any) -> dict[str, Any]:
 
 
 def path_of(image: Path) -> Path:
-    """Return where the side-car of an image lies: the same name with ``.json``."""
+    """Return the path of the side-car of an image: the same name with ``.json``."""
     return image.with_name(image.name[: len(image.name) - len(load.suffix(image))] + ".json")
 
 
@@ -157,7 +157,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     """Return the JSON object of a side-car.
 
     Raises:
-        DataError: no such file, or not a JSON object.
+        DataError: the file does not exist or is not a JSON object.
     """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
@@ -173,7 +173,7 @@ def parse_attributes(table: Mapping[str, Any]) -> Dataset:
     """Return the data set of a table of attributes; private ones, file meta and pixels are left out.
 
     Raises:
-        DataError: an unknown keyword, or a value that does not fit; names the key.
+        DataError: a keyword is unknown or a value does not fit; the message names the key.
     """
     dataset = Dataset()
     for key, value in table.items():

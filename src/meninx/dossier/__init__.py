@@ -5,6 +5,7 @@
 ``facts``               one fact with its file and digest; ``model_facts``, ``privacy_facts``,
                         ``audit_facts`` and ``data_facts`` derive all of them from the evidence alone
 ``derivation``          ``dossier.json`` from the evidence, also when ``meninx verify`` repeats it
+``cautions``            what speaks against a release, before all numbers
 ``headings``            headings of norms, with the facts that speak to them
 ``identifier_search``   the search for patients' identifiers in what is about to be written
 ``dossier_page``        the same facts for people, as HTML; ``dossier_pdf``: as PDF
@@ -12,3 +13,7 @@
 ``stage``               all of this, in one folder that appears as a whole
 ======================  ==============================================================================
 """
+
+from meninx.core.lazy import callable_package
+
+callable_package(__name__, "meninx.api", "dossier")  # meninx.dossier(...) is the public function

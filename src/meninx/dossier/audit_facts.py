@@ -11,8 +11,11 @@ from meninx.core.artifacts import RunRecord
 from meninx.core.audit_records import AttackRecord, MembershipAudit, OneRunRecord
 from meninx.core.audit_summary import AuditRecord, PlanRecord
 from meninx.core.dossier_records import DossierPart
+from meninx.core.errors import DataError, problem
 from meninx.core.findings import LINES, Finding
+from meninx.core.identity_records import IdentityAudit
 from meninx.core.origin import Origin
+from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import Bounded, BoundsRecord
 from meninx.dossier.facts import RUN, EvidenceFolder, FactList
 
@@ -22,12 +25,21 @@ BOUNDS, ONE_RUN, MEMBERSHIP = (
 SUMMARY, PLAN = (f"{RUN}/{artifacts.place(kind)}" for kind in (AuditRecord, PlanRecord))
 PLAN_FILE = f"{RUN}/{audit_parts.FOLDER}/{audit_parts.PLAN}"
 FPR = "false positive rate"
+_FURTHER: tuple[tuple[str, type[ReconstructionAudit] | type[IdentityAudit], str], ...] = (
+    ("reconstruction", ReconstructionAudit, "reconstruction of images"),
+    ("identity", IdentityAudit, "identity of images"),
+)
+
+
+def kinds() -> dict[str, type[Any]]:
+    """Return where records of audits lie in a dossier -> their type."""
+    parts = {f"{RUN}/{audit_parts.place_of(name)}": kind for name, kind in audit_parts.PARTS.items()}
+    return parts | {f"{RUN}/{artifacts.place(kind)}": kind for kind in (ReconstructionAudit, IdentityAudit)}
 
 
 def places() -> tuple[str, ...]:
-    """Return where the records of audits lie in a dossier."""
-    parts = (f"{RUN}/{audit_parts.place_of(name)}" for name in audit_parts.PARTS)
-    return (*parts, SUMMARY, PLAN, PLAN_FILE)
+    """Return where the files of audits lie in a dossier."""
+    return (*kinds(), SUMMARY, PLAN, PLAN_FILE)
 
 
 @dataclass(frozen=True)
@@ -49,15 +61,11 @@ def strangers(evidence: EvidenceFolder) -> Iterator[Stranger]:
     The summary of an audit names the SHA-256 of every record that it rests on.
     """
     run = artifacts.require(evidence.run.root, RunRecord, fix="ask for the whole dossier")
-    for name, kind in audit_parts.PARTS.items():
-        path = f"{RUN}/{audit_parts.place_of(name)}"
-        record = evidence.record(path, kind)
-        about = _about(record)
-        if about is None or about[0] == "":
-            continue
-        if about[0] != run.id:
+    for path, kind in kinds().items():
+        about = _about(evidence.record(path, kind))
+        if about is not None and about[0] != run.id:
             yield Stranger(path, "is about another run")
-        elif about[1] != run.weights:
+        elif about is not None and about[1] != run.weights:
             yield Stranger(path, "is about other weights")
     summary = evidence.record(SUMMARY, AuditRecord)
     if summary is not None:
@@ -82,10 +90,20 @@ def audit(evidence: EvidenceFolder) -> DossierPart:
     record = evidence.record(SUMMARY, AuditRecord)
     if record is None:
         for line in LINES:
-            found.unknown(f"line/{line}", line, "the run was not audited as a whole (`meninx audit RUN`)")
+            found.unknown(
+                f"line/{line}",
+                f"audit, line {line}",
+                "the run was not audited as a whole (`meninx audit RUN`)",
+            )
         return found.part()
     for item in record.lines:
-        found.add(f"line/{item.line}", item.line, f"{item.colour}: {item.word}", SUMMARY, remark=item.words)
+        found.add(
+            f"line/{item.line}",
+            f"audit, line {item.line}",
+            f"{item.colour}: {item.word}",
+            SUMMARY,
+            remark=item.words,
+        )
     found.add("plan", "SHA-256 of the plan", record.plan.sha256, SUMMARY, remark=record.plan.words())
     met = "no condition of the plan is met"
     found.add("conditions", "conditions by which the audit fails", record.conditions, SUMMARY, missing=met)
@@ -96,11 +114,11 @@ def audit(evidence: EvidenceFolder) -> DossierPart:
         if part.reason:
             found.add(f"part/{part.name}", f"{part.name}, not done", part.reason, SUMMARY)
         for finding in part.findings:
-            _finding(found, finding)
+            _finding(found, finding, SUMMARY)
     return found.part()
 
 
-def _finding(found: FactList, finding: Finding) -> None:
+def _finding(found: FactList, finding: Finding, path: str) -> None:
     """Add one number of the audit with its null, what the guarantee allows, and what it rests on."""
     told = [f"{finding.colour}, {finding.line}", finding.reason]
     told += [f"null {finding.null:.4g}"] if finding.null is not None else []
@@ -109,7 +127,36 @@ def _finding(found: FactList, finding: Finding) -> None:
     remark = "; ".join(item for item in told if item)
     limits = (None, None) if finding.is_exact else (finding.low, finding.high)
     key = f"finding/{finding.key}"
-    found.add(key, finding.words, finding.value, SUMMARY, limits=limits, remark=remark, missing=remark)
+    found.add(key, finding.words, finding.value, path, limits=limits, remark=remark, missing=remark)
+
+
+def attacks(evidence: EvidenceFolder) -> DossierPart:
+    """Return what attacks beside the membership attacks found: reconstruction, and identity of images."""
+    found = FactList(evidence, "attacks", "Reconstruction and identity")
+    summary = evidence.record(SUMMARY, AuditRecord)
+    planned = {part.name for part in summary.parts} if summary is not None else set()
+    for name, kind, words in _FURTHER:
+        path = f"{RUN}/{artifacts.place(kind)}"
+        record = evidence.record(path, kind)
+        if record is None:
+            found.unknown(f"{name}/verdict", f"{words}: verdict", "the run holds no such audit")
+            continue
+        reason = record.reason or "an attack that finds nothing is no evidence of privacy"
+        found.add(f"{name}/verdict", f"{words}: verdict", record.verdict, path, remark=reason)
+        for finding in () if name in planned else _findings(record):
+            _finding(found, finding, path)
+    return found.part()
+
+
+def _findings(record: ReconstructionAudit | IdentityAudit) -> tuple[Finding, ...]:
+    """Return the numbers of an audit, as its own part of the program states them."""
+    if isinstance(record, ReconstructionAudit):
+        from meninx.audit.reconstruction import reconstruction_verdict
+
+        return reconstruction_verdict.findings(record)
+    from meninx.audit import identity_findings  # it imports torch, which no other fact needs
+
+    return identity_findings.findings(record)
 
 
 def bounds(evidence: EvidenceFolder) -> DossierPart:
@@ -121,6 +168,9 @@ def bounds(evidence: EvidenceFolder) -> DossierPart:
         found.unknown("operating", "bounds at the run's noise", f"the run holds none ({fix})")
         return found.part()
     how = "upper bound, with what is known to be reachable"
+    names = {prior.name for prior in record.priors}
+    if names != set(record.operating.worst) or names != set(record.operating.relaxed):
+        raise DataError(problem("the adversaries are not those of the record", where=BOUNDS))
     for prior in record.priors:
         worst, relaxed = record.operating.worst[prior.name], record.operating.relaxed[prior.name]
         _bounded(

@@ -21,11 +21,9 @@ from meninx.core.dossier_records import (
     DossierPart,
     DossierRecord,
     EvidenceFile,
-    Fact,
 )
-from meninx.core.findings import LINES
 from meninx.core.integrity import CHECKSUMS
-from meninx.dossier import audit_facts, data_facts, headings, model_facts, privacy_facts
+from meninx.dossier import audit_facts, cautions, data_facts, headings, model_facts, privacy_facts
 from meninx.dossier.facts import DATA, RELEASE, RUN, RUNS, SELECTION, EvidenceFolder
 
 PARTS: tuple[Callable[[EvidenceFolder], DossierPart], ...] = (
@@ -36,6 +34,7 @@ PARTS: tuple[Callable[[EvidenceFolder], DossierPart], ...] = (
     audit_facts.bounds,
     audit_facts.implementation,
     audit_facts.membership,
+    audit_facts.attacks,
     model_facts.utility,
     data_facts.deid,
     data_facts.dataset,
@@ -55,22 +54,6 @@ LIMITS = (
     "Whether de-identification missed something that its own check does not look for.",
     "Who holds the key behind a fingerprint. Compare it with the signer by telephone.",
 )
-_BAD_COLOURS = ("amber", "red", "grey")
-_AGAINST: dict[tuple[str, str | bool], str] = {
-    ("implementation/verdict", "refuted"): "The audit with canaries says: refuted.",
-    ("implementation/verdict", "suspicious"): "The audit with canaries says: suspicious.",
-    ("membership/verdict", "refuted"): "The membership attacks say: refuted.",
-    ("membership/verdict", "exposed"): "The membership attacks say: exposed.",
-    ("membership/verdict", "void"): "The membership attacks say: void.",
-    ("guarantee/unit", "case"): "The guarantee is for one case, and a patient may have several.",
-    ("lineage/unknown_start", True): "The weights that the run started from are of unknown origin.",
-    ("utility/belongs", False): "The evaluation measured other weights.",
-}
-_WITHOUT = {
-    "implementation/verdict": "No audit with canaries is in this dossier.",
-    "membership/verdict": "No membership attack is in this dossier.",
-    "deid/1/profile": "No record of de-identification is in this dossier.",
-}
 _EXTRACTS = {
     f"{RUN}/run.json": "identity and state of the run, without names and digests of private files",
     f"{RUN}/environment.json": "versions and machine, without the command",
@@ -99,7 +82,7 @@ def derived(root: Path, *, title: str, date: str, signer: str, made_by: dict[str
         date=date,
         run=privacy_facts.selection_of(evidence).chosen,
         signer=signer,
-        warnings=tuple(_warnings(evidence, parts)),
+        warnings=tuple(cautions.cautions(privacy_facts.candidate_of(evidence), parts)),
         parts=parts,
         headings=headings.mapped(parts),
         limits=LIMITS,
@@ -125,55 +108,8 @@ def _file(root: Path, path: str) -> EvidenceFile:
     elif path.startswith(f"{RELEASE}/"):
         about = "released file"
     elif path.startswith(f"{RUNS}/"):
-        about = "privacy ledger" if path.endswith(".jsonl") else "evaluation of a candidate"
+        about = "privacy ledger" if path.endswith(".jsonl") else "numbers of the candidates"
     elif path.startswith(f"{RUN}/{audit_parts.FOLDER}/"):
         about = "record of an audit"
     size = (root / path).stat().st_size
     return EvidenceFile(path=path, sha256=files.digest(root / path), size=size, kind=kind, about=about)  # type: ignore[arg-type]
-
-
-def _warnings(evidence: EvidenceFolder, parts: tuple[DossierPart, ...]) -> list[str]:
-    """Return what speaks against a release, from the facts; what keeps a promise from holding comes first."""
-    facts = {fact.key: fact for part in parts for fact in part.facts}
-    found = []
-    candidate = privacy_facts.candidate_of(evidence)
-    if candidate.void:
-        found.append("Not for release: the noise of this run came from a seed.")
-    if not candidate.private:
-        found.append("The run was trained without differential privacy: nothing is promised to its patients.")
-    for (key, value), words in _AGAINST.items():
-        if key in facts and facts[key].value == value:
-            found.append(words)
-    lines = {line: str(facts[f"audit/line/{line}"].value) for line in LINES}
-    bad = {line: value for line, value in lines.items() if value.startswith(_BAD_COLOURS)}
-    found += [f"The line {line} of the audit is {value}." for line, value in bad.items()]
-    if "audit/conditions" in facts and facts["audit/conditions"].shown:
-        found.append("A condition of the audit's plan is met, by which the audit fails.")
-    if facts["implementation/control"].shown and facts["implementation/control"].value != "refuted":
-        found.append("The positive control of the audit with canaries was not found: it shows nothing.")
-    composed = facts.get("selection/composed")
-    if composed is not None and composed.value != 1:
-        found.append(
-            f"{composed.value} runs share patients: their joint epsilon counts, not that of this run."
-        )
-    found += [words for key, words in _WITHOUT.items() if key not in facts or not facts[key].shown]
-    vacuous = [name for name in _priors(facts) if _is_vacuous(facts, name)]
-    if vacuous:
-        found.append(
-            f"The guarantee says little to an attacker who knows that the data is {', '.join(vacuous)}: an "
-            "attack may gain half of what guessing leaves."
-        )
-    if candidate.private and not _priors(facts):
-        found.append("No proven bounds on attacks are in this dossier.")
-    return found
-
-
-def _priors(facts: dict[str, Fact]) -> list[str]:
-    head = "bounds/worst/"
-    return [key.removeprefix(head) for key in facts if key.startswith(head)]
-
-
-def _is_vacuous(facts: dict[str, Fact], prior: str) -> bool:
-    """Return whether an attack may gain more than half of all that guessing leaves."""
-    worst, guess = facts[f"bounds/worst/{prior}"].value, facts[f"bounds/prior/{prior}"].value
-    return isinstance(worst, float) and isinstance(guess, float) and worst > (1 + guess) / 2

@@ -74,10 +74,14 @@ def glance(record: DossierRecord) -> list[DossierRow]:
 
 
 def evidence_words(heading: Heading, record: DossierRecord) -> str:
-    """Return the facts that speak to a heading, in words; an open question where none does."""
+    """Return the facts that speak to a heading, and those that would, in words."""
     facts = {fact.key: fact for fact in every(record.parts)}
-    lines = [f"{facts[key].words}: {shown(facts[key])}" for key in heading.evidence if key in facts]
-    return "; ".join(lines) if lines else OPEN
+    lines = [
+        f"{facts[key].words.rstrip('?')}: {shown(facts[key])}" for key in heading.evidence if key in facts
+    ]
+    gone = [facts[key].words.rstrip("?") for key in heading.missing if key in facts]
+    lines = lines or [OPEN]
+    return "; ".join([*lines, *([f"not shown: {', '.join(gone)}"] if gone else [])])
 
 
 def norms(record: DossierRecord) -> Iterator[tuple[str, list[Heading]]]:

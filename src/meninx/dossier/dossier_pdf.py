@@ -14,6 +14,7 @@ from meninx.dossier import dossier_page
 from meninx.dossier.headings import NO_CLAIM
 
 _MARGIN, _WIDTH = 54, 595 - 108  # points on A4
+_LEAST = 110  # points below a heading, else it goes to the next page
 _SANS, _BOLD = "DejaVuSans", "DejaVuSans-Bold"
 _INK, _SOFT, _LINE, _BAND = "#1b2430", "#5a6675", "#d8dee6", "#fff3e6"
 
@@ -75,7 +76,6 @@ def _styles() -> dict[str, Any]:
             leading=15,
             spaceBefore=14,
             spaceAfter=4,
-            keepWithNext=1,
         ),
         "h3": ParagraphStyle(
             "h3",
@@ -84,7 +84,6 @@ def _styles() -> dict[str, Any]:
             leading=12,
             spaceBefore=8,
             spaceAfter=3,
-            keepWithNext=1,
         ),
         "text": ParagraphStyle("text", **base, fontSize=8.5, leading=12, spaceAfter=3),
         "cell": ParagraphStyle("cell", **base, fontSize=7.6, leading=10),
@@ -99,18 +98,18 @@ def _story(record: DossierRecord, styles: dict[str, Any]) -> list[Any]:
         _text(record.title, styles["h1"]),
         _text(f"Run {record.run}, {record.date}, {signed}", styles["soft"]),
         *_warnings(record, styles),
-        _text("At a glance", styles["h2"]),
+        *_heading("At a glance", styles["h2"]),
         _facts(dossier_page.glance(record), styles),
         _text(dossier_page.DECISION, styles["text"]),
     ]
     for part in record.parts:
         story += [
-            _text(part.title, styles["h2"]),
+            *_heading(part.title, styles["h2"]),
             _facts([dossier_page.row(fact) for fact in part.facts], styles),
         ]
-    story.append(_text("What nobody can check from this folder alone", styles["h2"]))
+    story += _heading("What nobody can check from this folder alone", styles["h2"])
     story += [_text(f"• {item}", styles["text"]) for item in record.limits]
-    story += [_text("Headings of norms", styles["h2"]), _text(NO_CLAIM, styles["text"])]
+    story += [*_heading("Headings of norms", styles["h2"]), _text(NO_CLAIM, styles["text"])]
     for norm, found in dossier_page.norms(record):
         rows = [
             (
@@ -121,10 +120,10 @@ def _story(record: DossierRecord, styles: dict[str, Any]) -> list[Any]:
             for item in found
         ]
         story += [
-            _text(norm, styles["h3"]),
+            *_heading(norm, styles["h3"]),
             _grid(("heading", "evidence", dossier_page.OPEN), rows, (0.26, 0.42, 0.32), styles),
         ]
-    story.append(_text("Files that the facts come from", styles["h2"]))
+    story += _heading("Files that the facts come from", styles["h2"])
     files = [
         (
             [_text(item.path, styles["cell"]), _text(f"{item.kind}, {item.size:,} bytes", styles["soft"])],
@@ -186,6 +185,13 @@ def _grid(
         )
     )
     return table
+
+
+def _heading(text: str, style: Any) -> list[Any]:
+    """Return a heading that does not stand alone at the foot of a page."""
+    from reportlab.platypus import CondPageBreak
+
+    return [CondPageBreak(_LEAST), _text(text, style)]
 
 
 def _text(text: str, style: Any) -> Any:

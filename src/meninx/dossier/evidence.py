@@ -17,7 +17,7 @@ from meninx.core.dossier_records import ArchiveExtract, Candidate, DatasetExtrac
 from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.dossier import audit_facts, privacy_facts
 from meninx.dossier.config import DossierConfig
-from meninx.dossier.facts import DATA, RELEASE, RUN
+from meninx.dossier.facts import DATA, RELEASE, RUN, RUNS
 from meninx.report import joint_privacy
 from meninx.report.context import ReportContext, departures_of
 from meninx.report.sources import Dataset, Deid, TrainedRun
@@ -90,7 +90,8 @@ def write(
     if dataset is not None:
         _write_json(folder / DATA / "dataset.json", _of_dataset(dataset, hidden))
     linked = dataset.archives if dataset is not None else ()
-    for number, archive in enumerate(context.deid, start=1):
+    archives = sorted(context.deid, key=lambda item: item.record.checksums not in linked)
+    for number, archive in enumerate(archives, start=1):
         extract = _of_archive(archive, hidden, linked=archive.record.checksums in linked)
         _write_json(folder / DATA / f"archive-{number}.json", extract)
 
@@ -104,7 +105,10 @@ def _write_selection(
         raise DataError(
             problem("an earlier version made a run, without its identity", where="dossier", fix=fix)
         )
-    sweep = any(artifacts.read(path, SweepRecord) is not None for path in sources if path.is_dir())
+    sweeps = [path / artifacts.place(SweepRecord) for path in sources]
+    sweeps = [path for path in sweeps if path.is_file()]
+    for number, path in enumerate(sweeps, start=1):
+        _copy(path, folder / RUNS / f"sweep-{number}.json")
     remarks = (
         [f"{len(context.unfinished)} runs are not finished; what they spent counts"]
         if context.unfinished
@@ -119,6 +123,7 @@ def _write_selection(
                 private=item.private,
                 finished=item.finished,
                 void=item.void,
+                beside=item.is_beside(run),
             )
             for item in every
         ),
@@ -126,7 +131,7 @@ def _write_selection(
         assumed=tuple(joint.assumed for joint in context.joints),
         by=names.printable(config.chosen_by),
         split=names.printable(config.chosen_on),
-        sweep=sweep,
+        sweep=bool(sweeps),
         missing_runs=tuple(remarks),
     )
     artifacts.write(folder, record)
@@ -137,7 +142,9 @@ def _write_candidate(folder: Path, run: TrainedRun) -> None:
     home = folder / privacy_facts.folder_of(run.record.id)
     for key, text in run.account.texts.items() if run.account is not None else ():
         content = text.encode("utf-8", "surrogateescape")
-        files.write_bytes(home / privacy_facts.LEDGERS / f"{key}.jsonl", content)
+        own = key == run.record.id
+        name = privacy_facts.LEDGER if own else f"{privacy_facts.EARLIER}/{key}.jsonl"
+        files.write_bytes(home / name, content)
     if run.finished and run.evidence.test is not None:
         _copy(run.root / artifacts.place(EvaluationRecord), home / "evaluation.json")
 

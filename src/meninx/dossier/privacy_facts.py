@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from meninx.core import artifacts
-from meninx.core.artifacts import EvaluationRecord, PrivacyRecord, RunRecord
+from meninx.core.artifacts import EvaluationRecord, PrivacyRecord, RunRecord, SweepRecord
 from meninx.core.budget import PrivacySpent
 from meninx.core.dossier_records import Candidate, DossierPart, SelectionRecord
+from meninx.core.errors import DataError, problem
 from meninx.dossier.facts import RUN, RUNS, SELECTION, EvidenceFolder, FactList
 from meninx.metrics.estimates import Evaluation
-from meninx.privacy.ledger import Ledger
 from meninx.report import privacy_account
 from meninx.report.privacy_account import RunAccount
 
 PRIVACY, RUN_RECORD = f"{RUN}/privacy.json", f"{RUN}/run.json"
-LEDGERS = "ledgers"
+if TYPE_CHECKING:
+    from meninx.privacy.ledger import Ledger
+
+LEDGER, EARLIER = "ledger.jsonl", "earlier"
+"""A run's own ledger in its folder, and the folder of those of earlier runs that count."""
+_RUN = re.compile(r"[0-9a-f]{32}")
 WITHOUT = "the run was trained without differential privacy: nothing is promised"
 SEEDED = "the noise came from a seed: whoever knows it can subtract the noise, and no bound holds"
 
 
 def selection_of(evidence: EvidenceFolder) -> SelectionRecord:
     """Return which runs were given and which was chosen."""
-    return artifacts.require(evidence.root, SelectionRecord, fix="ask for the whole dossier")
+    record = artifacts.require(evidence.root, SelectionRecord, fix="ask for the whole dossier")
+    names = {item.run for item in record.candidates}
+    known = all(_RUN.fullmatch(item.run) and item.folder == folder_of(item.run) for item in record.candidates)
+    grouped = all(name in names for group in record.groups for name in group)
+    if record.chosen not in names or not known or not grouped or len(record.groups) != len(record.assumed):
+        raise DataError(problem("the runs that were given contradict each other", where=SELECTION))
+    return record
 
 
 def candidate_of(evidence: EvidenceFolder) -> Candidate:
@@ -34,7 +47,7 @@ def candidate_of(evidence: EvidenceFolder) -> Candidate:
 
 def own_ledger(candidate: Candidate) -> str:
     """Return the path of a run's ledger in the dossier."""
-    return f"{candidate.folder}/{LEDGERS}/{candidate.run}.jsonl"
+    return f"{candidate.folder}/{LEDGER}"
 
 
 def account(evidence: EvidenceFolder, candidate: Candidate) -> RunAccount:
@@ -43,15 +56,25 @@ def account(evidence: EvidenceFolder, candidate: Candidate) -> RunAccount:
     Raises:
         PrivacyRefusal: a ledger was changed.
     """
-    own = own_ledger(candidate)
-    paths = [own, *(path for path in evidence.below(candidate.folder, f"{LEDGERS}/*.jsonl") if path != own)]
-    texts = {PurePosixPath(path).stem: evidence.text(path) for path in paths}
-    ledger = Ledger.parse(texts[candidate.run])
+    texts = {candidate.run: evidence.text(own_ledger(candidate))}
+    for path in evidence.below(candidate.folder, f"{EARLIER}/*.jsonl"):
+        texts[PurePosixPath(path).stem] = evidence.text(path)
+    ledger = ledger_of(evidence, candidate)
     spent = ledger.spent() if ledger.accounts else None
     total = spent
     if spent is not None and len(texts) > 1:
         total, _ = privacy_account.together(list(texts.values()), spent.delta)
     return RunAccount(texts=texts, exact=True, own=spent, spent=total)
+
+
+def ledger_of(evidence: EvidenceFolder, candidate: Candidate) -> Ledger:
+    """Return a run's own ledger.
+
+    Raises:
+        PrivacyRefusal: it was changed.
+    """
+    path = own_ledger(candidate)
+    return privacy_account.parsed(evidence.text(path), path)
 
 
 def guarantee(evidence: EvidenceFolder) -> DossierPart:
@@ -70,7 +93,7 @@ def guarantee(evidence: EvidenceFolder) -> DossierPart:
         found.unknown("epsilon", "epsilon", "the ledger names no step")
         return found.part()
     _mechanism(found, spent.own, spent.spent, path, candidate)
-    ledger = Ledger.parse(spent.texts[candidate.run])
+    ledger = ledger_of(evidence, candidate)
     found.add("ledger/lines", "lines of the ledger", ledger.entries, path)
     found.add("ledger/head", "hash of its last line", ledger.head, path)
     found.add("ledger/torn", "steps that were begun and not finished", ledger.torn, path)
@@ -119,11 +142,18 @@ def selection(evidence: EvidenceFolder) -> DossierPart:
     found = FactList(evidence, "selection", "Choice among runs, and what they spend together")
     record = selection_of(evidence)
     private = [item for item in record.candidates if item.private]
-    finished = [item for item in record.candidates if item.finished]
+    finished = [item for item in record.candidates if item.finished and not item.beside]
     found.add("runs", "runs that were given", len(record.candidates), SELECTION)
     found.add("candidates", "finished runs to choose from", len(finished), SELECTION)
     found.add("private", "private runs among them", len(private), SELECTION)
     found.add("sweep", "the runs are those of a sweep", record.sweep, SELECTION)
+    beside = sum(item.beside for item in record.candidates)
+    if beside:
+        words = "runs of other sites in the same study, which hold the same model"
+        remark = "the epsilon of a site is about its own patients"
+        found.add("sites", words, beside, SELECTION, remark=remark)
+    for path in evidence.below(RUNS, "sweep-*.json"):
+        _sweep(found, evidence, path)
     _joint(found, evidence, record)
     if len(finished) > 1:
         unstated = "nobody stated it (--chosen-by and --chosen-on)"
@@ -143,6 +173,23 @@ def selection(evidence: EvidenceFolder) -> DossierPart:
         found.add("inside", "is the choice inside the guarantee?", _single(evidence), RUN_RECORD)
     found.add("left_out", "remarks on the runs", record.missing_runs, SELECTION, missing="there are none")
     return found.part()
+
+
+def _sweep(found: FactList, evidence: EvidenceFolder, path: str) -> None:
+    """Add the rows of a sweep: what each epsilon gave on the test split."""
+    record = evidence.record(path, SweepRecord)
+    rows = [
+        f"epsilon {_cell(row, 'epsilon', 'none')}: {row.get('metric')} {_cell(row, 'mean', 'unknown')} "
+        f"({_cell(row, 'low', 'unknown')} to {_cell(row, 'high', 'unknown')}), {row.get('seeds')} seeds"
+        for row in (record.rows if record is not None else ())
+    ]
+    name = PurePosixPath(path).stem
+    found.add(f"rows/{name}", "test metric by epsilon, mean over seeds", rows, path, missing="no row")
+
+
+def _cell(row: dict[str, Any], name: str, otherwise: str) -> str:
+    value = row.get(name)
+    return f"{value:.4g}" if isinstance(value, (int, float)) and math.isfinite(value) else otherwise
 
 
 def _joint(found: FactList, evidence: EvidenceFolder, record: SelectionRecord) -> None:

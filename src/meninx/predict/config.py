@@ -10,7 +10,7 @@ from meninx.core.setting_types import CountOrZero, Device
 from meninx.core.settings import Settings
 
 WORK_FIELDS = ("batch", "device", "strict", "dry_run", "resume", "overwrite")
-"""Fields that change how the work is done, not what comes out."""
+"""Fields that change how the work is done, not its result."""
 
 
 @dataclass(frozen=True, kw_only=True)

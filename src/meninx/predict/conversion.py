@@ -1,4 +1,4 @@
-"""One image at a time from its files to network input, exactly as in training."""
+"""Conversion of images from their files to network input, exactly as in training, one image at a time."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ Affine = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """What is remembered of an image while the network sees it.
+    """Facts about an image that are needed after the network has run.
 
     Attributes:
         image: the image.
-        digest: of its files.
+        digest: digest of its files.
         size: spatial size of the stored image, before padding.
-        affine: of the stored image.
+        affine: affine of the stored image.
         source_size: spatial size of the decoded image.
-        source_affine: of the decoded image.
-        remarks: what is unlike the training.
+        source_affine: affine of the decoded image.
+        remarks: differences from the training images.
     """
 
     image: InputImage
@@ -54,13 +54,13 @@ class Converted:
 
 @dataclass
 class Converter:
-    """Makes network input of images; what does not fit is refused by name, and the others go on.
+    """Converter of images to network input; images that do not fit are recorded as refusals and skipped.
 
     Attributes:
-        model: what the images must fit.
+        model: the model that the images must fit.
         dataset: the prepared dataset that they belong to; None for images that are not stored yet.
         refusals: receives the images without network input.
-        caveats: how the images of ``dataset`` differ from those of the training.
+        caveats: differences between ``dataset`` and the training dataset.
     """
 
     model: Trained
@@ -86,15 +86,17 @@ class Converter:
         self._steps = self.model.preprocessing
 
     def converted(self, images: Iterable[InputImage]) -> Iterator[tuple[Converted, Tensor]]:
-        """Yield network input of shape (channels, *spatial) of each image that fits.
+        """Yield facts and network input of shape (channels, *spatial) for each image that fits.
 
         Raises:
-            DataError: an image that does not fit, when refusals are strict.
-            StorageError: the disk refused.
+            DataError: an image does not fit and refusals are strict.
+            StorageError: a file cannot be read or written.
         """
         for image in images:
             try:
-                digest = image.digest()  # first: a file that changes while it is read is predicted again
+                digest = (
+                    image.digest()
+                )  # before reading: a file that changes in between is then predicted again by the next call
                 decoded = self._read(image)
                 ready = self._ready(image, digest, decoded) if decoded is not None else None
             except UnfitImage as error:
@@ -102,14 +104,14 @@ class Converter:
                 continue
             except StorageError:
                 raise
-            except DataError as error:  # its message quotes no value
+            except DataError as error:  # its message contains no value of the header
                 self.refusals.add(UNREADABLE, image.case_id, str(error))
                 continue
             if ready is not None:
                 yield ready
 
     def _read(self, image: InputImage) -> Image | None:
-        """Return an image as decoded, or as the dataset stores it; None for one whose decoder fails."""
+        """Return an image as decoded, or as stored in the dataset; None if its decoder fails."""
         try:
             if self.dataset is None:
                 return self._steps.read(image.paths)
@@ -118,7 +120,7 @@ class Converter:
             return load.load(Path(self.dataset.root, case.image))
         except MeninxError:
             raise
-        except Exception as error:  # a broken file makes a decoder raise anything
+        except Exception as error:  # a decoder may raise any exception on a damaged file
             self.refusals.add(UNREADABLE, image.case_id, type(error).__name__)
             return None
 

@@ -1,9 +1,9 @@
-"""What of an image that fits a model is unlike the training, and worth a warning.
+"""Warnings about images that fit a model but differ from its training images.
 
-What does not fit is refused by ``refuse_unfit`` and ``refuse_size`` of ``imaging.preprocessing``. A warning
-is a pair of its kind, which is the same for all images, and the numbers of this one. What is known of the
-training images is what the bundle says: preprocessing, intensity, size and spacing. The bundle of a run
-without privacy also says how bright they are and the range of their spacing (``core.manifest.Observed``).
+Images that do not fit are refused by ``refuse_unfit`` and ``refuse_size`` of ``imaging.preprocessing``. A
+warning is a pair of its kind, which is the same for all images, and the numbers of this image. The training
+images are described by the bundle: preprocessing, intensity, size and spacing. The bundle of a run
+without privacy also contains their brightness and the range of their spacing (``core.intensity.Observed``).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ SPACING_FACTOR, COARSE_FACTOR, ENLARGED, STRETCHED = 1.5, 3.0, 2.0, 2.0
 
 
 def remarks(image: Image, stored: Image, steps: Preprocessing, info: DatasetInfo) -> list[Remark]:
-    """Return what of a decoded image that fits is unlike the training.
+    """Return the differences of a decoded image from the training images.
 
     Args:
-        image: as decoded.
-        stored: the same, as the dataset would have stored it.
-        steps: between the two.
-        info: what is known of the training images.
+        image: the image as decoded.
+        stored: the image as the dataset would have stored it.
+        steps: preprocessing between the two.
+        info: description of the training dataset.
     """
     return [
         *_channels(image, info),
@@ -51,12 +51,12 @@ def remarks(image: Image, stored: Image, steps: Preprocessing, info: DatasetInfo
 
 
 def remarks_on_stored(array: npt.NDArray[Any], info: DatasetInfo, theirs: DatasetInfo) -> list[Remark]:
-    """Return what of an image of a prepared dataset is unlike the training.
+    """Return the differences of an image of a prepared dataset from the training images.
 
     Args:
-        array: as stored.
-        info: of the training.
-        theirs: of the dataset.
+        array: the image as stored.
+        info: description of the training dataset.
+        theirs: description of the image's dataset.
     """
     found = [*_used(array, theirs.intensity), *_brightness(array, info, theirs)]
     if theirs.spacing_mm:
@@ -78,7 +78,9 @@ def _geometry(image: Image, stored: Image, steps: Preprocessing, info: DatasetIn
     if placed:
         yield from _spacing(stored.spacing_mm, info)
     if placed and steps.spacing_mm:
-        pairs = zip(sorted(image.spacing_mm), sorted(steps.spacing_mm), strict=True)  # axes may be turned
+        pairs = zip(
+            sorted(image.spacing_mm), sorted(steps.spacing_mm), strict=True
+        )  # sorted, because axes may be permuted
         if any(own > COARSE_FACTOR * step for own, step in pairs):
             yield COARSE, f"{_mm(image.spacing_mm)}, resampled to {_mm(steps.spacing_mm)}"
     if steps.size and not steps.spacing_mm:
@@ -90,7 +92,7 @@ def _geometry(image: Image, stored: Image, steps: Preprocessing, info: DatasetIn
 
 
 def _spacing(here: Sequence[float], info: DatasetInfo) -> Iterator[Remark]:
-    """Compare the spacing of a stored image with the one, or the range, of the training images."""
+    """Compare the spacing of a stored image with the spacing or the range of the training images."""
     ranges: Sequence[tuple[float, float]] = [(step, step) for step in info.spacing_mm]
     if info.observed is not None and info.observed.spacing_mm:
         ranges = info.observed.spacing_mm
@@ -112,7 +114,7 @@ def _intensity(image: Image, stored: Image, steps: Preprocessing) -> Iterator[Re
 
 
 def _outside(array: npt.NDArray[Any], steps: Preprocessing) -> Iterator[Remark]:
-    """Compare the values with the window, or with that of each channel."""
+    """Compare the values with the window, or with the window of each channel."""
     for number, part in enumerate(array):
         low, high = steps.limits(part, number)
         channel = f"channel {number + 1}, " if len(steps.window) > 2 else ""

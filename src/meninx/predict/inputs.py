@@ -1,4 +1,4 @@
-"""The images of an input under their identifiers: those that a search found, or the cases of a dataset."""
+"""The images of an input with their identifiers: files found by a search, or the cases of a dataset."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class InputImage:
     Attributes:
         case_id: UID of the DICOM instance or series, or the file's path below the input; safe as a file name.
         paths: its file, those of its series, or one file per channel in the order of the channels.
-        dicom: it is DICOM.
-        clean: it is marked as de-identified; True for what is no DICOM.
+        dicom: whether it is DICOM.
+        clean: whether it is marked as de-identified; True for other files than DICOM.
         kind: modality of DICOM, or suffix of the file.
-        file: its path below the input, by which a user finds it again; for DICOM ``case_id``, since names of
-            DICOM files may hold a patient's name.
+        file: its path below the input, by which a user finds it again; for DICOM ``case_id``, because names
+            of DICOM files may contain a patient's name.
     """
 
     case_id: str
@@ -43,7 +43,7 @@ class InputImage:
     file: str = ""
 
     def digest(self) -> str:
-        """Return one digest of its files; the order of channels counts, that of slices does not."""
+        """Return one digest of its files, which depends on the order of channels but not of slices."""
         parts = [files.digest(path) for path in self.paths]
         if self.dicom:
             parts.sort()
@@ -52,13 +52,13 @@ class InputImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What lies below an input.
+    """The images found below an input.
 
     Attributes:
         images: the images, sorted by identifier.
-        dataset: the prepared dataset whose images they are, stored already; None for other inputs.
-        ignored: files that are no images.
-        not_deidentified: DICOM files that are not marked as de-identified.
+        dataset: the prepared dataset that the images belong to; None for other inputs.
+        ignored: number of files that are not images.
+        not_deidentified: number of DICOM files that are not marked as de-identified.
     """
 
     images: tuple[InputImage, ...]
@@ -68,22 +68,22 @@ class Inputs:
 
     @property
     def kinds(self) -> dict[str, int]:
-        """Number of images of each modality of DICOM and each kind of file."""
+        """Number of images by DICOM modality or kind of file."""
         return dict(sorted(Counter(image.kind for image in self.images).items()))
 
 
 def find_images(source: Path, steps: Preprocessing, refusals: Refusals) -> Inputs:
-    """Return the images below a folder, or the one in a file; see :func:`meninx.imaging.image_files.search`.
+    """Return the images of a folder or a single file; see :func:`meninx.imaging.image_files.search`.
 
     A folder with ``manifest.csv`` and ``dataset.toml`` is a prepared dataset.
 
     Args:
         source: file or folder.
         steps: how the images of the training were stored.
-        refusals: receives what cannot be predicted.
+        refusals: receives the images that cannot be predicted.
 
     Raises:
-        DataError: no such file or folder, or no image below it.
+        DataError: the file or folder does not exist or contains no image.
     """
     if (source / MANIFEST_NAME).is_file() and (source / INFO_NAME).is_file():
         return _of_dataset(Manifest.read(source))
@@ -104,7 +104,7 @@ def find_images(source: Path, steps: Preprocessing, refusals: Refusals) -> Input
 
 
 def _named(image: ImageFiles, taken: set[str]) -> InputImage:
-    """Return an image under an identifier that no other image has."""
+    """Return an image with an identifier that no other image has."""
     case_id = _unique(_identifier(image), image.name, taken)
     return InputImage(
         case_id=case_id,
@@ -127,14 +127,17 @@ def _of_dataset(manifest: Manifest) -> Inputs:
 
 
 def _identifier(image: ImageFiles) -> str:
-    """Return a UID, a digest of a DICOM file's name, which may hold a patient's name, or a path as a name.
+    """Return the UID of DICOM, or a digest of the file name if it has no valid one, or a path as a name.
 
-    The path is that below the input, without separators and suffix.
+    File names of DICOM are hashed, because they may contain a patient's name. The path is relative to the
+    input, without separators and suffix.
     """
     if image.dicom:
         return image.uid if _UID.fullmatch(image.uid) else f"dicom-{_short(image.name)}"
     kind = load.suffix(Path(image.name))
     plain = image.name[: -len(kind)] if kind in FILES else image.name
+    # The identifier becomes a file name: no separators, no leading dot or dash, and a digest where the
+    # replacement or the cut could make two names equal.
     flat = _UNSAFE.sub("_", names.encodable(plain).replace("/", "__"))
     if flat == plain.replace("/", "__") and flat[:1] not in ".-" and len(flat) <= _LONGEST:
         return flat
@@ -142,7 +145,7 @@ def _identifier(image: ImageFiles) -> str:
 
 
 def _unique(identifier: str, name: str, taken: set[str]) -> str:
-    """Return an identifier that no other image has, also where a file system ignores case."""
+    """Return an identifier that no other image has, even on a file system that ignores case."""
     found = f"{identifier}-{_short(name)}" if identifier.casefold() in taken else identifier
     taken.add(found.casefold())
     return found

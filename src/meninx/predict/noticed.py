@@ -1,4 +1,4 @@
-"""What is noticed of images on the way: reasons and warnings with the cases that they concern."""
+"""Collection of refusals and warnings with the cases that they concern."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from meninx.core.artifacts import Noticed
 from meninx.core.errors import DataError, expected
 
-LISTED = 20  # cases listed of each reason
+LISTED = 20  # number of cases listed for each reason
 
 
 @dataclass
 class Remarks:
-    """Kinds of remarks, each with its cases; numbers of one case stand in an example, never its pixels."""
+    """Kinds of remarks, each with its cases and the numbers of one case as an example, without pixels."""
 
     counts: Counter[str] = field(default_factory=Counter)
     cases: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -32,7 +32,7 @@ class Remarks:
         return sum(self.counts.values())
 
     def to_table(self) -> dict[str, Noticed]:
-        """Return kind -> how often and where, sorted by kind."""
+        """Return a map from kind to number and cases, sorted by kind."""
         return {
             kind: Noticed(count=count, cases=tuple(self.cases[kind]), example=self.examples[kind])
             for kind, count in sorted(self.counts.items())
@@ -41,11 +41,11 @@ class Remarks:
 
 @dataclass
 class Refusals(Remarks):
-    """Reasons for which images have no prediction.
+    """Reasons why images have no prediction.
 
     Attributes:
-        strict: whether the first one stops the work.
-        every: identifier, reason and details of every image, in the order in which they were met.
+        strict: whether the first refusal stops the work.
+        every: identifier, reason and details of every refused image, in order of occurrence.
     """
 
     strict: bool = False

@@ -1,4 +1,4 @@
-"""The output folder: what is finished, what is taken over, and the files at the end."""
+"""The output folder: the journal of finished images, reuse of earlier predictions, and the final files."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ PROBABILITY_MAPS = "probability_maps"
 REFUSED = "refused.csv"
 RECORD = artifacts.place(PredictRecord)
 PUBLISHED = (MAPS, PROBABILITY_MAPS, TABLE, REFUSED, integrity.CHECKSUMS, RECORD)
-"""What an output folder holds beside its private room; the last one marks the result as complete."""
+"""Files of a result outside the private folder; the last one is written last and marks completeness."""
 POSITIVE = "positive:"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CasePrediction:
-    """The prediction of one image; one line of the journal.
+    """The prediction of one image, which is one line of the journal.
 
     Attributes:
         case_id: identifier of the image.
         made_of: digest of model and settings.
         source: digest of the image's files.
-        probabilities: one per label of a classification.
-        voxels: voxels (pixels) of each label of a segmentation, on the grid of the image.
+        probabilities: one probability per label of a classification.
+        voxels: number of voxels (pixels) of each label of a segmentation, on the grid of the image.
         voxel_mm3: volume of a voxel; 0 for 2-D images.
         files: file of a label map or of probability maps below the output folder -> its SHA-256.
-        remarks: what of the image is unlike the training.
+        remarks: differences of the image from the training images.
         file: path of the image below the input; its identifier for DICOM.
     """
 
@@ -68,14 +68,14 @@ class CasePrediction:
 
 
 def fingerprint(config: PredictConfig, model: Trained) -> str:
-    """Return a digest of everything but the images that decides a prediction."""
+    """Return a digest of everything except the images that determines a prediction."""
     table = {key: value for key, value in settings.to_flat(config).items() if key not in WORK_FIELDS}
     table |= {"weights": model.weights, "info": plain.to_plain(model.info)}
     return hashlib.sha256(json.dumps(table, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def check(out: Path, config: PredictConfig, made_of: str, sources: Iterable[Path]) -> None:
-    """Raise what :func:`claimed` would, without making anything."""
+    """Raise the errors of :func:`claimed` without creating anything."""
     workspace.check(out, **_claim(config, made_of, sources))
 
 
@@ -83,12 +83,12 @@ def check(out: Path, config: PredictConfig, made_of: str, sources: Iterable[Path
 def claimed(
     out: Path, config: PredictConfig, model: Trained, made_of: str, sources: Iterable[Path]
 ) -> Iterator[ResultFolder]:
-    """Hold an output folder for this process; what lies there stays whole until the new result is complete.
+    """Lock an output folder; an earlier result in it stays whole until the new one is complete.
 
     Raises:
-        UsageError: it holds something else, or a complete result and neither ``resume`` nor ``overwrite`` is
-            given, or it lies in a source.
-        RunLocked: another process holds it.
+        UsageError: it contains something else, or a complete result and neither ``resume`` nor ``overwrite``
+            is given, or it is inside a source.
+        RunLocked: another process has locked it.
     """
     with workspace.claim(out, **_claim(config, made_of, sources)) as space:
         yield ResultFolder(space, config, model, made_of)
@@ -119,11 +119,11 @@ class ResultFolder:
         self.journal = Journal(space.staging / workspace.PRIVATE / JOURNAL)
 
     def finished(self, images: Sequence[InputImage]) -> dict[str, CasePrediction]:
-        """Return the predictions of an earlier or interrupted call that still hold, by identifier."""
+        """Return the predictions of an earlier or interrupted call that are still valid, by identifier."""
         before: dict[str, CasePrediction] = {}
         for journal in (Journal(self._space.private / JOURNAL), self.journal):
             for table in journal.tables():
-                with suppress(DataError):  # a line of another version
+                with suppress(DataError):  # a line of another version: the image is predicted again
                     line = plain.from_plain(table, CasePrediction, where=JOURNAL)
                     before[line.case_id] = line
         return {
@@ -135,7 +135,7 @@ class ResultFolder:
         }
 
     def _holds(self, line: CasePrediction, image: InputImage) -> bool:
-        """Return whether a prediction is of these files and this model; its label maps are brought along."""
+        """Return whether a prediction is of these files and this model; its label maps are then linked."""
         if line.made_of != self._made_of or not self._is_prediction(line):
             return False
         try:
@@ -149,7 +149,7 @@ class ResultFolder:
         )
 
     def _is_prediction(self, line: CasePrediction) -> bool:
-        """Return whether a line of a journal is one that this model could have written."""
+        """Return whether a line of a journal could have been written for this model."""
         labels = len(self._model.info.labels)
         texts = [text for remark in line.remarks for text in remark]
         if self._model.info.task is TaskKind.SEGMENTATION:
@@ -158,6 +158,8 @@ class ResultFolder:
         else:
             whole = len(line.probabilities) == labels and all(map(is_probability, line.probabilities))
             whole = whole and not line.files
+        # The journal may have been edited or come from another machine, and its texts and file names are used
+        # below.
         plain_texts = all(names.printable(text) == text for text in texts)
         return whole and plain_texts and all(map(_is_own_file, line.files))
 
@@ -181,11 +183,11 @@ class ResultFolder:
         Args:
             note: the image.
             array: whole numbers 0 to the number of labels, of the stored image's spatial size.
-            maps: the probability of each label, (labels, ...), to be written as well.
+            maps: the probability of each label, (labels, ...), which is then written as well.
 
         Raises:
             DataError: a DICOM segmentation cannot refer to the image's files.
-            StorageError: the disk refused.
+            StorageError: a file cannot be written.
         """
         placed = Image(self._on_source(note, array[None]), note.source_affine)
         written: list[str] = []
@@ -239,27 +241,28 @@ class ResultFolder:
         record: PredictRecord,
         refused: Iterable[tuple[str, str, str]] = (),
     ) -> PredictRecord:
-        """Write tables and record, put the result in the place of an earlier one, and return the record.
+        """Write tables and record, replace an earlier result, and return the record.
 
         Args:
-            lines: the predictions, by identifier.
-            record: of the call, without the digest of the list.
+            lines: the predictions by identifier.
+            record: record of the call, without the digest of the list of checksums.
             refused: identifier, reason and details of every image without a prediction.
         """
         maps = {name: digest for line in lines.values() for name, digest in line.files.items()}
         for folder in (self._staging / MAPS, self._staging / PROBABILITY_MAPS):
             for path in folder.glob("*"):
                 if path.relative_to(self._staging).as_posix() not in maps:
-                    path.unlink()  # of an image that is no longer in the input, or half of a killed call
+                    path.unlink()  # of an image that is not in the input any more, or of a killed call
         ordered = [lines[case_id] for case_id in sorted(lines)]
         self.journal.rewrite(plain.to_plain(line) for line in ordered)
         files.write_text(self._staging / TABLE, _table(ordered, self._model))
         tables = [self._staging / TABLE]
-        (self._staging / REFUSED).unlink(missing_ok=True)  # of an interrupted call
+        (self._staging / REFUSED).unlink(missing_ok=True)  # left by an interrupted call
         if rows := sorted(refused):
             tables.append(self._staging / REFUSED)
             files.write_text(tables[-1], _csv([("case_id", "reason", "details"), *rows]))
         digests = maps | integrity.measured(self._staging, tables)
+        # The record contains the digest of the list of checksums, so the list is written first.
         done = plain.from_plain(
             {**plain.to_plain(record), "checksums": integrity.write(self._staging, digests)},
             PredictRecord,
@@ -272,7 +275,7 @@ class ResultFolder:
 
 
 def _is_own_file(name: str) -> bool:
-    """Return whether a name in a journal is one that :meth:`ResultFolder.label_map` gives."""
+    """Return whether a file name in a journal has the form that :meth:`ResultFolder.label_map` uses."""
     folder, _, rest = name.partition("/")
     return files.is_inside(name) and folder in (MAPS, PROBABILITY_MAPS) and bool(rest) and "/" not in rest
 
@@ -300,7 +303,7 @@ def _table(lines: Iterable[CasePrediction], model: Trained) -> str:
 
 
 def _csv(rows: Iterable[Sequence[str]]) -> str:
-    """Return a table whose cells no spreadsheet runs as a formula."""
+    """Return a table whose cells a spreadsheet does not execute as formulas."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(map(names.csv_cell, row) for row in rows)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""`meninx predict`: a trained model and new images in, a table of probabilities and label maps out."""
+"""`meninx predict`: applies a trained model to new images and writes probabilities and label maps."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from meninx.predict.results import CasePrediction, ResultFolder
 from meninx.predict.trained import Trained, open_trained
 
 NO_SEG = "label map that a DICOM SEG cannot hold"
-_PICTURES, _VOLUMES = 32, 1  # run at once by default
+_PICTURES, _VOLUMES = 32, 1  # default number of images in a batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictResult(Result):
-    """What was predicted; counts and identifiers of images, no patient's value.
+    """The result of `meninx predict`: counts and identifiers of images, without values of patients.
 
     Attributes:
         cases: images with a prediction.
-        reused: of these, predictions that were there already.
+        reused: number of these that an earlier call predicted.
         input: images found, by modality of DICOM and kind of file.
         refused: reason -> images without a prediction.
-        warnings: what is unlike the training -> predicted images concerned.
+        warnings: difference from the training images -> predicted images with it.
         thresholds: label -> operating threshold of the decisions.
-        thresholds_from: where they come from, or why there are none.
-        notes: further things worth knowing.
+        thresholds_from: source of the thresholds, or why there are none.
+        notes: further observations.
         dry_run: nothing was written.
     """
 
@@ -62,7 +62,7 @@ class PredictResult(Result):
     dry_run: bool = False
 
     def summary(self) -> str:
-        """Return the result in a few lines for people."""
+        """Return the result in a few lines of text."""
         verb = "to predict" if self.dry_run else "predicted"
         again = f" ({self.reused} of them were there already)" if self.reused else ""
         found = ", ".join(f"{kind} {count}" for kind, count in self.input.items())
@@ -96,38 +96,40 @@ def run(
     progress: bars.Progress = bars.SILENT,
     network: nn.Module | None = None,
 ) -> PredictResult:
-    """Predict new images, and return counts.
+    """Predict new images and return counts.
 
     Writes ``predictions.csv`` (one row per image), ``refused.csv`` (one row per image without a prediction,
-    with the reason), ``label_maps/`` of a segmentation and ``probability_maps/`` where they are asked for,
-    ``predict.json`` and ``checksums.sha256``. A call that was stopped goes on when it is started again.
+    with the reason), ``label_maps/`` of a segmentation, ``probability_maps/`` if they are wanted,
+    ``predict.json`` and ``checksums.sha256``. A stopped call continues when it is started again.
 
-    Guarantee: an image goes through the preprocessing that the model records, byte for byte as
-        `meninx prepare` would have stored it. Outputs and messages hold no value of a patient: images are
+    Guarantee: an image goes through the preprocessing that the model records, with the same bytes as
+        `meninx prepare` would have stored. Outputs and messages contain no value of a patient: images are
         named by their UIDs, or by their paths below ``source``. Only a DICOM SEG repeats the patient's
         attributes of its source, which must be marked as de-identified unless ``identified`` is set. An
         earlier result in ``out`` stays whole until the new one is complete.
 
     Args:
-        config: what to write, and how to work.
+        config: the settings.
         model: a run folder, its ``release/``, or the ``bundle/`` in it.
         source: DICOM, PNG, JPEG, TIFF or NIfTI: a file or a folder; or a prepared dataset.
         out: folder of the predictions; must be new or empty unless ``resume`` or ``overwrite``.
         progress: advanced by every image.
-        network: the architecture of a run that was given a network of its own; a copy of it is filled.
+        network: architecture of a run that was given its own network; a copy of it receives the weights.
 
     Raises:
-        UsageError: ``model`` is no model, ``out`` holds something, or a setting has no effect.
+        UsageError: ``model`` is not a model, ``out`` contains something, or a setting has no effect.
         DataError: no image can be predicted, or with ``strict`` one cannot; the model is damaged.
         RunLocked: another process writes to ``out``.
-        Interrupted: stopped by the user; the same command goes on.
+        Interrupted: stopped by the user; the same command continues.
     """
     trained = open_trained(model, network=network)
     _refuse_idle(config, trained)
     device = runtime.device(config.device)
     made_of = results.fingerprint(config, trained)
     sources = (source, model)
-    workspace.outside(out.parent)  # another file in a dataset or archive would not be in its list of digests
+    workspace.outside(
+        out.parent
+    )  # a dataset or archive with further files would not agree with its list of digests
     results.check(out, config, made_of, sources)
     refusals = Refusals(strict=config.strict)
     steps = trained.preprocessing or Preprocessing(spatial_dims=trained.info.spatial_dims)
@@ -174,7 +176,7 @@ class _Work:
     def done(
         self, images: Sequence[InputImage], device: torch.device, progress: bars.Progress, stop: pool.Stop
     ) -> Iterator[CasePrediction]:
-        """Yield the prediction of every image that has one, after it is in the journal."""
+        """Yield the prediction of every image that can be predicted, after writing it to the journal."""
         large = self.model.info.spatial_dims == 3
         size = self.config.batch or (_VOLUMES if large else _PICTURES)
         network = self.model.network.to(device)
@@ -183,11 +185,12 @@ class _Work:
             for note, logits in batched(network, inputs, self.model.config, device, size=size):
                 line = self._line(note, logits)
                 if line is not None:
+                    # After the label map is written: a line in the journal promises that its files exist.
                     journal.add(plain.to_plain(line))
                     yield line
 
     def _line(self, note: Converted, logits: Tensor) -> CasePrediction | None:
-        """Return the prediction of an image; None where its label map cannot be written."""
+        """Return the prediction of an image, or None if its label map cannot be written."""
         if self.model.info.task is not TaskKind.SEGMENTATION:
             values = self.task.probabilities(logits[None].float())[0]
             return self.folder.probabilities(note, values.numpy())
@@ -202,7 +205,7 @@ class _Work:
             return self.folder.label_map(note, unpadded(padded, note.size), maps)
         except (StorageError, UsageError):
             raise
-        except DataError as error:  # its message quotes no value
+        except DataError as error:  # its message contains no value of the header
             self.converter.refusals.add(NO_SEG, note.image.case_id, str(error))
             return None
 
@@ -210,7 +213,7 @@ class _Work:
 def _until_stopped(
     images: Sequence[InputImage], progress: bars.Progress, stop: pool.Stop
 ) -> Iterator[InputImage]:
-    """Yield images until somebody asks to stop; the bar moves when the next one is wanted."""
+    """Yield images until a stop is requested; the progress bar moves when the next one is requested."""
     for image in images:
         if stop.wanted:
             raise KeyboardInterrupt
@@ -219,7 +222,7 @@ def _until_stopped(
 
 
 def _refuse_idle(config: PredictConfig, model: Trained) -> None:
-    """Refuse a format without effect, and one whose package is missing."""
+    """Refuse a format without an effect, and a format whose package is missing."""
     if config.format and model.info.task is not TaskKind.SEGMENTATION:
         what = "a classifier predicts no label map; its probabilities are always written"
         raise UsageError(problem(what, where="format", fix="leave format out"))
@@ -233,7 +236,7 @@ def _refuse_idle(config: PredictConfig, model: Trained) -> None:
 
 
 def _refuse_no_dicom(config: PredictConfig, inputs: Inputs) -> None:
-    """Refuse DICOM segmentations where no image can have one."""
+    """Refuse DICOM segmentations if no image can have one."""
     if "dicom-seg" not in config.format:
         return
     dicom = [image for image in inputs.images if image.dicom]

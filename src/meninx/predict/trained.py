@@ -1,4 +1,4 @@
-"""The model that predicts: from a run folder, its ``release/``, or a bundle alone."""
+"""The trained model of `meninx predict`, read from a run folder, its ``release/``, or only a bundle."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _READ = (BUNDLE_RECORD, "models/model.pt", THRESHOLDS)
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A trained network with everything that predictions of new images need.
+    """A trained network with everything that is needed to predict new images.
 
     Attributes:
-        network: in evaluation mode, on the CPU.
+        network: the network in evaluation mode, on the CPU.
         config: settings of learning that matter for predictions.
-        info: what it was trained for.
-        preprocessing: from a decoded to a stored image; None when the training data did not record it.
+        info: description of the training dataset.
+        preprocessing: from a decoded to a stored image; None if the training data did not record it.
         weights: SHA-256 of the network's state.
-        run: identity of the run; empty when unknown.
+        run: identity of the run, empty if unknown.
         thresholds: label -> operating threshold.
-        thresholds_from: where they come from, or why there are none.
+        thresholds_from: source of the thresholds, or why there are none.
     """
 
     network: nn.Module
@@ -56,8 +56,8 @@ def open_trained(place: Path, *, network: nn.Module | None = None) -> Trained:
     """Return the model in a folder.
 
     Args:
-        place: a run folder, its ``release/``, or the ``bundle/`` in it; copies of these will do.
-        network: the architecture of a run that was given a network of its own; a copy of it is filled.
+        place: a run folder, its ``release/``, or the ``bundle/`` in it, or copies of these.
+        network: architecture of a run that was given its own network; a copy of it receives the weights.
 
     Raises:
         UsageError: the folder is none of these, the run is not finished, or a network is missing or not
@@ -71,6 +71,7 @@ def open_trained(place: Path, *, network: nn.Module | None = None) -> Trained:
     if record is not None and record.state is not RunState.RELEASED:
         fix = "finish it with `meninx train DATA --resume RUN`"
         raise UsageError(expected("a finished run", got="one that is not", where=place.name, fix=fix))
+    # A copy, because loading the weights would change the caller's network.
     own = copy.deepcopy(network)
     if bundle is None:
         return _of_checkpoint(runs.open_run(place), own)
@@ -93,8 +94,10 @@ def open_trained(place: Path, *, network: nn.Module | None = None) -> Trained:
 
 
 def _located(place: Path) -> tuple[Path | None, Path | None]:
-    """Return the bundle (None for a run without one) and the release around it (None for a bundle alone)."""
+    """Return the bundle (None for a run without one) and its release (None for a single bundle)."""
     if (place / BUNDLE_RECORD).is_file():
+        # A copied bundle may lie in any folder: only a list that names the bundle makes the folder its
+        # release.
         around = place.resolve().parent
         listed = integrity.read(around) if place.resolve().name == BUNDLE else {}
         return place, around if f"{BUNDLE}/{BUNDLE_RECORD}" in listed else None
@@ -111,12 +114,12 @@ def _located(place: Path) -> tuple[Path | None, Path | None]:
 
 
 def _refuse_changed(bundle: Path, release: Path | None) -> None:
-    """Compare what is read of a bundle with its own list, and with that of the release around it.
+    """Compare the files read from a bundle with its own list, and with the list of the release around it.
 
-    A file of thresholds may be missing: then there are none.
+    The file of thresholds may be missing; the model then has none.
 
     Raises:
-        DataError: a file is not the listed one, or there is no list.
+        DataError: a file differs from its list, or there is no list.
     """
     around = integrity.read(release) if release is not None else {}
     within = {name.removeprefix(f"{BUNDLE}/"): value for name, value in around.items()}
@@ -190,7 +193,7 @@ def _thresholds(model: Trained, release: Path | None) -> tuple[dict[str, float],
 
 
 def _of_bundle(model: Trained, bundle: Path) -> tuple[dict[str, float], str]:
-    """Return the thresholds that `meninx evaluate` wrote into a bundle that lies alone."""
+    """Return the thresholds that `meninx evaluate` wrote into a bundle, for a bundle without its release."""
     record = artifacts.read(bundle, ThresholdRecord)
     if record is None:
         return {}, "none: the bundle holds no thresholds, and no evaluation.json lies beside it"
@@ -203,7 +206,7 @@ def _of_bundle(model: Trained, bundle: Path) -> tuple[dict[str, float], str]:
 
 
 def _refuse_improbable(thresholds: Iterable[object], where: str) -> None:
-    """Refuse thresholds of probabilities that are no numbers from 0 to 1."""
+    """Refuse thresholds of probabilities that are not numbers from 0 to 1."""
     if not all(map(check.is_probability, thresholds)):
         fix = "evaluate the run again"
         raise DataError(problem("a threshold is not a number from 0 to 1", where=where, fix=fix))

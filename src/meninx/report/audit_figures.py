@@ -10,8 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
+from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import BoundPoint, BoundsRecord
 from meninx.report import figures
+from meninx.report.audits import Audit
 from meninx.report.figures import COLOURS, INK
 from meninx.report.table_model import Picture
 
@@ -207,20 +209,56 @@ def _marked(axes: Axes, across: FuncFormatter, up: FuncFormatter) -> None:
         side.set_minor_formatter(NullFormatter())
 
 
-def pictures(
-    bounds: BoundsRecord | None, one_run: OneRunRecord | None, membership: MembershipAudit | None, name: str
-) -> Sequence[Picture]:
+def candidates_named(audit: ReconstructionAudit, name: str) -> Picture | None:
+    """Return how often an attacker picks a patient's image out of n, with the bound; None without any."""
+    own = next((level.name for level in audit.levels if level.own), "")
+    found = [item for item in audit.identification if item.level == own]
+    best = {
+        count: max((item for item in found if item.candidates == count), key=lambda item: item.success)
+        for count in sorted({item.candidates for item in found})
+    }
+    if not best:
+        return None
+    counts, points = list(best), list(best.values())
+
+    def draw(axes: Axes) -> None:
+        if any(item.bound < 1 for item in points):
+            allowed = [item.bound for item in points]
+            axes.plot(counts, allowed, "--", color=_BOUND, linewidth=1.8, label="guarantee")
+        reached = [item.success for item in points]
+        axes.plot(counts, reached, "o-", color=COLOURS[1], linewidth=1.8, label="attack")
+        low, high = [_floor(item.low) for item in points], [_floor(item.high) for item in points]
+        axes.fill_between(counts, low, high, color=COLOURS[1], alpha=0.15, linewidth=0)
+        axes.plot(counts, [item.guess for item in points], ":", color=INK, alpha=0.6, label="blind guess")
+        axes.set(xscale="log", yscale="log", ylim=(points[-1].guess / 2, 1.4))
+        axes.set_xlabel("images among which the attacker chooses (n)")
+        axes.set_ylabel("right choices")
+        _marked(axes, FuncFormatter(lambda value, _: f"{value:,.0f}"), _PERCENT)
+        axes.legend(loc="lower left", fontsize=8.5)
+
+    trials = max(item.trials for item in points)
+    caption = (
+        "Which of n images was in the training? The strongest attacker of the audit, which sees every noisy "
+        f"step and knows the candidates, against the guarantee and a blind guess: up to {trials:,} trials "
+        "per point, the band is a 95 % interval."
+    )
+    alt = "; ".join(f"1 of {item.candidates:,}: {_percent(item.success)}" for item in points)
+    alt = f"Identification among candidates: {alt}."
+    return Picture(figures.drawn(draw, name, alt, size=(4.6, 3.4)), caption)
+
+
+def pictures(audit: Audit, name: str) -> Sequence[Picture]:
     """Return all figures of an audit.
 
     Args:
-        bounds: proven bounds.
-        one_run: the audit of the implementation.
-        membership: the membership attacks.
+        audit: the audit.
         name: id prefix, unique on the page.
     """
+    bounds, membership = audit.bounds, audit.membership
     found = (
+        candidates_named(audit.reconstruction, f"{name}rank") if audit.reconstruction is not None else None,
         risk_profile(bounds, f"{name}risk") if bounds is not None else None,
-        one_axis(bounds, one_run, membership, f"{name}axis"),
+        one_axis(bounds, audit.one_run, membership, f"{name}axis"),
         members_found(membership, f"{name}roc") if membership is not None else None,
     )
     return [picture for picture in found if picture is not None]

@@ -10,6 +10,7 @@ from meninx.core import artifacts, audit_parts, files
 from meninx.core.artifacts import RunRecord
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.audit_summary import DONE, AuditRecord
+from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import BoundsRecord
 
 PartT = TypeVar("PartT")
@@ -26,6 +27,7 @@ class Audit:
         bounds: proven bounds; None where they were not computed.
         one_run: the audit of the implementation; None where there is none.
         membership: the membership attacks; None where there are none.
+        reconstruction: the reconstruction from steps; None where there is none.
     """
 
     record: AuditRecord
@@ -33,6 +35,7 @@ class Audit:
     bounds: BoundsRecord | None
     one_run: OneRunRecord | None
     membership: MembershipAudit | None
+    reconstruction: ReconstructionAudit | None = None
 
 
 def read(root: Path, run: RunRecord) -> Audit | None:
@@ -50,6 +53,7 @@ def read(root: Path, run: RunRecord) -> Audit | None:
         bounds=_part(root, record, "bounds", BoundsRecord),
         one_run=_part(root, record, "one-run", OneRunRecord),
         membership=_part(root, record, "membership", MembershipAudit),
+        reconstruction=_part(root, record, "reconstruction", ReconstructionAudit),
     )
 
 

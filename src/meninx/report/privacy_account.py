@@ -87,7 +87,7 @@ def of_run(
             both = f"{run.name}/{where} and {run.ledger_path.name}"
             raise DataError(problem("the lines are not those of the run's own ledger", where=both))
         own_text = text if text is not None else released
-        ledger = _parsed(own_text, f"{run.name}: {run.ledger_path.name}")
+        ledger = parsed(own_text, f"{run.name}: {run.ledger_path.name}")
         own = ledger.spent() if ledger.accounts else None
         texts = {key: own_text}
         if ancestry is not None:
@@ -103,7 +103,7 @@ def of_run(
                 )
         spent = own
         if own is not None and len(texts) > 1:
-            spent = composed([_parsed(item, where) for item in texts.values()], own.delta)
+            spent = composed([parsed(item, where) for item in texts.values()], own.delta)
         return RunAccount(texts=texts, exact=ancestry is not None, own=own, spent=spent, curve=_curve(ledger))
 
 
@@ -136,7 +136,7 @@ def together(texts: Sequence[str], delta: float) -> tuple[PrivacySpent, Bounds |
     with _Libraries():
         from meninx.privacy.composition import joint_phases
 
-        ledgers = [_parsed(text, "ledger") for text in texts if text.strip()]
+        ledgers = [parsed(text, "ledger") for text in texts if text.strip()]
         spent = composed(ledgers, delta)
         if not math.isfinite(spent.epsilon):
             return spent, None
@@ -192,7 +192,7 @@ def compare(account: RunAccount, record: PrivacyRecord, declared: object, where:
     own, spent = account.own, account.spent
     if own is None or spent is None:
         raise PrivacyRefusal(problem("the finished run has no ledger with its steps", where=where))
-    anchor = _parsed(next(iter(account.texts.values())), "ledger").anchor
+    anchor = parsed(next(iter(account.texts.values())), "ledger").anchor
     wrong = next(
         belonging.contradictions(record, own, totals=_possible(account), anchor=anchor, declared=declared),
         None,
@@ -216,10 +216,19 @@ def _possible(account: RunAccount) -> Iterator[float]:
     own, *earlier = account.texts.values()
     for size in range(1, len(earlier)) if len(earlier) <= _MOST_TRIED and not account.exact else ():
         for chosen in itertools.combinations(earlier, size):
-            yield composed([_parsed(text, "ledger") for text in (own, *chosen)], account.own.delta).epsilon
+            yield composed([parsed(text, "ledger") for text in (own, *chosen)], account.own.delta).epsilon
 
 
-def _parsed(text: str, where: str) -> Ledger:
+def parsed(text: str, where: str) -> Ledger:
+    """Return the ledger that a text holds.
+
+    Args:
+        text: lines of a ledger.
+        where: file that holds them, for messages.
+
+    Raises:
+        PrivacyRefusal: a line was changed, or is none of a ledger.
+    """
     from meninx.privacy.ledger import Ledger
 
     try:

@@ -17,6 +17,8 @@ _PART_TITLES = {
     "bounds": "Proven bounds",
     "one-run": "Audit of the implementation",
     "membership": "Membership attacks",
+    "reconstruction": "Reconstruction from steps",
+    "identity": "Identity of images",
 }
 _WORSE = ("green", "amber", "grey", "red")
 _SIGNS = {"green": "✓ green", "amber": "! amber", "red": "✗ red", "grey": "? grey"}
@@ -65,7 +67,7 @@ def audit(context: ReportContext) -> Section:
     tables += [facts("Mechanism and origin", found.record.facts), plan_table(found.record), law_table()]
     if len(audited) > 1:
         lead.append(f"Figures and numbers below are those of run {shown}.")
-    pictures = audit_figures.pictures(found.bounds, found.one_run, found.membership, "audit")
+    pictures = audit_figures.pictures(found, "audit")
     points = tuple(f"Not tested: {text}" for text in found.record.not_tested)
     return Section(
         "audit", "Audit", tuple(lead), tuple(pictures), tuple(tables), points,
@@ -110,7 +112,7 @@ def audit_card(context: ReportContext) -> Verdict:
 def sections(found: Audit) -> tuple[Section, ...]:
     """Return the sections of an audit's own page, in the order in which they are read."""
     record = found.record
-    pictures = tuple(audit_figures.pictures(found.bounds, found.one_run, found.membership, "audit"))
+    pictures = tuple(audit_figures.pictures(found, "audit"))
     by_line = {name: [item for item in record.findings if item.line == name] for name in TITLES}
     guaranteed, measured, implementation = (
         _findings_tables(by_line[name], record) for name in (GUARANTEED, MEASURED, IMPLEMENTATION)
@@ -154,24 +156,30 @@ def line_cards(record: AuditRecord, *, anchor: str = "") -> tuple[Verdict, ...]:
     )  # fmt: skip
 
 
-_HEADLINES = {
-    GUARANTEED: ("/largest-tpr@fpr=0.01", "≤ {}"),
-    MEASURED: ("/auc", "AUC {}"),
-    IMPLEMENTATION: ("/mu", "μ {}"),
-}
-
-
 def _headline(line: VerdictLine, record: AuditRecord) -> str:
-    """Return the number that a line is about: the largest of its kind, or a dash."""
-    end, words = _HEADLINES[line.line]
-    mine = [item for item in record.findings if item.line == line.line and item.key.endswith(end)]
-    values = [item.value for item in mine if item.value is not None and not _is_group(item)]
+    """Return the number that decides a line, or a dash: bound, attack, or distance of the canaries."""
     if line.word == NO_GUARANTEE:
         return "no bound"
-    if not values:
+    known = [item for item in record.findings if item.line == line.line and item.value is not None]
+    if line.line == MEASURED:
+        return _measured_headline(line, [item for item in known if "control" not in item.key])
+    end, words = ("/largest-tpr@fpr=0.01", "≤ {}") if line.line == GUARANTEED else ("/mu", "μ {}")
+    value = next((item.value for item in known if item.key.endswith(end)), None)
+    if value is None:
         return formatting.DASH
-    worst = max(values)
-    return words.format(formatting.percent(worst) if line.line == GUARANTEED else formatting.number(worst))
+    return words.format(formatting.percent(value) if line.line == GUARANTEED else formatting.number(value))
+
+
+def _measured_headline(line: VerdictLine, known: Sequence[Finding]) -> str:
+    """Return the finding that decides the colour; where nothing was found, the largest area of an attack."""
+    deciding = next((item for item in known if item.colour == line.colour and not _is_group(item)), None)
+    if deciding is None or line.colour not in ("red", "amber"):
+        areas = [item for item in known if item.key.endswith("/auc") and not _is_group(item)]
+        deciding = max(areas, key=lambda item: item.value or 0.0, default=None)
+    if deciding is None or deciding.value is None:
+        return formatting.DASH
+    area = deciding.key.endswith("/auc")
+    return f"AUC {formatting.number(deciding.value)}" if area else formatting.percent(deciding.value)
 
 
 def means_table(record: AuditRecord) -> ReportTable:

@@ -26,6 +26,7 @@ from meninx.core.artifacts import (
     StudyPart,
     SweepRecord,
 )
+from meninx.core.dossier_records import DossierRecord
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.federation import EARLIER_RUNS, SITE_RUNS, ArmsRecord, FederatedRecord
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest, dataset_digest
@@ -239,7 +240,7 @@ def printable(name: str) -> str:
 
 
 def _read_tree(path: Path, depth: int) -> Iterator[tuple[Path, list[Source]]]:
-    if not path.is_dir():
+    if not path.is_dir() or (path / artifacts.place(DossierRecord)).is_file():
         return
     sweep = artifacts.read(path, SweepRecord)
     here = list(_read_one(path))

@@ -17,13 +17,13 @@ AIR: Final = -1000.0
 
 @dataclass(frozen=True)
 class Volume:
-    """One CT-like volume and its truth.
+    """One CT-like volume and its label map.
 
     Attributes:
-        array: int16 Hounsfield-like values, shape (x, y, z): x to the patient's Right, y to Anterior, z to
-            Superior.
+        array: int16 Hounsfield-like values, shape (x, y, z); x points to the patient's Right, y to Anterior,
+            z to Superior.
         labels: uint8 label map of the same shape: 0 background, 1 organ, 2 lesion.
-        spacing_mm: distance of voxel centres along x, y, z.
+        spacing_mm: distance of voxel centres along x, y and z, in mm.
     """
 
     array: npt.NDArray[np.int16]
@@ -32,7 +32,7 @@ class Volume:
 
     @property
     def affine(self) -> npt.NDArray[np.float64]:
-        """4x4 RAS+ affine with the world's origin in the middle of the volume."""
+        """The 4x4 RAS+ affine with the world's origin at the centre of the volume."""
         affine = np.diag([*self.spacing_mm, 1.0])
         affine[:3, 3] = [
             -(n - 1) / 2 * step for n, step in zip(self.array.shape, self.spacing_mm, strict=True)
@@ -47,10 +47,10 @@ def volume(
 
     Args:
         seed: public seed of the cohort.
-        index: which patient.
-        size: voxels along x, y, z, each at least 8; the field of view is 360 x 300 x 160 mm whatever the
+        index: position of the patient in the cohort.
+        size: voxels along x, y and z, each at least 8; the field of view is 360 x 300 x 160 mm for any
             size.
-        lesion: True or False to force lesions or none; None draws them in 70 of 100 patients.
+        lesion: True or False to force lesions or none; None draws them with a probability of 0.7.
     """
     rng = child(seed, "abdomen", index)
     x, y, z = (((np.arange(n, dtype=np.float32) + 0.5) * (2 / n) - 1) for n in size)
@@ -114,7 +114,7 @@ def _body(rng: np.random.Generator, x: Floats, y: Floats, z: Floats) -> tuple[Fl
 
 
 def _lesion(rng: np.random.Generator, organ: Floats, grid: tuple[Floats, Floats, Floats]) -> Floats:
-    """Return one ball with its centre inside the organ, 0 to 1."""
+    """Return one soft ball, values 0 to 1, with its centre inside the organ."""
     places = np.argwhere(organ > 0.95)
     at = places[int(rng.integers(len(places)))] if len(places) else np.array(organ.shape) // 2
     centre = tuple(float(axis.reshape(-1)[i]) for axis, i in zip(grid, at, strict=True))
@@ -123,7 +123,7 @@ def _lesion(rng: np.random.Generator, organ: Floats, grid: tuple[Floats, Floats,
 
 
 def _ellipsoid(x: Floats, y: Floats, z: Floats, centre: tuple[float, ...], half: tuple[float, ...]) -> Floats:
-    """Return a soft ellipsoid, 1 inside, 0 outside; a half axis of 9 is a cylinder."""
+    """Return a soft ellipsoid, 1 inside and 0 outside; a half axis of 9 makes a cylinder."""
     far = sum(
         ((axis - np.float32(c)) / np.float32(h)) ** 2
         for axis, c, h in zip((x, y, z), centre, half, strict=True)
@@ -135,7 +135,7 @@ def _ellipsoid(x: Floats, y: Floats, z: Floats, centre: tuple[float, ...], half:
 
 
 def _put(values: Floats, part: Floats, level: float | Floats) -> Floats:
-    """Return the values with a part of another density laid over them."""
+    """Return the values with a part of another density blended in."""
     mixed: Floats = values + (np.asarray(level, np.float32) - values) * part
     return mixed
 
@@ -149,9 +149,9 @@ class SlicePlace:
 
     Attributes:
         position: centre of the first pixel.
-        across: direction of a growing column index.
-        down: direction of a growing row index.
-        spacing: between rows and between columns.
+        across: unit vector in the direction of increasing column index.
+        down: unit vector in the direction of increasing row index.
+        spacing: distance of rows and of columns.
         thickness: distance to the next slice.
     """
 
@@ -164,12 +164,12 @@ class SlicePlace:
 
 @dataclass(frozen=True)
 class Stack:
-    """A volume as slices, in ascending order along ``across x down``.
+    """A volume as slices in ascending order along ``across x down``.
 
     Attributes:
         slices: Hounsfield units, int16, shape (slices, rows, columns).
         labels: label map as NIfTI stores it, shape (columns, rows, slices).
-        places: one for each slice.
+        places: position of each slice.
         affine: RAS+ affine of ``labels``.
     """
 
@@ -183,7 +183,7 @@ def slices(volume: Volume, *, tilt: tuple[float, float] = (0.0, 0.0)) -> Stack:
     """Return a volume as DICOM slices.
 
     Args:
-        volume: x to the Right, y to Anterior, z to Superior.
+        volume: the volume, with x to the Right, y to Anterior, z to Superior.
         tilt: rotation about the patient's left-right and front-back axis, in degrees; (0, 0) is a straight
             axial series.
     """

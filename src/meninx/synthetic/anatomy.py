@@ -1,4 +1,4 @@
-"""The fixed chest anatomy of one invented patient, drawn once and shared by all the patient's images.
+"""The chest anatomy of one invented patient, drawn once and shared by all of the patient's images.
 
 Coordinates: x runs from -1 (image left, the patient's right) to 1, y from -1 (top) to 1 (bottom).
 """
@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Shape and density of a chest; lengths in half image widths, densities in attenuation units.
+    """Shape and density of a chest, with lengths in half image widths and densities in attenuation units.
 
     Attributes:
         width: half width of the lungs at their widest.
@@ -60,10 +60,10 @@ class Anatomy:
 
 
 def random_anatomy(seed: int, index: int, sex: str, age: int) -> Anatomy:
-    """Return the chest of patient ``index``; sex and age move its means, the rest is the patient's own.
+    """Return the chest of patient ``index``; sex and age shift the means of its random parameters.
 
     Women: narrower and shorter thorax, breast shadows. Age: larger heart, wider aortic knob and mediastinum,
-    thinner ribs. The spread between patients overlaps, so that no single pixel tells either.
+    thinner ribs. The distributions overlap, so that no single pixel reveals sex or age.
     """
     rng = child(seed, "anatomy", index)
     man, years = float(sex == "M"), (age - 55) / 20
@@ -137,7 +137,7 @@ def _branch(
     width: float,
     depth: int,
 ) -> None:
-    """Append one segment and, ``depth`` times over, its two forks."""
+    """Append one segment and, recursively for ``depth`` levels, its two branches."""
     end = (start[0] + side * length * float(np.cos(angle)), start[1] + length * float(np.sin(angle)))
     rows.append((*start, *end, width))
     if depth > 0:

@@ -1,4 +1,4 @@
-"""DICOM archives of invented hospitals: images, odd files, label tables, masks and the answer key."""
+"""DICOM archives of invented hospitals: images, unusual files, label tables, masks and the answer key."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def write_archives(
     ``out/<hospital>/masks/*`` (by original identifiers), and ``out/answer_key.json``.
 
     Args:
-        config: what to make; the same settings give the same bytes.
+        config: settings of the cohort; the same settings give the same bytes.
         out: folder to write.
-        overwrite: write although the folder already holds a cohort.
+        overwrite: write even if the folder already contains a cohort.
         progress: shows one unit per patient.
 
     Raises:
@@ -72,7 +72,7 @@ def write_archives(
 
 
 class HospitalFolder:
-    """Writes one hospital's folder."""
+    """Writer of one hospital's folder."""
 
     def __init__(self, config: PhantomConfig, out: Path, hospital: str) -> None:
         self.config = config
@@ -83,8 +83,9 @@ class HospitalFolder:
         self.images = 0
 
     def radiographs(self, member: CohortMember) -> None:
-        """Write all radiographs of a patient with their masks and label rows."""
+        """Write all radiographs of a patient with masks and label rows."""
         config = self.config
+        # One image of the padded patient has the padding and one does not: both must get the same pseudonym.
         for number, flags in enumerate(member.subject.images):
             where = visit(
                 member,
@@ -109,7 +110,7 @@ class HospitalFolder:
             self.images += 1
 
     def _radiograph(self, member: CohortMember, where: Visit, array: dataset.Pixels) -> None:
-        """Write one DX file: burned-in text, planted attributes, encoding and name by turns."""
+        """Write one DX file; burned-in text, planted attributes, encoding and name vary by rotation."""
         n, record = self.images, HeaderWriter()
         draw = child(self.config.seed, "burn", self.hospital, n).random()
         burned = draw < self.config.burned_in_fraction or (n == 4 and self.config.burned_in_fraction > 0)
@@ -118,6 +119,7 @@ class HospitalFolder:
             lines = _burned_lines(member)
             array, boxes = plants.burn(array, lines, 4095)
             record.note("PixelData", "burned_in", *lines)
+        # Every fifth image is inverted, so that a reader that ignores MONOCHROME1 is noticed.
         data = instances.dx(where, record, array, inverted=n % 5 == 3, burned=burned)
         syntax = TURNS[n % len(TURNS)]
         if self.config.planted:
@@ -135,6 +137,7 @@ class HospitalFolder:
             boxes=boxes,
             telling=self.config.planted and n % 6 == 2,
         )
+        # The same instance a second time: a de-identifier must pass on at most one of them.
         if self.config.planted and n == 3:
             self._store(content, where, record, "dx", syntax=syntax, boxes=boxes, quarantine="duplicate")
 
@@ -153,6 +156,8 @@ class HospitalFolder:
         stack = abdomen.slices(volume, tilt=TILTS[position % 3])
         count = len(stack.places)
         for k, place in enumerate(stack.places):
+            # In every third series the instance numbers run against the positions; slices must be sorted by
+            # position.
             number = count - k if position % 3 == 2 else k + 1
             where = replace(
                 visit(member, self.config.seed, study, "ct", instance=k + 1), instance_number=number
@@ -259,7 +264,7 @@ class HospitalFolder:
 
 
 def _burned_lines(member: CohortMember) -> list[str]:
-    """Return what is written into the pixels: the name and the birth date.
+    """Return the lines that are burned into the pixels: the name and the birth date.
 
     A name in another script is replaced by the patient's number.
     """
@@ -269,5 +274,5 @@ def _burned_lines(member: CohortMember) -> list[str]:
 
 
 def _opaque(name: str) -> str:
-    """Return a file name without an identifier."""
+    """Return a file name that contains no identifier."""
     return hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
 """Images that resemble chest radiographs: an attenuation map of simple shapes, exposed and digitised.
 
-This is no simulation of X-rays. The images have the structures that matter for learning: lungs, ribs, heart,
-mediastinum, spine, clavicles, diaphragm, soft tissue, vessels, noise and three findings.
+This is not a simulation of X-rays. The images have the structures that matter for learning: lungs, ribs,
+heart, mediastinum, spine, clavicles, diaphragm, soft tissue, vessels, noise and three findings.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Lung:
         side: -1 the patient's right (image left), 1 the left.
         u: distance from the midline towards this side, shape (rows, columns).
         inside: soft mask, 0 to 1.
-        floor: y of the diaphragm at each pixel.
+        floor: y of the diaphragm at each pixel's x.
         dome: y of the dome.
     """
 
@@ -61,13 +61,13 @@ def draw_findings(
     y: Floats,
     contrast: float = 1.0,
 ) -> FindingMaps:
-    """Return the findings that are true in ``present``; sides, sizes and places are drawn anew from ``rng``.
+    """Return the findings that are true in ``present``, with random sides, sizes and places.
 
     Args:
         body: the patient's anatomy.
         lungs: both lung fields.
         present: finding name to whether it is drawn.
-        rng: drives sides, sizes and places.
+        rng: generator of sides, sizes and places.
         y: anatomical y of every pixel.
         contrast: factor of the findings' attenuation; 1 is subtle.
     """
@@ -111,7 +111,7 @@ def _pneumothorax(body: Anatomy, lung: Lung, y: Floats, size: float) -> tuple[Fl
 
 
 def _effusion(lung: Lung, y: Floats, size: float) -> Floats:
-    """Return fluid above the diaphragm: a blunted angle with a meniscus that climbs the chest wall."""
+    """Return fluid above the diaphragm: a blunted angle with a meniscus that rises at the chest wall."""
     level = lung.dome + 0.06 - 0.34 * size
     climb = np.float32(0.30) * np.clip((lung.u - np.float32(0.32)) / np.float32(0.36), 0, 1.3) ** 2
     return lung.inside * soft_edge(y - (np.float32(level) - climb), 0.05)
@@ -140,7 +140,7 @@ ZOOM: Final = 1.14
 
 @dataclass(frozen=True)
 class Radiograph:
-    """One image and its truth.
+    """One image with its mask and findings.
 
     Attributes:
         array: uint16, shape (rows, columns), 0 (air) to 4095 (bone): MONOCHROME2.
@@ -155,7 +155,7 @@ class Radiograph:
 
 @dataclass(frozen=True)
 class Pose:
-    """How a patient stood and how the image was exposed; another one for each image."""
+    """Position of the patient and exposure of one image; drawn anew for each image."""
 
     shift: tuple[float, float] = (0.0, 0.0)
     angle: float = 0.0
@@ -166,7 +166,7 @@ class Pose:
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Pose:
-        """Return a random pose: a few percent of shift, size and breath, two degrees, a little exposure."""
+        """Return a random pose: a few percent of shift, size and breath, about two degrees, some exposure."""
         x, y, angle, scale, breath, exposure, gamma = rng.normal(0, 1, 7)
         return cls(
             (0.02 * x, 0.02 * y - 0.03),
@@ -204,8 +204,8 @@ def radiograph(
 
     Args:
         body: the patient's anatomy.
-        present: finding name to whether it is to be drawn; names left out are absent.
-        rng: drives pose, exposure, noise and the place and size of the findings.
+        present: finding name to whether it is drawn; missing names count as absent.
+        rng: generator of pose, exposure, noise and the places and sizes of the findings.
         size: rows and columns, at least 16.
         contrast: factor of the findings' attenuation; 1 is subtle.
     """
@@ -285,7 +285,7 @@ def _tissue(body: Anatomy, x: Floats, y: Floats, both: Floats) -> Floats:
 
 
 def _bones(body: Anatomy, x: Floats, y: Floats, both: Floats) -> Floats:
-    """Return ribs (behind and before), clavicles and spine."""
+    """Return posterior and anterior ribs, clavicles and spine."""
     u = np.abs(x)
     q = u / np.float32(body.width)
     cage = soft_edge(np.float32(body.width + 0.05) - u, 0.04) * soft_edge(
@@ -320,7 +320,7 @@ def _bones(body: Anatomy, x: Floats, y: Floats, both: Floats) -> Floats:
 
 
 def _bands(phase: Floats) -> Floats:
-    """Return stripes of period 1, about 0.4 wide, with a brighter rim: a rib seen through."""
+    """Return stripes of period 1 and width 0.44 with a brighter rim, like ribs in projection."""
     across = np.abs(phase - np.floor(phase) - np.float32(0.5))
     solid = soft_edge(np.float32(0.22) - across, 0.06)
     stripes: Floats = solid * (
@@ -330,7 +330,7 @@ def _bands(phase: Floats) -> Floats:
 
 
 def _vessels(body: Anatomy, pose: Pose, size: int) -> Floats:
-    """Return the vessel tree as drawn in this pose, 0 to 1."""
+    """Return the vessel tree in this pose, values 0 to 1."""
     canvas = Pillow.new("L", (size, size))
     pen = ImageDraw.Draw(canvas)
     ends = np.concatenate(

@@ -1,4 +1,4 @@
-"""The cohort: its settings, its patients at their hospitals, and the identifiers of each of their visits."""
+"""The cohort: its settings, its patients at their hospitals, and the identifiers of their visits."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from meninx.synthetic.people import FINDINGS, OLDEST, Hospital, Person, Subject,
 
 @dataclass(frozen=True, kw_only=True)
 class PhantomConfig:
-    """How many invented patients, where, and how much of them is planted in the headers.
+    """Settings of a cohort of invented patients and of the identifiers planted in the headers.
 
     Attributes:
-        patients: number of patients, spread over the hospitals in turn; 1 to 4 radiographs each.
+        patients: number of patients with 1 to 4 radiographs each, assigned to the hospitals in turn.
         hospitals: names of the hospitals, which are also folder names.
         seed: public seed; the same settings give the same bytes.
-        size: rows and columns of a radiograph, at least 64 (below, burned-in text would not be legible).
+        size: rows and columns of a radiograph, at least 64 (burned-in text would not be legible below).
         attribute_correlation: -1 to 1; how much more often men have each finding than women, 0 for
             independent.
-        prevalence: chance that a patient has each finding.
+        prevalence: probability of each finding for a patient.
         contrast: factor of the findings' attenuation, above 0; 1 is subtle.
-        ct_patients: how many patients also have a CT series, spread over the hospitals in turn.
+        ct_patients: number of patients who also have a CT series, taken from the hospitals in turn.
         ct_size: columns, rows and slices of a CT series.
-        planted: plant identifiers in every place that a header has; False leaves the plain attributes of an
-            identified file.
+        planted: plant identifiers in every kind of place in a header; False leaves only the usual attributes
+            of an identified file.
         burned_in_fraction: share of the radiographs with the patient's name and birth date in the pixels.
     """
 
@@ -99,8 +99,8 @@ class CohortMember:
     Attributes:
         number: position among the hospital's patients.
         subject: body and findings.
-        home: the hospital.
-        who: the identity.
+        home: hospital of the patient.
+        who: invented identity.
     """
 
     number: int
@@ -110,11 +110,11 @@ class CohortMember:
 
     @property
     def key(self) -> str:
-        """Name of the patient in the answer key."""
+        """Key of the patient in the answer key."""
         return f"{self.home.key}/{self.number}"
 
     def date(self, study: int) -> datetime.date:
-        """Return the date of a study; studies are a hundred days apart."""
+        """Return the date of a study; consecutive studies are a hundred days apart."""
         return self.who.first_study + datetime.timedelta(days=DAYS_BETWEEN * study)
 
     def truth(self, *, ct: bool) -> Truth:
@@ -130,15 +130,15 @@ class CohortMember:
 
 
 def study_of(image: int) -> int:
-    """Return which study of the patient an image belongs to: two images to a study."""
+    """Return the number of the study that an image belongs to; each study has up to two images."""
     return image // 2
 
 
 def members(config: PhantomConfig) -> tuple[CohortMember, ...]:
     """Return all patients; patient i goes to hospital i modulo the number of hospitals.
 
-    The oldest of the first hospital is made 93 years old; the patient with the padded ID gets a second image,
-    without padding.
+    The oldest patient of the first hospital gets the age of 93 years, and the patient with the padded ID a
+    second image without padding, so that both difficult cases occur in every cohort.
     """
     drawn = subjects(
         config.patients,
@@ -172,7 +172,7 @@ def visit(
         study: number of the study.
         series: name of the series within the study.
         instance: number of the instance within the series.
-        plain_id: False writes the PatientID with its padding, where the patient has one.
+        plain_id: False writes the PatientID with its padding, if the patient has one.
     """
     who, names = member.who, (member.home.key, member.number, study)
     rng = child(seed, "visit", *names)

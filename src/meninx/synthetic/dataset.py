@@ -1,4 +1,4 @@
-"""The cohort as arrays and as a prepared dataset folder, without DICOM in between."""
+"""The cohort as arrays and as a prepared dataset folder, without DICOM as an intermediate step."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ class Volumes(NamedTuple):
 def render(
     one: Subject, number: int, size: int, seed: int, *, only: str | None = None, contrast: float = 1.0
 ) -> chest.Radiograph:
-    """Return image ``number`` of a patient; the same whatever else is drawn.
+    """Return image ``number`` of a patient, which does not depend on any other image.
 
     Args:
         one: the patient.
         number: position in ``one.images``.
         size: rows and columns.
         seed: public seed of the cohort.
-        only: draw no other finding than this one; None draws all that the patient has.
+        only: draw only this finding; None draws all findings of the image.
         contrast: factor of the findings' attenuation; 1 is subtle.
     """
     body = anatomy.random_anatomy(seed, one.index, one.sex, one.age)
@@ -84,10 +84,10 @@ def radiographs(
     """Return ``n`` chest images with findings, masks and attributes.
 
     Args:
-        n: number of images; patients have 1 to 4 each, so about n / 2.5 patients.
+        n: number of images; every patient has 1 to 4, so there are about n / 2.5 patients.
         size: rows and columns.
         seed: public seed; the same seed gives the same images, and a smaller n gives the first of them.
-        prevalence: chance that a patient has each finding.
+        prevalence: probability of each finding for a patient.
         attribute_correlation: -1 to 1, see :func:`meninx.synthetic.people.finding_probability`.
     """
     patients = list(until(n, seed, prevalence=prevalence, attribute_correlation=attribute_correlation))
@@ -133,16 +133,16 @@ def write_dataset(
         root: folder to write; created.
         task: multilabel (effusion, pneumothorax, nodule), multiclass (clear or one of them) or segmentation
             (2-D: pneumothorax; 3-D: organ and lesion).
-        patients: how many; 1 to 4 images each in 2-D, one volume each in 3-D.
+        patients: number of patients, with 1 to 4 images each in 2-D and one volume each in 3-D.
         size: rows and columns; a volume has ``size x size x max(8, size / 2)`` voxels.
         seed: public seed.
         spatial_dims: 2 (8-bit PNG) or 3 (NIfTI; segmentation only).
-        hospitals: names of the sites; patients go to them in turn.
-        prevalence: chance that a patient has each finding.
+        hospitals: names of the sites, to which patients are assigned in turn.
+        prevalence: probability of each finding for a patient.
         attribute_correlation: -1 to 1, association of sex and findings.
 
     Raises:
-        ConfigError: a combination that does not exist.
+        ConfigError: the combination of settings does not exist.
     """
     check.one_of([str(one) for one in TaskKind], task=str(task))
     task = TaskKind(task)
@@ -241,7 +241,7 @@ def _image_case(
 
 
 def _class(one: Subject, number: int) -> int:
-    """Return the class of an image: 0 without findings, else one of them, chosen by the patient's number."""
+    """Return the class of an image: 0 without findings, else one finding, chosen by the patient's number."""
     there = [position + 1 for position, flag in enumerate(one.images[number]) if flag]
     return there[one.index % len(there)] if there else 0
 
@@ -282,7 +282,7 @@ def _shape(size: int) -> tuple[int, int, int]:
 
 
 def write_png(path: Path, array: npt.NDArray[np.uint8]) -> None:
-    """Write an 8-bit grey image without any text chunk."""
+    """Write an 8-bit grey PNG image without text chunks."""
     buffer = io.BytesIO()
     Pillow.fromarray(array).save(buffer, format="PNG", compress_level=1)
     files.write_bytes(path, buffer.getvalue())

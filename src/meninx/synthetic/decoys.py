@@ -1,4 +1,4 @@
-"""Files of an archive that are no images: a report, a presentation state, a PDF, a DICOMDIR, a text."""
+"""Files of an archive that are not images: a report, a presentation state, a PDF, a DICOMDIR, a text."""
 
 from __future__ import annotations
 
@@ -104,6 +104,7 @@ def pdf(visit: Visit, record: HeaderWriter) -> Dataset:
     data.ConceptNameCodeSequence = Items()
     data.MIMETypeOfEncapsulatedDocument = "application/pdf"
     name = visit.who.relative
+    # Compressed: a search for the name in the bytes of the file does not find this one.
     page = zlib.compress(f"BT /F1 12 Tf 40 700 Td (Letter to {name}) Tj ET".encode())
     parts = (
         b"<</Type/Catalog/Pages 2 0 R>>",
@@ -145,13 +146,13 @@ def directory(visit: Visit, record: HeaderWriter) -> Dataset:
 
 
 def worklist(visit: Visit, record: HeaderWriter) -> bytes:
-    """Return a text file that is no DICOM file, with a name and a phone number."""
+    """Return a text file (not DICOM) with a name and a phone number."""
     record.note("text", "name", visit.who.relative, visit.who.phone)
     return f"ward;name;phone\n7B;{visit.who.relative};{visit.who.phone}\n".encode()
 
 
 def bare(data: Dataset) -> bytes:
-    """Return a data set as old software wrote it: implicit little endian, no preamble, no file meta."""
+    """Return a data set as old software wrote it: implicit little endian without preamble and file meta."""
     stream = DicomBytesIO()
     stream.is_little_endian, stream.is_implicit_VR = True, True
     write_dataset(stream, data)
@@ -159,7 +160,7 @@ def bare(data: Dataset) -> bytes:
 
 
 def _document(visit: Visit, record: HeaderWriter, modality: str, sop_class: str) -> Dataset:
-    """Return the shared modules without what only images have."""
+    """Return the shared modules without the attributes of images."""
     data = base(visit, record, modality, sop_class)
     dropped = (
         "PatientOrientation",

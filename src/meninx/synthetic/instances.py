@@ -1,6 +1,6 @@
 """Valid DX and CT instances of invented patients, with every Type 1 and 2 attribute of the IOD.
 
-A :class:`HeaderWriter` sets each attribute and notes it for the answer key, so the two cannot disagree.
+A :class:`HeaderWriter` sets each attribute and records it for the answer key, so the two always agree.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from meninx.synthetic.people import Hospital, Person
 
 
 class HeaderWriter:
-    """What was planted in one file, as (path, kind, value)."""
+    """Writer of attributes that records what was planted in one file, as (path, kind, value)."""
 
     def __init__(self) -> None:
         self.plants: list[tuple[str, str, str]] = []
         self.safe: list[tuple[str, str, str]] = []
 
     def note(self, path: str, kind: str, *values: str) -> None:
-        """Note planted values; empty ones are left out."""
+        """Record planted values; empty ones are left out."""
         self.plants.extend((path, kind, value) for value in values if value)
 
     def put(
@@ -55,27 +55,27 @@ class HeaderWriter:
         at: str = "",
         hide: Sequence[str] | None = None,
     ) -> None:
-        """Set an attribute and note it.
+        """Set an attribute and record it.
 
         Args:
             data: the data set or sequence item.
             keyword: DICOM keyword.
-            value: what to write.
+            value: value to write.
             kind: see :class:`~meninx.synthetic.key.Plant`.
             at: path of the item that ``data`` is, ending in ``/``.
-            hide: the identifying parts of a longer text; None when the whole value identifies.
+            hide: the identifying parts of a longer text; None if the whole value identifies.
         """
         setattr(data, keyword, value)
         self.note(f"{at}{keyword}", kind, *(_texts(value) if hide is None else hide))
 
     def keep(self, data: Dataset, keyword: str, value: Any, kind: str, *, at: str = "") -> None:
-        """Set an attribute that identifies nobody and note that it may stay."""
+        """Set an attribute that identifies nobody, and record that it may stay."""
         setattr(data, keyword, value)
         self.safe.extend((f"{at}{keyword}", kind, text) for text in _texts(value))
 
 
 def item(data: Dataset, keyword: str, at: str = "") -> tuple[Dataset, str]:
-    """Append an item to a sequence (made when missing); return it and its path."""
+    """Append an item to a sequence, which is created if missing; return the item and its path."""
     if tag_for_keyword(keyword) is None:
         raise ValueError(f"{keyword} is no DICOM keyword")
     if keyword not in data:
@@ -100,7 +100,7 @@ def _texts(value: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class Visit:
-    """One instance's place in the archive: who, where, when, and its original identifiers."""
+    """The identity of one instance: patient, hospital, date and original identifiers."""
 
     home: Hospital
     who: Person
@@ -179,10 +179,10 @@ def dx(
 
     Args:
         visit: identity and identifiers.
-        record: notes what is written.
+        record: records what is written.
         array: uint16, shape (rows, columns), 0 to 4095, air dark.
-        inverted: write MONOCHROME1 (stored values count the other way, the picture is the same).
-        burned: the pixels hold text.
+        inverted: write MONOCHROME1: stored values are inverted, the displayed picture is the same.
+        burned: whether the pixels contain text.
     """
     data = base(visit, record, "DX", DigitalXRayImageStorageForPresentation)
     data.ImageType = ["DERIVED", "PRIMARY"]
@@ -214,9 +214,9 @@ def ct(visit: Visit, record: HeaderWriter, array: npt.NDArray[np.int16], place: 
 
     Args:
         visit: identity and identifiers.
-        record: notes what is written.
+        record: records what is written.
         array: Hounsfield units, int16, shape (rows, columns); stored as unsigned values 1024 higher.
-        place: where the slice lies.
+        place: position of the slice.
     """
     data = base(visit, record, "CT", CTImageStorage)
     del data.PatientOrientation
@@ -249,6 +249,7 @@ def _pixels(data: Dataset, array: npt.NDArray[np.uint16], photometric: str, bits
 
 def _parts(name: str) -> list[str]:
     """Return the identifying components of a name: four letters or more, or two in another script."""
+    # Shorter components would be found by chance in other texts and would count as leaks.
     parts = [part for group in name.split("=") for part in group.split("^")]
     return [part for part in parts if len(part) >= 4 or (len(part) >= 2 and not part.isascii())]
 
@@ -280,15 +281,16 @@ def encode(
     """Return a data set as a DICOM file.
 
     Args:
-        data: the data set with native pixels; compressed here when the syntax says so.
+        data: the data set with native pixels, which are compressed here if the syntax requires it.
         syntax: UID of the transfer syntax.
-        visit: with ``record``, whom to betray in preamble and file meta information; None for neither.
-        record: notes what was planted.
+        visit: with ``record``, identity to plant in preamble and file meta information; None for none.
+        record: records what was planted.
     """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = data.SOPClassUID, data.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax in COMPRESSED else UID(syntax)
     meta.ImplementationClassUID, meta.ImplementationVersionName = UID(uid(0, "implementation")), "PHANTOM_1"
+    # The 128 bytes before the data set belong to no attribute, so a cleaner of attributes overlooks them.
     preamble = b"\0" * 128
     if visit is not None and record is not None:
         preamble = _betray(meta, visit, record)
@@ -303,7 +305,7 @@ def encode(
 def _betray(meta: FileMetaDataset, visit: Visit, record: HeaderWriter) -> bytes:
     """Plant the AE titles and private information in the file meta.
 
-    Return a preamble with the patient's number.
+    Return a preamble that contains the patient's number.
     """
     record.put(meta, "SourceApplicationEntityTitle", visit.home.ae_title, "device", at="file meta/")
     record.put(meta, "SendingApplicationEntityTitle", visit.home.station, "device", at="file meta/")

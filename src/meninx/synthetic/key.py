@@ -12,8 +12,8 @@ from meninx.core import files
 from meninx.core.errors import LayoutError, expected
 
 KEY_NAME: Final = "answer_key.json"
-# : kinds whose value is a common number (a shifted date or a capped age may equal somebody else's), so no
-# leak by itself
+# Kinds whose values are common numbers: a shifted date or a capped age may equal that of another patient, so
+# finding one in the output does not prove a leak.
 COMMON: Final = frozenset({"date", "age"})
 #: kinds that are not text in the file: pictures of text, and names of files
 NOT_BYTES: Final = frozenset({"burned_in", "bitmap", "file_name"})
@@ -27,7 +27,7 @@ class Plant:
     Attributes:
         hospital: name of the hospital.
         file: path below the hospital's folder.
-        path: where in the file: DICOM keywords or tags with item numbers, ``preamble``, ``file name``,
+        path: place in the file: DICOM keywords or tags with item numbers, ``preamble``, ``file name``,
             ``PixelData``, ...
         kind: ``name``, ``id``, ``phone``, ``email``, ``address``, ``date``, ``age``, ``uid``,
             ``institution``, ``device``, ``physician``, ``url``, ``burned_in``, ``bitmap``, ``file_name``; of
@@ -50,15 +50,15 @@ class PlantedFile:
         hospital: name of the hospital.
         file: path below the hospital's folder.
         form: ``dx``, ``ct``, ``sr``, ``gsps``, ``pdf``, ``dicomdir``, ``text``.
-        patient: key of the :class:`Truth` it belongs to, empty for none.
-        study_uid, series_uid, sop_uid: original UIDs, empty when the file has none.
+        patient: key of the patient's :class:`Truth`, empty for none.
+        study_uid, series_uid, sop_uid: original UIDs, empty if the file has none.
         transfer_syntax: UID of the encoding.
-        quarantine: why a de-identifier must not pass the file on: ``truncated``, ``not_dicom``, ``dicomdir``,
-            ``encapsulated``; ``duplicate`` and ``no_preamble`` may also be accepted (once); empty for a file
-            that must come out clean.
+        quarantine: reason why a de-identifier must not pass on the file: ``truncated``, ``not_dicom``,
+            ``dicomdir``, ``encapsulated``; ``duplicate`` and ``no_preamble`` may also be accepted (once);
+            empty for a file that must be cleaned and passed on.
         boxes: burned-in text as (left, top, right, bottom) pixel boxes, right and bottom exclusive.
-        plants: (path, kind, value) of everything planted.
-        safe: (path, kind, value) of what may stay.
+        plants: (path, kind, value) of all planted values.
+        safe: (path, kind, value) of all values that may stay.
     """
 
     hospital: str
@@ -77,10 +77,10 @@ class PlantedFile:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is true of one invented patient: one row of the truth table.
+    """The true attributes of one invented patient: one row of the truth table.
 
     Attributes:
-        patient: key of the patient, unique over hospitals, ``north/0``.
+        patient: key of the patient, unique over hospitals, e.g. ``north/0``.
         hospital: name of the hospital.
         patient_id: PatientID without padding; two hospitals may use the same one for different people.
         sex, age: as in the header; ``age`` in whole years at the first study.
@@ -101,42 +101,42 @@ class Truth:
 
 @dataclass(frozen=True)
 class AnswerKey:
-    """Everything about the archives that a judge needs and a de-identifier must not see."""
+    """All facts about the archives that an evaluation needs and that a de-identifier must not see."""
 
     files: tuple[PlantedFile, ...] = ()
     patients: tuple[Truth, ...] = field(default=())
 
     @property
     def plants(self) -> tuple[Plant, ...]:
-        """Every planted value at every place."""
+        """All planted values at all places."""
         return tuple(Plant(one.hospital, one.file, *plant) for one in self.files for plant in one.plants)
 
     @property
     def safe(self) -> tuple[Plant, ...]:
-        """Every value that may stay where the option for it (safe private, clean descriptors) is chosen."""
+        """All values that may stay if the option for it (safe private, clean descriptors) is chosen."""
         return tuple(Plant(one.hospital, one.file, *plant) for one in self.files for plant in one.safe)
 
     @property
     def quarantine(self) -> dict[tuple[str, str], str]:
-        """Reason by (hospital, file) of every file with one, ``duplicate`` and ``no_preamble`` included."""
+        """Quarantine reason by (hospital, file), including ``duplicate`` and ``no_preamble``."""
         return {(one.hospital, one.file): one.quarantine for one in self.files if one.quarantine}
 
     def of(self, hospital: str, file: str) -> PlantedFile:
-        """Return one file's record; KeyError when there is none."""
+        """Return the record of one file, or raise KeyError if there is none."""
         for one in self.files:
             if (one.hospital, one.file) == (hospital, file):
                 return one
         raise KeyError((hospital, file))
 
     def strings(self, *, without: Collection[str] = COMMON) -> set[str]:
-        """Return every distinct planted value but those of the kinds ``without``.
+        """Return all distinct planted values except those of the kinds ``without``.
 
-        None of them may be found in any output.
+        None of them may occur in any output.
         """
         return {value for one in self.files for _, kind, value in one.plants if kind not in without}
 
     def needles(self, *, without: Collection[str] = COMMON) -> set[bytes]:
-        """Return :meth:`strings` in every encoding that the archives use, for scans of bytes."""
+        """Return :meth:`strings` in all encodings of the archives, for searches in bytes."""
         return {form for value in self.strings(without=without) for form in encodings(value)}
 
     def write(self, out: Path) -> None:
@@ -148,7 +148,7 @@ def read_answer_key(path: Path) -> AnswerKey:
     """Return the key in a file, or in the folder that :func:`write_archives` wrote.
 
     Raises:
-        LayoutError: no such file, or not an answer key.
+        LayoutError: the file does not exist or is not an answer key.
     """
     path = path / KEY_NAME if path.is_dir() else path
     try:
@@ -167,7 +167,7 @@ def read_answer_key(path: Path) -> AnswerKey:
 
 
 def encodings(value: str) -> set[bytes]:
-    """Return a text as bytes in each encoding of the archives that can write it."""
+    """Return a text as bytes in each encoding of the archives that can represent it."""
     forms: set[bytes] = set()
     for codec in _CODECS:
         try:

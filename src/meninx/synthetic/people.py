@@ -2,8 +2,8 @@
 
 None of them exists.
 
-A :class:`Subject` is what the images show of a patient, a :class:`Person` is what the headers say. Names are
-long and rare, so that a search for them finds nothing else.
+A :class:`Subject` describes the images of a patient, a :class:`Person` the headers. Names are
+long and rare, so that a search for them finds no other text.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Subject:
     """One invented patient.
 
     Attributes:
-        index: position in the cohort, the name of the patient's own random streams.
+        index: position in the cohort, which selects the patient's random streams.
         sex: ``F`` or ``M``.
         age: whole years at the first image, 18 to 93.
-        images: the findings of each image, in time order; the first image shows all that the patient has.
-        has: the findings of the patient, in the order of :data:`FINDINGS`.
+        images: the findings of each image in time order; the first image shows all of the patient's findings.
+        has: all findings of the patient, in the order of :data:`FINDINGS`.
     """
 
     index: int
@@ -44,7 +44,7 @@ class Subject:
 
 
 def finding_probability(sex: str, prevalence: float, attribute_correlation: float) -> float:
-    """Return P(finding | sex): ``prevalence`` plus (men) or minus (women) a share for the correlation.
+    """Return P(finding | sex): ``prevalence`` plus (men) or minus (women) a term for the correlation.
 
     At 0 sex and finding are independent, at 1 no woman and at -1 no man has the finding (for a prevalence up
     to one half); the prevalence over both sexes stays the same.
@@ -61,7 +61,7 @@ def subject(
     attribute_correlation: float = 0.0,
     most_images: int = 4,
 ) -> Subject:
-    """Return patient ``index`` of the cohort of ``seed``; independent of how many others there are."""
+    """Return patient ``index`` of the cohort of ``seed``, independent of the size of the cohort."""
     rng = child(seed, "subject", index)
     sex = "M" if rng.random() < 0.5 else "F"
     age = int(np.clip(round(rng.normal(56, 18)), 18, OLDEST))
@@ -88,7 +88,7 @@ def subjects(
 def until(
     images: int, seed: int, *, prevalence: float = 0.3, attribute_correlation: float = 0.0
 ) -> Iterator[Subject]:
-    """Yield patients until together they have exactly ``images`` images; the last one is cut short."""
+    """Yield patients until they have exactly ``images`` images in total; the last one may have fewer."""
     _check(prevalence, attribute_correlation)
     index = 0
     while images > 0:
@@ -203,7 +203,7 @@ _PHYSICIANS: Final = (
 class Hospital:
     """One invented hospital and its X-ray machine.
 
-    Every field but ``key``, ``maker`` and ``model`` must not come out.
+    All fields except ``key``, ``maker`` and ``model`` must be removed by de-identification.
     """
 
     key: str
@@ -220,7 +220,7 @@ class Hospital:
 
 @dataclass(frozen=True)
 class Person:
-    """One invented identity; every field is a value that must not come out of de-identification."""
+    """One invented identity; de-identification must remove every field."""
 
     name: str
     charset: tuple[str, ...]
@@ -249,7 +249,7 @@ class Person:
 
 
 def hospital(position: int, key: str, seed: int) -> Hospital:
-    """Return the hospital of that position in the list; beyond four the institutions carry a number."""
+    """Return the hospital at a position of the list; beyond four, the institutions have a number."""
     rng = child(seed, "hospital", key)
     institution, address, phone, title = _HOSPITALS[position % len(_HOSPITALS)]
     maker, model = _DEVICES[position % len(_DEVICES)]
@@ -273,7 +273,7 @@ def hospital(position: int, key: str, seed: int) -> Hospital:
 def person(home: Hospital, number: int, sex: str, age: int, seed: int) -> Person:
     """Return the identity of patient ``number`` of a hospital.
 
-    The cohort's awkward cases have fixed numbers: 0 has the PatientID that other hospitals use too, 1 a
+    The difficult cases of the cohort have fixed numbers: 0 has a PatientID that other hospitals also use, 1 a
     padded PatientID, 2 to 5 are written in other scripts.
     """
     rng = child(seed, "person", home.key, number)
@@ -328,7 +328,7 @@ def _digits(rng: np.random.Generator, count: int) -> str:
 
 
 def plain_letters(text: str) -> str:
-    """Return a text with its accented letters written out."""
+    """Return a text with accented letters replaced by plain ones."""
     table = {
         "ä": "ae",
         "Ä": "Ae",

@@ -1,6 +1,6 @@
-"""Planted identifiers: in attributes, free text, sequences, unknown and private elements, pictures.
+"""Planted identifiers in attributes, free text, sequences, unknown and private elements, and pictures.
 
-Each function writes into one data set and notes what it wrote. Those of :data:`EVERYWHERE` apply to every
+Each function writes into one data set and records what it wrote. Those of :data:`EVERYWHERE` apply to every
 file, those of :data:`IN_TURN` and :data:`PRIVATE_IN_TURN` by rotation.
 """
 
@@ -31,13 +31,13 @@ def bitmap(
     """Return a picture of lines of text and the box of each line.
 
     Args:
-        lines: texts; letters that the font lacks are drawn as its box sign.
+        lines: texts; letters that the font lacks are drawn as its replacement box.
         rows: height of the picture.
-        columns: width; a line that is too long is cut.
+        columns: width of the picture; lines that are too long are cut.
         points: letter height in pixels.
 
     Returns:
-        bool array of shape (rows, columns), True on a letter; and (left, top, right, bottom) per line,
+        Bool array of shape (rows, columns), True on a letter, and (left, top, right, bottom) per line,
         right and bottom exclusive.
     """
     canvas = Pillow.new("L", (columns, rows))
@@ -56,7 +56,7 @@ def bitmap(
 def burn(
     array: npt.NDArray[np.uint16], lines: Sequence[str], value: int, *, points: int = 10
 ) -> tuple[npt.NDArray[np.uint16], tuple[TextBox, ...]]:
-    """Return the image with lines of text at the top left of its pixels, and the box of each line."""
+    """Return the image with lines of text in its top left corner, and the box of each line."""
     letters, boxes = bitmap(lines, *array.shape, points=points)
     return np.where(letters, np.uint16(value), array).astype(np.uint16), boxes
 
@@ -194,7 +194,7 @@ def request(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
 
 
 def unknown(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
-    """Plant text in even groups that no dictionary knows."""
+    """Plant text in even groups that are in no dictionary."""
     for tag, vr, value, kind in (
         (0x0010_9F01, "LO", visit.who.family, "name"),
         (0x0012_9F10, "LT", visit.who.phone, "phone"),
@@ -207,6 +207,7 @@ def unknown(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
 
 def undeclared(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
     """Plant UN-encoded values: text under an unknown tag, a known text attribute, and a known sequence."""
+    # The bytes must be in the character set of the file, because UN values are written as they are.
     encoding = (
         convert_encodings(list(visit.who.charset) or ["ISO_IR 6"])[-1]
         if visit.who.family.isascii() is False
@@ -279,7 +280,7 @@ def references(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
 
 
 def _un(tag: int, value: bytes) -> DataElement:
-    """Return an element that stays UN, although the dictionary knows better."""
+    """Return an element that stays UN, although its VR is in the dictionary."""
     element = DataElement(tag, "OB", value)
     element.VR = "UN"
     return element
@@ -347,7 +348,7 @@ def unsafe_private(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
 
 
 def safe_private(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
-    """Write safe private elements, and in the block of one creator an unsafe neighbour."""
+    """Write safe private elements, and an unsafe element in the block of the same creator."""
     for creator, group, offset, vr, value in SAFE:
         block = data.private_block(group, creator, create=True)
         block.add_new(offset, vr, value)
@@ -355,6 +356,7 @@ def safe_private(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
         record.safe.extend(
             (f"({group:04X},xx{offset:02X}) {creator}", "safe_private", str(text)) for text in texts
         )
+    # A cleaner that keeps the whole block of a safe creator would keep this element as well.
     data.private_block(0x0019, "SIEMENS MR HEADER").add_new(0x55, "LO", f"tech {visit.who.relative}")
     record.note("(0019,1055)", "name", visit.who.relative)
 
@@ -413,6 +415,8 @@ def spare_bits(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
     """Plant the name as a picture in the highest unused bit of the pixels (native encodings only)."""
     pixels = np.frombuffer(data.PixelData, "<u2").reshape(int(data.Rows), int(data.Columns))
     letters, _ = bitmap([visit.who.family], *pixels.shape)
+    # Only 12 of 16 bits are image. A viewer does not show bit 15, but an overlay of group 6004 may refer to
+    # it.
     data.PixelData = (pixels | (letters.astype(np.uint16) << 15)).astype("<u2").tobytes()
     data["PixelData"].VR = "OW"
     for element, vr, value in (
@@ -428,7 +432,7 @@ def spare_bits(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
 
 
 def padding(data: Dataset, visit: Visit, record: HeaderWriter) -> None:
-    """Plant text in the padding behind the pixels."""
+    """Plant text in the padding after the pixels."""
     data.add(DataElement(0xFFFC_FFFC, "OB", _padded_even(f"printed for {visit.who.relative}".encode())))
     record.note("DataSetTrailingPadding", "name", visit.who.relative)
 

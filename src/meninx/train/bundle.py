@@ -1,4 +1,4 @@
-"""A MONAI bundle of the trained network: weights, what they mean, and how to use them without meninx.
+"""A MONAI bundle of the trained network: weights, their description, and programs to use them without meninx.
 
 configs/metadata.json    what goes in and comes out, labels, preprocessing, privacy
 configs/meninx.json      the record that `meninx predict` reads
@@ -7,7 +7,7 @@ configs/thresholds.json  operating thresholds, written by `meninx evaluate`
 models/model.pt          state dict of the network, which returns logits
 models/model.onnx        the same network between stored images and probabilities
 scripts/                 the parts of meninx that inference.json needs (:mod:`meninx.train.bundle_source`)
-docs/README.md           what it is and how to use it
+docs/README.md           description and usage
 checksums.sha256         digests of all these files
 """
 
@@ -52,14 +52,14 @@ _READERS = ("pydicom", "nibabel", "pillow")
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What a bundle says about its network.
+    """Everything that a bundle states about its network.
 
     Attributes:
         record: what the network was trained for, how it is built, and its digest.
-        sigmoid: each output is decided on its own; else the outputs are classes of which one is right.
+        sigmoid: the outputs are independent labels; otherwise they are mutually exclusive classes.
         size: spatial size of an input.
         privacy: the sentence of ``privacy.json``.
-        outside: what its guarantee does not cover, in words.
+        outside: sentences on what the privacy guarantee does not cover.
         card: Markdown for ``docs/README.md``.
     """
 
@@ -77,7 +77,7 @@ class Contents:
 
     @property
     def segmentation(self) -> bool:
-        """Whether the outputs are maps."""
+        """Whether the outputs are label maps."""
         return self.info.task is TaskKind.SEGMENTATION
 
     @property
@@ -93,17 +93,17 @@ class Contents:
 
     @property
     def sliding_window(self) -> dict[str, Any]:
-        """How patches are put together; empty for a network of whole images."""
+        """Settings of the sliding window; empty for a network of whole images."""
         return SlidingWindow(roi_size=self.record.patch_size).to_table() if self.patches else {}
 
     @property
     def only_size(self) -> list[int]:
-        """The size that every stored image must have; empty when smaller or larger ones are padded or cut."""
+        """Size that every stored image must have; empty if images of other sizes are padded or cut."""
         return [] if self.record.image_size or self.record.patch_size else list(self.size)
 
     @property
     def activation(self) -> str:
-        """Function from logits to probabilities."""
+        """Name of the function from logits to probabilities."""
         return "sigmoid" if self.sigmoid else "softmax"
 
     @property
@@ -113,17 +113,17 @@ class Contents:
 
     @property
     def is_own(self) -> bool:
-        """Whether the network is an object of the caller's, which is not known by its name."""
+        """Whether the network was passed as an object, so that it cannot be built from its name."""
         return self.network_name.startswith(registry.OWN_PREFIX)
 
     @property
     def ships_network(self) -> bool:
-        """Whether the network is one of meninx, whose source the bundle holds."""
+        """Whether the network is built into meninx; the bundle then contains its source."""
         return self.network_name in registry.MODELS
 
     @property
     def from_monai(self) -> bool:
-        """Whether the network is one of MONAI."""
+        """Whether the network is a class of MONAI."""
         return self.network_name.startswith(registry.MONAI_PREFIX)
 
 
@@ -133,11 +133,11 @@ def write_bundle(folder: Path, model: nn.Module, contents: Contents, *, onnx: bo
     Args:
         folder: the bundle's folder, usually ``release/bundle``.
         model: the network whose weights are released (averaged weights where an average was kept).
-        contents: what the bundle says about it.
+        contents: the statements of the bundle about it.
         onnx: also write ``models/model.onnx``.
 
     Raises:
-        DataError: a name or an option is one that MONAI would take for code or a reference.
+        DataError: MONAI would interpret a name or an option as code or as a reference.
     """
     info, network = contents.info, contents.record.network
     names.check([info.name], what="dataset", where="bundle")
@@ -173,13 +173,13 @@ def write_bundle(folder: Path, model: nn.Module, contents: Contents, *, onnx: bo
 def write_thresholds(
     folder: Path, fitted: Sequence[Threshold], *, weights: str, source: str, private: bool = False
 ) -> tuple[list[Path], list[Path]]:
-    """Write ``configs/thresholds.json`` of a bundle, or remove it when there are none; return both lists.
+    """Write ``configs/thresholds.json`` of a bundle, or remove it if there are no thresholds.
 
     Args:
-        folder: the bundle; nothing is done where there is none.
-        fitted: thresholds of the network's labels; those that were not fitted on validation are left out.
+        folder: the bundle; nothing is done if it does not exist.
+        fitted: thresholds of the network's labels; those not fitted on validation are left out.
         weights: SHA-256 of the network's state.
-        source: split and dataset that they were fitted on, in words.
+        source: description of the split and dataset that they were fitted on.
         private: the network was trained with differential privacy, which does not cover the thresholds.
 
     Returns:
@@ -205,13 +205,14 @@ def write_thresholds(
 
 
 def check_options(options: Any, *, where: str = "model_options") -> None:
-    """Refuse options of a network that MONAI would run or resolve instead of handing them on, at any depth.
+    """Refuse options of a network, at any depth, that MONAI would execute or resolve instead of passing on.
 
-    MONAI evaluates texts that begin with ``$``, resolves those that begin with ``@`` or ``%``, replaces every
-    ``#`` by ``::``, and makes objects of tables with keys such as ``_target_``.
+    A bundle with such an option would run code on the machine of whoever loads it. MONAI evaluates texts that
+    begin with ``$``, resolves those that begin with ``@`` or ``%``, replaces every ``#`` by ``::``, and
+    instantiates tables with keys such as ``_target_``.
 
     Raises:
-        DataError: an option is one of these; names its place.
+        DataError: there is such an option; the message names its place.
     """
     if isinstance(options, Mapping):
         for number, (key, value) in enumerate(options.items(), start=1):
@@ -226,7 +227,7 @@ def check_options(options: Any, *, where: str = "model_options") -> None:
 
 
 def _json(table: Mapping[str, Any]) -> str:
-    """Return indented JSON with the keys in the order of the table."""
+    """Return indented JSON; the keys keep the order of the table."""
     return json.dumps(plain.to_plain(table), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -263,7 +264,7 @@ def _metadata(contents: Contents, *, onnx: bool) -> dict[str, Any]:
 
 
 def _data_format(contents: Contents) -> dict[str, Any]:
-    """Return what the network of ``model.pt`` takes and returns, and what ``inference.json`` makes of it."""
+    """Return the format of inputs and outputs of ``model.pt``, and of the results of ``inference.json``."""
     info, count = contents.info, len(contents.outputs)
     low, high = ((value - info.intensity.shift) / info.intensity.scale for value in info.intensity.window)
     size = list(contents.size)
@@ -311,7 +312,7 @@ def _intensity(info: DatasetInfo) -> dict[str, Any]:
 
 
 def _channels(info: DatasetInfo) -> dict[str, str]:
-    """Return the position of each channel to its name."""
+    """Return a map from the position of each channel to its name."""
     if info.channel_names:
         return {str(position): name for position, name in enumerate(info.channel_names)}
     if info.channels == 3:
@@ -320,7 +321,7 @@ def _channels(info: DatasetInfo) -> dict[str, str]:
 
 
 def _onnx_format(contents: Contents) -> dict[str, Any]:
-    """Return what ``model.onnx`` takes and returns, which differs from ``model.pt``."""
+    """Return the format of the inputs and outputs of ``model.onnx``, which differs from ``model.pt``."""
     patches = "patches: average the logits of overlapping patches by `sliding_window`, then activate"
     return {
         "file": "models/model.onnx",
@@ -333,7 +334,7 @@ def _onnx_format(contents: Contents) -> dict[str, Any]:
 
 
 def _facts(contents: Contents) -> dict[str, str]:
-    """Return what ``model.onnx`` says about itself; every value is a text."""
+    """Return the metadata of ``model.onnx``; every value is a text."""
     info = contents.info
     tables = {
         "labels": list(contents.outputs),
@@ -358,7 +359,7 @@ def _facts(contents: Contents) -> dict[str, str]:
 
 
 def _network(contents: Contents) -> dict[str, Any]:
-    """Return the network for MONAI's parser: of MONAI itself, of ``scripts/``, or of an installed package."""
+    """Return the network's definition for MONAI's parser: from MONAI, ``scripts/`` or another package."""
     arguments = dict(contents.record.network)
     if contents.from_monai:
         name = contents.network_name.removeprefix(registry.MONAI_PREFIX)
@@ -370,7 +371,7 @@ def _network(contents: Contents) -> dict[str, Any]:
 def _inference(contents: Contents) -> dict[str, Any]:
     """Return the workflow for ``python -m monai.bundle run``.
 
-    A dataset of an older version says nothing of preprocessing. Then the network alone is described.
+    A dataset of an older version does not record its preprocessing; then only the network is described.
     """
     network = {
         "imports": ["$import torch", "$from pathlib import Path"],
@@ -466,7 +467,7 @@ _PROBABILITIES = (
 
 
 def _usage(contents: Contents, *, onnx: bool) -> str:
-    """Return the part of the README that says how to make predictions."""
+    """Return the part of the README that explains how to make predictions."""
     files_written = "label maps" if contents.segmentation else "`predictions.csv`"
     ways = [
         "## Use\n",

@@ -1,9 +1,9 @@
 """Label maps and probability maps on the pixels of their source images, written without torch or meninx.
 
-The images without a prediction are listed beside them.
+Images without a prediction are listed in ``refused.csv``.
 
 A bundle ships this source as ``scripts/maps.py``. The workflow for MONAI (``scripts/inference.py``) and the
-program for ONNX Runtime (``scripts/segment_with_onnx.py``) write their results by it.
+program for ONNX Runtime (``scripts/segment_with_onnx.py``) write their results with it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _SUFFIXES = (*load.PICTURES, *load.VOLUMES, ".dcm")
 class LabelMapFiles:
     """Writer of label maps on the pixels of their source images: PNG in 2-D, NIfTI in 3-D.
 
-    Items that hold ``probabilities``, (labels, ...), also get a NIfTI file below ``probability_maps``, with
-    one label after the other along its fourth axis.
+    Items with ``probabilities``, shape (labels, ...), also get a NIfTI file below ``probability_maps``, with
+    the labels along its fourth axis.
 
     Args:
-        output_dir: folder for the maps, named as their images.
+        output_dir: folder for the maps, which are named like their images.
     """
 
     def __init__(self, output_dir: str) -> None:
@@ -59,11 +59,11 @@ class LabelMapFiles:
             nifti.write_maps(path, item["reader"].maps_on_source(maps, item["stored"], source), source.affine)
 
     def close(self, refused: Sequence[tuple[str, str]] = ()) -> None:
-        """Write the table of refused images; every map is written already."""
+        """Write the table of refused images; the maps are already written."""
         write_refused(self.folder, refused)
 
     def _stem(self, name: str) -> str:
-        """Return the name of the maps of an image; two images that differ in their suffix get two names."""
+        """Return the name of an image's maps; images that differ only in their suffix get different names."""
         end = load.suffix(Path(name))
         stem = name[: len(name) - len(end)] if end in _SUFFIXES else name
         stem = name if stem in self.used else stem
@@ -72,12 +72,12 @@ class LabelMapFiles:
 
 
 def name_refused(name: str, reason: str) -> None:
-    """Say on stderr that an image is not predicted, and why."""
+    """Print to stderr that an image has no prediction, and why."""
     print(f"not predicted: {names.printable(f'{name}: {reason}')}", file=sys.stderr)
 
 
 def write_refused(folder: Path, refused: Sequence[tuple[str, str]]) -> None:
-    """Write ``refused.csv`` with name and reason of each image without a prediction; nothing without one."""
+    """Write ``refused.csv`` with name and reason of each image without a prediction, if there are any."""
     if refused:
         rows = [("image", "reason"), *sorted(refused)]
         write_table(folder / REFUSED, [[names.csv_cell(text) for text in row] for row in rows])
@@ -94,7 +94,7 @@ def refuse_present(path: Path) -> None:
     """Refuse to replace a file.
 
     Raises:
-        DataError: it exists.
+        DataError: the file exists.
     """
     if path.exists():
         fix = "give an empty folder as output_dir"

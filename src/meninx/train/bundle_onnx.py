@@ -1,11 +1,11 @@
-"""Probabilities by the ONNX file of a bundle, with neither torch nor meninx.
+"""Probabilities from the ONNX file of a bundle, without torch and meninx.
 
 A bundle ships this source as ``scripts/with_onnx.py``. In the folder of the bundle::
 
     python -m scripts.with_onnx IMAGES predictions.csv
 
-Everything it needs to know stands in the metadata of the ONNX file. The thresholds of `meninx evaluate` are
-read from ``configs/thresholds.json``.
+Labels and preprocessing are read from the metadata of the ONNX file, the thresholds of `meninx evaluate`
+from ``configs/thresholds.json``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MODEL, THRESHOLDS = "models/model.onnx", "configs/thresholds.json"
 def main(images: str, table: str) -> None:
     """Write a table with the probabilities of every image below a folder.
 
-    Images that cannot be read or do not fit the network have no row. They are named on stderr.
+    Images that cannot be read or do not fit the network are named on stderr and have no row.
 
     Args:
         images: the folder.

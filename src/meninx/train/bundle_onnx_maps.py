@@ -1,10 +1,10 @@
-"""Label maps by the ONNX file of a segmentation bundle, with neither torch nor meninx.
+"""Label maps from the ONNX file of a segmentation bundle, without torch and meninx.
 
 A bundle ships this source as ``scripts/segment_with_onnx.py``. In the folder of the bundle::
 
     python -m scripts.segment_with_onnx IMAGES OUT [--probabilities]
 
-Everything it needs to know stands in the metadata of the ONNX file. A network of patches slides over the
+All settings are read from the metadata of the ONNX file. A network of patches slides over the
 image (``scripts/imaging/sliding_window.py``) with the patch size, overlap and weights of ``sliding_window``.
 """
 
@@ -30,10 +30,10 @@ Floats = npt.NDArray[np.float32]
 
 
 class OnnxSegmenter:
-    """The network of an ONNX file, for whole images.
+    """A segmentation network in an ONNX file, applied to whole images.
 
     Args:
-        model: the file.
+        model: the ONNX file.
     """
 
     def __init__(self, model: Path) -> None:
@@ -53,7 +53,7 @@ class OnnxSegmenter:
         return found
 
     def item(self, files: ImageFiles, *, probabilities: bool) -> dict[str, Any]:
-        """Return the label map of an image, and what is needed to put it on the image's pixels.
+        """Return the label map of an image, with the data needed to place it on the image's pixels.
 
         Raises:
             DataError: the image cannot be read or does not fit the network.
@@ -70,14 +70,14 @@ class OnnxSegmenter:
 def label_map(logits: Floats, *, sigmoid: bool) -> npt.NDArray[np.int64]:
     """Return whole numbers (...) from logits (outputs, ...); 0 is background."""
     best: npt.NDArray[np.int64] = logits.argmax(0)
-    # Labels that are decided each on its own: the largest wins where its probability is above 0.5.
+    # Independent labels: the largest logit wins where it is above 0 (a probability above 0.5).
     return np.where(logits.max(0) > 0, best + 1, 0) if sigmoid else best
 
 
 def label_probabilities(logits: Floats, *, sigmoid: bool) -> Floats:
     """Return the probability of each label, (labels, ...), from logits (outputs, ...)."""
     if sigmoid:
-        falling = np.exp(-np.abs(logits))  # never overflows
+        falling = np.exp(-np.abs(logits))  # the exponent is never positive, so exp cannot overflow
         found = np.where(logits >= 0, 1, falling) / (1 + falling)
     else:
         powers = np.exp(logits - logits.max(0))
@@ -96,7 +96,7 @@ def main(images: str, out: str, *flags: str) -> None:
         *flags: ``--probabilities`` also writes the probability of each label, as NIfTI.
 
     Raises:
-        DataError: a map or the list is there already, or the flag is unknown.
+        DataError: a map or the list exists already, or the flag is unknown.
     """
     if set(flags) - {PROBABILITIES}:
         raise DataError(problem("the only flag is --probabilities", where="command line"))

@@ -1,4 +1,4 @@
-"""What ``python -m monai.bundle run`` does with a released bundle: read, predict, write.
+"""The workflow of ``python -m monai.bundle run`` for a released bundle: read images, predict, write.
 
 A bundle ships this source as ``scripts/inference.py``; ``configs/inference.json`` assembles its parts with
 MONAI's dataset, inferers and transforms. It needs neither meninx nor pytorch-ignite.
@@ -29,7 +29,7 @@ Item = dict[str, Any]
 def found(dataset_dir: str, preprocessing: Mapping[str, Any]) -> list[Item]:
     """Return one item for each image below a folder; see :func:`meninx.imaging.image_files.find`.
 
-    The item of a file that cannot be used has the reason as ``refused``.
+    The item of a file that cannot be used contains the reason as ``refused``.
 
     Args:
         dataset_dir: the folder.
@@ -61,7 +61,7 @@ class NetworkInputd:
         self.reader = NetworkInput.of(preprocessing, intensity, image_size, size)
 
     def __call__(self, item: Mapping[str, Any]) -> Item:
-        """Return the item with ``image``, and with what is needed to put a label map on the source's pixels.
+        """Return the item with ``image`` and the data needed to place a label map on the source's pixels.
 
         An image that cannot be read or does not fit the network gets the reason as ``refused`` instead.
         """
@@ -82,7 +82,7 @@ class LabelMapd:
     """
 
     def __call__(self, item: Mapping[str, Any]) -> Item:
-        """Return the item with the label map in place of the logits; 0 is background."""
+        """Return the item with the label map instead of the logits; 0 is background."""
         logits = item["pred"]
         best = torch.where(logits.amax(0) > 0, logits.argmax(0) + 1, 0)
         return {**item, "pred": best[None]}
@@ -92,15 +92,16 @@ class Probabilitiesd:
     """MONAI transform that adds ``probabilities`` of each label, (labels, ...), from logits ``pred``.
 
     Args:
-        sigmoid: each output is decided on its own; else the first output is the background.
-        wanted: add them; else the item stays as it is.
+        sigmoid: the outputs are independent labels; otherwise they are classes and the first is the
+            background.
+        wanted: add the probabilities; otherwise the item is returned unchanged.
     """
 
     def __init__(self, *, sigmoid: bool, wanted: bool) -> None:
         self.sigmoid, self.wanted = sigmoid, wanted
 
     def __call__(self, item: Mapping[str, Any]) -> Item:
-        """Return the item, with probabilities where they are wanted."""
+        """Return the item, with probabilities if they are wanted."""
         if not self.wanted:
             return dict(item)
         logits = item["pred"].float()
@@ -109,13 +110,13 @@ class Probabilitiesd:
 
 
 class Writer(Protocol):
-    """Where predictions go."""
+    """Interface of a writer of predictions."""
 
     def add(self, item: Mapping[str, Any]) -> None:
         """Take the prediction ``pred`` of one image."""
 
     def close(self, refused: Sequence[tuple[str, str]]) -> None:
-        """Finish the output; called once, after the last image, with (name, reason) of the refused ones."""
+        """Finish the output; called once after the last image with (name, reason) of the refused images."""
 
 
 class ProbabilityTable:
@@ -126,7 +127,7 @@ class ProbabilityTable:
         labels: names of the network's outputs, in order.
         thresholds: a JSON file of operating thresholds by label (``configs/thresholds.json``). A label that
             it names gets a column ``positive:<label>``: 1 where the probability reaches the threshold.
-        network: with its weights; thresholds that were fitted for others are left out with a warning.
+        network: the network with its weights; thresholds fitted for other weights are ignored with a warning.
         classes: the labels exclude each other; a column ``most_probable`` names one of them.
 
     Raises:
@@ -157,7 +158,7 @@ class ProbabilityTable:
         self.rows.append([names.csv_cell(image.name), *self.columns.cells(values.tolist())])
 
     def close(self, refused: Sequence[tuple[str, str]] = ()) -> None:
-        """Write the table, and the one of refused images."""
+        """Write the table, and the table of refused images."""
         header = [names.csv_cell(name) for name in ("image", *self.columns.names)]
         write_table(self.path, [header, *self.rows])
         write_refused(self.path.parent, refused)
@@ -170,9 +171,9 @@ class Predictor:
         dataset: items with ``files`` and ``image``.
         network: in evaluation mode, on ``device``.
         inferer: MONAI inferer: the whole image, or a sliding window.
-        device: where the network is.
-        postprocessing: from logits ``pred`` to what is written.
-        writer: where predictions go.
+        device: device of the network.
+        postprocessing: transform from the logits ``pred`` to the values that are written.
+        writer: receives the predictions.
     """
 
     def __init__(
@@ -195,11 +196,13 @@ class Predictor:
         Images that cannot be read or do not fit the network are listed in ``refused.csv``.
 
         Raises:
-            DataError: no image is left; names the first one.
+            DataError: no image could be predicted; the message names the first one.
         """
         self.network.eval()
         refused: list[tuple[str, str]] = []
-        for index in range(len(self.dataset)):  # by index: iteration would end at an IndexError of a reader
+        for index in range(
+            len(self.dataset)
+        ):  # by index: iteration would end silently at an IndexError of a reader
             item = self.dataset[index]
             if "refused" in item:
                 refused.append((item["files"].name, item["refused"]))

@@ -1,7 +1,7 @@
-"""The source that a bundle ships in ``scripts/``: copies of modules of meninx that work without meninx.
+"""The source in a bundle's folder ``scripts/``: copies of modules of meninx that work without meninx.
 
-What is copied follows from the imports at the top of each module, so a bundle always holds the code that the
-program itself runs. Imports of meninx become relative ones, nothing else is changed::
+The imports at the top of each module decide what is copied, so a bundle always contains the code that the
+program itself runs. Imports of meninx become relative imports; nothing else is changed::
 
     scripts/inference.py     meninx.train.bundle_run        for MONAI
     scripts/with_onnx.py     meninx.train.bundle_onnx       for ONNX Runtime, when there is an ONNX file
@@ -39,7 +39,7 @@ _PLACES: Mapping[str, str] = {
     ONNX_MAPS: "segment_with_onnx",
     ONNX_SESSION: "onnx_session",
 }
-"""Modules whose place in ``scripts/`` is not that in the package."""
+"""Modules that have another place in ``scripts/`` than in the package."""
 _IMPORT = re.compile(r"^(\s*)from meninx\.([\w.]+) import ", re.MULTILINE)
 _HEADER = """\
 # Copyright The meninx authors. SPDX-License-Identifier: Apache-2.0
@@ -54,12 +54,12 @@ def write(folder: Path, *, networks: bool, onnx: bool = False, segmentation: boo
 
     Args:
         folder: becomes the package.
-        networks: also copy the networks of meninx.
+        networks: also copy the built-in networks.
         onnx: also copy the program that uses the ONNX file.
-        segmentation: the outputs are maps.
+        segmentation: the network makes label maps.
 
     Raises:
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     roots = [INFERENCE, IMAGES, *([NETWORKS] if networks else []), *([MAPS] if segmentation else [])]
     if onnx:
@@ -76,9 +76,9 @@ def write(folder: Path, *, networks: bool, onnx: bool = False, segmentation: boo
 
 
 def needed(modules: Iterable[str]) -> list[str]:
-    """Return modules and those of meninx that they import at their tops, sorted.
+    """Return the modules and all modules of meninx that they import at module level, sorted.
 
-    Imports inside functions and under ``TYPE_CHECKING`` are not followed: a bundle does without them.
+    Imports inside functions and under ``TYPE_CHECKING`` are not followed, because a bundle does not use them.
     """
     found: set[str] = set()
     waiting = list(modules)
@@ -105,7 +105,7 @@ def _imported(module: str) -> tuple[str, ...]:
 def _is_module(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # its parent is a module and no package
+    except ModuleNotFoundError:  # its parent is a module, not a package
         return False
 
 
@@ -122,7 +122,7 @@ def _place(module: str) -> str:
 
 
 def _relative(source: str, module: str) -> str:
-    """Return the source with relative imports in place of those of meninx."""
+    """Return the source with relative imports instead of those of meninx."""
     depth = _place(module).count("/") + 1
 
     def changed(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""The columns of a table of predictions, those of `meninx predict`, for programs without torch or meninx.
+"""The columns of a table of predictions as in `meninx predict`, for programs without torch and meninx.
 
 A bundle ships this source as ``scripts/table.py``.
 
@@ -25,11 +25,11 @@ POSITIVE, MOST_PROBABLE = "positive:", "most_probable"
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """What a table says of the probabilities of an image.
+    """The columns of a table of predictions.
 
     Attributes:
         labels: names of the network's outputs, in order.
-        thresholds: label -> operating threshold; such a label gets a column ``positive:<label>``.
+        thresholds: label -> operating threshold; a label with a threshold gets a column ``positive:<label>``.
         classes: the labels exclude each other, so a column names the most probable one.
     """
 
@@ -57,7 +57,7 @@ class Columns:
             values: probabilities, (labels,).
 
         Raises:
-            DataError: another number of outputs.
+            DataError: the number of outputs differs from the number of labels.
         """
         if len(values) != len(self.labels):
             got = f"{len(values)} outputs"
@@ -75,8 +75,8 @@ def read_thresholds(path: Path, labels: Sequence[str], weights: str | None) -> d
     Args:
         path: ``configs/thresholds.json``.
         labels: names of the network's outputs.
-        weights: digest of the network's state; thresholds that were fitted for others are left out with a
-            warning. None where it is not known.
+        weights: digest of the network's state; thresholds fitted for other weights are ignored with a
+            warning. None if it is unknown.
 
     Raises:
         DataError: the file is damaged, or a threshold is not a number from 0 to 1.

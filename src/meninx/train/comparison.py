@@ -1,7 +1,7 @@
-"""Differences of two compared runs beside privacy: dataset, network, image size, start, features.
+"""Differences between two compared runs other than privacy: dataset, network, image size, start, features.
 
-A difference between a private run and one without privacy is the price of privacy only if both arms share all
-of these.
+The difference between a private run and a run without privacy is the cost of privacy only if both agree in
+all of these.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TRAINED = {
     "features": "head alone trained",
     "bitfit": "biases, norm layers and head trained",
 }
-_DIGITS = 12  # of a digest, for people
+_DIGITS = 12  # digits of a digest that are shown
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Arm:
     Attributes:
         run: the run folder.
         config: settings of its training.
-        info: the dataset that it was trained for.
+        info: description of the training dataset.
     """
 
     run: Run
@@ -39,10 +39,10 @@ class Arm:
 
 
 def differing_settings(one: Arm, other: Arm) -> tuple[SettingDifference, ...]:
-    """Return the settings beside privacy in which two runs differ, in words without digests of private data.
+    """Return the settings other than privacy that differ, as texts without digests of private data.
 
     Args:
-        one: the run that is measured.
+        one: the measured run.
         other: the baseline.
     """
     mine, theirs = _described(one), _described(other)
@@ -54,7 +54,7 @@ def differing_settings(one: Arm, other: Arm) -> tuple[SettingDifference, ...]:
 
 
 def _described(arm: Arm) -> dict[str, str]:
-    """Return what is compared, in words."""
+    """Return the compared settings as texts."""
     record = artifacts.read(arm.run.root, PrivacyRecord)
     start = record.start if record is not None else None
     return {

@@ -1,4 +1,4 @@
-"""Before a run: what refuses it while nothing is written, and the folder that says what it belongs to."""
+"""The start of a run: checks before anything is written, and the run folder with its identity."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def checked(
 ) -> tuple[Plan | None, Start]:
     """Return the privacy plan and what is known of the starting weights.
 
-    Refuse whatever cannot become a run.
+    Everything that cannot become a run is refused here, before a folder exists.
     """
     public = [Path(config.model.standardize)] if config.model.standardize else []
     workspace.outside(out, [data.root, *public])
@@ -44,19 +44,19 @@ def checked(
     bundle.check_options(config.model.options)
     runtime.device(distributed.own_device(config.runtime.device, world))
     effect.refuse_idle(config, data)
-    if config.task.kind == TaskConfig.kind:  # a task of another package may need no labels
+    if config.task.kind == TaskConfig.kind:  # a task of another package may not need labels
         _refuse_unlabelled(data)
     plan = agreed_plan(config, data, world)
     effect.refuse_long_warmup(config.optim, effect.total_steps(config.sampling, data, plan))
     found: list[Start] = []
-    if config.model.pretrained:  # process 0 alone sees the folders; its refusal stops the others
+    if config.model.pretrained:  # only process 0 sees the folders, and its refusal must stop all processes
         world.shared(lambda: found.append(_traced(config, data, out, network)))
-    own = Start(Ancestry()) if network is not None else Start()  # nobody can say what it was trained on
+    own = Start(Ancestry()) if network is not None else Start()  # the origin of its weights is unknown
     return plan, found[0] if found else own
 
 
 def _refuse_unlabelled(data: Manifest) -> None:
-    """Refuse a training split from which nothing can be learned."""
+    """Refuse a training split without any known label."""
     chosen = data.split("train")
     if not len(chosen):
         raise DataError(testdata.empty_split(data, "train"))
@@ -69,7 +69,7 @@ def _refuse_unlabelled(data: Manifest) -> None:
 
 
 def _traced(config: TrainConfig, data: Manifest, out: Path, network: nn.Module | None) -> Start:
-    """Return what is known of the starting weights, with any statistics of their features."""
+    """Return what is known about the starting weights, including statistics of their features."""
     unit = str(config.privacy.unit) if config.privacy else ""
     members, known = identity.members_of(data), identity.data_record(data.root)
     start = lineage.trace(
@@ -84,17 +84,17 @@ def _traced(config: TrainConfig, data: Manifest, out: Path, network: nn.Module |
 
 
 def agreed_plan(config: TrainConfig, data: Manifest, world: World) -> Plan | None:
-    """Return the privacy plan, the same in all processes."""
+    """Return the privacy plan, which is the same in all processes."""
     plan = make_plan(config, data)
     world.agree("privacy plan", lambda: plan.fingerprint() if plan else "none")
     return plan
 
 
 def first_network(config: TrainConfig, data: Manifest, plan: Plan | None, own: nn.Module | None) -> nn.Module:
-    """Return a copy of the network that a run begins with, if it can be built and trained with the plan."""
+    """Return a copy of the network that a run starts from, if it can be trained with the plan."""
     with torch.random.fork_rng():
         network, _ = assemble.initial_network(config, data.info, network=copy.deepcopy(own))
-        if "onnx" in config.export:  # nothing is trained, and no epsilon spent, for a release that must fail
+        if "onnx" in config.export:  # before epsilon is spent on a run whose release would fail
             size = config.model.patch_size or config.model.image_size or data.info.size
             onnx_export.refuse_unfit(network, data.info, size)
     if plan is not None:
@@ -106,7 +106,7 @@ def first_network(config: TrainConfig, data: Manifest, plan: Plan | None, own: n
 def created(
     config: TrainConfig, data: Manifest, out: Path, start: Start, *, study: StudyPart | None = None
 ) -> str:
-    """Make the run folder with everything that says what it belongs to, and return its path."""
+    """Make the run folder with the records of its identity, and return its path."""
     folder = runs.create(
         out,
         f"{config.name}_s{config.runtime.seed}",
@@ -136,7 +136,7 @@ def created(
 
 @contextmanager
 def leaving_no_trace(out: Path, world: World) -> Iterator[None]:
-    """Remove the folder of runs when a start fails, unless it was there before or holds something."""
+    """Remove the folder of runs if a start fails, unless it existed before or is not empty."""
     made = not out.exists()
     try:
         yield
@@ -149,7 +149,7 @@ def leaving_no_trace(out: Path, world: World) -> Iterator[None]:
 
 @contextmanager
 def discarded_on_failure(folder: Run, world: World) -> Iterator[None]:
-    """Remove a run folder when its start fails before the first step."""
+    """Remove a run folder if its start fails before the first step."""
     try:
         yield
     except BaseException:

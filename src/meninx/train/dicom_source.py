@@ -1,4 +1,4 @@
-"""The DICOM files that a dataset's cases were made of, and predicted label maps on their grid."""
+"""The DICOM files from which a dataset was prepared, and predicted label maps on their grid."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ ASPECTS = ("stretch", "pad")
 
 @dataclass(frozen=True)
 class DicomSources:
-    """Files by case.
+    """The source files of each case.
 
     Attributes:
         paths: case to its instances: one in 2-D, a series in 3-D.
-        aspect: how images met the dataset's size in 2-D: ``stretch`` or ``pad``.
+        aspect: how images were fitted to the dataset's size in 2-D: ``stretch`` or ``pad``.
     """
 
     paths: Mapping[str, tuple[Path, ...]]
@@ -40,7 +40,7 @@ class DicomSources:
         """Return the sources of a dataset, found below ``folder`` by the clean UIDs of ``prepare``.
 
         Raises:
-            UsageError: no folder was given.
+            UsageError: ``folder`` is None.
             DataError: the dataset has no ``private/cases.csv``, or the folder lacks the files of a case.
         """
         if folder is None:
@@ -68,16 +68,16 @@ class DicomSources:
         """Return a label map on the grid of its source by nearest neighbour, and the files of the source.
 
         Args:
-            case: whose map it is.
+            case: case of the label map.
             label_map: (rows, columns) or (x, y, z), whole numbers, on the grid of the dataset.
-            affine: of the dataset's image; means nothing in 2-D.
+            affine: affine of the dataset's image; not used in 2-D.
         """
         paths = self.paths[case.case_id]
         return seg.place_on_source(label_map, affine, paths, self.aspect), paths
 
 
 def _identities(manifest: Manifest) -> dict[str, str]:
-    """Return case to clean UID: of the instance in 2-D, of the series in 3-D."""
+    """Return a map from case to clean UID: of the instance in 2-D, of the series in 3-D."""
     path = manifest.root / SOURCES_NAME
     if not path.is_file():
         fix = "prepare the dataset from DICOM and keep its private folder"
@@ -87,10 +87,10 @@ def _identities(manifest: Manifest) -> dict[str, str]:
 
 
 def _files(folder: Path, *, whole_series: bool) -> dict[str, dict[str, Path]]:
-    """Return UID (of series or instance) to the instances with their files, each instance once."""
+    """Return a map from UID (of series or instance) to instance UIDs and files, each instance once."""
     found: dict[str, dict[str, Path]] = {}
     for path in decode.find_files(folder):
-        with suppress(DataError):  # what is no whole DICOM file is no source either
+        with suppress(DataError):  # damaged and other files cannot be the source
             header = decode.open_dataset(path, pixels=False, keywords=("SOPInstanceUID", "SeriesInstanceUID"))
             instance = str(header.get("SOPInstanceUID", ""))
             group = str(header.get("SeriesInstanceUID", "")) if whole_series else instance
@@ -99,7 +99,7 @@ def _files(folder: Path, *, whole_series: bool) -> dict[str, dict[str, Path]]:
 
 
 def _aspect(manifest: Manifest) -> str:
-    """Return how images met the dataset's size; ``stretch`` where no record of the preparation says so.
+    """Return how images were fitted to the dataset's size; ``stretch`` without a record of the preparation.
 
     Raises:
         DataError: the record is damaged or names another way.

@@ -1,6 +1,6 @@
-"""Settings that do nothing where they are set are refused.
+"""Refusal of settings without an effect, and the settings as the program resolved them.
 
-What is left to the program is written down as it was chosen.
+A user who sets something expects an effect; choices left to the program are recorded with the chosen values.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from meninx.train.config import EvaluateConfig, PrivacyConfig, TrainConfig
 
 _ADAPTIVE_MOMENTS = ("adam", "adamw", "nadam")
 Rule = tuple[str, bool, str]
-"""A setting, whether it does something here, and what it needs."""
+"""A setting, whether it has an effect here, and what it requires."""
 
 
 def refuse_idle(config: TrainConfig, data: Manifest) -> None:
-    """Raise ConfigError for the first setting that differs from its default and changes nothing in this run.
+    """Raise ConfigError for the first setting that differs from its default without an effect on this run.
 
-    One exception: ``steps`` may stand beside ``epochs``, so that a flag can shorten a recipe; the written
-    config has the steps alone.
+    As an exception, ``steps`` may be given together with ``epochs``, so that a flag can shorten a recipe; the
+    written config then contains only the steps.
     """
     _refuse(config, _training_rules(config, data), "train")
     augment.refuse_unfit(config.augment, data.info)
@@ -38,7 +38,7 @@ def refuse_idle(config: TrainConfig, data: Manifest) -> None:
 
 
 def refuse_long_warmup(config: OptimConfig, steps: int) -> None:
-    """Raise ConfigError when the learning rate would still be rising at the last of ``steps`` steps."""
+    """Raise ConfigError if the learning rate would still be rising at the last of ``steps`` steps."""
     if config.warmup and config.warmup >= steps:
         raise ConfigError(
             expected(f"fewer warmup steps than the {steps} of the run", got=config.warmup, where="warmup")
@@ -46,12 +46,12 @@ def refuse_long_warmup(config: OptimConfig, steps: int) -> None:
 
 
 def refuse_idle_evaluation(config: EvaluateConfig, info: DatasetInfo, validation: int) -> None:
-    """Raise UsageError for the first setting that changes nothing in an evaluation.
+    """Raise UsageError for the first setting without an effect on an evaluation.
 
     Args:
-        config: how a run is measured.
-        info: the dataset's task.
-        validation: validation cases that thresholds can be fitted on.
+        config: settings of the evaluation.
+        info: description of the dataset.
+        validation: number of validation cases on which thresholds can be fitted.
     """
     maps = [name for name in config.predictions if name != "csv"]
     if maps and info.task is not TaskKind.SEGMENTATION:
@@ -85,7 +85,7 @@ def refuse_idle_sweep(config: TrainConfig) -> None:
 def without_privacy(config: TrainConfig) -> TrainConfig:
     """Return the same settings for a run without privacy.
 
-    Settings that have a meaning only under privacy get their defaults.
+    Settings that only have a meaning with privacy get their defaults.
     """
     only = ("cases_per_patient", "bias_correction", "bias_floor", "functional")
     method = SamplingConfig.method if config.privacy is not None else config.sampling.method
@@ -94,14 +94,14 @@ def without_privacy(config: TrainConfig) -> TrainConfig:
 
 
 def total_steps(config: SamplingConfig, data: Manifest, plan: Plan | None) -> int:
-    """Return the optimiser steps of a run."""
+    """Return the number of optimiser steps of a run."""
     if plan is not None:
         return plan.steps
     return config.steps or config.epochs * max(1, -(-len(data.split("train")) // config.batch_size))
 
 
 def resolved(config: TrainConfig, data: Manifest, plan: Plan | None) -> TrainConfig:
-    """Return the settings with the values that the program chose, such as loss, sampling and steps.
+    """Return the settings with all values chosen by the program, such as loss, sampling and steps.
 
     The result is a recipe that gives the same run.
     """
@@ -126,7 +126,7 @@ def resolved(config: TrainConfig, data: Manifest, plan: Plan | None) -> TrainCon
 
 
 def to_toml(config: TrainConfig) -> str:
-    """Return resolved settings as TOML, without the epochs where steps count."""
+    """Return resolved settings as TOML, without the epochs if steps are given."""
     table = settings.to_table(config)
     if config.sampling.steps or (config.privacy is not None and _steps_follow(config.privacy)):
         del table["sampling"]["epochs"]

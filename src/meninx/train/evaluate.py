@@ -1,6 +1,6 @@
 """Evaluation of a run: thresholds from validation, estimates from test, intervals over patients.
 
-It also gives differences to a baseline.
+Differences to a baseline are measured on the same resamples.
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ _MEASUREMENTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateResult(Result):
-    """The headline of an evaluation; the whole of it lies in ``out``.
+    """The main results of an evaluation; the full record is in ``out``.
 
     Attributes:
         split: the split measured, ``all`` of another dataset.
         dataset: short name of the measured dataset.
-        cases: its cases.
-        patients: its patients; of images where the source names no patients.
+        cases: number of measured cases.
+        patients: number of their patients, or of images where the source names no patients.
         patients_known: the dataset names its patients.
-        metrics: the first metrics with their intervals, by name: means over labels, or those of the only
+        metrics: the main metrics with their intervals, by name: means over labels, or the values of the only
             label.
         by_label: label -> the same metrics of that label.
         thresholds: label -> decision threshold, from the validation split of the run's own dataset. A label
             without one has no entry.
         difference: the headline's difference to the baseline; None without one.
         baseline: name of the baseline; empty without one.
-        external: measured on another dataset than the run's own.
+        external: whether it was measured on another dataset than the run's own.
         notes: caveats of these numbers.
 
     Examples:
@@ -90,7 +90,7 @@ class EvaluateResult(Result):
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """Return the result in a few lines for people."""
+        """Return the result in a few lines of text."""
         known = self.patients_known
         measured = counted(self.cases, self.patients, known=known)
         part = "all cases" if self.split == "all" else f"{self.split} split"
@@ -116,24 +116,25 @@ def run(
     progress: Progress = SILENT,
     network: nn.Module | None = None,
 ) -> EvaluateResult:
-    """Measure a finished run and write its evaluation, with a baseline also the comparison.
+    """Measure a finished run and write its evaluation and, with a baseline, the comparison.
 
-    ``release/evaluation.json`` is the test split of the run's own dataset alone; other splits and other
-    datasets have names of their own. Exact numbers about training patients of a private run go to
-    ``private/``.
+    ``release/evaluation.json`` is only for the test split of the run's own dataset; other splits and other
+    datasets have other file names. Exact numbers about training patients of a private run are written to
+    ``private/``, because the privacy guarantee does not cover them.
 
     Args:
         config: split, thresholds, resamples, baseline.
         run_folder: the run.
         data: dataset folder; the one the run was trained on by default.
         progress: shows the cases predicted.
-        network: the architecture of a run that was given a network of its own; a copy of it is filled.
+        network: architecture of a run that was given its own network; a copy of it receives the weights.
 
     Raises:
-        DataError: the split is empty or has no truth, asks something else than the model learnt, or holds
+        DataError: the split is empty or has no truth, its task is not the model's, or it contains
             patients who took part in training; the weights are not the released ones; or config.toml or a
             file of release/ was changed.
-        UsageError: not a finished run, a setting without effect, or DICOM segmentations without their source.
+        UsageError: the run is not finished, a setting has no effect, or the source of DICOM segmentations is
+            missing.
         RunLocked: the run is being trained or measured by another process.
     """
     folder = runs.open_run(run_folder)
@@ -148,14 +149,14 @@ def run(
 
 
 def _refuse_changed(folder: Run) -> None:
-    """Refuse a finished run whose settings or released files are not those that it was released with.
+    """Refuse a finished run whose settings or released files were changed since its release.
 
-    Evaluations and comparisons are not compared: they are written again, and a killed evaluation leaves one
+    Evaluations and comparisons are not checked: they are written again, and a killed evaluation leaves one
     that is not listed.
     """
     record = folder.record
     if record is None or not record.config:
-        return  # of an earlier version, which kept no digests
+        return  # a run of an earlier version, which has no digests
     if folder.config_digest != record.config:
         fix = "restore the file; a changed config belongs to another run"
         where = f"{folder.name}/{folder.config_path.name}"
@@ -183,7 +184,7 @@ def _refuse_changed(folder: Run) -> None:
 
 
 class _Measurement:
-    """One call of :func:`run`: all numbers are made before the first file is written."""
+    """The state of one call of :func:`run`; all numbers are computed before the first file is written."""
 
     def __init__(
         self,
@@ -223,12 +224,12 @@ class _Measurement:
         self.compared_note = ""
 
     def _intensity_caveats(self, folder: Run, model: EvaluatedModel) -> list[str]:
-        """Return how the images of another dataset differ in brightness from those of a training."""
+        """Return caveats about how the brightness of another dataset differs from the training images."""
         private, allowed = testdata.is_private(folder), self.config.allow_other_intensity
         return other_intensity.check(model.info, self.chosen, private=private, allowed=allowed)
 
     def _refuse_idle(self) -> None:
-        """Refuse settings that are for another dataset than the run's own."""
+        """Refuse settings that only apply to another dataset than the run's own."""
         if self.standing.external:
             return
         if self.config.rename_labels:
@@ -243,16 +244,16 @@ class _Measurement:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Labels in the evaluated columns: of classes all, since the highest score of all decides."""
+        """Labels of the evaluated columns; for classes these are all, since the highest score decides."""
         multiclass = self.model.info.task is TaskKind.MULTICLASS
         return self.model.info.labels if multiclass else self.match.measured
 
     def _columns(self, table: Array) -> Array:
-        """Return the columns of :attr:`labels` of a table with one column per output of the model."""
+        """Return the columns of :attr:`labels` from a table with one column per output of the model."""
         return table[:, [self.model.info.labels.index(label) for label in self.labels]]
 
     def result(self, notes: Sequence[str]) -> EvaluateResult:
-        """Measure, write, and return the headline."""
+        """Compute and write everything, and return the main results."""
         config, labels = self.config, self.model.info.labels
         maps = predictions.PredictionFiles(self.folder, self.chosen, config, labels, self.standing.short)
         measured = outputs_of(config, self.model, self.match, self.chosen, self.valid, self.progress, maps)
@@ -284,7 +285,7 @@ class _Measurement:
         )
 
     def _own_notes(self, found: Evaluation) -> list[str]:
-        """Return what must be known of these numbers beside the conventions; for record and result."""
+        """Return caveats of these numbers for record and result, besides the general conventions."""
         decided = {item.label for item in found.thresholds}
         undecided = [row.label for row in found.metrics if row.name == "auroc" and row.label not in decided]
         notes = [*self.match.notes(self.left_out), *self.caveats]
@@ -298,7 +299,7 @@ class _Measurement:
         return notes
 
     def _one_class(self) -> list[str]:
-        """Return the labels of which the validation split lacks one class."""
+        """Return notes on labels for which the validation split contains only one class."""
         truth = self.valid.targets()
         return [
             label
@@ -310,7 +311,7 @@ class _Measurement:
         notes = [self.compared_note] if self.compared_note else []
         if self.private:
             notes.append("exact numbers about training patients of a private run: they stay in private/")
-        unequal = self.standing.equal_identifiers == 0  # equal ones have a note of their own
+        unequal = self.standing.equal_identifiers == 0  # equal identifiers have a note of their own
         if not self.standing.compared and unequal and (self.standing.external or self.config.split == "test"):
             notes.append("whether measured patients took part in training could not be compared")
         if self.standing.external and self.config.split == "test" and len(self.chosen) < len(self.dataset):
@@ -320,9 +321,9 @@ class _Measurement:
         return notes
 
     def _fitted(self, measured: ModelOutputs) -> tuple[Threshold, ...]:
-        """Return thresholds fitted on the run's own validation split, or those of its own evaluation.
+        """Return thresholds fitted on the run's own validation split, or those of its earlier evaluation.
 
-        Nothing is fitted on another dataset.
+        Nothing is fitted on another dataset, which would make its results too good.
         """
         if measured.surfaces is not None:
             return ()
@@ -333,7 +334,7 @@ class _Measurement:
         )
 
     def _released_thresholds(self) -> tuple[Threshold, ...]:
-        """Return the thresholds of the run's own evaluation; none without one of the released weights."""
+        """Return the thresholds of the run's own evaluation, if there is one of the released weights."""
         run, record = self.folder.record, artifacts.read(self.folder.root, EvaluationRecord)
         name = Path(artifacts.place(EvaluationRecord)).name
         if run is None or record is None or not self.standing.external:
@@ -347,7 +348,7 @@ class _Measurement:
         )
 
     def _evaluation(self, measured: ModelOutputs, truth: Array | None) -> Evaluation:
-        """Return all numbers of the chosen cases."""
+        """Return all metrics of the chosen cases."""
         config, chosen = self.config, self.chosen
         attributes = {name: chosen.attribute(name) for name in self.dataset.info.attributes}
         common: dict[str, Any] = {"seed": config.seed, "draws": config.draws, "split": config.split}
@@ -377,7 +378,7 @@ class _Measurement:
         return replace(found, notes=(*found.notes, *self._own_notes(found)))
 
     def _differences(self, measured: ModelOutputs, truth: Array | None) -> list[Estimate]:
-        """Return the differences to the baseline; none without one."""
+        """Return the differences to the baseline, if there is one."""
         if self.config.baseline is None:
             return []
         other = runs.open_run(self.config.baseline)
@@ -489,7 +490,7 @@ class _Measurement:
         return path
 
     def _write_case_values(self, dice: Array) -> None:
-        """Write the Dice of single cases, in ascending order, for the figure of the report."""
+        """Write the sorted Dice of all cases, for the figure of the report."""
         values = {}
         for label, column in zip(self.labels, self._columns(dice).T, strict=True):
             values[label] = tuple(sorted(float(value) for value in column[~np.isnan(column)]))
@@ -499,7 +500,7 @@ class _Measurement:
         )
 
     def _still_holds(self, path: Path, origin: Origin) -> bool:
-        """Return whether a comparison is listed and belongs to the weights and the dataset just measured."""
+        """Return whether a comparison is listed and belongs to the measured weights and dataset."""
         record = self.folder.record
         if (
             not self.private

@@ -1,11 +1,11 @@
-"""How a model reads another site's dataset: labels by name, grey levels by bit depth, size and spacing.
+"""Match between a model and another site's dataset: labels by name, grey levels by bit depth, size, spacing.
 
     >>> from meninx.core.manifest import TaskKind
     >>> match = LabelMatch.of(("effusion", "nodule"), ("nodule", "fluid"), ["fluid=effusion"])
     >>> match.measured, match.sources["effusion"], match.missing, match.unused
     (('effusion', 'nodule'), ('fluid',), (), ())
 
-Nothing is matched by position. A label of another name is matched only where the user says so.
+Nothing is matched by position. Labels of different names are matched only if the user says so.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _FLAG = "--rename-labels"
 
 @dataclass(frozen=True)
 class LabelMatch:
-    """Which labels of a dataset stand for which outputs of a model.
+    """Correspondence between the labels of a dataset and the outputs of a model.
 
     Attributes:
         learned: labels of the model, in output order.
         theirs: labels of the dataset, in its order.
-        sources: for each label of the model that the dataset has, the labels that stand for it.
+        sources: for each label of the model that the dataset has, the dataset's labels that correspond to it.
     """
 
     learned: tuple[str, ...]
@@ -46,11 +46,11 @@ class LabelMatch:
         Args:
             learned: labels of the model, in output order.
             theirs: labels of the dataset.
-            renamed: ``theirs=ours`` for each label that has another name; several may stand for one, which is
+            renamed: ``theirs=ours`` for each label with another name; several may correspond to one, which is
                 then present where any of them is.
 
         Raises:
-            ConfigError: an entry is not ``theirs=ours``, names a label that is not there, gives a label a
+            ConfigError: an entry is not ``theirs=ours``, names an unknown label, gives a label a
                 second meaning, or merges it with a label of the dataset that has no entry.
             DataError: no label is common to both.
         """
@@ -84,7 +84,7 @@ class LabelMatch:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Labels of the dataset that no output of the model stands for."""
+        """Labels of the dataset without a corresponding output of the model."""
         used = {name for found in self.sources.values() for name in found}
         return tuple(name for name in self.theirs if name not in used)
 
@@ -94,16 +94,16 @@ class LabelMatch:
         return [self.learned.index(label) for label in self.measured]
 
     def usable(self, chosen: Manifest) -> Manifest:
-        """Return the cases that can be measured: of several classes, those that the model knows."""
+        """Return the cases that can be measured; for classes, those whose class the model has."""
         if chosen.info.task is not TaskKind.MULTICLASS or not self.unused:
             return chosen
         return chosen.select(lambda case: not any(case.labels.get(name) for name in self.unused))
 
     def targets(self, chosen: Manifest) -> Array:
-        """Return the truth in the model's columns, shape (cases, labels of the model).
+        """Return the truth in the model's columns, with shape (cases, labels of the model).
 
-        A label that several of the dataset stand for is 1 where any of them is, and unknown where none is and
-        one is unknown. A label that the dataset lacks is unknown, of classes 0.
+        A label with several corresponding labels is 1 where any of them is, and unknown where none is and
+        one is unknown. A label that the dataset lacks is unknown, or 0 for classes.
         """
         theirs = chosen.targets().astype(np.float64)
         fill = 0.0 if chosen.info.task is TaskKind.MULTICLASS else np.nan
@@ -117,7 +117,7 @@ class LabelMatch:
         return truth
 
     def translated(self, mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return a label map of the dataset with the model's values; labels that it lacks are background.
+        """Return a label map of the dataset in the model's values; other labels become background.
 
         Raises:
             DataError: the mask holds a value without a name.
@@ -135,10 +135,10 @@ class LabelMatch:
         return table[mask.astype(np.int64)]
 
     def notes(self, left_out: int = 0) -> Iterator[str]:
-        """Yield in words what was matched under another name and what was not measured.
+        """Yield notes on labels that were matched under another name or not measured.
 
         Args:
-            left_out: cases of classes that the model does not know.
+            left_out: number of cases whose class the model does not have.
         """
         other = [
             f"{' or '.join(found)} as {label}" for label, found in self.sources.items() if found != (label,)
@@ -192,7 +192,7 @@ def _entry(text: str, learned: Sequence[str], theirs: Sequence[str]) -> tuple[st
 
 
 def _listed(labels: Sequence[str]) -> str:
-    """Return names in a sentence; of many the first ones and the number of others."""
+    """Return names as a text; of many names, the first ones and the number of the others."""
     shown = [names.printable(label) for label in labels[:_MOST_NAMED]]
     more = len(labels) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

@@ -1,8 +1,8 @@
-"""Which dataset and which people a run belongs to: digests, the run's own key for them, and comparisons.
+"""Identity of a run's dataset and patients: digests, the run's key for them, and comparisons.
 
-Outside ``private/`` datasets and patients appear only as digests under the identity key of a run, so that
-nobody who knows all patients but one can try out whether that one took part. The key stays in
-``private/keys``.
+Outside ``private/``, datasets and patients appear only as digests keyed with the run's identity key. Without
+the key, an attacker cannot test whether a known person took part by hashing the person's identifier. The key
+stays in ``private/keys``.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, 
 from meninx.core.manifest import SOURCES_NAME, Manifest, dataset_digest
 from meninx.core.run import Run, read_key
 
-KEY = "identity"  # purpose of the key of a run's digests
+KEY = "identity"  # name of the key file in private/keys
 
 
 def data_record(root: Path) -> DataRecord:
-    """Return the digest of a dataset: of its manifest, its meaning and its images.
+    """Return the digest of a dataset, over its manifest, description and images.
 
-    Images count where the dataset carries their digests.
+    Images are included if the dataset has a list of their digests.
     """
     found = dataset_digest(root)
     return DataRecord(dataset=str(root.resolve()), digest=found.digest, images=found.images)
 
 
 def same_data(known: DataRecord, root: Path) -> bool:
-    """Return whether a folder holds the dataset of a record.
+    """Return whether a folder contains the dataset of a record.
 
-    One without image digests is compared by its tables.
+    A record without image digests is compared by the tables only.
     """
     return dataset_digest(root, images=known.images).digest == known.digest
 
 
 def own_data(run: Run, root: Path) -> str:
-    """Return the keyed digest of a dataset folder as ``run.json`` names it when it is the run's own.
+    """Return the keyed digest of a dataset folder, as in ``run.json``, if it is the run's own dataset.
 
-    Empty for another one.
+    The text is empty for another dataset.
 
-    The folder itself is digested: what ``private/data.json`` says of it is not believed.
+    The folder itself is hashed, because ``private/data.json`` could have been edited.
 
     Raises:
         DataError: the run's identity key is gone, or a file of the dataset cannot be read.
@@ -54,14 +54,15 @@ def own_data(run: Run, root: Path) -> str:
     if record is None:
         return ""
     key = read_key(run.key_path(KEY))
+    # Older runs recorded the digest without images.
     digests = (dataset_digest(root, images=images).digest for images in (True, False))
     return next((record.data for digest in digests if keyed_data(key, digest) == record.data), "")
 
 
 def is_own(run: Run, root: Path) -> bool:
-    """Return whether a folder holds the dataset that a run was trained on.
+    """Return whether a folder contains the dataset that a run was trained on.
 
-    Of an older version, by ``private/data.json``.
+    Runs of older versions are compared with ``private/data.json``.
     """
     if run.record is not None:
         return bool(own_data(run, root))
@@ -95,42 +96,45 @@ def refuse_changed_secrets(run: Run) -> None:
 
 
 def _names_members(run: Run, record: RunRecord, private: bool) -> bool:
-    """Return whether the lineage, private or released, names all patients of members.json."""
+    """Return whether the lineage (the private or the released one) names all patients of members.json."""
     members, known = artifacts.read(run.root, Members), artifacts.read(run.root, Lineage, private=private)
     if members is None or known is None:
         return True
     key = read_key(run.key_path(KEY))
     patients = members.train if record.private else (*members.train, *members.valid)
+    # A subset, not equality: the lineage also contains random digests up to the declared number of units.
     return {keyed_patient(key, patient) for patient in patients} <= set(known.patients)
 
 
 def contents(data: Manifest) -> str:
-    """Return the digest of the files that training reads, of a dataset without a list of digests.
+    """Return the digest of the files that training reads, for a dataset without a list of digests.
 
-    Empty with a list.
+    With a list the text is empty.
     """
     if data.checksums:
         return (
-            ""  # the list is part of the dataset's digest, and every file is compared with it when it is read
+            ""  # the dataset's digest includes the list, and every file is compared with it when it is read
         )
     names = sorted({name for case in data.split("train").cases for name in (case.image, case.mask) if name})
-    there = [name for name in names if (data.root / name).is_file()]  # who reads a missing one names its row
+    there = [
+        name for name in names if (data.root / name).is_file()
+    ]  # the reader of a missing file reports its row
     text = "".join(f"{name}\0{files.digest(data.root / name)}\n" for name in there)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def keyed_data(key: bytes, digest: str) -> str:
-    """Return a dataset's digest as records outside ``private/`` name it."""
+    """Return the keyed digest that stands for a dataset in records outside ``private/``."""
     return artifacts.keyed(key, "data", digest)
 
 
 def keyed_patient(key: bytes, patient: str) -> str:
-    """Return a patient's digest as a lineage names it."""
+    """Return the keyed digest that stands for a patient in a lineage."""
     return artifacts.keyed(key, "patient", patient)
 
 
 def members_of(data: Manifest) -> Members:
-    """Return who takes part in training on a dataset."""
+    """Return the patients, images and identifiers that take part in training on a dataset."""
     training, validation = data.split("train"), data.split("valid")
     return Members(
         train=training.patients,
@@ -144,7 +148,7 @@ def members_of(data: Manifest) -> Members:
 
 
 def images_of(*parts: Manifest) -> tuple[str, ...]:
-    """Return the SHA-256 of the images of some cases, sorted; none of a dataset without checksums.
+    """Return the SHA-256 of the images of some cases, sorted; empty for a dataset without checksums.
 
     Raises:
         DataError: the dataset's list of checksums lacks an image.
@@ -174,7 +178,7 @@ def source_files_of(*parts: Manifest) -> tuple[str, ...]:
 def _sources(root: Path, pseudonym: str, identifier: str) -> dict[str, str]:
     """Return pseudonym -> SHA-256 of the identifier in the source, from two columns of the private table.
 
-    Empty where the dataset does not keep them.
+    The map is empty if the dataset has no such table.
     """
     path = root / SOURCES_NAME
     if not path.is_file():
@@ -190,17 +194,17 @@ def _sources(root: Path, pseudonym: str, identifier: str) -> dict[str, str]:
 
 
 MOST_BY_CHANCE = 3
-"""Number of equal identifiers of the source, at most, that may be a coincidence of two hospitals."""
+"""Largest number of equal source identifiers that may be a coincidence between two hospitals."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What two groups of people have in common, as far as it can be told.
+    """The overlap of two groups of patients, as far as it can be determined.
 
     Attributes:
-        patients: pseudonyms in both.
-        images: image files in both.
-        compared: the comparison means something: both sides name patients, or both carry image digests.
+        patients: pseudonyms that are in both groups.
+        images: image files that are in both groups.
+        compared: the comparison is meaningful: both sides name patients, or both have image digests.
         identifiers: identifiers of the source in both: of patients, or of image files where one side does not
             name its patients. Pseudonyms depend on the name of the dataset, these do not.
         of_identifiers: all identifiers of the first group.
@@ -214,17 +218,17 @@ class Overlap:
 
     @property
     def doubtful(self) -> bool:
-        """Whether pseudonyms differ and identifiers of the source are equal.
+        """Whether source identifiers are equal although pseudonyms differ.
 
-        These are the same people under another dataset name, or a coincidence of two hospitals.
+        These are the same people under another dataset name, or a coincidence between two hospitals.
         """
         return bool(self.identifiers) and not self.patients
 
     @property
     def probable(self) -> bool:
-        """Whether more identifiers are equal than a coincidence explains.
+        """Whether more identifiers are equal than by coincidence.
 
-        That is more than :data:`MOST_BY_CHANCE`, or at least half of the first group.
+        This means more than :data:`MOST_BY_CHANCE`, or at least half of the first group.
         """
         half = self.of_identifiers / 2
         return self.identifiers > MOST_BY_CHANCE or self.identifiers >= max(1, half)
@@ -233,7 +237,7 @@ class Overlap:
         return bool(self.patients or self.images)
 
     def words(self) -> str:
-        """Return the counts in words."""
+        """Return the counts as a text."""
         parts = [
             f"{count} {name}{'' if count == 1 else 's'}"
             for count, name in ((self.patients, "patient"), (self.images, "image"))
@@ -251,16 +255,16 @@ def overlap(
     source_files: tuple[Iterable[str], Iterable[str]] = ((), ()),
     known: bool = True,
 ) -> Overlap:
-    """Compare two groups of people.
+    """Return the overlap of two groups of patients.
 
     Args:
-        here: pseudonyms of one.
-        there: pseudonyms of the other.
+        here: pseudonyms of one group.
+        there: pseudonyms of the other group.
         images: digests of the image files of both.
         identifiers: digests of the source's identifiers of both.
         source_files: digests of the names of the image files in the source of both, which are compared where
             one side does not name its patients.
-        known: both sources name their patients; otherwise equal pseudonyms mean nothing when the images
+        known: both sources name their patients; otherwise equal pseudonyms are meaningless if the images
             differ.
     """
     own, other = set(images[0]), set(images[1])
@@ -279,7 +283,7 @@ def dataset_of(run: Run) -> Path:
     """Return the dataset folder that a run was trained on.
 
     Raises:
-        UsageError: the run does not say.
+        UsageError: the run does not record it.
         DataError: ``private/data.json`` is damaged.
     """
     known = artifacts.read(run.root, DataRecord)
@@ -293,7 +297,7 @@ def dataset_of(run: Run) -> Path:
 def origin(
     run: Run, *, weights: str, step: int, split: str = "", data: str | None = None, dataset: str | None = None
 ) -> Origin:
-    """Return what a number of a run belongs to.
+    """Return the origin record for a number that was measured on a run.
 
     Args:
         run: the run; one of an older version has no identity.
@@ -301,7 +305,7 @@ def origin(
         step: optimiser step of the weights.
         split: split that was measured.
         data: keyed digest of the measured dataset; the run's own by default.
-        dataset: its short name; the run's own by default.
+        dataset: short name of the measured dataset; the run's own by default.
     """
     record, made_by = run.record, provenance.environment()
     own = (record.data, record.dataset) if record else ("", "")

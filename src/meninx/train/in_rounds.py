@@ -1,6 +1,6 @@
 """A run folder of `meninx train` that is trained in rounds: weights in, a stretch of steps, weights out.
 
-It is an ordinary run otherwise: own plan, own ledger, own checkpoints, and a release at the end::
+Otherwise it is an ordinary run with its own plan, ledger and checkpoints, and a release at the end::
 
     with in_rounds.opened(config, data, out, study=part) as run:
         weights = run.weights()
@@ -10,11 +10,11 @@ It is an ordinary run otherwise: own plan, own ledger, own checkpoints, and a re
             weights = common(run.weights())
         result = run.finish(weights, name=digest)
 
-A round has its own steps at most. A site that missed rounds does not make their steps up: one update of many
+A round has a fixed number of steps at most. A site that missed rounds does not catch up: one update of many
 steps would move the common model further than those of the others. With privacy they stay unspent.
 
-What a round began with and how far it is lies in ``private/round.json``. A round that is asked for again goes
-on from the last checkpoint, or is over at once.
+The start and progress of a round are recorded in ``private/round.json``. A round that is requested again
+continues from the last checkpoint, or returns its result if it is finished.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ from meninx.train.planning import units_of
 from meninx.train.stage import TrainResult
 
 CHECKPOINT_SECONDS = 60.0
-"""Longest training, about, that a killed site repeats."""
+"""Approximate upper limit of the training time that a killed site repeats."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRound:
-    """What a round of one site gave.
+    """The result of one round of one site.
 
     Attributes:
-        steps: optimiser steps done so far, over all rounds.
-        new: of them in this round.
-        loss: mean training loss of the round; NaN where unknown. Private.
-        short: fewer steps than the round has.
+        steps: optimiser steps done so far in all rounds.
+        new: optimiser steps of this round.
+        loss: mean training loss of the round, NaN if unknown. Private.
+        short: whether fewer steps than planned for the round were done.
     """
 
     steps: int
@@ -74,10 +74,10 @@ class TrainedRound:
 
 
 def in_rounds(config: TrainConfig) -> TrainConfig:
-    """Return the settings of a run that is trained in rounds: the weights that are kept are the last ones.
+    """Return the settings of a run that is trained in rounds, which always keeps the last weights.
 
     Raises:
-        ConfigError: a setting chooses weights by a site's own evaluations.
+        ConfigError: a setting selects weights by a site's own evaluations.
     """
     idle = {
         "select": config.validation.select == "best",
@@ -94,7 +94,7 @@ def in_rounds(config: TrainConfig) -> TrainConfig:
 
 
 def check(config: TrainConfig, source: Path, out: Path) -> None:
-    """Refuse what would be refused before the first step, and write nothing.
+    """Run all checks that come before the first step, without writing anything.
 
     Args:
         config: as for :func:`opened`.
@@ -102,7 +102,7 @@ def check(config: TrainConfig, source: Path, out: Path) -> None:
         out: folder of runs.
 
     Raises:
-        ConfigError, DataError, PrivacyRefusal: as of ``meninx train``.
+        ConfigError, DataError, PrivacyRefusal: as for ``meninx train``.
     """
     data = Manifest.read(source)
     config = with_network(in_rounds(config), data.info)
@@ -123,22 +123,23 @@ def opened(
     fits: Callable[[nn.Module], object] = lambda network: None,
     discarding: Callable[[Path], None] = lambda run: None,
 ) -> Iterator[RunInRounds]:
-    """Give a run folder that is trained in rounds, new or as it was left, and hold it for a block.
+    """Open a new or an existing run folder that is trained in rounds, and lock it for a ``with`` block.
 
     Args:
         config: settings with the steps or epochs of all rounds. Ignored when a run is resumed: its own
             settings apply.
         source: prepared dataset.
         out: folder of runs.
-        study: the study that the run is a part of.
-        resume: the run folder to go on with; one that was killed before its first step is begun anew.
+        study: the study that the run belongs to.
+        resume: run folder to continue; a run that was killed before its first step is started anew.
         hooks: listeners, e.g. the pull of FedProx.
         progress: shows steps and loss.
-        fits: takes the network of a new run before its folder is made, and raises to refuse.
-        discarding: called with the folder of a run without a step before the folder is removed.
+        fits: called with the network of a new run before its folder is made; it raises to refuse the run.
+        discarding: called with the folder of a run without steps before that folder is removed.
 
     Raises:
-        ConfigError, DataError, PrivacyRefusal, RunLocked: as of ``meninx train``; or the run is another part.
+        ConfigError, DataError, PrivacyRefusal, RunLocked: as for ``meninx train``; or the run is of another
+        study.
     """
     data, world = Manifest.read(source), World()
     run = _reopened(resume, source, study, discarding) if resume is not None else None
@@ -157,7 +158,7 @@ def opened(
 
 
 def _reopened(path: Path, source: Path, study: StudyPart, discarding: Callable[[Path], None]) -> Run | None:
-    """Return the run in a folder; None when it took no step and was removed."""
+    """Return the run in a folder, or None if it had no steps and was removed."""
     run, _ = resuming.opened(path)
     record = run.record
     if record is None or record.study is None or record.study != study:
@@ -172,18 +173,18 @@ def _reopened(path: Path, source: Path, study: StudyPart, discarding: Callable[[
 
 
 class RunInRounds:
-    """One run that is trained in rounds. Made by :func:`opened`, which holds its folder.
+    """One run that is trained in rounds; made by :func:`opened`, which locks its folder.
 
     Attributes:
         config: its settings.
         data: its dataset.
         run: its folder.
         plan: its privacy plan; None without privacy.
-        units: patients of the training split, or what else is the privacy unit: the weight of this site. The
-            declared number, where one is declared.
+        units: number of privacy units (usually patients) of the training split: the weight of this site. The
+            declared number, if one is declared.
 
-    Guarantee: with privacy, that of the run's plan. Weights that come in change nothing in what a step
-        spends, and no step is taken beyond the plan. A step is begun again only with the same weights.
+    Guarantee: with privacy, the guarantee of the run's plan. Incoming weights do not change what a step
+        spends, and no step is taken beyond the plan. A step is repeated only with the same weights.
     """
 
     def __init__(
@@ -224,7 +225,7 @@ class RunInRounds:
 
     @property
     def at_hand(self) -> RoundRecord | None:
-        """The round that was begun last; None before the first."""
+        """The round that was started last; None before the first."""
         return artifacts.read(self.run.root, RoundRecord)
 
     @property
@@ -250,28 +251,33 @@ class RunInRounds:
         seconds: float = 0.0,
         stop: Callable[[], bool] = never,
     ) -> TrainedRound:
-        """Train one round and return what it gave; a round that was begun before goes on where it was.
+        """Train one round and return its result; a round that was started before continues.
 
         Args:
-            weights: gives what the round begins with; not called for a round that was begun before.
-            number: of the round.
+            weights: returns the weights that the round starts with; not called for a round that was started
+                before.
+            number: number of the round.
             name: digest of the common model.
-            share: part of the planned steps that are due at the end of the round, in (0, 1].
-            since: part that is due before it, in [0, 1): the round takes the steps between the two at most.
-            seconds: time after which the round ends, after at least one step; 0 for no limit.
-            stop: asked after each step; true interrupts the round, which can go on later.
+            share: share of the planned steps that is due at the end of the round, in (0, 1].
+            since: share that is due before the round, in [0, 1); the round takes at most the steps in
+                between.
+            seconds: time limit of the round, which has at least one step; 0 for no limit.
+            stop: called after each step; True interrupts the round, which can be continued later.
 
         Raises:
-            PrivacyRefusal: the planned steps are used up, so the budget is.
-            Interrupted: ``stop`` said so, or the user did; the state is saved.
-            DataError: the weights do not fit, training diverged, or another round had these very steps.
+            PrivacyRefusal: all planned steps were taken, so the budget is used up.
+            Interrupted: ``stop`` returned True or the user interrupted; the state is saved.
+            DataError: the weights do not fit, training diverged, or these steps were taken for another round.
         """
         total = self.training.total_steps
+        # Fractions instead of floats: all sites must compute the same step from the same share.
         due = math.floor(total * share)
         most = due - math.floor(total * since)
         known = self.at_hand
         if known is None or (known.model, known.due or known.until) != (name, due):
             known = self._begin(weights(), number, name, min(due, self.training.state.step + most), due=due)
+        # Two rounds with the same update would let the coordinator subtract the two sums and isolate this
+        # site.
         elif known.number != number:
             fix = "ask for later steps: one update in two sums of other sites could be told from the rest"
             what = f"these steps were taken for round {known.number}"
@@ -283,7 +289,7 @@ class RunInRounds:
         return TrainedRound(steps=steps, new=steps - known.first, loss=loss, short=steps - known.first < most)
 
     def finish(self, weights: Mapping[str, Tensor], *, name: str) -> TrainResult:
-        """Take the last common weights, release them as an ordinary run, and return its result.
+        """Load the last common weights, release them as an ordinary run does, and return the result.
 
         Args:
             weights: all weights and buffers.
@@ -316,7 +322,7 @@ class RunInRounds:
         return stage.result_of(self.config, self.data, self.run.root, parameters, fitted)
 
     def _assembled(self) -> Training:
-        """Return the training, restored; its data stay at hand until the folder is left."""
+        """Return the restored training; its data stay loaded until the folder is closed."""
         config, world = self.config, World()
         begun = fitting.is_begun(self.run, world, self.plan, resume=True)
         if begun:
@@ -354,13 +360,17 @@ class RunInRounds:
         due: int = 0,
         done: bool = False,
     ) -> RoundRecord:
-        """Take the weights of a new round, save them as the last checkpoint, and write the round down."""
+        """Load the weights of a new round, save them as the last checkpoint, and record the round."""
         training = self.training
         state, saver = training.state, self._saver
         if not done and until <= state.step:
             self._refuse_used_up(until)
         if self.plan is not None:
+            # The step continues after the last one in the ledger, although a killed process may not have
+            # finished it: its noise was drawn for other weights, so it must not be repeated with these.
             state.step = max(state.step, ledger_file.read(self.run).next_step)  # begun steps stay spent
+        # Saved before the round is recorded: a recorded round continues from the checkpoint and must find its
+        # weights.
         state.load_weights(weights)
         if saver is not None:
             saver.save("last", state)
@@ -369,7 +379,7 @@ class RunInRounds:
         return record
 
     def _refuse_used_up(self, until: int) -> None:
-        """Refuse a round without a step."""
+        """Refuse a round without steps."""
         step, total = self.training.state.step, self.training.total_steps
         if step >= total:
             kind = PrivacyRefusal if self.private else DataError
@@ -381,7 +391,7 @@ class RunInRounds:
         )
 
     def _steps(self, known: RoundRecord, seconds: float, stop: Callable[[], bool]) -> RoundRecord:
-        """Do the steps of a round and return its record, which is done."""
+        """Take the steps of a round and return its finished record."""
         training = self.training
         trainer, box = training.trainer, _TimeBox(seconds)
         self._stop = stop
@@ -396,9 +406,8 @@ class RunInRounds:
             with runtime.prepared(self.config.runtime, World()):
                 try:
                     run()
-                except (
-                    ReplayRefusal
-                ):  # rounding of another machine made other weights: begun steps stay spent
+                except ReplayRefusal:
+                    # Another machine rounds differently, so the step cannot be repeated: it stays spent.
                     training.state.step = ledger_file.read(self.run).next_step
                     run()
         except KeyboardInterrupt as error:
@@ -416,14 +425,14 @@ class RunInRounds:
 
 
 class _TimeBox:
-    """The time of a round."""
+    """The time limit of a round."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds if seconds > 0 else math.inf
         self.over = False
 
     def is_over(self) -> bool:
-        """Return whether the time is over, and remember it."""
+        """Return whether the time is over; once over, it stays so."""
         self.over = self.over or time.monotonic() >= self._end
         return self.over
 
@@ -437,25 +446,25 @@ class _MeanLoss(Hook):
         self.count, self._sum = 0, 0.0
 
     def on_step_end(self, state: TrainState, event: StepDone) -> None:
-        """Take a step's loss in."""
+        """Add the loss of a step."""
         value = event.metrics.get("loss", math.nan)
         if math.isfinite(value):
             self.count, self._sum = self.count + 1, self._sum + value
 
     @property
     def mean(self) -> float:
-        """Mean so far."""
+        """Mean of the losses so far."""
         return self._sum / self.count
 
 
 class _RoundCheckpoint(Hook):
-    """Saves the state inside a round, so that a killed site goes on inside it."""
+    """Saves the state during a round, so that a killed site can continue within it."""
 
     def __init__(self, owner: RunInRounds) -> None:
         self._owner, self._saved = owner, time.monotonic()
 
     def on_step_end(self, state: TrainState, event: StepDone) -> None:
-        """Save when the last checkpoint is old."""
+        """Save a checkpoint if the last one is old."""
         saver = self._owner._saver
         if saver is not None and time.monotonic() - self._saved >= CHECKPOINT_SECONDS:
             saver.save("last", state)

@@ -1,9 +1,9 @@
-"""Where a run's weights come from: its own lineage, and what is known of the weights that it starts from.
+"""The origin of a run's weights: its own lineage, and what is known about its starting weights.
 
-A start from a run of meninx is traced back: the patients behind the weights, and behind the weights that
+Starting weights from a run of meninx are traced back: the patients behind them, and behind the weights that
 those started from, are compared with the patients of the new run. Weights of a run without privacy on the
-same patients cannot begin a private run; the cost of private runs on the same patients is added to its own.
-Whatever cannot be compared is of unknown origin and stands outside the guarantee.
+same patients cannot start a private run; the cost of private runs on the same patients is added to its own.
+Whatever cannot be compared is of unknown origin, and the guarantee excludes it explicitly.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from meninx.train import identity
 from meninx.train.config import PrivacyConfig
 
 LINEAGE = Path(artifacts.place(Lineage)).name
-NEAREST = 5  # folders above a file of weights that are looked at
+NEAREST = 5  # number of folders above a file of weights that are searched for a run
 VALIDATED = (
     "the starting weights come from a private run that used training patients of this run as "
     "validation patients"
@@ -58,14 +58,14 @@ UNPROTECTED = f"the starting weights come from run {{run}}, {UNPROTECTED_START}:
 
 @dataclass(frozen=True)
 class Start:
-    """What a new run knows of its starting weights.
+    """What is known about the starting weights of a new run.
 
     Attributes:
-        ancestry: goes into the run and its guarantee; None for random weights.
-        parents: lineages behind the weights.
-        patients: pseudonyms of the patients behind them, as far as they are known.
+        ancestry: record for the run and its guarantee; None for random weights.
+        parents: lineages of the runs behind the weights.
+        patients: pseudonyms of the patients behind them, as far as known.
         images: digests of the images of these patients.
-        public: dataset by whose statistics the features are standardised; None when they are not.
+        public: dataset whose statistics standardise the features; None if they are not standardised.
     """
 
     ancestry: Ancestry | None = None
@@ -83,13 +83,15 @@ def draft(
     Args:
         run: identity of the run.
         key: identity key of the run.
-        members: who takes part.
-        privacy: with a declared number of units, random digests hide how many patients there really are.
+        members: patients that take part.
+        privacy: settings of privacy, None without; random digests fill up to a declared number of units.
         start: what is known of its starting weights.
     """
     patients = members.train if privacy else (*members.train, *members.valid)
     digests = {identity.keyed_patient(key, patient) for patient in patients}
     declared = privacy.units_declared or 0 if privacy else 0
+    # The lineage is released, and the number of its digests would reveal the exact number of patients. Random
+    # digests cannot be told from keyed ones without the key.
     while len(digests) < declared:
         digests.add(secrets.token_hex(32))
     public = (_of_dataset(start.public, key),) if start.public is not None else ()
@@ -111,9 +113,9 @@ def draft(
 
 
 def _of_dataset(public: Manifest, key: bytes) -> Lineage:
-    """Return what stands for a dataset whose statistics went into the weights.
+    """Return a lineage that stands for a dataset whose statistics went into the weights.
 
-    A later private run on people of that dataset is refused by it, as after a run without privacy on them.
+    A later private run on patients of that dataset is then refused, as after a run without privacy.
     """
     digest = identity.data_record(public.root).digest
     return Lineage(
@@ -131,10 +133,10 @@ def _of_dataset(public: Manifest, key: bytes) -> Lineage:
 
 
 def refuse_shared_people(public: Manifest, members: Members, *, private: bool) -> tuple[str, ...]:
-    """Return what the guarantee does not cover because features are standardised by a public dataset.
+    """Return the caveats of the guarantee for features that are standardised by a public dataset.
 
     Args:
-        public: that dataset; all its splits are compared.
+        public: the public dataset; all its splits are compared.
         members: who takes part in the new run.
         private: whether the run is private; without privacy nothing is compared.
 
@@ -171,8 +173,8 @@ def standardized(
     Args:
         start: what is known of the pretrained weights.
         public: the dataset.
-        statistics: of its training images.
-        caveats: what :func:`refuse_shared_people` found.
+        statistics: feature statistics of its training images.
+        caveats: result of :func:`refuse_shared_people`.
     """
     known, people = start.ancestry or Ancestry(), public.split("train")
     return replace(
@@ -185,7 +187,7 @@ def standardized(
 
 
 def of_run(run: Run) -> Lineage | None:
-    """Return the lineage of a run with its ledger as it is now; None for a run of an older version."""
+    """Return the lineage of a run with its current ledger, or None for a run of an older version."""
     found = artifacts.read(run.root, Lineage, private=True)
     if found is None:
         return None
@@ -194,7 +196,7 @@ def of_run(run: Run) -> Lineage | None:
 
 
 def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders: tuple[Path, ...]) -> Start:
-    """Return what is known of a file of weights.
+    """Return what is known about a file of weights.
 
     Args:
         path: the file.
@@ -204,9 +206,9 @@ def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders:
         folders: folders of runs whose identity keys may be used to compare patients.
 
     Raises:
-        DataError: there is no such file, or a record beside it is damaged.
-        PrivacyRefusal: the new run is private and the weights hold the same patients without privacy, or with
-            another privacy unit.
+        DataError: the file does not exist, or a record of its run is damaged.
+        PrivacyRefusal: the new run is private and the weights were trained on the same patients without
+            privacy, or with another privacy unit.
     """
     if not path.is_file():
         raise DataError(expected("a file of pretrained weights", got="no such file", where=str(path)))
@@ -225,13 +227,16 @@ def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders:
     for node in _with_ancestors(lineage):
         theirs = known if node is lineage else None
         same = _shares(node, theirs, members, data, keys)
+        # Every ancestor is examined, because weights keep what they learnt from patients several starts ago.
         unknown |= same is None or node.unknown_start
         shared |= bool(same)
         if same and unit:
             _refuse(node, unit)
             _refuse_without_steps(node)
             ledgers.append(node.ledger)
-        if unit and node.study is not None:  # patients of its other sites are behind the weights, too
+        if (
+            unit and node.study is not None
+        ):  # patients of the study's other sites are behind the weights as well
             caveats.append(FEDERATED.format(study=node.study.study, sites=node.study.sites))
         if unit and same is False and (not node.private or node.deterministic):
             text = STATISTICS if node.statistics_of else UNPROTECTED
@@ -253,7 +258,7 @@ def trace(path: Path, members: Members, data: DataRecord, *, unit: str, folders:
 
 
 def _refuse(node: Lineage, unit: str) -> None:
-    """Refuse weights that hold patients of a new private run otherwise than its accountant can count."""
+    """Refuse weights of the same patients whose privacy cost the new run's accountant cannot count."""
     if not node.private or node.deterministic:
         why = "a run whose noise came from a seed" if node.private else "a run without privacy"
         if node.statistics_of:
@@ -276,7 +281,7 @@ def _refuse(node: Lineage, unit: str) -> None:
 
 
 def _refuse_without_steps(node: Lineage) -> None:
-    """Refuse weights of a private run whose ledger names no step: what they cost is not known."""
+    """Refuse weights of a private run whose ledger has no steps, because their cost is unknown."""
     if not Ledger.parse("\n".join(node.ledger)).accounts:
         fix = "restore private/ledger.jsonl of that run, or start from other weights"
         what = f"the ledger of run {node.run[:8]}, from which the starting weights come, contains no step"
@@ -285,13 +290,13 @@ def _refuse_without_steps(node: Lineage) -> None:
 
 @dataclass(frozen=True)
 class _Source:
-    """The run that a file of weights comes from.
+    """The run from which a file of weights comes.
 
     Attributes:
-        lineage: of the run.
+        lineage: lineage of the run.
         run: its folder.
-        certain: the run's records name the file. Otherwise it only lies where a checkpoint of the run would:
-            it is of unknown origin, but what speaks against it is counted all the same.
+        certain: the run's records name the file. Otherwise it only has the path of a checkpoint of the run:
+            its origin is unknown, but shared patients still count against it.
     """
 
     lineage: Lineage
@@ -300,9 +305,10 @@ class _Source:
 
 
 def _source(path: Path, sha256: str, house: dict[str, tuple[bytes, Run]]) -> _Source | None:
-    """Return the run that a file of weights belongs to; None when it is not known here.
+    """Return the run to which a file of weights belongs, or None if it is unknown here.
 
-    A release that was passed on says by its key which run it is of; what it says beyond that is not believed.
+    A copied release names its run by the name of its key; its other claims are not trusted, as it may be
+    edited.
 
     Raises:
         PrivacyRefusal: the records of that run were edited.
@@ -328,7 +334,7 @@ def _own_lineage(run: Run) -> Lineage | None:
     """Return the lineage of a run, compared with the other records of its folder; None for an older run.
 
     Raises:
-        PrivacyRefusal: a record is of another run or was edited, so that nothing is known of its patients.
+        PrivacyRefusal: a record is of another run or was edited, so that its patients are unknown.
     """
     lineage, record = of_run(run), run.record
     if lineage is None or record is None:
@@ -350,7 +356,7 @@ def _own_lineage(run: Run) -> Lineage | None:
 
 
 def _in_run_folder(path: Path, sha256: str, run: Run, lineage: Lineage) -> _Source | None:
-    """Return the run when a file in its folder is a checkpoint of it or part of its complete release."""
+    """Return the run if a file in its folder is one of its checkpoints or part of its complete release."""
     if path.is_relative_to(run.private):
         name = next((name for name in ("last", "best") if path == checkpoint.path_of(run, name)), "")
         return _Source(lineage, run, certain=_saved_by(run, name, sha256)) if name else None
@@ -359,10 +365,11 @@ def _in_run_folder(path: Path, sha256: str, run: Run, lineage: Lineage) -> _Sour
 
 
 def _saved_by(run: Run, name: str, sha256: str) -> bool:
-    """Return whether the records of a run say that it saved a checkpoint.
+    """Return whether the records of a run confirm that it saved a checkpoint.
 
-    A finished run names its checkpoints. One of an unfinished private run carries the plan and a line of the
-    run's ledger. Nothing ties a checkpoint to an unfinished run without privacy.
+    The record of a finished run names its checkpoints. A checkpoint of an unfinished private run contains the
+    plan and a line of the run's ledger. An unfinished run without privacy has nothing that confirms a
+    checkpoint.
     """
     record = run.record
     if record is None:
@@ -381,7 +388,7 @@ def _saved_by(run: Run, name: str, sha256: str) -> bool:
 def _listed(run: Run) -> dict[str, str]:
     """Return the digests of the complete release of a run.
 
-    Empty when it is not complete or its list was changed.
+    The map is empty if the release is not complete or its list was changed.
     """
     record = run.record
     if (
@@ -402,7 +409,7 @@ def _with_ancestors(lineage: Lineage) -> Iterator[Lineage]:
 def _shares(
     node: Lineage, theirs: Members | None, ours: Members, data: DataRecord, keys: dict[str, bytes]
 ) -> bool | None:
-    """Return whether a run was trained on training patients of the new run; None when that cannot be told."""
+    """Return whether a run was trained on training patients of the new run, or None if that is unknown."""
     key = keys.get(node.key)
     if key is not None and node.data == identity.keyed_data(key, data.digest):
         return True
@@ -422,13 +429,14 @@ def _shares(
         return None if found.doubtful or not found.compared else False
     if key is None:
         return None
+    # Only the holder of the key can compare: that is the purpose of keyed digests.
     if {identity.keyed_patient(key, patient) for patient in ours.train} & set(node.patients):
         return True
     return False if known else None
 
 
 def _house(folders: tuple[Path, ...]) -> dict[str, tuple[bytes, Run]]:
-    """Return name of the identity key -> key and run, of the runs and sweep cells in some folders."""
+    """Return a map from key name to identity key and run, for the runs and sweep cells in some folders."""
     found: dict[str, tuple[bytes, Run]] = {}
     for folder in dict.fromkeys(folders):
         for pattern in (f"*/private/keys/{identity.KEY}.key", f"cells/*/*/private/keys/{identity.KEY}.key"):

@@ -1,4 +1,4 @@
-"""A trained model on the cases that measure it: probabilities, or Dice and distances of surfaces."""
+"""Outputs of a trained model on the measured cases: probabilities, or Dice and surface distances."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A trained network and what it was trained for.
+    """A trained network with the settings and the dataset of its training.
 
     Attributes:
-        network: in evaluation mode.
-        learned: settings of its training.
-        info: the dataset that it was trained for.
+        network: the network in evaluation mode.
+        learned: settings of the training.
+        info: description of the training dataset.
         weights: digest of its weights.
         step: optimiser step of the weights.
     """
@@ -46,7 +46,7 @@ class EvaluatedModel:
 
     @classmethod
     def of(cls, folder: Run, network: nn.Module | None) -> EvaluatedModel:
-        """Return the released model of a run; refuse a checkpoint with other weights."""
+        """Return the released model of a run; a checkpoint with other weights is refused."""
         settled = settings.resolve_recipe(TrainConfig, str(folder.config_path))
         own = network if settled.model.name.startswith(registry.OWN_PREFIX) else None
         network, learned, info = load_model(folder, network=copy.deepcopy(own))
@@ -57,12 +57,12 @@ class EvaluatedModel:
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """Output of a model on the chosen cases and on validation.
+    """Outputs of a model on the chosen cases and on the validation cases.
 
     Attributes:
         scores: probabilities, or the Dice, of each case and output of the model, shape (cases, labels).
         validation: probabilities of the validation cases; None without any.
-        surfaces: distances of surfaces of a segmentation; None of a classifier.
+        surfaces: surface distances of a segmentation; None for a classifier.
     """
 
     scores: Array
@@ -79,12 +79,12 @@ def outputs_of(
     progress: Progress,
     maps: predictions.PredictionFiles | None,
 ) -> ModelOutputs:
-    """Return what a model gives for the cases to measure and, of a classifier, for the validation cases.
+    """Return a model's outputs for the cases to measure and, for a classifier, for the validation cases.
 
     Args:
         config: device and formats of predictions.
         model: the model.
-        match: which labels of the cases stand for which outputs.
+        match: correspondence between labels of the cases and outputs.
         chosen: the cases to measure.
         valid: validation cases, on which thresholds are fitted; may be empty.
         progress: shows the cases.
@@ -109,7 +109,7 @@ def _segmented(
     progress: Progress,
     maps: predictions.PredictionFiles | None,
 ) -> ModelOutputs:
-    """Return Dice and distances of surfaces of every case; write its label map where one is wanted."""
+    """Return Dice and surface distances of every case; write its label map if it is wanted."""
     labels, dims = len(model.info.labels), chosen.info.spatial_dims
     known = dims == 3 or len(chosen.info.spacing_mm) == dims
     surfaces = SurfaceTable(tolerance=config.surface_tolerance, unit="mm" if known else "voxels")

@@ -1,4 +1,4 @@
-"""The network as ONNX, for programs that know neither meninx nor torch."""
+"""Export of the network as ONNX, for programs without meninx and torch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ INPUT, OUTPUTS = "image", ("probabilities", "logits")
 
 
 class StoredToProbabilities(nn.Module):
-    """A network between the values of stored images and probabilities.
+    """A network from the values of stored images to probabilities.
 
     Args:
         network: takes normalised images and returns logits.
-        intensity: how stored values become network input.
-        sigmoid: each output is decided on its own; else the outputs are classes of which one is right.
+        intensity: conversion of stored values to network input.
+        sigmoid: the outputs are independent labels; otherwise they are mutually exclusive classes.
     """
 
     def __init__(self, network: nn.Module, intensity: Intensity, *, sigmoid: bool) -> None:
@@ -49,14 +49,14 @@ def export_onnx(
     normalisation and activation are part of the graph.
 
     Args:
-        model: the network; it is exported in evaluation mode and left in the mode it was.
+        model: the network; it is exported in evaluation mode, and its mode is restored.
         example: stored values, shape (1, channels, *spatial); its spatial size is the size the file accepts.
         path: file to write.
-        facts: what the file says about itself, as ``metadata_props``.
+        facts: metadata of the file, stored as ``metadata_props``.
 
     Raises:
         UsageError: the packages of the ``export`` extra are missing.
-        ConfigError: the exporter of torch cannot translate the network.
+        ConfigError: torch's exporter cannot translate the network.
     """
     program = _exported(model, example)
     program.model.metadata_props.update(facts)
@@ -65,15 +65,15 @@ def export_onnx(
 
 
 def refuse_unfit(network: nn.Module, info: DatasetInfo, size: tuple[int, ...]) -> None:
-    """Refuse a network that could not be exported when its training is over.
+    """Refuse a network that could not be exported after its training.
 
     Args:
-        network: as training begins with it.
+        network: the network at the start of training.
         info: channels and intensity of the images.
         size: spatial size of an input.
 
     Raises:
-        UsageError, ConfigError: as :func:`export_onnx`; also without a size that all inputs share.
+        UsageError, ConfigError: as for :func:`export_onnx`, or the inputs have no common size.
     """
     if not size:
         fix = "prepare the images at one size, or set image_size or patch_size"
@@ -84,7 +84,7 @@ def refuse_unfit(network: nn.Module, info: DatasetInfo, size: tuple[int, ...]) -
 
 
 def _exported(model: StoredToProbabilities, example: Tensor) -> Any:
-    """Return the network as torch's ONNX program, without places of this machine."""
+    """Return the network as torch's ONNX program, without paths of this machine."""
     try:
         import onnxscript  # noqa: F401 (torch.onnx needs it and says so late)
     except ImportError as error:
@@ -99,7 +99,7 @@ def _exported(model: StoredToProbabilities, example: Tensor) -> Any:
                 model, (batch,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
                 input_names=[INPUT], output_names=list(OUTPUTS),
             )  # fmt: skip
-    except Exception as error:  # a network that cannot be traced makes the exporter raise anything
+    except Exception as error:  # the exporter may raise any exception on a network that cannot be traced
         fix = "leave onnx out of export"
         what = f"the network cannot be exported as ONNX ({type(error).__name__})"
         raise ConfigError(problem(what, where="export", fix=fix)) from error
@@ -111,7 +111,7 @@ def _exported(model: StoredToProbabilities, example: Tensor) -> Any:
 
 
 def _forget_places(model: Any) -> None:
-    """Remove the exporter's stack traces from an ``onnx_ir`` model: they hold paths of this machine."""
+    """Remove the exporter's stack traces from an ``onnx_ir`` model, which contain paths of this machine."""
     for graph in (model.graph, *model.functions.values()):
         graph.metadata_props.clear()
         for node in graph.all_nodes():
@@ -123,7 +123,7 @@ def _forget_places(model: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what the exporter says to its own developers (deprecations inside torch, absent torchvision)."""
+    """Hide messages for developers of the exporter (deprecations inside torch, missing torchvision)."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

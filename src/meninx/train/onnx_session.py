@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime that report nothing.
+"""Sessions of ONNX Runtime without telemetry.
 
 A bundle ships this source as ``scripts/onnx_session.py``.
 """
@@ -16,7 +16,7 @@ def open_session(model: Path) -> Any:
     """Return a session of an ONNX file.
 
     Guarantee:
-        ONNX Runtime sends nothing, unless this process had loaded it already: it reads the variable once.
+        ONNX Runtime sends nothing, unless the process had loaded it before, since it reads the variable once.
         Since 1.29 it otherwise writes an identifier of the machine below the user's cache folder on Linux and
         macOS, and sends events to its maker.
 

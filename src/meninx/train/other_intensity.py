@@ -1,7 +1,7 @@
-"""Whether the images of another dataset are about as bright as those that a model was trained on.
+"""Check whether the images of another dataset are about as bright as the training images of a model.
 
-A wrong bit depth or an inverted grey scale makes images that a network can read and does not understand. The
-numbers of an evaluation are then those of a mistake in the preparation, and nothing else shows it.
+A wrong bit depth or an inverted grey scale makes images that are valid inputs but outside the training range.
+The evaluation then measures a mistake in the preparation, and no other check would show it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from meninx.core.manifest import DatasetInfo, Manifest
 from meninx.imaging import brightness, load
 
 ALLOW = "--allow-other-intensity"
-_EXAMINED = {2: 256, 3: 32}  # images, by dimensions: evenly spaced ones of a larger dataset
-_FAR, _FACTOR = 0.1, 2.0  # of the typical brightness: in shares of the range, and as a factor
+_EXAMINED = {2: 256, 3: 32}  # number of examined images by dimensions, evenly spaced in a larger dataset
+_FAR, _FACTOR = 0.1, 2.0  # limits for the typical brightness, as a share of the range and as a factor
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class _Examined:
 
     Attributes:
         means: mean of each image.
-        used: share of the range of values that each image uses.
+        used: share of the value range that each image uses.
     """
 
     means: npt.NDArray[np.float64]
@@ -48,13 +48,14 @@ class _Examined:
 def check(learned: DatasetInfo, chosen: Manifest, *, private: bool, allowed: bool) -> list[str]:
     """Return caveats about the brightness of another dataset's images.
 
-    The training images of a private run are not public, so its check uses the range of values alone.
+    Statistics of the training images of a private run are not released, so its check uses only the value
+    range.
 
     Args:
-        learned: what the model was trained for.
-        chosen: the cases to measure, of another dataset; its grey levels or units are those of the training.
+        learned: description of the training dataset.
+        chosen: the cases to measure, of another dataset with the grey levels or units of the training.
         private: the run was trained with differential privacy.
-        allowed: images that are far off give a caveat in place of an error.
+        allowed: images that are far off give a caveat instead of an error.
 
     Raises:
         DataError: at least half of the images use less than a tenth of the range of values, or their typical
@@ -71,7 +72,9 @@ def check(learned: DatasetInfo, chosen: Manifest, *, private: bool, allowed: boo
         )
         raise DataError(expected(what, got=far, where="images of the dataset", fix=_fix(learned)))
     if far:
-        name = names.printable(chosen.info.name)  # the report lists the notes of several datasets together
+        name = names.printable(
+            chosen.info.name
+        )  # the name is needed, because the report lists notes of several datasets together
         notes.append(f"dataset {name}: measured although the intensity is far off ({ALLOW}): {far}")
     elif observed is not None:
         unlike = sum(brightness.is_unlike(mean, observed) for mean in found.means)
@@ -93,7 +96,7 @@ def check(learned: DatasetInfo, chosen: Manifest, *, private: bool, allowed: boo
 
 
 def _far_words(found: _Examined, learned: DatasetInfo, observed: Observed | None) -> str:
-    """Return in words, with numbers, why images are far off; empty where they are not."""
+    """Return a text with numbers on why the images are far off; empty if they are not."""
     typical = float(np.median(found.means))
     if observed is None:
         share = float(np.median(found.used))

@@ -1,4 +1,4 @@
-"""From a training config and a dataset to the privacy plan of the run."""
+"""The privacy plan of a run, from its training config and dataset."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def units_in(data: Manifest, unit: PrivacyUnit) -> int:
 
 
 def units_of(config: TrainConfig, data: Manifest) -> int:
-    """Return the patients of the training split, or what else is the privacy unit: the weight of a site.
+    """Return the number of privacy units of the training split, which is the weight of a site.
 
-    That is the declared number, where one is declared.
+    It is the declared number, if one is declared.
     """
     if config.privacy is None:
         return len(data.split("train").patients)
@@ -76,7 +76,7 @@ def make_plan(config: TrainConfig, data: Manifest) -> Plan | None:
 
 
 def _adaptive(wanted: PrivacyConfig) -> dict[str, float]:
-    """Return what adaptive clipping alone takes; a count noise of 0 leaves the choice to the plan."""
+    """Return the options of adaptive clipping only; with a count noise of 0 the plan chooses it."""
     if wanted.clipping != "adaptive":
         return {}
     count = {"count_noise_multiplier": wanted.count_noise_multiplier} if wanted.count_noise_multiplier else {}

@@ -27,17 +27,17 @@ STAGING = ".predictions"
 
 
 class PredictionFiles:
-    """Predictions of one evaluation; earlier ones stay until these are complete.
+    """Writer of the predictions of one evaluation; earlier ones are kept until these are complete.
 
     Args:
         run: the run folder.
         chosen: the measured cases.
-        config: what is wanted, and the DICOM source for ``dicom-seg``.
+        config: formats that are wanted, and the DICOM source for ``dicom-seg``.
         labels: names of the model's labels.
         other: name of another dataset than the run's own, whose predictions have a folder of their own.
 
     Raises:
-        UsageError, DataError: DICOM segmentations are wanted and their source does not fit.
+        UsageError, DataError: DICOM segmentations are wanted, but their source does not fit.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class PredictionFiles:
         shutil.rmtree(self.staging, ignore_errors=True)
 
     def keep(self, case: Case, label_map: npt.NDArray[Any]) -> None:
-        """Write the predicted label map of a case in the formats wanted."""
+        """Write the predicted label map of a case in the wanted formats."""
         wanted = set(self.config.predictions)
         if not {"nifti", "dicom-seg"} & wanted:
             return
@@ -65,13 +65,13 @@ class PredictionFiles:
     def publish(
         self, values: npt.NDArray[np.float64], labels: Sequence[str], surfaces: SurfaceTable | None = None
     ) -> None:
-        """Write one row per case, and move everything into its place.
+        """Write one row per case, and move everything to its final place.
 
         Args:
             values: probabilities of each case, or its Dice coefficients, NaN where truth and prediction are
                 both empty.
             labels: names of the columns.
-            surfaces: distances of surfaces of the same cases; further columns of a segmentation.
+            surfaces: surface distances of the same cases; further columns for a segmentation.
         """
         columns = list(labels)
         if surfaces is not None:
@@ -97,7 +97,7 @@ class PredictionFiles:
         shutil.rmtree(self.staging, ignore_errors=True)
 
     def _path(self, name: str) -> Path:
-        """Return where a file is built; a case cannot lead out of the folder."""
+        """Return the path at which a file is built; names that lead out of the folder are refused."""
         if "/" in name:
             raise DataError(expected("a case_id that is a file name", got="a path", where="manifest.csv"))
         self.staging.mkdir(mode=0o700, exist_ok=True)
@@ -105,9 +105,9 @@ class PredictionFiles:
 
 
 def read_mask(manifest: Manifest, case: Case) -> tuple[npt.NDArray[Any], tuple[float, ...]]:
-    """Return the true label map of a case, shape (*spatial), and its spacing; zeros when it has no mask.
+    """Return the true label map of a case, shape (*spatial), and its spacing; all zeros without a mask.
 
-    The spacing is in millimetres; empty where a picture's is not recorded.
+    The spacing is in millimetres, and empty if it is not recorded for a picture.
     """
     info = manifest.info
     if case.mask:

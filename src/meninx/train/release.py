@@ -26,19 +26,19 @@ from meninx.train.config import TrainConfig
 
 
 def publish(config: TrainConfig, run: Run, *, network: nn.Module | None = None) -> int:
-    """Build the release of a run that took its last step, close the run, and return the number of parameters.
+    """Build the release of a run after its last step, close the run, and return the number of parameters.
 
-    Order: ``release/``, then ``privacy.json`` with the digest of the weights, then ``run.json``. A run that
-    is killed in between is not released; resuming it builds the release again.
+    The order is ``release/``, then ``privacy.json`` with the digest of the weights, then ``run.json``. A run
+    that is killed in between is not released; resuming it builds the release again.
 
     Args:
-        config: what to export.
+        config: settings, with the formats to export.
         run: the run folder.
-        network: the architecture of a run that was given a network of its own; a copy of it is filled.
+        network: architecture of a run that was given its own network; a copy of it receives the weights.
 
     Raises:
         DataError: the run has no lineage, or a name in it cannot be released.
-        StorageError: the disk refused.
+        StorageError: a file cannot be written.
     """
     model, learned, info = load_model(run, network=copy.deepcopy(network))
     weights = weights_digest(model)
@@ -47,16 +47,17 @@ def publish(config: TrainConfig, run: Run, *, network: nn.Module | None = None) 
         raise DataError(problem("the lineage of the run is missing", where=run.name, fix="start a new run"))
     root = run.private / STAGING
     shutil.rmtree(root, ignore_errors=True)
-    staged = root / run.release.name  # as in the run folder, so that records find their places
+    staged = root / run.release.name  # laid out like the run folder, so that records find their places
     staged.mkdir(mode=0o700, parents=True)
     onnx = "onnx" in config.export
     if "bundle" in config.export or onnx:
         _write_bundle(staged / bundle.FOLDER, run, model, learned, info, onnx=onnx)
+    # The list of digests comes last, here and in the move: a release without it counts as incomplete.
     artifacts.write(root, found)
     integrity.write(staged, integrity.measured(staged, _files(staged)))
     staging.move_whole(staged, run.release, run.private / REPLACED, last=[integrity.CHECKSUMS])
     shutil.rmtree(root, ignore_errors=True)
-    # Epsilon is that of all steps, also of those after the best one.
+    # The stated epsilon covers all steps, including those after the selected one.
     done = artifacts.require(run.root, RunRecord, fix="start a new run").step
     origin = identity.origin(run, weights=weights, step=done)
     record.close(run, origin, released_step=released_step(run))

@@ -1,8 +1,8 @@
-"""Resuming a run: what must be as it was when the run began, so that no noise covers other gradients.
+"""Checks before a run is resumed: everything that determines its gradients must be unchanged.
 
-A private run that goes on repeats the steps after its last checkpoint under the noise that they had. That
-costs nothing only if nothing that determines them has changed: settings, data, starting weights, keys, ledger
-and versions.
+A resumed private run repeats the steps after its last checkpoint with the same noise as before. This
+costs nothing only if the gradients are the same as well: the difference of two sums with equal noise would
+show the gradients without noise. So settings, data, starting weights, keys, ledger and versions are compared.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from meninx.train.config import TrainConfig
 
 
 def opened(path: Path) -> tuple[Run, bool]:
-    """Return the run in a folder to go on with, and whether it was released.
+    """Return the run in a folder that is to be continued, and whether it was released.
 
     Raises:
-        UsageError: the folder is not that of a run, or an earlier version made it.
+        UsageError: the folder is not a run, or an earlier version made it.
         PrivacyRefusal: an earlier version made it, and it is private.
     """
     folder = runs.open_run(path)
@@ -41,15 +41,15 @@ def opened(path: Path) -> tuple[Run, bool]:
 
 
 def refuse_changed_run(run: Run, plan: Plan | None) -> None:
-    """Refuse to train on in an unfinished run of which something was changed. The caller holds its lock.
+    """Refuse to continue an unfinished run that was changed. The caller holds its lock.
 
     Args:
         run: the run folder.
         plan: the privacy plan of its settings; None without privacy.
 
     Raises:
-        PrivacyRefusal, UsageError, DataError: the run ended before, or its keys, ledger, private records or
-            the versions that took its last steps are others.
+        PrivacyRefusal, UsageError, DataError: the run ended earlier, or its keys, ledger, private records or
+            the versions that took its last steps differ.
     """
     _refuse_reopening(run, plan)
     if plan is not None:
@@ -59,10 +59,10 @@ def refuse_changed_run(run: Run, plan: Plan | None) -> None:
 
 
 def refuse_changed_release(folder: Run, source: Path) -> None:
-    """Refuse to resume a finished run that was changed, so that its noise meets no other gradients.
+    """Refuse to resume a finished run that was changed, because its noise would be added to other gradients.
 
     Raises:
-        PrivacyRefusal: something of a private run was changed; names it.
+        PrivacyRefusal: a private run was changed; the message names the part.
         UsageError: of another run.
     """
     known = artifacts.require(folder.root, RunRecord, fix="start a new run")
@@ -81,6 +81,8 @@ def refuse_changed_release(folder: Run, source: Path) -> None:
         problem = "no secret keys"
     if known.private:
         written = artifacts.require(folder.root, PrivacyRecord, fix="start a new run")
+        # The ledger must end exactly where the release says: a shorter one would hide steps, a pending line
+        # is a step that was begun and may have been taken.
         ledger = ledger_file.read(folder, anchor=written.ledger)
         problem = problem or ("another ledger" if ledger.anchor != written.ledger or ledger.pending else "")
     if problem:
@@ -105,9 +107,9 @@ def own_inputs(run: Run, source: Path) -> str:
 
 
 def bound_inputs(data: Manifest, run: Run) -> str:
-    """Return the name of a run's inputs beside its settings, computed from the files themselves.
+    """Return a keyed digest of a run's inputs other than its settings, computed from the files themselves.
 
-    It is keyed, because the ledger that is bound to it is released with the lineage.
+    It is keyed, because the ledger, which contains it, is released with the lineage.
 
     Raises:
         PrivacyRefusal, DataError: the dataset is not the one that the run was created with.
@@ -124,11 +126,11 @@ def bound_inputs(data: Manifest, run: Run) -> str:
 
 
 def recorded_start(config: TrainConfig, run: Run) -> Ancestry | None:
-    """Return what the run knows of its starting weights; refuse a file that was exchanged since."""
+    """Return the run's record of its starting weights; refuse a file that was exchanged since then."""
     known = artifacts.read(run.root, Ancestry)
     if not config.model.pretrained:
         return known
-    if known is None:  # the cost of the runs behind the weights would be forgotten
+    if known is None:  # without it, the cost of the runs behind the weights would be lost
         kind = PrivacyRefusal if config.privacy else DataError
         fix = f"restore {artifacts.place(Ancestry)}, or start a new run"
         raise kind(problem("the record of the starting weights is missing", where=run.name, fix=fix))
@@ -149,10 +151,11 @@ def recorded_start(config: TrainConfig, run: Run) -> Ancestry | None:
 
 
 def _refuse_reopening(folder: Run, plan: Plan | None) -> None:
-    """Refuse to train on with a run that ended, whatever ``run.json`` says of its state.
+    """Refuse to continue a run that has ended, whatever state ``run.json`` states.
 
-    A release, or a ledger with all planned steps, is the end. What may be left is to write the release once
-    more: a run that was killed at that moment has its last checkpoint, and that has seen every line of the
+    A release, or a ledger with all planned steps, ends a run. Only the release may still have to be written
+    once
+    more: a run that was killed at that moment has its last checkpoint, which is bound to the last line of the
     ledger.
 
     Raises:
@@ -170,6 +173,7 @@ def _refuse_reopening(folder: Run, plan: Plan | None) -> None:
         problem = "no checkpoints"
     elif published and known.config != folder.config_digest:
         problem = "an edited config.toml"
+    # An older checkpoint would repeat steps whose noise is already part of the released weights.
     elif published and plan is not None and tuple(checkpoint.load(folder, "last")["anchor"]) != ledger.anchor:
         problem = "a checkpoint of an earlier step"
     elif known.ended:
@@ -182,9 +186,9 @@ def _refuse_reopening(folder: Run, plan: Plan | None) -> None:
 
 
 def _refuse_other_keys(folder: Run) -> None:
-    """Refuse a private run whose keys were exchanged since its first step, or whose ledger is gone.
+    """Refuse a private run whose keys were exchanged since its first step, or whose ledger is missing.
 
-    New keys would begin the run anew under its identity, and nothing would say what was spent before.
+    With new keys the run would start anew under the same identity, and the earlier cost would be lost.
     """
     known = artifacts.require(folder.root, RunRecord, fix="start a new run")
     if not known.keys:
@@ -205,11 +209,11 @@ def _refuse_other_keys(folder: Run) -> None:
 
 
 def _refuse_other_software(folder: Run) -> None:
-    """Refuse to repeat steps of a private run with other versions than those that took them first.
+    """Refuse to repeat steps of a private run with software versions other than those that took them first.
 
-    A step that is repeated has the same noise and counts once, so its gradients must be the same, too, and
-    another version may compute others. New steps have noise of their own: they go on with any version, which
-    is recorded with the first of them.
+    A repeated step has the same noise and counts once, so its gradients must be the same as well, but
+    another version may compute other gradients. New steps have new noise and are allowed with any version,
+    which is recorded with the first of them.
     """
     known, last = (
         artifacts.require(folder.root, RunRecord, fix="start a new run"),
@@ -217,6 +221,8 @@ def _refuse_other_software(folder: Run) -> None:
     )
     begin = int(checkpoint.load(folder, "last")["step"]) if last.is_file() else 0
     end, here = ledger_file.read(folder).next_step, provenance.software()
+    # software lists (first step, versions); an entry ends where the next begins. Only entries that took steps
+    # after the last checkpoint matter, because only these steps are repeated.
     ends = [*(step for step, _ in known.software[1:]), max(begin, end)]
     before = {text for (_, text), stop in zip(known.software, ends, strict=False) if stop > begin}
     if begin < end and before != {here}:

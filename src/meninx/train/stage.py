@@ -1,4 +1,4 @@
-"""The training stage: a prepared dataset in, a run folder with a released model out."""
+"""The training stage: makes a run folder with a released model from a prepared dataset."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ class TrainResult(Result):
         model: name of the network.
         parameters: number of its parameters.
         train_cases: cases of the training split.
-        train_patients: patients of the training split; its images where the source names no patients.
+        train_patients: patients of the training split, or its images where the source names no patients.
         patients_known: the source names its patients.
         steps: optimiser steps done (planned, of a dry run).
         metric: name of the validation metric; empty without one.
         validation: its value at the end; None without one. Private, never released.
-        privacy: what was spent, read from the ledger (planned, of a dry run); with starting weights of
+        privacy: privacy cost, read from the ledger (planned, for a dry run); with starting weights of
             private runs on the same patients, their cost included. None without privacy.
         own_epsilon: epsilon of the run's own steps; None without privacy.
-        start: what the network started from.
+        start: record of what the network started from.
         dry_run: nothing was written.
-        closed: the run was finished before, so nothing was changed.
+        closed: the run was already finished, so nothing was changed.
         empty_splits: splits without cases, of valid and test.
     """
 
@@ -84,7 +84,7 @@ class TrainResult(Result):
     empty_splits: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """Return the result in a few lines for people."""
+        """Return the result in a few lines of text."""
         lines = [
             f"out: {self.out}",
             f"model: {self.model}, {self.parameters} parameters",
@@ -111,7 +111,7 @@ class TrainResult(Result):
         return "\n".join(lines)
 
     def alerts(self) -> tuple[str, ...]:
-        """Return what it means that a split has no cases."""
+        """Return warnings about splits without cases."""
         return tuple(EMPTY_SPLITS[name] for name in self.empty_splits)
 
     def _counted(self) -> str:
@@ -142,8 +142,8 @@ def run(
 ) -> TrainResult:
     """Train one model and put it into ``release/`` of a run folder.
 
-    Started by torchrun, the processes share the work of one run and all return its result; the folders need
-    to be visible to process 0 alone, the dataset to all. A finished run is closed: resuming it changes
+    Processes started by torchrun share the work of one run and all return its result; the folders need
+    to be visible only to process 0, the dataset to all. A finished run is closed: resuming it changes
     nothing.
 
     Args:
@@ -151,10 +151,10 @@ def run(
         source: prepared dataset.
         out: folder of runs.
         progress: shows steps, loss and epsilon.
-        resume: a run folder to go on with, or None for a new one.
-        dry_run: check, calibrate and count, write nothing.
+        resume: a run folder to continue, or None for a new one.
+        dry_run: only check, calibrate and count; write nothing.
         recipe: name of the recipe, used to name the run.
-        network: one to train in place of the config's, from the weights it has; it is trained in place.
+        network: network to train instead of the config's, from its current weights; it is trained in place.
             A resumed run needs it again.
 
     Raises:
@@ -178,13 +178,11 @@ def run(
         config = with_network(config, data.info)
         world.agree("settings", lambda: settings.to_toml(config))
         plan, start = creation.checked(config, data, out, world, network)
-        begun = creation.first_network(
-            config, data, plan, network
-        )  # all of these refuse before a folder is made
+        begun = creation.first_network(config, data, plan, network)  # all checks come before a folder is made
         if dry_run:
             return _preview(config, data, out, begun, plan, start, world, given=network is not None)
         config = effect.resolved(config, data, plan)
-        for name in data.empty_splits:  # before a long training; the result says it again
+        for name in data.empty_splits:  # before a long training; the result repeats it
             progress.note(f"warning: {EMPTY_SPLITS[name]}")
         with creation.leaving_no_trace(out, world):
             folder = Run(Path(world.shared(lambda: creation.created(config, data, out, start))))
@@ -193,7 +191,7 @@ def run(
 
 
 def named(config: TrainConfig, recipe: str | None) -> TrainConfig:
-    """Return the config with the recipe's name, unless it has one of its own."""
+    """Return the config with the recipe's name, unless it has its own."""
     return config.replace(name=Path(recipe).stem) if recipe and config.name == TrainConfig.name else config
 
 
@@ -201,7 +199,7 @@ def stored_config(run: Run) -> TrainConfig:
     """Return the settings that a run was started with.
 
     Raises:
-        ConfigError: its config.toml was changed into something else.
+        ConfigError: its config.toml is not valid any more.
     """
     return settings.resolve_recipe(TrainConfig, str(run.config_path))
 
@@ -217,9 +215,9 @@ def _preview(
     *,
     given: bool,
 ) -> TrainResult:
-    """Return what a run would be: plan, counts and parameters.
+    """Return the result of a dry run: plan, counts and parameters.
 
-    Refuse what the run itself would refuse before its first step.
+    Everything that the run itself would refuse before its first step is refused.
     """
     with tempfile.TemporaryDirectory() as place, runtime.prepared(config.runtime, world) as device:
         trial = runs.create(Path(place), "trial", config_toml="", deterministic=config.runtime.deterministic)
@@ -249,13 +247,13 @@ def _preview(
     )  # fmt: skip
 
 
-# going on with a run
+# continuing a run
 
 
 def _reopened(
     path: Path, source: Path, network: nn.Module | None
 ) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
-    """Return the path of a run folder to go on with, its settings, and its result when it is finished."""
+    """Return the path of a run folder to continue, its settings, and its result if it is finished."""
     folder, released = opened(path)
     table = settings.to_table(stored_config(folder))
     if not released:

@@ -1,6 +1,6 @@
 """Utility against epsilon: one network, split and protocol at several epsilons and seeds.
 
-One arm is trained without privacy.
+One further arm is trained without privacy.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from meninx.train.sweep_figure import draw
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One epsilon of a sweep, over its seeds.
+    """The results of one epsilon of a sweep over its seeds.
 
     Attributes:
         epsilon: the target; infinity without privacy.
         metric: name of the headline metric.
         mean: mean over seeds of the test metric.
-        deviation: standard deviation over seeds; NaN of a single seed.
+        deviation: standard deviation over seeds; NaN for a single seed.
         low: mean over seeds of the lower ends of the patient-bootstrap intervals.
         high: mean over seeds of the upper ends.
         seeds: number of seeds.
-        cases: cases measured.
+        cases: number of measured cases.
     """
 
     epsilon: float
@@ -64,10 +64,10 @@ class SweepResult(Result):
     """A finished sweep: ``sweep.csv``, ``sweep.json``, ``sweep.svg`` and ``sweep.png`` lie in ``out``.
 
     Attributes:
-        rows: one a epsilon, the run without privacy last.
-        runs: number of runs behind them.
-        together: what all private runs in the folder spend together, those of earlier attempts included; None
-            where there is none, or where they are deterministic and protect nobody.
+        rows: one row per epsilon, the run without privacy last.
+        runs: number of runs.
+        together: privacy cost of all private runs in the folder together, including earlier attempts; None
+            if there are none, or if they are deterministic and give no protection.
     """
 
     rows: tuple[Row, ...]
@@ -115,10 +115,11 @@ def run(
     progress: Progress = SILENT,
     recipe: str | None = None,
 ) -> SweepResult:
-    """Train and evaluate every cell of the grid that is not there yet, then write table and figure.
+    """Train and evaluate every missing cell of the grid, then write table and figure.
 
     Args:
-        config: what all runs share; its ``privacy`` gives delta, unit and clipping, its ``seed`` is replaced.
+        config: settings of all runs; its ``privacy`` gives delta, unit and clipping, its ``seed`` is
+            replaced.
         grid: epsilons and seeds.
         source: prepared dataset.
         out: folder of the sweep.
@@ -126,10 +127,10 @@ def run(
         recipe: name of the recipe, for the run folders.
 
     Raises:
-        ConfigError: there is nothing to train.
-        UsageError: ``out`` lies in a dataset, or holds a sweep of other settings or of another dataset, or
-            runs of an older version.
-        RunLocked: another process fills this sweep.
+        ConfigError: the grid is empty.
+        UsageError: ``out`` is inside a dataset, or contains a sweep with other settings or another dataset,
+            or runs of an older version.
+        RunLocked: another process works on this sweep.
     """
     if not grid.seeds or not (grid.epsilons or grid.non_private):
         raise ConfigError(
@@ -149,12 +150,12 @@ def run(
 def _filled(
     config: TrainConfig, grid: GridConfig, data: Manifest, out: Path, progress: Progress
 ) -> SweepResult:
-    """Fill the cells of a sweep that this process holds."""
+    """Fill the cells of a sweep whose folder this process has locked."""
     places = {
         (epsilon, seed): out / "cells" / f"epsilon-{_name(epsilon)}_seed-{seed}"
         for epsilon, seed in _cells(grid)
     }
-    for (epsilon, seed), cell in places.items():  # before any of them is trained
+    for (epsilon, seed), cell in places.items():  # all of them, before any is trained
         _refuse_other(_configured(config, epsilon, seed), data, cell)
     cells: dict[float, list[Estimate]] = {}
     identities = []
@@ -173,9 +174,9 @@ def _filled(
 
 
 def _private_ledgers(out: Path) -> dict[str, Ledger]:
-    """Return, by run, the ledgers of all private runs in the cells that took a step.
+    """Return the ledgers of all private runs in the cells that took a step, by run.
 
-    Those of earlier attempts are included.
+    Earlier attempts are included, because their privacy cost was spent as well.
     """
     folders = [
         path
@@ -189,7 +190,7 @@ def _private_ledgers(out: Path) -> dict[str, Ledger]:
 
 
 def _together(ledgers: Sequence[Ledger]) -> PrivacySpent | None:
-    """Return what private runs spend together, at the delta of one."""
+    """Return the composed privacy cost of private runs, at the largest delta of one run."""
     deltas = [ledger.accounts[-1].first.delta for ledger in ledgers if ledger.accounts]
     return compose(ledgers, delta=max(deltas)) if deltas else None
 
@@ -203,7 +204,7 @@ def _cells(grid: GridConfig) -> Iterator[tuple[float, int]]:
 def _configured(config: TrainConfig, epsilon: float, seed: int) -> TrainConfig:
     """Return the config of a cell.
 
-    All keep their weights by the same rule, so that privacy is the only difference.
+    All cells select their weights by the same rule, so that privacy is the only difference.
     """
     select = "last" if config.validation.select == "auto" else config.validation.select
     shared = config.replace(seed=seed, select=select, export=())
@@ -214,7 +215,7 @@ def _configured(config: TrainConfig, epsilon: float, seed: int) -> TrainConfig:
 
 
 def _begun(cell: Path) -> Run | None:
-    """Return the run of a cell, None when there is none; one that took no step counts as none."""
+    """Return the run of a cell, or None; a run whose start failed was removed and counts as none."""
     latest = cell / "latest"
     return runs.open_run(latest) if (latest / "private").is_dir() else None
 
@@ -248,7 +249,7 @@ def _refuse_other(config: TrainConfig, data: Manifest, cell: Path) -> None:
 
 
 def _trained(config: TrainConfig, source: Path, cell: Path, progress: Progress) -> RunRecord:
-    """Return the identity of a cell's run, trained and measured unless it is already."""
+    """Return the identity of a cell's run, after training and measuring it if necessary."""
     begun = _begun(cell)
     if begun is None or not _is_measured(begun):
         trained = stage.run(config, source, cell, progress=progress, resume=begun.root if begun else None)
@@ -263,16 +264,16 @@ def _trained(config: TrainConfig, source: Path, cell: Path, progress: Progress) 
 
 
 def _is_measured(run: Run) -> bool:
-    """Return whether the evaluation of a run is there and in the list of its release.
+    """Return whether the evaluation of a run exists and is in the list of its release.
 
-    An evaluation that was killed before it was entered is made again. One that was changed later is refused.
+    An evaluation that was killed before it was listed is repeated. One that was changed later is refused.
     """
     path = run.root / artifacts.place(EvaluationRecord)
     return path.is_file() and path.name in integrity.read(run.release)
 
 
 def _headline(trained: RunRecord, cell: Path) -> Estimate:
-    """Return the headline of a cell; refuse what was not measured on its run's test split."""
+    """Return the main estimate of a cell; refuse one that was not measured on its run's test split."""
     fix = "remove release/evaluation.json and start the sweep again"
     found = belonging.require(cell / "latest", trained, EvaluationRecord, fix=fix)
     return Evaluation.from_table(found.evaluation).headline

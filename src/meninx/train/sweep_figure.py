@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Point(Protocol):
-    """What the figure needs of a row."""
+    """The values of a row that the figure needs."""
 
     @property
     def epsilon(self) -> float: ...  # noqa: D102

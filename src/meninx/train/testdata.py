@@ -1,4 +1,4 @@
-"""Checks of whether a dataset may measure a run: the same question, and no training patients."""
+"""Checks whether a dataset may be used to measure a run: the same task, and no training patients."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ NO_GUARANTEE = f"{EARLIER}: the epsilon that it states does not hold, see docs/s
 
 @dataclass(frozen=True)
 class Standing:
-    """How a dataset stands to a run.
+    """The relation of a dataset to a run.
 
     Attributes:
-        external: it is another dataset than the run's own.
+        external: whether it is another dataset than the run's own.
         compared: its measured patients were compared with those of training and validation, and none is
             shared.
         data: keyed digest of the dataset.
-        equal_identifiers: measured identifiers of the source that training or validation patients have, too.
-        measured_identifiers: all measured identifiers of the source.
-        own: the run's own dataset, when it is still as it was; thresholds are fitted on its validation split.
+        equal_identifiers: number of measured source identifiers that training or validation patients also
+            have.
+        measured_identifiers: number of all measured source identifiers.
+        own: the run's own dataset if it is unchanged; thresholds are fitted on its validation split.
     """
 
     external: bool
@@ -42,7 +43,7 @@ class Standing:
     measured_identifiers: int = 0
 
     def notes(self) -> list[str]:
-        """Return what must be known of the people in the measured dataset, for result, record and report."""
+        """Return caveats about the patients of the measured dataset, for result, record and report."""
         if not self.equal_identifiers:
             return []
         equal = f"{self.equal_identifiers} of the {self.measured_identifiers} measured identifiers"
@@ -53,12 +54,12 @@ class Standing:
 
     @property
     def short(self) -> str:
-        """Name of another dataset in file names; empty for the run's own."""
+        """Return the name of another dataset for file names; empty for the run's own dataset."""
         return self.data[:8] if self.external else ""
 
 
 def finished(run: Run) -> list[str]:
-    """Return the caveats of a run that may be measured.
+    """Return the caveats of a finished run.
 
     Raises:
         UsageError: the run is not finished.
@@ -75,7 +76,7 @@ def finished(run: Run) -> list[str]:
 
 
 def check_weights(run: Run, weights: str) -> None:
-    """Raise DataError when the checkpoint does not hold the weights that were released."""
+    """Raise DataError if the checkpoint does not contain the released weights."""
     record = run.record
     if record is not None and record.weights != weights:
         fix = "restore private/checkpoints, or train again"
@@ -83,7 +84,7 @@ def check_weights(run: Run, weights: str) -> None:
 
 
 def empty_split(dataset: Manifest, wanted: str) -> str:
-    """Return the message about a split without cases; it says how many cases the others have."""
+    """Return the message about a split without cases, with the number of cases of the other splits."""
     counts = Counter(case.split for case in dataset.cases)
     found = ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none at all"
     other = "" if wanted == "train" else "give one of these as --split, or "
@@ -93,7 +94,7 @@ def empty_split(dataset: Manifest, wanted: str) -> str:
 
 
 def check_truth(match: LabelMatch, chosen: Manifest) -> None:
-    """Raise DataError when the cases to measure have no truth to compare with."""
+    """Raise DataError if the cases to measure have no truth to compare with."""
     masks = chosen.info.task is TaskKind.SEGMENTATION
     if masks:
         known = any(case.mask for case in chosen.cases)
@@ -109,17 +110,17 @@ def check_truth(match: LabelMatch, chosen: Manifest) -> None:
 def standing(
     run: Run, dataset: Manifest, chosen: Manifest, *, given: bool, other_patients: bool = False
 ) -> Standing:
-    """Return how a dataset stands to a run.
+    """Return the relation of a dataset to a run.
 
     Args:
         run: a finished run.
         dataset: the dataset.
         chosen: its cases to measure.
-        given: the user named the dataset; otherwise it lies where the run's own was.
-        other_patients: the user states that equal identifiers of the source belong to other people.
+        given: the user named the dataset; otherwise it was found at the path of the run's own dataset.
+        other_patients: the user states that equal source identifiers belong to different people.
 
     Raises:
-        UsageError: ``other_patients`` is given and no identifier is equal.
+        UsageError: ``other_patients`` is given but no identifier is equal.
         DataError: measured patients or images took part in training or validation, or in that of the starting
             weights; or the run's own dataset was replaced.
     """
@@ -153,7 +154,7 @@ def standing(
 
 
 def _comparable(run: Run, dataset: Manifest, members: Members | None, found: identity.Overlap) -> bool:
-    """Return whether the same patient would be found in another dataset.
+    """Return whether the comparison would find a patient who is in both datasets.
 
     Pseudonyms are equal under the same dataset name. Otherwise both sides need identifiers of the source,
     which a copy without ``private/`` lacks.
@@ -173,20 +174,20 @@ def _refuse_overlap(
     """Refuse measured patients that took part in training.
 
     Pseudonyms depend on the name of a dataset and image digests on how it was prepared. So another dataset is
-    also refused when more than three of its measured identifiers of the source, or at least half of them, are
+    also refused if more than three of its measured source identifiers, or at least half of them, are
     those of training or validation patients. Hospitals that number their patients 1, 2, 3 have equal
-    identifiers, too: the user then states that they are other people, and their number stays a caveat of the
-    result. Fewer equal identifiers are a caveat without a question.
+    identifiers as well: the user then states that they are different people, and their number stays a caveat
+    of the result. Fewer equal identifiers are a caveat without a question.
 
     Args:
-        members: who took part; None if the run does not know.
+        members: patients that took part; None if the run has no such record.
         dataset: the measured dataset.
         chosen: its cases to measure.
-        external: it is another dataset than the run's own.
-        other_patients: equal identifiers of the source were stated to belong to other people.
+        external: whether it is another dataset than the run's own.
+        other_patients: the user states that equal source identifiers belong to different people.
 
     Returns:
-        What is common; None if nothing was compared.
+        The overlap; None if nothing was compared.
 
     Raises:
         DataError: measured patients took part in training.
@@ -198,10 +199,10 @@ def _refuse_overlap(
     before = identity.overlap(chosen.patients, members.earlier, images=(measured, members.earlier_images))
     patients, images = (*members.train, *members.valid), members.images
     if not external and split & {"train", "valid"}:
-        patients, images = (), ()  # that training patients are measured is the user's wish
+        patients, images = (), ()  # the user asked to measure training patients
         before = identity.overlap((), ())
     elif not external:
-        images = ()  # splits of a manifest share no patient; equal files are a finding of `prepare`
+        images = ()  # splits of a manifest share no patient; `prepare` reports equal files
     found = identity.overlap(
         chosen.patients,
         patients,
@@ -232,7 +233,7 @@ def _refuse_overlap(
 
 
 def _as_it_was(run: Run, known: DataRecord | None) -> Manifest | None:
-    """Return the run's own dataset when its folder still holds it."""
+    """Return the run's own dataset if its folder still contains it unchanged."""
     if known is None:
         return None
     root = Path(known.dataset)
@@ -254,7 +255,7 @@ def _keyed(run: Run, digest: str) -> str:
 
 
 def refuse_trained_on(run: Run, chosen: Manifest, dataset: Manifest, *, other_patients: bool = False) -> None:
-    """Raise DataError when measured patients were trained on by a run that is only compared with."""
+    """Raise DataError if measured patients are training patients of a run that is only the baseline."""
     members = artifacts.read(run.root, Members)
     external = not identity.is_own(run, dataset.root)
     if members is not None:

@@ -11,10 +11,12 @@ from meninx.core.risk_records import Bounded, BoundPoint, BoundsRecord
 from meninx.dossier import privacy_facts
 from meninx.dossier.audit_facts import BOUNDS
 from meninx.dossier.facts import EvidenceFolder
+from meninx.report import privacy_account
 from meninx.verify.check_list import CheckList, plain
 
 if TYPE_CHECKING:
     from meninx.privacy.accounting import Phase
+    from meninx.privacy.ledger import Ledger
     from meninx.privacy.risk import Bracket, RiskCurve
 
 _MOST_POINTS, _MOST_PRIORS = 100, 32
@@ -25,7 +27,6 @@ _AMONG = re.compile(r"1 of (?:all )?([\d,]{1,15})")
 def check(book: CheckList, evidence: EvidenceFolder) -> None:
     """Compute the bounds of a dossier again and compare; nothing where it holds none."""
     from meninx.privacy.composition import joint_phases
-    from meninx.privacy.ledger import Ledger
 
     record, what = evidence.record(BOUNDS, BoundsRecord), "bounds from the ledger"
     candidate = privacy_facts.candidate_of(evidence)
@@ -33,8 +34,8 @@ def check(book: CheckList, evidence: EvidenceFolder) -> None:
         book.impossible(what, "the dossier holds no bounds")
         return
     texts = privacy_facts.account(evidence, candidate).texts
-    ledgers = [Ledger.parse(text) for text in texts.values() if text.strip()]
-    own = Ledger.parse(texts[candidate.run])
+    ledgers = [privacy_account.parsed(text, "ledgers") for text in texts.values() if text.strip()]
+    own = privacy_facts.ledger_of(evidence, candidate)
     wrong = list(_mechanism(record, own))
     wrong += list(_priors(record))
     if not wrong:
@@ -44,10 +45,7 @@ def check(book: CheckList, evidence: EvidenceFolder) -> None:
     book.judge(what, [plain(item) for item in wrong], privacy=True, remark=remark)
 
 
-def _mechanism(record: BoundsRecord, own: object) -> Iterator[str]:
-    from meninx.privacy.ledger import Ledger
-
-    assert isinstance(own, Ledger)
+def _mechanism(record: BoundsRecord, own: Ledger) -> Iterator[str]:
     found = record.mechanism
     if tuple(found.ledger) != own.anchor:
         yield "they are about another ledger"

@@ -38,20 +38,21 @@ Array = npt.NDArray[np.float64]
 
 
 @contextmanager
-def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
-    """Give a figure that is written to ``path`` (.svg or .png) at the end, the same bytes for equal data."""
+def _figure(paths: Sequence[Path], size: tuple[float, float]) -> Iterator[Figure]:
+    """Give a figure that is written to all paths (.svg or .png) at the end, the same bytes for equal data."""
     import matplotlib as mpl
     from matplotlib.figure import Figure as NewFigure
 
     with mpl.rc_context({"svg.hashsalt": "meninx", "svg.fonttype": "none"}):
         figure = NewFigure(figsize=size, layout="constrained")
         yield figure
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150)
+        for path in paths:
+            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=120)
 
 
-def draw_identification(audit: ReconstructionAudit, path: Path) -> None:
+def draw_identification(audit: ReconstructionAudit, paths: Sequence[Path]) -> None:
     """Write the first figure: rank-1 success against the exact bound and 1/n, over n and over epsilon."""
-    with _figure(path, (9.6, 4.6)) as figure:
+    with _figure(paths, (9.6, 4.6)) as figure:
         left, right = figure.subplots(1, 2)
         own = [found for found in audit.identification if found.level == audit.own_level]
         _over_candidates(left, own)
@@ -70,9 +71,9 @@ def draw_identification(audit: ReconstructionAudit, path: Path) -> None:
         )
 
 
-def draw_success(audit: ReconstructionAudit, path: Path) -> None:
+def draw_success(audit: ReconstructionAudit, paths: Sequence[Path]) -> None:
     """Write the figure of reconstructed images over epsilon, with the null and where no bound holds."""
-    with _figure(path, (8.2, 4.8)) as figure:
+    with _figure(paths, (8.2, 4.8)) as figure:
         axes = figure.add_subplot()
         levels = _axis(audit.levels)
         places = _places(levels)
@@ -85,6 +86,7 @@ def draw_success(audit: ReconstructionAudit, path: Path) -> None:
             }
             _success_line(axes, line, places, _label(attack, view), _CYCLE[number % len(_CYCLE)])
         _null_band(axes, audit.matches)
+        axes.plot([], [], ":", color=_GUESS, label="public images alone (kappa)")
         _shade(axes, audit, levels, places)
         _level_axis(axes, levels, places)
         axes.set_ylim(-0.03, 1.03)
@@ -102,7 +104,13 @@ def draw_success(audit: ReconstructionAudit, path: Path) -> None:
 
 
 def draw_curves(
-    curves: Mapping[str, Array], null: Array, threshold: float, path: Path, *, title: str, metric: str
+    curves: Mapping[str, Array],
+    null: Array,
+    threshold: float,
+    paths: Sequence[Path],
+    *,
+    title: str,
+    metric: str,
 ) -> None:
     """Write the step curves: share of images whose distance to their reconstruction is at most d.
 
@@ -110,12 +118,12 @@ def draw_curves(
         curves: level -> similarities of the images.
         null: similarities of the null.
         threshold: eta, as a similarity.
-        path: the file; the folder must exist.
+        paths: the files; the folder must exist.
         title: attack and images.
         metric: the similarity; ``ncc`` and ``ssim`` become the distance 1 - value, others minus the value.
     """
     base = 1.0 if metric in ("ncc", "ssim") else 0.0
-    with _figure(path, (6.6, 4.6)) as figure:
+    with _figure(paths, (6.6, 4.6)) as figure:
         axes = figure.add_subplot()
         for number, (level, values) in enumerate(curves.items()):
             axes.step(*_steps(values, base), where="post", label=level, color=_CYCLE[number % len(_CYCLE)])
@@ -263,6 +271,8 @@ def _success_line(
         [places[match.level] for match in found], [match.success for match in found],
         yerr=np.maximum(bars, 0), fmt="o-", markersize=4, linewidth=1.2, capsize=2, color=colour, label=label,
     )  # fmt: skip
+    reach = [match.kappa for match in found]
+    axes.plot([places[match.level] for match in found], reach, ":", color=colour, linewidth=1.2, alpha=0.8)
 
 
 def _null_band(axes: Axes, matches: Sequence[MatchRecord]) -> None:

@@ -81,7 +81,7 @@ class CandidateRecord:
         originals: images of a trial.
         candidates: of a trial.
         works: without noise the attack reconstructs more than its null does, from gradients that hold a fair
-            share of the clipping norm. If not, nothing follows from its failure under noise.
+            share of the clipping threshold. If not, nothing follows from its failure under noise.
         signal: norm of the gradients that are read, for each image, over the clipping threshold.
         self_test: share of images that the attack reconstructs without noise better than its null ever does.
         cases: of the dataset, one name for each original of each trial.

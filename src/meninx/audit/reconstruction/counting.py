@@ -152,18 +152,19 @@ def write_tables(root: Path, room: Path, audit: ReconstructionAudit, sets: Seque
 def _rates(audit: ReconstructionAudit) -> Iterator[Sequence[Any]]:
     yield (
         "kind", "attack", "view", "level", "noise_multiplier", "candidates", "trials", "success", "low",
-        "high", "null", "bound", "metric", "threshold", "best", "median", "worst",
+        "high", "null", "kappa", "bound", "metric", "threshold", "best", "median", "worst",
     )  # fmt: skip
     noise = {level.name: level.noise_multiplier for level in audit.levels}
     for found in audit.identification:
         yield (
             "identification", found.encoder, "training", found.level, noise[found.level], found.candidates,
-            found.trials, found.success, found.low, found.high, found.guess, found.bound, "", "", "", "", "",
+            found.trials, found.success, found.low, found.high, found.guess, found.guess, found.bound, *5 * [""],
         )  # fmt: skip
     for match in audit.matches:
         yield (
             "reconstruction", match.attack, match.view, match.level, match.noise_multiplier,
-            match.candidates, match.originals, match.success, match.low, match.high, match.null, match.bound,
+            match.candidates, match.originals, match.success, match.low, match.high, match.null, match.kappa,
+            match.bound,
             match.metric, match.threshold, *match.quantiles[match.metric],
         )  # fmt: skip
 

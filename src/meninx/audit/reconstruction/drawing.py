@@ -28,10 +28,9 @@ def draw_figures(audit: ReconstructionAudit, root: Path) -> None:
     """Write the figures of rates into ``audit/`` below ``root``."""
     place = root / FOLDER
     place.mkdir(parents=True, exist_ok=True)
-    for suffix in _SUFFIXES:
-        attack_figures.draw_identification(audit, place / f"{IDENTIFICATION}{suffix}")
-        if audit.matches:
-            attack_figures.draw_success(audit, place / f"{SUCCESS}{suffix}")
+    attack_figures.draw_identification(audit, [place / f"{IDENTIFICATION}{suffix}" for suffix in _SUFFIXES])
+    if audit.matches:
+        attack_figures.draw_success(audit, [place / f"{SUCCESS}{suffix}" for suffix in _SUFFIXES])
 
 
 def draw_images(
@@ -63,13 +62,12 @@ def draw_images(
         found = [matched for _, matched in sets]
         null = max((one.noise_null for one in found), key=lambda values: null_threshold(values)[0])
         eta = null_threshold(null)[0] if config.threshold is None else config.threshold
-        for suffix in _SUFFIXES:
-            path = place / f"curves-{stem}{suffix}"
-            attack_figures.draw_curves(
-                {one.about.level.name: one.values[metric].ravel() for one in found},
-                null, eta, path, title=f"{attack}, {view}: {title}", metric=metric,
-            )  # fmt: skip
-            written.append(path)
+        paths = [place / f"curves-{stem}{suffix}" for suffix in _SUFFIXES]
+        attack_figures.draw_curves(
+            {one.about.level.name: one.values[metric].ravel() for one in found},
+            null, eta, paths, title=f"{attack}, {view}: {title}", metric=metric,
+        )  # fmt: skip
+        written += paths
         path = place / f"images-{stem}.png"
         shown = picture_levels([one.about.level.name for one in found])
         draw_pictures(

@@ -12,7 +12,7 @@ image's code, whatever the rest of the network is. How rows react is the gate:
 
 The server also chooses how large the numbers in front of the rows are (``gain``), without any effect on the
 network's output: rows are smaller by the same factor. With a large gain the block's gradient takes all of
-the clipping norm.
+the clipping threshold.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The attacker knows the data of all other patients, has n images of which one is the patient's, and sees every
 released step. It has chosen the first layer, so the patient's gradient is a code of the image scaled to the
-clipping norm. After each step it weighs every candidate by the likelihood of what it saw. No attack with
+clipping threshold. After each step it weighs every candidate by the likelihood of what it saw. No attack with
 this knowledge succeeds more often than gamma(1/n) of :mod:`meninx.privacy.risk`; blind guessing succeeds in
 1/n. The steps are simulated at the run's own sample rate, noise and number of steps::
 
@@ -57,7 +57,7 @@ class Identified:
 
 
 def gradients(codes: Codes, max_grad_norm: float = 1.0) -> Array:
-    """Return the clipped gradients that an attacker gets from codes: each scaled to the clipping norm.
+    """Return the clipped gradients that an attacker gets from codes: each as long as the threshold allows.
 
     A code of zeros, which carries nothing, stays zero.
 

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from meninx.core.errors import UsageError, expected
 
-SENTENCES = (
-    "the clipping threshold, the noise multiplier and the expected batch size",
-    "images of other patients of the same kind",
+EVERYBODY = (
+    "the attacker knows the clipping threshold, the noise multiplier and the expected batch size",
+    "it has images of other patients of the same kind",
+    "each patient of the attacked step has one image, which is not augmented",
 )
-"""What every attacker here knows. A real one may know less, or more."""
+"""What holds for every attack. A real attacker may know less, or more."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

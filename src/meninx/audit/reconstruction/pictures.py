@@ -49,37 +49,60 @@ def draw_pictures(
         raise DataError(problem("there are no candidates to draw", where=path.name))
     best = max(sets.values(), key=lambda one: float(np.median(_values(one[1], metric))))
     rows = quantile_places(_values(best[1], metric), count)
-    figure = Figure(figsize=(1.35 * (1 + len(sets)), 1.5 * len(rows) + 0.7), layout="constrained")
-    grid: Any = figure.subplots(len(rows), 1 + len(sets), squeeze=False)
-    for row, (trial, number) in enumerate(rows):
-        original = next(iter(sets.values()))[0].originals[trial, number].numpy()
-        low, high = float(original.min()), float(original.max())
-        _show(grid[row][0], original, (low, high), "" if row else "original")
-        for column, (level, (found, matching)) in enumerate(sets.items(), start=1):
-            chosen = int(matching.chosen[trial, number])
-            image = found.candidates[trial, chosen].numpy() if chosen >= 0 else np.zeros_like(original)
-            value = _values(matching, metric)[trial, number]
-            head = f"{level}\n" if row == 0 else ""
-            _show(grid[row][column], image, (low, high), f"{head}{metric.upper()} {value:.2f}")
-        grid[row][0].set_ylabel(_rank_words(row, len(rows)), fontsize=7)
-    figure.suptitle(title, fontsize=8.5)
+    tiles = [_row(sets, metric, place) for place in rows]
+    height, width = tiles[0][0][0].shape[:2]
+    gap = max(2, round(0.2 * width))
+    canvas = np.ones((len(rows) * (height + gap), (1 + len(sets)) * (width + 2), 3))
+    figure = Figure(figsize=(1.4 * (1 + len(sets)) + 0.4, 1.4 * height / width * 1.2 * len(rows) + 0.7))
+    axes = figure.add_axes((0.06, 0.0, 0.94, 0.93))
+    for row, line in enumerate(tiles):
+        top = row * (height + gap) + gap
+        axes.text(
+            -1,
+            top + height / 2,
+            _rank_words(row, len(rows)),
+            rotation=90,
+            ha="right",
+            va="center",
+            fontsize=7,
+        )
+        for column, (tile, label) in enumerate(line):
+            left = column * (width + 2)
+            canvas[top : top + height, left : left + width] = tile
+            axes.text(left + width / 2, top - 0.5, label, ha="center", va="bottom", fontsize=6.5)
+    for column, level in enumerate(sets, start=1):
+        axes.text(
+            column * (width + 2) + width / 2, gap - 0.12 * width, level, ha="center", va="bottom", fontsize=7
+        )
+    axes.imshow(canvas, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    figure.suptitle(title, fontsize=8.5, y=0.99)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     files.write_bytes(path, buffer.getvalue(), mode=files.PRIVATE_MODE if private else None)
 
 
-def _show(axes: Any, image: npt.NDArray[Any], limits: tuple[float, float], words: str) -> None:
-    """Draw one image, the middle slice of a volume, with the grey levels of its original."""
-    axes.imshow(_slice(image), cmap="gray", vmin=limits[0], vmax=max(limits[1], limits[0] + 1e-6))
-    axes.set_title(words, fontsize=6.5)
-    axes.set_xticks([])
-    axes.set_yticks([])
+def _row(
+    sets: Mapping[str, tuple[CandidateSet, Matched]], metric: str, place: tuple[int, int]
+) -> list[tuple[Array, str]]:
+    """Return the original and its reconstruction at every level with words, in the original's grey."""
+    trial, number = place
+    original = next(iter(sets.values()))[0].originals[trial, number].numpy()
+    low, high = float(original.min()), float(original.max())
+    found = [(_tile(original, low, high), "original")]
+    for images, matching in sets.values():
+        chosen = int(matching.chosen[trial, number])
+        image = images.candidates[trial, chosen].numpy() if chosen >= 0 else np.zeros_like(original)
+        value = _values(matching, metric)[trial, number]
+        found.append((_tile(image, low, high), f"{metric.upper()} {value:.2f}"))
+    return found
 
 
-def _slice(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _tile(image: npt.NDArray[Any], low: float, high: float) -> Array:
+    """Return an image, or the middle slice of a volume, as red, green and blue in [0, 1]."""
     flat = image[:, image.shape[1] // 2] if image.ndim == 4 else image
-    colour = np.clip(np.moveaxis(flat, 0, -1), 0, 1)
-    return np.asarray(colour if flat.shape[0] == 3 else flat[0])
+    grey = np.clip((flat - low) / max(high - low, 1e-6), 0.0, 1.0).astype(np.float64)
+    return np.moveaxis(grey if len(grey) == 3 else np.repeat(grey[:1], 3, axis=0), 0, -1)
 
 
 def _values(matching: Matched, metric: str) -> Array:

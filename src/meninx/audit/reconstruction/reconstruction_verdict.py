@@ -60,8 +60,8 @@ def verdict_of(
 
 
 def beyond_null(match: MatchRecord, significance: float = 0.05) -> bool:
-    """Return whether an attack reconstructs more images than its null does."""
-    return _lower(match.success, match.patients, significance) > match.null
+    """Return whether an attack reconstructs more images than its null does, and than public images hold."""
+    return _lower(match.success, match.patients, significance) > match.without_model
 
 
 def often(found: IdentificationRecord) -> bool:
@@ -142,13 +142,14 @@ def _attacks(audit: ReconstructionAudit) -> Iterator[Finding]:
             words=(
                 f"The attack {match.attack} of {_server(match)} reconstructs {_percent(match.success)} of "
                 f"{match.originals} images {view_words(match.view)}; without any leak "
-                f"{_percent(match.null)} count as reconstructed."
+                f"{_percent(match.null)} count as reconstructed, and public images alone reach up to "
+                f"{_percent(match.kappa)}."
             ),
             value=match.success,
             low=match.low,
             high=match.high,
             n=match.originals,
-            null=match.null,
+            null=match.without_model,
             bound=match.bound,
             colour=colour,
             reason=reason,
@@ -211,9 +212,9 @@ def view_words(view: str) -> str:
     """Return where an image was looked for.
 
     >>> view_words("step"), view_words("sum of 3 sites")
-    ('in the gradient of their step', 'among the sum of 3 sites')
+    ('in the gradient of their step', 'in the sum of 3 sites')
     """
-    return "in the gradient of their step" if view == "step" else f"among the {view}"
+    return "in the gradient of their step" if view == "step" else f"in the {view}"
 
 
 def _server(match: MatchRecord) -> str:

@@ -207,9 +207,7 @@ class _Audit:
 
     def match(self, begun: float, progress: Progress) -> ReconstructionAudit:
         """Count, judge, and write tables and record."""
-        origin = origin_of(self.record)
-        if self.config.deterministic:
-            origin = replace(origin, made="")
+        origin = origin_of(self.record, timeless=self.config.deterministic)
         audit, sets = counted(
             self.config, self._index(self.room), self.room, self.pools, self.about,
             origin=origin, progress=progress,
@@ -304,7 +302,8 @@ def _audit_lines(audit: ReconstructionAudit) -> list[str]:
     for match in matches_of(audit, own):
         lines.append(
             f"attack {match.attack}: {_rate(match.success, match.low, match.high)} of {match.originals} "
-            f"images reconstructed {view_words(match.view)}, null {100 * match.null:.3g} %"
+            f"images reconstructed {view_words(match.view)}, null {100 * match.null:.3g} %, "
+            f"public images alone up to {100 * match.kappa:.3g} %"
         )
         lines.append(f"  without noise it reconstructs {100 * match.self_test:.3g} %")
     return [*lines, f"verdict: {verdict_words(audit)}"]

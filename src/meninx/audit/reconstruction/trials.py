@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from meninx.audit.reconstruction.attacks import HONEST, AttackKind, Inversion, Victim, attack_kind
+from meninx.audit.reconstruction.attacks import HONEST, MALICIOUS, AttackKind, Inversion, Victim, attack_kind
 from meninx.audit.reconstruction.candidates import CandidateRecord, CandidateSet, NoiseLevel
-from meninx.audit.reconstruction.knowledge import SENTENCES, Knowledge
+from meninx.audit.reconstruction.knowledge import EVERYBODY, Knowledge
 from meninx.audit.reconstruction.pools import Patients
 from meninx.audit.reconstruction.victim import STEP, Gradients, VictimStep, View
 from meninx.core.errors import DataError, expected
@@ -30,7 +30,7 @@ from meninx.core.randomness import child_seed
 WORKS = 0.5
 """Share of images that an attack has to reconstruct without noise better than its null."""
 LEAST_SIGNAL = 0.05
-"""Share of the clipping norm of an image that a front block has to take."""
+"""Share of the clipping threshold of an image that a front block has to take."""
 _NULL_QUANTILE = 0.95
 _SEEDS = 1 << 31
 
@@ -226,7 +226,7 @@ class _Attack:
             participations=self.participations,
             network=self.inversion.words,
             server=self.kind.server,
-            knowledge=SENTENCES,
+            knowledge=self.sentences(),
             seed=self.seed,
             shape=self.knowledge.shape,
             trials=len(found),
@@ -247,11 +247,29 @@ class _Attack:
             heldout_null=other,
         )
 
+    def sentences(self) -> tuple[str, ...]:
+        """Return what the attacker knows and chooses, and what is worst case."""
+        found = list(EVERYBODY)
+        if self.kind.server == MALICIOUS:
+            found.append("it chooses the first layers, and the client trains what it is sent")
+        if self.kind.single:
+            found.append("the step has a single image")
+        if self.kind.slow:
+            found.append("it knows the label of the image")
+        if self.participations > 1:
+            count = self.participations
+            found.append(f"{count} steps of the same patients are averaged, which is the worst case")
+        if self.view.sites > 1:
+            found.append("each site takes one step a round and adds noise of its own")
+        if self.view.difference and not self.view.redrawn:
+            found.append("the other sites draw the same patients in both rounds, which is the worst case")
+        return tuple(found)
+
     def control(self) -> Control:
         """Return whether the attack works without noise.
 
         Without noise a decoder reads even rounding errors. So a front block that does not take its share of
-        the clipping norm is broken, too.
+        the clipping threshold is broken, too.
         """
         found = self._decoded(self.sums.members, 0.0, "members")
         null = self._decoded(self.sums.others, 0.0, "held out")

@@ -1,4 +1,4 @@
-"""Readers: each a function from a folder to a :class:`ReaderOutput`. Most layouts are data of one reader."""
+"""Readers are functions from a folder to a :class:`ReaderOutput`; most layouts are data of one reader."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ READERS: dict[str, Reader] = {
 
 
 def reader_of(name: str) -> Reader:
-    """Return a reader by its name: one of ours, or of another package (:mod:`meninx.core.plugins`).
+    """Return a built-in reader or a reader of another package (:mod:`meninx.core.plugins`) by its name.
 
     Raises:
-        ConfigError: the package that offers it cannot be imported, or offers one of our names.
+        ConfigError: the package that offers it cannot be imported, or uses the name of a built-in reader.
     """
     if name in READERS:
         plugins.refuse_own(plugins.READERS, name)

@@ -12,7 +12,7 @@ has several, and more than one become the channels of one image.
 Where several files fit (runs, acquisitions, spaces, descriptions), ``entities`` chooses: ``run-1``,
 ``desc-manual``, ``space-`` for files without that entity, ``suffix-dseg`` for label maps where masks per
 label lie beside them. Where several pipelines have masks, ``mask_folder`` chooses. Without a choice they are
-refused.
+refused, because no choice would be right for all datasets.
 
 References:
     Gorgolewski et al., The Brain Imaging Data Structure, Scientific Data 2016;
@@ -46,14 +46,14 @@ from meninx.prepare.source_cases import (
 ENDINGS = (".nii.gz", ".nii")
 MASK_SUFFIXES = ("dseg", "mask")
 PATIENTS = "participants.tsv"
-SUFFIX = "suffix"  # counted among the entities, so that one setting chooses by it as well
+SUFFIX = "suffix"  # treated as an entity, so that the same setting can choose by it
 _UNKNOWN = "n/a"
 _LISTED = 20
 
 
 @dataclass(frozen=True)
 class _Named:
-    """A file and what its name says.
+    """A file with the entities of its name.
 
     Attributes:
         path: the file.
@@ -162,7 +162,7 @@ def _unfit(
     *,
     segmentation: bool,
 ) -> str:
-    """Return why an examination is no case, empty when it is one."""
+    """Return why an examination is not a case; empty if it is one."""
     if config.input.require and row is None:
         return "row that require leaves out"
     if not all(images):
@@ -211,7 +211,7 @@ def _files(folder: Path) -> list[_Named]:
 
 
 def _mask_files(folder: Path) -> list[_Named]:
-    """Return label maps and masks per label; a mask without a label (of the brain) is neither."""
+    """Return label maps and masks per label; a mask without a label (such as a brain mask) is neither."""
     paths = files_below(folder, ENDINGS) if folder.is_dir() else []
     found = [_named(path) for path in sorted(paths)]
     return [
@@ -225,7 +225,7 @@ def _mask_files(folder: Path) -> list[_Named]:
 
 
 def _named(path: Path) -> _Named | None:
-    """Return a file with its entities; None when its name is not built of them."""
+    """Return a file with its entities, or None if its name does not consist of entities."""
     *parts, suffix = path.name.partition(".")[0].split("_")
     pairs = [part.partition("-") for part in parts]
     if "-" in suffix or not suffix or not all(key and dash and value for key, dash, value in pairs):
@@ -234,7 +234,7 @@ def _named(path: Path) -> _Named | None:
 
 
 def _chosen(found: list[_Examination], config: PrepareConfig) -> list[_Examination]:
-    """Return the examinations with the files that ``entities`` leaves."""
+    """Return the examinations with only the files that ``entities`` selects."""
     asked = [entity.partition("-")[::2] for entity in config.input.entities]
     everything = [item for examination in found for item in (*examination.images, *examination.masks)]
     for key, value in asked:
@@ -255,9 +255,9 @@ def _chosen(found: list[_Examination], config: PrepareConfig) -> list[_Examinati
 
 
 def _leaving(items: Iterable[_Named], asked: Sequence[tuple[str, str]]) -> list[_Named]:
-    """Return the files that have no other value of an entity; those that have it come before those without.
+    """Return the files without another value of an entity; files with the value take precedence.
 
-    The latter holds among files of one suffix and label, which compete for one place.
+    Precedence applies among files with the same suffix and label, of which only one can be used.
     """
     kept = list(items)
     for key, value in asked:
@@ -276,10 +276,10 @@ def _of_suffix(items: Iterable[_Named], suffix: str) -> list[_Named]:
 
 
 def _one(items: Sequence[_Named], what: str, examination: _Examination) -> _Named | None:
-    """Return the one file of several; None when there is none.
+    """Return the only file, or None if there is none.
 
     Raises:
-        LayoutError: there are several; names the entities in which they differ.
+        LayoutError: there are several files; the message names the entities in which they differ.
     """
     if len(items) < 2:
         return items[0] if items else None
@@ -312,7 +312,7 @@ def _channels(found: Sequence[_Examination], config: PrepareConfig) -> tuple[str
 
 
 def _pipeline(root: Path, config: PrepareConfig, site: str) -> Path:
-    """Return the folder below ``derivatives`` that holds the masks."""
+    """Return the folder below ``derivatives`` that contains the masks."""
     if config.masks.folder:
         folder = resolve(config.masks.folder, root, site)
         if not folder.is_dir():
@@ -336,7 +336,7 @@ def _pipeline(root: Path, config: PrepareConfig, site: str) -> Path:
 def _masks(
     found: Sequence[_Examination], pipeline: Path, config: PrepareConfig
 ) -> tuple[MaskLabels, dict[str, Source | None]]:
-    """Return the labels, and the label map of each examination; None where it has none."""
+    """Return the labels, and the label map of each examination or None."""
     kinds = {item.entities[SUFFIX] for examination in found for item in examination.masks}
     if len(kinds) != 1:
         fix = (
@@ -354,7 +354,7 @@ def _masks(
 
 
 def _of_table(files: Sequence[_Named], pipeline: Path, config: PrepareConfig) -> MaskLabels:
-    """Return the labels that ``dseg.tsv`` names, the same for all label maps."""
+    """Return the labels that ``dseg.tsv`` names; they must be the same for all label maps."""
     tables = {item.path: _table_of(item, pipeline) for item in files}
     contents = {path: _label_table(path) for path in set(tables.values()) if path is not None}
     if not contents and config.masks.labels:
@@ -370,7 +370,7 @@ def _of_table(files: Sequence[_Named], pipeline: Path, config: PrepareConfig) ->
 
 
 def _table_of(item: _Named, pipeline: Path) -> Path | None:
-    """Return the label table of a label map: the one with the most entities, none of which is another's.
+    """Return the label table of a label map: the one with the most entities, all of which must agree with it.
 
     Tables may lie beside the label map or in any folder above it, up to that of the pipeline.
     """
@@ -410,7 +410,7 @@ def _label_table(path: Path) -> dict[str, int]:
 def _of_masks(
     found: Sequence[_Examination], config: PrepareConfig
 ) -> tuple[MaskLabels, dict[str, Source | None]]:
-    """Return the labels that have masks of their own, and the joint label map of each examination."""
+    """Return the labels that have their own masks, and the combined label map of each examination."""
     known = sorted({item.entities["label"] for examination in found for item in examination.masks})
     labels = mask_labels.of_names(
         config.masks.labels, {name: number for number, name in enumerate(known, start=1)}, where="derivatives"

@@ -84,7 +84,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
 
 
 def _cases(root: Path) -> tuple[dict[tuple[Path, str], dict[str, Path]], bool]:
-    """Return the files of each case by channel, and whether they have the names of 2023."""
+    """Return the files of each case by channel, and whether they use the names of 2023."""
     found: dict[tuple[Path, str], dict[str, Path]] = defaultdict(dict)
     generations = set()
     for path in sorted(files_below(root, (".nii", ".nii.gz"))):

@@ -1,4 +1,4 @@
-"""Names of image channels: of the source, and those that a dataset takes of them."""
+"""Names of image channels in the source, and the selection of channels for a dataset."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from meninx.core.errors import ConfigError, expected, problem
 
 
 def numbered(channels: tuple[str, ...]) -> tuple[str, ...]:
-    """Return channel names of which each stands once; equal ones get their numbers.
+    """Return distinct channel names; equal names get their number appended.
 
     >>> numbered(("MRI", "MRI", "CT"))
     ('MRI_0', 'MRI_1', 'CT')
@@ -18,10 +18,10 @@ def numbered(channels: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def positions_of(asked: tuple[str, ...], known: tuple[str, ...], *, where: str) -> tuple[int, ...]:
-    """Return the positions of the channels that the setting ``channels`` names; all when it names none.
+    """Return the positions of the channels that the setting ``channels`` names, or all if it is empty.
 
     Raises:
-        ConfigError: one is not known, or named twice.
+        ConfigError: a channel is unknown or named twice.
     """
     for name in asked:
         if name not in known:

@@ -76,7 +76,7 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
 
 
 def unwrapped(root: Path) -> Path:
-    """Return the folder of the class or split folders: ``root``, or below single folders that wrap them."""
+    """Return the folder that contains the class or split folders: ``root``, or below single folders."""
     tops = folders_in(root)
     if len(tops) == 1 and not split_name(tops[0].name) and not _images_in(root) and folders_in(tops[0]):
         return unwrapped(tops[0]) if not _images_in(tops[0]) else root
@@ -121,9 +121,9 @@ def _class_folders(
 
 
 def part_of_layout(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return the folder names that stand for images, and those that stand for masks, in other layouts.
+    """Return the folder names that mean images, and those that mean masks, in other layouts.
 
-    The subject folders of BIDS count as masks, if no other folders lie there.
+    The subject folders of BIDS count as masks if there are no other folders.
 
     >>> part_of_layout(["imagesTr", "labelsTr", "cat"]), part_of_layout(["train_masks", "with_mask"])
     ((['imagesTr'], ['labelsTr']), ([], ['train_masks']))
@@ -143,7 +143,7 @@ def _has_word(name: str, words: set[str]) -> bool:
 
 
 def _refuse_other_layout(root: Path, classes: Sequence[Path]) -> None:
-    """Refuse classes that have the names of another layout's folders, or that hold such folders of masks."""
+    """Refuse classes with the names of another layout's folders, or with such mask folders inside."""
     images, masks = part_of_layout(sorted({path.name for path in classes}))
     if masks and _SUBJECT.fullmatch(masks[0]):
         what = f"{len(masks)} folders have names of subjects of BIDS (sub-...), not of classes"
@@ -171,7 +171,7 @@ def _fix_of_parts(images: Sequence[str], masks: Sequence[str]) -> str:
 
 
 def _refuse_mask_files(root: Path, places: Sequence[tuple[str, Path, list[Path]]]) -> None:
-    """Refuse files that are named as masks of images beside them."""
+    """Refuse files whose names mark them as masks of images in the same folder."""
     for _, folder, images in places:
         there = {(path.parent, stem(path.name)) for path in images}
         beside = Counter(parent for parent, _ in there)

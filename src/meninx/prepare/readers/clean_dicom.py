@@ -1,4 +1,4 @@
-"""De-identified DICOM, as `meninx deid` writes it, with a label table.
+"""De-identified DICOM as written by `meninx deid`, with a label table.
 
 Layout: any tree of DICOM files; each folder with a ``deid.json`` is a site, named after the folder. In 2-D
 every instance is a case, in 3-D every series. Labels come from ``table`` (class_column or label_columns),
@@ -9,8 +9,8 @@ the SEG and RTSTRUCT objects of the archive (:mod:`meninx.prepare.readers.dicom_
 optional.
 
 Guarantee: a file that does not say PatientIdentityRemoved YES stops the work with PrivacyRefusal, unless
-    ``trusted``; one that
-`meninx deid` marked because text may stand in its pixels is left out, unless ``trusted``.
+    ``trusted``. A file that `meninx deid` marked because its pixels may contain text is left out, unless
+    ``trusted``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ KEYWORDS = (
 VOLUME_MODALITIES = ("CT", "MR", "PT", "NM")
 SUMMARY = artifacts.place(DeidRecord)
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", "")
-"""Suffixes of DICOM files: one that is not DICOM is reported, files with other suffixes are skipped."""
+"""Suffixes of DICOM files; such a file that is not DICOM is reported, other suffixes are skipped."""
 
 
 def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
@@ -166,7 +166,7 @@ def _headers(root: Path) -> tuple[dict[Path, Header], list[tuple[str, str]]]:
 
 
 def _once(headers: dict[Path, Header]) -> tuple[dict[Path, Header], list[tuple[str, str]]]:
-    """Return one file an instance, and the copies: archives often hold an instance of a patient twice."""
+    """Return one file per instance, and the copies; archives often contain an instance of a patient twice."""
     kept: dict[Path, Header] = {}
     seen: set[tuple[str, str]] = set()
     copies: list[tuple[str, str]] = []
@@ -199,7 +199,7 @@ def _is_clean(header: Header) -> bool:
 
 
 def _reviewed(headers: dict[Path, Header]) -> tuple[dict[Path, Header], list[tuple[str, str]]]:
-    """Return the files whose pixels need no look, and the others as left out.
+    """Return the files whose pixels need no review, and the others as left out.
 
     Raises:
         PrivacyRefusal: there is no other file.
@@ -250,7 +250,7 @@ KEYS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNum
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labels of one image in the table; ``wanted`` is False for a class that was not asked for."""
+    """Labels of one image in the table; ``wanted`` is False for a class that the settings exclude."""
 
     labels: dict[str, float | None]
     mask: Source | None
@@ -261,7 +261,7 @@ class Labelled:
 
 @dataclass
 class LabelTable:
-    """The rows of a label table, found by the identifiers of an image."""
+    """The rows of a label table, which are looked up by the identifiers of an image."""
 
     labels: tuple[str, ...]
     task: TaskKind
@@ -298,7 +298,7 @@ class LabelTable:
         return found
 
     def find(self, header: dict[str, str], *, whole_series: bool) -> Labelled | None:
-        """Return the labels of an image, found by its most specific identifier; None when no row fits."""
+        """Return the labels of an image by its most specific identifier, or None if no row matches."""
         for name in KEYS[1:] if whole_series else KEYS:
             key = (name, header[name])
             if header[name] and key in self.rows:
@@ -307,10 +307,10 @@ class LabelTable:
         return None
 
     def unused(self, have_images: bool) -> list[tuple[str, str]]:
-        """Return reason and place of the rows that fit no image.
+        """Return reason and place of the rows that match no image.
 
         Raises:
-            DataError: no row fits any of the images.
+            DataError: no row matches any of the images.
         """
         if self.rows and have_images and not self.used:
             fix = "give crosswalks when the table holds original identifiers"
@@ -372,7 +372,7 @@ class LabelTable:
 def _meaning(table: CsvTable, config: PrepareConfig, keys: list[str]) -> tuple[TaskKind, tuple[str, ...]]:
     task = values.task_of(config)
     if task is TaskKind.SEGMENTATION:
-        if not config.masks.column:  # the objects in the archive name the labels
+        if not config.masks.column:  # then the objects in the archive name the labels
             return task, ()
         table.needs([config.masks.column])
         return task, mask_labels.of_values(config.masks.labels).names
@@ -401,9 +401,9 @@ def _more_columns(table: CsvTable, config: PrepareConfig) -> tuple[str, ...]:
 
 
 def _crosswalk(paths: list[Path]) -> dict[str, set[str]]:
-    """Return original to clean identifiers.
+    """Return a map from original to clean identifiers.
 
-    One original may stand for several, where hospitals gave a number twice.
+    One original may belong to several, because two hospitals may have used the same number.
     """
     clean: dict[str, set[str]] = {}
     for path in paths:

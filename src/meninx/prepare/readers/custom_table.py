@@ -1,4 +1,4 @@
-"""A table and a folder of images, every column configurable.
+"""A table and a folder of images, with configurable columns.
 
 Layout: ``labels.csv``, the only table of the source, or ``table``. Columns that no setting names are found by
 these names alone, in any case and with any of ``_``, ``-`` and blanks between the words:
@@ -106,7 +106,7 @@ def tables_in(root: Path) -> list[Path]:
 
 
 def only_table(root: Path) -> Path:
-    """Return ``labels.csv`` of a source, else its only table, also in a single folder that wraps everything.
+    """Return ``labels.csv`` of a source, else its only table, also below a chain of single folders.
 
     Raises:
         LayoutError: there is no table, or there are several.
@@ -143,10 +143,10 @@ def _found(
     *,
     fix: str = "",
 ) -> str:
-    """Return the only column that has one of the documented names.
+    """Return the only column with one of the documented names.
 
     Raises:
-        LayoutError: none has, or several have.
+        LayoutError: there is no such column, or there are several.
     """
     found = [column for column in table.columns if plain_name(column) in names]
     if len(found) == 1:
@@ -160,7 +160,7 @@ def _found(
 
 
 def _with_labels(table: CsvTable, config: PrepareConfig, notes: list[tuple[str, str]]) -> PrepareConfig:
-    """Return the config with the class or label column that its name shows, if the config has none."""
+    """Return the config with the class or label column found by its name, if the config has none."""
     asked = config.labels.label_columns or config.labels.class_column or config.task == "segmentation"
     if asked or config.masks.column or config.masks.folder or config.masks.labels:
         return config
@@ -181,7 +181,7 @@ def _with_labels(table: CsvTable, config: PrepareConfig, notes: list[tuple[str, 
 def _without_row(
     reading: ReaderOutput, table: CsvTable, image: str, images: _Images, masks: _Masks
 ) -> list[tuple[str, str]]:
-    """Return a note with the number of image files that no row names, as image or as mask."""
+    """Return a note with the number of image files that no row names as image or mask."""
     cells = [(cell, row.where) for row in table if (cell := row.get(image)) and "\0" not in cell]
     named = {images(cell, where).resolve() for cell, where in cells}
     named |= {case.mask.path.resolve() for case in reading.cases if isinstance(case.mask, FileSource)}
@@ -193,7 +193,7 @@ def _without_row(
 
 
 class _Images:
-    """Finds the image that a cell names."""
+    """Search for the image that a cell names."""
 
     def __init__(self, root: Path, base: Path, config: PrepareConfig, site: str) -> None:
         given = config.input.image_folder
@@ -201,12 +201,12 @@ class _Images:
         folder = resolve(given, root, site) if given else usual
         if not folder.is_dir():
             raise LayoutError(problem(f"there is no folder {folder.name[:80]!r}", where="image_folder"))
-        # A folder that a setting names is the only place; otherwise a path may begin in three.
+        # A folder given by a setting is the only place; otherwise a path may be relative to three folders.
         self._places = (folder,) if given else tuple(dict.fromkeys((folder, base, root)))
         self.index = ImageIndex(folder, IMAGES)
 
     def __call__(self, name: str, where: str) -> Path:
-        """Return the image's path; one of no file when it is missing."""
+        """Return the image's path; if it is missing, a path without a file."""
         there = {path.resolve(): path for place in self._places if is_file(path := place / name)}
         if len(there) > 1:
             self.index.ambiguous[name] = where, len(there)
@@ -216,7 +216,7 @@ class _Images:
 
 
 class _Masks:
-    """Finds the mask of a row, by column or by a folder of equal names."""
+    """Search for the mask of a row, by a column or in a folder with equal names."""
 
     def __init__(self, config: PrepareConfig, base: Path, folder: Path, image: str) -> None:
         self._config, self._base, self._image = config, base, image

@@ -1,6 +1,6 @@
 """``dataset.json`` of the Medical Segmentation Decathlon and of nnU-Net: labels, channels, lists of files.
 
-Names and paths in it are hostile: a key that stands twice, a label without a whole number, a path that leaves
+Its names and paths are untrusted: a duplicate key, a label without a whole number, a path that leaves
 the folder, and more than ``files.TEXT_LIMIT`` bytes are refused.
 """
 
@@ -23,7 +23,7 @@ def read(root: Path) -> dict[str, Any]:
     """Return the table of a folder's ``dataset.json``.
 
     Raises:
-        LayoutError: there is none, it is no JSON object, or a key stands twice.
+        LayoutError: the file is missing, is not a JSON object, or contains a key twice.
     """
     path = root / NAME
     try:
@@ -44,7 +44,8 @@ def read(root: Path) -> dict[str, Any]:
 def labels_of(table: Mapping[str, Any]) -> dict[str, int]:
     """Return label name to value, without background.
 
-    Both forms are read: value to name (Decathlon, nnU-Net version 1) and name to value (nnU-Net version 2).
+    Both forms are accepted: value to name (Decathlon, nnU-Net version 1) and name to value (nnU-Net version
+    2).
 
     Raises:
         LayoutError: labels are missing, are regions or voxels to ignore, or are not names with whole numbers.
@@ -94,10 +95,10 @@ def channels_of(table: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def path_of(root: Path, name: object, *, where: str) -> Path:
-    """Return the place of a file that ``dataset.json`` lists; links on the disk are followed.
+    """Return the path of a file that ``dataset.json`` lists; links on the disk are followed.
 
     Raises:
-        LayoutError: the path is no text, is absolute, or leaves the folder.
+        LayoutError: the path is not a text, is absolute, or leaves the folder.
     """
     if not isinstance(name, str):
         raise LayoutError(problem("a path is not text", where=where))
@@ -108,7 +109,7 @@ def path_of(root: Path, name: object, *, where: str) -> Path:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; json itself keeps the last of two equal keys silently."""
+    """Return a JSON object with distinct keys; json would silently keep the last of two equal keys."""
     if len({key for key, _ in pairs}) != len(pairs):
         raise LayoutError(problem("a key stands twice in one object", where=NAME))
     return dict(pairs)
@@ -121,6 +122,7 @@ def _folders_below(root: Path) -> str:
 
 def _is_whole(value: object) -> bool:
     if isinstance(value, str):
+        # Five digits suffice for 16-bit values, and longer numbers could exceed Python's limit for int().
         return value.isascii() and value.isdigit() and len(value) <= 5
     return isinstance(value, int) and not isinstance(value, bool)
 

@@ -1,4 +1,4 @@
-"""Masks of DICOM images from the SEG and RTSTRUCT objects that lie in the same archive.
+"""Masks of DICOM images from the SEG and RTSTRUCT objects in the same archive.
 
 An object belongs to the series (in 2-D: to the image) that it refers to by UID, if both have one PatientID.
 The names of segments and regions (ROIs) are the labels: all of them in alphabetical order, or those that
@@ -29,7 +29,7 @@ MASK_OBJECTS = "DICOM label objects"
 
 
 def wanted(config: PrepareConfig) -> bool:
-    """Return whether masks come from SEG and RTSTRUCT objects: a segmentation without a column of masks."""
+    """Return whether masks come from SEG and RTSTRUCT objects: for segmentations without a mask column."""
     return values.task_of(config) is TaskKind.SEGMENTATION and not config.masks.column
 
 
@@ -38,7 +38,7 @@ class DicomMasks:
     """The label objects of an archive.
 
     Attributes:
-        objects: file to what its header says.
+        objects: file to the description in its header.
         labels: the labels of the dataset.
         overlap: refuse, or last.
         unreadable: number of objects that are damaged.
@@ -53,11 +53,11 @@ class DicomMasks:
 
     @classmethod
     def read(cls, paths: Sequence[Path], config: PrepareConfig) -> DicomMasks:
-        """Return the label objects among files that the settings choose.
+        """Return the label objects among files, as selected by the settings.
 
         Raises:
-            LayoutError: there is none, two segments of one have one name, or none has a name.
-            ConfigError: ``mask_labels`` names something that no object holds.
+            LayoutError: there is no object, an object has two segments of one name, or no segment has a name.
+            ConfigError: ``mask_labels`` names something that no object contains.
         """
         found: dict[Path, LabelObject] = {}
         for path in paths:
@@ -65,7 +65,7 @@ class DicomMasks:
                 found[path] = label_objects.read_object(path)
             except LayoutError:
                 raise
-            except DataError:  # damaged: counted, as a damaged image is
+            except DataError:  # a damaged object is counted like a damaged image
                 continue
         kind, title = config.masks.object, config.masks.series
         chosen = {
@@ -89,12 +89,12 @@ class DicomMasks:
     def find(
         self, paths: tuple[Path, ...], patient: str, series: str, instances: frozenset[str], *, where: str
     ) -> Source | None:
-        """Return the mask of a series, or of one image; None when no object refers to it.
+        """Return the mask of a series or of one image, or None if no object refers to it.
 
         Args:
             paths: files of the images.
             patient: their PatientID.
-            series: their SeriesInstanceUID; empty when only one image is asked about.
+            series: their SeriesInstanceUID; empty for a single image.
             instances: their SOPInstanceUIDs.
             where: place for messages.
 
@@ -120,7 +120,7 @@ class DicomMasks:
         return ObjectSource(path, paths, bool(series), self._numbers(path), self.overlap, where)
 
     def left_over(self) -> list[tuple[str, str]]:
-        """Return reason and place of the objects that refer to no image, or are damaged."""
+        """Return reason and place of the objects that refer to no image or are damaged."""
         damaged = [("unreadable label object", MASK_OBJECTS)] * self.unreadable
         return damaged + [
             ("label object without its images", f"{MASK_OBJECTS}, {number} of {len(self.objects)}")
@@ -129,7 +129,7 @@ class DicomMasks:
         ]
 
     def notes(self) -> tuple[tuple[str, str], ...]:
-        """Return how many objects lack a label, and how many hold segments that no name can choose."""
+        """Return notes on objects that lack a label, and on objects with segments without a name."""
         unnamed = 0
         if not self.labels.values:
             unnamed = sum("" in self.objects[path].names.values() for path in self.used)
@@ -148,7 +148,7 @@ class DicomMasks:
         return tuple(notes)
 
     def _numbers(self, path: Path) -> dict[int, int]:
-        """Return the segment or ROI numbers of an object that are labels, to the labels' numbers."""
+        """Return a map from the segment or ROI numbers of an object to the numbers of the labels."""
         names = self.objects[path].names
         if self.labels.values:
             return {number: label for number, label in self.labels.values.items() if number in names}
@@ -161,7 +161,7 @@ def _by_number(asked: tuple[str, ...]) -> bool:
 
 
 def _labels(objects: Mapping[Path, LabelObject], config: PrepareConfig) -> MaskLabels:
-    """Return the labels: chosen by number, or by the names that the objects hold."""
+    """Return the labels, chosen by number or by the names in the objects."""
     known = sorted({name for item in objects.values() for name in item.names.values()} - {""})
     asked = config.masks.labels
     if _by_number(asked) and not any(entry.rpartition("=")[2] in known for entry in asked):

@@ -1,4 +1,4 @@
-"""From the rows of a table to cases: the part that most published layouts share."""
+"""Conversion of the rows of a table to cases, which most published layouts share."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ def _no_mask(row: CsvRow) -> Source | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How one published table tells a case: where the image is, whose it is, and which cells are labels.
+    """How the rows of one published table describe cases: the image, the patient and the label cells.
 
     Attributes:
         image: the image's path for a row.
-        indices: the indices of files that ``image`` and ``mask`` use; their ambiguous names are refused.
+        indices: the indices of files that ``image`` and ``mask`` use; ambiguous names in them are refused.
         patient: the patient's identifier; an empty one makes the image its own patient.
         study: the study's identifier.
         split: the published split, in any of the usual words.
         site: the site.
-        mask: the mask, None when there is none.
-        classes: the class of a row; None when the table has labels.
+        mask: the mask, or None.
+        classes: the class of a row; None if the table has labels.
         labels: labels, in output order.
         label: the value of a label of a row; None for the cell in the column of that name.
-        blank: what an empty label means in this layout.
+        blank: meaning of an empty label in this layout.
         sex: column of the sex.
         age: column of the age.
         further: further attributes of this layout: name to column.
         codes: the layout's own codes of sex.
         several_rows: how rows of one image are merged unless the setting says so: refuse, any, majority.
-        patients_known: False when the layout publishes no patients.
-        notes: what should be said about the source: reason and place.
-        skipped: rows that are left out before anything is read from them: reason and place.
+        patients_known: False if the layout publishes no patients.
+        notes: observations about the source: reason and place.
+        skipped: rows that are left out before they are read: reason and place.
     """
 
     image: Callable[[CsvRow], Path]
@@ -85,7 +85,7 @@ def read_rows(root: Path, tables: Iterable[CsvTable], layout: Layout, config: Pr
     Raises:
         LayoutError: a cell does not fit the layout, names file, column and row; or several files have the
             name of one image.
-        ConfigError: nothing was asked for, or a class that never occurs.
+        ConfigError: the settings select nothing, or a class that never occurs.
     """
     chosen = [table.having(config.input.require) for table in tables]
     task = values.task_of(config, one_class=layout.classes is not None)
@@ -120,7 +120,7 @@ def read_rows(root: Path, tables: Iterable[CsvTable], layout: Layout, config: Pr
 
 
 def split_name(text: str) -> str:
-    """Return train, valid, test, or nothing for an unknown word.
+    """Return ``train``, ``valid`` or ``test``, or an empty text for an unknown word.
 
     >>> split_name("validate"), split_name("Test"), split_name("")
     ('valid', 'test', '')
@@ -178,7 +178,7 @@ def _voted_labels(group: Sequence[SourceCase], rule: str) -> dict[str, float | N
 
 
 def _voted_class(group: Sequence[SourceCase]) -> dict[str, float | None]:
-    """Return the class that more than half of the rows give; empty when there is none."""
+    """Return the class that more than half of the rows give; empty if there is none."""
     classes = [tuple(case.labels) for case in group]
     most = max(set(classes), key=lambda found: (classes.count(found), found))
     return dict.fromkeys(most, 1.0) if 2 * classes.count(most) > len(group) else {}

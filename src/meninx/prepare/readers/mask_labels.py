@@ -1,4 +1,4 @@
-"""Which labels a segmentation has, and which values or names stand for them in the source.
+"""The labels of a segmentation, and the values or names that stand for them in the source.
 
 The setting ``mask_labels`` means one thing in all layouts. Where the source names its labels, an entry is one
 of these names, or ``new=old`` to rename it (``old`` may also be the value). Where the source names none, the
@@ -42,7 +42,7 @@ class MaskLabels:
 
 
 def of_values(asked: tuple[str, ...]) -> MaskLabels:
-    """Return the labels of label maps whose values the source does not name.
+    """Return the labels of label maps whose values have no names in the source.
 
     Args:
         asked: the setting ``mask_labels``; empty for one label, foreground.
@@ -65,15 +65,15 @@ def of_values(asked: tuple[str, ...]) -> MaskLabels:
 
 
 def of_names(asked: tuple[str, ...], published: Mapping[str, int], *, where: str) -> MaskLabels:
-    """Return the labels of label maps whose values the source names.
+    """Return the labels of label maps whose values have names in the source.
 
     Args:
         asked: the setting ``mask_labels``; empty for all labels, in the order of their values.
         published: name to value, without background.
-        where: the file that names them, for messages.
+        where: the file with the names, for messages.
 
     Raises:
-        ConfigError: an entry is none of the published labels, or two entries are the same one.
+        ConfigError: an entry is not a published label, or two entries name the same one.
         LayoutError: a value is out of range, or two labels have one value.
     """
     odd = sum(not 1 <= value <= LARGEST_VALUE for value in published.values())
@@ -96,7 +96,7 @@ def of_names(asked: tuple[str, ...], published: Mapping[str, int], *, where: str
 def _found(
     entry: str, published: Mapping[str, int], by_value: Mapping[str, str], where: str
 ) -> tuple[str, str]:
-    """Return the label of an entry in the dataset and in the source."""
+    """Return the names of an entry's label in the dataset and in the source."""
     new, _, old = entry.rpartition("=")
     for name, asked in ((entry, entry), (new, old)):
         if asked in published:

@@ -55,8 +55,8 @@ def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
     """Return one case per label map, with channels and labels named as in ``dataset.json``.
 
     Raises:
-        LayoutError: ``dataset.json`` or a folder is missing or has another shape, or another number of
-            training cases is there than it says.
+        LayoutError: ``dataset.json`` or a folder is missing or has another structure, or the number of
+            training cases differs from it.
         ConfigError: ``mask_labels`` or ``channels`` name something that the dataset does not have.
     """
     table = dataset_json.read(root)
@@ -117,7 +117,7 @@ def _ending(table: Mapping[str, Any]) -> str:
 
 
 def _from_folders(root: Path, ending: str, skipped: list[tuple[str, str]]) -> Iterator[_Listed]:
-    """Yield the training cases of ``imagesTr`` and ``labelsTr``; notes what belongs to none."""
+    """Yield the training cases of ``imagesTr`` and ``labelsTr``; other files are added to ``skipped``."""
     images = _images(root / "imagesTr", ending, skipped)
     labels = _labels(root / "labelsTr", ending)
     for number, (name, files) in enumerate(images.items(), start=1):
@@ -127,7 +127,7 @@ def _from_folders(root: Path, ending: str, skipped: list[tuple[str, str]]) -> It
 
 
 def _tests(root: Path, ending: str, skipped: list[tuple[str, str]]) -> list[_Listed]:
-    """Return the test cases, with their label maps where there are any."""
+    """Return the test cases, with their label maps if they have any."""
     if not (root / "imagesTs").is_dir():
         return []
     images = _images(root / "imagesTs", ending, skipped)
@@ -153,7 +153,7 @@ def _from_table(root: Path, table: Mapping[str, Any]) -> Iterator[_Listed]:
 
 
 def _images(folder: Path, ending: str, skipped: list[tuple[str, str]]) -> dict[str, dict[int, Path]]:
-    """Return the name of each case to its channels."""
+    """Return a map from the name of each case to its channels."""
     found: dict[str, dict[int, Path]] = defaultdict(dict)
     paths = _files(folder, ending)
     for number, path in enumerate(paths, start=1):
@@ -188,7 +188,7 @@ def _count(folder: Path, ending: str) -> int:
 
 
 def _refuse_other_number(table: Mapping[str, Any], listed: list[_Listed]) -> None:
-    """Refuse a folder that holds another number of training cases than ``dataset.json`` says."""
+    """Refuse a folder whose number of training cases differs from ``dataset.json``."""
     promised = table.get("numTraining")
     complete = sum(case.label is not None for case in listed)
     if promised is None or promised == complete:
@@ -201,7 +201,7 @@ def _refuse_other_number(table: Mapping[str, Any], listed: list[_Listed]) -> Non
 
 
 def _unfit(case: _Listed, channels: int) -> str:
-    """Return why the images of a case cannot be used, empty when they can.
+    """Return why the images of a case cannot be used; empty if they can.
 
     Raises:
         LayoutError: there are more channels than ``dataset.json`` names.

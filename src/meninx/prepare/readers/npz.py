@@ -4,8 +4,8 @@ Layout: ``train_images``, ``train_labels``, ``val_images``, ``val_labels``, ``te
 (published split), or ``images`` (N, rows, columns[, 3]) with 0/1 arrays named by ``label_columns``, or one
 class array (``class_column``, default ``labels``); ``patient_column`` names an array of patients. A last axis
 of 3 is colour; (N, x, y, z) with z other than 3 is a volume. Without an array of patients each image counts
-as its own. An image is known by its pixels, not by its position in the array, so that removing one changes no
-other; equal images of one patient are counted.
+as a patient. An image is identified by its pixels, not by its position in the array, so that removing one
+changes no other; equal images of one patient are counted.
 
 References:
     Yang et al., MedMNIST v2, Scientific Data 2023.
@@ -101,7 +101,7 @@ class _Labels:
         self._arrays, self._names, self._config = arrays, names, config
 
     def __call__(self, prefix: str, index: int) -> dict[str, float | None]:
-        """Return the labels; empty when the class was not asked for."""
+        """Return the labels; empty for a class that the settings exclude."""
         if self._config.labels.label_columns and not _matrix(self._arrays, prefix):
             return {
                 name: _binary(self._arrays[f"{prefix}{name}"][index], f"array {prefix}{name!r}")
@@ -223,8 +223,8 @@ def _channel_first(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.moveaxis(image, -1, 0) if image.ndim > 2 and image.shape[-1] == 3 else image[None]
 
 
-# What numpy writes for an array of Python strings, under its old and new module names; nothing else may be
-# called.
+# The names that numpy writes for an array of Python strings, in its old and new modules. Nothing else may be
+# called, because unpickling calls whatever a file names.
 _ALLOWED = {
     (f"numpy.{package}.multiarray", "_reconstruct") for package in ("core", "_core")
 } | {("numpy", "ndarray"), ("numpy", "dtype")}  # fmt: skip
@@ -233,10 +233,10 @@ _MOST_TEXTS = 50_000_000  # items of an array of text
 
 
 class _TextOnly(pickle.Unpickler):
-    """Unpickles arrays of plain values and refuses every other name, so that a file cannot run code."""
+    """Unpickler for arrays of plain values; it refuses all other names, so that a file cannot run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return one of three numpy names."""
+        """Return one of the allowed numpy names."""
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError("an object that is neither number nor text")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
@@ -261,11 +261,12 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
             return found
     except LayoutError:
         raise
-    except Exception as error:  # a broken file makes zipfile, zlib and numpy raise anything
+    except Exception as error:  # zipfile, zlib and numpy may raise any exception on a damaged file
         raise LayoutError(expected("an .npz file", got=type(error).__name__, where=path.name)) from error
 
 
 def _refuse_large(archive: zipfile.ZipFile, where: str) -> None:
+    # These sizes come from the file, but zipfile never returns more bytes than stated, so the limit holds.
     sizes = [member.file_size for member in archive.infolist()]
     for number, size in enumerate(sizes, start=1):
         if size > files.IMAGE_LIMIT:
@@ -281,11 +282,12 @@ def _refuse_large(archive: zipfile.ZipFile, where: str) -> None:
 
 
 def _array(stream: IO[bytes], size: int, where: str, name: str) -> npt.NDArray[Any]:
-    """Return one array; its header is compared with the size of the member before anything is read."""
+    """Return one array; its header is checked against the size of the member before memory is allocated."""
     version = npy.read_magic(stream)
     header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, kind = header(stream)
     items = math.prod(shape)
+    # The header is untrusted: it may state a shape that is far larger than the data, or negative.
     if any(n < 0 for n in shape) or (items > _MOST_TEXTS if kind.hasobject else items * kind.itemsize > size):
         raise LayoutError(
             problem("the array holds fewer values than its header says", where=f"{where}, array {name!r}")
@@ -298,6 +300,7 @@ def _array(stream: IO[bytes], size: int, where: str, name: str) -> npt.NDArray[A
         return found.reshape(shape, order="F" if fortran else "C")
     try:
         objects = np.asarray(_TextOnly(stream).load())
+        # Converted item by item: the objects may be mixed, and their total number may differ from the header.
         texts = np.array([str(item) for item in objects.ravel()[: items + 1]])
         return texts.reshape(shape)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Images and label maps of equal names in two folders: ``images/`` and ``labels/`` (NIfTI or PNG).
+"""Images and label maps with equal names in two folders: ``images/`` and ``labels/`` (NIfTI or PNG).
 
 ``image_folder`` and ``mask_folder`` rename the folders; ``mask_labels`` names the values 1, 2, ... of the
 label maps. An image without a label map and a label map without an image are skipped and counted. Each image

@@ -1,4 +1,4 @@
-"""The published datasets that :mod:`meninx.prepare.readers.published_table` reads, as data.
+"""Descriptions of the published datasets that :mod:`meninx.prepare.readers.published_table` reads.
 
 **ChestX-ray14** of the NIH: ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv`` (where ``Patient
 Gender`` became ``Patient Sex``), ``images_001/images/*.png`` ... or ``images/*.png``, and for the published
@@ -98,7 +98,7 @@ def _bar_separated(cell: str) -> set[str] | None:
 
 
 def _python_list(cell: str) -> set[str] | None:
-    """Return the texts of a list as Python writes it; None for an empty cell."""
+    """Return the texts of a list in Python's notation, or None for an empty cell."""
     if not cell.startswith("["):
         return None
     return {(one or two).strip() for one, two in re.findall(r"'([^']*)'|\"([^\"]*)\"", cell)} - {""}
@@ -122,7 +122,7 @@ def _age_by_birth(row: CsvRow) -> str:
 
 
 def _eyes(table: CsvTable) -> Expanded:
-    """Return the table of ODIR with one row per eye: its image, and its labels from its own keywords."""
+    """Return the table of ODIR with one row per eye, whose labels follow from the keywords of that eye."""
     sides = [("Left-Fundus", "Left-Diagnostic Keywords"), ("Right-Fundus", "Right-Diagnostic Keywords")]
     table.needs(["ID", *(name for side in sides for name in side), *ODIR_LABELS])
     rows: list[CsvRow] = []
@@ -150,7 +150,7 @@ def _eyes(table: CsvTable) -> Expanded:
 
 
 def _letters(keywords: str) -> set[str]:
-    """Return the labels that the keywords of one eye mean; none for a picture that shows no fundus."""
+    """Return the labels for the keywords of one eye; none for a picture without a fundus."""
     words = {word.strip().lower() for word in re.split("[,\uff0c]", keywords)} - {""} - _BACKGROUND
     if not words or words & _NO_FUNDUS:
         return set()

@@ -1,6 +1,6 @@
-"""A reader of published datasets that are described by data: tables, columns, and where the images lie.
+"""Reader of published datasets that are described by data: tables, columns, and places of the images.
 
-:class:`PublishedTable` says what one dataset publishes. It is a reader: calling it reads the dataset. The
+:class:`PublishedTable` describes one dataset. It is a reader: calling it reads the dataset. The
 datasets are listed in :mod:`meninx.prepare.readers.published_layouts`; a further one is one more entry there.
 
 A column may have had several names in the versions of a dataset. All names that were published are listed,
@@ -58,13 +58,13 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Joined:
-    """A table whose cells belong to rows of the cases.
+    """A table whose cells are added to the rows of the cases.
 
     Attributes:
         names: file names under which it was published.
         key: column that it shares with the cases.
-        columns: columns that must be there.
-        needed: a row of the cases without a row here is left out, and the table must be there.
+        columns: columns that must exist.
+        needed: whether the table must exist; rows of the cases without a row here are then left out.
     """
 
     names: Names
@@ -79,8 +79,8 @@ class FindingsColumn:
 
     Attributes:
         column: the column.
-        parts: the findings in a cell; None where the cell says nothing.
-        nothing: findings that mean that there is none.
+        parts: returns the findings in a cell, or None for an empty cell.
+        nothing: entries that mean that there is no finding.
         known: all findings that exist, in output order; empty where the user must choose.
     """
 
@@ -92,7 +92,7 @@ class FindingsColumn:
 
 @dataclass(frozen=True, kw_only=True)
 class Expanded:
-    """The rows that a layout makes of the rows of its table.
+    """The rows that a layout derives from the rows of its table.
 
     Attributes:
         table: the new rows.
@@ -127,16 +127,16 @@ class PublishedTable:
         joined: further tables.
         expanded: rows of cases in place of the rows of the table.
         split_lists: text files that list the images of a split.
-        blank: what an empty label means.
+        blank: meaning of an empty label.
         several_rows: how rows of one image are merged: refuse, any, majority.
         sex: names of the column of the sex.
         age: names of the column of the age.
-        age_of: the age where it must be computed.
-        age_from: columns that it is computed from.
+        age_of: computes the age where the table does not contain it.
+        age_from: columns from which the age is computed.
         view: names of the column of the view.
         codes: codes of the sex.
         malignant: classes that the setting ``malignant`` merges.
-        patients_known: False when the dataset names no patients.
+        patients_known: False if the dataset names no patients.
     """
 
     tables: tuple[Part, ...]
@@ -171,19 +171,19 @@ class PublishedTable:
         Raises:
             LayoutError: a table or column is missing, a cell is empty or not as published, or several files
                 have the name of one image; names file, column and row.
-            ConfigError: a label that the dataset does not have.
+            ConfigError: the dataset does not have a label of the settings.
         """
         if config.labels.malignant:
             config = config.replace(positive=self.malignant, positive_name="malignant", malignant=False)
         classes = bool(self.diagnosis or self.one_hot or config.labels.class_column)
         if config.task == "segmentation" or (config.task == "multiclass" and not classes):
-            # The layout gives another task. The caller compares it with the setting, and refuses that.
+            # The layout determines the task; the caller refuses a setting that contradicts it.
             config = config.replace(task=AUTO)
         return _Reading(self, root, config, site).output()
 
 
 class _Reading:
-    """One dataset while it is read: its tables under the published column names, and its images."""
+    """State of reading one dataset: its tables under the published column names, and its images."""
 
     def __init__(self, layout: PublishedTable, root: Path, config: PrepareConfig, site: str) -> None:
         self._layout, self._root, self._config, self._site = layout, root, config, site
@@ -238,14 +238,14 @@ class _Reading:
         return replace(reading, notes=(*reading.notes, *self._without_row(tables)))
 
     def _without_row(self, tables: Sequence[CsvTable]) -> list[tuple[str, str]]:
-        """Return a note with the number of image files that no row names, whether the row is used or not."""
+        """Return a note with the number of image files that no row names, counting unused rows as well."""
         column = self._layout.image[0]
         named = {self._image(row) for table in tables for row in table if row.get(column)}
         named |= {path for text in self._left_out if text and (path := self._index.find(text)) is not None}
         return note_without_row(self._index.files, named)
 
     def _classes(self, labels: Names) -> Callable[[CsvRow], str] | None:
-        """Return what gives the class of a row; None for a dataset of labels."""
+        """Return the function that returns the class of a row, or None for a dataset of labels."""
         column = self._column
         if column:
             published = bool(self._layout.diagnosis) and not self._config.labels.class_column
@@ -367,7 +367,7 @@ class _Reading:
         return CsvTable(table.name, tuple(dict.fromkeys(columns)), rows, table.form)
 
     def _image(self, row: CsvRow) -> Path:
-        """Return the image's path; one of no file when it is missing."""
+        """Return the image's path; if it is missing, a path without a file."""
         text = row.need(self._layout.image[0])
         if (text, row.where) not in self._places:
             self._places[text, row.where] = self._located(text, row)
@@ -375,8 +375,8 @@ class _Reading:
 
     def _located(self, text: str, row: CsvRow) -> Path:
         parts = PurePosixPath(text.replace("\\", "/")).parts
-        # A path in the table, or the published place, decides among files of one name. Cells never lead
-        # out of the source.
+        # A path in the table, or the published place, decides among files of one name. Cells are untrusted,
+        # but they cannot lead out of the source.
         tried = [text, "/".join(parts[1:])] if len(parts) > 1 else []
         if self._layout.place:
             tried.append(_filled(self._layout.place, row))
@@ -430,7 +430,7 @@ def _column(table: CsvTable, names: Names) -> str:
     """Return the only one of several published names that a table has.
 
     Raises:
-        LayoutError: it has none, or several.
+        LayoutError: the table has none of the names, or several.
     """
     there = [name for name in names if name in table.columns]
     if len(there) > 1:
@@ -447,7 +447,7 @@ def _column(table: CsvTable, names: Names) -> str:
 
 
 def _hot(row: CsvRow, *, labels: Names) -> str:
-    """Return the one class of a row whose columns are classes."""
+    """Return the class of a row whose columns are classes."""
     classes = [name for name in labels if row.get(name) in ("1", "1.0")]
     others = [name for name in labels if row.get(name) not in ("0", "0.0", "1", "1.0")]
     if others or len(classes) > 1:
@@ -457,7 +457,7 @@ def _hot(row: CsvRow, *, labels: Names) -> str:
 
 
 def _finding(row: CsvRow, name: str, *, findings: FindingsColumn | None) -> float | None:
-    """Return whether a row has a finding; None where its cell says nothing."""
+    """Return whether a row has a finding, or None for an empty cell."""
     assert findings is not None
     present = findings.parts(row.get(findings.column))
     if present is None:
@@ -469,7 +469,7 @@ def _finding(row: CsvRow, name: str, *, findings: FindingsColumn | None) -> floa
 
 
 def _refuse_absent(tables: list[CsvTable], findings: FindingsColumn, labels: Names) -> None:
-    """Refuse labels that occur in no row, which are spelt wrongly as a rule."""
+    """Refuse labels that occur in no row, because they are usually spelled wrongly."""
     rows = (row for table in tables for row in table)
     seen = {name for row in rows for name in findings.parts(row.get(findings.column)) or ()}
     for name in labels:

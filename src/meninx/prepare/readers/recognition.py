@@ -1,6 +1,6 @@
-"""Which reader a source needs when no setting says so (``reader="auto"``).
+"""Recognition of the reader that a source needs if no setting names it (``reader="auto"``).
 
-A reader is taken if the source shows it by what only this layout has, in this order:
+A reader is chosen if the source has files that only this layout has, in this order:
 
 1. an ``.npz`` file; a ``deid.json`` of `meninx deid`; ``dataset.json`` with channels (nnunet) or without
    (msd); ``sub-*`` folders beside ``dataset_description.json`` or ``participants.tsv`` (bids);
@@ -10,8 +10,8 @@ A reader is taken if the source shows it by what only this layout has, in this o
 3. folders of classes or of splits (folder); ``images/`` and ``labels/`` (pairs); DICOM files (dicom).
 
 If several readers fit equally well, or none does, the source is refused with what was found. So is a source
-whose first two levels of folders hold a layout of 1 or 2: its folders are no classes. The message gives the
-command that names the folder of the layout.
+whose first two levels of folders contain a layout of 1 or 2: its folders are not classes. The message gives
+the command that names the folder of the layout.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from meninx.prepare.readers.source_files import (
 from meninx.prepare.setting_tables import AUTO
 
 _JSON_LIMIT = 1 << 26  # bytes of a dataset.json
-_FOLDERS_SEARCHED = 200  # of one folder, for layouts below it
+_FOLDERS_SEARCHED = 200  # number of folders in one folder that are searched for layouts
 _LAYOUTS_LISTED = 5
 
 
 def recognised(config: PrepareConfig, source: Path | Sequence[Path]) -> PrepareConfig:
-    """Return the config with the reader that the source needs; the same config if it names one.
+    """Return the config with the reader that the source needs; unchanged if it names one.
 
     Raises:
         DataError: there is no such folder, or no layout is recognised.
@@ -90,7 +90,7 @@ def reader_of_source(root: Path, config: PrepareConfig) -> str:
 
 
 def _unknown(root: Path, config: PrepareConfig) -> DataError:
-    """Return the error for a source of no known layout, with the tables that were looked at."""
+    """Return the error for a source of unknown layout, with the tables that were examined."""
     images = sum(1 for _ in islice(files_below(root, IMAGES), 1000))
     found = f"{images} image{'' if images == 1 else 's'}{' or more' if images == 1000 else ''}"
     fix = "give reader and table, or sort the images into one folder per class"
@@ -111,7 +111,7 @@ def _unknown(root: Path, config: PrepareConfig) -> DataError:
 
 
 def _table_of(root: Path, config: PrepareConfig) -> Path | None:
-    """Return the table that a custom layout would be read from; None when there is none."""
+    """Return the table from which a custom layout would be read, or None."""
     try:
         path = table_path(config.input.table, root) if config.input.table else only_table(root)
     except MeninxError:
@@ -148,7 +148,7 @@ def _by_published_tables(root: Path, config: PrepareConfig) -> list[str]:
 
 
 def _fits(root: Path, layout: PublishedTable) -> bool:
-    """Return whether the needed tables of a layout are there, with its columns."""
+    """Return whether the required tables of a layout exist with its columns."""
     try:
         tables = [read_table(first_of(root, part.names)) for part in layout.tables if part.needed]
     except MeninxError:
@@ -171,7 +171,7 @@ def _by_own_table(root: Path, config: PrepareConfig) -> list[str]:
     """Return csv if a table names an image of the source, dicom if it names DICOM identifiers.
 
     Raises:
-        LayoutError: several tables lie beside images that no folders of classes hold; lists them.
+        LayoutError: there are several tables beside images outside class folders; lists them.
     """
     if not config.input.table and len(tables_in(root)) > 1 and not _by_folders(root, config):
         only_table(root)
@@ -197,7 +197,7 @@ def _refuse_layout_below(root: Path, config: PrepareConfig) -> list[str]:
     """Return nothing.
 
     Raises:
-        LayoutError: a folder one or two levels down holds a layout of its own.
+        LayoutError: a folder one or two levels down contains a layout of its own.
     """
     found: dict[Path, str] = {}
     for folder in islice(folders_in(root), _FOLDERS_SEARCHED):
@@ -218,12 +218,12 @@ def _refuse_layout_below(root: Path, config: PrepareConfig) -> list[str]:
 
 
 def _layout_of(folder: Path, config: PrepareConfig) -> str:
-    """Return the reader of a layout that a folder shows by its own files, or an empty text."""
+    """Return the reader of the layout that a folder's own files show, or an empty text."""
     own = () if config.input.table else (_by_own_table,)
     for find in (_by_marks, _by_published_tables, *own):
         try:
             found: list[str] = find(folder, config)
-        except MeninxError:  # several tables, which say nothing about the folder above
+        except MeninxError:  # several tables, from which nothing follows for the folder above
             continue
         if found:
             return found[0]

@@ -1,9 +1,9 @@
 """SIIM-ACR pneumothorax: DICOM files named by their UID and a table of run-length masks.
 
 Layout: ``<SOPInstanceUID>.dcm`` anywhere below the source and ``train-rle.csv`` with ImageId and
-EncodedPixels (a blank in front of the name, a missing header and a byte-order mark are all met in the wild).
+EncodedPixels (published files have blanks before the name, no header, or a byte-order mark).
 ``-1`` means no pneumothorax; several rows of one image are merged. Runs are relative and column-major.
-``task="multilabel"`` gives the label pneumothorax in place of masks.
+``task="multilabel"`` gives the label pneumothorax instead of masks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _HEADER = ("PatientID", "PatientSex", "PatientAge", "ViewPosition", "StudyInstan
 
 
 def read(root: Path, config: PrepareConfig, site: str = "") -> ReaderOutput:
-    """Return one case an image that the table names.
+    """Return one case per image that the table names.
 
     Raises:
         LayoutError: the table is missing or a row has no runs; names file, column and row.

@@ -16,14 +16,14 @@ DICOM = (".dcm", ".dicom")
 IMAGES = (*PICTURES, *VOLUMES, *DICOM)
 WITHOUT_ROW = "images without a row of the table"
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
-# What operating systems and archive programs leave beside the files of a dataset.
+# Files that operating systems and archive programs leave beside the files of a dataset.
 _STRAY = {
     "__macosx", "@eadir", "$recycle.bin", "system volume information", "thumbs.db", "desktop.ini",
 }  # fmt: skip
 
 
 class NoSuchTable(LayoutError):
-    """A source has no file of any published name."""
+    """Raised if a source has no file with any of the published names."""
 
 
 def is_stray(name: str) -> bool:
@@ -36,27 +36,27 @@ def is_stray(name: str) -> bool:
 
 
 def folders_in(root: Path) -> list[Path]:
-    """Return the folders directly below ``root``, sorted, without stray ones; linked folders count."""
+    """Return the sorted folders directly below ``root`` without stray ones; linked folders are included."""
     return [path for path in sorted(root.iterdir()) if not is_stray(path.name) and path.is_dir()]
 
 
 def files_below(root: Path, suffixes: Iterable[str]) -> Iterator[Path]:
     """Yield every file below ``root`` with one of the suffixes, sorted folder by folder.
 
-    Linked folders are followed. Stray files and folders are passed over.
+    Linked folders are followed. Stray files and folders are skipped.
 
     Raises:
-        LayoutError: a linked folder leads to a folder that is read anyway, so its images would be read twice.
+        LayoutError: a linked folder leads to a folder that is read anyway, whose images would be read twice.
     """
     yield from _walk(root, tuple(suffixes), {os.path.realpath(root)}, os.path.realpath(root))
 
 
 def note_without_row(files: Collection[Path], named: Collection[Path]) -> list[tuple[str, str]]:
-    """Return a note with the number of image files that no row of a table names; nothing if each has one.
+    """Return a note with the number of image files that no row of a table names; empty if there are none.
 
     Args:
         files: the images on the disk.
-        named: those that a row names, and others that need none.
+        named: images that a row names, and images that need no row.
     """
     count = sum(path not in named for path in files)
     return [(WITHOUT_ROW, f"{count:,} of {len(files):,} files")] if count else []
@@ -68,17 +68,17 @@ def linked_folders(root: Path) -> tuple[Path, ...]:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a file is there; False for a name that no file can have."""
+    """Return whether a file exists; False for a name that no file can have."""
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+    except (OSError, ValueError):  # a name from a table may be too long or contain a NUL
         return False
 
 
 def resolve(text: str, root: Path, site: str = "") -> Path:
     """Return a path of the config with ``{source}`` and ``{site}`` filled in.
 
-    Relative ones start at ``root``.
+    Relative paths start at ``root``.
     """
     return root / _filled(text, root, site)
 
@@ -105,10 +105,10 @@ def table_path(text: str, root: Path, site: str = "", *, name: str = "table") ->
 def first_of(root: Path, names: Iterable[str]) -> Path:
     """Return the file with one of several published names, in ``root`` or in one of its folders.
 
-    Folders that hold nothing but one folder are passed over.
+    Folders that contain only one folder are skipped.
 
     Raises:
-        LayoutError: there is none, or several lie in different folders.
+        LayoutError: there is no such file, or there are several in different folders.
     """
     choices, top = tuple(names), _unwrapped(root)
     for folders in ([top], folders_in(top) if top.is_dir() else []):
@@ -131,7 +131,7 @@ def first_of(root: Path, names: Iterable[str]) -> Path:
 
 @dataclass
 class ImageIndex:
-    """The images below a folder by the end of their path; no image is chosen among several.
+    """The images below a folder, found by the end of their path; ambiguous names are never resolved.
 
     >>> from tempfile import mkdtemp
     >>> root = Path(mkdtemp())
@@ -152,7 +152,7 @@ class ImageIndex:
         suffixes: endings of the files that count.
         depth: how many parts at the end of a path identify an image: 1 for its name, 3 for
             patient/study/name.
-        ambiguous: names that several files have, to the place of the cell and the number of files.
+        ambiguous: names of several files, to the place of the cell and the number of files.
     """
 
     root: Path
@@ -191,7 +191,7 @@ class ImageIndex:
     def refuse_ambiguous(self) -> None:
         """Raise LayoutError if a cell named several images; says how many cells did, and the first of them.
 
-        The folders of the files are not named, since they may have the names of patients.
+        The folders of the files are not named, because they may contain names of patients.
         """
         if not self.ambiguous:
             return
@@ -224,7 +224,7 @@ def stem(name: str) -> str:
 
 
 def relative(path: Path, root: Path) -> str:
-    """Return a path below ``root`` as POSIX text, or the whole path when it lies elsewhere."""
+    """Return a path relative to ``root`` as POSIX text, or the whole path if it is elsewhere."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
@@ -233,7 +233,7 @@ def _filled(text: str, root: Path, site: str) -> str:
 
 
 def _unwrapped(root: Path) -> Path:
-    """Return the first folder from ``root`` downwards that holds more than one folder."""
+    """Return the first folder from ``root`` downwards that contains more than one folder."""
     while root.is_dir():
         there = [path for path in root.iterdir() if not is_stray(path.name)]
         if len(there) != 1 or not there[0].is_dir():
@@ -243,7 +243,7 @@ def _unwrapped(root: Path) -> Path:
 
 
 def _longest_match(paths: list[Path], parts: tuple[str, ...]) -> list[Path]:
-    """Return those paths whose end agrees with the most parts of a table's path."""
+    """Return the paths whose ends agree with the most parts of a table's path."""
 
     def agreement(path: Path) -> int:
         count = 1  # the names agree, up to the suffix
@@ -273,6 +273,7 @@ def _walk(folder: Path, suffixes: tuple[str, ...], seen: set[str], root: str) ->
 
 def _refuse_twice(link: Path, seen: set[str], root: str) -> None:
     """Refuse a linked folder that is above, below or equal to a folder that is read anyway."""
+    # A link to a folder above would also make the walk endless.
     target = os.path.realpath(link)
     for other in seen:
         if os.path.commonpath((target, other)) in (target, other):

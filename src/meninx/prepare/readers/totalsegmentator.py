@@ -1,4 +1,4 @@
-"""TotalSegmentator: a folder per case with one image, a mask per structure, and ``meta.csv``.
+"""TotalSegmentator: one folder per case with an image and a mask per structure, and ``meta.csv``.
 
 Layout: ``s0001/ct.nii.gz`` or ``mri.nii.gz``, and ``s0001/segmentations/<structure>.nii.gz``. ``mask_labels``
 chooses among the structures (all of them otherwise), and ``mask_overlap`` says what happens where two claim a

@@ -1,4 +1,4 @@
-"""What the cells of published tables mean: labels, sex, age, classes."""
+"""Meaning of the cells of published tables: labels, sex, age, classes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def label(row: CsvRow, column: str, config: LabelsConfig, *, blank: str = "unkno
     Args:
         row: the row.
         column: the label's column.
-        config: gives ``uncertain``, ``blank`` and ``positive_from``.
-        blank: what ``blank="auto"`` means in this layout.
+        config: settings with ``uncertain``, ``blank`` and ``positive_from``.
+        blank: meaning of ``blank="auto"`` in this layout.
 
     Raises:
         LayoutError: the cell is neither 0, 1, -1, a yes or no, a grade where grades are expected, nor empty.
@@ -50,7 +50,7 @@ def label(row: CsvRow, column: str, config: LabelsConfig, *, blank: str = "unkno
 
 
 def sex(text: str, codes: dict[str, str]) -> str:
-    """Return ``F``, ``M`` or an empty string.
+    """Return ``F``, ``M`` or an empty text.
 
     >>> sex("female", {}), sex("2", {"2": "F"}), sex("?", {})
     ('F', 'F', '')
@@ -60,7 +60,7 @@ def sex(text: str, codes: dict[str, str]) -> str:
 
 
 def age(text: str) -> str:
-    """Return whole years as text, empty when unknown or beyond 120.
+    """Return whole years as text; empty if unknown or above 120.
 
     >>> age("057Y"), age("58.0"), age("018M"), age("411"), age("")
     ('57', '58', '1', '', '')
@@ -73,13 +73,13 @@ def age(text: str) -> str:
 
 
 def sex_codes(config: LabelsConfig, published: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the codes of a layout together with those of the config."""
+    """Return the codes of a layout combined with those of the config."""
     given = dict(item.lower().split("=", 1) for item in config.sex_codes)
     return {**(published or {}), **{code: value.upper() for code, value in given.items()}}
 
 
 def chosen(columns: tuple[str, ...], published: Iterable[str], where: str) -> tuple[str, ...]:
-    """Return the labels asked for, all published ones when none are.
+    """Return the labels of the settings, or all published ones if there are none.
 
     Raises:
         ConfigError: one is not published.
@@ -95,7 +95,7 @@ def chosen(columns: tuple[str, ...], published: Iterable[str], where: str) -> tu
 
 
 def task_of(config: PrepareConfig, *, one_class: bool = False) -> TaskKind:
-    """Return the task: the one configured, or what the columns and masks given imply."""
+    """Return the configured task, or the task that follows from the given columns and masks."""
     if config.task != AUTO:
         return TaskKind(config.task)
     masks = config.masks
@@ -107,9 +107,9 @@ def task_of(config: PrepareConfig, *, one_class: bool = False) -> TaskKind:
 
 
 def of_class(text: str, config: LabelsConfig) -> dict[str, float | None]:
-    """Return the labels of one class: yes or no when classes are merged, else that class alone.
+    """Return the labels of one class: yes or no if classes are merged, else only that class.
 
-    Empty when not asked for.
+    The result is empty for a class that the settings exclude.
     """
     if not text or (config.classes and text not in config.classes):
         return {}
@@ -117,7 +117,7 @@ def of_class(text: str, config: LabelsConfig) -> dict[str, float | None]:
 
 
 def class_names(config: LabelsConfig, seen: Iterable[str], where: str) -> tuple[str, ...]:
-    """Return the label names that classes give, in output order.
+    """Return the label names that follow from the classes, in output order.
 
     Raises:
         ConfigError: a class named in ``classes`` or ``positive`` never occurs.

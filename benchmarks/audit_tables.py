@@ -1,0 +1,437 @@
+"""Tables and the figure of ``audit_results.py``: bounds beside measured attacks, never mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+ENCODERS = {"imprint-whitened": "#7b3294", "imprint-pca": "#c2a5cf", "imprint-centred": "#008837"}
+COLOURS = {
+    **ENCODERS,
+    "imprint-raw": "#a6dba0",
+    "cumulative": "#b3421f",
+    "trap": "#e0a458",
+    "readout": "#1f5a92",
+}
+WORDS = {
+    "imprint-whitened": "imprint, whitened", "imprint-pca": "imprint, PCA",
+    "imprint-centred": "imprint, centred", "imprint-raw": "imprint, raw",
+    "cumulative": "imprint, cumulative (the seed's)", "trap": "trap weights",
+    "readout": "readout of a linear layer",
+}  # fmt: skip
+NO_PRIVACY = "none"
+
+
+def part_of(rows: Sequence[Row], study: str, arm: str, part: str) -> Row | None:
+    """Return a part of an arm; the last one where there are several."""
+    found = [row for row in rows if (row["study"], row["arm"], row["part"]) == (study, arm, part)]
+    return found[-1] if found else None
+
+
+def guaranteed(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was trained and what is proven."""
+    yield from _head(
+        "run",
+        "epsilon",
+        "noise multiplier",
+        "quality on test patients",
+        "no attack finds more members at 1 % false positives",
+        "no attack picks 1 of 10 more often",
+        "1 of 1,000",
+    )
+    for name, study in studies.items():
+        for arm in study.arms:
+            train = part_of(rows, name, arm, "train")
+            if train is None:
+                continue
+            bounds = part_of(rows, name, arm, "bounds")
+            cells = ["none", "none", "none"]
+            if bounds is not None:
+                worst = bounds["operating"]["worst"]
+                limits = (bounds["membership"]["tpr_at_fpr"]["0.01"], worst["1 of 10"], worst["1 of 1,000"])
+                cells = [_share(limit["upper"]) for limit in limits]
+            spent = train["privacy"]
+            noise = f"{spent['noise_multiplier']:.3g}" if spent.get("epsilon") else "0"
+            quality = f"{train['metric']} {train['value']:.3f} [{train['low']:.3f}, {train['high']:.3f}]"
+            yield _line(study.title, _epsilon(arm), noise, f"{quality}, n = {train['patients']:,}", *cells)
+
+
+def implementation(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the audits by canaries measured."""
+    yield from _head(
+        "run",
+        "epsilon",
+        "canaries",
+        "mu [95 %], allowed",
+        "epsilon at least (f-DP)",
+        "noise over the promised one [99.9 % limits]",
+        "length of a clipped canary",
+        "verdict",
+        "half of the noise",
+        "CPU s, share of canaries",
+    )
+    for name, study in studies.items():
+        for arm in study.arms:
+            row = part_of(rows, name, arm, "one-run")
+            if row is None:
+                continue
+            record, audit = row["record"], row["record"]["audit"]
+            check, control = record["mechanism"], record["control_mechanism"]
+            allowed = "any" if audit["claim_mu"] is None else f"{audit['claim_mu']:.2f}"
+            length = "hidden"
+            if check["length"] is not None:
+                length = f"{check['length']:.3f} [{check['length_low']:.3f}, {check['length_high']:.3f}]"
+            refuted = audit["verdict"] == "refuted" or check["refuted_by"]
+            by_score, by_noise = record["control"]["verdict"] == "refuted", "noise" in control["refuted_by"]
+            found = [word for word, flag in (("scores", by_score), ("the noise", by_noise)) if flag]
+            yield _line(
+                study.title, _epsilon(arm), f"{audit['included'] + audit['excluded']:,}",
+                f"{audit['mu']:.2f} [{audit['mu_low']:.2f}, {audit['mu_high']:.2f}], {allowed}",
+                f"{audit['fdp_epsilon']:.2f}",
+                f"{check['noise']:.3f} [{check['noise_low']:.3f}, {check['noise_high']:.3f}]",
+                length, "**refuted**" if refuted else "consistent",
+                f"noticed by {' and '.join(found)}" if found else "not noticed",
+                f"{row['cpu']:.0f}, {100 * row['overhead']:.1f} %",
+            )  # fmt: skip
+
+
+def membership(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what membership attacks found."""
+    yield from _head(
+        "run",
+        "epsilon",
+        "members, non-members",
+        "references",
+        "attack",
+        "AUC [95 %]",
+        "TPR at 10 % FPR",
+        "TPR at 1 % FPR",
+        "AUC and TPR at 1 % allowed",
+        "verdict",
+        "CPU s",
+    )
+    for name, study in studies.items():
+        for arm in study.arms:
+            row = part_of(rows, name, arm, "membership")
+            if row is None:
+                continue
+            record = row["record"]
+            bound = "nothing is guaranteed"
+            if record["bound_auc"] is not None:
+                bound = f"{record['bound_auc']:.3f}, {_share(record['bound']['0.01'])}"
+            head = [study.title, _epsilon(arm), "", f"{record['references']}"]
+            first = record["attacks"][0]
+            head[2] = f"{first['members']:,}, {first['others']:,}"
+            tail = [bound, record["verdict"], f"{row['cpu']:.0f}"]
+            controls = (record["positive"], record["negative"])
+            named = [(attack["attack"], attack) for attack in record["attacks"]]
+            named += list(zip(("positive control", "negative control"), controls, strict=True))
+            for words, attack in named:
+                points = {point["fpr"]: _point(point) for point in attack["points"]}
+                area = f"{attack['auc']:.3f} [{attack['auc_low']:.3f}, {attack['auc_high']:.3f}]"
+                yield _line(*head, words, area, points[0.1], points[0.01], *tail)
+                head, tail = [""] * 4, [""] * 3
+
+
+def reconstruction(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what attacks on the steps of the runs reach at the runs' own noise."""
+    yield from _head(
+        "run",
+        "epsilon",
+        "rank 1 of 10 [95 %], allowed",
+        "1 of 1,000 [95 %], allowed",
+        "best attack on one step: images reconstructed [95 %]",
+        "null",
+        "without noise",
+        "verdict",
+        "CPU s",
+    )
+    for name, study in studies.items():
+        for arm in study.arms:
+            row = part_of(rows, name, arm, "reconstruction")
+            if row is None:
+                continue
+            record = row["record"]
+            own = next(level["name"] for level in record["levels"] if level["own"])
+            matches = [match for match in record["matches"] if match["level"] == own]
+            cells = ["", "", ""]
+            if matches:
+                best = max(matches, key=lambda match: (match["success"], match["works"]))
+                cells = [
+                    f"{WORDS.get(best['attack'], best['attack'])}: {_rate(best)} of {best['originals']}",
+                    _share(null_of(best)), _share(best["self_test"]),
+                ]  # fmt: skip
+            yield _line(
+                study.title, _epsilon(arm), _rank(record, own, 10), _rank(record, own, 1000), *cells,
+                record["verdict"], f"{row['cpu']:.0f}",
+            )  # fmt: skip
+
+
+def last_noise(rows: Sequence[Row], name: str, arm: str) -> Iterator[str]:
+    """Yield up to which noise each attack reconstructs images on the axis of epsilon."""
+    yield from _head(
+        "attack",
+        "images of one step reconstructed without noise",
+        "up to noise multiplier, epsilon",
+        "first level at which nothing is found",
+        "the average of several steps: up to noise multiplier, epsilon",
+    )
+    one, averaged = (part_of(rows, name, arm, part) for part in ("reconstruction", "reconstruction-averaged"))
+    if one is None:
+        return
+    for attack in dict.fromkeys(match["attack"] for match in one["record"]["matches"]):
+        found, lost = _reach(one["record"], attack)
+        clean = next(item for item in series(one["record"], attack) if not item["noise_multiplier"])
+        again = ""
+        if averaged is not None and any(m["attack"] == attack for m in averaged["record"]["matches"]):
+            again = _level(averaged["record"], _reach(averaged["record"], attack)[0])
+        without = f"{_rate(clean)} of {clean['originals']}, public images {_share(clean['kappa'])}"
+        levels = (_level(one["record"], level) for level in (found, lost))
+        yield _line(WORDS.get(attack, attack), without, *levels, again)
+
+
+def identity(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how often images are linked to other images of their patient."""
+    yield from _head(
+        "images",
+        "attack",
+        "most similar image is the patient's [95 %]",
+        "by chance",
+        "pairs: AUC [95 %]",
+        "images, patients",
+        "CPU s",
+    )
+    for name, study in studies.items():
+        row = part_of(rows, name, "", "identity")
+        if row is None:
+            continue
+        record, head, tail = row["record"], study.title, f"{row['cpu']:.0f}"
+        links = [(link["attack"], link) for link in record["links"]]
+        links += [("labels and attributes alone", record["floor"])] if record["floor"] else []
+        links += [(f"negative control, {link['attack']}", link) for link in record["negative"]]
+        for words, link in links:
+            yield _line(head, words, *_link(link), tail)
+            head = tail = ""
+
+
+def attributes(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how often attributes are inferred, from members and from others."""
+    yield from _head(
+        "run", "attribute", "seen by the attacker", "right [95 %]", "most frequent value", "members, others",
+        "advantage on members [95 %]", "CPU s",
+    )  # fmt: skip
+    for name, study in studies.items():
+        for arm in study.arms:
+            row = part_of(rows, name, arm, "attributes")
+            if row is None:
+                continue
+            for item in row["record"]["attributes"]:
+                cells = [f"refused: {item['refusal']}", "", "", ""]
+                if item["accuracy"] is not None:
+                    limits = f"{_share(item['accuracy_low'])}, {_share(item['accuracy_high'])}"
+                    ends = f"[{100 * item['advantage_low']:+.1f}, {100 * item['advantage_high']:+.1f}]"
+                    gain = f"{100 * item['advantage']:+.1f} {ends} points"
+                    counts = f"{item['members']:,}, {item['others']:,}"
+                    right = f"{_share(item['accuracy'])} [{limits}]"
+                    cells = [right, _share(item["prior"]), counts, gain]
+                yield _line(study.title, item["attribute"], item["signal"], *cells, f"{row['cpu']:.0f}")
+
+
+def verdicts(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the three lines of ``meninx audit RUN``."""
+    yield from _head("run", "epsilon", "guaranteed", "measured attacks", "implementation", "CPU s")
+    for name, study in studies.items():
+        for arm in study.arms:
+            row = part_of(rows, name, arm, "audit")
+            if row is not None:
+                words = [f"{item['colour']}: {item['word']}" for item in row["lines"]]
+                yield _line(study.title, _epsilon(arm), *words, f"{row['cpu']:.0f}")
+
+
+def _link(link: Row) -> tuple[str, str, str, str]:
+    if link["refusal"]:
+        return f"refused: {link['refusal']}", "", "", ""
+    share = f"{_share(link['p_at_1'])} [{_share(link['p_at_1_low'])}, {_share(link['p_at_1_high'])}]"
+    area = f"{link['auc']:.3f} [{link['auc_low']:.3f}, {link['auc_high']:.3f}]" if link["auc"] else ""
+    return share, _share(link["chance"]), area, f"{link['probes']:,}, {link['patients']:,}"
+
+
+def tables(rows: Sequence[Row], studies: Mapping[str, Any]) -> dict[str, str]:
+    """Return the marker of each table and its Markdown."""
+    axis = next(((name, study.axis) for name, study in studies.items() if study.axis), ("", ""))
+    found = {
+        "audit-guaranteed": guaranteed(rows, studies),
+        "audit-implementation": implementation(rows, studies),
+        "audit-membership": membership(rows, studies),
+        "audit-reconstruction": reconstruction(rows, studies),
+        "audit-reach": last_noise(rows, *axis),
+        "audit-identity": identity(rows, studies),
+        "audit-attributes": attributes(rows, studies),
+        "audit-verdicts": verdicts(rows, studies),
+    }
+    return {name: "\n".join(lines) for name, lines in found.items()}
+
+
+def draw(rows: Sequence[Row], name: str, arm: str, path: Path) -> None:
+    """Write the figure: proven bound and measured attacks over epsilon, in panels of their own.
+
+    All numbers are shares of patients; no image of a patient is in it.
+    """
+    from matplotlib.figure import Figure
+
+    one, averaged = (part_of(rows, name, arm, part) for part in ("reconstruction", "reconstruction-averaged"))
+    if one is None:
+        return
+    figure = Figure(figsize=(12.5, 4.0), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _identification_panel(left, one["record"])
+    _image_panel(right, one["record"], averaged["record"] if averaged else None)
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_ylim(-0.02, 1.04)
+        axes.set_xlabel("epsilon of the training (smaller protects more)", fontsize=9)
+        axes.grid(alpha=0.3)
+    left.legend(fontsize=7, loc="lower right")
+    right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    figure.savefig(path, dpi=150)
+
+
+def _identification_panel(axes: Any, record: Row) -> None:
+    """Draw who is picked out of ten, over all steps of the training, below the bound."""
+    epsilons = {level["name"]: level["epsilon"] for level in record["levels"] if level["epsilon"]}
+    known = [i for i in record["identification"] if i["candidates"] == 10 and i["level"] in epsilons]
+    for encoder, colour in (("whitened", "#7b3294"), ("candidates", "#1f5a92")):
+        points = sorted(
+            (epsilons[item["level"]], item["success"], item["low"], item["high"])
+            for item in known
+            if item["encoder"] == encoder
+        )
+        if points:
+            _line_with_bars(axes, points, colour, "o-", f"measured: {encoder} encoder")
+    bound = sorted({epsilons[item["level"]]: item["bound"] for item in known}.items())
+    axes.plot(*zip(*bound, strict=True), "k--", label="proven: no attack is above")
+    axes.axhline(0.1, color="#888888", linestyle=":", label="blind guess")
+    axes.set_title("Which of 10 patients took part (whole training)", fontsize=10)
+    axes.set_ylabel("share of patients picked", fontsize=9)
+
+
+def _image_panel(axes: Any, record: Row, averaged: Row | None) -> None:
+    """Draw how many images attacks on one step reconstruct, and on the average of several."""
+    drawn = [(record, "-", 4.0), *([(averaged, ":", 3.0)] if averaged is not None else [])]
+    for found, style, size in drawn:
+        for attack in dict.fromkeys(match["attack"] for match in found["matches"]):
+            _curve(axes, found, attack, style, size, labelled=found is record)
+    axes.plot(
+        [], [], "o", color="white", markeredgecolor="#444444", label="not more than public images alone"
+    )
+    if averaged is not None:
+        axes.plot(
+            [], [], ":", color="#444444", label=f"average of {averaged['matches'][0]['participations']} steps"
+        )
+    axes.set_title("Images reconstructed from one step", fontsize=10)
+    axes.set_ylabel("share of images", fontsize=9)
+
+
+def _curve(axes: Any, record: Row, attack: str, style: str, size: float, *, labelled: bool) -> None:
+    """Draw an attack: filled where it beats null and public images, hollow where it does not."""
+    epsilons = {level["name"]: level["epsilon"] for level in record["levels"] if level["epsilon"]}
+    matches = sorted(
+        (match for match in record["matches"] if match["attack"] == attack and match["level"] in epsilons),
+        key=lambda match: epsilons[match["level"]],
+    )
+    colour, label = COLOURS.get(attack, "#444444"), WORDS.get(attack, attack) if labelled else None
+    xs, ys = [epsilons[match["level"]] for match in matches], [match["success"] for match in matches]
+    axes.plot(xs, ys, style, color=colour, linewidth=1.2, label=label)
+    for x, y, match in zip(xs, ys, matches, strict=True):
+        face = colour if beats(match) else "white"
+        axes.plot([x], [y], "o", color=face, markeredgecolor=colour, markersize=size)
+
+
+def _line_with_bars(
+    axes: Any, points: Sequence[tuple[float, float, float, float]], colour: str, style: str, label: str
+) -> None:
+    xs, ys = [point[0] for point in points], [point[1] for point in points]
+    bars = [[y - low for _, y, low, _ in points], [high - y for _, y, _, high in points]]
+    axes.errorbar(
+        xs, ys, yerr=bars, fmt=style, color=colour, markersize=3, linewidth=1.2, capsize=2, label=label
+    )
+
+
+# numbers
+
+
+def null_of(match: Row) -> float:
+    """Return the largest share that counts as reconstructed where nothing of the image was in the step."""
+    shares = (match["level_of_null"], match["noise_null"], match["heldout_null"], match["steps_null"])
+    return max(float(share or 0.0) for share in shares)
+
+
+def beats(match: Row) -> bool:
+    """Return whether more images are reconstructed than without the step: by null and by public images."""
+    return bool(match["low"] > max(null_of(match), match["kappa"]))
+
+
+def series(record: Row, attack: str) -> list[Row]:
+    """Return the levels of an attack, the least noise first."""
+    found = [match for match in record["matches"] if match["attack"] == attack]
+    return sorted(found, key=lambda match: match["noise_multiplier"])
+
+
+def _reach(record: Row, attack: str) -> tuple[Row | None, Row | None]:
+    """Return the last level of rising noise at which the attack beats null and public images, and the next.
+
+    Where a public image is as close to the patient's as the reconstruction, nothing was reconstructed.
+    """
+    levels, found = series(record, attack), None
+    for number, match in enumerate(levels):
+        if not beats(match):
+            return found, levels[number]
+        found = match
+    return found, None
+
+
+def _level(record: Row, match: Row | None) -> str:
+    if match is None:
+        return "none of the levels"
+    if not match["noise_multiplier"]:
+        return "without noise only"
+    level = next(item for item in record["levels"] if item["name"] == match["level"])
+    epsilon = f"{level['epsilon']:.3g}" if level["epsilon"] else "?"
+    return f"{match['noise_multiplier']:.2g}, {epsilon}"
+
+
+def _rank(record: Row, level: str, count: int) -> str:
+    found = [i for i in record["identification"] if i["level"] == level and i["candidates"] == count]
+    if not found:
+        return "not measured"
+    best = max(found, key=lambda item: item["success"])
+    return f"{_rate(best)} ({best['encoder']}), {_share(best['bound'])}"
+
+
+def _rate(item: Row) -> str:
+    return f"{_share(item['success'])} [{_share(item['low'])}, {_share(item['high'])}]"
+
+
+def _point(point: Row) -> str:
+    if point["tpr"] is None:
+        return f"refused: {point['refusal']}"
+    return f"{_share(point['tpr'])} [{_share(point['low'])}, {_share(point['high'])}]"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.3g} %"
+
+
+def _epsilon(arm: str) -> str:
+    return "none" if arm == NO_PRIVACY else arm
+
+
+def _head(*names: str) -> Iterator[str]:
+    yield _line(*names)
+    yield "|---" * len(names) + "|"
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"

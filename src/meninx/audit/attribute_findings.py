@@ -1,0 +1,251 @@
+"""What an audit of attributes says: its verdict, and its numbers in words and as findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from meninx.audit.bounds import percent
+from meninx.core import names
+from meninx.core.attribute_records import AttributeRecord, AttributesAudit, LeakRecord
+from meninx.core.findings import MEASURED, Finding, key_of, named
+
+_CONTROL_SIGNIFICANCE = 0.005  # a control that fails by chance should be rare
+LABELS = "labels"
+
+
+def verdict_of(
+    records: Sequence[AttributeRecord],
+    negative: Sequence[AttributeRecord],
+    fresh: Sequence[AttributeRecord],
+    positive: Sequence[AttributeRecord],
+    significance: float,
+) -> tuple[str, str]:
+    """Return the verdict, and the reason of one that says nothing; the attacks share the significance."""
+    known = [record for record in records if record.accuracy is not None and record.signal != LABELS]
+    if any(min(_p(record), _advantage_p(record)) <= _CONTROL_SIGNIFICANCE for record in negative):
+        return "void", "an attribute that is a coin was inferred, so the attacks find something else"
+    strangers = [record for record in fresh if record.accuracy is not None]
+    if any(_advantage_p(record) <= _CONTROL_SIGNIFICANCE / len(strangers) for record in strangers):
+        return "void", (
+            "members are easier than others for a network that was trained on nothing, so the splits differ "
+            "in more than membership"
+        )
+    if not known:
+        return "void", "no attribute has enough patients with each of two values"
+    each = significance / len(known)
+    if any(record.excess for record in known):
+        return "refuted", ""
+    if any(_advantage_p(record) <= each for record in known):
+        return "exposed", ""
+    if any(max(_p(record), _advantage_p(record)) > significance for record in positive):
+        return "void", "a coin that was planted into members was not found, so the attacks are too weak"
+    if any(_p(record) <= each for record in known):
+        return "inferable", ""
+    return "nothing found", ""
+
+
+def verdict_words(audit: AttributesAudit) -> str:
+    """Return the verdict as a sentence."""
+    if audit.verdict == "void":
+        return f"VOID: {audit.reason}"
+    known = [record for record in audit.attributes if record.accuracy is not None and record.signal != LABELS]
+    each = audit.significance / max(1, len(known))
+    if audit.verdict == "refuted":
+        return f"REFUTED: {_list(known, lambda one: bool(one.excess))} exceeds what the guarantee allows"
+    if audit.verdict == "exposed":
+        found = _list(known, lambda one: _advantage_p(one) <= each)
+        return f"EXPOSED: {found} tells more about patients of the training than about others"
+    if audit.verdict == "inferable":
+        found = _list(known, lambda one: _p(one) <= each)
+        return f"INFERABLE: {found} can be told, of strangers as well as of patients of the training"
+    return "nothing found by these attacks; another attack may find more"
+
+
+def record_lines(record: AttributeRecord, prior_bound: float | None) -> list[str]:
+    """Return what one attack found, in words."""
+    who = f"{names.printable(record.attribute)} from {record.signal}"
+    if record.accuracy is None or record.on_members is None or record.on_others is None:
+        return [f"{who}: refused, {record.refusal}"]
+    lines = [
+        f"{who}: AUC {record.auroc:.3f} ({record.auroc_low:.3f} to {record.auroc_high:.3f}), "
+        f"p {_p(record):.3g}; right {_share(record.accuracy, record.accuracy_low, record.accuracy_high)}, "
+        f"most frequent value {percent(record.prior or 0.0)}"
+    ]
+    advantage = _share(record.advantage, record.advantage_low, record.advantage_high)
+    allowed = "" if record.bound is None else f"; the guarantee allows {percent(record.bound)}"
+    lines.append(
+        f"  members {percent(record.on_members)}, others {percent(record.on_others)}: advantage {advantage}, "
+        f"p {_advantage_p(record):.3g}{allowed}"
+    )
+    if record.over_labels is not None:
+        gain = _share(record.over_labels, record.over_labels_low, record.over_labels_high)
+        lines[-1] += f"; over labels alone {gain}"
+    if prior_bound is not None and record.signal == LABELS:
+        lines.append(
+            f"  who knows the prior alone infers it from the model at most {percent(prior_bound)} of the time"
+        )
+    return lines
+
+
+def leak_line(leak: LeakRecord) -> str:
+    """Return what single gradients tell about labels, in words."""
+    if leak.accuracy is None:
+        return f"labels from the {leak.signal} of one image: refused, {leak.refusal}"
+    allowed = "" if leak.bound is None else f", the noise allows {percent(leak.bound)}"
+    return (
+        f"labels from the {leak.signal} of one image: right "
+        f"{_share(leak.accuracy, leak.accuracy_low, leak.accuracy_high)}, "
+        f"most frequent value {percent(leak.prior or 0.0)}{allowed}"
+    )
+
+
+def findings(record: AttributesAudit) -> tuple[Finding, ...]:
+    """Return the numbers of an audit of attributes, as pages and thresholds read them."""
+    found: list[Finding] = []
+    for one in record.attributes:
+        found += _attribute_findings(one, record)
+    found += [_leak_finding(leak) for leak in record.leaks]
+    return (*found, *_controls(record))
+
+
+def _attribute_findings(one: AttributeRecord, audit: AttributesAudit) -> list[Finding]:
+    name, parts = named(one.attribute), ("attributes", one.attribute, one.signal)
+    seen = "true labels alone" if one.signal == LABELS else f"the {one.signal}"
+    if one.accuracy is None:
+        return [
+            Finding(
+                key=key_of(*parts, "auroc"), line=MEASURED,
+                words=f"Attribute {name} from {seen}: no number.",
+                value=None, low=None, high=None, n=0, null=None, bound=None, colour="grey",
+                reason=one.refusal,
+            )
+        ]  # fmt: skip
+    patients = one.members + one.others
+    colour, reason = _area_colour(one, audit)
+    bound = None if one.bound is None else max(0.0, one.bound - (one.on_others or 0.0))
+    advantage_colour, why = _advantage_colour(one, audit)
+    found = [
+        Finding(
+            key=key_of(*parts, "auroc"), line=MEASURED,
+            words=f"Area under the ROC curve of an attack that infers {name} from {seen} of a patient.",
+            value=one.auroc, low=one.auroc_low, high=one.auroc_high, n=patients, null=0.5, bound=None,
+            colour=colour, reason=reason,
+        ),
+        Finding(
+            key=key_of(*parts, "accuracy"), line=MEASURED,
+            words=f"Share of patients whose {name} an attack infers from {seen}; guessing reaches the null.",
+            value=one.accuracy, low=one.accuracy_low, high=one.accuracy_high, n=patients, null=one.prior,
+            bound=None, colour=colour, reason=reason,
+        ),
+    ]  # fmt: skip
+    if one.signal == LABELS:
+        return found
+    return [
+        *found,
+        Finding(
+            key=key_of(*parts, "advantage"), line=MEASURED,
+            words=f"Share of training patients minus share of others whose {name} is inferred from {seen}.",
+            value=one.advantage, low=one.advantage_low, high=one.advantage_high, n=patients, null=0.0,
+            bound=bound if one.signal != "noisy gradient" else None, colour=advantage_colour, reason=why,
+        ),
+    ]  # fmt: skip
+
+
+def _area_colour(one: AttributeRecord, audit: AttributesAudit) -> tuple[str, str]:
+    if audit.verdict == "void":
+        return "grey", f"a control failed: {audit.reason}"
+    if one.signal == LABELS:
+        return "grey", "the floor: what the labels alone tell, without any model"
+    if _p(one) <= _each(audit):
+        return "amber", "better than chance, a statistic of the population where strangers are as easy"
+    return "green", "the attack is no better than chance; another attack may be"
+
+
+def _advantage_colour(one: AttributeRecord, audit: AttributesAudit) -> tuple[str, str]:
+    if audit.verdict == "void":
+        return "grey", f"a control failed: {audit.reason}"
+    if one.excess:
+        return "red", "the attack exceeds what the guarantee allows"
+    if _advantage_p(one) <= _each(audit):
+        if one.bound is None:
+            return "red", "the model tells more about its own patients, and nothing is guaranteed for one"
+        return "amber", "the model tells more about its own patients, within the guarantee"
+    return "green", "strangers are as easy as patients of the training; another attack may differ"
+
+
+def _leak_finding(leak: LeakRecord) -> Finding:
+    known = leak.accuracy is not None
+    noisy = leak.signal != "gradient"
+    above = known and (leak.accuracy_low or 0.0) > (leak.prior or 0.0)
+    colour = "grey"
+    if known:
+        colour = "amber" if above else "green"
+    reason = "the sign of the last bias gradient names the label" if above else "no better than the prior"
+    if above and not noisy:
+        reason += "; a gradient of one patient must not leave a site without protection"
+    return Finding(
+        key=key_of("attributes", "true-labels", leak.signal, "accuracy"),
+        line=MEASURED,
+        words=f"Share of labels that the sign of the {leak.signal} of one image tells.",
+        value=leak.accuracy,
+        low=leak.accuracy_low,
+        high=leak.accuracy_high,
+        n=leak.patients if known else 0,
+        null=leak.prior,
+        bound=leak.bound,
+        colour=colour,
+        reason=leak.refusal or reason,
+    )
+
+
+def _controls(audit: AttributesAudit) -> list[Finding]:
+    """Return the planted coin, which has to be found, and the controls that must find nothing."""
+    found = []
+    rows = [
+        ("positive-control", "a coin planted into the embedding of members", one) for one in audit.positive
+    ]
+    rows += [("negative-control", "an attribute that is a coin", one) for one in audit.negative]
+    rows += [
+        ("untrained-control", f"{named(one.attribute)} from a network trained on nothing", one)
+        for one in audit.fresh
+    ]
+    for name, what, one in rows:
+        if one.advantage is None:
+            continue
+        quiet = _advantage_p(one) > _CONTROL_SIGNIFICANCE
+        good = (_advantage_p(one) <= audit.significance) if name == "positive-control" else quiet
+        last = [one.attribute] if name == "untrained-control" else []
+        found.append(
+            Finding(
+                key=key_of("attributes", *last, name), line=MEASURED,
+                words=f"Control: advantage among members for {what}.",
+                value=one.advantage, low=one.advantage_low, high=one.advantage_high,
+                n=one.members + one.others, null=0.0, bound=None, colour="green" if good else "grey",
+                reason="as it should be" if good else "the control FAILED",
+            )
+        )  # fmt: skip
+    return found
+
+
+def _each(audit: AttributesAudit) -> float:
+    known = [one for one in audit.attributes if one.accuracy is not None and one.signal != LABELS]
+    return audit.significance / max(1, len(known))
+
+
+def _list(records: Sequence[AttributeRecord], wanted: Callable[[AttributeRecord], bool]) -> str:
+    found = [f"{names.printable(one.attribute)} from {one.signal}" for one in records if wanted(one)]
+    return ", ".join(found)
+
+
+def _p(record: AttributeRecord) -> float:
+    return 1.0 if record.p_value is None else record.p_value
+
+
+def _advantage_p(record: AttributeRecord) -> float:
+    return 1.0 if record.advantage_p is None else record.advantage_p
+
+
+def _share(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None or low is None or high is None:
+        return "not known"
+    return f"{percent(value)} ({percent(low)} to {percent(high)})"

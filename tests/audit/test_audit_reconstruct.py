@@ -1,0 +1,392 @@
+"""`meninx audit reconstruct`: its three steps, what leaves a hospital, resumption, refusals and verdicts."""
+
+import csv
+import json
+import shutil
+import stat
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from meninx import api
+from meninx.audit.reconstruction import counting, steps
+from meninx.audit.reconstruction.attacks import ATTACKS
+from meninx.audit.reconstruction.config import ReconstructionConfig
+from meninx.audit.reconstruction.reconstruction_verdict import (
+    beyond_null,
+    findings,
+    verdict_of,
+    verdict_words,
+)
+from meninx.audit.reconstruction.steps import STEPS, attacks_of, run_reconstruction
+from meninx.cli.app import run as command
+from meninx.core import artifacts
+from meninx.core.errors import AuditFinding, ConfigError, DataError, UsageError
+from meninx.core.findings import claims_too_much
+from meninx.core.manifest import Manifest
+from meninx.core.origin import Origin
+from meninx.core.reconstruction_records import (
+    IdentificationRecord,
+    LevelRecord,
+    MatchRecord,
+    ReconstructionAudit,
+)
+from meninx.synthetic.dataset import write_dataset
+
+FEW = ReconstructionConfig(
+    attacks=("trap",), eps_first=3, eps_last=3, batches=2, trials=100, candidates=(2, 10), deterministic=True
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A dataset whose patients are in training or test, and a private run."""
+    root = tmp_path_factory.mktemp("attacked")
+    data = write_dataset(root / "data", patients=60, size=16)
+    patients = {patient: number for number, patient in enumerate(data.patients)}
+    cases = tuple(
+        replace(case, split=("train", "test")[patients[case.patient_id] % 2]) for case in data.cases
+    )
+    Manifest(data.root, replace(data.info, split_rule="exact"), cases).write()
+    run = api.train(
+        root / "data", recipe="tiny", steps=2, batch_size=8, epsilon=4.0, delta=1e-3, attack_risk=False,
+        out=root / "runs", deterministic=True,
+    ).out  # fmt: skip
+    return root / "data", run
+
+
+@pytest.fixture(scope="module")
+def audited(made):
+    """The run after the whole audit, with its result."""
+    return made[1], run_reconstruction(FEW, made[1])
+
+
+@pytest.fixture
+def fresh(made, tmp_path):
+    """A copy of the run that nobody attacked."""
+    copy = shutil.copytree(made[1], tmp_path / "run", symlinks=True)
+    for place in (copy / "audit", copy / "private" / "audit"):
+        shutil.rmtree(place, ignore_errors=True)
+    return copy
+
+
+def test_the_whole_audit_writes_record_tables_figures_and_pictures(audited):
+    run, result = audited
+    record = artifacts.read(run, ReconstructionAudit)
+    assert result.audit == record
+    assert record.own_level == "this run"
+    assert {level.name for level in record.levels} == {"this run", "epsilon 1e+03", "non-private"}
+    assert record.verdict in ("nothing found", "exposed")
+    assert record.pictures == "synthetic patients"
+    names = {path.relative_to(run).as_posix() for path in (run / "audit").rglob("*") if path.is_file()}
+    drawn = ("identification.svg", "identification.png", "reconstruction.svg", "reconstruction.png")
+    assert {f"audit/{name}" for name in drawn} < names
+    assert "audit/reconstruction/images-trap-step.png" in names
+    assert "audit/reconstruction/curves-trap-step.svg" in names
+    shown = result.summary()
+    assert "verdict:" in shown
+    assert "1 of 10" in shown
+    assert not claims_too_much(shown)
+
+
+def test_rates_are_in_the_table_and_single_images_only_in_the_private_one(audited):
+    run, result = audited
+    with (run / "audit" / "reconstruction.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(result.audit.matches) + len(result.audit.identification)
+    private = run / "private" / "audit" / "reconstruction" / "distances.csv"
+    with private.open(newline="") as stream:
+        images = list(csv.DictReader(stream))
+    assert len(images) == sum(match.originals for match in result.audit.matches)
+    assert {"ncc", "ssim", "psnr", "mse", "candidate"} < set(images[0])
+
+
+def test_what_shows_patients_is_readable_by_the_owner_alone(audited):
+    room = audited[0] / "private" / "audit" / "reconstruction"
+    files = [path for path in room.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".npy", ".json", ".csv", ".png", ".svg"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (room, room / "shown")} == {0o700}
+
+
+def test_pictures_outside_private_do_not_depend_on_the_patients(audited, made, tmp_path):
+    """Other members, the same settings: the picture that may leave is the same to the last bit."""
+    other = write_dataset(tmp_path / "other", patients=60, size=16, seed=5)
+    run = audited[0]
+    pools = steps.load_pools(other, _learned(run))
+    mine = steps.load_pools(Manifest.read(made[0]), _learned(run))
+    assert not np.array_equal(pools.members.images, mine.members.images)
+    first, second = (steps.synthetic_pools(one, attacked=16) for one in (pools, mine))
+    for name in ("members", "public", "heldout"):
+        assert (getattr(first, name).images == getattr(second, name).images).all()
+    assert first.source == "64 synthetic patients"
+
+
+def _learned(run):
+    from meninx.core.run import Run
+    from meninx.learn import checkpoint
+
+    return checkpoint.config_of(checkpoint.load(Run(run), "last"))
+
+
+@pytest.mark.parametrize(("policy", "there"), [("none", False), ("patients-may-leave", True)])
+def test_the_policy_decides_what_is_drawn_outside(audited, policy, there, tmp_path):
+    run = audited[0]
+    shutil.copytree(run / "audit", tmp_path / "audit")
+    shutil.rmtree(tmp_path / "audit" / "reconstruction")
+    config = FEW.replace(pictures=policy)
+    run_reconstruction(config, run, steps=("visualise",), out=tmp_path)
+    place = tmp_path / "audit" / "reconstruction"
+    assert place.exists() == there
+    if there:
+        mine, own = (
+            folder / "images-trap-step.png" for folder in (place, run / "private/audit/reconstruction/shown")
+        )
+        sizes = [np.asarray(Image.open(path)).shape for path in (mine, own)]
+        assert sizes[0] == sizes[1]
+
+
+def test_three_steps_give_what_one_command_gives(audited, fresh):
+    for step in STEPS:
+        run_reconstruction(FEW, fresh, steps=(step,))
+    for name in ("reconstruction.json", "reconstruction.csv", "identification.svg", "reconstruction.svg"):
+        assert (fresh / "audit" / name).read_bytes() == (audited[0] / "audit" / name).read_bytes()
+
+
+def test_steps_out_of_order_and_a_second_audit_are_refused(audited, fresh):
+    for step, word in (("match", "no candidates"), ("visualise", "no audit/reconstruction.json")):
+        with pytest.raises((UsageError, DataError), match=word):
+            run_reconstruction(FEW, fresh, steps=(step,))
+    with pytest.raises(UsageError, match="audited before"):
+        run_reconstruction(FEW, audited[0])
+    assert not (fresh / "audit").exists()
+
+
+def test_another_threshold_is_matched_without_attacking_again(audited, tmp_path):
+    index = audited[0] / "private/audit/reconstruction/index.json"
+    before = index.read_bytes()
+    found = run_reconstruction(FEW.replace(threshold=-1.0), audited[0], steps=("match",), out=tmp_path)
+    assert all(match.success == 1.0 for match in found.audit.matches)
+    assert index.read_bytes() == before
+
+
+def test_a_dry_run_and_a_refusal_write_nothing(fresh, capsys):
+    before = {path: path.stat().st_mtime_ns for path in fresh.rglob("*")}
+    assert command(["audit", "reconstruct", str(fresh), "--dry-run"]) == 0
+    assert "imprint-whitened" in capsys.readouterr().out
+    assert command(["audit", "reconstruct", str(fresh), "--attacks", "magic"]) == 2
+    assert "expected one of imprint-whitened" in capsys.readouterr().err
+    assert command(["audit", "reconstruct", str(fresh / "nothing")]) == 2
+    assert {path: path.stat().st_mtime_ns for path in fresh.rglob("*") if path.name != ".lock"} == before
+
+
+def test_a_verdict_against_the_run_ends_with_code_5(audited, monkeypatch, tmp_path, capsys):
+    """Planted fault: the bound is computed for four times the noise of the run."""
+    real = counting.steps_of
+
+    def quieter(levels, about):
+        return tuple(
+            replace(
+                one,
+                phases=tuple(
+                    replace(phase, noise_multiplier=phase.noise_multiplier / 16) for phase in one.phases
+                ),
+            )
+            for one in real(levels, about)
+        )
+
+    monkeypatch.setattr(counting, "steps_of", quieter)
+    monkeypatch.setattr(counting.rank_one, "risk_curve", lambda phases, rates: _honest(audited, rates))
+    words = ["--attacks", "trap", "--eps-first", "3", "--eps-last", "3", "--trials", "200", "--quiet"]
+    code = command(["audit", "reconstruct", "match", str(audited[0]), "--out", str(tmp_path), *words])
+    assert code == 5
+    assert "succeeds more often than the guarantee allows" in capsys.readouterr().err
+
+
+def _honest(audited, rates):
+    from meninx.audit import mechanism
+    from meninx.privacy.risk import risk_curve
+
+    return risk_curve(mechanism.of_run(audited[0]).phases, rates=rates)
+
+
+def test_too_few_patients_are_named(made, tmp_path):
+    data, run = made
+    cases = Manifest.read(data)
+    train = cases.select(lambda case: case.split == "train")
+    with pytest.raises(DataError, match="at least 4 patients in the test split"):
+        steps.load_pools(train, _learned(run))
+    few = cases.select(lambda case: case.split == "test")
+    with pytest.raises(DataError, match="at least 2 patients in the training split"):
+        steps.load_pools(few, _learned(run))
+
+
+def test_no_patient_is_in_two_pools(made):
+    data, run = made
+    pools = steps.load_pools(Manifest.read(data), _learned(run))
+    flat = [
+        image.tobytes()
+        for pool in (pools.members, pools.public, pools.heldout)
+        for image in pool.images.numpy()
+    ]
+    assert len(set(flat)) == len(flat) == 60
+    assert 0 <= float(pools.members.images.min()) <= float(pools.members.images.max()) <= 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"eps_first": 5, "eps_last": 4},
+        {"eps_last": 19},
+        {"metrics": ()},
+        {"metrics": ("ncc", "ncc")},
+        {"sites": (3,), "colluders": 3},
+        {"sites": (1,)},
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        ReconstructionConfig(**wrong)
+
+
+def test_quick_and_all_stand_for_attacks_and_names_are_taken_once():
+    assert attacks_of(ReconstructionConfig()) == ("imprint-whitened", "cumulative", "readout")
+    assert attacks_of(ReconstructionConfig(attacks=("all", "trap"))) == tuple(ATTACKS)
+    assert attacks_of(ReconstructionConfig(attacks=("trap", "quick", "trap")))[0] == "trap"
+
+
+# verdicts
+
+
+def identified(**changes):
+    known = {
+        "level": "this run", "encoder": "whitened", "candidates": 10, "trials": 1000, "success": 0.15,
+        "low": 0.13, "high": 0.17, "bound": 0.2,
+    }  # fmt: skip
+    return IdentificationRecord(**known | changes)
+
+
+def matched(**changes):
+    known = {
+        "attack": "imprint-pca", "encoder": "pca", "view": "step", "level": "this run",
+        "noise_multiplier": 1.0, "server": "malicious", "batch": 16, "participations": 1, "originals": 48,
+        "patients": 48.0, "candidates": 128, "metric": "ncc", "threshold": 0.9, "nulls": 300,
+        "level_of_null": 0.01, "noise_null": 0.01, "heldout_null": 0.0, "steps_null": 0.005, "success": 0.0,
+        "low": 0.0, "high": 0.07, "control": 0.0, "control_patients": 40.0, "kappa": 0.02, "bound": 0.4,
+        "quantiles": {"ncc": (0.9, 0.5, 0.1)}, "works": True, "self_test": 0.9, "seconds": 1.0,
+    }  # fmt: skip
+    return MatchRecord(**known | changes)
+
+
+ABSENT = identified(success=0.1, low=0.08, high=0.12)
+
+
+FOUND, MATCH = identified(), matched()
+
+
+def audit(identification=(FOUND,), matches=(MATCH,), without=ABSENT, **changes):
+    verdict, reason = verdict_of(identification, without, matches, own="this run", significance=0.05)
+    known = {
+        "identification": identification, "identified_without": without, "matches": matches,
+        "not_attacked": {"readout": "the network has no linear layer"},
+        "levels": (LevelRecord(name="this run", noise_multiplier=1.0, epsilon=4.0, own=True),),
+        "sample_rate": 0.1, "steps": 100, "sampler": "poisson", "members": 100, "heldout": 50,
+        "public": "50 patients", "pictures": "none", "seconds": 1.0, "significance": 0.05,
+        "verdict": verdict, "reason": reason, "origin": Origin(run="0" * 32, data=""),
+    }  # fmt: skip
+    return ReconstructionAudit(**known | changes)
+
+
+@pytest.mark.parametrize(
+    ("parts", "verdict"),
+    [
+        ({}, "nothing found"),
+        ({"matches": (matched(success=0.5),)}, "exposed"),
+        ({"matches": (matched(success=0.5, level="epsilon 1e+09"), matched())}, "nothing found"),
+        ({"identification": (identified(success=0.7, low=0.65, high=0.75, bound=0.8),)}, "exposed"),
+        (
+            {"identification": (identified(candidates=2, success=0.7, low=0.65, high=0.75, bound=0.8),)},
+            "nothing found",
+        ),
+        ({"identification": (identified(excess=True),)}, "refuted"),
+        ({"matches": (matched(success=0.5, excess=True),)}, "refuted"),
+        ({"matches": (matched(works=False, self_test=0.1),)}, "void"),
+        ({"matches": (matched(control=0.4),)}, "void"),
+        ({"without": identified(success=0.3, low=0.27, high=0.33)}, "void"),
+        ({"matches": ()}, "nothing found"),
+    ],
+)
+def test_the_verdict_follows_from_attacks_and_controls(parts, verdict):
+    found = audit(**parts)
+    assert found.verdict == verdict
+    assert not claims_too_much(verdict_words(found))
+    assert (found.reason != "") == (verdict == "void")
+
+
+def test_an_attack_is_beyond_its_null_only_beyond_chance():
+    assert not beyond_null(matched(success=1 / 48))
+    assert beyond_null(matched(success=10 / 48))
+    assert not beyond_null(matched(success=0.5, patients=1.0))
+    assert not beyond_null(matched(success=10 / 48, steps_null=0.2))
+    assert not beyond_null(matched(success=0.5, kappa=0.9))  # public images alone are as close
+
+
+def test_findings_have_stable_keys_colours_bounds_and_nulls():
+    found = {
+        one.key: one
+        for one in findings(
+            audit(
+                identification=(
+                    identified(),
+                    identified(candidates=100, success=0.9, low=0.85, high=0.95, bound=0.97),
+                ),
+                matches=(
+                    matched(),
+                    matched(attack="trap", success=0.5, low=0.3, high=0.6),
+                    matched(attack="cumulative", works=False, self_test=0.2),
+                    matched(attack="trap", view="sum of 3 sites", success=5 / 48, low=0.03, high=0.2),
+                    matched(level="epsilon 1e+09", success=1.0),
+                ),
+            )
+        )
+    }
+    colours = {key: one.colour for key, one in found.items()}
+    assert colours == {
+        "reconstruction/rank1@n=10": "amber",
+        "reconstruction/rank1@n=100": "red",
+        "reconstruction/imprint-pca/step": "green",
+        "reconstruction/trap/step": "red",
+        "reconstruction/cumulative/step": "grey",
+        "reconstruction/trap/sum-of-3-sites": "red",
+        "reconstruction/readout/not-run": "grey",
+        "reconstruction/negative-control": "green",
+        "reconstruction/positive-control": "green",
+    }
+    first = found["reconstruction/rank1@n=10"]
+    assert (first.value, first.null, first.bound, first.n, first.counted) == (0.15, 0.1, 0.2, 1000, "trials")
+    assert "in the sum of 3 sites" in found["reconstruction/trap/sum-of-3-sites"].words
+
+
+def test_findings_of_a_real_audit_are_complete(audited):
+    found = {one.key for one in findings(audited[1].audit)}
+    assert {"reconstruction/rank1@n=2", "reconstruction/rank1@n=10", "reconstruction/trap/step"} < found
+    assert {"reconstruction/negative-control", "reconstruction/positive-control"} < found
+
+
+def test_a_refuted_audit_raises(audited):
+    result = replace(audited[1], audit=audit(identification=(identified(excess=True),)))
+    with pytest.raises(AuditFinding, match="REFUTED"):
+        result.raise_if_refuted()
+    assert audited[1].raise_if_refuted() is None
+
+
+def test_the_record_of_another_run_is_not_drawn(audited, fresh, tmp_path):
+    place = tmp_path / "audit"
+    place.mkdir()
+    table = json.loads((audited[0] / "audit" / "reconstruction.json").read_text())
+    table["origin"]["run"] = "f" * 32
+    (place / "reconstruction.json").write_text(json.dumps(table))
+    with pytest.raises(UsageError, match="another run"):
+        run_reconstruction(FEW, audited[0], steps=("visualise",), out=tmp_path)
