@@ -250,6 +250,14 @@ class PlannedReconstructionTable(TypedDict, total=False):
     minutes: float
 
 
+class PlannedAttributesTable(TypedDict, total=False):
+    """Settings of ``meninx.audit.plan_config.PlannedAttributes``."""
+
+    attributes: Sequence[str]
+    significance: float
+    minutes: float
+
+
 class PlannedIdentityTable(TypedDict, total=False):
     """Settings of ``meninx.audit.plan_config.PlannedIdentity``."""
 
@@ -900,6 +908,10 @@ class AuditSettings(TypedDict, total=False):
             run's own noise.
         reconstruction_significance: Largest probability of an unjust verdict.
         reconstruction_minutes: Budget; what is computed when it is used up is kept for the next call.
+        attributes: Attributes of the dataset to attack; by default all, and the site where there are several.
+        attribute_significance: Largest probability of a verdict against a model that tells nothing, or keeps
+            its bound.
+        attribute_minutes: Budget; the part is left out when it is used up.
         identity_attacks: How images are compared: whitened pixels, whitened edge directions, or a network
             trained on pairs.
         most_images: Larger datasets are represented by patients drawn at random with about so many images.
@@ -916,11 +928,12 @@ class AuditSettings(TypedDict, total=False):
         one_run: the table of that name.
         membership: the table of that name.
         reconstruction: the table of that name.
+        attribute: the table of that name.
         identity: the table of that name.
         limits: the table of that name.
     """
 
-    parts: Sequence[Literal["bounds", "one-run", "membership", "reconstruction", "identity"]]
+    parts: Sequence[Literal["bounds", "one-run", "membership", "reconstruction", "attributes", "identity"]]
     seed: int
     deterministic: bool
     candidates: int | Sequence[int]
@@ -941,6 +954,9 @@ class AuditSettings(TypedDict, total=False):
     reconstruction_eps_last: int
     reconstruction_significance: float
     reconstruction_minutes: float
+    attributes: Sequence[str]
+    attribute_significance: float
+    attribute_minutes: float
     identity_attacks: Sequence[Literal["pixels", "hog", "siamese"]]
     most_images: int
     identity_significance: float
@@ -955,6 +971,7 @@ class AuditSettings(TypedDict, total=False):
     one_run: PlannedOneRunTable | Mapping[str, Any]
     membership: PlannedMembershipTable | Mapping[str, Any]
     reconstruction: PlannedReconstructionTable | Mapping[str, Any]
+    attribute: PlannedAttributesTable | Mapping[str, Any]
     identity: PlannedIdentityTable | Mapping[str, Any]
     limits: PlannedLimitsTable | Mapping[str, Any]
 

@@ -1,5 +1,6 @@
 """`meninx audit membership`: verdicts, controls, bound, refusals, and the cache of reference models."""
 
+import copy
 import csv
 import json
 import shutil
@@ -13,6 +14,7 @@ from meninx import api
 from meninx.audit import membership, references
 from meninx.audit.config import MembershipConfig
 from meninx.audit.membership import run_membership
+from meninx.audit.membership_findings import findings, two_sided
 from meninx.audit.references import halves
 from meninx.cli.app import run as command
 from meninx.core import artifacts
@@ -149,6 +151,48 @@ def test_splits_that_differ_make_the_audit_void(public, monkeypatch):
     assert "differ in more than membership" in result.summary()
     with pytest.raises(AuditFinding, match="trained on nothing"):
         result.raise_if_refuted()
+
+
+def test_harder_test_patients_are_found_by_the_models_that_know_half_of_both(public, monkeypatch):
+    world = World(monkeypatch, shift=2.0)
+    monkeypatch.setattr(world, "fresh", lambda audited: World.fresh(replaced(world), audited))
+    monkeypatch.setattr(membership, "fresh_signals", world.fresh)
+    result = run_membership(CONFIG, public)
+    assert result.audit.negative.p_value > 0.025  # a network that knows nothing finds all patients alike
+    assert two_sided(result.audit.split_control) <= 0.025
+    assert result.audit.verdict == "void"
+    assert "models that know half of both splits tell them apart" in result.summary()
+
+
+def replaced(world):
+    """Return the world with splits that do not differ."""
+    other = copy.copy(world)
+    other.shift = 0.0
+    return other
+
+
+def test_with_two_references_there_is_no_second_negative_control(public, monkeypatch):
+    World(monkeypatch)
+    audit = run_membership(CONFIG.replace(references=2), public).audit
+    assert audit.split_control is None
+    assert {item.key for item in findings(audit)} >= {"membership/negative-control"}
+    four = run_membership(CONFIG.replace(overwrite=True), public).audit
+    assert two_sided(four.split_control) > 0.025
+    colours = {item.key: item.colour for item in findings(four)}
+    assert colours["membership/split-control"] == "green"
+
+
+def test_a_guarantee_that_excludes_nothing_leaves_an_exposed_run_red(private, monkeypatch):
+    World(monkeypatch, target=4.0)
+    audit = run_membership(CONFIG, private).audit
+    assert audit.verdict == "exposed"
+    assert {item.colour for item in findings(audit) if item.key == "membership/rmia/auc"} == {"amber"}
+    vacuous = replace(audit, bound=dict.fromkeys(audit.bound, 1.0), bound_auc=0.9999)
+    found = next(item for item in findings(vacuous) if item.key == "membership/rmia/auc")
+    assert (found.colour, found.reason) == (
+        "red",
+        "the attack finds members, and the guarantee excludes nothing",
+    )
 
 
 def test_a_planted_leak_that_is_not_found_makes_the_audit_void(public, monkeypatch):
@@ -384,5 +428,5 @@ def test_patients_behind_the_starting_weights_are_no_strangers(made, tmp_path, m
     result = run_membership(CONFIG, run)
     assert result.audit.unknown_start
     assert any("unknown origin" in text for text in result.alerts())
-    colours = {item.key: item.colour for item in membership.findings(result.audit)}
+    colours = {item.key: item.colour for item in findings(result.audit)}
     assert colours["membership/rmia/auc"] == "grey"

@@ -19,6 +19,7 @@ from audit_samples import (
 )
 from report_samples import write_run
 
+from meninx import api
 from meninx.audit import bounds, parts, stage
 from meninx.audit.plan_config import AuditConfig
 from meninx.cli.app import run as command
@@ -27,7 +28,9 @@ from meninx.core.artifacts import PrivacyRecord
 from meninx.core.audit_summary import AuditRecord, PlanRecord
 from meninx.core.errors import AuditFinding, ConfigError, DataError, Interrupted, UsageError
 from meninx.core.findings import claims_too_much
+from meninx.core.manifest import Manifest
 from meninx.core.run import Run
+from meninx.synthetic.dataset import write_dataset
 
 
 @pytest.fixture
@@ -333,3 +336,20 @@ def test_a_forged_summary_is_refused(private, change):
     path.write_text(json.dumps(table))
     with pytest.raises(DataError):
         audit_parts.audit_of(private, record_of(private))
+
+
+@pytest.mark.slow
+def test_a_deterministic_audit_of_a_real_run_is_repeated_byte_for_byte(tmp_path):
+    data = write_dataset(tmp_path / "data", patients=90, size=16)
+    numbers = {patient: number for number, patient in enumerate(data.patients)}
+    cases = tuple(replace(case, split=("train", "test")[numbers[case.patient_id] % 2]) for case in data.cases)
+    Manifest(data.root, replace(data.info, split_rule="exact"), cases).write()
+    run = api.train(
+        data.root, out=tmp_path / "runs", recipe="tiny", epsilon=8.0, delta=1e-3, steps=4, attack_risk=False
+    ).out
+    copies = [shutil.copytree(run, tmp_path / name / "run", symlinks=True) for name in ("a", "b")]
+    for copy in copies:
+        api.audit(copy, deterministic=True, n_eps=2, canaries=200, references=2, control_steps=30, seed=5)
+    for name in ("audit.json", "audit.html", "one_run.json", "membership.json", "plan.json", "bounds.json"):
+        first, second = ((copy / "audit" / name).read_bytes() for copy in copies)
+        assert first == second, name

@@ -15,7 +15,7 @@ from report_samples import write_dataset, write_deid, write_run
 
 from meninx.audit import bounds
 from meninx.audit.config import BoundsConfig
-from meninx.core import artifacts, audit_parts, files, integrity
+from meninx.core import artifacts, audit_parts, files, integrity, plain
 from meninx.core.artifacts import PrivacyRecord, RunRecord
 from meninx.core.audit_records import (
     AttackRecord,
@@ -30,7 +30,7 @@ from meninx.core.dossier_records import DossierRecord
 from meninx.core.findings import LINES, Finding
 from meninx.core.origin import Origin
 from meninx.core.run import Run
-from meninx.dossier import stage
+from meninx.dossier import dossier_pdf, stage
 from meninx.dossier.config import DossierConfig
 
 PLANTED = report_samples.PLANTED
@@ -178,6 +178,18 @@ def a_copy(tmp_path: Path) -> Path:
 def key_of_copies() -> Path:
     """Return the key that signed :func:`a_copy`."""
     return _made_once().parent / "signing.key"
+
+
+_RENDER = dossier_pdf.render
+_DRAWN: dict[str, bytes] = {}
+
+
+def drawn_once(record: DossierRecord) -> bytes:
+    """Return the PDF of a record, drawn by the program at the first call."""
+    key = plain.to_json(record)
+    if key not in _DRAWN:
+        _DRAWN[key] = _RENDER(record)
+    return _DRAWN[key]
 
 
 def record_of(folder: Path) -> DossierRecord:

@@ -96,6 +96,7 @@ def test_nothing_of_a_patient_gets_in(tmp_path: Path):
     assert not [path for path in out.rglob("*") if path.name == "private"]
 
 
+@pytest.mark.usefixtures("no_pdf")
 def test_a_record_that_names_a_patient_is_refused(tmp_path: Path):
     *others, run = samples.sources(tmp_path / "project")
     record = artifacts.require(run, OneRunRecord, fix="")
@@ -210,6 +211,7 @@ def test_the_audit_of_another_run_is_refused(tmp_path: Path, kind: type, name: s
     assert not list(tmp_path.glob("*dossier*"))
 
 
+@pytest.mark.usefixtures("no_pdf")
 def test_what_was_not_made_is_not_shown_and_named_before_all_else(tmp_path: Path):
     run = samples.a_run(tmp_path / "run", audited=False)
     result = stage.run(config(), [run], tmp_path / "dossier")
@@ -224,6 +226,7 @@ def test_what_was_not_made_is_not_shown_and_named_before_all_else(tmp_path: Path
     assert "no check" not in (result.out / "dossier.html").read_text().casefold().split("at a glance")[0]
 
 
+@pytest.mark.usefixtures("no_pdf")
 @pytest.mark.parametrize(
     ("one_run", "attack", "words"),
     [
@@ -244,6 +247,7 @@ def test_what_audits_found_stands_before_all_else(
     assert f"warning: {next(item for item in result.record.warnings if words in item)}" in result.summary()
 
 
+@pytest.mark.usefixtures("no_pdf")
 def test_a_run_without_privacy_and_a_seeded_one_promise_nothing(tmp_path: Path):
     plain_run = samples.a_run(tmp_path / "plain", private=False, audited=False)
     record = stage.run(config(), [plain_run], tmp_path / "a").record
@@ -255,6 +259,7 @@ def test_a_run_without_privacy_and_a_seeded_one_promise_nothing(tmp_path: Path):
     assert any("came from a seed" in item for item in record.warnings)
 
 
+@pytest.mark.usefixtures("no_pdf")
 def test_counts_stay_hidden_where_a_number_of_units_was_declared(tmp_path: Path):
     given = samples.sources(tmp_path / "project", declared=40)
     out = stage.run(config(), given, tmp_path / "dossier").out
@@ -268,6 +273,7 @@ def test_counts_stay_hidden_where_a_number_of_units_was_declared(tmp_path: Path)
     assert extract["cases"] is extract["patients"] is extract["splits"] is None
 
 
+@pytest.mark.usefixtures("no_pdf")
 def test_the_choice_among_runs_is_stated_with_its_joint_cost(tmp_path: Path):
     data = write_dataset(tmp_path / "data")
     runs = [samples.a_run(tmp_path / f"run-{name}", dataset=data, audited=False) for name in "abc"]
@@ -295,6 +301,7 @@ def test_the_choice_among_runs_is_stated_with_its_joint_cost(tmp_path: Path):
     assert record.fact("selection/inside").value == "no: 1 of the 4 candidates were trained without privacy"
 
 
+@pytest.mark.usefixtures("no_pdf")
 def test_a_key_is_made_once_outside_the_dossier_and_for_its_owner_alone(tmp_path: Path):
     run = samples.a_run(tmp_path / "run", audited=False)
     key = tmp_path / "keys" / "signing.key"
@@ -319,6 +326,7 @@ def test_a_key_is_made_once_outside_the_dossier_and_for_its_owner_alone(tmp_path
         stage.run(config(overwrite=True), [run], tmp_path / "dossier", key=other)
 
 
+@pytest.mark.usefixtures("no_pdf")
 def test_the_output_appears_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run = samples.a_run(tmp_path / "run", audited=False)
     out = tmp_path / "dossier"
@@ -339,6 +347,7 @@ def test_the_output_appears_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dossier", "run"]
 
 
+@pytest.mark.usefixtures("no_pdf")
 def test_other_folders_are_not_written_to(tmp_path: Path):
     run = samples.a_run(tmp_path / "run", audited=False)
     other = tmp_path / "other"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import dossier_samples as samples
+import pytest
 from report_samples import write_deid
 
 from meninx.core import artifacts
@@ -27,6 +28,7 @@ def a_site(folder: Path, site: str) -> Path:
     return run
 
 
+@pytest.mark.usefixtures("no_pdf")
 def test_sites_of_one_study_are_no_candidates_and_keep_their_own_epsilon(tmp_path: Path):
     sites = [a_site(tmp_path / site, site) for site in ("north", "south")]
     deid = write_deid(tmp_path / "deid", "north")

@@ -35,6 +35,7 @@ def a_sweep(root: Path) -> tuple[Path, list[Path]]:
     return data, runs
 
 
+@pytest.mark.usefixtures("no_pdf")
 def test_the_dossier_of_a_sweep_states_the_joint_epsilon_and_the_choice(tmp_path: Path):
     data, runs = a_sweep(tmp_path)
     config = DossierConfig(

@@ -18,9 +18,15 @@ from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.dossier_records import Decision, DossierRecord
 from meninx.core.errors import MeninxError, UsageError
 from meninx.core.risk_records import BoundsRecord
-from meninx.dossier import signature
+from meninx.dossier import dossier_pdf, signature
 from meninx.verify import stage
 from meninx.verify.check_list import State
+
+
+@pytest.fixture(autouse=True)
+def cheap_pdf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the PDF of one record be drawn once: it takes nine tenths of a check."""
+    monkeypatch.setattr(dossier_pdf, "render", samples.drawn_once)
 
 
 def failed(folder: Path, **known: object) -> str:

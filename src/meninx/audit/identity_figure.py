@@ -31,8 +31,8 @@ def draw(audit: IdentityAudit, path: Path) -> None:
             _bar(right, place, colour, (record.auc, record.auc_low, record.auc_high))
         right.axvline(0.5, color=_CHANCE, linestyle=":")
         left.set_yticks(places, [name for _, _, name in known], fontsize=8)
-        left.set(xlim=(0, 1), xlabel="images whose most similar image shows their patient")
-        right.set(xlim=(0.3, 1), xlabel="AUC of telling pairs of one patient from others")
+        left.set(xlim=(0, 1), xlabel="most similar image shows the patient")
+        right.set(xlim=(0.3, 1), xlabel="AUC over pairs of images")
         figure.suptitle(
             f"{_counts(audit.links)}; bars: 95 % intervals over patients, dotted: chance, "
             "black: permuted identities",

@@ -30,6 +30,7 @@ from meninx.audit.audited_run import (
 from meninx.audit.bounds import percent
 from meninx.audit.config import MembershipConfig
 from meninx.audit.membership_figure import draw
+from meninx.audit.membership_findings import MAIN_ATTACK, two_sided
 from meninx.audit.references import (
     Audited,
     control_signals,
@@ -41,10 +42,9 @@ from meninx.audit.references import (
 from meninx.core import artifacts, files, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import RunRecord, RunState
-from meninx.core.audit_records import AttackRecord, GroupRecord, MembershipAudit, OperatingPoint
+from meninx.core.audit_records import AttackRecord, MembershipAudit, OperatingPoint
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import AuditFinding, DataError, UsageError, expected, problem
-from meninx.core.findings import MEASURED, Finding, key_of, named
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import child
@@ -76,7 +76,6 @@ TABLE = "membership.csv"
 FIGURES = ("membership.svg", "membership.png")
 CACHE, SCORES = "membership", "membership_scores.csv"
 ATTACKS = ("loss", "lira", "rmia")
-_MAIN = "rmia"
 _SPLITS = {
     "": "the dataset does not say how they were made",
     "stable": "drawn at random, each patient alone",
@@ -118,6 +117,7 @@ class MembershipResult(Result):
             *_group_lines(audit),
             f"positive control, a model that knows a few patients: {_area_words(audit.positive)}",
             f"negative control, a network trained on nothing: {_area_words(audit.negative)}",
+            *_split_lines(audit),
             f"splits: {_SPLITS[audit.split_rule]}",
             *(
                 [f"left out: {audit.left_out} patients of the test split, behind the starting weights"]
@@ -185,8 +185,9 @@ def run_membership(
         curve = _bound(run, record, audited.data.info.patients_known)
         audit = _judged(
             config, scores, member, curve,
-            positive=_measured(_MAIN, leaked[_MAIN], known, config.seed),
-            negative=_measured(_MAIN, fresh[_MAIN], member, config.seed),
+            positive=_measured(MAIN_ATTACK, leaked[MAIN_ATTACK], known, config.seed),
+            negative=_measured(MAIN_ATTACK, fresh[MAIN_ATTACK], member, config.seed),
+            split_control=split_control(references, included, people, members, config.seed),
             groups=_attributes(audited.pool, patients),
             about=(audited.data, record),
         )  # fmt: skip
@@ -199,6 +200,35 @@ def run_membership(
         )
         path = _write(out or run.root, audit)
     return MembershipResult(out=path, audit=audit)
+
+
+def split_control(
+    references: Array, included: Bits, people: Sequence[str], members: frozenset[str], seed: int
+) -> AttackRecord | None:
+    """Return the attack on the reference models in place of the run's model; None with fewer than four.
+
+    Each knows half of the members and half of the others, so it cannot tell the two apart, unless they differ
+    in more than membership. Easier members give a larger area or a smaller one, so both count. The score of a
+    patient is the mean over the models.
+
+    Args:
+        references: what they say about the cases, shape (models, cases); models 2 k and 2 k + 1 are a pair.
+        included: which cases they know, of the same shape.
+        people: the patient of each case.
+        members: patients of the training split.
+        seed: of resamples and permutations.
+    """
+    if len(references) < 4:
+        return None
+    shares: list[Array] = []
+    patients: tuple[str, ...] = ()
+    for number, target in enumerate(references):
+        rest = np.arange(len(references)) // 2 != number // 2
+        signals = Signals(target=target, references=references[rest], included=included[rest])
+        patients, scores = scores_of(signals, people)
+        shares.append(scores[MAIN_ATTACK])
+    member = np.array([patient in members for patient in patients])
+    return _measured(MAIN_ATTACK, np.mean(shares, axis=0), member, seed)
 
 
 def scores_of(signals: Signals, people: Sequence[str]) -> tuple[tuple[str, ...], dict[str, Array]]:
@@ -321,6 +351,7 @@ def _judged(
     *,
     positive: AttackRecord,
     negative: AttackRecord,
+    split_control: AttackRecord | None,
     groups: dict[str, list[str]],
     about: tuple[Manifest, RunRecord],
 ) -> MembershipAudit:
@@ -334,12 +365,13 @@ def _judged(
         if most is not None:
             excess = exceeds(scores[name][member], scores[name][~member], most, fprs=FPRS, significance=each)
         attacks.append(replace(found, excess=excess))
-    verdict, reason = _verdict(attacks, positive, negative, config.significance)
+    verdict, reason = _verdict(attacks, positive, (negative, split_control), config.significance)
     curves, allowed = _curves(scores, member, most)
     return MembershipAudit(
         attacks=tuple(attacks),
-        groups=measure_groups(scores[_MAIN], member, groups, seed=config.seed),
+        groups=measure_groups(scores[MAIN_ATTACK], member, groups, seed=config.seed),
         negative=negative,
+        split_control=split_control,
         positive=positive,
         references=config.references,
         split_rule=data.info.split_rule,
@@ -369,14 +401,18 @@ def _curves(
 
 
 def _verdict(
-    attacks: Sequence[AttackRecord], positive: AttackRecord, negative: AttackRecord, significance: float
+    attacks: Sequence[AttackRecord],
+    positive: AttackRecord,
+    negatives: tuple[AttackRecord, AttackRecord | None],
+    significance: float,
 ) -> tuple[str, str]:
-    """Return the verdict, and the reason of one that says nothing."""
-    if negative.p_value <= significance:
-        return "void", (
-            "a network that was trained on nothing tells the splits apart, so they differ in more than "
-            "membership"
-        )
+    """Return the verdict, and the reason of one that says nothing; both controls share the significance."""
+    fresh, split = negatives
+    each, why = significance / (1 if split is None else 2), "so they differ in more than membership"
+    if fresh.p_value <= each:
+        return "void", f"a network that was trained on nothing tells the splits apart, {why}"
+    if split is not None and two_sided(split) <= each:
+        return "void", f"models that know half of both splits tell them apart, {why}"
     if any(attack.excess for attack in attacks):
         return "refuted", ""
     if any(attack.p_value <= significance / len(attacks) for attack in attacks):
@@ -411,109 +447,10 @@ def verdict_words(audit: MembershipAudit) -> str:
     return "nothing found by these attacks; another attack may find more"
 
 
-def findings(audit: MembershipAudit) -> tuple[Finding, ...]:
-    """Return the numbers of an audit for pages and thresholds: attacks, groups and controls.
-
-    An attack is red where it exceeds the guarantee, or finds members where nothing is guaranteed.
-    """
-    found = []
-    for attack in audit.attacks:
-        colour, reason = _colour(attack, audit)
-        found.append(_area_finding(attack, audit, colour, reason))
-        found += [_rate_finding(attack, point, audit, colour, reason) for point in attack.points]
-    exposed = any(item.colour in ("amber", "red") for item in found)
-    return (*found, *(_group_finding(group, exposed=exposed) for group in audit.groups), *_controls(audit))
-
-
-def _colour(attack: AttackRecord, audit: MembershipAudit) -> tuple[str, str]:
-    """Return the colour of an attack, and why."""
-    if audit.verdict == "void":
-        return "grey", f"a control failed: {audit.reason}"
-    if attack.excess:
-        return "red", "the attack finds more members than the guarantee allows"
-    if attack.p_value <= audit.significance / len(audit.attacks):
-        if audit.bound_auc is None:
-            return "red", "the attack finds members, and nothing is guaranteed for a patient"
-        return "amber", "the attack finds members, within the guarantee"
-    if audit.unknown_start:
-        return "grey", UNKNOWN_START
-    return "green", "the attack is no better than chance; another attack may be"
-
-
-def _area_finding(attack: AttackRecord, audit: MembershipAudit, colour: str, reason: str) -> Finding:
-    words = (
-        f"Shown one patient who took part and one who did not, attack {attack.attack} names the right one "
-        f"{percent(attack.auc)} of the time."
-    )
-    return Finding(
-        key=key_of("membership", attack.attack, "auc"), line=MEASURED, words=words, value=attack.auc,
-        low=min(attack.auc, attack.auc_low), high=max(attack.auc, attack.auc_high),
-        n=attack.members + attack.others, null=0.5, bound=audit.bound_auc, colour=colour, reason=reason,
-    )  # fmt: skip
-
-
-def _rate_finding(
-    attack: AttackRecord, point: OperatingPoint, audit: MembershipAudit, colour: str, reason: str
-) -> Finding:
-    """Return the members found at one false positive rate, or why there is no number."""
-    known = point.tpr is not None
-    words = f"Attack {attack.attack} finds {percent(point.tpr or 0.0)} of the patients who took part"
-    missing = f"How many patients attack {attack.attack} finds is not known"
-    words = f"{words if known else missing}, at {percent(point.fpr)} false accusations."
-    if known and colour in ("amber", "red") and (point.low or 0.0) <= (point.fpr_high or point.fpr):
-        colour, reason = "amber", "the attack finds members, at this rate it cannot be told from chance"
-    return Finding(
-        key=key_of("membership", attack.attack, f"tpr@fpr={point.fpr:g}"), line=MEASURED, words=words,
-        value=point.tpr, low=point.low, high=point.high, n=attack.members, null=point.fpr,
-        bound=audit.bound.get(f"{point.fpr:g}"), colour=colour if known else "grey",
-        reason=reason if known else point.refusal,
-    )  # fmt: skip
-
-
-def _group_finding(group: GroupRecord, *, exposed: bool) -> Finding:
-    name = f"{named(group.attribute)} {named(group.group)}"
-    above = group.auc_low is not None and group.auc_low > 0.5
-    colour, many = "green", "within this group, not corrected for the number of groups"
-    reason = f"no better than chance {many}"
-    if above:
-        reason = f"above chance {many}"
-        colour = "amber" if exposed else "green"
-    known = group.auc is not None
-    area = group.auc if group.auc is not None else 0.0
-    return Finding(
-        key=key_of("membership", _MAIN, f"{group.attribute}={group.group}", "auc"), line=MEASURED,
-        words=f"Within group {name} attack {_MAIN} has "
-        + (f"an area under the ROC curve of {area:.3f}." if known else "no number."),
-        value=group.auc, low=None if group.auc_low is None else min(area, group.auc_low),
-        high=None if group.auc_high is None else max(area, group.auc_high),
-        n=(group.members or 0) + (group.others or 0), null=0.5, bound=None,
-        colour=colour if known else "grey", reason=reason if known else group.refusal,
-    )  # fmt: skip
-
-
-def _controls(audit: MembershipAudit) -> tuple[Finding, Finding]:
-    """Return the planted leak, which has to be found, and the model trained on nothing, which must not be."""
-    planted, fresh = audit.positive, audit.negative
-    caught, quiet = planted.p_value <= audit.significance, fresh.p_value > audit.significance
-
-    def control(attack: AttackRecord, name: str, words: str, colour: str, reason: str) -> Finding:
-        return Finding(
-            key=key_of("membership", name), line=MEASURED, words=words, value=attack.auc,
-            low=min(attack.auc, attack.auc_low), high=max(attack.auc, attack.auc_high),
-            n=attack.members + attack.others, null=0.5, bound=None, colour=colour, reason=reason,
-        )  # fmt: skip
-
-    return (
-        control(
-            planted, "positive-control",
-            "Positive control: a model that was trained on a few patients until it knew them.",
-            "green" if caught else "grey", "the planted leak was found" if caught else "it was NOT found",
-        ),
-        control(
-            fresh, "negative-control", "Negative control: a network that was trained on nothing.",
-            "green" if quiet else "grey", "nothing was found" if quiet else "it tells the splits apart",
-        ),
-    )  # fmt: skip
+def _split_lines(audit: MembershipAudit) -> list[str]:
+    if audit.split_control is None:
+        return []
+    return [f"negative control, models that know half of both splits: {_area_words(audit.split_control)}"]
 
 
 def _attack_lines(attack: AttackRecord, audit: MembershipAudit) -> list[str]:
@@ -543,7 +480,7 @@ def _group_lines(audit: MembershipAudit) -> list[str]:
             counts = f"{group.members} members, {group.others} non-members"
             words = f"AUC {group.auc:.3f} ({group.auc_low:.3f} to {group.auc_high:.3f}), {counts}"
         lines.append(f"  {group.attribute} {group.group}: {words}")
-    return [f"by group, attack {_MAIN}:", *lines] if lines else []
+    return [f"by group, attack {MAIN_ATTACK}:", *lines] if lines else []
 
 
 # files

@@ -8,19 +8,35 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from meninx.audit import bounds, identity_findings, membership, one_run, reidentification
-from meninx.audit.config import BoundsConfig, IdentityConfig, MembershipConfig, OneRunConfig
+from meninx.audit import (
+    attribute_findings,
+    attributes,
+    bounds,
+    identity_findings,
+    membership,
+    membership_findings,
+    one_run,
+    reidentification,
+)
+from meninx.audit.config import (
+    AttributesConfig,
+    BoundsConfig,
+    IdentityConfig,
+    MembershipConfig,
+    OneRunConfig,
+)
 from meninx.audit.plan_config import AuditConfig, AuditPlan
 from meninx.audit.reconstruction import reconstruction_verdict
 from meninx.audit.reconstruction import steps as reconstruction
 from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.core import artifacts, files, settings
 from meninx.core.artifacts import DataRecord, RunRecord
+from meninx.core.attribute_records import AttributesAudit
 from meninx.core.audit_parts import FOLDER
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.errors import MeninxError
@@ -172,7 +188,7 @@ def _attack_membership(config: AuditConfig, run: Run, progress: Progress) -> Non
 
 
 def _membership_findings(record: MembershipAudit, plan: AuditPlan) -> tuple[Finding, ...]:
-    return membership.findings(record)
+    return membership_findings.findings(record)
 
 
 # reconstruction and identity
@@ -199,11 +215,27 @@ def _reconstruction_findings(record: ReconstructionAudit, plan: AuditPlan) -> tu
     return reconstruction_verdict.findings(record)
 
 
+def _attribute_settings(config: AuditConfig) -> AttributesConfig:
+    planned = config.attribute
+    return AttributesConfig(
+        attributes=planned.attributes, significance=planned.significance, seed=config.seed,
+        deterministic=config.deterministic, device=config.device, overwrite=True,
+    )  # fmt: skip
+
+
+def _infer(config: AuditConfig, run: Run, progress: Progress) -> None:
+    attributes.run_attributes(_attribute_settings(config), run.root, progress=progress)
+
+
+def _attribute_findings(record: AttributesAudit, plan: AuditPlan) -> tuple[Finding, ...]:
+    return attribute_findings.findings(record)
+
+
 def _identity_settings(config: AuditConfig) -> IdentityConfig:
     planned = config.identity
     return IdentityConfig(
         attacks=planned.attacks, most_images=planned.most_images, significance=planned.significance,
-        seed=config.seed, device=config.device, overwrite=True,
+        seed=config.seed, deterministic=config.deterministic, device=config.device, overwrite=True,
     )  # fmt: skip
 
 
@@ -214,10 +246,6 @@ def _no_identity(run: Run) -> str:
 
 def _link(config: AuditConfig, run: Run, progress: Progress) -> None:
     reidentification.run_identity(_identity_settings(config), run.root, progress=progress)
-    found = artifacts.read(run.root, IdentityAudit)
-    if config.deterministic and found is not None:  # no time may differ when the audit is repeated
-        origin = replace(found.origin, made="", command=())
-        artifacts.write(run.root, replace(found, seconds=0.0, origin=origin))
 
 
 def _identity_findings(record: IdentityAudit, plan: AuditPlan) -> tuple[Finding, ...]:
@@ -295,6 +323,19 @@ REGISTRY: Mapping[str, AuditPart] = {
             seconds=lambda plan, training: 60.0,
             carry_out=_reconstruct,
             findings=_reconstruction_findings,
+            refuted=lambda record: record.verdict == "refuted",
+            about=lambda record: (record.origin.run, record.origin.weights),
+        ),
+        AuditPart(
+            name="attributes",
+            title="Attributes of patients",
+            keys=(),
+            settings=_attribute_settings,
+            minutes=lambda plan: plan.attribute.minutes,
+            obstacle=_no_reconstruction,
+            seconds=lambda plan, training: 60.0,
+            carry_out=_infer,
+            findings=_attribute_findings,
             refuted=lambda record: record.verdict == "refuted",
             about=lambda record: (record.origin.run, record.origin.weights),
         ),

@@ -11,7 +11,7 @@ from meninx.core.errors import ConfigError, expected
 from meninx.core.setting_types import Count, CountOrZero, Device, OpenShare, Positive, Share
 from meninx.core.settings import Settings, flat
 
-PartName = Literal["bounds", "one-run", "membership", "reconstruction", "identity"]
+PartName = Literal["bounds", "one-run", "membership", "reconstruction", "attributes", "identity"]
 THREATS: Mapping[str, str] = {
     "bounds": (
         "An attacker who knows all other patients' data, sees the model after every step, and has any "
@@ -28,6 +28,10 @@ THREATS: Mapping[str, str] = {
     "reconstruction": (
         "A server that chooses the network and sees the step of a hospital, with and without its noise; it "
         "knows public images, and for identification the candidates themselves."
+    ),
+    "attributes": (
+        "An attacker who asks the released model about a patient's image, or sees the patient's gradient, "
+        "and knows the attribute of other patients."
     ),
     "identity": "Somebody who holds another image of a patient, and compares it with those of the dataset.",
 }
@@ -107,6 +111,21 @@ class PlannedReconstruction(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlannedAttributes(Settings):
+    """How attributes of patients are inferred.
+
+    Attributes:
+        attributes: Attributes of the dataset to attack; by default all, and the site where there are several.
+        significance: Largest probability of a verdict against a model that tells nothing, or keeps its bound.
+        minutes: Budget; the part is left out when it is used up.
+    """
+
+    attributes: tuple[str, ...] = ()
+    significance: OpenShare = field(default=0.05, metadata=flat("attribute_significance"))
+    minutes: Positive = field(default=120.0, metadata=flat("attribute_minutes"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlannedIdentity(Settings):
     """How images are linked to other images of the same patient.
 
@@ -159,6 +178,7 @@ class AuditPlan(Settings):
         one_run: How the implementation is audited.
         membership: How membership is attacked.
         reconstruction: How images are reconstructed from steps, where the plan names that part.
+        attribute: How attributes are inferred, where the plan names that part.
         identity: How images are linked to other images of a patient, where the plan names that part.
         limits: What the verdict is held against.
     """
@@ -170,6 +190,7 @@ class AuditPlan(Settings):
     one_run: PlannedOneRun = field(default_factory=PlannedOneRun)
     membership: PlannedMembership = field(default_factory=PlannedMembership)
     reconstruction: PlannedReconstruction = field(default_factory=PlannedReconstruction)
+    attribute: PlannedAttributes = field(default_factory=PlannedAttributes)
     identity: PlannedIdentity = field(default_factory=PlannedIdentity)
     limits: PlannedLimits = field(default_factory=PlannedLimits)
 

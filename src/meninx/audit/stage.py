@@ -289,7 +289,6 @@ def _summary(
 
 
 _NEVER_TESTED = (
-    "Whether attributes such as sex or age can be inferred from the model.",
     "Attacks on data, reports or models other than the released weights of this run.",
     "Whether the de-identification of headers and pixels is complete.",
     "Attackers with side knowledge that no part above describes, e.g. of another hospital's records. The "
@@ -300,6 +299,7 @@ _LEFT_OUT: Mapping[str, str] = {
     "one-run": "Whether the program keeps its guarantee.",
     "membership": "Whether the model tells who took part in its training.",
     "reconstruction": "Whether images can be reconstructed from the steps of the training.",
+    "attributes": "Whether attributes such as sex or age can be inferred from the model.",
     "identity": "Whether patients can be recognised in the images themselves.",
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from meninx.core import artifacts, belonging, files
 from meninx.core.artifacts import RunRecord
+from meninx.core.attribute_records import AttributesAudit
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.audit_summary import DONE, AuditRecord, PlanRecord
 from meninx.core.errors import DataError, problem
@@ -25,6 +26,7 @@ PARTS: Mapping[str, type[Any]] = {
     "one-run": OneRunRecord,
     "membership": MembershipAudit,
     "reconstruction": ReconstructionAudit,
+    "attributes": AttributesAudit,
     "identity": IdentityAudit,
 }
 """Name of a part -> its record, in the order in which a page shows them."""

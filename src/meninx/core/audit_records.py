@@ -253,6 +253,8 @@ class MembershipAudit:
         groups: the attack ``rmia`` within groups of patients.
         negative: the attack ``rmia`` on a network that was trained on nothing.
         positive: the attack ``rmia`` on a model that was trained on few patients until it knew them.
+        split_control: the attack ``rmia`` on the reference models, which know half of both splits; None with
+            fewer than four of them, and in a record of an earlier version.
         references: reference models.
         split_rule: how the dataset says that its splits were made; empty where it does not say.
         patients_known: the source names its patients; otherwise every image counts as one.
@@ -291,6 +293,7 @@ class MembershipAudit:
     verdict: str
     reason: str
     origin: Origin
+    split_control: AttackRecord | None = None
     sites: int = 1
     seconds: float = 0.0
     curves: dict[str, tuple[OperatingPoint, ...]] = field(default_factory=dict)

@@ -18,6 +18,7 @@ _PART_TITLES = {
     "one-run": "Audit of the implementation",
     "membership": "Membership attacks",
     "reconstruction": "Reconstruction from steps",
+    "attributes": "Attributes of patients",
     "identity": "Identity of images",
 }
 _WORSE = ("green", "amber", "grey", "red")

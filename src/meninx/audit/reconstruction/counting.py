@@ -158,7 +158,8 @@ def _rates(audit: ReconstructionAudit) -> Iterator[Sequence[Any]]:
     for found in audit.identification:
         yield (
             "identification", found.encoder, "training", found.level, noise[found.level], found.candidates,
-            found.trials, found.success, found.low, found.high, found.guess, found.guess, found.bound, *5 * [""],
+            found.trials, found.success, found.low, found.high, found.guess, found.guess, found.bound,
+            *5 * [""],
         )  # fmt: skip
     for match in audit.matches:
         yield (

@@ -57,7 +57,7 @@ class Identified:
 
 
 def gradients(codes: Codes, max_grad_norm: float = 1.0) -> Array:
-    """Return the clipped gradients that an attacker gets from codes: each as long as the threshold allows.
+    """Return the clipped gradients that an attacker gets from codes: each scaled to the clipping threshold.
 
     A code of zeros, which carries nothing, stays zero.
 
