@@ -28,7 +28,7 @@ SLOW = (
     "meninx federate simulate east/ north/ west/ --recipe tiny --algorithm fedprox --baselines",
 )
 LONG_AUDITS = (
-    "meninx audit runs/private/ --parts bounds one-run --canaries 400",  # both parts have examples of their own
+    "meninx audit runs/private/ --parts bounds one-run --canaries 400",  # both parts have their own
     "meninx audit membership runs/private/",
     "meninx audit membership runs/private/ --references 16 --out audited/",
 )
