@@ -171,7 +171,10 @@ def test_every_number_of_the_audit_comes_with_its_null_its_bound_and_its_sample(
     found = record.fact("audit/finding/membership/rmia/auc")
     assert (found.value, found.low, found.high) == (0.53, 0.45, 0.61)
     assert found.source == "run/audit/audit.json"
-    assert found.remark == "green, measured; null 0.5; the guarantee allows 0.9; n = 240 patients"
+    assert found.remark == (
+        "green, measured; the attack is no better than chance; another attack may be; null 0.5; "
+        "the guarantee allows 0.9; n = 240 patients"
+    )
     unknown = record.fact("audit/finding/membership/rmia/tpr@fpr=0.01")
     assert unknown.value == NOT_SHOWN
     assert "too few non-members" in unknown.remark

@@ -1,4 +1,4 @@
-"""The parts of an audit as one registry: how each is carried out, and what it says.
+"""The parts of an audit as one registry: how each is carried out; its record speaks by the part rules.
 
 A part is entered here when it can be planned. The stage knows parts only through :class:`AuditPart`.
 """
@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from meninx.audit import (
-    attribute_findings,
     attributes,
     bounds,
-    identity_findings,
     membership,
-    membership_findings,
     one_run,
     reidentification,
 )
@@ -31,24 +28,17 @@ from meninx.audit.config import (
     OneRunConfig,
 )
 from meninx.audit.plan_config import AuditConfig, AuditPlan
-from meninx.audit.reconstruction import reconstruction_verdict
 from meninx.audit.reconstruction import steps as reconstruction
 from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.core import artifacts, files, settings
 from meninx.core.artifacts import DataRecord, RunRecord
-from meninx.core.attribute_records import AttributesAudit
 from meninx.core.audit_parts import FOLDER
-from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.errors import MeninxError
-from meninx.core.findings import Finding
-from meninx.core.identity_records import IdentityAudit
 from meninx.core.manifest import Manifest
 from meninx.core.progress import Progress
-from meninx.core.reconstruction_records import ReconstructionAudit
-from meninx.core.risk_records import BoundsRecord
 from meninx.core.run import Run
 from meninx.core.settings import Settings
-from meninx.metrics.attack_success import FPRS, LEAST_PATIENTS
+from meninx.metrics.attack_success import LEAST_PATIENTS
 from meninx.models.network_names import OWN_PREFIX
 
 _OWN_NETWORK = "the run trained a network of the caller's own, which the audit cannot build"
@@ -61,27 +51,21 @@ class AuditPart:
     Attributes:
         name: as in the plan.
         title: for people.
-        keys: keys of findings that it always gives; for conditions on a part that was not done.
         settings: plan and flags -> settings of the part.
         minutes: plan -> its budget.
         obstacle: why the part cannot be done on a run; empty when it can.
         seconds: about how long it takes, from the seconds of the run's training.
         carry_out: writes its record.
-        findings: record and plan -> its numbers.
-        refuted: record -> whether it refutes the guarantee of the run.
         about: record -> identity and weights of the run that it belongs to.
     """
 
     name: str
     title: str
-    keys: tuple[str, ...]
     settings: Callable[[AuditConfig], Settings]
     minutes: Callable[[AuditPlan], float]
     obstacle: Callable[[Run], str]
     seconds: Callable[[AuditPlan, float], float]
     carry_out: Callable[[AuditConfig, Run, Progress], None]
-    findings: Callable[[Any, AuditPlan], tuple[Finding, ...]]
-    refuted: Callable[[Any], bool]
     about: Callable[[Any], tuple[str, str]]
 
     def settings_hash(self, config: AuditConfig) -> str:
@@ -122,10 +106,6 @@ def _compute_bounds(config: AuditConfig, run: Run, progress: Progress) -> None:
     bounds.run_bounds(_bounds_settings(config), run.root / FOLDER, run=run.root, progress=progress)
 
 
-def _bound_findings(record: BoundsRecord, plan: AuditPlan) -> tuple[Finding, ...]:
-    return bounds.findings(record, amber=plan.limits.bound_green, red=plan.limits.bound_amber)
-
-
 # one run
 
 
@@ -148,10 +128,6 @@ def _no_one_run(run: Run) -> str:
 
 def _audit_one_run(config: AuditConfig, run: Run, progress: Progress) -> None:
     one_run.run_one_run(_one_run_settings(config), run.root, progress=progress)
-
-
-def _one_run_findings(record: OneRunRecord, plan: AuditPlan) -> tuple[Finding, ...]:
-    return one_run.findings(record)
 
 
 # membership
@@ -187,10 +163,6 @@ def _attack_membership(config: AuditConfig, run: Run, progress: Progress) -> Non
     membership.run_membership(_membership_settings(config), run.root, progress=progress)
 
 
-def _membership_findings(record: MembershipAudit, plan: AuditPlan) -> tuple[Finding, ...]:
-    return membership_findings.findings(record)
-
-
 # reconstruction and identity
 
 
@@ -211,10 +183,6 @@ def _reconstruct(config: AuditConfig, run: Run, progress: Progress) -> None:
     reconstruction.run_reconstruction(_reconstruction_settings(config), run.root, progress=progress)
 
 
-def _reconstruction_findings(record: ReconstructionAudit, plan: AuditPlan) -> tuple[Finding, ...]:
-    return reconstruction_verdict.findings(record)
-
-
 def _attribute_settings(config: AuditConfig) -> AttributesConfig:
     planned = config.attribute
     return AttributesConfig(
@@ -225,10 +193,6 @@ def _attribute_settings(config: AuditConfig) -> AttributesConfig:
 
 def _infer(config: AuditConfig, run: Run, progress: Progress) -> None:
     attributes.run_attributes(_attribute_settings(config), run.root, progress=progress)
-
-
-def _attribute_findings(record: AttributesAudit, plan: AuditPlan) -> tuple[Finding, ...]:
-    return attribute_findings.findings(record)
 
 
 def _identity_settings(config: AuditConfig) -> IdentityConfig:
@@ -248,10 +212,6 @@ def _link(config: AuditConfig, run: Run, progress: Progress) -> None:
     reidentification.run_identity(_identity_settings(config), run.root, progress=progress)
 
 
-def _identity_findings(record: IdentityAudit, plan: AuditPlan) -> tuple[Finding, ...]:
-    return identity_findings.findings(record)
-
-
 def _table(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = config.get(name)
     return found if isinstance(found, Mapping) else {}
@@ -261,95 +221,67 @@ def _own_network(config: Mapping[str, Any]) -> bool:
     return str(_table(config, "model").get("name", "")).startswith(OWN_PREFIX)
 
 
-_RATES = tuple(f"tpr@fpr={rate:g}" for rate in FPRS)
-_ATTACK_KEYS = tuple(
-    f"membership/{name}/{key}" for name in membership.ATTACKS for key in ("auc", *_RATES)
-)  # fmt: skip
-
 REGISTRY: Mapping[str, AuditPart] = {
     part.name: part
     for part in (
         AuditPart(
             name="bounds",
             title="Proven bounds",
-            keys=("bounds/epsilon", "bounds/largest-auc", *(f"bounds/largest-{rate}" for rate in _RATES)),
             settings=_bounds_settings,
             minutes=lambda plan: plan.bounds.minutes,
             obstacle=_without_guarantee,
             seconds=lambda plan, training: 3.0 + 0.2 * plan.bounds.n_eps,
             carry_out=_compute_bounds,
-            findings=_bound_findings,
-            refuted=lambda record: False,
             about=lambda record: (record.mechanism.run, record.mechanism.weights),
         ),
         AuditPart(
             name="one-run",
             title="Audit of the implementation",
-            keys=(
-                "one-run/mu",
-                "one-run/epsilon-lower-limit",
-                "one-run/advantage-lower-limit",
-                "one-run/noise",
-            ),
             settings=_one_run_settings,
             minutes=lambda plan: plan.one_run.minutes,
             obstacle=_no_one_run,
             seconds=lambda plan, training: 5.0 + 1.2 * training,
             carry_out=_audit_one_run,
-            findings=_one_run_findings,
-            refuted=lambda record: bool(record.refuted_by),
             about=lambda record: (record.origin.run, record.origin.weights),
         ),
         AuditPart(
             name="membership",
             title="Membership attacks",
-            keys=_ATTACK_KEYS,
             settings=_membership_settings,
             minutes=lambda plan: plan.membership.minutes,
             obstacle=_no_membership,
             seconds=lambda plan, training: 15.0 + 0.8 * training * plan.membership.references,
             carry_out=_attack_membership,
-            findings=_membership_findings,
-            refuted=lambda record: record.verdict == "refuted",
             about=lambda record: (record.origin.run, record.origin.weights),
         ),
         AuditPart(
             name="reconstruction",
             title="Reconstruction from steps",
-            keys=("reconstruction/rank1@n=10",),
             settings=_reconstruction_settings,
             minutes=lambda plan: plan.reconstruction.minutes,
             obstacle=_no_reconstruction,
             seconds=lambda plan, training: 60.0,
             carry_out=_reconstruct,
-            findings=_reconstruction_findings,
-            refuted=lambda record: record.verdict == "refuted",
             about=lambda record: (record.origin.run, record.origin.weights),
         ),
         AuditPart(
             name="attributes",
             title="Attributes of patients",
-            keys=(),
             settings=_attribute_settings,
             minutes=lambda plan: plan.attribute.minutes,
             obstacle=_no_reconstruction,
             seconds=lambda plan, training: 60.0,
             carry_out=_infer,
-            findings=_attribute_findings,
-            refuted=lambda record: record.verdict == "refuted",
             about=lambda record: (record.origin.run, record.origin.weights),
         ),
         AuditPart(
             name="identity",
             title="Identity of images",
-            keys=("identity/p@1",),
             settings=_identity_settings,
             minutes=lambda plan: plan.identity.minutes,
             obstacle=_no_identity,
             seconds=lambda plan, training: 20.0,
             carry_out=_link,
-            findings=_identity_findings,
-            refuted=lambda record: False,
             about=lambda record: (record.origin.run, record.origin.weights),
         ),
     )

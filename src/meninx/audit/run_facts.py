@@ -23,8 +23,14 @@ _POISSON = "poisson"
 _KNOWN_STARTS = ("random", "run")
 
 
-def reservations_of(run: Run, record: RunRecord) -> Reservations:
-    """Return why no guarantee holds for a run, or why its lines cannot be green."""
+def reservations_of(run: Run, record: RunRecord, *, most: int | None = None) -> Reservations:
+    """Return why no guarantee holds for a run, or why its lines cannot be green.
+
+    Args:
+        run: the run folder.
+        record: its record.
+        most: largest number of training cases of one patient; None to count them in the dataset.
+    """
     privacy = artifacts.read(run.root, PrivacyRecord)
     if not record.private or privacy is None:
         return Reservations(void="the run was trained without differential privacy")
@@ -38,7 +44,7 @@ def reservations_of(run: Run, record: RunRecord) -> Reservations:
             f"sampling was {printable(privacy.sampler) or 'not recorded'}, and the bounds assume Poisson"
         )
     if privacy.unit != PrivacyUnit.PATIENT and record.patients_known:
-        most = cases_of_a_patient(run)
+        most = cases_of_a_patient(run) if most is None else most
         many = f", and a patient has up to {most:,}" if most > 1 else ""
         caps.append(f"the guarantee is for one {printable(privacy.unit)}, not for a patient{many}")
     if privacy.start is not None and privacy.start.origin not in _KNOWN_STARTS:

@@ -13,6 +13,10 @@ _SAYS = {
     "implementation/verdict": ("The audit with canaries says", ("refuted", "suspicious")),
     "membership/verdict": ("The membership attacks say", ("refuted", "exposed", "void")),
     "attacks/reconstruction/verdict": ("The reconstruction attacks say", ("refuted", "exposed", "void")),
+    "attacks/attributes/verdict": (
+        "The attacks on attributes say",
+        ("refuted", "exposed", "inferable", "void"),
+    ),
     "attacks/identity/verdict": ("The audit of identity says", ("linked", "void")),
 }
 _AGAINST: dict[tuple[str, str | bool], str] = {
