@@ -46,6 +46,8 @@ class Study:
         parts: what is measured of each arm.
         axis: the arm whose attacks run over an axis of epsilon.
         batches: steps that are attacked at each level of noise.
+        ladder: attacks over the axis of epsilon.
+        eps_step: distance of two exponents of this axis.
     """
 
     title: str
@@ -58,6 +60,8 @@ class Study:
     parts: tuple[str, ...] = (TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP, RECONSTRUCTION)
     axis: str = ""
     batches: int = 3
+    ladder: tuple[str, ...] = ()
+    eps_step: int = 1
 
 
 LADDER = (
@@ -115,6 +119,8 @@ STUDIES = {
         control_steps=60,
         axis="8",
         batches=2,
+        ladder=STRONGEST,
+        eps_step=3,
     ),
     "nih": Study(
         "Findings, 32 px, over-fitted",
@@ -257,7 +263,9 @@ def _membership(study: Study, arm: str, data: Path, folder: Path) -> Row:
 
 def _reconstruction(study: Study, arm: str, data: Path, folder: Path) -> Row:
     """Attack steps of an arm, at its own noise, and at that of other epsilons where it is the axis."""
-    axis = {"attacks": LADDER, "eps_last": 12, "eps_step": 1} if arm == study.axis else {"eps_first": 9}
+    axis: dict[str, Any] = {"eps_first": 9}
+    if arm == study.axis:
+        axis = {"attacks": study.ladder or LADDER, "eps_last": 12, "eps_step": study.eps_step}
     return _attacked(study, arm, folder, folder / "reconstruction", **axis)
 
 

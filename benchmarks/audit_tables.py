@@ -125,9 +125,13 @@ def membership(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]
             first = record["attacks"][0]
             head[2] = f"{first['members']:,}, {first['others']:,}"
             tail = [bound, record["verdict"], f"{row['cpu']:.0f}"]
-            controls = (record["positive"], record["negative"])
             named = [(attack["attack"], attack) for attack in record["attacks"]]
-            named += list(zip(("positive control", "negative control"), controls, strict=True))
+            controls = {
+                "positive control, knows a few patients": record["positive"],
+                "negative control, trained on nothing": record["negative"],
+                "negative control, knows half of both splits": record.get("split_control"),
+            }
+            named += [(words, attack) for words, attack in controls.items() if attack is not None]
             for words, attack in named:
                 points = {point["fpr"]: _point(point) for point in attack["points"]}
                 area = f"{attack['auc']:.3f} [{attack['auc_low']:.3f}, {attack['auc_high']:.3f}]"
