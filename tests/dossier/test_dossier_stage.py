@@ -391,6 +391,46 @@ def test_a_number_that_is_none_is_not_shown_and_a_huge_one_stays_finite(tmp_path
     assert "null" not in plain.to_json(Fact(key="a", words="b", value=1.0, low=1.0, high=2.0))
 
 
+@pytest.mark.usefixtures("no_pdf")
+def test_a_short_number_that_names_a_patient_is_found_in_the_texts_of_a_record(tmp_path: Path):
+    run = samples.a_run(tmp_path / "run", members=("00012345",))
+    record = artifacts.require(run, OneRunRecord, fix="")
+    artifacts.write(run, replace(record, origin=replace(record.origin, command=("audit", "run-00012345"))))
+    samples.summarize(run)
+    with pytest.raises(PrivacyRefusal, match="identifier of a patient"):
+        stage.run(config(), [run], tmp_path / "dossier")
+
+
+@pytest.mark.usefixtures("no_pdf")
+def test_a_run_whose_identity_is_a_path_is_refused(tmp_path: Path):
+    run = samples.a_run(tmp_path / "run", audited=False, private=False)
+    path = run / "run.json"
+    table = json.loads(path.read_text())
+    for kind in (artifacts.Lineage, artifacts.PrivacyRecord, artifacts.EvaluationRecord):
+        other = run / artifacts.place(kind)
+        other.write_text(other.read_text().replace(table["id"], "../../../../x"))
+    listed = integrity.measured(run / "release", [p for p in (run / "release").rglob("*.*") if p.is_file()])
+    listed.pop("checksums.sha256")
+    table |= {"id": "../../../../x", "release": integrity.write(run / "release", listed)}
+    table |= {"privacy": files.digest(run / "privacy.json")}
+    path.write_text(json.dumps(table))
+    with pytest.raises(DataError, match="a run has no identity of its own"):
+        stage.run(config(), [run], tmp_path / "out" / "dossier")
+    assert not list(tmp_path.rglob("x*"))
+
+
+def test_a_text_that_is_longer_than_a_page_is_split(tmp_path: Path):
+    from meninx.dossier import dossier_pdf
+
+    record = samples.record_of(samples.a_copy(tmp_path))
+    long = replace(
+        record.parts[0].facts[0], value=tuple(f"setting {number} instead of K" for number in range(900))
+    )
+    part = replace(record.parts[0], facts=(long, *record.parts[0].facts[1:]))
+    content = dossier_pdf.render(replace(record, parts=(part, *record.parts[1:])))
+    assert "setting 899" in " ".join(samples.pdf_text(content).split())
+
+
 def test_the_form_is_empty_and_names_every_question(tmp_path: Path):
     folder = samples.a_copy(tmp_path)
     form = artifacts.require(folder, Decision, fix="")

@@ -204,7 +204,7 @@ def summed(
 def owners(seed: int, kind: str = "several") -> list[str]:
     """Return patients of one to four cases each, whose names contain what names may contain."""
     generator, found = random.Random(seed), []
-    for number in range(6):
+    for number in range(4):
         found += [f"p{number}/{'x' * (number % 2)}"] * (generator.randint(1, 4) if kind == "several" else 1)
     return found
 

@@ -31,12 +31,14 @@ LONG_AUDITS = (
     "meninx audit membership runs/private/",
     "meninx audit membership runs/private/ --references 16 --out audited/",
 )
+SEVERAL_PARTS = ("meninx audit runs/private/ --parts bounds one-run --canaries 400",)  # each has an example
 LONG_RECONSTRUCTIONS = (
+    "meninx audit reconstruct match runs/private/ --metrics ssim",  # the example of the pictures matches, too
     "meninx audit reconstruct runs/private/",
     "meninx audit reconstruct runs/private/ --attacks imprint-pca trap --eps-last 18 --out audited/",
     "meninx audit reconstruct create runs/private/ --batches 5 --bins 128",
 )
-LONG = SLOW + LONG_AUDITS + LONG_RECONSTRUCTIONS
+LONG = SLOW + LONG_AUDITS + SEVERAL_PARTS + LONG_RECONSTRUCTIONS
 # They serve until they are stopped; tests/stories/test_three_hospitals.py runs them as real processes.
 SERVING = ("coordinator", "site", "run", "resume", "stop")
 # What must lie in the folder before an example can run; all else the example makes itself.
@@ -97,8 +99,12 @@ def shop(cohort, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A folder with ``data`` and ``runs``: 40 invented patients, a run called ``first`` and a later one."""
+    """A folder with ``data`` and ``runs``: 40 invented patients, a run called ``first`` and a later one.
+
+    ``many patients`` is a dataset of 140, with smaller images.
+    """
     root = tmp_path_factory.mktemp("trained")
+    write_dataset(root / "many patients", patients=140, size=16)
     write_dataset(root / "data", patients=40, size=32)
     first = api.train(root / "data", out=root / "runs", recipe="tiny", epochs=1)
     (root / "runs" / "first").symlink_to(first.out.name)
@@ -130,6 +136,8 @@ def _verb(line: str) -> str:
 def _put(name: str, here: Path, shop: Path, trained: Path, verb: str) -> None:
     if name == "study":
         _put_study(here, trained / "data")
+    elif name == "many patients":
+        shutil.copytree(trained / name, here / "data")
     elif name in ("data", "runs"):
         shutil.copytree(trained / name, here / name, symlinks=True)
         for known in (here / name).glob("*/private/data.json"):
@@ -175,10 +183,6 @@ def _put_scores(here: Path) -> None:
         np.save(here / f"{name}.npy", rng.normal(mean, 1.0, 300))
 
 
-def _put_many_patients(here: Path) -> None:
-    write_dataset(here / "data", patients=80, size=16)
-
-
 def _put_private_run(here: Path) -> None:
     private = {"epsilon": 8.0, "delta": 1e-3, "deterministic": True}
     made = api.train(here / "data", out=here / "runs", recipe="tiny", epochs=1, **private)
@@ -198,7 +202,6 @@ MADE = {
     "candidates": _put_candidates,
     "matches": _put_matches,
     "scores": _put_scores,
-    "many patients": _put_many_patients,
     "private run": _put_private_run,
     "hospitals": _put_hospitals,
     "events": _put_events,
@@ -268,6 +271,15 @@ def test_the_long_audit_runs(ready, line):
     ready(line)
     assert _done(line) == 0
     assert len([*Path().rglob("membership.json")]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", SEVERAL_PARTS)
+def test_the_audit_of_several_parts_runs(ready, line):
+    ready(line)
+    assert _done(line) == 0
+    assert len([*Path().rglob("one_run.json")]) == 1
+    assert len([*Path().rglob("audit.json")]) == 1
 
 
 @pytest.mark.slow

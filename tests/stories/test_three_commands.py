@@ -30,6 +30,13 @@ def hospital(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hospitals" / "north"
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which commands run."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def commands() -> list[str]:
     """The three commands of the README."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -93,12 +100,12 @@ def calls_of(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> list
     return seen
 
 
-def test_the_command_and_the_function_do_the_same(hospital, monkeypatch):
-    (hospital / "data").mkdir()
-    (hospital / "clean").mkdir()
+def test_the_command_and_the_function_do_the_same(folder, monkeypatch):
+    (folder / "data").mkdir()
+    (folder / "clean").mkdir()
     info = DatasetInfo(name="d", task=TaskKind.MULTILABEL, labels=("effusion",))
-    (hospital / "data" / "dataset.toml").write_text(info.to_toml())
-    (hospital / "data" / "manifest.csv").touch()
+    (folder / "data" / "dataset.toml").write_text(info.to_toml())
+    (folder / "data" / "manifest.csv").touch()
     words = "train data --recipe tiny --steps 2 --device cpu --report page.html --archives clean --out to"
 
     def function() -> None:
@@ -120,9 +127,9 @@ def test_the_command_and_the_function_do_the_same(hospital, monkeypatch):
 
 
 @pytest.mark.parametrize("page", ["there.html", "data/page.html"])
-def test_the_function_refuses_a_page_before_training(hospital, monkeypatch, page):
-    (hospital / "there.html").write_text("mine")
-    (hospital / "data").mkdir()
+def test_the_function_refuses_a_page_before_training(folder, monkeypatch, page):
+    (folder / "there.html").write_text("mine")
+    (folder / "data").mkdir()
 
     def refused() -> None:
         with pytest.raises(UsageError):
@@ -140,11 +147,11 @@ def test_the_function_refuses_a_page_before_training(hospital, monkeypatch, page
         ("train data --report page.html --archives missing", "missing"),
     ],
 )
-def test_a_report_that_cannot_be_written_is_refused_before_training(hospital, capsys, words, told):
-    (hospital / "there.html").write_text("mine")
-    (hospital / "data").mkdir()
+def test_a_report_that_cannot_be_written_is_refused_before_training(folder, capsys, words, told):
+    (folder / "there.html").write_text("mine")
+    (folder / "data").mkdir()
     for name in ("manifest.csv", "dataset.toml"):
-        (hospital / "data" / name).touch()
+        (folder / "data" / name).touch()
     assert run(words.split()) in (2, 3)
     assert told in capsys.readouterr().err
-    assert not (hospital / "runs").exists()
+    assert not (folder / "runs").exists()

@@ -82,11 +82,13 @@ def test_a_changed_byte_in_any_file_is_named(tmp_path: Path):
         middle = len(content) // 2
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
         name = path.relative_to(folder).as_posix()
-        book = stage.CheckList("")
-        stage.folder_checks.digests(book, folder, "", leave_out=("signature.json",), progress=stage.SILENT)
         if name in ("checksums.sha256", "signature.json"):
             assert not _is_signed(folder), name
         else:
+            book = stage.CheckList("")
+            stage.folder_checks.digests(
+                book, folder, "", leave_out=("signature.json",), progress=stage.SILENT
+            )
             assert f"1 file changed: {name}" in book.checks[0].line()
         path.write_bytes(content)
 

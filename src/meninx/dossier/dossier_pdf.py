@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from meninx.core.dossier_records import DossierRecord
-from meninx.core.errors import UsageError, problem
+from meninx.core.dossier_records import PDF, DossierRecord
+from meninx.core.errors import DataError, UsageError, problem
 from meninx.dossier import dossier_page
 from meninx.dossier.headings import NO_CLAIM
 
+LIBRARIES = ("reportlab", "matplotlib")
+"""What draws the PDF, and whose fonts it holds: another version may draw other bytes."""
 _MARGIN, _WIDTH = 54, 595 - 108  # points on A4
 _LEAST = 110  # points below a heading, else it goes to the next page
 _SANS, _BOLD = "DejaVuSans", "DejaVuSans-Bold"
@@ -24,10 +26,12 @@ def render(record: DossierRecord) -> bytes:
 
     Raises:
         UsageError: reportlab is not installed.
+        DataError: a text does not fit on a page.
     """
     try:
         from reportlab.lib.pagesizes import A4
         from reportlab.platypus import SimpleDocTemplate
+        from reportlab.platypus.doctemplate import LayoutError
     except ImportError as error:
         fix = "pip install 'meninx[dossier]'"
         raise UsageError(problem("reportlab is not installed", where="dossier", fix=fix)) from error
@@ -43,6 +47,7 @@ def render(record: DossierRecord) -> bytes:
         title=record.title,
         author="meninx",
         invariant=1,  # no time and no random identifier in the file
+        pageCompression=0,  # builds of zlib compress to other bytes
     )
     footer = f"run {record.run}, {record.date}"
 
@@ -52,7 +57,10 @@ def render(record: DossierRecord) -> bytes:
         canvas.drawString(_MARGIN, 30, footer)
         canvas.drawRightString(_MARGIN + _WIDTH, 30, str(canvas.getPageNumber()))
 
-    document.build(_story(record, styles), onFirstPage=numbered, onLaterPages=numbered)
+    try:
+        document.build(_story(record, styles), onFirstPage=numbered, onLaterPages=numbered)
+    except LayoutError as error:
+        raise DataError(problem("a text does not fit on a page", where=PDF)) from error
     return stream.getvalue()
 
 
@@ -170,7 +178,11 @@ def _grid(
 
     head = [_text(name, styles["soft"]) for name in columns]
     table = LongTable(
-        [head, *map(list, rows)], colWidths=[share * _WIDTH for share in shares], repeatRows=1, hAlign="LEFT"
+        [head, *map(list, rows)],
+        colWidths=[share * _WIDTH for share in shares],
+        repeatRows=1,
+        splitInRow=1,
+        hAlign="LEFT",
     )
     table.setStyle(
         TableStyle(

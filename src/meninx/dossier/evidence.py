@@ -6,6 +6,8 @@ and keyed digests, the same as a released ledger.
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +23,8 @@ from meninx.dossier.facts import DATA, RELEASE, RUN, RUNS
 from meninx.report import joint_privacy
 from meninx.report.context import ReportContext, departures_of
 from meninx.report.sources import Dataset, Deid, TrainedRun
+
+_RUN, _HEX = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9a-f]{32,64}")
 
 
 def chosen_run(config: DossierConfig, context: ReportContext) -> TrainedRun:
@@ -100,11 +104,15 @@ def _write_selection(
     folder: Path, config: DossierConfig, context: ReportContext, run: TrainedRun, sources: Sequence[Path]
 ) -> None:
     every = sorted((*context.runs, *context.unfinished), key=joint_privacy.order)
-    if any(not item.record.id for item in every):
+    identities = [item.record.id for item in every]
+    if not all(identities):
         fix = "leave them out; what they spent is then not counted, so say so to the checker"
-        raise DataError(
-            problem("an earlier version made a run, without its identity", where="dossier", fix=fix)
-        )
+        what = "an earlier version made a run, without its identity"
+        raise DataError(problem(what, where="dossier", fix=fix))
+    distinct = len({privacy_facts.folder_of(name) for name in identities}) == len(every)
+    if not distinct or not all(map(_RUN.fullmatch, identities)):
+        what = "a run has no identity of its own"
+        raise DataError(problem(what, where="run.json", fix="restore the folder as it was written"))
     sweeps = [path / artifacts.place(SweepRecord) for path in sources]
     sweeps = [path for path in sweeps if path.is_file()]
     for number, path in enumerate(sweeps, start=1):
@@ -142,8 +150,9 @@ def _write_candidate(folder: Path, run: TrainedRun) -> None:
     home = folder / privacy_facts.folder_of(run.record.id)
     for key, text in run.account.texts.items() if run.account is not None else ():
         content = text.encode("utf-8", "surrogateescape")
+        name = key if _HEX.fullmatch(key) else hashlib.sha256(content).hexdigest()
         own = key == run.record.id
-        name = privacy_facts.LEDGER if own else f"{privacy_facts.EARLIER}/{key}.jsonl"
+        name = privacy_facts.LEDGER if own else f"{privacy_facts.EARLIER}/{name}.jsonl"
         files.write_bytes(home / name, content)
     if run.finished and run.evidence.test is not None:
         _copy(run.root / artifacts.place(EvaluationRecord), home / "evaluation.json")

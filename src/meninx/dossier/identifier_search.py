@@ -10,15 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from meninx.core import csv_table, files, workspace
+from meninx.core import csv_table, files, plain, workspace
 from meninx.core.errors import MeninxError, PrivacyRefusal, problem
 from meninx.core.manifest import MANIFEST_NAME
 from meninx.report.sources import TrainedRun
 
 _WORD = re.compile(r"[^\W_]+")
 _SHORTEST, _SHORTEST_NUMBER = 6, 9  # letters and digits below which chance alone would find an identifier
+_SHORTEST_IN_TEXT = 6  # digits of a number that stands in a text of a record, and not among numbers
 _PIECE = 1 << 22  # bytes that are searched at a time
+_DEPTHS = ("", "*/", "*/*/")  # a folder of archives or datasets may be given
 _COLUMNS = frozenset({"case_id", "patient_id", "patient", "key", "study", "id_old", "id_new"})
 """Columns that name a person, a study or an image, in the tables of deid and prepare."""
 
@@ -33,17 +36,33 @@ class IdentifierIndex:
 
     def __init__(self, identifiers: Iterable[str]) -> None:
         self._known: dict[str, set[tuple[str, ...]]] = {}
+        self._numbers: set[str] = set()
         for text in identifiers:
             words = tuple(_WORD.findall(text.casefold()))
             letters = "".join(words)
             if len(letters) >= (_SHORTEST_NUMBER if letters.isdigit() else _SHORTEST):
                 self._known.setdefault(words[0], set()).add(words)
+            elif len(words) == 1 and letters.isdigit() and len(letters) >= _SHORTEST_IN_TEXT:
+                self._numbers.add(letters)
         self.longest = max((len(item) for known in self._known.values() for item in known), default=1)
 
     @property
     def count(self) -> int:
         """Number of identifiers that are searched for; those that are too short are not."""
-        return sum(map(len, self._known.values()))
+        return sum(map(len, self._known.values())) + len(self._numbers)
+
+    def is_in_texts(self, value: object) -> bool:
+        """Return whether a text of a table holds a number of six to eight digits that names somebody.
+
+        >>> index = IdentifierIndex(["0000123"])
+        >>> index.is_in_texts({"a": ["audit of 0000123"]}), index.is_in_texts({"0000124": 123})
+        (True, False)
+        """
+        if isinstance(value, dict):
+            return any(self.is_in_texts(item) for pair in value.items() for item in pair)
+        if isinstance(value, list):
+            return any(map(self.is_in_texts, value))
+        return isinstance(value, str) and not self._numbers.isdisjoint(_WORD.findall(value))
 
     def is_in(self, text: str) -> bool:
         """Return whether a text holds one of them, whatever stands between their words."""
@@ -71,9 +90,15 @@ def of_patients(runs: Iterable[TrainedRun], sources: Iterable[Path]) -> Iterator
         if run.data is not None:
             yield run.data.digest
             datasets.add(Path(run.data.dataset))
+    tables = {folder / MANIFEST_NAME for folder in datasets}
     for folder in (*datasets, *sources):
-        for path in (folder / MANIFEST_NAME, *sorted((folder / workspace.PRIVATE).glob("*.csv"))):
-            yield from _cells(path)
+        for depth in _DEPTHS:
+            tables |= {
+                *folder.glob(f"{depth}{workspace.PRIVATE}/*.csv"),
+                *folder.glob(f"{depth}{MANIFEST_NAME}"),
+            }
+    for path in sorted(tables):
+        yield from _cells(path)
 
 
 def _cells(path: Path) -> Iterator[str]:
@@ -96,12 +121,22 @@ def refuse(root: Path, index: IdentifierIndex) -> None:
     """
     for path in sorted(item for item in root.rglob("*") if item.is_file()):
         name = path.relative_to(root).as_posix()
-        if index.is_in(name) or any(index.is_in(text) for text in _pieces(path)):
+        if (
+            index.is_in(name)
+            or any(index.is_in(text) for text in _pieces(path))
+            or _is_in_record(path, index)
+        ):
             fix = "a folder may be named after a patient: rename it, and make this record again"
             where = "a name in the dossier" if index.is_in(name) else name
             raise PrivacyRefusal(
                 problem("a file of the dossier would hold an identifier of a patient", where=where, fix=fix)
             )
+
+
+def _is_in_record(path: Path, index: IdentifierIndex) -> bool:
+    if path.suffix != ".json":
+        return False
+    return index.is_in_texts(plain.from_json(files.read_bytes(path), Any, where=path.name))
 
 
 def _pieces(path: Path) -> Iterator[str]:

@@ -33,6 +33,7 @@ def selection_of(evidence: EvidenceFolder) -> SelectionRecord:
     record = artifacts.require(evidence.root, SelectionRecord, fix="ask for the whole dossier")
     names = {item.run for item in record.candidates}
     known = all(_RUN.fullmatch(item.run) and item.folder == folder_of(item.run) for item in record.candidates)
+    known = known and len({item.folder for item in record.candidates}) == len(record.candidates)
     grouped = all(name in names for group in record.groups for name in group)
     if record.chosen not in names or not known or not grouped or len(record.groups) != len(record.assumed):
         raise DataError(problem("the runs that were given contradict each other", where=SELECTION))

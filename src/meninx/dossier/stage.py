@@ -133,9 +133,7 @@ def run(
         evidence.write(room, given, context, chosen, sources)
         _refuse_strangers(room)
         progress.advance()
-        record = derived(
-            room, title=given.title, date=given.date, signer=signer, made_by=provenance.packages()
-        )
+        record = derived(room, title=given.title, date=given.date, signer=signer, made_by=versions())
         _write_documents(room, record)
         progress.advance()
         every = (*context.runs, *context.unfinished)
@@ -158,6 +156,11 @@ def run(
         signer=signer,
         searched=index.count,
     )
+
+
+def versions() -> dict[str, str]:
+    """Return package -> version of what decides the bytes of a dossier."""
+    return provenance.packages() | provenance.versions(dossier_pdf.LIBRARIES)
 
 
 def _plan(context: ReportContext) -> list[str]:

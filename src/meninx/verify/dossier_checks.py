@@ -22,7 +22,7 @@ from meninx.core.dossier_records import (
     Fact,
 )
 from meninx.core.progress import Progress
-from meninx.dossier import audit_facts, dossier_page, privacy_facts, schema, signature
+from meninx.dossier import audit_facts, dossier_page, dossier_pdf, privacy_facts, schema, signature
 from meninx.dossier.derivation import LIMITS, derived
 from meninx.dossier.facts import RELEASE, RUN, EvidenceFolder, every, number
 from meninx.dossier.signature import UNSIGNED
@@ -41,7 +41,11 @@ def check(book: CheckList, root: Path, expected: Expected, progress: Progress) -
     if links:
         book.judge("links", [f"a dossier holds no links: {some(links)}"], fix="ask for the whole dossier")
         return
-    folder_checks.digests(book, root, "", leave_out=(SIGNATURE,), progress=progress)
+    _guard(
+        book,
+        "files against checksums.sha256",
+        lambda: folder_checks.digests(book, root, "", leave_out=(SIGNATURE,), progress=progress),
+    )
     _guard(book, "dossier.json", lambda: _dossier(book, root, expected))
     _guard(book, "release of the run", lambda: _release(book, root, progress))
     if expected.decision is not None:
@@ -215,11 +219,12 @@ def _documents(book: CheckList, root: Path, record: DossierRecord) -> None:
         wrong.append(f"{PAGE} shows something else")
     if files.read_text(root / SCHEMA) != schema.text():
         wrong.append(f"{SCHEMA} is another")
+    here = provenance.versions(dossier_pdf.LIBRARIES)
     if importlib.util.find_spec("reportlab") is None:
         book.impossible(PDF, "reportlab is not installed: pip install 'meninx[dossier]'")
+    elif any(record.made_by.get(name) != here.get(name) for name in dossier_pdf.LIBRARIES):
+        book.impossible(PDF, f"another version of {' or '.join(dossier_pdf.LIBRARIES)} drew it")
     else:
-        from meninx.dossier import dossier_pdf
-
         wrong += (
             [f"{PDF} shows something else"]
             if files.read_bytes(root / PDF) != dossier_pdf.render(record)
