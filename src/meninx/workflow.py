@@ -144,15 +144,14 @@ def audit(
         progress: shows the parts.
 
     Raises:
-        UsageError, DataError, PrivacyRefusal: see ``meninx.audit.stage.run``.
+        UsageError, DataError, PrivacyRefusal: see ``meninx.audit.stage.run`` and, for another page than the
+            usual one, ``meninx.report.stage.refuse_audit_page``.
     """
     from meninx.audit import stage
     from meninx.report import stage as reporting
 
     if page is not None:
-        workspace.outside(page, in_release=True)
-        if page.exists() and not config.overwrite:
-            raise UsageError(problem("the file exists already", where=str(page), fix="give --overwrite"))
+        reporting.refuse_audit_page(page, overwrite=config.overwrite)
     result = stage.run(config, run, fail_if=fail_if, progress=progress)
     if result.record is None:
         return result

@@ -56,6 +56,9 @@ def render(context: ReportContext) -> str:
     )
 
 
+AUDIT_TITLE = "Audit of run"
+
+
 def render_audit(name: str, audit: Audit) -> str:
     """Return the page of one audit, with the same template as a report.
 
@@ -65,7 +68,7 @@ def render_audit(name: str, audit: Audit) -> str:
     """
     record = audit.record
     return _drawn(
-        title=f"Audit of run {name}",
+        title=f"{AUDIT_TITLE} {name}",
         date=record.origin.made[:10] or "time not recorded",
         banner=(),
         verdicts=section_audit.line_cards(record),

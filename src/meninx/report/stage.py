@@ -9,7 +9,7 @@ from pathlib import Path
 
 from meninx.core import artifacts, files, names, workspace
 from meninx.core.artifacts import DeidRecord, EvaluationRecord, RunRecord, RunState
-from meninx.core.errors import ConfigError, DataError, UsageError, problem
+from meninx.core.errors import ConfigError, DataError, UsageError, expected, problem
 from meninx.core.manifest import INFO_NAME
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
@@ -21,6 +21,8 @@ from meninx.report.verdict import verdicts
 
 AUDIT_PAGE = "audit.html"
 """In the folder ``audit/`` of a run."""
+_PAGES = (".html", ".htm")
+_HEAD = 4096  # bytes of a page that hold its title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,37 @@ def run(
     return ReportResult(
         out=page_path, size=size, verdicts=answers, missing=context.missing, cards=tuple(cards)
     )
+
+
+def refuse_audit_page(page_path: Path, *, overwrite: bool) -> None:
+    """Refuse a place for an audit's page where it would replace anything but an earlier page.
+
+    Args:
+        page_path: HTML file.
+        overwrite: an earlier page of an audit may be replaced.
+
+    Raises:
+        UsageError: it is no HTML file, lies in a private folder, release, dataset or archive, or another file
+            is there.
+    """
+    if page_path.suffix.lower() not in _PAGES:
+        got, fix = page_path.name, "give a name such as audit.html"
+        raise UsageError(
+            expected(f"a file that ends in {' or '.join(_PAGES)}", got=got, where="out", fix=fix)
+        )
+    workspace.outside(page_path)
+    if page_path.is_symlink() or (page_path.exists() and not _is_audit_page(page_path)):
+        what = "the file is not a page of an audit, and is not replaced"
+        raise UsageError(problem(what, where=str(page_path), fix="give another name"))
+    if page_path.exists() and not overwrite:
+        raise UsageError(problem("the file exists already", where=str(page_path), fix="give --overwrite"))
+
+
+def _is_audit_page(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with files.regular(path) as stream:
+        return page.AUDIT_TITLE.encode() in stream.read(_HEAD)
 
 
 def write_audit_page(folder: Path, page_path: Path) -> Path:
