@@ -18,7 +18,7 @@ COLOURS = {
 WORDS = {
     "imprint-whitened": "imprint, whitened", "imprint-pca": "imprint, PCA",
     "imprint-centred": "imprint, centred", "imprint-raw": "imprint, raw",
-    "cumulative": "imprint, cumulative (the seed's)", "trap": "trap weights",
+    "cumulative": "imprint, cumulative (published)", "trap": "trap weights",
     "readout": "readout of a linear layer",
 }  # fmt: skip
 NO_PRIVACY = "none"
