@@ -201,10 +201,8 @@ def _is_in_file(path: Path, index: IdentifierIndex) -> bool:
     for text in _pieces(path):
         if index.is_in(text, joined=readable):
             return True
-        plain_text = (
-            html.unescape(_ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)) if readable else ""
-        )
-        if plain_text and plain_text != text and index.is_in(plain_text):
+        decoded = html.unescape(_ESCAPED.sub(_letter, text)) if readable else text
+        if decoded != text and index.is_in(decoded):
             return True
     return False
 
