@@ -23,6 +23,7 @@ from meninx.audit.audited_run import (
     UNKNOWN_START,
     dataset_of,
     origin_of,
+    place_of_audit,
     plan_of,
     seeded,
     strangers_of,
@@ -39,7 +40,7 @@ from meninx.audit.references import (
     log_likelihoods,
     reference_signals,
 )
-from meninx.core import artifacts, files, workspace
+from meninx.core import artifacts, files
 from meninx.core import run as runs
 from meninx.core.artifacts import RunRecord, RunState
 from meninx.core.audit_records import AttackRecord, MembershipAudit, OperatingPoint
@@ -253,9 +254,7 @@ def _auditable(run: Run, config: MembershipConfig, out: Path | None) -> RunRecor
     if record.state is not RunState.RELEASED:
         fix = "go on with `meninx train DATA --resume RUN`"
         raise UsageError(problem("the run is not finished", where=run.name, fix=fix))
-    if out is not None:
-        workspace.outside(out)
-    place = (out or run.root) / artifacts.place(MembershipAudit)
+    place = place_of_audit(out, run) / artifacts.place(MembershipAudit)
     if place.exists() and not config.overwrite:
         fix = "give --overwrite to audit it again"
         raise UsageError(
