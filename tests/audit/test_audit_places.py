@@ -55,7 +55,7 @@ def test_the_page_replaces_an_earlier_page_and_no_other_html(folder, tmp_path):
     link = tmp_path / "link.html"
     link.symlink_to(page)
     for other in (notes, link):
-        with pytest.raises(UsageError, match="is not a page of an audit"):
+        with pytest.raises(UsageError, match="is not a page of meninx"):
             workflow.audit(config.replace(overwrite=True), folder, other)
 
 

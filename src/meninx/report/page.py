@@ -56,9 +56,6 @@ def render(context: ReportContext) -> str:
     )
 
 
-AUDIT_TITLE = "Audit of run"
-
-
 def render_audit(name: str, audit: Audit) -> str:
     """Return the page of one audit, with the same template as a report.
 
@@ -68,7 +65,7 @@ def render_audit(name: str, audit: Audit) -> str:
     """
     record = audit.record
     return _drawn(
-        title=f"{AUDIT_TITLE} {name}",
+        title=f"Audit of run {name}",
         date=record.origin.made[:10] or "time not recorded",
         banner=(),
         verdicts=section_audit.line_cards(record),
