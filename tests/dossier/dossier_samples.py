@@ -13,10 +13,10 @@ from pathlib import Path
 import report_samples
 from report_samples import write_dataset, write_deid, write_run
 
-from meninx.audit import bounds, plan_file, rederivation
+from meninx.audit import bounds, plan_file, rederivation, run_facts
 from meninx.audit import stage as audit_stage
 from meninx.audit.config import BoundsConfig
-from meninx.audit.part_rules import RULES
+from meninx.audit.part_rules import RULES, findings_of
 from meninx.audit.plan_config import AuditConfig
 from meninx.core import artifacts, audit_parts, files, integrity, plain
 from meninx.core.artifacts import PrivacyRecord, RunRecord
@@ -80,17 +80,18 @@ def summarize(folder: Path) -> None:
     plan = PlanRecord(sha256=digest, registered="2026-11-20T09:00:00+00:00")
     artifacts.write(folder, plan)
     records = rederivation.records_of(folder)
+    run = artifacts.require(folder, RunRecord, fix="")
+    held = run_facts.reservations_of(Run(folder), run)
     parts = [
         AuditedPart(
             name=name,
             state="done",
             sha256=files.digest(folder / audit_parts.place_of(name)),
-            findings=RULES[name].findings(records[name], config),
+            findings=findings_of(name, records[name], config, held),
             refuted=RULES[name].refuted(records[name]),
         )
         for name in config.parts
     ]
-    run = artifacts.require(folder, RunRecord, fix="")
     artifacts.write(folder, audit_stage._summary(config, Run(folder), run, plan, parts))
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from meninx.audit import conditions, not_tested, verdict_lines
-from meninx.audit.part_rules import RULES, missing
+from meninx.audit.part_rules import RULES, findings_of, missing
 from meninx.audit.plan_config import AuditPlan
 from meninx.audit.run_facts import reservations_of
+from meninx.audit.verdict_lines import Reservations
 from meninx.core import artifacts, files, settings
 from meninx.core.artifacts import RunRecord
 from meninx.core.audit_parts import FOLDER, PARTS, PLAN, place_of
@@ -85,7 +86,11 @@ def summary_contradicts(root: Path, summary: AuditRecord, run: RunRecord) -> Ite
     if tuple(part.name for part in summary.parts) != plan.parts:
         yield "its parts are not those of the plan"
         return
-    again = _derived(root, summary, run, plan)
+    found = [list(_differences(summary, again)) for again in _derived(root, summary, run, plan)]
+    yield from next((wrong for wrong in found if not wrong), found[0])
+
+
+def _differences(summary: AuditRecord, again: _Derived) -> Iterator[str]:
     for stated, computed in zip(summary.parts, again.parts, strict=True):
         if not _same(stated, computed):
             yield f"its findings of {stated.name} do not follow from {place_of(stated.name)}"
@@ -144,36 +149,42 @@ def _before(one: str, two: str) -> bool:
         return False
 
 
-def _derived(root: Path, summary: AuditRecord, run: RunRecord, plan: AuditPlan) -> _Derived:
+def _derived(root: Path, summary: AuditRecord, run: RunRecord, plan: AuditPlan) -> Iterator[_Derived]:
+    """Yield what the records say, for every number of cases of a patient that the lines leave possible."""
     records = records_of(root)
-    parts = tuple(_part(part, records, plan) for part in summary.parts)
-    stated = " ".join(line.words for line in summary.lines)
-    match = _MOST_CASES.search(stated)
-    most = int(match[1].replace(",", "") or 0) if match else 0
-    held = reservations_of(Run(root), run, most=most)
-    sentences: tuple[PlainSentence, ...] = ()
+    match = _MOST_CASES.search(" ".join(line.words for line in summary.lines))
+    possible = (int(match[1].replace(",", "") or 0),) if match else (0, 1)  # 0: it was not known
+    for most in possible:
+        held = reservations_of(Run(root), run, most=most)
+        parts = tuple(_part(part, records, plan, held) for part in summary.parts)
+        found = tuple(item for part in parts for item in part.findings)
+        planned = [conditions.parse(text) for text in plan.limits.fail_conditions]
+        yield _Derived(
+            parts=parts,
+            lines=verdict_lines.lines(parts, plan.limits, held),
+            sentences=_sentences(parts, records, plan, held),
+            not_tested=not_tested.left_open(parts),
+            conditions=conditions.met(planned, found, missing(parts)),
+        )
+
+
+def _sentences(
+    parts: tuple[AuditedPart, ...], records: Mapping[str, Any], plan: AuditPlan, held: Reservations
+) -> tuple[PlainSentence, ...]:
     if held.void:
-        sentences = verdict_lines.nothing_guaranteed(plan.bounds.candidates)
-    elif any(part.name == "bounds" and part.state == DONE for part in parts):
-        sentences = verdict_lines.plain_sentences(records["bounds"])
-    found = tuple(item for part in parts for item in part.findings)
-    return _Derived(
-        parts=parts,
-        lines=verdict_lines.lines(parts, plan.limits, held),
-        sentences=sentences,
-        not_tested=not_tested.left_open(parts),
-        conditions=conditions.met(
-            [conditions.parse(text) for text in plan.limits.fail_conditions], found, missing(parts)
-        ),
-    )
+        return verdict_lines.nothing_guaranteed(plan.bounds.candidates)
+    if any(part.name == "bounds" and part.state == DONE for part in parts):
+        return verdict_lines.plain_sentences(records["bounds"], several=held.several)
+    return ()
 
 
-def _part(part: AuditedPart, records: Mapping[str, Any], plan: AuditPlan) -> AuditedPart:
+def _part(part: AuditedPart, records: Mapping[str, Any], plan: AuditPlan, held: Reservations) -> AuditedPart:
     """Return a part with the findings of its record; none where it was not done."""
     if part.state != DONE:
         return replace(part, findings=(), refuted=False)
-    rules, record = RULES[part.name], records[part.name]
-    return replace(part, findings=rules.findings(record, plan), refuted=rules.refuted(record))
+    record = records[part.name]
+    found = findings_of(part.name, record, plan, held)
+    return replace(part, findings=found, refuted=RULES[part.name].refuted(record))
 
 
 def _same(stated: AuditedPart, computed: AuditedPart) -> bool:

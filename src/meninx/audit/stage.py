@@ -11,7 +11,7 @@ from typing import Any
 
 from meninx.audit import conditions, not_tested, plan_file, verdict_lines
 from meninx.audit.audited_run import FOLDER, origin_of
-from meninx.audit.part_rules import RULES
+from meninx.audit.part_rules import RULES, findings_of, patterns_of
 from meninx.audit.part_rules import missing as missing_keys
 from meninx.audit.parts import REGISTRY, AuditPart, training_seconds
 from meninx.audit.plan_config import AuditConfig
@@ -141,6 +141,8 @@ def run(
     result = AuditResult(
         out=subject.root / FOLDER, plan=plan_file.plan_text(plan), plan_sha256=plan_file.plan_hash(plan)
     )
+    patterns = [key for name in plan.parts for key in patterns_of(name)]
+    conditions.refuse_unnamed([*planned, *wanted], patterns)
     if config.dry_run:
         return replace(result, planned=_planned(config, subject, known))
     with subject.lock():
@@ -219,7 +221,8 @@ def _part(
     return (
         AuditedPart(
             name=part.name, state=DONE, sha256=finished.sha256, seconds=finished.seconds,
-            findings=RULES[part.name].findings(found, config), refuted=RULES[part.name].refuted(found),
+            findings=findings_of(part.name, found, config, reservations_of(run, record)),
+            refuted=RULES[part.name].refuted(found),
         ),
         registered,
     )  # fmt: skip
@@ -273,7 +276,7 @@ def _summary(
     if reservations.void:
         sentences = verdict_lines.nothing_guaranteed(config.bounds.candidates)
     elif proven is not None:
-        sentences = verdict_lines.plain_sentences(proven)
+        sentences = verdict_lines.plain_sentences(proven, several=reservations.several)
     seconds = 0.0 if config.deterministic else round(sum(part.seconds for part in parts), 1)
     return AuditRecord(
         origin=origin_of(record, timeless=config.deterministic),
