@@ -11,26 +11,31 @@ import pytest
 from PIL import Image
 
 from meninx import api
+from meninx.audit.plan_config import PlannedLimits
 from meninx.audit.reconstruction import counting, steps
 from meninx.audit.reconstruction.attacks import ATTACKS
 from meninx.audit.reconstruction.config import ReconstructionConfig
+from meninx.audit.reconstruction.criteria import CLOSE, FIRST, beyond_null, each_test
 from meninx.audit.reconstruction.reconstruction_verdict import (
-    beyond_null,
     findings,
     verdict_of,
     verdict_words,
 )
 from meninx.audit.reconstruction.steps import STEPS, attacks_of, run_reconstruction
+from meninx.audit.verdict_lines import Reservations, lines
 from meninx.cli.app import run as command
 from meninx.core import artifacts
+from meninx.core.audit_summary import DONE, AuditedPart
 from meninx.core.errors import AuditFinding, ConfigError, DataError, UsageError
 from meninx.core.findings import claims_too_much
 from meninx.core.manifest import Manifest
 from meninx.core.origin import Origin
 from meninx.core.reconstruction_records import (
+    CRITERIA,
     IdentificationRecord,
     LevelRecord,
     MatchRecord,
+    RankingRecord,
     ReconstructionAudit,
 )
 from meninx.synthetic.dataset import write_dataset
@@ -95,7 +100,8 @@ def test_rates_are_in_the_table_and_single_images_only_in_the_private_one(audite
     run, result = audited
     with (run / "audit" / "reconstruction.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == len(result.audit.matches) + len(result.audit.identification)
+    ranked = sum(match.ranking is not None for match in result.audit.matches)
+    assert len(rows) == len(result.audit.matches) + ranked + len(result.audit.identification)
     private = run / "private" / "audit" / "reconstruction" / "distances.csv"
     with private.open(newline="") as stream:
         images = list(csv.DictReader(stream))
@@ -202,7 +208,7 @@ def test_a_verdict_against_the_run_ends_with_code_5(audited, monkeypatch, tmp_pa
     words = ["--attacks", "trap", "--eps-first", "3", "--eps-last", "3", "--trials", "200", "--quiet"]
     code = command(["audit", "reconstruct", "match", str(audited[0]), "--out", str(tmp_path), *words])
     assert code == 5
-    assert "succeeds more often than the guarantee allows" in capsys.readouterr().err
+    assert "succeeds more often than the noise allows" in capsys.readouterr().err
 
 
 def _honest(audited, rates):
@@ -268,6 +274,20 @@ def identified(**changes):
     return IdentificationRecord(**known | changes)
 
 
+def ranked(**changes):
+    known = {
+        "pool": 61, "success": 0.02, "patients": 48.0, "low": 0.0, "high": 0.1, "noise_null": 0.015,
+        "heldout_null": 0.02, "steps_null": 0.01, "control": 0.02, "bound": 0.99,
+    }  # fmt: skip
+    return RankingRecord(**within(known | changes))
+
+
+def within(numbers):
+    """An interval that holds its value."""
+    low, value, high = (numbers[name] for name in ("low", "success", "high"))
+    return numbers | {"low": min(low, value), "high": max(high, value)}
+
+
 def matched(**changes):
     known = {
         "attack": "imprint-pca", "encoder": "pca", "view": "step", "level": "this run",
@@ -277,7 +297,7 @@ def matched(**changes):
         "low": 0.0, "high": 0.07, "control": 0.0, "control_patients": 40.0, "kappa": 0.02, "bound": 0.4,
         "quantiles": {"ncc": (0.9, 0.5, 0.1)}, "works": True, "self_test": 0.9, "seconds": 1.0,
     }  # fmt: skip
-    return MatchRecord(**known | changes)
+    return MatchRecord(**within(known | changes))
 
 
 ABSENT = identified(success=0.1, low=0.08, high=0.12)
@@ -294,7 +314,7 @@ def audit(identification=(FOUND,), matches=(MATCH,), without=ABSENT, **changes):
         "levels": (LevelRecord(name="this run", noise_multiplier=1.0, epsilon=4.0, own=True),),
         "sample_rate": 0.1, "steps": 100, "sampler": "poisson", "members": 100, "heldout": 50,
         "public": "50 patients", "pictures": "none", "seconds": 1.0, "significance": 0.05,
-        "verdict": verdict, "reason": reason, "origin": Origin(run="0" * 32, data=""),
+        "verdict": verdict, "reason": reason, "origin": Origin(run="0" * 32, data=""), "criteria": CRITERIA,
     }  # fmt: skip
     return ReconstructionAudit(**known | changes)
 
@@ -316,21 +336,98 @@ def audit(identification=(FOUND,), matches=(MATCH,), without=ABSENT, **changes):
         ({"matches": (matched(control=0.4),)}, "void"),
         ({"without": identified(success=0.3, low=0.27, high=0.33)}, "void"),
         ({"matches": ()}, "nothing found"),
+        ({"matches": (matched(ranking=ranked(success=0.9)),)}, "exposed"),
+        ({"matches": (matched(kappa=0.97, ranking=ranked()),)}, "nothing found"),
+        ({"matches": (matched(kappa=0.97),)}, "cannot be judged"),
+        (
+            {"matches": (matched(patients=2.0, kappa=0.3, ranking=ranked(patients=1.0, pool=2)),)},
+            "cannot be judged",
+        ),
     ],
 )
 def test_the_verdict_follows_from_attacks_and_controls(parts, verdict):
     found = audit(**parts)
     assert found.verdict == verdict
     assert not claims_too_much(verdict_words(found))
-    assert (found.reason != "") == (verdict == "void")
+    assert (found.reason != "") == (verdict in ("void", "cannot be judged"))
 
 
 def test_an_attack_is_beyond_its_null_only_beyond_chance():
-    assert not beyond_null(matched(success=1 / 48))
-    assert beyond_null(matched(success=10 / 48))
-    assert not beyond_null(matched(success=0.5, patients=1.0))
-    assert not beyond_null(matched(success=10 / 48, steps_null=0.2))
-    assert not beyond_null(matched(success=0.5, kappa=0.9))  # public images alone are as close
+    assert not beyond_null(matched(success=1 / 48), 0.05)
+    assert beyond_null(matched(success=10 / 48), 0.05) == (CLOSE,)
+    assert not beyond_null(matched(success=0.5, patients=1.0), 0.05)
+    assert not beyond_null(matched(success=10 / 48, steps_null=0.2), 0.05)
+    assert not beyond_null(matched(success=0.5, kappa=0.9), 0.05)  # public images alone are as close
+
+
+def test_images_that_single_out_their_patient_are_a_success_though_public_images_are_as_close():
+    found = matched(success=0.4, kappa=0.99, ranking=ranked(success=0.95))
+    assert beyond_null(found, 0.001) == (FIRST,)
+    for without in ({"noise_null": 0.9}, {"heldout_null": 0.9}, {"steps_null": 0.9}, {"control": 0.9}):
+        assert not beyond_null(matched(kappa=0.99, ranking=ranked(success=0.95, **without)), 0.001)
+    assert not beyond_null(matched(kappa=0.99, ranking=ranked(success=0.95, patients=1.0)), 0.001)
+
+
+def page(record):
+    """The line of the page that measured attacks get."""
+    part = AuditedPart(name="reconstruction", state=DONE, sha256="x", findings=findings(record))
+    return lines([part], PlannedLimits(), Reservations())[1]
+
+
+QUIET = (identified(success=0.1, low=0.08, high=0.12),)
+
+
+@pytest.mark.parametrize(
+    ("parts", "verdict", "colour", "word"),
+    [
+        ({}, "nothing found", "green", "nothing found"),
+        ({"matches": (matched(success=0.5),)}, "exposed", "red", "attack succeeded"),
+        ({"matches": (matched(ranking=ranked(success=0.9)),)}, "exposed", "red", "attack succeeded"),
+        ({"matches": (matched(works=False, self_test=0.1),)}, "void", "grey", "void"),
+        ({"matches": (matched(control=0.4), matched(success=0.9))}, "void", "grey", "void"),
+        ({"without": identified(success=0.3, low=0.27, high=0.33)}, "void", "grey", "void"),
+        ({"matches": (matched(kappa=0.97),)}, "cannot be judged", "grey", "void"),
+    ],
+)
+def test_verdict_and_page_agree_and_a_failed_control_is_no_success(parts, verdict, colour, word):
+    found = audit(**{"identification": QUIET} | parts)
+    line = page(found)
+    assert (found.verdict, line.colour, line.word) == (verdict, colour, word)
+
+
+def test_verdict_and_findings_agree_at_every_rate():
+    """One significance decides, also where an attack alone would be beyond its null but not one of many."""
+    for hits in range(49):
+        matches = tuple(matched(success=one / 48) for one in (hits, 0, 0, 0, 0))
+        found = audit(identification=QUIET, matches=matches)
+        assert (found.verdict == "exposed") == (page(found).colour == "red"), hits
+        assert (found.verdict == "exposed") == bool(beyond_null(matches[0], each_test(0.05, 5)))
+
+
+def test_rates_above_the_bound_by_chance_say_so_and_an_image_is_no_patient():
+    high = identified(success=0.66, trials=100, low=0.56, high=0.75, bound=0.648)
+    words = findings(audit(identification=(high,)))[0].words
+    assert "a patient's image" in words
+    assert "66 % (56 % to 75 %, 100 trials)" in words
+    assert "so what is above that is chance" in words
+    assert "chance" not in findings(audit())[0].words
+    assert "narrowed an image to" in findings(audit(identification=(high,), unit="case"))[0].words
+
+
+def test_a_run_with_noise_from_a_seed_has_no_bound():
+    found = audit(matches=(matched(ranking=ranked()),), guaranteed=False)
+    assert all(one.bound is None for one in findings(found))
+    assert "nothing bounds it" in findings(found)[0].words
+    assert "guarantee" not in " ".join(one.words + one.reason for one in findings(found))
+
+
+def test_records_of_the_earlier_criterion_are_not_judged():
+    found = audit(identification=QUIET, matches=(matched(success=0.5),), criteria=1)
+    assert "match RUN --overwrite" in verdict_words(found)
+    assert page(found).colour == "grey"
+    early = audit(identification=QUIET, criteria=1)
+    assert (early.verdict, early.standing) == ("nothing found", "cannot be judged")
+    assert not [one for one in findings(found) if "imprint" in one.key and one.colour != "grey"]
 
 
 def test_findings_have_stable_keys_colours_bounds_and_nulls():
@@ -362,6 +459,7 @@ def test_findings_have_stable_keys_colours_bounds_and_nulls():
         "reconstruction/trap/sum-of-3-sites": "red",
         "reconstruction/readout/not-run": "grey",
         "reconstruction/negative-control": "green",
+        "reconstruction/threshold-control": "green",
         "reconstruction/positive-control": "green",
     }
     first = found["reconstruction/rank1@n=10"]

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from meninx.audit.reconstruction import criteria
 from meninx.core.findings import MEASURED, Finding, key_of
-from meninx.core.reconstruction_records import IdentificationRecord, MatchRecord, ReconstructionAudit
+from meninx.core.reconstruction_records import (
+    CRITERIA,
+    NOTHING,
+    UNJUDGED,
+    IdentificationRecord,
+    MatchRecord,
+    ReconstructionAudit,
+)
 from meninx.metrics import intervals
 
-REFUTED, EXPOSED, NOTHING, VOID = "refuted", "exposed", "nothing found", "void"
-OFTEN = 0.5
-"""Success from which on an attack is right more often than wrong."""
+REFUTED, EXPOSED, VOID = "refuted", "exposed", "void"
 _LARGE = 0.1
-_CONTROL_FACTOR = 1.5
-"""Of the share of the null, which the negative control may reach by chance of the threshold itself."""
+_TOO_FEW = "too few images: even full success could be chance"
+_NOT_WORKING = "the attack finds too little even without noise, so its failure says nothing"
+_CONTROL_FAILED = "a control failed, so this number says nothing"
+_EARLIER = (
+    "an earlier version judged this by a threshold that falls with noise; repeat "
+    "`meninx audit reconstruct match RUN --overwrite`"
+)
 
 
 def verdict_of(
@@ -33,62 +44,77 @@ def verdict_of(
         own: name of the run's own level.
         significance: largest probability of an unjust verdict.
     """
-    if _lower(without.success, without.trials, significance) > without.guess:
+    controls = significance / (1 + len(matches))
+    if criteria.above_guess(without, controls):
         return VOID, (
             "patients that took no part are identified more often than by guessing, so the images say too "
             "much by themselves"
         )
-    each = significance / max(1, len(matches))
     for match in matches:
-        if _lower(match.control, match.control_patients, each) > _CONTROL_FACTOR * match.null:
+        if criteria.threshold_fails(match, controls):
             return VOID, (
                 f"patients that took no part count as reconstructed by {match.attack}, so its threshold is "
                 "too low"
             )
     if any(found.excess for found in identification) or any(match.excess for match in matches):
         return REFUTED, ""
-    if any(beyond_null(match, each) for match in matches if match.level == own and match.works):
+    each = criteria.each_test(significance, len(matches))
+    attacks = [match for match in matches if match.level == own]
+    if any(match.works and criteria.beyond_null(match, each) for match in attacks):
         return EXPOSED, ""
-    if any(often(found) for found in identification if found.level == own):
+    alone = significance / max(1, len(identification))
+    if any(criteria.often(found, alone) for found in identification if found.level == own):
         return EXPOSED, ""
     if matches and not any(match.works for match in matches):
         return VOID, (
             "no attack reconstructs images even without noise, so its failure under noise says nothing; use "
             "more --attacks, or more images of the attacker by --public"
         )
+    if attacks and not any(match.works and criteria.can_be_judged(match, each) for match in attacks):
+        fix = "use more --batches, or more patients"
+        return UNJUDGED, f"no attack that works has enough images at the noise of this run; {fix}"
     return NOTHING, ""
-
-
-def beyond_null(match: MatchRecord, significance: float = 0.05) -> bool:
-    """Return whether an attack reconstructs more images than its null does, and than public images hold."""
-    return _lower(match.success, match.patients, significance) > match.without_model
-
-
-def often(found: IdentificationRecord) -> bool:
-    """Return whether an attacker picks the right one of ten or more images more often than a wrong one."""
-    return found.candidates >= 10 and found.low >= OFTEN
 
 
 def verdict_words(audit: ReconstructionAudit) -> str:
     """Return the verdict as a sentence."""
-    if audit.verdict == VOID:
-        return f"VOID: {audit.reason}"
+    if audit.criteria < CRITERIA:
+        return f"CANNOT BE JUDGED: {_EARLIER}"
+    if audit.verdict in (VOID, UNJUDGED):
+        return f"{'VOID' if audit.verdict == VOID else 'CANNOT BE JUDGED'}: {audit.reason}"
     if audit.verdict == REFUTED:
         exceeding = [match.attack for match in audit.matches if match.excess]
         exceeding += [f"identification by {found.encoder}" for found in audit.identification if found.excess]
-        return f"REFUTED: {', '.join(dict.fromkeys(exceeding))} succeeds more often than the guarantee allows"
+        allowed = "the guarantee" if audit.guaranteed else "the noise"
+        return f"REFUTED: {', '.join(dict.fromkeys(exceeding))} succeeds more often than {allowed} allows"
+    own, alone = audit.own_level, _alone(audit)
+    ranked = [found for found in audit.identification if found.level == own]
     if audit.verdict == EXPOSED:
-        own = audit.own_level
-        seen = [match.attack for match in audit.matches if match.level == own and beyond_null(match)]
-        if any(often(found) for found in audit.identification if found.level == own):
+        seen = [
+            match.attack
+            for match in audit.matches
+            if match.level == own and match.works and criteria.beyond_null(match, _each(audit))
+        ]
+        if any(criteria.often(found, alone) for found in ranked):
             seen.insert(0, "identification among candidates")
         return f"EXPOSED: {', '.join(dict.fromkeys(seen))} succeeds at the noise of this run"
-    return "nothing reconstructed by these attacks at the noise of this run; another attack may do better"
+    words = "nothing reconstructed by these attacks at the noise of this run; another attack may do better"
+    if any(criteria.above_guess(found, alone) for found in ranked):
+        words += "; identification among candidates is right more often than a blind guess"
+    return words
 
 
 def findings(audit: ReconstructionAudit) -> tuple[Finding, ...]:
     """Return the numbers of the page: identification, attacks at the run's own noise, and the controls."""
     return (*_rank_one(audit), *_attacks(audit), *_controls(audit))
+
+
+def _each(audit: ReconstructionAudit) -> float:
+    return criteria.each_test(audit.significance, len(audit.matches))
+
+
+def _alone(audit: ReconstructionAudit) -> float:
+    return audit.significance / max(1, len(audit.identification))
 
 
 def best_identification(audit: ReconstructionAudit, level: str) -> dict[int, IdentificationRecord]:
@@ -104,53 +130,100 @@ def best_identification(audit: ReconstructionAudit, level: str) -> dict[int, Ide
 
 def _rank_one(audit: ReconstructionAudit) -> Iterator[Finding]:
     for count, found in best_identification(audit, audit.own_level).items():
-        colour, reason = "green", ""
-        if found.low > found.guess:
-            colour, reason = "amber", "more often than a blind guess"
-        if often(found):
-            colour, reason = "red", "more often right than wrong"
-        if found.excess:
-            colour, reason = "red", "more often than the guarantee allows"
+        colour, reason = _identification_colour(audit, found)
         yield Finding(
             key=key_of("reconstruction", f"rank1@n={count}"),
             line=MEASURED,
             words=(
-                f"An attacker that has narrowed a patient's image to 1 of {count:,} picks the right one in "
-                f"{_percent(found.success)}; a blind guess in {_percent(found.guess)}, and no attack in more "
-                f"than {_percent(found.bound)}."
+                f"An attacker that has narrowed {_unit(audit)} to 1 of {count:,} picks the right one in "
+                f"{identification_words(audit, found)}."
             ),
             value=found.success,
             low=found.low,
             high=found.high,
             n=found.trials,
             null=found.guess,
-            bound=found.bound,
+            bound=found.bound if audit.guaranteed else None,
             colour=colour,
             reason=reason,
             counted="trials",
         )
 
 
+def _unit(audit: ReconstructionAudit) -> str:
+    return "a patient's image" if audit.unit == "patient" else "an image"
+
+
+def identification_words(audit: ReconstructionAudit, found: IdentificationRecord) -> str:
+    """Return a rate of identification with its interval, the blind guess and the bound, where one holds."""
+    words = (
+        f"{_percent(found.success)} ({_percent(found.low)} to {_percent(found.high)}, {found.trials:,} "
+        f"trials); a blind guess in {_percent(found.guess)}"
+    )
+    if not audit.guaranteed or found.bound >= 1:
+        return f"{words}, and nothing bounds it"
+    words += f", and no attack in more than {_percent(found.bound)} on average"
+    return f"{words}, so what is above that is chance" if above_by_chance(found) else words
+
+
+def above_by_chance(found: IdentificationRecord) -> bool:
+    """Return whether a rate is printed as more than its bound though chance explains it."""
+    above = found.success > found.bound and _percent(found.success) != _percent(found.bound)
+    return above and not found.excess
+
+
+def _identification_colour(audit: ReconstructionAudit, found: IdentificationRecord) -> tuple[str, str]:
+    if audit.verdict == VOID:
+        return "grey", _CONTROL_FAILED
+    if found.excess:
+        return "red", f"more often than the {'guarantee' if audit.guaranteed else 'noise'} allows"
+    if criteria.often(found, _alone(audit)):
+        return "red", "more often right than wrong"
+    if criteria.above_guess(found, _alone(audit)):
+        return "amber", "more often than a blind guess"
+    return "green", ""
+
+
 def _attacks(audit: ReconstructionAudit) -> Iterator[Finding]:
     for match in audit.matches:
         if match.level != audit.own_level:
             continue
-        colour, reason = _colour(match)
+        colour, reason = _colour(audit, match)
         yield Finding(
             key=key_of("reconstruction", match.attack, match.view),
             line=MEASURED,
             words=(
-                f"The attack {match.attack} of {_server(match)} reconstructs {_percent(match.success)} of "
-                f"{match.originals} images {view_words(match.view)}; without any leak "
-                f"{_percent(match.null)} count as reconstructed, and public images alone reach up to "
-                f"{_percent(match.kappa)}."
+                f"What the attack {match.attack} of {_server(match)} makes {view_words(match.view)} is close "
+                f"to {_percent(match.success)} of {match.originals} images; without any leak to "
+                f"{_percent(match.null)}, and public images alone to up to {_percent(match.kappa)}."
             ),
             value=match.success,
             low=match.low,
             high=match.high,
             n=match.originals,
             null=match.without_model,
-            bound=match.bound,
+            bound=match.bound if audit.guaranteed else None,
+            colour=colour,
+            reason=reason,
+            counted="images",
+        )
+        ranking = match.ranking
+        if ranking is None:
+            continue
+        yield Finding(
+            key=key_of("reconstruction", match.attack, match.view, "rank1"),
+            line=MEASURED,
+            words=(
+                f"What the attack {match.attack} makes {view_words(match.view)} is more like the right one "
+                f"than like {ranking.pool - 1:,} other images of the training in "
+                f"{_percent(ranking.success)}; without any leak in {_percent(ranking.null)}."
+            ),
+            value=ranking.success,
+            low=ranking.low,
+            high=ranking.high,
+            n=match.originals,
+            null=ranking.null,
+            bound=ranking.bound if audit.guaranteed else None,
             colour=colour,
             reason=reason,
             counted="images",
@@ -164,47 +237,99 @@ def _attacks(audit: ReconstructionAudit) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _colour(match: MatchRecord) -> tuple[str, str]:
+def _colour(audit: ReconstructionAudit, match: MatchRecord) -> tuple[str, str]:
+    if audit.criteria < CRITERIA:
+        return "grey", _EARLIER
+    if audit.verdict == VOID:
+        return "grey", _CONTROL_FAILED
     if match.excess:
-        return "red", "more often than the guarantee allows"
-    if beyond_null(match):
-        if match.success >= _LARGE:
-            return "red", "far more often than without any leak"
-        return "amber", "more often than without any leak"
+        return "red", f"more often than the {'guarantee' if audit.guaranteed else 'noise'} allows"
     if not match.works:
-        return "grey", "the attack reconstructs too little even without noise, so its failure says nothing"
-    return "green", "no more often than without any leak; another attack may do better"
+        return "grey", _NOT_WORKING
+    by = criteria.beyond_null(match, _each(audit))
+    if by:
+        shares = [match.success] if criteria.CLOSE in by else []
+        if match.ranking is not None and criteria.FIRST in by:
+            shares.append(match.ranking.success)
+        words: dict[tuple[str, ...], str] = {
+            (criteria.CLOSE,): "more images come back than nulls and public images explain",
+            (criteria.FIRST,): "what comes back singles out the right image among others",
+        }
+        why = words.get(by, "images come back, and they single out the right one among others")
+        return "red" if max(shares) >= _LARGE else "amber", why
+    if not criteria.can_be_judged(match, _each(audit)):
+        return "grey", _TOO_FEW
+    return "green", "no more often than nulls and public images explain; another attack may do better"
 
 
 def _controls(audit: ReconstructionAudit) -> Iterator[Finding]:
+    controls = audit.significance / (1 + len(audit.matches))
     without = audit.identified_without
-    held = without.low <= without.guess
-    yield Finding(
-        key=key_of("reconstruction", "negative control"),
-        line=MEASURED,
-        words=(
-            f"Negative control: a patient that took no part is picked out of {without.candidates:,} in "
-            f"{_percent(without.success)}; a blind guess in {_percent(without.guess)}."
-        ),
-        value=without.success, low=without.low, high=without.high, n=without.trials, null=without.guess,
-        bound=None, colour="green" if held else "red", reason="" if held else "the control failed",
+    yield _control(
+        "negative control",
+        f"Negative control: a patient that took no part is picked out of {without.candidates:,} in "
+        f"{_percent(without.success)}; a blind guess in {_percent(without.guess)}.",
+        (without.low, without.success, without.high),
+        without.trials,
+        null=without.guess,
         counted="trials",
-    )  # fmt: skip
-    working = max(audit.matches, key=lambda match: match.self_test, default=None)
-    if working is None:
+        wrong="the control failed" if criteria.above_guess(without, controls) else "",
+    )
+    if not audit.matches:
         return
-    low, high = intervals.clopper_pearson(round(working.self_test * working.originals), working.originals)
-    words = "a planted leak is found" if working.works else "a planted leak is not found"
-    yield Finding(
-        key=key_of("reconstruction", "positive control"),
-        line=MEASURED,
-        words=(
-            f"Positive control: without noise the attack {working.attack} reconstructs "
-            f"{_percent(working.self_test)} of the images."
-        ),
-        value=working.self_test, low=min(low, working.self_test), high=max(high, working.self_test),
-        n=working.originals, null=None, bound=None, colour="green" if working.works else "red",
-        reason=words, counted="images",
+    failed = [match for match in audit.matches if criteria.threshold_fails(match, controls)]
+    worst = max(failed or audit.matches, key=lambda match: match.control)
+    low, high = intervals.clopper_pearson(worst.control * worst.control_patients, worst.control_patients)
+    yield _control(
+        "threshold control",
+        f"Negative control: {_percent(worst.control)} of the images of patients that took no part count as "
+        f"reconstructed by {worst.attack}; {_percent(worst.null)} do by its null.",
+        (min(low, worst.control), worst.control, max(high, worst.control)),
+        worst.originals,
+        null=worst.null,
+        counted="images",
+        wrong=f"the threshold of {worst.attack} is too low" if failed else "",
+    )
+    yield _positive_control(audit)
+
+
+def _positive_control(audit: ReconstructionAudit) -> Finding:
+    working = max(audit.matches, key=lambda match: (match.works, match.self_test))
+    share, count = working.self_test, working.originals
+    low, high = intervals.clopper_pearson(round(share * count), count)
+    wrong = "" if working.works else "a planted leak is not found"
+    if audit.criteria < CRITERIA:
+        wrong = _EARLIER
+    elif working.works and audit.verdict == UNJUDGED:
+        wrong = audit.reason
+    return _control(
+        "positive control",
+        f"Positive control: without noise the attack {working.attack} finds {_percent(share)} of the images.",
+        (min(low, share), share, max(high, share)),
+        count,
+        null=None,
+        counted="images",
+        wrong=wrong,
+        right="a planted leak is found",
+    )
+
+
+def _control(
+    name: str,
+    words: str,
+    numbers: tuple[float, float, float],
+    n: int,
+    *,
+    null: float | None,
+    counted: str,
+    wrong: str,
+    right: str = "",
+) -> Finding:
+    """Return the finding of a control: green, or grey with what is wrong. It is never an attack's success."""
+    low, value, high = numbers
+    return Finding(
+        key=key_of("reconstruction", name), line=MEASURED, words=words, value=value, low=low, high=high, n=n,
+        null=null, bound=None, colour="grey" if wrong else "green", reason=wrong or right, counted=counted,
     )  # fmt: skip
 
 
@@ -223,7 +348,3 @@ def _server(match: MatchRecord) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
-
-
-def _lower(share: float, of: float, significance: float) -> float:
-    return intervals.clopper_pearson(share * of, of, 1 - 2 * significance)[0]
