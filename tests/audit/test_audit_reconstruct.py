@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from meninx import api
+from meninx.audit import verdict_lines
 from meninx.audit.plan_config import PlannedLimits
 from meninx.audit.reconstruction import counting, steps
 from meninx.audit.reconstruction.attacks import ATTACKS
@@ -22,7 +23,6 @@ from meninx.audit.reconstruction.reconstruction_verdict import (
     verdict_words,
 )
 from meninx.audit.reconstruction.steps import STEPS, attacks_of, run_reconstruction
-from meninx.audit.verdict_lines import Reservations, lines
 from meninx.cli.app import run as command
 from meninx.core import artifacts
 from meninx.core.audit_summary import DONE, AuditedPart
@@ -368,10 +368,79 @@ def test_images_that_single_out_their_patient_are_a_success_though_public_images
     assert not beyond_null(matched(kappa=0.99, ranking=ranked(success=0.95, patients=1.0)), 0.001)
 
 
-def page(record):
-    """The line of the page that measured attacks get."""
-    part = AuditedPart(name="reconstruction", state=DONE, sha256="x", findings=findings(record))
-    return lines([part], PlannedLimits(), Reservations())[1]
+def measured_line(record):
+    part = AuditedPart(name="reconstruction", state=DONE, sha256="0", findings=findings(record))
+    return verdict_lines.lines([part], PlannedLimits(), verdict_lines.Reservations())[1]
+
+
+LINES = {"refuted": "red", "exposed": "red", "nothing found": "green", "void": "grey"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "verdict"),
+    [
+        ({"matches": (matched(works=False, self_test=0.1),)}, "void"),
+        ({"matches": (matched(control=0.4),)}, "void"),
+        ({"matches": (matched(control=0.4, success=0.9, low=0.8, high=0.95, excess=True),)}, "void"),
+        ({"without": identified(success=0.3, low=0.27, high=0.33)}, "void"),
+        # the lower limit of 2.5 %, the share of one of two controls, is below the guess, that of 5 % above it
+        ({"without": identified(success=0.117, low=0.0977, high=0.14)}, "nothing found"),
+        ({"without": identified(success=0.122, low=0.1, high=0.144)}, "void"),
+        ({"matches": (matched(excess=True, level="epsilon 1e+09"), matched())}, "refuted"),
+        ({"identification": (ABSENT, identified(level="epsilon 1e+09", excess=True))}, "refuted"),
+        ({"matches": (matched(success=0.5, low=0.35, high=0.65),)}, "exposed"),
+        ({}, "nothing found"),
+    ],
+)
+def test_the_page_says_what_the_record_says(parts, verdict):
+    record = audit(**{"identification": (ABSENT,), **parts})
+    assert record.verdict == verdict
+    line = measured_line(record)
+    assert line.colour == LINES[verdict], line.words
+    assert ("attack succeeded" in line.word) == (verdict in ("refuted", "exposed"))
+    assert {one.colour for one in findings(record) if "control" in one.key} <= {"green", "grey"}
+
+
+def test_several_attacks_are_judged_alike_by_record_and_measured_line():
+    """One of eight attacks is beyond its null at 5 % alone, but not among eight."""
+    quiet = tuple(matched(attack=f"attack-{number}") for number in range(7))
+    one = matched(attack="trap", success=6 / 48, low=0.04, high=0.25, kappa=0.04)
+    assert beyond_null(one, 0.025)
+    for matches, verdict in (((one,), "exposed"), ((one, *quiet), "nothing found")):
+        record = audit(identification=(ABSENT,), matches=matches)
+        assert record.verdict == verdict
+        assert (measured_line(record).colour == "red") == (verdict == "exposed")
+        assert ("EXPOSED" in verdict_words(record)) == (verdict == "exposed")
+
+
+@pytest.mark.parametrize(
+    ("changes", "colour", "words", "verdict"),
+    [
+        ({"success": 0.4, "kappa": 0.94}, "amber", "come as close in 94 %", "nothing found"),
+        ({"success": 0.28, "kappa": 0.5}, "amber", "more often than the null", "nothing found"),
+        ({"kappa": 1.0}, "grey", "public images alone come as close", "cannot be judged"),
+        ({"kappa": 0.94, "patients": 20.0}, "grey", "cannot be judged", "cannot be judged"),
+        ({"kappa": 0.3}, "green", "no more often than nulls and public", "nothing found"),
+    ],
+)
+def test_an_attack_that_public_images_explain_is_not_green(changes, colour, words, verdict):
+    record = audit(identification=(ABSENT,), matches=(matched(**changes),))
+    found = next(one for one in findings(record) if one.key == "reconstruction/imprint-pca/step")
+    assert (found.colour, record.verdict) == (colour, verdict)
+    assert words in found.reason
+    assert measured_line(record).colour == ("green" if colour == "green" else "amber")
+    assert ("public images" in verdict_words(record)) == (colour == "amber")
+    assert ("CANNOT BE JUDGED" in verdict_words(record)) == (colour == "grey")
+
+
+def test_a_sentence_gives_the_interval_where_it_holds_the_bound():
+    lucky = identified(candidates=2, trials=100, success=0.66, low=0.563, high=0.751, bound=0.648)
+    one = findings(audit(identification=(lucky,)))[0]
+    assert "in 66 % (56.3 % to 75.1 %, 100 trials)" in one.words
+    assert "64.8 % on average, so what is above that is chance" in one.words
+    free = findings(audit(identification=(replace(lucky, bound=1.0),)))[0]
+    assert "nothing bounds it" in free.words
+    assert free.bound is None
 
 
 QUIET = (identified(success=0.1, low=0.08, high=0.12),)
@@ -386,12 +455,12 @@ QUIET = (identified(success=0.1, low=0.08, high=0.12),)
         ({"matches": (matched(works=False, self_test=0.1),)}, "void", "grey", "void"),
         ({"matches": (matched(control=0.4), matched(success=0.9))}, "void", "grey", "void"),
         ({"without": identified(success=0.3, low=0.27, high=0.33)}, "void", "grey", "void"),
-        ({"matches": (matched(kappa=0.97),)}, "cannot be judged", "grey", "void"),
+        ({"matches": (matched(kappa=0.97),)}, "cannot be judged", "amber", "nothing found, weak test"),
     ],
 )
 def test_verdict_and_page_agree_and_a_failed_control_is_no_success(parts, verdict, colour, word):
     found = audit(**{"identification": QUIET} | parts)
-    line = page(found)
+    line = measured_line(found)
     assert (found.verdict, line.colour, line.word) == (verdict, colour, word)
 
 
@@ -400,7 +469,7 @@ def test_verdict_and_findings_agree_at_every_rate():
     for hits in range(49):
         matches = tuple(matched(success=one / 48) for one in (hits, 0, 0, 0, 0))
         found = audit(identification=QUIET, matches=matches)
-        assert (found.verdict == "exposed") == (page(found).colour == "red"), hits
+        assert (found.verdict == "exposed") == (measured_line(found).colour == "red"), hits
         assert (found.verdict == "exposed") == bool(beyond_null(matches[0], each_test(0.05, 5)))
 
 
@@ -424,7 +493,7 @@ def test_a_run_with_noise_from_a_seed_has_no_bound():
 def test_records_of_the_earlier_criterion_are_not_judged():
     found = audit(identification=QUIET, matches=(matched(success=0.5),), criteria=1)
     assert "match RUN --overwrite" in verdict_words(found)
-    assert page(found).colour == "grey"
+    assert measured_line(found).colour == "grey"
     early = audit(identification=QUIET, criteria=1)
     assert (early.verdict, early.standing) == ("nothing found", "cannot be judged")
     assert not [one for one in findings(found) if "imprint" in one.key and one.colour != "grey"]

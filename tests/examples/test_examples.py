@@ -31,6 +31,7 @@ def test_federated_rounds_share_one_cosine_and_the_hook_keeps_hospitals_together
     assert held["accuracy"] > 0.85
 
 
+@pytest.mark.slow  # tests/learn/test_learn_trainer.py trains players against each other
 def test_the_obfuscator_hides_the_attribute_from_an_attacker_trained_anew_and_keeps_the_diagnosis() -> None:
     module = example("obfuscator_game")
     shown, hidden = module.main(weight=0.0), module.main(weight=2.0)

@@ -28,17 +28,17 @@ SLOW = (
     "meninx federate simulate east/ north/ west/ --recipe tiny --algorithm fedprox --baselines",
 )
 LONG_AUDITS = (
-    "meninx audit runs/private/ --parts bounds one-run --canaries 400",  # both parts have their own
     "meninx audit membership runs/private/",
     "meninx audit membership runs/private/ --references 16 --out audited/",
 )
+SEVERAL_PARTS = ("meninx audit runs/private/ --parts bounds one-run --canaries 400",)  # each has an example
 LONG_RECONSTRUCTIONS = (
     "meninx audit reconstruct match runs/private/ --metrics ssim",  # the example of the pictures matches, too
     "meninx audit reconstruct runs/private/",
     "meninx audit reconstruct runs/private/ --attacks imprint-pca trap --eps-last 18 --out audited/",
     "meninx audit reconstruct create runs/private/ --batches 5 --bins 128",
 )
-LONG = SLOW + LONG_AUDITS + LONG_RECONSTRUCTIONS
+LONG = SLOW + LONG_AUDITS + SEVERAL_PARTS + LONG_RECONSTRUCTIONS
 # They serve until they are stopped; tests/stories/test_three_hospitals.py runs them as real processes.
 SERVING = ("coordinator", "site", "run", "resume", "stop")
 # What must lie in the folder before an example can run; all else the example makes itself.
@@ -271,6 +271,15 @@ def test_the_long_audit_runs(ready, line):
     ready(line)
     assert _done(line) == 0
     assert len([*Path().rglob("membership.json")]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", SEVERAL_PARTS)
+def test_the_audit_of_several_parts_runs(ready, line):
+    ready(line)
+    assert _done(line) == 0
+    assert len([*Path().rglob("one_run.json")]) == 1
+    assert len([*Path().rglob("audit.json")]) == 1
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import Silent
 from meninx.core.run import Run
 from meninx.learn import inference, ledger_file
+from meninx.report import figures
 from meninx.report import stage as report
 from meninx.report.config import ReportConfig
 from meninx.synthetic import write_dataset
@@ -54,6 +55,14 @@ class StopAfter(Silent):
         self.left -= count
         if not self.left:
             raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def pages_without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts and verdicts are read here; to draw the curves takes half of the time of a page."""
+    monkeypatch.setattr(
+        figures, "drawn", lambda draw, name, alt, size: f"<svg aria-label='{len(alt)}'></svg>"
+    )
 
 
 @pytest.fixture(scope="module")

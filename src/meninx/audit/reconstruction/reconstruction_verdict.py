@@ -17,8 +17,10 @@ from meninx.core.reconstruction_records import (
 from meninx.metrics import intervals
 
 REFUTED, EXPOSED, VOID = "refuted", "exposed", "void"
+PUBLIC, WEAK = "public images as close", "fails without noise"
+"""What one attack shows beside the verdicts of a whole audit."""
 _LARGE = 0.1
-_TOO_FEW = "too few images: even full success could be chance"
+_TOO_FEW = "cannot be judged: even full success could be chance, or public images alone come as close"
 _NOT_WORKING = "the attack finds too little even without noise, so its failure says nothing"
 _CONTROL_FAILED = "a control failed, so this number says nothing"
 _EARLIER = (
@@ -59,21 +61,45 @@ def verdict_of(
     if any(found.excess for found in identification) or any(match.excess for match in matches):
         return REFUTED, ""
     each = criteria.each_test(significance, len(matches))
-    attacks = [match for match in matches if match.level == own]
-    if any(match.works and criteria.beyond_null(match, each) for match in attacks):
+    shown = {judged_match(match, each) for match in matches if match.level == own}
+    if EXPOSED in shown:
         return EXPOSED, ""
-    alone = significance / max(1, len(identification))
-    if any(criteria.often(found, alone) for found in identification if found.level == own):
+    ranked = [found for found in identification if found.level == own]
+    alone = significance / max(1, len(ranked))
+    if any(criteria.often(found, alone) for found in ranked):
         return EXPOSED, ""
     if matches and not any(match.works for match in matches):
         return VOID, (
             "no attack reconstructs images even without noise, so its failure under noise says nothing; use "
             "more --attacks, or more images of the attacker by --public"
         )
-    if attacks and not any(match.works and criteria.can_be_judged(match, each) for match in attacks):
+    if shown and shown <= {UNJUDGED, WEAK}:
         fix = "use more --batches, or more patients"
         return UNJUDGED, f"no attack that works has enough images at the noise of this run; {fix}"
     return NOTHING, ""
+
+
+def judged_match(match: MatchRecord, each: float) -> str:
+    """Return what one attack shows; record, console and page judge by this function.
+
+    Args:
+        match: the attack at one level.
+        each: significance of each of its two tests.
+
+    Returns:
+        ``refuted``, ``exposed``, or ``nothing found``; :data:`PUBLIC` where it reconstructs more than the
+        null does, but public images come as close; :data:`WEAK` where it fails without noise as well; and
+        ``cannot be judged`` where no success would be more than what needs nothing of the patient.
+    """
+    if match.excess:
+        return REFUTED
+    if not match.works:
+        return WEAK
+    if criteria.beyond_null(match, each):
+        return EXPOSED
+    if criteria.lower(match.success, match.patients, each) > match.null:
+        return PUBLIC
+    return NOTHING if criteria.can_be_judged(match, each) else UNJUDGED
 
 
 def verdict_words(audit: ReconstructionAudit) -> str:
@@ -89,23 +115,28 @@ def verdict_words(audit: ReconstructionAudit) -> str:
         return f"REFUTED: {', '.join(dict.fromkeys(exceeding))} succeeds more often than {allowed} allows"
     own, alone = audit.own_level, _alone(audit)
     ranked = [found for found in audit.identification if found.level == own]
+    judged = [
+        (match.attack, judged_match(match, _each(audit))) for match in audit.matches if match.level == own
+    ]
     if audit.verdict == EXPOSED:
-        seen = [
-            match.attack
-            for match in audit.matches
-            if match.level == own and match.works and criteria.beyond_null(match, _each(audit))
-        ]
+        seen = [attack for attack, found in judged if found == EXPOSED]
         if any(criteria.often(found, alone) for found in ranked):
             seen.insert(0, "identification among candidates")
         return f"EXPOSED: {', '.join(dict.fromkeys(seen))} succeeds at the noise of this run"
     words = "nothing reconstructed by these attacks at the noise of this run; another attack may do better"
     if any(criteria.above_guess(found, alone) for found in ranked):
         words += "; identification among candidates is right more often than a blind guess"
+    close = list(dict.fromkeys(attack for attack, found in judged if found in (PUBLIC, UNJUDGED)))
+    if close:
+        words += f"; {', '.join(close)} cannot be told from public images alone, which come as close"
     return words
 
 
 def findings(audit: ReconstructionAudit) -> tuple[Finding, ...]:
-    """Return the numbers of the page: identification, attacks at the run's own noise, and the controls."""
+    """Return the numbers of the page: identification, attacks at the run's own noise, and the controls.
+
+    Attacks at other levels appear where they succeed more often than the guarantee allows.
+    """
     return (*_rank_one(audit), *_attacks(audit), *_controls(audit))
 
 
@@ -114,7 +145,8 @@ def _each(audit: ReconstructionAudit) -> float:
 
 
 def _alone(audit: ReconstructionAudit) -> float:
-    return audit.significance / max(1, len(audit.identification))
+    own = [found for found in audit.identification if found.level == audit.own_level]
+    return audit.significance / max(1, len(own))
 
 
 def best_identification(audit: ReconstructionAudit, level: str) -> dict[int, IdentificationRecord]:
@@ -130,24 +162,39 @@ def best_identification(audit: ReconstructionAudit, level: str) -> dict[int, Ide
 
 def _rank_one(audit: ReconstructionAudit) -> Iterator[Finding]:
     for count, found in best_identification(audit, audit.own_level).items():
-        colour, reason = _identification_colour(audit, found)
-        yield Finding(
-            key=key_of("reconstruction", f"rank1@n={count}"),
-            line=MEASURED,
-            words=(
-                f"An attacker that has narrowed {_unit(audit)} to 1 of {count:,} picks the right one in "
-                f"{identification_words(audit, found)}."
-            ),
-            value=found.success,
-            low=found.low,
-            high=found.high,
-            n=found.trials,
-            null=found.guess,
-            bound=found.bound if audit.guaranteed else None,
-            colour=colour,
-            reason=reason,
-            counted="trials",
-        )
+        yield _identified(audit, found, key_of("reconstruction", f"rank1@n={count}"))
+    for found in audit.identification:
+        if found.excess and found.level != audit.own_level:
+            key = key_of("reconstruction", f"rank1@n={found.candidates}", found.encoder, found.level)
+            yield _identified(audit, found, key, where=f"At the level {found.level}: ")
+
+
+def _identified(
+    audit: ReconstructionAudit, found: IdentificationRecord, key: str, *, where: str = ""
+) -> Finding:
+    colour, reason = _identification_colour(audit, found)
+    return Finding(
+        key=key,
+        line=MEASURED,
+        words=(
+            f"{where}An attacker that has narrowed {_unit(audit)} to 1 of {found.candidates:,} picks the "
+            f"right one in {identification_words(audit, found)}."
+        ),
+        value=found.success,
+        low=found.low,
+        high=found.high,
+        n=found.trials,
+        null=found.guess,
+        bound=_bound(audit, found.bound),
+        colour=colour,
+        reason=reason,
+        counted="trials",
+    )
+
+
+def _bound(audit: ReconstructionAudit, value: float) -> float | None:
+    """Return a bound; None where none holds."""
+    return value if audit.guaranteed and value < 1 else None
 
 
 def _unit(audit: ReconstructionAudit) -> str:
@@ -186,48 +233,9 @@ def _identification_colour(audit: ReconstructionAudit, found: IdentificationReco
 
 def _attacks(audit: ReconstructionAudit) -> Iterator[Finding]:
     for match in audit.matches:
-        if match.level != audit.own_level:
-            continue
-        colour, reason = _colour(audit, match)
-        yield Finding(
-            key=key_of("reconstruction", match.attack, match.view),
-            line=MEASURED,
-            words=(
-                f"What the attack {match.attack} of {_server(match)} makes {view_words(match.view)} is close "
-                f"to {_percent(match.success)} of {match.originals} images; without any leak to "
-                f"{_percent(match.null)}, and public images alone to up to {_percent(match.kappa)}."
-            ),
-            value=match.success,
-            low=match.low,
-            high=match.high,
-            n=match.originals,
-            null=match.without_model,
-            bound=match.bound if audit.guaranteed else None,
-            colour=colour,
-            reason=reason,
-            counted="images",
-        )
-        ranking = match.ranking
-        if ranking is None:
-            continue
-        yield Finding(
-            key=key_of("reconstruction", match.attack, match.view, "rank1"),
-            line=MEASURED,
-            words=(
-                f"What the attack {match.attack} makes {view_words(match.view)} is more like the right one "
-                f"than like {ranking.pool - 1:,} other images of the training in "
-                f"{_percent(ranking.success)}; without any leak in {_percent(ranking.null)}."
-            ),
-            value=ranking.success,
-            low=ranking.low,
-            high=ranking.high,
-            n=match.originals,
-            null=ranking.null,
-            bound=ranking.bound if audit.guaranteed else None,
-            colour=colour,
-            reason=reason,
-            counted="images",
-        )
+        own = match.level == audit.own_level
+        if own or match.excess:
+            yield from _attack(audit, match, *([] if own else [match.level]))
     for attack, why in audit.not_attacked.items():
         yield Finding(
             key=key_of("reconstruction", attack, "not run"),
@@ -237,29 +245,83 @@ def _attacks(audit: ReconstructionAudit) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _attack(audit: ReconstructionAudit, match: MatchRecord, *level: str) -> Iterator[Finding]:
+    """Yield how many images come close, and how many rankings are right, with one colour for both."""
+    colour, reason = _colour(audit, match)
+    where = "".join(f" at the level {name}" for name in level)
+    key = ("reconstruction", match.attack, match.view, *level)
+    yield Finding(
+        key=key_of(*key),
+        line=MEASURED,
+        words=(
+            f"What the attack {match.attack} of {_server(match)} makes {view_words(match.view)}{where} is "
+            f"close to {_percent(match.success)} of {match.originals} images; without any leak to "
+            f"{_percent(match.null)}, and public images alone to up to {_percent(match.kappa)}."
+        ),
+        value=match.success,
+        low=match.low,
+        high=match.high,
+        n=match.originals,
+        null=match.without_model,
+        bound=_bound(audit, match.bound),
+        colour=colour,
+        reason=reason,
+        counted="images",
+    )
+    ranking = match.ranking
+    if ranking is None:
+        return
+    yield Finding(
+        key=key_of(*key, "rank1"),
+        line=MEASURED,
+        words=(
+            f"What the attack {match.attack} makes {view_words(match.view)}{where} is more like the right "
+            f"one than like {ranking.pool - 1:,} other images of the training in {_percent(ranking.success)}; "
+            f"without any leak in {_percent(ranking.null)}."
+        ),
+        value=ranking.success,
+        low=ranking.low,
+        high=ranking.high,
+        n=match.originals,
+        null=ranking.null,
+        bound=_bound(audit, ranking.bound),
+        colour=colour,
+        reason=reason,
+        counted="images",
+    )
+
+
 def _colour(audit: ReconstructionAudit, match: MatchRecord) -> tuple[str, str]:
     if audit.criteria < CRITERIA:
         return "grey", _EARLIER
     if audit.verdict == VOID:
         return "grey", _CONTROL_FAILED
-    if match.excess:
-        return "red", f"more often than the {'guarantee' if audit.guaranteed else 'noise'} allows"
-    if not match.works:
-        return "grey", _NOT_WORKING
-    by = criteria.beyond_null(match, _each(audit))
-    if by:
-        shares = [match.success] if criteria.CLOSE in by else []
-        if match.ranking is not None and criteria.FIRST in by:
-            shares.append(match.ranking.success)
-        words: dict[tuple[str, ...], str] = {
-            (criteria.CLOSE,): "more images come back than nulls and public images explain",
-            (criteria.FIRST,): "what comes back singles out the right image among others",
-        }
-        why = words.get(by, "images come back, and they single out the right one among others")
-        return "red" if max(shares) >= _LARGE else "amber", why
-    if not criteria.can_be_judged(match, _each(audit)):
-        return "grey", _TOO_FEW
-    return "green", "no more often than nulls and public images explain; another attack may do better"
+    found = judged_match(match, _each(audit))
+    if found == EXPOSED:
+        return _exposed(match, _each(audit))
+    allowed, close = "guarantee" if audit.guaranteed else "noise", _percent(match.kappa)
+    return {
+        REFUTED: ("red", f"more often than the {allowed} allows"),
+        WEAK: ("grey", _NOT_WORKING),
+        PUBLIC: ("amber", f"more often than the null, but public images alone come as close in {close}"),
+        UNJUDGED: ("grey", _TOO_FEW),
+        NOTHING: (
+            "green",
+            "no more often than nulls and public images explain; another attack may do better",
+        ),
+    }[found]
+
+
+def _exposed(match: MatchRecord, each: float) -> tuple[str, str]:
+    by, shares = criteria.beyond_null(match, each), [match.success]
+    if match.ranking is not None and criteria.FIRST in by:
+        shares.append(match.ranking.success)
+    words: dict[tuple[str, ...], str] = {
+        (criteria.CLOSE,): "more images come back than nulls and public images explain",
+        (criteria.FIRST,): "what comes back singles out the right image among others",
+    }
+    why = words.get(by, "images come back, and they single out the right one among others")
+    return "red" if max(shares) >= _LARGE else "amber", why
 
 
 def _controls(audit: ReconstructionAudit) -> Iterator[Finding]:
@@ -300,8 +362,6 @@ def _positive_control(audit: ReconstructionAudit) -> Finding:
     wrong = "" if working.works else "a planted leak is not found"
     if audit.criteria < CRITERIA:
         wrong = _EARLIER
-    elif working.works and audit.verdict == UNJUDGED:
-        wrong = audit.reason
     return _control(
         "positive control",
         f"Positive control: without noise the attack {working.attack} finds {_percent(share)} of the images.",
