@@ -492,10 +492,11 @@ def test_a_run_with_noise_from_a_seed_has_no_bound():
 
 def test_records_of_the_earlier_criterion_are_not_judged():
     found = audit(identification=QUIET, matches=(matched(success=0.5),), criteria=1)
-    assert "match RUN --overwrite" in verdict_words(found)
+    assert verdict_words(found) == "EXPOSED: imprint-pca succeeds at the noise of this run"
     assert measured_line(found).colour == "grey"
     early = audit(identification=QUIET, criteria=1)
     assert (early.verdict, early.standing) == ("nothing found", "cannot be judged")
+    assert "match RUN --overwrite" in verdict_words(early)
     assert not [one for one in findings(found) if "imprint" in one.key and one.colour != "grey"]
 
 

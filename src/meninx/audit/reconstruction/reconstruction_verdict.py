@@ -104,7 +104,7 @@ def judged_match(match: MatchRecord, each: float) -> str:
 
 def verdict_words(audit: ReconstructionAudit) -> str:
     """Return the verdict as a sentence."""
-    if audit.criteria < CRITERIA:
+    if audit.standing != audit.verdict:
         return f"CANNOT BE JUDGED: {_EARLIER}"
     if audit.verdict in (VOID, UNJUDGED):
         return f"{'VOID' if audit.verdict == VOID else 'CANNOT BE JUDGED'}: {audit.reason}"
@@ -122,7 +122,7 @@ def verdict_words(audit: ReconstructionAudit) -> str:
         seen = [attack for attack, found in judged if found == EXPOSED]
         if any(criteria.often(found, alone) for found in ranked):
             seen.insert(0, "identification among candidates")
-        return f"EXPOSED: {', '.join(dict.fromkeys(seen))} succeeds at the noise of this run"
+        return f"EXPOSED: {', '.join(dict.fromkeys(seen)) or 'an attack'} succeeds at the noise of this run"
     words = "nothing reconstructed by these attacks at the noise of this run; another attack may do better"
     if any(criteria.above_guess(found, alone) for found in ranked):
         words += "; identification among candidates is right more often than a blind guess"
@@ -254,7 +254,7 @@ def _attack(audit: ReconstructionAudit, match: MatchRecord, *level: str) -> Iter
         key=key_of(*key),
         line=MEASURED,
         words=(
-            f"What the attack {match.attack} of {_server(match)} makes {view_words(match.view)}{where} is "
+            f"What the attack {match.attack} of {_server(match)} finds {view_words(match.view)}{where} is "
             f"close to {_percent(match.success)} of {match.originals} images; without any leak to "
             f"{_percent(match.null)}, and public images alone to up to {_percent(match.kappa)}."
         ),
@@ -275,9 +275,9 @@ def _attack(audit: ReconstructionAudit, match: MatchRecord, *level: str) -> Iter
         key=key_of(*key, "rank1"),
         line=MEASURED,
         words=(
-            f"What the attack {match.attack} makes {view_words(match.view)}{where} is more like the right "
-            f"one than like {ranking.pool - 1:,} other images of the training in {_percent(ranking.success)}; "
-            f"without any leak in {_percent(ranking.null)}."
+            f"What the attack {match.attack} finds {view_words(match.view)}{where} is more like the right "
+            f"image than like {ranking.pool - 1:,} others of the training in "
+            f"{_percent(ranking.success)}; without any leak in {_percent(ranking.null)}."
         ),
         value=ranking.success,
         low=ranking.low,
