@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from meninx import api
-from meninx.audit import verdict_lines
-from meninx.audit.plan_config import PlannedLimits
+from meninx.audit import parts, verdict_lines
+from meninx.audit.plan_config import AuditPlan, PlannedLimits
 from meninx.audit.reconstruction import counting, steps
 from meninx.audit.reconstruction.attacks import ATTACKS
 from meninx.audit.reconstruction.config import ReconstructionConfig
@@ -320,7 +320,7 @@ def audit(identification=(FOUND,), matches=(MATCH,), without=ABSENT, **changes):
 
 
 @pytest.mark.parametrize(
-    ("parts", "verdict"),
+    ("given", "verdict"),
     [
         ({}, "nothing found"),
         ({"matches": (matched(success=0.5),)}, "exposed"),
@@ -345,8 +345,8 @@ def audit(identification=(FOUND,), matches=(MATCH,), without=ABSENT, **changes):
         ),
     ],
 )
-def test_the_verdict_follows_from_attacks_and_controls(parts, verdict):
-    found = audit(**parts)
+def test_the_verdict_follows_from_attacks_and_controls(given, verdict):
+    found = audit(**given)
     assert found.verdict == verdict
     assert not claims_too_much(verdict_words(found))
     assert (found.reason != "") == (verdict in ("void", "cannot be judged"))
@@ -377,7 +377,7 @@ LINES = {"refuted": "red", "exposed": "red", "nothing found": "green", "void": "
 
 
 @pytest.mark.parametrize(
-    ("parts", "verdict"),
+    ("given", "verdict"),
     [
         ({"matches": (matched(works=False, self_test=0.1),)}, "void"),
         ({"matches": (matched(control=0.4),)}, "void"),
@@ -392,8 +392,8 @@ LINES = {"refuted": "red", "exposed": "red", "nothing found": "green", "void": "
         ({}, "nothing found"),
     ],
 )
-def test_the_page_says_what_the_record_says(parts, verdict):
-    record = audit(**{"identification": (ABSENT,), **parts})
+def test_the_page_says_what_the_record_says(given, verdict):
+    record = audit(**{"identification": (ABSENT,), **given})
     assert record.verdict == verdict
     line = measured_line(record)
     assert line.colour == LINES[verdict], line.words
@@ -447,7 +447,7 @@ QUIET = (identified(success=0.1, low=0.08, high=0.12),)
 
 
 @pytest.mark.parametrize(
-    ("parts", "verdict", "colour", "word"),
+    ("given", "verdict", "colour", "word"),
     [
         ({}, "nothing found", "green", "nothing found"),
         ({"matches": (matched(success=0.5),)}, "exposed", "red", "attack succeeded"),
@@ -458,8 +458,8 @@ QUIET = (identified(success=0.1, low=0.08, high=0.12),)
         ({"matches": (matched(kappa=0.97),)}, "cannot be judged", "amber", "nothing found, weak test"),
     ],
 )
-def test_verdict_and_page_agree_and_a_failed_control_is_no_success(parts, verdict, colour, word):
-    found = audit(**{"identification": QUIET} | parts)
+def test_verdict_and_page_agree_and_a_failed_control_is_no_success(given, verdict, colour, word):
+    found = audit(**{"identification": QUIET} | given)
     line = measured_line(found)
     assert (found.verdict, line.colour, line.word) == (verdict, colour, word)
 
@@ -535,6 +535,16 @@ def test_findings_have_stable_keys_colours_bounds_and_nulls():
     first = found["reconstruction/rank1@n=10"]
     assert (first.value, first.null, first.bound, first.n, first.counted) == (0.15, 0.1, 0.2, 1000, "trials")
     assert "in the sum of 3 sites" in found["reconstruction/trap/sum-of-3-sites"].words
+
+
+def test_where_nothing_is_guaranteed_no_bound_is_stated():
+    """A run whose noise came from a seed."""
+    part = parts.REGISTRY["reconstruction"]
+    held = verdict_lines.Reservations(void="the noise came from a seed")
+    found = parts.findings_of(part, audit(), AuditPlan(), held)
+    assert all(one.bound in (None, 1.0) for one in found)
+    assert "nothing bounds it" in found[0].words
+    assert parts.findings_of(part, audit(), AuditPlan(), verdict_lines.Reservations()) == findings(audit())
 
 
 def test_findings_of_a_real_audit_are_complete(audited):
