@@ -16,7 +16,7 @@ from meninx.audit.plan_config import AuditConfig
 from meninx.audit.run_facts import facts_of, reservations_of
 from meninx.core import artifacts
 from meninx.core import run as runs
-from meninx.core.artifacts import RunRecord, RunState
+from meninx.core.artifacts import Members, RunRecord, RunState
 from meninx.core.audit_parts import PARTS, PLAN, place_of
 from meninx.core.audit_summary import DONE, NOT_DONE, AuditedPart, AuditRecord, PlainSentence, PlanRecord
 from meninx.core.errors import AuditFinding, DataError, Interrupted, UsageError, problem
@@ -268,7 +268,9 @@ def _summary(
     proven: BoundsRecord | None = _record(run, REGISTRY["bounds"]) if bounds is not None else None
     sentences: tuple[PlainSentence, ...] = ()
     if reservations.void:
-        sentences = verdict_lines.nothing_guaranteed(config.bounds.candidates)
+        members = artifacts.read(run.root, Members)
+        whole = (len(members.train),) if members is not None and len(members.train) > 1 else ()
+        sentences = verdict_lines.nothing_guaranteed([*config.bounds.candidates, *whole])
     elif proven is not None:
         sentences = verdict_lines.plain_sentences(proven)
     seconds = 0.0 if config.deterministic else round(sum(part.seconds for part in parts), 1)
