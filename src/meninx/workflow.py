@@ -124,6 +124,9 @@ def refuse_page(page: Path | None, archives: Sequence[Path], data: Path, *, dry_
     if page.exists():
         raise UsageError(problem("the file exists already", where=str(page), fix="give another name"))
     workspace.outside(page, [data, *archives], in_release=True)
+    from meninx.report import stage as reporting
+
+    reporting.refuse_page(page, overwrite=False, in_release=True)
 
 
 def audit(
@@ -144,15 +147,14 @@ def audit(
         progress: shows the parts.
 
     Raises:
-        UsageError, DataError, PrivacyRefusal: see ``meninx.audit.stage.run``.
+        UsageError, DataError, PrivacyRefusal: see ``meninx.audit.stage.run`` and, for another page than the
+            usual one, ``meninx.report.stage.refuse_page``.
     """
     from meninx.audit import stage
     from meninx.report import stage as reporting
 
     if page is not None:
-        workspace.outside(page, in_release=True)
-        if page.exists() and not config.overwrite:
-            raise UsageError(problem("the file exists already", where=str(page), fix="give --overwrite"))
+        reporting.refuse_page(page, overwrite=config.overwrite)
     result = stage.run(config, run, fail_if=fail_if, progress=progress)
     if result.record is None:
         return result

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from meninx import api
+from meninx.audit import verdict_lines
+from meninx.audit.plan_config import PlannedLimits
 from meninx.audit.reconstruction import counting, steps
 from meninx.audit.reconstruction.attacks import ATTACKS
 from meninx.audit.reconstruction.config import ReconstructionConfig
@@ -23,6 +25,7 @@ from meninx.audit.reconstruction.reconstruction_verdict import (
 from meninx.audit.reconstruction.steps import STEPS, attacks_of, run_reconstruction
 from meninx.cli.app import run as command
 from meninx.core import artifacts
+from meninx.core.audit_summary import DONE, AuditedPart
 from meninx.core.errors import AuditFinding, ConfigError, DataError, UsageError
 from meninx.core.findings import claims_too_much
 from meninx.core.manifest import Manifest
@@ -368,11 +371,86 @@ def test_findings_have_stable_keys_colours_bounds_and_nulls():
         "reconstruction/trap/sum-of-3-sites": "red",
         "reconstruction/readout/not-run": "grey",
         "reconstruction/negative-control": "green",
+        "reconstruction/threshold-control": "green",
         "reconstruction/positive-control": "green",
     }
     first = found["reconstruction/rank1@n=10"]
     assert (first.value, first.null, first.bound, first.n, first.counted) == (0.15, 0.1, 0.2, 1000, "trials")
     assert "in the sum of 3 sites" in found["reconstruction/trap/sum-of-3-sites"].words
+
+
+def measured_line(record):
+    part = AuditedPart(name="reconstruction", state=DONE, sha256="0", findings=findings(record))
+    return verdict_lines.lines([part], PlannedLimits(), verdict_lines.Reservations())[1]
+
+
+LINES = {"refuted": "red", "exposed": "red", "nothing found": "green", "void": "grey"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "verdict"),
+    [
+        ({"matches": (matched(works=False, self_test=0.1),)}, "void"),
+        ({"matches": (matched(control=0.4),)}, "void"),
+        ({"matches": (matched(control=0.4, success=0.9, low=0.8, high=0.95, excess=True),)}, "void"),
+        ({"without": identified(success=0.3, low=0.27, high=0.33)}, "void"),
+        # the lower limit of 2.5 % is below the guess, that of 5 % above it
+        ({"without": identified(success=0.117, low=0.0977, high=0.14)}, "void"),
+        ({"without": identified(success=0.115, low=0.096, high=0.136)}, "nothing found"),
+        ({"matches": (matched(excess=True, level="epsilon 1e+09"), matched())}, "refuted"),
+        ({"identification": (ABSENT, identified(level="epsilon 1e+09", excess=True))}, "refuted"),
+        ({"matches": (matched(success=0.5, low=0.35, high=0.65),)}, "exposed"),
+        ({}, "nothing found"),
+    ],
+)
+def test_the_page_says_what_the_record_says(parts, verdict):
+    record = audit(**{"identification": (ABSENT,), **parts})
+    assert record.verdict == verdict
+    line = measured_line(record)
+    assert line.colour == LINES[verdict], line.words
+    assert ("attack succeeded" in line.word) == (verdict in ("refuted", "exposed"))
+    assert {one.colour for one in findings(record) if "control" in one.key} <= {"green", "grey"}
+
+
+def test_several_attacks_are_judged_alike_by_record_and_page():
+    """One of eight attacks is beyond its null at 5 % alone, but not among eight."""
+    quiet = tuple(matched(attack=f"attack-{number}") for number in range(7))
+    one = matched(attack="trap", success=5 / 48, low=0.035, high=0.23, kappa=0.035)
+    assert beyond_null(one)
+    for matches, verdict in (((one,), "exposed"), ((one, *quiet), "nothing found")):
+        record = audit(identification=(ABSENT,), matches=matches)
+        assert record.verdict == verdict
+        assert (measured_line(record).colour == "red") == (verdict == "exposed")
+        assert ("EXPOSED" in verdict_words(record)) == (verdict == "exposed")
+
+
+@pytest.mark.parametrize(
+    ("changes", "colour", "words"),
+    [
+        ({"success": 0.4, "low": 0.26, "high": 0.55, "kappa": 0.94}, "amber", "come as close in 94 %"),
+        ({"success": 0.28, "low": 0.16, "high": 0.42, "kappa": 0.5}, "amber", "more often than the null"),
+        ({"kappa": 1.0}, "grey", "cannot be judged: public images alone come as close as that"),
+        ({"kappa": 0.94, "patients": 20.0}, "grey", "cannot be judged"),
+        ({"kappa": 0.3}, "green", "no more often than without any leak"),
+    ],
+)
+def test_an_attack_that_public_images_explain_is_not_green(changes, colour, words):
+    record = audit(identification=(ABSENT,), matches=(matched(**changes),))
+    found = next(one for one in findings(record) if one.key == "reconstruction/imprint-pca/step")
+    assert (found.colour, record.verdict) == (colour, "nothing found")
+    assert words in found.reason
+    assert measured_line(record).colour == ("green" if colour == "green" else "amber")
+    assert ("public images" in verdict_words(record)) == (colour != "green")
+
+
+def test_a_sentence_gives_the_interval_where_it_holds_the_bound():
+    lucky = identified(candidates=2, trials=100, success=0.66, low=0.563, high=0.751, bound=0.648)
+    one = findings(audit(identification=(lucky,)))[0]
+    assert "in 66 % (56.3 % to 75.1 %)" in one.words
+    assert "64.8 %, which lies in the interval: chance explains the difference" in one.words
+    free = findings(audit(identification=(replace(lucky, bound=1.0),)))[0]
+    assert "nothing bounds it" in free.words
+    assert free.bound is None
 
 
 def test_findings_of_a_real_audit_are_complete(audited):

@@ -32,10 +32,11 @@ from meninx.audit.audited_run import (
     Strangers,
     dataset_of,
     origin_of,
+    place_of_audit,
     strangers_of,
 )
 from meninx.audit.config import AttributesConfig
-from meninx.core import artifacts, files, workspace
+from meninx.core import artifacts, files
 from meninx.core import run as runs
 from meninx.core.artifacts import PrivacyRecord, RunRecord, RunState
 from meninx.core.attribute_records import AttributeRecord, AttributesAudit, LeakRecord
@@ -208,10 +209,8 @@ def _auditable(run: Run, config: AttributesConfig, out: Path | None) -> RunRecor
     if record.state is not RunState.RELEASED:
         fix = "go on with `meninx train DATA --resume RUN`"
         raise UsageError(problem("the run is not finished", where=run.name, fix=fix))
-    if out is not None:
-        workspace.outside(out)
     place = artifacts.place(AttributesAudit)
-    if ((out or run.root) / place).exists() and not config.overwrite:
+    if (place_of_audit(out, run) / place).exists() and not config.overwrite:
         raise UsageError(
             problem("the run was audited before", where=place, fix="give --overwrite to audit it again")
         )

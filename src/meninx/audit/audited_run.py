@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meninx.core import artifacts, files, provenance
+from meninx.core import artifacts, files, provenance, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, DataRecord, Lineage, Members, Origin, PrivacyRecord, RunRecord
 from meninx.core.budget import PrivacyUnit
-from meninx.core.errors import DataError, PrivacyRefusal, problem
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, problem
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest, dataset_digest
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
@@ -131,6 +131,30 @@ def _is_unknown(parent: Lineage) -> bool:
     """Return whether patients behind a run's weights are not all known by name."""
     beyond = parent.unknown_start or parent.study is not None or not parent.patients_known
     return beyond or any(_is_unknown(one) for one in parent.parents)
+
+
+def place_of_audit(out: Path | None, run: Run | None) -> Path:
+    """Return the folder that gets ``audit/``: a folder of the caller's, or the run folder.
+
+    Args:
+        out: the caller's; None for the run folder.
+        run: the audited run; None where a dataset is audited.
+
+    Raises:
+        UsageError: the folder belongs to another run, lies in a private folder, release, dataset or archive,
+            or its ``audit/`` is a link.
+    """
+    place = out or (run.root if run else Path())
+    if out is not None:
+        workspace.outside(out)
+        other = run is None or out.resolve() != run.root.resolve()
+        if other and (out / artifacts.place(RunRecord)).is_file():
+            fix = "give a folder that is no run"
+            raise UsageError(
+                problem("the folder is another run, whose audit it would replace", where="out", fix=fix)
+            )
+    workspace.refuse_linked(place, FOLDER)
+    return place
 
 
 def origin_of(record: RunRecord, *, timeless: bool = False) -> Origin:

@@ -16,6 +16,7 @@ from meninx.audit.config import MECHANISM, BoundsConfig
 from meninx.audit.mechanism import Mechanism
 from meninx.core import artifacts, files, provenance, workspace
 from meninx.core import progress as bars
+from meninx.core.artifacts import RunRecord
 from meninx.core.errors import ConfigError, UsageError, problem
 from meninx.core.findings import GUARANTEED, Finding, key_of
 from meninx.core.result import Result
@@ -100,7 +101,7 @@ def run_bounds(
         _refuse_idle(config, recipe)
     found = mechanisms.of_run(run) if run is not None else mechanisms.of_settings(config, recipe)
     priors = priors_of(config, found.record.units, found.record.unit)
-    _refuse_earlier(out, overwrite=config.overwrite)
+    _refuse_earlier(out, run, overwrite=config.overwrite)
     record = BoundsRecord(mechanism=found.record, priors=priors, points=(), precision=config.precision)
     if config.dry_run:
         return BoundsResult(out=out, record=record, dry_run=True)
@@ -254,8 +255,13 @@ def _refuse_idle(config: BoundsConfig, recipe: str | None) -> None:
         raise UsageError(problem(f"the ledger of the run would ignore {flags}", where="run", fix=fix))
 
 
-def _refuse_earlier(out: Path, *, overwrite: bool) -> None:
+def _refuse_earlier(out: Path, run: Path | None, *, overwrite: bool) -> None:
     workspace.outside(out)
+    if (out.parent / artifacts.place(RunRecord)).is_file():
+        workspace.refuse_linked(out.parent, out.name)
+        if run is None or run.resolve() != out.parent.resolve():
+            fix = "choose a folder that belongs to no run"
+            raise UsageError(problem("the folder belongs to another run", where="out", fix=fix))
     path = out / artifacts.place(BoundsRecord)
     if path.exists() and not overwrite:
         fix = "give --overwrite or another --out"

@@ -23,6 +23,7 @@ from meninx.audit.audited_run import (
     UNKNOWN_START,
     dataset_of,
     origin_of,
+    place_of_audit,
     plan_of,
     seeded,
     strangers_of,
@@ -30,7 +31,7 @@ from meninx.audit.audited_run import (
 from meninx.audit.bounds import percent
 from meninx.audit.config import MembershipConfig
 from meninx.audit.membership_figure import draw
-from meninx.audit.membership_findings import MAIN_ATTACK, two_sided
+from meninx.audit.membership_findings import MAIN_ATTACK, control_level, two_sided
 from meninx.audit.references import (
     Audited,
     control_signals,
@@ -39,7 +40,7 @@ from meninx.audit.references import (
     log_likelihoods,
     reference_signals,
 )
-from meninx.core import artifacts, files, workspace
+from meninx.core import artifacts, files
 from meninx.core import run as runs
 from meninx.core.artifacts import RunRecord, RunState
 from meninx.core.audit_records import AttackRecord, MembershipAudit, OperatingPoint
@@ -253,9 +254,7 @@ def _auditable(run: Run, config: MembershipConfig, out: Path | None) -> RunRecor
     if record.state is not RunState.RELEASED:
         fix = "go on with `meninx train DATA --resume RUN`"
         raise UsageError(problem("the run is not finished", where=run.name, fix=fix))
-    if out is not None:
-        workspace.outside(out)
-    place = (out or run.root) / artifacts.place(MembershipAudit)
+    place = place_of_audit(out, run) / artifacts.place(MembershipAudit)
     if place.exists() and not config.overwrite:
         fix = "give --overwrite to audit it again"
         raise UsageError(
@@ -408,7 +407,7 @@ def _verdict(
 ) -> tuple[str, str]:
     """Return the verdict, and the reason of one that says nothing; both controls share the significance."""
     fresh, split = negatives
-    each, why = significance / (1 if split is None else 2), "so they differ in more than membership"
+    each, why = control_level(significance, split), "so they differ in more than membership"
     if fresh.p_value <= each:
         return "void", f"a network that was trained on nothing tells the splits apart, {why}"
     if split is not None and two_sided(split) <= each:

@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 
 from meninx.audit.plan_config import THREATS, AuditConfig, AuditPlan
 from meninx.core import artifacts, files, settings
-from meninx.core.audit_parts import FOLDER, PARTS, PLAN, place_of
+from meninx.core.audit_parts import FOLDER, PLAN, place_of, results_of
 from meninx.core.audit_summary import EarlierPlan, FinishedPart, PlanRecord
 from meninx.core.errors import DataError, UsageError, problem
 from meninx.core.run import Run
@@ -60,7 +60,7 @@ def register(run: Run, plan: AuditPlan, *, overwrite: bool) -> PlanRecord:
         _refuse_changed(run, known)
         if known.sha256 == sha256:
             return known
-    results = tuple(name for name in PARTS if (run.root / place_of(name)).is_file())
+    results = results_of(run.root, known)
     if results and not overwrite:
         what = "results of another plan exist" if known else "results exist that were made without a plan"
         fix = "give --overwrite to go on; the page then names the plan as made after results existed"

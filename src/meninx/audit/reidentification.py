@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from meninx.audit.audited_run import FOLDER, dataset_of, origin_of
+from meninx.audit.audited_run import FOLDER, dataset_of, origin_of, place_of_audit
 from meninx.audit.config import IdentityConfig
 from meninx.audit.identity_attackers import Attackers
 from meninx.audit.identity_figure import draw
@@ -143,7 +143,7 @@ def run_identity(
         DataError: too few patients with two images, or ``probes`` has other cases.
     """
     run = _run_of(source)
-    place = out or (run.root if run else Path("identity"))
+    place = place_of_audit(out if run else out or Path("identity"), run)
     _refuse_earlier(place, source, probes, overwrite=config.overwrite)
     data = dataset_of(run) if run else Manifest.read(source)
     other = Manifest.read(probes) if probes is not None else None

@@ -14,7 +14,7 @@ from meninx.audit.audited_run import FOLDER, origin_of
 from meninx.audit.parts import REGISTRY, AuditPart, training_seconds
 from meninx.audit.plan_config import AuditConfig
 from meninx.audit.run_facts import facts_of, reservations_of
-from meninx.core import artifacts
+from meninx.core import artifacts, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import Members, RunRecord, RunState
 from meninx.core.audit_parts import PARTS, PLAN, place_of
@@ -135,6 +135,7 @@ def run(
     wanted = [conditions.parse(text) for text in fail_if]
     subject, plan = runs.open_run(folder), plan_file.plan_of(config)
     known = _auditable(subject)
+    workspace.refuse_linked(subject.root, FOLDER)
     result = AuditResult(
         out=subject.root / FOLDER, plan=plan_file.plan_text(plan), plan_sha256=plan_file.plan_hash(plan)
     )

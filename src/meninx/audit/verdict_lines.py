@@ -111,9 +111,18 @@ def _measured(parts: Sequence[AuditedPart], guaranteed: str, held: Reservations)
     if unknown:
         why = f"The rate at 1 % false accusations is not known: {unknown[0].reason}"
         return line("amber", "nothing found, weak test", f"{words} {why}.")
+    undecided = [item for item in found if _is_undecided(item)]
+    if undecided:
+        why = f"{undecided[0].key}: {undecided[0].reason}"
+        return line("amber", "nothing found, weak test", f"{words} {why}.")
     if guaranteed == "red":
         return line("amber", "nothing found", f"{words} Nothing useful is guaranteed.")
     return _capped(line("green", "nothing found", words), held)
+
+
+def _is_undecided(item: Finding) -> bool:
+    """Return whether an attack on images was carried out and says nothing."""
+    return item.key.startswith("reconstruction/") and item.colour == "grey" and item.value is not None
 
 
 def _worst_words(found: Sequence[Finding], colour: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from meninx.core import artifacts, belonging, files
+from meninx.core import artifacts, belonging, files, workspace
 from meninx.core.artifacts import RunRecord
 from meninx.core.attribute_records import AttributesAudit
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
@@ -30,6 +30,14 @@ PARTS: Mapping[str, type[Any]] = {
     "identity": IdentityAudit,
 }
 """Name of a part -> its record, in the order in which a page shows them."""
+_TRACES: Mapping[str, tuple[str, ...]] = {
+    "one-run": ("in.npy", "out.npy", "twin"),
+    "membership": ("membership_scores.csv", "membership"),
+    "reconstruction": ("reconstruction",),
+    "attributes": ("attribute_scores.csv", "attributes"),
+    "identity": ("identity_scores.csv", "identity"),
+}
+"""Name of a part -> what it leaves in ``private/audit/``: scores, reference models, candidates."""
 _AGAIN = "run `meninx audit RUN` again; finished parts are taken over"
 
 
@@ -48,6 +56,31 @@ def place_of(part: str) -> str:
         raise DataError(problem(what, where=artifacts.place(AuditRecord), fix=fix))
     name = artifacts.place(PARTS[part])
     return name if name.startswith(f"{FOLDER}/") else f"{FOLDER}/{name}"
+
+
+def results_of(root: Path, registered: PlanRecord | None) -> tuple[str, ...]:
+    """Return the parts of which results exist or existed, in the order of :data:`PARTS`.
+
+    Records may have been removed since. Scores and reference models in ``private/audit/`` and the
+    registration of an earlier plan show that somebody could have seen results.
+
+    Args:
+        root: the run folder.
+        registered: the plan that is registered; None where there is none.
+    """
+    known = {*registered.parts, *registered.after_results} if registered is not None else set()
+    room = root / workspace.PRIVATE / FOLDER
+    return tuple(
+        name
+        for name in PARTS
+        if name in known
+        or (root / place_of(name)).is_file()
+        or any(_holds(room / trace) for trace in _TRACES.get(name, ()))
+    )
+
+
+def _holds(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def stale(root: Path, record: AuditRecord, run: RunRecord) -> str:

@@ -34,6 +34,7 @@ from meninx.core.errors import DataError, RunLocked, StorageError, UsageError, e
 PRIVATE, LOCK, MARKER, STAGING, REPLACED = "private", "lock", "workspace.json", "staging", "replaced"
 CACHE = "cache"  # in the private folder: data that can be recomputed from the result, e.g. decoded images
 _OWN = (PRIVATE, LOCK, MARKER, STAGING, REPLACED, CACHE)
+_RUN = "run.json"  # marks the folder of a run
 _STAGE = re.compile(r"[a-z][a-z-]{0,39}")
 
 
@@ -317,13 +318,43 @@ def outside(out: Path, sources: Iterable[Path] = (), *, in_release: bool = False
             the model.
 
     Raises:
-        UsageError: the output is inside one of them.
+        UsageError: the output is inside one of them, or inside a private folder.
     """
     place = _resolved(out)
     fix = "choose a place beside it"
+    if any(_is_private(folder) for folder in (place, *place.parents)):
+        what = "the output must lie outside private folders, which hold records that nothing replaces"
+        raise UsageError(problem(what, where="out", fix=fix))
     if any(_within(place, _resolved(source)) for source in sources):
         raise UsageError(problem("the output must lie outside the source", where="out", fix=fix))
     _refuse_results((place, *place.parents), in_release=in_release)
+
+
+def _is_private(folder: Path) -> bool:
+    """Return whether a folder is the private one of a run or of a stage."""
+    marks = (folder / LOCK, folder / MARKER, folder.parent / _RUN)
+    return folder.name.casefold() == PRIVATE and any(mark.is_file() for mark in marks)
+
+
+def refuse_linked(root: Path, name: str) -> Path:
+    """Return the folder ``name`` in ``root``, or refuse one that is a link.
+
+    Guarantee: files that are written into the folder stay inside ``root``.
+
+    Raises:
+        UsageError: it is a link, even if its target does not exist.
+    """
+    place = root / name
+    if place.is_symlink():
+        fix = "replace the link by the folder itself, or choose another output folder"
+        raise UsageError(
+            problem(
+                "the folder is a link, and files would be written elsewhere",
+                where=f"{root.name}/{name}",
+                fix=fix,
+            )
+        )
+    return place
 
 
 def _refuse_results(folders: Iterable[Path], *, in_release: bool = False) -> None:

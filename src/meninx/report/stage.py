@@ -9,7 +9,7 @@ from pathlib import Path
 
 from meninx.core import artifacts, files, names, workspace
 from meninx.core.artifacts import DeidRecord, EvaluationRecord, RunRecord, RunState
-from meninx.core.errors import ConfigError, DataError, UsageError, problem
+from meninx.core.errors import ConfigError, DataError, UsageError, expected, problem
 from meninx.core.manifest import INFO_NAME
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
@@ -21,6 +21,9 @@ from meninx.report.verdict import verdicts
 
 AUDIT_PAGE = "audit.html"
 """In the folder ``audit/`` of a run."""
+_PAGES = (".html", ".htm")
+_MARK = b'<meta name="generator" content="meninx">'  # in every page
+_HEAD = 4096  # bytes of a page that hold the mark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +82,7 @@ def run(
     """
     page_path = out / "report.html" if out.is_dir() else out
     _refuse_incomplete_card(config, sources)
-    folders = (page_path.absolute(), *page_path.absolute().parents)
-    marks = (
-        INFO_NAME,
-        artifacts.place(DeidRecord),
-    )  # of folders that older versions made, which have no marker
-    made = [folder for folder in folders if any((folder / mark).is_file() for mark in marks)]
-    workspace.outside(page_path, made, in_release=True)
-    _refuse_existing([page_path], config)
+    refuse_page(page_path, overwrite=config.overwrite, in_release=True)
     with task(progress, "report", 3):
         context = gather(config, sources)
         contact_sheet.refuse(context, page_path)
@@ -104,6 +100,44 @@ def run(
     return ReportResult(
         out=page_path, size=size, verdicts=answers, missing=context.missing, cards=tuple(cards)
     )
+
+
+def refuse_page(page_path: Path, *, overwrite: bool, in_release: bool = False) -> None:
+    """Refuse a place for a page where it would replace anything but an earlier page of this program.
+
+    Args:
+        page_path: HTML file.
+        overwrite: an earlier page may be replaced.
+        in_release: whether the page may lie in a release, and be released with the model.
+
+    Raises:
+        UsageError: it is no HTML file, lies in a private folder, dataset, archive or, without
+            ``in_release``, release, or another file is there.
+    """
+    if page_path.suffix.lower() not in _PAGES:
+        got, fix = page_path.name, "give a name such as page.html"
+        raise UsageError(
+            expected(f"a file that ends in {' or '.join(_PAGES)}", got=got, where="out", fix=fix)
+        )
+    folders = (page_path.absolute(), *page_path.absolute().parents)
+    marks = (
+        INFO_NAME,
+        artifacts.place(DeidRecord),
+    )  # of folders that older versions made, which have no marker
+    made = [folder for folder in folders if any((folder / mark).is_file() for mark in marks)]
+    workspace.outside(page_path, made, in_release=in_release)
+    if page_path.exists() and not overwrite:
+        raise UsageError(problem("the file exists already", where=str(page_path), fix="give --overwrite"))
+    if page_path.is_symlink() or (page_path.exists() and not _is_page(page_path)):
+        what = "the file is not a page of meninx, and is not replaced"
+        raise UsageError(problem(what, where=str(page_path), fix="give another name"))
+
+
+def _is_page(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with files.regular(path) as stream:
+        return _MARK in stream.read(_HEAD)
 
 
 def write_audit_page(folder: Path, page_path: Path) -> Path:

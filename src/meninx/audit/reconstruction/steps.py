@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from meninx.audit.audited_run import FOLDER, dataset_of, origin_of
+from meninx.audit.audited_run import FOLDER, dataset_of, origin_of, place_of_audit
 from meninx.audit.reconstruction import drawing
 from meninx.audit.reconstruction.attack_run import Target, create_candidates, target_of_run
 from meninx.audit.reconstruction.attacks import ATTACKS, attack_kind
@@ -29,7 +29,7 @@ from meninx.audit.reconstruction.reconstruction_verdict import (
 )
 from meninx.audit.reconstruction.synthetic_patients import synthetic_pools
 from meninx.audit.reconstruction.victim import STEP, View
-from meninx.core import artifacts, workspace
+from meninx.core import artifacts
 from meninx.core import run as runs
 from meninx.core.artifacts import RunRecord, RunState
 from meninx.core.errors import AuditFinding, UsageError, problem
@@ -142,9 +142,7 @@ class _Audit:
         if self.record.state is not RunState.RELEASED:
             fix = "go on with `meninx train DATA --resume RUN`"
             raise UsageError(problem("the run is not finished", where=run.name, fix=fix))
-        if out is not None:
-            workspace.outside(out)
-        self.root = out or run.root
+        self.root = place_of_audit(out, run)
         self.room = run.private / FOLDER / ROOM
         self.attacks = attacks_of(config)
         self.learned: LearnConfig = checkpoint.config_of(checkpoint.load(run, "last")).replace(
