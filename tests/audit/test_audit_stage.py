@@ -25,11 +25,12 @@ from meninx.audit.plan_config import AuditConfig
 from meninx.cli.app import run as command
 from meninx.core import artifacts, audit_parts
 from meninx.core.artifacts import Members, PrivacyRecord
-from meninx.core.audit_summary import AuditRecord, PlanRecord
+from meninx.core.audit_summary import AuditRecord, PlanRecord, registration_hash
 from meninx.core.errors import AuditFinding, ConfigError, DataError, Interrupted, UsageError
 from meninx.core.findings import claims_too_much
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run
+from meninx.report import section_audit
 from meninx.synthetic.dataset import write_dataset
 
 
@@ -386,3 +387,16 @@ def test_a_run_without_privacy_has_a_sentence_for_all_of_its_patients(public):
     sentences = everything(public).record.sentences
     assert [item.candidates for item in sentences] == [2, 10, 17, 1000]
     assert all("a patient's data" in item.words for item in sentences)
+
+
+def test_the_hash_to_publish_binds_the_plan_to_the_run_and_page_and_dry_run_show_it(private, public):
+    first, second = (stage.run(AuditConfig.of(dry_run=True), run) for run in (private, public))
+    assert first.plan_sha256 == second.plan_sha256
+    assert first.registration != second.registration
+    assert f"plan and run: sha256 {first.registration}" in first.summary()
+    record = everything(private).record
+    shown = [cell.text for row in section_audit.plan_table(record).rows for cell in row]
+    bound = registration_hash(record.plan.sha256, record.origin.run, record.origin.weights)
+    assert f"sha256 {bound}" in shown
+    words = [row[0].text for row in section_audit.words_table().more]
+    assert {"canary", "q", "AUC", "f-DP"} < set(words)
