@@ -23,6 +23,7 @@ from torch import nn
 
 from meninx.audit.audited_run import FOLDER, dataset_of, origin_of, plan_of, prepared, seeded
 from meninx.audit.config import OneRunConfig
+from meninx.audit.one_run_findings import control_words
 from meninx.audit.scores import audit_lines
 from meninx.core import artifacts, files, journal
 from meninx.core import run as runs
@@ -88,14 +89,14 @@ class OneRunResult(Result):
 
     def summary(self) -> str:
         """Return the audit in words."""
-        record, noticed = self.record, "noticed" if self.record.control_found else "NOT NOTICED"
+        record = self.record
         *bounds, verdict = audit_lines(self.audit)
         lines = [
             f"out: {self.out}",
             *bounds,
             *(_mechanism_lines(record.mechanism) if record.mechanism is not None else []),
             verdict if not record.refuted_by else f"verdict: REFUTED by {', '.join(record.refuted_by)}",
-            f"positive control, half of the noise: mu {self.control.mu:.2f}, {noticed}",
+            f"positive control, mu {self.control.mu:.2f}: {control_words(record)}",
             f"twin: trained in {self.seconds:.1f} s, {100 * self.overhead:.1f} % of it for canaries",
         ]
         if self.utility_change is not None:

@@ -10,6 +10,8 @@ from meninx.audit.scores import verdict_words
 from meninx.core.audit_records import MechanismCheck, OneRunRecord, ScoreAudit
 from meninx.core.findings import IMPLEMENTATION, Finding, key_of
 
+_CHECK_WORDS = {"noise": "the measured noise", "length": "the measured length of a canary"}
+
 
 def findings(record: OneRunRecord) -> tuple[Finding, ...]:
     """Return the numbers of an audit for pages and thresholds: the twin's, and those of the control."""
@@ -52,10 +54,21 @@ def findings(record: OneRunRecord) -> tuple[Finding, ...]:
                 control.claim_mu,
             ),
             colour="green" if caught else "grey",
-            reason="half of the noise was noticed" if caught else "half of the noise was NOT noticed",
+            reason=control_words(record),
         ),
         *(_mechanism_findings(record.mechanism, audit) if record.mechanism is not None else ()),
     )  # fmt: skip
+
+
+def control_words(record: OneRunRecord) -> str:
+    """Return by which checks half of the noise was noticed."""
+    mechanism = record.control_mechanism
+    by = (*record.control.refuted_by, *(mechanism.refuted_by if mechanism is not None else ()))
+    if not record.control_found or not by:
+        return "half of the noise was NOT noticed"
+    names = [_CHECK_WORDS.get(name, name) for name in by]
+    others = "" if "mu" in by else ", not by mu"
+    return f"half of the noise was noticed by {', '.join(names)}{others}"
 
 
 def _mechanism_findings(found: MechanismCheck, audit: ScoreAudit) -> Iterator[Finding]:

@@ -109,6 +109,7 @@ def _reconstruction(record: ReconstructionAudit) -> Iterator[str]:
 def _without_bounds(record: ReconstructionAudit) -> ReconstructionAudit:
     return replace(
         record,
+        guaranteed=False,
         identification=tuple(replace(one, bound=1.0) for one in record.identification),
         matches=tuple(replace(one, bound=1.0) for one in record.matches),
     )
@@ -162,6 +163,7 @@ RULES: Mapping[str, PartRules] = {
             "reconstruction/rank1@n=*",
             "reconstruction/*/step",
             "reconstruction/*/*sites*",
+            "reconstruction/*/rank1",
             "reconstruction/*/not-run",
             "reconstruction/*-control",
         ),
