@@ -162,17 +162,22 @@ def _derived(root: Path, summary: AuditRecord, run: RunRecord, plan: AuditPlan) 
         yield _Derived(
             parts=parts,
             lines=verdict_lines.lines(parts, plan.limits, held),
-            sentences=_sentences(parts, records, plan, held),
+            sentences=_sentences(parts, records, plan, held, summary),
             not_tested=not_tested.left_open(parts),
             conditions=conditions.met(planned, found, missing(parts)),
         )
 
 
 def _sentences(
-    parts: tuple[AuditedPart, ...], records: Mapping[str, Any], plan: AuditPlan, held: Reservations
+    parts: tuple[AuditedPart, ...],
+    records: Mapping[str, Any],
+    plan: AuditPlan,
+    held: Reservations,
+    summary: AuditRecord,
 ) -> tuple[PlainSentence, ...]:
     if held.void:
-        return verdict_lines.nothing_guaranteed(plan.bounds.candidates)
+        stated = (item.candidates for item in summary.sentences)  # one is for all patients of the dataset
+        return verdict_lines.nothing_guaranteed([*plan.bounds.candidates, *stated])
     if any(part.name == "bounds" and part.state == DONE for part in parts):
         return verdict_lines.plain_sentences(records["bounds"], several=held.several)
     return ()

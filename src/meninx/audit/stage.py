@@ -11,7 +11,7 @@ from typing import Any
 
 from meninx.audit import conditions, not_tested, plan_file, verdict_lines
 from meninx.audit.audited_run import FOLDER, origin_of
-from meninx.audit.part_rules import RULES, findings_of, patterns_of
+from meninx.audit.part_rules import RULES, findings_of
 from meninx.audit.part_rules import missing as missing_keys
 from meninx.audit.parts import REGISTRY, AuditPart, training_seconds
 from meninx.audit.plan_config import AuditConfig
@@ -154,8 +154,6 @@ def run(
         out=subject.root / FOLDER, plan=plan_file.plan_text(plan), plan_sha256=sha256,
         registration=registration_hash(sha256, known.id, known.weights),
     )  # fmt: skip
-    patterns = [key for name in plan.parts for key in patterns_of(name)]
-    conditions.refuse_unnamed([*planned, *wanted], patterns)
     if config.dry_run:
         return replace(result, planned=_planned(config, subject, known))
     with subject.lock():
