@@ -178,6 +178,12 @@ def test_another_threshold_is_matched_without_attacking_again(audited, tmp_path)
     assert index.read_bytes() == before
 
 
+def test_match_names_the_attacks_and_levels_that_were_created(audited, tmp_path):
+    found = run_reconstruction(ReconstructionConfig(), audited[0], steps=("match",), out=tmp_path)
+    assert found.attacks == ("trap",)
+    assert set(found.levels) == {"this run", "epsilon 1e+03", "non-private"}
+
+
 def test_a_dry_run_and_a_refusal_write_nothing(fresh, capsys):
     before = {path: path.stat().st_mtime_ns for path in fresh.rglob("*")}
     assert command(["audit", "reconstruct", str(fresh), "--dry-run"]) == 0

@@ -261,13 +261,17 @@ class _Audit:
     ) -> ReconstructionResult:
         """Return what was done."""
         index = read_index(self.room) if self.room.is_dir() else None
+        attacks, levels = self.attacks, tuple(level.name for level in self.levels)
+        if index is not None and not dry_run:  # what was created, whatever the settings of this step say
+            attacks = tuple(dict.fromkeys(one.attack for one in index.sets))
+            levels = tuple(dict.fromkeys(one.level.name for one in index.sets))
         out = self.root / artifacts.place(ReconstructionAudit) if record is not None else self.room
         return ReconstructionResult(
             out=out,
             audit=record,
             done=steps,
-            attacks=self.attacks,
-            levels=tuple(level.name for level in self.levels),
+            attacks=attacks,
+            levels=levels,
             sets=len(index.sets) if index is not None else 0,
             dry_run=dry_run,
         )
