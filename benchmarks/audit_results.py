@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import audit_tables
 import pages
 
@@ -159,8 +161,8 @@ def main() -> None:
         rows = rows_of(args.out)
         for marker, text in audit_tables.tables(rows, STUDIES).items():
             pages.put(args.write, marker, f"{text}\n")
-        for name, study in STUDIES.items():
-            if study.axis and args.figures:
+        for name, study in list(STUDIES.items())[:1]:
+            if args.figures:
                 audit_tables.draw(rows, name, study.axis, args.figures / f"audit-{name}.png")
         return
     for name in args.studies:
@@ -283,7 +285,50 @@ def _attacked(study: Study, arm: str, folder: Path, out: Path, **settings: Any) 
         batches=study.batches, device="cpu", pictures="none", overwrite=True, **settings
     )
     result = run_reconstruction(config, run_of(folder), out=out)
-    return {"record": json.loads(result.out.read_text())}
+    return {"record": json.loads(result.out.read_text()), "linked": linked(run_of(folder))}
+
+
+def linked(run: Path) -> list[Row]:
+    """Return how often a reconstruction is more like its own patient than like any other member.
+
+    The gallery holds one image of every member. A picture that nobody would call a copy may still say whose
+    it is. ``noise`` is the same share for what the attack makes of noise alone.
+    """
+    from meninx.audit.audited_run import dataset_of
+    from meninx.audit.reconstruction.candidates import read_candidates, read_index
+    from meninx.audit.reconstruction.pools import load_pools
+    from meninx.core.run import open_run
+    from meninx.learn import checkpoint
+    from meninx.metrics.image_matching import match, similarity
+    from meninx.metrics.intervals import clopper_pearson
+
+    subject, room = open_run(run), run / "private" / "audit" / "reconstruction"
+    learned = checkpoint.config_of(checkpoint.load(subject, "last")).replace(device="cpu")
+    gallery = load_pools(dataset_of(subject), learned, public=None, seed=0).members.images.numpy()
+    index, found = read_index(room), []
+    for record in index.sets if index is not None else ():
+        images = read_candidates(room, record)
+        hits = {"candidates": 0, "noise_null": 0}
+        for trial, originals in enumerate(images.originals.numpy()):
+            whose = np.argmax(
+                similarity("mse", originals, gallery), axis=1
+            )  # the member behind each original
+            for name in hits:
+                made = getattr(images, name)[trial].numpy()
+                chosen = match(similarity("ncc", originals, made)).chosen
+                there = chosen >= 0
+                likest = np.argmax(similarity("ncc", made[chosen[there]], gallery), axis=1)
+                hits[name] += int((likest == whose[there]).sum())
+        count = images.originals.shape[0] * images.originals.shape[1]
+        low, high = clopper_pearson(hits["candidates"], count)
+        found.append({
+            "attack": record.attack, "level": record.level.name,
+            "noise_multiplier": record.level.noise_multiplier, "success": hits["candidates"] / count,
+            "low": low, "high": high, "noise": hits["noise_null"] / count,
+            "noise_high": clopper_pearson(hits["noise_null"], count)[1], "originals": count,
+            "gallery": len(gallery),
+        })  # fmt: skip
+    return found
 
 
 def _identity(study: Study, arm: str, data: Path, folder: Path) -> Row:

@@ -146,9 +146,9 @@ def reconstruction(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[
         "epsilon",
         "rank 1 of 10 [95 %], allowed",
         "1 of 1,000 [95 %], allowed",
-        "best attack on one step: images reconstructed [95 %]",
-        "null",
-        "without noise",
+        "best attack on one step: reconstructions most like their own patient [95 %]",
+        "among members",
+        "from noise alone",
         "verdict",
         "CPU s",
     )
@@ -157,16 +157,18 @@ def reconstruction(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[
             row = part_of(rows, name, arm, "reconstruction")
             if row is None:
                 continue
-            record = row["record"]
+            record, cells = row["record"], ["", "", ""]
             own = next(level["name"] for level in record["levels"] if level["own"])
-            matches = [match for match in record["matches"] if match["level"] == own]
-            cells = ["", "", ""]
-            if matches:
-                best = max(matches, key=lambda match: (match["success"], match["works"]))
+            linked = [item for item in row["linked"] if item["level"] == own]
+            if linked:
+                best = max(linked, key=lambda item: item["success"])
+                named = WORDS.get(best["attack"], best["attack"])
+                noise = _pooled(row["linked"], best["attack"])
                 cells = [
-                    f"{WORDS.get(best['attack'], best['attack'])}: {_rate(best)} of {best['originals']}",
-                    _share(null_of(best)), _share(best["self_test"]),
-                ]  # fmt: skip
+                    f"{named}: {_rate(best)} of {best['originals']}",
+                    f"{best['gallery']:,}",
+                    _rate(noise),
+                ]
             yield _line(
                 study.title, _epsilon(arm), _rank(record, own, 10), _rank(record, own, 1000), *cells,
                 record["verdict"], f"{row['cpu']:.0f}",
@@ -174,26 +176,30 @@ def reconstruction(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[
 
 
 def last_noise(rows: Sequence[Row], name: str, arm: str) -> Iterator[str]:
-    """Yield up to which noise each attack reconstructs images on the axis of epsilon."""
+    """Yield up to which noise each attack's reconstructions are most like their own patient."""
     yield from _head(
         "attack",
-        "images of one step reconstructed without noise",
+        "without noise [95 %]",
+        "from noise alone, all levels [95 %]",
         "up to noise multiplier, epsilon",
-        "first level at which nothing is found",
-        "the average of several steps: up to noise multiplier, epsilon",
+        "there [95 %]",
+        "next level [95 %]",
+        "the average of several steps: up to",
     )
     one, averaged = (part_of(rows, name, arm, part) for part in ("reconstruction", "reconstruction-averaged"))
     if one is None:
         return
-    for attack in dict.fromkeys(match["attack"] for match in one["record"]["matches"]):
-        found, lost = _reach(one["record"], attack)
-        clean = next(item for item in series(one["record"], attack) if not item["noise_multiplier"])
-        again = ""
-        if averaged is not None and any(m["attack"] == attack for m in averaged["record"]["matches"]):
-            again = _level(averaged["record"], _reach(averaged["record"], attack)[0])
-        without = f"{_rate(clean)} of {clean['originals']}, public images {_share(clean['kappa'])}"
-        levels = (_level(one["record"], level) for level in (found, lost))
-        yield _line(WORDS.get(attack, attack), without, *levels, again)
+    for attack in dict.fromkeys(item["attack"] for item in one["linked"]):
+        found, lost = _reach(one["linked"], attack)
+        clean = series(one["linked"], attack)[0]
+        again = "not tried"
+        if averaged is not None and any(item["attack"] == attack for item in averaged["linked"]):
+            again = _level(averaged["record"], _reach(averaged["linked"], attack)[0])
+        there, after = (_rate(item) if item is not None else "" for item in (found, lost))
+        yield _line(
+            WORDS.get(attack, attack), _rate(clean), _rate(_pooled(one["linked"], attack)),
+            _level(one["record"], found), there, after, again,
+        )  # fmt: skip
 
 
 def identity(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
@@ -291,7 +297,7 @@ def draw(rows: Sequence[Row], name: str, arm: str, path: Path) -> None:
     figure = Figure(figsize=(12.5, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2)
     _identification_panel(left, one["record"])
-    _image_panel(right, one["record"], averaged["record"] if averaged else None)
+    _image_panel(right, one, averaged)
     for axes in (left, right):
         axes.set_xscale("log")
         axes.set_ylim(-0.02, 1.04)
@@ -321,35 +327,37 @@ def _identification_panel(axes: Any, record: Row) -> None:
     axes.set_ylabel("share of patients picked", fontsize=9)
 
 
-def _image_panel(axes: Any, record: Row, averaged: Row | None) -> None:
-    """Draw how many images attacks on one step reconstruct, and on the average of several."""
-    drawn = [(record, "-", 4.0), *([(averaged, ":", 3.0)] if averaged is not None else [])]
-    for found, style, size in drawn:
-        for attack in dict.fromkeys(match["attack"] for match in found["matches"]):
-            _curve(axes, found, attack, style, size, labelled=found is record)
-    axes.plot(
-        [], [], "o", color="white", markeredgecolor="#444444", label="not more than public images alone"
-    )
+def _image_panel(axes: Any, one: Row, averaged: Row | None) -> None:
+    """Draw how many reconstructions are most like their own patient, from one step and from several."""
+    epsilons = {level["name"]: level["epsilon"] for level in one["record"]["levels"] if level["epsilon"]}
+    drawn = [(one, "-", 4.0), *([(averaged, ":", 3.0)] if averaged is not None else [])]
+    for row, style, size in drawn:
+        for attack in dict.fromkeys(item["attack"] for item in row["linked"]):
+            _curve(axes, row["linked"], attack, epsilons, style, size, labelled=row is one)
+    axes.plot([], [], "o", color="white", markeredgecolor="#444444", label="not more than from noise alone")
     if averaged is not None:
-        axes.plot(
-            [], [], ":", color="#444444", label=f"average of {averaged['matches'][0]['participations']} steps"
-        )
-    axes.set_title("Images reconstructed from one step", fontsize=10)
+        steps = averaged["record"]["matches"][0]["participations"]
+        axes.plot([], [], ":", color="#444444", label=f"average of {steps} steps")
+    gallery = one["linked"][0]["gallery"]
+    axes.set_title(f"Reconstruction of one step names its patient among {gallery:,}", fontsize=10)
     axes.set_ylabel("share of images", fontsize=9)
 
 
-def _curve(axes: Any, record: Row, attack: str, style: str, size: float, *, labelled: bool) -> None:
-    """Draw an attack: filled where it beats null and public images, hollow where it does not."""
-    epsilons = {level["name"]: level["epsilon"] for level in record["levels"] if level["epsilon"]}
-    matches = sorted(
-        (match for match in record["matches"] if match["attack"] == attack and match["level"] in epsilons),
-        key=lambda match: epsilons[match["level"]],
+def _curve(
+    axes: Any, linked: Sequence[Row], attack: str, epsilons: Mapping[str, float], style: str, size: float,
+    *, labelled: bool,
+) -> None:  # fmt: skip
+    """Draw an attack: filled where it beats what it makes of noise alone, hollow where it does not."""
+    found = sorted(
+        (item for item in linked if item["attack"] == attack and item["level"] in epsilons),
+        key=lambda item: epsilons[item["level"]],
     )
     colour, label = COLOURS.get(attack, "#444444"), WORDS.get(attack, attack) if labelled else None
-    xs, ys = [epsilons[match["level"]] for match in matches], [match["success"] for match in matches]
+    xs, ys = [epsilons[item["level"]] for item in found], [item["success"] for item in found]
     axes.plot(xs, ys, style, color=colour, linewidth=1.2, label=label)
-    for x, y, match in zip(xs, ys, matches, strict=True):
-        face = colour if beats(match) else "white"
+    noise = _pooled(linked, attack)
+    for x, y, item in zip(xs, ys, found, strict=True):
+        face = colour if item["low"] > noise["high"] else "white"
         axes.plot([x], [y], "o", color=face, markeredgecolor=colour, markersize=size)
 
 
@@ -366,33 +374,30 @@ def _line_with_bars(
 # numbers
 
 
-def null_of(match: Row) -> float:
-    """Return the largest share that counts as reconstructed where nothing of the image was in the step."""
-    shares = (match["level_of_null"], match["noise_null"], match["heldout_null"], match["steps_null"])
-    return max(float(share or 0.0) for share in shares)
-
-
-def beats(match: Row) -> bool:
-    """Return whether more images are reconstructed than without the step: by null and by public images."""
-    return bool(match["low"] > max(null_of(match), match["kappa"]))
-
-
-def series(record: Row, attack: str) -> list[Row]:
+def series(linked: Sequence[Row], attack: str) -> list[Row]:
     """Return the levels of an attack, the least noise first."""
-    found = [match for match in record["matches"] if match["attack"] == attack]
-    return sorted(found, key=lambda match: match["noise_multiplier"])
+    found = [item for item in linked if item["attack"] == attack]
+    return sorted(found, key=lambda item: item["noise_multiplier"])
 
 
-def _reach(record: Row, attack: str) -> tuple[Row | None, Row | None]:
-    """Return the last level of rising noise at which the attack beats null and public images, and the next.
+def _pooled(linked: Sequence[Row], attack: str) -> dict[str, float]:
+    """Return how often what the attack makes of noise alone is most like the patient, over all levels."""
+    from meninx.metrics.intervals import clopper_pearson
 
-    Where a public image is as close to the patient's as the reconstruction, nothing was reconstructed.
-    """
-    levels, found = series(record, attack), None
-    for number, match in enumerate(levels):
-        if not beats(match):
-            return found, levels[number]
-        found = match
+    levels = series(linked, attack)
+    count = sum(item["originals"] for item in levels)
+    hits = round(sum(item["noise"] * item["originals"] for item in levels))
+    low, high = clopper_pearson(hits, count)
+    return {"success": hits / count, "low": low, "high": high}
+
+
+def _reach(linked: Sequence[Row], attack: str) -> tuple[Row | None, Row | None]:
+    """Return the last level of rising noise at which the attack beats noise alone, and the next one."""
+    noise, found = _pooled(linked, attack), None
+    for item in series(linked, attack):
+        if item["low"] <= noise["high"]:
+            return found, item
+        found = item
     return found, None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meninx.audit.config import AuditConfig
+from meninx.audit.plan_config import AuditConfig
 from meninx.cli.app import build_app, run
 from meninx.cli.flags import value_of, without_tables
 from meninx.core import settings

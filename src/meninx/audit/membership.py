@@ -31,7 +31,7 @@ from meninx.audit.audited_run import (
 from meninx.audit.bounds import percent
 from meninx.audit.config import MembershipConfig
 from meninx.audit.membership_figure import draw
-from meninx.audit.membership_findings import MAIN_ATTACK, two_sided
+from meninx.audit.membership_findings import MAIN_ATTACK, control_level, two_sided
 from meninx.audit.references import (
     Audited,
     control_signals,
@@ -407,7 +407,7 @@ def _verdict(
 ) -> tuple[str, str]:
     """Return the verdict, and the reason of one that says nothing; both controls share the significance."""
     fresh, split = negatives
-    each, why = significance / (1 if split is None else 2), "so they differ in more than membership"
+    each, why = control_level(significance, split), "so they differ in more than membership"
     if fresh.p_value <= each:
         return "void", f"a network that was trained on nothing tells the splits apart, {why}"
     if split is not None and two_sided(split) <= each:

@@ -13,6 +13,14 @@ MAIN_ATTACK = "rmia"
 _RATE, _EXCLUDES_NOTHING = 0.01, 0.99  # a guarantee that allows more at this rate is none
 
 
+def control_level(significance: float, split: AttackRecord | None) -> float:
+    """Return the largest probability with which each negative control makes an honest audit void.
+
+    It is a tenth of the audit's, because a void audit hides what the attacks found.
+    """
+    return significance / (10 if split is None else 20)
+
+
 def two_sided(attack: AttackRecord) -> float:
     """Return the probability of an area as far from 1/2 with permuted membership, in either direction."""
     return min(1.0, 2 * min(attack.p_value, 1 + 1 / (PERMUTATIONS + 1) - attack.p_value))
@@ -118,7 +126,7 @@ def _controls(audit: MembershipAudit) -> tuple[Finding, ...]:
 
     def quiet(attack: AttackRecord, name: str, words: str) -> Finding:
         chance = two_sided(attack) if attack is audit.split_control else attack.p_value
-        nothing = chance > audit.significance / len(known)
+        nothing = chance > control_level(audit.significance, audit.split_control)
         colour, reason = ("green", "nothing was found") if nothing else ("grey", "it tells the splits apart")
         return control(attack, name, words, colour, reason)
 
