@@ -323,12 +323,12 @@ def outside(out: Path, sources: Iterable[Path] = (), *, in_release: bool = False
     """
     place = _resolved(out)
     fix = "choose a place beside it"
-    if any(_is_private(folder) for folder in (place, *place.parents)):
-        what = "the output must lie outside private folders, which hold records that nothing replaces"
-        raise UsageError(problem(what, where="out", fix=fix))
     if any(_within(place, _resolved(source)) for source in sources):
         raise UsageError(problem("the output must lie outside the source", where="out", fix=fix))
     _refuse_results((place, *place.parents), in_release=in_release)
+    if any(_is_private(folder) for folder in (place, *place.parents)):
+        what = "the output must lie outside private folders, which hold records that nothing replaces"
+        raise UsageError(problem(what, where="out", fix=fix))
 
 
 def _is_private(folder: Path) -> bool:
