@@ -19,6 +19,8 @@ from meninx.core.attribute_records import AttributesAudit
 from meninx.core.errors import ConfigError, DataError, UsageError
 from meninx.core.manifest import Manifest
 from meninx.learn.model_signals import EMBEDDING, GRADIENT, LOGITS, NOISY, ModelSignals
+from meninx.privacy.accounting import Phase
+from meninx.privacy.risk import risk_curve
 from meninx.synthetic.dataset import write_dataset
 
 CONFIG = AttributesConfig(permutations=99, attributes=("sex",), deterministic=True)
@@ -140,6 +142,10 @@ def test_a_private_run_keeps_its_bounds(private, monkeypatch):
     noisy = of(audit, NOISY)
     assert noisy.prior < noisy.bound < 1
     assert not noisy.excess
+    step = Phase(sample_rate=1.0, noise_multiplier=audit.noise_multiplier, steps=1)
+    allowed = risk_curve([step], rates=[noisy.prior]).gamma(noisy.prior)  # of one step that shows the patient
+    assert noisy.bound == pytest.approx(allowed.upper, rel=0.01)
+    assert noisy.bound > 1.02 * audit.prior_bounds["sex"]  # of the run, where few take part in a step
     assert audit.prior_bounds["sex"] > of(audit, LOGITS).prior
     assert audit.noise_multiplier > 0
     exact, hidden = audit.leaks

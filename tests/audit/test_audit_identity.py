@@ -14,7 +14,15 @@ import torch
 from meninx.audit import identity_attackers
 from meninx.audit.config import IdentityConfig
 from meninx.audit.identity_findings import findings
-from meninx.audit.identity_images import divided, drawn, marked, pictures_of, shuffled, without_copies
+from meninx.audit.identity_images import (
+    Pictures,
+    divided,
+    drawn,
+    marked,
+    pictures_of,
+    shuffled,
+    without_copies,
+)
 from meninx.audit.identity_reconstructions import link_reconstructions
 from meninx.audit.reconstruction.candidates import (
     NO_NOISE,
@@ -31,6 +39,7 @@ from meninx.core.errors import ConfigError, DataError, UsageError
 from meninx.core.identity_records import IdentityAudit
 from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind
 from meninx.core.progress import SILENT
+from meninx.metrics.linkage import Owners
 from meninx.synthetic.dataset import write_dataset, write_nifti, write_png
 
 CONFIG = IdentityConfig(attacks=("pixels",), side=16)
@@ -161,6 +170,25 @@ def test_changed_images_ask_the_gallery_of_the_originals(linked, tmp_path):
     assert {"identity/pixels/own-image/p@1", "identity/pixels/another-image/auc"} <= keys
 
 
+def test_what_changed_all_images_alike_is_taken_away_before_they_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        identity_attackers, "fit_embedding", lambda *a, **b: lambda images: images.reshape(len(images), -1)
+    )
+    values = np.random.default_rng(0).normal(size=(80, 1, 8, 8)).astype(np.float32)
+    cases = tuple(
+        Case(case_id=f"c{row:02d}", patient_id=f"p{row // 2:02d}", image=f"c{row:02d}.png")
+        for row in range(80)
+    )
+    names = tuple(case.case_id for case in cases)
+    owners = Owners(patients=tuple(case.patient_id for case in cases), images=names, studies=("",) * 80)
+    pictures = Pictures(values, owners, cases)
+    brighter = Pictures(values + 5, owners, cases)
+    attackers = identity_attackers.Attackers(CONFIG, tmp_path, SILENT)
+    (_, own), _, _ = attackers.links("main", pictures, brighter)
+    assert own.question == "own image"
+    assert own.p_at_1 == 1.0
+
+
 def test_changed_images_of_other_patients_are_refused(linked, nothing, tmp_path):
     other = Manifest.read(nothing)
     cases = tuple(replace(case, patient_id=case.patient_id + "x") for case in other.cases)
@@ -245,6 +273,16 @@ def test_copies_of_an_image_are_left_out(tmp_path):
     shutil.copyfile(data.root / data.cases[0].image, data.root / data.cases[1].image)
     found = pictures_of(data, side=16, most=99, seed=0, progress=SILENT)
     assert len(without_copies(found)) == 5
+
+
+def test_copies_link_nobody_in_an_audit(tmp_path):
+    data = people(tmp_path / "data", gain=0.0, patients=24, images=3)
+    for first, second in zip(data.cases[::3], data.cases[1::3], strict=True):
+        shutil.copyfile(data.root / first.image, data.root / second.image)
+    audit = run_identity(CONFIG, data.root, out=tmp_path / "out").audit
+    assert audit.copies == 24
+    assert audit.verdict == "nothing found"
+    assert audit.links[0].p_at_1 < 0.5
 
 
 def test_a_large_dataset_is_represented_by_whole_patients(linked):

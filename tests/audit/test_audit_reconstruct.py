@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from meninx import api
-from meninx.audit import verdict_lines
-from meninx.audit.plan_config import PlannedLimits
+from meninx.audit import parts, verdict_lines
+from meninx.audit.plan_config import AuditPlan, PlannedLimits
 from meninx.audit.reconstruction import counting, steps
 from meninx.audit.reconstruction.attacks import ATTACKS
 from meninx.audit.reconstruction.config import ReconstructionConfig
@@ -303,7 +303,7 @@ def audit(identification=(FOUND,), matches=(MATCH,), without=ABSENT, **changes):
 
 
 @pytest.mark.parametrize(
-    ("parts", "verdict"),
+    ("given", "verdict"),
     [
         ({}, "nothing found"),
         ({"matches": (matched(success=0.5),)}, "exposed"),
@@ -321,8 +321,8 @@ def audit(identification=(FOUND,), matches=(MATCH,), without=ABSENT, **changes):
         ({"matches": ()}, "nothing found"),
     ],
 )
-def test_the_verdict_follows_from_attacks_and_controls(parts, verdict):
-    found = audit(**parts)
+def test_the_verdict_follows_from_attacks_and_controls(given, verdict):
+    found = audit(**given)
     assert found.verdict == verdict
     assert not claims_too_much(verdict_words(found))
     assert (found.reason != "") == (verdict == "void")
@@ -382,7 +382,7 @@ LINES = {"refuted": "red", "exposed": "red", "nothing found": "green", "void": "
 
 
 @pytest.mark.parametrize(
-    ("parts", "verdict"),
+    ("given", "verdict"),
     [
         ({"matches": (matched(works=False, self_test=0.1),)}, "void"),
         ({"matches": (matched(control=0.4),)}, "void"),
@@ -397,8 +397,8 @@ LINES = {"refuted": "red", "exposed": "red", "nothing found": "green", "void": "
         ({}, "nothing found"),
     ],
 )
-def test_the_page_says_what_the_record_says(parts, verdict):
-    record = audit(**{"identification": (ABSENT,), **parts})
+def test_the_page_says_what_the_record_says(given, verdict):
+    record = audit(**{"identification": (ABSENT,), **given})
     assert record.verdict == verdict
     line = measured_line(record)
     assert line.colour == LINES[verdict], line.words
@@ -445,6 +445,16 @@ def test_a_sentence_gives_the_interval_where_it_holds_the_bound():
     free = findings(audit(identification=(replace(lucky, bound=1.0),)))[0]
     assert "nothing bounds it" in free.words
     assert free.bound is None
+
+
+def test_where_nothing_is_guaranteed_no_bound_is_stated():
+    """A run whose noise came from a seed."""
+    part = parts.REGISTRY["reconstruction"]
+    held = verdict_lines.Reservations(void="the noise came from a seed")
+    found = parts.findings_of(part, audit(), AuditPlan(), held)
+    assert all(one.bound in (None, 1.0) for one in found)
+    assert "nothing bounds it" in found[0].words
+    assert parts.findings_of(part, audit(), AuditPlan(), verdict_lines.Reservations()) == findings(audit())
 
 
 def test_findings_of_a_real_audit_are_complete(audited):

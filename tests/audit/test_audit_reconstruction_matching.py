@@ -8,9 +8,25 @@ import numpy as np
 import pytest
 import torch
 
-from meninx.audit.reconstruction.candidates import CandidateRecord, CandidateSet, NoiseLevel
+from meninx.audit.reconstruction import counting
+from meninx.audit.reconstruction.candidates import (
+    CandidateIndex,
+    CandidateRecord,
+    CandidateSet,
+    NoiseLevel,
+    write_candidates,
+)
+from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.audit.reconstruction.encoders import ENCODERS, fit_encoder
+from meninx.audit.reconstruction.levels import OWN, Attacked
 from meninx.audit.reconstruction.matching import Reference, judged, matched, measured, quantile_places
+from meninx.audit.reconstruction.pools import Patients, Pools
+from meninx.audit.reconstruction.victim import View
+from meninx.core.origin import Origin
+from meninx.core.progress import SILENT
+from meninx.core.reconstruction_records import IdentificationRecord
+from meninx.privacy.accounting import Phase
+from meninx.privacy.risk import risk_curve
 from meninx.synthetic.dataset import render
 from meninx.synthetic.people import subjects
 
@@ -132,6 +148,46 @@ def test_more_participations_and_less_noise_allow_more(chests):
         bounds.append(measured(known, reference, metric="ncc", threshold=0.999, noise=2.0).bound)
     assert bounds == sorted(bounds)
     assert bounds[0] < bounds[-1]
+
+
+def test_the_noise_of_all_sites_bounds_what_is_seen_in_their_sum(tmp_path, monkeypatch):
+    choice = IdentificationRecord(
+        level=OWN, encoder="candidates", candidates=2, trials=10, success=0.5, low=0.2, high=0.8, bound=1.0
+    )
+    monkeypatch.setattr(counting, "identifications", lambda *a: ((choice,), choice))
+    images = torch.rand(24, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    empty = Patients(images=images, targets=torch.zeros(24))
+    pools = Pools(members=empty, public=empty, heldout=empty, lowest=0.0, span=1.0, source="")
+    sets = []
+    for sites in (1, 9):
+        view = View(sites=sites)
+        about = record(
+            view=view.name, sites=sites, view_noise=view.noise, shape=(1, 12, 12), trials=2, originals=4,
+            candidates=8, level=NoiseLevel(name=OWN, noise_multiplier=1.0),
+        )  # fmt: skip
+        originals, heldout, *rest = (
+            images[start : start + 8].reshape(2, 4, 1, 12, 12) for start in (0, 8, 0, 4, 8)
+        )
+        candidates, noise_null, heldout_null = (torch.cat([one, one], dim=1) for one in rest)
+        made = CandidateSet(
+            about=about, originals=originals, heldout=heldout, candidates=candidates,
+            noise_null=noise_null, heldout_null=heldout_null,
+        )  # fmt: skip
+        sets.append(write_candidates(tmp_path, made))
+    training = Attacked(
+        sample_rate=0.5, steps=2, delta=1e-5, sampler="poisson", noise_multiplier=1.0, epsilon=1.0, phases=()
+    )
+    origin = Origin(run="a", data="b", dataset="c", made="", command=(), versions={})
+    audit, _ = counting.counted(
+        ReconstructionConfig(metrics=("ncc",)), CandidateIndex(made_for="", sets=tuple(sets)), tmp_path,
+        pools, training, origin=origin, progress=SILENT,
+    )  # fmt: skip
+    for match, noise in zip(audit.matches, (1.0, 3.0), strict=True):
+        phase = Phase(sample_rate=1.0, noise_multiplier=noise, steps=1)
+        allowed = risk_curve([phase], rates=[match.kappa]).gamma(match.kappa)
+        assert match.bound == pytest.approx(allowed.upper, rel=1e-9)
+    step, total = audit.matches
+    assert total.bound < step.bound
 
 
 def test_pictures_show_the_best_the_median_and_the_worst():

@@ -21,6 +21,7 @@ from audited_runs import (
     plan_of,
     quarter_noise,
 )
+from scipy import stats
 
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError
@@ -129,6 +130,26 @@ def test_a_canary_adds_what_the_plan_allows_and_no_more(clipping, tmp_path):
     assert added[~included] == pytest.approx(0, abs=2e-3)
     assert part.units == included.sum()
     assert torch.allclose(part.unit_norms, torch.tensor(2 * LENGTH * plan.max_grad_norm, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("clipping", ["flat", "per-layer"])
+def test_a_score_is_the_log_likelihood_ratio_of_the_length_that_clipping_allows(clipping):
+    plan = plan_of(clipping=clipping)
+    loader = Canaries(bytes(32), 100).source(plan).loader
+    loader.begin(network())
+    assert (loader.share < 1) == (clipping == "per-layer")
+    deviation = plan.gradient_noise_multiplier * plan.max_grad_norm
+    generator = torch.Generator().manual_seed(0)
+    residuals = {
+        name: deviation * torch.randn(len(places), generator=generator, dtype=torch.float64)
+        for name, places in loader.watched.items()
+    }
+    seen = loader.along(residuals)
+    loader.observe(residuals, plan.max_grad_norm)
+    absent = stats.norm.pdf(seen, 0, deviation)
+    drawn = stats.norm.pdf(seen, plan.max_grad_norm * loader.share, deviation)
+    rate = plan.sample_rate
+    assert loader.scores == pytest.approx(np.log(((1 - rate) * absent + rate * drawn) / absent))
 
 
 def test_the_cost_of_the_patients_is_that_of_the_plan(tmp_path):

@@ -61,7 +61,8 @@ class BoundsResult(Result):
         operating = self.record.operating
         if operating is not None:
             lines.append(
-                f"at epsilon {operating.epsilon:.4g} ({operating.accountant}) no attack succeeds more often"
+                f"at epsilon {operating.epsilon:.4g} ({operating.accountant}) no attack succeeds more often "
+                "than in the worst case"
             )
             lines.append(
                 f"  {'what it knows before':<28} {'blind guess':>12} {'worst case':>12} {'relaxed':>12}"
@@ -366,21 +367,34 @@ def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> t
     ]  # fmt: skip
     most = membership.auc.upper
     found.append(bound("largest-auc", f"No membership attack has an AUC above {most:.3f}.", most, 0.5))
-    for model, who in (("worst", "largest-success"), ("relaxed", "relaxed-success")):
-        for prior in sorted(record.priors, key=lambda prior: -prior.kappa):
-            value, many = getattr(operating, model)[prior.name].upper, round(1 / prior.kappa)
-            alike = prior.name.startswith("1 of")
-            name = f"{who}@n={many}" if alike else f"{who}@{prior.name}"
-            words = (
-                f"Knowing that {prior.meaning}, no attack is right more than {percent(value)} of the time."
-            )
-            found.append(bound(name, words, value, prior.kappa))
+    for prior in sorted(record.priors, key=lambda prior: -prior.kappa):
+        name = f"n={round(1 / prior.kappa)}" if prior.name.startswith("1 of") else prior.name
+        value = operating.worst[prior.name].upper
+        words = f"Knowing that {prior.meaning}, no attack is right more than {percent(value)} of the time."
+        worst = bound(f"largest-success@{name}", words, value, prior.kappa)
+        less = operating.relaxed[prior.name].upper
+        found += [worst, _relaxed(worst, f"relaxed-success@{name}", prior, less)]
     deciding = next((item for item in found if item.key.endswith("fpr=0.01")), found[0])
     epsilon = replace(
         bound("epsilon", f"Epsilon at delta {record.mechanism.delta:g}.", operating.epsilon, None),
         bound=None, colour=deciding.colour, reason=deciding.reason,
     )  # fmt: skip
     return (epsilon, *found)
+
+
+def _relaxed(worst: Finding, name: str, prior: PriorRecord, value: float) -> Finding:
+    """Return what holds for an attacker with less knowledge: no guarantee, hence never green."""
+    return replace(
+        worst,
+        key=key_of("bounds", name),
+        words=(
+            f"Knowing that {prior.meaning}, but not the direction of the gradient, an attacker is right at "
+            f"most {percent(value)} of the time. This is no guarantee: whoever knows more may be right "
+            "more often."
+        ),
+        value=value, low=value, high=value, colour="red" if worst.colour == "red" else "amber",
+        reason=f"no guarantee; the guarantee for every attacker is {percent(worst.value or 1.0)}",
+    )  # fmt: skip
 
 
 def _row(prior: PriorRecord, point: BoundPoint) -> str:

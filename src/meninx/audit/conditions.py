@@ -17,6 +17,7 @@ import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Final
 
 from meninx.core.errors import ConfigError, UsageError, expected, problem
@@ -50,6 +51,16 @@ class Condition:
         """Return whether a finding's key ends with this condition's."""
         return key == self.key or key.endswith(f"/{self.key}")
 
+    def may_name(self, pattern: str) -> bool:
+        """Return whether a key of a pattern ends with this condition's; ``*`` stands for part of a name.
+
+        >>> parse("sex/embedding/advantage > 0.1").may_name("attributes/*/*/advantage")
+        True
+        """
+        wanted, known = self.key.split("/"), pattern.split("/")
+        pairs = zip(reversed(wanted), reversed(known), strict=False)
+        return len(wanted) <= len(known) and all(fnmatchcase(mine, other) for mine, other in pairs)
+
     def is_met(self, value: float) -> bool:
         """Return whether a value satisfies the condition."""
         return bool(_RULES[self.operator](value, self.number))
@@ -77,11 +88,15 @@ def met(
     Args:
         conditions: what fails the audit.
         findings: of all parts.
-        missing: keys of findings that a part would have given -> why it was not done.
+        missing: keys of findings that a part would have given, or their patterns -> why it was not done.
+
+    The number of a group counts as missing only where a condition names the group: many groups are small.
     """
     sentences = []
     for condition in conditions:
         for found in (item for item in findings if condition.names(item.key)):
+            if found.value is None and found.group and found.group not in condition.key.split("/"):
+                continue
             if found.value is None or found.colour == "grey":
                 sentences.append(f"{condition}: {found.key} has no number that counts ({found.reason})")
             elif condition.is_met(found.value):
@@ -89,7 +104,7 @@ def met(
         sentences += [
             f"{condition}: {key} has no number ({why})"
             for key, why in missing.items()
-            if condition.names(key)
+            if condition.may_name(key)
         ]
     return tuple(sentences)
 
@@ -102,9 +117,18 @@ def refuse_unknown(
     Raises:
         UsageError: lists the keys that there are.
     """
-    keys = sorted({*(found.key for found in findings), *missing})
+    refuse_unnamed(conditions, {*(found.key for found in findings), *missing})
+
+
+def refuse_unnamed(conditions: Iterable[Condition], patterns: Iterable[str]) -> None:
+    """Refuse conditions that name no key of some patterns, e.g. before anything slow.
+
+    Raises:
+        UsageError: lists the patterns that there are.
+    """
+    keys = sorted(set(patterns))
     for condition in conditions:
-        if not any(condition.names(key) for key in keys):
+        if not any(condition.may_name(key) for key in keys):
             shown = ", ".join(keys[:_SHOWN]) + (" and more" if len(keys) > _SHOWN else "")
             fix = f"name one of {shown}, or the end of one from a slash on"
             raise UsageError(problem(f"no finding is called {condition.key}", where="fail-if", fix=fix))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,14 @@ from meninx.audit.reconstruction import reconstruction_verdict
 from meninx.audit.reconstruction import steps as reconstruction
 from meninx.audit.reconstruction.candidates import INDEX
 from meninx.audit.reconstruction.config import ReconstructionConfig
+from meninx.audit.verdict_lines import Reservations
 from meninx.core import artifacts, files, settings
 from meninx.core.artifacts import DataRecord, RunRecord
 from meninx.core.attribute_records import AttributesAudit
 from meninx.core.audit_parts import FOLDER
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.errors import MeninxError
-from meninx.core.findings import Finding
+from meninx.core.findings import GUARANTEED, Finding
 from meninx.core.identity_records import IdentityAudit
 from meninx.core.manifest import Manifest
 from meninx.core.progress import Progress
@@ -63,6 +64,7 @@ class AuditPart:
         name: as in the plan.
         title: for people.
         keys: keys of findings that it always gives; for conditions on a part that was not done.
+        further: patterns of the keys that depend on the data and the plan; ``*`` stands for any text.
         settings: plan and flags -> settings of the part.
         minutes: plan -> its budget.
         obstacle: why the part cannot be done on a run; empty when it can.
@@ -72,11 +74,13 @@ class AuditPart:
         refuted: record -> whether it refutes the guarantee of the run.
         about: record -> identity and weights of the run that it belongs to.
         inputs: run -> digest of results of other parts that it reads; empty for none.
+        unbounded: record -> the record of a run for which no guarantee holds.
     """
 
     name: str
     title: str
     keys: tuple[str, ...]
+    further: tuple[str, ...]
     settings: Callable[[AuditConfig], Settings]
     minutes: Callable[[AuditPlan], float]
     obstacle: Callable[[Run], str]
@@ -86,12 +90,35 @@ class AuditPart:
     refuted: Callable[[Any], bool]
     about: Callable[[Any], tuple[str, str]]
     inputs: Callable[[Run], str] = lambda run: ""
+    unbounded: Callable[[Any], Any] = lambda record: record
 
     def settings_hash(self, config: AuditConfig, run: Run) -> str:
         """Return the SHA-256 of the settings, and of other parts' results, that its result depends on."""
         plain = self.settings(config).replace(overwrite=False)
         text = settings.to_toml(plain.replace(device="auto") if hasattr(plain, "device") else plain)
         return hashlib.sha256(f"{text}{self.inputs(run)}".encode()).hexdigest()
+
+
+def findings_of(part: AuditPart, record: Any, plan: AuditPlan, held: Reservations) -> tuple[Finding, ...]:
+    """Return the numbers of a part under the reservations about its run.
+
+    Where no guarantee holds, bounds have no number and attacks are compared with none. A bound for another
+    unit than the patient is not green.
+    """
+    found = part.findings(part.unbounded(record) if held.void else record, plan)
+    return tuple(_reserved(item, held) if item.line == GUARANTEED else item for item in found)
+
+
+def _reserved(item: Finding, held: Reservations) -> Finding:
+    if held.void:
+        return replace(
+            item, words="Nothing bounds an attack on this run.", value=None, low=None, high=None, n=0,
+            bound=None, colour="red", reason=held.void,
+        )  # fmt: skip
+    if held.several and item.colour == "green":
+        reason = f"for one {held.unit}; no bound per patient was computed"
+        return replace(item, colour="amber", reason=reason)
+    return item
 
 
 def training_seconds(record: RunRecord) -> float:
@@ -219,6 +246,14 @@ def _reconstruction_findings(record: ReconstructionAudit, plan: AuditPlan) -> tu
     return reconstruction_verdict.findings(record)
 
 
+def _without_bounds(record: ReconstructionAudit) -> ReconstructionAudit:
+    return replace(
+        record,
+        identification=tuple(replace(one, bound=1.0) for one in record.identification),
+        matches=tuple(replace(one, bound=1.0) for one in record.matches),
+    )
+
+
 def _attribute_settings(config: AuditConfig) -> AttributesConfig:
     planned = config.attribute
     return AttributesConfig(
@@ -283,6 +318,7 @@ REGISTRY: Mapping[str, AuditPart] = {
             name="bounds",
             title="Proven bounds",
             keys=("bounds/epsilon", "bounds/largest-auc", *(f"bounds/largest-{rate}" for rate in _RATES)),
+            further=("bounds/largest-success@*", "bounds/relaxed-success@*"),
             settings=_bounds_settings,
             minutes=lambda plan: plan.bounds.minutes,
             obstacle=_without_guarantee,
@@ -301,6 +337,7 @@ REGISTRY: Mapping[str, AuditPart] = {
                 "one-run/advantage-lower-limit",
                 "one-run/noise",
             ),
+            further=("one-run/halved-noise-control", "one-run/clipped-length"),
             settings=_one_run_settings,
             minutes=lambda plan: plan.one_run.minutes,
             obstacle=_no_one_run,
@@ -314,6 +351,7 @@ REGISTRY: Mapping[str, AuditPart] = {
             name="membership",
             title="Membership attacks",
             keys=_ATTACK_KEYS,
+            further=("membership/*/*/auc", "membership/*-control"),
             settings=_membership_settings,
             minutes=lambda plan: plan.membership.minutes,
             obstacle=_no_membership,
@@ -322,11 +360,19 @@ REGISTRY: Mapping[str, AuditPart] = {
             findings=_membership_findings,
             refuted=lambda record: record.verdict == "refuted",
             about=lambda record: (record.origin.run, record.origin.weights),
+            unbounded=lambda record: replace(record, bound={}, bound_auc=None, curve_bound=()),
         ),
         AuditPart(
             name="reconstruction",
             title="Reconstruction from steps",
             keys=("reconstruction/rank1@n=10",),
+            further=(
+                "reconstruction/rank1@n=*",
+                "reconstruction/*/step",
+                "reconstruction/*/*sites*",
+                "reconstruction/*/not-run",
+                "reconstruction/*-control",
+            ),
             settings=_reconstruction_settings,
             minutes=lambda plan: plan.reconstruction.minutes,
             obstacle=_no_reconstruction,
@@ -335,11 +381,19 @@ REGISTRY: Mapping[str, AuditPart] = {
             findings=_reconstruction_findings,
             refuted=lambda record: record.verdict == "refuted",
             about=lambda record: (record.origin.run, record.origin.weights),
+            unbounded=_without_bounds,
         ),
         AuditPart(
             name="attributes",
             title="Attributes of patients",
             keys=(),
+            further=(
+                "attributes/*/*/auroc",
+                "attributes/*/*/accuracy",
+                "attributes/*/*/advantage",
+                "attributes/*-control",
+                "attributes/*/untrained-control",
+            ),
             settings=_attribute_settings,
             minutes=lambda plan: plan.attribute.minutes,
             obstacle=_no_reconstruction,
@@ -348,11 +402,23 @@ REGISTRY: Mapping[str, AuditPart] = {
             findings=_attribute_findings,
             refuted=lambda record: record.verdict == "refuted",
             about=lambda record: (record.origin.run, record.origin.weights),
+            unbounded=lambda record: replace(
+                record, attributes=tuple(replace(one, bound=None) for one in record.attributes)
+            ),
         ),
         AuditPart(
             name="identity",
             title="Identity of images",
             keys=("identity/p@1",),
+            further=(
+                "identity/*/p@1",
+                "identity/*/auc",
+                "identity/*/*/p@1",
+                "identity/*/*/auc",
+                "identity/reconstruction/*/*/p@1",
+                "identity/reconstruction/*/*/null",
+                "identity/*/*-control",
+            ),
             settings=_identity_settings,
             minutes=lambda plan: plan.identity.minutes,
             obstacle=_no_identity,

@@ -32,20 +32,21 @@ def reservations_of(run: Run, record: RunRecord) -> Reservations:
         return Reservations(
             void="the noise of the run came from a seed, and whoever knows it can subtract it"
         )
-    caps = []
+    caps, several = [], False
     if privacy.sampler != _POISSON:
         caps.append(
             f"sampling was {printable(privacy.sampler) or 'not recorded'}, and the bounds assume Poisson"
         )
     if privacy.unit != PrivacyUnit.PATIENT and record.patients_known:
         most = cases_of_a_patient(run)
+        several = most != 1
         many = f", and a patient has up to {most:,}" if most > 1 else ""
         caps.append(f"the guarantee is for one {printable(privacy.unit)}, not for a patient{many}")
     if privacy.start is not None and privacy.start.origin not in _KNOWN_STARTS:
         caps.append(
             "the weights that the run started from have an unknown origin and are outside the guarantee"
         )
-    return Reservations(caps=tuple(caps))
+    return Reservations(caps=tuple(caps), unit=printable(privacy.unit), several=several)
 
 
 def cases_of_a_patient(run: Run) -> int:

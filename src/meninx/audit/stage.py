@@ -11,7 +11,7 @@ from typing import Any
 
 from meninx.audit import conditions, plan_file, verdict_lines
 from meninx.audit.audited_run import FOLDER, origin_of
-from meninx.audit.parts import REGISTRY, AuditPart, training_seconds
+from meninx.audit.parts import REGISTRY, AuditPart, findings_of, training_seconds
 from meninx.audit.plan_config import AuditConfig
 from meninx.audit.run_facts import facts_of, reservations_of
 from meninx.core import artifacts, workspace
@@ -139,6 +139,8 @@ def run(
     result = AuditResult(
         out=subject.root / FOLDER, plan=plan_file.plan_text(plan), plan_sha256=plan_file.plan_hash(plan)
     )
+    patterns = [key for name in plan.parts for key in (*REGISTRY[name].keys, *REGISTRY[name].further)]
+    conditions.refuse_unnamed([*planned, *wanted], patterns)
     if config.dry_run:
         return replace(result, planned=_planned(config, subject, known))
     with subject.audit_lock():
@@ -226,7 +228,8 @@ def _part(
     return (
         AuditedPart(
             name=part.name, state=DONE, sha256=finished.sha256, seconds=finished.seconds,
-            findings=part.findings(found, config), refuted=part.refuted(found),
+            findings=findings_of(part, found, config, reservations_of(run, record)),
+            refuted=part.refuted(found),
         ),
         registered,
     )  # fmt: skip
@@ -280,7 +283,7 @@ def _summary(
     if reservations.void:
         sentences = verdict_lines.nothing_guaranteed(config.bounds.candidates)
     elif proven is not None:
-        sentences = verdict_lines.plain_sentences(proven)
+        sentences = verdict_lines.plain_sentences(proven, several=reservations.several)
     seconds = 0.0 if config.deterministic else round(sum(part.seconds for part in parts), 1)
     return AuditRecord(
         origin=origin_of(record, timeless=config.deterministic),
@@ -329,7 +332,12 @@ def _not_tested(parts: Sequence[AuditedPart]) -> tuple[str, ...]:
 
 def _missing(parts: Sequence[AuditedPart]) -> dict[str, str]:
     """Return the keys of findings that parts would have given that were not done -> why not."""
-    return {key: part.reason for part in parts if part.state != DONE for key in REGISTRY[part.name].keys}
+    return {
+        key: part.reason
+        for part in parts
+        if part.state != DONE
+        for key in (*REGISTRY[part.name].keys, *REGISTRY[part.name].further)
+    }
 
 
 def _duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from meninx.audit.bounds import percent
 from meninx.audit.plan_config import PlannedLimits
 from meninx.core.audit_summary import DONE, NO_GUARANTEE, AuditedPart, PlainSentence, VerdictLine
+from meninx.core.budget import PrivacyUnit
 from meninx.core.findings import GUARANTEED, IMPLEMENTATION, MEASURED, Finding, worst_colour
 from meninx.core.risk_records import BoundsRecord
 
@@ -26,10 +27,14 @@ class Reservations:
     Attributes:
         void: why no guarantee holds at all; empty when one does.
         caps: why a line cannot be green, whatever the numbers are.
+        unit: what the guarantee is for.
+        several: a patient may have several units, so that nothing is guaranteed for a patient.
     """
 
     void: str = ""
     caps: tuple[str, ...] = ()
+    unit: str = PrivacyUnit.PATIENT
+    several: bool = False
 
 
 def lines(
@@ -53,9 +58,9 @@ def lines(
 
 def _guaranteed(part: AuditedPart | None, limits: PlannedLimits, held: Reservations) -> VerdictLine:
     rule = (
-        f"green: no attack finds more than {percent(limits.bound_green)} of those who took part at 1 % false "
+        f"green: no attack finds more than {percent(limits.bound_green)} of the patients at 1 % false "
         f"accusations; amber: {percent(limits.bound_amber)}; red: more, or nothing is guaranteed; never "
-        "green without Poisson sampling of patients"
+        "green without Poisson sampling, or where the bound is not for a patient"
     )
 
     def line(colour: str, word: str, words: str) -> VerdictLine:
@@ -72,11 +77,18 @@ def _guaranteed(part: AuditedPart | None, limits: PlannedLimits, held: Reservati
     most, epsilon = deciding.value or 0.0, found["epsilon"].value or 0.0
     words = (
         f"Epsilon {epsilon:.3g}: whatever an attacker knows and computes, at most {percent(most)} of the "
-        "patients who took part can be found at 1 % false accusations."
+        f"{held.unit}s {'who' if held.unit == PrivacyUnit.PATIENT else 'that'} took part can be found at 1 % "
+        "false accusations."
     )
+    if held.several:
+        words += (
+            f" No bound per patient was computed: a patient with several {held.unit}s is found more easily."
+        )
     colour, word = "green", "strong bound"
     if most > limits.bound_green:
         colour, word = ("red", "weak bound") if most > limits.bound_amber else ("amber", "moderate bound")
+    if held.several:
+        word = f"bound for one {held.unit} only"
     if most > 0.5:
         word = "no useful guarantee"
     return _capped(line(colour, word, words), held)
@@ -149,6 +161,8 @@ def _implementation(part: AuditedPart | None, held: Reservations) -> VerdictLine
     mu = next(item for item in part.findings if item.key.endswith("/mu"))
     allowed = "any" if mu.bound is None else f"{mu.bound:.2f}"
     numbers = f"mu {mu.value or 0:.2f} ({mu.interval()}), the guarantee allows {allowed}, {mu.n:,} canaries"
+    if mu.bound is not None and mu.low is not None and (mu.value or 0) > mu.bound >= mu.low:
+        numbers += "; the lower end of the interval is what is compared, and it is within the guarantee"
     worded = {
         "red": ("refuted", "The run does NOT keep its guarantee"),
         "amber": ("suspicious", "A model of the scores speaks against the guarantee"),
@@ -168,10 +182,14 @@ def _capped(line: VerdictLine, held: Reservations) -> VerdictLine:
     return VerdictLine(line=line.line, colour=colour, word=line.word, words=words, rule=line.rule)
 
 
-def plain_sentences(record: BoundsRecord) -> tuple[PlainSentence, ...]:
+def plain_sentences(record: BoundsRecord, *, several: bool = False) -> tuple[PlainSentence, ...]:
     """Return what a guarantee means for an attacker who has narrowed a patient's data to some candidates.
 
     It is the worst case: the attacker knows all other patients' data.
+
+    Args:
+        record: proven bounds.
+        several: a patient may have several of the units that the bounds are for.
     """
     operating, found = record.operating, []
     if operating is None:
@@ -180,7 +198,7 @@ def plain_sentences(record: BoundsRecord) -> tuple[PlainSentence, ...]:
         if not prior.name.startswith("1 of"):
             continue
         most = operating.worst[prior.name].upper
-        found.append(_sentence(round(1 / prior.kappa), most, record.mechanism.unit))
+        found.append(_sentence(round(1 / prior.kappa), most, record.mechanism.unit, several=several))
     return tuple(sorted(found, key=lambda item: item.candidates))
 
 
@@ -196,7 +214,7 @@ def nothing_guaranteed(candidates: Sequence[int]) -> tuple[PlainSentence, ...]:
     )  # fmt: skip
 
 
-def _sentence(candidates: int, most: float, unit: str) -> PlainSentence:
+def _sentence(candidates: int, most: float, unit: str, *, several: bool) -> PlainSentence:
     what = "a patient's data" if unit == "patient" else f"the data of one {unit}"
     words = (
         f"An attacker who has narrowed {what} to 1 of {candidates:,} picks the right one at most "
@@ -204,6 +222,8 @@ def _sentence(candidates: int, most: float, unit: str) -> PlainSentence:
     )
     if most > 0.5 and most > (1 + 1 / candidates) / 2:
         words += " That is no useful guarantee."
+    if several:
+        words += f" For a patient with several {unit}s nothing is guaranteed here."
     return PlainSentence(
         candidates=candidates, guess=1 / candidates, most=max(most, 1 / candidates), words=words
     )

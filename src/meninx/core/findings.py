@@ -116,6 +116,11 @@ class Finding:
         """Whether the number has no interval because it was computed, not estimated."""
         return self.value is not None and self.low == self.value == self.high
 
+    @property
+    def group(self) -> str:
+        """The part of the key that names a group of patients, e.g. ``sex=f``; empty where there is none."""
+        return next((part for part in self.key.split("/") if "=" in part and "@" not in part), "")
+
     def label(self) -> str:
         """Return the number with its interval and sample, or why there is none."""
         if self.value is None:

@@ -64,7 +64,9 @@ def risk_profile(record: BoundsRecord, name: str) -> Picture | None:
     mechanism = record.mechanism
     caption = (
         f"Risk profile: no attack picks the right one of {prior.name.removeprefix('1 of ')} more often "
-        f"(proven, exact). Noise is calibrated anew for each epsilon at q = {mechanism.sample_rate:.3g}, T = "
+        f"(proven, exact). The relaxed line is no guarantee: it holds for an attacker who does not know the "
+        f"direction of the gradient. Noise is calibrated anew for each epsilon at q = "
+        f"{mechanism.sample_rate:.3g}, T = "
         f"{mechanism.steps:,}, delta = {mechanism.delta:g}, {mechanism.sampler} sampling. In the shaded "
         f"region an attack may gain more than half of what guessing leaves: {_NO_GUARANTEE}."
     )
@@ -158,8 +160,9 @@ def one_axis(
         axes.set_xlabel("area under the ROC curve (0.5: guessing)")
 
     limit = (
-        f"The dashed line is the proven bound for one patient, {most:.3f} (exact): attacks and made-up "
-        "patients have to stay left of it, controls need not. "
+        f"The dashed line is the proven bound for one patient, {most:.3f} (exact). The interval of an "
+        "attack or of made-up patients may reach over it, and none may lie right of it as a whole; controls "
+        "may. "
         if most is not None
         else "Nothing is guaranteed for a patient, so there is no bound to draw. "
     )

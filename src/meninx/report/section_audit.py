@@ -165,17 +165,17 @@ def _headline(line: VerdictLine, record: AuditRecord) -> str:
     if line.line == MEASURED:
         return _measured_headline(line, [item for item in known if "control" not in item.key])
     end, words = ("/largest-tpr@fpr=0.01", "≤ {}") if line.line == GUARANTEED else ("/mu", "μ {}")
-    value = next((item.value for item in known if item.key.endswith(end)), None)
-    if value is None:
+    found = next((item for item in known if item.key.endswith(end)), None)
+    if found is None or found.value is None:
         return formatting.DASH
-    return words.format(formatting.percent(value) if line.line == GUARANTEED else formatting.number(value))
+    return words.format(formatting.percent(found.value) if line.line == GUARANTEED else found.interval())
 
 
 def _measured_headline(line: VerdictLine, known: Sequence[Finding]) -> str:
     """Return the finding that decides the colour; where nothing was found, the largest area of an attack."""
-    deciding = next((item for item in known if item.colour == line.colour and not _is_group(item)), None)
+    deciding = next((item for item in known if item.colour == line.colour and not item.group), None)
     if deciding is None or line.colour not in ("red", "amber"):
-        areas = [item for item in known if item.key.endswith("/auc") and not _is_group(item)]
+        areas = [item for item in known if item.key.endswith("/auc") and not item.group]
         deciding = max(areas, key=lambda item: item.value or 0.0, default=None)
     if deciding is None or deciding.value is None:
         return formatting.DASH
@@ -215,7 +215,7 @@ def _findings_tables(items: Sequence[Finding], record: AuditRecord) -> tuple[Rep
         mine = [item for item in items if item.key.startswith(f"{part.name}/")]
         if not mine:
             continue
-        folded = [item for item in mine if _is_group(item) or item.value is None]
+        folded = [item for item in mine if item.group or item.value is None]
         rest = [item for item in mine if item not in folded]
         numbers = [item for item in rest if "control" not in item.key]
         controls = [item for item in rest if "control" in item.key]
@@ -230,11 +230,6 @@ def _findings_tables(items: Sequence[Finding], record: AuditRecord) -> tuple[Rep
 
 
 _COLUMNS = ("number", "value", "interval", "rests on", "guessing gives", "guarantee allows", "verdict")
-
-
-def _is_group(item: Finding) -> bool:
-    """Return whether a finding is about a group of patients: its key has a part such as ``sex=f``."""
-    return any("=" in part and "@" not in part for part in item.key.split("/"))
 
 
 def _row(item: Finding) -> tuple[TableCell, ...]:
