@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from meninx.audit.reconstruction import counting
+from meninx.audit.reconstruction.candidates import NO_NOISE, NoiseLevel
+from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.audit.reconstruction.encoders import fit_encoder
 from meninx.audit.reconstruction.identification import (
     gradients,
@@ -16,8 +19,11 @@ from meninx.audit.reconstruction.identification import (
     identify_in_sets,
     step_scores,
 )
+from meninx.audit.reconstruction.levels import OWN, Attacked
+from meninx.audit.reconstruction.pools import Patients, Pools
 from meninx.audit.reconstruction.rank_one import ALL_ENCODERS, ON_CANDIDATES, Identification, Steps, judged
 from meninx.core.errors import DataError
+from meninx.core.progress import SILENT
 from meninx.privacy.accounting import Phase
 from meninx.privacy.risk import risk_curve
 from meninx.synthetic.dataset import render
@@ -221,3 +227,28 @@ def test_an_attack_above_its_bound_is_called_so(invented):
     measured = tried.found(faulty, ON_CANDIDATES, 10)
     lying = measured.__class__(**{**measured.__dict__, "bound": claimed.bound})
     assert [one.excess for one in judged((claimed, lying), 0.05)] == [False, True]
+
+
+def test_the_negative_control_has_the_noise_of_the_run_and_no_patient_of_the_step():
+    generator = torch.Generator().manual_seed(0)
+    members, public = (
+        Patients(images=torch.rand(12, 1, 8, 8, generator=generator), targets=torch.zeros(12))
+        for _ in range(2)
+    )
+    pools = Pools(members=members, public=public, heldout=public, lowest=0.0, span=1.0, source="")
+    phases = (Phase(sample_rate=1.0, noise_multiplier=0.01, steps=1),)  # the right image is always picked
+    about = Attacked(
+        sample_rate=1.0, steps=1, delta=1e-5, sampler="poisson", noise_multiplier=0.01, epsilon=1.0,
+        phases=phases,
+    )  # fmt: skip
+    levels = (NoiseLevel(name=OWN, noise_multiplier=0.01), NO_NOISE)
+    config = ReconstructionConfig(candidates=(2, 10), trials=200, components=4)
+    found, without = counting.identifications(config, pools, levels, about, SILENT)
+    assert (without.level, without.candidates, without.encoder) == (OWN, 10, ON_CANDIDATES)
+    (own,) = (
+        one
+        for one in found
+        if (one.level, one.encoder, one.candidates) == (OWN, ON_CANDIDATES, without.candidates)
+    )
+    assert own.success == 1.0
+    assert without.low < without.guess < without.high

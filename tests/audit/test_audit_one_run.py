@@ -3,6 +3,7 @@
 import json
 import shutil
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from meninx import api
 from meninx.audit import one_run
 from meninx.audit.config import OneRunConfig
-from meninx.audit.one_run import run_one_run
+from meninx.audit.one_run import findings, run_one_run
 from meninx.cli.app import run as command
 from meninx.core import artifacts
 from meninx.core.audit_records import OneRunRecord
@@ -195,3 +196,24 @@ def test_another_dataset_and_another_plan_are_refused(private):
     record.write_text(json.dumps(json.loads(record.read_text()) | {"digest": "0" * 64}))
     with pytest.raises(DataError, match="changed since"):
         run_one_run(CONFIG, private)
+
+
+def test_a_dataset_that_was_moved_is_named_without_its_place(private, tmp_path):
+    record = private / "private" / "data.json"
+    there = tmp_path / "was-here"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"dataset": str(there)}))
+    with pytest.raises(DataError, match="is not where it was when the run was trained") as caught:
+        run_one_run(CONFIG, private)
+    assert "was-here" not in str(caught.value)
+    assert "meninx prepare" not in str(caught.value)
+    assert Run(private).record.dataset in str(caught.value)
+    assert "put it back" in str(caught.value)
+
+
+def test_the_control_names_the_checks_that_noticed_it(private):
+    record = run_one_run(CONFIG, private).record
+    others = tuple(replace(check, refuted=check.name == "TPR - FPR") for check in record.control.checks)
+    record = replace(record, control=replace(record.control, checks=others))
+    found = next(item for item in findings(record) if item.key.endswith("halved-noise-control"))
+    assert found.colour == "green"
+    assert found.reason == "half of the noise was noticed by TPR - FPR, the measured noise, not by mu"

@@ -16,8 +16,8 @@ from meninx.audit.plan_config import AuditPlan, PlannedLimits
 from meninx.audit.reconstruction import counting, steps
 from meninx.audit.reconstruction.attacks import ATTACKS
 from meninx.audit.reconstruction.config import ReconstructionConfig
+from meninx.audit.reconstruction.criteria import CLOSE, FIRST, beyond_null, each_test
 from meninx.audit.reconstruction.reconstruction_verdict import (
-    beyond_null,
     findings,
     verdict_of,
     verdict_words,
@@ -31,9 +31,11 @@ from meninx.core.findings import claims_too_much
 from meninx.core.manifest import Manifest
 from meninx.core.origin import Origin
 from meninx.core.reconstruction_records import (
+    CRITERIA,
     IdentificationRecord,
     LevelRecord,
     MatchRecord,
+    RankingRecord,
     ReconstructionAudit,
 )
 from meninx.synthetic.dataset import write_dataset
@@ -98,7 +100,8 @@ def test_rates_are_in_the_table_and_single_images_only_in_the_private_one(audite
     run, result = audited
     with (run / "audit" / "reconstruction.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == len(result.audit.matches) + len(result.audit.identification)
+    ranked = sum(match.ranking is not None for match in result.audit.matches)
+    assert len(rows) == len(result.audit.matches) + ranked + len(result.audit.identification)
     private = run / "private" / "audit" / "reconstruction" / "distances.csv"
     with private.open(newline="") as stream:
         images = list(csv.DictReader(stream))
@@ -175,6 +178,12 @@ def test_another_threshold_is_matched_without_attacking_again(audited, tmp_path)
     assert index.read_bytes() == before
 
 
+def test_match_names_the_attacks_and_levels_that_were_created(audited, tmp_path):
+    found = run_reconstruction(ReconstructionConfig(), audited[0], steps=("match",), out=tmp_path)
+    assert found.attacks == ("trap",)
+    assert set(found.levels) == {"this run", "epsilon 1e+03", "non-private"}
+
+
 def test_a_dry_run_and_a_refusal_write_nothing(fresh, capsys):
     before = {path: path.stat().st_mtime_ns for path in fresh.rglob("*")}
     assert command(["audit", "reconstruct", str(fresh), "--dry-run"]) == 0
@@ -205,7 +214,7 @@ def test_a_verdict_against_the_run_ends_with_code_5(audited, monkeypatch, tmp_pa
     words = ["--attacks", "trap", "--eps-first", "3", "--eps-last", "3", "--trials", "200", "--quiet"]
     code = command(["audit", "reconstruct", "match", str(audited[0]), "--out", str(tmp_path), *words])
     assert code == 5
-    assert "succeeds more often than the guarantee allows" in capsys.readouterr().err
+    assert "succeeds more often than the noise allows" in capsys.readouterr().err
 
 
 def _honest(audited, rates):
@@ -271,6 +280,20 @@ def identified(**changes):
     return IdentificationRecord(**known | changes)
 
 
+def ranked(**changes):
+    known = {
+        "pool": 61, "success": 0.02, "patients": 48.0, "low": 0.0, "high": 0.1, "noise_null": 0.015,
+        "heldout_null": 0.02, "steps_null": 0.01, "control": 0.02, "bound": 0.99,
+    }  # fmt: skip
+    return RankingRecord(**within(known | changes))
+
+
+def within(numbers):
+    """An interval that holds its value."""
+    low, value, high = (numbers[name] for name in ("low", "success", "high"))
+    return numbers | {"low": min(low, value), "high": max(high, value)}
+
+
 def matched(**changes):
     known = {
         "attack": "imprint-pca", "encoder": "pca", "view": "step", "level": "this run",
@@ -280,7 +303,7 @@ def matched(**changes):
         "low": 0.0, "high": 0.07, "control": 0.0, "control_patients": 40.0, "kappa": 0.02, "bound": 0.4,
         "quantiles": {"ncc": (0.9, 0.5, 0.1)}, "works": True, "self_test": 0.9, "seconds": 1.0,
     }  # fmt: skip
-    return MatchRecord(**known | changes)
+    return MatchRecord(**within(known | changes))
 
 
 ABSENT = identified(success=0.1, low=0.08, high=0.12)
@@ -297,7 +320,7 @@ def audit(identification=(FOUND,), matches=(MATCH,), without=ABSENT, **changes):
         "levels": (LevelRecord(name="this run", noise_multiplier=1.0, epsilon=4.0, own=True),),
         "sample_rate": 0.1, "steps": 100, "sampler": "poisson", "members": 100, "heldout": 50,
         "public": "50 patients", "pictures": "none", "seconds": 1.0, "significance": 0.05,
-        "verdict": verdict, "reason": reason, "origin": Origin(run="0" * 32, data=""),
+        "verdict": verdict, "reason": reason, "origin": Origin(run="0" * 32, data=""), "criteria": CRITERIA,
     }  # fmt: skip
     return ReconstructionAudit(**known | changes)
 
@@ -319,21 +342,168 @@ def audit(identification=(FOUND,), matches=(MATCH,), without=ABSENT, **changes):
         ({"matches": (matched(control=0.4),)}, "void"),
         ({"without": identified(success=0.3, low=0.27, high=0.33)}, "void"),
         ({"matches": ()}, "nothing found"),
+        ({"matches": (matched(ranking=ranked(success=0.9)),)}, "exposed"),
+        ({"matches": (matched(kappa=0.97, ranking=ranked()),)}, "nothing found"),
+        ({"matches": (matched(kappa=0.97),)}, "cannot be judged"),
+        (
+            {"matches": (matched(patients=2.0, kappa=0.3, ranking=ranked(patients=1.0, pool=2)),)},
+            "cannot be judged",
+        ),
     ],
 )
 def test_the_verdict_follows_from_attacks_and_controls(given, verdict):
     found = audit(**given)
     assert found.verdict == verdict
     assert not claims_too_much(verdict_words(found))
-    assert (found.reason != "") == (verdict == "void")
+    assert (found.reason != "") == (verdict in ("void", "cannot be judged"))
 
 
 def test_an_attack_is_beyond_its_null_only_beyond_chance():
-    assert not beyond_null(matched(success=1 / 48))
-    assert beyond_null(matched(success=10 / 48))
-    assert not beyond_null(matched(success=0.5, patients=1.0))
-    assert not beyond_null(matched(success=10 / 48, steps_null=0.2))
-    assert not beyond_null(matched(success=0.5, kappa=0.9))  # public images alone are as close
+    assert not beyond_null(matched(success=1 / 48), 0.05)
+    assert beyond_null(matched(success=10 / 48), 0.05) == (CLOSE,)
+    assert not beyond_null(matched(success=0.5, patients=1.0), 0.05)
+    assert not beyond_null(matched(success=10 / 48, steps_null=0.2), 0.05)
+    assert not beyond_null(matched(success=0.5, kappa=0.9), 0.05)  # public images alone are as close
+
+
+def test_images_that_single_out_their_patient_are_a_success_though_public_images_are_as_close():
+    found = matched(success=0.4, kappa=0.99, ranking=ranked(success=0.95))
+    assert beyond_null(found, 0.001) == (FIRST,)
+    for without in ({"noise_null": 0.9}, {"heldout_null": 0.9}, {"steps_null": 0.9}, {"control": 0.9}):
+        assert not beyond_null(matched(kappa=0.99, ranking=ranked(success=0.95, **without)), 0.001)
+    assert not beyond_null(matched(kappa=0.99, ranking=ranked(success=0.95, patients=1.0)), 0.001)
+
+
+def measured_line(record):
+    part = AuditedPart(name="reconstruction", state=DONE, sha256="0", findings=findings(record))
+    return verdict_lines.lines([part], PlannedLimits(), verdict_lines.Reservations())[1]
+
+
+LINES = {"refuted": "red", "exposed": "red", "nothing found": "green", "void": "grey"}
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict"),
+    [
+        ({"matches": (matched(works=False, self_test=0.1),)}, "void"),
+        ({"matches": (matched(control=0.4),)}, "void"),
+        ({"matches": (matched(control=0.4, success=0.9, low=0.8, high=0.95, excess=True),)}, "void"),
+        ({"without": identified(success=0.3, low=0.27, high=0.33)}, "void"),
+        # the lower limit of 2.5 %, the share of one of two controls, is below the guess, that of 5 % above it
+        ({"without": identified(success=0.117, low=0.0977, high=0.14)}, "nothing found"),
+        ({"without": identified(success=0.122, low=0.1, high=0.144)}, "void"),
+        ({"matches": (matched(excess=True, level="epsilon 1e+09"), matched())}, "refuted"),
+        ({"identification": (ABSENT, identified(level="epsilon 1e+09", excess=True))}, "refuted"),
+        ({"matches": (matched(success=0.5, low=0.35, high=0.65),)}, "exposed"),
+        ({}, "nothing found"),
+    ],
+)
+def test_the_page_says_what_the_record_says(given, verdict):
+    record = audit(**{"identification": (ABSENT,), **given})
+    assert record.verdict == verdict
+    line = measured_line(record)
+    assert line.colour == LINES[verdict], line.words
+    assert ("attack succeeded" in line.word) == (verdict in ("refuted", "exposed"))
+    assert {one.colour for one in findings(record) if "control" in one.key} <= {"green", "grey"}
+
+
+def test_several_attacks_are_judged_alike_by_record_and_measured_line():
+    """One of eight attacks is beyond its null at 5 % alone, but not among eight."""
+    quiet = tuple(matched(attack=f"attack-{number}") for number in range(7))
+    one = matched(attack="trap", success=6 / 48, low=0.04, high=0.25, kappa=0.04)
+    assert beyond_null(one, 0.025)
+    for matches, verdict in (((one,), "exposed"), ((one, *quiet), "nothing found")):
+        record = audit(identification=(ABSENT,), matches=matches)
+        assert record.verdict == verdict
+        assert (measured_line(record).colour == "red") == (verdict == "exposed")
+        assert ("EXPOSED" in verdict_words(record)) == (verdict == "exposed")
+
+
+@pytest.mark.parametrize(
+    ("changes", "colour", "words", "verdict"),
+    [
+        ({"success": 0.4, "kappa": 0.94}, "amber", "come as close in 94 %", "nothing found"),
+        ({"success": 0.28, "kappa": 0.5}, "amber", "more often than the null", "nothing found"),
+        ({"kappa": 1.0}, "grey", "public images alone come as close", "cannot be judged"),
+        ({"kappa": 0.94, "patients": 20.0}, "grey", "cannot be judged", "cannot be judged"),
+        ({"kappa": 0.3}, "green", "no more often than nulls and public", "nothing found"),
+    ],
+)
+def test_an_attack_that_public_images_explain_is_not_green(changes, colour, words, verdict):
+    record = audit(identification=(ABSENT,), matches=(matched(**changes),))
+    found = next(one for one in findings(record) if one.key == "reconstruction/imprint-pca/step")
+    assert (found.colour, record.verdict) == (colour, verdict)
+    assert words in found.reason
+    assert measured_line(record).colour == ("green" if colour == "green" else "amber")
+    assert ("public images" in verdict_words(record)) == (colour == "amber")
+    assert ("CANNOT BE JUDGED" in verdict_words(record)) == (colour == "grey")
+
+
+def test_a_sentence_gives_the_interval_where_it_holds_the_bound():
+    lucky = identified(candidates=2, trials=100, success=0.66, low=0.563, high=0.751, bound=0.648)
+    one = findings(audit(identification=(lucky,)))[0]
+    assert "in 66 % (56.3 % to 75.1 %, 100 trials)" in one.words
+    assert "64.8 % on average, so what is above that is chance" in one.words
+    free = findings(audit(identification=(replace(lucky, bound=1.0),)))[0]
+    assert "nothing bounds it" in free.words
+    assert free.bound is None
+
+
+QUIET = (identified(success=0.1, low=0.08, high=0.12),)
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict", "colour", "word"),
+    [
+        ({}, "nothing found", "green", "nothing found"),
+        ({"matches": (matched(success=0.5),)}, "exposed", "red", "attack succeeded"),
+        ({"matches": (matched(ranking=ranked(success=0.9)),)}, "exposed", "red", "attack succeeded"),
+        ({"matches": (matched(works=False, self_test=0.1),)}, "void", "grey", "void"),
+        ({"matches": (matched(control=0.4), matched(success=0.9))}, "void", "grey", "void"),
+        ({"without": identified(success=0.3, low=0.27, high=0.33)}, "void", "grey", "void"),
+        ({"matches": (matched(kappa=0.97),)}, "cannot be judged", "amber", "nothing found, weak test"),
+    ],
+)
+def test_verdict_and_page_agree_and_a_failed_control_is_no_success(given, verdict, colour, word):
+    found = audit(**{"identification": QUIET} | given)
+    line = measured_line(found)
+    assert (found.verdict, line.colour, line.word) == (verdict, colour, word)
+
+
+def test_verdict_and_findings_agree_at_every_rate():
+    """One significance decides, also where an attack alone would be beyond its null but not one of many."""
+    for hits in range(49):
+        matches = tuple(matched(success=one / 48) for one in (hits, 0, 0, 0, 0))
+        found = audit(identification=QUIET, matches=matches)
+        assert (found.verdict == "exposed") == (measured_line(found).colour == "red"), hits
+        assert (found.verdict == "exposed") == bool(beyond_null(matches[0], each_test(0.05, 5)))
+
+
+def test_rates_above_the_bound_by_chance_say_so_and_an_image_is_no_patient():
+    high = identified(success=0.66, trials=100, low=0.56, high=0.75, bound=0.648)
+    words = findings(audit(identification=(high,)))[0].words
+    assert "a patient's image" in words
+    assert "66 % (56 % to 75 %, 100 trials)" in words
+    assert "so what is above that is chance" in words
+    assert "chance" not in findings(audit())[0].words
+    assert "narrowed an image to" in findings(audit(identification=(high,), unit="case"))[0].words
+
+
+def test_a_run_with_noise_from_a_seed_has_no_bound():
+    found = audit(matches=(matched(ranking=ranked()),), guaranteed=False)
+    assert all(one.bound is None for one in findings(found))
+    assert "nothing bounds it" in findings(found)[0].words
+    assert "guarantee" not in " ".join(one.words + one.reason for one in findings(found))
+
+
+def test_records_of_the_earlier_criterion_are_not_judged():
+    found = audit(identification=QUIET, matches=(matched(success=0.5),), criteria=1)
+    assert verdict_words(found) == "EXPOSED: imprint-pca succeeds at the noise of this run"
+    assert measured_line(found).colour == "grey"
+    early = audit(identification=QUIET, criteria=1)
+    assert (early.verdict, early.standing) == ("nothing found", "cannot be judged")
+    assert "match RUN --overwrite" in verdict_words(early)
+    assert not [one for one in findings(found) if "imprint" in one.key and one.colour != "grey"]
 
 
 def test_findings_have_stable_keys_colours_bounds_and_nulls():
@@ -371,80 +541,6 @@ def test_findings_have_stable_keys_colours_bounds_and_nulls():
     first = found["reconstruction/rank1@n=10"]
     assert (first.value, first.null, first.bound, first.n, first.counted) == (0.15, 0.1, 0.2, 1000, "trials")
     assert "in the sum of 3 sites" in found["reconstruction/trap/sum-of-3-sites"].words
-
-
-def measured_line(record):
-    part = AuditedPart(name="reconstruction", state=DONE, sha256="0", findings=findings(record))
-    return verdict_lines.lines([part], PlannedLimits(), verdict_lines.Reservations())[1]
-
-
-LINES = {"refuted": "red", "exposed": "red", "nothing found": "green", "void": "grey"}
-
-
-@pytest.mark.parametrize(
-    ("given", "verdict"),
-    [
-        ({"matches": (matched(works=False, self_test=0.1),)}, "void"),
-        ({"matches": (matched(control=0.4),)}, "void"),
-        ({"matches": (matched(control=0.4, success=0.9, low=0.8, high=0.95, excess=True),)}, "void"),
-        ({"without": identified(success=0.3, low=0.27, high=0.33)}, "void"),
-        # the lower limit of 2.5 % is below the guess, that of 5 % above it
-        ({"without": identified(success=0.117, low=0.0977, high=0.14)}, "void"),
-        ({"without": identified(success=0.115, low=0.096, high=0.136)}, "nothing found"),
-        ({"matches": (matched(excess=True, level="epsilon 1e+09"), matched())}, "refuted"),
-        ({"identification": (ABSENT, identified(level="epsilon 1e+09", excess=True))}, "refuted"),
-        ({"matches": (matched(success=0.5, low=0.35, high=0.65),)}, "exposed"),
-        ({}, "nothing found"),
-    ],
-)
-def test_the_page_says_what_the_record_says(given, verdict):
-    record = audit(**{"identification": (ABSENT,), **given})
-    assert record.verdict == verdict
-    line = measured_line(record)
-    assert line.colour == LINES[verdict], line.words
-    assert ("attack succeeded" in line.word) == (verdict in ("refuted", "exposed"))
-    assert {one.colour for one in findings(record) if "control" in one.key} <= {"green", "grey"}
-
-
-def test_several_attacks_are_judged_alike_by_record_and_page():
-    """One of eight attacks is beyond its null at 5 % alone, but not among eight."""
-    quiet = tuple(matched(attack=f"attack-{number}") for number in range(7))
-    one = matched(attack="trap", success=5 / 48, low=0.035, high=0.23, kappa=0.035)
-    assert beyond_null(one)
-    for matches, verdict in (((one,), "exposed"), ((one, *quiet), "nothing found")):
-        record = audit(identification=(ABSENT,), matches=matches)
-        assert record.verdict == verdict
-        assert (measured_line(record).colour == "red") == (verdict == "exposed")
-        assert ("EXPOSED" in verdict_words(record)) == (verdict == "exposed")
-
-
-@pytest.mark.parametrize(
-    ("changes", "colour", "words"),
-    [
-        ({"success": 0.4, "low": 0.26, "high": 0.55, "kappa": 0.94}, "amber", "come as close in 94 %"),
-        ({"success": 0.28, "low": 0.16, "high": 0.42, "kappa": 0.5}, "amber", "more often than the null"),
-        ({"kappa": 1.0}, "grey", "cannot be judged: public images alone come as close as that"),
-        ({"kappa": 0.94, "patients": 20.0}, "grey", "cannot be judged"),
-        ({"kappa": 0.3}, "green", "no more often than without any leak"),
-    ],
-)
-def test_an_attack_that_public_images_explain_is_not_green(changes, colour, words):
-    record = audit(identification=(ABSENT,), matches=(matched(**changes),))
-    found = next(one for one in findings(record) if one.key == "reconstruction/imprint-pca/step")
-    assert (found.colour, record.verdict) == (colour, "nothing found")
-    assert words in found.reason
-    assert measured_line(record).colour == ("green" if colour == "green" else "amber")
-    assert ("public images" in verdict_words(record)) == (colour != "green")
-
-
-def test_a_sentence_gives_the_interval_where_it_holds_the_bound():
-    lucky = identified(candidates=2, trials=100, success=0.66, low=0.563, high=0.751, bound=0.648)
-    one = findings(audit(identification=(lucky,)))[0]
-    assert "in 66 % (56.3 % to 75.1 %)" in one.words
-    assert "64.8 %, which lies in the interval: chance explains the difference" in one.words
-    free = findings(audit(identification=(replace(lucky, bound=1.0),)))[0]
-    assert "nothing bounds it" in free.words
-    assert free.bound is None
 
 
 def test_where_nothing_is_guaranteed_no_bound_is_stated():

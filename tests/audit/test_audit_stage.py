@@ -20,16 +20,17 @@ from audit_samples import (
 from report_samples import write_run
 
 from meninx import api
-from meninx.audit import bounds, parts, stage
+from meninx.audit import bounds, membership_findings, parts, stage
 from meninx.audit.plan_config import AuditConfig
 from meninx.cli.app import run as command
 from meninx.core import artifacts, audit_parts
-from meninx.core.artifacts import PrivacyRecord
-from meninx.core.audit_summary import AuditRecord, PlanRecord
+from meninx.core.artifacts import Members, PrivacyRecord
+from meninx.core.audit_summary import AuditRecord, PlanRecord, registration_hash
 from meninx.core.errors import AuditFinding, ConfigError, DataError, Interrupted, UsageError
 from meninx.core.findings import claims_too_much
 from meninx.core.manifest import Manifest
 from meninx.core.run import Run
+from meninx.report import section_audit
 from meninx.synthetic.dataset import write_dataset
 
 
@@ -353,3 +354,49 @@ def test_a_deterministic_audit_of_a_real_run_is_repeated_byte_for_byte(tmp_path)
     for name in ("audit.json", "audit.html", "one_run.json", "membership.json", "plan.json", "bounds.json"):
         first, second = ((copy / "audit" / name).read_bytes() for copy in copies)
         assert first == second, name
+
+
+def test_a_mistyped_part_and_a_folder_of_runs_get_the_right_advice(capsys, tmp_path):
+    for words in (["bound", "--recipe", "tiny"], ["bound"], ["membershp"]):
+        assert command(["audit", *words]) == 2
+        meant = "membership" if words[0].startswith("m") else "bounds"
+        assert f"did you mean `meninx audit {meant}`" in capsys.readouterr().err
+    (tmp_path / "latest").mkdir()
+    (tmp_path / "latest" / "config.toml").touch()
+    assert command(["audit", str(tmp_path)]) == 2
+    assert str(tmp_path / "latest") in capsys.readouterr().err
+    assert command(["audit", "bounds"]) == 2
+    shown = capsys.readouterr().err
+    assert "--run" in shown
+    assert "--recipe" in shown
+
+
+def test_a_group_above_chance_in_a_quiet_audit_is_grey_and_never_green(private):
+    audit = membership_audit(record_of(private))
+    groups = tuple(replace(group, auc=0.662, auc_low=0.505, auc_high=0.814) for group in audit.groups[:1])
+    found = membership_findings.findings(replace(audit, groups=groups))
+    group = next(item for item in found if "Within group" in item.words)
+    assert group.colour == "grey"
+    assert "above chance" in group.reason
+
+
+def test_a_run_without_privacy_has_a_sentence_for_all_of_its_patients(public):
+    artifacts.write(
+        public, Members(train=tuple(f"p{number}" for number in range(17)), valid=(), patients_known=True)
+    )
+    sentences = everything(public).record.sentences
+    assert [item.candidates for item in sentences] == [2, 10, 17, 1000]
+    assert all("a patient's data" in item.words for item in sentences)
+
+
+def test_the_hash_to_publish_binds_the_plan_to_the_run_and_page_and_dry_run_show_it(private, public):
+    first, second = (stage.run(AuditConfig.of(dry_run=True), run) for run in (private, public))
+    assert first.plan_sha256 == second.plan_sha256
+    assert first.registration != second.registration
+    assert f"plan and run: sha256 {first.registration}" in first.summary()
+    record = everything(private).record
+    shown = [cell.text for row in section_audit.plan_table(record).rows for cell in row]
+    bound = registration_hash(record.plan.sha256, record.origin.run, record.origin.weights)
+    assert f"sha256 {bound}" in shown
+    words = [row[0].text for row in section_audit.words_table().more]
+    assert {"canary", "q", "AUC", "f-DP"} < set(words)

@@ -22,7 +22,7 @@ from meninx.privacy.guess_audit import (
     guess_p_value,
     guesses_refute,
 )
-from meninx.privacy.score_audit import gaussian_interval
+from meninx.privacy.score_audit import ceilings, gaussian_interval
 
 DELTA = 1e-5
 SUBSAMPLED = Phase(sample_rate=0.05, noise_multiplier=0.7, steps=200)
@@ -270,3 +270,19 @@ def test_a_claim_that_allows_everything_is_never_refuted():
     audit = audit_scores(np.ones(500), np.zeros(500), claim)
     assert audit.verdict == "consistent"
     assert audit.claim_mu is None
+
+
+def test_no_scores_exceed_the_ceilings_of_the_certified_bounds_and_scores_without_overlap_reach_them():
+    claim, rng = Claim(epsilon=10.0, delta=1e-5), np.random.default_rng(0)
+    most = ceilings(500, 500, delta=1e-5)
+    for distance in (4.0, 6.0, 1e6):
+        audit = audit_scores(rng.normal(distance, 1, 500), rng.normal(0, 1, 500), claim)
+        assert audit.one_run_epsilon <= most.one_run
+        assert audit.fdp_epsilon <= most.fdp
+        assert audit.fdp_split_epsilon <= most.fdp_split
+        assert audit.rates_epsilon <= most.rates
+    reached = (audit.one_run_epsilon, audit.fdp_epsilon, audit.rates_epsilon)
+    assert reached == (most.one_run, most.fdp, most.rates)
+    text = (Path(__file__).parents[2] / "docs/how-to/audit-somebody-elses-run.md").read_text()
+    for value in (most.one_run, most.fdp, most.fdp_split, most.rates):
+        assert f"| {value:.3g} |" in text

@@ -13,6 +13,7 @@ from report_samples import write_run
 
 from meninx.core import artifacts
 from meninx.core.audit_records import MembershipAudit
+from meninx.core.audit_summary import PlanRecord
 from meninx.core.errors import DataError
 from meninx.core.findings import claims_too_much
 from meninx.report import stage
@@ -135,6 +136,9 @@ def test_two_audited_runs_stand_side_by_side(private, tmp_path):
         (lambda root: artifacts.write(root, replace(
             artifacts.read(root, MembershipAudit), verdict="nothing found")), "made again or changed"),
         (lambda root: (root / "audit" / "audit.json").write_text("{}"), "audit.json"),
+        (lambda root: artifacts.write(root, replace(
+            artifacts.read(root, PlanRecord), sha256="0" * 64)), artifacts.place(PlanRecord)),
+        (lambda root: (root / artifacts.place(PlanRecord)).unlink(), artifacts.place(PlanRecord)),
     ],
 )  # fmt: skip
 def test_a_stale_audit_is_refused(private, tmp_path, spoil, words):

@@ -62,6 +62,23 @@ def test_test_fast_without_path_runs_every_quick_test(checkout: Path) -> None:
     assert make(checkout, "test-fast")[1] == ["pytest -x -m not slow tests"]
 
 
+def test_test_checks_style_types_contracts_and_pages_and_then_runs_the_quick_tests(checkout: Path) -> None:
+    done, calls = make(checkout, "test")
+    assert done.returncode == 0, done.stderr
+    programs = {line.split()[0] for line in calls}
+    assert programs >= {"ruff", "codespell", "python", "mypy", "lint-imports", "mkdocs"}
+    assert calls[-1].startswith("pytest -n 2 ")
+    assert calls[-1].endswith(" -m not slow")
+
+
+@pytest.mark.parametrize("program", ["ruff", "mypy", "lint-imports", "mkdocs"])
+def test_a_check_that_fails_ends_test_before_the_tests(checkout: Path, program: str) -> None:
+    (checkout / ".venv" / "bin" / program).write_text(RECORDER + "exit 1\n")
+    done, calls = make(checkout, "test")
+    assert done.returncode != 0
+    assert not [line for line in calls if line.startswith("pytest")]
+
+
 def test_coverage_of_a_part_prints_its_table(checkout: Path) -> None:
     done, calls = make(checkout, "coverage", "PATH=tests/privacy")
     assert done.returncode == 0, done.stderr

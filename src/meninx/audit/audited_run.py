@@ -13,7 +13,7 @@ from meninx.core import run as runs
 from meninx.core.artifacts import Ancestry, DataRecord, Lineage, Members, Origin, PrivacyRecord, RunRecord
 from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, problem
-from meninx.core.manifest import Manifest, dataset_digest
+from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest, dataset_digest
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
 from meninx.privacy.plan import Plan
@@ -63,9 +63,17 @@ def plan_of(run: Run, config: LearnConfig, fingerprint: str) -> Plan:
 
 
 def dataset_of(run: Run) -> Manifest:
-    """Return the dataset of a run; refuse another one."""
+    """Return the dataset of a run.
+
+    Raises:
+        DataError: it is not where it was, or it was changed. The message names no path: it is private.
+    """
     known = artifacts.require(run.root, DataRecord, fix="train again")
     folder = Path(known.dataset)
+    if not all((folder / name).is_file() for name in (INFO_NAME, MANIFEST_NAME)):
+        what = "the dataset of the run is not where it was when the run was trained"
+        fix = f"put it back, or a link to it; {artifacts.place(DataRecord)} of the run names the place"
+        raise DataError(problem(what, where=run.record.dataset if run.record else run.name, fix=fix))
     data = Manifest.read(folder)
     if dataset_digest(folder, images=known.images).digest != known.digest:
         fix = "restore the dataset that the run was trained on"

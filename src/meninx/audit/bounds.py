@@ -379,12 +379,14 @@ def _row(prior: PriorRecord, point: BoundPoint) -> str:
 def percent(share: float) -> str:
     """Return a share as per cent with three significant digits, never rounded up to 100 %.
 
-    >>> percent(0.0445), percent(2.8e-4), percent(0.99999), percent(1.0)
-    ('4.45 %', '0.028 %', '> 99.9 %', '100 %')
+    >>> percent(0.0445), percent(2.8e-4), percent(0.99999), percent(1.0), percent(2e-7)
+    ('4.45 %', '0.028 %', '> 99.9 %', '100 %', '< 0.0001 %')
     """
     if 0.9995 <= share < 1:
         return "> 99.9 %"
-    return f"{100 * share:.3g} %"
+    if 0 < share < 1e-6:
+        return "< 0.0001 %"
+    return f"{100 * share:.3g} %" if share >= 1e-5 or not share else f"{100 * share:.4f} %"
 
 
 def _membership_words(found: MembershipRecord) -> list[str]:

@@ -136,6 +136,8 @@ def _rate(config: BoundsConfig) -> float:
     if config.batch_size is not None and config.units is not None:
         return min(1.0, config.batch_size / config.units)
     fix = "give --units, the number of patients in the training split, or --sample-rate"
+    if config.batch_size is None:
+        fix = "give --run RUN, --recipe RECIPE with --units, or --sample-rate, --steps and --epsilon"
     raise UsageError(problem("the sample rate is not known", where="meninx audit bounds", fix=fix))
 
 

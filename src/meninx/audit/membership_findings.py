@@ -94,7 +94,7 @@ def _group_finding(group: GroupRecord, *, exposed: bool) -> Finding:
     reason = f"no better than chance {many}"
     if above:
         reason = f"above chance {many}"
-        colour = "amber" if exposed else "green"
+        colour = "amber" if exposed else "grey"
     known = group.auc is not None
     area = group.auc if group.auc is not None else 0.0
     return Finding(

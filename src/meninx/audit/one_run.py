@@ -56,6 +56,7 @@ CONTROL_NOISE = 0.5
 LARGE_CHANGE = 0.01
 """Change of the validation metric from which on the result warns."""
 _COMMAND = "meninx audit one-run"
+_CHECK_WORDS = {"noise": "the measured noise", "length": "the measured length of a canary"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +90,14 @@ class OneRunResult(Result):
 
     def summary(self) -> str:
         """Return the audit in words."""
-        record, noticed = self.record, "noticed" if self.record.control_found else "NOT NOTICED"
+        record = self.record
         *bounds, verdict = audit_lines(self.audit)
         lines = [
             f"out: {self.out}",
             *bounds,
             *(_mechanism_lines(record.mechanism) if record.mechanism is not None else []),
             verdict if not record.refuted_by else f"verdict: REFUTED by {', '.join(record.refuted_by)}",
-            f"positive control, half of the noise: mu {self.control.mu:.2f}, {noticed}",
+            f"positive control, mu {self.control.mu:.2f}: {_control_words(record)}",
             f"twin: trained in {self.seconds:.1f} s, {100 * self.overhead:.1f} % of it for canaries",
         ]
         if self.utility_change is not None:
@@ -239,10 +240,21 @@ def findings(record: OneRunRecord) -> tuple[Finding, ...]:
                 control.claim_mu,
             ),
             colour="green" if caught else "grey",
-            reason="half of the noise was noticed" if caught else "half of the noise was NOT noticed",
+            reason=_control_words(record),
         ),
         *(_mechanism_findings(record.mechanism, audit) if record.mechanism is not None else ()),
     )  # fmt: skip
+
+
+def _control_words(record: OneRunRecord) -> str:
+    """Return by which checks half of the noise was noticed."""
+    mechanism = record.control_mechanism
+    by = (*record.control.refuted_by, *(mechanism.refuted_by if mechanism is not None else ()))
+    if not record.control_found or not by:
+        return "half of the noise was NOT noticed"
+    names = [_CHECK_WORDS.get(name, name) for name in by]
+    others = "" if "mu" in by else ", not by mu"
+    return f"half of the noise was noticed by {', '.join(names)}{others}"
 
 
 def _mechanism_findings(found: MechanismCheck, audit: ScoreAudit) -> Iterator[Finding]:

@@ -245,6 +245,7 @@ def _reconstruction_findings(record: ReconstructionAudit, plan: AuditPlan) -> tu
 def _without_bounds(record: ReconstructionAudit) -> ReconstructionAudit:
     return replace(
         record,
+        guaranteed=False,
         identification=tuple(replace(one, bound=1.0) for one in record.identification),
         matches=tuple(replace(one, bound=1.0) for one in record.matches),
     )
@@ -360,6 +361,7 @@ REGISTRY: Mapping[str, AuditPart] = {
                 "reconstruction/rank1@n=*",
                 "reconstruction/*/step",
                 "reconstruction/*/*sites*",
+                "reconstruction/*/rank1",
                 "reconstruction/*/not-run",
                 "reconstruction/*-control",
             ),

@@ -1,8 +1,8 @@
 """The plan of an audit: a TOML file whose hash is registered before any result exists.
 
 The registration stands in ``audit/plan.json`` of the run. It proves nothing to somebody who distrusts
-whoever holds the run folder: for that, publish the hash that ``meninx audit RUN --dry-run`` prints before the
-audit begins.
+whoever holds the run folder: for that, publish the hash of plan and run that ``meninx audit RUN --dry-run``
+prints before the audit begins.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from meninx.core.errors import AuditFinding, ConfigError, DataError, UsageError,
 from meninx.core.result import Result
 from meninx.privacy.accounting import Phase
 from meninx.privacy.claim import Claim
-from meninx.privacy.score_audit import MOST_CANARIES, audit_scores, ceiling
+from meninx.privacy.score_audit import MOST_CANARIES, audit_scores, ceilings
 
 _MOST_BYTES = 16 * MOST_CANARIES + 65_536
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -120,8 +120,8 @@ def read_scores(path: Path) -> npt.NDArray[np.float64]:
 
 def audit_lines(audit: ScoreAudit, *, mechanism: bool = True) -> list[str]:
     """Return an audit in words: certified bounds, then model-based numbers, then the verdict."""
-    sure, total = f"{100 * audit.confidence:g} %", audit.included + audit.excluded
-    most = ceiling(total, delta=audit.delta, significance=1 - audit.confidence)
+    sure = f"{100 * audit.confidence:g} %"
+    most = ceilings(audit.included, audit.excluded, delta=audit.delta, significance=1 - audit.confidence)
     claim = "of the stated mechanism" if mechanism else "alone; the mechanism is not stated"
     lines = [
         f"canaries: {audit.included} included, {audit.excluded} excluded",
@@ -136,8 +136,9 @@ def audit_lines(audit: ScoreAudit, *, mechanism: bool = True) -> list[str]:
         f"  mu {audit.mu:.2f} ({sure} interval {audit.mu_low:.2f} to {audit.mu_high:.2f}), "
         f"the claim allows {'any' if audit.claim_mu is None else f'{audit.claim_mu:.2f}'}",
         f"  epsilon at least {audit.gdp_epsilon:.3g} (Gaussian)",
-        f"note: {total} canaries cannot show an epsilon above {most:.2g} by guesses; "
-        "a small bound is no evidence of privacy",
+        f"note: with so many canaries no certified bound exceeds {most.one_run:.3g} (Steinke et al.), "
+        f"{most.fdp:.3g} (f-DP form), {most.rates:.3g} (error rates) or {most.fdp_split:.3g} (f-DP form, one "
+        "half chooses), whatever the run does; a small bound is no evidence of privacy",
     ]
     return [*lines, f"verdict: {verdict_words(audit)}"]
 

@@ -16,9 +16,17 @@ from meninx.audit.plan_config import AuditConfig
 from meninx.audit.run_facts import facts_of, reservations_of
 from meninx.core import artifacts, workspace
 from meninx.core import run as runs
-from meninx.core.artifacts import RunRecord, RunState
+from meninx.core.artifacts import Members, RunRecord, RunState
 from meninx.core.audit_parts import PARTS, PLAN, place_of
-from meninx.core.audit_summary import DONE, NOT_DONE, AuditedPart, AuditRecord, PlainSentence, PlanRecord
+from meninx.core.audit_summary import (
+    DONE,
+    NOT_DONE,
+    AuditedPart,
+    AuditRecord,
+    PlainSentence,
+    PlanRecord,
+    registration_hash,
+)
 from meninx.core.errors import AuditFinding, DataError, Interrupted, UsageError, problem
 from meninx.core.names import printable
 from meninx.core.progress import SILENT, Progress
@@ -51,6 +59,7 @@ class AuditResult(Result):
     Attributes:
         plan: the plan in full, as TOML.
         plan_sha256: its hash.
+        registration: hash of plan and run together, to publish before the audit begins.
         record: the summary; None after a dry run.
         planned: what a dry run would do; empty otherwise.
         met: conditions of the caller's that are met.
@@ -59,6 +68,7 @@ class AuditResult(Result):
 
     plan: str
     plan_sha256: str
+    registration: str = ""
     record: AuditRecord | None = None
     planned: tuple[PlannedPart, ...] = ()
     met: tuple[str, ...] = ()
@@ -73,7 +83,8 @@ class AuditResult(Result):
                 for item in self.planned
             ]
             total = sum(item.seconds for item in self.planned)
-            lines = [self.plan.rstrip(), "", f"plan: sha256 {self.plan_sha256}", *rows]
+            hashes = [f"plan: sha256 {self.plan_sha256}", f"plan and run: sha256 {self.registration}"]
+            lines = [self.plan.rstrip(), "", *hashes, *rows]
             return "\n".join(
                 [*lines, f"  in all         about {_duration(total)}", "dry run: nothing written"]
             )
@@ -136,11 +147,11 @@ def run(
     subject, plan = runs.open_run(folder), plan_file.plan_of(config)
     known = _auditable(subject)
     workspace.refuse_linked(subject.root, FOLDER)
+    sha256 = plan_file.plan_hash(plan)
     result = AuditResult(
-        out=subject.root / FOLDER, plan=plan_file.plan_text(plan), plan_sha256=plan_file.plan_hash(plan)
-    )
-    patterns = [key for name in plan.parts for key in (*REGISTRY[name].keys, *REGISTRY[name].further)]
-    conditions.refuse_unnamed([*planned, *wanted], patterns)
+        out=subject.root / FOLDER, plan=plan_file.plan_text(plan), plan_sha256=sha256,
+        registration=registration_hash(sha256, known.id, known.weights),
+    )  # fmt: skip
     if config.dry_run:
         return replace(result, planned=_planned(config, subject, known))
     with subject.lock():
@@ -272,7 +283,9 @@ def _summary(
     proven: BoundsRecord | None = _record(run, REGISTRY["bounds"]) if bounds is not None else None
     sentences: tuple[PlainSentence, ...] = ()
     if reservations.void:
-        sentences = verdict_lines.nothing_guaranteed(config.bounds.candidates)
+        members = artifacts.read(run.root, Members)
+        whole = (len(members.train),) if members is not None and len(members.train) > 1 else ()
+        sentences = verdict_lines.nothing_guaranteed([*config.bounds.candidates, *whole])
     elif proven is not None:
         sentences = verdict_lines.plain_sentences(proven, several=reservations.several)
     seconds = 0.0 if config.deterministic else round(sum(part.seconds for part in parts), 1)

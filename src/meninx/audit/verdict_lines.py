@@ -207,7 +207,7 @@ def nothing_guaranteed(candidates: Sequence[int]) -> tuple[PlainSentence, ...]:
     return tuple(
         PlainSentence(
             candidates=count, guess=1 / count, most=1.0,
-            words=f"An attacker who has narrowed a patient's image to 1 of {count:,} may be right every "
+            words=f"An attacker who has narrowed a patient's data to 1 of {count:,} may be right every "
             f"time: nothing bounds it. A blind guess is right {percent(1 / count)} of the time.",
         )
         for count in sorted(set(candidates))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import signal
@@ -11,6 +12,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
@@ -31,6 +33,7 @@ from meninx.core.errors import (
     StorageError,
     UsageError,
     expected,
+    problem,
 )
 
 VERBS = {
@@ -130,6 +133,7 @@ def run(arguments: list[str]) -> int:
     source, arguments = "", without_tables(arguments)
     try:
         app, source = app_for(arguments)
+        _refuse_mistyped_part(arguments)
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         if sys.stdout is not None:
             sys.stdout.flush()  # here, so that a reader that went away is noticed before the interpreter ends
@@ -171,6 +175,21 @@ def _wording(error: CycloptsError) -> str:
         if word and any(flag in argument.names for argument in error.argument_collection):
             return f"Unknown option: {given}. Did you mean {flag}?"
     return str(error)
+
+
+def _refuse_mistyped_part(arguments: list[str]) -> None:
+    """Refuse ``meninx audit bound``, which names neither a part nor a run, and name the part that is meant.
+
+    Raises:
+        UsageError: the word resembles the name of a part and no such file exists.
+    """
+    if arguments[:1] != ["audit"] or len(arguments) < 2 or Path(arguments[1]).exists():
+        return
+    parts = [name for name in audit if not name.startswith("-")]
+    meant = difflib.get_close_matches(arguments[1], parts, n=1, cutoff=0.75)
+    if meant and meant != [arguments[1]]:
+        fix = f"did you mean `meninx audit {meant[0]}`?"
+        raise UsageError(problem("this is no run, and no part of an audit", where=arguments[1], fix=fix))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -6,6 +6,7 @@ records of the parts, which the summary names by their SHA-256.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 from meninx.core.errors import DataError, expected, problem
@@ -46,6 +47,19 @@ class EarlierPlan:
     sha256: str
     registered: str
     results: bool
+
+
+def registration_hash(plan_sha256: str, run: str, weights: str) -> str:
+    """Return the SHA-256 that binds a plan to one run: publish it before the audit begins.
+
+    It is that of three lines: the hash of the plan, the run's id, and the digest of its weights.
+
+    Args:
+        plan_sha256: of ``audit/plan.toml``.
+        run: id of the audited run.
+        weights: digest of its released weights.
+    """
+    return hashlib.sha256(f"{plan_sha256}\n{run}\n{weights}\n".encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from meninx.core.origin import Origin
 from meninx.core.summaries import FORMAT
 
+CRITERIA = 2
+"""Version of the criteria of success: 1 had no ranking, and its threshold fell with noise."""
+NOTHING, UNJUDGED = "nothing found", "cannot be judged"
+
 
 @dataclass(frozen=True, kw_only=True)
 class LevelRecord:
@@ -62,6 +66,44 @@ class IdentificationRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RankingRecord:
+    """How often what an attack made of a step is most like the image of a patient of the step.
+
+    Each original is ranked with members that took no part in the step, by the largest correlation with a
+    candidate. It is identified where it is the first.
+
+    Attributes:
+        pool: images of a ranking: the original and members that took no part.
+        success: share of the originals that are the first.
+        patients: independent trials that these are worth.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        noise_null: share that are the first by candidates made of noise alone.
+        heldout_null: the same from steps of held-out patients.
+        steps_null: the same from steps of other members; None where only one step was attacked.
+        control: share of held-out patients that are the first from steps of the originals.
+        bound: the largest success that the steps allow; 1 without noise.
+    """
+
+    pool: int
+    success: float
+    patients: float
+    low: float
+    high: float
+    noise_null: float
+    heldout_null: float
+    steps_null: float | None
+    control: float
+    bound: float
+
+    @property
+    def null(self) -> float:
+        """Largest share of first places that need nothing of the patient, at least that of a blind guess."""
+        shares = (self.noise_null, self.heldout_null, self.steps_null or 0.0, self.control)
+        return max(1 / self.pool, *shares)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MatchRecord:
     """How many images an attack reconstructed at one level, against its null.
 
@@ -94,10 +136,13 @@ class MatchRecord:
             enough to an image: success without the model.
         bound: the largest success at this kappa that the steps allow, gamma(kappa); 1 without noise.
         quantiles: metric -> similarity of the best, the median and the worst matched image.
-        works: the attack reconstructs images where there is no noise.
-        self_test: share that it reconstructs there.
+        works: the attack finds images where there is no noise, by the criteria of the verdict.
+        self_test: share that it reconstructs or identifies there.
         seconds: that it took.
-        excess: the success is above the bound beyond chance.
+        excess: a success is above its bound beyond chance.
+        ranking: identification of the originals by the candidates; None where all members took part, and in
+            records of an earlier version.
+        found: the attack reconstructs or identifies more images than its nulls explain, beyond chance.
     """
 
     attack: str
@@ -130,6 +175,8 @@ class MatchRecord:
     self_test: float
     seconds: float
     excess: bool = False
+    ranking: RankingRecord | None = None
+    found: bool = False
 
     @property
     def null(self) -> float:
@@ -164,9 +211,13 @@ class ReconstructionAudit:
         seconds: of everything.
         significance: largest probability of an unjust verdict.
         verdict: ``refuted`` (an attack exceeds the bound), ``exposed`` (an attack succeeds beyond its null at
-            the run's own noise), ``nothing found``, or ``void`` (a control failed).
-        reason: of ``void``; else empty.
+            the run's own noise), ``nothing found``, ``cannot be judged`` (too few images), or ``void`` (a
+            control failed).
+        reason: of ``void`` and ``cannot be judged``; else empty.
         origin: the audited run.
+        criteria: version of the criteria of success: 1 compared a threshold that fell with noise.
+        unit: what the run protects, ``patient`` or ``case``.
+        guaranteed: the bounds hold; the noise of a run with ``--deterministic`` comes from a seed.
         version: format of the record.
     """
 
@@ -187,7 +238,15 @@ class ReconstructionAudit:
     verdict: str
     reason: str
     origin: Origin
+    criteria: int = 1
+    unit: str = "patient"
+    guaranteed: bool = True
     version: int = FORMAT
+
+    @property
+    def standing(self) -> str:
+        """Verdict by the criteria of this version: by earlier ones nothing was found where something was."""
+        return UNJUDGED if self.criteria < CRITERIA and self.verdict == NOTHING else self.verdict
 
     @property
     def own_level(self) -> str:

@@ -290,6 +290,8 @@ def open_run(path: Path) -> Run:
     if not (root / "config.toml").is_file() or not (root / "private").is_dir():
         lacking = "config.toml or private/ is missing" if root.exists() else "there is no such folder"
         fix = "give the folder that `meninx train` printed"
+        if (root / "latest" / "config.toml").is_file():
+            fix = f"give one of the runs in it, e.g. {path / 'latest'}"
         raise UsageError(problem(f"this is no run folder: {lacking}", where=str(path), fix=fix))
     run = Run(root)
     record = run.record

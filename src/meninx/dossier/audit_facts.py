@@ -142,7 +142,8 @@ def attacks(evidence: EvidenceFolder) -> DossierPart:
             found.unknown(f"{name}/verdict", f"{words}: verdict", "the run holds no such audit")
             continue
         reason = record.reason or "an attack that finds nothing is no evidence of privacy"
-        found.add(f"{name}/verdict", f"{words}: verdict", record.verdict, path, remark=reason)
+        verdict = record.standing if isinstance(record, ReconstructionAudit) else record.verdict
+        found.add(f"{name}/verdict", f"{words}: verdict", verdict, path, remark=reason)
         for finding in () if name in planned else _findings(record):
             _finding(found, finding, path)
     return found.part()

@@ -12,7 +12,10 @@ _BAD_COLOURS = ("amber", "red", "grey")
 _SAYS = {
     "implementation/verdict": ("The audit with canaries says", ("refuted", "suspicious")),
     "membership/verdict": ("The membership attacks say", ("refuted", "exposed", "void")),
-    "attacks/reconstruction/verdict": ("The reconstruction attacks say", ("refuted", "exposed", "void")),
+    "attacks/reconstruction/verdict": (
+        "The reconstruction attacks say",
+        ("refuted", "exposed", "void", "cannot be judged"),
+    ),
     "attacks/identity/verdict": ("The audit of identity says", ("linked", "void")),
 }
 _AGAINST: dict[tuple[str, str | bool], str] = {

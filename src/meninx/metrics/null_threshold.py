@@ -76,6 +76,31 @@ def null_threshold(null: npt.ArrayLike, share: float = NULL_SHARE) -> tuple[floa
     return float(values[rank - 1]), share
 
 
+def public_threshold(
+    metric: ImageMetric,
+    first: Images,
+    second: Images,
+    share: float = NULL_SHARE,
+    *,
+    data_range: float = 1.0,
+) -> tuple[float, float]:
+    """Return the similarity that public images alone reach with probability ``share``, and that probability.
+
+    Noise makes reconstructions less alike, so a threshold that is set on noisy reconstructions falls with
+    noise, until images of other patients pass it. The similarity of each image to the nearest image of other
+    patients, all of which an attacker may name, limits how far it may fall.
+
+    Args:
+        metric: the similarity.
+        first: images of patients that took no part, (images, channels, *spatial).
+        second: images of other such patients.
+        share: in (0, 1).
+        data_range: of the images.
+    """
+    across = similarity(metric, first, second, data_range=data_range)
+    return null_threshold(np.concatenate([across.max(axis=0), across.max(axis=1)]), share)
+
+
 def rate_above(
     values: npt.ArrayLike,
     threshold: float,

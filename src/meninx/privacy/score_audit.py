@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,7 @@ LEAST_CANARIES = 20
 """Smallest number of canaries of each kind."""
 MOST_CANARIES = 10_000_000
 _SPLIT_SEED = 0
+_SPLIT_SHARES = np.linspace(0.01, 0.5, 25)
 _CHECKS = 3  # number of checks behind the verdict, which share the significance (a union bound)
 
 
@@ -225,11 +227,51 @@ Guess = tuple[int, int, int]
 """Canaries, guesses, correct guesses."""
 
 
-def ceiling(canaries: int, *, delta: float, significance: float = SIGNIFICANCE) -> float:
-    """Return the largest epsilon that guesses about ``canaries`` canaries can refute if all are correct."""
-    sides = _sides(canaries)
+@dataclass(frozen=True, kw_only=True)
+class Ceilings:
+    """The certified bounds on epsilon of scores that tell every canary apart; other scores reach no more.
+
+    Attributes:
+        one_run: Steinke et al. (2023).
+        fdp: f-DP form, Mahloujifar et al. (2024).
+        fdp_split: the same with the guess count chosen on one half; with the best count.
+        rates: error rates, Clopper-Pearson.
+    """
+
+    one_run: float
+    fdp: float
+    fdp_split: float
+    rates: float
+
+
+def ceilings(included: int, excluded: int, *, delta: float, significance: float = SIGNIFICANCE) -> Ceilings:
+    """Return the largest certified bounds on epsilon that numbers of canaries allow, whatever the run does.
+
+    Args:
+        included: canaries that took part.
+        excluded: canaries that did not.
+        delta: at which epsilons are stated.
+        significance: probability that a bound exceeds the truth.
+    """
+    total = included + excluded
+    sides = _sides(total)
     share = significance / len(sides)
-    return max(guess_epsilon(canaries, 2 * side, 2 * side, delta=delta, significance=share) for side in sides)
+    perfect = [(total, 2 * side, 2 * side) for side in sides]
+    half = _halves(total)[1].sum()
+    split = [
+        (int(half), 2 * side, 2 * side)
+        for side in {max(1, round(share * half)) for share in _SPLIT_SHARES}
+        if 2 * side <= half
+    ]
+    inside, outside = np.ones(included), np.zeros(excluded)
+    return Ceilings(
+        one_run=max(guess_epsilon(*guess, delta=delta, significance=share) for guess in perfect),
+        fdp=gaussian_epsilon(max(guess_mu(*guess, significance=share) for guess in perfect), delta),
+        fdp_split=gaussian_epsilon(
+            max((guess_mu(*guess, significance=significance) for guess in split), default=0.0), delta
+        ),
+        rates=_rates_epsilon(inside, outside, delta, significance),
+    )
 
 
 def _sides(canaries: int) -> list[int]:
@@ -270,11 +312,11 @@ def _split_mu(inside: Array, outside: Array, significance: float) -> float:
     The choice uses only one half, so the test on the other needs no correction. The split is fixed by a seed:
     repeated calls cannot pick the most favourable split.
     """
-    rng = np.random.default_rng(_SPLIT_SEED)
     scores = np.concatenate([inside, outside])
     member = np.arange(len(scores)) < len(inside)
-    chosen = rng.random(len(scores)) < 0.5
-    halves = [(np.sort(scores[half & member]), np.sort(scores[half & ~member])) for half in (chosen, ~chosen)]
+    halves = [
+        (np.sort(scores[half & member]), np.sort(scores[half & ~member])) for half in _halves(len(scores))
+    ]
     sizes = [len(own) + len(other) for own, other in halves]
     if not min(sizes):
         return 0.0
@@ -284,8 +326,14 @@ def _split_mu(inside: Array, outside: Array, significance: float) -> float:
         guess = (sizes[half], 2 * side, _correct(*halves[half], side))
         return guess_mu(*guess, significance=significance) if 2 * side <= sizes[half] else 0.0
 
-    best = max(np.linspace(0.01, 0.5, 25), key=lambda share: mu(0, float(share)))
+    best = max(_SPLIT_SHARES, key=lambda share: mu(0, float(share)))
     return mu(1, float(best))
+
+
+def _halves(canaries: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return which canaries choose the number of guesses, and which test it."""
+    chosen = np.random.default_rng(_SPLIT_SEED).random(canaries) < 0.5
+    return chosen, ~chosen
 
 
 def _guess_check(inside: Array, outside: Array, claim: Claim, significance: float) -> ScoreCheck:

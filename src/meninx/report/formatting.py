@@ -107,8 +107,14 @@ def _minus(text: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share as a percentage with at most two significant digits after 10 % and below."""
-    return f"{100 * share:.3g} %"
+    """Return a share as a percentage with three significant digits and without an exponent.
+
+    >>> percent(0.0692), percent(2.18e-7)
+    ('6.92 %', '< 0.0001 %')
+    """
+    if 0 < share < 1e-6:
+        return "< 0.0001 %"
+    return f"{100 * share:.3g} %" if share >= 1e-5 or not share else f"{100 * share:.4f} %"
 
 
 def metric(name: str) -> str:

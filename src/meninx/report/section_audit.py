@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meninx.core.audit_summary import DONE, NO_GUARANTEE, AuditRecord, VerdictLine
+from meninx.core.audit_summary import DONE, NO_GUARANTEE, AuditRecord, VerdictLine, registration_hash
 from meninx.core.findings import GUARANTEED, IMPLEMENTATION, MEASURED, Finding
 from meninx.report import audit_figures, formatting
 from meninx.report.audits import Audit
@@ -27,6 +27,18 @@ _ROLE = (
     "A bound is proven and holds for every attack. An attack that was carried out is a lower limit of the "
     "risk: another attack may find more, and one that finds nothing is no evidence of privacy. The audit of "
     "the implementation tests whether the program does what the bound assumes."
+)
+_WORDS = (
+    ("canary", "A made-up patient that takes part in a training or not, by a coin."),
+    (
+        "μ (mu)",
+        "Distance of two normal distributions, with and without one patient; 0: no attack works.",
+    ),
+    ("q", "Sample rate: probability that a patient takes part in a step."),
+    ("σ (sigma)", "Noise multiplier: standard deviation of the noise over the clipping threshold C."),
+    ("AUC", "Probability that an attack scores a member above a patient who took no part; 0.5 is guessing."),
+    ("TPR and FPR", "Shares of members, and of patients who took no part, whom an attack calls members."),
+    ("f-DP", "A guarantee as a curve: the largest TPR that it allows at each FPR."),
 )
 _LAW = (
     (
@@ -65,7 +77,12 @@ def audit(context: ReportContext) -> Section:
     lead = [_ROLE, *(f"Run {name} was not audited." for name in missing)]
     tables = [_side_by_side(audited)] if len(audited) > 1 else []
     tables += [means_table(found.record), *number_tables(found.record)]
-    tables += [facts("Mechanism and origin", found.record.facts), plan_table(found.record), law_table()]
+    tables += [
+        facts("Mechanism and origin", found.record.facts),
+        plan_table(found.record),
+        law_table(),
+        words_table(),
+    ]
     if len(audited) > 1:
         lead.append(f"Figures and numbers below are those of run {shown}.")
     pictures = audit_figures.pictures(found, "audit")
@@ -132,7 +149,7 @@ def sections(found: Audit) -> tuple[Section, ...]:
         Section("untested", "What was not tested", points=record.not_tested),
         Section(
             "mechanism", "Mechanism and origin",
-            tables=(facts("The audited run", record.facts), plan_table(record)),
+            tables=(facts("The audited run", record.facts), plan_table(record), words_table()),
         ),
         Section(
             "law", "Open questions for a person", tables=(law_table(),),
@@ -249,7 +266,12 @@ def _row(item: Finding) -> tuple[TableCell, ...]:
 def plan_table(record: AuditRecord) -> ReportTable:
     """Return when the plan was made and how to repeat the audit."""
     plan = record.plan
-    rows: list[tuple[str, object]] = [("plan", f"sha256 {plan.sha256}"), ("registration", plan.words())]
+    bound = registration_hash(plan.sha256, record.origin.run, record.origin.weights)
+    rows: list[tuple[str, object]] = [
+        ("plan", f"sha256 {plan.sha256}"),
+        ("plan and run", f"sha256 {bound}"),
+        ("registration", plan.words()),
+    ]
     rows += [
         (
             "earlier plan",
@@ -269,6 +291,12 @@ def plan_table(record: AuditRecord) -> ReportTable:
     rows += [("audited", record.origin.made or "time not recorded"), ("to repeat", record.rerun)]
     versions = ", ".join(f"{name} {version}" for name, version in record.origin.versions.items())
     return facts("Plan and repetition", [*rows, ("versions", versions)])
+
+
+def words_table() -> ReportTable:
+    """Return the words of the page with what they mean, folded away."""
+    rows = tuple((TableCell(word, head=True), TableCell(meaning)) for word, meaning in _WORDS)
+    return ReportTable("Words of this page", ("word", "meaning"), (), more=rows)
 
 
 def law_table() -> ReportTable:

@@ -46,7 +46,7 @@ class ReconstructionConfig(Settings):
         device: Where to compute the attacked steps.
         deterministic: Write no time, so that the files are the same when the audit is repeated.
         overwrite: Attack again although the run was attacked before.
-        dry_run: Show attacks, levels and cost; compute and write nothing.
+        dry_run: Show attacks and levels; compute and write nothing.
     """
 
     attacks: tuple[str, ...] = (QUICK,)

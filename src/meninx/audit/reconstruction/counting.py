@@ -22,7 +22,12 @@ from meninx.core import progress as bars
 from meninx.core.errors import UsageError, problem
 from meninx.core.origin import Origin
 from meninx.core.progress import Progress
-from meninx.core.reconstruction_records import IdentificationRecord, MatchRecord, ReconstructionAudit
+from meninx.core.reconstruction_records import (
+    CRITERIA,
+    IdentificationRecord,
+    MatchRecord,
+    ReconstructionAudit,
+)
 
 TABLE, DISTANCES = "reconstruction.csv", "distances.csv"
 _COUNT = 10
@@ -59,10 +64,11 @@ def counted(
         fix = "create them first: `meninx audit reconstruct create RUN`"
         raise UsageError(problem("there are no candidates to match", where=room.name, fix=fix))
     reference = Reference(first=pools.public.images.numpy(), second=pools.heldout.images.numpy())
+    members = pools.members.images.numpy()
     sets, matches = [], []
     with bars.task(progress, "matching", len(index.sets)):
         for record in index.sets:
-            found = matching.matched(read_candidates(room, record), config.metrics)
+            found = matching.matched(read_candidates(room, record), config.metrics, members=members)
             noise = record.level.noise_multiplier * record.view_noise
             sets.append(found)
             matches.append(
@@ -94,6 +100,9 @@ def counted(
         verdict=verdict,
         reason=reason,
         origin=origin,
+        criteria=CRITERIA,
+        unit=about.unit,
+        guaranteed=about.guaranteed,
     )
     return audit, sets
 
@@ -152,22 +161,35 @@ def write_tables(root: Path, room: Path, audit: ReconstructionAudit, sets: Seque
 def _rates(audit: ReconstructionAudit) -> Iterator[Sequence[Any]]:
     yield (
         "kind", "attack", "view", "level", "noise_multiplier", "candidates", "trials", "success", "low",
-        "high", "null", "kappa", "bound", "metric", "threshold", "best", "median", "worst",
+        "high", "null", "kappa", "bound", "metric", "threshold", "best", "median", "worst", "found",
     )  # fmt: skip
     noise = {level.name: level.noise_multiplier for level in audit.levels}
     for found in audit.identification:
         yield (
             "identification", found.encoder, "training", found.level, noise[found.level], found.candidates,
-            found.trials, found.success, found.low, found.high, found.guess, found.guess, found.bound,
-            *5 * [""],
+            found.trials, found.success, found.low, found.high, found.guess, found.guess,
+            _bound(audit, found.bound), *6 * [""],
         )  # fmt: skip
     for match in audit.matches:
         yield (
             "reconstruction", match.attack, match.view, match.level, match.noise_multiplier,
             match.candidates, match.originals, match.success, match.low, match.high, match.null, match.kappa,
-            match.bound,
-            match.metric, match.threshold, *match.quantiles[match.metric],
+            _bound(audit, match.bound), match.metric, match.threshold, *match.quantiles[match.metric],
+            match.found,
         )  # fmt: skip
+        ranking = match.ranking
+        if ranking is not None:
+            yield (
+                "identification by reconstruction", match.attack, match.view, match.level,
+                match.noise_multiplier, ranking.pool, match.originals, ranking.success, ranking.low,
+                ranking.high, ranking.null, 1 / ranking.pool, _bound(audit, ranking.bound), "ncc",
+                *4 * [""], match.found,
+            )  # fmt: skip
+
+
+def _bound(audit: ReconstructionAudit, value: float) -> float | str:
+    """Return a bound; nothing where none holds."""
+    return value if audit.guaranteed else ""
 
 
 def _distances(sets: Sequence[Matched]) -> Iterator[Sequence[Any]]:

@@ -89,4 +89,4 @@ def _groups(
         records = [record for record in index.sets if (record.attack, record.view) == name]
         records.sort(key=lambda record: -record.level.noise_multiplier)
         sets = [read_candidates(room, record) for record in records]
-        yield name, [(found, matching.matched(found, config.metrics[:1])) for found in sets]
+        yield name, [(found, matching.matched(found, config.metrics[:1], rank=False)) for found in sets]

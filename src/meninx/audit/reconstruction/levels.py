@@ -32,6 +32,8 @@ class Attacked:
         noise_multiplier: of the run; 0 without privacy.
         epsilon: that it spent; None without privacy.
         phases: what it released, with the runs behind its weights.
+        unit: what the run protects.
+        guaranteed: bounds hold, because nobody knows the noise.
     """
 
     sample_rate: float
@@ -41,6 +43,8 @@ class Attacked:
     noise_multiplier: float
     epsilon: float | None
     phases: tuple[Phase, ...]
+    unit: str = "patient"
+    guaranteed: bool = True
 
 
 def attacked(run: Run, record: RunRecord, config: LearnConfig, data: Manifest, delta: float) -> Attacked:
@@ -65,6 +69,8 @@ def attacked(run: Run, record: RunRecord, config: LearnConfig, data: Manifest, d
             noise_multiplier=noise if own is None else own,
             epsilon=found.spent.value if found.spent else None,
             phases=found.phases,
+            unit=found.record.unit,
+            guaranteed=not record.deterministic,
         )
     patients = max(1, len(data.split("train").patients))
     rate = min(1.0, config.sampling.batch_size / patients)

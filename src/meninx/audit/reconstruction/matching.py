@@ -9,11 +9,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from meninx.audit.reconstruction import criteria
+from meninx.audit.reconstruction.attacks import HONEST
 from meninx.audit.reconstruction.candidates import CandidateRecord, CandidateSet
-from meninx.core.reconstruction_records import MatchRecord
-from meninx.metrics import intervals
+from meninx.audit.reconstruction.member_ranking import Ranked, ranked
+from meninx.audit.reconstruction.trials import LEAST_SIGNAL
+from meninx.core.reconstruction_records import MatchRecord, RankingRecord
 from meninx.metrics.image_matching import ImageMetric, match, paired_similarity, similarity
-from meninx.metrics.null_threshold import Rate, null_threshold, prior_success, rate_above
+from meninx.metrics.null_threshold import (
+    Rate,
+    null_threshold,
+    prior_success,
+    public_threshold,
+    rate_above,
+)
 from meninx.privacy.accounting import Phase
 from meninx.privacy.risk import risk_curve
 
@@ -37,6 +46,8 @@ class Matched:
         control: similarities of held-out patients to candidates of the originals' steps.
         people: number of the patient of each original, (trials, originals).
         others: number of the patient of each held-out image, likewise.
+        ranking: identification of the originals by the candidates; None where it was not asked for, or no
+            member is left to rank an original with.
     """
 
     about: CandidateRecord
@@ -48,11 +59,12 @@ class Matched:
     control: Array
     people: npt.NDArray[np.int64]
     others: npt.NDArray[np.int64]
+    ranking: Ranked | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reference:
-    """Images of patients that took no part, from which kappa is counted.
+    """Images of patients that took no part, from which the least threshold and kappa are counted.
 
     Attributes:
         first: images of some.
@@ -63,7 +75,9 @@ class Reference:
     second: Images
 
 
-def matched(found: CandidateSet, metrics: Sequence[ImageMetric]) -> Matched:
+def matched(
+    found: CandidateSet, metrics: Sequence[ImageMetric], *, members: Images | None = None, rank: bool = True
+) -> Matched:
     """Return the matching of each trial by the first metric, with nulls matched in the same way.
 
     Nulls do not depend on the originals, so those of a trial are matched with the originals of others, too:
@@ -73,6 +87,8 @@ def matched(found: CandidateSet, metrics: Sequence[ImageMetric]) -> Matched:
     Args:
         found: the candidates.
         metrics: the first one decides what is matched, the others are measured on the matched pairs.
+        members: images of the training split, with which each original is ranked.
+        rank: rank the originals.
     """
     main = metrics[0]
     originals, heldout = _array(found.originals), _array(found.heldout)
@@ -101,6 +117,7 @@ def matched(found: CandidateSet, metrics: Sequence[ImageMetric]) -> Matched:
         control=_values(main, heldout, candidates, range(1)),
         people=people,
         others=_people(heldout),
+        ranking=ranked(found, members, shifts) if rank else None,
     )
 
 
@@ -119,6 +136,7 @@ def measured(
     about, values = found.about, found.values[metric]
     sets = [null for null in (found.noise_null, found.heldout_null, found.steps_null) if null.size]
     etas = [null_threshold(null) for null in sets]
+    etas.append(public_threshold(metric, reference.first, reference.second))
     eta, share = max(etas) if threshold is None else (threshold, float("nan"))
     success, nulls = _rate(values, eta, found.people), [rate_above(null, eta) for null in sets]
     control = _rate(found.control, eta, found.others)
@@ -153,25 +171,72 @@ def measured(
         kappa=kappa,
         bound=_bound(kappa, noise, about.participations),
         quantiles={name: _quantiles(one) for name, one in found.values.items()},
-        works=about.works,
+        works=about.server == HONEST or about.signal >= LEAST_SIGNAL,
         self_test=about.self_test,
         seconds=about.seconds,
+        ranking=_ranking(found, noise),
     )
 
 
 def judged(records: Sequence[MatchRecord], significance: float) -> tuple[MatchRecord, ...]:
-    """Return the records, each with whether its success exceeds the bound.
+    """Return the records, each with what is decided of it: found, working, and above its bound.
+
+    An attack works if it finds images without noise, or at another level. A front block that does not take
+    its share of the clipping threshold reads rounding errors, and does not work.
 
     Args:
         records: of all attacks and levels.
-        significance: largest probability that any of them is unjustly called so.
+        significance: largest probability that any of them is unjustly called found, and that any is unjustly
+            called above its bound.
     """
-    level = 1 - 2 * significance / max(1, len(records))
-    return tuple(replace(record, excess=_lower(record, level) > record.bound + 1e-12) for record in records)
+    each = criteria.each_test(significance, len(records))
+    known = [
+        replace(
+            record,
+            found=record.works and bool(criteria.beyond_null(record, each)),
+            excess=criteria.exceeds_bound(record, each),
+        )
+        for record in records
+    ]
+    working = {(record.attack, record.view) for record in known if record.found}
+    clean = {(record.attack, record.view): record for record in known if record.noise_multiplier == 0}
+    return tuple(
+        replace(
+            record,
+            works=(record.attack, record.view) in working,
+            self_test=_self_test(clean.get((record.attack, record.view)), record.self_test),
+        )
+        for record in known
+    )
 
 
-def _lower(record: MatchRecord, level: float) -> float:
-    return intervals.clopper_pearson(record.success * record.patients, record.patients, level)[0]
+def _self_test(clean: MatchRecord | None, known: float) -> float:
+    """Return the share of images that are found without noise."""
+    if clean is None:
+        return known
+    return max(clean.success, clean.ranking.success if clean.ranking is not None else 0.0)
+
+
+def _ranking(found: Matched, noise: float) -> RankingRecord | None:
+    ranking = found.ranking
+    if ranking is None:
+        return None
+    success = _rate(ranking.first.astype(np.float64), 0.5, found.people)
+    sets = (ranking.noise_null, ranking.heldout_null, ranking.control)
+    noise_null, heldout_null, control = (float(first.mean()) for first in sets)
+    record = RankingRecord(
+        pool=ranking.pool,
+        success=success.share,
+        patients=success.patients,
+        low=success.low,
+        high=success.high,
+        noise_null=noise_null,
+        heldout_null=heldout_null,
+        steps_null=float(ranking.steps_null.mean()) if ranking.steps_null.size else None,
+        control=control,
+        bound=1.0,
+    )
+    return replace(record, bound=_bound(record.null, noise, found.about.participations))
 
 
 def quantile_places(values: Array, count: int) -> list[tuple[int, int]]:

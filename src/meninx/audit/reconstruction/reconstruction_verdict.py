@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from meninx.audit.reconstruction import criteria
 from meninx.core.findings import MEASURED, Finding, key_of
-from meninx.core.reconstruction_records import IdentificationRecord, MatchRecord, ReconstructionAudit
+from meninx.core.reconstruction_records import (
+    CRITERIA,
+    NOTHING,
+    UNJUDGED,
+    IdentificationRecord,
+    MatchRecord,
+    ReconstructionAudit,
+)
 from meninx.metrics import intervals
 
-REFUTED, EXPOSED, NOTHING, VOID = "refuted", "exposed", "nothing found", "void"
-PUBLIC, WEAK, UNDECIDED = "public images as close", "fails without noise", "cannot be judged"
+REFUTED, EXPOSED, VOID = "refuted", "exposed", "void"
+PUBLIC, WEAK = "public images as close", "fails without noise"
 """What one attack shows beside the verdicts of a whole audit."""
-OFTEN = 0.5
-"""Success from which on an attack is right more often than wrong."""
 _LARGE = 0.1
-_CONTROL_FACTOR = 1.5
-"""Of the share of the null, which the negative control may reach by chance of the threshold itself."""
+_TOO_FEW = "cannot be judged: even full success could be chance, or public images alone come as close"
+_NOT_WORKING = "the attack finds too little even without noise, so its failure says nothing"
+_CONTROL_FAILED = "a control failed, so this number says nothing"
+_EARLIER = (
+    "an earlier version judged this by a threshold that falls with noise; repeat "
+    "`meninx audit reconstruct match RUN --overwrite`"
+)
 
 
 def verdict_of(
@@ -35,96 +46,87 @@ def verdict_of(
         own: name of the run's own level.
         significance: largest probability of an unjust verdict.
     """
-    if _found_without_leak(without, significance):
+    controls = significance / (1 + len(matches))
+    if criteria.above_guess(without, controls):
         return VOID, (
             "patients that took no part are identified more often than by guessing, so the images say too "
             "much by themselves"
         )
-    each = _each(significance, matches)
-    low = next((match for match in matches if _found_in_steps_of_others(match, each)), None)
-    if low is not None:
-        return VOID, (
-            f"patients that took no part count as reconstructed by {low.attack}, so its threshold is too low"
-        )
+    for match in matches:
+        if criteria.threshold_fails(match, controls):
+            return VOID, (
+                f"patients that took no part count as reconstructed by {match.attack}, so its threshold is "
+                "too low"
+            )
     if any(found.excess for found in identification) or any(match.excess for match in matches):
         return REFUTED, ""
-    if any(judged_match(match, each) == EXPOSED for match in matches if match.level == own):
+    each = criteria.each_test(significance, len(matches))
+    shown = {judged_match(match, each) for match in matches if match.level == own}
+    if EXPOSED in shown:
         return EXPOSED, ""
-    if any(often(found) for found in identification if found.level == own):
+    ranked = [found for found in identification if found.level == own]
+    alone = significance / max(1, len(ranked))
+    if any(criteria.often(found, alone) for found in ranked):
         return EXPOSED, ""
     if matches and not any(match.works for match in matches):
         return VOID, (
             "no attack reconstructs images even without noise, so its failure under noise says nothing; use "
             "more --attacks, or more images of the attacker by --public"
         )
+    if shown and shown <= {UNJUDGED, WEAK}:
+        fix = "use more --batches, or more patients"
+        return UNJUDGED, f"no attack that works has enough images at the noise of this run; {fix}"
     return NOTHING, ""
 
 
-def judged_match(match: MatchRecord, significance: float) -> str:
+def judged_match(match: MatchRecord, each: float) -> str:
     """Return what one attack shows; record, console and page judge by this function.
 
     Args:
         match: the attack at one level.
-        significance: of this comparison, its share of that of the audit.
+        each: significance of each of its two tests.
 
     Returns:
         ``refuted``, ``exposed``, or ``nothing found``; :data:`PUBLIC` where it reconstructs more than the
-        null does, but public images come as close; :data:`WEAK` where it fails without noise as well;
-        :data:`UNDECIDED` where public images come so close that no success would be more than theirs.
+        null does, but public images come as close; :data:`WEAK` where it fails without noise as well; and
+        ``cannot be judged`` where no success would be more than what needs nothing of the patient.
     """
     if match.excess:
         return REFUTED
-    if beyond_null(match, significance):
-        return EXPOSED
-    if _lower(match.success, match.patients, significance) > match.null:
-        return PUBLIC
     if not match.works:
         return WEAK
-    if _lower(1.0, match.patients, significance) <= match.without_model:
-        return UNDECIDED
-    return NOTHING
-
-
-def beyond_null(match: MatchRecord, significance: float = 0.05) -> bool:
-    """Return whether an attack reconstructs more images than its null does, and than public images hold."""
-    return _lower(match.success, match.patients, significance) > match.without_model
-
-
-def often(found: IdentificationRecord) -> bool:
-    """Return whether an attacker picks the right one of ten or more images more often than a wrong one."""
-    return found.candidates >= 10 and found.low >= OFTEN
-
-
-def _each(significance: float, tests: Sequence[object]) -> float:
-    """Return the significance of each of several tests, whose sum is that of the audit."""
-    return significance / max(1, len(tests))
-
-
-def _found_without_leak(without: IdentificationRecord, significance: float) -> bool:
-    return _lower(without.success, without.trials, significance) > without.guess
-
-
-def _found_in_steps_of_others(match: MatchRecord, significance: float) -> bool:
-    return _lower(match.control, match.control_patients, significance) > _CONTROL_FACTOR * match.null
+    if criteria.beyond_null(match, each):
+        return EXPOSED
+    if criteria.lower(match.success, match.patients, each) > match.null:
+        return PUBLIC
+    return NOTHING if criteria.can_be_judged(match, each) else UNJUDGED
 
 
 def verdict_words(audit: ReconstructionAudit) -> str:
     """Return the verdict as a sentence."""
-    if audit.verdict == VOID:
-        return f"VOID: {audit.reason}"
+    if audit.standing != audit.verdict:
+        return f"CANNOT BE JUDGED: {_EARLIER}"
+    if audit.verdict in (VOID, UNJUDGED):
+        return f"{'VOID' if audit.verdict == VOID else 'CANNOT BE JUDGED'}: {audit.reason}"
     if audit.verdict == REFUTED:
         exceeding = [match.attack for match in audit.matches if match.excess]
         exceeding += [f"identification by {found.encoder}" for found in audit.identification if found.excess]
-        return f"REFUTED: {', '.join(dict.fromkeys(exceeding))} succeeds more often than the guarantee allows"
-    own, each = audit.own_level, _each(audit.significance, audit.matches)
-    judged = [(match.attack, judged_match(match, each)) for match in audit.matches if match.level == own]
+        allowed = "the guarantee" if audit.guaranteed else "the noise"
+        return f"REFUTED: {', '.join(dict.fromkeys(exceeding))} succeeds more often than {allowed} allows"
+    own, alone = audit.own_level, _alone(audit)
+    ranked = [found for found in audit.identification if found.level == own]
+    judged = [
+        (match.attack, judged_match(match, _each(audit))) for match in audit.matches if match.level == own
+    ]
     if audit.verdict == EXPOSED:
         seen = [attack for attack, found in judged if found == EXPOSED]
-        if any(often(found) for found in audit.identification if found.level == own):
+        if any(criteria.often(found, alone) for found in ranked):
             seen.insert(0, "identification among candidates")
-        return f"EXPOSED: {', '.join(dict.fromkeys(seen))} succeeds at the noise of this run"
-    close = list(dict.fromkeys(attack for attack, found in judged if found in (PUBLIC, UNDECIDED)))
+        return f"EXPOSED: {', '.join(dict.fromkeys(seen)) or 'an attack'} succeeds at the noise of this run"
     words = "nothing reconstructed by these attacks at the noise of this run; another attack may do better"
+    if any(criteria.above_guess(found, alone) for found in ranked):
+        words += "; identification among candidates is right more often than a blind guess"
+    close = list(dict.fromkeys(attack for attack, found in judged if found in (PUBLIC, UNJUDGED)))
     if close:
         words += f"; {', '.join(close)} cannot be told from public images alone, which come as close"
     return words
@@ -136,6 +138,15 @@ def findings(audit: ReconstructionAudit) -> tuple[Finding, ...]:
     Attacks at other levels appear where they succeed more often than the guarantee allows.
     """
     return (*_rank_one(audit), *_attacks(audit), *_controls(audit))
+
+
+def _each(audit: ReconstructionAudit) -> float:
+    return criteria.each_test(audit.significance, len(audit.matches))
+
+
+def _alone(audit: ReconstructionAudit) -> float:
+    own = [found for found in audit.identification if found.level == audit.own_level]
+    return audit.significance / max(1, len(own))
 
 
 def best_identification(audit: ReconstructionAudit, level: str) -> dict[int, IdentificationRecord]:
@@ -150,72 +161,81 @@ def best_identification(audit: ReconstructionAudit, level: str) -> dict[int, Ide
 
 
 def _rank_one(audit: ReconstructionAudit) -> Iterator[Finding]:
-    own = [found for found in audit.identification if found.level == audit.own_level]
-    each = _each(audit.significance, own)
     for count, found in best_identification(audit, audit.own_level).items():
-        yield _identified(found, audit, each, key_of("reconstruction", f"rank1@n={count}"))
+        yield _identified(audit, found, key_of("reconstruction", f"rank1@n={count}"))
     for found in audit.identification:
         if found.excess and found.level != audit.own_level:
             key = key_of("reconstruction", f"rank1@n={found.candidates}", found.encoder, found.level)
-            yield _identified(found, audit, each, key, where=f" at the level {found.level}")
+            yield _identified(audit, found, key, where=f"At the level {found.level}: ")
 
 
 def _identified(
-    found: IdentificationRecord, audit: ReconstructionAudit, each: float, key: str, *, where: str = ""
+    audit: ReconstructionAudit, found: IdentificationRecord, key: str, *, where: str = ""
 ) -> Finding:
-    colour, reason = "green", ""
-    if _lower(found.success, found.trials, each) > found.guess:
-        colour, reason = "amber", "more often than a blind guess"
-    if often(found):
-        colour, reason = "red", "more often right than wrong"
-    if found.excess:
-        colour, reason = "red", "more often than the guarantee allows"
-    if audit.verdict == VOID:
-        colour, reason = "grey", f"a control failed: {audit.reason}"
-    limit = f"no attack in more than {_percent(found.bound)}" if found.bound < 1 else "nothing bounds it"
-    if found.success > found.bound >= found.low:
-        limit += ", which lies in the interval: chance explains the difference"
+    colour, reason = _identification_colour(audit, found)
     return Finding(
-        key=key, line=MEASURED,
+        key=key,
+        line=MEASURED,
         words=(
-            f"An attacker that has narrowed a patient's image to 1 of {found.candidates:,} picks the right "
-            f"one in {_percent(found.success)} ({_percent(found.low)} to {_percent(found.high)}){where}; a "
-            f"blind guess in {_percent(found.guess)}, and {limit}."
+            f"{where}An attacker that has narrowed {_unit(audit)} to 1 of {found.candidates:,} picks the "
+            f"right one in {identification_words(audit, found)}."
         ),
-        value=found.success, low=found.low, high=found.high, n=found.trials, null=found.guess,
-        bound=found.bound if found.bound < 1 else None, colour=colour, reason=reason, counted="trials",
-    )  # fmt: skip
+        value=found.success,
+        low=found.low,
+        high=found.high,
+        n=found.trials,
+        null=found.guess,
+        bound=_bound(audit, found.bound),
+        colour=colour,
+        reason=reason,
+        counted="trials",
+    )
+
+
+def _bound(audit: ReconstructionAudit, value: float) -> float | None:
+    """Return a bound; None where none holds."""
+    return value if audit.guaranteed and value < 1 else None
+
+
+def _unit(audit: ReconstructionAudit) -> str:
+    return "a patient's image" if audit.unit == "patient" else "an image"
+
+
+def identification_words(audit: ReconstructionAudit, found: IdentificationRecord) -> str:
+    """Return a rate of identification with its interval, the blind guess and the bound, where one holds."""
+    words = (
+        f"{_percent(found.success)} ({_percent(found.low)} to {_percent(found.high)}, {found.trials:,} "
+        f"trials); a blind guess in {_percent(found.guess)}"
+    )
+    if not audit.guaranteed or found.bound >= 1:
+        return f"{words}, and nothing bounds it"
+    words += f", and no attack in more than {_percent(found.bound)} on average"
+    return f"{words}, so what is above that is chance" if above_by_chance(found) else words
+
+
+def above_by_chance(found: IdentificationRecord) -> bool:
+    """Return whether a rate is printed as more than its bound though chance explains it."""
+    above = found.success > found.bound and _percent(found.success) != _percent(found.bound)
+    return above and not found.excess
+
+
+def _identification_colour(audit: ReconstructionAudit, found: IdentificationRecord) -> tuple[str, str]:
+    if audit.verdict == VOID:
+        return "grey", _CONTROL_FAILED
+    if found.excess:
+        return "red", f"more often than the {'guarantee' if audit.guaranteed else 'noise'} allows"
+    if criteria.often(found, _alone(audit)):
+        return "red", "more often right than wrong"
+    if criteria.above_guess(found, _alone(audit)):
+        return "amber", "more often than a blind guess"
+    return "green", ""
 
 
 def _attacks(audit: ReconstructionAudit) -> Iterator[Finding]:
-    each = _each(audit.significance, audit.matches)
     for match in audit.matches:
         own = match.level == audit.own_level
-        if not own and not match.excess:
-            continue
-        colour, reason = _colour(match, each)
-        if audit.verdict == VOID:
-            colour, reason = "grey", f"a control failed: {audit.reason}"
-        more, where = ([], "") if own else ([match.level], f" at the level {match.level}")
-        yield Finding(
-            key=key_of("reconstruction", match.attack, match.view, *more),
-            line=MEASURED,
-            words=(
-                f"The attack {match.attack} of {_server(match)} reconstructs {_percent(match.success)} of "
-                f"{match.originals} images {view_words(match.view)}{where}; without any leak "
-                f"{_percent(match.null)} count as reconstructed, and public images alone reach up to "
-                f"{_percent(match.kappa)}."
-            ),
-            value=match.success,
-            low=match.low,
-            high=match.high,
-            n=match.originals,
-            null=match.without_model,
-            bound=match.bound,
-            colour=colour,
-            reason=reason,
-            counted="images",
-        )
+        if own or match.excess:
+            yield from _attack(audit, match, *([] if own else [match.level]))
     for attack, why in audit.not_attacked.items():
         yield Finding(
             key=key_of("reconstruction", attack, "not run"),
@@ -225,79 +245,151 @@ def _attacks(audit: ReconstructionAudit) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _colour(match: MatchRecord, significance: float) -> tuple[str, str]:
-    """Return the colour of an attack by the same judgement as the verdict, and why."""
-    found, close = judged_match(match, significance), _percent(match.kappa)
-    if found == REFUTED:
-        return "red", "more often than the guarantee allows"
+def _attack(audit: ReconstructionAudit, match: MatchRecord, *level: str) -> Iterator[Finding]:
+    """Yield how many images come close, and how many rankings are right, with one colour for both."""
+    colour, reason = _colour(audit, match)
+    where = "".join(f" at the level {name}" for name in level)
+    key = ("reconstruction", match.attack, match.view, *level)
+    yield Finding(
+        key=key_of(*key),
+        line=MEASURED,
+        words=(
+            f"What the attack {match.attack} of {_server(match)} finds {view_words(match.view)}{where} is "
+            f"close to {_percent(match.success)} of {match.originals} images; without any leak to "
+            f"{_percent(match.null)}, and public images alone to up to {_percent(match.kappa)}."
+        ),
+        value=match.success,
+        low=match.low,
+        high=match.high,
+        n=match.originals,
+        null=match.without_model,
+        bound=_bound(audit, match.bound),
+        colour=colour,
+        reason=reason,
+        counted="images",
+    )
+    ranking = match.ranking
+    if ranking is None:
+        return
+    yield Finding(
+        key=key_of(*key, "rank1"),
+        line=MEASURED,
+        words=(
+            f"What the attack {match.attack} finds {view_words(match.view)}{where} is more like the right "
+            f"image than like {ranking.pool - 1:,} others of the training in "
+            f"{_percent(ranking.success)}; without any leak in {_percent(ranking.null)}."
+        ),
+        value=ranking.success,
+        low=ranking.low,
+        high=ranking.high,
+        n=match.originals,
+        null=ranking.null,
+        bound=_bound(audit, ranking.bound),
+        colour=colour,
+        reason=reason,
+        counted="images",
+    )
+
+
+def _colour(audit: ReconstructionAudit, match: MatchRecord) -> tuple[str, str]:
+    if audit.criteria < CRITERIA:
+        return "grey", _EARLIER
+    if audit.verdict == VOID:
+        return "grey", _CONTROL_FAILED
+    found = judged_match(match, _each(audit))
     if found == EXPOSED:
-        if match.success >= _LARGE:
-            return "red", "far more often than without any leak"
-        return "amber", "more often than without any leak"
-    if found == PUBLIC:
-        return "amber", f"more often than the null, but public images alone come as close in {close}"
-    if found == WEAK:
-        return "grey", "the attack reconstructs too little even without noise, so its failure says nothing"
-    if found == UNDECIDED:
-        return "grey", f"cannot be judged: public images alone come as close as that in up to {close}"
-    return "green", "no more often than without any leak; another attack may do better"
+        return _exposed(match, _each(audit))
+    allowed, close = "guarantee" if audit.guaranteed else "noise", _percent(match.kappa)
+    return {
+        REFUTED: ("red", f"more often than the {allowed} allows"),
+        WEAK: ("grey", _NOT_WORKING),
+        PUBLIC: ("amber", f"more often than the null, but public images alone come as close in {close}"),
+        UNJUDGED: ("grey", _TOO_FEW),
+        NOTHING: (
+            "green",
+            "no more often than nulls and public images explain; another attack may do better",
+        ),
+    }[found]
+
+
+def _exposed(match: MatchRecord, each: float) -> tuple[str, str]:
+    by, shares = criteria.beyond_null(match, each), [match.success]
+    if match.ranking is not None and criteria.FIRST in by:
+        shares.append(match.ranking.success)
+    words: dict[tuple[str, ...], str] = {
+        (criteria.CLOSE,): "more images come back than nulls and public images explain",
+        (criteria.FIRST,): "what comes back singles out the right image among others",
+    }
+    why = words.get(by, "images come back, and they single out the right one among others")
+    return "red" if max(shares) >= _LARGE else "amber", why
 
 
 def _controls(audit: ReconstructionAudit) -> Iterator[Finding]:
-    """Yield the controls; one that failed is grey, because then the attacks say nothing."""
+    controls = audit.significance / (1 + len(audit.matches))
     without = audit.identified_without
     yield _control(
         "negative control",
         f"Negative control: a patient that took no part is picked out of {without.candidates:,} in "
         f"{_percent(without.success)}; a blind guess in {_percent(without.guess)}.",
-        (without.success, without.low, without.high), without.trials, without.guess,
-        "a patient that took no part is identified"
-        if _found_without_leak(without, audit.significance) else "",
-    )  # fmt: skip
-    working = max(audit.matches, key=lambda match: match.self_test, default=None)
-    if working is None:
-        return
-    each = _each(audit.significance, audit.matches)
-    worst = max(
-        audit.matches,
-        key=lambda match: (
-            _found_in_steps_of_others(match, each),
-            _lower(match.control, match.control_patients, each) - _CONTROL_FACTOR * match.null,
-        ),
+        (without.low, without.success, without.high),
+        without.trials,
+        null=without.guess,
+        counted="trials",
+        wrong="the control failed" if criteria.above_guess(without, controls) else "",
     )
-    count = max(1, round(worst.control_patients))
+    if not audit.matches:
+        return
+    failed = [match for match in audit.matches if criteria.threshold_fails(match, controls)]
+    worst = max(failed or audit.matches, key=lambda match: match.control)
+    low, high = intervals.clopper_pearson(worst.control * worst.control_patients, worst.control_patients)
     yield _control(
         "threshold control",
-        f"Negative control: {_percent(worst.control)} of patients that took no part count as reconstructed "
-        f"by {worst.attack}; {_percent(worst.null)} of the null do.",
-        (worst.control, *intervals.clopper_pearson(worst.control * count, count)), count, worst.null,
-        "its threshold is too low" if _found_in_steps_of_others(worst, each) else "",
-    )  # fmt: skip
-    yield _control(
+        f"Negative control: {_percent(worst.control)} of the images of patients that took no part count as "
+        f"reconstructed by {worst.attack}; {_percent(worst.null)} do by its null.",
+        (min(low, worst.control), worst.control, max(high, worst.control)),
+        worst.originals,
+        null=worst.null,
+        counted="images",
+        wrong=f"the threshold of {worst.attack} is too low" if failed else "",
+    )
+    yield _positive_control(audit)
+
+
+def _positive_control(audit: ReconstructionAudit) -> Finding:
+    working = max(audit.matches, key=lambda match: (match.works, match.self_test))
+    share, count = working.self_test, working.originals
+    low, high = intervals.clopper_pearson(round(share * count), count)
+    wrong = "" if working.works else "a planted leak is not found"
+    if audit.criteria < CRITERIA:
+        wrong = _EARLIER
+    return _control(
         "positive control",
-        f"Positive control: without noise the attack {working.attack} reconstructs "
-        f"{_percent(working.self_test)} of the images.",
-        (working.self_test,
-         *intervals.clopper_pearson(round(working.self_test * working.originals), working.originals)),
-        working.originals, None, "" if working.works else "a planted leak is not found", counted="images",
-    )  # fmt: skip
+        f"Positive control: without noise the attack {working.attack} finds {_percent(share)} of the images.",
+        (min(low, share), share, max(high, share)),
+        count,
+        null=None,
+        counted="images",
+        wrong=wrong,
+        right="a planted leak is found",
+    )
 
 
 def _control(
     name: str,
     words: str,
-    of: tuple[float, float, float],
+    numbers: tuple[float, float, float],
     n: int,
-    null: float | None,
-    failure: str,
     *,
-    counted: str = "trials",
+    null: float | None,
+    counted: str,
+    wrong: str,
+    right: str = "",
 ) -> Finding:
-    value, low, high = of
+    """Return the finding of a control: green, or grey with what is wrong. It is never an attack's success."""
+    low, value, high = numbers
     return Finding(
-        key=key_of("reconstruction", name), line=MEASURED, words=words, value=value, low=min(low, value),
-        high=max(high, value), n=n, null=null, bound=None, colour="grey" if failure else "green",
-        reason=f"the control failed: {failure}" if failure else "as it should be", counted=counted,
+        key=key_of("reconstruction", name), line=MEASURED, words=words, value=value, low=low, high=high, n=n,
+        null=null, bound=None, colour="grey" if wrong else "green", reason=wrong or right, counted=counted,
     )  # fmt: skip
 
 
@@ -316,7 +408,3 @@ def _server(match: MatchRecord) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
-
-
-def _lower(share: float, of: float, significance: float) -> float:
-    return intervals.clopper_pearson(share * of, of, 1 - 2 * significance)[0]

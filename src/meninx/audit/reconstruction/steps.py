@@ -23,6 +23,7 @@ from meninx.audit.reconstruction.pools import Pools, load_pools
 from meninx.audit.reconstruction.reconstruction_verdict import (
     REFUTED,
     VOID,
+    above_by_chance,
     best_identification,
     verdict_words,
     view_words,
@@ -35,7 +36,7 @@ from meninx.core.artifacts import RunRecord, RunState
 from meninx.core.errors import AuditFinding, UsageError, problem
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
-from meninx.core.reconstruction_records import ReconstructionAudit
+from meninx.core.reconstruction_records import IdentificationRecord, ReconstructionAudit
 from meninx.core.result import Result
 from meninx.core.run import Run
 from meninx.learn import checkpoint
@@ -260,13 +261,17 @@ class _Audit:
     ) -> ReconstructionResult:
         """Return what was done."""
         index = read_index(self.room) if self.room.is_dir() else None
+        attacks, levels = self.attacks, tuple(level.name for level in self.levels)
+        if index is not None and not dry_run:  # what was created, whatever the settings of this step say
+            attacks = tuple(dict.fromkeys(one.attack for one in index.sets))
+            levels = tuple(dict.fromkeys(one.level.name for one in index.sets))
         out = self.root / artifacts.place(ReconstructionAudit) if record is not None else self.room
         return ReconstructionResult(
             out=out,
             audit=record,
             done=steps,
-            attacks=self.attacks,
-            levels=tuple(level.name for level in self.levels),
+            attacks=attacks,
+            levels=levels,
             sets=len(index.sets) if index is not None else 0,
             dry_run=dry_run,
         )
@@ -295,7 +300,7 @@ def _audit_lines(audit: ReconstructionAudit) -> list[str]:
     for count, found in best_identification(audit, own).items():
         lines.append(
             f"  1 of {count:<6,} {_rate(found.success, found.low, found.high)}, blind guess "
-            f"{100 * found.guess:.3g} %, no attack exceeds {100 * found.bound:.3g} % ({found.encoder})"
+            f"{100 * found.guess:.3g} %{_limit(audit, found)} ({found.encoder})"
         )
     for match in matches_of(audit, own):
         lines.append(
@@ -303,8 +308,22 @@ def _audit_lines(audit: ReconstructionAudit) -> list[str]:
             f"images reconstructed {view_words(match.view)}, null {100 * match.null:.3g} %, "
             f"public images alone up to {100 * match.kappa:.3g} %"
         )
-        lines.append(f"  without noise it reconstructs {100 * match.self_test:.3g} %")
+        ranking = match.ranking
+        if ranking is not None:
+            lines.append(
+                f"  the right one of {ranking.pool:,} images is the most similar in "
+                f"{_rate(ranking.success, ranking.low, ranking.high)}, null {100 * ranking.null:.3g} %"
+            )
+        lines.append(f"  without noise it finds {100 * match.self_test:.3g} %")
     return [*lines, f"verdict: {verdict_words(audit)}"]
+
+
+def _limit(audit: ReconstructionAudit, found: IdentificationRecord) -> str:
+    """Return the bound in words, where one holds, and what a success above it means."""
+    if not audit.guaranteed or found.bound >= 1:
+        return ", nothing bounds it"
+    words = f", no attack exceeds {100 * found.bound:.3g} % on average"
+    return f"{words}: the rest is chance" if above_by_chance(found) else words
 
 
 def _rate(value: float, low: float, high: float) -> str:
