@@ -13,7 +13,7 @@ from meninx.audit.plan_config import AuditConfig
 from meninx.cli.app import run as command
 from meninx.core.errors import AuditFinding
 from meninx.core.findings import GUARANTEED
-from meninx.report import audits, section_audit
+from meninx.report import audit_figures, audits, section_audit
 
 
 @pytest.mark.parametrize("noise", [40.0, 0.8, 0.4])
@@ -46,11 +46,20 @@ def test_a_bound_per_case_is_not_given_as_one_per_patient(tmp_path):
     assert not any("patients that took part" in item.words for item in mine)
 
 
-def test_where_patients_are_not_known_the_unit_is_named_and_may_be_green(tmp_path):
-    folder = write_run(tmp_path / "images", private=True, noise=40.0, unit="case", patients_known=False)
+@pytest.mark.parametrize("unit", ["case", "patient"])
+def test_where_patients_are_not_known_no_bound_is_for_a_patient(tmp_path, unit):
+    folder = write_run(tmp_path / "images", private=True, noise=40.0, unit=unit, patients_known=False)
     line = audited(folder, plan={"parts": ["bounds"]}).record.line("guaranteed")
-    assert (line.colour, line.word) == ("green", "strong bound")
+    assert (line.colour, line.word) == ("amber", "bound for one case only")
     assert "of the cases that took part" in line.words
+    assert "the source does not name its patients" in line.words
+
+
+def test_other_models_of_the_same_patients_are_named(tmp_path):
+    folder = write_run(tmp_path / "run", private=True, noise=40.0)
+    record = audited(folder, plan={"parts": ["bounds"]}).record
+    assert "others trained on the same patients add to it" in record.line("guaranteed").words
+    assert any("the bound is for this model alone" in text for text in record.not_tested)
 
 
 def test_a_seeded_run_has_no_number_that_a_condition_could_pass(tmp_path):
@@ -61,6 +70,8 @@ def test_a_seeded_run_has_no_number_that_a_condition_could_pass(tmp_path):
     bounds = [item for item in result.record.findings if item.key.startswith("bounds/")]
     assert {(item.value, item.colour) for item in bounds} == {(None, "red")}
     assert all(item.bound is None for item in result.record.findings if item.key.startswith("membership/"))
+    captions = [item.caption for item in audit_figures.pictures(audits.read(folder, run), "audit")]
+    assert not any("no attack picks" in text or "dashed line" in text for text in captions)
     with pytest.raises(AuditFinding, match="has no number that counts"):
         result.raise_if_failed()
 

@@ -10,7 +10,9 @@ _NEVER_TESTED = (
     "Attacks on data, reports or models other than the released weights of this run.",
     "Whether the de-identification of headers and pixels is complete.",
     "Attackers with side knowledge that no part above describes, e.g. of another hospital's records. The "
-    "bound covers them; the attacks do not.",
+    "bound covers them for this model; the attacks do not.",
+    "Other models that were trained on the same patients: what they tell adds up, and the bound is for this "
+    "model alone.",
 )
 _LEFT_OUT: Mapping[str, str] = {
     "bounds": "What theory bounds.",

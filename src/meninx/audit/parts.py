@@ -29,6 +29,7 @@ from meninx.audit.config import (
 )
 from meninx.audit.plan_config import AuditConfig, AuditPlan
 from meninx.audit.reconstruction import steps as reconstruction
+from meninx.audit.reconstruction.candidates import INDEX
 from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.core import artifacts, files, settings
 from meninx.core.artifacts import DataRecord, RunRecord
@@ -57,6 +58,7 @@ class AuditPart:
         seconds: about how long it takes, from the seconds of the run's training.
         carry_out: writes its record.
         about: record -> identity and weights of the run that it belongs to.
+        inputs: run -> digest of results of other parts that it reads; empty for none.
     """
 
     name: str
@@ -67,12 +69,13 @@ class AuditPart:
     seconds: Callable[[AuditPlan, float], float]
     carry_out: Callable[[AuditConfig, Run, Progress], None]
     about: Callable[[Any], tuple[str, str]]
+    inputs: Callable[[Run], str] = lambda run: ""
 
-    def settings_hash(self, config: AuditConfig) -> str:
-        """Return the SHA-256 of the settings that the part's result depends on."""
+    def settings_hash(self, config: AuditConfig, run: Run) -> str:
+        """Return the SHA-256 of the settings, and of other parts' results, that its result depends on."""
         plain = self.settings(config).replace(overwrite=False)
         text = settings.to_toml(plain.replace(device="auto") if hasattr(plain, "device") else plain)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(f"{text}{self.inputs(run)}".encode()).hexdigest()
 
 
 def training_seconds(record: RunRecord) -> float:
@@ -180,7 +183,8 @@ def _no_reconstruction(run: Run) -> str:
 
 
 def _reconstruct(config: AuditConfig, run: Run, progress: Progress) -> None:
-    reconstruction.run_reconstruction(_reconstruction_settings(config), run.root, progress=progress)
+    settings = _reconstruction_settings(config)
+    reconstruction.run_reconstruction(settings, run.root, resume=True, progress=progress)
 
 
 def _attribute_settings(config: AuditConfig) -> AttributesConfig:
@@ -210,6 +214,12 @@ def _no_identity(run: Run) -> str:
 
 def _link(config: AuditConfig, run: Run, progress: Progress) -> None:
     reidentification.run_identity(_identity_settings(config), run.root, progress=progress)
+
+
+def _candidates_of(run: Run) -> str:
+    """Return the digest of the reconstructions that are there, which serve as probes; empty without any."""
+    index = run.private / FOLDER / reconstruction.ROOM / INDEX
+    return files.digest(index) if index.is_file() else ""
 
 
 def _table(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -283,6 +293,7 @@ REGISTRY: Mapping[str, AuditPart] = {
             seconds=lambda plan, training: 20.0,
             carry_out=_link,
             about=lambda record: (record.origin.run, record.origin.weights),
+            inputs=_candidates_of,
         ),
     )
 }

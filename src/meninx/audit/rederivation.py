@@ -127,7 +127,9 @@ def _plan(root: Path) -> AuditPlan:
 def _registration(root: Path, summary: AuditRecord) -> Iterator[str]:
     """Yield what the registration of the plan says otherwise than the summary and the records."""
     registered = artifacts.read(root, PlanRecord)
-    if registered is None or replace(registered, parts={}) != replace(summary.plan, parts={}):
+    if registered is None or replace(registered, parts={}, text="") != replace(
+        summary.plan, parts={}, text=""
+    ):
         yield "it states another registration of the plan than plan.json"
         return
     if any(item.results for item in registered.earlier) and not registered.after_results:

@@ -43,7 +43,12 @@ def reservations_of(run: Run, record: RunRecord, *, most: int | None = None) -> 
         caps.append(
             f"sampling was {printable(privacy.sampler) or 'not recorded'}, and the bounds assume Poisson"
         )
-    if privacy.unit != PrivacyUnit.PATIENT and record.patients_known:
+    unit = printable(privacy.unit)
+    if not record.patients_known:
+        unit, several = str(PrivacyUnit.CASE), True
+        what = "the source does not name its patients"
+        caps.append(f"{what}, so the guarantee is for one case, not for a patient")
+    elif privacy.unit != PrivacyUnit.PATIENT:
         most = cases_of_a_patient(run) if most is None else most
         several = most != 1
         many = f", and a patient has up to {most:,}" if most > 1 else ""
@@ -52,7 +57,7 @@ def reservations_of(run: Run, record: RunRecord, *, most: int | None = None) -> 
         caps.append(
             "the weights that the run started from have an unknown origin and are outside the guarantee"
         )
-    return Reservations(caps=tuple(caps), unit=printable(privacy.unit), several=several)
+    return Reservations(caps=tuple(caps), unit=unit, several=several)
 
 
 def cases_of_a_patient(run: Run) -> int:

@@ -78,7 +78,7 @@ def _guaranteed(part: AuditedPart | None, limits: PlannedLimits, held: Reservati
     words = (
         f"Epsilon {epsilon:.3g}: whatever an attacker knows and computes, at most {percent(most)} of the "
         f"{held.unit}s {'who' if held.unit == PrivacyUnit.PATIENT else 'that'} took part can be found at 1 % "
-        "false accusations."
+        "false accusations. This is for this model alone: others trained on the same patients add to it."
     )
     if held.several:
         words += (

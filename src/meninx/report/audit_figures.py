@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import NormalDist
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
+from meninx.core.audit_summary import NO_GUARANTEE
+from meninx.core.findings import GUARANTEED
 from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import BoundPoint, BoundsRecord
 from meninx.report import figures
@@ -258,6 +261,9 @@ def pictures(audit: Audit, name: str) -> Sequence[Picture]:
         name: id prefix, unique on the page.
     """
     bounds, membership = audit.bounds, audit.membership
+    if audit.record.line(GUARANTEED).word == NO_GUARANTEE:  # e.g. noise from a seed: no bound may be drawn
+        bounds = None
+        membership = None if membership is None else replace(membership, bound={}, curve_bound=())
     found = (
         candidates_named(audit.reconstruction, f"{name}rank") if audit.reconstruction is not None else None,
         risk_profile(bounds, f"{name}risk") if bounds is not None else None,
