@@ -2,9 +2,10 @@
 
 Run: ``python benchmarks/bench_reconstruction.py --data DATASET [--attacks A B] [--write PAGE]``.
 Prints a Markdown table. Each cell has the share of images with a correlation above 0.8, in brackets that
-of the null (the same decoder on steps of other patients), and the share with a matched correlation above the
-threshold that the null exceeds in 1 %. The attacked network is a small CNN (for segmentation a small U-Net)
-with random weights. The step is that of a plan with clipping to 1. Each patient gives one image.
+of the null (the same decoder on steps of other patients), the share with a matched correlation above the
+threshold that the null and public images exceed in 1 %, and the share of images that are more like what the
+attack found than members that took no part are. The attacked network is a small CNN (for segmentation a
+small U-Net) with random weights. The step is that of a plan with clipping to 1. Each patient gives one image.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ import pages
 from meninx.audit.reconstruction.attacks import ATTACKS, attack_kind
 from meninx.audit.reconstruction.candidates import CandidateSet, NoiseLevel
 from meninx.audit.reconstruction.knowledge import Knowledge
-from meninx.audit.reconstruction.pools import load_pools
+from meninx.audit.reconstruction.member_ranking import ranked
+from meninx.audit.reconstruction.pools import Pools, load_pools
 from meninx.audit.reconstruction.trials import Trials, reconstruct
 from meninx.audit.reconstruction.victim import STEP, VictimStep, View
 from meninx.core.manifest import Manifest, TaskKind
 from meninx.learn.config import LearnConfig, TaskConfig
 from meninx.learn.task import image_task
 from meninx.metrics.image_matching import match, paired_similarity, similarity
-from meninx.metrics.null_threshold import Rate, null_threshold, rate_above
+from meninx.metrics.null_threshold import Rate, null_threshold, public_threshold, rate_above
 from meninx.models import registry
 from meninx.privacy import Plan
 
 SIGMAS = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
-GOOD = 0.8
+GOOD, LEAST = 0.8, 0.05
 
 
 def small_network(channels: int, outputs: int, spatial_dims: int, *, seed: int = 0) -> nn.Module:
@@ -59,15 +61,19 @@ def matched(originals: torch.Tensor, candidates: torch.Tensor) -> tuple[np.ndarr
     return np.concatenate(values), np.concatenate(structures)
 
 
-def success(found: CandidateSet) -> tuple[str, Rate, str]:
-    """Return the share above 0.8 with that of the null, the rate above the null's threshold, and means."""
+def success(found: CandidateSet, pools: Pools) -> tuple[str, tuple[Rate, ...], str]:
+    """Return the shares of a cell, the rates above the threshold and of first places, and means."""
     (real, structure), (null, _) = (
         matched(found.originals, images) for images in (found.candidates, found.heldout_null)
     )
-    threshold, _ = null_threshold(null)
+    public = public_threshold("ncc", pools.public.images.numpy(), pools.heldout.images.numpy())
+    threshold, _ = max(null_threshold(null), public)
+    rates = [rate_above(real, threshold)]
+    if (ranking := ranked(found, pools.members.images.numpy(), 1)) is not None:
+        rates.append(rate_above(ranking.first.astype(float), 0.5))
     words = f"{(real > GOOD).mean():.2f} [{(null > GOOD).mean():.2f}]"
     means = f"{(structure > 0.5).mean():.2f} ({structure.mean():.2f}), {real.mean():.2f} (η {threshold:.2f})"
-    return words, rate_above(real, threshold), means
+    return words, tuple(rates), means
 
 
 def main() -> None:
@@ -128,7 +134,9 @@ def main() -> None:
                 continue
             if task.kind is TaskKind.SEGMENTATION and not kind.segmentation:
                 continue
-            lines.append(row(name, levels, trials, knowledge, victim, task.out_channels, options, view))
+            lines.append(
+                row(name, levels, trials, knowledge, victim, task.out_channels, options, view, pools)
+            )
             print(lines[-1], flush=True)
     text = "\n".join(lines) + "\n"
     print(text)
@@ -145,6 +153,7 @@ def row(
     outputs: int,
     options: argparse.Namespace,
     view: View,
+    pools: Pools,
 ) -> str:
     """Return the table row of one attack."""
     begun, cells, last, first = time.perf_counter(), [], "none", ""
@@ -152,9 +161,9 @@ def row(
         name, levels, trials=trials, knowledge=knowledge, victim=victim, outputs=outputs,
         participations=options.participations, view=view,
     ):  # fmt: skip
-        words, rate, means = success(found)
-        cells.append(f"{words} {rate.share:.2f}")
-        if rate.low > 0.05:
+        words, rates, means = success(found, pools)
+        cells.append(" ".join([words, *(f"{rate.share:.2f}" for rate in rates)]))
+        if any(rate.low > LEAST for rate in rates):
             last = found.about.level.name
         if found.about.level.noise_multiplier == 0:
             first = means

@@ -407,7 +407,7 @@ def test_the_page_says_what_the_record_says(given, verdict):
     assert {one.colour for one in findings(record) if "control" in one.key} <= {"green", "grey"}
 
 
-def test_several_attacks_are_judged_alike_by_record_and_measured_line():
+def test_several_attacks_are_judged_alike_by_record_and_page():
     """One of eight attacks is beyond its null at 5 % alone, but not among eight."""
     quiet = tuple(matched(attack=f"attack-{number}") for number in range(7))
     one = matched(attack="trap", success=6 / 48, low=0.04, high=0.25, kappa=0.04)

@@ -431,6 +431,25 @@ def test_a_text_that_is_longer_than_a_page_is_split(tmp_path: Path):
     assert "setting 899" in " ".join(samples.pdf_text(content).split())
 
 
+@pytest.mark.parametrize(
+    ("value", "last"),
+    [
+        (tuple("epsilon 8: dice 0.8123 (0.7012 to 0.9012), 3 seeds" for _ in range(60)), "3 seeds"),
+        ("x" * 1_500, "x" * 20),
+    ],
+)
+def test_a_list_and_a_word_that_are_higher_than_a_row_are_drawn(tmp_path: Path, value: object, last: str):
+    from meninx.dossier import dossier_pdf
+
+    record = samples.record_of(samples.a_copy(tmp_path))
+    fact = replace(record.parts[0].facts[0], value=value)
+    part = replace(record.parts[0], facts=(fact,))
+    few = replace(record, parts=(part,), warnings=(*record.warnings, "y" * 6_000), headings=(), evidence=())
+    text = " ".join(samples.pdf_text(dossier_pdf.render(few)).split())
+    assert last in text
+    assert text.count("dice 0.8123") in (0, 60)
+
+
 def test_the_form_is_empty_and_names_every_question(tmp_path: Path):
     folder = samples.a_copy(tmp_path)
     form = artifacts.require(folder, Decision, fix="")

@@ -13,12 +13,12 @@ import dossier_samples as samples
 import pytest
 
 from meninx.core import artifacts, files, integrity, plain, signing_key
-from meninx.core.artifacts import RunRecord
+from meninx.core.artifacts import RunRecord, SweepRecord
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.dossier_records import Decision, DossierRecord
 from meninx.core.errors import MeninxError, UsageError
 from meninx.core.risk_records import BoundsRecord
-from meninx.dossier import dossier_pdf, signature
+from meninx.dossier import derivation, dossier_pdf, signature
 from meninx.verify import stage
 from meninx.verify.check_list import State
 
@@ -396,3 +396,43 @@ def test_without_the_libraries_it_says_what_it_cannot_check(tmp_path: Path, monk
     assert "cryptography is not installed" in lines["signature"].why
     assert "dp_accounting, scipy is not installed" in lines["numbers computed again"].why
     assert "cryptography is not installed" in failed(folder, signer=signer)
+
+
+@pytest.mark.parametrize("kind", ["missing", "a folder"])
+def test_a_dossier_without_its_list_is_refused(tmp_path: Path, kind: str):
+    folder = samples.a_copy(tmp_path)
+    (folder / "checksums.sha256").unlink()
+    if kind == "a folder":
+        (folder / "checksums.sha256").mkdir()
+    result = stage.run(folder)
+    assert not result.ok
+    assert "checksums.sha256 is missing" in failed(folder)
+
+
+@pytest.mark.parametrize("damaged_list", [False, True])
+def test_a_huge_file_is_named_and_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged_list: bool
+):
+    folder = samples.a_copy(tmp_path)
+    with (folder / "release" / "huge").open("wb") as stream:
+        stream.truncate(3 << 30)
+    if damaged_list:
+        (folder / "checksums.sha256").write_text("no list")
+    monkeypatch.setattr(files, "digest", lambda path: pytest.fail(f"{path.name} was read"))
+    assert "larger than the record states, and nothing was read: release/huge" in failed(folder)
+    with (folder / "release" / "huge").open("wb") as stream:
+        stream.truncate(1 << 40)
+    assert "more than 64 GiB" in failed(folder)
+
+
+def test_a_sweep_that_names_further_runs_is_no_single_run(tmp_path: Path):
+    folder = samples.a_copy(tmp_path)
+    chosen = samples.record_of(folder).run
+    rows = ({"epsilon": 8.0, "metric": "auroc", "mean": 0.8, "low": 0.7, "high": 0.9, "seeds": 1},)
+    sweep = SweepRecord(rows=rows, together=None, runs=(chosen, "a" * 32, "b" * 32, "c" * 32))
+    files.write_text(folder / "runs" / "sweep-1.json", plain.to_json(sweep))
+    forged(folder)
+    assert "3 runs that a sweep names are no candidates" in failed(folder)
+    again = derivation.derived(folder, title="x", date="2026-11-28", signer="unsigned", made_by={})
+    assert again.fact("selection/not_given").value == 3
+    assert not again.fact("selection/inside").shown

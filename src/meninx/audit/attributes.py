@@ -154,7 +154,7 @@ def run_attributes(
         DataError: the dataset is not the one of the run, has no attribute, or too few patients for any.
     """
     run = runs.open_run(folder)
-    with run.lock():
+    with run.audit_lock(), run.lock():
         record = _auditable(run, config, out)
         attacked = _attacked(config, run)
         result = AttributesResult(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from meninx.core.risk_records import (
     MembershipRecord,
     PriorRecord,
 )
+from meninx.core.run import Run
 from meninx.privacy import risk
 from meninx.privacy.accounting import Phase
 from meninx.privacy.loss_distribution import ThreatModel
@@ -35,6 +37,7 @@ from meninx.privacy.noise_calibration import noise_profile
 from meninx.privacy.risk import Bracket, RiskCurve, risk_curve
 
 TABLE, FIGURES = "bounds.csv", ("bounds.svg", "bounds.png")
+_BEGUN = "bounds.unfinished"  # there while table and figures are written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +109,27 @@ def run_bounds(
     record = BoundsRecord(mechanism=found.record, priors=priors, points=(), precision=config.precision)
     if config.dry_run:
         return BoundsResult(out=out, record=record, dry_run=True)
+    with _alone(out, run):
+        _refuse_earlier(out, run, overwrite=config.overwrite)
+        record = _computed(config, found, priors, progress)
+        _write(out, record)
+    return BoundsResult(out=out, record=record)
+
+
+def _alone(out: Path, run: Path | None) -> AbstractContextManager[None]:
+    """Keep other audits of a run away while its own ``audit/`` is written."""
+    if run is None or out.resolve().parent != run.resolve():
+        return nullcontext()
+    return Run(run.resolve()).audit_lock()
+
+
+def _computed(
+    config: BoundsConfig, found: Mechanism, priors: tuple[PriorRecord, ...], progress: bars.Progress
+) -> BoundsRecord:
     kappas = {prior.name: prior.kappa for prior in priors}
     points = tuple(_points(config, found.record, kappas, progress))
     operating, membership = _operating(found, kappas, config.precision)
-    record = BoundsRecord(
+    return BoundsRecord(
         mechanism=found.record,
         priors=priors,
         points=points,
@@ -120,8 +140,6 @@ def run_bounds(
         made="" if config.deterministic else artifacts.now(),
         versions=provenance.packages(),
     )
-    _write(out, record)
-    return BoundsResult(out=out, record=record)
 
 
 def priors_of(config: BoundsConfig, units: int | None, unit: str) -> tuple[PriorRecord, ...]:
@@ -257,6 +275,7 @@ def _refuse_idle(config: BoundsConfig, recipe: str | None) -> None:
 
 
 def _refuse_earlier(out: Path, run: Path | None, *, overwrite: bool) -> None:
+    """Refuse a folder that holds bounds already, or other files of the same names."""
     workspace.outside(out)
     if (out.parent / artifacts.place(RunRecord)).is_file():
         workspace.refuse_linked(out.parent, out.name)
@@ -267,6 +286,12 @@ def _refuse_earlier(out: Path, run: Path | None, *, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         fix = "give --overwrite or another --out"
         raise UsageError(problem("the folder holds bounds already", where=f"{out.name}/{path.name}", fix=fix))
+    known = artifacts.read_file(path, BoundsRecord) is not None or (out / _BEGUN).is_file()
+    strange = [name for name in (TABLE, *FIGURES) if (out / name).exists() and not known]
+    own = run is not None and run.resolve() == out.resolve().parent
+    if strange and not own:
+        what = f"the folder holds files that no audit wrote: {', '.join(strange)}"
+        raise UsageError(problem(what, where=out.name, fix="give another --out"))
 
 
 def _write(out: Path, record: BoundsRecord) -> None:
@@ -283,10 +308,12 @@ def _write(out: Path, record: BoundsRecord) -> None:
             says = "no" if is_vacuous(point, prior) else "yes"
             head = [point.epsilon, point.noise_multiplier, point.accountant, prior.name, prior.kappa]
             writer.writerow([*head, *numbers, says])
+    files.write_text(out / _BEGUN, "Table and figures beside this file are being written by meninx.\n")
     files.write_text(out / TABLE, buffer.getvalue())
     for name in FIGURES:
         draw(record, out / name)
     artifacts.write(out, record)
+    (out / _BEGUN).unlink(missing_ok=True)
 
 
 def mechanism_words(mechanism: MechanismRecord) -> str:

@@ -162,7 +162,7 @@ def run_membership(
         Interrupted: stopped by the user; what is trained is saved.
     """
     run, begun = runs.open_run(folder), time.monotonic()
-    with run.lock():
+    with run.audit_lock(), run.lock():
         record = _auditable(run, config, out)
         audited = _audited(run, config)
         members, strangers = frozenset(audited.pool.split("train").patients), strangers_of(run, audited.data)

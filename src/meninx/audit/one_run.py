@@ -149,7 +149,7 @@ def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILE
         Interrupted: stopped by the user; the twin's state is saved.
     """
     run = runs.open_run(folder)
-    with run.lock():
+    with run.audit_lock(), run.lock():
         record = _auditable(run, config)
         content = checkpoint.load(run, "last")
         learned = seeded(

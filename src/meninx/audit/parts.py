@@ -33,6 +33,7 @@ from meninx.audit.config import (
 from meninx.audit.plan_config import AuditConfig, AuditPlan
 from meninx.audit.reconstruction import reconstruction_verdict
 from meninx.audit.reconstruction import steps as reconstruction
+from meninx.audit.reconstruction.candidates import INDEX
 from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.audit.verdict_lines import Reservations
 from meninx.core import artifacts, files, settings
@@ -72,6 +73,7 @@ class AuditPart:
         findings: record and plan -> its numbers.
         refuted: record -> whether it refutes the guarantee of the run.
         about: record -> identity and weights of the run that it belongs to.
+        inputs: run -> digest of results of other parts that it reads; empty for none.
         unbounded: record -> the record of a run for which no guarantee holds.
     """
 
@@ -87,13 +89,14 @@ class AuditPart:
     findings: Callable[[Any, AuditPlan], tuple[Finding, ...]]
     refuted: Callable[[Any], bool]
     about: Callable[[Any], tuple[str, str]]
+    inputs: Callable[[Run], str] = lambda run: ""
     unbounded: Callable[[Any], Any] = lambda record: record
 
-    def settings_hash(self, config: AuditConfig) -> str:
-        """Return the SHA-256 of the settings that the part's result depends on."""
+    def settings_hash(self, config: AuditConfig, run: Run) -> str:
+        """Return the SHA-256 of the settings, and of other parts' results, that its result depends on."""
         plain = self.settings(config).replace(overwrite=False)
         text = settings.to_toml(plain.replace(device="auto") if hasattr(plain, "device") else plain)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(f"{text}{self.inputs(run)}".encode()).hexdigest()
 
 
 def findings_of(part: AuditPart, record: Any, plan: AuditPlan, held: Reservations) -> tuple[Finding, ...]:
@@ -235,7 +238,8 @@ def _no_reconstruction(run: Run) -> str:
 
 
 def _reconstruct(config: AuditConfig, run: Run, progress: Progress) -> None:
-    reconstruction.run_reconstruction(_reconstruction_settings(config), run.root, progress=progress)
+    settings = _reconstruction_settings(config)
+    reconstruction.run_reconstruction(settings, run.root, resume=True, progress=progress)
 
 
 def _reconstruction_findings(record: ReconstructionAudit, plan: AuditPlan) -> tuple[Finding, ...]:
@@ -282,6 +286,12 @@ def _no_identity(run: Run) -> str:
 
 def _link(config: AuditConfig, run: Run, progress: Progress) -> None:
     reidentification.run_identity(_identity_settings(config), run.root, progress=progress)
+
+
+def _candidates_of(run: Run) -> str:
+    """Return the digest of the reconstructions that are there, which serve as probes; empty without any."""
+    index = run.private / FOLDER / reconstruction.ROOM / INDEX
+    return files.digest(index) if index.is_file() else ""
 
 
 def _identity_findings(record: IdentityAudit, plan: AuditPlan) -> tuple[Finding, ...]:
@@ -419,6 +429,7 @@ REGISTRY: Mapping[str, AuditPart] = {
             findings=_identity_findings,
             refuted=lambda record: False,
             about=lambda record: (record.origin.run, record.origin.weights),
+            inputs=_candidates_of,
         ),
     )
 }

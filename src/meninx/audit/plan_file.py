@@ -57,8 +57,14 @@ def register(run: Run, plan: AuditPlan, *, overwrite: bool) -> PlanRecord:
     known, sha256 = artifacts.read(run.root, PlanRecord), plan_hash(plan)
     path = run.root / FOLDER / PLAN
     if known is not None:
-        _refuse_changed(run, known)
+        changed = not _restored(run, known)
+        if changed and not overwrite:
+            fix = "restore the file, or give --overwrite to register a plan anew"
+            where = f"{run.name}/{FOLDER}/{PLAN}"
+            raise DataError(problem("the registered plan was changed, or is gone", where=where, fix=fix))
         if known.sha256 == sha256:
+            if changed:
+                files.write_text(path, plan_text(plan))
             return known
     results = results_of(run.root, known)
     if results and not overwrite:
@@ -70,15 +76,16 @@ def register(run: Run, plan: AuditPlan, *, overwrite: bool) -> PlanRecord:
         replaced = EarlierPlan(sha256=known.sha256, registered=known.registered, results=bool(known.parts))
         earlier = (*earlier, replaced)
     path.parent.mkdir(exist_ok=True)
-    files.write_text(path, plan_text(plan))
     record = PlanRecord(
         sha256=sha256,
         registered="" if plan.deterministic else artifacts.now(),
         after_results=results,
         earlier=earlier,
         parts=known.parts if known else {},
+        text=plan_text(plan),
     )
-    artifacts.write(run.root, record)
+    artifacts.write(run.root, record)  # first: it holds the plan, so that a killed process loses nothing
+    files.write_text(path, record.text)
     return record
 
 
@@ -91,17 +98,35 @@ def finished(run: Run, record: PlanRecord, part: str, settings_hash: str) -> boo
 
 
 def enter(run: Run, record: PlanRecord, part: str, settings_hash: str, seconds: float) -> PlanRecord:
-    """Return the registration with a part that was just finished, and write it."""
+    """Return the registration with a part that was just finished, and write it.
+
+    Raises:
+        DataError: another plan was registered since.
+    """
     done = FinishedPart(
         settings=settings_hash, sha256=files.digest(run.root / place_of(part)), seconds=seconds
     )
-    record = replace(record, parts={**record.parts, part: done})
+    now = artifacts.read(run.root, PlanRecord)
+    if now is None or (now.sha256, now.earlier) != (record.sha256, record.earlier):
+        what, fix = "another plan was registered while the audit was running", "audit again"
+        raise DataError(problem(what, where=f"{run.name}/{FOLDER}/{PLAN}", fix=fix))
+    record = replace(now, parts={**record.parts, part: done})
     artifacts.write(run.root, record)
     return record
 
 
-def _refuse_changed(run: Run, known: PlanRecord) -> None:
-    path, where = run.root / FOLDER / PLAN, f"{run.name}/{FOLDER}/{PLAN}"
-    if not path.is_file() or files.digest(path) != known.sha256:
-        fix = "restore the file; give a new plan with --plan"
-        raise DataError(problem("the registered plan was changed, or is gone", where=where, fix=fix))
+def _restored(run: Run, known: PlanRecord) -> bool:
+    """Return whether ``plan.toml`` is the registered plan; write it again if a process was killed before it.
+
+    A file that is neither missing nor an earlier plan was changed by somebody, and stays as it is.
+    """
+    path = run.root / FOLDER / PLAN
+    found = files.digest(path) if path.is_file() else ""
+    if found == known.sha256:
+        return True
+    if hashlib.sha256(known.text.encode()).hexdigest() != known.sha256:
+        return False
+    if found not in ("", *(item.sha256 for item in known.earlier)):
+        return False
+    files.write_text(path, known.text)
+    return True

@@ -13,6 +13,7 @@ import io
 import math
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -152,7 +153,9 @@ def run_identity(
     several = _several(data, config)
     if config.dry_run:
         return IdentityResult(out=place, audit=None, patients=len(data.patients), several=several)
-    with run.lock() if run else workspace.locked(_made(place)):
+    with ExitStack() as locks:
+        for lock in (run.audit_lock(), run.lock()) if run else (workspace.locked(_made(place)),):
+            locks.enter_context(lock)
         subject = _Subject(data=data, probes=other, run=run, out=place, key=_key(place, run))
         audit, scores = _audit(config, subject, progress)
         path = _write(subject, audit, scores)

@@ -155,17 +155,12 @@ def run(
     conditions.refuse_unnamed([*planned, *wanted], _patterns(plan))
     if config.dry_run:
         return replace(result, planned=_planned(config, subject, known))
-    with subject.lock():
-        registered = plan_file.register(subject, plan, overwrite=config.overwrite)
-    parts = []
-    for name in plan.parts:
-        part, registered = _part(REGISTRY[name], config, subject, known, registered, progress)
-        parts.append(part)
-    record = _summary(config, subject, known, registered, parts)
-    keys, missing = record.findings, _missing(parts)
-    record = replace(record, conditions=conditions.met(planned, keys, missing))
-    with subject.lock():
-        artifacts.write(subject.root, record)
+    with subject.audit_lock():
+        record = _carried_out(config, subject, known, progress)
+        keys, missing = record.findings, _missing(record.parts)
+        record = replace(record, conditions=conditions.met(planned, keys, missing))
+        with subject.lock():
+            artifacts.write(subject.root, record)
     conditions.refuse_unknown([*planned, *wanted], keys, missing)
     return replace(result, record=record, met=conditions.met(wanted, keys, missing))
 
@@ -173,6 +168,18 @@ def run(
 def _patterns(plan: AuditPlan) -> tuple[str, ...]:
     """Return patterns of all keys of findings that the parts of a plan may give."""
     return tuple(key for name in plan.parts for key in (*REGISTRY[name].keys, *REGISTRY[name].further))
+
+
+def _carried_out(config: AuditConfig, run: Run, record: RunRecord, progress: Progress) -> AuditRecord:
+    """Register the plan, carry out its parts, and return the summary, without conditions."""
+    plan = plan_file.plan_of(config)
+    with run.lock():
+        registered = plan_file.register(run, plan, overwrite=config.overwrite)
+    parts = []
+    for name in plan.parts:
+        part, registered = _part(REGISTRY[name], config, run, record, registered, progress)
+        parts.append(part)
+    return _summary(config, run, record, registered, parts)
 
 
 def _auditable(run: Run) -> RunRecord:
@@ -193,7 +200,9 @@ def _planned(config: AuditConfig, run: Run, record: RunRecord) -> tuple[PlannedP
     for name in config.parts:
         part = REGISTRY[name]
         remark = part.obstacle(run)
-        if registered is not None and plan_file.finished(run, registered, name, part.settings_hash(config)):
+        if registered is not None and plan_file.finished(
+            run, registered, name, part.settings_hash(config, run)
+        ):
             remark = "finished before, taken over"
         seconds = 0.0 if remark else part.seconds(config, training_seconds(record))
         rows.append(PlannedPart(name=name, seconds=seconds, remark=remark))
@@ -209,7 +218,7 @@ def _part(
     progress: Progress,
 ) -> tuple[AuditedPart, PlanRecord]:
     """Return a part with its findings, carried out unless it is finished, and the registration with it."""
-    obstacle, settings_hash = part.obstacle(run), part.settings_hash(config)
+    obstacle, settings_hash = part.obstacle(run), part.settings_hash(config, run)
     if obstacle:
         return AuditedPart(name=part.name, state=NOT_DONE, reason=obstacle), registered
     done = plan_file.finished(run, registered, part.name, settings_hash)
@@ -298,7 +307,7 @@ def _summary(
     return AuditRecord(
         origin=origin_of(record, timeless=config.deterministic),
         private=record.private,
-        plan=replace(registered, parts={}),
+        plan=replace(registered, parts={}, text=""),
         parts=tuple(parts),
         lines=verdict_lines.lines(parts, config.limits, reservations),
         sentences=sentences,

@@ -73,6 +73,8 @@ class PlanRecord:
         after_results: parts of which results existed already, so that the plan was not made before them.
         earlier: plans that it took the place of.
         parts: name of a part -> what is finished.
+        text: the plan as TOML, from which ``audit/plan.toml`` is written again when a process was killed
+            before it; empty in a summary.
         version: format of the record.
     """
 
@@ -81,6 +83,7 @@ class PlanRecord:
     after_results: tuple[str, ...] = ()
     earlier: tuple[EarlierPlan, ...] = ()
     parts: dict[str, FinishedPart] = field(default_factory=dict)
+    text: str = ""
     version: int = FORMAT
 
     def words(self) -> str:

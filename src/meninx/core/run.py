@@ -166,6 +166,10 @@ class Run:
         """Lock the run folder for this process; raises RunLocked if another process holds it."""
         return workspace.locked(self.root)
 
+    def audit_lock(self) -> AbstractContextManager[None]:
+        """Keep other audits of the run away; raises RunLocked if another process audits it."""
+        return workspace.audit_locked(self.root)
+
     def discard(self) -> None:
         """Remove the folder of a run that never began; a run that took a step is not changed."""
         record = self.record

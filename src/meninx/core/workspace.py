@@ -32,6 +32,7 @@ from meninx.core import files, integrity, plain
 from meninx.core.errors import DataError, RunLocked, StorageError, UsageError, expected, problem
 
 PRIVATE, LOCK, MARKER, STAGING, REPLACED = "private", "lock", "workspace.json", "staging", "replaced"
+AUDIT_LOCK = "audit.lock"  # in the private folder of a run: held as long as an audit of it works
 CACHE = "cache"  # in the private folder: data that can be recomputed from the result, e.g. decoded images
 _OWN = (PRIVATE, LOCK, MARKER, STAGING, REPLACED, CACHE)
 _RUN = "run.json"  # marks the folder of a run
@@ -322,12 +323,12 @@ def outside(out: Path, sources: Iterable[Path] = (), *, in_release: bool = False
     """
     place = _resolved(out)
     fix = "choose a place beside it"
-    if any(_is_private(folder) for folder in (place, *place.parents)):
-        what = "the output must lie outside private folders, which hold records that nothing replaces"
-        raise UsageError(problem(what, where="out", fix=fix))
     if any(_within(place, _resolved(source)) for source in sources):
         raise UsageError(problem("the output must lie outside the source", where="out", fix=fix))
     _refuse_results((place, *place.parents), in_release=in_release)
+    if any(_is_private(folder) for folder in (place, *place.parents)):
+        what = "the output must lie outside private folders, which hold records that nothing replaces"
+        raise UsageError(problem(what, where="out", fix=fix))
 
 
 def _is_private(folder: Path) -> bool:
@@ -416,7 +417,7 @@ def refuse_links(root: Path) -> None:
         UsageError: one of them is a link, even if its target does not exist.
     """
     room = root / PRIVATE
-    for path in (room, *(room / name for name in (LOCK, MARKER, STAGING, REPLACED))):
+    for path in (room, *(room / name for name in (LOCK, AUDIT_LOCK, MARKER, STAGING, REPLACED))):
         if path.is_symlink():
             fix = "remove the link, or choose another output folder"
             where = path.relative_to(root).as_posix()
@@ -431,14 +432,38 @@ def locked(root: Path) -> Iterator[None]:
         RunLocked: another process holds it. The operating system releases the lock of a killed process.
         StorageError: the disk refused.
     """
-    lock = FileLock(root / PRIVATE / LOCK, mode=files.PRIVATE_MODE)
+    fix = "wait for it, or choose another output folder"
+    with _locked(root, LOCK, problem("another process writes to this folder", where=root.name, fix=fix)):
+        yield
+
+
+@contextmanager
+def audit_locked(root: Path) -> Iterator[None]:
+    """Keep other audits of a run away through ``private/audit.lock``; parts of an audit may enter it again.
+
+    :func:`locked` is held only while a part works, so that it cannot keep two audits apart whose parts
+    alternate.
+
+    Raises:
+        RunLocked: another process audits the run.
+        StorageError: the disk refused.
+    """
+    refuse_links(root)
+    fix = "wait until it has ended"
+    busy = problem("an audit of this run is running", where=root.name, fix=fix)
+    with _locked(root, AUDIT_LOCK, busy, again=True):
+        yield
+
+
+@contextmanager
+def _locked(root: Path, name: str, busy: str, *, again: bool = False) -> Iterator[None]:
+    lock = FileLock(root / PRIVATE / name, mode=files.PRIVATE_MODE, is_singleton=again)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        fix = "wait for it, or choose another output folder"
-        raise RunLocked(problem("another process writes to this folder", where=root.name, fix=fix)) from error
+        raise RunLocked(busy) from error
     except OSError as error:
-        raise files.storage_error(error, root / PRIVATE / LOCK) from error
+        raise files.storage_error(error, root / PRIVATE / name) from error
     try:
         yield
     finally:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -18,6 +19,9 @@ LIBRARIES = ("reportlab", "matplotlib")
 _MARGIN, _WIDTH = 54, 595 - 108  # points on A4
 _LEAST = 110  # points below a heading, else it goes to the next page
 _SANS, _BOLD = "DejaVuSans", "DejaVuSans-Bold"
+_MOST = 600  # characters of a cell in one row, which then is lower than half a page
+_Cell = Sequence[tuple[str, str]]
+"""Texts of a table's cell, each with the name of its style."""
 _INK, _SOFT, _LINE, _BAND = "#1b2430", "#5a6675", "#d8dee6", "#fff3e6"
 
 
@@ -121,9 +125,9 @@ def _story(record: DossierRecord, styles: dict[str, Any]) -> list[Any]:
     for norm, found in dossier_page.norms(record):
         rows = [
             (
-                [_text(item.clause, styles["strong"]), _text(item.title, styles["soft"])],
-                _text(dossier_page.evidence_words(item, record), styles["cell"]),
-                _text(item.question, styles["cell"]),
+                [(item.clause, "strong"), (item.title, "soft")],
+                [(dossier_page.evidence_words(item, record), "cell")],
+                [(item.question, "cell")],
             )
             for item in found
         ]
@@ -134,9 +138,9 @@ def _story(record: DossierRecord, styles: dict[str, Any]) -> list[Any]:
     story += _heading("Files that the facts come from", styles["h2"])
     files = [
         (
-            [_text(item.path, styles["cell"]), _text(f"{item.kind}, {item.size:,} bytes", styles["soft"])],
-            _text(item.about, styles["cell"]),
-            _text(item.sha256, styles["soft"]),
+            [(item.path, "cell"), (f"{item.kind}, {item.size:,} bytes", "soft")],
+            [(item.about, "cell")],
+            [(item.sha256, "soft")],
         )
         for item in record.evidence
     ]
@@ -149,9 +153,9 @@ def _warnings(record: DossierRecord, styles: dict[str, Any]) -> list[Any]:
 
     if not record.warnings:
         return [Spacer(1, 6), _text(dossier_page.NOTHING, styles["text"])]
-    lines = [_text("Before you decide", styles["strong"])]
-    lines += [_text(f"• {item}", styles["text"]) for item in record.warnings]
-    box = Table([[lines]], colWidths=[_WIDTH])
+    texts = [("Before you decide", "strong"), *((f"• {item}", "text") for item in record.warnings)]
+    pieces = [piece for text in texts for piece in _pieces([text])]
+    box = Table([[_drawn(piece, styles)] for piece in pieces], colWidths=[_WIDTH])
     box.setStyle(TableStyle([("BACKGROUND", (0, 0), (-1, -1), _BAND), ("LEFTPADDING", (0, 0), (-1, -1), 8)]))
     return [Spacer(1, 8), box]
 
@@ -159,12 +163,12 @@ def _warnings(record: DossierRecord, styles: dict[str, Any]) -> list[Any]:
 def _facts(rows: Iterable[dossier_page.DossierRow], styles: dict[str, Any]) -> Any:
     cells = [
         (
-            _text(item.words, styles["cell"]),
+            [(item.words, "cell")],
             [
-                _text(item.value, styles["strong" if item.shown else "soft"]),
-                *([_text(item.remark, styles["soft"])] if item.remark else []),
+                (item.value, "strong" if item.shown else "soft"),
+                *([(item.remark, "soft")] if item.remark else []),
             ],
-            _text(item.source or "no file", styles["soft"]),
+            [(item.source or "no file", "soft")],
         )
         for item in rows
     ]
@@ -172,13 +176,14 @@ def _facts(rows: Iterable[dossier_page.DossierRow], styles: dict[str, Any]) -> A
 
 
 def _grid(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], shares: Sequence[float], styles: dict[str, Any]
+    columns: Sequence[str], rows: Sequence[Sequence[_Cell]], shares: Sequence[float], styles: dict[str, Any]
 ) -> Any:
     from reportlab.platypus import LongTable, TableStyle
 
     head = [_text(name, styles["soft"]) for name in columns]
+    lines = [[_drawn(cell, styles) for cell in line] for line in chain.from_iterable(map(_broken, rows))]
     table = LongTable(
-        [head, *map(list, rows)],
+        [head, *lines],
         colWidths=[share * _WIDTH for share in shares],
         repeatRows=1,
         splitInRow=1,
@@ -197,6 +202,34 @@ def _grid(
         )
     )
     return table
+
+
+def _broken(row: Sequence[_Cell]) -> Iterator[list[_Cell]]:
+    """Yield the rows that a row becomes: a row whose cells are higher than a page cannot be drawn."""
+    yield from map(list, zip_longest(*map(_pieces, row), fillvalue=()))
+
+
+def _pieces(cell: _Cell) -> Iterator[_Cell]:
+    """Yield a cell in pieces of at most ``_MOST`` characters, broken between words where that is possible."""
+    room = _MOST
+    piece: list[tuple[str, str]] = []
+    for text, style in cell:
+        left = text
+        if piece and room < _MOST // 10 and len(left) > room:
+            yield tuple(piece)
+            room, piece = _MOST, []
+        while len(left) > room:
+            end = max(left.rfind(mark, 0, room) + len(mark) for mark in ("; ", ", ", " "))
+            end = end if end > room // 2 else room
+            yield (*piece, (left[:end], style))
+            left, room, piece = left[end:], _MOST, []
+        piece.append((left, style))
+        room -= len(left)
+    yield tuple(piece)
+
+
+def _drawn(cell: _Cell, styles: dict[str, Any]) -> list[Any]:
+    return [_text(text, styles[style]) for text, style in cell]
 
 
 def _heading(text: str, style: Any) -> list[Any]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LEDGER, EARLIER = "ledger.jsonl", "earlier"
 """A run's own ledger in its folder, and the folder of those of earlier runs that count."""
+SWEEPS = "sweep-*.json"  # records of the sweeps whose runs were given
 _RUN = re.compile(r"[0-9a-f]{32}")
 WITHOUT = "the run was trained without differential privacy: nothing is promised"
 SEEDED = "the noise came from a seed: whoever knows it can subtract the noise, and no bound holds"
@@ -153,8 +154,12 @@ def selection(evidence: EvidenceFolder) -> DossierPart:
         words = "runs of other sites in the same study, which hold the same model"
         remark = "the epsilon of a site is about its own patients"
         found.add("sites", words, beside, SELECTION, remark=remark)
-    for path in evidence.below(RUNS, "sweep-*.json"):
+    for path in evidence.below(RUNS, SWEEPS):
         _sweep(found, evidence, path)
+    lacking = runs_left_out(evidence, record)
+    if lacking:
+        words = "runs that a sweep names and that were not given"
+        found.add("not_given", words, len(lacking), SELECTION, remark="what they spent is not counted")
     _joint(found, evidence, record)
     if len(finished) > 1:
         unstated = "nobody stated it (--chosen-by and --chosen-on)"
@@ -170,10 +175,24 @@ def selection(evidence: EvidenceFolder) -> DossierPart:
             missing=f"it depends on the split, and {unstated}",
         )
         _rank(found, evidence, record, finished)
+    elif lacking:
+        reason = "the sweep names further runs, so that nobody sees what the choice was among"
+        found.unknown("inside", "is the choice inside the guarantee?", reason)
     else:
         found.add("inside", "is the choice inside the guarantee?", _single(evidence), RUN_RECORD)
     found.add("left_out", "remarks on the runs", record.missing_runs, SELECTION, missing="there are none")
     return found.part()
+
+
+def runs_left_out(evidence: EvidenceFolder, record: SelectionRecord) -> tuple[str, ...]:
+    """Return the identities that the sweeps of a dossier name and that are no candidates, sorted.
+
+    Raises:
+        DataError: the record of a sweep is damaged.
+    """
+    sweeps = [evidence.record(path, SweepRecord) for path in evidence.below(RUNS, SWEEPS)]
+    named = {name for sweep in sweeps if sweep is not None for name in sweep.runs}
+    return tuple(sorted(named - {item.run for item in record.candidates}))
 
 
 def _sweep(found: FactList, evidence: EvidenceFolder, path: str) -> None:

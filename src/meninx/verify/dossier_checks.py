@@ -26,7 +26,7 @@ from meninx.dossier import audit_facts, dossier_page, dossier_pdf, privacy_facts
 from meninx.dossier.derivation import LIMITS, derived
 from meninx.dossier.facts import RELEASE, RUN, EvidenceFolder, every, number
 from meninx.dossier.signature import UNSIGNED
-from meninx.verify import bounds_checks, folder_checks
+from meninx.verify import bounds_checks, dossier_files
 from meninx.verify.check_list import CheckList, Expected, some
 from meninx.verify.check_list import plain as one_line
 
@@ -41,11 +41,16 @@ def check(book: CheckList, root: Path, expected: Expected, progress: Progress) -
     if links:
         book.judge("links", [f"a dossier holds no links: {some(links)}"], fix="ask for the whole dossier")
         return
-    _guard(
-        book,
-        "files against checksums.sha256",
-        lambda: folder_checks.digests(book, root, "", leave_out=(SIGNATURE,), progress=progress),
-    )
+    readable = True
+
+    def listed() -> None:
+        nonlocal readable
+        readable = dossier_files.check(book, root, progress)
+
+    _guard(book, dossier_files.WHAT, listed)
+    if not readable:
+        book.impossible("all other checks", "the files are not those that were written")
+        return
     _guard(book, "dossier.json", lambda: _dossier(book, root, expected))
     _guard(book, "release of the run", lambda: _release(book, root, progress))
     if expected.decision is not None:
@@ -122,6 +127,9 @@ def _ledgers(book: CheckList, root: Path) -> None:
     candidate = privacy_facts.candidate_of(evidence)
     run = artifacts.require(evidence.run.root, RunRecord, fix="ask for the whole dossier")
     record = artifacts.read(evidence.run.root, PrivacyRecord)
+    lacking = privacy_facts.runs_left_out(evidence, privacy_facts.selection_of(evidence))
+    left = [f"{len(lacking)} runs that a sweep names are no candidates in selection.json"] if lacking else []
+    book.judge("runs of sweeps", left, privacy=True)
     wrong = [] if run.id == candidate.run else ["run.json is of another run than the one that was chosen"]
     wrong += [] if run.private == candidate.private else ["run.json contradicts selection.json"]
     if record is None or run.privacy != files.digest(root / privacy_facts.PRIVACY):

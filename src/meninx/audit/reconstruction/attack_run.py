@@ -134,6 +134,7 @@ def create_candidates(
     seed: int = 0,
     iterations: int = 300,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress = SILENT,
 ) -> CandidateIndex:
     """Carry out the attacks and return the index of what they made; sets that are there are not made again.
@@ -152,6 +153,7 @@ def create_candidates(
         seed: of draws and noise.
         iterations: of gradient matching.
         overwrite: make all sets again.
+        resume: with ``overwrite``, keep sets of the same run and settings, of an interrupted audit.
         progress: shows attacks.
 
     Raises:
@@ -161,7 +163,7 @@ def create_candidates(
     kinds = {name: attack_kind(name) for name in attacks}
     settings = (batches, batch, bins, components, participations, seed, iterations)
     room.mkdir(mode=0o700, parents=True, exist_ok=True)
-    index = _begun(room, _digest(target, settings), overwrite=overwrite)
+    index = _begun(room, _digest(target, settings), overwrite=overwrite, resume=resume)
     pools = target.pools
     knowledge = Knowledge(
         public=pools.public.images, network=target.network, lowest=pools.lowest, span=pools.span,
@@ -223,13 +225,15 @@ def _digest(target: Target, settings: tuple[int, ...]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _begun(room: Path, made_for: str, *, overwrite: bool) -> CandidateIndex:
+def _begun(room: Path, made_for: str, *, overwrite: bool, resume: bool = False) -> CandidateIndex:
     """Return the index of an interrupted or earlier creation, or an empty one.
 
     Raises:
         UsageError: the folder holds sets of another run or other settings.
     """
-    found = None if overwrite else read_index(room)
+    found = None if overwrite and not resume else read_index(room)
+    if found is not None and found.made_for != made_for and overwrite:
+        found = None
     if found is not None and found.made_for != made_for:
         fix = "give the settings of the interrupted audit, or --overwrite"
         what = "the candidates that are there belong to another run or to other settings"

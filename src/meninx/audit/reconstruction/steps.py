@@ -99,6 +99,7 @@ def run_reconstruction(
     steps: tuple[str, ...] = STEPS,
     public: Path | None = None,
     out: Path | None = None,
+    resume: bool = False,
     progress: Progress = SILENT,
 ) -> ReconstructionResult:
     """Attack the steps of a finished run and return what they tell about the images of its patients.
@@ -109,6 +110,7 @@ def run_reconstruction(
         steps: of :data:`STEPS`; ``match`` and ``visualise`` need what the steps before them made.
         public: dataset of the attacker's own images; half of the test patients without it.
         out: folder that gets ``audit/`` with record, table, figures and pictures; by default the run folder.
+        resume: with ``overwrite``, keep candidates of the same settings, of an interrupted audit.
         progress: shows attacks, sets and experiments.
 
     Raises:
@@ -117,8 +119,8 @@ def run_reconstruction(
         Interrupted: stopped by the user; complete sets of candidates are kept.
     """
     run, begun = runs.open_run(folder), time.perf_counter()
-    with run.lock():
-        audit = _Audit(run, config, out, public)
+    with run.audit_lock(), run.lock():
+        audit = _Audit(run, config, out, public, resume=resume)
         audit.refuse_earlier(steps)
         if config.dry_run:
             return audit.result(None, (), dry_run=True)
@@ -135,8 +137,10 @@ def run_reconstruction(
 class _Audit:
     """One audit: its run, images and levels, loaded when they are needed first."""
 
-    def __init__(self, run: Run, config: ReconstructionConfig, out: Path | None, public: Path | None) -> None:
-        self.run, self.config = run, config
+    def __init__(
+        self, run: Run, config: ReconstructionConfig, out: Path | None, public: Path | None, *, resume: bool
+    ) -> None:
+        self.run, self.config, self.resume = run, config, resume
         self.record = artifacts.require(
             run.root, RunRecord, fix="train again: an older version made this run"
         )
@@ -201,7 +205,7 @@ class _Audit:
             target, self.attacks, self.levels, room=room, batches=self.config.batches, batch=self.batch,
             bins=self.config.bins, components=self.config.components,
             participations=self.config.participations, views=self.views, seed=self.config.seed,
-            overwrite=self.config.overwrite, progress=progress,
+            overwrite=self.config.overwrite, resume=self.resume, progress=progress,
         )  # fmt: skip
 
     def match(self, begun: float, progress: Progress) -> ReconstructionAudit:
