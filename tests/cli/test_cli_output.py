@@ -162,6 +162,7 @@ def test_a_dry_run_of_the_demo_prints_its_commands_and_leaves_no_file(invoke, tm
         *3 * ["prepare"],
         *2 * ["federate"],
         *3 * ["evaluate"],
+        "audit",
         "report",
     ]
     assert list(tmp_path.iterdir()) == []

@@ -39,6 +39,7 @@ LONG_RECONSTRUCTIONS = (
     "meninx audit reconstruct create runs/private/ --batches 5 --bins 128",
 )
 LONG = SLOW + LONG_AUDITS + SEVERAL_PARTS + LONG_RECONSTRUCTIONS
+VERIFIED_DOSSIER = "meninx verify dossier/"  # of the example of `meninx report`
 # They serve until they are stopped; tests/stories/test_three_hospitals.py runs them as real processes.
 SERVING = ("coordinator", "site", "run", "resume", "stop")
 # What must lie in the folder before an example can run; all else the example makes itself.
@@ -121,6 +122,12 @@ def ready(shop, trained, tmp_path, monkeypatch) -> Callable[[str], None]:
         verb = _verb(line)
         for name in NEEDS[verb]:
             _put(name, tmp_path, shop, trained, verb)
+        if line == VERIFIED_DOSSIER:
+            for name in NEEDS["report"]:
+                if not (tmp_path / name).exists():
+                    _put(name, tmp_path, shop, trained, "report")
+            (made,) = (other for other in EXAMPLES["report"] if "--dossier dossier/" in other)
+            assert _done(made) == 0
         if "--key" in line and "--new-key" not in line:
             shutil.copy(shop / "site.key", tmp_path)
 

@@ -504,7 +504,7 @@ def _read(path: Path, patients: tuple[str, ...]) -> ModelSignals:
         raise DataError(problem("the file of signals is damaged", where=path.name, fix=fix)) from error
     if any(len(rows) != len(patients) for rows in tables["rows"].values()) or not tables["rows"]:
         fix = "remove private/audit/attributes of the run"
-        raise DataError(expected(f"{len(patients)} rows", got="others", where=path.name, fix=fix))
+        raise DataError(expected(f"{len(patients)} rows", got="a wrong number", where=path.name, fix=fix))
     return ModelSignals(patients, tables["rows"], tables["bias"])
 
 

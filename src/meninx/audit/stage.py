@@ -11,10 +11,10 @@ from typing import Any
 
 from meninx.audit import conditions, not_tested, plan_file, verdict_lines
 from meninx.audit.audited_run import FOLDER, origin_of
-from meninx.audit.part_rules import RULES, findings_of
+from meninx.audit.part_rules import RULES, findings_of, patterns_of
 from meninx.audit.part_rules import missing as missing_keys
 from meninx.audit.parts import REGISTRY, AuditPart, training_seconds
-from meninx.audit.plan_config import AuditConfig
+from meninx.audit.plan_config import AuditConfig, AuditPlan
 from meninx.audit.run_facts import facts_of, reservations_of
 from meninx.core import artifacts, workspace
 from meninx.core import run as runs
@@ -154,6 +154,7 @@ def run(
         out=subject.root / FOLDER, plan=plan_file.plan_text(plan), plan_sha256=sha256,
         registration=registration_hash(sha256, known.id, known.weights),
     )  # fmt: skip
+    conditions.refuse_unnamed([*planned, *wanted], _patterns(plan))
     if config.dry_run:
         return replace(result, planned=_planned(config, subject, known))
     with subject.audit_lock():
@@ -164,6 +165,11 @@ def run(
             artifacts.write(subject.root, record)
     conditions.refuse_unknown([*planned, *wanted], keys, missing)
     return replace(result, record=record, met=conditions.met(wanted, keys, missing))
+
+
+def _patterns(plan: AuditPlan) -> tuple[str, ...]:
+    """Return patterns of all keys of findings that the parts of a plan may give."""
+    return tuple(key for name in plan.parts for key in patterns_of(name))
 
 
 def _carried_out(config: AuditConfig, run: Run, record: RunRecord, progress: Progress) -> AuditRecord:

@@ -250,6 +250,10 @@ def _array(content: bytes, shape: tuple[int, ...], where: str) -> np.ndarray[Any
         raise DataError(problem("the candidates are damaged", where=where)) from error
     if values.shape != shape or values.dtype != np.float16 or not np.isfinite(values).all():
         wanted = " x ".join(map(str, shape))
-        raise DataError(expected(f"{wanted} finite half-precision values", got="others", where=where))
+        raise DataError(
+            expected(
+                f"{wanted} finite half-precision values", got="values of a wrong number or size", where=where
+            )
+        )
     found: np.ndarray[Any, np.dtype[np.float16]] = values
     return found

@@ -168,7 +168,9 @@ def _principal(centred: Tensor, components: int) -> tuple[Tensor, Tensor]:
     if used == 0:
         fix = "give public images that differ from each other"
         raise DataError(
-            expected("public images with some variance", got="none", where="public images", fix=fix)
+            expected(
+                "public images with some variance", got="images all alike", where="public images", fix=fix
+            )
         )
     values, vectors = values[:used], vectors[:, :used].float()
     directions = vectors.T @ centred if by_image else vectors.T.contiguous()

@@ -146,7 +146,12 @@ def _bins(codes: Tensor, encoder: Encoder, rows: int) -> tuple[Tensor, Tensor, T
     if spread <= _LEAST_SPREAD * float(values.abs().max()):
         fix = "give public images that differ from each other"
         raise UsageError(
-            expected("public images of different brightness", got="none", where="public", fix=fix)
+            expected(
+                "public images of different brightness",
+                got="images of one brightness",
+                where="public",
+                fix=fix,
+            )
         )
     direction, values = direction / spread, values / spread
     inner = torch.quantile(values.double(), torch.linspace(0, 1, rows + 1)[1:-1].double()).float()
