@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from meninx import api
-from meninx.audit import one_run
+from meninx.audit import one_run, one_run_findings
 from meninx.audit.config import OneRunConfig
 from meninx.audit.one_run import findings, run_one_run
 from meninx.cli.app import run as command
@@ -112,14 +112,14 @@ def test_at_a_huge_epsilon_the_noise_itself_is_measured(huge, monkeypatch):
     assert "times the promised one" in result.summary()
     assert not any("says nothing" in text for text in result.alerts())
     result.raise_if_refuted()
-    colours = {finding.key: finding.colour for finding in one_run.findings(result.record)}
+    colours = {finding.key: finding.colour for finding in one_run_findings.findings(result.record)}
     assert set(colours.values()) == {"green"}
     scaled_noise(monkeypatch, 0.5)
     again = run_one_run(CONFIG.replace(overwrite=True), huge)
     with pytest.raises(AuditFinding, match=r"epsilon of .*refuted by noise"):
         again.raise_if_refuted()
     assert "verdict: REFUTED by noise" in again.summary()
-    colours = {finding.key: finding.colour for finding in one_run.findings(again.record)}
+    colours = {finding.key: finding.colour for finding in one_run_findings.findings(again.record)}
     assert colours["one-run/noise"] == colours["one-run/mu"] == "red"
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from meninx import api
-from meninx.audit import parts, verdict_lines
+from meninx.audit import part_rules, verdict_lines
 from meninx.audit.plan_config import AuditPlan, PlannedLimits
 from meninx.audit.reconstruction import counting, steps
 from meninx.audit.reconstruction.attacks import ATTACKS
@@ -545,12 +545,13 @@ def test_findings_have_stable_keys_colours_bounds_and_nulls():
 
 def test_where_nothing_is_guaranteed_no_bound_is_stated():
     """A run whose noise came from a seed."""
-    part = parts.REGISTRY["reconstruction"]
     held = verdict_lines.Reservations(void="the noise came from a seed")
-    found = parts.findings_of(part, audit(), AuditPlan(), held)
+    found = part_rules.findings_of("reconstruction", audit(), AuditPlan(), held)
     assert all(one.bound in (None, 1.0) for one in found)
     assert "nothing bounds it" in found[0].words
-    assert parts.findings_of(part, audit(), AuditPlan(), verdict_lines.Reservations()) == findings(audit())
+    assert part_rules.findings_of(
+        "reconstruction", audit(), AuditPlan(), verdict_lines.Reservations()
+    ) == findings(audit())
 
 
 def test_findings_of_a_real_audit_are_complete(audited):

@@ -13,8 +13,11 @@ from pathlib import Path
 import report_samples
 from report_samples import write_dataset, write_deid, write_run
 
-from meninx.audit import bounds
+from meninx.audit import bounds, plan_file, rederivation, run_facts
+from meninx.audit import stage as audit_stage
 from meninx.audit.config import BoundsConfig
+from meninx.audit.part_rules import RULES, findings_of
+from meninx.audit.plan_config import AuditConfig
 from meninx.core import artifacts, audit_parts, files, integrity, plain
 from meninx.core.artifacts import PrivacyRecord, RunRecord
 from meninx.core.audit_records import (
@@ -25,9 +28,8 @@ from meninx.core.audit_records import (
     ScoreAudit,
     ScoreCheck,
 )
-from meninx.core.audit_summary import AuditedPart, AuditRecord, PlanRecord, VerdictLine
+from meninx.core.audit_summary import AuditedPart, PlanRecord
 from meninx.core.dossier_records import DossierRecord
-from meninx.core.findings import LINES, Finding
 from meninx.core.origin import Origin
 from meninx.core.run import Run
 from meninx.dossier import dossier_pdf, stage
@@ -71,48 +73,31 @@ def audit(folder: Path) -> None:
 
 
 def summarize(folder: Path) -> None:
-    """Write the summary of the audits of a run, by a plan."""
-    files.write_text(folder / "audit" / audit_parts.PLAN, "canaries = 100\n")
-    plan = PlanRecord(
-        sha256=files.digest(folder / "audit" / audit_parts.PLAN), registered="2026-11-20T09:00:00+00:00"
-    )
+    """Write the summary of the audits of a run as the stage derives it, by a plan."""
+    config = AuditConfig.of(candidates=(10,), n_eps=2)
+    files.write_text(folder / "audit" / audit_parts.PLAN, plan_file.plan_text(plan_file.plan_of(config)))
+    digest = files.digest(folder / "audit" / audit_parts.PLAN)
+    plan = PlanRecord(sha256=digest, registered="2026-11-20T09:00:00+00:00")
     artifacts.write(folder, plan)
-    usual = {"value": 0.53, "low": 0.45, "high": 0.61, "n": 240, "null": 0.5, "bound": 0.9}
-    words = "The attack has an area of 0.53."
-    key = "membership/rmia/auc"
-    finding = Finding(key=key, line="measured", words=words, colour="green", **usual)
-    nothing = {"value": None, "low": None, "high": None, "n": 0, "null": None, "bound": None}
-    unknown = Finding(
-        key="membership/rmia/tpr@fpr=0.01",
-        line="measured",
-        words="How many patients the attack finds is not known.",
-        colour="grey",
-        reason="too few non-members: 1000 needed, 120 there",
-        **nothing,
-    )
-    parts = tuple(
+    records = rederivation.records_of(folder)
+    run = artifacts.require(folder, RunRecord, fix="")
+    held = run_facts.reservations_of(Run(folder), run)
+    parts = [
         AuditedPart(
             name=name,
             state="done",
             sha256=files.digest(folder / audit_parts.place_of(name)),
-            findings=(finding, unknown) if name == "membership" else (),
+            findings=findings_of(name, records[name], config, held),
+            refuted=RULES[name].refuted(records[name]),
         )
-        for name in ("bounds", "one-run", "membership")
-    )
-    lines = tuple(
-        VerdictLine(line=line, colour=colour, word="a word", words="A sentence.", rule="a rule")
-        for line, colour in zip(LINES, ("amber", "green", "green"), strict=True)
-    )
-    record = AuditRecord(
-        **{"origin": origin_of(folder), "private": True, "plan": plan, "parts": parts, "lines": lines},
-        **{"sentences": (), "facts": (), "not_tested": ("Whether images can be rebuilt.",)},
-    )
-    artifacts.write(folder, record)
+        for name in config.parts
+    ]
+    artifacts.write(folder, audit_stage._summary(config, Run(folder), run, plan, parts))
 
 
 def one_run(origin: Origin, verdict: str = "consistent", control: str = "refuted") -> OneRunRecord:
     """Return an audit with canaries."""
-    check = ScoreCheck(name="mu", basis="asymptotic", measured=1.9, allowed=2.0, refuted=False)
+    check = ScoreCheck(name="mu", basis="asymptotic", measured=1.9, allowed=2.0, refuted=verdict == "refuted")
     audit = ScoreAudit(
         **{"included": 50, "excluded": 50, "confidence": 0.95, "delta": 1e-4, "one_run_epsilon": 1.2},
         **{"fdp_mu": 1.1, "fdp_epsilon": 2.5, "fdp_split_epsilon": 2.0, "rates_epsilon": 1.0},
@@ -121,7 +106,8 @@ def one_run(origin: Origin, verdict: str = "consistent", control: str = "refuted
         checks=(check,),
         verdict=verdict,
     )
-    second = replace(audit, mu=3.9, verdict=control)
+    noticed = replace(check, measured=3.9, refuted=control == "refuted")
+    second = replace(audit, mu=3.9, mu_low=3.5, mu_high=4.3, checks=(noticed,), verdict=control)
     return OneRunRecord(audit=audit, control=second, steps=60, seconds=1.0, overhead=0.02, origin=origin)
 
 
@@ -134,15 +120,15 @@ def membership(origin: Origin, verdict: str = "nothing found") -> MembershipAudi
     attack = AttackRecord(
         attack="rmia",
         **{"members": 120, "others": 120, "auc": 0.53, "auc_low": 0.45, "auc_high": 0.61},
-        **{"null_low": 0.43, "null_high": 0.57, "p_value": 0.3},
+        **{"null_low": 0.43, "null_high": 0.57, "p_value": 0.001 if verdict == "exposed" else 0.3},
         points=points,
         excess=False,
     )
     return MembershipAudit(
         attacks=(replace(attack, attack="loss"), attack),
         groups=(),
-        negative=replace(attack, auc=0.5),
-        positive=replace(attack, auc=0.9, auc_low=0.85, auc_high=0.95),
+        negative=replace(attack, auc=0.5, p_value=0.5),
+        positive=replace(attack, auc=0.9, auc_low=0.85, auc_high=0.95, p_value=0.001),
         **{"references": 4, "split_rule": "by patient", "patients_known": True},
         **{"bound": {"0.1": 0.7}, "bound_auc": 0.9, "significance": 0.05, "verdict": verdict, "reason": ""},
         origin=origin,

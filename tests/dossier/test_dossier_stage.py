@@ -15,12 +15,15 @@ from report_samples import PLANTED, write_dataset, write_deid
 
 from meninx.core import artifacts, files, integrity, plain, signing_key
 from meninx.core.artifacts import RunState
-from meninx.core.audit_records import MembershipAudit, OneRunRecord
+from meninx.core.audit_records import MechanismCheck, MembershipAudit, OneRunRecord
+from meninx.core.audit_summary import AuditRecord
 from meninx.core.dossier_records import NOT_SHOWN, Decision, Fact
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError
-from meninx.dossier import schema, stage
+from meninx.dossier import dossier_pdf, identifier_search, schema, stage
 from meninx.dossier.config import DossierConfig
 from meninx.dossier.facts import every, shown
+from meninx.report import stage as pages
+from meninx.report.config import ReportConfig
 
 
 def config(**settings: object) -> DossierConfig:
@@ -62,7 +65,8 @@ def test_page_and_pdf_show_the_numbers_of_the_json(tmp_path: Path):
     squeezed = "".join(samples.pdf_text((folder / "dossier.pdf").read_bytes()).split())
     page = (folder / "dossier.html").read_text()
     for fact in every(record.parts):
-        assert "".join(shown(fact).split()) in squeezed, fact.key
+        for piece in dossier_pdf._pieces([(shown(fact), "strong")]):  # a long cell is drawn in several rows
+            assert all("".join(text.split()) in squeezed for text, _ in piece), fact.key
         assert (
             shown(fact)
             .replace("&", "&amp;")
@@ -171,12 +175,15 @@ def test_every_number_of_the_audit_comes_with_its_null_its_bound_and_its_sample(
     found = record.fact("audit/finding/membership/rmia/auc")
     assert (found.value, found.low, found.high) == (0.53, 0.45, 0.61)
     assert found.source == "run/audit/audit.json"
-    assert found.remark == "green, measured; null 0.5; the guarantee allows 0.9; n = 240 patients"
+    assert found.remark == (
+        "green, measured; the attack is no better than chance; another attack may be; null 0.5; "
+        "the guarantee allows 0.9; n = 240 patients"
+    )
     unknown = record.fact("audit/finding/membership/rmia/tpr@fpr=0.01")
     assert unknown.value == NOT_SHOWN
     assert "too few non-members" in unknown.remark
-    assert record.fact("audit/line/guaranteed").value == "amber: a word"
-    assert record.warnings[0] == "The line guaranteed of the audit is amber: a word."
+    assert record.fact("audit/line/measured").value == "amber: nothing found, weak test"
+    assert "The line measured of the audit is amber: nothing found, weak test." in record.warnings
     assert "before any result existed" in record.fact("audit/plan").remark
 
 
@@ -457,3 +464,96 @@ def test_the_form_is_empty_and_names_every_question(tmp_path: Path):
     assert form.decision == "open"
     assert set(form.answers) == {f"{item.norm}, {item.clause}" for item in record.headings}
     shutil.rmtree(folder)
+
+
+def _other_summary(run: Path, **changes: object) -> None:
+    artifacts.write(run, replace(artifacts.require(run, AuditRecord, fix=""), **changes))
+
+
+@pytest.mark.usefixtures("no_pdf")
+def test_a_summary_that_its_records_do_not_give_makes_no_page_and_no_dossier(tmp_path: Path):
+    run = samples.a_run(tmp_path / "run")
+    lines = artifacts.require(run, AuditRecord, fix="").lines
+    _other_summary(run, lines=tuple(replace(line, colour="green", word="all is well") for line in lines))
+    with pytest.raises(DataError, match="its line guaranteed is green, by the records"):
+        stage.run(config(), [run], tmp_path / "dossier")
+    with pytest.raises(DataError, match="its line guaranteed is green, by the records"):
+        pages.run(ReportConfig(), [run], tmp_path / "report.html")
+    assert not list(tmp_path.glob("*dossier*"))
+
+
+@pytest.mark.usefixtures("no_pdf")
+def test_a_verdict_that_its_numbers_do_not_give_makes_no_dossier(tmp_path: Path):
+    run = samples.a_run(tmp_path / "run")
+    for name in ("audit.json", "plan.json", "plan.toml"):
+        (run / "audit" / name).unlink()
+    exposed = samples.membership(samples.origin_of(run), "exposed")
+    artifacts.write(run, replace(exposed, verdict="nothing found"))
+    with pytest.raises(DataError, match=r"membership.json: its verdict does not follow"):
+        stage.run(config(), [run], tmp_path / "dossier")
+
+
+@pytest.mark.usefixtures("no_pdf")
+def test_what_the_measured_noise_shows_counts_in_a_dossier(tmp_path: Path):
+    run = samples.a_run(tmp_path / "run")
+    less = MechanismCheck(
+        noise=0.5, noise_low=0.49, noise_high=0.51, length=None, length_low=None, length_high=None,
+        samples=1000, significance=0.001, refuted_by=("noise",),
+    )  # fmt: skip
+    enough = replace(less, noise=1.0, noise_low=0.99, noise_high=1.01, refuted_by=())
+    quiet = samples.one_run(samples.origin_of(run), control="consistent")
+    for noise, verdict, warning in ((less, "refuted", True), (enough, "consistent", False)):
+        artifacts.write(run, replace(quiet, mechanism=noise, control_mechanism=less))
+        samples.summarize(run)
+        record = stage.run(config(overwrite=True), [run], tmp_path / "dossier").record
+        assert record.fact("implementation/verdict").value == verdict
+        assert record.fact("implementation/control").value == "refuted"
+        assert record.fact("implementation/noise").value == noise.noise
+        assert ("The audit with canaries says: refuted." in record.warnings) is warning
+        assert not any("positive control" in item for item in record.warnings)
+
+
+@pytest.mark.usefixtures("no_pdf")
+def test_files_beside_an_old_dossier_are_named_and_stay(tmp_path: Path):
+    run, out = samples.a_run(tmp_path / "run"), tmp_path / "dossier"
+    stage.run(config(), [run], out)
+    note = out / "notes" / "mine.txt"
+    files.write_text(note, "x")
+    with pytest.raises(UsageError, match=r"not its own: notes/mine.txt"):
+        stage.run(config(overwrite=True), [run], out)
+    assert note.read_text() == "x"
+    note.unlink()
+    form = out / "decision.json"
+    form.write_text(form.read_text().replace('"open"', '"approve"'))
+    with pytest.raises(UsageError, match=r"not its own: decision.json"):
+        stage.run(config(overwrite=True), [run], out)
+    assert '"approve"' in form.read_text()
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["id123456789", "MRN0012345a", "DOEJANE1", "mu\u0308llerin^eva", "Müllerin Eva", "x-MÜLLERIN_EVA-y"],
+)
+def test_an_identifier_is_found_however_it_is_written(title: str):
+    index = identifier_search.IdentifierIndex(["123456789", "MRN0012345", "Doe^Jane_1", "Müllerin^Eva"])
+    assert index.is_in(f"dossier of {title}.")
+
+
+def test_digests_and_longer_numbers_name_nobody():
+    index = identifier_search.IdentifierIndex(["123456789", "abcdef01", "deadbeef99"])
+    for text in ("0.1234567891", "f" * 20 + "deadbeef99" + "0" * 34, "a" * 9 + "123456789" + "b" * 46):
+        assert not index.is_in(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", '{"a": "M\\u00fcllerin Eva"}'),
+        ("a.html", "<p>M&uuml;llerin &#x45;va</p>"),
+        ("a.html", "M\u0075\u0308llerin Eva"),
+    ],
+)
+def test_an_escaped_identifier_is_found(tmp_path: Path, name: str, text: str):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(PrivacyRefusal, match="identifier of a patient"):
+        identifier_search.refuse(tmp_path, identifier_search.IdentifierIndex(["Müllerin^Eva"]))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +17,14 @@ import pytest
 from meninx.core import artifacts, files, integrity, plain, signing_key
 from meninx.core.artifacts import RunRecord, SweepRecord
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
+from meninx.core.audit_summary import AuditRecord, EarlierPlan, PlanRecord
 from meninx.core.dossier_records import Decision, DossierRecord
 from meninx.core.errors import MeninxError, UsageError
+from meninx.core.identity_records import IdentityAudit, LinkRecord
 from meninx.core.risk_records import BoundsRecord
 from meninx.dossier import derivation, dossier_pdf, signature
+from meninx.dossier import stage as dossiers
+from meninx.dossier.config import DossierConfig
 from meninx.verify import stage
 from meninx.verify.check_list import State
 
@@ -199,6 +205,61 @@ def _other_crate(folder: Path) -> None:
     path.write_text(path.read_text().replace('"sha256": "', '"sha256": "0'))
 
 
+def _made_again(folder: Path) -> None:
+    """Derive the dossier again from changed evidence, as the program would."""
+    old = samples.record_of(folder)
+    again = derivation.derived(folder, title=old.title, date=old.date, signer=old.signer, made_by=old.made_by)
+    dossiers._write_documents(folder, again)
+
+
+def _summary(folder: Path, change: Callable[[AuditRecord], AuditRecord]) -> None:
+    artifacts.write(folder / "run", change(artifacts.require(folder / "run", AuditRecord, fix="")))
+    _made_again(folder)
+
+
+def _green_lines(record: AuditRecord) -> AuditRecord:
+    return replace(
+        record,
+        lines=tuple(
+            replace(line, colour="green", words="Epsilon 0.1: all is well.") for line in record.lines
+        ),
+    )
+
+
+def _halved_findings(record: AuditRecord) -> AuditRecord:
+    return replace(
+        record,
+        parts=tuple(
+            replace(
+                part,
+                findings=tuple(
+                    replace(item, value=0.5, low=0.4, high=0.6) if item.key.endswith("rmia/auc") else item
+                    for item in part.findings
+                ),
+            )
+            for part in record.parts
+        ),
+    )
+
+
+def _other_membership_verdict(folder: Path) -> None:
+    for name in ("audit.json", "plan.json", "plan.toml"):
+        (folder / "run" / "audit" / name).unlink()
+    record = artifacts.require(folder / "run", MembershipAudit, fix="")
+    attacks = tuple(replace(item, auc=0.9, auc_high=0.95, p_value=0.001) for item in record.attacks)
+    artifacts.write(folder / "run", replace(record, attacks=attacks))
+    _made_again(folder)
+
+
+def _earlier_plan(folder: Path) -> None:
+    """Say that the plan took the place of one with results, and was made before any."""
+    record = artifacts.require(folder / "run", PlanRecord, fix="")
+    earlier = EarlierPlan(sha256="a" * 64, registered="2026-11-19T09:00:00+00:00", results=True)
+    plan = replace(record, earlier=(earlier,))
+    artifacts.write(folder / "run", plan)
+    _summary(folder, lambda summary: replace(summary, plan=plan))
+
+
 FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "epsilon": (_other_epsilon, "guarantee/epsilon: stated 0.5, by the ledgers 4.644"),
     "verdict": (_other_verdict, "facts do not follow from the files: membership/"),
@@ -226,6 +287,29 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "run": (_other_run, "run.json is of another run than the one that was chosen"),
     "page": (_other_page, "dossier.html shows something else"),
     "crate": (_other_crate, "does not name"),
+    "green lines": (
+        lambda folder: _summary(folder, _green_lines),
+        "its line measured is green, by the records amber",
+    ),
+    "halved findings": (
+        lambda folder: _summary(folder, _halved_findings),
+        "its findings of membership do not follow",
+    ),
+    "no open ends": (
+        lambda folder: _summary(folder, lambda record: replace(record, not_tested=("Nothing.",))),
+        "its not tested do not follow from the records",
+    ),
+    "registration": (
+        lambda folder: _summary(
+            folder, lambda record: replace(record, plan=replace(record.plan, registered="2026-01-01"))
+        ),
+        "it states another registration of the plan than plan.json",
+    ),
+    "plan after results": (_earlier_plan, "took the place of one with results"),
+    "verdict of attacks": (
+        _other_membership_verdict,
+        "audit/membership.json: its verdict does not follow from its numbers",
+    ),
     "release": (
         lambda folder: files.write_text(folder / "release" / "bundle" / "models" / "model.pt", "other"),
         "release against the run's own list",
@@ -352,6 +436,11 @@ def _outside_list(folder: Path) -> None:
     path.write_text(f"{'0' * 64}  ../../secret\n")
 
 
+def _long_name(folder: Path) -> None:
+    path = folder / "release" / "checksums.sha256"
+    path.write_text(f"{'0' * 64}  {'a/' * 1900}a\n")
+
+
 HOSTILE: dict[str, Callable[[Path], object]] = {
     "a folder elsewhere": _other_folder,
     "a run that is not there": _unknown_choice,
@@ -360,6 +449,7 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "an evaluation of another form": _odd_evaluation,
     "a ledger of another form": _odd_ledger,
     "a list that leads out": _outside_list,
+    "a list with a path that is too long": _long_name,
 }
 
 
@@ -396,6 +486,106 @@ def test_without_the_libraries_it_says_what_it_cannot_check(tmp_path: Path, monk
     assert "cryptography is not installed" in lines["signature"].why
     assert "dp_accounting, scipy is not installed" in lines["numbers computed again"].why
     assert "cryptography is not installed" in failed(folder, signer=signer)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 1900 + "a", "a/" * 100 + "a", "../a", "a\x07b"])
+def test_a_name_that_no_file_can_have_is_refused_by_rule(tmp_path: Path, name: str):
+    folder = samples.a_copy(tmp_path)
+    with (folder / "checksums.sha256").open("a") as stream:
+        stream.write(f"{'0' * 64}  {name}\n")
+    result = stage.run(folder)
+    assert "checksums.sha256, line " in failed(folder)
+    assert (result.ok, result.exit_code) == (False, 4)
+    assert any(check.what == "epsilon from the ledgers" for check in result.checks)
+
+
+def _of_another_version(folder: Path) -> None:
+    record = samples.record_of(folder)
+    artifacts.write(folder, replace(record, made_by={**record.made_by, "meninx": "9.9.9"}))
+
+
+def test_a_dossier_of_another_version_is_not_called_verified(tmp_path: Path):
+    folder = samples.a_copy(tmp_path)
+    _of_another_version(folder)
+    (folder / "signature.json").unlink()
+    artifacts.write(folder, replace(samples.record_of(folder), signer="unsigned"))
+    samples.listed_again(folder)
+    result = stage.run(folder)
+    assert (failed(folder), result.ok, result.exit_code) == ("", False, 3)
+    assert "\nnot verified: made by another version" in result.summary()
+    assert "another version" in result.in_full()
+    assert "all checks passed" not in result.summary()
+    with pytest.raises(MeninxError):
+        result.raise_if_failed()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("4.644", "0.644", "it shows another value of"),
+        ("<h2", "<script>x</script><h2", "it holds script"),
+        ("0.53 (0.45 to 0.61)", "0.5", "it shows another value of"),
+    ],
+)
+def test_a_page_with_other_numbers_is_found_whatever_version_made_it(
+    tmp_path: Path, old: str, new: str, words: str
+):
+    folder = samples.a_copy(tmp_path)
+    _of_another_version(folder)
+    page = folder / "dossier.html"
+    page.write_text(page.read_text().replace(old, new))
+    forged(folder)
+    assert words in failed(folder)
+
+
+_WITHOUT_TORCH = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "monai"):
+            raise ModuleNotFoundError(f"No module named {name}", name=name)
+sys.meta_path.insert(0, Refuse())
+from pathlib import Path
+from meninx.verify import stage
+print(stage.run(Path(sys.argv[1])).summary())
+"""
+
+
+def test_a_dossier_with_every_audit_is_verified_without_torch(tmp_path: Path):
+    run = samples.a_run(tmp_path / "run")
+    link = LinkRecord(
+        attack="pixels", question="another image", probes=50, patients=20, gallery=50, p_at_1=0.2,
+        p_at_1_low=0.1, p_at_1_high=0.3, chance=0.05, per_patient=0.2, per_patient_low=0.1,
+        per_patient_high=0.3, auc=0.6, auc_low=0.5, auc_high=0.7, null_low=0.0, null_high=0.1, p_value=0.5,
+    )  # fmt: skip
+    identity = IdentityAudit(
+        subject="dataset", links=(link,), floor=None, negative=(link,),
+        positive=(replace(link, p_value=0.001),), reconstructions=(), fitted_patients=10, fitted_images=20,
+        copies=0, grid=(8, 8), patients_known=True, synthetic=False, probes="", probes_data="",
+        significance=0.05, seed=0, seconds=0.0, verdict="nothing found", reason="",
+        origin=samples.origin_of(run),
+    )  # fmt: skip
+    artifacts.write(run, identity)
+    out = dossiers.run(DossierConfig.of(date=samples.DATE), [run], tmp_path / "dossier").out
+    found = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_TORCH, str(out)], capture_output=True, text=True, check=False
+    )
+    assert found.stderr == ""
+    assert "all checks passed" in found.stdout
+    assert "audits from their records (bounds, one-run, membership, identity" in found.stdout
+
+
+def test_a_run_is_checked_with_its_audit(tmp_path: Path):
+    run = samples.a_run(tmp_path / "run")
+    lines = {check.what: check for check in stage.run(run).checks}
+    assert lines["audits from their records"].state is State.OK
+    record = artifacts.require(run, AuditRecord, fix="")
+    artifacts.write(run, _green_lines(record))
+    assert "its line measured is green, by the records amber" in failed(run)
+    artifacts.write(run, record)
+    path = run / "audit" / "bounds.json"
+    path.write_text(path.read_text() + "\n")
+    assert "is older than bounds.json" in failed(run)
 
 
 @pytest.mark.parametrize("kind", ["missing", "a folder"])

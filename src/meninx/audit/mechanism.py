@@ -12,7 +12,6 @@ from meninx.core.artifacts import Ancestry, Lineage, PrivacyRecord, RunRecord
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, problem
 from meninx.core.risk_records import MechanismRecord
 from meninx.core.run import Run, open_run
-from meninx.learn import finetune
 from meninx.privacy import accounting
 from meninx.privacy.accounting import Epsilon, Phase
 from meninx.privacy.composition import joint_phases
@@ -121,7 +120,7 @@ def _earlier(run: Run, record: PrivacyRecord) -> tuple[Ledger, ...]:
     """Return the ledgers of the runs whose cost is part of this one's."""
     ancestry = artifacts.read(run.root, Ancestry) if run.private.is_dir() else None
     if ancestry is not None:
-        return finetune.ledgers(ancestry)
+        return tuple(Ledger.parse("\n".join(lines)) for lines in ancestry.ledgers)
     if record.start is not None and record.start.composed:
         fix = "audit the run where its private/ folder is"
         raise DataError(

@@ -31,7 +31,7 @@ from meninx.audit.audited_run import (
 from meninx.audit.bounds import percent
 from meninx.audit.config import MembershipConfig
 from meninx.audit.membership_figure import draw
-from meninx.audit.membership_findings import MAIN_ATTACK, control_level, two_sided
+from meninx.audit.membership_findings import MAIN_ATTACK, verdict_of
 from meninx.audit.references import (
     Audited,
     control_signals,
@@ -364,7 +364,7 @@ def _judged(
         if most is not None:
             excess = exceeds(scores[name][member], scores[name][~member], most, fprs=FPRS, significance=each)
         attacks.append(replace(found, excess=excess))
-    verdict, reason = _verdict(attacks, positive, (negative, split_control), config.significance)
+    verdict, reason = verdict_of(attacks, positive, (negative, split_control), config.significance)
     curves, allowed = _curves(scores, member, most)
     return MembershipAudit(
         attacks=tuple(attacks),
@@ -397,31 +397,6 @@ def _curves(
         for name, values in scores.items()
     }
     return curves, () if most is None else tuple(most(float(fpr)) for fpr in axis)
-
-
-def _verdict(
-    attacks: Sequence[AttackRecord],
-    positive: AttackRecord,
-    negatives: tuple[AttackRecord, AttackRecord | None],
-    significance: float,
-) -> tuple[str, str]:
-    """Return the verdict, and the reason of one that says nothing; both controls share the significance."""
-    fresh, split = negatives
-    each, why = control_level(significance, split), "so they differ in more than membership"
-    if fresh.p_value <= each:
-        return "void", f"a network that was trained on nothing tells the splits apart, {why}"
-    if split is not None and two_sided(split) <= each:
-        return "void", f"models that know half of both splits tell them apart, {why}"
-    if any(attack.excess for attack in attacks):
-        return "refuted", ""
-    if any(attack.p_value <= significance / len(attacks) for attack in attacks):
-        return "exposed", ""
-    if positive.p_value > significance:
-        return "void", (
-            "a model that knows a few patients was not found, so the attacks are too weak to say anything; "
-            "use more --references or more --control-steps"
-        )
-    return "nothing found", ""
 
 
 def _measured(name: str, scores: Array, member: Bits, seed: int) -> AttackRecord:

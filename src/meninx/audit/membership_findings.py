@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from meninx.audit.audited_run import UNKNOWN_START
 from meninx.audit.bounds import percent
 from meninx.core.audit_records import AttackRecord, GroupRecord, MembershipAudit, OperatingPoint
@@ -24,6 +26,31 @@ def control_level(significance: float, split: AttackRecord | None) -> float:
 def two_sided(attack: AttackRecord) -> float:
     """Return the probability of an area as far from 1/2 with permuted membership, in either direction."""
     return min(1.0, 2 * min(attack.p_value, 1 + 1 / (PERMUTATIONS + 1) - attack.p_value))
+
+
+def verdict_of(
+    attacks: Sequence[AttackRecord],
+    positive: AttackRecord,
+    negatives: tuple[AttackRecord, AttackRecord | None],
+    significance: float,
+) -> tuple[str, str]:
+    """Return the verdict, and the reason of one that says nothing; both controls share the significance."""
+    fresh, split = negatives
+    each, why = control_level(significance, split), "so they differ in more than membership"
+    if fresh.p_value <= each:
+        return "void", f"a network that was trained on nothing tells the splits apart, {why}"
+    if split is not None and two_sided(split) <= each:
+        return "void", f"models that know half of both splits tell them apart, {why}"
+    if any(attack.excess for attack in attacks):
+        return "refuted", ""
+    if any(attack.p_value <= significance / len(attacks) for attack in attacks):
+        return "exposed", ""
+    if positive.p_value > significance:
+        return "void", (
+            "a model that knows a few patients was not found, so the attacks are too weak to say anything; "
+            "use more --references or more --control-steps"
+        )
+    return "nothing found", ""
 
 
 def findings(audit: MembershipAudit) -> tuple[Finding, ...]:

@@ -23,8 +23,14 @@ _POISSON = "poisson"
 _KNOWN_STARTS = ("random", "run")
 
 
-def reservations_of(run: Run, record: RunRecord) -> Reservations:
-    """Return why no guarantee holds for a run, or why its lines cannot be green."""
+def reservations_of(run: Run, record: RunRecord, *, most: int | None = None) -> Reservations:
+    """Return why no guarantee holds for a run, or why its lines cannot be green.
+
+    Args:
+        run: the run folder.
+        record: its record.
+        most: largest number of training cases of one patient; None to count them in the dataset.
+    """
     privacy = artifacts.read(run.root, PrivacyRecord)
     if not record.private or privacy is None:
         return Reservations(void="the run was trained without differential privacy")
@@ -43,7 +49,7 @@ def reservations_of(run: Run, record: RunRecord) -> Reservations:
         what = "the source does not name its patients"
         caps.append(f"{what}, so the guarantee is for one case, not for a patient")
     elif privacy.unit != PrivacyUnit.PATIENT:
-        most = cases_of_a_patient(run)
+        most = cases_of_a_patient(run) if most is None else most
         several = most != 1
         many = f", and a patient has up to {most:,}" if most > 1 else ""
         caps.append(f"the guarantee is for one {printable(privacy.unit)}, not for a patient{many}")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from meninx.audit import conditions, plan_file, verdict_lines
+from meninx.audit import conditions, not_tested, plan_file, verdict_lines
 from meninx.audit.audited_run import FOLDER, origin_of
-from meninx.audit.parts import REGISTRY, AuditPart, findings_of, training_seconds
+from meninx.audit.part_rules import RULES, findings_of
+from meninx.audit.part_rules import missing as missing_keys
+from meninx.audit.parts import REGISTRY, AuditPart, training_seconds
 from meninx.audit.plan_config import AuditConfig, AuditPlan
 from meninx.audit.run_facts import facts_of, reservations_of
 from meninx.core import artifacts, workspace
@@ -157,7 +159,7 @@ def run(
         return replace(result, planned=_planned(config, subject, known))
     with subject.audit_lock():
         record = _carried_out(config, subject, known, progress)
-        keys, missing = record.findings, _missing(record.parts)
+        keys, missing = record.findings, missing_keys(record.parts)
         record = replace(record, conditions=conditions.met(planned, keys, missing))
         with subject.lock():
             artifacts.write(subject.root, record)
@@ -167,7 +169,7 @@ def run(
 
 def _patterns(plan: AuditPlan) -> tuple[str, ...]:
     """Return patterns of all keys of findings that the parts of a plan may give."""
-    return tuple(key for name in plan.parts for key in (*REGISTRY[name].keys, *REGISTRY[name].further))
+    return tuple(key for name in plan.parts for key in (*RULES[name].keys, *RULES[name].further))
 
 
 def _carried_out(config: AuditConfig, run: Run, record: RunRecord, progress: Progress) -> AuditRecord:
@@ -245,8 +247,8 @@ def _part(
     return (
         AuditedPart(
             name=part.name, state=DONE, sha256=finished.sha256, seconds=finished.seconds,
-            findings=findings_of(part, found, config, reservations_of(run, record)),
-            refuted=part.refuted(found),
+            findings=findings_of(part.name, found, config, reservations_of(run, record)),
+            refuted=RULES[part.name].refuted(found),
         ),
         registered,
     )  # fmt: skip
@@ -312,53 +314,12 @@ def _summary(
         lines=verdict_lines.lines(parts, config.limits, reservations),
         sentences=sentences,
         facts=facts_of(run, record, config, proven),
-        not_tested=_not_tested(parts),
+        not_tested=not_tested.left_open(parts),
         seconds=seconds,
         rerun=f"meninx audit {shlex.quote(printable(run.name))} --plan {shlex.quote(printable(run.name))}"
         f"/{FOLDER}/{PLAN}",
         deterministic=config.deterministic,
     )
-
-
-_NEVER_TESTED = (
-    "Attacks on data, reports or models other than the released weights of this run.",
-    "Whether the de-identification of headers and pixels is complete.",
-    "Attackers with side knowledge that no part above describes, e.g. of another hospital's records. The "
-    "bound covers them for this model; the attacks do not.",
-    "Other models that were trained on the same patients: what they tell adds up, and the bound is for this "
-    "model alone.",
-)
-_LEFT_OUT: Mapping[str, str] = {
-    "bounds": "What theory bounds.",
-    "one-run": "Whether the program keeps its guarantee.",
-    "membership": "Whether the model tells who took part in its training.",
-    "reconstruction": "Whether images can be reconstructed from the steps of the training.",
-    "attributes": "Whether attributes such as sex or age can be inferred from the model.",
-    "identity": "Whether patients can be recognised in the images themselves.",
-}
-
-
-def _not_tested(parts: Sequence[AuditedPart]) -> tuple[str, ...]:
-    """Return what an audit leaves open, beginning with the parts that were not done."""
-    state = {part.name: part for part in parts}
-    found = []
-    for name, what in _LEFT_OUT.items():
-        part = state.get(name)
-        if part is None:
-            found.append(f"{what} The plan does not name it.")
-        elif part.state != DONE:
-            found.append(f"{what} Reason: {part.reason}.")
-    return (*found, *_NEVER_TESTED)
-
-
-def _missing(parts: Sequence[AuditedPart]) -> dict[str, str]:
-    """Return the keys of findings that parts would have given that were not done -> why not."""
-    return {
-        key: part.reason
-        for part in parts
-        if part.state != DONE
-        for key in (*REGISTRY[part.name].keys, *REGISTRY[part.name].further)
-    }
 
 
 def _duration(seconds: float) -> str:

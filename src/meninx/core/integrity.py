@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core import files
-from meninx.core.errors import DataError, problem
+from meninx.core.errors import DataError, expected, problem
 from meninx.core.progress import SILENT, Progress, task
 
 CHECKSUMS = "checksums.sha256"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _LIMIT = 1 << 30
+_LONGEST, _LONGEST_PART, _MOST_PARTS = 1024, 255, 64  # bytes of a path and of a name in it; names in it
 _SEAL = b"\nmeninx-sha256:"
 _SEAL_BYTES = len(_SEAL) + 64 + 1
 _PIECE = 16 << 20  # bytes read at a time
@@ -83,9 +84,24 @@ def list_digest(digests: Mapping[str, str]) -> str:
 
 
 def _line(name: str, value: str) -> bytes:
-    if files.relative(name, where=CHECKSUMS).as_posix() != name:
+    if _name(name, where=CHECKSUMS) != name:
         raise DataError(problem("a path is not relative, or takes a detour", where=CHECKSUMS))
     return f"{value}  {name}\n".encode()
+
+
+def _name(text: str, *, where: str) -> str:
+    """Return a path of a list as a relative POSIX path that every file system can hold.
+
+    Raises:
+        DataError: it leads elsewhere, is too long, or has a part that is too long.
+    """
+    path = files.relative(text, where=where)
+    if len(os.fsencode(text)) > _LONGEST or len(path.parts) > _MOST_PARTS:
+        raise DataError(expected(f"a path of at most {_LONGEST} bytes", got="a longer one", where=where))
+    if any(len(os.fsencode(part)) > _LONGEST_PART for part in path.parts):
+        rule = f"names of at most {_LONGEST_PART} bytes in a path"
+        raise DataError(expected(rule, got="a longer one", where=where))
+    return path.as_posix()
 
 
 def measured(root: Path, paths: Iterable[Path]) -> dict[str, str]:
@@ -109,7 +125,7 @@ def read(root: Path) -> dict[str, str]:
         match = _LINE.fullmatch(line)
         if match is None:
             raise DataError(problem("the line is not one of sha256sum", where=f"{CHECKSUMS}, line {number}"))
-        name = files.relative(match[2], where=f"{CHECKSUMS}, line {number}").as_posix()
+        name = _name(match[2], where=f"{CHECKSUMS}, line {number}")
         if name in digests:
             raise DataError(problem("a file is listed twice", where=f"{CHECKSUMS}, line {number}"))
         digests[name] = match[1]

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from meninx.audit.plan_config import AuditPlan
 from meninx.core import artifacts, audit_parts
 from meninx.core.artifacts import RunRecord
+from meninx.core.attribute_records import AttributesAudit
 from meninx.core.audit_records import AttackRecord, MembershipAudit, OneRunRecord
 from meninx.core.audit_summary import AuditRecord, PlanRecord
 from meninx.core.dossier_records import DossierPart
@@ -25,8 +27,9 @@ BOUNDS, ONE_RUN, MEMBERSHIP = (
 SUMMARY, PLAN = (f"{RUN}/{artifacts.place(kind)}" for kind in (AuditRecord, PlanRecord))
 PLAN_FILE = f"{RUN}/{audit_parts.FOLDER}/{audit_parts.PLAN}"
 FPR = "false positive rate"
-_FURTHER: tuple[tuple[str, type[ReconstructionAudit] | type[IdentityAudit], str], ...] = (
+_FURTHER: tuple[tuple[str, type[Any], str], ...] = (
     ("reconstruction", ReconstructionAudit, "reconstruction of images"),
+    ("attributes", AttributesAudit, "attributes of patients"),
     ("identity", IdentityAudit, "identity of images"),
 )
 
@@ -34,7 +37,7 @@ _FURTHER: tuple[tuple[str, type[ReconstructionAudit] | type[IdentityAudit], str]
 def kinds() -> dict[str, type[Any]]:
     """Return where records of audits lie in a dossier -> their type."""
     parts = {f"{RUN}/{audit_parts.place_of(name)}": kind for name, kind in audit_parts.PARTS.items()}
-    return parts | {f"{RUN}/{artifacts.place(kind)}": kind for kind in (ReconstructionAudit, IdentityAudit)}
+    return parts | {f"{RUN}/{artifacts.place(kind)}": kind for _, kind, _ in _FURTHER}
 
 
 def places() -> tuple[str, ...]:
@@ -131,8 +134,10 @@ def _finding(found: FactList, finding: Finding, path: str) -> None:
 
 
 def attacks(evidence: EvidenceFolder) -> DossierPart:
-    """Return what attacks beside the membership attacks found: reconstruction, and identity of images."""
-    found = FactList(evidence, "attacks", "Reconstruction and identity")
+    """Return what attacks beside the membership attacks found: on images, attributes and identity."""
+    from meninx.audit.part_rules import RULES  # it computes bounds, which takes libraries of [train]
+
+    found = FactList(evidence, "attacks", "Reconstruction, attributes and identity")
     summary = evidence.record(SUMMARY, AuditRecord)
     planned = {part.name for part in summary.parts} if summary is not None else set()
     for name, kind, words in _FURTHER:
@@ -144,20 +149,9 @@ def attacks(evidence: EvidenceFolder) -> DossierPart:
         reason = record.reason or "an attack that finds nothing is no evidence of privacy"
         verdict = record.standing if isinstance(record, ReconstructionAudit) else record.verdict
         found.add(f"{name}/verdict", f"{words}: verdict", verdict, path, remark=reason)
-        for finding in () if name in planned else _findings(record):
+        for finding in () if name in planned else RULES[name].findings(record, AuditPlan()):
             _finding(found, finding, path)
     return found.part()
-
-
-def _findings(record: ReconstructionAudit | IdentityAudit) -> tuple[Finding, ...]:
-    """Return the numbers of an audit, as its own part of the program states them."""
-    if isinstance(record, ReconstructionAudit):
-        from meninx.audit.reconstruction import reconstruction_verdict
-
-        return reconstruction_verdict.findings(record)
-    from meninx.audit import identity_findings  # it imports torch, which no other fact needs
-
-    return identity_findings.findings(record)
 
 
 def bounds(evidence: EvidenceFolder) -> DossierPart:
@@ -225,13 +219,21 @@ def implementation(evidence: EvidenceFolder) -> DossierPart:
         )
         return found.part()
     audit = record.audit
-    found.add("verdict", "canaries: verdict on the claimed guarantee", audit.verdict, ONE_RUN)
+    by = ", ".join(record.refuted_by)
+    verdict = "refuted" if by else audit.verdict
+    remark = f"refuted by {by}" if by else ""
+    found.add("verdict", "canaries: verdict on the claimed guarantee", verdict, ONE_RUN, remark=remark)
     found.add(
         "control",
         "canaries: verdict with half of the noise, which has to be refuted",
-        record.control.verdict,
+        "refuted" if record.control_found else record.control.verdict,
         ONE_RUN,
     )
+    for name, check in (("noise", record.mechanism), ("control/noise", record.control_mechanism)):
+        if check is not None:
+            limits = (check.noise_low, check.noise_high)
+            words = "measured noise over the promised one" + (", half of the noise" if "/" in name else "")
+            found.add(name, words, check.noise, ONE_RUN, limits=limits)
     found.add("canaries", "canaries", audit.included + audit.excluded, ONE_RUN)
     found.add("mu", "estimate of mu", audit.mu, ONE_RUN, limits=(audit.mu_low, audit.mu_high))
     found.add("mu_allowed", "largest mu that the claim allows", audit.claim_mu, ONE_RUN)

@@ -16,6 +16,10 @@ _SAYS = {
         "The reconstruction attacks say",
         ("refuted", "exposed", "void", "cannot be judged"),
     ),
+    "attacks/attributes/verdict": (
+        "The attacks on attributes say",
+        ("refuted", "exposed", "inferable", "void"),
+    ),
     "attacks/identity/verdict": ("The audit of identity says", ("linked", "void")),
 }
 _AGAINST: dict[tuple[str, str | bool], str] = {

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 
+from meninx.audit import rederivation
 from meninx.core import artifacts, files, integrity, plain, provenance, signing_key, workspace
 from meninx.core.dossier_records import (
     CRATE,
@@ -18,10 +19,12 @@ from meninx.core.dossier_records import (
     PAGE,
     PDF,
     SCHEMA,
+    SIGNATURE,
     Decision,
     DossierRecord,
 )
 from meninx.core.errors import DataError, UsageError, problem
+from meninx.core.names import printable
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result, command
 from meninx.dossier import (
@@ -36,12 +39,13 @@ from meninx.dossier import (
 )
 from meninx.dossier.config import DossierConfig
 from meninx.dossier.derivation import derived
-from meninx.dossier.facts import EvidenceFolder, shown
+from meninx.dossier.facts import RUN, EvidenceFolder, shown
 from meninx.dossier.signature import UNSIGNED
 from meninx.report.config import ReportConfig
 from meninx.report.context import ReportContext, gather
 
 _SHOWN = ("guarantee/epsilon", "selection/epsilon", "implementation/verdict", "membership/verdict")
+_NAMED = 5  # files in one message; the others are counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +177,13 @@ def _plan(context: ReportContext) -> list[str]:
 
 
 def _refuse_strangers(room: Path) -> None:
-    """Refuse an audit of another run, of other weights or of another ledger."""
+    """Refuse an audit of another run, of other weights or of another ledger, or with another verdict."""
     for item in audit_facts.strangers(EvidenceFolder(room)):
         fix = "run the audit of this run again"
         raise DataError(problem(f"the record {item.why}", where=item.path, fix=fix))
+    for words in rederivation.records_contradict(room / RUN):
+        fix = "run the audit of this run again"
+        raise DataError(problem("the record contradicts itself", where=words, fix=fix))
 
 
 def _write_documents(room: Path, record: DossierRecord) -> None:
@@ -199,9 +206,23 @@ def _refuse_place(out: Path, sources: Sequence[Path], *, overwrite: bool) -> Non
     if earlier and not overwrite:
         fix = "give --overwrite or another folder"
         raise UsageError(problem("the folder holds a dossier already", where=out.name, fix=fix))
+    if earlier:
+        _refuse_foreign(out)
     if out.is_symlink() or not out.is_dir() or (not earlier and any(out.iterdir())):
         fix = "choose a new or empty folder"
         raise UsageError(problem("the output folder holds other files", where=out.name, fix=fix))
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Refuse to replace a dossier beside which somebody keeps files, or whose form was filled in."""
+    damage = integrity.damage(out, leave_out=(SIGNATURE,))
+    foreign = [*damage.unlisted, *(name for name in damage.changed if name == FORM)]
+    if foreign:
+        more = f" and {len(foreign) - _NAMED} more" if len(foreign) > _NAMED else ""
+        listed = ", ".join(printable(name) for name in foreign[:_NAMED])
+        fix = "move them elsewhere, or choose another folder"
+        what = f"the old dossier's folder holds files that are not its own: {listed}{more}"
+        raise UsageError(problem(what, where=out.name, fix=fix))
 
 
 @contextmanager

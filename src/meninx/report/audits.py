@@ -42,11 +42,15 @@ def read(root: Path, run: RunRecord) -> Audit | None:
     """Return the audit of a run; None for a run that was not audited as a whole.
 
     Raises:
-        DataError: it is damaged, stale, or belongs to another run or other weights; names the file.
+        DataError: it is damaged, stale, belongs to another run or other weights, or does not follow from the
+            records of its parts; names the file.
     """
     record = audit_parts.audit_of(root, run)
     if record is None:
         return None
+    from meninx.audit import rederivation  # it loads libraries that a report without an audit does not need
+
+    rederivation.refuse(root, record, run)
     return Audit(
         record=record,
         plan=files.read_text(root / audit_parts.FOLDER / audit_parts.PLAN, limit=_LIMIT),

@@ -19,6 +19,8 @@ class State(StrEnum):
     OK = "ok"
     NOT_OK = "not ok"
     NOT_POSSIBLE = "not possible"
+    NOT_VERIFIED = "not verified"
+    """It could not be made, and without it the folder must not count as verified."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,10 @@ class CheckList:
     def impossible(self, what: str, why: str) -> None:
         """Add a line for what cannot be checked."""
         self.add(what, State.NOT_POSSIBLE, why)
+
+    def unverified(self, what: str, why: str, *, fix: str = "") -> None:
+        """Add a line for what cannot be checked, and without which the folder is not verified."""
+        self.add(what, State.NOT_VERIFIED, why, fix=fix)
 
     def guard(self, what: str, action: Callable[[], None]) -> None:
         """Run checks; a file that cannot be read is a line, not the end of the verification."""

@@ -26,7 +26,7 @@ from meninx.dossier import audit_facts, dossier_page, dossier_pdf, privacy_facts
 from meninx.dossier.derivation import LIMITS, derived
 from meninx.dossier.facts import RELEASE, RUN, EvidenceFolder, every, number
 from meninx.dossier.signature import UNSIGNED
-from meninx.verify import bounds_checks, dossier_files
+from meninx.verify import audit_checks, bounds_checks, dossier_files, page_numbers
 from meninx.verify.check_list import CheckList, Expected, some
 from meninx.verify.check_list import plain as one_line
 
@@ -64,7 +64,7 @@ def _guard(book: CheckList, what: str, action: Callable[[], None]) -> None:
     """Run checks of hostile files; what nobody wrote by this program is a line, not the end."""
     try:
         book.guard(what, action)
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError):
         book.judge(what, ["the files are not as meninx writes them"], privacy=True)
 
 
@@ -80,6 +80,7 @@ def _dossier(book: CheckList, root: Path, expected: Expected) -> None:
     _guard(book, "ledgers", lambda: _ledgers(book, root))
     _guard(book, "numbers computed again", lambda: _numbers(book, root, record))
     _guard(book, "bounds computed again", lambda: bounds_checks.check(book, EvidenceFolder(root)))
+    _guard(book, "audits from their records", lambda: audit_checks.check(book, root / RUN))
     _guard(book, "documents", lambda: _documents(book, root, record))
 
 
@@ -218,12 +219,16 @@ def _shown(fact: Fact | None) -> str:
 
 def _documents(book: CheckList, root: Path, record: DossierRecord) -> None:
     """Check that page, PDF, schema and crate are those of ``dossier.json``."""
+    page = files.read_text(root / PAGE)
+    book.judge(f"numbers of {PAGE}", page_numbers.differences(page, record), privacy=True)
     if record.made_by.get("meninx") != provenance.version():
-        why = f"another version of meninx wrote them: {one_line(record.made_by.get('meninx', 'unknown'))}"
-        book.impossible("documents against dossier.json", why)
+        version = one_line(record.made_by.get("meninx", "unknown"))
+        why = f"made by another version of meninx, {version}: its words and its PDF cannot be derived again"
+        fix = "verify it with the version that made it"
+        book.unverified("documents against dossier.json", why, fix=fix)
         return
     wrong = []
-    if files.read_text(root / PAGE) != dossier_page.render(record):
+    if page != dossier_page.render(record):
         wrong.append(f"{PAGE} shows something else")
     if files.read_text(root / SCHEMA) != schema.text():
         wrong.append(f"{SCHEMA} is another")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meninx.core import artifacts, belonging, integrity, settings
+from meninx.core import artifacts, audit_parts, belonging, integrity, settings
 from meninx.core.artifacts import (
     Ancestry,
     ComparisonRecord,
@@ -18,7 +18,7 @@ from meninx.core.artifacts import (
 )
 from meninx.core.progress import Progress
 from meninx.core.run import Run
-from meninx.verify import folder_checks
+from meninx.verify import audit_checks, folder_checks
 from meninx.verify.check_list import CheckList, State, plain
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def check(book: CheckList, root: Path, progress: Progress) -> None:
     book.guard("evaluations", lambda: _measurements(book, run))
     book.guard("privacy.json", lambda: _privacy(book, run))
     book.guard("lineage", lambda: _lineage(book, run))
+    book.guard("audit", lambda: _audit(book, run))
     book.guard("file modes of private/", lambda: folder_checks.modes(book, root))
 
 
@@ -190,6 +191,18 @@ def _declared(run: Run) -> object:
     table, _ = settings.read_recipe(str(run.config_path))
     terms = table.get("privacy")
     return terms.get("units_declared") if isinstance(terms, dict) else None
+
+
+def _audit(book: CheckList, run: Run) -> None:
+    """Check the audit of the run, which rests on its own records."""
+    if not (run.root / audit_parts.FOLDER).is_dir():
+        return
+    try:
+        from meninx.audit import rederivation  # noqa: F401 (its libraries are those of [train])
+    except ImportError:
+        book.impossible("audits from their records", "a library is missing: pip install 'meninx[train]'")
+        return
+    audit_checks.check(book, run.root)
 
 
 def _lineage(book: CheckList, run: Run) -> None:

@@ -36,14 +36,17 @@ class VerifyResult(Result):
 
     @property
     def ok(self) -> bool:
-        """Whether no check failed; what cannot be checked does not count."""
-        return not any(check.state is State.NOT_OK for check in self.checks)
+        """Whether no check failed, and none is left out that a verification needs."""
+        return not any(check.state in (State.NOT_OK, State.NOT_VERIFIED) for check in self.checks)
 
     @property
     def exit_code(self) -> int:
-        """0 when all is well, 4 when a promise to patients does not hold, 3 for other damage."""
+        """0 when all is well, 4 when a promise to patients does not hold, 3 for other damage.
+
+        It is 3, too, where a check is left out without which nothing is verified.
+        """
         failed = [check for check in self.checks if check.state is State.NOT_OK]
-        if not failed:
+        if self.ok:
             return 0
         return 4 if any(check.privacy for check in failed) else 3
 
@@ -63,14 +66,17 @@ class VerifyResult(Result):
         lines = []
         for folder in folders:
             checks = [check for check in self.checks if check.folder == folder]
-            if full or len(folders) == 1 or any(check.state is State.NOT_OK for check in checks):
+            bad = any(check.state in (State.NOT_OK, State.NOT_VERIFIED) for check in checks)
+            if full or len(folders) == 1 or bad:
                 lines += [check.line() for check in checks]
                 continue
             made = sum(check.state is State.OK for check in checks)
             left = f", {len(checks) - made} not possible (--verbose names them)" if made < len(checks) else ""
             lines.append(f"{State.OK:<12}  {plain(folder) or self.out.name}: {made} checks passed{left}")
         count = sum(check.state is State.NOT_OK for check in self.checks)
-        last = "all checks passed" if not count else f"{count} of {len(self.checks)} checks failed"
+        omitted = [check.why for check in self.checks if check.state is State.NOT_VERIFIED]
+        last = f"not verified: {omitted[0]}" if omitted else "all checks passed"
+        last = f"{count} of {len(self.checks)} checks failed" if count else last
         open_ones = sum(check.state is State.NOT_POSSIBLE for check in self.checks)
         more = f"; {open_ones} could not be made" if open_ones else ""
         return "\n".join([*lines, f"{last}{more}"])
@@ -88,7 +94,11 @@ class VerifyResult(Result):
         """
         if self.ok:
             return
+        left = [check for check in self.checks if check.state is State.NOT_VERIFIED]
         count = sum(check.state is State.NOT_OK for check in self.checks)
+        if not count:
+            fix = left[0].fix
+            raise DataError(problem(f"not verified: {left[0].why}", where=self.out.name, fix=fix))
         fix = "the lines above say what; restore it, or make it again"
         failed = [check for check in self.checks if check.state is State.NOT_OK]
         unfinished = {check.folder for check in failed if check.what == "state"}

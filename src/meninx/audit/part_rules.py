@@ -1,0 +1,240 @@
+"""What the record of each part says: its numbers, whether it refutes the guarantee, and its verdict.
+
+The stage derives a summary by these rules, and whoever reads the summary derives it again. They read records
+alone, so this module imports no network library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from meninx.audit import (
+    attribute_findings,
+    bounds,
+    identity_findings,
+    membership_findings,
+    one_run_findings,
+)
+from meninx.audit.plan_config import AuditPlan
+from meninx.audit.reconstruction import reconstruction_verdict
+from meninx.audit.verdict_lines import Reservations
+from meninx.core.attribute_records import AttributesAudit
+from meninx.core.audit_records import AttackRecord, MechanismCheck, MembershipAudit, OneRunRecord, ScoreAudit
+from meninx.core.audit_summary import DONE, AuditedPart
+from meninx.core.findings import GUARANTEED, Finding
+from meninx.core.identity_records import IdentityAudit
+from meninx.core.reconstruction_records import ReconstructionAudit
+from meninx.core.risk_records import BoundsRecord
+from meninx.metrics.attack_success import FPRS
+from meninx.privacy.residual_audit import TOLERANCE
+
+_ATTACKS = ("loss", "lira", "rmia")
+_RATES = tuple(f"tpr@fpr={rate:g}" for rate in FPRS)
+_BEYOND_NULL = 0.05  # p-value that an area above 97.5 % of those with permuted membership cannot have
+_OTHER_VERDICT = "its verdict does not follow from its numbers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartRules:
+    """What the record of a part says.
+
+    Attributes:
+        keys: keys of findings that it always gives; for conditions on a part that was not done.
+        further: patterns of the keys that depend on the data and the plan; ``*`` stands for any text.
+        findings: record and plan -> its numbers.
+        refuted: record -> whether it refutes the guarantee of the run.
+        contradictions: record -> what in it does not follow from its own numbers, in words.
+        unbounded: record -> the record of a run for which no guarantee holds.
+    """
+
+    keys: tuple[str, ...]
+    further: tuple[str, ...]
+    findings: Callable[[Any, AuditPlan], tuple[Finding, ...]]
+    refuted: Callable[[Any], bool]
+    contradictions: Callable[[Any], Iterator[str]]
+    unbounded: Callable[[Any], Any] = lambda record: record
+
+
+def _bound_findings(record: BoundsRecord, plan: AuditPlan) -> tuple[Finding, ...]:
+    return bounds.findings(record, amber=plan.limits.bound_green, red=plan.limits.bound_amber)
+
+
+def _one_run(record: OneRunRecord) -> Iterator[str]:
+    if not (_judged(record.audit) and _judged(record.control)):
+        yield _OTHER_VERDICT
+    for found in (record.mechanism, record.control_mechanism):
+        if found is not None and set(found.refuted_by) != _refuted(found):
+            yield "its measured noise and its verdict on it contradict each other"
+
+
+def _judged(audit: ScoreAudit) -> bool:
+    """Return whether the verdict follows from the checks."""
+    allowed = ("refuted",) if audit.refuted_by else ("consistent", "suspicious")
+    return audit.verdict in allowed
+
+
+def _refuted(found: MechanismCheck) -> set[str]:
+    wrong = {"noise"} if found.noise_high < 1 else set()
+    if found.length_low is not None and found.length_low > 1 + TOLERANCE:
+        wrong.add("length")
+    return wrong
+
+
+def _membership(record: MembershipAudit) -> Iterator[str]:
+    found = membership_findings.verdict_of(
+        record.attacks, record.positive, (record.negative, record.split_control), record.significance
+    )
+    if found != (record.verdict, record.reason):
+        yield _OTHER_VERDICT
+    known = [*record.attacks, record.negative, record.positive, record.split_control]
+    if any(_odd_chance(attack) for attack in known if attack is not None):
+        yield "an area lies beyond its null and is called chance"
+
+
+def _odd_chance(attack: AttackRecord) -> bool:
+    return attack.auc > attack.null_high and attack.p_value > _BEYOND_NULL
+
+
+def _reconstruction(record: ReconstructionAudit) -> Iterator[str]:
+    found = reconstruction_verdict.verdict_of(
+        record.identification, record.identified_without, record.matches, own=record.own_level,
+        significance=record.significance,
+    )  # fmt: skip
+    if found != (record.verdict, record.reason):
+        yield _OTHER_VERDICT
+
+
+def _without_bounds(record: ReconstructionAudit) -> ReconstructionAudit:
+    return replace(
+        record,
+        guaranteed=False,
+        identification=tuple(replace(one, bound=1.0) for one in record.identification),
+        matches=tuple(replace(one, bound=1.0) for one in record.matches),
+    )
+
+
+def _attributes(record: AttributesAudit) -> Iterator[str]:
+    found = attribute_findings.verdict_of(
+        record.attributes, record.negative, record.fresh, record.positive, record.significance
+    )
+    if found != (record.verdict, record.reason):
+        yield _OTHER_VERDICT
+
+
+def _identity(record: IdentityAudit) -> Iterator[str]:
+    found = identity_findings.verdict_of(record.links, record.negative, record.positive, record.significance)
+    if found != (record.verdict, record.reason):
+        yield _OTHER_VERDICT
+
+
+RULES: Mapping[str, PartRules] = {
+    "bounds": PartRules(
+        keys=("bounds/epsilon", "bounds/largest-auc", *(f"bounds/largest-{rate}" for rate in _RATES)),
+        further=("bounds/largest-success@*", "bounds/relaxed-success@*"),
+        findings=_bound_findings,
+        refuted=lambda record: False,
+        contradictions=lambda record: iter(()),
+    ),
+    "one-run": PartRules(
+        keys=(
+            "one-run/mu",
+            "one-run/epsilon-lower-limit",
+            "one-run/advantage-lower-limit",
+            "one-run/noise",
+        ),
+        further=("one-run/halved-noise-control", "one-run/clipped-length"),
+        findings=lambda record, plan: one_run_findings.findings(record),
+        refuted=lambda record: bool(record.refuted_by),
+        contradictions=_one_run,
+    ),
+    "membership": PartRules(
+        keys=tuple(f"membership/{name}/{key}" for name in _ATTACKS for key in ("auc", *_RATES)),
+        further=("membership/*/*/auc", "membership/*-control"),
+        findings=lambda record, plan: membership_findings.findings(record),
+        refuted=lambda record: record.verdict == "refuted",
+        contradictions=_membership,
+        unbounded=lambda record: replace(record, bound={}, bound_auc=None, curve_bound=()),
+    ),
+    "reconstruction": PartRules(
+        keys=("reconstruction/rank1@n=10",),
+        further=(
+            "reconstruction/rank1@n=*",
+            "reconstruction/*/step",
+            "reconstruction/*/*sites*",
+            "reconstruction/*/rank1",
+            "reconstruction/*/not-run",
+            "reconstruction/*-control",
+        ),
+        findings=lambda record, plan: reconstruction_verdict.findings(record),
+        refuted=lambda record: record.verdict == "refuted",
+        contradictions=_reconstruction,
+        unbounded=_without_bounds,
+    ),
+    "attributes": PartRules(
+        keys=(),
+        further=(
+            "attributes/*/*/auroc",
+            "attributes/*/*/accuracy",
+            "attributes/*/*/advantage",
+            "attributes/*-control",
+            "attributes/*/untrained-control",
+        ),
+        findings=lambda record, plan: attribute_findings.findings(record),
+        refuted=lambda record: record.verdict == "refuted",
+        contradictions=_attributes,
+        unbounded=lambda record: replace(
+            record, attributes=tuple(replace(one, bound=None) for one in record.attributes)
+        ),
+    ),
+    "identity": PartRules(
+        keys=("identity/p@1",),
+        further=(
+            "identity/*/p@1",
+            "identity/*/auc",
+            "identity/*/*/p@1",
+            "identity/*/*/auc",
+            "identity/reconstruction/*/*/p@1",
+            "identity/reconstruction/*/*/null",
+            "identity/*/*-control",
+        ),
+        findings=lambda record, plan: identity_findings.findings(record),
+        refuted=lambda record: False,
+        contradictions=_identity,
+    ),
+}
+"""Name of a part -> what its record says."""
+
+
+def missing(parts: Iterable[AuditedPart]) -> dict[str, str]:
+    """Return the keys of findings that parts would have given that were not done -> why not."""
+    return {key: part.reason for part in parts if part.state != DONE for key in patterns_of(part.name)}
+
+
+def patterns_of(part: str) -> tuple[str, ...]:
+    """Return the keys of findings that a part always gives, and patterns of the others."""
+    return (*RULES[part].keys, *RULES[part].further)
+
+
+def findings_of(part: str, record: Any, plan: AuditPlan, held: Reservations) -> tuple[Finding, ...]:
+    """Return the numbers of a part under the reservations about its run.
+
+    Where no guarantee holds, bounds have no number and attacks are compared with none. A bound for another
+    unit than the patient is not green.
+    """
+    rules = RULES[part]
+    found = rules.findings(rules.unbounded(record) if held.void else record, plan)
+    return tuple(_reserved(item, held) if item.line == GUARANTEED else item for item in found)
+
+
+def _reserved(item: Finding, held: Reservations) -> Finding:
+    if held.void:
+        return replace(
+            item, words="Nothing bounds an attack on this run.", value=None, low=None, high=None, n=0,
+            bound=None, colour="red", reason=held.void,
+        )  # fmt: skip
+    if held.several and item.colour == "green":
+        reason = f"for one {held.unit}; no bound per patient was computed"
+        return replace(item, colour="amber", reason=reason)
+    return item
