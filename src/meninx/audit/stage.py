@@ -11,7 +11,7 @@ from typing import Any
 
 from meninx.audit import conditions, not_tested, plan_file, verdict_lines
 from meninx.audit.audited_run import FOLDER, origin_of
-from meninx.audit.part_rules import RULES, findings_of, patterns_of
+from meninx.audit.part_rules import RULES, findings_of
 from meninx.audit.part_rules import missing as missing_keys
 from meninx.audit.parts import REGISTRY, AuditPart, training_seconds
 from meninx.audit.plan_config import AuditConfig, AuditPlan
@@ -169,7 +169,7 @@ def run(
 
 def _patterns(plan: AuditPlan) -> tuple[str, ...]:
     """Return patterns of all keys of findings that the parts of a plan may give."""
-    return tuple(key for name in plan.parts for key in patterns_of(name))
+    return tuple(key for name in plan.parts for key in (*RULES[name].keys, *RULES[name].further))
 
 
 def _carried_out(config: AuditConfig, run: Run, record: RunRecord, progress: Progress) -> AuditRecord:
