@@ -21,8 +21,9 @@ def verify(
     Nothing is written. The command detects damage, mixed-up parts and edited numbers, but no forgery: only a
     dossier may be signed. Of a dossier, epsilon, the bounds on attacks and every fact are computed again from
     the files in it. Of several folders, each one without a fault is shown in one line; `--verbose` and
-    `--json` show every check. Exit code 0: no check failed (checks that cannot be made are named). 3: damaged
-    or incomplete. 4: a guarantee to patients is broken.
+    `--json` show every check. Exit code 0: no check failed (checks that cannot be made are named). 3:
+    damaged, incomplete, or a dossier of another version, whose words cannot be derived again. 4: a guarantee
+    to patients is broken.
 
     Args:
         folder: A run, dataset, clean archive, predictions, release, sweep or dossier, or a folder of them.
