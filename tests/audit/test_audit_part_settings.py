@@ -12,8 +12,8 @@ from meninx.audit.parts import REGISTRY
 from meninx.audit.plan_config import AuditConfig
 from meninx.core.run import Run
 
-NOWHERE = Run(Path("nowhere"))
-"""A run without results of other parts."""
+NOBODY = Run(Path("no such run"))
+"""A run without results of any part."""
 PLANNED = {
     "bounds": "bounds",
     "one-run": "one_run",
@@ -60,10 +60,10 @@ def test_every_setting_of_a_plan_reaches_its_part(name, setting):
     changed = replace(plain, **{PLANNED[name]: replace(planned, **{setting: OTHER[setting]})})
     assert getattr(part.settings(plain), setting) == getattr(planned, setting)
     assert getattr(part.settings(changed), setting) == OTHER[setting]
-    assert part.settings_hash(changed, NOWHERE) != part.settings_hash(plain, NOWHERE)
+    assert part.settings_hash(changed, NOBODY) != part.settings_hash(plain, NOBODY)
     for other in REGISTRY.values():
         if other is not part:
-            assert other.settings_hash(changed, NOWHERE) == other.settings_hash(plain, NOWHERE)
+            assert other.settings_hash(changed, NOBODY) == other.settings_hash(plain, NOBODY)
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -75,7 +75,7 @@ def test_seed_and_repeatability_of_a_plan_reach_every_part_that_draws_or_writes_
             continue
         changed = replace(plain, **{setting: value})
         assert getattr(part.settings(changed), setting) == value
-        assert part.settings_hash(changed, NOWHERE) != part.settings_hash(plain, NOWHERE)
+        assert part.settings_hash(changed, NOBODY) != part.settings_hash(plain, NOBODY)
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -84,4 +84,4 @@ def test_a_part_made_on_another_device_has_the_same_settings(name):
     here, there = AuditConfig(device="cpu"), AuditConfig(device="cuda")
     found = [getattr(part.settings(config), "device", None) for config in (here, there)]
     assert found == ([None, None] if name == "bounds" else ["cpu", "cuda"])
-    assert part.settings_hash(here, NOWHERE) == part.settings_hash(there, NOWHERE)
+    assert part.settings_hash(here, NOBODY) == part.settings_hash(there, NOBODY)
