@@ -15,6 +15,7 @@ import math
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -154,7 +155,7 @@ def run_attributes(
         DataError: the dataset is not the one of the run, has no attribute, or too few patients for any.
     """
     run = runs.open_run(folder)
-    with run.audit_lock(), run.lock():
+    with nullcontext() if config.dry_run else run.audit_lock(), run.lock():
         record = _auditable(run, config, out)
         attacked = _attacked(config, run)
         result = AttributesResult(

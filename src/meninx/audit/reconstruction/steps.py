@@ -8,6 +8,7 @@ writes the record. ``visualise`` draws. An interrupted step takes up what is the
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def run_reconstruction(
         Interrupted: stopped by the user; complete sets of candidates are kept.
     """
     run, begun = runs.open_run(folder), time.perf_counter()
-    with run.audit_lock(), run.lock():
+    with nullcontext() if config.dry_run else run.audit_lock(), run.lock():
         audit = _Audit(run, config, out, public, resume=resume)
         audit.refuse_earlier(steps)
         if config.dry_run:
