@@ -11,7 +11,7 @@ import pytest
 from meninx import api
 from meninx.audit import one_run, one_run_findings
 from meninx.audit.config import OneRunConfig
-from meninx.audit.one_run import findings, run_one_run
+from meninx.audit.one_run import run_one_run
 from meninx.cli.app import run as command
 from meninx.core import artifacts
 from meninx.core.audit_records import OneRunRecord
@@ -72,7 +72,9 @@ def test_nothing_private_is_left_but_the_scores_of_canaries(private):
     new = {path.relative_to(private).as_posix() for path in private.rglob("*") if path.is_file()} - {
         path.relative_to(private).as_posix() for path in before
     }
-    assert new == {"audit/one_run.json", "private/audit/in.npy", "private/audit/out.npy"}
+    scores = {"private/audit/in.npy", "private/audit/out.npy"}
+    assert new == {"audit/one_run.json", "private/audit.lock"} | scores
+    assert (private / "private" / "audit.lock").stat().st_size == 0
     for name in ("in", "out"):
         assert stat.S_IMODE((private / "private" / "audit" / f"{name}.npy").stat().st_mode) == 0o600
     text = (private / "audit" / "one_run.json").read_text()
@@ -214,6 +216,8 @@ def test_the_control_names_the_checks_that_noticed_it(private):
     record = run_one_run(CONFIG, private).record
     others = tuple(replace(check, refuted=check.name == "TPR - FPR") for check in record.control.checks)
     record = replace(record, control=replace(record.control, checks=others))
-    found = next(item for item in findings(record) if item.key.endswith("halved-noise-control"))
+    found = next(
+        item for item in one_run_findings.findings(record) if item.key.endswith("halved-noise-control")
+    )
     assert found.colour == "green"
     assert found.reason == "half of the noise was noticed by TPR - FPR, the measured noise, not by mu"
