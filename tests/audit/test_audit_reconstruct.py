@@ -375,8 +375,36 @@ def test_images_that_single_out_their_patient_are_a_success_though_public_images
 
 
 def measured_line(record):
-    part = AuditedPart(name="reconstruction", state=DONE, sha256="0", findings=findings(record))
+    part = AuditedPart(
+        name="reconstruction",
+        state=DONE,
+        sha256="0",
+        findings=findings(record),
+        void=part_rules.RULES["reconstruction"].void(record),
+    )
     return verdict_lines.lines([part], PlannedLimits(), verdict_lines.Reservations())[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "colour", "word"),
+    [
+        ({}, "amber", "something found"),
+        ({"identification": (ABSENT,)}, "amber", "nothing found, weak test"),
+        ({"matches": (matched(success=0.5, low=0.35, high=0.65),)}, "red", "attack succeeded"),
+    ],
+)
+def test_a_part_whose_control_failed_hides_nothing_that_another_found(given, colour, word):
+    other = audit(**given)
+    parts = [
+        AuditedPart(name="reconstruction", state=DONE, sha256="0", findings=findings(other)),
+        replace(
+            AuditedPart(name="identity", state=DONE, sha256="0", void="the control failed"),
+            findings=(replace(findings(audit())[0], key="identity/p@1", colour="grey", reason="a control"),),
+        ),
+    ]
+    line = verdict_lines.lines(parts, PlannedLimits(), verdict_lines.Reservations())[1]
+    assert (line.colour, line.word) == (colour, word)
+    assert "identity: the control failed" in line.words
 
 
 LINES = {"refuted": "red", "exposed": "red", "nothing found": "green", "void": "grey"}

@@ -47,6 +47,7 @@ class PartRules:
         refuted: record -> whether it refutes the guarantee of the run.
         contradictions: record -> what in it does not follow from its own numbers, in words.
         unbounded: record -> the record of a run for which no guarantee holds.
+        void: record -> why its attacks say nothing, because a control failed; else empty.
     """
 
     keys: tuple[str, ...]
@@ -55,6 +56,11 @@ class PartRules:
     refuted: Callable[[Any], bool]
     contradictions: Callable[[Any], Iterator[str]]
     unbounded: Callable[[Any], Any] = lambda record: record
+    void: Callable[[Any], str] = lambda record: ""
+
+
+def _void(record: MembershipAudit | AttributesAudit | IdentityAudit) -> str:
+    return record.reason if record.verdict == "void" else ""
 
 
 def _bound_findings(record: BoundsRecord, plan: AuditPlan) -> tuple[Finding, ...]:
@@ -155,6 +161,7 @@ RULES: Mapping[str, PartRules] = {
         findings=lambda record, plan: membership_findings.findings(record),
         refuted=lambda record: record.verdict == "refuted",
         contradictions=_membership,
+        void=_void,
         unbounded=lambda record: replace(record, bound={}, bound_auc=None, curve_bound=()),
     ),
     "reconstruction": PartRules(
@@ -170,6 +177,7 @@ RULES: Mapping[str, PartRules] = {
         findings=lambda record, plan: reconstruction_verdict.findings(record),
         refuted=lambda record: record.verdict == "refuted",
         contradictions=_reconstruction,
+        void=reconstruction_verdict.void,
         unbounded=_without_bounds,
     ),
     "attributes": PartRules(
@@ -184,6 +192,7 @@ RULES: Mapping[str, PartRules] = {
         findings=lambda record, plan: attribute_findings.findings(record),
         refuted=lambda record: record.verdict == "refuted",
         contradictions=_attributes,
+        void=_void,
         unbounded=lambda record: replace(
             record, attributes=tuple(replace(one, bound=None) for one in record.attributes)
         ),
@@ -202,6 +211,7 @@ RULES: Mapping[str, PartRules] = {
         findings=lambda record, plan: identity_findings.findings(record),
         refuted=lambda record: False,
         contradictions=_identity,
+        void=_void,
     ),
 }
 """Name of a part -> what its record says."""

@@ -188,15 +188,18 @@ def _sentences(
 def _part(part: AuditedPart, records: Mapping[str, Any], plan: AuditPlan, held: Reservations) -> AuditedPart:
     """Return a part with the findings of its record; none where it was not done."""
     if part.state != DONE:
-        return replace(part, findings=(), refuted=False)
+        return replace(part, findings=(), refuted=False, void="")
     record = records[part.name]
     found = findings_of(part.name, record, plan, held)
-    return replace(part, findings=found, refuted=RULES[part.name].refuted(record))
+    rules = RULES[part.name]
+    return replace(part, findings=found, refuted=rules.refuted(record), void=rules.void(record))
 
 
 def _same(stated: AuditedPart, computed: AuditedPart) -> bool:
     """Return whether two parts say the same, up to the last digits in which two machines may differ."""
-    if stated.refuted != computed.refuted or len(stated.findings) != len(computed.findings):
+    if (stated.refuted, stated.void) != (computed.refuted, computed.void):
+        return False
+    if len(stated.findings) != len(computed.findings):
         return False
     for one, two in zip(stated.findings, computed.findings, strict=True):
         for field in fields(one):

@@ -248,7 +248,7 @@ def _part(
         AuditedPart(
             name=part.name, state=DONE, sha256=finished.sha256, seconds=finished.seconds,
             findings=findings_of(part.name, found, config, reservations_of(run, record)),
-            refuted=RULES[part.name].refuted(found),
+            refuted=RULES[part.name].refuted(found), void=RULES[part.name].void(found),
         ),
         registered,
     )  # fmt: skip

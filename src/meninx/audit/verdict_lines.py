@@ -106,19 +106,23 @@ def _measured(parts: Sequence[AuditedPart], guaranteed: str, held: Reservations)
         return VerdictLine(line=MEASURED, colour=colour, word=word, words=words, rule=rule)
 
     attacks = [part for part in parts if any(item.line == MEASURED for item in part.findings)]
-    found = [item for part in attacks for item in part.findings if item.line == MEASURED]
-    names = ", ".join(part.name for part in attacks)
-    if not found:
+    if not attacks:
         return line("grey", "not tested", "No attack was carried out.")
-    failed = [item for item in found if "control" in item.key and item.colour == "grey"]
+    void = "; ".join(f"{part.name}: {part.void}" for part in attacks if part.void)
+    sound = [part for part in attacks if not part.void]
+    if not sound:
+        return line("grey", "void", f"The attacks say nothing. {void}.")
+    silent = f" These attacks say nothing: {void}." if void else ""
+    found = [item for part in sound for item in part.findings if item.line == MEASURED]
+    names = ", ".join(part.name for part in sound)
     colour = worst_colour(item.colour for item in found)
     if colour == "red":
-        return line("red", "attack succeeded", _worst_words(found, "red"))
-    if failed:
-        return line("grey", "void", f"The attacks say nothing: {failed[0].reason} ({failed[0].key}).")
+        return line("red", "attack succeeded", _worst_words(found, "red") + silent)
     if colour == "amber":
-        return _capped(line("amber", "something found", _worst_words(found, "amber")), held)
+        return _capped(line("amber", "something found", _worst_words(found, "amber") + silent), held)
     words = f"No attack of the plan found anything ({names}). {NOT_PROVEN}"
+    if void:
+        return line("amber", "nothing found, weak test", words + silent)
     unknown = [item for item in found if item.value is None and _DECIDING in item.key]
     if unknown:
         why = f"The rate at 1 % false accusations is not known: {unknown[0].reason}"

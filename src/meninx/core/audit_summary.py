@@ -107,6 +107,7 @@ class AuditedPart:
         seconds: what it took; 0 in an audit that can be repeated bit for bit.
         findings: its numbers.
         refuted: it refutes the guarantee of the run.
+        void: why its attacks say nothing, because a control failed; else empty.
     """
 
     name: str
@@ -116,6 +117,7 @@ class AuditedPart:
     seconds: float = 0.0
     findings: tuple[Finding, ...] = ()
     refuted: bool = False
+    void: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a part that contradicts itself."""

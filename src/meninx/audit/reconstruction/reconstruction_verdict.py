@@ -324,6 +324,17 @@ def _exposed(match: MatchRecord, each: float) -> tuple[str, str]:
     return "red" if max(shares) >= _LARGE else "amber", why
 
 
+def void(audit: ReconstructionAudit) -> str:
+    """Return why the attacks say nothing: a control failed, or an earlier rule judged them; else empty.
+
+    An excess over the bound does not depend on that rule, so it still counts.
+    """
+    if audit.verdict == VOID:
+        return audit.reason
+    early = audit.criteria < CRITERIA and all(item.colour != "red" for item in findings(audit))
+    return _EARLIER if early else ""
+
+
 def _controls(audit: ReconstructionAudit) -> Iterator[Finding]:
     controls = audit.significance / (1 + len(audit.matches))
     without = audit.identified_without
