@@ -101,6 +101,19 @@ def test_nothing_of_a_patient_gets_in(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("no_pdf")
+def test_a_run_whose_dataset_was_moved_is_named_where_identifiers_are_counted(tmp_path: Path):
+    given = samples.sources(tmp_path)
+    data = artifacts.require(given[2], artifacts.DataRecord, fix="")
+    place = given[1].resolve()
+    artifacts.write(given[2], replace(data, dataset=str(place)))
+    assert "not where it was" not in stage.run(config(), given, tmp_path / "here").summary()
+    artifacts.write(given[2], replace(data, dataset=str(place.with_name("moved"))))
+    text = stage.run(config(), given, tmp_path / "gone").summary()
+    assert f"warning: the dataset of {given[2].name} is not where it was" in text
+    assert str(tmp_path / "moved") not in text
+
+
+@pytest.mark.usefixtures("no_pdf")
 def test_a_record_that_names_a_patient_is_refused(tmp_path: Path):
     *others, run = samples.sources(tmp_path / "project")
     record = artifacts.require(run, OneRunRecord, fix="")

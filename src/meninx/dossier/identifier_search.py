@@ -164,6 +164,13 @@ def of_patients(runs: Iterable[TrainedRun], sources: Iterable[Path]) -> Iterator
         yield from _cells(path)
 
 
+def without_tables(runs: Iterable[TrainedRun]) -> tuple[str, ...]:
+    """Return the names of runs whose dataset is not where it was, so that its patients are not known."""
+    return tuple(
+        run.name for run in runs if run.data is None or not (Path(run.data.dataset) / MANIFEST_NAME).is_file()
+    )
+
+
 def _cells(path: Path) -> Iterator[str]:
     """Yield the cells of a table that name somebody: columns of identifiers, names and files."""
     if not path.is_file():

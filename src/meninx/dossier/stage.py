@@ -59,6 +59,7 @@ class DossierResult(Result):
         checksums: SHA-256 of that list, which names the dossier; empty after a dry run.
         signer: fingerprint of the key, or ``unsigned``.
         searched: identifiers of patients that were searched for in it.
+        unknown: runs whose dataset is not where it was, so that not all of its identifiers are known.
         plan: what a dry run says it would hold.
     """
 
@@ -68,6 +69,7 @@ class DossierResult(Result):
     checksums: str = ""
     signer: str = UNSIGNED
     searched: int = 0
+    unknown: tuple[str, ...] = ()
     plan: tuple[str, ...] = ()
 
     def summary(self) -> str:
@@ -85,6 +87,11 @@ class DossierResult(Result):
             f"{self.files} files, list {self.checksums}",
             f"signer: {signed}",
             f"searched for {self.searched:,} identifiers of patients: none is in it",
+        ]
+        lines += [
+            f"warning: the dataset of {name} is not where it was, so its patients' identifiers were not all "
+            "searched for; put it back, and make the dossier again"
+            for name in self.unknown
         ]
         signer = f" --signer {self.signer}" if self.signer != UNSIGNED else ""
         lines.append(f"the checker runs {command('verify', self.out)[:-1]}{signer}`")
@@ -159,6 +166,7 @@ def run(
         checksums=checksums,
         signer=signer,
         searched=index.count,
+        unknown=identifier_search.without_tables(every),
     )
 
 
