@@ -32,7 +32,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "obfuscate": (
         "meninx obfuscate data/ hidden/ --method noise --attribute sex --dry-run",
-        "meninx obfuscate data/ hidden/ --method pixelation --attribute sex+age --age-bins 47 61 71",
+        "meninx obfuscate data/ hidden/ --method pixelation --attribute sex+age --age-bins 60 --no-audit",
     ),
     "sweep": ("meninx sweep data/ --recipe tiny --epsilons 3 8 --seeds 0 1",),
     "report": (
