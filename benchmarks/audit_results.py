@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+import audit_seeds
 import audit_tables
 import pages
 
@@ -186,7 +187,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.write:
         rows = rows_of(args.out)
-        for marker, text in audit_tables.tables(rows, STUDIES).items():
+        found = {**audit_tables.tables(rows, STUDIES), "audit-seeds": audit_seeds.table(rows, STUDIES)}
+        for marker, text in found.items():
             pages.put(args.write, marker, f"{text}\n")
         for name, study in list(STUDIES.items())[:1]:
             if args.figures:
