@@ -1,8 +1,8 @@
-"""How well attacks link images to other images of the same patient: fitted on some patients, measured on others.
+"""How well attacks link images to other images of the same patient, on patients that they were not fitted on.
 
-The images are those of a dataset, or changed images of the same cases that ask the dataset's own. Beside the
-attacks stand what labels and attributes alone link, images with shuffled identities, which must not be linked,
-and images with a planted mark per patient, which must be. ::
+The images are those of a dataset, or changed images of the same cases that ask the dataset's own. With the
+attacks come the floor (what labels and attributes alone link) and two controls: images with shuffled
+identities must not be linked, and images with a planted mark per patient must be. ::
 
     found = link_images(Manifest.read(folder), settings, changed=Manifest.read(release), room=private)
     print(found.verdict, found.links[0].p_at_1)
