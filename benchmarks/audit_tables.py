@@ -396,7 +396,10 @@ def _identification_panel(axes: Any, record: Row) -> None:
     if useless:
         axes.axvspan(min(useless), max(useless), color="#c0392b", alpha=0.08, label="no guarantee")
     trials = {item["trials"] for item in known}
-    axes.set_title(f"Which of 10 patients took part?\nWhole training, {max(trials):,} simulated trials a point", fontsize=9)
+    axes.set_title(
+        f"Which of 10 patients took part?\nWhole training, {max(trials):,} simulated trials a point",
+        fontsize=9,
+    )
     axes.set_ylabel("share of patients picked [95 %]", fontsize=9)
 
 
