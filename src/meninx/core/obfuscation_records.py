@@ -20,48 +20,59 @@ class LabelFloorRecord:
 
     Attributes:
         attribute: e.g. ``sex`` or ``sex+age``.
+        group: the class that is told best from all others.
         labels: utility labels that were used.
-        patients: patients with a known attribute that it was measured on.
-        auroc: area under the ROC curve, folded: at least 1/2; None where it is refused.
+        rows: images with a known class.
+        patients: their patients.
+        auroc: area under the ROC curve, at least 1/2; None where it is refused.
         low: lower end of its 95 % interval over patients; None as above.
         high: upper end.
+        sentence: the floor in words.
         refusal: why there is no number; else empty.
     """
 
     attribute: str
+    group: str = ""
     labels: tuple[str, ...] = ()
+    rows: int = 0
     patients: int = 0
     auroc: float | None = None
     low: float | None = None
     high: float | None = None
+    sentence: str = ""
     refusal: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CertificateRecord:
-    """A bound on the AUROC of any attacker on a released code, or why there is none.
+    """A bound on the AUROC of any attacker on released codes for two classes, or why there is none.
+
+    It holds for one image per patient, and conditional on the fitted method.
 
     Attributes:
-        bound: largest AUROC of any attacker with probability ``1 - delta``; None where it is refused.
-        tv: estimated total variation between the codes of the two groups; None as above.
-        tv_limit: its upper limit.
-        delta: probability that the bound fails.
+        attribute: the attribute.
+        groups: the two classes that are compared.
+        patients: independent patients of each that took no part in fitting.
         leaves: number of codes.
-        patients: group -> independent patients, one image each, that it was measured on.
-        needed: patients per group that a bound of ``target`` needs if the groups do not differ.
-        target: AUROC that was asked for.
-        refusal: ``not certified: needs n, has m`` or another reason; else empty.
+        target: largest AUROC that was accepted in advance.
+        delta: probability that the bound is too low.
+        needed: patients per class for which the bound is expected to reach the target if the classes do not
+            differ.
+        plug_in: AUROC of the best order of the codes on these patients themselves; None where it is refused.
+        limit: largest AUROC of any attacker with probability ``1 - delta``; None where it is refused.
+        sentence: the certificate, or ``not certified: needs n, has m``, in words.
     """
 
-    bound: float | None = None
-    tv: float | None = None
-    tv_limit: float | None = None
-    delta: float = 0.05
-    leaves: int = 0
-    patients: dict[str, int] = field(default_factory=dict)
-    needed: int = 0
-    target: float = 0.0
-    refusal: str = ""
+    attribute: str
+    groups: tuple[str, str]
+    patients: tuple[int, int]
+    leaves: int
+    target: float
+    delta: float
+    needed: int
+    plug_in: float | None = None
+    limit: float | None = None
+    sentence: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +232,7 @@ class ReleaseAuditRecord:
         output_leaks: the attribute from the outputs of utility models.
         code_attack: the attribute from the released code itself; None for a method without one.
         floor: the label floor.
-        certificate: of a method that has one; else None.
+        certificates: of a method that releases codes, one for every two classes; empty for any other.
         utility: what the release costs.
         reidentification: original, released, floor.
         distortion: None where the images have another size.
@@ -252,7 +263,7 @@ class ReleaseAuditRecord:
     output_leaks: tuple[AttackerRecord, ...]
     code_attack: AttackerRecord | None
     floor: LabelFloorRecord | None
-    certificate: CertificateRecord | None
+    certificates: tuple[CertificateRecord, ...]
     utility: tuple[UtilityLossRecord, ...]
     reidentification: tuple[ReidentificationRecord, ...]
     distortion: DistortionRecord | None
@@ -329,5 +340,5 @@ class ObfuscationRecord:
 
     def sentence(self) -> str:
         """Return the sentence that stands wherever the dataset or a model trained on it is described."""
-        text = f"images obfuscated by {self.method_summary} to hide {self.attribute}: {self.caveat}"
-        return text + (" (NOT FOR RELEASE: deterministic)" if self.deterministic else "")
+        words = f"images obfuscated by {self.method_summary} to hide {self.attribute}, which {self.caveat}"
+        return f"{words} (NOT FOR RELEASE: deterministic)" if self.deterministic else words

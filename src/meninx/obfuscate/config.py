@@ -27,12 +27,13 @@ class PixelNoise(Settings):
     Attributes:
         pixels: Number m of pixels that one person's part of an image may change (the m-neighbourhood).
         pixel_epsilon: Epsilon of the released image for any m pixels; by default solved from the budget.
-        block: Side of a block of pixels that becomes one value.
+        block: Side of a block of pixels that becomes one value; by default the largest one whose means alone
+            use half of the budget.
     """
 
     pixels: Count = 16
     pixel_epsilon: Positive | None = None
-    block: Count = 8
+    block: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
