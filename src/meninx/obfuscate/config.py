@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from meninx.core.errors import ConfigError, expected, problem
 from meninx.core.setting_types import Count, CountOrZero, Device, Positive, PositiveShare, Share
@@ -16,7 +19,7 @@ BUDGET = 0.05
 """Mean absolute change of the training images without another setting, of the range [0, 1]."""
 AGE_BINS = (60.0,)
 """Lower limits of the upper age groups without another setting."""
-TABLES: Mapping[str, tuple[MethodName, ...]] = {"dp_pix": ("dp-pix",)}
+TABLES: Mapping[str, tuple[MethodName, ...]] = {"dp_pix": ("dp-pix",), "codes": ("codes",)}
 """Table of settings -> methods that read it."""
 WORK_FIELDS = ("device", "dry_run", "resume", "overwrite")
 """Fields that change how the work is done, not its result."""
@@ -36,6 +39,33 @@ class PixelNoise(Settings):
     pixels: Count = 16
     pixel_epsilon: Positive | None = None
     block: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeSettings(Settings):
+    """Codes that are equally frequent in every class of the attribute.
+
+    Attributes:
+        most_codes: Largest number of codes; fewer are used where more would not keep the labels better.
+            A certificate needs fewer patients for fewer codes.
+        levels: Number of parts into which the scores of each label are cut, in the order of the labels; by
+            default chosen on the training patients.
+        patients_per_code: Fewest training patients of every class in each code, at least 16 in all.
+        folds: Folds of training patients; each is scored by models of the others.
+        utility: Models that score the labels: linear, network, or auto for the better one out of fold.
+        unknown_attribute: What happens to an image whose class is not known: refuse, or draw its code at
+            random, which tells nothing about the image.
+        oblivious: Do not use the attribute to balance the codes. Only shows what balancing is for: the codes
+            then tell the attribute.
+    """
+
+    most_codes: Annotated[int, Meta(ge=2, le=1024)] = 16
+    levels: tuple[Count, ...] = ()
+    patients_per_code: Count = 8
+    folds: Annotated[int, Meta(ge=2, le=20)] = 3
+    utility: Literal["auto", "linear", "network"] = "auto"
+    unknown_attribute: Literal["refuse", "draw"] = "refuse"
+    oblivious: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +169,7 @@ class ObfuscateConfig(HiddenAttribute):
         deterministic: Take the randomness of the method from the seed too, to repeat a release bit for bit;
             the release is then marked NOT FOR RELEASE.
         dp_pix: Differential privacy for pixels.
+        codes: Codes that are equally frequent in every class of the attribute.
         release_audit: Whether and how the release is attacked.
         dry_run: Read the dataset, show the label floor and what would be done; write nothing.
         resume: Go on with a release of the same settings; a complete one is attacked if it was not.
@@ -150,10 +181,16 @@ class ObfuscateConfig(HiddenAttribute):
     keep_attribute: bool = False
     deterministic: bool = False
     dp_pix: PixelNoise = field(default_factory=PixelNoise)
+    codes: CodeSettings = field(default_factory=CodeSettings)
     release_audit: ReleaseAuditSettings = field(default_factory=ReleaseAuditSettings)
     dry_run: bool = False
     resume: bool = False
     overwrite: bool = False
+
+    @property
+    def aware(self) -> bool:
+        """Whether the method reads the attribute of each patient when it releases an image."""
+        return OBFUSCATORS[self.method].aware and not self.codes.oblivious
 
     @property
     def amount(self) -> float | None:
