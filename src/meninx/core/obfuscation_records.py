@@ -84,11 +84,15 @@ class AttackerRecord:
         knows: what the attacker was trained on, in words.
         retrained: it was trained on released images. False for a static attacker, which is no privacy
             measure.
+        question: the classes that are told apart, chosen on the validation split where there are several,
+            e.g. ``F against M`` or ``60 or older against the rest``.
         valid_auroc: folded AUROC on the validation split, by which the worst attacker is chosen; None where
             it is refused.
         auroc: folded AUROC on the test split: at least 1/2; None as above.
         low: lower end of its 95 % interval, patients resampled.
         high: upper end.
+        oriented_auroc: AUROC on the test split without folding, in the direction that is right on the
+            validation split; below 1/2 where the directions differ. None as above.
         clean_auroc: that of the same attacker trained and measured on the original images; None as above.
         patients: patients of the test split with a known attribute.
         classes: values of the attribute -> such patients.
@@ -99,15 +103,42 @@ class AttackerRecord:
     name: str
     knows: str = ""
     retrained: bool = True
+    question: str = ""
     valid_auroc: float | None = None
     auroc: float | None = None
     low: float | None = None
     high: float | None = None
+    oriented_auroc: float | None = None
     clean_auroc: float | None = None
     patients: int = 0
     classes: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     refusal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NullRecord:
+    """What the linear and the kernel attacker find where there is nothing to find: permuted attributes.
+
+    Each patient gets the attribute of another one of the same split, and the attackers are fitted and chosen
+    again. Folding makes these areas larger than 1/2, the more so the fewer patients there are.
+
+    Attributes:
+        permutations: how many.
+        mean: mean folded AUROC on the test split.
+        high: 95 % of them are below.
+        observed: folded AUROC of the same two attackers with the true attribute, the better one on the
+            validation split.
+        p_value: probability of ``observed`` or more with permuted attributes.
+        network: folded AUROC of a network that was retrained on permuted attributes, one per repetition.
+    """
+
+    permutations: int
+    mean: float
+    high: float
+    observed: float
+    p_value: float
+    network: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +223,13 @@ class ReleaseAuditRecord:
         target: highest folded AUROC that was accepted in advance; 0 without a target.
         attackers: the retrained ones.
         static: attackers trained on original images alone: not a privacy measure.
-        output_leak: the attribute from the outputs of a utility model; None where it was not measured.
+        every_question: the worst attacker on each class against the rest and on each two classes; empty where
+            there are two classes.
+        clean: the attacker of the original images that the validation split chooses: the positive control.
+        clean_floor: the audit is void where ``clean`` finds less.
+        control: the best attacker of constant images, which must find nothing.
+        null: the same with permuted attributes; None where it was not measured.
+        output_leaks: the attribute from the outputs of utility models.
         code_attack: the attribute from the released code itself; None for a method without one.
         floor: the label floor.
         certificates: of a method that releases codes, one for every two classes; empty for any other.
@@ -207,8 +244,9 @@ class ReleaseAuditRecord:
         seed: of attackers and resamples.
         seconds: of the audit.
         verdict: ``passed`` (upper limit of the worst attacker at most the target), ``failed``, ``measured``
-            (no target), or ``void`` (no attacker finds the attribute in the original images).
-        reason: of ``void``; else empty.
+            (no target), or ``void`` (a control failed, e.g. no attacker finds the attribute in the original
+            images).
+        reason: of ``void`` and ``failed``; else empty.
         source: origin of the original dataset.
         released: origin of the released one.
         version: format of the record.
@@ -222,7 +260,7 @@ class ReleaseAuditRecord:
     target: float
     attackers: tuple[AttackerRecord, ...]
     static: tuple[AttackerRecord, ...]
-    output_leak: AttackerRecord | None
+    output_leaks: tuple[AttackerRecord, ...]
     code_attack: AttackerRecord | None
     floor: LabelFloorRecord | None
     certificates: tuple[CertificateRecord, ...]
@@ -239,6 +277,11 @@ class ReleaseAuditRecord:
     reason: str
     source: Origin
     released: Origin
+    every_question: tuple[AttackerRecord, ...] = ()
+    clean: AttackerRecord | None = None
+    clean_floor: float = 0.0
+    control: AttackerRecord | None = None
+    null: NullRecord | None = None
     version: int = FORMAT
 
     @property
@@ -266,7 +309,8 @@ class ObfuscationRecord:
         patients: number of their patients.
         splits: split -> cases.
         deterministic: randomness of the mechanism came from the seed: NOT FOR RELEASE.
-        source_record: SHA-256 of ``prepare.json`` of the source; empty where it has none.
+        source_record: digest of ``prepare.json`` of the source under the key of the release; empty
+            where it has none.
         checksums: SHA-256 of ``checksums.sha256`` of the released dataset.
         source: origin of the source: its name, and its digest under a key in ``private/``.
         made: time, ISO 8601 in UTC; empty in a deterministic release.

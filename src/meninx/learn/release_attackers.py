@@ -39,7 +39,7 @@ from meninx.learn.state import TrainState
 from meninx.learn.step import SupervisedStep
 from meninx.learn.task import ImageTask, Task
 from meninx.learn.trainer import Evaluator, Trainer
-from meninx.models.attack_networks import FAMILIES, Restorer, attack_network
+from meninx.models.attack_networks import FAMILIES, PERCEPTRON, VectorRestorer, Restorer, attack_network
 
 Array = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
@@ -50,6 +50,7 @@ _BATCH, _EVAL_BATCH = 32, 256
 _RATE, _DECAY = 2e-3, 5e-2
 _SHIFT = 4  # pixels
 _TINY = 1e-6
+_IMAGE_AXES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +90,11 @@ class RestoreTask:
         losses = [float(self.loss(output[None], target[None])) for output, target in results]
         mean = float(np.mean(losses)) if losses else math.nan
         return {"loss": mean, self.metric: -mean}
+
+
+def families_of(axes: int) -> tuple[str, ...]:
+    """Return the networks for values with so many axes: 4 for images, 2 for features."""
+    return FAMILIES if axes == _IMAGE_AXES else (PERCEPTRON,)
 
 
 def attribute_task(counts: npt.ArrayLike) -> ImageTask:
@@ -149,7 +155,7 @@ def fit_release_network(
     """Return a network trained on released images, with the weights of its best validation.
 
     Args:
-        family: one of :data:`meninx.models.attack_networks.FAMILIES`.
+        family: one of :func:`families_of` the values.
         draws: released images of all rows, fresh for each number.
         targets: shape (n, outputs); one-hot, or 0, 1 and NaN under a task of several labels.
         sides: rows to train on and to choose by.
@@ -160,14 +166,14 @@ def fit_release_network(
         progress: shows the steps.
 
     Raises:
-        DataError: images that are not finite or not (n, channels, height, width).
+        DataError: values that are not finite, or neither (n, channels, height, width) nor (n, features).
     """
     first = _checked(draws(0), len(np.asarray(targets)))
     wanted = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.float32))
     network = _seeded(lambda: attack_network(family, channels=first.shape[1], outputs=wanted.shape[1]), seed)
     return _fitted(
         network, draws, lambda rows: wanted[rows], sides, task, epochs=epochs, seed=seed, device=device,
-        shift=_SHIFT if family != FAMILIES[0] else 0, progress=progress, label=family,
+        shift=_SHIFT if family in FAMILIES[1:] else 0, progress=progress, label=family,
     )  # fmt: skip
 
 
@@ -195,7 +201,8 @@ def fit_purifier(
     clean = torch.from_numpy(_checked(originals, len(np.asarray(originals))))
     centre, spread = _moments(clean[torch.from_numpy(sides.train)])
     scaled = (clean - centre) / spread
-    network = _seeded(lambda: Restorer(clean.shape[1]), seed)
+    restorer = Restorer if clean.ndim == _IMAGE_AXES else VectorRestorer
+    network = _seeded(lambda: restorer(clean.shape[1]), seed)
     fitted = _fitted(
         network, draws, lambda rows: scaled[rows], sides, RestoreTask(), epochs=epochs, seed=seed,
         device=device, shift=0, progress=progress, label="purifier",
@@ -228,7 +235,7 @@ class _ReleaseLoader:
 
     def batches(self, units: UnitBatch, step: int, most: int) -> Iterator[Batch]:
         """Yield the units in order, in batches of at most ``most`` cases."""
-        images = self.draws(step // self.steps_per_epoch)
+        images = self.draws(step // self.steps_per_epoch)  # whoever gives draws keeps the last one
         for part in units.microbatches(most):
             rows = self.rows[[case for unit in part.units for case in unit]]
             rng = child(self.seed, "released images", step, part.first)
@@ -308,8 +315,8 @@ def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of each channel, shape (1, channels, 1, 1)."""
-    axes = (0, 2, 3)
+    """Return mean and deviation of each channel (1, channels, 1, 1), or of each feature (1, features)."""
+    axes = (0, 2, 3) if images.ndim == _IMAGE_AXES else (0,)
     spread = images.std(axes, keepdim=True, correction=0)
     return images.mean(axes, keepdim=True), spread.clamp_min(_TINY)
 
@@ -328,7 +335,7 @@ def _shifted(images: Tensor, most: int, rng: np.random.Generator) -> Tensor:
 
 def _checked(images: npt.ArrayLike, count: int) -> Array:
     values = np.ascontiguousarray(images, dtype=np.float32)
-    if values.ndim != 4 or len(values) != count or not np.isfinite(values).all():
-        rule = f"{count} finite images of shape (channels, height, width)"
+    if values.ndim not in (2, _IMAGE_AXES) or len(values) != count or not np.isfinite(values).all():
+        rule = f"{count} finite images of shape (channels, height, width), or rows of features"
         raise DataError(expected(rule, got=f"shape {values.shape}", where="released images"))
     return values

@@ -18,24 +18,30 @@ from meninx.core import check
 from meninx.models import blocks, registry
 
 FAMILIES = ("strided", "residual", "wide")
+"""Networks for images."""
+PERCEPTRON = "perceptron"
+"""The network for features."""
 _GROUPS = 8
 _STRIDED = (16, 32, 64, 64)
-_PATCH, _CHANNELS, _KERNEL, _DEPTH = 4, 32, 7, 3
-_RESTORER = 16
+_PATCH, _CHANNELS, _KERNEL, _DEPTH = 4, 32, 7, 2
+_RESTORER, _HIDDEN = 16, 64
 
 
 def attack_network(family: str, *, channels: int, outputs: int) -> nn.Module:
     """Return a new network with random weights from torch's current generator.
 
     Args:
-        family: one of :data:`FAMILIES`.
-        channels: of the images.
+        family: one of :data:`FAMILIES`, or :data:`PERCEPTRON`.
+        channels: of the images; number of features of a perceptron.
         outputs: logits.
 
     Raises:
         ConfigError: an unknown family.
     """
-    check.one_of(FAMILIES, family=family)
+    check.one_of((*FAMILIES, PERCEPTRON), family=family)
+    if family == PERCEPTRON:
+        layers = (nn.Linear(channels, _HIDDEN), nn.ReLU(), nn.Dropout(0.3), nn.Linear(_HIDDEN, outputs))
+        return nn.Sequential(*layers)
     if family == "residual":
         shape = {"spatial_dims": 2, "in_channels": channels, "out_channels": outputs}
         return registry.build("resnet9", **shape, width=16, groups=_GROUPS)
@@ -141,6 +147,26 @@ class Restorer(nn.Module):
             beside = maps.pop()
             found = layer(torch.cat([_enlarged(found, beside), beside], dim=1))
         result: Tensor = self.last(torch.cat([_enlarged(found, x), x], dim=1)) + self.direct * x
+        return result
+
+
+class VectorRestorer(nn.Module):
+    """Predicts original features from released ones: the identity and a small correction.
+
+    Args:
+        features: how many.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, features)
+        self.correction = nn.Sequential(
+            nn.Linear(features, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, features)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return estimates of the originals, of the shape of ``x`` (batch, features)."""
+        result: Tensor = self.linear(x) + self.correction(x)
         return result
 
 
