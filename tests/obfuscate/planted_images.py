@@ -1,7 +1,7 @@
 """Invented chest images whose private attribute and disease are known: the population of the criteria.
 
-Every patient has a smooth field of their own and 1 to 4 images. Sex moves a low-frequency shape, disease adds a
-local blob. ``rho`` is the correlation of sex and disease.
+Every patient has a smooth field and 1 to 4 images. Sex moves a low-frequency shape, and disease adds a local
+blob. ``rho`` is the correlation of sex and disease.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ def planted_table(patients, *, rho=0.0, seed=0, shares=(0.5, 0.2, 0.3), unknown=
     values += _fields(rng, len(patient), side) * 0.02
     line = np.linspace(-1, 1, side)
     x, y = np.meshgrid(line, line)
-    strength = (sex - 0.5) * 0.12 + rng.normal(0, 0.025, patients)
+    values += 0.12 * (np.exp(-((np.abs(x) - 0.5) ** 2 + 0.5 * y**2) / 0.15) - 0.3)  # what all chests share
+    strength = (sex - 0.5) * 0.12 + rng.normal(0, 0.04, patients)
     values += strength[patient, None, None] * (np.exp(-(((y - 0.3) / 0.4) ** 2)) - 0.4)
     place = rng.uniform(-0.15, 0.15, (len(patient), 2))
-    blob = np.exp(-(((x[None] - 0.4 - place[:, :1, None]) ** 2 + (y[None] + 0.4 - place[:, 1:, None]) ** 2) / 0.03))
-    depth = (0.13 + rng.normal(0, 0.02, len(patient))) * ill[patient]
+    across, down = x[None] - 0.4 - place[:, :1, None], y[None] + 0.4 - place[:, 1:, None]
+    blob = np.exp(-(across**2 + down**2) / 0.03)
+    depth = (0.1 + rng.normal(0, 0.025, len(patient))) * ill[patient]
     values += depth[:, None, None] * blob
-    values = np.clip(values + 0.5, 0, 1).astype(np.float32)[:, None]
+    values += rng.normal(0, 0.03, values.shape)
+    values = np.clip(values + 0.45, 0, 1).astype(np.float32)[:, None]
     names = tuple(f"P{number:05d}" for number in patient)
     first, second = (np.array(shares[:2]).cumsum() * patients).astype(int)
     split = np.where(patient < first, "train", np.where(patient < second, "valid", "test"))
