@@ -286,7 +286,7 @@ def test_scores_of_training_patients_come_from_models_that_did_not_see_them():
 def test_release_at_64_pixels_is_fast():
     table = planted_table(240, side=64)
     codes = fitted(table)
-    new = table.with_values(np.clip(table.values + np.float32(1 / 255), 0, 1))
+    new = dataclasses.replace(table, values=np.clip(table.values + np.float32(1 / 255), 0, 1))
     codes.release(new.select(np.arange(5)))
     begin = time.process_time()
     codes.release(new)
