@@ -271,7 +271,7 @@ def test_patients_with_images_in_several_codes_do_not_make_a_prototype_of_few_pa
         few, patients=patients, private={"sex": np.array([order[name] for name in patients])}
     )
     for seed in range(5):
-        facts = fitted(mixed, seed=seed, most_codes=60, patients_per_code=15).facts()
+        facts = fitted(mixed, seed=seed, levels=(60,), patients_per_code=15).facts()
         assert facts["least_images_per_prototype"] >= 30
 
 
