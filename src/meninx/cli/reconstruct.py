@@ -26,6 +26,7 @@ def reconstruct_run(
     config: ReconstructionConfig,
     public: Path | None = None,
     out: Path | None = None,
+    data: Path | None = None,
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
@@ -40,9 +41,10 @@ def reconstruct_run(
         run: A finished run of `meninx train`.
         public: Prepared dataset whose images the attacker has; half of the test patients without it.
         out: Folder that gets audit/ with record, tables and figures; by default the run folder.
+        data: Folder of the run's dataset, if it was moved since the training.
         recipe: TOML file with these settings; flags override it.
     """
-    _run(config, run, ("create", "match", "visualise"), public, out, output)
+    _run(config, run, ("create", "match", "visualise"), public, out, data, output)
 
 
 @reconstruct.command(help_epilogue=epilogue("audit reconstruct create"))
@@ -53,6 +55,7 @@ def create(
     *,
     config: ReconstructionConfig,
     public: Path | None = None,
+    data: Path | None = None,
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
@@ -64,9 +67,10 @@ def create(
     Args:
         run: A finished run of `meninx train`.
         public: Prepared dataset whose images the attacker has; half of the test patients without it.
+        data: Folder of the run's dataset, if it was moved since the training.
         recipe: TOML file with these settings; flags override it.
     """
-    _run(config, run, ("create",), public, None, output)
+    _run(config, run, ("create",), public, None, data, output)
 
 
 @reconstruct.command(name="match", help_epilogue=epilogue("audit reconstruct match"))
@@ -78,6 +82,7 @@ def match(
     config: ReconstructionConfig,
     public: Path | None = None,
     out: Path | None = None,
+    data: Path | None = None,
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
@@ -87,9 +92,10 @@ def match(
         run: A finished run of `meninx train` whose candidates were created.
         public: Prepared dataset whose images the attacker has; half of the test patients without it.
         out: Folder that gets audit/ with record and tables; by default the run folder.
+        data: Folder of the run's dataset, if it was moved since the training.
         recipe: TOML file with these settings; flags override it.
     """
-    _run(config, run, ("match",), public, out, output)
+    _run(config, run, ("match",), public, out, data, output)
 
 
 @reconstruct.command(help_epilogue=epilogue("audit reconstruct visualise"))
@@ -100,6 +106,7 @@ def visualise(
     *,
     config: ReconstructionConfig,
     out: Path | None = None,
+    data: Path | None = None,
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
@@ -111,9 +118,10 @@ def visualise(
     Args:
         run: A finished run of `meninx train` whose candidates were matched.
         out: Folder that has audit/ with the record; by default the run folder.
+        data: Folder of the run's dataset, if it was moved since the training.
         recipe: TOML file with these settings; flags override it.
     """
-    _run(config, run, ("visualise",), None, out, output)
+    _run(config, run, ("visualise",), None, out, data, output)
 
 
 def _run(
@@ -122,13 +130,18 @@ def _run(
     steps: tuple[str, ...],
     public: Path | None,
     out: Path | None,
+    data: Path | None,
     output: Output,
 ) -> None:
     early.runs(run)
     early.dataset(public)
+    early.dataset(data)
     early.extra("train")
+    early.device(config.device)
     from meninx.audit.reconstruction.steps import run_reconstruction
 
-    result = run_reconstruction(config, run, steps=steps, public=public, out=out, progress=output.progress())
+    result = run_reconstruction(
+        config, run, steps=steps, public=public, out=out, data=data, progress=output.progress()
+    )
     output.show(result)
     result.raise_if_refuted()

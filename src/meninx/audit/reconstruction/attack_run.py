@@ -2,7 +2,7 @@
 
 ::
 
-    target = target_of_run(run, pools)
+    target = target_of_run(run, pools, data)
     index = create_candidates(target, ("imprint-pca", "readout"), levels, room=room)
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from torch import nn
 
-from meninx.audit.audited_run import dataset_of, plan_of
+from meninx.audit.audited_run import plan_of
 from meninx.audit.reconstruction.attacks import AttackKind, attack_kind
 from meninx.audit.reconstruction.candidates import (
     CandidateIndex,
@@ -35,7 +35,7 @@ from meninx.audit.reconstruction.victim import STEP, VictimStep, View
 from meninx.core import artifacts, plain
 from meninx.core.artifacts import RunRecord
 from meninx.core.errors import DataError, UsageError, problem
-from meninx.core.manifest import TaskKind
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
 from meninx.learn import checkpoint
@@ -75,7 +75,7 @@ class Target:
     device: str = "cpu"
 
 
-def target_of_run(run: Run, pools: Pools, *, device: str = "cpu") -> Target:
+def target_of_run(run: Run, pools: Pools, data: Manifest, *, device: str = "cpu") -> Target:
     """Return what is attacked of a finished run: its network and weights, loss, clipping and batch.
 
     A run without privacy has no clipping threshold; its steps are clipped to 1, which leaves every image's
@@ -84,6 +84,7 @@ def target_of_run(run: Run, pools: Pools, *, device: str = "cpu") -> Target:
     Args:
         run: a finished run.
         pools: images of its dataset.
+        data: its dataset.
         device: where steps are computed.
 
     Raises:
@@ -96,7 +97,7 @@ def target_of_run(run: Run, pools: Pools, *, device: str = "cpu") -> Target:
     if record.private:
         plan = plan_of(run, checkpoint.config_of(content), content["plan"])
     else:
-        patients = max(2, len(dataset_of(run).split("train").patients))
+        patients = max(2, len(data.split("train").patients))
         plan = Plan.build(
             n_units=patients,
             expected_batch_size=min(config.sampling.batch_size, patients),

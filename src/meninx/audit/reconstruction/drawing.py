@@ -18,6 +18,7 @@ from meninx.metrics.null_threshold import null_threshold
 
 IDENTIFICATION, SUCCESS = "identification", "reconstruction"
 _SUFFIXES = (".svg", ".png")
+FIGURES = tuple(f"{stem}{suffix}" for stem in (IDENTIFICATION, SUCCESS) for suffix in _SUFFIXES)
 PATIENTS = "patients-may-leave"
 NOTHING_SHOWN = "none"
 SYNTHETIC = "synthetic patients"
