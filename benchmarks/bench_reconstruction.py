@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 import pages
-from meninx.audit.reconstruction.attacks import ATTACKS, attack_kind
+from meninx.audit.reconstruction.attack_registry import attack_kind
+from meninx.audit.reconstruction.attacks import ATTACKS
 from meninx.audit.reconstruction.candidates import CandidateSet, NoiseLevel
 from meninx.audit.reconstruction.knowledge import Knowledge
 from meninx.audit.reconstruction.member_ranking import ranked

@@ -75,7 +75,7 @@ from meninx.privacy.risk import RiskCurve, risk_curve
 
 TABLE = "attributes.csv"
 FIGURES = ("attributes.svg", "attributes.png")
-FILES = AuditFiles(kind=AttributesAudit, names=(TABLE, *FIGURES))
+FILES = AuditFiles(kind=AttributesAudit, title="an audit of attributes", names=(TABLE, *FIGURES))
 SCORES, CACHE = "attribute_scores.csv", "attributes"
 LABELS, SITE, AGE = "labels", "site", "age"
 _MOST_VALUES = 20

@@ -5,13 +5,13 @@ others are complete; until then a mark beside them says who is writing.
 
     >>> import tempfile
     >>> from meninx.core.audit_records import MembershipAudit
-    >>> files_of_membership = AuditFiles(kind=MembershipAudit, names=("membership.csv",), run_of=measured_run)
+    >>> files_of_membership = AuditFiles(kind=MembershipAudit, title="an audit", names=("a.csv",))
     >>> place = Path(tempfile.mkdtemp())
     >>> files_of_membership.refuse(place, run="", own=False, overwrite=False)
-    >>> (place / "membership.csv").write_text("patient,visits") and None
+    >>> (place / "a.csv").write_text("patient,visits") and None
     >>> files_of_membership.refuse(place, run="", own=False, overwrite=True)
     Traceback (most recent call last):
-    meninx.core.errors.UsageError: the folder holds files that no audit wrote: membership.csv (...
+    meninx.core.errors.UsageError: the folder holds files that no audit wrote: a.csv (...
 """
 
 from __future__ import annotations
@@ -45,12 +45,14 @@ class AuditFiles:
 
     Attributes:
         kind: type of the record.
+        title: of the audit, in a sentence.
         names: of tables and figures.
         run_of: record -> identity of the run that it belongs to.
         pictures: name of a subfolder whose files have no fixed names; empty without one.
     """
 
     kind: type[Any]
+    title: str
     names: tuple[str, ...]
     run_of: Callable[[Any], str] = measured_run
     pictures: str = ""
@@ -85,7 +87,7 @@ class AuditFiles:
             what = f"the folder holds files that no audit wrote: {self.record}"
             raise UsageError(problem(what, where=place.name, fix=_ANOTHER))
         if there and not overwrite:
-            what = "the run was audited before" if own else "the folder holds an earlier audit"
+            what = "the run was audited before" if own else f"the folder holds {self.title} already"
             fix = "give --overwrite to audit it again" + ("" if own else ", or another --out")
             raise UsageError(problem(what, where=where, fix=fix))
         if found is not None and not own and self.run_of(found) != run:

@@ -38,7 +38,9 @@ from meninx.privacy.noise_calibration import noise_profile
 from meninx.privacy.risk import Bracket, RiskCurve, risk_curve
 
 TABLE, FIGURES = "bounds.csv", ("bounds.svg", "bounds.png")
-FILES = AuditFiles(kind=BoundsRecord, names=(TABLE, *FIGURES), run_of=lambda record: record.mechanism.run)
+FILES = AuditFiles(
+    kind=BoundsRecord, title="bounds", names=(TABLE, *FIGURES), run_of=lambda record: record.mechanism.run
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,7 @@ from meninx.privacy.risk import RiskCurve, risk_curve
 
 TABLE = "membership.csv"
 FIGURES = ("membership.svg", "membership.png")
-FILES = AuditFiles(kind=MembershipAudit, names=(TABLE, *FIGURES))
+FILES = AuditFiles(kind=MembershipAudit, title="an audit of membership", names=(TABLE, *FIGURES))
 CACHE, SCORES = "membership", "membership_scores.csv"
 ATTACKS = ("loss", "lira", "rmia")
 _SPLITS = {

@@ -71,7 +71,7 @@ CONTROL_NOISE = 0.5
 """Noise of the positive control over that of the plan."""
 LARGE_CHANGE = 0.01
 """Change of the validation metric from which on the result warns."""
-FILES = AuditFiles(kind=OneRunRecord, names=())
+FILES = AuditFiles(kind=OneRunRecord, title="an audit with canaries", names=())
 TWIN = "twin"
 _COUNT = "canaries"
 _COMMAND = "meninx audit one-run"

@@ -28,6 +28,7 @@ from meninx.audit.config import (
 )
 from meninx.audit.plan_config import AuditConfig, AuditPlan
 from meninx.audit.reconstruction import steps as reconstruction
+from meninx.audit.reconstruction.attack_registry import package_of
 from meninx.audit.reconstruction.candidates import INDEX
 from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.core import artifacts, files, settings
@@ -53,7 +54,8 @@ class AuditPart:
         seconds: about how long it takes, from the seconds of the run's training.
         carry_out: settings, run, dataset that was moved, and progress; writes the record.
         about: record -> identity and weights of the run that it belongs to.
-        inputs: run -> digest of results of other parts that it reads; empty for none.
+        inputs: plan, run -> digest of results of other parts, or versions of external code, that its result
+            depends on; empty for none.
         after: names of these parts.
     """
 
@@ -65,14 +67,14 @@ class AuditPart:
     seconds: Callable[[AuditPlan, float], float]
     carry_out: Callable[[AuditConfig, Run, Path | None, Progress], None]
     about: Callable[[Any], tuple[str, str]]
-    inputs: Callable[[Run], str] = lambda run: ""
+    inputs: Callable[[AuditConfig, Run], str] = lambda config, run: ""
     after: tuple[str, ...] = ()
 
     def settings_hash(self, config: AuditConfig, run: Run) -> str:
         """Return the SHA-256 of the settings, and of other parts' results, that its result depends on."""
         plain = self.settings(config).replace(overwrite=False)
         text = settings.to_toml(plain.replace(device="auto") if hasattr(plain, "device") else plain)
-        return hashlib.sha256(f"{text}{self.inputs(run)}".encode()).hexdigest()
+        return hashlib.sha256(f"{text}{self.inputs(config, run)}".encode()).hexdigest()
 
 
 # bounds
@@ -198,7 +200,12 @@ def _link(config: AuditConfig, run: Run, moved: Path | None, progress: Progress)
     reidentification.run_identity(_identity_settings(config), run.root, data=moved, progress=progress)
 
 
-def _candidates_of(run: Run) -> str:
+def _packages(config: AuditConfig, run: Run) -> str:
+    """Return the versions of the packages whose attacks the plan names; empty for meninx's own."""
+    return "".join(filter(None, map(package_of, config.reconstruction.attacks)))
+
+
+def _candidates_of(config: AuditConfig, run: Run) -> str:
     """Return the digest of the reconstructions that are there, which serve as probes; empty without any."""
     index = run.private / FOLDER / reconstruction.ROOM / INDEX
     return files.digest(index) if index.is_file() else ""
@@ -246,6 +253,7 @@ REGISTRY: Mapping[str, AuditPart] = {
             seconds=lambda plan, training: 60.0,
             carry_out=_reconstruct,
             about=lambda record: (record.origin.run, record.origin.weights),
+            inputs=_packages,
         ),
         AuditPart(
             name="attributes",

@@ -55,7 +55,7 @@ from meninx.metrics.linkage import LEAST_PATIENTS
 
 TABLE = "identity.csv"
 FIGURES = ("identity.svg", "identity.png")
-FILES = AuditFiles(kind=IdentityAudit, names=(TABLE, *FIGURES))
+FILES = AuditFiles(kind=IdentityAudit, title="an audit of identity", names=(TABLE, *FIGURES))
 RECONSTRUCTIONS = "reconstruction"  # of `meninx audit reconstruct`
 CACHE, SCORES = "identity", "identity_scores.csv"
 _KEY = "identity.key"

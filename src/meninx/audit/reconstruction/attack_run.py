@@ -18,7 +18,8 @@ from pathlib import Path
 from torch import nn
 
 from meninx.audit.audited_run import plan_of
-from meninx.audit.reconstruction.attacks import AttackKind, attack_kind
+from meninx.audit.reconstruction.attack_registry import attack_kind
+from meninx.audit.reconstruction.attacks import AttackKind
 from meninx.audit.reconstruction.candidates import (
     CandidateIndex,
     CandidateRecord,
@@ -142,7 +143,7 @@ def create_candidates(
 
     Args:
         target: what is attacked.
-        attacks: keys of ``ATTACKS``.
+        attacks: names of attacks.
         levels: of noise.
         room: private folder of the candidates; made when it is not there.
         batches: attacked steps of each attack, noise level and view.
@@ -181,7 +182,7 @@ def create_candidates(
         if reason := _reason_against(target, kind, most):
             index = _without(index, name, view, reason)
             continue
-        missing = [level for level in levels if not _complete(room, index, name, view, level)]
+        missing = [level for level in levels if not _complete(room, index, name, kind, view, level)]
         if not missing:
             continue
         progress.note(f"{name}, {view.name}: {kind.words}")
@@ -247,10 +248,12 @@ def _begun(room: Path, made_for: str, *, overwrite: bool, resume: bool = False) 
     return found
 
 
-def _complete(room: Path, index: CandidateIndex, attack: str, view: View, level: NoiseLevel) -> bool:
-    """Return whether a set is there, undamaged and of the same noise."""
+def _complete(
+    room: Path, index: CandidateIndex, attack: str, kind: AttackKind, view: View, level: NoiseLevel
+) -> bool:
+    """Return whether a set is there, undamaged, of the same noise, and of the same version of the attack."""
     record = index.find(attack, view.name, level.name)
-    if record is None or record.level != level:
+    if record is None or record.level != level or record.package != kind.package:
         return False
     with contextlib.suppress(DataError):
         read_candidates(room, record)

@@ -20,7 +20,8 @@ class ReconstructionConfig(Settings):
     """Which attacks reconstruct images from the steps of a training, at which noise, and what is shown of it.
 
     Attributes:
-        attacks: Names of attacks, `quick` for the strongest few, or `all`.
+        attacks: Names of attacks, also of installed packages, `quick` for the strongest few of meninx, or
+            `all` of meninx.
         eps_first: Exponent of ten of the lowest epsilon of the axis.
         eps_last: Exponent of ten of the highest epsilon of the axis.
         eps_step: Distance of two exponents.

@@ -8,6 +8,7 @@ writes the record. ``visualise`` draws. An interrupted step takes up what is the
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,12 +23,14 @@ from meninx.audit.audited_run import (
     refuse_other_files,
 )
 from meninx.audit.reconstruction import drawing
+from meninx.audit.reconstruction.attack_registry import attack_kind
 from meninx.audit.reconstruction.attack_run import Target, create_candidates, target_of_run
-from meninx.audit.reconstruction.attacks import ATTACKS, attack_kind
+from meninx.audit.reconstruction.attacks import ATTACKS
 from meninx.audit.reconstruction.candidates import CandidateIndex, NoiseLevel, read_index
 from meninx.audit.reconstruction.config import ALL, QUICK, ReconstructionConfig
 from meninx.audit.reconstruction.counting import TABLE, counted, matches_of, write_tables
 from meninx.audit.reconstruction.levels import Attacked, attacked, noise_levels
+from meninx.audit.reconstruction.matching import Matched, Reference, threshold_of
 from meninx.audit.reconstruction.pools import Pools, load_pools
 from meninx.audit.reconstruction.reconstruction_verdict import (
     REFUTED,
@@ -51,7 +54,12 @@ from meninx.learn import checkpoint
 from meninx.learn.config import LearnConfig
 
 ROOM, SYNTHETIC_ROOM, SHOWN = "reconstruction", "synthetic", "shown"
-FILES = AuditFiles(kind=ReconstructionAudit, names=(TABLE, *drawing.FIGURES), pictures=ROOM)
+FILES = AuditFiles(
+    kind=ReconstructionAudit,
+    title="an audit of reconstruction",
+    names=(TABLE, *drawing.FIGURES),
+    pictures=ROOM,
+)
 QUICK_ATTACKS = ("imprint-whitened", "cumulative", "readout")
 """The strongest under noise, that of earlier work, and one that needs no malicious server."""
 _MOST_BATCH = 16
@@ -219,9 +227,11 @@ class _Audit:
         self._candidates(target, self.room, progress)
         if self.config.pictures == "synthetic":
             progress.note("attacks on synthetic patients, for pictures that may leave")
-            count = self.batch * max([self.config.batches, *(view.added for view in self.views)])
-            pools = synthetic_pools(self.pools, attacked=count, seed=self.config.seed)
-            self._candidates(replace(target, pools=pools), self.room / SYNTHETIC_ROOM, progress)
+            self._candidates(replace(target, pools=self._synthetic()), self.room / SYNTHETIC_ROOM, progress)
+
+    def _synthetic(self) -> Pools:
+        count = self.batch * max([self.config.batches, *(view.added for view in self.views)])
+        return synthetic_pools(self.pools, attacked=count, seed=self.config.seed)
 
     def _candidates(self, target: Target, room: Path, progress: Progress) -> CandidateIndex:
         return create_candidates(
@@ -257,18 +267,39 @@ class _Audit:
         progress.note("figures and pictures")
         drawing.draw_figures(audit, self.root)
         index = self._index(self.room)
-        words = "PRIVATE, patients of this run"
-        drawing.draw_images(self.config, self.room, index, self.room / SHOWN, title=words, private=True)
+        words, own = "PRIVATE, patients of this run", self._thresholds_of(audit)
+        drawing.draw_images(self.config, self.room, index, self.room / SHOWN, own, title=words, private=True)
         place = self.root / FOLDER / ROOM
         if self.config.pictures == "synthetic":
             room = self.room / SYNTHETIC_ROOM
             drawing.draw_images(
-                self.config, room, self._index(room), place, title="synthetic patients", private=False
-            )
+                self.config, room, self._index(room), place, self._by_rule(self._synthetic()),
+                title="synthetic patients", private=False,
+            )  # fmt: skip
         elif self.config.pictures == drawing.PATIENTS:
             drawing.draw_images(
-                self.config, self.room, index, place, title="patients of this run", private=False
+                self.config, self.room, index, place, own, title="patients of this run", private=False
             )
+
+    def _thresholds_of(self, audit: ReconstructionAudit) -> Callable[[Matched], float]:
+        """Return the thresholds that the verdict was made with, unless the settings ask for others."""
+        known = {
+            (match.attack, match.view, match.level, match.metric): match.threshold for match in audit.matches
+        }
+        by_rule, metric = self._by_rule(self.pools), self.config.metrics[0]
+
+        def threshold(found: Matched) -> float:
+            about = found.about
+            key = (about.attack, about.view, about.level.name, metric)
+            own = known.get(key) if self.config.threshold is None else None
+            return by_rule(found) if own is None else own
+
+        return threshold
+
+    def _by_rule(self, pools: Pools) -> Callable[[Matched], float]:
+        reference = Reference(first=pools.public.images.numpy(), second=pools.heldout.images.numpy())
+        metric, own = self.config.metrics[0], self.config.threshold
+        return lambda found: threshold_of(found, reference, metric=metric, threshold=own)[0]
 
     def _matched(self) -> ReconstructionAudit:
         fix = "match first: `meninx audit reconstruct match RUN`"
@@ -336,7 +367,7 @@ def _audit_lines(audit: ReconstructionAudit) -> list[str]:
         )
     for match in matches_of(audit, own):
         lines.append(
-            f"attack {match.attack}: {_rate(match.success, match.low, match.high)} of {match.originals} "
+            f"attack {match.name}: {_rate(match.success, match.low, match.high)} of {match.originals} "
             f"images reconstructed {view_words(match.view)}, null {100 * match.null:.3g} %, "
             f"public images alone up to {100 * match.kappa:.3g} %"
         )
