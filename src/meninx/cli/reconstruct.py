@@ -32,10 +32,12 @@ def reconstruct_run(
 ) -> None:
     """Attack a run's steps, match reconstructions with originals, identify patients, and draw.
 
-    Attacks are run at the noise of the run, at an axis of epsilon and without noise. A success counts only
-    above a threshold that the same decoder without any leak exceeds in 1 %. Writes audit/reconstruction.json,
-    tables and figures. Images of patients stay in the run's `private/`. Exit code 5: an attack exceeds the
-    bound, or a control failed.
+    Attacks are run at the noise of the run, at an axis of epsilon and without noise. An attack succeeds by
+    either of two criteria: more images are close to their reconstruction than the same decoder without a
+    leak and public images explain, or the reconstructions put the right image first among all members more
+    often than that. Identification counts how often an attacker who sees all steps picks the right one of n
+    images. Writes audit/reconstruction.json, tables and figures. Images of patients stay in the run's
+    `private/`. Exit code 5: an attack exceeds the bound, or a control failed.
 
     Args:
         run: A finished run of `meninx train`.
@@ -86,7 +88,11 @@ def match(
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
-    """Match what was created with the originals, one to one, and count successes above the null.
+    """Match what was created with the originals, and count successes that nulls do not explain.
+
+    Two criteria are counted: how many images are close to their reconstruction, matched one to one, and how
+    often the reconstructions put the right image first among all members. Identification counts how often an
+    attacker who sees all steps picks the right one of n images.
 
     Args:
         run: A finished run of `meninx train` whose candidates were created.

@@ -37,7 +37,8 @@ class ReconstructionConfig(Settings):
         candidates: Numbers of images among which an attacker picks a patient's.
         trials: Largest number of simulated identifications per point.
         metrics: Similarities of images; the first one decides what is matched and what counts as success.
-        threshold: Similarity from which on an image counts as reconstructed; by default set on the null.
+        threshold: Similarity from which on an image counts as close to its reconstruction; by default above
+            what nulls and public images reach. The ranking among members has no threshold.
         best_images: Number of images in a picture, from the best to the worst.
         pictures: What is drawn outside `private/`: reconstructions of synthetic patients, none, or those of
             the run's own patients.
