@@ -33,7 +33,7 @@ from meninx.audit.reconstruction.candidates import INDEX
 from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.core import artifacts, files, settings
 from meninx.core.artifacts import RunRecord
-from meninx.core.audit_parts import FOLDER
+from meninx.core.audit_parts import FOLDER, PARTS, PartName
 from meninx.core.errors import MeninxError
 from meninx.core.progress import Progress
 from meninx.core.run import Run
@@ -46,8 +46,7 @@ class AuditPart:
     """One part of an audit.
 
     Attributes:
-        name: as in the plan.
-        title: for people.
+        name: as in the plan; :data:`meninx.core.audit_parts.PARTS` describes it.
         settings: plan and flags -> settings of the part.
         minutes: plan -> its budget.
         obstacle: run, and dataset that was moved -> why the part cannot be done; empty when it can.
@@ -59,8 +58,7 @@ class AuditPart:
         after: names of these parts.
     """
 
-    name: str
-    title: str
+    name: PartName
     settings: Callable[[AuditConfig], Settings]
     minutes: Callable[[AuditPlan], float]
     obstacle: Callable[[Run, Path | None], str]
@@ -69,6 +67,11 @@ class AuditPart:
     about: Callable[[Any], tuple[str, str]]
     inputs: Callable[[AuditConfig, Run], str] = lambda config, run: ""
     after: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Heading on a page."""
+        return PARTS[self.name].title
 
     def settings_hash(self, config: AuditConfig, run: Run) -> str:
         """Return the SHA-256 of the settings, and of other parts' results, that its result depends on."""
@@ -216,7 +219,6 @@ REGISTRY: Mapping[str, AuditPart] = {
     for part in (
         AuditPart(
             name="bounds",
-            title="Proven bounds",
             settings=_bounds_settings,
             minutes=lambda plan: plan.bounds.minutes,
             obstacle=_without_guarantee,
@@ -226,7 +228,6 @@ REGISTRY: Mapping[str, AuditPart] = {
         ),
         AuditPart(
             name="one-run",
-            title="Audit of the implementation",
             settings=_one_run_settings,
             minutes=lambda plan: plan.one_run.minutes,
             obstacle=_no_one_run,
@@ -236,7 +237,6 @@ REGISTRY: Mapping[str, AuditPart] = {
         ),
         AuditPart(
             name="membership",
-            title="Membership attacks",
             settings=_membership_settings,
             minutes=lambda plan: plan.membership.minutes,
             obstacle=_no_membership,
@@ -246,7 +246,6 @@ REGISTRY: Mapping[str, AuditPart] = {
         ),
         AuditPart(
             name="reconstruction",
-            title="Reconstruction from steps",
             settings=_reconstruction_settings,
             minutes=lambda plan: plan.reconstruction.minutes,
             obstacle=_no_reconstruction,
@@ -257,7 +256,6 @@ REGISTRY: Mapping[str, AuditPart] = {
         ),
         AuditPart(
             name="attributes",
-            title="Attributes of patients",
             settings=_attribute_settings,
             minutes=lambda plan: plan.attribute.minutes,
             obstacle=_no_reconstruction,
@@ -267,7 +265,6 @@ REGISTRY: Mapping[str, AuditPart] = {
         ),
         AuditPart(
             name="identity",
-            title="Identity of images",
             settings=_identity_settings,
             minutes=lambda plan: plan.identity.minutes,
             obstacle=_no_identity,
