@@ -195,8 +195,7 @@ def run_membership(
             return MembershipResult(out=out or run.root, audit=None, planned=planned)
         for words in _refused_rates(len(others)):
             progress.note(words)
-        for place in (audited.room.parent, audited.room):
-            place.mkdir(mode=0o700, exist_ok=True)
+        audited.make_room()
         included, references = _references(audited, config, members, others, progress)
         people = tuple(case.patient_id for case in audited.pool.cases)
 
@@ -276,7 +275,7 @@ def scores_of(signals: Signals, people: Sequence[str]) -> tuple[tuple[str, ...],
 # the run
 
 
-def _audited(run: Run, config: MembershipConfig, moved: Path | None) -> Audited:
+def _audited(run: Run, config: MembershipConfig, moved: Path | None = None) -> Audited:
     content = checkpoint.load(run, "last")
     learned = seeded(
         checkpoint.config_of(content).replace(device=config.device, attack_risk=False, tensorboard=False),

@@ -68,6 +68,11 @@ class Audited:
     pool: Manifest
     room: Path
 
+    def make_room(self) -> None:
+        """Make the room, readable by the owner alone."""
+        for place in (self.room.parent, self.room):
+            place.mkdir(mode=0o700, exist_ok=True)
+
     def digest(self, config: LearnConfig, plan: Plan | None) -> str:
         """Return the name of what a model of the audit depends on beside its patients."""
         known = artifacts.require(self.run.root, artifacts.DataRecord, fix="train again")
@@ -246,6 +251,7 @@ def _signals(
     path = audited.room / f"{name}.json"
     if path.is_file():
         return _read(path, made_for, subset, len(audited.pool))
+    audited.make_room()
     folder = prepared(
         audited.room / name, audited.run, COMMAND, private=plan is not None,
         deterministic=config.runtime.deterministic,
