@@ -478,11 +478,11 @@ def _split_lines(audit: MembershipAudit) -> list[str]:
 def _attack_lines(attack: AttackRecord, audit: MembershipAudit) -> list[str]:
     lines = [f"attack {attack.attack}: {_area_words(attack)}"]
     for point in attack.points:
-        words = point.refusal and f"refused, {point.refusal}"
+        words = point.refusal and f"refused ({point.refusal})"
         if point.tpr is not None and point.low is not None and point.high is not None:
             words = f"{percent(point.tpr)} ({percent(point.low)} to {percent(point.high)})"
         allowed = audit.bound.get(f"{point.fpr:g}")
-        limit = "" if allowed is None else f", the guarantee allows {percent(allowed)}"
+        limit = "" if allowed is None else f"; the guarantee allows {percent(allowed)}"
         lines.append(f"  members found at {percent(point.fpr)} false positives: {words}{limit}")
     return lines
 
@@ -497,7 +497,7 @@ def _area_words(attack: AttackRecord) -> str:
 def _group_lines(audit: MembershipAudit) -> list[str]:
     lines = []
     for group in audit.groups:
-        words = f"refused, {group.refusal}"
+        words = f"refused ({group.refusal})"
         if group.auc is not None and group.auc_low is not None and group.auc_high is not None:
             counts = f"{group.members} members, {group.others} non-members"
             words = f"AUC {group.auc:.3f} ({group.auc_low:.3f} to {group.auc_high:.3f}), {counts}"
