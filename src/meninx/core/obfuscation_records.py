@@ -309,7 +309,8 @@ class ObfuscationRecord:
         patients: number of their patients.
         splits: split -> cases.
         deterministic: randomness of the mechanism came from the seed: NOT FOR RELEASE.
-        source_record: SHA-256 of ``prepare.json`` of the source; empty where it has none.
+        source_record: digest of ``prepare.json`` of the source under the key of the release; empty
+            where it has none.
         checksums: SHA-256 of ``checksums.sha256`` of the released dataset.
         source: origin of the source: its name, and its digest under a key in ``private/``.
         made: time, ISO 8601 in UTC; empty in a deterministic release.
