@@ -33,6 +33,7 @@ def test_an_erased_attribute_is_not_found(erased):
     assert {item.name for item in erased.attackers} >= {"strided", "residual", "wide", "linear", "kernel"}
 
 
+@pytest.mark.slow
 def test_an_attribute_that_is_left_is_found_whatever_the_static_attackers_say(table):
     turned = np.ascontiguousarray(1 - table.values)  # a static attacker is wrong about all of it
     record = audit_release(question(table, turned, target=0.8))
@@ -42,11 +43,13 @@ def test_an_attribute_that_is_left_is_found_whatever_the_static_attackers_say(ta
     assert not any(item.retrained for item in record.static)
 
 
+@pytest.mark.slow
 def test_two_audits_are_equal_byte_by_byte(table, erased):
     again = audit_release(question(table, without_corner(table), target=0.8, deterministic=True))
     assert again == erased
 
 
+@pytest.mark.slow
 def test_an_audit_that_cannot_attack_is_void(table):
     blind = dataclasses.replace(table, values=without_corner(table))
     record = audit_release(question(blind, without_corner(table, seed=2), target=0.9))
