@@ -251,7 +251,7 @@ OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
         summary="prototypes of attribute-aware codes",
         aware=True,
         certified=True,
-        caveat="hides the attribute, not the identity: images of one patient may still be linked",
+        caveat="hides the attribute in images, not in labels published beside them, and not the identity",
     ),
     "leace": ObfuscationMethod(
         factory="meninx.obfuscate.erasure:create",
