@@ -229,7 +229,7 @@ class CodeSettingsTable(TypedDict, total=False):
     folds: int
     utility: Literal["auto", "linear", "network"]
     unknown_attribute: Literal["refuse", "draw"]
-    oblivious: bool
+    balance: Literal["class", "class-and-labels", "none"]
 
 
 class ReleaseAuditSettingsTable(TypedDict, total=False):
@@ -831,15 +831,16 @@ class ObfuscateSettings(TypedDict, total=False):
             use half of the budget.
         most_codes: Largest number of codes; fewer are used where more would not keep the labels better. A
             certificate needs fewer patients for fewer codes.
-        levels: Number of parts into which the scores of each label are cut, in the order of the labels; by
-            default chosen on the training patients.
+        levels: Number of equal parts into which the scores of each label are cut, in the order of the labels;
+            by default the cuts are chosen on the training patients.
         patients_per_code: Fewest training patients of every class in each code, at least 16 in all.
         folds: Folds of training patients; each is scored by models of the others.
         utility: Models that score the labels: linear, network, or auto for the better one out of fold.
         unknown_attribute: What happens to an image whose class is not known: refuse, or draw its code at
             random, which tells nothing about the image.
-        oblivious: Do not use the attribute to balance the codes. Only shows what balancing is for: the codes
-            then tell the attribute.
+        balance: Where every code is equally frequent in all classes: over all images; within every
+            combination of the labels, so that codes and published labels together tell no more than the
+            labels; or nowhere, which only shows what balancing is for.
         target: Highest AUROC of the worst retrained attacker that is accepted, by the upper end of its
             interval; 0 measures without a verdict.
         attack_epochs: Epochs of every network that attacks, each with a fresh release of the images.
@@ -883,7 +884,7 @@ class ObfuscateSettings(TypedDict, total=False):
     folds: int
     utility: Literal["auto", "linear", "network"]
     unknown_attribute: Literal["refuse", "draw"]
-    oblivious: bool
+    balance: Literal["class", "class-and-labels", "none"]
     target: float
     attack_epochs: int
     permutations: int
