@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meninx.audit.bounds import percent
+from meninx.audit import verdict_rule
+from meninx.audit.verdict_rule import but, silenced
 from meninx.core.findings import MEASURED, Finding, key_of
 from meninx.core.identity_records import IdentityAudit, LinkRecord
+from meninx.core.percentages import percent
 
 DATASET, CHANGED = "dataset", "changed images"
 NULLS = (", noise alone", ", other patients")
@@ -20,17 +22,17 @@ def verdict_of(
     positive: Sequence[LinkRecord],
     significance: float,
 ) -> tuple[str, str]:
-    """Return the verdict, and the reason of one that says nothing; the attacks share the significance."""
+    """Return the verdict, and which control failed; the attacks share the significance."""
+    failed = weak = ""
     if any(_p(record) <= _CONTROL_SIGNIFICANCE for record in negative):
-        return "void", "images with shuffled identities are linked, so the attack finds something else"
-    if any(_p(record) <= significance / len(links) for record in links):
-        return "linked", ""
+        failed = "images with shuffled identities are linked, so the attack finds something else"
     if any(_p(record) > significance for record in positive):
-        return "void", (
+        weak = (
             "a mark that is the same in all images of a patient was not found, so the attack is too weak to "
             "say anything; give more images"
         )
-    return "nothing found", ""
+    linked = any(_p(record) <= significance / len(links) for record in links)
+    return verdict_rule.verdict_of(failed=failed, found="linked" if linked else "", weak=weak)
 
 
 def _p(record: LinkRecord) -> float:
@@ -44,7 +46,7 @@ def verdict_words(audit: IdentityAudit) -> str:
     if audit.verdict == "linked":
         sure = audit.significance / len(audit.links)
         found = ", ".join(dict.fromkeys(record.attack for record in audit.links if _p(record) <= sure))
-        return f"LINKED: {found} finds other images of a patient better than chance"
+        return f"LINKED: {found} finds other images of a patient better than chance{but(audit.reason)}"
     return "nothing found by these attacks; another attack may find more"
 
 
@@ -155,16 +157,16 @@ def _colour(link: LinkRecord, record: IdentityAudit) -> str:
     if record.verdict == "void" or link.p_at_1 is None:
         return "grey"
     if link.source.endswith(NULLS):
-        return "green" if _p(link) > _CONTROL_SIGNIFICANCE else "grey"
+        return "green" if _p(link) > _CONTROL_SIGNIFICANCE and not record.reason else "grey"
     tests = record.reconstructions if link.source else record.links
     if _p(link) > record.significance / max(1, len(tests)):
-        return "green"
+        return "grey" if record.reason else "green"
     return "amber" if record.synthetic else "red"
 
 
 def _floor_words(record: IdentityAudit) -> str:
-    if record.verdict == "void":
-        return record.reason
+    if record.reason:
+        return silenced(record.reason)
     if record.floor is None or record.floor.p_at_1 is None:
         return "Fitted on other patients; a weak attack that finds nothing shows nothing."
     return (

@@ -11,7 +11,7 @@ from typing import Any
 
 from meninx.audit import conditions, not_tested, plan_file, verdict_lines
 from meninx.audit.audited_run import FOLDER, origin_of
-from meninx.audit.part_rules import RULES, findings_of
+from meninx.audit.part_rules import RULES, findings_of, holds_a_bound
 from meninx.audit.part_rules import missing as missing_keys
 from meninx.audit.parts import REGISTRY, AuditPart, training_seconds
 from meninx.audit.plan_config import AuditConfig, AuditPlan
@@ -154,7 +154,8 @@ def run(
         out=subject.root / FOLDER, plan=plan_file.plan_text(plan), plan_sha256=sha256,
         registration=registration_hash(sha256, known.id, known.weights),
     )  # fmt: skip
-    conditions.refuse_unnamed([*planned, *wanted], _patterns(plan))
+    one_sided = {key: kind for name in plan.parts for key, kind in RULES[name].one_sided.items()}
+    conditions.refuse_unnamed([*planned, *wanted], _patterns(plan), one_sided=one_sided)
     if config.dry_run:
         return replace(result, planned=_planned(config, subject, known))
     with subject.audit_lock():
@@ -225,7 +226,10 @@ def _part(
         return AuditedPart(name=part.name, state=NOT_DONE, reason=obstacle), registered
     done = plan_file.finished(run, registered, part.name, settings_hash)
     if done:
-        done = part.about(_record(run, part)) == (record.id, record.weights)
+        found, void = _record(run, part), reservations_of(run, record, most=1).void
+        done = part.about(found) == (record.id, record.weights) and not (
+            void and holds_a_bound(part.name, found)
+        )
     if not done:
         progress.note(f"{part.title}: about {_duration(part.seconds(config, training_seconds(record)))}")
         begun, budget = time.monotonic(), part.minutes(config)

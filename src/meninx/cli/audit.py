@@ -51,7 +51,8 @@ def audit_run(
         recipe: TOML file with the plan; flags override it. By default bounds, one-run and membership.
         out: HTML page to write; by default audit/audit.html in the run folder.
         fail_if: Condition such as 'tpr@fpr=0.01 > 0.05' that ends the audit with exit code 5: the end of a
-            finding's key, one of > >= < <=, and a number. A finding without a number meets it.
+            finding's key, one of > >= < <=, and a number. The estimate is compared; lower(key) and upper(key)
+            compare the ends of its interval. A finding without a number meets it.
     """
     early.runs(run)
     early.extra("train")
