@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from part_samples import attribute, attributes_audit, identity_audit, link, reconstruction_audit
 from report_samples import write_run
 
-from meninx.audit import membership_findings, verdict_lines, verdict_rule
+from meninx.audit import membership_findings, verdict_lines
 from meninx.audit.part_rules import RULES, findings_of
 from meninx.audit.plan_config import AuditPlan, PlannedLimits
 from meninx.audit.verdict_lines import Reservations
 from meninx.core.audit_records import MechanismCheck
 from meninx.core.audit_summary import DONE, AuditedPart
 from meninx.core.findings import LONGEST_TEXT
+from meninx.metrics import verdict_rule
 
 TEXT = st.sampled_from(["", "why"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meninx.audit import attribute_findings, identity_findings
+from meninx.audit import attribute_findings
 from meninx.audit.audited_run import origin_of
 from meninx.audit.reconstruction import reconstruction_verdict
 from meninx.core.artifacts import RunRecord
@@ -15,6 +15,7 @@ from meninx.core.reconstruction_records import (
     MatchRecord,
     ReconstructionAudit,
 )
+from meninx.metrics.linkage import linkage_verdict
 
 OWN = "this run"
 
@@ -141,7 +142,7 @@ def identity_audit(
     links = (link(p=0.001 if linked else 0.4),)
     negative = (link(),) if negative is None else negative
     positive = (link(p=0.001),) if positive is None else positive
-    verdict, reason = identity_findings.verdict_of(links, negative, positive, 0.05)
+    verdict, reason = linkage_verdict(links, negative, positive, 0.05)
     return IdentityAudit(
         subject="dataset", links=links, floor=None, negative=negative, positive=positive, reconstructions=(),
         fitted_patients=20, fitted_images=80, copies=0, grid=(32, 32), patients_known=True, synthetic=False,

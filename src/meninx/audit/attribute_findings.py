@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from meninx.audit import verdict_rule
-from meninx.audit.verdict_rule import REFUTED, VOID, but, silenced
 from meninx.core import names
 from meninx.core.attribute_records import AttributeRecord, AttributesAudit, LeakRecord
 from meninx.core.findings import MEASURED, Finding, key_of, named
 from meninx.core.percentages import percent
+from meninx.metrics import verdict_rule
+from meninx.metrics.verdict_rule import REFUTED, VOID, but, silenced
 
 _CONTROL_SIGNIFICANCE = 0.005  # a control that fails by chance should be rare
 LABELS = "labels"

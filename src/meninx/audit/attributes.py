@@ -58,8 +58,8 @@ from meninx.learn.model_signals import (
     model_signals,
     untrained,
 )
+from meninx.metrics.attribute_inference import LEAST_PATIENTS
 from meninx.metrics.attribute_success import (
-    LEAST_PATIENTS,
     Bound,
     Inferred,
     bounded,

@@ -1,42 +1,16 @@
-"""What an audit of identity says: its verdict, and its numbers in words and as findings."""
+"""What an audit of identity says: its verdict and its numbers in words and as findings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from meninx.audit import verdict_rule
-from meninx.audit.verdict_rule import but, silenced
 from meninx.core.findings import MEASURED, Finding, key_of
 from meninx.core.identity_records import IdentityAudit, LinkRecord
 from meninx.core.percentages import percent
+from meninx.metrics.linkage import CONTROL_SIGNIFICANCE, p_of_link
+from meninx.metrics.verdict_rule import but, silenced
 
 DATASET, CHANGED = "dataset", "changed images"
 NULLS = (", noise alone", ", other patients")
 """Ends of the source of what a decoder makes of a gradient that holds nothing of the patients."""
-_CONTROL_SIGNIFICANCE = 0.005  # a control that fails by chance should be rare
-
-
-def verdict_of(
-    links: Sequence[LinkRecord],
-    negative: Sequence[LinkRecord],
-    positive: Sequence[LinkRecord],
-    significance: float,
-) -> tuple[str, str]:
-    """Return the verdict, and which control failed; the attacks share the significance."""
-    failed = weak = ""
-    if any(_p(record) <= _CONTROL_SIGNIFICANCE for record in negative):
-        failed = "images with shuffled identities are linked, so the attack finds something else"
-    if any(_p(record) > significance for record in positive):
-        weak = (
-            "a mark that is the same in all images of a patient was not found, so the attack is too weak to "
-            "say anything; give more images"
-        )
-    linked = any(_p(record) <= significance / len(links) for record in links)
-    return verdict_rule.verdict_of(failed=failed, found="linked" if linked else "", weak=weak)
-
-
-def _p(record: LinkRecord) -> float:
-    return 1.0 if record.p_value is None else record.p_value
 
 
 def verdict_words(audit: IdentityAudit) -> str:
@@ -45,7 +19,7 @@ def verdict_words(audit: IdentityAudit) -> str:
         return f"VOID: {audit.reason}"
     if audit.verdict == "linked":
         sure = audit.significance / len(audit.links)
-        found = ", ".join(dict.fromkeys(record.attack for record in audit.links if _p(record) <= sure))
+        found = ", ".join(dict.fromkeys(record.attack for record in audit.links if p_of_link(record) <= sure))
         return f"LINKED: {found} finds other images of a patient better than chance{but(audit.reason)}"
     return "nothing found by these attacks; another attack may find more"
 
@@ -55,7 +29,7 @@ def share_words(record: LinkRecord) -> str:
     if record.p_at_1 is None or record.p_at_1_low is None or record.p_at_1_high is None:
         return f"refused, {record.refusal}"
     ends = f"{percent(record.p_at_1_low)} to {percent(record.p_at_1_high)}"
-    chance = f"by chance {percent(record.chance or 0.0)}, p {_p(record):.3g}"
+    chance = f"by chance {percent(record.chance or 0.0)}, p {p_of_link(record):.3g}"
     return f"{percent(record.p_at_1)} ({ends}), {chance}"
 
 
@@ -96,8 +70,8 @@ def _controls(record: IdentityAudit) -> list[Finding]:
     for name, what, link in rows:
         if link.p_at_1 is None:
             continue
-        limit = record.significance if name == "positive-control" else _CONTROL_SIGNIFICANCE
-        good = (_p(link) <= limit) == (name == "positive-control")
+        limit = record.significance if name == "positive-control" else CONTROL_SIGNIFICANCE
+        good = (p_of_link(link) <= limit) == (name == "positive-control")
         found.append(
             Finding(
                 key=key_of("identity", link.attack, name), line=MEASURED,
@@ -157,9 +131,9 @@ def _colour(link: LinkRecord, record: IdentityAudit) -> str:
     if record.verdict == "void" or link.p_at_1 is None:
         return "grey"
     if link.source.endswith(NULLS):
-        return "green" if _p(link) > _CONTROL_SIGNIFICANCE and not record.reason else "grey"
+        return "green" if p_of_link(link) > CONTROL_SIGNIFICANCE and not record.reason else "grey"
     tests = record.reconstructions if link.source else record.links
-    if _p(link) > record.significance / max(1, len(tests)):
+    if p_of_link(link) > record.significance / max(1, len(tests)):
         return "grey" if record.reason else "green"
     return "amber" if record.synthetic else "red"
 

@@ -39,7 +39,6 @@ from meninx.audit.references import (
     log_likelihoods,
     reference_signals,
 )
-from meninx.audit.verdict_rule import but
 from meninx.core import artifacts, files
 from meninx.core import run as runs
 from meninx.core.artifacts import RunRecord, RunState
@@ -71,6 +70,7 @@ from meninx.metrics.membership_attacks import (
     patient_scores,
     rmia_scores,
 )
+from meninx.metrics.verdict_rule import but
 from meninx.privacy.risk import RiskCurve
 
 TABLE = "membership.csv"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meninx.audit import verdict_rule
 from meninx.audit.audited_run import UNKNOWN_START
-from meninx.audit.verdict_rule import REFUTED, VOID, but, silenced
 from meninx.core.audit_records import AttackRecord, GroupRecord, MembershipAudit, OperatingPoint
 from meninx.core.findings import MEASURED, Finding, key_of, named
 from meninx.core.percentages import percent
+from meninx.metrics import verdict_rule
 from meninx.metrics.attack_success import PERMUTATIONS
+from meninx.metrics.verdict_rule import REFUTED, VOID, but, silenced
 
 MAIN_ATTACK = "rmia"
 """The attack of groups and controls."""

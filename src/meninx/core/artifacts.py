@@ -41,6 +41,8 @@ from meninx.core.federation import ArmsRecord, FederatedRecord, RoundRecord
 from meninx.core.federation import StudyPart as StudyPart
 from meninx.core.identity_records import IdentityAudit
 from meninx.core.manifest import DatasetInfo
+from meninx.core.obfuscation_records import ObfuscationRecord as ObfuscationRecord
+from meninx.core.obfuscation_records import ReleaseAuditRecord as ReleaseAuditRecord
 from meninx.core.origin import Origin as Origin
 from meninx.core.provenance import Environment as Environment
 from meninx.core.reconstruction_records import ReconstructionAudit
@@ -447,6 +449,8 @@ _PLACES: Mapping[type, str] = {
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",
     PredictRecord: "predict.json",
+    ObfuscationRecord: "obfuscation.json",
+    ReleaseAuditRecord: "release_audit.json",
     SweepRecord: "sweep.json",
     BoundsRecord: "bounds.json",
     Environment: "environment.json",

@@ -25,6 +25,7 @@ from meninx.core.errors import DataError, expected
 from meninx.core.identity_records import LinkRecord
 from meninx.core.randomness import child
 from meninx.metrics import groups, intervals
+from meninx.metrics.verdict_rule import verdict_of
 
 Array = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.bool_]
@@ -33,6 +34,8 @@ ANOTHER, OWN = "another image", "own image"
 LEAST_PATIENTS = groups.MIN_CELL
 """Fewest patients behind any number."""
 PERMUTATIONS = 999
+CONTROL_SIGNIFICANCE = 0.005
+"""Of negative controls, so that one rarely fails by chance."""
 _DRAWS = 1000
 _QUANTILE = 1.959963984540054  # of the normal distribution, at 0.975
 _SAME = 1e-9
@@ -144,6 +147,40 @@ def measure_claims(
     owners, _ = _numbered(gallery.patients, ())
     pairs = _Pairs(values, right, np.ones(right.shape, dtype=bool), batches, owners + len(values))
     return _measured(attack, question, pairs, seed, permutations, one_set=False)
+
+
+def linkage_verdict(
+    links: Sequence[LinkRecord],
+    negative: Sequence[LinkRecord],
+    positive: Sequence[LinkRecord],
+    significance: float,
+) -> tuple[str, str]:
+    """Return the verdict on attacks, and which control failed.
+
+    Args:
+        links: the attacks, which share the significance.
+        negative: on images with shuffled identities.
+        positive: on images with shuffled identities and a planted mark for each.
+        significance: largest probability of ``linked`` where images tell nothing.
+
+    Returns:
+        ``linked``, ``nothing found`` or ``void``, and which control failed; empty where none did.
+    """
+    failed = weak = ""
+    if any(p_of_link(record) <= CONTROL_SIGNIFICANCE for record in negative):
+        failed = "images with shuffled identities are linked, so the attack finds something else"
+    if any(p_of_link(record) > significance for record in positive):
+        weak = (
+            "a mark that is the same in all images of a patient was not found, so the attack is too weak to "
+            "say anything; give more images"
+        )
+    linked = any(p_of_link(record) <= significance / len(links) for record in links)
+    return verdict_of(failed=failed, found="linked" if linked else "", weak=weak)
+
+
+def p_of_link(record: LinkRecord) -> float:
+    """Return the p-value of an attack; 1 where it is refused."""
+    return 1.0 if record.p_value is None else record.p_value
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from meninx.audit import verdict_rule
 from meninx.audit.reconstruction import criteria
-from meninx.audit.verdict_rule import REFUTED, VOID, but, silenced
 from meninx.core.findings import MEASURED, Finding, key_of
 from meninx.core.percentages import percent
 from meninx.core.reconstruction_records import (
@@ -17,7 +15,8 @@ from meninx.core.reconstruction_records import (
     MatchRecord,
     ReconstructionAudit,
 )
-from meninx.metrics import intervals
+from meninx.metrics import intervals, verdict_rule
+from meninx.metrics.verdict_rule import REFUTED, VOID, but, silenced
 
 EXPOSED = "exposed"
 PUBLIC, WEAK = "public images as close", "fails without noise"

@@ -29,7 +29,6 @@ from meninx.audit.reconstruction.reconstruction_verdict import (
 )
 from meninx.audit.reconstruction.synthetic_patients import synthetic_pools
 from meninx.audit.reconstruction.victim import STEP, View
-from meninx.audit.verdict_rule import REFUTED, VOID
 from meninx.core import artifacts
 from meninx.core import run as runs
 from meninx.core.artifacts import RunRecord, RunState
@@ -42,6 +41,7 @@ from meninx.core.result import Result
 from meninx.core.run import Run
 from meninx.learn import checkpoint
 from meninx.learn.config import LearnConfig
+from meninx.metrics.verdict_rule import REFUTED, VOID
 
 ROOM, SYNTHETIC_ROOM, SHOWN = "reconstruction", "synthetic", "shown"
 QUICK_ATTACKS = ("imprint-whitened", "cumulative", "readout")

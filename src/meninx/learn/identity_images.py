@@ -1,4 +1,4 @@
-"""The images of an audit of identity: whose they are, who is evaluated, and the controls."""
+"""The images that attacks on identity compare: whose they are, who is evaluated, and the controls."""
 
 from __future__ import annotations
 
