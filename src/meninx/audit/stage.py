@@ -260,7 +260,7 @@ def _part(
 
 def _record(run: Run, part: AuditPart) -> Any:
     """Return the record of a part that is finished."""
-    found = artifacts.read_file(run.root / place_of(part.name), PARTS[part.name])
+    found = artifacts.read_file(run.root / place_of(part.name), PARTS[part.name].record)
     if found is None:
         raise DataError(problem("the record of the part is missing", where=place_of(part.name)))
     return found
