@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from report_samples import write_run
 
 from meninx.audit import conditions
-from meninx.audit.conditions import SPELLINGS, Compared, Condition, parse
+from meninx.audit.conditions import SPELLINGS, ComparedNumber, Condition, parse
 from meninx.cli.app import run as command
 from meninx.core.errors import AuditFinding, ConfigError, UsageError
 from meninx.core.findings import Finding
@@ -35,8 +35,8 @@ def finding(key, value=0.2, colour="green"):
         ("membership/rmia/auc>=6e-1", Condition("membership/rmia/auc", ">=", 0.6)),
         ("  p@1 < 50 % ", Condition("p@1", "<", 0.5)),
         ("a/b <= -3", Condition("a/b", "<=", -3.0)),
-        ("lower(tpr@fpr=0.01) > 0.05", Condition("tpr@fpr=0.01", ">", 0.05, Compared.LOWER)),
-        ("upper( rmia/auc )>=60%", Condition("rmia/auc", ">=", 0.6, Compared.UPPER)),
+        ("lower(tpr@fpr=0.01) > 0.05", Condition("tpr@fpr=0.01", ">", 0.05, ComparedNumber.LOWER)),
+        ("upper( rmia/auc )>=60%", Condition("rmia/auc", ">=", 0.6, ComparedNumber.UPPER)),
     ],
 )
 def test_what_a_condition_means(text, wanted):

@@ -36,7 +36,7 @@ _RULES: Final = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": op
 _SHOWN = 40
 
 
-class Compared(StrEnum):
+class ComparedNumber(StrEnum):
     """Which number of a finding is compared."""
 
     ESTIMATE = "estimate"
@@ -46,7 +46,11 @@ class Compared(StrEnum):
 
 SPELLINGS = ("key > number", "lower(key) > number", "upper(key) > number")
 """The forms of a condition: the estimate, the lower and the upper end of the interval."""
-_NAMES: Final = {Compared.ESTIMATE: "estimate", Compared.LOWER: "lower end", Compared.UPPER: "upper end"}
+_NAMES: Final = {
+    ComparedNumber.ESTIMATE: "estimate",
+    ComparedNumber.LOWER: "lower end",
+    ComparedNumber.UPPER: "upper end",
+}
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,11 @@ class Condition:
     key: str
     operator: str
     number: float
-    of: Compared = Compared.ESTIMATE
+    of: ComparedNumber = ComparedNumber.ESTIMATE
 
     def __str__(self) -> str:
         """Return the condition as it is written."""
-        written = self.key if self.of == Compared.ESTIMATE else f"{self.of}({self.key})"
+        written = self.key if self.of == ComparedNumber.ESTIMATE else f"{self.of}({self.key})"
         return f"{written} {self.operator} {self.number:g}"
 
     def compared(self, found: Finding) -> float | None:
@@ -75,11 +79,11 @@ class Condition:
 
         An exact number has no interval, and a limit has no other end.
         """
-        if self.of == Compared.ESTIMATE:
+        if self.of == ComparedNumber.ESTIMATE:
             return found.value
         if found.is_exact and not found.n:
             return None
-        return found.low if self.of == Compared.LOWER else found.high
+        return found.low if self.of == ComparedNumber.LOWER else found.high
 
     def names(self, key: str) -> bool:
         """Return whether a finding's key ends with this condition's."""
@@ -111,11 +115,11 @@ def parse(text: str) -> Condition:
     if match is None or number is None:
         rule = f"a condition such as 'tpr@fpr=0.01 > 0.05': {', '.join(SPELLINGS)}, with one of > >= < <="
         raise ConfigError(expected(rule, got=repr(text[:60]), where="fail-if"))
-    if match[1] not in (None, Compared.LOWER, Compared.UPPER):
+    if match[1] not in (None, ComparedNumber.LOWER, ComparedNumber.UPPER):
         rule = f"one of {', '.join(SPELLINGS)}"
         raise ConfigError(expected(rule, got=f"{match[1]}(key)", where="fail-if"))
-    key, of = match[2] or match[3], match[1] or Compared.ESTIMATE
-    return Condition(key.lower(), match[4], number / 100 if match[6] else number, Compared(of))
+    key, of = match[2] or match[3], match[1] or ComparedNumber.ESTIMATE
+    return Condition(key.lower(), match[4], number / 100 if match[6] else number, ComparedNumber(of))
 
 
 def met(
@@ -184,7 +188,7 @@ def refuse_unnamed(
     keys = sorted(set(patterns))
     for condition in conditions:
         for key, kind in (one_sided or {}).items():
-            lacks = condition.of != Compared.ESTIMATE and kind != f"{condition.of} limit"
+            lacks = condition.of != ComparedNumber.ESTIMATE and kind != f"{condition.of} limit"
             if lacks and condition.may_name(key):
                 raise _without_interval(condition, key, kind)
         if not any(condition.may_name(key) for key in keys):
