@@ -133,7 +133,7 @@ class CandidateSet:
     Attributes:
         about: how the set came about.
         originals: images of members that took part, (trials, originals, *shape).
-        heldout: images of patients that took part in nothing, of the same shape. ComparedNumber with ``candidates``
+        heldout: images of patients that took part in nothing, of the same shape. Compared with ``candidates``
             they are the negative control.
         candidates: what the decoder made of the steps, (trials, candidates, *shape).
         noise_null: what it makes of noise alone, of the same shape; at a level without noise, of noise with a
