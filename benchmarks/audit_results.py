@@ -341,10 +341,10 @@ def linked(run: Path) -> list[Row]:
     from meninx.audit.audited_run import dataset_of
     from meninx.audit.reconstruction.candidates import read_candidates, read_index
     from meninx.audit.reconstruction.pools import load_pools
+    from meninx.core.proportions import clopper_pearson
     from meninx.core.run import open_run
     from meninx.learn import checkpoint
     from meninx.metrics.image_matching import match, similarity
-    from meninx.metrics.intervals import clopper_pearson
 
     subject, room = open_run(run), run / "private" / "audit" / "reconstruction"
     learned = checkpoint.config_of(checkpoint.load(subject, "last")).replace(device="cpu")

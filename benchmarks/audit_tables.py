@@ -462,7 +462,7 @@ def series(linked: Sequence[Row], attack: str) -> list[Row]:
 
 def _pooled(linked: Sequence[Row], attack: str) -> dict[str, float]:
     """Return how often what the attack makes of noise alone is most like the patient, over all levels."""
-    from meninx.metrics.intervals import clopper_pearson
+    from meninx.core.proportions import clopper_pearson
 
     levels = series(linked, attack)
     count = sum(item["originals"] for item in levels)

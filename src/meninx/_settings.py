@@ -212,6 +212,22 @@ class PrivacyTable(TypedDict, total=False):
     units_declared: int | None
 
 
+class PixelNoiseTable(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.PixelNoise``."""
+
+    pixels: int
+    pixel_epsilon: float | None
+    block: int | None
+
+
+class ReleaseAuditSettingsTable(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.ReleaseAuditSettings``."""
+
+    audit: bool
+    target: float
+    draws: int
+
+
 class PlannedBoundsTable(TypedDict, total=False):
     """Settings of ``meninx.audit.plan_config.PlannedBounds``."""
 
@@ -778,6 +794,69 @@ class EvaluateSettings(TypedDict, total=False):
     dicom: str | Path | None
     seed: int
     device: str
+
+
+class ObfuscateSettings(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.ObfuscateConfig``.
+
+    Attributes:
+        method: How images are changed.
+        attribute: Attribute of the patient to hide, e.g. sex, age, or several at once as sex+age.
+        age_bins: Ages at which a new group begins, e.g. 60, or 47 61 71; by default 60.
+        labels: Labels that the release should keep; by default all of the dataset.
+        budget: Mean absolute change of the training images, of the range 0 to 1; by default 0.05 for a method
+            that has a budget.
+        keep_attribute: Keep the attribute's column in the table of the released dataset.
+        seed: Seed of initialisation, halves, folds and attackers; never of what hides the attribute.
+        deterministic: Take the randomness of the method from the seed too, to repeat a release bit for bit;
+            the release is then marked NOT FOR RELEASE.
+        pixels: Number m of pixels that one person's part of an image may change (the m-neighbourhood).
+        pixel_epsilon: Epsilon of the released image for any m pixels; by default solved from the budget.
+        block: Side of a block of pixels that becomes one value; by default the largest one whose means alone
+            use half of the budget.
+        audit: Attack the release with retrained attackers, and measure what it costs.
+        target: Highest AUROC of the worst retrained attacker that is accepted, by the upper end of its
+            interval; 0 measures without a verdict.
+        draws: Independent releases of each image that an attacker may average.
+        device: Where networks run; auto takes CUDA, then MPS, then the CPU.
+        dry_run: Read the dataset, show the label floor and what would be done; write nothing.
+        resume: Go on with a release of the same settings; a finished one is attacked again where that failed.
+        overwrite: Replace the release in the output folder, once the new one is complete.
+        dp_pix: the table of that name.
+        release_audit: the table of that name.
+    """
+
+    method: Literal[
+        "noise",
+        "blur",
+        "pixelation",
+        "dp-pix",
+        "viewmaker",
+        "viewmaker-seed",
+        "maxent",
+        "codes",
+        "leace",
+        "kernel-erasure",
+    ]
+    attribute: str
+    age_bins: float | Sequence[float]
+    labels: Sequence[str]
+    budget: float | None
+    keep_attribute: bool
+    seed: int
+    deterministic: bool
+    pixels: int
+    pixel_epsilon: float | None
+    block: int | None
+    audit: bool
+    target: float
+    draws: int
+    device: str
+    dry_run: bool
+    resume: bool
+    overwrite: bool
+    dp_pix: PixelNoiseTable | Mapping[str, Any]
+    release_audit: ReleaseAuditSettingsTable | Mapping[str, Any]
 
 
 class PredictSettings(TypedDict, total=False):

@@ -9,9 +9,9 @@ from meninx.core.attribute_records import AttributeRecord, AttributesAudit, Leak
 from meninx.core.findings import MEASURED, Finding, key_of, named
 from meninx.core.percentages import percent
 from meninx.metrics import verdict_rule
+from meninx.metrics.controls import control_level
 from meninx.metrics.verdict_rule import REFUTED, VOID, but, silenced
 
-_CONTROL_SIGNIFICANCE = 0.005  # a control that fails by chance should be rare
 LABELS = "labels"
 
 
@@ -26,9 +26,9 @@ def verdict_of(
     known = [record for record in records if record.accuracy is not None and record.signal != LABELS]
     each = significance / max(1, len(known))
     failed = weak = found = ""
-    if not all(_coin_is_quiet(record) for record in negative):
+    if not all(_coin_is_quiet(record, significance) for record in negative):
         failed = "an attribute that is a coin was inferred, so the attacks find something else"
-    elif not all(_stranger_is_quiet(record, fresh) for record in fresh):
+    elif not all(_stranger_is_quiet(record, fresh, significance) for record in fresh):
         failed = (
             "members are easier than others for a network that was trained on nothing, so the splits differ "
             "in more than membership"
@@ -45,15 +45,17 @@ def verdict_of(
     return verdict_rule.verdict_of(refuted=refuted, failed=failed, found=found, weak=weak)
 
 
-def _coin_is_quiet(record: AttributeRecord) -> bool:
+def _coin_is_quiet(record: AttributeRecord, significance: float) -> bool:
     """Return whether nothing was found in a negative control."""
-    return min(_p(record), _advantage_p(record)) > _CONTROL_SIGNIFICANCE
+    return min(_p(record), _advantage_p(record)) > control_level(significance)
 
 
-def _stranger_is_quiet(record: AttributeRecord, fresh: Sequence[AttributeRecord]) -> bool:
+def _stranger_is_quiet(
+    record: AttributeRecord, fresh: Sequence[AttributeRecord], significance: float
+) -> bool:
     """Return whether members are no easier for an untrained network; its attributes share the level."""
     known = sum(one.accuracy is not None for one in fresh)
-    return record.accuracy is None or _advantage_p(record) > _CONTROL_SIGNIFICANCE / known
+    return record.accuracy is None or _advantage_p(record) > control_level(significance, known)
 
 
 def _is_found(record: AttributeRecord, significance: float) -> bool:
@@ -243,8 +245,8 @@ def _controls(audit: AttributesAudit) -> list[Finding]:
             continue
         good = {
             "positive-control": _is_found(one, audit.significance),
-            "negative-control": _coin_is_quiet(one),
-            "untrained-control": _stranger_is_quiet(one, audit.fresh),
+            "negative-control": _coin_is_quiet(one, audit.significance),
+            "untrained-control": _stranger_is_quiet(one, audit.fresh, audit.significance),
         }[name]
         last = [one.attribute] if name == "untrained-control" else []
         found.append(

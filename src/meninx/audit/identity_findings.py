@@ -5,7 +5,8 @@ from __future__ import annotations
 from meninx.core.findings import MEASURED, Finding, key_of
 from meninx.core.identity_records import IdentityAudit, LinkRecord
 from meninx.core.percentages import percent
-from meninx.metrics.linkage import CONTROL_SIGNIFICANCE, p_of_link
+from meninx.metrics.controls import control_level
+from meninx.metrics.linkage import p_of_link
 from meninx.metrics.verdict_rule import but, silenced
 
 DATASET, CHANGED = "dataset", "changed images"
@@ -70,7 +71,7 @@ def _controls(record: IdentityAudit) -> list[Finding]:
     for name, what, link in rows:
         if link.p_at_1 is None:
             continue
-        limit = record.significance if name == "positive-control" else CONTROL_SIGNIFICANCE
+        limit = record.significance if name == "positive-control" else _control_level(record)
         good = (p_of_link(link) <= limit) == (name == "positive-control")
         found.append(
             Finding(
@@ -82,6 +83,10 @@ def _controls(record: IdentityAudit) -> list[Finding]:
             )
         )  # fmt: skip
     return found
+
+
+def _control_level(record: IdentityAudit) -> float:
+    return control_level(record.significance, len(record.negative))
 
 
 def _link_findings(link: LinkRecord, record: IdentityAudit) -> list[Finding]:
@@ -131,7 +136,7 @@ def _colour(link: LinkRecord, record: IdentityAudit) -> str:
     if record.verdict == "void" or link.p_at_1 is None:
         return "grey"
     if link.source.endswith(NULLS):
-        return "green" if p_of_link(link) > CONTROL_SIGNIFICANCE and not record.reason else "grey"
+        return "green" if p_of_link(link) > _control_level(record) and not record.reason else "grey"
     tests = record.reconstructions if link.source else record.links
     if p_of_link(link) > record.significance / max(1, len(tests)):
         return "grey" if record.reason else "green"

@@ -10,19 +10,12 @@ from meninx.core.findings import MEASURED, Finding, key_of, named
 from meninx.core.percentages import percent
 from meninx.metrics import verdict_rule
 from meninx.metrics.attack_success import PERMUTATIONS
+from meninx.metrics.controls import control_level
 from meninx.metrics.verdict_rule import REFUTED, VOID, but, silenced
 
 MAIN_ATTACK = "rmia"
 """The attack of groups and controls."""
 _RATE, _EXCLUDES_NOTHING = 0.01, 0.99  # a guarantee that allows more at this rate is none
-
-
-def control_level(significance: float, split: AttackRecord | None) -> float:
-    """Return the largest probability with which each negative control makes an honest audit void.
-
-    It is a tenth of the audit's, because a void audit hides what the attacks found.
-    """
-    return significance / (10 if split is None else 20)
 
 
 def two_sided(attack: AttackRecord) -> float:
@@ -38,7 +31,10 @@ def verdict_of(
 ) -> tuple[str, str]:
     """Return the verdict, and which control failed; the negative controls share their significance."""
     fresh, split = negatives
-    each, why = control_level(significance, split), "so they differ in more than membership"
+    each, why = (
+        control_level(significance, 1 if split is None else 2),
+        "so they differ in more than membership",
+    )
     failed = weak = ""
     if fresh.p_value <= each:
         failed = f"a network that was trained on nothing tells the splits apart, {why}"
@@ -168,7 +164,7 @@ def _controls(audit: MembershipAudit) -> tuple[Finding, ...]:
 
     def quiet(attack: AttackRecord, name: str, words: str) -> Finding:
         chance = two_sided(attack) if attack is audit.split_control else attack.p_value
-        nothing = chance > control_level(audit.significance, audit.split_control)
+        nothing = chance > control_level(audit.significance, 1 if audit.split_control is None else 2)
         colour, reason = ("green", "nothing was found") if nothing else ("grey", "it tells the splits apart")
         return control(attack, name, words, colour, reason)
 

@@ -85,6 +85,7 @@ class RunRecord:
         data: keyed digest of the dataset.
         dataset: short name of the dataset.
         patients_known: the source names its patients; otherwise every image counts as one.
+        obfuscated: how the images of the dataset were changed to hide an attribute; empty if they were not.
         step: optimiser steps done.
         planned_steps: optimiser steps planned; 0 before the first step.
         selected: checkpoint whose weights are released, ``last`` or ``best``.
@@ -120,6 +121,7 @@ class RunRecord:
     data: str = ""
     dataset: str = ""
     patients_known: bool = True
+    obfuscated: str = ""
     step: int = 0
     planned_steps: int = 0
     selected: str = "last"

@@ -20,48 +20,59 @@ class LabelFloorRecord:
 
     Attributes:
         attribute: e.g. ``sex`` or ``sex+age``.
+        group: the class that is told best from all others.
         labels: utility labels that were used.
-        patients: patients with a known attribute that it was measured on.
-        auroc: area under the ROC curve, folded: at least 1/2; None where it is refused.
+        rows: images with a known class.
+        patients: their patients.
+        auroc: area under the ROC curve, at least 1/2; None where it is refused.
         low: lower end of its 95 % interval over patients; None as above.
         high: upper end.
+        sentence: the floor in words.
         refusal: why there is no number; else empty.
     """
 
     attribute: str
+    group: str = ""
     labels: tuple[str, ...] = ()
+    rows: int = 0
     patients: int = 0
     auroc: float | None = None
     low: float | None = None
     high: float | None = None
+    sentence: str = ""
     refusal: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CertificateRecord:
-    """A bound on the AUROC of any attacker on a released code, or why there is none.
+    """A bound on the AUROC of any attacker on released codes for two classes, or why there is none.
+
+    It holds for one image per patient, and conditional on the fitted method.
 
     Attributes:
-        bound: largest AUROC of any attacker with probability ``1 - delta``; None where it is refused.
-        tv: estimated total variation between the codes of the two groups; None as above.
-        tv_limit: its upper limit.
-        delta: probability that the bound fails.
+        attribute: the attribute.
+        groups: the two classes that are compared.
+        patients: independent patients of each that took no part in fitting.
         leaves: number of codes.
-        patients: group -> independent patients, one image each, that it was measured on.
-        needed: patients per group that a bound of ``target`` needs if the groups do not differ.
-        target: AUROC that was asked for.
-        refusal: ``not certified: needs n, has m`` or another reason; else empty.
+        target: largest AUROC that was accepted in advance.
+        delta: probability that the bound is too low.
+        needed: patients per class for which the bound is expected to reach the target if the classes do not
+            differ.
+        plug_in: AUROC of the best order of the codes on these patients themselves; None where it is refused.
+        limit: largest AUROC of any attacker with probability ``1 - delta``; None where it is refused.
+        sentence: the certificate, or ``not certified: needs n, has m``, in words.
     """
 
-    bound: float | None = None
-    tv: float | None = None
-    tv_limit: float | None = None
-    delta: float = 0.05
-    leaves: int = 0
-    patients: dict[str, int] = field(default_factory=dict)
-    needed: int = 0
-    target: float = 0.0
-    refusal: str = ""
+    attribute: str
+    groups: tuple[str, str]
+    patients: tuple[int, int]
+    leaves: int
+    target: float
+    delta: float
+    needed: int
+    plug_in: float | None = None
+    limit: float | None = None
+    sentence: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +84,15 @@ class AttackerRecord:
         knows: what the attacker was trained on, in words.
         retrained: it was trained on released images. False for a static attacker, which is no privacy
             measure.
+        question: the classes that are told apart, chosen on the validation split where there are several,
+            e.g. ``F against M`` or ``60 or older against the rest``.
         valid_auroc: folded AUROC on the validation split, by which the worst attacker is chosen; None where
             it is refused.
         auroc: folded AUROC on the test split: at least 1/2; None as above.
         low: lower end of its 95 % interval, patients resampled.
         high: upper end.
+        oriented_auroc: AUROC on the test split without folding, in the direction that is right on the
+            validation split; below 1/2 where the directions differ. None as above.
         clean_auroc: that of the same attacker trained and measured on the original images; None as above.
         patients: patients of the test split with a known attribute.
         classes: values of the attribute -> such patients.
@@ -88,15 +103,42 @@ class AttackerRecord:
     name: str
     knows: str = ""
     retrained: bool = True
+    question: str = ""
     valid_auroc: float | None = None
     auroc: float | None = None
     low: float | None = None
     high: float | None = None
+    oriented_auroc: float | None = None
     clean_auroc: float | None = None
     patients: int = 0
     classes: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     refusal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NullRecord:
+    """What the linear and the kernel attacker find where there is nothing to find: permuted attributes.
+
+    Each patient gets the attribute of another one of the same split, and the attackers are fitted and chosen
+    again. Folding makes these areas larger than 1/2, the more so the fewer patients there are.
+
+    Attributes:
+        permutations: how many.
+        mean: mean folded AUROC on the test split.
+        high: 95 % of them are below.
+        observed: folded AUROC of the same two attackers with the true attribute, the better one on the
+            validation split.
+        p_value: probability of ``observed`` or more with permuted attributes.
+        network: folded AUROC of a network that was retrained on permuted attributes, one per repetition.
+    """
+
+    permutations: int
+    mean: float
+    high: float
+    observed: float
+    p_value: float
+    network: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,10 +223,16 @@ class ReleaseAuditRecord:
         target: highest folded AUROC that was accepted in advance; 0 without a target.
         attackers: the retrained ones.
         static: attackers trained on original images alone: not a privacy measure.
-        output_leak: the attribute from the outputs of a utility model; None where it was not measured.
+        every_question: the worst attacker on each class against the rest and on each two classes; empty where
+            there are two classes.
+        clean: the attacker of the original images that the validation split chooses: the positive control.
+        clean_floor: the audit is void where ``clean`` finds less.
+        control: the best attacker of constant images, which must find nothing.
+        null: the same with permuted attributes; None where it was not measured.
+        output_leaks: the attribute from the outputs of utility models.
         code_attack: the attribute from the released code itself; None for a method without one.
         floor: the label floor.
-        certificate: of a method that has one; else None.
+        certificates: of a method that releases codes, one for every two classes; empty for any other.
         utility: what the release costs.
         reidentification: original, released, floor.
         distortion: None where the images have another size.
@@ -196,8 +244,9 @@ class ReleaseAuditRecord:
         seed: of attackers and resamples.
         seconds: of the audit.
         verdict: ``passed`` (upper limit of the worst attacker at most the target), ``failed``, ``measured``
-            (no target), or ``void`` (no attacker finds the attribute in the original images).
-        reason: of ``void``; else empty.
+            (no target), or ``void`` (a control failed, e.g. no attacker finds the attribute in the original
+            images).
+        reason: of ``void`` and ``failed``; else empty.
         source: origin of the original dataset.
         released: origin of the released one.
         version: format of the record.
@@ -211,10 +260,10 @@ class ReleaseAuditRecord:
     target: float
     attackers: tuple[AttackerRecord, ...]
     static: tuple[AttackerRecord, ...]
-    output_leak: AttackerRecord | None
+    output_leaks: tuple[AttackerRecord, ...]
     code_attack: AttackerRecord | None
     floor: LabelFloorRecord | None
-    certificate: CertificateRecord | None
+    certificates: tuple[CertificateRecord, ...]
     utility: tuple[UtilityLossRecord, ...]
     reidentification: tuple[ReidentificationRecord, ...]
     distortion: DistortionRecord | None
@@ -228,6 +277,11 @@ class ReleaseAuditRecord:
     reason: str
     source: Origin
     released: Origin
+    every_question: tuple[AttackerRecord, ...] = ()
+    clean: AttackerRecord | None = None
+    clean_floor: float = 0.0
+    control: AttackerRecord | None = None
+    null: NullRecord | None = None
     version: int = FORMAT
 
     @property
@@ -255,7 +309,8 @@ class ObfuscationRecord:
         patients: number of their patients.
         splits: split -> cases.
         deterministic: randomness of the mechanism came from the seed: NOT FOR RELEASE.
-        source_record: SHA-256 of ``prepare.json`` of the source; empty where it has none.
+        source_record: digest of ``prepare.json`` of the source under the key of the release; empty
+            where it has none.
         checksums: SHA-256 of ``checksums.sha256`` of the released dataset.
         source: origin of the source: its name, and its digest under a key in ``private/``.
         made: time, ISO 8601 in UTC; empty in a deterministic release.
@@ -286,5 +341,5 @@ class ObfuscationRecord:
 
     def sentence(self) -> str:
         """Return the sentence that stands wherever the dataset or a model trained on it is described."""
-        text = f"images obfuscated by {self.method_summary} to hide {self.attribute}: {self.caveat}"
-        return text + (" (NOT FOR RELEASE: deterministic)" if self.deterministic else "")
+        words = f"images obfuscated by {self.method_summary} to hide {self.attribute}, which {self.caveat}"
+        return f"{words} (NOT FOR RELEASE: deterministic)" if self.deterministic else words

@@ -10,7 +10,6 @@ identities must not be linked, and images with a planted mark per patient must b
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from meninx.core import files
+from meninx.core.digest_cache import DigestCache
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.identity_records import LinkRecord
 from meninx.core.manifest import Manifest
@@ -270,21 +269,25 @@ class _Attackers:
         }
         if attack != SIAMESE:
             return fit_embedding(attack, learned.values, learned.owners.patients, **options)  # type: ignore[arg-type]
-        digest = hashlib.sha256(np.ascontiguousarray(learned.values).tobytes())
-        digest.update(f"{learned.owners.patients} {settings.siamese_steps} {seed}".encode())
-        path = self.room / f"{digest.hexdigest()[:32]}.pt"
-        channels, dims = learned.values.shape[1], learned.values.ndim - 2
-        if path.is_file():
-            content = io.BytesIO(files.read_bytes(path, limit=_MOST_BYTES))
-            state = torch.load(content, map_location="cpu", weights_only=True)
+        cache = DigestCache(self.room, suffix=".pt", limit=_MOST_BYTES)
+        values = np.ascontiguousarray(learned.values)
+        key = cache.key(
+            values.tobytes(),
+            str(values.shape),
+            str(learned.owners.patients),
+            f"{settings.siamese_steps} {seed}",
+        )
+        content = cache.read(key)
+        if content is not None:
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            channels, dims = values.shape[1], values.ndim - 2
             return restored(state, channels=channels, dims=dims, device=settings.device)
         self.progress.note(f"{stage}: a network is trained on pairs of {len(learned)} images")
-        found = fit_embedding(attack, learned.values, learned.owners.patients, **options)  # type: ignore[arg-type]
+        found = fit_embedding(attack, values, learned.owners.patients, **options)  # type: ignore[arg-type]
         if isinstance(found, NetworkEmbedding):
-            path.parent.mkdir(mode=0o700, exist_ok=True)
             buffer = io.BytesIO()
             torch.save(found.state(), buffer)
-            files.write_bytes(path, buffer.getvalue(), mode=files.PRIVATE_MODE)
+            cache.write(key, buffer.getvalue())
         return found
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.core.errors import DataError, expected
+from meninx.core.proportions import clopper_pearson
 from meninx.metrics import attribute_attacks, groups, intervals
 from meninx.metrics.attribute_attacks import FOLDS, PERMUTATIONS, cross_fitted, numbered_patients
 from meninx.metrics.bootstrap import Areas, Draws
@@ -236,5 +237,5 @@ def _share_interval(right: Array, people: Numbers) -> Ends:
     """Return the interval of a share over patients; exact where each has one row."""
     of = np.bincount(people).astype(np.float64)
     if of.max() == 1:
-        return intervals.clopper_pearson(float(right.sum()), len(right))
+        return clopper_pearson(float(right.sum()), len(right))
     return intervals.rate_interval(np.asarray(np.bincount(people, weights=right), np.float64), of)

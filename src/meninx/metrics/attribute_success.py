@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from meninx.core.attribute_records import AttributeRecord, LeakRecord
 from meninx.core.errors import DataError, expected
+from meninx.core.proportions import clopper_pearson
 from meninx.core.randomness import child
 from meninx.metrics import intervals
 from meninx.metrics.attribute_attacks import FOLDS, PERMUTATIONS
@@ -120,8 +121,8 @@ def bounded(record: AttributeRecord, most: Bound, significance: float) -> Attrib
     if record.on_members is None or record.on_others is None:
         return record
     level = 1 - significance  # one half of it on each side of both intervals, of which one side each counts
-    least, _ = intervals.clopper_pearson(record.on_members * record.members, record.members, level)
-    _, imputed = intervals.clopper_pearson(record.on_others * record.others, record.others, level)
+    least, _ = clopper_pearson(record.on_members * record.members, record.members, level)
+    _, imputed = clopper_pearson(record.on_others * record.others, record.others, level)
     return replace(record, bound=most(record.on_others), excess=least > most(imputed) + _SAME)
 
 
@@ -130,7 +131,7 @@ def bounded_by_prior(record: AttributeRecord, most: Bound, significance: float) 
     if record.accuracy is None or record.prior is None:
         return record
     count = record.members + record.others
-    least, _ = intervals.clopper_pearson(record.accuracy * count, count, 1 - 2 * significance)
+    least, _ = clopper_pearson(record.accuracy * count, count, 1 - 2 * significance)
     allowed = most(record.prior)
     return replace(record, bound=allowed, excess=least > allowed + _SAME)
 
@@ -188,7 +189,7 @@ def _against_strangers(
     hits = [int(right[part].sum()) for part in (inside, ~inside)]
     sizes = [record.members, record.others]
     shares = [hit / size for hit, size in zip(hits, sizes, strict=True)]
-    ends = [intervals.clopper_pearson(hit, size) for hit, size in zip(hits, sizes, strict=True)]
+    ends = [clopper_pearson(hit, size) for hit, size in zip(hits, sizes, strict=True)]
     low, high = intervals.combined_interval((shares[0], shares[1]), ends[0], ends[1], signs=(1, -1))
     rng, drawn = child(seed, "permuted membership"), np.zeros(_SHUFFLES)
     for number in np.unique(truth):

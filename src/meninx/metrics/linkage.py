@@ -23,8 +23,10 @@ import numpy.typing as npt
 
 from meninx.core.errors import DataError, expected
 from meninx.core.identity_records import LinkRecord
+from meninx.core.proportions import clopper_pearson
 from meninx.core.randomness import child
 from meninx.metrics import groups, intervals
+from meninx.metrics.controls import control_level
 from meninx.metrics.verdict_rule import verdict_of
 
 Array = npt.NDArray[np.float64]
@@ -34,8 +36,6 @@ ANOTHER, OWN = "another image", "own image"
 LEAST_PATIENTS = groups.MIN_CELL
 """Fewest patients behind any number."""
 PERMUTATIONS = 999
-CONTROL_SIGNIFICANCE = 0.005
-"""Of negative controls, so that one rarely fails by chance."""
 _DRAWS = 1000
 _QUANTILE = 1.959963984540054  # of the normal distribution, at 0.975
 _SAME = 1e-9
@@ -167,7 +167,7 @@ def linkage_verdict(
         ``linked``, ``nothing found`` or ``void``, and which control failed; empty where none did.
     """
     failed = weak = ""
-    if any(p_of_link(record) <= CONTROL_SIGNIFICANCE for record in negative):
+    if any(p_of_link(record) <= control_level(significance, len(negative)) for record in negative):
         failed = "images with shuffled identities are linked, so the attack finds something else"
     if any(p_of_link(record) > significance for record in positive):
         weak = (
@@ -296,7 +296,7 @@ def _jackknife(area: float, without: Array, patients: int) -> tuple[float, float
     inside = np.clip(without, _SAME, 1 - _SAME)
     if not _SAME < area < 1 - _SAME or np.ptp(inside) < _SAME:
         end = 1.0 if area > 0.5 else 0.0
-        low, high = intervals.clopper_pearson(patients * end, patients)
+        low, high = clopper_pearson(patients * end, patients)
         return min(low, area), max(high, area)
     odds = np.log(inside / (1 - inside))
     count = len(odds)

@@ -145,13 +145,15 @@ class CodedObfuscator(FittedObfuscator, Protocol):
     def codes(self, table: ImageTable) -> npt.NDArray[np.int64]:
         """Return the released code of each row, shape (n,)."""
 
-    def certificate(self, table: ImageTable, attribute: str, *, target: float) -> CertificateRecord:
-        """Return the bound on every attacker, from patients that nothing was fitted on, or a refusal.
+    def certificates(
+        self, table: ImageTable, attribute: str, *, target: float
+    ) -> tuple[CertificateRecord, ...]:
+        """Return a bound on every attacker, or a refusal, for every two classes of the attribute.
 
         Args:
-            table: all rows.
+            table: all rows; only patients that nothing was fitted on count.
             attribute: key of ``table.private``.
-            target: AUROC for which the needed number of patients is computed; 0 for 0.6.
+            target: largest AUROC that is accepted; 0 for 0.6.
         """
 
 
@@ -196,10 +198,7 @@ class ObfuscationMethod:
 
 
 _RETRAINED = "does not stop a retrained attacker"
-_PIXELS = (
-    f"{_RETRAINED}. Its guarantee is differential privacy for any m pixels of one image, not for a patient "
-    "and not for the attribute"
-)
+_PIXELS = f"{_RETRAINED} (its differential privacy is for m pixels, not for a patient or the attribute)"
 
 OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
     "noise": ObfuscationMethod(
@@ -271,6 +270,19 @@ OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
         caveat="is proven against attackers of one kernel alone",
     ),
 }
+
+
+def stored(values: Values) -> Values:
+    """Return images as a released file holds them: clipped to [0, 1] and rounded to 8 bits.
+
+    It is a function of the released values alone, so it tells nothing more about the originals.
+    """
+    return (levels(values) / np.float32(255.0)).astype(np.float32)
+
+
+def levels(values: Values) -> npt.NDArray[np.uint8]:
+    """Return images as grey or colour levels of 8 bits."""
+    return np.round(np.clip(values, 0.0, 1.0) * np.float32(255.0)).astype(np.uint8)
 
 
 def create(name: MethodName, config: Settings, *, key: bytes) -> Obfuscator:
