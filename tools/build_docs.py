@@ -41,6 +41,7 @@ CONFIGS = {
     "train": "meninx.train.config:TrainConfig",
     "evaluate": "meninx.train.config:EvaluateConfig",
     "obfuscate": "meninx.obfuscate.config:ObfuscateConfig",
+    "obfuscate-audit": "meninx.obfuscate.config:ReleaseAuditConfig",
     "predict": "meninx.predict.config:PredictConfig",
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
@@ -130,7 +131,7 @@ def commands() -> str:
             ("bounds", "scores", "one-run", "membership", "identity", "attributes"),
         ),
         ("audit reconstruct", reconstruct_steps, RECONSTRUCT_HELP, ("create", "match", "visualise")),
-        ("obfuscate", obfuscate_steps, OBFUSCATE_HELP, ()),
+        ("obfuscate", obfuscate_steps, OBFUSCATE_HELP, ("audit",)),
         ("dicom", dicom_steps, DICOM_HELP, ("label", "export", "restore", "folders", "table")),
     ):
         lines.append(f"## `meninx {group}`\n\n{text}\n")

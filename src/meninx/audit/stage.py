@@ -146,7 +146,7 @@ def run(
     """
     planned = [conditions.parse(text) for text in config.limits.fail_conditions]
     wanted = [conditions.parse(text) for text in fail_if]
-    subject, plan = runs.open_run(folder), plan_file.plan_of(config)
+    subject, plan = runs.open_run(folder), plan_file.audit_plan_of(config)
     known = _auditable(subject)
     workspace.refuse_linked(subject.root, FOLDER)
     sha256 = plan_file.plan_hash(plan)
@@ -175,7 +175,7 @@ def _patterns(plan: AuditPlan) -> tuple[str, ...]:
 
 def _carried_out(config: AuditConfig, run: Run, record: RunRecord, progress: Progress) -> AuditRecord:
     """Register the plan, carry out its parts, and return the summary, without conditions."""
-    plan = plan_file.plan_of(config)
+    plan = plan_file.audit_plan_of(config)
     with run.lock():
         registered = plan_file.register(run, plan, overwrite=config.overwrite)
     parts = []

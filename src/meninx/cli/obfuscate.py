@@ -10,7 +10,7 @@ from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
 from meninx.cli.flags import with_settings
-from meninx.obfuscate.config import ObfuscateConfig
+from meninx.obfuscate.config import ObfuscateConfig, ReleaseAuditConfig
 
 HELP = "Release a dataset whose images hide an attribute of the patient, and attack the release."
 obfuscate = App("obfuscate", HELP, help_epilogue=epilogue("obfuscate"))
@@ -46,5 +46,41 @@ def obfuscate_dataset(
     from meninx.obfuscate import stage
 
     result = stage.run(config, source, out, progress=output.progress())
+    output.show(result)
+    result.raise_if_failed()
+
+
+@obfuscate.command(name="audit", help_epilogue=epilogue("obfuscate audit"))
+@with_settings("attribute", "age_bins", "labels", "target", "seed", "overwrite")
+def audit(
+    original: Path,
+    release: Path,
+    /,
+    *,
+    config: ReleaseAuditConfig,
+    recipe: str | None = None,
+    out: Path | None = None,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Attack a released dataset, whoever made it, with attackers that are trained on it.
+
+    Images are matched by case. Patients of the training split train the attackers, those of the validation
+    split choose among them, and those of the test split are attacked. Writes release_audit.json. Exit code 5:
+    the target is exceeded, or a control failed where there is a target.
+
+    Args:
+        original: Prepared dataset of the original images.
+        release: Dataset with the same cases, patients and splits, and changed images.
+        recipe: TOML file with these settings; flags override it.
+        out: Folder of the record; by default the release where meninx made it, else release_audit.
+    """
+    early.exists(original, release)
+    early.dataset(original)
+    early.dataset(release)
+    early.extra("train")
+    early.device(config.device)
+    from meninx.obfuscate import audited_release
+
+    result = audited_release.audit_foreign(config, original, release, out, progress=output.progress())
     output.show(result)
     result.raise_if_failed()

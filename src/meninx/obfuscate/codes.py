@@ -30,10 +30,11 @@ the labels' frequency are removed with the attribute, because every class has th
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +58,7 @@ Numbers = npt.NDArray[np.int64]
 LEAST_IMAGES = 16
 """Fewest images, each of another patient, in a prototype."""
 _DIGEST = 32
+_IMAGE_AXES = 4
 _JITTER = 1e-6  # of the scores' standard deviation: enough to break ties
 
 
@@ -100,7 +102,7 @@ class CodedRelease:
         scores = _untied(utility.out_of_fold, _jitter(utility), digests)
         tree, merged = _fitted_tree(scores, rows, train.labels, utility.labels, settings)
         codes = merged[tree(scores, rows.seen(settings))]
-        prototypes, images, patients = _prototypes(train.values, codes, rows, digests)
+        galleries = _galleries(codes, rows, digests)
         return FittedCodes(
             settings=settings,
             attribute=attribute,
@@ -109,7 +111,8 @@ class CodedRelease:
             utility=utility,
             tree=tree,
             merged=merged,
-            prototypes=prototypes,
+            prototypes=_prototypes(train.values, galleries),
+            galleries=tuple(tuple(train.cases[row] for row in chosen) for chosen in galleries),
             known=dict(zip(digests, codes.tolist(), strict=True)),
             masses=np.bincount(codes, weights=rows.weight) / rows.weight.sum(),
             fitted_on=frozenset(train.patients),
@@ -122,8 +125,7 @@ class CodedRelease:
                 "folds": settings.folds,
                 "auroc_out_of_fold": dict(utility.auroc),
                 "auroc_of_codes": _worth_by_label(codes, scores, rows.weight, train.labels, utility.labels),
-                "least_images_per_prototype": int(images.min()),
-                "least_patients_per_class_and_code": int(patients.min()),
+                "least_images_per_prototype": min(len(chosen) for chosen in galleries),
             },
         )
 
@@ -145,6 +147,7 @@ class FittedCodes:
         tree: maps scores and classes to leaves.
         merged: code of each leaf, shape (leaves,).
         prototypes: what is released, shape (codes, ...).
+        galleries: cases whose mean is the prototype of each code; secret.
         known: code of every image that was released, by keyed digest; grows with each release.
         masses: share of each code among training patients, shape (codes,).
         fitted_on: the training patients.
@@ -159,6 +162,7 @@ class FittedCodes:
     tree: EqualMassTree
     merged: Numbers
     prototypes: Values
+    galleries: tuple[tuple[str, ...], ...] = field(repr=False)
     known: dict[bytes, int] = field(repr=False)
     masses: Array
     fitted_on: frozenset[str] = field(repr=False)
@@ -221,11 +225,13 @@ class FittedCodes:
         return self.described
 
     def private_files(self) -> Mapping[str, bytes]:
-        """Return the codes of all images released so far, by keyed digest, and the prototypes."""
-        lines = ["digest,code", *(f"{digest.hex()},{code}" for digest, code in sorted(self.known.items()))]
-        packed = io.BytesIO()
-        np.savez(packed, prototypes=self.prototypes, masses=self.masses)
-        return {"codes.csv": ("\n".join(lines) + "\n").encode(), "prototypes.npz": packed.getvalue()}
+        """Return the code of every image released so far, by keyed digest, and the prototypes' cases."""
+        codes = [(digest.hex(), code) for digest, code in sorted(self.known.items())]
+        cases = [(code, case) for code, chosen in enumerate(self.galleries) for case in chosen]
+        return {
+            "codes.csv": _csv_bytes(("digest", "code"), codes),
+            "gallery.csv": _csv_bytes(("code", "case"), cases),
+        }
 
     def _new_codes(self, values: Values, classes: Numbers, digests: list[bytes]) -> Numbers:
         """Return codes of images that were not released before."""
@@ -240,6 +246,12 @@ class FittedCodes:
         lots = words[:, 2] / 2.0**64
         drawn = np.minimum(np.searchsorted(np.cumsum(self.masses), lots), len(self.masses) - 1)
         return np.where(unknown, drawn, codes)
+
+
+def _csv_bytes(head: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    return text.getvalue().encode()
 
 
 def image_digests(values: Values, key: bytes) -> list[bytes]:
@@ -373,26 +385,26 @@ def _worth_by_label(
     }
 
 
-def _prototypes(
-    values: Values, codes: Numbers, rows: _TrainingRows, digests: list[bytes]
-) -> tuple[Values, Numbers, Numbers]:
-    """Return prototypes, the number of images in each, and the patients of each code and class.
+def _galleries(codes: Numbers, rows: _TrainingRows, digests: list[bytes]) -> tuple[Numbers, ...]:
+    """Return the training rows whose mean is the prototype of each code.
 
-    The gallery of a code has one image of each of m patients of every class, where m is the number of
-    patients of the smallest class in the code. The key decides which.
+    They are one image of each of m patients of every class, where m is the number of patients of the smallest
+    class in the code. The key decides which.
     """
+    order = np.argsort(_words(digests)[:, 0], kind="stable")
     size = int(codes.max()) + 1
     patients = _patients_of(codes, size, rows)
-    order = np.argsort(_words(digests)[:, 0], kind="stable")
-    found, images = [], []
+    found = []
     for code in range(size):
-        most = int(patients[code].min())
-        gallery: list[int] = []
+        chosen: list[int] = []
         for group in range(rows.groups):
             inside = order[(codes[order] == code) & (rows.group[order] == group)]
-            first = np.unique(rows.patient[inside], return_index=True)[1]
-            gallery += inside[np.sort(first)[:most]].tolist()
-        found.append(values[gallery].mean(axis=0, dtype=np.float64))
-        images.append(len(gallery))
-    means = np.array(found, dtype=np.float32)
-    return stored(means) if values.ndim == 4 else means, np.array(images, dtype=np.int64), patients
+            first = np.sort(np.unique(rows.patient[inside], return_index=True)[1])
+            chosen += inside[first[: patients[code].min()]].tolist()
+        found.append(np.array(sorted(chosen), dtype=np.int64))
+    return tuple(found)
+
+
+def _prototypes(values: Values, galleries: tuple[Numbers, ...]) -> Values:
+    means = np.array([values[rows].mean(axis=0, dtype=np.float64) for rows in galleries], dtype=np.float32)
+    return stored(means) if values.ndim == _IMAGE_AXES else means

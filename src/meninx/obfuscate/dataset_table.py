@@ -18,8 +18,10 @@ from meninx.core import files, machine, names
 from meninx.core import progress as bars
 from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.manifest import FIRST_ROW, INFO_NAME, MANIFEST_NAME, Case, DatasetInfo, Manifest, TaskKind
+from meninx.core.obfuscation_records import LabelFloorRecord
 from meninx.imaging import load
-from meninx.metrics.groups import MIN_CELL
+from meninx.metrics.groups import MIN_CELL, Grouping
+from meninx.metrics.label_floor import label_floor
 from meninx.obfuscate.obfuscator import UNKNOWN, ImageTable, Values
 
 AGE = "age"
@@ -190,6 +192,31 @@ def attribute_classes(
     position = {text: number for number, text in enumerate(order)}
     index = np.array([position.get(text, UNKNOWN) for text in texts], dtype=np.int64)
     return AttributeClasses(attribute=joint, names=tuple(order), index=index)
+
+
+def measured_floor(
+    manifest: Manifest, private: AttributeClasses, labels: Sequence[str], seed: int
+) -> LabelFloorRecord:
+    """Return how well the true labels alone tell the attribute, over all patients of the dataset."""
+    targets = manifest.targets().astype(np.float64)
+    columns = {name: targets[:, manifest.info.labels.index(name)] for name in labels}
+    grouping = Grouping(private.attribute, private.names, private.index)
+    known = private.index != UNKNOWN
+    usable = {name: column for name, column in columns.items() if np.isfinite(column[known]).any()}
+    if not usable:
+        return LabelFloorRecord(attribute=private.attribute, refusal="no label of these images is known")
+    found = label_floor(grouping, usable, manifest.patient_index(), seed=seed)
+    return LabelFloorRecord(
+        attribute=found.attribute,
+        group=found.group,
+        labels=found.labels,
+        rows=found.rows,
+        patients=found.patients,
+        auroc=found.value,
+        low=found.low,
+        high=found.high,
+        sentence=found.in_words,
+    )
 
 
 def _texts(column: Sequence[str], name: str, bins: Sequence[float]) -> list[str]:

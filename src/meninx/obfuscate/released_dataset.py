@@ -163,15 +163,15 @@ def keyed(key: bytes, root: Path) -> str:
     return artifacts.keyed(key, "data", dataset_digest(root).digest)
 
 
-def origin(key: bytes, manifest: Manifest, config: ObfuscateConfig) -> Origin:
+def origin(key: bytes, manifest: Manifest, *, deterministic: bool) -> Origin:
     """Return the origin of numbers about a dataset; without time and command in a deterministic release."""
     made_by = provenance.environment()
     return Origin(
         run="",
         data=keyed(key, manifest.root),
         dataset=manifest.info.name,
-        made="" if config.deterministic else artifacts.now(),
-        command=() if config.deterministic else made_by.command,
+        made="" if deterministic else artifacts.now(),
+        command=() if deterministic else made_by.command,
         versions=made_by.packages,
     )
 
@@ -208,7 +208,7 @@ def _record(
         deterministic=config.deterministic,
         source_record=artifacts.keyed(key, files.digest(prepared)) if prepared.is_file() else "",
         checksums="",
-        source=origin(key, source, config),
+        source=origin(key, source, deterministic=config.deterministic),
         made="" if config.deterministic else artifacts.now(),
         versions=provenance.packages(),
     )

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from meninx.core import artifacts
+from meninx.core import artifacts, names
 from meninx.core import progress as bars
 from meninx.core.artifacts import ReleaseAuditRecord
-from meninx.core.errors import AuditFinding, DataError, PrivacyRefusal, expected, problem
+from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.core.manifest import MANIFEST_NAME, SPLITS, Manifest
 from meninx.core.obfuscation_records import LabelFloorRecord
 from meninx.core.result import Result
-from meninx.metrics.groups import Grouping
-from meninx.metrics.label_floor import label_floor
 from meninx.obfuscate import dataset_table, released_dataset
+from meninx.obfuscate.audit_words import audit_lines
+from meninx.obfuscate.audited_release import audit_own, raise_if_failed
 from meninx.obfuscate.config import ObfuscateConfig
 from meninx.obfuscate.dataset_table import AttributeClasses
 from meninx.obfuscate.obfuscator import (
@@ -87,23 +87,27 @@ class ObfuscateResult(Result):
             lines.append("dry run: nothing was written")
         elif self.audit is None:
             lines.append("the release was not attacked: what it hides is not known")
+        else:
+            lines += audit_lines(self.audit)
         return "\n".join(lines)
 
     def raise_if_failed(self) -> None:
-        """Raise AuditFinding if the worst retrained attacker exceeds the target.
+        """Raise AuditFinding unless the target is met, where there is one.
 
         Raises:
-            AuditFinding: it does.
+            AuditFinding: it is not, or the audit is void.
         """
-        if self.audit is not None and self.audit.verdict == "failed":
-            worst = self.audit.worst_attacker
-            high = worst.high if worst is not None and worst.high is not None else 1.0
-            what = f"the worst retrained attacker reaches up to {high:.3f}, above the target"
-            raise AuditFinding(expected(f"at most {self.audit.target:g}", got=f"{high:.3f}", where=what))
+        if self.audit is not None:
+            raise_if_failed(self.audit)
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Return a fact in words: numbers with four digits, tables as ``name value``."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{names.printable(str(name))} {_shown(item)}" for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_shown, value))
+    return f"{value:.4g}" if isinstance(value, float) else names.printable(str(value))
 
 
 def run(
@@ -138,7 +142,7 @@ def run(
     private = dataset_table.attribute_classes(manifest, config.attributes, config.bins)
     _refuse_empty_splits(manifest)
     released_dataset.check(out, config, manifest)
-    floor = measured_floor(manifest, private, labels, config.seed)
+    floor = dataset_table.measured_floor(manifest, private, labels, config.seed)
     progress.note(f"label floor: {floor.sentence or floor.refusal}")
     refuse_below_floor(config, floor)
     if config.dry_run:
@@ -152,32 +156,30 @@ def run(
         if not published:
             released_dataset.publish(space, config, manifest, table, fitted, floor, key, progress)
         change = float(np.abs(fitted.release(table) - values).mean(dtype=np.float64))
-    return _result(config, out, manifest, private, floor, facts=dict(fitted.facts()), change=change)
+        facts = dict(fitted.facts())
+        audit = _audited(config, manifest, Manifest.read(out), table, fitted, floor, key, progress)
+    return _result(config, out, manifest, private, floor, facts=facts, change=change, audit=audit)
 
 
-def measured_floor(
-    manifest: Manifest, private: AttributeClasses, labels: Sequence[str], seed: int
-) -> LabelFloorRecord:
-    """Return how well the true labels alone tell the attribute, over all patients of the dataset."""
-    targets = manifest.targets().astype(np.float64)
-    columns = {name: targets[:, manifest.info.labels.index(name)] for name in labels}
-    grouping = Grouping(private.attribute, private.names, private.index)
-    known = private.index != UNKNOWN
-    usable = {name: column for name, column in columns.items() if np.isfinite(column[known]).any()}
-    if not usable:
-        return LabelFloorRecord(attribute=private.attribute, refusal="no label of these images is known")
-    found = label_floor(grouping, usable, manifest.patient_index(), seed=seed)
-    return LabelFloorRecord(
-        attribute=found.attribute,
-        group=found.group,
-        labels=found.labels,
-        rows=found.rows,
-        patients=found.patients,
-        auroc=found.value,
-        low=found.low,
-        high=found.high,
-        sentence=found.in_words,
-    )
+def _audited(
+    config: ObfuscateConfig,
+    source: Manifest,
+    released: Manifest,
+    table: ImageTable,
+    fitted: FittedObfuscator,
+    floor: LabelFloorRecord,
+    key: bytes,
+    progress: bars.Progress,
+) -> ReleaseAuditRecord | None:
+    """Return the audit of the published release: the one that is there, or a new one; None without any."""
+    there = artifacts.read(released.root, ReleaseAuditRecord)
+    if there is not None and there.released.data == released_dataset.keyed(key, released.root):
+        wanted = (config.attribute, config.release_audit.target, config.seed)
+        if not config.release_audit.audit or (there.attribute, there.target, there.seed) == wanted:
+            return there
+    if not config.release_audit.audit:
+        return None
+    return audit_own(config, source, released, table, fitted, floor, key, progress)
 
 
 def refuse_below_floor(config: ObfuscateConfig, floor: LabelFloorRecord) -> None:
@@ -186,8 +188,8 @@ def refuse_below_floor(config: ObfuscateConfig, floor: LabelFloorRecord) -> None
     Raises:
         PrivacyRefusal: the target is below the floor.
     """
-    target, aware = config.release_audit.target, OBFUSCATORS[config.method].aware
-    if target and not aware and floor.auroc is not None and target < floor.auroc:
+    target = config.release_audit.target
+    if target and not config.aware and floor.auroc is not None and target < floor.auroc:
         what = f"a target of {target:g} is below the label floor: {floor.sentence}"
         fix = "accept a higher target, keep fewer labels, or use a method that reads the attribute: codes"
         raise PrivacyRefusal(problem(what, where="target", fix=fix))
@@ -234,6 +236,5 @@ def _result(
         patients=len(manifest.patients),
         floor=floor,
         removed=released_dataset.removed_columns(manifest.info, config),
-        audit=None if more.get("dry_run") else artifacts.read(out, ReleaseAuditRecord),
         **more,
     )
