@@ -91,6 +91,7 @@ def summarize(folder: Path) -> None:
             sha256=files.digest(folder / audit_parts.place_of(name)),
             findings=findings_of(name, records[name], config, held),
             refuted=RULES[name].refuted(records[name]),
+            void=RULES[name].void(records[name]),
         )
         for name in config.parts
     ]
