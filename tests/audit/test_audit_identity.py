@@ -33,7 +33,7 @@ from meninx.learn import identity_linkage
 from meninx.learn.identity_images import (
     Pictures,
     divided,
-    drawn,
+    drawn_patients,
     marked,
     pictures_of,
     shuffled,
@@ -287,7 +287,7 @@ def test_copies_link_nobody_in_an_audit(tmp_path):
 
 def test_a_large_dataset_is_represented_by_whole_patients(linked):
     data = Manifest.read(linked)
-    part = drawn(data, 20, 0)
+    part = drawn_patients(data, 20, 0)
     assert len(part) == 20
     assert len(part.patients) == 10
 

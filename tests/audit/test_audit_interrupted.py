@@ -21,6 +21,7 @@ from meninx.audit.reconstruction.candidates import CandidateIndex, write_index
 from meninx.core import artifacts, files
 from meninx.core.audit_summary import PlanRecord
 from meninx.core.errors import DataError, RunLocked, UsageError
+from meninx.core.progress import SILENT
 from meninx.core.run import Run
 
 ONE, TWO = AuditConfig.of(parts=["bounds"], n_eps=3), AuditConfig.of(parts=["bounds"], n_eps=4)
@@ -54,11 +55,11 @@ AUDIT = (
 
 
 def test_a_second_audit_of_the_same_run_is_refused_and_the_first_goes_on(folder):
-    def second(config, run, progress):
+    def second(config, run, data, progress):
         code, words = elsewhere(folder, AUDIT)
         assert code != 0
         assert "an audit of this run is running" in words
-        right.carry_out(config, run, progress)
+        right.carry_out(config, run, data, progress)
 
     with given_parts(folder, one_run=one_run_record(record_of(folder))):
         right = parts.REGISTRY["bounds"]
@@ -97,7 +98,7 @@ def test_a_part_is_not_entered_into_another_registration(folder):
     stage.run(TWO.replace(overwrite=True), folder)
     with pytest.raises(DataError, match="another plan was registered"):
         plan_file.enter(run, stale, "bounds", "0" * 64, 1.0)
-    assert artifacts.read(folder, PlanRecord).sha256 == plan_file.plan_hash(plan_file.plan_of(TWO))
+    assert artifacts.read(folder, PlanRecord).sha256 == plan_file.plan_hash(plan_file.audit_plan_of(TWO))
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -108,8 +109,8 @@ def test_a_kill_between_the_two_writes_of_a_registration_loses_nothing(folder, m
         # Only the writes of this module: the record beside the plan is written by another.
         patch.setattr(plan_file, "files", SimpleNamespace(digest=files.digest, write_text=died))
         with pytest.raises(Killed):
-            plan_file.register(Run(folder), plan_file.plan_of(TWO), overwrite=True)
-    assert stage.run(TWO, folder).record.plan.sha256 == plan_file.plan_hash(plan_file.plan_of(TWO))
+            plan_file.register(Run(folder), plan_file.audit_plan_of(TWO), overwrite=True)
+    assert stage.run(TWO, folder).record.plan.sha256 == plan_file.plan_hash(plan_file.audit_plan_of(TWO))
     known = artifacts.read(folder, PlanRecord)
     assert (folder / "audit" / "plan.toml").read_text() == known.text
     assert [item.results for item in known.earlier] == ([] if first else [True])
@@ -119,7 +120,7 @@ def test_a_torn_registration_of_an_earlier_version_gives_way_to_overwrite(folder
     stage.run(ONE, folder)
     known = artifacts.read(folder, PlanRecord)
     artifacts.write(folder, replace(known, text=""))
-    (folder / "audit" / "plan.toml").write_text(plan_file.plan_text(plan_file.plan_of(TWO)))
+    (folder / "audit" / "plan.toml").write_text(plan_file.plan_text(plan_file.audit_plan_of(TWO)))
     with pytest.raises(DataError, match=r"registered plan was changed.*--overwrite"):
         stage.run(TWO, folder)
     record = stage.run(TWO.replace(overwrite=True), folder).record
@@ -141,7 +142,9 @@ def test_the_audit_goes_on_with_candidates_that_are_there(folder, monkeypatch):
     monkeypatch.setattr(
         parts.reconstruction, "run_reconstruction", lambda config, root, **more: found.update(more)
     )
-    parts.REGISTRY["reconstruction"].carry_out(AuditConfig.of(parts=["reconstruction"]), Run(folder), None)
+    parts.REGISTRY["reconstruction"].carry_out(
+        AuditConfig.of(parts=["reconstruction"]), Run(folder), None, SILENT
+    )
     assert found["resume"]
 
 

@@ -260,6 +260,21 @@ def test_levels_can_be_given_and_codes_are_merged_until_they_have_enough_patient
         fitted(table, levels=(3, 3))
 
 
+def test_patients_with_images_in_several_codes_do_not_make_a_prototype_of_few_patients(table):
+    """Two leaves with the same eight patients are together no more than eight patients."""
+    rng = np.random.default_rng(0)
+    rows = np.flatnonzero(table.where("train"))
+    few = table.select(rows)
+    patients = tuple(f"P{number}" for number in rng.integers(0, 40, len(few)))  # about 22 images each
+    order = {name: number % 2 for number, name in enumerate(sorted(set(patients)))}
+    mixed = dataclasses.replace(
+        few, patients=patients, private={"sex": np.array([order[name] for name in patients])}
+    )
+    for seed in range(5):
+        facts = fitted(mixed, seed=seed, levels=(60,), patients_per_code=15).facts()
+        assert facts["least_images_per_prototype"] >= 30
+
+
 def test_too_few_patients_or_labels_are_refused(table):
     with pytest.raises(DataError, match="at least 8 training patients of every class"):
         fitted(planted_table(20))

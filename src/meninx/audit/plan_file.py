@@ -20,7 +20,7 @@ from meninx.core.run import Run
 _HEAD = "# The plan of an audit, with every setting; `meninx audit RUN --plan FILE` reads it. Threat models:"
 
 
-def plan_of(config: AuditConfig) -> AuditPlan:
+def audit_plan_of(config: AuditConfig) -> AuditPlan:
     """Return the plan without how it is carried out."""
     return AuditPlan(**{item.name: getattr(config, item.name) for item in fields(AuditPlan)})
 

@@ -27,12 +27,18 @@ from meninx.core.identity_records import LinkRecord
 from meninx.core.manifest import Manifest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import child_seed
-from meninx.learn.identity_attacks import SIAMESE, Embedding, NetworkEmbedding, fit_embedding, restored
+from meninx.learn.identity_attacks import (
+    SIAMESE,
+    Embedding,
+    NetworkEmbedding,
+    fit_embedding,
+    restored_embedding,
+)
 from meninx.learn.identity_images import (
     Pictures,
     attribute_similarity,
     divided,
-    joined,
+    joined_pictures,
     marked,
     pictures_of,
     shuffled,
@@ -212,7 +218,7 @@ class _Attackers:
         fitted, evaluated = divided(pictures.owners.patients, settings.fit_share, settings.seed)
         own, gallery = pictures.of(fitted), pictures.of(evaluated)
         probes = None if asking is None else asking.of(evaluated)
-        learned = own if asking is None else joined(own, asking.of(fitted))
+        learned = own if asking is None else joined_pictures(own, asking.of(fitted))
         records: list[LinkRecord] = []
         matches: list[_Match] = []
         for attack in settings.attacks:
@@ -271,17 +277,13 @@ class _Attackers:
             return fit_embedding(attack, learned.values, learned.owners.patients, **options)  # type: ignore[arg-type]
         cache = DigestCache(self.room, suffix=".pt", limit=_MOST_BYTES)
         values = np.ascontiguousarray(learned.values)
-        key = cache.key(
-            values.tobytes(),
-            str(values.shape),
-            str(learned.owners.patients),
-            f"{settings.siamese_steps} {seed}",
-        )
+        fitted = (str(values.shape), str(learned.owners.patients), f"{settings.siamese_steps} {seed}")
+        key = cache.key(values.tobytes(), *fitted)
         content = cache.read(key)
         if content is not None:
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             channels, dims = values.shape[1], values.ndim - 2
-            return restored(state, channels=channels, dims=dims, device=settings.device)
+            return restored_embedding(state, channels=channels, dims=dims, device=settings.device)
         self.progress.note(f"{stage}: a network is trained on pairs of {len(learned)} images")
         found = fit_embedding(attack, values, learned.owners.patients, **options)  # type: ignore[arg-type]
         if isinstance(found, NetworkEmbedding):

@@ -39,7 +39,7 @@ from meninx.learn.state import TrainState
 from meninx.learn.step import SupervisedStep
 from meninx.learn.task import ImageTask, Task
 from meninx.learn.trainer import Evaluator, Trainer
-from meninx.models.attack_networks import FAMILIES, PERCEPTRON, VectorRestorer, Restorer, attack_network
+from meninx.models.attack_networks import FAMILIES, PERCEPTRON, Restorer, VectorRestorer, attack_network
 
 Array = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]

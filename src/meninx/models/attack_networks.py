@@ -103,9 +103,7 @@ class WideKernel(nn.Module):
 class _WideBlock(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(
-            _CHANNELS, _CHANNELS, _KERNEL, padding=_KERNEL // 2, groups=_CHANNELS
-        )
+        self.depthwise = nn.Conv2d(_CHANNELS, _CHANNELS, _KERNEL, padding=_KERNEL // 2, groups=_CHANNELS)
         self.norm = blocks.norm(_CHANNELS, groups=_GROUPS)
         self.mix = nn.Sequential(
             nn.Conv2d(_CHANNELS, 2 * _CHANNELS, 1), nn.GELU(), nn.Conv2d(2 * _CHANNELS, _CHANNELS, 1)
@@ -160,9 +158,7 @@ class VectorRestorer(nn.Module):
     def __init__(self, features: int) -> None:
         super().__init__()
         self.linear = nn.Linear(features, features)
-        self.correction = nn.Sequential(
-            nn.Linear(features, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, features)
-        )
+        self.correction = nn.Sequential(nn.Linear(features, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, features))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return estimates of the originals, of the shape of ``x`` (batch, features)."""

@@ -40,9 +40,7 @@ class Judge:
         self.rows = rows
         people, index = np.unique(rows.patient[rows.test], return_inverse=True)
         first = np.array([rows.test[np.argmax(index == number)] for number in range(len(people))])
-        self.draws = Draws(
-            index.astype(np.int64), count=resamples, seed=seed, strata=rows.classes[first]
-        )
+        self.draws = Draws(index.astype(np.int64), count=resamples, seed=seed, strata=rows.classes[first])
 
     def of(self, attempt: Attempt, clean: AttackerRecord | None = None) -> AttackerRecord:
         """Return the record of one attacker, for the question that it answers best on the validation split."""

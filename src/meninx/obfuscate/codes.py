@@ -45,11 +45,17 @@ from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected,
 from meninx.core.obfuscation_records import CertificateRecord
 from meninx.core.progress import Progress
 from meninx.core.randomness import child
-from meninx.metrics.classification import auroc
 from meninx.metrics.groups import Grouping
 from meninx.metrics.release_certificate import TARGET, certify_release
 from meninx.obfuscate.config import CodeSettings, ObfuscateConfig
-from meninx.obfuscate.equal_mass_tree import EqualMassTree, best_levels, equal_mass_tree, merged_leaves
+from meninx.obfuscate.equal_mass_tree import (
+    Cuts,
+    EqualMassTree,
+    best_cuts,
+    equal_mass_tree,
+    even_cuts,
+    merged_leaves,
+)
 from meninx.obfuscate.obfuscator import UNKNOWN, ImageTable, Values, stored
 from meninx.obfuscate.utility_scores import CrossFittedUtility, cross_fitted_utility
 
@@ -118,7 +124,7 @@ class CodedRelease:
             fitted_on=frozenset(train.patients),
             described={
                 "codes": int(codes.max()) + 1,
-                "levels": dict(zip(utility.labels, tree.levels, strict=True)),
+                "cuts": {name: list(shares) for name, shares in zip(utility.labels, tree.cuts, strict=True)},
                 "aware": not settings.oblivious,
                 "unknown_attribute": settings.unknown_attribute,
                 "utility": utility.kind,
@@ -345,13 +351,19 @@ def _fitted_tree(
     """Return the tree with the chosen levels, and the code of each leaf."""
     seen, least = rows.seen(settings), _least_patients(settings, rows.groups)
 
-    def grown(levels: tuple[int, ...]) -> tuple[EqualMassTree, Numbers]:
-        tree = equal_mass_tree(scores, seen, rows.weight, levels)
+    def grown(cuts: Cuts) -> tuple[EqualMassTree, Numbers]:
+        tree = equal_mass_tree(scores, seen, rows.weight, cuts)
         leaves = tree(scores, seen)
-        return tree, merged_leaves(_patients_of(leaves, tree.size, rows), least)
+        merged = np.arange(tree.size)
+        while True:  # a patient with images in two leaves counts once where they are merged
+            size = int(merged.max()) + 1
+            joined = merged_leaves(_patients_of(merged[leaves], size, rows), least)
+            merged = joined[merged]
+            if joined.max() + 1 == size:
+                return tree, merged
 
-    def worth(levels: tuple[int, ...]) -> float:
-        tree, merged = grown(levels)
+    def worth(cuts: Cuts) -> float:
+        tree, merged = grown(cuts)
         by_label = _worth_by_label(merged[tree(scores, seen)], scores, rows.weight, labels, names)
         return float(np.mean(list(by_label.values())))
 
@@ -360,9 +372,9 @@ def _fitted_tree(
             what = f"one number of levels for each of the {len(labels)} labels"
             raise ConfigError(expected(what, got=len(settings.levels), where="levels"))
         asked = dict(zip(labels, settings.levels, strict=True))
-        return grown(tuple(asked[name] for name in names))
+        return grown(tuple(even_cuts(asked[name]) for name in names))
     fewest = min(len(np.unique(rows.patient[rows.group == number])) for number in range(rows.groups))
-    return grown(best_levels(len(names), max(2, min(settings.most_codes, fewest)), worth))
+    return grown(best_cuts(len(names), max(2, min(settings.most_codes, fewest)), worth))
 
 
 def _patients_of(leaves: Numbers, size: int, rows: _TrainingRows) -> Numbers:
@@ -377,12 +389,16 @@ def _worth_by_label(
 ) -> dict[str, float]:
     """Return the AUROC of each label from the mean score of each image's code."""
     mass = np.maximum(np.bincount(codes, weights=weight), 1e-12)
-    return {
-        name: auroc(
-            labels[name], (np.bincount(codes, weights=weight * scores[:, column]) / mass).round(9)[codes]
+    found = {}
+    for column, name in enumerate(names):
+        mean = np.bincount(codes, weights=weight * scores[:, column]) / mass
+        rank = np.unique(mean, return_inverse=True)[1][codes]
+        positive, negative = (
+            np.bincount(rank[labels[name] == value], minlength=len(mean)) for value in (1, 0)
         )
-        for column, name in enumerate(names)
-    }
+        beaten = np.cumsum(negative) - negative / 2
+        found[name] = float(positive @ beaten / (positive.sum() * negative.sum()))
+    return found
 
 
 def _galleries(codes: Numbers, rows: _TrainingRows, digests: list[bytes]) -> tuple[Numbers, ...]:

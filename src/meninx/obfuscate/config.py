@@ -48,8 +48,8 @@ class CodeSettings(Settings):
     Attributes:
         most_codes: Largest number of codes; fewer are used where more would not keep the labels better.
             A certificate needs fewer patients for fewer codes.
-        levels: Number of parts into which the scores of each label are cut, in the order of the labels; by
-            default chosen on the training patients.
+        levels: Number of equal parts into which the scores of each label are cut, in the order of the
+            labels; by default the cuts are chosen on the training patients.
         patients_per_code: Fewest training patients of every class in each code, at least 16 in all.
         folds: Folds of training patients; each is scored by models of the others.
         utility: Models that score the labels: linear, network, or auto for the better one out of fold.
@@ -59,7 +59,7 @@ class CodeSettings(Settings):
             then tell the attribute.
     """
 
-    most_codes: Annotated[int, Meta(ge=2, le=1024)] = 16
+    most_codes: Annotated[int, Meta(ge=2, le=1024)] = 12
     levels: tuple[Count, ...] = ()
     patients_per_code: Count = 8
     folds: Annotated[int, Meta(ge=2, le=20)] = 3

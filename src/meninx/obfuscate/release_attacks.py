@@ -143,7 +143,9 @@ class ReleaseAttacks:
         values = purify(self.draws(0))
         seconds = time.perf_counter() - begin
         words = "pairs of an original and its release; attackers of originals are asked about what it undoes"
-        return {name: Attempt(PURIFIER, words, attack(values), seconds) for name, (attack, _) in clean.items()}
+        return {
+            name: Attempt(PURIFIER, words, attack(values), seconds) for name, (attack, _) in clean.items()
+        }
 
     def averages(self) -> dict[str, Attempt]:
         """Return what attackers say that see the average of several releases; empty where all are equal."""

@@ -174,9 +174,7 @@ def _patients(question: ReleaseQuestion) -> dict[str, int]:
         "valid": table.where("valid"),
         "test": table.where("test"),
     }
-    return {
-        name: len({table.patients[row] for row in np.flatnonzero(mask)}) for name, mask in masks.items()
-    }
+    return {name: len({table.patients[row] for row in np.flatnonzero(mask)}) for name, mask in masks.items()}
 
 
 def _verdict(found: ReleaseAuditRecord) -> tuple[str, str]:

@@ -32,7 +32,7 @@ from meninx.privacy.composition import joint_phases
 from meninx.privacy.plan import Plan
 from meninx.train import creation, effect, identity, release
 from meninx.train.config import TrainConfig
-from meninx.train.identity import dataset_of as dataset_of  # the public name of the stage
+from meninx.train.identity import dataset_folder as dataset_folder  # the public name of the stage
 from meninx.train.lineage import Start
 from meninx.train.resume import (
     bound_inputs,

@@ -109,7 +109,9 @@ class Identification:
         return codes
 
 
-def judged(records: Sequence[IdentificationRecord], significance: float) -> tuple[IdentificationRecord, ...]:
+def judged_identification(
+    records: Sequence[IdentificationRecord], significance: float
+) -> tuple[IdentificationRecord, ...]:
     """Return the records, each with whether its success exceeds the bound.
 
     Args:
