@@ -831,8 +831,8 @@ class ObfuscateSettings(TypedDict, total=False):
             use half of the budget.
         most_codes: Largest number of codes; fewer are used where more would not keep the labels better. A
             certificate needs fewer patients for fewer codes.
-        levels: Number of parts into which the scores of each label are cut, in the order of the labels; by
-            default chosen on the training patients.
+        levels: Number of equal parts into which the scores of each label are cut, in the order of the labels;
+            by default the cuts are chosen on the training patients.
         patients_per_code: Fewest training patients of every class in each code, at least 16 in all.
         folds: Folds of training patients; each is scored by models of the others.
         utility: Models that score the labels: linear, network, or auto for the better one out of fold.
