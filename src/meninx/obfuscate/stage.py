@@ -81,6 +81,9 @@ class ObfuscateResult(Result):
         if self.change is not None:
             lines.append(f"mean change of a pixel: {self.change:.4f} of the range")
         lines += [f"{name.replace('_', ' ')}: {_shown(value)}" for name, value in self.facts.items()]
+        if self.floor is not None and self.floor.auroc is not None and not self.dry_run:
+            what = "beside the images, and with them may tell more than either"
+            lines.append(f"labels: the released table holds them {what}")
         if self.removed:
             lines.append(f"removed from the table: {', '.join(self.removed)}")
         if self.dry_run:
