@@ -229,7 +229,7 @@ class CodeSettingsTable(TypedDict, total=False):
     folds: int
     utility: Literal["auto", "linear", "network"]
     unknown_attribute: Literal["refuse", "draw"]
-    oblivious: bool
+    balance: Literal["class", "class-and-labels", "none"]
 
 
 class ReleaseAuditSettingsTable(TypedDict, total=False):
@@ -838,8 +838,9 @@ class ObfuscateSettings(TypedDict, total=False):
         utility: Models that score the labels: linear, network, or auto for the better one out of fold.
         unknown_attribute: What happens to an image whose class is not known: refuse, or draw its code at
             random, which tells nothing about the image.
-        oblivious: Do not use the attribute to balance the codes. Only shows what balancing is for: the codes
-            then tell the attribute.
+        balance: Where every code is equally frequent in all classes: over all images; within every
+            combination of the labels, so that codes and published labels together tell no more than the
+            labels; or nowhere, which only shows what balancing is for.
         target: Highest AUROC of the worst retrained attacker that is accepted, by the upper end of its
             interval; 0 measures without a verdict.
         attack_epochs: Epochs of every network that attacks, each with a fresh release of the images.
@@ -883,7 +884,7 @@ class ObfuscateSettings(TypedDict, total=False):
     folds: int
     utility: Literal["auto", "linear", "network"]
     unknown_attribute: Literal["refuse", "draw"]
-    oblivious: bool
+    balance: Literal["class", "class-and-labels", "none"]
     target: float
     attack_epochs: int
     permutations: int

@@ -247,8 +247,8 @@ OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
         summary="prototypes of attribute-aware codes",
         aware=True,
         certified=True,
-        caveat="is proven for the images alone, where a certificate says so: not with the labels beside them, "
-        "and not against recognising the patient",
+        caveat="is proven for the images alone, where a certificate says so: not with labels published beside "
+        "them, and not against recognising the patient",
     ),
     "leace": ObfuscationMethod(
         factory="meninx.obfuscate.erasure:create",
