@@ -247,8 +247,8 @@ OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
         summary="prototypes of attribute-aware codes",
         aware=True,
         certified=True,
-        caveat="is proven for the images alone, where a certificate says so: not with labels published beside "
-        "them, and not against recognising the patient",
+        caveat="is proven only where its certificate says so, for images without the labels beside them, and "
+        "does not hide whose the image is",
     ),
     "leace": ObfuscationMethod(
         factory="meninx.obfuscate.erasure:create",
