@@ -32,14 +32,24 @@ from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import child_seed
 from meninx.learn.release_attackers import families_of
 from meninx.metrics.image_matching import paired_similarity
+from meninx.metrics.vector_attacks import VECTOR_ATTACKS, fit_vector_attack
 from meninx.obfuscate.attack_measurement import Judge, measure_null
 from meninx.obfuscate.obfuscator import ImageTable, Values
 from meninx.obfuscate.release_attacks import Attempt, ReleaseAttacks, average_name
-from meninx.obfuscate.release_question import DrawCache, ReleaseQuestion, attack_rows, refuse_divided
+from meninx.obfuscate.release_linkage import measure_reidentification
+from meninx.obfuscate.release_question import (
+    AttackRows,
+    DrawCache,
+    ReleaseQuestion,
+    attack_rows,
+    refuse_divided,
+)
+from meninx.obfuscate.release_utility import measure_utility
 
 VOID, FAILED, PASSED, MEASURED = "void", "failed", "passed", "measured"
 _CONTROL_NAME = "constant images"
-_SAME = 1e-9
+_CODE_NAME = "code"
+_SAME, _SEEDS = 1e-9, 1 << 31
 
 
 def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> ReleaseAuditRecord:
@@ -78,11 +88,13 @@ def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> 
     if not averages and question.draws_to_average > 1:
         records.append(_not_averaged(question.draws_to_average))
     worst = judge.best(tried)
+    losses, leaks = measure_utility(question, draws, rows)
     found = ReleaseAuditRecord(
         attribute=question.attribute, method=question.method, method_summary=question.method_summary,
         caveat=question.caveat, worst=worst.name, target=question.target, attackers=tuple(records),
-        static=tuple(static), output_leaks=(), code_attack=None, floor=question.floor,
-        certificates=question.certificates, utility=(), reidentification=(),
+        static=tuple(static), output_leaks=leaks, code_attack=_code_attack(question, rows, judge),
+        floor=question.floor, certificates=question.certificates, utility=losses,
+        reidentification=measure_reidentification(question, draws),
         distortion=distortion(question.original, draws(0)),
         divided=bool(question.fitted is not None and question.fitted.any()),
         splits=_patients(question), deterministic=question.deterministic, synthetic=question.synthetic,
@@ -139,12 +151,27 @@ def foreign_release(original: ImageTable, released: ImageTable) -> Values:
     return np.ascontiguousarray(released.values[order])
 
 
+def _code_attack(question: ReleaseQuestion, rows: AttackRows, judge: Judge) -> AttackerRecord | None:
+    """Return the best attacker of the released codes themselves; None for a method without codes."""
+    if question.codes is None:
+        return None
+    codes = question.codes.reshape(len(question.codes), -1)
+    hot = np.concatenate([column[:, None] == np.unique(column) for column in codes.T], axis=1)
+    features = hot.astype(np.float64)
+    seed = child_seed(question.seed, "attack on codes") % _SEEDS
+    tried = []
+    for kind in ("linear", "boosted"):
+        attack = fit_vector_attack(kind, features, rows.classes, rows.train, rows.valid, seed=seed)
+        tried.append(Attempt(_CODE_NAME, f"released codes, by {kind}", rows.widened(attack(features))))
+    return judge.of(judge.best(tried))
+
+
 def _control(attacks: ReleaseAttacks, judge: Judge) -> AttackerRecord:
     """Return the best attacker of images that show nothing: all alike."""
     values = np.full(attacks.draws.shape, 0.5, dtype=np.float32)
     tried = [
         Attempt(_CONTROL_NAME, f"constant images, by {kind}", attacks.vector(kind, values)(values))
-        for kind in ("linear", "kernel", "boosted")
+        for kind in VECTOR_ATTACKS
     ]
     return judge.of(judge.best(tried))
 
@@ -190,7 +217,10 @@ def _verdict(found: ReleaseAuditRecord) -> tuple[str, str]:
     decisive = found.worst_attacker
     if decisive is None or decisive.high is None or not decisive.high <= found.target:
         return FAILED, f"the interval of the attacker {found.worst} reaches beyond the target"
-    others = [item for item in (*found.attackers, found.code_attack) if item is not None]
+    code = found.code_attack
+    if code is not None and code.high is not None and not code.high <= found.target:
+        return FAILED, "the interval of the attacker of the code itself reaches beyond the target"
+    others = [item for item in (*found.attackers, code) if item is not None]
     beyond = [item.name for item in others if item.low is not None and item.low > found.target]
     if beyond:
         return FAILED, f"the whole interval of the attacker {beyond[0]} is beyond the target"
