@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meninx.audit.audit_files import save_figure
 from meninx.core.risk_records import BoundPoint, BoundsRecord
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def draw(record: BoundsRecord, path: Path) -> None:
         axes.set_title(_facts(record), fontsize=8)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.18), fontsize=8.5)
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150)
+        save_figure(figure, path, dpi=150)
 
 
 def _epsilon(point: BoundPoint) -> float:

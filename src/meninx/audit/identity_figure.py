@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from meninx.audit.audit_files import save_figure
 from meninx.core.identity_records import IdentityAudit, LinkRecord
 
 _IMAGE, _FLOOR, _CONTROL, _CHANCE = "#2b7bba", "#d9822b", "#888888", "#444444"
@@ -38,7 +39,7 @@ def draw(audit: IdentityAudit, path: Path) -> None:
             "black: permuted identities",
             fontsize=8,
         )
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150)
+        save_figure(figure, path, dpi=150)
 
 
 def _bar(axes: object, place: int, colour: str, ends: Sequence[float | None]) -> None:
