@@ -11,6 +11,7 @@ from planted_attribute import one_pixel, planted, question, without_corner
 from meninx.core.errors import DataError
 from meninx.core.progress import SILENT
 from meninx.obfuscate.attack_measurement import Judge, folded_ends, measure_null, permuted
+from meninx.obfuscate.label_attacks import attack_codes, attack_with_labels
 from meninx.obfuscate.release_attacks import Attempt, ReleaseAttacks, log_odds
 from meninx.obfuscate.release_linkage import measure_reidentification
 from meninx.obfuscate.release_question import DrawCache, attack_rows
@@ -207,3 +208,33 @@ def test_released_values_of_another_shape_are_refused():
 def test_an_attribute_of_too_few_patients_is_refused():
     with pytest.raises(DataError, match="10 patients of a class"):
         attack_rows(question(planted(30), planted(30).values))
+
+
+def hidden_by_a_label(table):
+    """Return images whose corner says whether attribute and label agree: neither tells anything alone."""
+    values = without_corner(table)
+    agree = table.private["sex"] == table.labels["ill"]
+    values[:, :, :2, :2] += (0.4 * agree - 0.2)[:, None, None, None].astype(np.float32)
+    return np.clip(values, 0, 1)
+
+
+def test_images_that_tell_the_attribute_only_with_the_label_beside_them_are_found():
+    table = planted(200)
+    asked = question(table, hidden_by_a_label(table))
+    rows = attack_rows(asked)
+    labels, together = attack_with_labels(asked, asked.draws(0), rows, Judge(rows, seed=0))
+    assert labels.low == 0.5
+    assert together.low > 0.8
+
+
+def test_codes_are_attacked_alone_and_with_the_label():
+    table = planted(200)
+    code = (table.private["sex"] == table.labels["ill"]).astype(np.int64)
+    asked = question(table, table.values, codes=code)
+    rows = attack_rows(asked)
+    judge = Judge(rows, seed=0)
+    assert attack_codes(asked, rows, judge).low < 0.6
+    assert attack_with_labels(asked, asked.draws(0), rows, judge)[-1].auroc > 0.95
+    plain = question(table, table.values, codes=table.private["sex"])
+    assert attack_codes(plain, rows, judge).auroc == 1.0
+    assert attack_codes(question(table, table.values), rows, judge) is None

@@ -32,13 +32,13 @@ from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import child_seed
 from meninx.learn.release_attackers import families_of
 from meninx.metrics.image_matching import paired_similarity
-from meninx.metrics.vector_attacks import VECTOR_ATTACKS, fit_vector_attack
+from meninx.metrics.vector_attacks import VECTOR_ATTACKS
 from meninx.obfuscate.attack_measurement import Judge, measure_null
+from meninx.obfuscate.label_attacks import attack_codes, attack_with_labels
 from meninx.obfuscate.obfuscator import ImageTable, Values
 from meninx.obfuscate.release_attacks import Attempt, ReleaseAttacks, average_name
 from meninx.obfuscate.release_linkage import measure_reidentification
 from meninx.obfuscate.release_question import (
-    AttackRows,
     DrawCache,
     ReleaseQuestion,
     attack_rows,
@@ -48,8 +48,7 @@ from meninx.obfuscate.release_utility import measure_utility
 
 VOID, FAILED, PASSED, MEASURED = "void", "failed", "passed", "measured"
 _CONTROL_NAME = "constant images"
-_CODE_NAME = "code"
-_SAME, _SEEDS = 1e-9, 1 << 31
+_SAME = 1e-9
 
 
 def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> ReleaseAuditRecord:
@@ -92,14 +91,15 @@ def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> 
     found = ReleaseAuditRecord(
         attribute=question.attribute, method=question.method, method_summary=question.method_summary,
         caveat=question.caveat, worst=worst.name, target=question.target, attackers=tuple(records),
-        static=tuple(static), output_leaks=leaks, code_attack=_code_attack(question, rows, judge),
+        static=tuple(static), output_leaks=leaks, code_attack=attack_codes(question, rows, judge),
         floor=question.floor, certificates=question.certificates, utility=losses,
         reidentification=measure_reidentification(question, draws),
         distortion=distortion(question.original, draws(0)),
         divided=bool(question.fitted is not None and question.fitted.any()),
         splits=_patients(question), deterministic=question.deterministic, synthetic=question.synthetic,
         seed=question.seed, seconds=0.0, verdict=MEASURED, reason="", source=question.source,
-        released=question.released, every_question=judge.every(worst),
+        released=question.released, with_labels=attack_with_labels(question, draws(0), rows, judge),
+        every_question=judge.every(worst),
         clean=of_originals[judge.best(originals.values()).name], clean_floor=question.clean_floor,
         control=_control(attacks, judge), null=_null(attacks, draws(0)),
     )  # fmt: skip
@@ -149,21 +149,6 @@ def foreign_release(original: ImageTable, released: ImageTable) -> Values:
         got = f"{released.values.shape[1:]} and {original.values.shape[1:]}"
         raise DataError(expected("images of one size", got=got, where="released images"))
     return np.ascontiguousarray(released.values[order])
-
-
-def _code_attack(question: ReleaseQuestion, rows: AttackRows, judge: Judge) -> AttackerRecord | None:
-    """Return the best attacker of the released codes themselves; None for a method without codes."""
-    if question.codes is None:
-        return None
-    codes = question.codes.reshape(len(question.codes), -1)
-    hot = np.concatenate([column[:, None] == np.unique(column) for column in codes.T], axis=1)
-    features = hot.astype(np.float64)
-    seed = child_seed(question.seed, "attack on codes") % _SEEDS
-    tried = []
-    for kind in ("linear", "boosted"):
-        attack = fit_vector_attack(kind, features, rows.classes, rows.train, rows.valid, seed=seed)
-        tried.append(Attempt(_CODE_NAME, f"released codes, by {kind}", rows.widened(attack(features))))
-    return judge.of(judge.best(tried))
 
 
 def _control(attacks: ReleaseAttacks, judge: Judge) -> AttackerRecord:
@@ -224,6 +209,10 @@ def _verdict(found: ReleaseAuditRecord) -> tuple[str, str]:
     beyond = [item.name for item in others if item.low is not None and item.low > found.target]
     if beyond:
         return FAILED, f"the whole interval of the attacker {beyond[0]} is beyond the target"
+    alone = next((item.high for item in found.with_labels if item.high is not None), None)
+    for item in found.with_labels[1:]:
+        if item.low is not None and alone is not None and item.low > max(found.target, alone):
+            return FAILED, f"{item.name} together tell more than the target, and more than the labels alone"
     return PASSED, ""
 
 
@@ -236,6 +225,7 @@ def _without_times(found: ReleaseAuditRecord) -> ReleaseAuditRecord:
     return replace(
         found, seconds=0.0, attackers=still(found.attackers), static=still(found.static),
         every_question=still(found.every_question), output_leaks=still(found.output_leaks),
+        with_labels=still(found.with_labels),
         code_attack=None if found.code_attack is None else replace(found.code_attack, seconds=0.0),
         clean=None if found.clean is None else replace(found.clean, seconds=0.0),
         control=None if found.control is None else replace(found.control, seconds=0.0),
