@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+import audit_seeds
 import audit_tables
 import pages
 
@@ -30,7 +31,7 @@ Row = dict[str, Any]
 
 TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP = "train", "bounds", "one-run", "membership"
 RECONSTRUCTION, AVERAGED, IDENTITY = "reconstruction", "reconstruction-averaged", "identity"
-ATTRIBUTES, WHOLE = "attributes", "audit"
+SITES, ATTRIBUTES, WHOLE = "reconstruction-sites", "attributes", "audit"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Study:
         batches: steps that are attacked at each level of noise.
         ladder: attacks over the axis of epsilon.
         eps_step: distance of two exponents of this axis.
+        seeds: arm -> seeds of further runs of it, beside seed 0.
     """
 
     title: str
@@ -64,6 +66,20 @@ class Study:
     batches: int = 3
     ladder: tuple[str, ...] = ()
     eps_step: int = 1
+    seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A run of a study.
+
+    Attributes:
+        name: key of :attr:`Study.arms`.
+        seed: of the training, the halves of the reference models, and the simulated attacks.
+    """
+
+    name: str
+    seed: int = 0
 
 
 LADDER = (
@@ -76,7 +92,9 @@ LADDER = (
     "readout",
 )
 STRONGEST = ("imprint-whitened", "cumulative", "readout")
+OF_FURTHER_SEEDS = (TRAIN, ONE_RUN, MEMBERSHIP, RECONSTRUCTION)
 PARTICIPATIONS = 16
+SUMMED = (3, 10)
 _PRIVATE: Mapping[str, Any] = {"recipe": "kermany-dp"}
 _HIPPOCAMPUS: Mapping[str, Any] = {
     "recipe": "hippocampus-dp",
@@ -102,8 +120,9 @@ STUDIES = {
             "1e6": {**_PRIVATE, "epsilon": 1e6},
             "1e9": {**_PRIVATE, "epsilon": 1e9},
         },
-        parts=(TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP, RECONSTRUCTION, AVERAGED, WHOLE),
+        parts=(TRAIN, BOUNDS, ONE_RUN, MEMBERSHIP, RECONSTRUCTION, AVERAGED, SITES, WHOLE),
         axis="8",
+        seeds={"none": (1, 2), "8": (1, 2), "1e9": (1, 2)},
     ),
     "hippocampus": Study(
         "Hippocampus, 3-D",
@@ -123,6 +142,13 @@ STUDIES = {
         batches=2,
         ladder=STRONGEST,
         eps_step=3,
+    ),
+    "hippocampus-half": Study(
+        "Hippocampus, 3-D, small, half held out",
+        "hippo24-half",
+        {"8": {**_HIPPOCAMPUS, "epsilon": 8.0, "patch_size": ()}},
+        {"model_options": {"base": 4}},
+        parts=(TRAIN, BOUNDS, MEMBERSHIP),
     ),
     "nih": Study(
         "Findings, 32 px, over-fitted",
@@ -154,47 +180,57 @@ def main() -> None:
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES))
     parser.add_argument("--arms", nargs="+", help="arms to measure (default all)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--seeds", nargs="+", type=int, help="seeds to measure (default all of the study)")
+    parser.add_argument("--again", action="store_true", help="measure what is in FILE already once more")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into a page and stop")
     parser.add_argument("--figures", type=Path, metavar="FOLDER", help="with --write: draw the figures there")
     args = parser.parse_args()
     if args.write:
         rows = rows_of(args.out)
-        for marker, text in audit_tables.tables(rows, STUDIES).items():
+        found = {**audit_tables.tables(rows, STUDIES), "audit-seeds": audit_seeds.table(rows, STUDIES)}
+        for marker, text in found.items():
             pages.put(args.write, marker, f"{text}\n")
         for name, study in list(STUDIES.items())[:1]:
             if args.figures:
                 audit_tables.draw(rows, name, study.axis, args.figures / f"audit-{name}.png")
         return
     for name in args.studies:
-        study = STUDIES[name]
-        for arm in study.arms:
-            if args.arms and arm not in args.arms:
-                continue
-            for part in study.parts:
-                if part in args.parts:
-                    measure(name, arm, part, args)
+        for arm in STUDIES[name].arms:
+            if not args.arms or arm in args.arms:
+                measure_arm(name, arm, args)
+
+
+def measure_arm(name: str, arm: str, args: argparse.Namespace) -> None:
+    """Add the parts of all runs of an arm to the file of results."""
+    study = STUDIES[name]
+    for seed in (0, *study.seeds.get(arm, ())):
+        for part in study.parts if seed == 0 else OF_FURTHER_SEEDS:
+            if part in args.parts and (not args.seeds or seed in args.seeds):
+                measure(name, arm, part, seed, args)
 
 
 def rows_of(path: Path) -> list[Row]:
-    """Return the finished parts."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    """Return the finished parts; a row of an earlier version has seed 0."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [{"seed": 0, **json.loads(line)} for line in lines]
 
 
-def measure(name: str, arm: str, part: str, args: argparse.Namespace) -> None:
+def measure(name: str, arm: str, part: str, seed: int, args: argparse.Namespace) -> None:
     """Add a part of an arm to the file of results, unless it is there or the arm has no such part."""
-    known = {"study": name, "arm": arm, "part": part}
-    if any(known.items() <= row.items() for row in rows_of(args.out)):
+    known = {"study": name, "arm": arm, "part": part, "seed": seed}
+    if not args.again and any(known.items() <= row.items() for row in rows_of(args.out)):
         return
-    study, folder = STUDIES[name], args.work / name / arm
+    study = STUDIES[name]
+    folder = args.work / name / (arm if seed == 0 else f"{arm}-seed{seed}")
     private = study.arms[arm].get("epsilon") is not None
-    if (part in (BOUNDS, ONE_RUN) and not private) or (part == AVERAGED and arm != study.axis):
+    if (part in (BOUNDS, ONE_RUN) and not private) or (part in (AVERAGED, SITES) and arm != study.axis):
         return
     begun, wall = time.process_time(), time.perf_counter()
-    values = PARTS[part](study, arm, args.data / study.data, folder)
+    values = PARTS[part](study, Arm(name=arm, seed=seed), args.data / study.data, folder)
     spent = {"cpu": time.process_time() - begun, "wall": time.perf_counter() - wall}
     with args.out.open("a") as stream:
         stream.write(json.dumps({**known, **values, **spent}) + "\n")
-    print(name, arm, part, f"{spent['cpu']:.0f} CPU s", flush=True)
+    print(name, arm, seed, part, f"{spent['cpu']:.0f} CPU s", flush=True)
 
 
 def run_of(folder: Path) -> Path:
@@ -205,11 +241,11 @@ def run_of(folder: Path) -> Path:
 # parts
 
 
-def _train(study: Study, arm: str, data: Path, folder: Path) -> Row:
+def _train(study: Study, arm: Arm, data: Path, folder: Path) -> Row:
     """Train an arm and measure it on the test patients."""
     from meninx import api
 
-    settings = {**study.common, **study.arms[arm]}
+    settings = {**study.common, **study.arms[arm.name], "seed": arm.seed}
     if (folder / "latest").exists():
         api.train(data, resume=run_of(folder))
     else:
@@ -225,7 +261,7 @@ def _train(study: Study, arm: str, data: Path, folder: Path) -> Row:
     }  # fmt: skip
 
 
-def _bounds(study: Study, arm: str, data: Path, folder: Path) -> Row:
+def _bounds(study: Study, arm: Arm, data: Path, folder: Path) -> Row:
     """Bound every attack on an arm."""
     from meninx.audit.bounds import run_bounds
     from meninx.audit.config import BoundsConfig
@@ -238,7 +274,7 @@ def _bounds(study: Study, arm: str, data: Path, folder: Path) -> Row:
     } | {"mechanism": json.loads(plain.to_json(found.mechanism))}
 
 
-def _one_run(study: Study, arm: str, data: Path, folder: Path) -> Row:
+def _one_run(study: Study, arm: Arm, data: Path, folder: Path) -> Row:
     """Audit the implementation of an arm by a twin with canaries."""
     from meninx.audit.config import OneRunConfig
     from meninx.audit.one_run import run_one_run
@@ -251,38 +287,46 @@ def _one_run(study: Study, arm: str, data: Path, folder: Path) -> Row:
     }  # fmt: skip
 
 
-def _membership(study: Study, arm: str, data: Path, folder: Path) -> Row:
+def _membership(study: Study, arm: Arm, data: Path, folder: Path) -> Row:
     """Attack the membership of the patients of an arm."""
     from meninx.audit.config import MembershipConfig
     from meninx.audit.membership import run_membership
 
     config = MembershipConfig(
-        references=study.references, control_steps=study.control_steps, device="cpu", overwrite=True
-    )
+        references=study.references, control_steps=study.control_steps, seed=arm.seed, device="cpu",
+        overwrite=True,
+    )  # fmt: skip
     result = run_membership(config, run_of(folder))
     return {"record": json.loads(result.out.read_text())}
 
 
-def _reconstruction(study: Study, arm: str, data: Path, folder: Path) -> Row:
+def _reconstruction(study: Study, arm: Arm, data: Path, folder: Path) -> Row:
     """Attack steps of an arm, at its own noise, and at that of other epsilons where it is the axis."""
     axis: dict[str, Any] = {"eps_first": 9}
-    if arm == study.axis:
+    if arm == Arm(name=study.axis):
         axis = {"attacks": study.ladder or LADDER, "eps_last": 12, "eps_step": study.eps_step}
     return _attacked(study, arm, folder, folder / "reconstruction", **axis)
 
 
-def _averaged(study: Study, arm: str, data: Path, folder: Path) -> Row:
+def _averaged(study: Study, arm: Arm, data: Path, folder: Path) -> Row:
     """Attack the average of several steps with the same patients."""
     more = {"attacks": STRONGEST, "eps_last": 12, "eps_step": 1, "participations": PARTICIPATIONS}
     return _attacked(study, arm, folder, folder / "averaged", **more)
 
 
-def _attacked(study: Study, arm: str, folder: Path, out: Path, **settings: Any) -> Row:
+def _sites(study: Study, arm: Arm, data: Path, folder: Path) -> Row:
+    """Attack sums over several sites, and differences of two rounds, as with secure aggregation."""
+    more = {"attacks": STRONGEST[:2], "eps_first": 3, "eps_last": 12, "eps_step": 3, "sites": SUMMED}
+    found = _attacked(study, arm, folder, folder / "sites", **more)
+    return {"record": found["record"]}  # its ranking names patients in sums, too
+
+
+def _attacked(study: Study, arm: Arm, folder: Path, out: Path, **settings: Any) -> Row:
     from meninx.audit.reconstruction.config import ReconstructionConfig
     from meninx.audit.reconstruction.steps import run_reconstruction
 
     config = ReconstructionConfig(
-        batches=study.batches, device="cpu", pictures="none", overwrite=True, **settings
+        batches=study.batches, seed=arm.seed, device="cpu", pictures="none", overwrite=True, **settings
     )
     result = run_reconstruction(config, run_of(folder), out=out)
     return {"record": json.loads(result.out.read_text()), "linked": linked(run_of(folder))}
@@ -297,10 +341,10 @@ def linked(run: Path) -> list[Row]:
     from meninx.audit.audited_run import dataset_of
     from meninx.audit.reconstruction.candidates import read_candidates, read_index
     from meninx.audit.reconstruction.pools import load_pools
+    from meninx.core.proportions import clopper_pearson
     from meninx.core.run import open_run
     from meninx.learn import checkpoint
     from meninx.metrics.image_matching import match, similarity
-    from meninx.metrics.intervals import clopper_pearson
 
     subject, room = open_run(run), run / "private" / "audit" / "reconstruction"
     learned = checkpoint.config_of(checkpoint.load(subject, "last")).replace(device="cpu")
@@ -331,7 +375,7 @@ def linked(run: Path) -> list[Row]:
     return found
 
 
-def _identity(study: Study, arm: str, data: Path, folder: Path) -> Row:
+def _identity(study: Study, arm: Arm, data: Path, folder: Path) -> Row:
     """Link images of a dataset to other images of the same patient."""
     from meninx.audit.config import IdentityConfig
     from meninx.audit.reidentification import run_identity
@@ -341,7 +385,7 @@ def _identity(study: Study, arm: str, data: Path, folder: Path) -> Row:
     return {"record": json.loads(result.out.read_text())}
 
 
-def _attributes(study: Study, arm: str, data: Path, folder: Path) -> Row:
+def _attributes(study: Study, arm: Arm, data: Path, folder: Path) -> Row:
     """Infer attributes of patients from what the model makes of them."""
     from meninx.audit.attributes import run_attributes
     from meninx.audit.config import AttributesConfig
@@ -350,7 +394,7 @@ def _attributes(study: Study, arm: str, data: Path, folder: Path) -> Row:
     return {"record": json.loads(result.out.read_text())}
 
 
-def _whole(study: Study, arm: str, data: Path, folder: Path) -> Row:
+def _whole(study: Study, arm: Arm, data: Path, folder: Path) -> Row:
     """Audit an arm by the default plan, as ``meninx audit RUN`` does; finished reference models are used."""
     import meninx
 
@@ -367,13 +411,14 @@ def _whole(study: Study, arm: str, data: Path, folder: Path) -> Row:
     return {"lines": lines, "parts": {part.name: part.state for part in record.parts}}
 
 
-PARTS: Mapping[str, Callable[[Study, str, Path, Path], Row]] = {
+PARTS: Mapping[str, Callable[[Study, Arm, Path, Path], Row]] = {
     TRAIN: _train,
     BOUNDS: _bounds,
     ONE_RUN: _one_run,
     MEMBERSHIP: _membership,
     RECONSTRUCTION: _reconstruction,
     AVERAGED: _averaged,
+    SITES: _sites,
     IDENTITY: _identity,
     ATTRIBUTES: _attributes,
     WHOLE: _whole,

@@ -21,25 +21,30 @@ WORDS = {
     "cumulative": "imprint, cumulative (published)", "trap": "trap weights",
     "readout": "readout of a linear layer",
 }  # fmt: skip
+ENCODER_WORDS = {"whitened": "fitted on public images", "candidates": "fitted on the ten candidates"}
 NO_PRIVACY = "none"
+NO_LIMIT = "no limit"
+_NO_GUARANTEE = 0.995
+"""Success of picking one of ten from which on a bound excludes nothing that matters."""
 
 
-def part_of(rows: Sequence[Row], study: str, arm: str, part: str) -> Row | None:
-    """Return a part of an arm; the last one where there are several."""
-    found = [row for row in rows if (row["study"], row["arm"], row["part"]) == (study, arm, part)]
+def part_of(rows: Sequence[Row], study: str, arm: str, part: str, seed: int = 0) -> Row | None:
+    """Return a part of a run of an arm; the last one where there are several."""
+    wanted = (study, arm, part, seed)
+    found = [row for row in rows if (row["study"], row["arm"], row["part"], row["seed"]) == wanted]
     return found[-1] if found else None
 
 
 def guaranteed(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
     """Yield what was trained and what is proven."""
-    yield from _head(
+    yield from header(
         "run",
         "epsilon",
         "noise multiplier",
         "quality on test patients",
-        "no attack finds more members at 1 % false positives",
-        "no attack picks 1 of 10 more often",
-        "1 of 1,000",
+        "most members that any attack can find at 1 % false positives (exact)",
+        "how often any attack can pick 1 of 10 (exact)",
+        "1 of 1,000 (exact)",
     )
     for name, study in studies.items():
         for arm in study.arms:
@@ -47,20 +52,22 @@ def guaranteed(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]
             if train is None:
                 continue
             bounds = part_of(rows, name, arm, "bounds")
-            cells = ["none", "none", "none"]
+            cells = [NO_LIMIT] * 3
             if bounds is not None:
                 worst = bounds["operating"]["worst"]
                 limits = (bounds["membership"]["tpr_at_fpr"]["0.01"], worst["1 of 10"], worst["1 of 1,000"])
-                cells = [_share(limit["upper"]) for limit in limits]
+                cells = [percentage(limit["upper"]) for limit in limits]
             spent = train["privacy"]
             noise = f"{spent['noise_multiplier']:.3g}" if spent.get("epsilon") else "0"
             quality = f"{train['metric']} {train['value']:.3f} [{train['low']:.3f}, {train['high']:.3f}]"
-            yield _line(study.title, _epsilon(arm), noise, f"{quality}, n = {train['patients']:,}", *cells)
+            yield table_row(
+                study.title, epsilon_words(arm), noise, f"{quality}, n = {train['patients']:,}", *cells
+            )
 
 
 def implementation(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the audits by canaries measured."""
-    yield from _head(
+    yield from header(
         "run",
         "epsilon",
         "canaries",
@@ -86,8 +93,8 @@ def implementation(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[
             refuted = audit["verdict"] == "refuted" or check["refuted_by"]
             by_score, by_noise = record["control"]["verdict"] == "refuted", "noise" in control["refuted_by"]
             found = [word for word, flag in (("scores", by_score), ("the noise", by_noise)) if flag]
-            yield _line(
-                study.title, _epsilon(arm), f"{audit['included'] + audit['excluded']:,}",
+            yield table_row(
+                study.title, epsilon_words(arm), f"{audit['included'] + audit['excluded']:,}",
                 f"{audit['mu']:.2f} [{audit['mu_low']:.2f}, {audit['mu_high']:.2f}], {allowed}",
                 f"{audit['fdp_epsilon']:.2f}",
                 f"{check['noise']:.3f} [{check['noise_low']:.3f}, {check['noise_high']:.3f}]",
@@ -99,7 +106,7 @@ def implementation(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[
 
 def membership(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
     """Yield what membership attacks found."""
-    yield from _head(
+    yield from header(
         "run",
         "epsilon",
         "members, non-members",
@@ -118,10 +125,12 @@ def membership(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]
             if row is None:
                 continue
             record = row["record"]
-            bound = "nothing is guaranteed"
+            bound = NO_LIMIT
             if record["bound_auc"] is not None:
-                bound = f"{record['bound_auc']:.3f}, {_share(record['bound']['0.01'])}"
-            head = [study.title, _epsilon(arm), "", f"{record['references']}"]
+                bound = f"{record['bound_auc']:.3f}, {percentage(record['bound']['0.01'])}"
+                if record["bound"]["0.01"] > 0.9995:
+                    bound = NO_LIMIT
+            head = [study.title, epsilon_words(arm), "", f"{record['references']}"]
             first = record["attacks"][0]
             head[2] = f"{first['members']:,}, {first['others']:,}"
             tail = [bound, record["verdict"], f"{row['cpu']:.0f}"]
@@ -135,13 +144,13 @@ def membership(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]
             for words, attack in named:
                 points = {point["fpr"]: _point(point) for point in attack["points"]}
                 area = f"{attack['auc']:.3f} [{attack['auc_low']:.3f}, {attack['auc_high']:.3f}]"
-                yield _line(*head, words, area, points[0.1], points[0.01], *tail)
+                yield table_row(*head, words, area, points[0.1], points[0.01], *tail)
                 head, tail = [""] * 4, [""] * 3
 
 
 def reconstruction(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
     """Yield what attacks on the steps of the runs reach at the runs' own noise."""
-    yield from _head(
+    yield from header(
         "run",
         "epsilon",
         "rank 1 of 10 [95 %], allowed",
@@ -169,15 +178,15 @@ def reconstruction(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[
                     f"{best['gallery']:,}",
                     _rate(noise),
                 ]
-            yield _line(
-                study.title, _epsilon(arm), _rank(record, own, 10), _rank(record, own, 1000), *cells,
+            yield table_row(
+                study.title, epsilon_words(arm), _rank(record, own, 10), _rank(record, own, 1000), *cells,
                 record["verdict"], f"{row['cpu']:.0f}",
             )  # fmt: skip
 
 
 def last_noise(rows: Sequence[Row], name: str, arm: str) -> Iterator[str]:
     """Yield up to which noise each attack's reconstructions are most like their own patient."""
-    yield from _head(
+    yield from header(
         "attack",
         "without noise [95 %]",
         "from noise alone, all levels [95 %]",
@@ -196,15 +205,72 @@ def last_noise(rows: Sequence[Row], name: str, arm: str) -> Iterator[str]:
         if averaged is not None and any(item["attack"] == attack for item in averaged["linked"]):
             again = _level(averaged["record"], _reach(averaged["linked"], attack)[0])
         there, after = (_rate(item) if item is not None else "" for item in (found, lost))
-        yield _line(
+        yield table_row(
             WORDS.get(attack, attack), _rate(clean), _rate(_pooled(one["linked"], attack)),
             _level(one["record"], found), there, after, again,
         )  # fmt: skip
 
 
+def sums_of_sites(rows: Sequence[Row], name: str, arm: str) -> Iterator[str]:
+    """Yield how often images are named from sums over sites and from differences of two rounds."""
+    row = part_of(rows, name, arm, "reconstruction-sites")
+    if row is None:
+        return
+    record = row["record"]
+    levels = {level["name"]: level for level in record["levels"]}
+    yield from header(
+        "what the coordinator sees",
+        "attack",
+        *(_level_words(level) for level in levels.values()),
+        "largest by noise or by others",
+        "images in it, patients attacked, ranked among",
+    )
+    series = dict.fromkeys((match["view"], match["attack"]) for match in record["matches"])
+    for view, attack in series:
+        found = {
+            match["level"]: match
+            for match in record["matches"]
+            if (match["view"], match["attack"]) == (view, attack) and match["ranking"]
+        }
+        if not found:
+            continue
+        cells = [_named(found[level]) if level in found else "" for level in levels]
+        null = max(_null(match["ranking"]) for match in found.values())
+        first = next(iter(found.values()))
+        images = first["batch"] * _added(view)
+        counts = f"{images}, {first['originals']}, {first['ranking']['pool']:,}"
+        yield table_row(view, WORDS.get(attack, attack), *cells, percentage(null), counts)
+
+
+def _level_words(level: Row) -> str:
+    if not level["noise_multiplier"]:
+        return "without noise [95 %]"
+    epsilon = f"epsilon {level['epsilon']:.3g}"
+    return f"{epsilon} [95 %]"
+
+
+def _named(match: Row) -> str:
+    """Return a share, bold where the audit calls it a success."""
+    rate = _rate(match["ranking"])
+    return f"**{rate}**" if match["found"] else rate
+
+
+def _null(ranking: Row) -> float:
+    names = ("noise_null", "heldout_null", "steps_null", "control")
+    return max(ranking[name] or 0.0 for name in names)
+
+
+def _added(view: str) -> int:
+    """Return the number of sites whose batches are in what is seen.
+
+    A difference of two rounds holds one site's batch alone.
+    """
+    return int(view.split()[2]) if view.startswith("sum of") else 1
+
+
 def identity(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
     """Yield how often images are linked to other images of their patient."""
-    yield from _head(
+    yield from header(
         "images",
         "attack",
         "most similar image is the patient's [95 %]",
@@ -222,13 +288,13 @@ def identity(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
         links += [("labels and attributes alone", record["floor"])] if record["floor"] else []
         links += [(f"negative control, {link['attack']}", link) for link in record["negative"]]
         for words, link in links:
-            yield _line(head, words, *_link(link), tail)
+            yield table_row(head, words, *_link(link), tail)
             head = tail = ""
 
 
 def attributes(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
     """Yield how often attributes are inferred, from members and from others."""
-    yield from _head(
+    yield from header(
         "run", "attribute", "seen by the attacker", "right [95 %]", "most frequent value", "members, others",
         "advantage on members [95 %]", "CPU s",
     )  # fmt: skip
@@ -240,32 +306,34 @@ def attributes(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]
             for item in row["record"]["attributes"]:
                 cells = [f"refused: {item['refusal']}", "", "", ""]
                 if item["accuracy"] is not None:
-                    limits = f"{_share(item['accuracy_low'])}, {_share(item['accuracy_high'])}"
+                    limits = f"{percentage(item['accuracy_low'])}, {percentage(item['accuracy_high'])}"
                     ends = f"[{100 * item['advantage_low']:+.1f}, {100 * item['advantage_high']:+.1f}]"
                     gain = f"{100 * item['advantage']:+.1f} {ends} points"
                     counts = f"{item['members']:,}, {item['others']:,}"
-                    right = f"{_share(item['accuracy'])} [{limits}]"
-                    cells = [right, _share(item["prior"]), counts, gain]
-                yield _line(study.title, item["attribute"], item["signal"], *cells, f"{row['cpu']:.0f}")
+                    right = f"{percentage(item['accuracy'])} [{limits}]"
+                    cells = [right, percentage(item["prior"]), counts, gain]
+                yield table_row(study.title, item["attribute"], item["signal"], *cells, f"{row['cpu']:.0f}")
 
 
 def verdicts(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:
     """Yield the three lines of ``meninx audit RUN``."""
-    yield from _head("run", "epsilon", "guaranteed", "measured attacks", "implementation", "CPU s")
+    yield from header("run", "epsilon", "guaranteed", "measured attacks", "implementation", "CPU s")
     for name, study in studies.items():
         for arm in study.arms:
             row = part_of(rows, name, arm, "audit")
             if row is not None:
                 words = [f"{item['colour']}: {item['word']}" for item in row["lines"]]
-                yield _line(study.title, _epsilon(arm), *words, f"{row['cpu']:.0f}")
+                yield table_row(study.title, epsilon_words(arm), *words, f"{row['cpu']:.0f}")
 
 
 def _link(link: Row) -> tuple[str, str, str, str]:
     if link["refusal"]:
         return f"refused: {link['refusal']}", "", "", ""
-    share = f"{_share(link['p_at_1'])} [{_share(link['p_at_1_low'])}, {_share(link['p_at_1_high'])}]"
+    share = (
+        f"{percentage(link['p_at_1'])} [{percentage(link['p_at_1_low'])}, {percentage(link['p_at_1_high'])}]"
+    )
     area = f"{link['auc']:.3f} [{link['auc_low']:.3f}, {link['auc_high']:.3f}]" if link["auc"] else ""
-    return share, _share(link["chance"]), area, f"{link['probes']:,}, {link['patients']:,}"
+    return share, percentage(link["chance"]), area, f"{link['probes']:,}, {link['patients']:,}"
 
 
 def tables(rows: Sequence[Row], studies: Mapping[str, Any]) -> dict[str, str]:
@@ -277,6 +345,7 @@ def tables(rows: Sequence[Row], studies: Mapping[str, Any]) -> dict[str, str]:
         "audit-membership": membership(rows, studies),
         "audit-reconstruction": reconstruction(rows, studies),
         "audit-reach": last_noise(rows, *axis),
+        "audit-sites": sums_of_sites(rows, *axis),
         "audit-identity": identity(rows, studies),
         "audit-attributes": attributes(rows, studies),
         "audit-verdicts": verdicts(rows, studies),
@@ -319,12 +388,19 @@ def _identification_panel(axes: Any, record: Row) -> None:
             if item["encoder"] == encoder
         )
         if points:
-            _line_with_bars(axes, points, colour, "o-", f"measured: {encoder} encoder")
+            _line_with_bars(axes, points, colour, "o-", f"measured: {ENCODER_WORDS[encoder]}")
     bound = sorted({epsilons[item["level"]]: item["bound"] for item in known}.items())
     axes.plot(*zip(*bound, strict=True), "k--", label="proven: no attack is above")
     axes.axhline(0.1, color="#888888", linestyle=":", label="blind guess")
-    axes.set_title("Which of 10 patients took part (whole training)", fontsize=10)
-    axes.set_ylabel("share of patients picked", fontsize=9)
+    useless = [value for value, limit in bound if limit >= _NO_GUARANTEE]
+    if useless:
+        axes.axvspan(min(useless), max(useless), color="#c0392b", alpha=0.08, label="no guarantee")
+    trials = {item["trials"] for item in known}
+    axes.set_title(
+        f"Which of 10 patients took part?\nWhole training, {max(trials):,} simulated trials a point",
+        fontsize=9,
+    )
+    axes.set_ylabel("share of patients picked [95 %]", fontsize=9)
 
 
 def _image_panel(axes: Any, one: Row, averaged: Row | None) -> None:
@@ -338,9 +414,10 @@ def _image_panel(axes: Any, one: Row, averaged: Row | None) -> None:
     if averaged is not None:
         steps = averaged["record"]["matches"][0]["participations"]
         axes.plot([], [], ":", color="#444444", label=f"average of {steps} steps")
-    gallery = one["linked"][0]["gallery"]
-    axes.set_title(f"Reconstruction of one step names its patient among {gallery:,}", fontsize=10)
-    axes.set_ylabel("share of images", fontsize=9)
+    first = one["linked"][0]
+    among = f"{first['gallery']:,} members, {first['originals']} images a point"
+    axes.set_title(f"Does the reconstruction of one step name its patient?\nAmong {among}", fontsize=9)
+    axes.set_ylabel("share of images [95 %]", fontsize=9)
 
 
 def _curve(
@@ -355,6 +432,9 @@ def _curve(
     colour, label = COLOURS.get(attack, "#444444"), WORDS.get(attack, attack) if labelled else None
     xs, ys = [epsilons[item["level"]] for item in found], [item["success"] for item in found]
     axes.plot(xs, ys, style, color=colour, linewidth=1.2, label=label)
+    axes.vlines(
+        xs, [i["low"] for i in found], [i["high"] for i in found], color=colour, alpha=0.25, linewidth=1
+    )
     noise = _pooled(linked, attack)
     for x, y, item in zip(xs, ys, found, strict=True):
         face = colour if item["low"] > noise["high"] else "white"
@@ -382,7 +462,7 @@ def series(linked: Sequence[Row], attack: str) -> list[Row]:
 
 def _pooled(linked: Sequence[Row], attack: str) -> dict[str, float]:
     """Return how often what the attack makes of noise alone is most like the patient, over all levels."""
-    from meninx.metrics.intervals import clopper_pearson
+    from meninx.core.proportions import clopper_pearson
 
     levels = series(linked, attack)
     count = sum(item["originals"] for item in levels)
@@ -416,31 +496,36 @@ def _rank(record: Row, level: str, count: int) -> str:
     if not found:
         return "not measured"
     best = max(found, key=lambda item: item["success"])
-    return f"{_rate(best)} ({best['encoder']}), {_share(best['bound'])}"
+    limit = NO_LIMIT if best["bound"] >= 1 else percentage(best["bound"])
+    return f"{_rate(best)} ({best['encoder']}, {best['trials']:,} trials), {limit}"
 
 
 def _rate(item: Row) -> str:
-    return f"{_share(item['success'])} [{_share(item['low'])}, {_share(item['high'])}]"
+    return f"{percentage(item['success'])} [{percentage(item['low'])}, {percentage(item['high'])}]"
 
 
 def _point(point: Row) -> str:
     if point["tpr"] is None:
         return f"refused: {point['refusal']}"
-    return f"{_share(point['tpr'])} [{_share(point['low'])}, {_share(point['high'])}]"
+    return f"{percentage(point['tpr'])} [{percentage(point['low'])}, {percentage(point['high'])}]"
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.3g} %"
+def percentage(value: float) -> str:
+    """Return a percentage with three digits, with one below 0.1 %."""
+    return f"{100 * value:.{1 if 0 < value < 0.001 else 3}g} %"
 
 
-def _epsilon(arm: str) -> str:
+def epsilon_words(arm: str) -> str:
+    """Return the epsilon of an arm in words."""
     return "none" if arm == NO_PRIVACY else arm
 
 
-def _head(*names: str) -> Iterator[str]:
-    yield _line(*names)
+def header(*names: str) -> Iterator[str]:
+    """Yield the two lines that begin a table."""
+    yield table_row(*names)
     yield "|---" * len(names) + "|"
 
 
-def _line(*cells: str) -> str:
+def table_row(*cells: str) -> str:
+    """Return a line of a table."""
     return f"| {' | '.join(cells)} |"

@@ -16,6 +16,7 @@ import build_licences
 import build_settings
 from meninx.cli import audit as audit_steps
 from meninx.cli import dicom as dicom_steps
+from meninx.cli import obfuscate as obfuscate_steps
 from meninx.cli import reconstruct as reconstruct_steps
 from meninx.cli.app import VERBS, build_app
 from meninx.cli.audit import HELP as AUDIT_HELP
@@ -24,6 +25,7 @@ from meninx.cli.dicom import HELP as DICOM_HELP
 from meninx.cli.examples import EXAMPLES
 from meninx.cli.federate import HELP as FEDERATE_HELP
 from meninx.cli.federate import STEPS as FEDERATE_STEPS
+from meninx.cli.obfuscate import HELP as OBFUSCATE_HELP
 from meninx.cli.reconstruct import HELP as RECONSTRUCT_HELP
 from meninx.core import errors, setting_types, settings
 from meninx.core.settings import Settings
@@ -38,6 +40,8 @@ CONFIGS = {
     "prepare": "meninx.prepare.config:PrepareConfig",
     "train": "meninx.train.config:TrainConfig",
     "evaluate": "meninx.train.config:EvaluateConfig",
+    "obfuscate": "meninx.obfuscate.config:ObfuscateConfig",
+    "obfuscate-audit": "meninx.obfuscate.config:ReleaseAuditConfig",
     "predict": "meninx.predict.config:PredictConfig",
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
@@ -127,10 +131,12 @@ def commands() -> str:
             ("bounds", "scores", "one-run", "membership", "identity", "attributes"),
         ),
         ("audit reconstruct", reconstruct_steps, RECONSTRUCT_HELP, ("create", "match", "visualise")),
+        ("obfuscate", obfuscate_steps, OBFUSCATE_HELP, ("audit",)),
         ("dicom", dicom_steps, DICOM_HELP, ("label", "export", "restore", "folders", "table")),
     ):
         lines.append(f"## `meninx {group}`\n\n{text}\n")
-        whole, page = getattr(home, f"{group.split()[-1]}_run", None), group.replace(" ", "-")
+        last, page = group.split()[-1], group.replace(" ", "-")
+        whole = getattr(home, f"{last}_run", getattr(home, f"{last}_dataset", None))
         if whole is not None:
             lines += [_described(inspect.getdoc(whole) or ""), f"Settings: [{page}](settings.md#{page}).\n"]
             lines.append(_examples(group))

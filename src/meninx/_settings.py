@@ -212,6 +212,36 @@ class PrivacyTable(TypedDict, total=False):
     units_declared: int | None
 
 
+class PixelNoiseTable(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.PixelNoise``."""
+
+    pixels: int
+    pixel_epsilon: float | None
+    block: int | None
+
+
+class CodeSettingsTable(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.CodeSettings``."""
+
+    most_codes: int
+    levels: int | Sequence[int]
+    patients_per_code: int
+    folds: int
+    utility: Literal["auto", "linear", "network"]
+    unknown_attribute: Literal["refuse", "draw"]
+    oblivious: bool
+
+
+class ReleaseAuditSettingsTable(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.ReleaseAuditSettings``."""
+
+    target: float
+    attack_epochs: int
+    permutations: int
+    audit: bool
+    draws: int
+
+
 class PlannedBoundsTable(TypedDict, total=False):
     """Settings of ``meninx.audit.plan_config.PlannedBounds``."""
 
@@ -778,6 +808,93 @@ class EvaluateSettings(TypedDict, total=False):
     dicom: str | Path | None
     seed: int
     device: str
+
+
+class ObfuscateSettings(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.ObfuscateConfig``.
+
+    Attributes:
+        attribute: Attribute of the patient to hide, e.g. sex, age, or several at once as sex+age.
+        age_bins: Ages at which a new group begins, e.g. 60, or 47 61 71; by default 60.
+        labels: Labels that the release should keep; by default all of the dataset.
+        seed: Seed of initialisation, halves, folds and attackers; never of what hides the attribute.
+        device: Where networks run; auto takes CUDA, then MPS, then the CPU.
+        method: How images are changed.
+        budget: Mean absolute change of the training images, of the range 0 to 1; by default 0.05 for a method
+            that has a budget.
+        keep_attribute: Keep the attribute's column in the table of the released dataset.
+        deterministic: Take the randomness of the method from the seed too, to repeat a release bit for bit;
+            the release is then marked NOT FOR RELEASE.
+        pixels: Number m of pixels that one person's part of an image may change (the m-neighbourhood).
+        pixel_epsilon: Epsilon of the released image for any m pixels; by default solved from the budget.
+        block: Side of a block of pixels that becomes one value; by default the largest one whose means alone
+            use half of the budget.
+        most_codes: Largest number of codes; fewer are used where more would not keep the labels better. A
+            certificate needs fewer patients for fewer codes.
+        levels: Number of parts into which the scores of each label are cut, in the order of the labels; by
+            default chosen on the training patients.
+        patients_per_code: Fewest training patients of every class in each code, at least 16 in all.
+        folds: Folds of training patients; each is scored by models of the others.
+        utility: Models that score the labels: linear, network, or auto for the better one out of fold.
+        unknown_attribute: What happens to an image whose class is not known: refuse, or draw its code at
+            random, which tells nothing about the image.
+        oblivious: Do not use the attribute to balance the codes. Only shows what balancing is for: the codes
+            then tell the attribute.
+        target: Highest AUROC of the worst retrained attacker that is accepted, by the upper end of its
+            interval; 0 measures without a verdict.
+        attack_epochs: Epochs of every network that attacks, each with a fresh release of the images.
+        permutations: Permuted attributes that show what the attackers find by chance; 0 leaves them out.
+        audit: Attack the release with retrained attackers, and measure what it costs.
+        draws: Independent releases of each image that an attacker may average.
+        dry_run: Read the dataset, show the label floor and what would be done; write nothing.
+        resume: Go on with a release of the same settings; a complete one is attacked if it was not.
+        overwrite: Replace the release in the output folder, once the new one is complete.
+        dp_pix: the table of that name.
+        codes: the table of that name.
+        release_audit: the table of that name.
+    """
+
+    attribute: str
+    age_bins: float | Sequence[float]
+    labels: Sequence[str]
+    seed: int
+    device: str
+    method: Literal[
+        "noise",
+        "blur",
+        "pixelation",
+        "dp-pix",
+        "viewmaker",
+        "viewmaker-seed",
+        "maxent",
+        "codes",
+        "leace",
+        "kernel-erasure",
+    ]
+    budget: float | None
+    keep_attribute: bool
+    deterministic: bool
+    pixels: int
+    pixel_epsilon: float | None
+    block: int | None
+    most_codes: int
+    levels: int | Sequence[int]
+    patients_per_code: int
+    folds: int
+    utility: Literal["auto", "linear", "network"]
+    unknown_attribute: Literal["refuse", "draw"]
+    oblivious: bool
+    target: float
+    attack_epochs: int
+    permutations: int
+    audit: bool
+    draws: int
+    dry_run: bool
+    resume: bool
+    overwrite: bool
+    dp_pix: PixelNoiseTable | Mapping[str, Any]
+    codes: CodeSettingsTable | Mapping[str, Any]
+    release_audit: ReleaseAuditSettingsTable | Mapping[str, Any]
 
 
 class PredictSettings(TypedDict, total=False):

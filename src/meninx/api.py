@@ -8,7 +8,7 @@ checked like them; docs/reference/settings.md describes each. ``progress`` may b
     >>> print(*sorted(meninx.__all__)[1:7], sep=", ")
     audit, deidentify, dossier, evaluate, load_model, new_key
     >>> print(*sorted(meninx.__all__)[7:], sep=", ")
-    predict, prepare, report, simulate, sweep, train, train_and_report, verify
+    obfuscate, predict, prepare, report, simulate, sweep, train, train_and_report, verify
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from meninx._settings import (
     DeidSettings,
     DossierSettings,
     EvaluateSettings,
+    ObfuscateSettings,
     PredictSettings,
     PrepareSettings,
     ReportSettings,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from meninx.deid.stage import DeidResult
     from meninx.dossier.stage import DossierResult
     from meninx.federated.simulate import SimulateResult
+    from meninx.obfuscate.stage import ObfuscateResult
     from meninx.predict.stage import PredictResult
     from meninx.prepare.stage import PrepareResult
     from meninx.report.stage import ReportResult
@@ -308,6 +310,37 @@ def predict(
         raise UsageError("model is for a run with its own network: give that network, an nn.Module object")
     config = config_settings.build(PredictConfig, settings, _HERE)
     return predicted(config, Path(run), Path(source), Path(out), progress=progress, network=model)
+
+
+def obfuscate(
+    source: StrPath,
+    out: StrPath,
+    *,
+    recipe: str = "",
+    progress: Progress = SILENT,
+    **settings: Unpack[ObfuscateSettings],
+) -> ObfuscateResult:
+    """Release a dataset whose images hide an attribute of the patient, and attack the release.
+
+    A release that misses its target is in the result (``raise_if_failed()``), not raised.
+
+    Args:
+        source: prepared dataset of 2-D images with labels.
+        out: folder of the released dataset, not inside the source.
+        recipe: packaged recipe or TOML file; settings win over it.
+        progress: shows the work.
+        **settings: those of ``meninx obfuscate``.
+
+    Guarantee: see ``meninx.obfuscate.stage.run``.
+
+    Raises:
+        UsageError, DataError, PrivacyRefusal: see ``meninx.obfuscate.stage.run``.
+    """
+    from meninx.obfuscate.config import ObfuscateConfig
+    from meninx.obfuscate.stage import run
+
+    config = config_settings.resolve_recipe(ObfuscateConfig, recipe, (settings, _HERE))
+    return run(config, Path(source), Path(out), progress=progress)
 
 
 def load_model(run: StrPath, *, model: nn.Module | None = None) -> nn.Module:

@@ -21,7 +21,13 @@ from meninx.audit.reconstruction.identification import (
 )
 from meninx.audit.reconstruction.levels import OWN, Attacked
 from meninx.audit.reconstruction.pools import Patients, Pools
-from meninx.audit.reconstruction.rank_one import ALL_ENCODERS, ON_CANDIDATES, Identification, Steps, judged
+from meninx.audit.reconstruction.rank_one import (
+    ALL_ENCODERS,
+    ON_CANDIDATES,
+    Identification,
+    Steps,
+    judged_identification,
+)
 from meninx.core.errors import DataError
 from meninx.core.progress import SILENT
 from meninx.privacy.accounting import Phase
@@ -211,7 +217,9 @@ def test_experiments_at_a_run_try_everything_and_at_other_levels_the_strong_enco
     assert counts == (2, 10, 120)  # all images of the pool stand for a number that it has too few for
     plan = list(tried.experiments((own, other), counts, 10))
     assert len(plan) == len(ALL_ENCODERS) * 3 + 2
-    found = judged([tried.found(steps, encoder, count) for steps, encoder, count in plan], 0.05)
+    found = judged_identification(
+        [tried.found(steps, encoder, count) for steps, encoder, count in plan], 0.05
+    )
     assert not any(one.excess for one in found)
     assert all(one.low <= one.success <= one.high for one in found)
     assert {one.candidates for one in found if one.level == other.level} == {10}
@@ -226,7 +234,7 @@ def test_an_attack_above_its_bound_is_called_so(invented):
     claimed = tried.found(honest, ON_CANDIDATES, 10)
     measured = tried.found(faulty, ON_CANDIDATES, 10)
     lying = measured.__class__(**{**measured.__dict__, "bound": claimed.bound})
-    assert [one.excess for one in judged((claimed, lying), 0.05)] == [False, True]
+    assert [one.excess for one in judged_identification((claimed, lying), 0.05)] == [False, True]
 
 
 def test_the_negative_control_has_the_noise_of_the_run_and_no_patient_of_the_step():

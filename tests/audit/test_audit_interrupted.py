@@ -97,7 +97,7 @@ def test_a_part_is_not_entered_into_another_registration(folder):
     stage.run(TWO.replace(overwrite=True), folder)
     with pytest.raises(DataError, match="another plan was registered"):
         plan_file.enter(run, stale, "bounds", "0" * 64, 1.0)
-    assert artifacts.read(folder, PlanRecord).sha256 == plan_file.plan_hash(plan_file.plan_of(TWO))
+    assert artifacts.read(folder, PlanRecord).sha256 == plan_file.plan_hash(plan_file.audit_plan_of(TWO))
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -108,8 +108,8 @@ def test_a_kill_between_the_two_writes_of_a_registration_loses_nothing(folder, m
         # Only the writes of this module: the record beside the plan is written by another.
         patch.setattr(plan_file, "files", SimpleNamespace(digest=files.digest, write_text=died))
         with pytest.raises(Killed):
-            plan_file.register(Run(folder), plan_file.plan_of(TWO), overwrite=True)
-    assert stage.run(TWO, folder).record.plan.sha256 == plan_file.plan_hash(plan_file.plan_of(TWO))
+            plan_file.register(Run(folder), plan_file.audit_plan_of(TWO), overwrite=True)
+    assert stage.run(TWO, folder).record.plan.sha256 == plan_file.plan_hash(plan_file.audit_plan_of(TWO))
     known = artifacts.read(folder, PlanRecord)
     assert (folder / "audit" / "plan.toml").read_text() == known.text
     assert [item.results for item in known.earlier] == ([] if first else [True])
@@ -119,7 +119,7 @@ def test_a_torn_registration_of_an_earlier_version_gives_way_to_overwrite(folder
     stage.run(ONE, folder)
     known = artifacts.read(folder, PlanRecord)
     artifacts.write(folder, replace(known, text=""))
-    (folder / "audit" / "plan.toml").write_text(plan_file.plan_text(plan_file.plan_of(TWO)))
+    (folder / "audit" / "plan.toml").write_text(plan_file.plan_text(plan_file.audit_plan_of(TWO)))
     with pytest.raises(DataError, match=r"registered plan was changed.*--overwrite"):
         stage.run(TWO, folder)
     record = stage.run(TWO.replace(overwrite=True), folder).record

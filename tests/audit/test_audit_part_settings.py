@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from meninx.audit.part_rules import RULES
 from meninx.audit.parts import REGISTRY
 from meninx.audit.plan_config import AuditConfig
+from meninx.core.audit_parts import PARTS, PartName
 from meninx.core.run import Run
 
 NOBODY = Run(Path("no such run"))
@@ -85,3 +87,9 @@ def test_a_part_made_on_another_device_has_the_same_settings(name):
     found = [getattr(part.settings(config), "device", None) for config in (here, there)]
     assert found == ([None, None] if name == "bounds" else ["cpu", "cuda"])
     assert part.settings_hash(here, NOBODY) == part.settings_hash(there, NOBODY)
+
+
+def test_every_table_of_parts_has_the_parts_of_the_one_that_describes_them():
+    assert tuple(PARTS) == get_args(PartName) == tuple(REGISTRY) == tuple(RULES)
+    assert all(part.name == name and part.record is not None for name, part in PARTS.items())
+    assert [part.title for part in REGISTRY.values()] == [part.title for part in PARTS.values()]

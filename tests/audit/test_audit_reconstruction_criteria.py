@@ -12,7 +12,7 @@ from meninx.audit.reconstruction import criteria
 from meninx.audit.reconstruction.candidates import CandidateRecord, CandidateSet, NoiseLevel
 from meninx.audit.reconstruction.criteria import CLOSE, FIRST
 from meninx.audit.reconstruction.knowledge import Knowledge
-from meninx.audit.reconstruction.matching import Reference, judged, matched, measured
+from meninx.audit.reconstruction.matching import PopulationImages, judged_matches, matched, measured
 from meninx.audit.reconstruction.member_ranking import ranked
 from meninx.audit.reconstruction.pools import Patients
 from meninx.audit.reconstruction.reconstruction_verdict import verdict_of
@@ -56,15 +56,15 @@ def readout():
         ),
         outputs=2,
     )
-    reference = Reference(first=public.numpy(), second=heldout.numpy())
+    population = PopulationImages(first=public.numpy(), second=heldout.numpy())
     records = [
         measured(
-            matched(one, ("ncc",), members=members.numpy()), reference, metric="ncc", threshold=None,
+            matched(one, ("ncc",), members=members.numpy()), population, metric="ncc", threshold=None,
             noise=one.about.level.noise_multiplier,
         )
         for one in found
     ]  # fmt: skip
-    return {record.noise_multiplier: record for record in judged(records, 0.05)}
+    return {record.noise_multiplier: record for record in judged_matches(records, 0.05)}
 
 
 @pytest.mark.parametrize(("sigma", "verdict"), [(0.02, "exposed"), (0.04, "exposed"), (2.0, "nothing found")])
@@ -127,11 +127,11 @@ def test_noise_puts_the_right_image_first_no_more_often_than_a_guess():
     """Planted fault: originals that stay among their own rivals could never be first."""
     rng = np.random.default_rng(1)
     members = rng.random((40, 1, 6, 6)).astype(np.float32)
-    reference = Reference(first=rng.random((30, 1, 6, 6)), second=rng.random((30, 1, 6, 6)))
+    population = PopulationImages(first=rng.random((30, 1, 6, 6)), second=rng.random((30, 1, 6, 6)))
     firsts, alarms = [], 0
     for _ in range(25):
         found = matched(noise_set(rng, members), ("ncc",), members=members)
-        record = measured(found, reference, metric="ncc", threshold=None, noise=1.0)
+        record = measured(found, population, metric="ncc", threshold=None, noise=1.0)
         firsts.append(record.ranking.success)
         alarms += bool(criteria.beyond_null(record, 0.025))
     assert found.ranking.pool == 33

@@ -19,7 +19,13 @@ from meninx.audit.reconstruction.candidates import (
 from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.audit.reconstruction.encoders import ENCODERS, fit_encoder
 from meninx.audit.reconstruction.levels import OWN, Attacked
-from meninx.audit.reconstruction.matching import Reference, judged, matched, measured, quantile_places
+from meninx.audit.reconstruction.matching import (
+    PopulationImages,
+    judged_matches,
+    matched,
+    measured,
+    quantile_places,
+)
 from meninx.audit.reconstruction.pools import Patients, Pools
 from meninx.audit.reconstruction.victim import View
 from meninx.core.origin import Origin
@@ -77,8 +83,8 @@ def candidate_set(chests, encoder, seed, leaked=0):
 
 
 def counted(found, chests, threshold=None, metric="ncc"):
-    reference = Reference(first=chests[:30].numpy(), second=chests[30:60].numpy())
-    return measured(matched(found, (metric,)), reference, metric=metric, threshold=threshold, noise=1.0)
+    population = PopulationImages(first=chests[:30].numpy(), second=chests[30:60].numpy())
+    return measured(matched(found, (metric,)), population, metric=metric, threshold=threshold, noise=1.0)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -110,7 +116,7 @@ def test_a_threshold_of_the_user_takes_the_place_of_the_null(chests):
     assert (strict.success, lax.success) == (0.0, 1.0)
     assert lax.noise_null == 1.0
     assert lax.kappa == 1.0
-    assert not any(one.excess for one in judged((strict, lax), 0.05))
+    assert not any(one.excess for one in judged_matches((strict, lax), 0.05))
 
 
 def test_other_orders_of_candidates_change_no_value(chests):
@@ -129,23 +135,23 @@ def test_bound_and_kappa_of_a_success_beyond_what_the_noise_allows(chests):
     """Planted fault: all images are among the candidates, although the noise allows almost nothing."""
     encoder = fit_encoder("raw", chests[:60])
     found = candidate_set(chests, encoder, 0, leaked=16)
-    reference = Reference(first=chests[:30].numpy(), second=chests[30:60].numpy())
+    population = PopulationImages(first=chests[:30].numpy(), second=chests[30:60].numpy())
     known = matched(found, ("ncc",))
-    strong = measured(known, reference, metric="ncc", threshold=0.999, noise=20.0)
+    strong = measured(known, population, metric="ncc", threshold=0.999, noise=20.0)
     assert strong.success == 1.0
     assert strong.kappa < strong.bound < 0.1
-    weak = measured(known, reference, metric="ncc", threshold=0.999, noise=0.05)
+    weak = measured(known, population, metric="ncc", threshold=0.999, noise=0.05)
     assert weak.bound > 0.99
-    assert [one.excess for one in judged((strong, weak), 0.05)] == [True, False]
+    assert [one.excess for one in judged_matches((strong, weak), 0.05)] == [True, False]
 
 
 def test_more_participations_and_less_noise_allow_more(chests):
     found = candidate_set(chests, fit_encoder("raw", chests[:60]), 0)
-    reference = Reference(first=chests[:30].numpy(), second=chests[30:60].numpy())
+    population = PopulationImages(first=chests[:30].numpy(), second=chests[30:60].numpy())
     bounds = []
     for count in (1, 4, 16):
         known = matched(dataclasses.replace(found, about=record(participations=count)), ("ncc",))
-        bounds.append(measured(known, reference, metric="ncc", threshold=0.999, noise=2.0).bound)
+        bounds.append(measured(known, population, metric="ncc", threshold=0.999, noise=2.0).bound)
     assert bounds == sorted(bounds)
     assert bounds[0] < bounds[-1]
 

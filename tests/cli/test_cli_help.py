@@ -16,11 +16,13 @@ from meninx.cli.audit import audit
 from meninx.cli.dicom import dicom
 from meninx.cli.examples import EXAMPLES
 from meninx.cli.federate import STEPS as FEDERATE
+from meninx.cli.obfuscate import obfuscate
 from meninx.cli.reconstruct import reconstruct
 from meninx.core import settings
 
 STEPS = tuple(name for name in dicom if not name.startswith("-"))
 AUDIT = tuple(name for name in audit if not name.startswith("-"))
+OBFUSCATE = tuple(name for name in obfuscate if not name.startswith("-"))
 RECONSTRUCT = tuple(name for name in reconstruct if not name.startswith("-"))
 HEAVY = ("torch", "monai", "flwr", "scipy", "sklearn", "matplotlib", "dp_accounting", "nibabel", "highdicom")
 
@@ -48,6 +50,7 @@ def helps() -> dict:
 
 def test_every_verb_and_step_has_examples():
     groups = {"audit": AUDIT, "audit reconstruct": RECONSTRUCT, "dicom": STEPS, "federate": FEDERATE}
+    groups["obfuscate"] = OBFUSCATE
     steps = [f"{group} {step}" for group, names in groups.items() for step in names]
     assert set(EXAMPLES) == {*VERBS, *groups, *steps}
     assert all(line.startswith(f"meninx {verb}") for verb, lines in EXAMPLES.items() for line in lines)

@@ -75,7 +75,9 @@ def audit(folder: Path) -> None:
 def summarize(folder: Path) -> None:
     """Write the summary of the audits of a run as the stage derives it, by a plan."""
     config = AuditConfig.of(candidates=(10,), n_eps=2)
-    files.write_text(folder / "audit" / audit_parts.PLAN, plan_file.plan_text(plan_file.plan_of(config)))
+    files.write_text(
+        folder / "audit" / audit_parts.PLAN, plan_file.plan_text(plan_file.audit_plan_of(config))
+    )
     digest = files.digest(folder / "audit" / audit_parts.PLAN)
     plan = PlanRecord(sha256=digest, registered="2026-11-20T09:00:00+00:00")
     artifacts.write(folder, plan)

@@ -6,7 +6,7 @@ import torch
 
 from meninx.core.errors import DataError
 from meninx.learn.common_grid import grid_images, on_grid
-from meninx.learn.identity_attacks import NetworkEmbedding, PairLoader, fit_embedding, restored
+from meninx.learn.identity_attacks import NetworkEmbedding, PairLoader, fit_embedding, restored_embedding
 from meninx.learn.sampler import ShuffleSampler
 from meninx.metrics.linkage import Owners, measure_linkage
 from meninx.synthetic.dataset import write_dataset
@@ -31,9 +31,9 @@ def test_a_trained_network_links_patients_that_it_never_saw():
     record = measure_linkage("siamese", found @ found.T, owners)
     assert record.p_at_1 > 0.5
     assert isinstance(embed, NetworkEmbedding)
-    assert np.allclose(restored(embed.state(), channels=1, dims=2)(others), found, atol=1e-5)
+    assert np.allclose(restored_embedding(embed.state(), channels=1, dims=2)(others), found, atol=1e-5)
     with pytest.raises(DataError, match="embedding"):
-        restored({"mean": embed.state()["mean"]}, channels=1, dims=2)
+        restored_embedding({"mean": embed.state()["mean"]}, channels=1, dims=2)
 
 
 def test_even_units_show_one_patient_and_odd_ones_two():

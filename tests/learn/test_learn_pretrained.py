@@ -256,9 +256,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_weights_of_an_installed_package_are_found_and_named(package: Path) -> None:
     for setting in ("package:public-weights", "package:public-weights/small.pth"):
         assert pretrained.path_of(setting) == package / "public_weights" / "small.pth"
-        assert pretrained.origin_of(setting) == "public-weights 1.2 (Apache Software License 2.0)"
+        assert pretrained.package_of(setting) == "public-weights 1.2 (Apache Software License 2.0)"
     assert pretrained.path_of("some/w.pt") == Path("some/w.pt")
-    assert pretrained.origin_of("some/w.pt") == ""
+    assert pretrained.package_of("some/w.pt") == ""
     assert "public_weights" not in sys.modules
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from meninx.core.errors import ConfigError, DataError
+from meninx.core.proportions import clopper_pearson
 from meninx.metrics.attack_success import (
     exceeds,
     measure_attack,
@@ -11,7 +12,6 @@ from meninx.metrics.attack_success import (
     needed_for,
     operating_point,
 )
-from meninx.metrics.intervals import clopper_pearson
 
 
 def normals(distance, members=400, others=400, seed=0):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from meninx.core.errors import DataError
-from meninx.metrics.attribute_attacks import choose_values, cross_fitted, folded
+from meninx.metrics.attribute_attacks import cross_fitted, folded
+from meninx.metrics.attribute_inference import choose_values
 from meninx.metrics.attribute_success import bounded, bounded_by_prior, measure_attribute, measure_leak
 
 

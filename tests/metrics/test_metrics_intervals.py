@@ -4,11 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
+from meninx.core.proportions import clopper_pearson
 from meninx.metrics.evaluation import evaluate_classification
 from meninx.metrics.intervals import (
-    clopper_pearson,
     combined_interval,
     edge_interval,
     effective_patients,
@@ -16,12 +15,6 @@ from meninx.metrics.intervals import (
     rate_interval,
 )
 from meninx.metrics.thresholds import fit_thresholds, fixed_thresholds
-
-
-@pytest.mark.parametrize(("events", "trials"), [(0, 5), (14, 14), (3, 10), (99, 100)])
-def test_clopper_pearson_equals_scipy(events, trials):
-    theirs = binomtest(events, trials).proportion_ci(method="exact")
-    assert clopper_pearson(events, trials) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_14_of_14_is_not_certain():

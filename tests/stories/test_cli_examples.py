@@ -62,6 +62,7 @@ NEEDS = {
     "audit reconstruct visualise": ("many patients", "private run", "candidates", "matches"),
     "audit identity": ("many patients",),
     "audit attributes": ("many patients", "private run"),
+    "obfuscate": ("many patients",),
     "dicom": ("clean",),
     "demo": (),
     "recipes": (),

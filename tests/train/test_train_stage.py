@@ -263,9 +263,9 @@ def test_a_run_whose_config_was_broken_is_refused(data, tmp_path):
 
 
 def test_the_dataset_of_a_run_is_known(plain, data, tmp_path):
-    assert stage.dataset_of(plain) == data.root
+    assert stage.dataset_folder(plain) == data.root
     with pytest.raises(UsageError, match="--data"):
-        stage.dataset_of(Run(Path(tmp_path)))
+        stage.dataset_folder(Run(Path(tmp_path)))
 
 
 def test_a_run_killed_while_it_is_released_is_not_released_and_ends_the_same(data, tmp_path, monkeypatch):

@@ -150,7 +150,7 @@ def test_a_sweep_of_another_dataset_is_not_mixed_in(swept, tmp_path):
 
 
 def test_the_runs_behind_the_table_are_named(swept):
-    sweep.run(CONFIG, GRID, stage.dataset_of(cell(swept, CELLS[0])), swept.out)
+    sweep.run(CONFIG, GRID, stage.dataset_folder(cell(swept, CELLS[0])), swept.out)
     record = artifacts.read(swept.out, SweepRecord)
     assert set(record.runs) == {artifacts.read(cell(swept, name).root, RunRecord).id for name in CELLS}
 

@@ -9,7 +9,6 @@ took part in the training.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import math
 import time
@@ -42,6 +41,7 @@ from meninx.core import run as runs
 from meninx.core.artifacts import PrivacyRecord, RunRecord, RunState
 from meninx.core.attribute_records import AttributeRecord, AttributesAudit, LeakRecord
 from meninx.core.budget import PrivacyUnit
+from meninx.core.digest_cache import DigestCache
 from meninx.core.errors import AuditFinding, DataError, UsageError, expected, problem
 from meninx.core.manifest import Case, Manifest, TaskKind
 from meninx.core.names import csv_cell
@@ -59,8 +59,8 @@ from meninx.learn.model_signals import (
     model_signals,
     untrained,
 )
+from meninx.metrics.attribute_inference import LEAST_PATIENTS
 from meninx.metrics.attribute_success import (
-    LEAST_PATIENTS,
     Bound,
     Inferred,
     bounded,
@@ -77,6 +77,7 @@ SCORES, CACHE = "attribute_scores.csv", "attributes"
 LABELS, SITE, AGE = "labels", "site", "age"
 _MOST_VALUES = 20
 _MOST_BYTES = 1 << 30
+_SIGNALS = "3"  # version of the files of signals
 _RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
 _PLANTED = 1.0  # standard deviations of every number of an embedding
 Array = npt.NDArray[np.float64]
@@ -459,23 +460,14 @@ def _cached(
 ) -> ModelSignals:
     """Return what a network gives away, from its file where there is one."""
     record = artifacts.require(attacked.run.root, RunRecord, fix="train again")
-    parts = [
-        "2",  # version of the signals
-        record.id,
-        record.weights,
-        record.data,
-        str(released),
-        str(seed),
-        str(trained),
+    cache = DigestCache(attacked.run.private / FOLDER / CACHE, suffix=".npz", limit=_MOST_BYTES)
+    key = cache.key(
+        _SIGNALS, record.id, record.weights, record.data, str(released), str(seed), str(trained),
         *attacked.patients,
-    ]
-    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-    room = attacked.run.private / FOLDER / CACHE
-    for place in (room.parent, room):
-        place.mkdir(mode=0o700, exist_ok=True)
-    path = room / f"{name}.npz"
-    if path.is_file():
-        return _read(path, attacked.patients)
+    )  # fmt: skip
+    content = cache.read(key)
+    if content is not None:
+        return _signals(content, attacked.patients, where=f"{key}{cache.suffix}")
     found = model_signals(
         network, attacked.pool, learned,
         gradients=released, with_gradients=trained, seed=seed, progress=progress,
@@ -484,11 +476,11 @@ def _cached(
     tables = {f"rows/{signal}": rows for signal, rows in found.rows.items()}
     tables |= {f"bias/{signal}": bias for signal, bias in found.bias.items()}
     np.savez_compressed(buffer, **tables)  # type: ignore[arg-type]
-    files.write_bytes(path, buffer.getvalue(), mode=files.PRIVATE_MODE)
+    cache.write(key, buffer.getvalue())
     return found
 
 
-def _read(path: Path, patients: tuple[str, ...]) -> ModelSignals:
+def _signals(stored: bytes, patients: tuple[str, ...], where: str) -> ModelSignals:
     """Return the signals in a file.
 
     Raises:
@@ -496,16 +488,16 @@ def _read(path: Path, patients: tuple[str, ...]) -> ModelSignals:
     """
     tables: dict[str, dict[str, Array]] = {"rows": {}, "bias": {}}
     try:
-        with np.load(io.BytesIO(files.read_bytes(path, limit=_MOST_BYTES)), allow_pickle=False) as content:
+        with np.load(io.BytesIO(stored), allow_pickle=False) as content:
             for key in content.files:
                 kind, _, signal = key.partition("/")
                 tables[kind][signal] = np.asarray(content[key], dtype=np.float64)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         fix = "remove private/audit/attributes of the run"
-        raise DataError(problem("the file of signals is damaged", where=path.name, fix=fix)) from error
+        raise DataError(problem("the file of signals is damaged", where=where, fix=fix)) from error
     if any(len(rows) != len(patients) for rows in tables["rows"].values()) or not tables["rows"]:
         fix = "remove private/audit/attributes of the run"
-        raise DataError(expected(f"{len(patients)} rows", got="a wrong number", where=path.name, fix=fix))
+        raise DataError(expected(f"{len(patients)} rows", got="a wrong number", where=where, fix=fix))
     return ModelSignals(patients, tables["rows"], tables["bias"])
 
 

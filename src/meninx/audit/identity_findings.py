@@ -1,40 +1,16 @@
-"""What an audit of identity says: its verdict, and its numbers in words and as findings."""
+"""What an audit of identity says: its verdict and its numbers in words and as findings."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from meninx.audit.bounds import percent
 from meninx.core.findings import MEASURED, Finding, key_of
 from meninx.core.identity_records import IdentityAudit, LinkRecord
+from meninx.metrics.controls import control_level
+from meninx.metrics.linkage import p_of_link
 
 DATASET, CHANGED = "dataset", "changed images"
 NULLS = (", noise alone", ", other patients")
 """Ends of the source of what a decoder makes of a gradient that holds nothing of the patients."""
-_CONTROL_SIGNIFICANCE = 0.005  # a control that fails by chance should be rare
-
-
-def verdict_of(
-    links: Sequence[LinkRecord],
-    negative: Sequence[LinkRecord],
-    positive: Sequence[LinkRecord],
-    significance: float,
-) -> tuple[str, str]:
-    """Return the verdict, and the reason of one that says nothing; the attacks share the significance."""
-    if any(_p(record) <= _CONTROL_SIGNIFICANCE for record in negative):
-        return "void", "images with shuffled identities are linked, so the attack finds something else"
-    if any(_p(record) <= significance / len(links) for record in links):
-        return "linked", ""
-    if any(_p(record) > significance for record in positive):
-        return "void", (
-            "a mark that is the same in all images of a patient was not found, so the attack is too weak to "
-            "say anything; give more images"
-        )
-    return "nothing found", ""
-
-
-def _p(record: LinkRecord) -> float:
-    return 1.0 if record.p_value is None else record.p_value
 
 
 def verdict_words(audit: IdentityAudit) -> str:
@@ -43,7 +19,7 @@ def verdict_words(audit: IdentityAudit) -> str:
         return f"VOID: {audit.reason}"
     if audit.verdict == "linked":
         sure = audit.significance / len(audit.links)
-        found = ", ".join(dict.fromkeys(record.attack for record in audit.links if _p(record) <= sure))
+        found = ", ".join(dict.fromkeys(record.attack for record in audit.links if p_of_link(record) <= sure))
         return f"LINKED: {found} finds other images of a patient better than chance"
     return "nothing found by these attacks; another attack may find more"
 
@@ -53,7 +29,7 @@ def share_words(record: LinkRecord) -> str:
     if record.p_at_1 is None or record.p_at_1_low is None or record.p_at_1_high is None:
         return f"refused, {record.refusal}"
     ends = f"{percent(record.p_at_1_low)} to {percent(record.p_at_1_high)}"
-    chance = f"by chance {percent(record.chance or 0.0)}, p {_p(record):.3g}"
+    chance = f"by chance {percent(record.chance or 0.0)}, p {p_of_link(record):.3g}"
     return f"{percent(record.p_at_1)} ({ends}), {chance}"
 
 
@@ -94,8 +70,8 @@ def _controls(record: IdentityAudit) -> list[Finding]:
     for name, what, link in rows:
         if link.p_at_1 is None:
             continue
-        limit = record.significance if name == "positive-control" else _CONTROL_SIGNIFICANCE
-        good = (_p(link) <= limit) == (name == "positive-control")
+        limit = record.significance if name == "positive-control" else _control_level(record)
+        good = (p_of_link(link) <= limit) == (name == "positive-control")
         found.append(
             Finding(
                 key=key_of("identity", link.attack, name), line=MEASURED,
@@ -106,6 +82,10 @@ def _controls(record: IdentityAudit) -> list[Finding]:
             )
         )  # fmt: skip
     return found
+
+
+def _control_level(record: IdentityAudit) -> float:
+    return control_level(record.significance, len(record.negative))
 
 
 def _link_findings(link: LinkRecord, record: IdentityAudit) -> list[Finding]:
@@ -155,9 +135,9 @@ def _colour(link: LinkRecord, record: IdentityAudit) -> str:
     if record.verdict == "void" or link.p_at_1 is None:
         return "grey"
     if link.source.endswith(NULLS):
-        return "green" if _p(link) > _CONTROL_SIGNIFICANCE else "grey"
+        return "green" if p_of_link(link) > _control_level(record) else "grey"
     tests = record.reconstructions if link.source else record.links
-    if _p(link) > record.significance / max(1, len(tests)):
+    if p_of_link(link) > record.significance / max(1, len(tests)):
         return "green"
     return "amber" if record.synthetic else "red"
 

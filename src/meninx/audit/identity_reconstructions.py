@@ -17,7 +17,6 @@ import numpy.typing as npt
 import torch
 
 from meninx.audit.config import IdentityConfig
-from meninx.audit.identity_images import Pictures, divided, pictures_of
 from meninx.audit.reconstruction.candidates import CandidateRecord, read_candidates, read_index
 from meninx.core.errors import DataError, problem
 from meninx.core.identity_records import LinkRecord
@@ -25,6 +24,7 @@ from meninx.core.manifest import Manifest
 from meninx.core.progress import Progress
 from meninx.learn.common_grid import on_grid
 from meninx.learn.identity_attacks import Embedding, fit_embedding
+from meninx.learn.identity_images import Pictures, divided, pictures_of
 from meninx.metrics.linkage import ANOTHER, OWN, measure_claims
 
 ATTACK = "pixels"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from meninx.core.audit_parts import PARTS
 from meninx.core.audit_summary import DONE, AuditedPart
 
 _NEVER_TESTED = (
@@ -14,22 +15,14 @@ _NEVER_TESTED = (
     "Other models that were trained on the same patients: what they tell adds up, and the bound is for this "
     "model alone.",
 )
-_LEFT_OUT: Mapping[str, str] = {
-    "bounds": "What theory bounds.",
-    "one-run": "Whether the program keeps its guarantee.",
-    "membership": "Whether the model tells who took part in its training.",
-    "reconstruction": "Whether images can be reconstructed from the steps of the training.",
-    "attributes": "Whether attributes such as sex or age can be inferred from the model.",
-    "identity": "Whether patients can be recognised in the images themselves.",
-}
 
 
 def left_open(parts: Sequence[AuditedPart]) -> tuple[str, ...]:
     """Return what an audit leaves open, beginning with the parts that were not done."""
     state = {part.name: part for part in parts}
     found = []
-    for name, what in _LEFT_OUT.items():
-        part = state.get(name)
+    for name, known in PARTS.items():
+        part, what = state.get(name), known.question
         if part is None:
             found.append(f"{what} The plan does not name it.")
         elif part.state != DONE:

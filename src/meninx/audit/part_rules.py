@@ -28,6 +28,7 @@ from meninx.core.identity_records import IdentityAudit
 from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import BoundsRecord
 from meninx.metrics.attack_success import FPRS
+from meninx.metrics.linkage import linkage_verdict
 from meninx.privacy.residual_audit import TOLERANCE
 
 _ATTACKS = ("loss", "lira", "rmia")
@@ -130,7 +131,7 @@ def _attributes(record: AttributesAudit) -> Iterator[str]:
 
 
 def _identity(record: IdentityAudit) -> Iterator[str]:
-    found = identity_findings.verdict_of(record.links, record.negative, record.positive, record.significance)
+    found = linkage_verdict(record.links, record.negative, record.positive, record.significance)
     if found != (record.verdict, record.reason):
         yield _OTHER_VERDICT
 

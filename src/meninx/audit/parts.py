@@ -33,7 +33,7 @@ from meninx.audit.reconstruction.candidates import INDEX
 from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.core import artifacts, files, settings
 from meninx.core.artifacts import DataRecord, RunRecord
-from meninx.core.audit_parts import FOLDER
+from meninx.core.audit_parts import FOLDER, PARTS, PartName
 from meninx.core.errors import MeninxError
 from meninx.core.manifest import Manifest
 from meninx.core.progress import Progress
@@ -50,8 +50,7 @@ class AuditPart:
     """One part of an audit.
 
     Attributes:
-        name: as in the plan.
-        title: for people.
+        name: as in the plan; :data:`meninx.core.audit_parts.PARTS` describes it.
         settings: plan and flags -> settings of the part.
         minutes: plan -> its budget.
         obstacle: why the part cannot be done on a run; empty when it can.
@@ -61,8 +60,7 @@ class AuditPart:
         inputs: run -> digest of results of other parts that it reads; empty for none.
     """
 
-    name: str
-    title: str
+    name: PartName
     settings: Callable[[AuditConfig], Settings]
     minutes: Callable[[AuditPlan], float]
     obstacle: Callable[[Run], str]
@@ -70,6 +68,11 @@ class AuditPart:
     carry_out: Callable[[AuditConfig, Run, Progress], None]
     about: Callable[[Any], tuple[str, str]]
     inputs: Callable[[Run], str] = lambda run: ""
+
+    @property
+    def title(self) -> str:
+        """Heading on a page."""
+        return PARTS[self.name].title
 
     def settings_hash(self, config: AuditConfig, run: Run) -> str:
         """Return the SHA-256 of the settings, and of other parts' results, that its result depends on."""
@@ -236,7 +239,6 @@ REGISTRY: Mapping[str, AuditPart] = {
     for part in (
         AuditPart(
             name="bounds",
-            title="Proven bounds",
             settings=_bounds_settings,
             minutes=lambda plan: plan.bounds.minutes,
             obstacle=_without_guarantee,
@@ -246,7 +248,6 @@ REGISTRY: Mapping[str, AuditPart] = {
         ),
         AuditPart(
             name="one-run",
-            title="Audit of the implementation",
             settings=_one_run_settings,
             minutes=lambda plan: plan.one_run.minutes,
             obstacle=_no_one_run,
@@ -256,7 +257,6 @@ REGISTRY: Mapping[str, AuditPart] = {
         ),
         AuditPart(
             name="membership",
-            title="Membership attacks",
             settings=_membership_settings,
             minutes=lambda plan: plan.membership.minutes,
             obstacle=_no_membership,
@@ -266,7 +266,6 @@ REGISTRY: Mapping[str, AuditPart] = {
         ),
         AuditPart(
             name="reconstruction",
-            title="Reconstruction from steps",
             settings=_reconstruction_settings,
             minutes=lambda plan: plan.reconstruction.minutes,
             obstacle=_no_reconstruction,
@@ -276,7 +275,6 @@ REGISTRY: Mapping[str, AuditPart] = {
         ),
         AuditPart(
             name="attributes",
-            title="Attributes of patients",
             settings=_attribute_settings,
             minutes=lambda plan: plan.attribute.minutes,
             obstacle=_no_reconstruction,
@@ -286,7 +284,6 @@ REGISTRY: Mapping[str, AuditPart] = {
         ),
         AuditPart(
             name="identity",
-            title="Identity of images",
             settings=_identity_settings,
             minutes=lambda plan: plan.identity.minutes,
             obstacle=_no_identity,

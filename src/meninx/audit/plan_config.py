@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from meninx.audit.config import IdentityAttack, MembershipConfig
+from meninx.core.audit_parts import PartName
 from meninx.core.errors import ConfigError, expected
 from meninx.core.setting_types import Count, CountOrZero, Device, OpenShare, Positive, Share
 from meninx.core.settings import Settings, flat
-
-PartName = Literal["bounds", "one-run", "membership", "reconstruction", "attributes", "identity"]
-THREATS: Mapping[str, str] = {
-    "bounds": (
-        "An attacker who knows all other patients' data, sees the model after every step, and has any "
-        "computing power."
-    ),
-    "one-run": (
-        "The program's own private steps, tested with made-up patients of the largest influence "
-        "that clipping allows."
-    ),
-    "membership": (
-        "An attacker who asks the released model about a patient's images, and trains models of the same "
-        "kind on patients of the same hospital."
-    ),
-    "reconstruction": (
-        "A server that chooses the network and sees the step of a hospital, with and without its noise; it "
-        "knows public images, and for identification the candidates themselves."
-    ),
-    "attributes": (
-        "An attacker who asks the released model about a patient's image, or sees the patient's gradient, "
-        "and knows the attribute of other patients."
-    ),
-    "identity": "Somebody who holds another image of a patient, and compares it with those of the dataset.",
-}
-"""Name of a part -> what its attacker knows and can do."""
 
 
 @dataclass(frozen=True, kw_only=True)

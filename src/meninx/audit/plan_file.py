@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import fields, replace
 
-from meninx.audit.plan_config import THREATS, AuditConfig, AuditPlan
+from meninx.audit.plan_config import AuditConfig, AuditPlan
 from meninx.core import artifacts, files, settings
-from meninx.core.audit_parts import FOLDER, PLAN, place_of, results_of
+from meninx.core.audit_parts import FOLDER, PARTS, PLAN, place_of, results_of
 from meninx.core.audit_summary import EarlierPlan, FinishedPart, PlanRecord
 from meninx.core.errors import DataError, UsageError, problem
 from meninx.core.run import Run
@@ -20,14 +20,14 @@ from meninx.core.run import Run
 _HEAD = "# The plan of an audit, with every setting; `meninx audit RUN --plan FILE` reads it. Threat models:"
 
 
-def plan_of(config: AuditConfig) -> AuditPlan:
+def audit_plan_of(config: AuditConfig) -> AuditPlan:
     """Return the plan without how it is carried out."""
     return AuditPlan(**{item.name: getattr(config, item.name) for item in fields(AuditPlan)})
 
 
 def plan_text(plan: AuditPlan) -> str:
     """Return the resolved plan as TOML, in which every setting is written down."""
-    threats = [f"# {name}: {THREATS[name]}" for name in plan.parts]
+    threats = [f"# {name}: {PARTS[name].attacker}" for name in plan.parts]
     return "\n".join([_HEAD, *threats, settings.to_toml(plan)])
 
 

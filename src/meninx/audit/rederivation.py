@@ -54,7 +54,7 @@ class _Derived:
 
 def records_of(root: Path) -> dict[str, Any]:
     """Return name of a part -> its record, as far as a run folder holds them."""
-    found = {name: artifacts.read_file(root / place_of(name), kind) for name, kind in PARTS.items()}
+    found = {name: artifacts.read_file(root / place_of(name), part.record) for name, part in PARTS.items()}
     return {name: record for name, record in found.items() if record is not None}
 
 

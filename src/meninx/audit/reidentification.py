@@ -10,40 +10,40 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import numpy as np
-
 from meninx.audit.audited_run import FOLDER, dataset_of, origin_of, place_of_audit
 from meninx.audit.config import IdentityConfig
-from meninx.audit.identity_attackers import Attackers
 from meninx.audit.identity_figure import draw
 from meninx.audit.identity_findings import (
     CHANGED,
     DATASET,
     link_lines,
     share_words,
-    verdict_of,
     verdict_words,
 )
-from meninx.audit.identity_images import marked, pictures_of, shuffled, without_copies
 from meninx.audit.identity_reconstructions import link_reconstructions
 from meninx.core import artifacts, files, provenance, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import Origin, RunRecord, RunState
-from meninx.core.errors import DataError, UsageError, expected, problem
+from meninx.core.errors import UsageError, problem
 from meninx.core.identity_records import IdentityAudit, LinkRecord
 from meninx.core.manifest import Manifest, dataset_digest
 from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import private_bytes
 from meninx.core.result import Result
 from meninx.core.run import Run
-from meninx.metrics.linkage import LEAST_PATIENTS
+from meninx.learn.identity_linkage import (
+    Linkage,
+    LinkageSettings,
+    link_images,
+    patients_with_several,
+    refuse_other_cases,
+)
 
 TABLE = "identity.csv"
 FIGURES = ("identity.svg", "identity.png")
@@ -149,16 +149,16 @@ def run_identity(
     data = dataset_of(run) if run else Manifest.read(source)
     other = Manifest.read(probes) if probes is not None else None
     if other is not None:
-        _refuse_other_cases(data, other)
-    several = _several(data, config)
+        refuse_other_cases(data, other)
+    several = patients_with_several(data, config.fit_share)
     if config.dry_run:
         return IdentityResult(out=place, audit=None, patients=len(data.patients), several=several)
     with ExitStack() as locks:
         for lock in (run.audit_lock(), run.lock()) if run else (workspace.locked(_made(place)),):
             locks.enter_context(lock)
         subject = _Subject(data=data, probes=other, run=run, out=place, key=_key(place, run))
-        audit, scores = _audit(config, subject, progress)
-        path = _write(subject, audit, scores)
+        audit, found = _audit(config, subject, progress)
+        path = _write(subject, audit, found.matches)
     return IdentityResult(out=path, audit=audit, patients=len(data.patients), several=several)
 
 
@@ -202,78 +202,59 @@ def _key(place: Path, run: Run | None) -> bytes:
     return runs.read_key(path)
 
 
-def _refuse_other_cases(data: Manifest, other: Manifest) -> None:
-    """Refuse changed images of other cases or patients, or of another kind."""
-    owner = {case.case_id: case.patient_id for case in data.cases}
-    shared = [case for case in other.cases if case.case_id in owner]
-    if not shared or any(owner[case.case_id] != case.patient_id for case in shared):
-        fix = "give a dataset that was made from this one, with its case_id and patient_id"
-        raise DataError(problem("the two datasets do not have the same cases", where="probes", fix=fix))
-    kinds = [(one.info.spatial_dims, one.info.channels) for one in (data, other)]
-    if kinds[0] != kinds[1]:
-        got = f"{kinds[1][0]} and {kinds[1][1]}"
-        rule = f"{kinds[0][0]} spatial axes and {kinds[0][1]} channels, as in the dataset"
-        raise DataError(expected(rule, got=got, where="probes"))
-
-
-def _several(data: Manifest, config: IdentityConfig) -> int:
-    """Return how many patients have two images; refuse too few for any number, before an image is read."""
-    several = int((np.bincount(data.patient_index()) > 1).sum()) if len(data) else 0
-    needed = math.ceil(LEAST_PATIENTS / (1 - config.fit_share))
-    if several < needed:
-        rule = f"at least {needed} patients with two images"
-        fix = "an image can be linked only to another image of the same patient; give more patients"
-        raise DataError(expected(rule, got=several, where=data.info.name, fix=fix))
-    return several
-
-
 # the audit
 
 
-def _audit(
-    config: IdentityConfig, subject: _Subject, progress: Progress
-) -> tuple[IdentityAudit, list[list[object]]]:
+def _audit(config: IdentityConfig, subject: _Subject, progress: Progress) -> tuple[IdentityAudit, Linkage]:
     begun = time.monotonic()
-    data, seed = subject.data, config.seed
-    read = {"side": config.side, "most": config.most_images, "seed": seed, "progress": progress}
-    everything = pictures_of(data, **read)  # type: ignore[arg-type]
-    pictures = without_copies(everything)
-    asking = None
-    if subject.probes is not None:
-        names = set(everything.owners.images)
-        asking = pictures_of(subject.probes.select(lambda case: case.case_id in names), **read)  # type: ignore[arg-type]
-    attackers = Attackers(config, subject.room / CACHE, progress)
-    links, scores, fitted = attackers.links("main", pictures, asking)
-    mixed = shuffled(pictures, seed)
-    negative, _, _ = attackers.links("negative control", mixed)
-    positive, _, _ = attackers.links("positive control", marked(mixed, seed))
+    data = subject.data
+    found = link_images(
+        data,
+        _linkage_settings(config),
+        room=subject.room / CACHE,
+        changed=subject.probes,
+        progress=progress,
+    )
     reconstructions: tuple[LinkRecord, ...] = ()
-    if subject.run is not None and asking is None:
+    if subject.run is not None and subject.probes is None:
         reconstructions = link_reconstructions(subject.room / RECONSTRUCTIONS, data, config, progress)
-    verdict, reason = verdict_of(links, negative, positive, config.significance)
     audit = IdentityAudit(
-        subject=DATASET if asking is None else CHANGED,
-        links=links,
-        floor=attackers.floor(pictures, asking),
-        negative=negative,
-        positive=positive,
+        subject=DATASET if subject.probes is None else CHANGED,
+        links=found.links,
+        floor=found.floor,
+        negative=found.negative,
+        positive=found.positive,
         reconstructions=reconstructions,
-        fitted_patients=len(set(fitted.owners.patients)),
-        fitted_images=len(fitted),
-        copies=len(everything) - len(pictures),
-        grid=tuple(pictures.values.shape[2:]),
+        fitted_patients=found.fitted_patients,
+        fitted_images=found.fitted_images,
+        copies=found.copies,
+        grid=found.grid,
         patients_known=data.info.patients_known,
         synthetic=data.info.synthetic,
         probes=subject.probes.info.name if subject.probes else "",
         probes_data=_keyed(subject, subject.probes) if subject.probes else "",
         significance=config.significance,
-        seed=seed,
+        seed=config.seed,
         seconds=0.0 if config.deterministic else time.monotonic() - begun,
-        verdict=verdict,
-        reason=reason,
+        verdict=found.verdict,
+        reason=found.reason,
         origin=_origin(subject, timeless=config.deterministic),
     )
-    return audit, scores
+    return audit, found
+
+
+def _linkage_settings(config: IdentityConfig) -> LinkageSettings:
+    return LinkageSettings(
+        attacks=config.attacks,
+        fit_share=config.fit_share,
+        components=config.components,
+        side=config.side,
+        siamese_steps=config.siamese_steps,
+        most_images=config.most_images,
+        significance=config.significance,
+        seed=config.seed,
+        device=config.device,
+    )
 
 
 # files
@@ -298,7 +279,7 @@ def _keyed(subject: _Subject, data: Manifest) -> str:
     return artifacts.keyed(subject.key, dataset_digest(data.root).digest)
 
 
-def _write(subject: _Subject, audit: IdentityAudit, scores: list[list[object]]) -> Path:
+def _write(subject: _Subject, audit: IdentityAudit, matches: Sequence[Sequence[object]]) -> Path:
     """Write table and figure, and at the end the record that says that all is there."""
     place = subject.out / FOLDER
     place.mkdir(parents=True, exist_ok=True)
@@ -315,7 +296,7 @@ def _write(subject: _Subject, audit: IdentityAudit, scores: list[list[object]]) 
         rows += [[kind, *(getattr(record, name) for name in names)] for record in group]
     files.write_text(place / TABLE, _table(["kind", *names], rows))
     header = ["attack", "probe", "most_similar", "similarity", "same_patient"]
-    files.write_text(subject.room / SCORES, _table(header, scores), mode=files.PRIVATE_MODE)
+    files.write_text(subject.room / SCORES, _table(header, matches), mode=files.PRIVATE_MODE)
     for name in FIGURES:
         draw(audit, place / name)
     return artifacts.write(subject.out, audit)

@@ -91,6 +91,7 @@ def facts_of(
         ("step of these weights", f"{record.released_step or record.step:,}"),
         ("dataset", printable(record.dataset) or "unnamed"),
         ("data (keyed digest)", record.data),
+        *([("training images", printable(record.obfuscated))] if record.obfuscated else []),
         *_mechanism(run, record, bounds),
         ("seed of the training", f"{seed} (initialisation and order, never privacy noise)"),
         ("seed of the audit", str(plan.seed)),

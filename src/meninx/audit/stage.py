@@ -146,7 +146,7 @@ def run(
     """
     planned = [conditions.parse(text) for text in config.limits.fail_conditions]
     wanted = [conditions.parse(text) for text in fail_if]
-    subject, plan = runs.open_run(folder), plan_file.plan_of(config)
+    subject, plan = runs.open_run(folder), plan_file.audit_plan_of(config)
     known = _auditable(subject)
     workspace.refuse_linked(subject.root, FOLDER)
     sha256 = plan_file.plan_hash(plan)
@@ -174,7 +174,7 @@ def _patterns(plan: AuditPlan) -> tuple[str, ...]:
 
 def _carried_out(config: AuditConfig, run: Run, record: RunRecord, progress: Progress) -> AuditRecord:
     """Register the plan, carry out its parts, and return the summary, without conditions."""
-    plan = plan_file.plan_of(config)
+    plan = plan_file.audit_plan_of(config)
     with run.lock():
         registered = plan_file.register(run, plan, overwrite=config.overwrite)
     parts = []
@@ -256,7 +256,7 @@ def _part(
 
 def _record(run: Run, part: AuditPart) -> Any:
     """Return the record of a part that is finished."""
-    found = artifacts.read_file(run.root / place_of(part.name), PARTS[part.name])
+    found = artifacts.read_file(run.root / place_of(part.name), PARTS[part.name].record)
     if found is None:
         raise DataError(problem("the record of the part is missing", where=place_of(part.name)))
     return found

@@ -25,6 +25,7 @@ from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
 from meninx.cli.federate import federate
 from meninx.cli.flags import read_options, shown_default, without_tables
+from meninx.cli.obfuscate import obfuscate
 from meninx.core import check, settings
 from meninx.core.errors import (
     ConfigError,
@@ -87,6 +88,7 @@ def build_app() -> App:
     app.command(audit)
     app.command(dicom)
     app.command(federate)
+    app.command(obfuscate)
     return app
 
 

@@ -30,6 +30,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx predict runs/latest images/ predictions/",
         "meninx predict runs/latest/release/bundle clean/ predictions/ --dry-run",
     ),
+    "obfuscate": (
+        "meninx obfuscate data/ hidden/ --method noise --attribute sex --dry-run",
+        "meninx obfuscate data/ hidden/ --method pixelation --attribute sex+age --age-bins 60 --no-audit",
+    ),
+    "obfuscate audit": ("meninx obfuscate audit data/ released/ --attribute sex --permutations 19",),
     "sweep": ("meninx sweep data/ --recipe tiny --epsilons 3 8 --seeds 0 1",),
     "report": (
         "meninx report clean/ data/ runs/latest --out report.html",

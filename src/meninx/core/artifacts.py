@@ -41,6 +41,8 @@ from meninx.core.federation import ArmsRecord, FederatedRecord, RoundRecord
 from meninx.core.federation import StudyPart as StudyPart
 from meninx.core.identity_records import IdentityAudit
 from meninx.core.manifest import DatasetInfo
+from meninx.core.obfuscation_records import ObfuscationRecord as ObfuscationRecord
+from meninx.core.obfuscation_records import ReleaseAuditRecord as ReleaseAuditRecord
 from meninx.core.origin import Origin as Origin
 from meninx.core.provenance import Environment as Environment
 from meninx.core.reconstruction_records import ReconstructionAudit
@@ -83,6 +85,7 @@ class RunRecord:
         data: keyed digest of the dataset.
         dataset: short name of the dataset.
         patients_known: the source names its patients; otherwise every image counts as one.
+        obfuscated: how the images of the dataset were changed to hide an attribute; empty if they were not.
         step: optimiser steps done.
         planned_steps: optimiser steps planned; 0 before the first step.
         selected: checkpoint whose weights are released, ``last`` or ``best``.
@@ -118,6 +121,7 @@ class RunRecord:
     data: str = ""
     dataset: str = ""
     patients_known: bool = True
+    obfuscated: str = ""
     step: int = 0
     planned_steps: int = 0
     selected: str = "last"
@@ -447,6 +451,8 @@ _PLACES: Mapping[type, str] = {
     DeidRecord: "deid.json",
     PrepareRecord: "prepare.json",
     PredictRecord: "predict.json",
+    ObfuscationRecord: "obfuscation.json",
+    ReleaseAuditRecord: "release_audit.json",
     SweepRecord: "sweep.json",
     BoundsRecord: "bounds.json",
     Environment: "environment.json",

@@ -1,4 +1,4 @@
-"""The parts of an audit: where their records lie, and whether a summary still belongs to them and to the run.
+"""The parts of an audit: what each is, where its record lies, and whether a summary still belongs to it.
 
 A part that is made again after the summary, a run that was trained on, and a summary that was copied from
 another run make the summary stale. Whoever shows it asks :func:`audit_of` first.
@@ -7,8 +7,9 @@ another run make the summary stale. Whoever shows it asks :func:`audit_of` first
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from meninx.core import artifacts, belonging, files, workspace
 from meninx.core.artifacts import RunRecord
@@ -21,23 +22,100 @@ from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import BoundsRecord
 
 FOLDER, PLAN = "audit", "plan.toml"
-PARTS: Mapping[str, type[Any]] = {
-    "bounds": BoundsRecord,
-    "one-run": OneRunRecord,
-    "membership": MembershipAudit,
-    "reconstruction": ReconstructionAudit,
-    "attributes": AttributesAudit,
-    "identity": IdentityAudit,
+PartName = Literal["bounds", "one-run", "membership", "reconstruction", "attributes", "identity"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartDescription:
+    """What a part of an audit is, for every table, page and plan that lists parts.
+
+    Attributes:
+        name: as in plans, thresholds and keys of findings.
+        title: heading on a page.
+        record: type of its record.
+        attacker: what its attacker knows and can do.
+        question: what it finds out, as a sentence; what stays open where it is not done.
+        traces: what it leaves in ``private/audit/``: scores, reference models, candidates.
+    """
+
+    name: PartName
+    title: str
+    record: type[Any]
+    attacker: str
+    question: str
+    traces: tuple[str, ...] = ()
+
+
+PARTS: Mapping[str, PartDescription] = {
+    part.name: part
+    for part in (
+        PartDescription(
+            name="bounds",
+            title="Proven bounds",
+            record=BoundsRecord,
+            attacker=(
+                "An attacker who knows all other patients' data, sees the model after every step, and has "
+                "any computing power."
+            ),
+            question="What theory bounds.",
+        ),
+        PartDescription(
+            name="one-run",
+            title="Audit of the implementation",
+            record=OneRunRecord,
+            attacker=(
+                "The program's own private steps, tested with made-up patients of the largest influence "
+                "that clipping allows."
+            ),
+            question="Whether the program keeps its guarantee.",
+            traces=("in.npy", "out.npy", "twin"),
+        ),
+        PartDescription(
+            name="membership",
+            title="Membership attacks",
+            record=MembershipAudit,
+            attacker=(
+                "An attacker who asks the released model about a patient's images, and trains models of the "
+                "same kind on patients of the same hospital."
+            ),
+            question="Whether the model tells who took part in its training.",
+            traces=("membership_scores.csv", "membership"),
+        ),
+        PartDescription(
+            name="reconstruction",
+            title="Reconstruction from steps",
+            record=ReconstructionAudit,
+            attacker=(
+                "A server that chooses the network and sees the step of a hospital, with and without its "
+                "noise; it knows public images, and for identification the candidates themselves."
+            ),
+            question="Whether images can be reconstructed from the steps of the training.",
+            traces=("reconstruction",),
+        ),
+        PartDescription(
+            name="attributes",
+            title="Attributes of patients",
+            record=AttributesAudit,
+            attacker=(
+                "An attacker who asks the released model about a patient's image, or sees the patient's "
+                "gradient, and knows the attribute of other patients."
+            ),
+            question="Whether attributes such as sex or age can be inferred from the model.",
+            traces=("attribute_scores.csv", "attributes"),
+        ),
+        PartDescription(
+            name="identity",
+            title="Identity of images",
+            record=IdentityAudit,
+            attacker=(
+                "Somebody who holds another image of a patient, and compares it with those of the dataset."
+            ),
+            question="Whether patients can be recognised in the images themselves.",
+            traces=("identity_scores.csv", "identity"),
+        ),
+    )
 }
-"""Name of a part -> its record, in the order in which a page shows them."""
-_TRACES: Mapping[str, tuple[str, ...]] = {
-    "one-run": ("in.npy", "out.npy", "twin"),
-    "membership": ("membership_scores.csv", "membership"),
-    "reconstruction": ("reconstruction",),
-    "attributes": ("attribute_scores.csv", "attributes"),
-    "identity": ("identity_scores.csv", "identity"),
-}
-"""Name of a part -> what it leaves in ``private/audit/``: scores, reference models, candidates."""
+"""Name of a part -> what it is, in the order in which a page shows them."""
 _AGAIN = "run `meninx audit RUN` again; finished parts are taken over"
 
 
@@ -54,7 +132,7 @@ def place_of(part: str) -> str:
         what = "the audit names a part that this version does not know"
         fix = "read it with the version of meninx that wrote it, or a newer one"
         raise DataError(problem(what, where=artifacts.place(AuditRecord), fix=fix))
-    name = artifacts.place(PARTS[part])
+    name = artifacts.place(PARTS[part].record)
     return name if name.startswith(f"{FOLDER}/") else f"{FOLDER}/{name}"
 
 
@@ -72,10 +150,10 @@ def results_of(root: Path, registered: PlanRecord | None) -> tuple[str, ...]:
     room = root / workspace.PRIVATE / FOLDER
     return tuple(
         name
-        for name in PARTS
+        for name, part in PARTS.items()
         if name in known
         or (root / place_of(name)).is_file()
-        or any(_holds(room / trace) for trace in _TRACES.get(name, ()))
+        or any(_holds(room / trace) for trace in part.traces)
     )
 
 

@@ -80,6 +80,8 @@ class DatasetInfo:
         preprocessing: steps from a decoded to a stored image, as the table of
             ``imaging.preprocessing.Preprocessing``; empty in datasets of older versions.
         observed: statistics of the training images; None if unknown, or withheld by a private run.
+        obfuscated: how the images were changed to hide an attribute, as one sentence; empty for images that
+            were not.
 
     Raises:
         DataError: a name is not allowed (see ``core.names``), or a number is out of range.
@@ -101,6 +103,7 @@ class DatasetInfo:
     channel_names: tuple[str, ...] = ()
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     observed: Observed | None = None
+    obfuscated: str = ""
 
     def __post_init__(self) -> None:
         where = "dataset"
@@ -132,6 +135,8 @@ class DatasetInfo:
         if self.spacing_mm and not all(math.isfinite(step) and step > 0 for step in self.spacing_mm):
             raise DataError(expected("a spacing > 0 along each axis", got=self.spacing_mm, where=where))
         check.one_of(("", "stable", "exact", "published"), split_rule=self.split_rule)
+        if self.obfuscated:
+            names.check_sentence(self.obfuscated, what="obfuscated", where=where)
 
     def to_toml(self) -> str:
         """Return the content of ``dataset.toml``."""
@@ -139,7 +144,7 @@ class DatasetInfo:
         table["task"] = str(self.task)
         table["intensity"] = {item.name: getattr(self.intensity, item.name) for item in fields(Intensity)}
         table["observed"] = plain.to_plain(self.observed)
-        absent = [name for name in ("preprocessing", "observed") if not table[name]]
+        absent = [name for name in ("preprocessing", "observed", "obfuscated") if not table[name]]
         return tomli_w.dumps({name: value for name, value in table.items() if name not in absent})
 
     @classmethod

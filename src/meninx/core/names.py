@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from meninx.core.errors import DataError, expected
 
 LONGEST = 255
+LONGEST_SENTENCE = 500
 _LEADING = "$@%="
 _HIDDEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
 _MARKDOWN = re.compile(
@@ -62,6 +63,19 @@ def check(names: Iterable[str], *, what: str, where: str) -> None:
         if found:
             fix = "rename it in the source table and prepare again"
             raise DataError(expected(f"a plain name for {what} {number}", got=found, where=where, fix=fix))
+
+
+def check_sentence(text: str, *, what: str, where: str) -> None:
+    """Raise DataError unless a text is one printable line of at most 500 characters.
+
+    Args:
+        text: the text.
+        what: name of its key.
+        where: the file that holds it.
+    """
+    if len(text) > LONGEST_SENTENCE or printable(text) != text:
+        rule = f"one printable line of at most {LONGEST_SENTENCE} characters"
+        raise DataError(expected(rule, got="another text", where=f"{where}, {what}"))
 
 
 def encodable(text: str) -> str:

@@ -9,13 +9,11 @@ from typing import Any
 from meninx.audit.plan_config import AuditPlan
 from meninx.core import artifacts, audit_parts
 from meninx.core.artifacts import RunRecord
-from meninx.core.attribute_records import AttributesAudit
 from meninx.core.audit_records import AttackRecord, MembershipAudit, OneRunRecord
 from meninx.core.audit_summary import AuditRecord, PlanRecord
 from meninx.core.dossier_records import DossierPart
 from meninx.core.errors import DataError, problem
 from meninx.core.findings import LINES, Finding
-from meninx.core.identity_records import IdentityAudit
 from meninx.core.origin import Origin
 from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import Bounded, BoundsRecord
@@ -27,17 +25,12 @@ BOUNDS, ONE_RUN, MEMBERSHIP = (
 SUMMARY, PLAN = (f"{RUN}/{artifacts.place(kind)}" for kind in (AuditRecord, PlanRecord))
 PLAN_FILE = f"{RUN}/{audit_parts.FOLDER}/{audit_parts.PLAN}"
 FPR = "false positive rate"
-_FURTHER: tuple[tuple[str, type[Any], str], ...] = (
-    ("reconstruction", ReconstructionAudit, "reconstruction of images"),
-    ("attributes", AttributesAudit, "attributes of patients"),
-    ("identity", IdentityAudit, "identity of images"),
-)
+_FURTHER = tuple(audit_parts.PARTS[name] for name in ("reconstruction", "attributes", "identity"))
 
 
 def kinds() -> dict[str, type[Any]]:
     """Return where records of audits lie in a dossier -> their type."""
-    parts = {f"{RUN}/{audit_parts.place_of(name)}": kind for name, kind in audit_parts.PARTS.items()}
-    return parts | {f"{RUN}/{artifacts.place(kind)}": kind for _, kind, _ in _FURTHER}
+    return {f"{RUN}/{audit_parts.place_of(name)}": part.record for name, part in audit_parts.PARTS.items()}
 
 
 def places() -> tuple[str, ...]:
@@ -140,9 +133,10 @@ def attacks(evidence: EvidenceFolder) -> DossierPart:
     found = FactList(evidence, "attacks", "Reconstruction, attributes and identity")
     summary = evidence.record(SUMMARY, AuditRecord)
     planned = {part.name for part in summary.parts} if summary is not None else set()
-    for name, kind, words in _FURTHER:
-        path = f"{RUN}/{artifacts.place(kind)}"
-        record = evidence.record(path, kind)
+    for part in _FURTHER:
+        name, words = part.name, part.title.lower()
+        path = f"{RUN}/{audit_parts.place_of(name)}"
+        record = evidence.record(path, part.record)
         if record is None:
             found.unknown(f"{name}/verdict", f"{words}: verdict", "the run holds no such audit")
             continue

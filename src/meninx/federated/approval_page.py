@@ -364,6 +364,8 @@ def _notes(study: Study, data: Manifest) -> tuple[str, ...]:
         found.append("privacy noise comes from a seed (deterministic): NOT FOR RELEASE")
     if not data.info.patients_known:
         found.append("the source of the dataset names no patients, so every image counts as one")
+    if data.info.obfuscated:
+        found.append(f"the dataset holds {data.info.obfuscated}")
     if code_hash.difference(study.file.code):
         found.append("the code differs from what is installed here")
     return tuple(found)

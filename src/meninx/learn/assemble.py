@@ -548,7 +548,7 @@ def _pretrained(
         return network, StartRecord(source=OWN_WEIGHTS, origin="unknown") if own else None
     return network, pretrained.initialise(
         network, pretrained.path_of(config.model.pretrained), source=config.model.pretrained_source,
-        package=pretrained.origin_of(config.model.pretrained), keep_head=config.model.keep_head,
+        package=pretrained.package_of(config.model.pretrained), keep_head=config.model.keep_head,
     )  # fmt: skip
 
 

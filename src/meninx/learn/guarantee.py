@@ -22,6 +22,10 @@ CLASSES = (
     "the names of the classes are those that occur in the dataset, where `meninx prepare` was not given "
     "classes: one patient may add one"
 )
+OBFUSCATED = (
+    "the images were obfuscated by a method that was fitted on patients of the same dataset: what it learned "
+    "from them is not covered"
+)
 MEASURED = (
     "operating thresholds and metrics are exact numbers about validation and test patients, "
     "who are not protected"
@@ -104,6 +108,7 @@ def caveats(
             f"the input size {size} counts as public: it was read from the images, which all have it",
         ),
         (info.task is TaskKind.MULTICLASS, CLASSES),
+        (bool(info.obfuscated), OBFUSCATED),
         (selects_best, f"the weights were selected by {config.validation.monitor} on {VALIDATION_CASES}"),
         (
             bool(config.validation.early_stopping),

@@ -170,13 +170,13 @@ class NetworkEmbedding:
         return self.whitening(_vectors(self.network, standardised(images), self.device))
 
     def state(self) -> dict[str, Tensor]:
-        """Return what :func:`restored` makes the same embedding of."""
+        """Return what :func:`restored_embedding` makes the same embedding of."""
         parts = {"mean": self.whitening.mean, "directions": self.whitening.directions}
         weights = {f"network.{name}": value.cpu() for name, value in self.network.state_dict().items()}
         return weights | {name: torch.from_numpy(value) for name, value in parts.items()}
 
 
-def restored(
+def restored_embedding(
     state: Mapping[str, Tensor], *, channels: int, dims: int, device: str = "cpu"
 ) -> NetworkEmbedding:
     """Return the embedding of a :meth:`NetworkEmbedding.state`.

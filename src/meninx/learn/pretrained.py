@@ -90,7 +90,7 @@ def path_of(setting: str) -> Path:
     return Path(str(package.locate_file(found[0])))
 
 
-def origin_of(setting: str) -> str:
+def package_of(setting: str) -> str:
     """Return package, version and licence of a setting that names a package; empty for a file."""
     if not setting.startswith(PACKAGE):
         return ""
@@ -125,7 +125,7 @@ def initialise(
         path: file of ``torch.save`` (a state dict, or one below ``state_dict``, ``model`` or the like) or of
             safetensors, in the names of the network, torchvision, timm or MONAI.
         source: where the weights come from, in words.
-        package: package that holds the file, in words (:func:`origin_of`).
+        package: package that holds the file, in words (:func:`package_of`).
         keep_head: also load the last layer, if it has the same shape.
 
     Raises:

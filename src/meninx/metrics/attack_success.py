@@ -23,6 +23,7 @@ import numpy.typing as npt
 from meninx.core import check
 from meninx.core.audit_records import AttackRecord, GroupRecord, OperatingPoint
 from meninx.core.errors import ConfigError, DataError, expected, problem
+from meninx.core.proportions import clopper_pearson
 from meninx.core.randomness import child
 from meninx.metrics import groups, intervals
 from meninx.metrics.bootstrap import Areas, Draws
@@ -97,7 +98,7 @@ def operating_point(members: npt.ArrayLike, others: npt.ArrayLike, fpr: float) -
         return OperatingPoint(fpr=fpr, refusal=f"too few non-members: {needed} needed, {len(outside)} there")
     rank = math.floor(fpr * len(outside) + 1e-9) + 1
     above = int((inside > np.sort(outside)[-rank]).sum())
-    low, high = intervals.clopper_pearson(above, len(inside))
+    low, high = clopper_pearson(above, len(inside))
     return OperatingPoint(
         fpr=fpr,
         tpr=above / len(inside),
@@ -142,7 +143,7 @@ def exceeds(
     for fpr in used:
         rank = math.floor(fpr * len(outside) + 1e-9) + 1
         above = int((inside > outside[-rank]).sum())
-        least, _ = intervals.clopper_pearson(above, len(inside), level=1 - 2 * each)
+        least, _ = clopper_pearson(above, len(inside), level=1 - 2 * each)
         if least > most(_most_false(rank, len(outside), each)):
             return True
     return False
@@ -245,4 +246,4 @@ def _most_false(rank: int, others: int, significance: float) -> float:
 
     The share of all non-members above it is a Beta variable, whatever their distribution.
     """
-    return intervals.clopper_pearson(rank - 1, others, level=1 - 2 * significance)[1]
+    return clopper_pearson(rank - 1, others, level=1 - 2 * significance)[1]

@@ -1,7 +1,8 @@
-"""Attacks that infer an attribute of a patient from numbers that somebody else sees, one row per patient.
+"""Attacks that infer an attribute of a patient from numbers that somebody else sees: rows of features.
 
 Two attacks compete, a linear and a radial one (kernel ridge regression). Which of them, and how smooth it is,
-is decided on validation patients. Every patient is judged by an attack that was fitted on others. ::
+is decided on validation patients. Every patient is judged, with all its rows, by an attack that was fitted on
+others. ::
 
     >>> rng = np.random.default_rng(0)
     >>> truth, member = rng.integers(0, 2, 120), np.arange(120) < 60
@@ -37,11 +38,11 @@ _SAME = 1e-12
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """What attacks say about patients that they were not fitted on.
+    """What attacks say about rows of patients that they were not fitted on.
 
     Attributes:
-        scores: for each patient and value of the attribute, shape (patients, values). The value with the
-            largest score is inferred.
+        scores: for each row and value of the attribute, shape (rows, values). The value with the largest
+            score is inferred.
         margins: the same without what each fold takes for the mean, so that folds can be ranked together.
         area: area under the ROC curve, mean over the values.
         null: the areas with permuted attributes, shape (permutations,).
@@ -69,37 +70,45 @@ def folded(area: npt.ArrayLike) -> Array:
 def cross_fitted(
     features: npt.ArrayLike,
     truth: npt.ArrayLike,
-    member: npt.ArrayLike,
+    member: npt.ArrayLike | None = None,
     *,
+    patients: Sequence[str] | None = None,
     folds: int = FOLDS,
     permutations: int = PERMUTATIONS,
+    most_fitted: int | None = None,
     seed: int = 0,
 ) -> CrossFitted:
-    """Return what attacks infer about each patient, fitted on the patients of the other folds.
+    """Return what attacks infer about each row, fitted on the patients of the other folds.
 
-    Members and others have the same weight, so that an attack fits both alike.
+    Members and others have the same weight, so that an attack fits both alike. The null gives each patient
+    the values of another one, which is exact for an attribute that all rows of a patient share.
 
     Args:
-        features: shape (patients, features).
-        truth: number of each patient's value, from 0, shape (patients,).
-        member: whether the patient took part in the training, shape (patients,).
+        features: shape (rows, features).
+        truth: number of each row's value, from 0, shape (rows,).
+        member: whether the row's patient took part in the training, shape (rows,); None where nobody did.
+        patients: the patient of each row; None for one row per patient.
         folds: at least 2.
         permutations: of the null, >= 1.
+        most_fitted: rows that an attack is fitted on, of patients drawn at random where there are more; its
+            time grows with the cube. None for all.
         seed: public seed of folds and permutations.
 
     Raises:
-        DataError: shapes that do not belong together, a feature that is not finite, or one value only.
+        DataError: shapes that do not belong together, a feature that is not finite, one value only, or a
+            patient that is a member and none.
     """
     check.positive(permutations=permutations)
-    values = np.asarray(features, dtype=np.float64)
-    kinds, inside = np.asarray(truth, dtype=np.int64), np.asarray(member, dtype=bool)
+    values, kinds = np.asarray(features, dtype=np.float64), np.asarray(truth, dtype=np.int64)
+    inside = np.zeros(len(kinds), dtype=bool) if member is None else np.asarray(member, dtype=bool)
     _refuse_odd(values, kinds, inside)
-    targets = _targets(kinds, inside, permutations, seed)
+    people = _People.of(patients, inside)
+    targets = _targets(kinds, people, permutations, seed)
     margins = np.empty_like(targets)
     means = np.empty((len(targets), targets.shape[2]))
     chosen: list[int] = []
-    for fit, out in _folds(inside, folds, seed):
-        learn, valid = _inner(inside, fit, seed)
+    for fit, out in _folds(people, folds, most_fitted, seed):
+        learn, valid = _inner(people, fit, seed)
         judged = [_areas(guess, targets[valid]) for guess in _guesses(values, inside, targets, learn, valid)]
         best = np.argmax(np.nan_to_num(np.array(judged), nan=0.5), axis=0)
         for number, guess in enumerate(_guesses(values, inside, targets, fit, out)):
@@ -121,46 +130,123 @@ def cross_fitted(
 def _refuse_odd(values: Array, kinds: Numbers, inside: Bits) -> None:
     if values.ndim != 2 or not len(values) == len(kinds) == len(inside) or not np.isfinite(values).all():
         got = f"shapes {values.shape}, {kinds.shape} and {inside.shape}"
-        raise DataError(
-            expected("finite features, a value and a membership per patient", got=got, where="rows")
-        )
+        raise DataError(expected("finite features, a value and a membership per row", got=got, where="rows"))
     if len(np.unique(kinds)) < 2 or kinds.min() < 0:
         raise DataError(expected("at least two values of the attribute", got="one", where="attribute"))
 
 
-def _targets(kinds: Numbers, inside: Bits, permutations: int, seed: int) -> Array:
-    """Return one column per value, (patients, 1 + permutations, values): the truth first, then permuted.
+def numbered_patients(patients: Sequence[str] | None, rows: int) -> Numbers:
+    """Return the number of each row's patient, from 0, shape (rows,).
+
+    Args:
+        patients: the patient of each row; None for one row per patient.
+        rows: how many there are.
+
+    Raises:
+        DataError: another number of patients than of rows.
+    """
+    if patients is None:
+        return np.arange(rows, dtype=np.int64)
+    if len(patients) != rows:
+        raise DataError(expected("one patient per row", got=len(patients), where=f"{rows} rows"))
+    _, numbers = np.unique(np.array(patients, dtype=object).astype(str), return_inverse=True)
+    return np.asarray(numbers, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class _People:
+    """Whose the rows are.
+
+    Attributes:
+        index: number of each row's patient.
+        inside: whether each patient is a member, shape (patients,).
+        order: rows, those of each patient together, in the order of the patients.
+        start: where in ``order`` each patient begins.
+        count: rows of each patient.
+    """
+
+    index: Numbers
+    inside: Bits
+    order: Numbers
+    start: Numbers
+    count: Numbers
+
+    @classmethod
+    def of(cls, patients: Sequence[str] | None, inside: Bits) -> _People:
+        """Return the patients of rows, of which members are marked.
+
+        Raises:
+            DataError: a patient is a member and none.
+        """
+        index = numbered_patients(patients, len(inside))
+        count = np.bincount(index)
+        members = np.bincount(index, weights=inside)
+        if ((members > 0) & (members < count)).any():
+            raise DataError(
+                expected("patients that are either members or others", got="one that is both", where="member")
+            )
+        order = np.argsort(index, kind="stable")
+        return cls(index, members > 0, order, np.cumsum(count) - count, count)
+
+    @property
+    def strata(self) -> tuple[tuple[str, Numbers], ...]:
+        """Patients among members, and patients among others."""
+        return ("members", np.flatnonzero(self.inside)), ("others", np.flatnonzero(~self.inside))
+
+    def rows(self, chosen: Numbers) -> Numbers:
+        """Return the rows of some patients, ascending."""
+        return np.flatnonzero(np.isin(self.index, chosen))
+
+    def exchanged(self, other: Numbers) -> Numbers:
+        """Return for each row a row of the patient that takes the place of its own, in turn.
+
+        Args:
+            other: for each patient the one in its place, shape (patients,).
+        """
+        place = np.empty(len(self.order), dtype=np.int64)
+        place[self.order] = np.arange(len(self.order)) - np.repeat(self.start, self.count)
+        source = other[self.index]
+        return np.asarray(self.order[self.start[source] + place % self.count[source]])
+
+
+def _targets(kinds: Numbers, people: _People, permutations: int, seed: int) -> Array:
+    """Return one column per value, (rows, 1 + permutations, values): the truth first, then permuted.
 
     Members stay among members, so that a value that is more frequent there stays so.
     """
-    rng, order = child(seed, "permuted attribute"), np.arange(len(kinds))
+    rng, order = child(seed, "permuted attribute"), np.arange(len(people.count))
     drawn = [kinds]
     for _ in range(permutations):
         moved = order.copy()
-        for part in (inside, ~inside):
-            moved[part] = rng.permutation(order[part])
-        drawn.append(kinds[moved])
+        for _, part in people.strata:
+            moved[part] = rng.permutation(part)
+        drawn.append(kinds[people.exchanged(moved)])
     return np.asarray(np.stack(drawn, axis=1)[..., None] == np.arange(kinds.max() + 1), dtype=np.float64)
 
 
-def _folds(inside: Bits, folds: int, seed: int) -> Iterator[tuple[Numbers, Numbers]]:
-    """Yield (patients to fit on, patients to judge), with members in equal shares."""
-    part = np.empty(len(inside), dtype=np.int64)
-    for name, kind in (("members", inside), ("others", ~inside)):
-        rows = np.flatnonzero(kind)
-        part[child(seed, "attribute folds", name).permutation(rows)] = np.arange(len(rows)) % folds
+def _folds(
+    people: _People, folds: int, most_fitted: int | None, seed: int
+) -> Iterator[tuple[Numbers, Numbers]]:
+    """Yield (rows to fit on, rows to judge), with members in equal shares."""
+    part = np.empty(len(people.count), dtype=np.int64)
+    for name, patients in people.strata:
+        part[child(seed, "attribute folds", name).permutation(patients)] = np.arange(len(patients)) % folds
     for number in range(folds):
         if (part == number).any():
-            yield np.flatnonzero(part != number), np.flatnonzero(part == number)
+            fit = np.flatnonzero(part != number)
+            if most_fitted is not None and people.count[fit].sum() > most_fitted:
+                fit = child(seed, "fitted patients", number).permutation(fit)
+                fit = fit[: max(2, int((np.cumsum(people.count[fit]) <= most_fitted).sum()))]
+            yield people.rows(fit), people.rows(np.flatnonzero(part == number))
 
 
-def _inner(inside: Bits, fit: Numbers, seed: int) -> tuple[Numbers, Numbers]:
-    """Return the patients that attacks are chosen with: to fit on, and to choose by."""
-    valid = []
-    for kind in (inside[fit], ~inside[fit]):
-        rows = child(seed, "attribute validation", int(fit.sum())).permutation(fit[kind])
-        valid.append(rows[: max(1, round(_VALIDATION_SHARE * len(rows)))])
-    chosen = np.sort(np.concatenate(valid))
+def _inner(people: _People, fit: Numbers, seed: int) -> tuple[Numbers, Numbers]:
+    """Return the rows that attacks are chosen with: to fit on, and to choose by."""
+    valid, there = [], np.unique(people.index[fit])
+    for kind in (people.inside[there], ~people.inside[there]):
+        patients = child(seed, "attribute validation", int(there.sum())).permutation(there[kind])
+        valid.append(patients[: max(1, round(_VALIDATION_SHARE * len(patients)))])
+    chosen = np.intersect1d(people.rows(np.concatenate(valid)), fit)
     return np.setdiff1d(fit, chosen), chosen
 
 
@@ -207,8 +293,8 @@ def _areas(scores: Array, targets: Array) -> Array:
     """Return the area of each permutation, mean over the values; NaN where only one value is there.
 
     Args:
-        scores: shape (patients, permutations, values).
-        targets: 1 for the value of a patient, same shape.
+        scores: shape (rows, permutations, values).
+        targets: 1 for the value of a row, same shape.
     """
     ranks = _ranks(scores)
     positives = targets.sum(axis=0)
@@ -235,24 +321,3 @@ def _ranks(values: Array) -> Array:
     found = np.empty(values.shape)
     np.put_along_axis(found, order, (begin + end) / 2 + 1.0, axis=0)
     return found
-
-
-def choose_values(values: Sequence[str], member: Bits, least: int) -> tuple[tuple[str, ...], Numbers]:
-    """Return the values that enough members and enough others have, and the number of each patient's.
-
-    Args:
-        values: the attribute of each patient; empty where unknown.
-        member: whether the patient took part.
-        least: fewest members, and fewest others, with a value.
-
-    Returns:
-        The values in order, and for each patient the position of its value, -1 for any other.
-    """
-    texts = np.array(values, dtype=object).astype(str)
-    names = tuple(
-        name
-        for name in sorted(set(texts.tolist()) - {""})
-        if min(int((texts[member] == name).sum()), int((texts[~member] == name).sum())) >= least
-    )
-    position = {name: number for number, name in enumerate(names)}
-    return names, np.array([position.get(text, -1) for text in texts.tolist()], dtype=np.int64)

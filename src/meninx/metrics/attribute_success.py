@@ -1,4 +1,4 @@
-"""How well an attribute is inferred: against the prior, against strangers, and against the labels alone.
+"""How much more of an attribute is inferred about members than about strangers, and than from labels alone.
 
 ::
 
@@ -23,17 +23,15 @@ import numpy.typing as npt
 
 from meninx.core.attribute_records import AttributeRecord, LeakRecord
 from meninx.core.errors import DataError, expected
+from meninx.core.proportions import clopper_pearson
 from meninx.core.randomness import child
-from meninx.metrics import attribute_attacks, groups, intervals
-from meninx.metrics.attribute_attacks import FOLDS, PERMUTATIONS, choose_values, cross_fitted
-from meninx.metrics.bootstrap import Areas, Draws
-from meninx.metrics.classification import Ranking
+from meninx.metrics import intervals
+from meninx.metrics.attribute_attacks import FOLDS, PERMUTATIONS
+from meninx.metrics.attribute_inference import LEAST_PATIENTS, infer_attribute
 
 Array = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
-LEAST_PATIENTS = groups.MIN_CELL
-"""Fewest members, and fewest others, with a value of an attribute."""
 _DRAWS, _SHUFFLES = 1000, 9999
 _SAME = 1e-12
 Bound = Callable[[float], float]
@@ -79,40 +77,33 @@ def measure_attribute(
         seed: public seed.
     """
     inside = np.asarray(member, dtype=bool)
-    names, numbers = choose_values(values, inside, LEAST_PATIENTS)
-    empty = AttributeRecord(attribute=attribute, signal=signal, classes=names)
-    if len(names) < 2:
-        return Inferred(replace(empty, refusal=_refusal(values, inside)), np.zeros(0))
-    rows = np.flatnonzero(numbers >= 0)
-    truth, inside = numbers[rows], inside[rows]
-    found = cross_fitted(
-        np.asarray(features, dtype=np.float64)[rows],
-        truth, inside, folds=folds, permutations=permutations, seed=seed,
-    )  # fmt: skip
-    right = found.scores.argmax(axis=1) == truth
-    everywhere = np.full(len(numbers), np.nan)
-    everywhere[rows] = right
-    low, high = intervals.clopper_pearson(int(right.sum()), len(right))
-    area, (area_low, area_high) = _area(found.margins, truth, seed)
+    found = infer_attribute(
+        features, values, member=inside, folds=folds, permutations=permutations, seed=seed
+    )
+    empty = AttributeRecord(attribute=attribute, signal=signal, classes=found.classes, refusal=found.refusal)
+    if found.refusal:
+        return Inferred(empty, found.right)
+    rows = np.flatnonzero(found.truth >= 0)
+    truth, inside, right = found.truth[rows], inside[rows], found.right[rows] == 1
     record = replace(
         empty,
         attack=found.attack,
         members=int(inside.sum()),
         others=int((~inside).sum()),
-        prior=float(np.bincount(truth).max() / len(truth)),
-        accuracy=float(right.mean()),
-        accuracy_low=low,
-        accuracy_high=high,
-        auroc=area,
-        auroc_low=area_low,
-        auroc_high=area_high,
-        null_high=float(np.quantile(attribute_attacks.folded(found.null), 0.95)),
+        prior=found.prior,
+        accuracy=found.accuracy,
+        accuracy_low=found.accuracy_low,
+        accuracy_high=found.accuracy_high,
+        auroc=found.auroc,
+        auroc_low=found.auroc_low,
+        auroc_high=found.auroc_high,
+        null_high=found.null_high,
         p_value=found.p_value,
     )
     record = _against_strangers(record, right, inside, truth, seed)
-    if labels is not None and len(labels.right) == len(everywhere):
-        record = _against_labels(record, everywhere[rows] - labels.right[rows], seed)
-    return Inferred(record, everywhere)
+    if labels is not None and len(labels.right) == len(found.right):
+        record = _against_labels(record, found.right[rows] - labels.right[rows], seed)
+    return Inferred(record, found.right)
 
 
 def bounded(record: AttributeRecord, most: Bound, significance: float) -> AttributeRecord:
@@ -130,8 +121,8 @@ def bounded(record: AttributeRecord, most: Bound, significance: float) -> Attrib
     if record.on_members is None or record.on_others is None:
         return record
     level = 1 - significance  # one half of it on each side of both intervals, of which one side each counts
-    least, _ = intervals.clopper_pearson(record.on_members * record.members, record.members, level)
-    _, imputed = intervals.clopper_pearson(record.on_others * record.others, record.others, level)
+    least, _ = clopper_pearson(record.on_members * record.members, record.members, level)
+    _, imputed = clopper_pearson(record.on_others * record.others, record.others, level)
     return replace(record, bound=most(record.on_others), excess=least > most(imputed) + _SAME)
 
 
@@ -140,7 +131,7 @@ def bounded_by_prior(record: AttributeRecord, most: Bound, significance: float) 
     if record.accuracy is None or record.prior is None:
         return record
     count = record.members + record.others
-    least, _ = intervals.clopper_pearson(record.accuracy * count, count, 1 - 2 * significance)
+    least, _ = clopper_pearson(record.accuracy * count, count, 1 - 2 * significance)
     allowed = most(record.prior)
     return replace(record, bound=allowed, excess=least > allowed + _SAME)
 
@@ -187,20 +178,6 @@ def measure_leak(
     )
 
 
-def _refusal(values: Sequence[str], member: Bits) -> str:
-    """Return why an attribute has no number, without a value of it."""
-    texts = np.array(values, dtype=object).astype(str)
-    names = sorted(set(texts.tolist()) - {""})
-    fewest = [min(int((texts[member] == name).sum()), int((texts[~member] == name).sum())) for name in names]
-    second = sorted(fewest, reverse=True)[1] if len(fewest) > 1 else 0
-    if len(names) < 2:
-        return "the attribute has fewer than two values"
-    return (
-        "too few patients with a second value among members and among others: "
-        f"{LEAST_PATIENTS} needed of each, {second} there"
-    )
-
-
 def _against_strangers(
     record: AttributeRecord, right: Bits, inside: Bits, truth: Numbers, seed: int
 ) -> AttributeRecord:
@@ -212,7 +189,7 @@ def _against_strangers(
     hits = [int(right[part].sum()) for part in (inside, ~inside)]
     sizes = [record.members, record.others]
     shares = [hit / size for hit, size in zip(hits, sizes, strict=True)]
-    ends = [intervals.clopper_pearson(hit, size) for hit, size in zip(hits, sizes, strict=True)]
+    ends = [clopper_pearson(hit, size) for hit, size in zip(hits, sizes, strict=True)]
     low, high = intervals.combined_interval((shares[0], shares[1]), ends[0], ends[1], signs=(1, -1))
     rng, drawn = child(seed, "permuted membership"), np.zeros(_SHUFFLES)
     for number in np.unique(truth):
@@ -246,17 +223,3 @@ def _against_labels(record: AttributeRecord, difference: Array, seed: int) -> At
     return replace(
         record, over_labels=value, over_labels_low=min(low, value), over_labels_high=max(high, value)
     )
-
-
-def _area(scores: Array, truth: Numbers, seed: int) -> tuple[float, tuple[float, float]]:
-    """Return the folded area and its interval, patients resampled."""
-    places = np.arange(len(truth), dtype=np.int64)
-    rankings = [Ranking.of(truth == number, scores[:, number]) for number in range(scores.shape[1])]
-    areas, draws = Areas(rankings, places), Draws(places, count=_DRAWS, seed=seed)
-    value = float(areas.auroc(np.ones((1, len(truth)), dtype=np.int64)).mean())
-    samples = np.concatenate([areas.auroc(block).mean(axis=1) for block in draws.blocks()])
-    smaller = int(np.bincount(truth).min())
-    if value < 0.5:
-        value, samples = 1 - value, 1 - samples
-    (low, high), _ = intervals.edge_interval(value, samples, smaller)
-    return value, (min(low, value), max(high, value))

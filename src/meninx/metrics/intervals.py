@@ -19,6 +19,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from meninx.core.proportions import clopper_pearson
+
 LEVEL = 0.95
 PERCENTILE, CLOPPER_PEARSON, COMBINED = "percentile", "Clopper-Pearson", "combined"
 """Methods of an interval: from resamples, from counts, or from the intervals of a number's parts."""
@@ -38,33 +40,6 @@ def percentile_interval(samples: npt.ArrayLike, level: float = LEVEL) -> Ends:
         return float("nan"), float("nan")
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def clopper_pearson(events: float, trials: float, level: float = LEVEL) -> Ends:
-    """Return the exact interval of a proportion.
-
-    Args:
-        events: number of successes, from 0 to ``trials``; may be fractional for effective numbers.
-        trials: number of independent trials, > 0.
-        level: coverage.
-
-    Guarantee: for independent trials, at least a share ``level`` of such intervals contains the true
-        proportion.
-
-    References:
-        Clopper and Pearson, Biometrika 26 (1934) 404-413.
-
-    Examples:
-        >>> [round(end, 3) for end in clopper_pearson(14, 14)]
-        [0.768, 1.0]
-    """
-    from scipy.special import betaincinv  # the light half of the program works without scipy
-
-    tail = (1 - level) / 2
-    events = min(max(events, 0.0), trials)
-    low = float(betaincinv(events, trials - events + 1, tail)) if events > 0 else 0.0
-    high = float(betaincinv(events + 1, trials - events, 1 - tail)) if events < trials else 1.0
-    return low, high
 
 
 def effective_patients(hits: Array, of: Array) -> float:

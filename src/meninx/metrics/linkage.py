@@ -23,8 +23,10 @@ import numpy.typing as npt
 
 from meninx.core.errors import DataError, expected
 from meninx.core.identity_records import LinkRecord
+from meninx.core.proportions import clopper_pearson
 from meninx.core.randomness import child
 from meninx.metrics import groups, intervals
+from meninx.metrics.controls import control_level
 
 Array = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.bool_]
@@ -146,6 +148,40 @@ def measure_claims(
     return _measured(attack, question, pairs, seed, permutations, one_set=False)
 
 
+def linkage_verdict(
+    links: Sequence[LinkRecord],
+    negative: Sequence[LinkRecord],
+    positive: Sequence[LinkRecord],
+    significance: float,
+) -> tuple[str, str]:
+    """Return the verdict on attacks, and the reason of one that says nothing.
+
+    Args:
+        links: the attacks, which share the significance.
+        negative: on images with shuffled identities.
+        positive: on images with shuffled identities and a planted mark for each.
+        significance: largest probability of ``linked`` where images tell nothing.
+
+    Returns:
+        ``linked``, ``nothing found`` or ``void``, and the reason of ``void``, else empty.
+    """
+    if any(p_of_link(record) <= control_level(significance, len(negative)) for record in negative):
+        return "void", "images with shuffled identities are linked, so the attack finds something else"
+    if any(p_of_link(record) <= significance / len(links) for record in links):
+        return "linked", ""
+    if any(p_of_link(record) > significance for record in positive):
+        return "void", (
+            "a mark that is the same in all images of a patient was not found, so the attack is too weak to "
+            "say anything; give more images"
+        )
+    return "nothing found", ""
+
+
+def p_of_link(record: LinkRecord) -> float:
+    """Return the p-value of an attack; 1 where it is refused."""
+    return 1.0 if record.p_value is None else record.p_value
+
+
 @dataclass(frozen=True)
 class _Pairs:
     """Probes against a gallery.
@@ -259,7 +295,7 @@ def _jackknife(area: float, without: Array, patients: int) -> tuple[float, float
     inside = np.clip(without, _SAME, 1 - _SAME)
     if not _SAME < area < 1 - _SAME or np.ptp(inside) < _SAME:
         end = 1.0 if area > 0.5 else 0.0
-        low, high = intervals.clopper_pearson(patients * end, patients)
+        low, high = clopper_pearson(patients * end, patients)
         return min(low, area), max(high, area)
     odds = np.log(inside / (1 - inside))
     count = len(odds)

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from meninx.core import check
 from meninx.core.errors import DataError, expected
+from meninx.core.proportions import clopper_pearson
 from meninx.metrics import intervals
 from meninx.metrics.image_matching import ImageMetric, Images, similarity
 
@@ -128,7 +129,7 @@ def rate_above(
             trials = min(trials, intervals.effective_patients(hits, of))
     if steps is not None:
         trials = min(trials, found.size / _design_effect(*_grouped(above, steps)))
-    low, high = intervals.clopper_pearson(share * trials, trials)
+    low, high = clopper_pearson(share * trials, trials)
     return Rate(share=share, of=int(found.size), patients=trials, low=min(low, share), high=max(high, share))
 
 
@@ -182,7 +183,7 @@ def prior_success(
         for near_own, near_other in ((close[0], close[2]), (close[1], close[3]))
     )
     total = len(first) + len(second)
-    return intervals.clopper_pearson(hits, total, 2 * confidence - 1)[1]
+    return clopper_pearson(hits, total, 2 * confidence - 1)[1]
 
 
 def _cover(close: Bits, most: int) -> list[int]:

@@ -23,10 +23,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from meninx.core import check
 from meninx.core.errors import PrivacyRefusal, expected
+from meninx.core.proportions import upper_limit
 from meninx.privacy import accounting
 from meninx.privacy.accounting import Phase
 from meninx.privacy.loss_distribution import Curve, ThreatModel, curves
@@ -212,7 +212,7 @@ def of_metric(hits: int, images: int, *, confidence: float = 0.95) -> float:
     check.open_unit(confidence=confidence)
     if hits > images:
         raise PrivacyRefusal(expected(f"at most {images} hits", got=hits, where="hits"))
-    return 1.0 if hits == images else float(stats.beta.ppf(confidence, hits + 1, images - hits))
+    return upper_limit(hits, images, 1 - confidence)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ from scipy import optimize, special
 from meninx.core import check
 from meninx.core.audit_records import ScoreAudit, ScoreCheck
 from meninx.core.errors import ConfigError, DataError, expected, problem
+from meninx.core.proportions import lower_limit, upper_limit
 from meninx.privacy.claim import Array, Claim, area_mu
 from meninx.privacy.guess_audit import (
     gaussian_epsilon,
@@ -358,9 +359,7 @@ def _rates(inside: Array, outside: Array, significance: float) -> list[tuple[flo
     limits = []
     for rank in ranks:
         above = len(inside) - int(np.searchsorted(inside, outside[-rank], side="right"))
-        most = float(special.betaincinv(rank, len(outside) - rank + 1, 1 - each))
-        least = float(special.betaincinv(above, len(inside) - above + 1, each)) if above else 0.0
-        limits.append((most, least))
+        limits.append((upper_limit(rank - 1, len(outside), each), lower_limit(above, len(inside), each)))
     return limits
 
 

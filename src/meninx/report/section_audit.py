@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from meninx.core.audit_parts import PARTS
 from meninx.core.audit_summary import DONE, NO_GUARANTEE, AuditRecord, VerdictLine, registration_hash
 from meninx.core.findings import GUARANTEED, IMPLEMENTATION, MEASURED, Finding
 from meninx.report import audit_figures, formatting
@@ -13,14 +14,6 @@ from meninx.report.table_model import ReportTable, Section, TableCell, Verdict, 
 
 QUESTION = "What did the audit find?"
 TITLES = {GUARANTEED: "Guaranteed", MEASURED: "Measured attacks", IMPLEMENTATION: "Implementation"}
-_PART_TITLES = {
-    "bounds": "Proven bounds",
-    "one-run": "Audit of the implementation",
-    "membership": "Membership attacks",
-    "reconstruction": "Reconstruction from steps",
-    "attributes": "Attributes of patients",
-    "identity": "Identity of images",
-}
 _WORSE = ("green", "amber", "grey", "red")
 _SIGNS = {"green": "✓ green", "amber": "! amber", "red": "✗ red", "grey": "? grey"}
 _ROLE = (
@@ -236,7 +229,7 @@ def _findings_tables(items: Sequence[Finding], record: AuditRecord) -> tuple[Rep
         rest = [item for item in mine if item not in folded]
         numbers = [item for item in rest if "control" not in item.key]
         controls = [item for item in rest if "control" in item.key]
-        name = _PART_TITLES.get(part.name, part.name.replace("-", " "))
+        name = PARTS[part.name].title
         if numbers or folded:
             note = "Folded: groups of patients, and numbers that could not be measured." if folded else ""
             rows, more = tuple(map(_row, numbers)), tuple(map(_row, folded))
@@ -281,7 +274,7 @@ def plan_table(record: AuditRecord) -> ReportTable:
         for item in plan.earlier
     ]
     for part in record.parts:
-        name = _PART_TITLES.get(part.name, part.name)
+        name = PARTS[part.name].title
         took = f", {part.seconds:,.0f} s" if part.seconds else ""
         done = f"done, record sha256 {part.sha256}{took}"
         rows.append((name.lower(), done if part.state == DONE else f"NOT done: {part.reason}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from meninx.core.names import printable
 from meninx.report import contact_sheet, formatting, run_comparison
 from meninx.report.context import ReportContext, deid_total, drawn_runs
 from meninx.report.sources import Dataset, TrainedRun
@@ -46,7 +47,7 @@ def overview(context: ReportContext) -> Section:
         pictures,
         tuple(tables),
         points,
-        cautions=tuple(_unvalidated(context)),
+        cautions=(*_unvalidated(context), *_obfuscated(context)),
         pipeline=_pipeline(context),
     )
 
@@ -56,6 +57,13 @@ def _unvalidated(context: ReportContext) -> Iterator[str]:
     for run in context.runs:
         if _no_validation(run, context.own_dataset(run)):
             yield f"Run {run.name}: the validation split was empty: no thresholds, no model selection."
+
+
+def _obfuscated(context: ReportContext) -> Iterator[str]:
+    """Yield a sentence for each run that was trained on images in which an attribute was hidden."""
+    for run in context.runs:
+        if run.record.obfuscated:
+            yield f"Run {run.name} was trained on {printable(run.record.obfuscated)}."
 
 
 def _no_validation(run: TrainedRun, dataset: Dataset | None) -> bool:

@@ -122,6 +122,7 @@ def created(
             data=identity.keyed_data(key, known.digest),
             dataset=data.info.name,
             patients_known=data.info.patients_known,
+            obfuscated=data.info.obfuscated,
             software=((0, provenance.software()),) if config.privacy else (),
             study=study,
         )

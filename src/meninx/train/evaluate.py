@@ -36,7 +36,7 @@ from meninx.train import bundle, effect, identity, other_intensity, predictions,
 from meninx.train.comparison import Arm, differing_settings
 from meninx.train.config import EvaluateConfig
 from meninx.train.external import LabelMatch
-from meninx.train.identity import dataset_of
+from meninx.train.identity import dataset_folder
 from meninx.train.model_outputs import EvaluatedModel, ModelOutputs, outputs_of
 
 Array = npt.NDArray[np.float64]
@@ -141,7 +141,7 @@ def run(
     with folder.lock():
         notes = testdata.finished(folder)
         _refuse_changed(folder)
-        dataset = Manifest.read(data or dataset_of(folder))
+        dataset = Manifest.read(data or dataset_folder(folder))
         measurement = _Measurement(
             config, folder, dataset, given=data is not None, progress=progress, network=network
         )

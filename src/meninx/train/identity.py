@@ -279,7 +279,7 @@ def overlap(
     )
 
 
-def dataset_of(run: Run) -> Path:
+def dataset_folder(run: Run) -> Path:
     """Return the dataset folder that a run was trained on.
 
     Raises:

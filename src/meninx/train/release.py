@@ -103,11 +103,12 @@ def _short_card(info: DatasetInfo, run: Run) -> str:
     labels = ", ".join(names.markdown(label) for label in info.labels)
     outside = privacy.outside_guarantee if privacy else ()
     listed = "".join(f"- {names.markdown(item)}\n" for item in outside)
+    hidden = f"Trained on {names.markdown(info.obfuscated)}.\n\n" if info.obfuscated else ""
     restriction = f"Outside this guarantee:\n\n{listed}\n" if listed else ""
     return (
         f"# {names.markdown(info.name)}: {info.task}\n\nLabels: {labels}.\n\n"
         f"Trained by meninx for {known.step if known else 0} steps.\n\n"
-        f"Privacy: {privacy.sentence if privacy else 'not stated.'}\n\n"
+        f"{hidden}Privacy: {privacy.sentence if privacy else 'not stated.'}\n\n"
         f"{restriction}"
         "`meninx report --card` writes the full model card. Research only; not a medical device.\n"
     )

@@ -32,7 +32,7 @@ from meninx.privacy.composition import joint_phases
 from meninx.privacy.plan import Plan
 from meninx.train import creation, effect, identity, release
 from meninx.train.config import TrainConfig
-from meninx.train.identity import dataset_of as dataset_of  # the public name of the stage
+from meninx.train.identity import dataset_folder as dataset_folder  # the public name of the stage
 from meninx.train.lineage import Start
 from meninx.train.resume import (
     bound_inputs,
@@ -56,6 +56,7 @@ class TrainResult(Result):
         train_cases: cases of the training split.
         train_patients: patients of the training split, or its images where the source names no patients.
         patients_known: the source names its patients.
+        obfuscated: how the images were changed to hide an attribute; empty if they were not.
         steps: optimiser steps done (planned, of a dry run).
         metric: name of the validation metric; empty without one.
         validation: its value at the end; None without one. Private, never released.
@@ -79,6 +80,7 @@ class TrainResult(Result):
     own_epsilon: float | None = None
     start: StartRecord | None = None
     patients_known: bool = True
+    obfuscated: str = ""
     dry_run: bool = False
     closed: bool = False
     empty_splits: tuple[str, ...] = ()
@@ -100,6 +102,8 @@ class TrainResult(Result):
                 f"of it own steps: epsilon = {self.own_epsilon:.3g}; the rest was spent on the "
                 "starting weights"
             )
+        if self.obfuscated:
+            lines.append(f"trained on {self.obfuscated}")
         if self.start is not None and self.start.file:
             lines.append(f"start: {self.start.file}, {self._start_words(self.start)}")
             lines.append(f"taken over: {self.start.taken_over()}")
@@ -241,7 +245,8 @@ def _preview(
     return TrainResult(
         out=out, model=config.model.name, parameters=sum(value.numel() for value in network.parameters()),
         dry_run=True, train_cases=len(split), train_patients=len(split.patients),
-        patients_known=data.info.patients_known, steps=effect.total_steps(config.sampling, data, plan),
+        patients_known=data.info.patients_known, obfuscated=data.info.obfuscated,
+        steps=effect.total_steps(config.sampling, data, plan),
         privacy=privacy, own_epsilon=own, start=training.start,
         empty_splits=data.empty_splits,
     )  # fmt: skip
@@ -276,7 +281,7 @@ def closed(folder: Run, data: Manifest, network: nn.Module | None) -> TrainResul
         out=folder.root, model=learned.model.name, closed=True,
         parameters=sum(value.numel() for value in model.parameters()),
         train_cases=len(split), train_patients=len(split.patients),
-        patients_known=data.info.patients_known, steps=known.step,
+        patients_known=data.info.patients_known, obfuscated=data.info.obfuscated, steps=known.step,
         privacy=record.total(ledger, earlier, written.delta) if private else None,
         own_epsilon=ledger.epsilon(written.delta) if private else None, start=written.start,
     )  # fmt: skip
@@ -318,6 +323,7 @@ def result_of(
     return TrainResult(
         out=out, model=config.model.name, parameters=parameters, train_cases=len(training),
         train_patients=len(training.patients), patients_known=data.info.patients_known,
+        obfuscated=data.info.obfuscated,
         steps=fitted.steps, metric=fitted.metric_name,
         validation=fitted.metric if fitted.metric_name else None,
         privacy=fitted.privacy, own_epsilon=fitted.own_epsilon, start=fitted.start,

@@ -12,6 +12,7 @@ from meninx.core import artifacts, integrity, workspace
 from meninx.core.artifacts import (
     DeidRecord,
     Lineage,
+    ObfuscationRecord,
     PredictRecord,
     PrepareRecord,
     RunRecord,
@@ -25,7 +26,13 @@ from meninx.verify.check_list import CheckList, damaged, some
 RUN, DATASET, ARCHIVE, RELEASE, SWEEP = "run", "dataset", "clean archive", "release", "sweep"
 PREDICTIONS, DOSSIER = "predictions", "dossier"
 _DEPTH = 4  # a sweep keeps its runs in cells/<epsilon>/<seed>/<run>
-_OWN_PAPERS = ("deid.json", "prepare.json", "predict.json")  # they hold the digest of the list
+_OWN_PAPERS = (  # they hold the digest of the list, or are written after it
+    "deid.json",
+    "prepare.json",
+    "predict.json",
+    "obfuscation.json",
+    "release_audit.json",
+)
 _CACHE = re.compile(r"((?:bundle/)?scripts/(?:[^/]+/)*)__pycache__/([^/.]+)\.[a-z]+-[0-9]+\.pyc")
 _TENSORBOARD = "events.out.tfevents"
 
@@ -49,7 +56,7 @@ def kind_of(folder: Path) -> str:
     if (folder / Path(artifacts.place(Lineage)).name).is_file() or _is_bundle(folder):
         return RELEASE
     marker = folder / workspace.PRIVATE / workspace.MARKER
-    kinds = {"deid": ARCHIVE, "prepare": DATASET, "predict": PREDICTIONS}
+    kinds = {"deid": ARCHIVE, "prepare": DATASET, "predict": PREDICTIONS, "obfuscate": DATASET}
     return kinds.get(_stage(folder), "") if marker.is_file() else ""
 
 
@@ -146,7 +153,7 @@ def dataset(book: CheckList, root: Path, progress: Progress) -> None:
     """Check a prepared dataset."""
     if not completion(book, root):
         return
-    record = artifacts.read(root, PrepareRecord)
+    record = artifacts.read(root, PrepareRecord) or artifacts.read(root, ObfuscationRecord)
     if record is None:
         book.impossible("summary prepare.json", "none here")
     digests(
@@ -159,7 +166,9 @@ def dataset(book: CheckList, root: Path, progress: Progress) -> None:
     table = Manifest.read(root)
     wrong = []
     if record is not None and (record.cases, record.patients) != (len(table), len(table.patients)):
-        wrong = ["other numbers of cases or patients than prepare.json says"]
+        wrong = [f"other numbers of cases or patients than {artifacts.place(type(record))} says"]
+    if isinstance(record, ObfuscationRecord) and record.sentence() != table.info.obfuscated:
+        wrong.append("obfuscation.json says otherwise how the images were changed than dataset.toml")
     book.judge("manifest", wrong, remark=f"{len(table)} cases of {len(table.patients)} patients")
     modes(book, root)
 

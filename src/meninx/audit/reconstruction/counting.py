@@ -13,7 +13,7 @@ from meninx.audit.reconstruction import matching, rank_one
 from meninx.audit.reconstruction.candidates import CandidateIndex, NoiseLevel, read_candidates
 from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.audit.reconstruction.levels import OWN, Attacked, record_of, steps_of
-from meninx.audit.reconstruction.matching import Matched, Reference
+from meninx.audit.reconstruction.matching import Matched, PopulationImages
 from meninx.audit.reconstruction.pools import Pools
 from meninx.audit.reconstruction.rank_one import Identification, Steps
 from meninx.audit.reconstruction.reconstruction_verdict import verdict_of
@@ -63,7 +63,7 @@ def counted(
     if OWN not in {level.name for level in levels}:
         fix = "create them first: `meninx audit reconstruct create RUN`"
         raise UsageError(problem("there are no candidates to match", where=room.name, fix=fix))
-    reference = Reference(first=pools.public.images.numpy(), second=pools.heldout.images.numpy())
+    population = PopulationImages(first=pools.public.images.numpy(), second=pools.heldout.images.numpy())
     members = pools.members.images.numpy()
     sets, matches = [], []
     with bars.task(progress, "matching", len(index.sets)):
@@ -73,11 +73,11 @@ def counted(
             sets.append(found)
             matches.append(
                 matching.measured(
-                    found, reference, metric=config.metrics[0], threshold=config.threshold, noise=noise
+                    found, population, metric=config.metrics[0], threshold=config.threshold, noise=noise
                 )
             )
             progress.advance()
-    judged_matches = matching.judged(matches, config.significance / 2)
+    judged_matches = matching.judged_matches(matches, config.significance / 2)
     identification, without = identifications(config, pools, levels, about, progress)
     verdict, reason = verdict_of(
         identification, without, judged_matches, own=OWN, significance=config.significance
@@ -137,7 +137,7 @@ def identifications(
             progress.advance()
     own: Steps = next(steps for steps in steps_of(levels, about) if steps.own)
     without = tried.found(own, rank_one.ON_CANDIDATES, at, takes_part=False)
-    return rank_one.judged(found, config.significance / 2), without
+    return rank_one.judged_identification(found, config.significance / 2), without
 
 
 # tables

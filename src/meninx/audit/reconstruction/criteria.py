@@ -7,8 +7,8 @@ members more often than nulls and guessing explain. All tests of an audit share 
 
 from __future__ import annotations
 
+from meninx.core.proportions import clopper_pearson
 from meninx.core.reconstruction_records import IdentificationRecord, MatchRecord
-from meninx.metrics import intervals
 
 OFTEN = 0.5
 """Success from which on an attack is right more often than wrong."""
@@ -21,7 +21,7 @@ _CONTROL_FACTOR = 1.5
 
 def lower(share: float, of: float, significance: float) -> float:
     """Return the lower limit of a share that is too high with probability ``significance``."""
-    return intervals.clopper_pearson(share * of, of, 1 - 2 * significance)[0]
+    return clopper_pearson(share * of, of, 1 - 2 * significance)[0]
 
 
 def each_test(significance: float, matches: int) -> float:

@@ -63,7 +63,7 @@ class Matched:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reference:
+class PopulationImages:
     """Images of patients that took no part, from which the least threshold and kappa are counted.
 
     Attributes:
@@ -122,13 +122,18 @@ def matched(
 
 
 def measured(
-    found: Matched, reference: Reference, *, metric: ImageMetric, threshold: float | None, noise: float
+    found: Matched,
+    population: PopulationImages,
+    *,
+    metric: ImageMetric,
+    threshold: float | None,
+    noise: float,
 ) -> MatchRecord:
     """Return how many originals were reconstructed; whether the bound is exceeded is decided with all others.
 
     Args:
         found: the matching.
-        reference: for kappa.
+        population: for kappa.
         metric: the one that was matched by.
         threshold: eta; None sets it on the null.
         noise: standard deviation of the noise in what is seen of a step over the clipping threshold.
@@ -136,12 +141,12 @@ def measured(
     about, values = found.about, found.values[metric]
     sets = [null for null in (found.noise_null, found.heldout_null, found.steps_null) if null.size]
     etas = [null_threshold(null) for null in sets]
-    etas.append(public_threshold(metric, reference.first, reference.second))
+    etas.append(public_threshold(metric, population.first, population.second))
     eta, share = max(etas) if threshold is None else (threshold, float("nan"))
     success, nulls = _rate(values, eta, found.people), [rate_above(null, eta) for null in sets]
     control = _rate(found.control, eta, found.others)
     kappa = max(
-        prior_success(metric, reference.first, reference.second, eta, guesses=about.candidates),
+        prior_success(metric, population.first, population.second, eta, guesses=about.candidates),
         *(null.share for null in nulls),
     )
     return MatchRecord(
@@ -178,7 +183,7 @@ def measured(
     )
 
 
-def judged(records: Sequence[MatchRecord], significance: float) -> tuple[MatchRecord, ...]:
+def judged_matches(records: Sequence[MatchRecord], significance: float) -> tuple[MatchRecord, ...]:
     """Return the records, each with what is decided of it: found, working, and above its bound.
 
     An attack works if it finds images without noise, or at another level. A front block that does not take

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from meninx.audit.reconstruction.encoders import ENCODERS, fit_encoder
 from meninx.audit.reconstruction.identification import Codes, Identified, identify_in_sets
+from meninx.core.proportions import clopper_pearson
 from meninx.core.randomness import child_seed
 from meninx.core.reconstruction_records import IdentificationRecord
-from meninx.metrics import intervals
 from meninx.privacy.accounting import Phase
 from meninx.privacy.risk import of_candidates, risk_curve
 
@@ -109,7 +109,9 @@ class Identification:
         return codes
 
 
-def judged(records: Sequence[IdentificationRecord], significance: float) -> tuple[IdentificationRecord, ...]:
+def judged_identification(
+    records: Sequence[IdentificationRecord], significance: float
+) -> tuple[IdentificationRecord, ...]:
     """Return the records, each with whether its success exceeds the bound.
 
     Args:
@@ -121,12 +123,12 @@ def judged(records: Sequence[IdentificationRecord], significance: float) -> tupl
 
 
 def _lower(record: IdentificationRecord, level: float) -> float:
-    return intervals.clopper_pearson(round(record.success * record.trials), record.trials, level)[0]
+    return clopper_pearson(round(record.success * record.trials), record.trials, level)[0]
 
 
 def _record(steps: Steps, encoder: str, outcome: Identified) -> IdentificationRecord:
     kappa = of_candidates(outcome.candidates)
-    low, high = intervals.clopper_pearson(outcome.right, outcome.trials)
+    low, high = clopper_pearson(outcome.right, outcome.trials)
     return IdentificationRecord(
         level=steps.level,
         encoder=encoder,

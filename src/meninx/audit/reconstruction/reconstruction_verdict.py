@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from meninx.audit.reconstruction import criteria
 from meninx.core.findings import MEASURED, Finding, key_of
+from meninx.core.proportions import clopper_pearson
 from meninx.core.reconstruction_records import (
     CRITERIA,
     NOTHING,
@@ -14,7 +15,6 @@ from meninx.core.reconstruction_records import (
     MatchRecord,
     ReconstructionAudit,
 )
-from meninx.metrics import intervals
 
 REFUTED, EXPOSED, VOID = "refuted", "exposed", "void"
 PUBLIC, WEAK = "public images as close", "fails without noise"
@@ -352,7 +352,7 @@ def _controls(audit: ReconstructionAudit) -> Iterator[Finding]:
         return
     failed = [match for match in audit.matches if criteria.threshold_fails(match, controls)]
     worst = max(failed or audit.matches, key=lambda match: match.control)
-    low, high = intervals.clopper_pearson(worst.control * worst.control_patients, worst.control_patients)
+    low, high = clopper_pearson(worst.control * worst.control_patients, worst.control_patients)
     yield _control(
         "threshold control",
         f"Negative control: {_percent(worst.control)} of the images of patients that took no part count as "
@@ -369,7 +369,7 @@ def _controls(audit: ReconstructionAudit) -> Iterator[Finding]:
 def _positive_control(audit: ReconstructionAudit) -> Finding:
     working = max(audit.matches, key=lambda match: (match.works, match.self_test))
     share, count = working.self_test, working.originals
-    low, high = intervals.clopper_pearson(round(share * count), count)
+    low, high = clopper_pearson(round(share * count), count)
     wrong = "" if working.works else "a planted leak is not found"
     if audit.criteria < CRITERIA:
         wrong = _EARLIER

@@ -1,4 +1,4 @@
-"""The images of an audit of identity: whose they are, who is evaluated, and the controls."""
+"""The images that attacks on identity compare: whose they are, who is evaluated, and the controls."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def pictures_of(data: Manifest, *, side: int | None, most: int, seed: int, progr
         seed: public seed of the draw.
         progress: shows the images.
     """
-    chosen = drawn(data, most, seed)
+    chosen = drawn_patients(data, most, seed)
     values = grid_images(chosen, side=side, progress=progress).numpy()
     owners = Owners(
         patients=tuple(case.patient_id for case in chosen.cases),
@@ -68,7 +68,7 @@ def pictures_of(data: Manifest, *, side: int | None, most: int, seed: int, progr
     return Pictures(values, owners, chosen.cases)
 
 
-def drawn(data: Manifest, most: int, seed: int) -> Manifest:
+def drawn_patients(data: Manifest, most: int, seed: int) -> Manifest:
     """Return the cases of patients drawn at random until there are about ``most``."""
     if len(data) <= most:
         return data
@@ -127,7 +127,7 @@ def marked(pictures: Pictures, seed: int) -> Pictures:
     return Pictures(values, pictures.owners, pictures.cases)
 
 
-def joined(first: Pictures, second: Pictures) -> Pictures:
+def joined_pictures(first: Pictures, second: Pictures) -> Pictures:
     """Return the images of both, those of ``first`` before the others."""
     owners = first.owners
     return Pictures(

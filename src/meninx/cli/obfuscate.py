@@ -1,0 +1,86 @@
+"""``meninx obfuscate``: a dataset in which an attribute of the patient is hard to find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cyclopts import App
+
+from meninx.cli import early
+from meninx.cli.console import Output
+from meninx.cli.examples import epilogue
+from meninx.cli.flags import with_settings
+from meninx.obfuscate.config import ObfuscateConfig, ReleaseAuditConfig
+
+HELP = "Release a dataset whose images hide an attribute of the patient, and attack the release."
+obfuscate = App("obfuscate", HELP, help_epilogue=epilogue("obfuscate"))
+
+
+@obfuscate.default
+@with_settings("method", "attribute", "age_bins", "labels", "budget", "keep_attribute", "seed", "dry_run")
+def obfuscate_dataset(
+    source: Path,
+    out: Path,
+    /,
+    *,
+    config: ObfuscateConfig,
+    recipe: str | None = None,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Release a dataset whose images hide an attribute of the patient, and attack the release.
+
+    The release is a dataset folder that `meninx train`, `federate` and `audit` accept. What the true labels
+    alone tell about the attribute is shown first. Originals, the key and the files of the method stay in
+    private/.
+
+    Args:
+        source: Prepared dataset of 2-D images with labels.
+        out: New folder for the released dataset.
+        recipe: TOML file with these settings; flags override it.
+    """
+    early.exists(source)
+    early.dataset(source)
+    early.extra("train")
+    early.device(config.device)
+    early.result(out, source, stage="obfuscate", replaced=config.resume or config.overwrite)
+    from meninx.obfuscate import stage
+
+    result = stage.run(config, source, out, progress=output.progress())
+    output.show(result)
+    result.raise_if_failed()
+
+
+@obfuscate.command(name="audit", help_epilogue=epilogue("obfuscate audit"))
+@with_settings("attribute", "age_bins", "labels", "target", "seed", "overwrite")
+def audit(
+    original: Path,
+    release: Path,
+    /,
+    *,
+    config: ReleaseAuditConfig,
+    recipe: str | None = None,
+    out: Path | None = None,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Attack a released dataset, whoever made it, with attackers that are trained on it.
+
+    Images are matched by case. Patients of the training split train the attackers, those of the validation
+    split choose among them, and those of the test split are attacked. Writes release_audit.json. Exit code 5:
+    the target is exceeded, or a control failed where there is a target.
+
+    Args:
+        original: Prepared dataset of the original images.
+        release: Dataset with the same cases, patients and splits, and changed images.
+        recipe: TOML file with these settings; flags override it.
+        out: Folder of the record; by default the release where meninx made it, else release_audit.
+    """
+    early.exists(original, release)
+    early.dataset(original)
+    early.dataset(release)
+    early.extra("train")
+    early.device(config.device)
+    from meninx.obfuscate import audited_release
+
+    result = audited_release.audit_foreign(config, original, release, out, progress=output.progress())
+    output.show(result)
+    result.raise_if_failed()

@@ -1,0 +1,345 @@
+"""How a dataset was obfuscated, and what retrained attackers still find in it.
+
+Written and read by :mod:`meninx.core.artifacts`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from meninx.core.origin import Origin
+from meninx.core.summaries import FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelFloorRecord:
+    """How well the true utility labels alone tell the attribute.
+
+    No method that keeps these labels exactly and does not read the attribute can go below it.
+
+    Attributes:
+        attribute: e.g. ``sex`` or ``sex+age``.
+        group: the class that is told best from all others.
+        labels: utility labels that were used.
+        rows: images with a known class.
+        patients: their patients.
+        auroc: area under the ROC curve, at least 1/2; None where it is refused.
+        low: lower end of its 95 % interval over patients; None as above.
+        high: upper end.
+        sentence: the floor in words.
+        refusal: why there is no number; else empty.
+    """
+
+    attribute: str
+    group: str = ""
+    labels: tuple[str, ...] = ()
+    rows: int = 0
+    patients: int = 0
+    auroc: float | None = None
+    low: float | None = None
+    high: float | None = None
+    sentence: str = ""
+    refusal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificateRecord:
+    """A bound on the AUROC of any attacker on released codes for two classes, or why there is none.
+
+    It holds for one image per patient, and conditional on the fitted method.
+
+    Attributes:
+        attribute: the attribute.
+        groups: the two classes that are compared.
+        patients: independent patients of each that took no part in fitting.
+        leaves: number of codes.
+        target: largest AUROC that was accepted in advance.
+        delta: probability that the bound is too low.
+        needed: patients per class for which the bound is expected to reach the target if the classes do not
+            differ.
+        plug_in: AUROC of the best order of the codes on these patients themselves; None where it is refused.
+        limit: largest AUROC of any attacker with probability ``1 - delta``; None where it is refused.
+        sentence: the certificate, or ``not certified: needs n, has m``, in words.
+    """
+
+    attribute: str
+    groups: tuple[str, str]
+    patients: tuple[int, int]
+    leaves: int
+    target: float
+    delta: float
+    needed: int
+    plug_in: float | None = None
+    limit: float | None = None
+    sentence: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackerRecord:
+    """How well one attacker infers the attribute from released images of the test split.
+
+    Attributes:
+        name: e.g. ``small-cnn``, ``linear``, ``kernel``, ``purifier``, ``average-of-10``.
+        knows: what the attacker was trained on, in words.
+        retrained: it was trained on released images. False for a static attacker, which is no privacy
+            measure.
+        question: the classes that are told apart, chosen on the validation split where there are several,
+            e.g. ``F against M`` or ``60 or older against the rest``.
+        valid_auroc: folded AUROC on the validation split, by which the worst attacker is chosen; None where
+            it is refused.
+        auroc: folded AUROC on the test split: at least 1/2; None as above.
+        low: lower end of its 95 % interval, patients resampled.
+        high: upper end.
+        oriented_auroc: AUROC on the test split without folding, in the direction that is right on the
+            validation split; below 1/2 where the directions differ. None as above.
+        clean_auroc: that of the same attacker trained and measured on the original images; None as above.
+        patients: patients of the test split with a known attribute.
+        classes: values of the attribute -> such patients.
+        seconds: of training and measurement.
+        refusal: why there is no number; else empty.
+    """
+
+    name: str
+    knows: str = ""
+    retrained: bool = True
+    question: str = ""
+    valid_auroc: float | None = None
+    auroc: float | None = None
+    low: float | None = None
+    high: float | None = None
+    oriented_auroc: float | None = None
+    clean_auroc: float | None = None
+    patients: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    refusal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NullRecord:
+    """What the linear and the kernel attacker find where there is nothing to find: permuted attributes.
+
+    Each patient gets the attribute of another one of the same split, and the attackers are fitted and chosen
+    again. Folding makes these areas larger than 1/2, the more so the fewer patients there are.
+
+    Attributes:
+        permutations: how many.
+        mean: mean folded AUROC on the test split.
+        high: 95 % of them are below.
+        observed: folded AUROC of the same two attackers with the true attribute, the better one on the
+            validation split.
+        p_value: probability of ``observed`` or more with permuted attributes.
+        network: folded AUROC of a network that was retrained on permuted attributes, one per repetition.
+    """
+
+    permutations: int
+    mean: float
+    high: float
+    observed: float
+    p_value: float
+    network: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class UtilityLossRecord:
+    """What the release costs for one utility label, measured on the same patients of the test split.
+
+    Attributes:
+        label: the label.
+        regime: ``drop-in`` (the model was trained on original images) or ``retrained`` (on released ones).
+        group: value of the attribute whose patients were measured; empty for all.
+        clean: AUROC on the original images; None where it is refused.
+        released: AUROC on the released images.
+        loss: ``clean - released``.
+        loss_low: lower end of its 95 % interval, the same resampled patients for both.
+        loss_high: upper end.
+        patients: patients of the test split whose label is known.
+        refusal: why there is no number, e.g. ``insufficient``; else empty.
+    """
+
+    label: str
+    regime: str
+    group: str = ""
+    clean: float | None = None
+    released: float | None = None
+    loss: float | None = None
+    loss_low: float | None = None
+    loss_high: float | None = None
+    patients: int = 0
+    refusal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReidentificationRecord:
+    """Whether two images of one patient are recognised as such.
+
+    Attributes:
+        subject: ``original``, ``released`` or ``labels`` (the labels of the patient alone: the floor).
+        auroc: of telling pairs of one patient from pairs of two; None where it is refused.
+        low: lower end of its 95 % interval over patients.
+        high: upper end.
+        patients: patients of the test split with two images or more.
+        refusal: why there is no number; else empty.
+    """
+
+    subject: str
+    auroc: float | None = None
+    low: float | None = None
+    high: float | None = None
+    patients: int = 0
+    refusal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistortionRecord:
+    """How much released images differ from the originals, over images of the test split.
+
+    Attributes:
+        l1: mean absolute change of a pixel, of the range [0, 1].
+        linf: largest change of a pixel of any image.
+        ssim: mean structural similarity.
+        train_l1: mean absolute change over the training split, which a budget fixes.
+        images: images of the test split.
+    """
+
+    l1: float
+    linf: float
+    ssim: float
+    train_l1: float
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseAuditRecord:
+    """What retrained attackers find in a released dataset: ``release_audit.json``.
+
+    Attributes:
+        attribute: the attacked attribute, e.g. ``sex`` or ``sex+age``.
+        method: name of the method; empty for a release of another program.
+        method_summary: the method in words.
+        caveat: what holds of the method whatever was measured.
+        worst: name of the retrained attacker with the highest AUROC on the validation split.
+        target: highest folded AUROC that was accepted in advance; 0 without a target.
+        attackers: the retrained ones.
+        static: attackers trained on original images alone: not a privacy measure.
+        every_question: the worst attacker on each class against the rest and on each two classes; empty where
+            there are two classes.
+        clean: the attacker of the original images that the validation split chooses: the positive control.
+        clean_floor: the audit is void where ``clean`` finds less.
+        control: the best attacker of constant images, which must find nothing.
+        null: the same with permuted attributes; None where it was not measured.
+        output_leaks: the attribute from the outputs of utility models.
+        code_attack: the attribute from the released code itself; None for a method without one.
+        floor: the label floor.
+        certificates: of a method that releases codes, one for every two classes; empty for any other.
+        utility: what the release costs.
+        reidentification: original, released, floor.
+        distortion: None where the images have another size.
+        divided: the method was fitted on other training patients than the attackers'; False: it learned
+            nothing about patients, or is cross-fitted.
+        splits: ``fit``, ``attack``, ``valid``, ``test`` -> patients.
+        deterministic: randomness of the mechanism came from the seed: NOT FOR RELEASE.
+        synthetic: no patient stands behind the images.
+        seed: of attackers and resamples.
+        seconds: of the audit.
+        verdict: ``passed`` (upper limit of the worst attacker at most the target), ``failed``, ``measured``
+            (no target), or ``void`` (a control failed, e.g. no attacker finds the attribute in the original
+            images).
+        reason: of ``void`` and ``failed``; else empty.
+        source: origin of the original dataset.
+        released: origin of the released one.
+        version: format of the record.
+    """
+
+    attribute: str
+    method: str
+    method_summary: str
+    caveat: str
+    worst: str
+    target: float
+    attackers: tuple[AttackerRecord, ...]
+    static: tuple[AttackerRecord, ...]
+    output_leaks: tuple[AttackerRecord, ...]
+    code_attack: AttackerRecord | None
+    floor: LabelFloorRecord | None
+    certificates: tuple[CertificateRecord, ...]
+    utility: tuple[UtilityLossRecord, ...]
+    reidentification: tuple[ReidentificationRecord, ...]
+    distortion: DistortionRecord | None
+    divided: bool
+    splits: dict[str, int]
+    deterministic: bool
+    synthetic: bool
+    seed: int
+    seconds: float
+    verdict: str
+    reason: str
+    source: Origin
+    released: Origin
+    every_question: tuple[AttackerRecord, ...] = ()
+    clean: AttackerRecord | None = None
+    clean_floor: float = 0.0
+    control: AttackerRecord | None = None
+    null: NullRecord | None = None
+    version: int = FORMAT
+
+    @property
+    def worst_attacker(self) -> AttackerRecord | None:
+        """The attacker that decides, or None where no attacker could be measured."""
+        return next((item for item in self.attackers if item.name == self.worst), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObfuscationRecord:
+    """How a dataset was obfuscated: ``obfuscation.json`` of the released dataset, written last.
+
+    Attributes:
+        method: name of the method, e.g. ``noise``.
+        method_summary: the method in words that follow "images obfuscated by".
+        caveat: what holds of the method whatever was measured.
+        attribute: the attribute that was to be hidden.
+        classes: its classes, in the order of their numbers.
+        utility: labels that were to be kept.
+        attribute_removed: attribute columns that the released table does not have.
+        settings: settings that determine the result, without paths.
+        facts: what was fitted.
+        floor: the label floor, which was shown before anything was fitted.
+        cases: number of released images.
+        patients: number of their patients.
+        splits: split -> cases.
+        deterministic: randomness of the mechanism came from the seed: NOT FOR RELEASE.
+        source_record: digest of ``prepare.json`` of the source under the key of the release; empty
+            where it has none.
+        checksums: SHA-256 of ``checksums.sha256`` of the released dataset.
+        source: origin of the source: its name, and its digest under a key in ``private/``.
+        made: time, ISO 8601 in UTC; empty in a deterministic release.
+        versions: package -> version.
+        version: format of the record.
+    """
+
+    method: str
+    method_summary: str
+    caveat: str
+    attribute: str
+    classes: tuple[str, ...]
+    utility: tuple[str, ...]
+    attribute_removed: tuple[str, ...]
+    settings: dict[str, Any]
+    facts: dict[str, Any]
+    floor: LabelFloorRecord | None
+    cases: int
+    patients: int
+    splits: dict[str, int]
+    deterministic: bool
+    source_record: str
+    checksums: str
+    source: Origin
+    made: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    version: int = FORMAT
+
+    def sentence(self) -> str:
+        """Return the sentence that stands wherever the dataset or a model trained on it is described."""
+        words = f"images obfuscated by {self.method_summary} to hide {self.attribute}, which {self.caveat}"
+        return f"{words} (NOT FOR RELEASE: deterministic)" if self.deterministic else words

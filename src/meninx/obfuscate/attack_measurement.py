@@ -1,0 +1,202 @@
+"""How well attackers did: folded areas with patient-cluster intervals, the choice on the validation split, the null.
+
+An area below 1/2 tells as much as one above, so areas are folded: ``max(a, 1 - a)``. The interval is that of the
+area itself, folded at its ends, so that it holds for the folded area with at least the same probability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from meninx.core.obfuscation_records import AttackerRecord, NullRecord
+from meninx.core.randomness import child
+from meninx.metrics.attribute_attacks import folded
+from meninx.metrics.bootstrap import BinaryProblem, Draws, measure
+from meninx.metrics.classification import auroc
+from meninx.metrics.intervals import Ends
+from meninx.metrics.vector_attacks import fit_ridge
+from meninx.obfuscate.release_attacks import Attempt, Margins
+from meninx.obfuscate.release_question import AttackRows, Contest, Numbers
+
+_SAME = 1e-12
+_SHARE_BELOW = 0.95
+_RIDGES = ("linear", "kernel")
+
+
+class Judge:
+    """Measures attackers on the test split, chosen on the validation split.
+
+    Args:
+        rows: who attacks whom.
+        seed: of the resampled patients.
+        resamples: how many.
+    """
+
+    def __init__(self, rows: AttackRows, *, seed: int, resamples: int = 1000) -> None:
+        self.rows = rows
+        people, index = np.unique(rows.patient[rows.test], return_inverse=True)
+        first = np.array([rows.test[np.argmax(index == number)] for number in range(len(people))])
+        self.draws = Draws(
+            index.astype(np.int64), count=resamples, seed=seed, strata=rows.classes[first]
+        )
+
+    def of(self, attempt: Attempt, clean: AttackerRecord | None = None) -> AttackerRecord:
+        """Return the record of one attacker, for the question that it answers best on the validation split."""
+        blank = AttackerRecord(
+            name=attempt.name, knows=attempt.knows, retrained=attempt.retrained, seconds=attempt.seconds,
+            refusal=attempt.refusal,
+        )  # fmt: skip
+        if attempt.margins is None:
+            return blank
+        margins = attempt.margins
+        areas = [self.valid_area(contest, margins) for contest in self.rows.contests]
+        best = int(np.argmax(folded(areas)))
+        return self._measured(blank, self.rows.contests[best], margins, clean)
+
+    def every(self, attempt: Attempt) -> tuple[AttackerRecord, ...]:
+        """Return the record of one attacker for every question; empty where there is one only."""
+        if attempt.margins is None or len(self.rows.contests) < 2:
+            return ()
+        blank = AttackerRecord(name=attempt.name, knows=attempt.knows, retrained=attempt.retrained)
+        return tuple(self._measured(blank, contest, attempt.margins, None) for contest in self.rows.contests)
+
+    def best(self, attempts: Iterable[Attempt]) -> Attempt:
+        """Return the attacker that does best on the validation split, with the seconds of all."""
+        tried = [attempt for attempt in attempts if attempt.margins is not None]
+        scores = [self.valid_score(attempt) for attempt in tried]
+        return tried[int(np.argmax(scores))]
+
+    def valid_score(self, attempt: Attempt) -> float:
+        """Return the largest folded area of an attacker on the validation split."""
+        if attempt.margins is None:
+            return 0.0
+        margins = attempt.margins
+        return float(max(folded(self.valid_area(contest, margins)) for contest in self.rows.contests))
+
+    def valid_area(self, contest: Contest, margins: Margins) -> float:
+        """Return the area on the validation split, not folded."""
+        return _area(contest, margins, self.rows.valid)
+
+    def _measured(
+        self, blank: AttackerRecord, contest: Contest, margins: Margins, clean: AttackerRecord | None
+    ) -> AttackerRecord:
+        rows, test = self.rows, self.rows.test
+        truth = contest.truth[test]
+        problem = BinaryProblem(truth, contest.scores(margins)[test], None, ("auroc",))
+        found = measure([problem], self.draws)[0]
+        area, ends = found.values["auroc"], found.ends["auroc"]
+        chosen = self.valid_area(contest, margins)
+        low, high = folded_ends(ends)
+        known = test[~np.isnan(truth)]
+        return replace(
+            blank,
+            question=contest.name,
+            valid_auroc=float(folded(chosen)),
+            auroc=float(folded(area)),
+            low=low,
+            high=high,
+            oriented_auroc=area if chosen >= 0.5 else 1 - area,
+            clean_auroc=None if clean is None else clean.auroc,
+            patients=int(np.unique(rows.patient[known]).size),
+            classes=rows.of_patients(known),
+        )
+
+
+def folded_ends(ends: Ends) -> Ends:
+    """Return the interval of a folded area from that of the area.
+
+    >>> folded_ends((0.3, 0.6)), folded_ends((0.2, 0.4)), folded_ends((0.55, 0.7))
+    ((0.5, 0.7), (0.6, 0.8), (0.55, 0.7))
+    """
+    low, high = ends
+    if low >= 0.5:
+        return low, high
+    if high <= 0.5:
+        return 1 - high, 1 - low
+    return 0.5, max(high, 1 - low)
+
+
+def measure_null(
+    values: npt.ArrayLike,
+    rows: AttackRows,
+    *,
+    permutations: int,
+    seed: int,
+    network: Callable[[Numbers], Margins] | None = None,
+    repetitions: int = 2,
+) -> NullRecord:
+    """Return what is found with permuted attributes, by attackers that are fitted and chosen again.
+
+    Args:
+        values: released images or features of all rows.
+        rows: who attacks whom.
+        permutations: of the linear and the kernel attacker, >= 1.
+        seed: of the permutations.
+        network: from permuted classes of all rows to the margins of a network trained on them.
+        repetitions: of the network.
+    """
+    features = np.asarray(values, dtype=np.float64).reshape(len(np.asarray(values)), -1)
+    drawn = [rows.classes, *(permuted(rows, seed, number) for number in range(permutations))]
+    top = len(rows.names)
+    hot = np.concatenate([kinds[:, None] == np.arange(top) for kinds in drawn], axis=1)
+    blocks = np.repeat(np.arange(len(drawn)), top)
+    margins = [
+        fit_ridge(kind, features, hot, rows.train, rows.valid, blocks=blocks, seed=seed)(features).reshape(
+            len(features), len(drawn), top
+        )
+        for kind in _RIDGES
+    ]
+    areas = np.array(
+        [
+            _chosen_area(rows, kinds, [item[:, number] for item in margins])
+            for number, kinds in enumerate(drawn)
+        ]
+    )
+    null = areas[1:]
+    repeated = []
+    for number in range(repetitions if network is not None else 0):
+        assert network is not None
+        kinds = permuted(rows, seed, permutations + number)
+        repeated.append(_chosen_area(rows, kinds, [network(kinds)]))
+    return NullRecord(
+        permutations=permutations,
+        mean=float(null.mean()),
+        high=float(np.quantile(null, _SHARE_BELOW)),
+        observed=float(areas[0]),
+        p_value=float((1 + (null >= areas[0] - _SAME).sum()) / (1 + permutations)),
+        network=tuple(repeated),
+    )
+
+
+def permuted(rows: AttackRows, seed: int, number: int) -> Numbers:
+    """Return classes of all rows after patients of one split exchanged theirs.
+
+    All rows of a patient get the class that the other patient's first row has.
+    """
+    kinds = rows.classes.copy()
+    for name, part in (("train", rows.train), ("valid", rows.valid), ("test", rows.test)):
+        people, first, index = np.unique(rows.patient[part], return_index=True, return_inverse=True)
+        order = child(seed, "permuted attribute", name, number).permutation(len(people))
+        kinds[part] = rows.classes[part[first]][order][index]
+    return kinds
+
+
+def _chosen_area(rows: AttackRows, kinds: Numbers, tried: Sequence[Margins]) -> float:
+    """Return the folded area on the test split of the attacker and question that the validation chooses."""
+    best, found = -1.0, 0.5
+    for margins in tried:
+        for contest in rows.contests:
+            asked = contest.of(kinds)
+            valid = float(folded(_area(asked, margins, rows.valid)))
+            if valid > best:
+                best, found = valid, float(folded(_area(asked, margins, rows.test)))
+    return found
+
+
+def _area(contest: Contest, margins: Margins, rows: Numbers) -> float:
+    area = auroc(contest.truth[rows], contest.scores(margins)[rows])
+    return 0.5 if np.isnan(area) else float(area)

@@ -1,0 +1,224 @@
+"""Settings of `meninx obfuscate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from meninx.core.errors import ConfigError, expected, problem
+from meninx.core.setting_types import Count, CountOrZero, Device, Positive, PositiveShare, Share
+from meninx.core.settings import Settings
+from meninx.obfuscate.obfuscator import OBFUSCATORS, MethodName
+
+CHANCE = 0.5
+"""AUROC of guessing."""
+BUDGET = 0.05
+"""Mean absolute change of the training images without another setting, of the range [0, 1]."""
+AGE_BINS = (60.0,)
+"""Lower limits of the upper age groups without another setting."""
+TABLES: Mapping[str, tuple[MethodName, ...]] = {"dp_pix": ("dp-pix",), "codes": ("codes",)}
+"""Table of settings -> methods that read it."""
+WORK_FIELDS = ("device", "dry_run", "resume", "overwrite")
+"""Fields that change how the work is done, not its result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelNoise(Settings):
+    """Differential privacy for pixels, by DP-Pix.
+
+    Attributes:
+        pixels: Number m of pixels that one person's part of an image may change (the m-neighbourhood).
+        pixel_epsilon: Epsilon of the released image for any m pixels; by default solved from the budget.
+        block: Side of a block of pixels that becomes one value; by default the largest one whose means alone
+            use half of the budget.
+    """
+
+    pixels: Count = 16
+    pixel_epsilon: Positive | None = None
+    block: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeSettings(Settings):
+    """Codes that are equally frequent in every class of the attribute.
+
+    Attributes:
+        most_codes: Largest number of codes; fewer are used where more would not keep the labels better.
+            A certificate needs fewer patients for fewer codes.
+        levels: Number of parts into which the scores of each label are cut, in the order of the labels; by
+            default chosen on the training patients.
+        patients_per_code: Fewest training patients of every class in each code, at least 16 in all.
+        folds: Folds of training patients; each is scored by models of the others.
+        utility: Models that score the labels: linear, network, or auto for the better one out of fold.
+        unknown_attribute: What happens to an image whose class is not known: refuse, or draw its code at
+            random, which tells nothing about the image.
+        oblivious: Do not use the attribute to balance the codes. Only shows what balancing is for: the codes
+            then tell the attribute.
+    """
+
+    most_codes: Annotated[int, Meta(ge=2, le=1024)] = 16
+    levels: tuple[Count, ...] = ()
+    patients_per_code: Count = 8
+    folds: Annotated[int, Meta(ge=2, le=20)] = 3
+    utility: Literal["auto", "linear", "network"] = "auto"
+    unknown_attribute: Literal["refuse", "draw"] = "refuse"
+    oblivious: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSettings(Settings):
+    """How a release is attacked.
+
+    Attributes:
+        target: Highest AUROC of the worst retrained attacker that is accepted, by the upper end of its
+            interval; 0 measures without a verdict.
+        attack_epochs: Epochs of every network that attacks, each with a fresh release of the images.
+        permutations: Permuted attributes that show what the attackers find by chance; 0 leaves them out.
+    """
+
+    target: Share = 0.0
+    attack_epochs: Count = 15
+    permutations: CountOrZero = 99
+
+    def check_rules(self) -> None:
+        """Refuse a target that guessing exceeds."""
+        if self.target and self.target <= CHANCE:
+            raise ConfigError(expected(f"a target above {CHANCE:g}", got=self.target, where="target"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseAuditSettings(AttackSettings):
+    """Whether and how the release is attacked.
+
+    Attributes:
+        audit: Attack the release with retrained attackers, and measure what it costs.
+        draws: Independent releases of each image that an attacker may average.
+    """
+
+    audit: bool = True
+    draws: Count = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenAttribute(Settings):
+    """Which attribute is hidden in which dataset.
+
+    Attributes:
+        attribute: Attribute of the patient to hide, e.g. sex, age, or several at once as sex+age.
+        age_bins: Ages at which a new group begins, e.g. 60, or 47 61 71; by default 60.
+        labels: Labels that the release should keep; by default all of the dataset.
+        seed: Seed of initialisation, halves, folds and attackers; never of what hides the attribute.
+        device: Where networks run; auto takes CUDA, then MPS, then the CPU.
+    """
+
+    attribute: str = "sex"
+    age_bins: tuple[Positive, ...] = ()
+    labels: tuple[str, ...] = ()
+    seed: CountOrZero = 0
+    device: Device = "auto"
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The columns behind :attr:`attribute`: two for ``sex+age``."""
+        return tuple(self.attribute.split("+"))
+
+    @property
+    def bins(self) -> tuple[float, ...]:
+        """The limits of age groups that are in force; empty where no age is hidden."""
+        return (self.age_bins or AGE_BINS) if "age" in self.attributes else ()
+
+    def check_rules(self) -> None:
+        """Refuse a name that is none, and ages that have no effect or no order."""
+        if self.age_bins and "age" not in self.attributes:
+            fix = "leave age_bins out, or hide age"
+            raise ConfigError(problem("the setting has no effect without age", where="age_bins", fix=fix))
+        if list(self.age_bins) != sorted(set(self.age_bins)):
+            raise ConfigError(expected("ascending ages", got=self.age_bins, where="age_bins"))
+        if not all(self.attributes) or len(set(self.attributes)) != len(self.attributes):
+            what = "a name of an attribute, or several different ones joined by +"
+            raise ConfigError(expected(what, got=self.attribute, where="attribute"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseAuditConfig(HiddenAttribute):
+    """How a released dataset is attacked that exists already.
+
+    Attributes:
+        attacks: How it is attacked.
+        deterministic: Write no time, so that the record depends on data and seed alone.
+        overwrite: Replace an earlier record.
+    """
+
+    attacks: AttackSettings = field(default_factory=AttackSettings)
+    deterministic: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObfuscateConfig(HiddenAttribute):
+    """How an attribute is hidden, and how the release is attacked.
+
+    Attributes:
+        method: How images are changed.
+        budget: Mean absolute change of the training images, of the range 0 to 1; by default 0.05 for a method
+            that has a budget.
+        keep_attribute: Keep the attribute's column in the table of the released dataset.
+        deterministic: Take the randomness of the method from the seed too, to repeat a release bit for bit;
+            the release is then marked NOT FOR RELEASE.
+        dp_pix: Differential privacy for pixels.
+        codes: Codes that are equally frequent in every class of the attribute.
+        release_audit: Whether and how the release is attacked.
+        dry_run: Read the dataset, show the label floor and what would be done; write nothing.
+        resume: Go on with a release of the same settings; a complete one is attacked if it was not.
+        overwrite: Replace the release in the output folder, once the new one is complete.
+    """
+
+    method: MethodName = "codes"
+    budget: PositiveShare | None = None
+    keep_attribute: bool = False
+    deterministic: bool = False
+    dp_pix: PixelNoise = field(default_factory=PixelNoise)
+    codes: CodeSettings = field(default_factory=CodeSettings)
+    release_audit: ReleaseAuditSettings = field(default_factory=ReleaseAuditSettings)
+    dry_run: bool = False
+    resume: bool = False
+    overwrite: bool = False
+
+    @property
+    def aware(self) -> bool:
+        """Whether the method reads the attribute of each patient when it releases an image."""
+        return OBFUSCATORS[self.method].aware and not self.codes.oblivious
+
+    @property
+    def amount(self) -> float | None:
+        """The budget that is in force; None for a method without one."""
+        return (self.budget or BUDGET) if OBFUSCATORS[self.method].budgeted else None
+
+    def check_rules(self) -> None:
+        """Refuse settings that contradict each other or have no effect."""
+        if self.resume and self.overwrite:
+            raise ConfigError(
+                problem("resume and overwrite exclude each other", where="resume", fix="choose one")
+            )
+        if self.budget is not None and not OBFUSCATORS[self.method].budgeted:
+            what = f"the method {self.method} has no budget"
+            raise ConfigError(problem(what, where="budget", fix="leave budget out"))
+        super().check_rules()
+        self._refuse_idle_tables()
+
+    def _refuse_idle_tables(self) -> None:
+        """Refuse settings of a table that the method does not read."""
+        for name, method in TABLES.items():
+            table = getattr(self, name)
+            if self.method in method or table == type(table)():
+                continue
+            given = [key for key, value in vars(table).items() if value != getattr(type(table)(), key)]
+            fix = f"leave it out, or use {' or '.join(method)}"
+            raise ConfigError(problem(f"the method {self.method} does not read it", where=given[0], fix=fix))
+        audit = self.release_audit
+        if not audit.audit and audit != ReleaseAuditSettings(audit=False):
+            fix = "leave the settings of the attacks out, or let the release be attacked"
+            raise ConfigError(problem("the setting has no effect without an audit", where="audit", fix=fix))

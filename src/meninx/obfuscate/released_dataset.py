@@ -1,0 +1,277 @@
+"""The output folder of `meninx obfuscate`: a dataset that `train` and `federate` accept, and its record.
+
+data-hidden/
+manifest.csv  dataset.toml  images/  checksums.sha256   the released dataset
+obfuscation.json                                        how it was made
+release_audit.json                                      what attackers find in it
+private/    key, files of the method, comparison.png    never leave the hospital
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meninx.core import artifacts, files, integrity, provenance, randomness, settings, workspace
+from meninx.core import progress as bars
+from meninx.core.artifacts import ObfuscationRecord, Origin, PrepareRecord, ReleaseAuditRecord
+from meninx.core.errors import DataError, problem
+from meninx.core.intensity import Intensity
+from meninx.core.manifest import (
+    INFO_NAME,
+    MANIFEST_NAME,
+    Case,
+    DatasetInfo,
+    Manifest,
+    dataset_digest,
+)
+from meninx.core.obfuscation_records import LabelFloorRecord
+from meninx.imaging import png
+from meninx.imaging.image import Image
+from meninx.obfuscate.comparison_sheet import comparison_sheet
+from meninx.obfuscate.config import WORK_FIELDS, ObfuscateConfig, ReleaseAuditSettings
+from meninx.obfuscate.obfuscator import OBFUSCATORS, FittedObfuscator, ImageTable, Values, levels
+
+STAGE = "obfuscate"
+KEY, SHEET = "obfuscation.key", "comparison.png"
+RECORD, AUDIT = artifacts.place(ObfuscationRecord), artifacts.place(ReleaseAuditRecord)
+PUBLISHED = ("images", MANIFEST_NAME, INFO_NAME, integrity.CHECKSUMS, RECORD)
+"""Files outside the private folder; the last one is written last and marks completeness."""
+_PRIVATE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}\.[a-z0-9]{1,8}")
+
+
+def fingerprint(config: ObfuscateConfig, source: Manifest) -> str:
+    """Return a digest of the source and of the settings that determine the released dataset."""
+    text = json.dumps([dataset_digest(source.root).digest, _of_release(config)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _of_release(config: ObfuscateConfig) -> dict[str, Any]:
+    """Return the settings that determine the released dataset."""
+    left_out = {*WORK_FIELDS, *settings.index(ReleaseAuditSettings)}
+    shown = {name: value for name, value in settings.to_flat(config).items() if name not in left_out}
+    in_force = {"budget": config.amount, "age_bins": list(config.bins)}
+    return shown | {name: value for name, value in in_force.items() if value}
+
+
+def check(out: Path, config: ObfuscateConfig, source: Manifest) -> None:
+    """Raise the errors of :func:`claimed` without creating anything."""
+    workspace.check(out, **_claim(config, source))
+
+
+def claimed(
+    out: Path, config: ObfuscateConfig, source: Manifest
+) -> AbstractContextManager[workspace.Workspace]:
+    """Lock the output folder; an earlier release in it stays whole until :func:`publish`.
+
+    Raises:
+        UsageError: it holds something, and neither ``resume`` nor ``overwrite`` is given, other settings made
+            it, or it lies in the source.
+        RunLocked: another process holds it.
+    """
+    return workspace.claim(out, **_claim(config, source))
+
+
+def _claim(config: ObfuscateConfig, source: Manifest) -> dict[str, Any]:
+    return {
+        "stage": STAGE,
+        "fingerprint": fingerprint(config, source),
+        "sources": (source.root,),
+        "resume": config.resume,
+        "overwrite": config.overwrite,
+    }
+
+
+def secret_key(space: workspace.Workspace, config: ObfuscateConfig, *, published: bool) -> bytes:
+    """Return the key of a release: that of the published one, that of an interrupted one, or a new one.
+
+    Raises:
+        DataError: the key of a published release is gone or damaged.
+    """
+    room = space.staging / workspace.PRIVATE
+    path = space.private / KEY if published else room / KEY
+    if path.is_file():
+        key = files.read_bytes(path, limit=randomness.KEY_BYTES)
+        if len(key) == randomness.KEY_BYTES:
+            return key
+    if published:
+        fix = "give --overwrite to make the release again"
+        raise DataError(problem("the key of the release is gone or damaged", where=KEY, fix=fix))
+    seed = config.seed if config.deterministic else None
+    key = randomness.private_bytes(randomness.KEY_BYTES, deterministic_seed=seed, purpose="obfuscate")
+    room.mkdir(mode=0o700, exist_ok=True)
+    files.write_bytes(path, key, mode=files.PRIVATE_MODE)
+    return key
+
+
+def publish(
+    space: workspace.Workspace,
+    config: ObfuscateConfig,
+    source: Manifest,
+    table: ImageTable,
+    fitted: FittedObfuscator,
+    floor: LabelFloorRecord | None,
+    key: bytes,
+    progress: bars.Progress,
+) -> Manifest:
+    """Write the released dataset and put it in the place of an earlier one.
+
+    Args:
+        space: the claimed folder.
+        config: the settings.
+        source: the dataset that is obfuscated.
+        table: its images.
+        fitted: the method.
+        floor: the label floor that was shown.
+        key: of :func:`secret_key`.
+        progress: advanced by every image.
+
+    Returns:
+        The released dataset.
+    """
+    released = fitted.release(table)
+    if released.shape != table.values.shape or not np.isfinite(released).all():
+        raise ValueError(f"{config.method} released images of another shape, or values that are not finite")
+    staging, room = space.staging, space.staging / workspace.PRIVATE
+    record = _record(config, source, table, fitted, floor, key)
+    manifest = Manifest(space.root, _info(source.info, config, record), _cases(source, config))
+    digests = _write_images(staging, manifest, released, progress)
+    manifest.write(staging)
+    tables = integrity.measured(staging, [staging / MANIFEST_NAME, staging / INFO_NAME])
+    checksums = integrity.write(staging, {**digests, **tables})
+    artifacts.write(staging, replace(record, checksums=checksums))
+    sheet = png.encode(Image(comparison_sheet(table.values, released, seed=config.seed)))
+    secrets = {SHEET: sheet, **_named(fitted.private_files())}
+    for name, content in secrets.items():
+        files.write_bytes(room / name, content, mode=files.PRIVATE_MODE)
+    stale = [AUDIT] if (space.root / AUDIT).exists() else []
+    space.publish(PUBLISHED, remove=stale, secret=(KEY, *secrets))
+    _remove_others(space.private, {KEY, *secrets})
+    return manifest
+
+
+def keyed(key: bytes, root: Path) -> str:
+    """Return the digest of a dataset folder under the key of the release."""
+    return artifacts.keyed(key, "data", dataset_digest(root).digest)
+
+
+def origin(key: bytes, manifest: Manifest, *, deterministic: bool) -> Origin:
+    """Return the origin of numbers about a dataset; without time and command in a deterministic release."""
+    made_by = provenance.environment()
+    return Origin(
+        run="",
+        data=keyed(key, manifest.root),
+        dataset=manifest.info.name,
+        made="" if deterministic else artifacts.now(),
+        command=() if deterministic else made_by.command,
+        versions=made_by.packages,
+    )
+
+
+def removed_columns(source: DatasetInfo, config: ObfuscateConfig) -> tuple[str, ...]:
+    """Return the attribute columns that the released table does not have."""
+    return () if config.keep_attribute else tuple(a for a in source.attributes if a in config.attributes)
+
+
+def _record(
+    config: ObfuscateConfig,
+    source: Manifest,
+    table: ImageTable,
+    fitted: FittedObfuscator,
+    floor: LabelFloorRecord | None,
+    key: bytes,
+) -> ObfuscationRecord:
+    method, prepared = OBFUSCATORS[config.method], source.root / artifacts.place(PrepareRecord)
+    splits = {name: int(table.where(name).sum()) for name in ("train", "valid", "test")}
+    return ObfuscationRecord(
+        method=config.method,
+        method_summary=method.summary,
+        caveat=method.caveat,
+        attribute=config.attribute,
+        classes=table.classes[config.attribute],
+        utility=tuple(table.labels),
+        attribute_removed=removed_columns(source.info, config),
+        settings=_of_release(config),
+        facts=dict(fitted.facts()),
+        floor=floor,
+        cases=len(table),
+        patients=len(set(table.patients)),
+        splits=splits,
+        deterministic=config.deterministic,
+        source_record=artifacts.keyed(key, files.digest(prepared)) if prepared.is_file() else "",
+        checksums="",
+        source=origin(key, source, deterministic=config.deterministic),
+        made="" if config.deterministic else artifacts.now(),
+        versions=provenance.packages(),
+    )
+
+
+def _info(source: DatasetInfo, config: ObfuscateConfig, record: ObfuscationRecord) -> DatasetInfo:
+    """Return the description of the released dataset: 8 bits, no statistics of the originals."""
+    kept = tuple(name for name in source.attributes if name not in removed_columns(source, config))
+    steps = dict(source.preprocessing)
+    if "bits" in steps:
+        steps["bits"] = 8
+    return replace(
+        source,
+        attributes=kept,
+        intensity=Intensity(),
+        preprocessing=steps,
+        observed=None,
+        obfuscated=record.sentence(),
+    )
+
+
+def _cases(source: Manifest, config: ObfuscateConfig) -> tuple[Case, ...]:
+    gone = removed_columns(source.info, config)
+    return tuple(
+        replace(
+            case,
+            image=f"images/{case.case_id}.png",
+            mask="",
+            attributes={name: text for name, text in case.attributes.items() if name not in gone},
+        )
+        for case in source.cases
+    )
+
+
+def _write_images(
+    staging: Path, manifest: Manifest, released: Values, progress: bars.Progress
+) -> dict[str, str]:
+    """Write the images as PNG of 8 bits and return path -> SHA-256."""
+    (staging / "images").mkdir(exist_ok=True)
+    wanted = {Path(case.image).name for case in manifest.cases}
+    for path in (staging / "images").iterdir():  # of an interrupted release of the same settings
+        if path.name not in wanted:
+            path.unlink()
+    digests = {}
+    with bars.task(progress, "write images", len(manifest)):
+        for case, image in zip(manifest.cases, released, strict=True):
+            content = png.encode(Image(levels(image)))
+            files.write_bytes(staging / case.image, content)
+            digests[case.image] = hashlib.sha256(content).hexdigest()
+            progress.advance()
+    return digests
+
+
+def _remove_others(room: Path, wanted: set[str]) -> None:
+    """Remove the private files of an earlier release by another method, which may show originals."""
+    for path in room.iterdir():
+        if _PRIVATE_NAME.fullmatch(path.name) and path.name not in {workspace.MARKER, *wanted}:
+            path.unlink()
+
+
+def _named(secrets: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """Return the private files of a method, whose names must be plain and not the stage's own."""
+    for name in secrets:
+        if not _PRIVATE_NAME.fullmatch(name) or name in (KEY, SHEET):
+            raise ValueError(f"{name!r} is no name of a private file of a method")
+    return secrets

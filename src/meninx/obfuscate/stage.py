@@ -1,0 +1,240 @@
+"""`meninx obfuscate`: releases a dataset whose images hide an attribute, and attacks the release."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meninx.core import artifacts, names
+from meninx.core import progress as bars
+from meninx.core.artifacts import ReleaseAuditRecord
+from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
+from meninx.core.manifest import MANIFEST_NAME, SPLITS, Manifest
+from meninx.core.obfuscation_records import LabelFloorRecord
+from meninx.core.result import Result
+from meninx.obfuscate import dataset_table, released_dataset
+from meninx.obfuscate.audit_words import audit_lines
+from meninx.obfuscate.audited_release import audit_own, raise_if_failed
+from meninx.obfuscate.config import ObfuscateConfig
+from meninx.obfuscate.dataset_table import AttributeClasses
+from meninx.obfuscate.obfuscator import (
+    OBFUSCATORS,
+    UNKNOWN,
+    FittedObfuscator,
+    ImageTable,
+    create,
+    fitting_half,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObfuscateResult(Result):
+    """The result of `meninx obfuscate`: counts, the label floor and what the attackers found.
+
+    Attributes:
+        method: name of the method.
+        sentence: how the images were changed, and what this does not do.
+        attribute: the attribute that was to be hidden.
+        classes: class -> images with it.
+        unknown: images whose class is not known.
+        cases: released images.
+        patients: their patients.
+        floor: what the true labels alone tell; None where it was not measured.
+        facts: what was fitted.
+        change: mean absolute change of a pixel, of the range 0 to 1; None in a dry run.
+        removed: attribute columns that the released table does not have.
+        audit: what retrained attackers find; None where the release was not attacked.
+        dry_run: nothing was written.
+    """
+
+    method: str
+    sentence: str
+    attribute: str
+    classes: dict[str, int]
+    unknown: int
+    cases: int
+    patients: int
+    floor: LabelFloorRecord | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    change: float | None = None
+    removed: tuple[str, ...] = ()
+    audit: ReleaseAuditRecord | None = None
+    dry_run: bool = False
+
+    def summary(self) -> str:
+        """Return the result in a few lines of text."""
+        counted = ", ".join(f"{name} {count}" for name, count in self.classes.items())
+        unknown = f", unknown {self.unknown}" if self.unknown else ""
+        verb = "to release" if self.dry_run else "released"
+        lines = [
+            f"out: {self.out}",
+            f"{verb}: {self.cases} images of {self.patients} patients",
+            f"method: {self.sentence}",
+            f"{self.attribute}: {counted}{unknown}",
+        ]
+        if self.floor is not None:
+            lines.append(f"label floor: {self.floor.sentence or self.floor.refusal}")
+        if self.change is not None:
+            lines.append(f"mean change of a pixel: {self.change:.4f} of the range")
+        lines += [f"{name.replace('_', ' ')}: {_shown(value)}" for name, value in self.facts.items()]
+        if self.removed:
+            lines.append(f"removed from the table: {', '.join(self.removed)}")
+        if self.dry_run:
+            lines.append("dry run: nothing was written")
+        elif self.audit is None:
+            lines.append("the release was not attacked: what it hides is not known")
+        else:
+            lines += audit_lines(self.audit)
+        return "\n".join(lines)
+
+    def raise_if_failed(self) -> None:
+        """Raise AuditFinding unless the target is met, where there is one.
+
+        Raises:
+            AuditFinding: it is not, or the audit is void.
+        """
+        if self.audit is not None:
+            raise_if_failed(self.audit)
+
+
+def _shown(value: Any) -> str:
+    """Return a fact in words: numbers with four digits, tables as ``name value``."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{names.printable(str(name))} {_shown(item)}" for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_shown, value))
+    return f"{value:.4g}" if isinstance(value, float) else names.printable(str(value))
+
+
+def run(
+    config: ObfuscateConfig, source: Path, out: Path, *, progress: bars.Progress = bars.SILENT
+) -> ObfuscateResult:
+    """Release a dataset whose images hide an attribute, and return counts and what attackers find.
+
+    Writes a dataset folder with the same cases, patients, splits and labels: images of 8 bits, and a table
+    without the attribute. ``obfuscation.json`` says how it was made, and ``private/`` holds the key, the
+    files of the method and a sheet of images before and after, which do not leave the hospital.
+
+    Guarantee: no file outside ``private/`` shows an original image or a value of the attribute, unless
+        ``keep_attribute`` is set. That the attribute cannot be inferred from the released images is not
+        guaranteed: it is measured by attackers that are trained on them.
+
+    Args:
+        config: the settings.
+        source: prepared dataset of 2-D images with labels.
+        out: folder of the release; must be new or empty unless ``resume`` or ``overwrite``.
+        progress: shows the work.
+
+    Raises:
+        UsageError: the dataset has no such attribute or label, or ``out`` contains something.
+        DataError: the images are of a kind that no method can change, or a patient or image is in two splits.
+        PrivacyRefusal: the target is below what the labels alone tell, for a method that ignores the
+            attribute.
+        RunLocked: another process writes to ``out``.
+    """
+    manifest = Manifest.read(source)
+    dataset_table.refuse_unfit(manifest.info)
+    labels = dataset_table.utility_labels(manifest.info, config.labels)
+    private = dataset_table.attribute_classes(manifest, config.attributes, config.bins)
+    _refuse_empty_splits(manifest)
+    released_dataset.check(out, config, manifest)
+    floor = dataset_table.measured_floor(manifest, private, labels, config.seed)
+    progress.note(f"label floor: {floor.sentence or floor.refusal}")
+    refuse_below_floor(config, floor)
+    if config.dry_run:
+        return _result(config, out, manifest, private, floor, dry_run=True)
+    values = dataset_table.read_images(manifest, progress)
+    table = dataset_table.read_table(manifest, private, labels, values)
+    with released_dataset.claimed(out, config, manifest) as space:
+        published = space.earlier == released_dataset.fingerprint(config, manifest) and config.resume
+        key = released_dataset.secret_key(space, config, published=published)
+        fitted = _fitted(config, table, key, progress)
+        if not published:
+            released_dataset.publish(space, config, manifest, table, fitted, floor, key, progress)
+        change = float(np.abs(fitted.release(table) - values).mean(dtype=np.float64))
+        facts = dict(fitted.facts())
+        audit = _audited(config, manifest, Manifest.read(out), table, fitted, floor, key, progress)
+    return _result(config, out, manifest, private, floor, facts=facts, change=change, audit=audit)
+
+
+def _audited(
+    config: ObfuscateConfig,
+    source: Manifest,
+    released: Manifest,
+    table: ImageTable,
+    fitted: FittedObfuscator,
+    floor: LabelFloorRecord,
+    key: bytes,
+    progress: bars.Progress,
+) -> ReleaseAuditRecord | None:
+    """Return the audit of the published release: the one that is there, or a new one; None without any."""
+    there = artifacts.read(released.root, ReleaseAuditRecord)
+    if there is not None and there.released.data == released_dataset.keyed(key, released.root):
+        wanted = (config.attribute, config.release_audit.target, config.seed)
+        if not config.release_audit.audit or (there.attribute, there.target, there.seed) == wanted:
+            return there
+    if not config.release_audit.audit:
+        return None
+    return audit_own(config, source, released, table, fitted, floor, key, progress)
+
+
+def refuse_below_floor(config: ObfuscateConfig, floor: LabelFloorRecord) -> None:
+    """Refuse a target that a method cannot reach that keeps the labels and ignores the attribute.
+
+    Raises:
+        PrivacyRefusal: the target is below the floor.
+    """
+    target = config.release_audit.target
+    if target and not config.aware and floor.auroc is not None and target < floor.auroc:
+        what = f"a target of {target:g} is below the label floor: {floor.sentence}"
+        fix = "accept a higher target, keep fewer labels, or use a method that reads the attribute: codes"
+        raise PrivacyRefusal(problem(what, where="target", fix=fix))
+
+
+def _refuse_empty_splits(manifest: Manifest) -> None:
+    """Refuse a dataset without images to fit on, to choose attackers on, or to judge them on."""
+    empty = [name for name in SPLITS if not any(case.split == name for case in manifest.cases)]
+    if empty:
+        fix = "prepare the dataset with three splits by patient"
+        got = f"none in {', '.join(empty)}"
+        raise DataError(expected("images in every split", got=got, where=MANIFEST_NAME, fix=fix))
+
+
+def _fitted(
+    config: ObfuscateConfig, table: ImageTable, key: bytes, progress: bars.Progress
+) -> FittedObfuscator:
+    """Return the method fitted on its patients: half of the training split if it learns, else all of it."""
+    rows = ~table.where("test")
+    if OBFUSCATORS[config.method].learned:
+        rows &= ~table.where("train") | fitting_half(table, seed=config.seed)
+    obfuscator = create(config.method, config, key=key)
+    return obfuscator.fit(table.select(rows), seed=config.seed, progress=progress)
+
+
+def _result(
+    config: ObfuscateConfig,
+    out: Path,
+    manifest: Manifest,
+    private: AttributeClasses,
+    floor: LabelFloorRecord,
+    **more: Any,
+) -> ObfuscateResult:
+    method = OBFUSCATORS[config.method]
+    counts = {name: int((private.index == number).sum()) for number, name in enumerate(private.names)}
+    return ObfuscateResult(
+        out=out,
+        method=config.method,
+        sentence=f"{method.summary}, which {method.caveat}",
+        attribute=config.attribute,
+        classes=counts,
+        unknown=int((private.index == UNKNOWN).sum()),
+        cases=len(manifest),
+        patients=len(manifest.patients),
+        floor=floor,
+        removed=released_dataset.removed_columns(manifest.info, config),
+        **more,
+    )

@@ -1,0 +1,36 @@
+"""Settings of `meninx obfuscate`: what has no effect is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from meninx.core.errors import ConfigError
+from meninx.obfuscate.config import ObfuscateConfig
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"method": "codes", "budget": 0.1}, "has no budget"),
+        ({"method": "noise", "budget": 0.0}, "budget"),
+        ({"method": "noise", "pixels": 4}, "does not read it (pixels)"),
+        ({"method": "noise", "age_bins": [60]}, "no effect without age"),
+        ({"method": "noise", "attribute": "age", "age_bins": [61, 47]}, "ascending ages"),
+        ({"method": "noise", "attribute": "sex+"}, "joined by +"),
+        ({"method": "noise", "attribute": "sex+sex"}, "joined by +"),
+        ({"method": "noise", "audit": False, "target": 0.6}, "no effect without an audit"),
+        ({"method": "noise", "resume": True, "overwrite": True}, "exclude each other"),
+        ({"method": "magic"}, "method to be one of"),
+    ],
+)
+def test_settings_without_effect_are_refused(given, words):
+    with pytest.raises(ConfigError) as refused:
+        ObfuscateConfig.of(**given)
+    assert words in str(refused.value)
+
+
+def test_age_and_budget_have_a_default_that_is_in_force():
+    config = ObfuscateConfig.of(method="blur", attribute="sex+age")
+    assert (config.attributes, config.bins, config.amount) == (("sex", "age"), (60.0,), 0.05)
+    assert ObfuscateConfig.of(method="codes").amount is None
+    assert ObfuscateConfig.of(method="blur", attribute="age", age_bins=[47, 61, 71]).bins == (47, 61, 71)

@@ -1,0 +1,239 @@
+"""A dataset is obfuscated from the command line, and what is trained on it says so everywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import meninx
+from meninx.cli.app import run
+from meninx.core.artifacts import ObfuscationRecord, RunRecord, read
+from meninx.core.manifest import Manifest
+from meninx.imaging import png
+from meninx.obfuscate import released_dataset
+from meninx.synthetic import write_dataset
+
+QUICK = {"steps": 2, "batch_size": 4, "device": "cpu", "attack_risk": False}
+QUICK |= {"model": "resnet9-small", "model_options": {"width": 4}}
+NEVER = re.compile(r"\b(de-?identified|anonym\w*|safe)\b", re.IGNORECASE)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("source") / "data", patients=60, size=16).root
+
+
+@pytest.fixture(scope="module")
+def hidden(data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("released") / "hidden"
+    assert (
+        run(["obfuscate", str(data), str(out), "--method", "noise", "--attribute", "sex", "-q", "--no-audit"])
+        == 0
+    )
+    return out
+
+
+def obfuscate(data: Path, out: Path, **given):
+    return meninx.obfuscate(data, out, **{"method": "noise", "audit": False, **given})
+
+
+def pixels(root: Path) -> np.ndarray:
+    return np.array([png.read(root / case.image).array for case in Manifest.read(root).cases])
+
+
+def test_the_release_is_a_dataset_with_the_same_cases_and_without_the_attribute(data, hidden):
+    before, after = Manifest.read(data), Manifest.read(hidden)
+    assert (after.info.attributes, after.info.labels) == (("age",), before.info.labels)
+    for one, other in zip(before.cases, after.cases, strict=True):
+        assert (one.case_id, one.patient_id, one.split, one.labels) == (
+            other.case_id, other.patient_id, other.split, other.labels,
+        )  # fmt: skip
+    assert "sex" not in (hidden / "manifest.csv").read_text()
+    change = np.abs(pixels(hidden) / 255 - pixels(data) / 255).mean()
+    assert change == pytest.approx(0.05, rel=0.01)
+
+
+def test_the_folder_verifies_and_a_changed_record_does_not(hidden, tmp_path):
+    assert meninx.verify(hidden).ok
+    copy = Path(shutil.copytree(hidden, tmp_path / "hidden"))
+    record = read(copy, ObfuscationRecord)
+    text = (copy / "obfuscation.json").read_text()
+    (copy / "obfuscation.json").write_text(text.replace(record.caveat, "hides everything"))
+    assert not meninx.verify(copy).ok
+
+
+def test_originals_and_the_key_stay_in_the_private_room(data, hidden):
+    room = hidden / "private"
+    assert {"obfuscation.key", "comparison.png"} <= {path.name for path in room.iterdir()}
+    assert room.stat().st_mode & 0o077 == 0
+    assert all(path.stat().st_mode & 0o077 == 0 for path in room.iterdir())
+    originals = {image.tobytes() for image in pixels(data)}
+    assert not originals & {image.tobytes() for image in pixels(hidden)}
+    public = b"".join(path.read_bytes() for path in hidden.glob("*.*"))
+    assert (room / "obfuscation.key").read_bytes() not in public
+
+
+def test_what_is_trained_on_it_says_so_everywhere(hidden, tmp_path):
+    trained = meninx.train(hidden, out=tmp_path / "runs", **QUICK)
+    sentence = "images obfuscated by Gaussian noise to hide sex, which does not stop a retrained attacker"
+    assert f"trained on {sentence}" in trained.summary()
+    assert read(trained.out, RunRecord).obfuscated == sentence
+    assert sentence in (trained.out / "release/bundle/docs/README.md").read_text()
+    meninx.evaluate(trained.out, draws=20)
+    meninx.report([hidden, trained.out], tmp_path / "page.html")
+    assert f"was trained on {sentence}" in (tmp_path / "page.html").read_text()
+
+
+def test_a_private_run_names_the_obfuscation_as_outside_its_guarantee(hidden, tmp_path):
+    meninx.train(hidden, out=tmp_path / "runs", epsilon=8.0, delta=1e-3, **QUICK)
+    (place,) = [path for path in (tmp_path / "runs").iterdir() if not path.is_symlink()]
+    outside = json.loads((place / "privacy.json").read_text())["outside_guarantee"]
+    assert any("obfuscated by a method that was fitted on patients" in text for text in outside)
+
+
+def test_a_model_of_obfuscated_images_warns_about_images_that_are_not(data, hidden, tmp_path):
+    trained = meninx.train(hidden, out=tmp_path / "runs", **QUICK)
+    on_originals = meninx.predict(trained.out, data, tmp_path / "one", device="cpu")
+    assert any("the input holds images that were not obfuscated" in note for note in on_originals.notes)
+    assert not meninx.predict(trained.out, hidden, tmp_path / "two", device="cpu").notes
+
+
+def test_another_attribute_gives_another_number(data, tmp_path):
+    sex = obfuscate(data, tmp_path / "sex", dry_run=True)
+    both = obfuscate(data, tmp_path / "both", attribute="sex+age", dry_run=True)
+    assert sex.floor.auroc != both.floor.auroc
+    assert set(sex.classes) == {"F", "M"}
+    assert not (tmp_path / "sex").exists()
+
+
+def test_a_target_below_the_label_floor_is_refused_before_anything_is_fitted(tmp_path, capsys):
+    linked = write_dataset(tmp_path / "linked", patients=120, size=16, attribute_correlation=0.9).root
+    words = ["obfuscate", str(linked), str(tmp_path / "out"), "--method", "blur", "--target", "0.55"]
+    assert run(words) == 4
+    said = capsys.readouterr().err
+    assert said.index("label floor: the labels effusion") < said.index("below the label floor")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_release_never_claims_what_it_cannot_show(hidden, data, tmp_path):
+    texts = [path.read_text() for path in (hidden / "obfuscation.json", hidden / "dataset.toml")]
+    for method in ("noise", "blur", "pixelation", "dp-pix"):
+        result = obfuscate(data, tmp_path / method, method=method)
+        assert "does not stop a retrained attacker" in result.summary()
+        assert "the release was not attacked: what it hides is not known" in result.summary()
+        texts.append(result.summary())
+    assert not NEVER.search("\n".join(texts))
+
+
+def test_the_attribute_stays_only_where_it_is_asked_for(data, tmp_path):
+    result = obfuscate(data, tmp_path / "kept", keep_attribute=True)
+    assert Manifest.read(result.out).info.attributes == ("sex", "age")
+    assert read(result.out, ObfuscationRecord).attribute_removed == ()
+
+
+def test_a_deterministic_release_repeats_bit_by_bit_and_is_marked(data, tmp_path):
+    one, two = (obfuscate(data, tmp_path / name, deterministic=True).out for name in ("one", "two"))
+    for path in sorted(one.rglob("*")):
+        if path.is_file() and "private" not in path.parts:
+            assert path.read_bytes() == (two / path.relative_to(one)).read_bytes()
+    assert "NOT FOR RELEASE" in Manifest.read(one).info.obfuscated
+    other = obfuscate(data, tmp_path / "other").out
+    assert (pixels(other) != pixels(one)).any()
+
+
+def test_a_complete_release_is_kept_unless_it_is_replaced(data, hidden, tmp_path):
+    out = Path(shutil.copytree(hidden, tmp_path / "hidden"))
+    before = pixels(out)
+    words = ["obfuscate", str(data), str(out), "--method", "noise", "-q", "--no-audit"]
+    assert run(words) == 2
+    assert run([*words, "--budget", "0.1", "--resume"]) == 2
+    assert run([*words, "--resume"]) == 0
+    np.testing.assert_array_equal(pixels(out), before)
+    assert run([*words, "--overwrite"]) == 0
+    assert (pixels(out) != before).any()
+
+
+def test_a_killed_release_goes_on_with_its_key(data, tmp_path, monkeypatch):
+    def killed(*arguments, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(released_dataset, "comparison_sheet", killed)
+        with pytest.raises(KeyboardInterrupt):
+            obfuscate(data, tmp_path / "out")
+    key = (tmp_path / "out/private/staging/private/obfuscation.key").read_bytes()
+    assert not (tmp_path / "out/manifest.csv").exists()
+    obfuscate(data, tmp_path / "out")
+    assert (tmp_path / "out/private/obfuscation.key").read_bytes() == key
+
+
+def test_private_files_of_another_method_go_with_its_release(data, hidden, tmp_path):
+    out = Path(shutil.copytree(hidden, tmp_path / "hidden"))
+    (out / "private/gallery.npz").write_bytes(b"originals")
+    obfuscate(data, out, overwrite=True)
+    assert not (out / "private/gallery.npz").exists()
+
+
+def test_names_from_the_table_cannot_lead_out_of_the_folder(data, tmp_path):
+    root = Path(shutil.copytree(data, tmp_path / "data"))
+    table = (root / "manifest.csv").read_text()
+    first = Manifest.read(root).cases[0].case_id
+    (root / "manifest.csv").write_text(table.replace(f"\n{first},", "\n../../evil,"))
+    assert run(["obfuscate", str(root), str(tmp_path / "out"), "--method", "noise"]) == 3
+    assert not list(tmp_path.rglob("evil*"))
+
+
+def test_a_class_with_a_name_that_a_page_could_execute_is_refused(data, tmp_path):
+    manifest = Manifest.read(data)
+    cases = tuple(
+        replace(
+            case,
+            attributes={**case.attributes, "sex": "$import os" if case.attributes["sex"] == "F" else "M"},
+        )
+        for case in manifest.cases
+    )
+    root = Path(shutil.copytree(data, tmp_path / "data"))
+    Manifest(root, manifest.info, cases).write()
+    assert run(["obfuscate", str(root), str(tmp_path / "out"), "--method", "noise"]) == 3
+
+
+def test_a_patient_in_two_splits_and_an_image_in_two_splits_are_refused(data, tmp_path, capsys):
+    root = Path(shutil.copytree(data, tmp_path / "data"))
+    cases = Manifest.read(root).cases
+    train, test = (next(case for case in cases if case.split == name) for name in ("train", "test"))
+    image = (root / test.image).read_bytes()
+    shutil.copy(root / train.image, root / test.image)
+    words = ["obfuscate", str(root), str(tmp_path / "out"), "--method", "noise"]
+    assert run(words) == 3
+    assert "every image in one split" in capsys.readouterr().err
+    (root / test.image).write_bytes(image)
+    table = (root / "manifest.csv").read_text()
+    (root / "manifest.csv").write_text(
+        table.replace(f"{test.case_id},{test.patient_id}", f"{test.case_id},{train.patient_id}")
+    )
+    assert run(words) == 3
+    said = capsys.readouterr().err
+    assert "every patient in one split" in said
+    assert train.patient_id not in said
+
+
+def test_volumes_are_refused_by_name(tmp_path, capsys):
+    root = write_dataset(tmp_path / "ct", task="segmentation", spatial_dims=3, patients=3, size=16).root
+    assert run(["obfuscate", str(root), str(tmp_path / "out"), "--method", "noise"]) == 3
+    assert "volumes, which no method obfuscates" in capsys.readouterr().err
+
+
+def test_json_holds_the_numbers(data, tmp_path, capsys):
+    assert (
+        run(["obfuscate", str(data), str(tmp_path / "out"), "--method", "blur", "--dry-run", "--json", "-q"])
+        == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert found["cases"] == len(Manifest.read(data))
+    assert 0.5 <= found["floor"]["auroc"] <= 1
