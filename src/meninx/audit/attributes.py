@@ -520,8 +520,7 @@ def _write(root: Path, audit: AttributesAudit) -> Path:
             cells |= {"attribute": csv_cell(record.attribute), "classes": csv_cell("; ".join(record.classes))}
             writer.writerow([kind, *cells.values()])
     files.write_text(place / TABLE, buffer.getvalue())
-    for name in FIGURES:
-        draw(audit, place / name)
+    draw(audit, *(place / name for name in FIGURES))
     return artifacts.write(root, audit)
 
 

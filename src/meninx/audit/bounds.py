@@ -310,8 +310,7 @@ def _write(out: Path, record: BoundsRecord) -> None:
             writer.writerow([*head, *numbers, says])
     files.write_text(out / _BEGUN, "Table and figures beside this file are being written by meninx.\n")
     files.write_text(out / TABLE, buffer.getvalue())
-    for name in FIGURES:
-        draw(record, out / name)
+    draw(record, *(out / name for name in FIGURES))
     artifacts.write(out, record)
     (out / _BEGUN).unlink(missing_ok=True)
 

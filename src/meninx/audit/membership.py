@@ -473,8 +473,7 @@ def _write(root: Path, audit: MembershipAudit) -> Path:
             limit = None if bound is None else bound[number]
             writer.writerow([name, point.fpr, point.fpr_high, point.tpr, point.low, point.high, limit])
     files.write_text(place / TABLE, buffer.getvalue())
-    for name in FIGURES:
-        draw(audit, curves, bound, place / name)
+    draw(audit, curves, bound, *(place / name for name in FIGURES))
     return artifacts.write(root, audit)
 
 

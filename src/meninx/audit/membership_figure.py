@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from meninx.audit.figure_files import save
 from meninx.core.audit_records import MembershipAudit, OperatingPoint
 
 _COLOURS = {"loss": "#888888", "lira": "#2b7bba", "rmia": "#d9822b"}
@@ -15,15 +16,15 @@ def draw(
     audit: MembershipAudit,
     curves: Mapping[str, Sequence[OperatingPoint]],
     bound: Sequence[float] | None,
-    path: Path,
+    *paths: Path,
 ) -> None:
-    """Write the figure to ``path`` (.svg or .png); the folder must exist.
+    """Write the figure to all ``paths`` (.svg or .png); the folders must exist.
 
     Args:
         audit: numbers of patients and verdict.
         curves: attack -> points by rising false positive rate, the same rates for all.
         bound: what the guarantee allows at these rates; None without one.
-        path: the file.
+        *paths: the files.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -56,4 +57,4 @@ def draw(
         )
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, loc="lower right", fontsize=8.5)
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150)
+        save(figure, paths)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from meninx.audit.figure_files import save
 from meninx.audit.reconstruction.rank_one import ALL_ENCODERS, ON_CANDIDATES
 from meninx.core.reconstruction_records import (
     IdentificationRecord,
@@ -46,8 +47,7 @@ def _figure(paths: Sequence[Path], size: tuple[float, float]) -> Iterator[Figure
     with mpl.rc_context({"svg.hashsalt": "meninx", "svg.fonttype": "none"}):
         figure = NewFigure(figsize=size, layout="constrained")
         yield figure
-        for path in paths:
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=120)
+        save(figure, paths, dpi=120)
 
 
 def draw_identification(audit: ReconstructionAudit, paths: Sequence[Path]) -> None:
