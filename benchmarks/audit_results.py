@@ -189,6 +189,8 @@ def main() -> None:
         rows = rows_of(args.out)
         found = {**audit_tables.tables(rows, STUDIES), "audit-seeds": audit_seeds.table(rows, STUDIES)}
         for marker, text in found.items():
+            if not text:
+                continue  # nothing of it was measured
             pages.put(args.write, marker, f"{text}\n")
         for name, study in list(STUDIES.items())[:1]:
             if args.figures:

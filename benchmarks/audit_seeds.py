@@ -11,8 +11,9 @@ from audit_tables import Row, epsilon_words, header, part_of, percentage, table_
 
 
 def table(rows: Sequence[Row], studies: Mapping[str, Any]) -> str:
-    """Return the table in Markdown."""
-    return "\n".join(over_seeds(rows, studies))
+    """Return the table in Markdown; an empty text where no arm has several seeds."""
+    lines = list(over_seeds(rows, studies))
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def over_seeds(rows: Sequence[Row], studies: Mapping[str, Any]) -> Iterator[str]:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meninx.obfuscate.equal_mass_tree import best_levels, equal_mass_tree, merged_leaves
+from meninx.obfuscate.equal_mass_tree import best_cuts, equal_mass_tree, even_cuts, merged_leaves
 
 some = settings(max_examples=40, deadline=None)
 parts = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
@@ -22,7 +22,7 @@ def test_every_leaf_has_its_share_of_every_group_up_to_one_patient_per_cut(seed,
     group = (patient % groups).astype(np.int64)
     weights = 1 / np.bincount(patient)[patient]
     scores = rng.normal(size=(400, len(levels))) * 3 + group[:, None]
-    tree = equal_mass_tree(scores, group, weights, levels)
+    tree = equal_mass_tree(scores, group, weights, tuple(even_cuts(part) for part in levels))
     leaves = tree(scores, group)
     assert leaves.min() >= 0
     assert leaves.max() < tree.size == math.prod(levels)
@@ -48,7 +48,8 @@ def test_merged_leaves_have_enough_patients_and_keep_their_order(seed, leaves, g
 
 @some
 @given(st.integers(1, 3), st.integers(2, 40))
-def test_levels_never_exceed_the_most_leaves(axes, most):
-    levels = best_levels(axes, most, lambda tried: 1 - sum(1 / part for part in tried) / axes)
-    assert math.prod(levels) <= most
-    assert math.prod(best_levels(axes, most, lambda tried: 0.5)) == 1
+def test_cuts_never_make_more_than_the_most_leaves(axes, most):
+    cuts = best_cuts(axes, most, lambda tried: 1 - sum(1 / (len(shares) + 1) for shares in tried) / axes)
+    assert math.prod(len(shares) + 1 for shares in cuts) <= most
+    assert all(list(shares) == sorted(set(shares)) for shares in cuts)
+    assert best_cuts(axes, most, lambda tried: 0.5) == ((),) * axes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -73,7 +75,7 @@ def test_images_of_the_test_split_do_not_decide_on_the_strength(method):
     table = smooth(3)
     other = table.values.copy()
     other[table.where("test")] = 0.0
-    assert fitted(method, table).facts() == fitted(method, table.with_values(other)).facts()
+    assert fitted(method, table).facts() == fitted(method, replace(table, values=other)).facts()
 
 
 @pytest.mark.parametrize("method", ["noise", "dp-pix", "pixelation"])

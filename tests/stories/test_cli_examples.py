@@ -40,7 +40,8 @@ LONG_RECONSTRUCTIONS = (
     "meninx audit reconstruct runs/private/ --attacks imprint-pca trap --eps-last 18 --out audited/",
     "meninx audit reconstruct create runs/private/ --batches 5 --bins 128",
 )
-LONG = (*SLOW, *LONG_AUDITS, *SEVERAL_PARTS, *LONG_RECONSTRUCTIONS)
+RELEASE_AUDITS = ("meninx obfuscate audit data/ released/ --attribute sex --permutations 19",)
+LONG = (*RELEASE_AUDITS, *SLOW, *LONG_AUDITS, *SEVERAL_PARTS, *LONG_RECONSTRUCTIONS)
 VERIFIED_DOSSIER = "meninx verify dossier/"  # of the example of `meninx report`
 # They serve until they are stopped; tests/stories/test_three_hospitals.py runs them as real processes.
 SERVING = ("coordinator", "site", "run", "resume", "stop")
@@ -65,6 +66,7 @@ NEEDS = {
     "audit identity": ("many patients",),
     "audit attributes": ("many patients", "private run"),
     "obfuscate": ("many patients",),
+    "obfuscate audit": ("many patients", "released"),
     "dicom": ("clean",),
     "demo": (),
     "recipes": (),
@@ -208,7 +210,13 @@ def _put_matches(here: Path) -> None:
     assert _done(f"meninx audit reconstruct match {here / 'runs/private'} --trials 200") == 0
 
 
+def _put_released(here: Path) -> None:
+    assert _done("meninx obfuscate data/ released/ --method blur --no-audit") == 0
+    shutil.rmtree(here / "released" / "private")  # as another hospital receives it
+
+
 MADE = {
+    "released": _put_released,
     "candidates": _put_candidates,
     "matches": _put_matches,
     "scores": _put_scores,
@@ -274,6 +282,14 @@ def test_the_long_example_runs(ready, line, capsys):
     written = Path(SLOW[line])
     assert str(written.parent) in capsys.readouterr().out
     assert ("<html" if written.suffix == ".html" else ",") in written.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", RELEASE_AUDITS)
+def test_the_audit_of_a_release_runs(ready, line):
+    ready(line)
+    assert _done(line) == 0
+    assert len([*Path().rglob("release_audit/release_audit.json")]) == 1
 
 
 @pytest.mark.slow

@@ -254,6 +254,7 @@ def test_the_readme_is_short_and_lists_the_verbs() -> None:
     assert re.findall(r"^\| `meninx (\w+)` \|", text, flags=re.MULTILINE) == [
         *VERBS,
         "audit",
+        "obfuscate",
         "federate",
         "dicom",
     ]

@@ -86,7 +86,8 @@ def test_what_is_released_names_no_case_and_no_patient(way):
 def test_no_prediction_of_a_case_is_released(way):
     values = predicted(way.root / "runs")
     assert len(values) > 50
-    # The bounds are made of the plan alone. Among their numbers of 16 digits, some begin like a prediction of six.
+    # The bounds are computed from the plan alone. By chance, a number of 16 digits begins like one of the
+    # predictions, which have six.
     bounds = [item for item in way.released() if BOUNDS.search(item[0])]
     assert bounds
     assert not found((item for item in way.released() if not BOUNDS.search(item[0])), values)

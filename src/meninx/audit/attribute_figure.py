@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from meninx.audit.figure_files import save
+from meninx.audit.audit_files import save_figure
 from meninx.core.attribute_records import AttributesAudit
 from meninx.core.names import printable
 
@@ -39,4 +39,4 @@ def draw(audit: AttributesAudit, *paths: Path) -> None:
         axes.set_yticks(range(len(known)), labels, fontsize=8)
         axes.set(xlim=(0, 1), xlabel="patients whose attribute is inferred (95 % intervals)")
         axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-        save(figure, paths)
+        save_figure(figure, *paths, dpi=150)

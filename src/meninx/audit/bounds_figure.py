@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meninx.audit.figure_files import save
+from meninx.audit.audit_files import save_figure
 from meninx.core.risk_records import BoundPoint, BoundsRecord
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def draw(record: BoundsRecord, *paths: Path) -> None:
         axes.set_title(_facts(record), fontsize=8)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.18), fontsize=8.5)
-        save(figure, paths)
+        save_figure(figure, *paths, dpi=150)
 
 
 def _epsilon(point: BoundPoint) -> float:

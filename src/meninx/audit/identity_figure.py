@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from meninx.audit.figure_files import save
+from meninx.audit.audit_files import save_figure
 from meninx.core.identity_records import IdentityAudit, LinkRecord
 
 _IMAGE, _FLOOR, _CONTROL, _CHANCE = "#2b7bba", "#d9822b", "#888888", "#444444"
@@ -39,7 +39,7 @@ def draw(audit: IdentityAudit, *paths: Path) -> None:
             "black: permuted identities",
             fontsize=8,
         )
-        save(figure, paths)
+        save_figure(figure, *paths, dpi=150)
 
 
 def _bar(axes: object, place: int, colour: str, ends: Sequence[float | None]) -> None:

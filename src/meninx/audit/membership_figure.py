@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from meninx.audit.figure_files import save
+from meninx.audit.audit_files import save_figure
 from meninx.core.audit_records import MembershipAudit, OperatingPoint
 
 _COLOURS = {"loss": "#888888", "lira": "#2b7bba", "rmia": "#d9822b"}
@@ -57,4 +57,4 @@ def draw(
         )
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, loc="lower right", fontsize=8.5)
-        save(figure, paths)
+        save_figure(figure, *paths, dpi=150)

@@ -16,7 +16,7 @@ Early stopping reads the validation rows only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,13 +39,13 @@ from meninx.learn.state import TrainState
 from meninx.learn.step import SupervisedStep
 from meninx.learn.task import ImageTask, Task
 from meninx.learn.trainer import Evaluator, Trainer
-from meninx.models.attack_networks import FAMILIES, PERCEPTRON, VectorRestorer, Restorer, attack_network
+from meninx.models.attack_networks import FAMILIES, PERCEPTRON, Restorer, VectorRestorer, attack_network
 
 Array = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
 ReleaseDraws = Callable[[int], Array]
 """From the number of a draw to released images (n, channels, height, width); draw 0 is the released one."""
-EPOCHS = 15
+EPOCHS = 12
 _BATCH, _EVAL_BATCH = 32, 256
 _RATE, _DECAY = 2e-3, 5e-2
 _SHIFT = 4  # pixels
@@ -85,7 +85,7 @@ class RestoreTask:
         """Return the mean squared error of each image, (rows,)."""
         return (outputs - targets).square().flatten(1).mean(1)
 
-    def metrics(self, results: Iterator[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    def metrics(self, results: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """Return ``loss`` and ``closeness``, its negative."""
         losses = [float(self.loss(output[None], target[None])) for output, target in results]
         mean = float(np.mean(losses)) if losses else math.nan

@@ -1,6 +1,6 @@
-"""Gradient-boosted trees on histograms, without further packages: finds one number among thousands that tells.
+"""Gradient-boosted trees on histograms: they find the one number among thousands that tells a class.
 
-Made for attacks: many features, few rows, early stopping on validation rows. ::
+They are made for many features, few rows, and early stopping on validation rows. ::
 
     >>> rng = np.random.default_rng(0)
     >>> values, truth = rng.normal(size=(400, 300)), rng.integers(0, 2, 400)
@@ -162,7 +162,7 @@ def _grown(bins: Bins, slopes: Array, curves: Array, rng: np.random.Generator) -
 
 
 def _cut(bins: Bins, slopes: Array, curves: Array) -> tuple[int, int]:
-    """Return feature and bin after which to cut some rows; (0, last bin), which cuts nothing, if none helps."""
+    """Return feature and bin after which to cut some rows; (0, last bin) cuts nothing, where no cut helps."""
     rows, features = bins.shape
     if rows < 2:
         return 0, _BINS

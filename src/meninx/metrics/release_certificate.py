@@ -78,9 +78,9 @@ class ReleaseCertificate:
         adaptive or not. All certificates of one call hold together with the probability that was asked for.
         Assumptions: the calibration patients are independent draws from this population and took no part in
         fitting; the release depends on image and attribute only by the code; the code of an image is fixed,
-        so that releasing it again reveals nothing more. The statement is conditional on the fitted mechanism,
-        and it is about one image per patient: the codes of several images of one patient, taken together, may
-        tell more.
+        so that releasing it again reveals nothing more. The statement is conditional on the fitted mechanism.
+        It is about one image without its labels: labels that are published beside it, or the codes of several
+        images of one patient, may tell more when they are combined.
 
     Attributes:
         attribute: name of the private attribute.

@@ -1,7 +1,7 @@
-"""Attacks on vectors (pixels, features, codes): fitted on rows of some patients, chosen on those of others.
+"""Attacks on vectors (pixels, features, codes), fitted on some patients and chosen on others.
 
-``linear`` and ``kernel`` are ridge regressions on principal components, ``boosted`` are trees on the numbers as
-they are, which find a single number that tells. How smooth each is, is decided on validation rows. ::
+``linear`` and ``kernel`` are ridge regressions on principal components. ``boosted`` are trees on the numbers
+as they are, which find a single number that tells. Validation rows decide how smooth each attack is. ::
 
     >>> rng = np.random.default_rng(0)
     >>> truth = np.arange(300) % 2

@@ -17,15 +17,18 @@ patients. New patients say how well that holds for them (:meth:`FittedCodes.cert
     ...     values=values.clip(0, 1), cases=names, patients=names, split=("train",) * 400,
     ...     private={"sex": sex}, classes={"sex": ("F", "M")}, labels={"effusion": ill.astype(float)},
     ... )
-    >>> codes = create(ObfuscateConfig(method="codes"), bytes(32)).fit(table, seed=0, progress=SILENT)
+    >>> config = ObfuscateConfig(method="codes", codes=CodeSettings(utility="linear"))
+    >>> codes = create(config, bytes(32)).fit(table, seed=0, progress=SILENT)
     >>> released = codes.release(table)
     >>> released.shape, len(np.unique(released.reshape(400, -1), axis=0)) == codes.facts()["codes"]
     ((400, 1, 16, 16), True)
     >>> codes.certificates(table, "sex", target=0.6)[0].sentence.endswith("has 0 and 0")  # no new patients
     True
 
-What is not hidden: the identity (two images of a patient tend to have codes alike), and true differences of
-the labels' frequency are removed with the attribute, because every class has the same codes.
+Not hidden are the identity (two images of a patient tend to have codes alike) and what labels tell that are
+published beside the images. Every class has the same codes, so a true difference in the frequency of a label
+is
+lost: combined with the true labels, the codes show it again.
 """
 
 from __future__ import annotations
@@ -45,11 +48,17 @@ from meninx.core.errors import ConfigError, DataError, PrivacyRefusal, expected,
 from meninx.core.obfuscation_records import CertificateRecord
 from meninx.core.progress import Progress
 from meninx.core.randomness import child
-from meninx.metrics.classification import auroc
 from meninx.metrics.groups import Grouping
 from meninx.metrics.release_certificate import TARGET, certify_release
 from meninx.obfuscate.config import CodeSettings, ObfuscateConfig
-from meninx.obfuscate.equal_mass_tree import EqualMassTree, best_levels, equal_mass_tree, merged_leaves
+from meninx.obfuscate.equal_mass_tree import (
+    Cuts,
+    EqualMassTree,
+    best_cuts,
+    equal_mass_tree,
+    even_cuts,
+    merged_leaves,
+)
 from meninx.obfuscate.obfuscator import UNKNOWN, ImageTable, Values, stored
 from meninx.obfuscate.utility_scores import CrossFittedUtility, cross_fitted_utility
 
@@ -57,6 +66,8 @@ Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 LEAST_IMAGES = 16
 """Fewest images, each of another patient, in a prototype."""
+MOST_LABELS = 5
+"""Most labels within whose combinations codes can be balanced."""
 _DIGEST = 32
 _IMAGE_AXES = 4
 _JITTER = 1e-6  # of the scores' standard deviation: enough to break ties
@@ -91,7 +102,7 @@ class CodedRelease:
         if settings.unknown_attribute == "refuse" and not settings.oblivious:
             _refuse_unknown(train.private[attribute])
         train = train.select(train.private[attribute] != UNKNOWN)
-        rows = _TrainingRows.of(train, attribute)
+        rows = _TrainingRows.of(train, attribute, settings)
         rows.refuse_few(settings)
         digests = image_digests(train.values, self.key)
         fold = _folds(rows, settings.folds, seed)
@@ -101,7 +112,7 @@ class CodedRelease:
         )  # fmt: skip
         scores = _untied(utility.out_of_fold, _jitter(utility), digests)
         tree, merged = _fitted_tree(scores, rows, train.labels, utility.labels, settings)
-        codes = merged[tree(scores, rows.seen(settings))]
+        codes = merged[tree(scores, rows.seen)]
         galleries = _galleries(codes, rows, digests)
         return FittedCodes(
             settings=settings,
@@ -118,8 +129,8 @@ class CodedRelease:
             fitted_on=frozenset(train.patients),
             described={
                 "codes": int(codes.max()) + 1,
-                "levels": dict(zip(utility.labels, tree.levels, strict=True)),
-                "aware": not settings.oblivious,
+                "cuts": {name: list(shares) for name, shares in zip(utility.labels, tree.cuts, strict=True)},
+                "balance": settings.balance,
                 "unknown_attribute": settings.unknown_attribute,
                 "utility": utility.kind,
                 "folds": settings.folds,
@@ -186,8 +197,7 @@ class FittedCodes:
             [row for row, digest in enumerate(digests) if digest not in self.known], dtype=np.int64
         )
         if len(new):
-            classes = table.private[self.attribute][new]
-            found = self._new_codes(table.values[new], classes, [digests[row] for row in new])
+            found = self._new_codes(table.select(new), [digests[row] for row in new])
             for row, code in zip(new.tolist(), found.tolist(), strict=True):
                 self.known.setdefault(digests[row], code)
         return np.array([self.known[digest] for digest in digests], dtype=np.int64)
@@ -233,16 +243,16 @@ class FittedCodes:
             "gallery.csv": _csv_bytes(("code", "case"), cases),
         }
 
-    def _new_codes(self, values: Values, classes: Numbers, digests: list[bytes]) -> Numbers:
+    def _new_codes(self, table: ImageTable, digests: list[bytes]) -> Numbers:
         """Return codes of images that were not released before."""
-        seen = np.zeros_like(classes) if self.settings.oblivious else classes
-        unknown = seen == UNKNOWN
+        unknown = (table.private[self.attribute] == UNKNOWN) & (not self.settings.oblivious)
         if self.settings.unknown_attribute == "refuse":
-            _refuse_unknown(seen)
+            _refuse_unknown(np.where(unknown, UNKNOWN, 0))
+        seen = _seen_groups(table, self.attribute, self.settings)
         words = _words(digests)
         fold = np.asarray(words[:, 1] % len(self.utility.models), dtype=np.int64)
-        scores = _untied(self.utility.scores(values, fold), _jitter(self.utility), digests)
-        codes = self.merged[self.tree(scores, np.maximum(seen, 0))]
+        scores = _untied(self.utility.scores(table.values, fold), _jitter(self.utility), digests)
+        codes = self.merged[self.tree(scores, seen)]
         lots = words[:, 2] / 2.0**64
         drawn = np.minimum(np.searchsorted(np.cumsum(self.masses), lots), len(self.masses) - 1)
         return np.where(unknown, drawn, codes)
@@ -269,25 +279,32 @@ class _TrainingRows:
         group: class of the attribute.
         weight: 1 divided by the patient's rows of that class.
         groups: number of classes.
+        seen: group that the tree tells apart.
+        strata: combination of labels of each such group; None if they do not matter.
     """
 
     patient: Numbers
     group: Numbers
     weight: Array
     groups: int
+    seen: Numbers
+    strata: Numbers | None
 
     @classmethod
-    def of(cls, train: ImageTable, attribute: str) -> _TrainingRows:
+    def of(cls, train: ImageTable, attribute: str, settings: CodeSettings) -> _TrainingRows:
         patient = np.unique(np.array(train.patients), return_inverse=True)[1].astype(np.int64)
         groups = len(train.classes[attribute])
         group = train.private[attribute]
         pair = patient * groups + group
         weight = np.asarray(1 / np.bincount(pair)[pair], dtype=np.float64)
-        return cls(patient, group, weight, groups)
-
-    def seen(self, settings: CodeSettings) -> Numbers:
-        """Return the class that the tree sees: the same for all in oblivious mode."""
-        return np.zeros_like(self.group) if settings.oblivious else self.group
+        strata = None
+        if settings.balance == "class-and-labels":
+            if len(train.labels) > MOST_LABELS:
+                fix = "name the labels to keep"
+                what = f"at most {MOST_LABELS} labels, in whose combinations the codes are balanced"
+                raise ConfigError(expected(what, got=len(train.labels), where="labels", fix=fix))
+            strata = np.repeat(np.arange(3 ** len(train.labels)), groups)
+        return cls(patient, group, weight, groups, _seen_groups(train, attribute, settings), strata)
 
     def refuse_few(self, settings: CodeSettings) -> None:
         """Refuse a class with fewer patients than one prototype needs."""
@@ -296,6 +313,19 @@ class _TrainingRows:
         if fewest < least:
             what = f"at least {least} training patients of every class of the attribute"
             raise DataError(expected(what, got=fewest, where="attribute", fix="add patients or join classes"))
+
+
+def _seen_groups(table: ImageTable, attribute: str, settings: CodeSettings) -> Numbers:
+    """Return the group of each row that the tree tells apart; an unknown class is taken for the first one."""
+    if settings.oblivious:
+        return np.zeros(len(table), dtype=np.int64)
+    group = np.maximum(table.private[attribute], 0)
+    if settings.balance == "class":
+        return np.asarray(group)
+    combination = np.zeros(len(table), dtype=np.int64)
+    for column in table.labels.values():
+        combination = 3 * combination + np.where(np.isnan(column), 2, column).astype(np.int64)
+    return np.asarray(combination * len(table.classes[attribute]) + group)
 
 
 def _least_patients(settings: CodeSettings, groups: int) -> int:
@@ -343,15 +373,21 @@ def _fitted_tree(
     settings: CodeSettings,
 ) -> tuple[EqualMassTree, Numbers]:
     """Return the tree with the chosen levels, and the code of each leaf."""
-    seen, least = rows.seen(settings), _least_patients(settings, rows.groups)
+    seen, least = rows.seen, _least_patients(settings, rows.groups)
 
-    def grown(levels: tuple[int, ...]) -> tuple[EqualMassTree, Numbers]:
-        tree = equal_mass_tree(scores, seen, rows.weight, levels)
+    def grown(cuts: Cuts) -> tuple[EqualMassTree, Numbers]:
+        tree = equal_mass_tree(scores, seen, rows.weight, cuts, rows.strata)
         leaves = tree(scores, seen)
-        return tree, merged_leaves(_patients_of(leaves, tree.size, rows), least)
+        merged = np.arange(tree.size)
+        while True:  # a patient with images in two leaves counts once where they are merged
+            size = int(merged.max()) + 1
+            joined = merged_leaves(_patients_of(merged[leaves], size, rows), least)
+            merged = joined[merged]
+            if joined.max() + 1 == size:
+                return tree, merged
 
-    def worth(levels: tuple[int, ...]) -> float:
-        tree, merged = grown(levels)
+    def worth(cuts: Cuts) -> float:
+        tree, merged = grown(cuts)
         by_label = _worth_by_label(merged[tree(scores, seen)], scores, rows.weight, labels, names)
         return float(np.mean(list(by_label.values())))
 
@@ -360,9 +396,9 @@ def _fitted_tree(
             what = f"one number of levels for each of the {len(labels)} labels"
             raise ConfigError(expected(what, got=len(settings.levels), where="levels"))
         asked = dict(zip(labels, settings.levels, strict=True))
-        return grown(tuple(asked[name] for name in names))
+        return grown(tuple(even_cuts(asked[name]) for name in names))
     fewest = min(len(np.unique(rows.patient[rows.group == number])) for number in range(rows.groups))
-    return grown(best_levels(len(names), max(2, min(settings.most_codes, fewest)), worth))
+    return grown(best_cuts(len(names), max(2, min(settings.most_codes, fewest)), worth))
 
 
 def _patients_of(leaves: Numbers, size: int, rows: _TrainingRows) -> Numbers:
@@ -377,12 +413,16 @@ def _worth_by_label(
 ) -> dict[str, float]:
     """Return the AUROC of each label from the mean score of each image's code."""
     mass = np.maximum(np.bincount(codes, weights=weight), 1e-12)
-    return {
-        name: auroc(
-            labels[name], (np.bincount(codes, weights=weight * scores[:, column]) / mass).round(9)[codes]
+    found = {}
+    for column, name in enumerate(names):
+        mean = np.bincount(codes, weights=weight * scores[:, column]) / mass
+        rank = np.unique(mean, return_inverse=True)[1][codes]
+        positive, negative = (
+            np.bincount(rank[labels[name] == value], minlength=len(mean)) for value in (1, 0)
         )
-        for column, name in enumerate(names)
-    }
+        beaten = np.cumsum(negative) - negative / 2
+        found[name] = float(positive @ beaten / (positive.sum() * negative.sum()))
+    return found
 
 
 def _galleries(codes: Numbers, rows: _TrainingRows, digests: list[bytes]) -> tuple[Numbers, ...]:

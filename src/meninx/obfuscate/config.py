@@ -48,24 +48,30 @@ class CodeSettings(Settings):
     Attributes:
         most_codes: Largest number of codes; fewer are used where more would not keep the labels better.
             A certificate needs fewer patients for fewer codes.
-        levels: Number of parts into which the scores of each label are cut, in the order of the labels; by
-            default chosen on the training patients.
+        levels: Number of equal parts into which the scores of each label are cut, in the order of the
+            labels; by default the cuts are chosen on the training patients.
         patients_per_code: Fewest training patients of every class in each code, at least 16 in all.
         folds: Folds of training patients; each is scored by models of the others.
         utility: Models that score the labels: linear, network, or auto for the better one out of fold.
         unknown_attribute: What happens to an image whose class is not known: refuse, or draw its code at
             random, which tells nothing about the image.
-        oblivious: Do not use the attribute to balance the codes. Only shows what balancing is for: the codes
-            then tell the attribute.
+        balance: Where every code is equally frequent in all classes: over all images; within every
+            combination of the labels, so that codes and published labels together tell no more than the
+            labels; or nowhere, which only shows what balancing is for.
     """
 
-    most_codes: Annotated[int, Meta(ge=2, le=1024)] = 16
+    most_codes: Annotated[int, Meta(ge=2, le=1024)] = 12
     levels: tuple[Count, ...] = ()
     patients_per_code: Count = 8
     folds: Annotated[int, Meta(ge=2, le=20)] = 3
     utility: Literal["auto", "linear", "network"] = "auto"
     unknown_attribute: Literal["refuse", "draw"] = "refuse"
-    oblivious: bool = False
+    balance: Literal["class", "class-and-labels", "none"] = "class"
+
+    @property
+    def oblivious(self) -> bool:
+        """Whether codes are made without looking at the attribute."""
+        return self.balance == "none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -109,10 +109,6 @@ class ImageTable:
             classes=self.classes,
             labels={name: column[chosen] for name, column in self.labels.items()},
         )
-
-    def with_values(self, values: Values) -> ImageTable:
-        """Return the same rows with other images, e.g. the released ones."""
-        return replace(self, values=values)
 
 
 class FittedObfuscator(Protocol):
@@ -251,7 +247,8 @@ OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
         summary="prototypes of attribute-aware codes",
         aware=True,
         certified=True,
-        caveat="hides the attribute, not the identity: images of one patient may still be linked",
+        caveat="is proven only where its certificate says so, for images without the labels beside them, and "
+        "does not hide whose the image is",
     ),
     "leace": ObfuscationMethod(
         factory="meninx.obfuscate.erasure:create",

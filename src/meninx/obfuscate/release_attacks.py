@@ -143,7 +143,9 @@ class ReleaseAttacks:
         values = purify(self.draws(0))
         seconds = time.perf_counter() - begin
         words = "pairs of an original and its release; attackers of originals are asked about what it undoes"
-        return {name: Attempt(PURIFIER, words, attack(values), seconds) for name, (attack, _) in clean.items()}
+        return {
+            name: Attempt(PURIFIER, words, attack(values), seconds) for name, (attack, _) in clean.items()
+        }
 
     def averages(self) -> dict[str, Attempt]:
         """Return what attackers say that see the average of several releases; empty where all are equal."""
@@ -176,7 +178,7 @@ def log_odds(logits: npt.ArrayLike) -> Margins:
 
 
 def statistics(images: Values) -> npt.NDArray[np.float64]:
-    """Return simple numbers of each image: grey levels, edges, and means on a coarse grid, (rows, numbers)."""
+    """Return grey levels, edges, and means on a coarse grid of each image, shape (images, numbers)."""
     values = np.asarray(images, dtype=np.float64)
     flat = values.reshape(*values.shape[:2], -1)
     columns = [flat.mean(2), flat.std(2), (flat <= 0).mean(2), (flat >= 1).mean(2)]

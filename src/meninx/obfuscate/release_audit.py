@@ -1,6 +1,7 @@
 """Attacks a release and returns what was found: ``audit_release(question) -> ReleaseAuditRecord``.
 
-Every attacker is retrained on released images and chosen on the validation split; the test split is read once.
+Every attacker is retrained on released images and chosen on the validation split. The test split
+is read once.
 The audit is void where the same attackers cannot find the attribute in the original images, or find it in
 images that show nothing. ::
 
@@ -174,9 +175,7 @@ def _patients(question: ReleaseQuestion) -> dict[str, int]:
         "valid": table.where("valid"),
         "test": table.where("test"),
     }
-    return {
-        name: len({table.patients[row] for row in np.flatnonzero(mask)}) for name, mask in masks.items()
-    }
+    return {name: len({table.patients[row] for row in np.flatnonzero(mask)}) for name, mask in masks.items()}
 
 
 def _verdict(found: ReleaseAuditRecord) -> tuple[str, str]:

@@ -321,8 +321,8 @@ def _result(
             notes.append("they have no DICOM SEG, which would repeat the patient's name and number")
     changed = inputs.dataset.info.obfuscated if inputs.dataset is not None else ""
     if model.info.obfuscated != changed:
-        was, unchanged = model.info.obfuscated, "images that were not obfuscated"
-        notes.append(f"the model was trained on {was or unchanged}; the input holds {changed or unchanged}")
+        was, plain_ones = model.info.obfuscated, "images that were not obfuscated"
+        notes.append(f"the model was trained on {was or plain_ones}; the input holds {changed or plain_ones}")
     if inputs.ignored:
         other = "other file below the input is no image"
         others = "other files below the input are no images"
