@@ -512,8 +512,7 @@ def _write(root: Path, audit: MembershipAudit) -> Path:
             writer.writerow([name, point.fpr, point.fpr_high, point.tpr, point.low, point.high, limit])
     with FILES.writing(place):
         files.write_text(place / TABLE, buffer.getvalue())
-        for name in FIGURES:
-            draw(audit, curves, bound, place / name)
+        draw(audit, curves, bound, *(place / name for name in FIGURES))
         return artifacts.write(root, audit)
 
 
