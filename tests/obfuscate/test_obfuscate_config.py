@@ -21,6 +21,21 @@ from meninx.obfuscate.config import ObfuscateConfig
         ({"method": "noise", "audit": False, "target": 0.6}, "no effect without an audit"),
         ({"method": "noise", "resume": True, "overwrite": True}, "exclude each other"),
         ({"method": "magic"}, "method to be one of"),
+        ({"method": "noise", "dct": True}, "does not read it (dct)"),
+        (
+            {"method": "viewmaker-seed", "attackers": 3},
+            "no effect with the method viewmaker-seed (attackers)",
+        ),
+        ({"method": "maxent", "loss": "adversarial"}, "no effect with the method maxent (loss)"),
+        ({"method": "maxent", "temperature": 0.5}, "no effect with a loss of attackers (temperature)"),
+        (
+            {"method": "viewmaker", "loss": "contrastive", "attackers": 2},
+            "with a contrastive loss (attackers)",
+        ),
+        (
+            {"method": "viewmaker", "task_weight": 0.0, "task_rate": 0.1},
+            "with a task_weight of 0 (task_rate)",
+        ),
     ],
 )
 def test_settings_without_effect_are_refused(given, words):
@@ -34,3 +49,15 @@ def test_age_and_budget_have_a_default_that_is_in_force():
     assert (config.attributes, config.bins, config.amount) == (("sex", "age"), (60.0,), 0.05)
     assert ObfuscateConfig.of(method="codes").amount is None
     assert ObfuscateConfig.of(method="blur", attribute="age", age_bins=[47, 61, 71]).bins == (47, 61, 71)
+
+
+def test_each_method_of_viewmakers_has_its_game():
+    def game(method, **given):
+        found = ObfuscateConfig.of(method=method, **given).viewmaker.in_force(method)
+        return found.loss, found.attackers, found.attacker_steps, found.reset_every, found.task_weight
+
+    assert game("viewmaker-seed") == ("adversarial", 1, 1, 0, 1.0)
+    assert game("viewmaker-seed", task_weight=0.0) == ("adversarial", 1, 1, 0, 0.0)
+    assert game("maxent", attackers=5) == ("entropy", 5, 2, 50, 1.0)
+    assert game("viewmaker") == ("adversarial", 3, 2, 50, 1.0)
+    assert game("viewmaker", loss="contrastive", attacker_steps=4) == ("contrastive", None, 4, 0, 0.0)
