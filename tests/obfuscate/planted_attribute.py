@@ -48,3 +48,10 @@ def question(table: ImageTable, draws, **more) -> ReleaseQuestion:
     given = {"epochs": 3, "permutations": 19, "attribute": "sex", "source": ORIGIN, "released": ORIGIN}
     draw = draws if callable(draws) else lambda number: draws
     return ReleaseQuestion(original=table, draws=draw, **{**given, **more})
+
+
+def one_pixel(table: ImageTable, seed: int = 2) -> np.ndarray:
+    """Return the images of :func:`without_corner` with the attribute in one pixel."""
+    values = without_corner(table, seed)
+    values[:, 0, 3, 6] += 0.15 * (table.private["sex"] - 0.5)
+    return np.clip(values, 0, 1)

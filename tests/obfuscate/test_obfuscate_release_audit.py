@@ -28,7 +28,7 @@ def erased(table):
 def test_an_erased_attribute_is_not_found(erased):
     assert erased.verdict == "passed", erased.reason
     assert erased.clean.auroc > 0.9  # the same attackers find it in the originals
-    assert erased.worst_attacker.low == 0.5
+    assert erased.worst_attacker.oriented_auroc < 0.65
     assert erased.null.p_value > 0.05
     assert {item.name for item in erased.attackers} >= {"strided", "residual", "wide", "linear", "kernel"}
 

@@ -42,7 +42,6 @@ from meninx.core import artifacts, files
 from meninx.core import run as runs
 from meninx.core.artifacts import PrivacyRecord, RunRecord
 from meninx.core.attribute_records import AttributeRecord, AttributesAudit, LeakRecord
-from meninx.core.budget import PrivacyUnit
 from meninx.core.digest_cache import DigestCache
 from meninx.core.errors import AuditFinding, DataError, expected, problem
 from meninx.core.manifest import Case, Manifest, TaskKind
@@ -393,17 +392,18 @@ class _Attacks:
 def _curves(
     attacked: _Attacked, private: PrivacyRecord | None, released: Released | None
 ) -> tuple[RiskCurve | None, RiskCurve | None]:
-    """Return what the guarantee of the run allows about a patient, and what the noise of one step allows."""
+    """Return what the guarantee of the run allows about a patient, and what the noise of one step allows.
+
+    Noise from a seed allows everything.
+    """
     if private is None:
         return None, None
-    one_step = None
-    if released is not None:
-        phase = Phase(sample_rate=1.0, noise_multiplier=released.noise_multiplier, steps=1)
-        one_step = risk_curve([phase], rates=_RATES)
-    found = mechanism.of_run(attacked.run.root)
-    if found.record.unit != PrivacyUnit.PATIENT and attacked.pool.info.patients_known:
-        return None, None  # the guarantee is for single images
-    return risk_curve(found.phases, rates=_RATES), one_step
+    known = attacked.pool.info.patients_known
+    curve = mechanism.curve_of_patient(attacked.run, patients_known=known, rates=_RATES)
+    if curve is None or released is None:
+        return curve, None
+    phase = Phase(sample_rate=1.0, noise_multiplier=released.noise_multiplier, steps=1)
+    return curve, risk_curve([phase], rates=_RATES)
 
 
 def _upper(curve: RiskCurve) -> Bound:

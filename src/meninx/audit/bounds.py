@@ -21,6 +21,7 @@ from meninx.core import progress as bars
 from meninx.core.artifacts import RunRecord
 from meninx.core.errors import ConfigError, UsageError, problem
 from meninx.core.findings import GUARANTEED, Finding, key_of
+from meninx.core.percentages import percent
 from meninx.core.result import Result
 from meninx.core.risk_records import (
     Bounded,
@@ -71,6 +72,8 @@ class BoundsResult(Result):
                 f"  {'what it knows before':<28} {'blind guess':>12} {'worst case':>12} {'relaxed':>12}"
             )
             lines += [_row(prior, operating) for prior in self.record.priors]
+        if self.record.void:
+            lines.append(f"no bound holds for this run: {self.record.void}")
         if self.record.membership is not None:
             lines += _membership_words(self.record.membership)
         return "\n".join([*lines, *_vacuous_words(self.record), f"out: {self.out}"])
@@ -131,7 +134,7 @@ def _computed(
 ) -> BoundsRecord:
     kappas = {prior.name: prior.kappa for prior in priors}
     points = tuple(_points(config, found.record, kappas, progress))
-    operating, membership = _operating(found, kappas, config.precision)
+    operating, membership = (None, None) if found.void else _operating(found, kappas, config.precision)
     return BoundsRecord(
         mechanism=found.record,
         priors=priors,
@@ -140,6 +143,7 @@ def _computed(
         membership=membership,
         no_guarantee_from=next((item.epsilon for item in points if is_vacuous(item, priors[0])), None),
         precision=config.precision,
+        void=found.void,
         made="" if config.deterministic else artifacts.now(),
         versions=provenance.packages(),
     )
@@ -339,6 +343,8 @@ def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> t
         red: the largest for amber.
     """
     operating, membership, unit = record.operating, record.membership, record.mechanism.unit
+    if record.void:
+        return tuple(_unbounded(record))
     if operating is None or membership is None:
         return ()
 
@@ -364,7 +370,7 @@ def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> t
     most = membership.auc.upper
     found.append(bound("largest-auc", f"No membership attack has an AUC above {most:.3f}.", most, 0.5))
     for prior in sorted(record.priors, key=lambda prior: -prior.kappa):
-        name = f"n={round(1 / prior.kappa)}" if prior.name.startswith("1 of") else prior.name
+        name = _short(prior)
         value = operating.worst[prior.name].upper
         words = f"Knowing that {prior.meaning}, no attack is right more than {percent(value)} of the time."
         worst = bound(f"largest-success@{name}", words, value, prior.kappa)
@@ -376,6 +382,22 @@ def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> t
         bound=None, colour=deciding.colour, reason=deciding.reason,
     )  # fmt: skip
     return (epsilon, *found)
+
+
+def _unbounded(record: BoundsRecord) -> Iterator[Finding]:
+    """Yield the same keys without a number, for a run that nothing bounds."""
+    names = ["epsilon", *(f"largest-tpr@fpr={rate:g}" for rate in risk.FPRS), "largest-auc"]
+    for prior in sorted(record.priors, key=lambda prior: -prior.kappa):
+        names += [f"{kind}-success@{_short(prior)}" for kind in ("largest", "relaxed")]
+    for name in names:
+        yield Finding(
+            key=key_of("bounds", name), line=GUARANTEED, words="Nothing bounds an attack on this run.",
+            value=None, low=None, high=None, n=0, null=None, bound=None, colour="red", reason=record.void,
+        )  # fmt: skip
+
+
+def _short(prior: PriorRecord) -> str:
+    return f"n={round(1 / prior.kappa)}" if prior.name.startswith("1 of") else prior.name
 
 
 def _relaxed(worst: Finding, name: str, prior: PriorRecord, value: float) -> Finding:
@@ -397,19 +419,6 @@ def _row(prior: PriorRecord, point: BoundPoint) -> str:
     parts = (prior.kappa, point.worst[prior.name].upper, point.relaxed[prior.name].upper)
     note = f"  {NO_GUARANTEE}" if is_vacuous(point, prior) else ""
     return f"  {prior.name:<28} " + " ".join(f"{percent(part):>12}" for part in parts) + note
-
-
-def percent(share: float) -> str:
-    """Return a share as per cent with three significant digits, never rounded up to 100 %.
-
-    >>> percent(0.0445), percent(2.8e-4), percent(0.99999), percent(1.0), percent(2e-7)
-    ('4.45 %', '0.028 %', '> 99.9 %', '100 %', '< 0.0001 %')
-    """
-    if 0.9995 <= share < 1:
-        return "> 99.9 %"
-    if 0 < share < 1e-6:
-        return "< 0.0001 %"
-    return f"{100 * share:.3g} %" if share >= 1e-5 or not share else f"{100 * share:.4f} %"
 
 
 def _membership_words(found: MembershipRecord) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meninx.audit.audit_files import save_figure
+from meninx.core.percentages import axis_mark
 from meninx.core.risk_records import BoundPoint, BoundsRecord
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def draw(record: BoundsRecord, *paths: Path) -> None:
         axes.axhline(prior.kappa, color="#444444", linestyle=":", label=f"blind guess, {prior.name}")
         _mark(record, axes)
         axes.set(xscale="log", yscale="log", ylim=(prior.kappa / 3, 1.6))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+        axes.yaxis.set_major_formatter(FuncFormatter(axis_mark))
         if axis[0] < axis[-1]:
             axes.set_xlim(axis[0], axis[-1])
         axes.set_xlabel("epsilon (smaller protects more)")

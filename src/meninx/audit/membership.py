@@ -33,7 +33,6 @@ from meninx.audit.audited_run import (
     strangers_of,
     training_seconds,
 )
-from meninx.audit.bounds import percent
 from meninx.audit.config import MembershipConfig
 from meninx.audit.membership_figure import draw
 from meninx.audit.membership_findings import MAIN_ATTACK, verdict_of
@@ -50,9 +49,9 @@ from meninx.core import artifacts, files
 from meninx.core import run as runs
 from meninx.core.artifacts import RunRecord
 from meninx.core.audit_records import AttackRecord, MembershipAudit, OperatingPoint
-from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import AuditFinding, DataError, expected, problem
 from meninx.core.manifest import Manifest
+from meninx.core.percentages import percent
 from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import child
 from meninx.core.result import Result
@@ -77,7 +76,8 @@ from meninx.metrics.membership_attacks import (
     patient_scores,
     rmia_scores,
 )
-from meninx.privacy.risk import RiskCurve, risk_curve
+from meninx.metrics.verdict_rule import but
+from meninx.privacy.risk import RiskCurve
 
 TABLE = "membership.csv"
 FIGURES = ("membership.svg", "membership.png")
@@ -210,7 +210,7 @@ def run_membership(
         _, leaked = attacked(control_signals(audited, planted, config.control_steps, progress))
         known = np.array([patient in planted for patient in patients])
         _, fresh = attacked(fresh_signals(audited))
-        curve = _bound(run, record, audited.data.info.patients_known)
+        curve = mechanism.curve_of_patient(run, patients_known=audited.data.info.patients_known, rates=FPRS)
         audit = _judged(
             config, scores, member, curve,
             positive=_measured(MAIN_ATTACK, leaked[MAIN_ATTACK], known, config.seed),
@@ -370,16 +370,6 @@ def _planted(patients: Sequence[str], seed: int) -> frozenset[str]:
     return frozenset(patients[index] for index in chosen)
 
 
-def _bound(run: Run, record: RunRecord, patients_known: bool) -> RiskCurve | None:
-    """Return what the guarantee allows an attack on a patient; None where nothing is guaranteed for one."""
-    if not record.private:
-        return None
-    found = mechanism.of_run(run.root)
-    if found.record.unit != PrivacyUnit.PATIENT and patients_known:
-        return None
-    return risk_curve(found.phases, rates=FPRS)
-
-
 def _attributes(pool: Manifest, patients: Sequence[str]) -> dict[str, list[str]]:
     """Return sex, site and the other attributes of each patient: those of its first case."""
     first = {case.patient_id: case for case in reversed(pool.cases)}
@@ -461,11 +451,11 @@ def verdict_words(audit: MembershipAudit) -> str:
         return f"VOID: {audit.reason}"
     if audit.verdict == "refuted":
         found = ", ".join(attack.attack for attack in audit.attacks if attack.excess)
-        return f"REFUTED: {found} finds more members than the guarantee allows"
+        return f"REFUTED: {found} finds more members than the guarantee allows{but(audit.reason)}"
     if audit.verdict == "exposed":
         sure = audit.significance / len(audit.attacks)
         found = ", ".join(attack.attack for attack in audit.attacks if attack.p_value <= sure)
-        return f"EXPOSED: {found} tells members from non-members better than chance"
+        return f"EXPOSED: {found} tells members from non-members better than chance{but(audit.reason)}"
     return "nothing found by these attacks; another attack may find more"
 
 
@@ -478,11 +468,11 @@ def _split_lines(audit: MembershipAudit) -> list[str]:
 def _attack_lines(attack: AttackRecord, audit: MembershipAudit) -> list[str]:
     lines = [f"attack {attack.attack}: {_area_words(attack)}"]
     for point in attack.points:
-        words = point.refusal and f"refused, {point.refusal}"
+        words = point.refusal and f"refused ({point.refusal})"
         if point.tpr is not None and point.low is not None and point.high is not None:
             words = f"{percent(point.tpr)} ({percent(point.low)} to {percent(point.high)})"
         allowed = audit.bound.get(f"{point.fpr:g}")
-        limit = "" if allowed is None else f", the guarantee allows {percent(allowed)}"
+        limit = "" if allowed is None else f"; the guarantee allows {percent(allowed)}"
         lines.append(f"  members found at {percent(point.fpr)} false positives: {words}{limit}")
     return lines
 
@@ -497,7 +487,7 @@ def _area_words(attack: AttackRecord) -> str:
 def _group_lines(audit: MembershipAudit) -> list[str]:
     lines = []
     for group in audit.groups:
-        words = f"refused, {group.refusal}"
+        words = f"refused ({group.refusal})"
         if group.auc is not None and group.auc_low is not None and group.auc_high is not None:
             counts = f"{group.members} members, {group.others} non-members"
             words = f"AUC {group.auc:.3f} ({group.auc_low:.3f} to {group.auc_high:.3f}), {counts}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from meninx.audit.audit_files import save_figure
 from meninx.core.audit_records import MembershipAudit, OperatingPoint
+from meninx.core.percentages import axis_mark
 
 _COLOURS = {"loss": "#888888", "lira": "#2b7bba", "rmia": "#d9822b"}
 _BOUND = "#6b3fa0"
@@ -46,7 +47,7 @@ def draw(
         axes.plot(axis, axis, color="#444444", linestyle=":", label="chance")
         axes.set(xscale="log", yscale="log", xlim=(axis[0], 1.0), ylim=(axis[0] / 2, 1.3))
         for side in (axes.xaxis, axes.yaxis):
-            side.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+            side.set_major_formatter(FuncFormatter(axis_mark))
         axes.set_xlabel("non-members called members (false positives)")
         axes.set_ylabel("members found (true positives)")
         first = audit.attacks[0]

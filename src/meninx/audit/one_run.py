@@ -47,6 +47,7 @@ from meninx.core.artifacts import Ancestry, PrivacyRecord, RunRecord
 from meninx.core.audit_records import MechanismCheck, OneRunRecord, ScoreAudit
 from meninx.core.errors import AuditFinding, DataError, UsageError, expected, problem
 from meninx.core.manifest import Manifest
+from meninx.core.percentages import percent
 from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import child_seed
 from meninx.core.result import Result
@@ -229,7 +230,7 @@ def run_one_run(
 
 
 def _mechanism_lines(found: MechanismCheck) -> list[str]:
-    sure = f"{100 * (1 - found.significance):g} %"
+    sure = percent(1 - found.significance)
     lines = [
         f"measured at the canaries, limits with {sure} confidence each:",
         f"  noise {found.noise:.3f} ({found.noise_low:.3f} to {found.noise_high:.3f}) times the promised one",

@@ -18,7 +18,7 @@ from meninx.audit.audited_run import (
     origin_of,
     training_seconds,
 )
-from meninx.audit.part_rules import RULES, findings_of
+from meninx.audit.part_rules import RULES, findings_of, holds_a_bound
 from meninx.audit.part_rules import missing as missing_keys
 from meninx.audit.parts import REGISTRY, AuditPart
 from meninx.audit.plan_config import AuditConfig, AuditPlan
@@ -163,7 +163,8 @@ def run(
         out=subject.root / FOLDER, plan=plan_file.plan_text(plan), plan_sha256=sha256,
         registration=registration_hash(sha256, known.id, known.weights),
     )  # fmt: skip
-    conditions.refuse_unnamed([*planned, *wanted], _patterns(plan))
+    one_sided = {key: kind for name in plan.parts for key, kind in RULES[name].one_sided.items()}
+    conditions.refuse_unnamed([*planned, *wanted], _patterns(plan), one_sided=one_sided)
     if config.dry_run:
         return replace(result, planned=_planned(config, subject, known, data))
     if data is not None:
@@ -210,18 +211,36 @@ def _planned(config: AuditConfig, run: Run, record: RunRecord, data: Path | None
         known = not remark and registered is not None and _is_done(part, config, run, record, registered)
         if known and made.isdisjoint(part.after):
             remark = "finished before, taken over"
+        elif not remark and part.reads_dataset:
+            remark = _without_dataset(run, data)
         seconds = 0.0 if remark else part.seconds(config, training_seconds(record))
         made |= set() if remark else {name}
         rows.append(PlannedPart(name=name, seconds=seconds, remark=remark))
     return tuple(rows)
 
 
+def _without_dataset(run: Run, data: Path | None) -> str:
+    """Return why a part that reads the dataset of a run would fail; empty when the dataset is there."""
+    try:
+        dataset_of(run, data)
+    except DataError as error:
+        return f"would fail: {error}"
+    return ""
+
+
 def _is_done(
     part: AuditPart, config: AuditConfig, run: Run, record: RunRecord, registered: PlanRecord
 ) -> bool:
-    """Return whether a part is finished with the same settings, inputs and model."""
-    done = plan_file.finished(run, registered, part.name, part.settings_hash(config, run))
-    return done and part.about(_record(run, part)) == (record.id, record.weights)
+    """Return whether a part is finished with the same settings, inputs and model.
+
+    A record with a bound is made again where nothing bounds an attack on the run.
+    """
+    if not plan_file.finished(run, registered, part.name, part.settings_hash(config, run)):
+        return False
+    found = _record(run, part)
+    if holds_a_bound(part.name, found) and reservations_of(run, record, most=1).void:
+        return False
+    return part.about(found) == (record.id, record.weights)
 
 
 def _part(

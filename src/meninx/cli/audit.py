@@ -53,7 +53,8 @@ def audit_run(
         out: HTML page to write; by default audit/audit.html in the run folder.
         data: Folder of the run's dataset, if it was moved since the training.
         fail_if: Condition such as 'tpr@fpr=0.01 > 0.05' that ends the audit with exit code 5: the end of a
-            finding's key, one of > >= < <=, and a number. A finding without a number meets it.
+            finding's key, one of > >= < <=, and a number. The estimate is compared; lower(key) and upper(key)
+            compare the ends of its interval. A finding without a number meets it.
     """
     early.runs(run)
     early.dataset(data)

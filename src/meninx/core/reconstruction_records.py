@@ -5,7 +5,7 @@ Written and read by :mod:`meninx.core.artifacts`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meninx.core.origin import Origin
 from meninx.core.summaries import FORMAT
@@ -230,7 +230,7 @@ class ReconstructionAudit:
         verdict: ``refuted`` (an attack exceeds the bound), ``exposed`` (an attack succeeds beyond its null at
             the run's own noise), ``nothing found``, ``cannot be judged`` (too few images), or ``void`` (a
             control failed).
-        reason: of ``void`` and ``cannot be judged``; else empty.
+        reason: which control failed, or why it ``cannot be judged``; else empty.
         origin: the audited run.
         criteria: version of the criteria of success: 1 compared a threshold that fell with noise.
         unit: what the run protects, ``patient`` or ``case``.
@@ -260,6 +260,16 @@ class ReconstructionAudit:
     guaranteed: bool = True
     version: int = FORMAT
 
+    def without_bounds(self) -> ReconstructionAudit:
+        """Return the audit of a run for which no guarantee holds: a bound of 1, which nothing exceeds."""
+        return replace(
+            self,
+            guaranteed=False,
+            identification=tuple(replace(one, bound=1.0, excess=False) for one in self.identification),
+            identified_without=replace(self.identified_without, bound=1.0, excess=False),
+            matches=tuple(_without_bound(one) for one in self.matches),
+        )
+
     @property
     def standing(self) -> str:
         """Verdict by the criteria of this version: by earlier ones nothing was found where something was."""
@@ -269,3 +279,8 @@ class ReconstructionAudit:
     def own_level(self) -> str:
         """Name of the level of the audited run."""
         return next(level.name for level in self.levels if level.own)
+
+
+def _without_bound(match: MatchRecord) -> MatchRecord:
+    ranking = None if match.ranking is None else replace(match.ranking, bound=1.0)
+    return replace(match, bound=1.0, excess=False, ranking=ranking)

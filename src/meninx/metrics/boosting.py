@@ -32,6 +32,7 @@ _BINS, _DEPTH = 16, 2
 _RATE, _PENALTY, _LEAST_WEIGHT = 0.15, 1.0, 1.0
 _SHARE = 0.3  # of the features, drawn anew for each tree
 _ALL_BELOW = 64  # so many features are never drawn from
+_MOST_ROWS = 2000  # of each tree, drawn anew
 _PATIENCE = 25
 
 
@@ -140,12 +141,16 @@ def _loss(scores: Array, truth: Array, weights: Array) -> float:
 
 
 def _grown(bins: Bins, slopes: Array, curves: Array, rng: np.random.Generator) -> Tree:
-    """Return the tree that lowers the loss most, level by level, on a random part of the features."""
+    """Return the tree that lowers the loss most, level by level, on random features and rows."""
     features = bins.shape[1]
     some = np.arange(features)
     if features > _ALL_BELOW:
         some = np.sort(rng.choice(features, max(_ALL_BELOW, round(_SHARE * features)), replace=False))
     part = bins[:, some]
+    drawn = np.arange(len(bins))
+    if len(bins) > _MOST_ROWS:
+        drawn = np.sort(rng.choice(len(bins), _MOST_ROWS, replace=False))
+    bins, slopes, curves, part = bins[drawn], slopes[drawn], curves[drawn], part[drawn]
     node = np.zeros(len(bins), dtype=np.int64)
     chosen, cuts = np.zeros(2**_DEPTH - 1, np.int64), np.zeros(2**_DEPTH - 1, np.int64)
     for level in range(_DEPTH):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.core import artifacts, files, randomness, workspace
-from meninx.core.artifacts import ObfuscationRecord, ReleaseAuditRecord
+from meninx.core.artifacts import ObfuscationRecord, Origin, ReleaseAuditRecord
 from meninx.core.errors import AuditFinding, DataError, UsageError, expected, problem
 from meninx.core.manifest import Manifest
 from meninx.core.obfuscation_records import LabelFloorRecord
@@ -29,7 +29,7 @@ from meninx.obfuscate.obfuscator import (
     stored,
 )
 from meninx.obfuscate.release_audit import FAILED, PASSED, audit_release, foreign_release
-from meninx.obfuscate.release_question import ReleaseQuestion
+from meninx.obfuscate.release_question import ReleaseQuestion, attack_rows
 
 PLACE = "release_audit"
 """Folder of the record of a release that meninx did not make, without another one."""
@@ -66,6 +66,18 @@ def raise_if_failed(record: ReleaseAuditRecord) -> None:
     """
     if record.verdict == FAILED or (record.target and record.verdict != PASSED):
         raise AuditFinding(problem(verdict_line(record), where="release audit"))
+
+
+def refuse_unanswerable(config: ObfuscateConfig, source: Manifest, table: ImageTable) -> None:
+    """Refuse a dataset with too few patients for the attackers, before anything is fitted.
+
+    Raises:
+        DataError: as ``attack_rows``.
+    """
+    nothing = Origin(run="", data="")
+    question = _question(config, config.release_audit, table, None, source)
+    question |= {"draws": lambda number: table.values, "source": nothing, "released": nothing}
+    attack_rows(ReleaseQuestion(**question))
 
 
 def audit_own(
@@ -177,7 +189,7 @@ def _question(
     config: HiddenAttribute,
     attacks: AttackSettings,
     table: ImageTable,
-    floor: LabelFloorRecord,
+    floor: LabelFloorRecord | None,
     source: Manifest,
 ) -> dict[str, Any]:
     """Return what both audits ask alike."""

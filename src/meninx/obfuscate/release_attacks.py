@@ -119,12 +119,7 @@ class ReleaseAttacks:
         fit, valid = self.rows.train, self.rows.valid
         seed = child_seed(self.question.seed, "attacker", kind) % _SEEDS
         attack = fit_vector_attack(kind, described(values), self.rows.classes, fit, valid, seed=seed)
-        return lambda asked: self._widened(attack(described(asked)))
-
-    def _widened(self, margins: Margins) -> Margins:
-        """Return margins with a column for every class, also for those that nobody trained on."""
-        missing = len(self.rows.names) - margins.shape[1]
-        return np.pad(margins, ((0, 0), (0, missing))) if missing > 0 else margins
+        return lambda asked: self.rows.widened(attack(described(asked)))
 
     def of_release(self) -> Iterator[Attempt]:
         """Yield what each attacker says that was retrained on the release."""

@@ -135,6 +135,11 @@ class AttackRows:
     patient: Numbers
     contests: tuple[Contest, ...]
 
+    def widened(self, margins: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return margins with a column for every class, also for the last ones if nobody trained on them."""
+        missing = len(self.names) - margins.shape[1]
+        return np.pad(margins, ((0, 0), (0, missing))) if missing > 0 else margins
+
     def of_patients(self, rows: Numbers) -> dict[str, int]:
         """Return the patients of some rows with each class."""
         return {

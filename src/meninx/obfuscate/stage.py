@@ -18,7 +18,7 @@ from meninx.core.obfuscation_records import LabelFloorRecord
 from meninx.core.result import Result
 from meninx.obfuscate import dataset_table, released_dataset
 from meninx.obfuscate.audit_words import audit_lines
-from meninx.obfuscate.audited_release import audit_own, raise_if_failed
+from meninx.obfuscate.audited_release import audit_own, raise_if_failed, refuse_unanswerable
 from meninx.obfuscate.config import ObfuscateConfig
 from meninx.obfuscate.dataset_table import AttributeClasses
 from meninx.obfuscate.obfuscator import (
@@ -81,6 +81,9 @@ class ObfuscateResult(Result):
         if self.change is not None:
             lines.append(f"mean change of a pixel: {self.change:.4f} of the range")
         lines += [f"{name.replace('_', ' ')}: {_shown(value)}" for name, value in self.facts.items()]
+        if self.floor is not None and self.floor.auroc is not None and not self.dry_run:
+            what = "beside the images, and with them may tell more than either"
+            lines.append(f"labels: the released table holds them {what}")
         if self.removed:
             lines.append(f"removed from the table: {', '.join(self.removed)}")
         if self.dry_run:
@@ -149,6 +152,8 @@ def run(
         return _result(config, out, manifest, private, floor, dry_run=True)
     values = dataset_table.read_images(manifest, progress)
     table = dataset_table.read_table(manifest, private, labels, values)
+    if config.release_audit.audit:
+        refuse_unanswerable(config, manifest, table)
     with released_dataset.claimed(out, config, manifest) as space:
         published = space.earlier == released_dataset.fingerprint(config, manifest) and config.resume
         key = released_dataset.secret_key(space, config, published=published)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from meninx.audit.audit_files import save_figure
 from meninx.audit.reconstruction.rank_one import ALL_ENCODERS, ON_CANDIDATES
+from meninx.core.percentages import axis_mark, percent
 from meninx.core.reconstruction_records import (
     IdentificationRecord,
     LevelRecord,
@@ -95,7 +96,7 @@ def draw_success(audit: ReconstructionAudit, paths: Sequence[Path]) -> None:
         first = audit.matches[0]
         axes.set_title(
             f"{first.originals} images of members, matched one to one by {first.metric.upper()}, above "
-            f"{_share(1 - first.level_of_null)} of the null\n"
+            f"{percent(1 - first.level_of_null)} of the null\n"
             "one attacked step; a training has many, and identification (first figure) counts all of them",
             fontsize=8,
         )
@@ -279,18 +280,14 @@ def _success_line(
 
 def _null_band(axes: Axes, matches: Sequence[MatchRecord]) -> None:
     top = max(match.null for match in matches)
-    axes.axhspan(0, top, color=_GUESS, alpha=0.25, linewidth=0, label=f"null, up to {_share(top)}")
+    axes.axhspan(0, top, color=_GUESS, alpha=0.25, linewidth=0, label=f"null, up to {percent(top)}")
 
 
 def _label(attack: str, view: str) -> str:
     return attack if view == "step" else f"{attack}, {view}"
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.3g} %"
-
-
 def _percent_axis(axis: object) -> None:
     from matplotlib.ticker import FuncFormatter
 
-    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))  # type: ignore[attr-defined]
+    axis.set_major_formatter(FuncFormatter(axis_mark))  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from meninx.core.origin import Origin
 from meninx.core.progress import Progress
 from meninx.core.reconstruction_records import (
     CRITERIA,
+    NOTHING,
     IdentificationRecord,
     MatchRecord,
     ReconstructionAudit,
@@ -79,9 +81,6 @@ def counted(
             progress.advance()
     judged_matches = matching.judged_matches(matches, config.significance / 2)
     identification, without = identifications(config, pools, levels, about, progress)
-    verdict, reason = verdict_of(
-        identification, without, judged_matches, own=OWN, significance=config.significance
-    )
     audit = ReconstructionAudit(
         identification=identification,
         identified_without=without,
@@ -97,14 +96,18 @@ def counted(
         pictures="",
         seconds=0.0,
         significance=config.significance,
-        verdict=verdict,
-        reason=reason,
+        verdict=NOTHING,
+        reason="",
         origin=origin,
         criteria=CRITERIA,
         unit=about.unit,
         guaranteed=about.guaranteed,
     )
-    return audit, sets
+    audit = audit if about.guaranteed else audit.without_bounds()
+    verdict, reason = verdict_of(
+        audit.identification, without, audit.matches, own=OWN, significance=config.significance
+    )
+    return replace(audit, verdict=verdict, reason=reason), sets
 
 
 def identifications(

@@ -33,8 +33,6 @@ from meninx.audit.reconstruction.levels import Attacked, attacked, noise_levels
 from meninx.audit.reconstruction.matching import Matched, PopulationImages, threshold_of
 from meninx.audit.reconstruction.pools import Pools, load_pools
 from meninx.audit.reconstruction.reconstruction_verdict import (
-    REFUTED,
-    VOID,
     above_by_chance,
     best_identification,
     verdict_words,
@@ -46,12 +44,14 @@ from meninx.core import artifacts
 from meninx.core import run as runs
 from meninx.core.errors import AuditFinding, UsageError, problem
 from meninx.core.manifest import Manifest
+from meninx.core.percentages import percent
 from meninx.core.progress import SILENT, Progress
 from meninx.core.reconstruction_records import IdentificationRecord, ReconstructionAudit
 from meninx.core.result import Result
 from meninx.core.run import Run
 from meninx.learn import checkpoint
 from meninx.learn.config import LearnConfig
+from meninx.metrics.verdict_rule import REFUTED, VOID
 
 ROOM, SYNTHETIC_ROOM, SHOWN = "reconstruction", "synthetic", "shown"
 FILES = AuditFiles(
@@ -302,7 +302,7 @@ class _Audit:
         return lambda found: threshold_of(found, reference, metric=metric, threshold=own)[0]
 
     def _matched(self) -> ReconstructionAudit:
-        fix = "match first: `meninx audit reconstruct match RUN`"
+        fix = "match first: `meninx audit reconstruct match RUN`, with the same --out where one is given"
         audit = artifacts.require(self.root, ReconstructionAudit, fix=fix)
         if not audit.origin.same_model(origin_of(self.record)):
             raise UsageError(problem("the record belongs to another run", where=self.root.name, fix=fix))
@@ -363,21 +363,21 @@ def _audit_lines(audit: ReconstructionAudit) -> list[str]:
     for count, found in best_identification(audit, own).items():
         lines.append(
             f"  1 of {count:<6,} {_rate(found.success, found.low, found.high)}, blind guess "
-            f"{100 * found.guess:.3g} %{_limit(audit, found)} ({found.encoder})"
+            f"{percent(found.guess)}{_limit(audit, found)} ({found.encoder})"
         )
     for match in matches_of(audit, own):
         lines.append(
             f"attack {match.name}: {_rate(match.success, match.low, match.high)} of {match.originals} "
-            f"images reconstructed {view_words(match.view)}, null {100 * match.null:.3g} %, "
-            f"public images alone up to {100 * match.kappa:.3g} %"
+            f"images reconstructed {view_words(match.view)}, null {percent(match.null)}, "
+            f"public images alone up to {percent(match.kappa)}"
         )
         ranking = match.ranking
         if ranking is not None:
             lines.append(
                 f"  the right one of {ranking.pool:,} images is the most similar in "
-                f"{_rate(ranking.success, ranking.low, ranking.high)}, null {100 * ranking.null:.3g} %"
+                f"{_rate(ranking.success, ranking.low, ranking.high)}, null {percent(ranking.null)}"
             )
-        lines.append(f"  without noise it finds {100 * match.self_test:.3g} %")
+        lines.append(f"  without noise it finds {percent(match.self_test)}")
     return [*lines, f"verdict: {verdict_words(audit)}"]
 
 
@@ -385,12 +385,12 @@ def _limit(audit: ReconstructionAudit, found: IdentificationRecord) -> str:
     """Return the bound in words, where one holds, and what a success above it means."""
     if not audit.guaranteed or found.bound >= 1:
         return ", nothing bounds it"
-    words = f", no attack exceeds {100 * found.bound:.3g} % on average"
+    words = f", no attack exceeds {percent(found.bound)} on average"
     return f"{words}: the rest is chance" if above_by_chance(found) else words
 
 
 def _rate(value: float, low: float, high: float) -> str:
-    return f"{100 * value:.3g} % ({100 * low:.3g} to {100 * high:.3g} %)"
+    return f"{percent(value)} ({percent(low)} to {percent(high)})"
 
 
 def _device(setting: str) -> str:
