@@ -101,7 +101,7 @@ def test_a_condition_on_attributes_that_were_not_inferred_is_met(tmp_path, capsy
         words = ["audit", str(folder), "--parts", "attributes", "-q", "--overwrite", "--fail-if", text]
         with pytest.MonkeyPatch.context() as patch:
             known = parts.REGISTRY["attributes"]
-            patch.setitem(parts.REGISTRY, "attributes", replace(known, obstacle=lambda run: "left out"))
+            patch.setitem(parts.REGISTRY, "attributes", replace(known, obstacle=lambda run, data: "left out"))
             assert command(words) == 5
         assert "has no number (left out)" in capsys.readouterr().err
 

@@ -130,7 +130,7 @@ def _bounds(ledger: str, epsilons: int) -> BoundsRecord:
         return run_bounds(config, Path(place), run=folder).record
 
 
-def write_bounds(config: AuditConfig, run: Run, progress: Progress) -> None:
+def write_bounds(config: AuditConfig, run: Run, data: Path | None, progress: Progress) -> None:
     """Write the bounds of a made-up run, computed once per noise and unit."""
     privacy = artifacts.require(run.root, PrivacyRecord, fix="")
     found, known = (
@@ -152,11 +152,11 @@ def given_parts(folder: Path, **records: object):
             continue
         record = records.get(name.replace("-", "_"))
 
-        def write(config, run, progress, record=record):
+        def write(config, run, data, progress, record=record):
             artifacts.write(run.root, record)
 
         why = "" if record is not None else "left out in this test"
-        changed[name] = replace(part, carry_out=write, obstacle=lambda run, why=why: why)
+        changed[name] = replace(part, carry_out=write, obstacle=lambda run, data, why=why: why)
     try:
         parts.REGISTRY.update(changed)
         yield

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from meninx.audit import mechanism as mechanisms
+from meninx.audit.audit_files import AuditFiles
 from meninx.audit.bounds_figure import NO_GUARANTEE, draw
 from meninx.audit.config import MECHANISM, BoundsConfig
 from meninx.audit.mechanism import Mechanism
@@ -38,7 +39,9 @@ from meninx.privacy.noise_calibration import noise_profile
 from meninx.privacy.risk import Bracket, RiskCurve, risk_curve
 
 TABLE, FIGURES = "bounds.csv", ("bounds.svg", "bounds.png")
-_BEGUN = "bounds.unfinished"  # there while table and figures are written
+FILES = AuditFiles(
+    kind=BoundsRecord, title="bounds", names=(TABLE, *FIGURES), run_of=lambda record: record.mechanism.run
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +111,12 @@ def run_bounds(
         _refuse_idle(config, recipe)
     found = mechanisms.of_run(run) if run is not None else mechanisms.of_settings(config, recipe)
     priors = priors_of(config, found.record.units, found.record.unit)
-    _refuse_earlier(out, run, overwrite=config.overwrite)
+    _refuse_other_files(out, run, found.record.run, overwrite=config.overwrite)
     record = BoundsRecord(mechanism=found.record, priors=priors, points=(), precision=config.precision)
     if config.dry_run:
         return BoundsResult(out=out, record=record, dry_run=True)
     with _alone(out, run):
-        _refuse_earlier(out, run, overwrite=config.overwrite)
+        _refuse_other_files(out, run, found.record.run, overwrite=config.overwrite)
         record = _computed(config, found, priors, progress)
         _write(out, record)
     return BoundsResult(out=out, record=record)
@@ -278,24 +281,19 @@ def _refuse_idle(config: BoundsConfig, recipe: str | None) -> None:
         raise UsageError(problem(f"the ledger of the run would ignore {flags}", where="run", fix=fix))
 
 
-def _refuse_earlier(out: Path, run: Path | None, *, overwrite: bool) -> None:
-    """Refuse a folder that holds bounds already, or other files of the same names."""
+def _refuse_other_files(out: Path, run: Path | None, identity: str, *, overwrite: bool) -> None:
+    """Refuse a folder that belongs to another run, or holds files that no audit of this one wrote."""
     workspace.outside(out)
+    if (out / artifacts.place(RunRecord)).is_file():
+        fix = "leave --out out: the bounds of a run lie in its audit/"
+        raise UsageError(problem("the folder is a run", where="out", fix=fix))
     if (out.parent / artifacts.place(RunRecord)).is_file():
         workspace.refuse_linked(out.parent, out.name)
         if run is None or run.resolve() != out.parent.resolve():
             fix = "choose a folder that belongs to no run"
             raise UsageError(problem("the folder belongs to another run", where="out", fix=fix))
-    path = out / artifacts.place(BoundsRecord)
-    if path.exists() and not overwrite:
-        fix = "give --overwrite or another --out"
-        raise UsageError(problem("the folder holds bounds already", where=f"{out.name}/{path.name}", fix=fix))
-    known = artifacts.read_file(path, BoundsRecord) is not None or (out / _BEGUN).is_file()
-    strange = [name for name in (TABLE, *FIGURES) if (out / name).exists() and not known]
     own = run is not None and run.resolve() == out.resolve().parent
-    if strange and not own:
-        what = f"the folder holds files that no audit wrote: {', '.join(strange)}"
-        raise UsageError(problem(what, where=out.name, fix="give another --out"))
+    FILES.refuse(out, run=identity, own=own, overwrite=overwrite)
 
 
 def _write(out: Path, record: BoundsRecord) -> None:
@@ -312,12 +310,10 @@ def _write(out: Path, record: BoundsRecord) -> None:
             says = "no" if is_vacuous(point, prior) else "yes"
             head = [point.epsilon, point.noise_multiplier, point.accountant, prior.name, prior.kappa]
             writer.writerow([*head, *numbers, says])
-    files.write_text(out / _BEGUN, "Table and figures beside this file are being written by meninx.\n")
-    files.write_text(out / TABLE, buffer.getvalue())
-    for name in FIGURES:
-        draw(record, out / name)
-    artifacts.write(out, record)
-    (out / _BEGUN).unlink(missing_ok=True)
+    with FILES.writing(out):
+        files.write_text(out / TABLE, buffer.getvalue())
+        draw(record, *(out / name for name in FIGURES))
+        artifacts.write(out, record)
 
 
 def mechanism_words(mechanism: MechanismRecord) -> str:

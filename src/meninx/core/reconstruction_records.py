@@ -15,6 +15,15 @@ CRITERIA = 2
 NOTHING, UNJUDGED = "nothing found", "cannot be judged"
 
 
+def attack_name(attack: str, package: str) -> str:
+    """Return the name of an attack for people, marked as external code where a package offers it.
+
+    >>> attack_name("trap", ""), attack_name("mirror", "other 1.0")
+    ('trap', 'mirror (external code of other 1.0)')
+    """
+    return f"{attack} (external code of {package})" if package else attack
+
+
 @dataclass(frozen=True, kw_only=True)
 class LevelRecord:
     """A level of noise at which attacks were run.
@@ -143,6 +152,8 @@ class MatchRecord:
         ranking: identification of the originals by the candidates; None where all members took part, and in
             records of an earlier version.
         found: the attack reconstructs or identifies more images than its nulls explain, beyond chance.
+        package: name and version of the package that the attack is external code of; empty for one of
+            meninx's own.
     """
 
     attack: str
@@ -177,6 +188,12 @@ class MatchRecord:
     excess: bool = False
     ranking: RankingRecord | None = None
     found: bool = False
+    package: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the attack for people, with the package where it is external code."""
+        return attack_name(self.attack, self.package)
 
     @property
     def null(self) -> float:

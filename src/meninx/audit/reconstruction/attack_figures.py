@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from meninx.audit.audit_files import save_figure
 from meninx.audit.reconstruction.rank_one import ALL_ENCODERS, ON_CANDIDATES
 from meninx.core.percentages import axis_mark, percent
 from meninx.core.reconstruction_records import (
@@ -47,8 +48,7 @@ def _figure(paths: Sequence[Path], size: tuple[float, float]) -> Iterator[Figure
     with mpl.rc_context({"svg.hashsalt": "meninx", "svg.fonttype": "none"}):
         figure = NewFigure(figsize=size, layout="constrained")
         yield figure
-        for path in paths:
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=120)
+        save_figure(figure, *paths, dpi=120)
 
 
 def draw_identification(audit: ReconstructionAudit, paths: Sequence[Path]) -> None:
@@ -78,14 +78,14 @@ def draw_success(audit: ReconstructionAudit, paths: Sequence[Path]) -> None:
         axes = figure.add_subplot()
         levels = _axis(audit.levels)
         places = _places(levels)
-        names = dict.fromkeys((match.attack, match.view) for match in audit.matches)
-        for number, (attack, view) in enumerate(names):
+        names = {(match.attack, match.view): match.name for match in audit.matches}
+        for number, ((attack, view), name) in enumerate(names.items()):
             line = {
                 match.level: match
                 for match in audit.matches
                 if (match.attack, match.view) == (attack, view) and match.level in places
             }
-            _success_line(axes, line, places, _label(attack, view), _CYCLE[number % len(_CYCLE)])
+            _success_line(axes, line, places, _label(name, view), _CYCLE[number % len(_CYCLE)])
         _null_band(axes, audit.matches)
         axes.plot([], [], ":", color=_GUESS, label="public images alone (kappa)")
         _shade(axes, audit, levels, places)
@@ -107,7 +107,7 @@ def draw_success(audit: ReconstructionAudit, paths: Sequence[Path]) -> None:
 def draw_curves(
     curves: Mapping[str, Array],
     null: Array,
-    threshold: float,
+    thresholds: Mapping[str, float],
     paths: Sequence[Path],
     *,
     title: str,
@@ -117,8 +117,8 @@ def draw_curves(
 
     Args:
         curves: level -> similarities of the images.
-        null: similarities of the null.
-        threshold: eta, as a similarity.
+        null: similarities of all nulls.
+        thresholds: level -> eta, as a similarity.
         paths: the files; the folder must exist.
         title: attack and images.
         metric: the similarity; ``ncc`` and ``ssim`` become the distance 1 - value, others minus the value.
@@ -127,9 +127,11 @@ def draw_curves(
     with _figure(paths, (6.6, 4.6)) as figure:
         axes = figure.add_subplot()
         for number, (level, values) in enumerate(curves.items()):
-            axes.step(*_steps(values, base), where="post", label=level, color=_CYCLE[number % len(_CYCLE)])
-        axes.step(*_steps(null, base), where="post", color=_GUESS, linestyle=":", label="null")
-        axes.axvline(base - threshold, color=_SHADE, linewidth=0.9, linestyle="--", label="threshold eta")
+            colour = _CYCLE[number % len(_CYCLE)]
+            axes.step(*_steps(values, base), where="post", label=level, color=colour)
+            axes.axvline(base - thresholds[level], color=colour, linewidth=0.9, linestyle="--")
+        axes.plot([], [], color=_SHADE, linewidth=0.9, linestyle="--", label="threshold eta of a level")
+        axes.step(*_steps(null, base), where="post", color=_GUESS, linestyle=":", label="nulls")
         axes.set(ylim=(-0.02, 1.02), ylabel="images within distance")
         axes.set_xlabel(f"distance, 1 - {metric.upper()}" if base else f"distance, minus {metric.upper()}")
         axes.set_title(title, fontsize=8.5)

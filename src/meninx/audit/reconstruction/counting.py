@@ -165,20 +165,21 @@ def _rates(audit: ReconstructionAudit) -> Iterator[Sequence[Any]]:
     yield (
         "kind", "attack", "view", "level", "noise_multiplier", "candidates", "trials", "success", "low",
         "high", "null", "kappa", "bound", "metric", "threshold", "best", "median", "worst", "found",
+        "package",
     )  # fmt: skip
     noise = {level.name: level.noise_multiplier for level in audit.levels}
     for found in audit.identification:
         yield (
             "identification", found.encoder, "training", found.level, noise[found.level], found.candidates,
             found.trials, found.success, found.low, found.high, found.guess, found.guess,
-            _bound(audit, found.bound), *6 * [""],
+            _bound(audit, found.bound), *7 * [""],
         )  # fmt: skip
     for match in audit.matches:
         yield (
             "reconstruction", match.attack, match.view, match.level, match.noise_multiplier,
             match.candidates, match.originals, match.success, match.low, match.high, match.null, match.kappa,
             _bound(audit, match.bound), match.metric, match.threshold, *match.quantiles[match.metric],
-            match.found,
+            match.found, match.package,
         )  # fmt: skip
         ranking = match.ranking
         if ranking is not None:
@@ -186,7 +187,7 @@ def _rates(audit: ReconstructionAudit) -> Iterator[Sequence[Any]]:
                 "identification by reconstruction", match.attack, match.view, match.level,
                 match.noise_multiplier, ranking.pool, match.originals, ranking.success, ranking.low,
                 ranking.high, ranking.null, 1 / ranking.pool, _bound(audit, ranking.bound), "ncc",
-                *4 * [""], match.found,
+                *4 * [""], match.found, match.package,
             )  # fmt: skip
 
 

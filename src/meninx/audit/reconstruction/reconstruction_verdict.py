@@ -77,7 +77,7 @@ def _failed(without: IdentificationRecord, matches: Sequence[MatchRecord], signi
             "patients that took no part are identified more often than by guessing, so the images say too "
             "much by themselves"
         )
-    low = next((match.attack for match in matches if criteria.threshold_fails(match, controls)), "")
+    low = next((match.name for match in matches if criteria.threshold_fails(match, controls)), "")
     return (
         f"patients that took no part count as reconstructed by {low}, so its threshold is too low"
         if low
@@ -115,14 +115,14 @@ def verdict_words(audit: ReconstructionAudit) -> str:
     if audit.verdict in (VOID, UNJUDGED):
         return f"{'VOID' if audit.verdict == VOID else 'CANNOT BE JUDGED'}: {audit.reason}"
     if audit.verdict == REFUTED:
-        exceeding = [match.attack for match in audit.matches if match.excess]
+        exceeding = [match.name for match in audit.matches if match.excess]
         exceeding += [f"identification by {found.encoder}" for found in audit.identification if found.excess]
         what = "succeeds more often than the guarantee allows"
         return f"REFUTED: {', '.join(dict.fromkeys(exceeding))} {what}{but(audit.reason)}"
     own, alone = audit.own_level, _alone(audit)
     ranked = [found for found in audit.identification if found.level == own]
     judged = [
-        (match.attack, judged_match(match, _each(audit))) for match in audit.matches if match.level == own
+        (match.name, judged_match(match, _each(audit))) for match in audit.matches if match.level == own
     ]
     if audit.verdict == EXPOSED:
         seen = [attack for attack, found in judged if found == EXPOSED]
@@ -265,7 +265,7 @@ def _attack(audit: ReconstructionAudit, match: MatchRecord, *level: str) -> Iter
         key=key_of(*key),
         line=MEASURED,
         words=(
-            f"What the attack {match.attack} of {_server(match)} finds {view_words(match.view)}{where} is "
+            f"What the attack {match.name} of {_server(match)} finds {view_words(match.view)}{where} is "
             f"close to {percent(match.success)} of {match.originals} images; without any leak to "
             f"{percent(match.null)}, and public images alone to up to {percent(match.kappa)}."
         ),
@@ -286,7 +286,7 @@ def _attack(audit: ReconstructionAudit, match: MatchRecord, *level: str) -> Iter
         key=key_of(*key, "rank1"),
         line=MEASURED,
         words=(
-            f"What the attack {match.attack} finds {view_words(match.view)}{where} is more like the right "
+            f"What the attack {match.name} finds {view_words(match.view)}{where} is more like the right "
             f"image than like {ranking.pool - 1:,} others of the training in "
             f"{percent(ranking.success)}; without any leak in {percent(ranking.null)}."
         ),
@@ -370,12 +370,12 @@ def _controls(audit: ReconstructionAudit) -> Iterator[Finding]:
     yield _control(
         "threshold control",
         f"Negative control: {percent(worst.control)} of the images of patients that took no part count as "
-        f"reconstructed by {worst.attack}; {percent(worst.null)} do by its null.",
+        f"reconstructed by {worst.name}; {percent(worst.null)} do by its null.",
         (min(low, worst.control), worst.control, max(high, worst.control)),
         worst.originals,
         null=worst.null,
         counted="images",
-        wrong=f"the threshold of {worst.attack} is too low" if failed else "",
+        wrong=f"the threshold of {worst.name} is too low" if failed else "",
     )
     yield _positive_control(audit)
 
@@ -389,7 +389,7 @@ def _positive_control(audit: ReconstructionAudit) -> Finding:
         wrong = _EARLIER
     return _control(
         "positive control",
-        f"Positive control: without noise the attack {working.attack} finds {percent(share)} of the images.",
+        f"Positive control: without noise the attack {working.name} finds {percent(share)} of the images.",
         (min(low, share), share, max(high, share)),
         count,
         null=None,
