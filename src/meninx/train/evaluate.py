@@ -29,7 +29,7 @@ from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
 from meninx.learn.dataset_fit import check_images
-from meninx.metrics import evaluation, segmentation, thresholds
+from meninx.metrics import evaluation, paired_difference, segmentation, thresholds
 from meninx.metrics.estimates import Estimate, Evaluation, counted, in_words
 from meninx.metrics.thresholds import Threshold
 from meninx.train import bundle, effect, identity, other_intensity, predictions, testdata
@@ -413,7 +413,7 @@ class _Measurement:
             return segmentation.compare_segmentation(
                 mine, theirs, patients, self.labels, attributes, **common
             )
-        return evaluation.compare(
+        return paired_difference.compare(
             mine,
             theirs,
             truth,
