@@ -789,6 +789,9 @@ class EvaluateSettings(TypedDict, total=False):
             dataset records no spacing), for the surface Dice.
         draws: Number of resamples of patients for the intervals.
         baseline: Another run on the same data; the difference is measured on the same resamples.
+        repeats: Further pairs with other seeds, each as run=baseline; every difference is then the mean over
+            all pairs in each resample of patients. Privacy alone may differ within a pair, the seed alone
+            between pairs.
         predictions: What to write to private/predictions: csv, nifti (label maps), dicom-seg (label maps;
             needs dicom).
         dicom: Folder of the de-identified DICOM from which the dataset was prepared, for dicom-seg.
@@ -804,6 +807,7 @@ class EvaluateSettings(TypedDict, total=False):
     surface_tolerance: float
     draws: int
     baseline: str | Path | None
+    repeats: Sequence[str]
     predictions: Sequence[Literal["csv", "nifti", "dicom-seg"]]
     dicom: str | Path | None
     seed: int
@@ -831,8 +835,8 @@ class ObfuscateSettings(TypedDict, total=False):
             use half of the budget.
         most_codes: Largest number of codes; fewer are used where more would not keep the labels better. A
             certificate needs fewer patients for fewer codes.
-        levels: Number of parts into which the scores of each label are cut, in the order of the labels; by
-            default chosen on the training patients.
+        levels: Number of equal parts into which the scores of each label are cut, in the order of the labels;
+            by default the cuts are chosen on the training patients.
         patients_per_code: Fewest training patients of every class in each code, at least 16 in all.
         folds: Folds of training patients; each is scored by models of the others.
         utility: Models that score the labels: linear, network, or auto for the better one out of fold.

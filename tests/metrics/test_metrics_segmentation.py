@@ -64,10 +64,11 @@ def test_evaluation_counts_empty_masks_and_shows_both_conventions():
 
 def test_small_groups_are_insufficient():
     table, patients, attributes = evaluated()
+    attributes["scanner"] = ["x"] * 55 + ["y"] * 5
     found = evaluate_segmentation(table, patients, ["organ", "lesion"], attributes, seed=0, draws=100)
-    old = found.find("dice", "", "age", "[80,+)")
-    assert math.isnan(old.value)
-    assert old.note == "insufficient"
+    rare = found.find("dice", "", "scanner", "other")
+    assert math.isnan(rare.value)
+    assert (rare.note, rare.n, rare.patients) == ("insufficient", 0, 0)
     [gap] = [item for item in found.gaps if item.attribute == "sex"]
     sex = {item.group: item.value for item in found.groups if item.attribute == "sex"}
     assert gap.value == pytest.approx(sex["F"] - sex["M"])

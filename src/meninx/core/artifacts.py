@@ -328,6 +328,23 @@ class SettingDifference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RepeatedPair:
+    """A further pair of runs with another seed, whose differences are averaged with those of the first.
+
+    Attributes:
+        run: the run.
+        baseline: its baseline.
+        run_name: name of the run's folder.
+        baseline_name: name of the baseline's folder.
+    """
+
+    run: Origin
+    baseline: Origin
+    run_name: str = ""
+    baseline_name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComparisonRecord:
     """Paired differences of two runs on the same cases: ``release/comparison.json`` for the test split.
 
@@ -335,9 +352,12 @@ class ComparisonRecord:
         origin: the run that was measured; None in files of an older version.
         baseline: the run it is compared with.
         baseline_name: name of the baseline's folder.
-        differences: tables of ``metrics.estimates.Estimate``, run minus baseline.
+        differences: tables of ``metrics.estimates.Estimate``, run minus baseline; with repeats the means over
+            all pairs.
         differing: settings beside privacy in which the runs differ; None in files of an older version, which
             did not compare them.
+        repeats: further pairs with other seeds.
+        margin: the largest difference that counts as no difference; 0 in files of an older version.
         version: format of the record.
     """
 
@@ -346,6 +366,8 @@ class ComparisonRecord:
     baseline_name: str
     differences: tuple[dict[str, Any], ...]
     differing: tuple[SettingDifference, ...] | None = None
+    repeats: tuple[RepeatedPair, ...] = ()
+    margin: float = 0.0
     version: int = FORMAT
 
     def note(self) -> str:

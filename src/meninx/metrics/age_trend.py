@@ -17,6 +17,7 @@ from meninx.metrics.intervals import PERCENTILE, percentile_interval
 Array = npt.NDArray[np.float64]
 TREND, PER_DECADE = "auroc_trend", "per decade"
 _DECADE = 10.0  # years
+_LEAST_SPREAD = 1e-9  # variance of the age in decades
 
 
 def trend_samples(truth: Array, scores: Array, ages: Array, draws: Draws) -> Array:
@@ -58,7 +59,9 @@ def _slopes(
     middle = (weight @ age)[:, None]
     mean = (weight * value).sum(axis=1, keepdims=True)
     from_middle = weight * (age - middle)
-    return ratio((from_middle * (value - mean)).sum(axis=1), (from_middle * (age - middle)).sum(axis=1))
+    spread = (from_middle * (age - middle)).sum(axis=1)
+    spread[spread < _LEAST_SPREAD] = 0.0  # equal ages, up to rounding
+    return ratio((from_middle * (value - mean)).sum(axis=1), spread)
 
 
 def age_trends(truth: Array, scores: Array, focus: Sequence[int], ages: Array, draws: Draws) -> list[Array]:
