@@ -21,7 +21,8 @@ from torch import nn
 
 import pages
 import reconstruction_criteria as criteria
-from meninx.audit.reconstruction.attacks import ATTACKS, HONEST, attack_kind
+from meninx.audit.reconstruction.attack_registry import attack_kind
+from meninx.audit.reconstruction.attacks import ATTACKS, HONEST
 from meninx.audit.reconstruction.candidates import CandidateSet, NoiseLevel
 from meninx.audit.reconstruction.knowledge import Knowledge
 from meninx.audit.reconstruction.member_ranking import ranked

@@ -13,7 +13,16 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from meninx.audit.config import (
+    AttributesConfig,
+    BoundsConfig,
+    IdentityConfig,
+    MembershipConfig,
+    OneRunConfig,
+    ScoresConfig,
+)
 from meninx.audit.plan_config import AuditConfig
+from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.core import setting_types, settings
 from meninx.core.settings import Settings
 from meninx.deid.config import DeidConfig
@@ -36,6 +45,13 @@ KINDS: dict[str, tuple[type[Settings], frozenset[str]]] = {
     "ReportSettings": (ReportConfig, frozenset()),
     "DossierSettings": (DossierConfig, frozenset()),
     "AuditSettings": (AuditConfig, frozenset()),
+    "BoundsSettings": (BoundsConfig, frozenset()),
+    "ScoresSettings": (ScoresConfig, frozenset()),
+    "OneRunSettings": (OneRunConfig, frozenset()),
+    "MembershipSettings": (MembershipConfig, frozenset()),
+    "AttributesSettings": (AttributesConfig, frozenset()),
+    "ReconstructionSettings": (ReconstructionConfig, frozenset()),
+    "IdentitySettings": (IdentityConfig, frozenset()),
     "StudySettings": (StudyConfig, frozenset({"sites"})),
 }
 """Class name -> its config, and the settings that the functions of ``meninx`` name themselves."""

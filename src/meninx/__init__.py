@@ -38,12 +38,28 @@ if TYPE_CHECKING:
         train_and_report,
         verify,
     )
+    from meninx.api_audits import (
+        audit_attributes,
+        audit_bounds,
+        audit_identity,
+        audit_membership,
+        audit_one_run,
+        audit_reconstruction,
+        audit_scores,
+    )
 
     __version__: str
 
 __all__ = [
     "__version__",
     "audit",
+    "audit_attributes",
+    "audit_bounds",
+    "audit_identity",
+    "audit_membership",
+    "audit_one_run",
+    "audit_reconstruction",
+    "audit_scores",
     "deidentify",
     "dossier",
     "evaluate",
@@ -61,4 +77,5 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker would take every name for one that exists
-    __getattr__, __dir__ = lazy_exports(__name__, dict.fromkeys(__all__, "meninx.api"))
+    _PLACES = {name: "meninx.api_audits" if name.startswith("audit_") else "meninx.api" for name in __all__}
+    __getattr__, __dir__ = lazy_exports(__name__, _PLACES)

@@ -229,7 +229,7 @@ class CodeSettingsTable(TypedDict, total=False):
     folds: int
     utility: Literal["auto", "linear", "network"]
     unknown_attribute: Literal["refuse", "draw"]
-    oblivious: bool
+    balance: Literal["class", "class-and-labels", "none"]
 
 
 class ReleaseAuditSettingsTable(TypedDict, total=False):
@@ -842,8 +842,9 @@ class ObfuscateSettings(TypedDict, total=False):
         utility: Models that score the labels: linear, network, or auto for the better one out of fold.
         unknown_attribute: What happens to an image whose class is not known: refuse, or draw its code at
             random, which tells nothing about the image.
-        oblivious: Do not use the attribute to balance the codes. Only shows what balancing is for: the codes
-            then tell the attribute.
+        balance: Where every code is equally frequent in all classes: over all images; within every
+            combination of the labels, so that codes and published labels together tell no more than the
+            labels; or nowhere, which only shows what balancing is for.
         target: Highest AUROC of the worst retrained attacker that is accepted, by the upper end of its
             interval; 0 measures without a verdict.
         attack_epochs: Epochs of every network that attacks, each with a fresh release of the images.
@@ -887,7 +888,7 @@ class ObfuscateSettings(TypedDict, total=False):
     folds: int
     utility: Literal["auto", "linear", "network"]
     unknown_attribute: Literal["refuse", "draw"]
-    oblivious: bool
+    balance: Literal["class", "class-and-labels", "none"]
     target: float
     attack_epochs: int
     permutations: int
@@ -1095,6 +1096,253 @@ class AuditSettings(TypedDict, total=False):
     attribute: PlannedAttributesTable | Mapping[str, Any]
     identity: PlannedIdentityTable | Mapping[str, Any]
     limits: PlannedLimitsTable | Mapping[str, Any]
+
+
+class BoundsSettings(TypedDict, total=False):
+    """Settings of ``meninx.audit.config.BoundsConfig``.
+
+    Attributes:
+        units: Number of patients (or cases, if they are the unit) in the training; as public as declared.
+        epsilon: Epsilon of the operating point; the noise is calibrated to it.
+        noise_multiplier: Noise standard deviation divided by max_grad_norm at the operating point, instead of
+            epsilon.
+        sample_rate: Probability that a unit takes part in a step; by default batch_size / units.
+        steps: Number of optimiser steps; by default from epochs.
+        batch_size: Expected number of units per step.
+        epochs: Expected passes over the units.
+        delta: Delta of every epsilon.
+        unit: What is protected.
+        noise_bands: Number of steps over which the noise is correlated.
+        eps_min: Lowest epsilon of the axis.
+        eps_max: Highest epsilon of the axis.
+        n_eps: Number of epsilons, evenly spaced on a logarithmic scale.
+        candidates: Adversaries that know that a patient's data is one of so many.
+        class_share: Share of the most frequent value of an attribute, for the adversary that guesses it.
+        metric_hits: Reference images that are close enough to the best single guess by an image metric.
+        metric_images: Number of these reference images, none of them from the training.
+        precision: Largest relative distance of lower and upper bound.
+        deterministic: Write no time, so that the files are the same when the bounds are computed again.
+        overwrite: Replace earlier bounds.
+        dry_run: Show mechanism and adversaries; compute and write nothing.
+    """
+
+    units: int | None
+    epsilon: float | None
+    noise_multiplier: float | None
+    sample_rate: float | None
+    steps: int
+    batch_size: int | None
+    epochs: float | None
+    delta: float
+    unit: Literal["patient", "case"]
+    noise_bands: int
+    eps_min: float
+    eps_max: float
+    n_eps: int
+    candidates: int | Sequence[int]
+    class_share: float | None
+    metric_hits: int | None
+    metric_images: int | None
+    precision: float
+    deterministic: bool
+    overwrite: bool
+    dry_run: bool
+
+
+class ScoresSettings(TypedDict, total=False):
+    """Settings of ``meninx.audit.config.ScoresConfig``.
+
+    Attributes:
+        claimed_eps: Claimed epsilon.
+        claimed_delta: Delta of the claim.
+        noise_multiplier: Noise standard deviation over sensitivity; with sample_rate and steps it states the
+            mechanism, which is tested instead of epsilon alone.
+        sample_rate: Probability that a unit takes part in a step.
+        steps: Number of steps.
+        significance: Largest probability of accusing a run whose claim is true.
+    """
+
+    claimed_eps: float | None
+    claimed_delta: float
+    noise_multiplier: float | None
+    sample_rate: float | None
+    steps: int | None
+    significance: float
+
+
+class OneRunSettings(TypedDict, total=False):
+    """Settings of ``meninx.audit.config.OneRunConfig``.
+
+    Attributes:
+        canaries: Number of made-up patients, of whom about half take part; at least 100.
+        significance: Largest probability of accusing a correct run.
+        deterministic: Take coins, noise and sampling from the seed and write no time, so that the audit can
+            be repeated bit for bit.
+        seed: Seed of a deterministic audit.
+        device: Where to train the audited twin.
+        overwrite: Audit again although the run was audited before.
+        dry_run: Show what would be trained and how long it takes; train and write nothing.
+    """
+
+    canaries: int
+    significance: float
+    deterministic: bool
+    seed: int
+    device: str
+    overwrite: bool
+    dry_run: bool
+
+
+class MembershipSettings(TypedDict, total=False):
+    """Settings of ``meninx.audit.config.MembershipConfig``.
+
+    Attributes:
+        references: Number of reference models, each trained like the run on half of the patients; even.
+        control_steps: Steps of the positive control: a model trained on few patients until it knows them.
+        significance: Largest probability of a verdict against a model that tells nothing, or keeps its bound.
+        seed: Seed of the halves, resamples and permutations.
+        deterministic: Take the noise of the reference models from the seed as well and write no time, so that
+            the audit can be repeated bit for bit.
+        device: Where to train the reference models.
+        overwrite: Audit again although the run was audited before; reference models are kept.
+        dry_run: Show members, reference models and how long it takes; train and write nothing.
+    """
+
+    references: int
+    control_steps: int
+    significance: float
+    seed: int
+    deterministic: bool
+    device: str
+    overwrite: bool
+    dry_run: bool
+
+
+class AttributesSettings(TypedDict, total=False):
+    """Settings of ``meninx.audit.config.AttributesConfig``.
+
+    Attributes:
+        attributes: Attributes of the dataset to attack; by default all, and the site where there are several.
+        age_edges: Ages, in ascending order, at which groups of age begin.
+        folds: Parts of the patients; each is judged by an attack fitted on the others.
+        permutations: Permutations of each attribute, which show what chance gives.
+        most_patients: Most members, and most others; more are represented by a random draw.
+        significance: Largest probability of a verdict against a model that tells nothing, or keeps its bound.
+        seed: Seed of draws, folds, coins and permutations, and of the noise that is added to single gradients
+            to show what it hides.
+        deterministic: Write no time, so that the audit can be repeated bit for bit.
+        device: Where to run the model.
+        overwrite: Audit again although the run was audited before.
+        dry_run: Show who would be attacked; compute and write nothing.
+    """
+
+    attributes: Sequence[str]
+    age_edges: float | Sequence[float]
+    folds: int
+    permutations: int
+    most_patients: int
+    significance: float
+    seed: int
+    deterministic: bool
+    device: str
+    overwrite: bool
+    dry_run: bool
+
+
+class ReconstructionSettings(TypedDict, total=False):
+    """Settings of ``meninx.audit.reconstruction.config.ReconstructionConfig``.
+
+    Attributes:
+        attacks: Names of attacks, also of installed packages, `quick` for the strongest few of meninx, or
+            `all` of meninx.
+        eps_first: Exponent of ten of the lowest epsilon of the axis.
+        eps_last: Exponent of ten of the highest epsilon of the axis.
+        eps_step: Distance of two exponents.
+        noise_multipliers: Further levels: noise standard deviation divided by max_grad_norm.
+        one_step: The epsilons of the axis are those of one step instead of the whole training.
+        batches: Number of steps that are attacked at each level.
+        batch_size: Number of images in an attacked step; 0 for as many as the run expects, at most 16.
+        bins: Number of rows of a malicious first layer; 0 for eight per image.
+        components: Number of principal components of the attacker's public images.
+        participations: Number of steps with the same images whose gradients the attacker averages.
+        sites: Numbers of sites in a federated round whose sum is attacked; none for a single client.
+        colluders: Number of these sites that help the attacker.
+        candidates: Numbers of images among which an attacker picks a patient's.
+        trials: Largest number of simulated identifications per point.
+        metrics: Similarities of images; the first one decides what is matched and what counts as success.
+        threshold: Similarity from which on an image counts as close to its reconstruction; by default above
+            what nulls and public images reach. The ranking among members has no threshold.
+        best_images: Number of images in a picture, from the best to the worst.
+        pictures: What is drawn outside `private/`: reconstructions of synthetic patients, none, or those of
+            the run's own patients.
+        delta: Delta of the epsilons for a run without privacy.
+        significance: Largest probability of an unjust verdict.
+        seed: Seed of draws and noise.
+        device: Where to compute the attacked steps.
+        deterministic: Write no time, so that the files are the same when the audit is repeated.
+        overwrite: Attack again although the run was attacked before.
+        dry_run: Show attacks and levels; compute and write nothing.
+    """
+
+    attacks: Sequence[str]
+    eps_first: int
+    eps_last: int
+    eps_step: int
+    noise_multipliers: float | Sequence[float]
+    one_step: bool
+    batches: int
+    batch_size: int
+    bins: int
+    components: int
+    participations: int
+    sites: int | Sequence[int]
+    colluders: int
+    candidates: int | Sequence[int]
+    trials: int
+    metrics: Sequence[Literal["ncc", "ssim", "psnr", "mse"]]
+    threshold: float | None
+    best_images: int
+    pictures: Literal["synthetic", "none", "patients-may-leave"]
+    delta: float
+    significance: float
+    seed: int
+    device: str
+    deterministic: bool
+    overwrite: bool
+    dry_run: bool
+
+
+class IdentitySettings(TypedDict, total=False):
+    """Settings of ``meninx.audit.config.IdentityConfig``.
+
+    Attributes:
+        attacks: How images are compared: whitened pixels, whitened edge directions, or a network trained on
+            pairs.
+        fit_share: Share of the patients that the attacks are fitted on; the others are evaluated.
+        components: Directions that are kept of pixels and edge directions.
+        side: Pixels along each axis that images are brought to; 64 in 2-D and 32 in 3-D by default.
+        siamese_steps: Optimiser steps of the network that is trained on pairs.
+        most_images: Larger datasets are represented by patients drawn at random with about so many images.
+        significance: Largest probability of the verdict that images are linked where they tell nothing.
+        seed: Seed of the division of the patients, the controls and the permutations.
+        deterministic: Write no time, so that the audit can be repeated bit for bit.
+        device: Where to train the network on pairs.
+        overwrite: Audit again although a record is there.
+        dry_run: Show who would be compared; compute and write nothing.
+    """
+
+    attacks: Sequence[Literal["pixels", "hog", "siamese"]]
+    fit_share: float
+    components: int
+    side: int | None
+    siamese_steps: int
+    most_images: int
+    significance: float
+    seed: int
+    deterministic: bool
+    device: str
+    overwrite: bool
+    dry_run: bool
 
 
 class StudySettings(TypedDict, total=False):

@@ -5,9 +5,10 @@ checked like them; docs/reference/settings.md describes each. ``progress`` may b
 :class:`meninx.core.progress.Progress`. Nothing heavy is imported before a function is called.
 
     >>> import meninx
-    >>> print(*sorted(meninx.__all__)[1:7], sep=", ")
+    >>> names = sorted(name for name in meninx.__all__ if not name.startswith(("_", "audit_")))
+    >>> print(*names[:6], sep=", ")
     audit, deidentify, dossier, evaluate, load_model, new_key
-    >>> print(*sorted(meninx.__all__)[7:], sep=", ")
+    >>> print(*names[6:], sep=", ")
     obfuscate, predict, prepare, report, simulate, sweep, train, train_and_report, verify
 """
 
@@ -491,6 +492,7 @@ def audit(
     *,
     plan: StrPath | None = None,
     page: StrPath | None = None,
+    data: StrPath | None = None,
     fail_if: Sequence[str] | str = (),
     progress: Progress = SILENT,
     **settings: Unpack[AuditSettings],
@@ -504,6 +506,7 @@ def audit(
         run: run folder.
         plan: TOML file with the plan; settings win over it.
         page: HTML file to write; by default ``audit/audit.html`` in the run folder.
+        data: folder of the run's dataset, where it was moved.
         fail_if: conditions such as ``"tpr@fpr=0.01 > 0.05"``, or one.
         progress: shows the parts.
         **settings: those of ``meninx audit``.
@@ -516,8 +519,8 @@ def audit(
 
     config = config_settings.resolve_recipe(AuditConfig, str(plan) if plan else "", (settings, _HERE))
     conditions = [fail_if] if isinstance(fail_if, str) else fail_if
-    place = None if page is None else Path(page)
-    return workflow.audit(config, Path(run), place, fail_if=conditions, progress=progress)
+    place, moved = (None if given is None else Path(given) for given in (page, data))
+    return workflow.audit(config, Path(run), place, data=moved, fail_if=conditions, progress=progress)
 
 
 def verify(

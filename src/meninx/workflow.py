@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meninx.core import workspace
+from meninx.core.audit_parts import FOLDER
 from meninx.core.errors import DataError, UsageError, problem
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
@@ -134,6 +135,7 @@ def audit(
     run: Path,
     page: Path | None = None,
     *,
+    data: Path | None = None,
     fail_if: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> AuditResult:
@@ -143,6 +145,7 @@ def audit(
         config: the plan, and how it is carried out.
         run: a finished run.
         page: HTML file to write; by default ``audit/audit.html`` in the run folder.
+        data: the run's dataset, where it is no longer at the recorded place.
         fail_if: conditions that fail the audit beside those of the plan.
         progress: shows the parts.
 
@@ -155,7 +158,8 @@ def audit(
 
     if page is not None:
         reporting.refuse_page(page, overwrite=config.overwrite)
-    result = stage.run(config, run, fail_if=fail_if, progress=progress)
-    if result.record is None:
-        return result
-    return replace(result, page=reporting.write_audit_page(run, page or result.out / reporting.AUDIT_PAGE))
+    place = page or run.resolve() / FOLDER / reporting.AUDIT_PAGE
+    return stage.run(
+        config, run, data=data, fail_if=fail_if, progress=progress,
+        write_page=lambda: reporting.write_audit_page(run, place),
+    )  # fmt: skip

@@ -152,12 +152,3 @@ def test_settings_that_contradict_each_other_are_refused(wrong):
 def test_an_epsilon_out_of_reach_is_refused(tmp_path):
     with pytest.raises(PrivacyRefusal, match="noise_multiplier"):
         bounds.run_bounds(of(sample_rate=1.0, steps=10**6, eps_min=1e-4, n_eps=2), tmp_path)
-
-
-def test_percentages_never_round_up_to_certainty():
-    assert [bounds.percent(share) for share in (1e-6, 0.0123, 0.99951, 1.0)] == [
-        "0.0001 %",
-        "1.23 %",
-        "> 99.9 %",
-        "100 %",
-    ]

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from report_samples import write_run
 
 from meninx.audit import conditions
-from meninx.audit.conditions import Condition, parse
+from meninx.audit.conditions import SPELLINGS, ComparedNumber, Condition, parse
 from meninx.cli.app import run as command
 from meninx.core.errors import AuditFinding, ConfigError, UsageError
 from meninx.core.findings import Finding
+from meninx.report import section_audit
 
 
 def finding(key, value=0.2, colour="green"):
@@ -34,6 +35,8 @@ def finding(key, value=0.2, colour="green"):
         ("membership/rmia/auc>=6e-1", Condition("membership/rmia/auc", ">=", 0.6)),
         ("  p@1 < 50 % ", Condition("p@1", "<", 0.5)),
         ("a/b <= -3", Condition("a/b", "<=", -3.0)),
+        ("lower(tpr@fpr=0.01) > 0.05", Condition("tpr@fpr=0.01", ">", 0.05, ComparedNumber.LOWER)),
+        ("upper( rmia/auc )>=60%", Condition("rmia/auc", ">=", 0.6, ComparedNumber.UPPER)),
     ],
 )
 def test_what_a_condition_means(text, wanted):
@@ -57,6 +60,76 @@ def test_no_text_does_anything_but_parse_or_be_refused(text):
     except ConfigError:
         return
     assert found.operator in (">", ">=", "<", "<=")
+
+
+@pytest.mark.parametrize("form", ["median(tpr) > 1", "Upper(tpr) > 1", "estimate(tpr) > 1", "LOWER(tpr) > 1"])
+def test_an_unknown_spelling_is_refused_with_the_list_of_those_there_are(form):
+    with pytest.raises(ConfigError) as caught:
+        parse(form)
+    assert all(spelling in str(caught.value) for spelling in SPELLINGS)
+
+
+@pytest.mark.parametrize("form", ["upper(tpr", "upper tpr) > 1", "upper() > 1", "upper(lower(tpr)) > 1"])
+def test_half_a_spelling_is_refused(form):
+    with pytest.raises(ConfigError, match="fail-if"):
+        parse(form)
+
+
+def measured(key, value, low, high):
+    return Finding(
+        key=key, line="measured", words="A number.", n=120, null=None, bound=None, colour="amber",
+        reason="", value=value, low=low, high=high,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "which"),
+    [
+        ("tpr > 0.15", None),
+        ("tpr > 0.13", "the estimate 0.14 was compared"),
+        ("lower(tpr) > 0.13", None),
+        ("lower(tpr) > 0.11", "the lower end 0.12 was compared"),
+        ("upper(tpr) > 0.15", "the upper end 0.16 was compared"),
+        ("upper(tpr) > 0.17", None),
+        ("upper(tpr) < 0.17", "the upper end 0.16 was compared"),
+    ],
+)
+def test_a_condition_says_which_number_it_compared_and_prints_the_interval(text, which):
+    met = conditions.met([parse(text)], [measured("m/a/tpr", 0.14, 0.12, 0.16)], {})
+    assert len(met) == (which is not None)
+    for sentence in met:
+        assert sentence == f"{text}: m/a/tpr is 0.14 (0.12 to 0.16), n = 120 patients; {which}"
+
+
+def test_the_upper_end_of_a_number_without_an_interval_is_refused_by_name():
+    known = [measured("m/a/limit", 0.2, 0.2, None), finding("m/b/exact", 0.2)]
+    exact = Finding(**{**vars(known[1]), "n": 0})
+    for text, key in (("upper(limit) > 1", "m/a/limit"), ("lower(exact) > 1", "m/b/exact")):
+        with pytest.raises(UsageError, match=f"{key} is .*no interval.*write "):
+            conditions.refuse_unknown([parse(text)], [known[0], exact], {})
+    conditions.refuse_unknown([parse("lower(limit) > 1"), parse("exact > 1")], [known[0], exact], {})
+    assert "has no upper end" in conditions.met([parse("upper(limit) > 1")], known, {})[0]
+
+
+def test_an_end_of_an_interval_that_no_run_has_is_refused_before_anything_is_written(tmp_path, capsys):
+    folder = write_run(tmp_path / "run", private=True)
+    for text in ("upper(epsilon) > 8", "lower(largest-tpr@fpr=0.01) > 1", "upper(epsilon-lower-limit) > 1"):
+        assert command(["audit", str(folder), "-q", "--fail-if", text]) == 2
+        assert "no interval" in capsys.readouterr().err
+        assert not (folder / "audit").exists()
+
+
+def test_limits_of_the_plan_are_compared_and_stand_on_the_page(tmp_path):
+    folder = write_run(tmp_path / "run", private=True, noise=3.0)
+    run = record_of(folder)
+    given = {"one_run": one_run_record(run), "membership": membership_audit(run)}
+    plan = {"fail_conditions": ["upper(mu) > 1.8", "lower(mu) > 1.8"]}
+    result = audited(folder, **given, plan=plan)
+    assert result.record.conditions == (
+        "upper(mu) > 1.8: one-run/mu is 1.7 (1.5 to 1.9), n = 1,000 canaries; the upper end 1.9 was compared",
+    )
+    rows = [str(cell) for row in section_audit.plan_table(result.record).rows for cell in row]
+    assert any("the upper end 1.9 was compared" in row for row in rows)
 
 
 def test_a_key_is_named_by_its_end_from_a_slash_on():

@@ -21,6 +21,7 @@ from meninx.audit.reconstruction.candidates import CandidateIndex, write_index
 from meninx.core import artifacts, files
 from meninx.core.audit_summary import PlanRecord
 from meninx.core.errors import DataError, RunLocked, UsageError
+from meninx.core.progress import SILENT
 from meninx.core.run import Run
 
 ONE, TWO = AuditConfig.of(parts=["bounds"], n_eps=3), AuditConfig.of(parts=["bounds"], n_eps=4)
@@ -54,11 +55,11 @@ AUDIT = (
 
 
 def test_a_second_audit_of_the_same_run_is_refused_and_the_first_goes_on(folder):
-    def second(config, run, progress):
+    def second(config, run, data, progress):
         code, words = elsewhere(folder, AUDIT)
         assert code != 0
         assert "an audit of this run is running" in words
-        right.carry_out(config, run, progress)
+        right.carry_out(config, run, data, progress)
 
     with given_parts(folder, one_run=one_run_record(record_of(folder))):
         right = parts.REGISTRY["bounds"]
@@ -141,7 +142,9 @@ def test_the_audit_goes_on_with_candidates_that_are_there(folder, monkeypatch):
     monkeypatch.setattr(
         parts.reconstruction, "run_reconstruction", lambda config, root, **more: found.update(more)
     )
-    parts.REGISTRY["reconstruction"].carry_out(AuditConfig.of(parts=["reconstruction"]), Run(folder), None)
+    parts.REGISTRY["reconstruction"].carry_out(
+        AuditConfig.of(parts=["reconstruction"]), Run(folder), None, SILENT
+    )
     assert found["resume"]
 
 

@@ -18,6 +18,7 @@ from meninx.audit.membership_findings import findings, two_sided
 from meninx.audit.references import halves
 from meninx.cli.app import run as command
 from meninx.core import artifacts
+from meninx.core.artifacts import RunRecord
 from meninx.core.audit_records import MembershipAudit
 from meninx.core.errors import AuditFinding, ConfigError, DataError, Interrupted, UsageError
 from meninx.core.federation import StudyPart
@@ -41,9 +42,9 @@ def made(tmp_path_factory):
         replace(case, split=("train", "test")[patients[case.patient_id] % 2]) for case in data.cases
     )
     Manifest(data.root, replace(data.info, split_rule="exact"), cases).write()
-    common = {"recipe": "tiny", "steps": 1, "out": root / "runs", "deterministic": True}
+    common = {"recipe": "tiny", "steps": 1, "out": root / "runs"}
     private = api.train(root / "data", epsilon=1.0, delta=1e-3, attack_risk=False, **common).out
-    public = api.train(root / "data", seed=1, **common).out
+    public = api.train(root / "data", seed=1, deterministic=True, **common).out
     return root / "data", private, public
 
 
@@ -142,6 +143,27 @@ def test_a_private_run_within_its_bound_is_not_refuted(private, monkeypatch):
     assert set(audit.bound) == {"0.1", "0.01", "0.001"}
     assert 0.5 < audit.bound_auc < 1
     assert verify.run(private).ok
+
+
+def test_a_failed_control_does_not_hide_an_attack_above_the_bound(private, monkeypatch, capsys):
+    """Splits that differ, and a model that knows its members better than its guarantee allows."""
+    monkeypatch.setattr(membership, "FPRS", (0.3,))
+    World(monkeypatch, target=8.0, shift=2.0)
+    assert command(["audit", "membership", str(private), "--quiet"]) == 5
+    shown = capsys.readouterr()
+    assert "REFUTED" in shown.err
+    assert "but a control failed: a network that was trained on nothing" in shown.err
+    assert artifacts.read(private, MembershipAudit).verdict == "refuted"
+
+
+def test_the_record_of_a_run_with_noise_from_a_seed_holds_no_bound(made, tmp_path, monkeypatch):
+    World(monkeypatch, target=8.0)
+    run = shutil.copytree(made[1], tmp_path / "seeded", symlinks=True)
+    artifacts.write(run, replace(artifacts.read(run, RunRecord), deterministic=True))
+    audit = run_membership(CONFIG, run).audit
+    assert (audit.bound, audit.bound_auc, audit.curve_bound) == ({}, None, ())
+    assert {attack.excess for attack in audit.attacks} == {None}
+    assert audit.verdict == "exposed"
 
 
 def test_splits_that_differ_make_the_audit_void(public, monkeypatch):

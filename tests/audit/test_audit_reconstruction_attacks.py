@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from meninx.audit.reconstruction.attacks import ATTACKS, HONEST, attack_kind
+from meninx.audit.reconstruction.attack_registry import attack_kind
+from meninx.audit.reconstruction.attacks import ATTACKS, HONEST
 from meninx.audit.reconstruction.candidates import NoiseLevel
 from meninx.audit.reconstruction.front_block import FrontBlock
 from meninx.audit.reconstruction.honest_server import GradientMatching, LinearReadout

@@ -46,7 +46,8 @@ def target(runs):
 
 def target_of(run):
     config = checkpoint.config_of(checkpoint.load(run, "last"))
-    return target_of_run(run, load_pools(dataset_of(run), config))
+    data = dataset_of(run)
+    return target_of_run(run, load_pools(data, config), data)
 
 
 def create(target, room, attacks=("imprint-raw", "readout"), **rest):

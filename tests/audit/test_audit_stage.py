@@ -172,7 +172,7 @@ def test_finished_parts_are_taken_over(private):
     first = everything(private)
     with given_parts(private, one_run=one_run_record(record_of(private)), membership=None):
         for name, part in parts.REGISTRY.items():
-            parts.REGISTRY[name] = replace(part, obstacle=lambda run: "", carry_out=None)
+            parts.REGISTRY[name] = replace(part, obstacle=lambda run, data: "", carry_out=None)
         again = stage.run(AuditConfig.of(**QUICK), private)
     assert again.record == first.record
 
@@ -238,7 +238,7 @@ def test_a_plan_that_cannot_be_carried_out_is_refused(wrong):
 
 
 def test_a_part_over_its_budget_is_left_out_and_goes_on_later(private):
-    def slow(config, run, progress):
+    def slow(config, run, data, progress):
         for _ in range(1000):
             progress.advance()
         raise AssertionError("nobody stopped it")
@@ -255,7 +255,7 @@ def test_a_part_over_its_budget_is_left_out_and_goes_on_later(private):
 
 
 def test_an_interruption_by_the_user_is_none_of_the_budget(private):
-    def stopped(config, run, progress):
+    def stopped(config, run, data, progress):
         raise Interrupted("stopped")
 
     with given_parts(private, one_run=one_run_record(record_of(private))):

@@ -11,7 +11,7 @@ from report_samples import write_dataset, write_run
 from meninx.audit import part_rules, parts, stage
 from meninx.audit.plan_config import AuditConfig
 from meninx.cli.app import run as command
-from meninx.core.errors import AuditFinding
+from meninx.core.errors import AuditFinding, DataError
 from meninx.core.findings import GUARANTEED
 from meninx.report import audit_figures, audits, section_audit
 
@@ -70,6 +70,9 @@ def test_a_seeded_run_has_no_number_that_a_condition_could_pass(tmp_path):
     bounds = [item for item in result.record.findings if item.key.startswith("bounds/")]
     assert {(item.value, item.colour) for item in bounds} == {(None, "red")}
     assert all(item.bound is None for item in result.record.findings if item.key.startswith("membership/"))
+    with pytest.raises(DataError, match="it holds a bound, but the noise of the run came"):
+        audits.read(folder, run)
+    audited(folder, **given | {"membership": membership_audit(run, bounded=False)}, plan={"overwrite": True})
     captions = [item.caption for item in audit_figures.pictures(audits.read(folder, run), "audit")]
     assert not any("no attack picks" in text or "dashed line" in text for text in captions)
     with pytest.raises(AuditFinding, match="has no number that counts"):
@@ -98,7 +101,7 @@ def test_a_condition_on_attributes_that_were_not_inferred_is_met(tmp_path, capsy
         words = ["audit", str(folder), "--parts", "attributes", "-q", "--overwrite", "--fail-if", text]
         with pytest.MonkeyPatch.context() as patch:
             known = parts.REGISTRY["attributes"]
-            patch.setitem(parts.REGISTRY, "attributes", replace(known, obstacle=lambda run: "left out"))
+            patch.setitem(parts.REGISTRY, "attributes", replace(known, obstacle=lambda run, data: "left out"))
             assert command(words) == 5
         assert "has no number (left out)" in capsys.readouterr().err
 

@@ -34,6 +34,11 @@ from meninx.core.origin import Origin
 from meninx.core.run import Run
 from meninx.dossier import dossier_pdf, stage
 from meninx.dossier.config import DossierConfig
+from meninx.metrics.attack_success import FPRS
+from meninx.privacy.claim import Claim
+from meninx.privacy.composition import joint_phases
+from meninx.privacy.ledger import Ledger
+from meninx.privacy.risk import risk_curve
 
 PLANTED = report_samples.PLANTED
 DATE = "2026-11-20"
@@ -67,9 +72,23 @@ def audit(folder: Path) -> None:
     """Write the records of three audits."""
     config = BoundsConfig.of(eps_min=1, eps_max=100, n_eps=2, candidates=(10,), precision=0.01)
     bounds.run_bounds(config, folder / "audit", run=folder)
-    artifacts.write(folder, one_run(origin_of(folder)))
-    artifacts.write(folder, membership(origin_of(folder)))
+    write_agreeing(folder, one_run(origin_of(folder)))
+    write_agreeing(folder, membership(origin_of(folder)))
     summarize(folder)
+
+
+def write_agreeing(folder: Path, record: OneRunRecord | MembershipAudit) -> None:
+    """Write an audit of a run with the bounds and claims that follow from the run's ledger."""
+    ledger = Ledger.parse(Run(folder).ledger_text())
+    claim = Claim.of_mechanism(joint_phases([ledger]), delta=ledger.accounts[0].first.delta)
+    if isinstance(record, OneRunRecord):
+        stated = {"claim_epsilon": claim.epsilon, "claim_mu": claim.mu, "claim_advantage": claim.advantage}
+        audit, control = (replace(one, **stated) for one in (record.audit, record.control))
+        artifacts.write(folder, replace(record, audit=audit, control=control))
+        return
+    curve = risk_curve(claim.phases, rates=FPRS)
+    bound = {f"{fpr:g}": curve.tpr(fpr).upper for fpr in FPRS}
+    artifacts.write(folder, replace(record, bound=bound, bound_auc=curve.auc().upper))
 
 
 def summarize(folder: Path) -> None:
@@ -91,6 +110,7 @@ def summarize(folder: Path) -> None:
             sha256=files.digest(folder / audit_parts.place_of(name)),
             findings=findings_of(name, records[name], config, held),
             refuted=RULES[name].refuted(records[name]),
+            void=RULES[name].void(records[name]),
         )
         for name in config.parts
     ]

@@ -14,6 +14,7 @@ from meninx.audit import parts, stage
 from meninx.audit.audited_run import origin_of
 from meninx.audit.bounds import run_bounds
 from meninx.audit.config import BoundsConfig
+from meninx.audit.part_rules import RULES
 from meninx.audit.plan_config import AuditConfig
 from meninx.core import artifacts
 from meninx.core.artifacts import PrivacyRecord, RunRecord
@@ -34,7 +35,7 @@ QUICK = {"n_eps": 3, "eps_min": 1.0, "eps_max": 1e6, "deterministic": True}
 
 
 def attack(
-    name: str, auc: float, p_value: float, *, known: bool = True, excess: bool = False
+    name: str, auc: float, p_value: float, *, known: bool = True, excess: bool | None = False
 ) -> AttackRecord:
     """Return an attack on 1,200 members and as many others."""
     points = tuple(
@@ -60,12 +61,9 @@ def membership_audit(
     """Return membership attacks with a verdict."""
     found = verdict in ("exposed", "refuted")
     names = ("loss", "lira", "rmia")
-    attacks = [
-        attack(
-            name, 0.7 if found else 0.51, 0.001 if found else 0.4, known=known, excess=verdict == "refuted"
-        )
-        for name in names
-    ]
+    auc, p_value = (0.7, 0.001) if found else (0.51, 0.4)
+    excess = verdict == "refuted" if bounded else None
+    attacks = [attack(name, auc, p_value, known=known, excess=excess) for name in names]
     rates = (0.01, 0.1, 0.5, 0.9)
     return MembershipAudit(
         attacks=tuple(attacks),
@@ -122,7 +120,7 @@ def _bounds(ledger: str, epsilons: int) -> BoundsRecord:
         return run_bounds(config, Path(place), run=folder).record
 
 
-def write_bounds(config: AuditConfig, run: Run, progress: Progress) -> None:
+def write_bounds(config: AuditConfig, run: Run, data: Path | None, progress: Progress) -> None:
     """Write the bounds of a made-up run, computed once per noise and unit."""
     privacy = artifacts.require(run.root, PrivacyRecord, fix="")
     found, known = (
@@ -130,7 +128,8 @@ def write_bounds(config: AuditConfig, run: Run, progress: Progress) -> None:
         record_of(run.root),
     )
     mechanism = replace(found.mechanism, run=known.id, weights=known.weights)
-    artifacts.write(run.root / "audit", replace(found, mechanism=mechanism))
+    found = replace(found, mechanism=mechanism)
+    artifacts.write(run.root / "audit", RULES["bounds"].unbounded(found) if known.deterministic else found)
 
 
 @contextmanager
@@ -143,11 +142,11 @@ def given_parts(folder: Path, **records: object):
             continue
         record = records.get(name.replace("-", "_"))
 
-        def write(config, run, progress, record=record):
+        def write(config, run, data, progress, record=record):
             artifacts.write(run.root, record)
 
         why = "" if record is not None else "left out in this test"
-        changed[name] = replace(part, carry_out=write, obstacle=lambda run, why=why: why)
+        changed[name] = replace(part, carry_out=write, obstacle=lambda run, data, why=why: why)
     try:
         parts.REGISTRY.update(changed)
         yield

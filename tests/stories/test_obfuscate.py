@@ -13,10 +13,13 @@ import pytest
 
 import meninx
 from meninx.cli.app import run
-from meninx.core.artifacts import ObfuscationRecord, RunRecord, read
+from meninx.core.artifacts import ObfuscationRecord, ReleaseAuditRecord, RunRecord, read
+from meninx.core.errors import AuditFinding
 from meninx.core.manifest import Manifest
 from meninx.imaging import png
-from meninx.obfuscate import released_dataset
+from meninx.imaging.image import Image
+from meninx.obfuscate import released_dataset, stage
+from meninx.obfuscate.stage import ObfuscateResult
 from meninx.synthetic import write_dataset
 
 QUICK = {"steps": 2, "batch_size": 4, "device": "cpu", "attack_risk": False}
@@ -237,3 +240,125 @@ def test_json_holds_the_numbers(data, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["cases"] == len(Manifest.read(data))
     assert 0.5 <= found["floor"]["auroc"] <= 1
+
+
+QUICK_AUDIT = {"attack_epochs": 1, "permutations": 0, "draws": 1, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("large") / "data", patients=160, size=16).root
+
+
+@pytest.fixture(scope="module")
+def attacked(large, tmp_path_factory) -> ObfuscateResult:
+    out = tmp_path_factory.mktemp("attacked") / "hidden"
+    return meninx.obfuscate(large, out, method="noise", target=0.6, deterministic=True, **QUICK_AUDIT)
+
+
+def test_a_release_is_attacked_and_its_record_belongs_to_it(large, attacked):
+    record = read(attacked.out, ReleaseAuditRecord)
+    assert record == attacked.audit
+    assert (record.attribute, record.method, record.target, record.divided) == ("sex", "noise", 0.6, False)
+    assert record.released.data != record.source.data
+    assert record.source.data == read(attacked.out, ObfuscationRecord).source.data
+    assert meninx.verify(attacked.out).ok
+
+
+def test_a_release_that_misses_its_target_fails_with_the_attacker_that_decides(attacked):
+    assert attacked.audit.verdict == "failed"
+    with pytest.raises(AuditFinding, match="the worst retrained attacker"):
+        attacked.raise_if_failed()
+
+
+def test_static_attackers_stand_under_their_own_heading_alone(attacked):
+    text = attacked.summary()
+    heading = text.index("not a privacy measure")
+    assert "attackers of sex, retrained on the release" in text[:heading]
+    static = [item for item in attacked.audit.static if item.auroc is not None]
+    assert static
+    assert not any(item.retrained for item in static)
+    assert attacked.audit.worst in {item.name for item in attacked.audit.attackers}
+
+
+def test_the_same_release_and_audit_are_the_same_bytes(large, attacked, tmp_path):
+    again = meninx.obfuscate(
+        large, tmp_path / "again", method="noise", target=0.6, deterministic=True, **QUICK_AUDIT
+    )
+    for name in ("obfuscation.json", "release_audit.json", "checksums.sha256"):
+        assert (again.out / name).read_bytes() == (attacked.out / name).read_bytes()
+
+
+def test_an_audit_that_was_left_out_is_made_up_for(large, tmp_path, monkeypatch):
+    settings = {"method": "blur", **QUICK_AUDIT}
+    first = meninx.obfuscate(large, tmp_path / "out", method="blur", audit=False)
+    before = pixels(first.out)
+    later = meninx.obfuscate(large, tmp_path / "out", resume=True, **settings)
+    assert first.audit is None
+    assert later.audit is not None
+    np.testing.assert_array_equal(pixels(later.out), before)
+    monkeypatch.setattr(stage, "audit_own", None)  # an audit that is there is not made again
+    assert meninx.obfuscate(large, tmp_path / "out", resume=True, **settings).audit == later.audit
+
+
+def test_an_audit_of_an_earlier_release_goes_with_it(large, attacked, tmp_path):
+    out = Path(shutil.copytree(attacked.out, tmp_path / "hidden"))
+    replaced = meninx.obfuscate(large, out, method="noise", audit=False, overwrite=True)
+    assert replaced.audit is None
+    assert read(out, ReleaseAuditRecord) is None
+
+
+def test_a_release_of_another_dataset_is_refused(large, attacked, tmp_path, capsys):
+    other = write_dataset(tmp_path / "other", patients=160, size=16, seed=1).root
+    assert run(["obfuscate", "audit", str(other), str(attacked.out), "--overwrite", "-q"]) == 3
+    assert "a release of another dataset" in capsys.readouterr().err
+    received = Path(shutil.copytree(attacked.out, tmp_path / "received"))
+    shutil.rmtree(received / "private")
+    out = ["--out", str(tmp_path / "record"), "-q"]
+    assert run(["obfuscate", "audit", str(other), str(received), *out]) == 3
+    assert "a release of the same cases" in capsys.readouterr().err
+    assert not (tmp_path / "record").exists()
+
+
+def test_a_release_of_another_program_is_attacked_and_another_attribute_gives_another_number(
+    large, tmp_path, capsys
+):
+    manifest = Manifest.read(large)
+    foreign = Path(shutil.copytree(large, tmp_path / "foreign"))
+    for case in manifest.cases:
+        image = png.read(foreign / case.image).array
+        png.write(foreign / case.image, Image(image // 2))
+    quick = ["--permutations", "0", "--attack-epochs", "1", "--device", "cpu", "-q", "--json"]
+    found = {}
+    for attribute in ("sex", "age"):
+        out = str(tmp_path / attribute)
+        words = [str(large), str(foreign), "--attribute", attribute, "--out", out]
+        assert run(["obfuscate", "audit", *words, *quick]) == 0
+        found[attribute] = json.loads(capsys.readouterr().out)["record"]
+    assert found["sex"]["method"] == ""
+    assert found["sex"]["attackers"] != found["age"]["attackers"]
+    assert found["sex"]["distortion"]["l1"] > 0.05
+    assert run(["obfuscate", "audit", str(large), str(foreign), "--out", str(tmp_path / "sex"), *quick]) == 2
+
+
+def test_too_few_patients_for_the_attackers_are_refused_before_anything_is_written(data, tmp_path, capsys):
+    assert run(["obfuscate", str(data), str(tmp_path / "out"), "--method", "blur", "-q"]) == 3
+    assert "10 patients of a class" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_published_release_with_other_images_is_not_gone_on_with(data, hidden, tmp_path, capsys):
+    out = Path(shutil.copytree(hidden, tmp_path / "hidden"))
+    first = Manifest.read(out).cases[0].image
+    words = ["obfuscate", str(data), str(out), "--method", "noise", "--no-audit", "--resume", "-q"]
+    content = (out / first).read_bytes()
+    shutil.copy(data / first, out / first)
+    assert run(words) == 3
+    assert "the file that was prepared" in capsys.readouterr().err
+    (out / first).write_bytes(content)
+    (out / "private/obfuscation.key").write_bytes(bytes(32))
+    assert run(words) == 3
+    assert "images that the method does not give" in capsys.readouterr().err
+    (out / "private/obfuscation.key").unlink()
+    assert run(words) == 3
+    assert "the key of the release is gone" in capsys.readouterr().err

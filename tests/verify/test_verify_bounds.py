@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from meninx.core.risk_records import Bounded
@@ -32,3 +34,18 @@ def test_a_bound_that_was_widened_lowered_or_raised_does_not_agree(stated, agree
     lower, value, upper = stated
     found = bounds_checks._agree(Bounded(value=value, lower=lower, upper=upper), COMPUTED, PRECISION)
     assert found is agrees
+
+
+def test_a_stated_precision_does_not_make_a_low_bound_pass(monkeypatch):
+    """A bound that is 5 % too low, in a record that states a precision of 10 %."""
+    low = Bounded(value=0.375, lower=0.37, upper=0.38)
+    assert not bounds_checks._agree(low, COMPUTED, 0.1)
+    asked = []
+
+    def curve(phases, **known):
+        asked.append(known["precision"])
+
+    monkeypatch.setattr("meninx.privacy.risk.risk_curve", curve)
+    record = SimpleNamespace(priors=(), precision=0.1)
+    bounds_checks._curves(record, [])
+    assert asked == [1e-3, 1e-3]

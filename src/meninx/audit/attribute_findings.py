@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from meninx.audit.bounds import percent
 from meninx.core import names
 from meninx.core.attribute_records import AttributeRecord, AttributesAudit, LeakRecord
 from meninx.core.findings import MEASURED, Finding, key_of, named
+from meninx.core.percentages import percent
+from meninx.metrics import verdict_rule
+from meninx.metrics.controls import control_level
+from meninx.metrics.verdict_rule import REFUTED, VOID, but, silenced
 
-_CONTROL_SIGNIFICANCE = 0.005  # a control that fails by chance should be rare
 LABELS = "labels"
 
 
@@ -20,28 +22,45 @@ def verdict_of(
     positive: Sequence[AttributeRecord],
     significance: float,
 ) -> tuple[str, str]:
-    """Return the verdict, and the reason of one that says nothing; the attacks share the significance."""
+    """Return the verdict, and which control failed; the attacks share the significance."""
     known = [record for record in records if record.accuracy is not None and record.signal != LABELS]
-    if any(min(_p(record), _advantage_p(record)) <= _CONTROL_SIGNIFICANCE for record in negative):
-        return "void", "an attribute that is a coin was inferred, so the attacks find something else"
-    strangers = [record for record in fresh if record.accuracy is not None]
-    if any(_advantage_p(record) <= _CONTROL_SIGNIFICANCE / len(strangers) for record in strangers):
-        return "void", (
+    each = significance / max(1, len(known))
+    failed = weak = found = ""
+    if not all(_coin_is_quiet(record, significance) for record in negative):
+        failed = "an attribute that is a coin was inferred, so the attacks find something else"
+    elif not all(_stranger_is_quiet(record, fresh, significance) for record in fresh):
+        failed = (
             "members are easier than others for a network that was trained on nothing, so the splits differ "
             "in more than membership"
         )
     if not known:
-        return "void", "no attribute has enough patients with each of two values"
-    each = significance / len(known)
-    if any(record.excess for record in known):
-        return "refuted", ""
+        weak = "no attribute has enough patients with each of two values"
+    elif not all(_is_found(record, significance) for record in positive):
+        weak = "a coin that was planted into members was not found, so the attacks are too weak"
     if any(_advantage_p(record) <= each for record in known):
-        return "exposed", ""
-    if any(max(_p(record), _advantage_p(record)) > significance for record in positive):
-        return "void", "a coin that was planted into members was not found, so the attacks are too weak"
-    if any(_p(record) <= each for record in known):
-        return "inferable", ""
-    return "nothing found", ""
+        found = "exposed"
+    elif not weak and any(_p(record) <= each for record in known):
+        found = "inferable"
+    refuted = any(record.excess for record in known)
+    return verdict_rule.verdict_of(refuted=refuted, failed=failed, found=found, weak=weak)
+
+
+def _coin_is_quiet(record: AttributeRecord, significance: float) -> bool:
+    """Return whether nothing was found in a negative control."""
+    return min(_p(record), _advantage_p(record)) > control_level(significance)
+
+
+def _stranger_is_quiet(
+    record: AttributeRecord, fresh: Sequence[AttributeRecord], significance: float
+) -> bool:
+    """Return whether members are no easier for an untrained network; its attributes share the level."""
+    known = sum(one.accuracy is not None for one in fresh)
+    return record.accuracy is None or _advantage_p(record) > control_level(significance, known)
+
+
+def _is_found(record: AttributeRecord, significance: float) -> bool:
+    """Return whether a planted coin was found."""
+    return max(_p(record), _advantage_p(record)) <= significance
 
 
 def verdict_words(audit: AttributesAudit) -> str:
@@ -49,12 +68,13 @@ def verdict_words(audit: AttributesAudit) -> str:
     if audit.verdict == "void":
         return f"VOID: {audit.reason}"
     known = [record for record in audit.attributes if record.accuracy is not None and record.signal != LABELS]
-    each = audit.significance / max(1, len(known))
+    each, why = audit.significance / max(1, len(known)), but(audit.reason)
     if audit.verdict == "refuted":
-        return f"REFUTED: {_list(known, lambda one: bool(one.excess))} exceeds what the guarantee allows"
+        found = _list(known, lambda one: bool(one.excess))
+        return f"REFUTED: {found} exceeds what the guarantee allows{why}"
     if audit.verdict == "exposed":
         found = _list(known, lambda one: _advantage_p(one) <= each)
-        return f"EXPOSED: {found} tells more about patients of the training than about others"
+        return f"EXPOSED: {found} tells more about patients of the training than about others{why}"
     if audit.verdict == "inferable":
         found = _list(known, lambda one: _p(one) <= each)
         return f"INFERABLE: {found} can be told, of strangers as well as of patients of the training"
@@ -104,7 +124,7 @@ def findings(record: AttributesAudit) -> tuple[Finding, ...]:
     found: list[Finding] = []
     for one in record.attributes:
         found += _attribute_findings(one, record)
-    found += [_leak_finding(leak) for leak in record.leaks]
+    found += [_leak_finding(leak, record.reason) for leak in record.leaks]
     return (*found, *_controls(record))
 
 
@@ -152,28 +172,37 @@ def _attribute_findings(one: AttributeRecord, audit: AttributesAudit) -> list[Fi
 
 
 def _area_colour(one: AttributeRecord, audit: AttributesAudit) -> tuple[str, str]:
-    if audit.verdict == "void":
-        return "grey", f"a control failed: {audit.reason}"
+    if _is_silenced(audit):
+        return "grey", silenced(audit.reason)
     if one.signal == LABELS:
         return "grey", "the floor: what the labels alone tell, without any model"
     if _p(one) <= _each(audit):
         return "amber", "better than chance, a statistic of the population where strangers are as easy"
+    if audit.reason:
+        return "grey", silenced(audit.reason)
     return "green", "the attack is no better than chance; another attack may be"
 
 
 def _advantage_colour(one: AttributeRecord, audit: AttributesAudit) -> tuple[str, str]:
-    if audit.verdict == "void":
-        return "grey", f"a control failed: {audit.reason}"
     if one.excess:
-        return "red", "the attack exceeds what the guarantee allows"
+        return "red", f"the attack exceeds what the guarantee allows{but(audit.reason)}"
+    if _is_silenced(audit):
+        return "grey", silenced(audit.reason)
     if _advantage_p(one) <= _each(audit):
         if one.bound is None:
             return "red", "the model tells more about its own patients, and nothing is guaranteed for one"
         return "amber", "the model tells more about its own patients, within the guarantee"
+    if audit.reason:
+        return "grey", silenced(audit.reason)
     return "green", "strangers are as easy as patients of the training; another attack may differ"
 
 
-def _leak_finding(leak: LeakRecord) -> Finding:
+def _is_silenced(audit: AttributesAudit) -> bool:
+    """Return whether what attacks find within the guarantee says nothing, because a control failed."""
+    return audit.verdict in (VOID, REFUTED) and bool(audit.reason)
+
+
+def _leak_finding(leak: LeakRecord, failed: str) -> Finding:
     known = leak.accuracy is not None
     noisy = leak.signal != "gradient"
     above = known and (leak.accuracy_low or 0.0) > (leak.prior or 0.0)
@@ -183,6 +212,8 @@ def _leak_finding(leak: LeakRecord) -> Finding:
     reason = "the sign of the last bias gradient names the label" if above else "no better than the prior"
     if above and not noisy:
         reason += "; a gradient of one patient must not leave a site without protection"
+    if failed and colour == "green":
+        colour, reason = "grey", silenced(failed)
     return Finding(
         key=key_of("attributes", "true-labels", leak.signal, "accuracy"),
         line=MEASURED,
@@ -212,8 +243,11 @@ def _controls(audit: AttributesAudit) -> list[Finding]:
     for name, what, one in rows:
         if one.advantage is None:
             continue
-        quiet = _advantage_p(one) > _CONTROL_SIGNIFICANCE
-        good = (_advantage_p(one) <= audit.significance) if name == "positive-control" else quiet
+        good = {
+            "positive-control": _is_found(one, audit.significance),
+            "negative-control": _coin_is_quiet(one, audit.significance),
+            "untrained-control": _stranger_is_quiet(one, audit.fresh, audit.significance),
+        }[name]
         last = [one.attribute] if name == "untrained-control" else []
         found.append(
             Finding(

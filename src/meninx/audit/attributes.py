@@ -14,7 +14,6 @@ import math
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,23 +25,25 @@ from torch import nn
 from meninx.audit import mechanism
 from meninx.audit.attribute_figure import draw
 from meninx.audit.attribute_findings import leak_line, record_lines, verdict_of, verdict_words
+from meninx.audit.audit_files import AuditFiles
 from meninx.audit.audited_run import (
     FOLDER,
     UNKNOWN_START,
     Strangers,
+    alone,
     dataset_of,
+    finished_record,
     origin_of,
-    place_of_audit,
+    refuse_other_files,
     strangers_of,
 )
 from meninx.audit.config import AttributesConfig
 from meninx.core import artifacts, files
 from meninx.core import run as runs
-from meninx.core.artifacts import PrivacyRecord, RunRecord, RunState
+from meninx.core.artifacts import PrivacyRecord, RunRecord
 from meninx.core.attribute_records import AttributeRecord, AttributesAudit, LeakRecord
-from meninx.core.budget import PrivacyUnit
 from meninx.core.digest_cache import DigestCache
-from meninx.core.errors import AuditFinding, DataError, UsageError, expected, problem
+from meninx.core.errors import AuditFinding, DataError, expected, problem
 from meninx.core.manifest import Case, Manifest, TaskKind
 from meninx.core.names import csv_cell
 from meninx.core.progress import SILENT, Progress
@@ -73,6 +74,7 @@ from meninx.privacy.risk import RiskCurve, risk_curve
 
 TABLE = "attributes.csv"
 FIGURES = ("attributes.svg", "attributes.png")
+FILES = AuditFiles(kind=AttributesAudit, title="an audit of attributes", names=(TABLE, *FIGURES))
 SCORES, CACHE = "attribute_scores.csv", "attributes"
 LABELS, SITE, AGE = "labels", "site", "age"
 _MOST_VALUES = 20
@@ -138,7 +140,12 @@ class AttributesResult(Result):
 
 
 def run_attributes(
-    config: AttributesConfig, folder: Path, *, out: Path | None = None, progress: Progress = SILENT
+    config: AttributesConfig,
+    folder: Path,
+    *,
+    out: Path | None = None,
+    data: Path | None = None,
+    progress: Progress = SILENT,
 ) -> AttributesResult:
     """Attack a finished run and return what its model tells about attributes of patients.
 
@@ -149,16 +156,18 @@ def run_attributes(
         config: attributes, folds and significance.
         folder: a finished run of ``meninx train``, private or not.
         out: folder that gets ``audit/`` with record, table and figure; by default the run folder.
+        data: the run's dataset, where it is no longer at the recorded place.
         progress: shows patients and attacks.
 
     Raises:
-        UsageError: no finished run, or audited before.
+        UsageError: no finished run, audited before, or ``out`` holds other files.
         DataError: the dataset is not the one of the run, has no attribute, or too few patients for any.
     """
     run = runs.open_run(folder)
-    with nullcontext() if config.dry_run else run.audit_lock(), run.lock():
-        record = _auditable(run, config, out)
-        attacked = _attacked(config, run)
+    with alone(run, dry_run=config.dry_run):
+        record = finished_record(run)
+        refuse_other_files(FILES, out, run, overwrite=config.overwrite)
+        attacked = _attacked(config, run, data)
         result = AttributesResult(
             out=out or run.root,
             audit=None,
@@ -206,22 +215,9 @@ class _Attacked:
         return [found[patient] for patient in self.patients]
 
 
-def _auditable(run: Run, config: AttributesConfig, out: Path | None) -> RunRecord:
-    record = artifacts.require(run.root, RunRecord, fix="train again: an older version made this run")
-    if record.state is not RunState.RELEASED:
-        fix = "go on with `meninx train DATA --resume RUN`"
-        raise UsageError(problem("the run is not finished", where=run.name, fix=fix))
-    place = artifacts.place(AttributesAudit)
-    if (place_of_audit(out, run) / place).exists() and not config.overwrite:
-        raise UsageError(
-            problem("the run was audited before", where=place, fix="give --overwrite to audit it again")
-        )
-    return record
-
-
-def _attacked(config: AttributesConfig, run: Run) -> _Attacked:
+def _attacked(config: AttributesConfig, run: Run, moved: Path | None) -> _Attacked:
     """Return the patients of an audit; refuse a dataset without an attribute that enough of them have."""
-    data = dataset_of(run)
+    data = dataset_of(run, moved)
     chosen, strangers = set(), strangers_of(run, data)
     for split, kind in (("train", data.split("train").patients), ("test", strangers.patients)):
         people = sorted(kind)
@@ -396,17 +392,18 @@ class _Attacks:
 def _curves(
     attacked: _Attacked, private: PrivacyRecord | None, released: Released | None
 ) -> tuple[RiskCurve | None, RiskCurve | None]:
-    """Return what the guarantee of the run allows about a patient, and what the noise of one step allows."""
+    """Return what the guarantee of the run allows about a patient, and what the noise of one step allows.
+
+    Noise from a seed allows everything.
+    """
     if private is None:
         return None, None
-    one_step = None
-    if released is not None:
-        phase = Phase(sample_rate=1.0, noise_multiplier=released.noise_multiplier, steps=1)
-        one_step = risk_curve([phase], rates=_RATES)
-    found = mechanism.of_run(attacked.run.root)
-    if found.record.unit != PrivacyUnit.PATIENT and attacked.pool.info.patients_known:
-        return None, None  # the guarantee is for single images
-    return risk_curve(found.phases, rates=_RATES), one_step
+    known = attacked.pool.info.patients_known
+    curve = mechanism.curve_of_patient(attacked.run, patients_known=known, rates=_RATES)
+    if curve is None or released is None:
+        return curve, None
+    phase = Phase(sample_rate=1.0, noise_multiplier=released.noise_multiplier, steps=1)
+    return curve, risk_curve([phase], rates=_RATES)
 
 
 def _upper(curve: RiskCurve) -> Bound:
@@ -519,10 +516,10 @@ def _write(root: Path, audit: AttributesAudit) -> Path:
             cells = {name: getattr(record, name) for name in names}
             cells |= {"attribute": csv_cell(record.attribute), "classes": csv_cell("; ".join(record.classes))}
             writer.writerow([kind, *cells.values()])
-    files.write_text(place / TABLE, buffer.getvalue())
-    for name in FIGURES:
-        draw(audit, place / name)
-    return artifacts.write(root, audit)
+    with FILES.writing(place):
+        files.write_text(place / TABLE, buffer.getvalue())
+        draw(audit, *(place / name for name in FIGURES))
+        return artifacts.write(root, audit)
 
 
 def _scores(attacked: _Attacked, right: Mapping[tuple[str, str], Array]) -> str:

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import shutil
 import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from meninx.audit.audit_files import AuditFiles
 from meninx.core import artifacts, files, provenance, workspace
 from meninx.core import run as runs
-from meninx.core.artifacts import Ancestry, DataRecord, Lineage, Members, Origin, PrivacyRecord, RunRecord
+from meninx.core.artifacts import (
+    Ancestry,
+    DataRecord,
+    Lineage,
+    Members,
+    Origin,
+    PrivacyRecord,
+    RunRecord,
+    RunState,
+)
 from meninx.core.budget import PrivacyUnit
-from meninx.core.errors import DataError, PrivacyRefusal, UsageError, problem
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest, dataset_digest
+from meninx.core.names import printable
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
+from meninx.models.network_names import OWN_PREFIX
 from meninx.privacy.plan import Plan
 
 FOLDER = "audit"
@@ -24,6 +39,9 @@ UNKNOWN_START = (
     "the run started from weights of unknown origin: patients of the test split may be behind them, and the "
     "attacks may then find less than there is"
 )
+OWN_NETWORK = "the run trained a network of the caller's own, which the audit cannot build"
+_LONG = 90.0  # seconds from which on a time is shown in minutes
+_DIGITS = 16  # of a digest in a message
 _ADAPTIVE = ("clip_quantile", "clip_rate", "count_noise_multiplier")
 
 
@@ -62,25 +80,97 @@ def plan_of(run: Run, config: LearnConfig, fingerprint: str) -> Plan:
     return plan
 
 
-def dataset_of(run: Run) -> Manifest:
-    """Return the dataset of a run.
+def finished_record(run: Run) -> RunRecord:
+    """Return the record of a finished run.
 
     Raises:
-        DataError: it is not where it was, or it was changed. The message names no path: it is private.
+        DataError: an older version made the run.
+        UsageError: the run is not finished.
+    """
+    record = artifacts.require(run.root, RunRecord, fix="train again: an older version made this run")
+    if record.state is not RunState.RELEASED:
+        fix = "go on with `meninx train DATA --resume RUN`"
+        raise UsageError(problem("the run is not finished", where=run.name, fix=fix))
+    return record
+
+
+@contextmanager
+def alone(run: Run, *, dry_run: bool = False) -> Iterator[None]:
+    """Keep other audits and writers away from a run; a dry run takes no lock, since a lock is a file.
+
+    Raises:
+        RunLocked: another process audits the run or writes to it.
+    """
+    with ExitStack() as locks:
+        if not dry_run:
+            locks.enter_context(run.audit_lock())
+            locks.enter_context(run.lock())
+        yield
+
+
+def has_own_network(run: Run) -> bool:
+    """Return whether a run trained a network of the caller's own, which an audit cannot build."""
+    table = tomllib.loads(files.read_text(run.config_path)).get("model")
+    return isinstance(table, dict) and str(table.get("name", "")).startswith(OWN_PREFIX)
+
+
+def dataset_of(run: Run, moved: Path | None = None) -> Manifest:
+    """Return the dataset of a run.
+
+    Args:
+        run: the run.
+        moved: folder of the dataset, where it is no longer at the place that the run recorded.
+
+    Raises:
+        DataError: it is not where it was, it was changed, or ``moved`` holds another one. The message names
+            no path of the record, which is private, and only digests that are keyed by the run.
     """
     known = artifacts.require(run.root, DataRecord, fix="train again")
-    folder = Path(known.dataset)
-    if not all((folder / name).is_file() for name in (INFO_NAME, MANIFEST_NAME)):
+    folder = moved or Path(known.dataset)
+    if moved is None and not all((folder / name).is_file() for name in (INFO_NAME, MANIFEST_NAME)):
         what = "the dataset of the run is not where it was when the run was trained"
-        fix = f"put it back, or a link to it; {artifacts.place(DataRecord)} of the run names the place"
+        fix = "give the folder where it is now by --data FOLDER, or put it back; "
+        fix += f"{artifacts.place(DataRecord)} of the run names the recorded place"
         raise DataError(problem(what, where=run.record.dataset if run.record else run.name, fix=fix))
     data = Manifest.read(folder)
-    if dataset_digest(folder, images=known.images).digest != known.digest:
+    digest = dataset_digest(folder, images=known.images).digest
+    if moved is not None:
+        _refuse_other_dataset(run, digest, data.info.name)
+    if digest != known.digest:
         fix = "restore the dataset that the run was trained on"
         raise DataError(
             problem("the dataset was changed since the run was trained", where=data.info.name, fix=fix)
         )
     return data
+
+
+def _refuse_other_dataset(run: Run, digest: str, name: str) -> None:
+    """Refuse a dataset whose keyed digest is not the one in ``run.json``; the message names both."""
+    record = artifacts.require(run.root, RunRecord, fix="train again: an older version made this run")
+    found = runs.keyed_data(runs.read_key(run.key_path(runs.IDENTITY)), digest)
+    if found != record.data:
+        rule = f"the dataset of the run, whose keyed digest begins with {record.data[:_DIGITS]}"
+        fix = f"give the folder of the dataset {printable(record.dataset)} that the run was trained on"
+        got = f"one whose digest begins with {found[:_DIGITS]}"
+        raise DataError(expected(rule, got=got, where=f"data, {printable(name)}", fix=fix))
+
+
+def training_seconds(record: RunRecord) -> float:
+    """Return how long a run took from its start to its release; 0 when that is not known."""
+    try:
+        begun, ended = (datetime.fromisoformat(text) for text in (record.made, record.finished))
+    except ValueError:
+        return 0.0
+    return max(0.0, (ended - begun).total_seconds())
+
+
+def duration_words(seconds: float) -> str:
+    """Return a time for people.
+
+    >>> duration_words(42.0), duration_words(600.0)
+    ('42 s', '10 min')
+    """
+    return f"{seconds:.0f} s" if seconds < _LONG else f"{seconds / 60:.0f} min"
 
 
 def seeded(config: LearnConfig, seed: int | None) -> LearnConfig:
@@ -155,6 +245,23 @@ def place_of_audit(out: Path | None, run: Run | None) -> Path:
             )
     workspace.refuse_linked(place, FOLDER)
     return place
+
+
+def refuse_other_files(kind: AuditFiles, out: Path | None, run: Run | None, *, overwrite: bool) -> None:
+    """Refuse a folder where an audit would replace files that no audit of the same run wrote.
+
+    Args:
+        kind: the files of the audit.
+        out: folder that gets ``audit/``; None for the run folder.
+        run: the audited run; None where a dataset is audited.
+        overwrite: an earlier audit may be replaced.
+
+    Raises:
+        UsageError: see :func:`place_of_audit` and :meth:`AuditFiles.refuse`.
+    """
+    place, record = place_of_audit(out, run), run.record if run else None
+    own = run is not None and place.resolve() == run.root.resolve()
+    kind.refuse(place / FOLDER, run=record.id if record else "", own=own, overwrite=overwrite)
 
 
 def origin_of(record: RunRecord, *, timeless: bool = False) -> Origin:

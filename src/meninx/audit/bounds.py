@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from meninx.audit import mechanism as mechanisms
+from meninx.audit.audit_files import AuditFiles
 from meninx.audit.bounds_figure import NO_GUARANTEE, draw
 from meninx.audit.config import MECHANISM, BoundsConfig
 from meninx.audit.mechanism import Mechanism
@@ -20,6 +21,7 @@ from meninx.core import progress as bars
 from meninx.core.artifacts import RunRecord
 from meninx.core.errors import ConfigError, UsageError, problem
 from meninx.core.findings import GUARANTEED, Finding, key_of
+from meninx.core.percentages import percent
 from meninx.core.result import Result
 from meninx.core.risk_records import (
     Bounded,
@@ -37,7 +39,9 @@ from meninx.privacy.noise_calibration import noise_profile
 from meninx.privacy.risk import Bracket, RiskCurve, risk_curve
 
 TABLE, FIGURES = "bounds.csv", ("bounds.svg", "bounds.png")
-_BEGUN = "bounds.unfinished"  # there while table and figures are written
+FILES = AuditFiles(
+    kind=BoundsRecord, title="bounds", names=(TABLE, *FIGURES), run_of=lambda record: record.mechanism.run
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,8 @@ class BoundsResult(Result):
                 f"  {'what it knows before':<28} {'blind guess':>12} {'worst case':>12} {'relaxed':>12}"
             )
             lines += [_row(prior, operating) for prior in self.record.priors]
+        if self.record.void:
+            lines.append(f"no bound holds for this run: {self.record.void}")
         if self.record.membership is not None:
             lines += _membership_words(self.record.membership)
         return "\n".join([*lines, *_vacuous_words(self.record), f"out: {self.out}"])
@@ -105,12 +111,12 @@ def run_bounds(
         _refuse_idle(config, recipe)
     found = mechanisms.of_run(run) if run is not None else mechanisms.of_settings(config, recipe)
     priors = priors_of(config, found.record.units, found.record.unit)
-    _refuse_earlier(out, run, overwrite=config.overwrite)
+    _refuse_other_files(out, run, found.record.run, overwrite=config.overwrite)
     record = BoundsRecord(mechanism=found.record, priors=priors, points=(), precision=config.precision)
     if config.dry_run:
         return BoundsResult(out=out, record=record, dry_run=True)
     with _alone(out, run):
-        _refuse_earlier(out, run, overwrite=config.overwrite)
+        _refuse_other_files(out, run, found.record.run, overwrite=config.overwrite)
         record = _computed(config, found, priors, progress)
         _write(out, record)
     return BoundsResult(out=out, record=record)
@@ -128,7 +134,7 @@ def _computed(
 ) -> BoundsRecord:
     kappas = {prior.name: prior.kappa for prior in priors}
     points = tuple(_points(config, found.record, kappas, progress))
-    operating, membership = _operating(found, kappas, config.precision)
+    operating, membership = (None, None) if found.void else _operating(found, kappas, config.precision)
     return BoundsRecord(
         mechanism=found.record,
         priors=priors,
@@ -137,6 +143,7 @@ def _computed(
         membership=membership,
         no_guarantee_from=next((item.epsilon for item in points if is_vacuous(item, priors[0])), None),
         precision=config.precision,
+        void=found.void,
         made="" if config.deterministic else artifacts.now(),
         versions=provenance.packages(),
     )
@@ -274,24 +281,19 @@ def _refuse_idle(config: BoundsConfig, recipe: str | None) -> None:
         raise UsageError(problem(f"the ledger of the run would ignore {flags}", where="run", fix=fix))
 
 
-def _refuse_earlier(out: Path, run: Path | None, *, overwrite: bool) -> None:
-    """Refuse a folder that holds bounds already, or other files of the same names."""
+def _refuse_other_files(out: Path, run: Path | None, identity: str, *, overwrite: bool) -> None:
+    """Refuse a folder that belongs to another run, or holds files that no audit of this one wrote."""
     workspace.outside(out)
+    if (out / artifacts.place(RunRecord)).is_file():
+        fix = "leave --out out: the bounds of a run lie in its audit/"
+        raise UsageError(problem("the folder is a run", where="out", fix=fix))
     if (out.parent / artifacts.place(RunRecord)).is_file():
         workspace.refuse_linked(out.parent, out.name)
         if run is None or run.resolve() != out.parent.resolve():
             fix = "choose a folder that belongs to no run"
             raise UsageError(problem("the folder belongs to another run", where="out", fix=fix))
-    path = out / artifacts.place(BoundsRecord)
-    if path.exists() and not overwrite:
-        fix = "give --overwrite or another --out"
-        raise UsageError(problem("the folder holds bounds already", where=f"{out.name}/{path.name}", fix=fix))
-    known = artifacts.read_file(path, BoundsRecord) is not None or (out / _BEGUN).is_file()
-    strange = [name for name in (TABLE, *FIGURES) if (out / name).exists() and not known]
     own = run is not None and run.resolve() == out.resolve().parent
-    if strange and not own:
-        what = f"the folder holds files that no audit wrote: {', '.join(strange)}"
-        raise UsageError(problem(what, where=out.name, fix="give another --out"))
+    FILES.refuse(out, run=identity, own=own, overwrite=overwrite)
 
 
 def _write(out: Path, record: BoundsRecord) -> None:
@@ -308,12 +310,10 @@ def _write(out: Path, record: BoundsRecord) -> None:
             says = "no" if is_vacuous(point, prior) else "yes"
             head = [point.epsilon, point.noise_multiplier, point.accountant, prior.name, prior.kappa]
             writer.writerow([*head, *numbers, says])
-    files.write_text(out / _BEGUN, "Table and figures beside this file are being written by meninx.\n")
-    files.write_text(out / TABLE, buffer.getvalue())
-    for name in FIGURES:
-        draw(record, out / name)
-    artifacts.write(out, record)
-    (out / _BEGUN).unlink(missing_ok=True)
+    with FILES.writing(out):
+        files.write_text(out / TABLE, buffer.getvalue())
+        draw(record, *(out / name for name in FIGURES))
+        artifacts.write(out, record)
 
 
 def mechanism_words(mechanism: MechanismRecord) -> str:
@@ -343,6 +343,8 @@ def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> t
         red: the largest for amber.
     """
     operating, membership, unit = record.operating, record.membership, record.mechanism.unit
+    if record.void:
+        return tuple(_unbounded(record))
     if operating is None or membership is None:
         return ()
 
@@ -368,7 +370,7 @@ def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> t
     most = membership.auc.upper
     found.append(bound("largest-auc", f"No membership attack has an AUC above {most:.3f}.", most, 0.5))
     for prior in sorted(record.priors, key=lambda prior: -prior.kappa):
-        name = f"n={round(1 / prior.kappa)}" if prior.name.startswith("1 of") else prior.name
+        name = _short(prior)
         value = operating.worst[prior.name].upper
         words = f"Knowing that {prior.meaning}, no attack is right more than {percent(value)} of the time."
         worst = bound(f"largest-success@{name}", words, value, prior.kappa)
@@ -380,6 +382,22 @@ def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> t
         bound=None, colour=deciding.colour, reason=deciding.reason,
     )  # fmt: skip
     return (epsilon, *found)
+
+
+def _unbounded(record: BoundsRecord) -> Iterator[Finding]:
+    """Yield the same keys without a number, for a run that nothing bounds."""
+    names = ["epsilon", *(f"largest-tpr@fpr={rate:g}" for rate in risk.FPRS), "largest-auc"]
+    for prior in sorted(record.priors, key=lambda prior: -prior.kappa):
+        names += [f"{kind}-success@{_short(prior)}" for kind in ("largest", "relaxed")]
+    for name in names:
+        yield Finding(
+            key=key_of("bounds", name), line=GUARANTEED, words="Nothing bounds an attack on this run.",
+            value=None, low=None, high=None, n=0, null=None, bound=None, colour="red", reason=record.void,
+        )  # fmt: skip
+
+
+def _short(prior: PriorRecord) -> str:
+    return f"n={round(1 / prior.kappa)}" if prior.name.startswith("1 of") else prior.name
 
 
 def _relaxed(worst: Finding, name: str, prior: PriorRecord, value: float) -> Finding:
@@ -401,19 +419,6 @@ def _row(prior: PriorRecord, point: BoundPoint) -> str:
     parts = (prior.kappa, point.worst[prior.name].upper, point.relaxed[prior.name].upper)
     note = f"  {NO_GUARANTEE}" if is_vacuous(point, prior) else ""
     return f"  {prior.name:<28} " + " ".join(f"{percent(part):>12}" for part in parts) + note
-
-
-def percent(share: float) -> str:
-    """Return a share as per cent with three significant digits, never rounded up to 100 %.
-
-    >>> percent(0.0445), percent(2.8e-4), percent(0.99999), percent(1.0), percent(2e-7)
-    ('4.45 %', '0.028 %', '> 99.9 %', '100 %', '< 0.0001 %')
-    """
-    if 0.9995 <= share < 1:
-        return "> 99.9 %"
-    if 0 < share < 1e-6:
-        return "< 0.0001 %"
-    return f"{100 * share:.3g} %" if share >= 1e-5 or not share else f"{100 * share:.4f} %"
 
 
 def _membership_words(found: MembershipRecord) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meninx.audit.audit_files import save_figure
+from meninx.core.percentages import axis_mark
 from meninx.core.risk_records import BoundPoint, BoundsRecord
 
 if TYPE_CHECKING:
@@ -14,8 +16,8 @@ _WORST, _RELAXED, _SHADE = "#6b3fa0", "#d9822b", "#b03030"
 NO_GUARANTEE = "no guarantee"
 
 
-def draw(record: BoundsRecord, path: Path) -> None:
-    """Write the figure of the first adversary to ``path`` (.svg or .png); the folder must exist."""
+def draw(record: BoundsRecord, *paths: Path) -> None:
+    """Write the figure of the first adversary to all ``paths`` (.svg or .png); the folders must exist."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
@@ -34,7 +36,7 @@ def draw(record: BoundsRecord, path: Path) -> None:
         axes.axhline(prior.kappa, color="#444444", linestyle=":", label=f"blind guess, {prior.name}")
         _mark(record, axes)
         axes.set(xscale="log", yscale="log", ylim=(prior.kappa / 3, 1.6))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+        axes.yaxis.set_major_formatter(FuncFormatter(axis_mark))
         if axis[0] < axis[-1]:
             axes.set_xlim(axis[0], axis[-1])
         axes.set_xlabel("epsilon (smaller protects more)")
@@ -42,7 +44,7 @@ def draw(record: BoundsRecord, path: Path) -> None:
         axes.set_title(_facts(record), fontsize=8)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.18), fontsize=8.5)
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150)
+        save_figure(figure, *paths, dpi=150)
 
 
 def _epsilon(point: BoundPoint) -> float:

@@ -156,6 +156,7 @@ class OneRunConfig(Settings):
         seed: Seed of a deterministic audit.
         device: Where to train the audited twin.
         overwrite: Audit again although the run was audited before.
+        dry_run: Show what would be trained and how long it takes; train and write nothing.
     """
 
     canaries: Count = 1000
@@ -164,6 +165,7 @@ class OneRunConfig(Settings):
     seed: CountOrZero = 0
     device: Device = "auto"
     overwrite: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +181,7 @@ class MembershipConfig(Settings):
             the audit can be repeated bit for bit.
         device: Where to train the reference models.
         overwrite: Audit again although the run was audited before; reference models are kept.
+        dry_run: Show members, reference models and how long it takes; train and write nothing.
     """
 
     references: Count = 4
@@ -188,6 +191,7 @@ class MembershipConfig(Settings):
     deterministic: bool = False
     device: Device = "auto"
     overwrite: bool = False
+    dry_run: bool = False
 
     def check_rules(self) -> None:
         """Refuse an odd number of models, whose halves would not be balanced."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from meninx.audit.bounds import percent
 from meninx.core.findings import MEASURED, Finding, key_of
 from meninx.core.identity_records import IdentityAudit, LinkRecord
+from meninx.core.percentages import percent
 from meninx.metrics.controls import control_level
 from meninx.metrics.linkage import p_of_link
+from meninx.metrics.verdict_rule import but, silenced
 
 DATASET, CHANGED = "dataset", "changed images"
 NULLS = (", noise alone", ", other patients")
@@ -20,7 +21,7 @@ def verdict_words(audit: IdentityAudit) -> str:
     if audit.verdict == "linked":
         sure = audit.significance / len(audit.links)
         found = ", ".join(dict.fromkeys(record.attack for record in audit.links if p_of_link(record) <= sure))
-        return f"LINKED: {found} finds other images of a patient better than chance"
+        return f"LINKED: {found} finds other images of a patient better than chance{but(audit.reason)}"
     return "nothing found by these attacks; another attack may find more"
 
 
@@ -135,16 +136,16 @@ def _colour(link: LinkRecord, record: IdentityAudit) -> str:
     if record.verdict == "void" or link.p_at_1 is None:
         return "grey"
     if link.source.endswith(NULLS):
-        return "green" if p_of_link(link) > _control_level(record) else "grey"
+        return "green" if p_of_link(link) > _control_level(record) and not record.reason else "grey"
     tests = record.reconstructions if link.source else record.links
     if p_of_link(link) > record.significance / max(1, len(tests)):
-        return "green"
+        return "grey" if record.reason else "green"
     return "amber" if record.synthetic else "red"
 
 
 def _floor_words(record: IdentityAudit) -> str:
-    if record.verdict == "void":
-        return record.reason
+    if record.reason:
+        return silenced(record.reason)
     if record.floor is None or record.floor.p_at_1 is None:
         return "Fitted on other patients; a weak attack that finds nothing shows nothing."
     return (

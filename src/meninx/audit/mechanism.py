@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meninx.audit.config import BoundsConfig
 from meninx.core import artifacts, names
 from meninx.core.artifacts import Ancestry, Lineage, PrivacyRecord, RunRecord
+from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, problem
 from meninx.core.risk_records import MechanismRecord
 from meninx.core.run import Run, open_run
@@ -17,6 +19,9 @@ from meninx.privacy.accounting import Epsilon, Phase
 from meninx.privacy.composition import joint_phases
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.noise_calibration import solve_noise
+from meninx.privacy.risk import RiskCurve, risk_curve
+
+SEEDED = "the noise of the run came from a seed, and whoever knows it can subtract it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +32,13 @@ class Mechanism:
         record: sample rate, steps, unit and source, for the page.
         phases: what was or will be run; empty where the noise is not given.
         spent: epsilon of ``phases`` at the record's delta; None where there are none.
+        void: why no bound holds for the run, whatever its ledger says; empty where bounds hold.
     """
 
     record: MechanismRecord
     phases: tuple[Phase, ...]
     spent: Epsilon | None
+    void: str = ""
 
 
 def of_settings(config: BoundsConfig, recipe: str | None) -> Mechanism:
@@ -84,7 +91,7 @@ def of_run(folder: Path) -> Mechanism:
     phases = joint_phases([own, *_earlier(run, record)])
     identity = artifacts.read(run.root, RunRecord)
     composed = len(phases) > 1
-    return _accounted(
+    found = _accounted(
         MechanismRecord(
             sample_rate=account.sample_rate,
             steps=sum(item.phase().steps for item in own.accounts),
@@ -101,6 +108,27 @@ def of_run(folder: Path) -> Mechanism:
         ),
         phases,
     )
+    seeded = record.deterministic or (identity is not None and identity.deterministic)
+    return replace(found, void=SEEDED if seeded else "")
+
+
+def curve_of_patient(run: Run, *, patients_known: bool, rates: Sequence[float]) -> RiskCurve | None:
+    """Return what the guarantee of a run allows an attack on a patient; None where none holds for one.
+
+    None holds without privacy, with noise from a seed, and where the guarantee is for one of several cases.
+
+    Args:
+        run: the run folder.
+        patients_known: the source names its patients; otherwise every image counts as one.
+        rates: false positive rates of interest.
+    """
+    privacy = artifacts.read(run.root, PrivacyRecord)
+    if privacy is None or not privacy.private:
+        return None
+    found = of_run(run.root)
+    if found.void or (found.record.unit != PrivacyUnit.PATIENT and patients_known):
+        return None
+    return risk_curve(found.phases, rates=rates)
 
 
 def _accounted(record: MechanismRecord, phases: tuple[Phase, ...]) -> Mechanism:

@@ -18,17 +18,21 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.audit import mechanism
+from meninx.audit.audit_files import AuditFiles
 from meninx.audit.audited_run import (
     FOLDER,
     UNKNOWN_START,
+    alone,
     dataset_of,
+    duration_words,
+    finished_record,
     origin_of,
-    place_of_audit,
     plan_of,
+    refuse_other_files,
     seeded,
     strangers_of,
+    training_seconds,
 )
-from meninx.audit.bounds import percent
 from meninx.audit.config import MembershipConfig
 from meninx.audit.membership_figure import draw
 from meninx.audit.membership_findings import MAIN_ATTACK, verdict_of
@@ -37,16 +41,17 @@ from meninx.audit.references import (
     control_signals,
     fresh_signals,
     halves,
+    is_trained,
     log_likelihoods,
     reference_signals,
 )
 from meninx.core import artifacts, files
 from meninx.core import run as runs
-from meninx.core.artifacts import RunRecord, RunState
+from meninx.core.artifacts import RunRecord
 from meninx.core.audit_records import AttackRecord, MembershipAudit, OperatingPoint
-from meninx.core.budget import PrivacyUnit
-from meninx.core.errors import AuditFinding, DataError, UsageError, expected, problem
+from meninx.core.errors import AuditFinding, DataError, expected, problem
 from meninx.core.manifest import Manifest
+from meninx.core.percentages import percent
 from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import child
 from meninx.core.result import Result
@@ -71,10 +76,12 @@ from meninx.metrics.membership_attacks import (
     patient_scores,
     rmia_scores,
 )
-from meninx.privacy.risk import RiskCurve, risk_curve
+from meninx.metrics.verdict_rule import but
+from meninx.privacy.risk import RiskCurve
 
 TABLE = "membership.csv"
 FIGURES = ("membership.svg", "membership.png")
+FILES = AuditFiles(kind=MembershipAudit, title="an audit of membership", names=(TABLE, *FIGURES))
 CACHE, SCORES = "membership", "membership_scores.csv"
 ATTACKS = ("loss", "lira", "rmia")
 _SPLITS = {
@@ -97,14 +104,18 @@ class MembershipResult(Result):
     """The audit of what a model tells about membership; ``out`` is its record.
 
     Attributes:
-        audit: attacks, controls, bound and verdict.
+        audit: attacks, controls, bound and verdict; None after a dry run.
+        planned: what a dry run found, in sentences; empty otherwise.
     """
 
-    audit: MembershipAudit
+    audit: MembershipAudit | None
+    planned: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return the audit in words."""
         audit = self.audit
+        if audit is None:
+            return "\n".join([*self.planned, "dry run: nothing was trained or written"])
         first = audit.attacks[0]
         unit = "patients" if audit.patients_known else "images, each counted as a patient"
         lines = [
@@ -130,6 +141,8 @@ class MembershipResult(Result):
 
     def alerts(self) -> tuple[str, ...]:
         """Return what limits the audit."""
+        if self.audit is None:
+            return ()
         found = [
             "a difference between members and non-members shows what the model learned only if the split was "
             "made at random among the patients"
@@ -138,12 +151,17 @@ class MembershipResult(Result):
 
     def raise_if_refuted(self) -> None:
         """Raise AuditFinding when the run exceeds its bound, or a control failed."""
-        if self.audit.verdict in ("refuted", "void"):
+        if self.audit is not None and self.audit.verdict in ("refuted", "void"):
             raise AuditFinding(problem(verdict_words(self.audit), where="meninx audit membership"))
 
 
 def run_membership(
-    config: MembershipConfig, folder: Path, *, out: Path | None = None, progress: Progress = SILENT
+    config: MembershipConfig,
+    folder: Path,
+    *,
+    out: Path | None = None,
+    data: Path | None = None,
+    progress: Progress = SILENT,
 ) -> MembershipResult:
     """Attack a finished run and return what the attacks learn about membership.
 
@@ -154,21 +172,30 @@ def run_membership(
         config: number of reference models, seed and significance.
         folder: a finished run of ``meninx train``, private or not.
         out: folder that gets ``audit/`` with record, table and figure; by default the run folder.
+        data: the run's dataset, where it is no longer at the recorded place.
         progress: shows steps of the reference models.
 
     Raises:
-        UsageError: no finished run, audited before, or reference models of another seed are there.
+        UsageError: no finished run, audited before, ``out`` holds other files, or reference models of
+            another seed are there.
         DataError: the dataset is not the one of the run, or has fewer than ten members or non-members.
         Interrupted: stopped by the user; what is trained is saved.
     """
     run, begun = runs.open_run(folder), time.monotonic()
-    with run.audit_lock(), run.lock():
-        record = _auditable(run, config, out)
-        audited = _audited(run, config)
+    with alone(run, dry_run=config.dry_run):
+        record = finished_record(run)
+        refuse_other_files(FILES, out, run, overwrite=config.overwrite)
+        audited = _audited(run, config, data)
         members, strangers = frozenset(audited.pool.split("train").patients), strangers_of(run, audited.data)
         others = strangers.patients
         audited = replace(audited, pool=audited.pool.select(lambda case: case.patient_id in members | others))
-        _refuse_few(len(members), len(others), progress)
+        _refuse_few(len(members), len(others))
+        if config.dry_run:
+            planned = _planned(audited, config, record, members, others)
+            return MembershipResult(out=out or run.root, audit=None, planned=planned)
+        for words in _refused_rates(len(others)):
+            progress.note(words)
+        audited.make_room()
         included, references = _references(audited, config, members, others, progress)
         people = tuple(case.patient_id for case in audited.pool.cases)
 
@@ -183,7 +210,7 @@ def run_membership(
         _, leaked = attacked(control_signals(audited, planted, config.control_steps, progress))
         known = np.array([patient in planted for patient in patients])
         _, fresh = attacked(fresh_signals(audited))
-        curve = _bound(run, record, audited.data.info.patients_known)
+        curve = mechanism.curve_of_patient(run, patients_known=audited.data.info.patients_known, rates=FPRS)
         audit = _judged(
             config, scores, member, curve,
             positive=_measured(MAIN_ATTACK, leaked[MAIN_ATTACK], known, config.seed),
@@ -248,53 +275,74 @@ def scores_of(signals: Signals, people: Sequence[str]) -> tuple[tuple[str, ...],
 # the run
 
 
-def _auditable(run: Run, config: MembershipConfig, out: Path | None) -> RunRecord:
-    """Return the record of a run that can be audited, or refuse it."""
-    record = artifacts.require(run.root, RunRecord, fix="train again: an older version made this run")
-    if record.state is not RunState.RELEASED:
-        fix = "go on with `meninx train DATA --resume RUN`"
-        raise UsageError(problem("the run is not finished", where=run.name, fix=fix))
-    place = place_of_audit(out, run) / artifacts.place(MembershipAudit)
-    if place.exists() and not config.overwrite:
-        fix = "give --overwrite to audit it again"
-        raise UsageError(
-            problem("the run was audited before", where=artifacts.place(MembershipAudit), fix=fix)
-        )
-    return record
-
-
-def _audited(run: Run, config: MembershipConfig) -> Audited:
+def _audited(run: Run, config: MembershipConfig, moved: Path | None = None) -> Audited:
     content = checkpoint.load(run, "last")
     learned = seeded(
         checkpoint.config_of(content).replace(device=config.device, attack_risk=False, tensorboard=False),
         config.seed if config.deterministic else None,
     )
-    data = dataset_of(run)
+    data = dataset_of(run, moved)
     private = bool(content["plan"])
-    room = run.private / FOLDER / CACHE
-    for place in (room.parent, room):
-        place.mkdir(mode=0o700, exist_ok=True)
     return Audited(
         run=run,
         config=learned,
         plan=plan_of(run, learned, content["plan"]) if private else None,
         data=data,
         pool=data.select(lambda case: case.split in ("train", "test")),
-        room=room,
+        room=run.private / FOLDER / CACHE,
     )
 
 
-def _refuse_few(members: int, others: int, progress: Progress) -> None:
-    """Refuse a dataset that is too small before any model is trained; name the rates that it cannot give."""
+def estimated_seconds(references: int, training: float) -> float:
+    """Return about how long an audit takes.
+
+    Args:
+        references: models that are not trained yet.
+        training: seconds that the run was trained for.
+    """
+    return 15.0 + 0.8 * training * references
+
+
+def _planned(
+    audited: Audited,
+    config: MembershipConfig,
+    record: RunRecord,
+    members: frozenset[str],
+    others: frozenset[str],
+) -> tuple[str, ...]:
+    """Return what an audit would do, in sentences."""
+    chosen = halves(sorted(members), sorted(others), config.references, config.seed)
+    known = sum(is_trained(audited, number, patients) for number, patients in enumerate(chosen))
+    steps = "its steps and settings" if audited.plan is None else "its steps, settings and noise"
+    left, training = len(chosen) - known, training_seconds(record)
+    return (
+        f"members: {len(members)} patients of the training split",
+        f"non-members: {len(others)} of the test split",
+        f"reference models: {len(chosen)}, each trained on half of both like the run, with {steps}",
+        f"  {known} of them are trained already, {left} would be trained",
+        f"positive control: a model that is trained for {config.control_steps} steps on few patients",
+        *(f"refused: {words}" for words in _refused_rates(len(others))),
+        f"about {duration_words(estimated_seconds(left, training))}, as the training of the run took "
+        f"{duration_words(training)}",
+    )
+
+
+def _refused_rates(others: int) -> list[str]:
+    """Return the rates that too few non-members cannot give, in words."""
+    return [
+        f"no rate at {percent(fpr)} false positives: {needed_for(fpr)} non-members needed, {others} there"
+        for fpr in FPRS
+        if others < needed_for(fpr)
+    ]
+
+
+def _refuse_few(members: int, others: int) -> None:
+    """Refuse a dataset that is too small before any model is trained."""
     for count, split in ((members, "train"), (others, "test")):
         if count < LEAST_PATIENTS:
             rule = f"at least {LEAST_PATIENTS} patients in the {split} split"
             fix = "a membership audit compares patients of the training split with those of the test split"
             raise DataError(expected(rule, got=count, where="splits", fix=fix))
-    for fpr in FPRS:
-        if others < needed_for(fpr):
-            counts = f"{needed_for(fpr)} non-members needed, {others} there"
-            progress.note(f"no rate at {percent(fpr)} false positives: {counts}")
 
 
 def _references(
@@ -320,16 +368,6 @@ def _planted(patients: Sequence[str], seed: int) -> frozenset[str]:
     count = max(LEAST_PATIENTS, min(_MOST_PLANTED, len(patients) // 4))
     chosen = child(seed, "planted leak").permutation(len(patients))[:count]
     return frozenset(patients[index] for index in chosen)
-
-
-def _bound(run: Run, record: RunRecord, patients_known: bool) -> RiskCurve | None:
-    """Return what the guarantee allows an attack on a patient; None where nothing is guaranteed for one."""
-    if not record.private:
-        return None
-    found = mechanism.of_run(run.root)
-    if found.record.unit != PrivacyUnit.PATIENT and patients_known:
-        return None
-    return risk_curve(found.phases, rates=FPRS)
 
 
 def _attributes(pool: Manifest, patients: Sequence[str]) -> dict[str, list[str]]:
@@ -413,11 +451,11 @@ def verdict_words(audit: MembershipAudit) -> str:
         return f"VOID: {audit.reason}"
     if audit.verdict == "refuted":
         found = ", ".join(attack.attack for attack in audit.attacks if attack.excess)
-        return f"REFUTED: {found} finds more members than the guarantee allows"
+        return f"REFUTED: {found} finds more members than the guarantee allows{but(audit.reason)}"
     if audit.verdict == "exposed":
         sure = audit.significance / len(audit.attacks)
         found = ", ".join(attack.attack for attack in audit.attacks if attack.p_value <= sure)
-        return f"EXPOSED: {found} tells members from non-members better than chance"
+        return f"EXPOSED: {found} tells members from non-members better than chance{but(audit.reason)}"
     return "nothing found by these attacks; another attack may find more"
 
 
@@ -430,11 +468,11 @@ def _split_lines(audit: MembershipAudit) -> list[str]:
 def _attack_lines(attack: AttackRecord, audit: MembershipAudit) -> list[str]:
     lines = [f"attack {attack.attack}: {_area_words(attack)}"]
     for point in attack.points:
-        words = point.refusal and f"refused, {point.refusal}"
+        words = point.refusal and f"refused ({point.refusal})"
         if point.tpr is not None and point.low is not None and point.high is not None:
             words = f"{percent(point.tpr)} ({percent(point.low)} to {percent(point.high)})"
         allowed = audit.bound.get(f"{point.fpr:g}")
-        limit = "" if allowed is None else f", the guarantee allows {percent(allowed)}"
+        limit = "" if allowed is None else f"; the guarantee allows {percent(allowed)}"
         lines.append(f"  members found at {percent(point.fpr)} false positives: {words}{limit}")
     return lines
 
@@ -449,7 +487,7 @@ def _area_words(attack: AttackRecord) -> str:
 def _group_lines(audit: MembershipAudit) -> list[str]:
     lines = []
     for group in audit.groups:
-        words = f"refused, {group.refusal}"
+        words = f"refused ({group.refusal})"
         if group.auc is not None and group.auc_low is not None and group.auc_high is not None:
             counts = f"{group.members} members, {group.others} non-members"
             words = f"AUC {group.auc:.3f} ({group.auc_low:.3f} to {group.auc_high:.3f}), {counts}"
@@ -472,10 +510,10 @@ def _write(root: Path, audit: MembershipAudit) -> Path:
         for number, point in enumerate(points):
             limit = None if bound is None else bound[number]
             writer.writerow([name, point.fpr, point.fpr_high, point.tpr, point.low, point.high, limit])
-    files.write_text(place / TABLE, buffer.getvalue())
-    for name in FIGURES:
-        draw(audit, curves, bound, place / name)
-    return artifacts.write(root, audit)
+    with FILES.writing(place):
+        files.write_text(place / TABLE, buffer.getvalue())
+        draw(audit, curves, bound, *(place / name for name in FIGURES))
+        return artifacts.write(root, audit)
 
 
 def _write_scores(run: Run, patients: Sequence[str], member: Bits, scores: dict[str, Array]) -> None:

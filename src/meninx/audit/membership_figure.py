@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from meninx.audit.audit_files import save_figure
 from meninx.core.audit_records import MembershipAudit, OperatingPoint
+from meninx.core.percentages import axis_mark
 
 _COLOURS = {"loss": "#888888", "lira": "#2b7bba", "rmia": "#d9822b"}
 _BOUND = "#6b3fa0"
@@ -15,15 +17,15 @@ def draw(
     audit: MembershipAudit,
     curves: Mapping[str, Sequence[OperatingPoint]],
     bound: Sequence[float] | None,
-    path: Path,
+    *paths: Path,
 ) -> None:
-    """Write the figure to ``path`` (.svg or .png); the folder must exist.
+    """Write the figure to all ``paths`` (.svg or .png); the folders must exist.
 
     Args:
         audit: numbers of patients and verdict.
         curves: attack -> points by rising false positive rate, the same rates for all.
         bound: what the guarantee allows at these rates; None without one.
-        path: the file.
+        *paths: the files.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -45,7 +47,7 @@ def draw(
         axes.plot(axis, axis, color="#444444", linestyle=":", label="chance")
         axes.set(xscale="log", yscale="log", xlim=(axis[0], 1.0), ylim=(axis[0] / 2, 1.3))
         for side in (axes.xaxis, axes.yaxis):
-            side.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+            side.set_major_formatter(FuncFormatter(axis_mark))
         axes.set_xlabel("non-members called members (false positives)")
         axes.set_ylabel("members found (true positives)")
         first = audit.attacks[0]
@@ -56,4 +58,4 @@ def draw(
         )
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, loc="lower right", fontsize=8.5)
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150)
+        save_figure(figure, *paths, dpi=150)

@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meninx.audit.audited_run import UNKNOWN_START
-from meninx.audit.bounds import percent
 from meninx.core.audit_records import AttackRecord, GroupRecord, MembershipAudit, OperatingPoint
 from meninx.core.findings import MEASURED, Finding, key_of, named
+from meninx.core.percentages import percent
+from meninx.metrics import verdict_rule
 from meninx.metrics.attack_success import PERMUTATIONS
+from meninx.metrics.controls import control_level
+from meninx.metrics.verdict_rule import REFUTED, VOID, but, silenced
 
 MAIN_ATTACK = "rmia"
 """The attack of groups and controls."""
 _RATE, _EXCLUDES_NOTHING = 0.01, 0.99  # a guarantee that allows more at this rate is none
-
-
-def control_level(significance: float, split: AttackRecord | None) -> float:
-    """Return the largest probability with which each negative control makes an honest audit void.
-
-    It is a tenth of the audit's, because a void audit hides what the attacks found.
-    """
-    return significance / (10 if split is None else 20)
 
 
 def two_sided(attack: AttackRecord) -> float:
@@ -34,23 +29,29 @@ def verdict_of(
     negatives: tuple[AttackRecord, AttackRecord | None],
     significance: float,
 ) -> tuple[str, str]:
-    """Return the verdict, and the reason of one that says nothing; both controls share the significance."""
+    """Return the verdict, and which control failed; the negative controls share their significance."""
     fresh, split = negatives
-    each, why = control_level(significance, split), "so they differ in more than membership"
+    each, why = (
+        control_level(significance, 1 if split is None else 2),
+        "so they differ in more than membership",
+    )
+    failed = weak = ""
     if fresh.p_value <= each:
-        return "void", f"a network that was trained on nothing tells the splits apart, {why}"
-    if split is not None and two_sided(split) <= each:
-        return "void", f"models that know half of both splits tell them apart, {why}"
-    if any(attack.excess for attack in attacks):
-        return "refuted", ""
-    if any(attack.p_value <= significance / len(attacks) for attack in attacks):
-        return "exposed", ""
+        failed = f"a network that was trained on nothing tells the splits apart, {why}"
+    elif split is not None and two_sided(split) <= each:
+        failed = f"models that know half of both splits tell them apart, {why}"
     if positive.p_value > significance:
-        return "void", (
+        weak = (
             "a model that knows a few patients was not found, so the attacks are too weak to say anything; "
             "use more --references or more --control-steps"
         )
-    return "nothing found", ""
+    exposed = any(attack.p_value <= significance / len(attacks) for attack in attacks)
+    return verdict_rule.verdict_of(
+        refuted=any(attack.excess for attack in attacks),
+        failed=failed,
+        found="exposed" if exposed else "",
+        weak=weak,
+    )
 
 
 def findings(audit: MembershipAudit) -> tuple[Finding, ...]:
@@ -64,15 +65,16 @@ def findings(audit: MembershipAudit) -> tuple[Finding, ...]:
         found.append(_area_finding(attack, audit, colour, reason))
         found += [_rate_finding(attack, point, audit, colour, reason) for point in attack.points]
     exposed = any(item.colour in ("amber", "red") for item in found)
-    return (*found, *(_group_finding(group, exposed=exposed) for group in audit.groups), *_controls(audit))
+    groups = (_group_finding(group, exposed=exposed, failed=audit.reason) for group in audit.groups)
+    return (*found, *groups, *_controls(audit))
 
 
 def _colour(attack: AttackRecord, audit: MembershipAudit) -> tuple[str, str]:
     """Return the colour of an attack, and why."""
-    if audit.verdict == "void":
-        return "grey", f"a control failed: {audit.reason}"
     if attack.excess:
-        return "red", "the attack finds more members than the guarantee allows"
+        return "red", f"the attack finds more members than the guarantee allows{but(audit.reason)}"
+    if _is_silenced(audit):
+        return "grey", silenced(audit.reason)
     if attack.p_value <= audit.significance / len(audit.attacks):
         if audit.bound_auc is None:
             return "red", "the attack finds members, and nothing is guaranteed for a patient"
@@ -81,7 +83,14 @@ def _colour(attack: AttackRecord, audit: MembershipAudit) -> tuple[str, str]:
         return "amber", "the attack finds members, within the guarantee"
     if audit.unknown_start:
         return "grey", UNKNOWN_START
+    if audit.reason:
+        return "grey", silenced(audit.reason)
     return "green", "the attack is no better than chance; another attack may be"
+
+
+def _is_silenced(audit: MembershipAudit) -> bool:
+    """Return whether what attacks find within the guarantee says nothing, because a control failed."""
+    return audit.verdict in (VOID, REFUTED) and bool(audit.reason)
 
 
 def _area_finding(attack: AttackRecord, audit: MembershipAudit, colour: str, reason: str) -> Finding:
@@ -114,7 +123,7 @@ def _rate_finding(
     )  # fmt: skip
 
 
-def _group_finding(group: GroupRecord, *, exposed: bool) -> Finding:
+def _group_finding(group: GroupRecord, *, exposed: bool, failed: str) -> Finding:
     name = f"{named(group.attribute)} {named(group.group)}"
     above = group.auc_low is not None and group.auc_low > 0.5
     colour, many = "green", "within this group, not corrected for the number of groups"
@@ -122,6 +131,8 @@ def _group_finding(group: GroupRecord, *, exposed: bool) -> Finding:
     if above:
         reason = f"above chance {many}"
         colour = "amber" if exposed else "grey"
+    if failed and colour == "green":
+        colour, reason = "grey", silenced(failed)
     known = group.auc is not None
     area = group.auc if group.auc is not None else 0.0
     return Finding(
@@ -153,7 +164,7 @@ def _controls(audit: MembershipAudit) -> tuple[Finding, ...]:
 
     def quiet(attack: AttackRecord, name: str, words: str) -> Finding:
         chance = two_sided(attack) if attack is audit.split_control else attack.p_value
-        nothing = chance > control_level(audit.significance, audit.split_control)
+        nothing = chance > control_level(audit.significance, 1 if audit.split_control is None else 2)
         colour, reason = ("green", "nothing was found") if nothing else ("grey", "it tells the splits apart")
         return control(attack, name, words, colour, reason)
 

@@ -12,6 +12,7 @@ import io
 import math
 import shutil
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +22,32 @@ import numpy as np
 import torch
 from torch import nn
 
-from meninx.audit.audited_run import FOLDER, dataset_of, origin_of, plan_of, prepared, seeded
+from meninx.audit.audit_files import AuditFiles
+from meninx.audit.audited_run import (
+    FOLDER,
+    OWN_NETWORK,
+    alone,
+    dataset_of,
+    duration_words,
+    finished_record,
+    has_own_network,
+    origin_of,
+    plan_of,
+    prepared,
+    refuse_other_files,
+    seeded,
+    training_seconds,
+)
 from meninx.audit.config import OneRunConfig
 from meninx.audit.one_run_findings import control_words
 from meninx.audit.scores import audit_lines
 from meninx.core import artifacts, files, journal
 from meninx.core import run as runs
-from meninx.core.artifacts import Ancestry, PrivacyRecord, RunRecord, RunState
+from meninx.core.artifacts import Ancestry, PrivacyRecord, RunRecord
 from meninx.core.audit_records import MechanismCheck, OneRunRecord, ScoreAudit
 from meninx.core.errors import AuditFinding, DataError, UsageError, expected, problem
 from meninx.core.manifest import Manifest
+from meninx.core.percentages import percent
 from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import child_seed
 from meninx.core.result import Result
@@ -49,12 +66,15 @@ from meninx.learn.task import Task, image_task
 from meninx.learn.trainer import Trainer
 from meninx.privacy.claim import Claim
 from meninx.privacy.plan import Plan
-from meninx.privacy.score_audit import audit_scores
+from meninx.privacy.score_audit import audit_scores, ceilings
 
 CONTROL_NOISE = 0.5
 """Noise of the positive control over that of the plan."""
 LARGE_CHANGE = 0.01
 """Change of the validation metric from which on the result warns."""
+FILES = AuditFiles(kind=OneRunRecord, title="an audit with canaries", names=())
+TWIN = "twin"
+_COUNT = "canaries"
 _COMMAND = "meninx audit one-run"
 
 
@@ -63,7 +83,8 @@ class OneRunResult(Result):
     """The audit of a run's implementation; ``out`` is its record, ``audit/one_run.json``.
 
     Attributes:
-        record: of the twin, and of the same steps with half of the noise.
+        record: of the twin, and of the same steps with half of the noise; None after a dry run.
+        planned: what a dry run found, in sentences; empty otherwise.
         metric: name of the validation metric; empty without one.
         utility_change: metric of the twin minus that of the run, both at the last step. Private, not in the
             record.
@@ -71,32 +92,35 @@ class OneRunResult(Result):
         overhead: share of these seconds that canaries took.
     """
 
-    record: OneRunRecord
-    metric: str
-    utility_change: float | None
-    seconds: float
-    overhead: float
+    record: OneRunRecord | None
+    planned: tuple[str, ...] = ()
+    metric: str = ""
+    utility_change: float | None = None
+    seconds: float = 0.0
+    overhead: float = 0.0
 
     @property
-    def audit(self) -> ScoreAudit:
+    def audit(self) -> ScoreAudit | None:
         """The scores of the twin's canaries against the claim."""
-        return self.record.audit
+        return None if self.record is None else self.record.audit
 
     @property
-    def control(self) -> ScoreAudit:
+    def control(self) -> ScoreAudit | None:
         """The same with half of the noise."""
-        return self.record.control
+        return None if self.record is None else self.record.control
 
     def summary(self) -> str:
         """Return the audit in words."""
         record = self.record
-        *bounds, verdict = audit_lines(self.audit)
+        if record is None:
+            return "\n".join([*self.planned, "dry run: nothing was trained or written"])
+        *bounds, verdict = audit_lines(record.audit)
         lines = [
             f"out: {self.out}",
             *bounds,
             *(_mechanism_lines(record.mechanism) if record.mechanism is not None else []),
             verdict if not record.refuted_by else f"verdict: REFUTED by {', '.join(record.refuted_by)}",
-            f"positive control, mu {self.control.mu:.2f}: {control_words(record)}",
+            f"positive control, mu {record.control.mu:.2f}: {control_words(record)}",
             f"twin: trained in {self.seconds:.1f} s, {100 * self.overhead:.1f} % of it for canaries",
         ]
         if self.utility_change is not None:
@@ -108,7 +132,7 @@ class OneRunResult(Result):
     def alerts(self) -> tuple[str, ...]:
         """Return what makes the audit worth less."""
         found = []
-        if not self.record.control_found:
+        if self.record is not None and not self.record.control_found:
             found.append("the positive control was not found, so this audit says nothing; use more canaries")
         if self.utility_change is not None and abs(self.utility_change) > LARGE_CHANGE:
             points = 100 * LARGE_CHANGE
@@ -120,18 +144,21 @@ class OneRunResult(Result):
 
     def raise_if_refuted(self) -> None:
         """Raise AuditFinding when the run's implementation is refuted, or the control was not found."""
-        if self.record.refuted_by:
-            what = f"the run does not keep its epsilon of {self.audit.claim_epsilon:.4g}: refuted by "
-            raise AuditFinding(
-                problem(what + ", ".join(self.record.refuted_by), where="meninx audit one-run")
-            )
-        if not self.record.control_found:
+        record = self.record
+        if record is None:
+            return
+        if record.refuted_by:
+            what = f"the run does not keep its epsilon of {record.audit.claim_epsilon:.4g}: refuted by "
+            raise AuditFinding(problem(what + ", ".join(record.refuted_by), where="meninx audit one-run"))
+        if not record.control_found:
             what = "half of the noise was not noticed, so the audit is too weak to say anything"
             fix = "use more --canaries"
             raise AuditFinding(problem(what, where="meninx audit one-run", fix=fix))
 
 
-def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILENT) -> OneRunResult:
+def run_one_run(
+    config: OneRunConfig, folder: Path, *, data: Path | None = None, progress: Progress = SILENT
+) -> OneRunResult:
     """Train the twin of a private run with canaries and return the verdict on its implementation.
 
     An interrupted audit goes on where it stopped when it is called again.
@@ -139,6 +166,7 @@ def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILE
     Args:
         config: number of canaries and significance.
         folder: a finished run of ``meninx train`` with differential privacy.
+        data: the run's dataset, where it is no longer at the recorded place.
         progress: shows steps, loss and epsilon.
 
     Raises:
@@ -148,24 +176,27 @@ def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILE
         Interrupted: stopped by the user; the twin's state is saved.
     """
     run = runs.open_run(folder)
-    with run.audit_lock(), run.lock():
+    with alone(run, dry_run=config.dry_run):
         record = _auditable(run, config)
         content = checkpoint.load(run, "last")
         learned = seeded(
             checkpoint.config_of(content).replace(device=config.device, attack_risk=False),
             config.seed if config.deterministic else None,
         )
-        plan, data = plan_of(run, learned, content["plan"]), dataset_of(run)
+        plan, cases = plan_of(run, learned, content["plan"]), dataset_of(run, data)
         room = run.private / FOLDER
+        if config.dry_run:
+            planned = _planned(config, record, plan, cases, Run(room / TWIN))
+            return OneRunResult(out=run.root, record=None, planned=planned)
         room.mkdir(mode=0o700, exist_ok=True)
-        twin = prepared(room / "twin", run, _COMMAND, deterministic=config.deterministic)
+        twin = prepared(room / TWIN, run, _COMMAND, deterministic=config.deterministic)
         canaries = _canaries(twin, config, learned)
-        fitted, scores, network, seconds = _trained(twin, run, learned, data, plan, canaries, progress)
+        fitted, scores, network, seconds = _trained(twin, run, learned, cases, plan, canaries, progress)
         claim = Claim.of_mechanism([plan.phase(fitted.steps)], delta=plan.delta)
         audit = audit_scores(scores.included(), scores.excluded(), claim, significance=config.significance)
         progress.note("positive control: the same steps with half of the noise")
         shutil.rmtree(room / "control", ignore_errors=True)
-        task = image_task(data.info, learned.task)
+        task = image_task(cases.info, learned.task)
         control = _control(
             prepared(room / "control", run, _COMMAND, deterministic=config.deterministic),
             network, task, plan, canaries, fitted.steps,
@@ -199,7 +230,7 @@ def run_one_run(config: OneRunConfig, folder: Path, *, progress: Progress = SILE
 
 
 def _mechanism_lines(found: MechanismCheck) -> list[str]:
-    sure = f"{100 * (1 - found.significance):g} %"
+    sure = percent(1 - found.significance)
     lines = [
         f"measured at the canaries, limits with {sure} confidence each:",
         f"  noise {found.noise:.3f} ({found.noise_low:.3f} to {found.noise_high:.3f}) times the promised one",
@@ -215,17 +246,51 @@ def _mechanism_lines(found: MechanismCheck) -> list[str]:
 
 def _auditable(run: Run, config: OneRunConfig) -> RunRecord:
     """Return the record of a run that can be audited, or refuse it."""
-    record = artifacts.require(run.root, RunRecord, fix="train again: an older version made this run")
+    record = finished_record(run)
     if not record.private:
         fix = "audit a run of `meninx train --epsilon ...`"
         raise UsageError(problem("the run has no differential privacy to audit", where=run.name, fix=fix))
-    if record.state is not RunState.RELEASED:
-        fix = "go on with `meninx train DATA --resume RUN`"
-        raise UsageError(problem("the run is not finished", where=run.name, fix=fix))
-    if artifacts.read(run.root, OneRunRecord) is not None and not config.overwrite:
-        fix = "give --overwrite to audit it again"
-        raise UsageError(problem("the run was audited before", where=artifacts.place(OneRunRecord), fix=fix))
+    if reason := obstacle(run):
+        raise UsageError(problem(reason, where=run.name))
+    refuse_other_files(FILES, None, run, overwrite=config.overwrite)
     return record
+
+
+def obstacle(run: Run) -> str:
+    """Return why the implementation of a private run cannot be audited; empty when it can."""
+    table = tomllib.loads(files.read_text(run.config_path)).get("privacy")
+    if isinstance(table, dict) and table.get("noise_bands", 1) != 1:
+        return "canaries need independent noise, and the noise of this run is correlated over steps"
+    return OWN_NETWORK if has_own_network(run) else ""
+
+
+def estimated_seconds(training: float) -> float:
+    """Return about how long an audit takes, from the seconds that the run was trained for."""
+    return 5.0 + 1.2 * training
+
+
+def _planned(
+    config: OneRunConfig, record: RunRecord, plan: Plan, cases: Manifest, twin: Run
+) -> tuple[str, ...]:
+    """Return what an audit would do, in sentences."""
+    _refuse_other_count(twin, config)
+    units, most = len(cases.split("train").patients), config.canaries // 2
+    limits = ceilings(most, config.canaries - most, delta=plan.delta)
+    training = training_seconds(record)
+    begun = "no twin is there; it would be trained from the start"
+    if twin.ledger_path.is_file():
+        begun = "the twin of an interrupted audit is there and would go on where it stopped"
+    return (
+        f"twin: {plan.steps:,} steps on {units:,} patients of the training split, noise multiplier "
+        f"{plan.noise_multiplier:.4g}, as the run",
+        f"  {begun}",
+        f"canaries: {config.canaries:,} made-up patients, of whom about half take part",
+        f"  so many cannot show an epsilon above {limits.one_run:.3g} (Steinke et al.) or {limits.fdp:.3g} "
+        "(f-DP form); mu and the measured noise have no such limit",
+        "positive control: the same steps with half of the noise, on canaries alone",
+        f"about {duration_words(estimated_seconds(training))}, as the training of the run took "
+        f"{duration_words(training)}",
+    )
 
 
 def _last_metric(run: Run, name: str) -> float:
@@ -245,19 +310,24 @@ def _last_metric(run: Run, name: str) -> float:
 
 def _canaries(twin: Run, config: OneRunConfig, learned: LearnConfig) -> Canaries:
     """Return the canaries of a twin; refuse another number than an interrupted audit began with."""
-    path = twin.private / "canaries"
+    path = twin.private / _COUNT
     if not path.is_file():
         files.write_text(path, f"{config.canaries}\n", mode=files.PRIVATE_MODE)
-    begun = files.read_text(path, limit=64).strip()
+    _refuse_other_count(twin, config)
+    seed = learned.runtime.seed if learned.runtime.deterministic else None
+    return Canaries(
+        twin.key("canaries", seed=seed), config.canaries, most_cases=learned.sampling.cases_per_patient
+    )
+
+
+def _refuse_other_count(twin: Run, config: OneRunConfig) -> None:
+    path = twin.private / _COUNT
+    begun = files.read_text(path, limit=64).strip() if path.is_file() else str(config.canaries)
     if begun != str(config.canaries):
         fix = f"give --canaries {begun}" if begun.isdecimal() else "remove private/audit of the run"
         raise UsageError(
             expected("the canaries of the interrupted audit", got=config.canaries, where="canaries", fix=fix)
         )
-    seed = learned.runtime.seed if learned.runtime.deterministic else None
-    return Canaries(
-        twin.key("canaries", seed=seed), config.canaries, most_cases=learned.sampling.cases_per_patient
-    )
 
 
 class _Network(Hook):

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from meninx.audit.scores import verdict_words
-from meninx.core.audit_records import MechanismCheck, OneRunRecord, ScoreAudit
+from meninx.core.audit_records import MechanismCheck, OneRunRecord
 from meninx.core.findings import IMPLEMENTATION, Finding, key_of
 
+TOO_WEAK = "half of the noise was not noticed, so the audit is too weak to say anything"
 _CHECK_WORDS = {"noise": "the measured noise", "length": "the measured length of a canary"}
 
 
@@ -21,7 +22,7 @@ def findings(record: OneRunRecord) -> tuple[Finding, ...]:
     if record.refuted_by and colour != "red":
         colour, reason = "red", f"REFUTED by {', '.join(record.refuted_by)}"
     if not caught and colour != "red":
-        colour, reason = "grey", "half of the noise was not noticed, so the audit is too weak to say anything"
+        colour, reason = "grey", TOO_WEAK
     claim = audit.claim_epsilon if math.isfinite(audit.claim_epsilon) else None
 
     def finding(name: str, words: str, of: tuple[float, float, float | None], bound: float | None) -> Finding:
@@ -56,8 +57,13 @@ def findings(record: OneRunRecord) -> tuple[Finding, ...]:
             colour="green" if caught else "grey",
             reason=control_words(record),
         ),
-        *(_mechanism_findings(record.mechanism, audit) if record.mechanism is not None else ()),
+        *(_mechanism_findings(record.mechanism, record) if record.mechanism is not None else ()),
     )  # fmt: skip
+
+
+def void(record: OneRunRecord) -> str:
+    """Return that the positive control was not noticed; else empty."""
+    return "" if record.control_found else TOO_WEAK
 
 
 def control_words(record: OneRunRecord) -> str:
@@ -71,22 +77,29 @@ def control_words(record: OneRunRecord) -> str:
     return f"half of the noise was noticed by {', '.join(names)}{others}"
 
 
-def _mechanism_findings(found: MechanismCheck, audit: ScoreAudit) -> Iterator[Finding]:
+def _mechanism_findings(found: MechanismCheck, record: OneRunRecord) -> Iterator[Finding]:
     """Yield the noise and the length of a clipped canary; the latter where the noise does not hide it."""
-    wrong = found.refuted_by
+    audit = record.audit
+
+    def judged(check: str, bad: str, good: str) -> tuple[str, str]:
+        if check in found.refuted_by:
+            return "red", bad
+        weak = void(record)
+        return ("grey", weak) if weak else ("green", good)
+
+    colour, reason = judged("noise", "less noise than promised", "the promised noise is there")
     yield Finding(
         key=key_of("one-run", "noise"), line=IMPLEMENTATION, value=found.noise, low=found.noise_low,
         high=found.noise_high, n=audit.excluded, null=None, bound=None, counted="canaries",
         words="Standard deviation of the noise that the program adds, over what the plan promises.",
-        colour="red" if "noise" in wrong else "green",
-        reason="less noise than promised" if "noise" in wrong else "the promised noise is there",
+        colour=colour, reason=reason,
     )  # fmt: skip
     if found.length is None or found.length_low is None or found.length_high is None:
         return
+    colour, reason = judged("length", "longer than allowed", "not longer than allowed")
     yield Finding(
         key=key_of("one-run", "clipped-length"), line=IMPLEMENTATION, value=found.length,
         low=found.length_low, high=found.length_high, n=audit.included, null=None, bound=1.0,
         words="Length of a made-up patient after clipping, over what the plan allows.", counted="canaries",
-        colour="red" if "length" in wrong else "green",
-        reason="longer than allowed" if "length" in wrong else "not longer than allowed",
+        colour=colour, reason=reason,
     )  # fmt: skip

@@ -7,7 +7,7 @@ alone, so this module imports no network library.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from meninx.audit import (
@@ -17,6 +17,7 @@ from meninx.audit import (
     membership_findings,
     one_run_findings,
 )
+from meninx.audit.mechanism import SEEDED
 from meninx.audit.plan_config import AuditPlan
 from meninx.audit.reconstruction import reconstruction_verdict
 from meninx.audit.verdict_lines import Reservations
@@ -33,6 +34,8 @@ from meninx.privacy.residual_audit import TOLERANCE
 
 _ATTACKS = ("loss", "lira", "rmia")
 _RATES = tuple(f"tpr@fpr={rate:g}" for rate in FPRS)
+_BOUNDS = ("bounds/epsilon", "bounds/largest-auc", *(f"bounds/largest-{rate}" for rate in _RATES))
+_SUCCESSES = ("bounds/largest-success@*", "bounds/relaxed-success@*")
 _BEYOND_NULL = 0.05  # p-value that an area above 97.5 % of those with permuted membership cannot have
 _OTHER_VERDICT = "its verdict does not follow from its numbers"
 
@@ -44,11 +47,12 @@ class PartRules:
     Attributes:
         keys: keys of findings that it always gives; for conditions on a part that was not done.
         further: patterns of the keys that depend on the data and the plan; ``*`` stands for any text.
+        one_sided: pattern of a key -> ``exact``, or the limit that its number is, without an interval.
         findings: record and plan -> its numbers.
         refuted: record -> whether it refutes the guarantee of the run.
         contradictions: record -> what in it does not follow from its own numbers, in words.
         unbounded: record -> the record of a run for which no guarantee holds.
-        void: record -> why its attacks say nothing, because a control failed; else empty.
+        void: record -> which control failed, so that none of its numbers is green; else empty.
     """
 
     keys: tuple[str, ...]
@@ -56,12 +60,13 @@ class PartRules:
     findings: Callable[[Any, AuditPlan], tuple[Finding, ...]]
     refuted: Callable[[Any], bool]
     contradictions: Callable[[Any], Iterator[str]]
+    one_sided: Mapping[str, str] = field(default_factory=dict)
     unbounded: Callable[[Any], Any] = lambda record: record
     void: Callable[[Any], str] = lambda record: ""
 
 
 def _void(record: MembershipAudit | AttributesAudit | IdentityAudit) -> str:
-    return record.reason if record.verdict == "void" else ""
+    return record.reason
 
 
 def _bound_findings(record: BoundsRecord, plan: AuditPlan) -> tuple[Finding, ...]:
@@ -113,13 +118,15 @@ def _reconstruction(record: ReconstructionAudit) -> Iterator[str]:
         yield _OTHER_VERDICT
 
 
-def _without_bounds(record: ReconstructionAudit) -> ReconstructionAudit:
-    return replace(
-        record,
-        guaranteed=False,
-        identification=tuple(replace(one, bound=1.0) for one in record.identification),
-        matches=tuple(replace(one, bound=1.0) for one in record.matches),
-    )
+def _membership_without_bounds(record: MembershipAudit) -> MembershipAudit:
+    attacks = tuple(replace(one, excess=None) for one in record.attacks)
+    return replace(record, attacks=attacks, bound={}, bound_auc=None, curve_bound=())
+
+
+def _attributes_without_bounds(record: AttributesAudit) -> AttributesAudit:
+    attributes = tuple(replace(one, bound=None, excess=None) for one in record.attributes)
+    leaks = tuple(replace(one, bound=None) for one in record.leaks)
+    return replace(record, attributes=attributes, leaks=leaks, prior_bounds={})
 
 
 def _attributes(record: AttributesAudit) -> Iterator[str]:
@@ -138,11 +145,13 @@ def _identity(record: IdentityAudit) -> Iterator[str]:
 
 RULES: Mapping[str, PartRules] = {
     "bounds": PartRules(
-        keys=("bounds/epsilon", "bounds/largest-auc", *(f"bounds/largest-{rate}" for rate in _RATES)),
-        further=("bounds/largest-success@*", "bounds/relaxed-success@*"),
+        keys=_BOUNDS,
+        further=_SUCCESSES,
+        one_sided=dict.fromkeys((*_BOUNDS, *_SUCCESSES), "exact"),
         findings=_bound_findings,
         refuted=lambda record: False,
         contradictions=lambda record: iter(()),
+        unbounded=lambda record: replace(record, operating=None, membership=None, void=record.void or SEEDED),
     ),
     "one-run": PartRules(
         keys=(
@@ -152,9 +161,13 @@ RULES: Mapping[str, PartRules] = {
             "one-run/noise",
         ),
         further=("one-run/halved-noise-control", "one-run/clipped-length"),
+        one_sided=dict.fromkeys(
+            ("one-run/epsilon-lower-limit", "one-run/advantage-lower-limit"), "lower limit"
+        ),
         findings=lambda record, plan: one_run_findings.findings(record),
         refuted=lambda record: bool(record.refuted_by),
         contradictions=_one_run,
+        void=one_run_findings.void,
     ),
     "membership": PartRules(
         keys=tuple(f"membership/{name}/{key}" for name in _ATTACKS for key in ("auc", *_RATES)),
@@ -163,7 +176,7 @@ RULES: Mapping[str, PartRules] = {
         refuted=lambda record: record.verdict == "refuted",
         contradictions=_membership,
         void=_void,
-        unbounded=lambda record: replace(record, bound={}, bound_auc=None, curve_bound=()),
+        unbounded=_membership_without_bounds,
     ),
     "reconstruction": PartRules(
         keys=("reconstruction/rank1@n=10",),
@@ -179,7 +192,7 @@ RULES: Mapping[str, PartRules] = {
         refuted=lambda record: record.verdict == "refuted",
         contradictions=_reconstruction,
         void=reconstruction_verdict.void,
-        unbounded=_without_bounds,
+        unbounded=ReconstructionAudit.without_bounds,
     ),
     "attributes": PartRules(
         keys=(),
@@ -194,9 +207,7 @@ RULES: Mapping[str, PartRules] = {
         refuted=lambda record: record.verdict == "refuted",
         contradictions=_attributes,
         void=_void,
-        unbounded=lambda record: replace(
-            record, attributes=tuple(replace(one, bound=None) for one in record.attributes)
-        ),
+        unbounded=_attributes_without_bounds,
     ),
     "identity": PartRules(
         keys=("identity/p@1",),
@@ -226,6 +237,12 @@ def missing(parts: Iterable[AuditedPart]) -> dict[str, str]:
 def patterns_of(part: str) -> tuple[str, ...]:
     """Return the keys of findings that a part always gives, and patterns of the others."""
     return (*RULES[part].keys, *RULES[part].further)
+
+
+def holds_a_bound(part: str, record: Any) -> bool:
+    """Return whether a record holds a bound, which that of a run without a guarantee must not."""
+    unbounded: Any = RULES[part].unbounded(record)
+    return bool(unbounded != record)
 
 
 def findings_of(part: str, record: Any, plan: AuditPlan, held: Reservations) -> tuple[Finding, ...]:

@@ -6,10 +6,8 @@ A part is entered here when it can be planned. The stage knows parts only throug
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from meninx.audit import (
     one_run,
     reidentification,
 )
+from meninx.audit.audited_run import OWN_NETWORK, dataset_of, has_own_network
 from meninx.audit.config import (
     AttributesConfig,
     BoundsConfig,
@@ -29,20 +28,17 @@ from meninx.audit.config import (
 )
 from meninx.audit.plan_config import AuditConfig, AuditPlan
 from meninx.audit.reconstruction import steps as reconstruction
+from meninx.audit.reconstruction.attack_registry import package_of
 from meninx.audit.reconstruction.candidates import INDEX
 from meninx.audit.reconstruction.config import ReconstructionConfig
 from meninx.core import artifacts, files, settings
-from meninx.core.artifacts import DataRecord, RunRecord
+from meninx.core.artifacts import RunRecord
 from meninx.core.audit_parts import FOLDER, PARTS, PartName
 from meninx.core.errors import MeninxError
-from meninx.core.manifest import Manifest
 from meninx.core.progress import Progress
 from meninx.core.run import Run
 from meninx.core.settings import Settings
 from meninx.metrics.attack_success import LEAST_PATIENTS
-from meninx.models.network_names import OWN_PREFIX
-
-_OWN_NETWORK = "the run trained a network of the caller's own, which the audit cannot build"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +49,26 @@ class AuditPart:
         name: as in the plan; :data:`meninx.core.audit_parts.PARTS` describes it.
         settings: plan and flags -> settings of the part.
         minutes: plan -> its budget.
-        obstacle: why the part cannot be done on a run; empty when it can.
+        obstacle: run, and dataset that was moved -> why the part cannot be done; empty when it can.
         seconds: about how long it takes, from the seconds of the run's training.
-        carry_out: writes its record.
+        carry_out: settings, run, dataset that was moved, and progress; writes the record.
         about: record -> identity and weights of the run that it belongs to.
-        inputs: run -> digest of results of other parts that it reads; empty for none.
+        inputs: plan, run -> digest of results of other parts, or versions of external code, that its result
+            depends on; empty for none.
+        after: names of these parts.
+        reads_dataset: it needs the dataset of the run.
     """
 
     name: PartName
     settings: Callable[[AuditConfig], Settings]
     minutes: Callable[[AuditPlan], float]
-    obstacle: Callable[[Run], str]
+    obstacle: Callable[[Run, Path | None], str]
     seconds: Callable[[AuditPlan, float], float]
-    carry_out: Callable[[AuditConfig, Run, Progress], None]
+    carry_out: Callable[[AuditConfig, Run, Path | None, Progress], None]
     about: Callable[[Any], tuple[str, str]]
-    inputs: Callable[[Run], str] = lambda run: ""
+    inputs: Callable[[AuditConfig, Run], str] = lambda config, run: ""
+    after: tuple[str, ...] = ()
+    reads_dataset: bool = True
 
     @property
     def title(self) -> str:
@@ -78,16 +79,7 @@ class AuditPart:
         """Return the SHA-256 of the settings, and of other parts' results, that its result depends on."""
         plain = self.settings(config).replace(overwrite=False)
         text = settings.to_toml(plain.replace(device="auto") if hasattr(plain, "device") else plain)
-        return hashlib.sha256(f"{text}{self.inputs(run)}".encode()).hexdigest()
-
-
-def training_seconds(record: RunRecord) -> float:
-    """Return how long a run took from its start to its release; 0 when that is not known."""
-    try:
-        begun, ended = (datetime.fromisoformat(text) for text in (record.made, record.finished))
-    except ValueError:
-        return 0.0
-    return max(0.0, (ended - begun).total_seconds())
+        return hashlib.sha256(f"{text}{self.inputs(config, run)}".encode()).hexdigest()
 
 
 # bounds
@@ -101,14 +93,14 @@ def _bounds_settings(config: AuditConfig) -> BoundsConfig:
     )  # fmt: skip
 
 
-def _without_guarantee(run: Run) -> str:
+def _without_guarantee(run: Run, moved: Path | None = None) -> str:
     record = artifacts.read(run.root, RunRecord)
     if record is not None and not record.private:
         return "the run was trained without differential privacy, so nothing bounds what an attack learns"
     return ""
 
 
-def _compute_bounds(config: AuditConfig, run: Run, progress: Progress) -> None:
+def _compute_bounds(config: AuditConfig, run: Run, moved: Path | None, progress: Progress) -> None:
     bounds.run_bounds(_bounds_settings(config), run.root / FOLDER, run=run.root, progress=progress)
 
 
@@ -123,17 +115,14 @@ def _one_run_settings(config: AuditConfig) -> OneRunConfig:
     )  # fmt: skip
 
 
-def _no_one_run(run: Run) -> str:
+def _no_one_run(run: Run, moved: Path | None) -> str:
     if _without_guarantee(run):
         return "the run was trained without differential privacy, so there is no guarantee to test"
-    table = tomllib.loads(files.read_text(run.config_path))
-    if _table(table, "privacy").get("noise_bands", 1) != 1:
-        return "canaries need independent noise, and the noise of this run is correlated over steps"
-    return _OWN_NETWORK if _own_network(table) else ""
+    return one_run.obstacle(run)
 
 
-def _audit_one_run(config: AuditConfig, run: Run, progress: Progress) -> None:
-    one_run.run_one_run(_one_run_settings(config), run.root, progress=progress)
+def _audit_one_run(config: AuditConfig, run: Run, moved: Path | None, progress: Progress) -> None:
+    one_run.run_one_run(_one_run_settings(config), run.root, data=moved, progress=progress)
 
 
 # membership
@@ -148,16 +137,13 @@ def _membership_settings(config: AuditConfig) -> MembershipConfig:
     )  # fmt: skip
 
 
-def _no_membership(run: Run) -> str:
-    if _own_network(tomllib.loads(files.read_text(run.config_path))):
-        return _OWN_NETWORK
-    known = artifacts.read(run.root, DataRecord)
+def _no_membership(run: Run, moved: Path | None) -> str:
+    if has_own_network(run):
+        return OWN_NETWORK
     try:
-        data = Manifest.read(Path(known.dataset)) if known is not None else None
+        data = dataset_of(run, moved)
     except MeninxError:
         return ""  # the part itself says what is wrong with the dataset
-    if data is None:
-        return ""
     for split in ("train", "test"):
         there = len(data.split(split).patients)
         if there < LEAST_PATIENTS:
@@ -165,8 +151,8 @@ def _no_membership(run: Run) -> str:
     return ""
 
 
-def _attack_membership(config: AuditConfig, run: Run, progress: Progress) -> None:
-    membership.run_membership(_membership_settings(config), run.root, progress=progress)
+def _attack_membership(config: AuditConfig, run: Run, moved: Path | None, progress: Progress) -> None:
+    membership.run_membership(_membership_settings(config), run.root, data=moved, progress=progress)
 
 
 # reconstruction and identity
@@ -181,13 +167,13 @@ def _reconstruction_settings(config: AuditConfig) -> ReconstructionConfig:
     )  # fmt: skip
 
 
-def _no_reconstruction(run: Run) -> str:
-    return _OWN_NETWORK if _own_network(tomllib.loads(files.read_text(run.config_path))) else ""
+def _no_reconstruction(run: Run, moved: Path | None) -> str:
+    return OWN_NETWORK if has_own_network(run) else ""
 
 
-def _reconstruct(config: AuditConfig, run: Run, progress: Progress) -> None:
+def _reconstruct(config: AuditConfig, run: Run, moved: Path | None, progress: Progress) -> None:
     settings = _reconstruction_settings(config)
-    reconstruction.run_reconstruction(settings, run.root, resume=True, progress=progress)
+    reconstruction.run_reconstruction(settings, run.root, data=moved, resume=True, progress=progress)
 
 
 def _attribute_settings(config: AuditConfig) -> AttributesConfig:
@@ -198,8 +184,8 @@ def _attribute_settings(config: AuditConfig) -> AttributesConfig:
     )  # fmt: skip
 
 
-def _infer(config: AuditConfig, run: Run, progress: Progress) -> None:
-    attributes.run_attributes(_attribute_settings(config), run.root, progress=progress)
+def _infer(config: AuditConfig, run: Run, moved: Path | None, progress: Progress) -> None:
+    attributes.run_attributes(_attribute_settings(config), run.root, data=moved, progress=progress)
 
 
 def _identity_settings(config: AuditConfig) -> IdentityConfig:
@@ -210,28 +196,24 @@ def _identity_settings(config: AuditConfig) -> IdentityConfig:
     )  # fmt: skip
 
 
-def _no_identity(run: Run) -> str:
+def _no_identity(run: Run, moved: Path | None) -> str:
     record = artifacts.read(run.root, RunRecord)
     return "" if record is None or record.patients_known else "the source does not name its patients"
 
 
-def _link(config: AuditConfig, run: Run, progress: Progress) -> None:
-    reidentification.run_identity(_identity_settings(config), run.root, progress=progress)
+def _link(config: AuditConfig, run: Run, moved: Path | None, progress: Progress) -> None:
+    reidentification.run_identity(_identity_settings(config), run.root, data=moved, progress=progress)
 
 
-def _candidates_of(run: Run) -> str:
+def _packages(config: AuditConfig, run: Run) -> str:
+    """Return the versions of the packages whose attacks the plan names; empty for meninx's own."""
+    return "".join(filter(None, map(package_of, config.reconstruction.attacks)))
+
+
+def _candidates_of(config: AuditConfig, run: Run) -> str:
     """Return the digest of the reconstructions that are there, which serve as probes; empty without any."""
     index = run.private / FOLDER / reconstruction.ROOM / INDEX
     return files.digest(index) if index.is_file() else ""
-
-
-def _table(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = config.get(name)
-    return found if isinstance(found, Mapping) else {}
-
-
-def _own_network(config: Mapping[str, Any]) -> bool:
-    return str(_table(config, "model").get("name", "")).startswith(OWN_PREFIX)
 
 
 REGISTRY: Mapping[str, AuditPart] = {
@@ -245,13 +227,14 @@ REGISTRY: Mapping[str, AuditPart] = {
             seconds=lambda plan, training: 3.0 + 0.2 * plan.bounds.n_eps,
             carry_out=_compute_bounds,
             about=lambda record: (record.mechanism.run, record.mechanism.weights),
+            reads_dataset=False,
         ),
         AuditPart(
             name="one-run",
             settings=_one_run_settings,
             minutes=lambda plan: plan.one_run.minutes,
             obstacle=_no_one_run,
-            seconds=lambda plan, training: 5.0 + 1.2 * training,
+            seconds=lambda plan, training: one_run.estimated_seconds(training),
             carry_out=_audit_one_run,
             about=lambda record: (record.origin.run, record.origin.weights),
         ),
@@ -260,7 +243,7 @@ REGISTRY: Mapping[str, AuditPart] = {
             settings=_membership_settings,
             minutes=lambda plan: plan.membership.minutes,
             obstacle=_no_membership,
-            seconds=lambda plan, training: 15.0 + 0.8 * training * plan.membership.references,
+            seconds=lambda plan, training: membership.estimated_seconds(plan.membership.references, training),
             carry_out=_attack_membership,
             about=lambda record: (record.origin.run, record.origin.weights),
         ),
@@ -272,6 +255,7 @@ REGISTRY: Mapping[str, AuditPart] = {
             seconds=lambda plan, training: 60.0,
             carry_out=_reconstruct,
             about=lambda record: (record.origin.run, record.origin.weights),
+            inputs=_packages,
         ),
         AuditPart(
             name="attributes",
@@ -291,6 +275,7 @@ REGISTRY: Mapping[str, AuditPart] = {
             carry_out=_link,
             about=lambda record: (record.origin.run, record.origin.weights),
             inputs=_candidates_of,
+            after=("reconstruction",),
         ),
     )
 }

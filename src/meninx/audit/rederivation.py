@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from meninx.audit import conditions, not_tested, verdict_lines
-from meninx.audit.part_rules import RULES, findings_of, missing
+from meninx.audit.part_rules import RULES, findings_of, holds_a_bound, missing
 from meninx.audit.plan_config import AuditPlan
 from meninx.audit.run_facts import reservations_of
 from meninx.audit.verdict_lines import Reservations
@@ -65,9 +65,13 @@ def records_contradict(root: Path) -> Iterator[str]:
     >>> list(records_contradict(Path(tempfile.mkdtemp())))
     []
     """
+    run = artifacts.read(root, RunRecord)
+    void = reservations_of(Run(root), run, most=1).void if run is not None else ""
     for name, record in records_of(root).items():
         for words in RULES[name].contradictions(record):
             yield f"{place_of(name)}: {words}"
+        if void and holds_a_bound(name, record):
+            yield f"{place_of(name)}: it holds a bound, but {void}"
 
 
 def summary_contradicts(root: Path, summary: AuditRecord, run: RunRecord) -> Iterator[str]:

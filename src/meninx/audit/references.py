@@ -42,6 +42,7 @@ COMMAND = "meninx audit membership"
 _MOST_BYTES = 1 << 28
 _SEEDS = 1 << 31
 _CONTROL_CASES = 16
+_PURPOSE = "made_for"
 _OTHER = "the reference model belongs to another run, dataset or seed"
 _FIX = "give the --seed of the interrupted audit, or remove private/audit/membership of the run"
 Array = npt.NDArray[np.float64]
@@ -66,6 +67,11 @@ class Audited:
     data: Manifest
     pool: Manifest
     room: Path
+
+    def make_room(self) -> None:
+        """Make the room, readable by the owner alone."""
+        for place in (self.room.parent, self.room):
+            place.mkdir(mode=0o700, exist_ok=True)
 
     def digest(self, config: LearnConfig, plan: Plan | None) -> str:
         """Return the name of what a model of the audit depends on beside its patients."""
@@ -126,13 +132,43 @@ def halves(members: Sequence[str], others: Sequence[str], count: int, seed: int)
 
 def reference_signals(audited: Audited, number: int, patients: frozenset[str], progress: Progress) -> Array:
     """Return what reference model ``number`` says about the pool; it is trained unless its file is there."""
+    config, plan = _reference(audited, number, patients)
+    chosen = _training(audited, patients)
+    return _signals(audited, _name(number), config, plan, chosen, patients, progress)
+
+
+def is_trained(audited: Audited, number: int, patients: frozenset[str]) -> bool:
+    """Return whether the file of reference model ``number`` is there.
+
+    Raises:
+        UsageError: the file, or a model that is half trained, belongs to another run, dataset or seed.
+        DataError: the file is damaged.
+    """
+    config, plan = _reference(audited, number, patients)
+    made_for, subset = audited.digest(config, plan), _names_digest(patients)
+    path = audited.room / f"{_name(number)}.json"
+    if path.is_file():
+        _read(path, made_for, subset, len(audited.pool))
+        return True
+    begun = audited.room / _name(number) / "private" / _PURPOSE
+    if begun.is_file() and files.read_text(begun, limit=256).strip() != f"{made_for} {subset}":
+        raise UsageError(problem(_OTHER, where=_name(number), fix=_FIX))
+    return False
+
+
+def _name(number: int) -> str:
+    return f"reference-{number:03d}"
+
+
+def _reference(audited: Audited, number: int, patients: frozenset[str]) -> tuple[LearnConfig, Plan | None]:
+    """Return settings and plan of a reference model."""
     seed = child_seed(audited.config.runtime.seed, "reference", number) % _SEEDS
     config, plan = audited.config.replace(seed=seed), audited.plan
-    chosen = _training(audited, patients)
     if plan is not None:
-        units = max(1, len(unit_members(chosen.split("train"), plan.unit)))
+        chosen = _training(audited, patients).split("train")
+        units = max(1, len(unit_members(chosen, plan.unit)))
         plan = replace(plan, n_units_declared=units, expected_batch_size=plan.sample_rate * units)
-    return _signals(audited, f"reference-{number:03d}", config, plan, chosen, patients, progress)
+    return config, plan
 
 
 def control_signals(audited: Audited, patients: frozenset[str], steps: int, progress: Progress) -> Array:
@@ -215,6 +251,7 @@ def _signals(
     path = audited.room / f"{name}.json"
     if path.is_file():
         return _read(path, made_for, subset, len(audited.pool))
+    audited.make_room()
     folder = prepared(
         audited.room / name, audited.run, COMMAND, private=plan is not None,
         deterministic=config.runtime.deterministic,
@@ -236,7 +273,7 @@ def _signals(
 
 def _refuse_other_subset(folder: Run, purpose: str) -> None:
     """Refuse to go on with a half-trained model of other patients or settings."""
-    path = folder.private / "made_for"
+    path = folder.private / _PURPOSE
     if not path.is_file():
         files.write_text(path, purpose + "\n", mode=files.PRIVATE_MODE)
     if files.read_text(path, limit=256).strip() != purpose:

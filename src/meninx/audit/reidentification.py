@@ -16,7 +16,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from meninx.audit.audited_run import FOLDER, dataset_of, origin_of, place_of_audit
+from meninx.audit.audit_files import AuditFiles
+from meninx.audit.audited_run import (
+    FOLDER,
+    dataset_of,
+    finished_record,
+    origin_of,
+    place_of_audit,
+    refuse_other_files,
+)
 from meninx.audit.config import IdentityConfig
 from meninx.audit.identity_figure import draw
 from meninx.audit.identity_findings import (
@@ -29,7 +37,7 @@ from meninx.audit.identity_findings import (
 from meninx.audit.identity_reconstructions import link_reconstructions
 from meninx.core import artifacts, files, provenance, workspace
 from meninx.core import run as runs
-from meninx.core.artifacts import Origin, RunRecord, RunState
+from meninx.core.artifacts import Origin, RunRecord
 from meninx.core.errors import UsageError, problem
 from meninx.core.identity_records import IdentityAudit, LinkRecord
 from meninx.core.manifest import Manifest, dataset_digest
@@ -47,6 +55,7 @@ from meninx.learn.identity_linkage import (
 
 TABLE = "identity.csv"
 FIGURES = ("identity.svg", "identity.png")
+FILES = AuditFiles(kind=IdentityAudit, title="an audit of identity", names=(TABLE, *FIGURES))
 RECONSTRUCTIONS = "reconstruction"  # of `meninx audit reconstruct`
 CACHE, SCORES = "identity", "identity_scores.csv"
 _KEY = "identity.key"
@@ -124,6 +133,7 @@ def run_identity(
     *,
     probes: Path | None = None,
     out: Path | None = None,
+    data: Path | None = None,
     progress: Progress = SILENT,
 ) -> IdentityResult:
     """Link images to other images of the same patient, and return how often that works.
@@ -137,29 +147,37 @@ def run_identity(
         probes: dataset with changed images of the same cases, which ask instead of the dataset's own.
         out: folder that gets ``audit/`` with record, table and figure; by default the run folder, or
             ``identity``.
+        data: dataset of the run, where it is no longer at the recorded place.
         progress: shows images and steps.
 
     Raises:
-        UsageError: audited before, or no dataset and no finished run.
+        UsageError: audited before, ``out`` holds other files, ``data`` beside a dataset, or no dataset and no
+            finished run.
         DataError: too few patients with two images, or ``probes`` has other cases.
     """
     run = _run_of(source)
-    place = place_of_audit(out if run else out or Path("identity"), run)
-    _refuse_earlier(place, source, probes, overwrite=config.overwrite)
-    data = dataset_of(run) if run else Manifest.read(source)
+    out = out if run else out or Path("identity")
+    place = place_of_audit(out, run)
+    if place.resolve() != source.resolve():
+        workspace.outside(place, [folder for folder in (source, probes) if folder is not None])
+    refuse_other_files(FILES, out, run, overwrite=config.overwrite)
+    if data is not None and run is None:
+        fix = "leave it out: the source is the dataset"
+        raise UsageError(problem("the dataset of a run has no effect without a run", where="data", fix=fix))
+    gallery = dataset_of(run, data) if run else Manifest.read(source)
     other = Manifest.read(probes) if probes is not None else None
     if other is not None:
-        refuse_other_cases(data, other)
-    several = patients_with_several(data, config.fit_share)
+        refuse_other_cases(gallery, other)
+    several = patients_with_several(gallery, config.fit_share)
     if config.dry_run:
-        return IdentityResult(out=place, audit=None, patients=len(data.patients), several=several)
+        return IdentityResult(out=place, audit=None, patients=len(gallery.patients), several=several)
     with ExitStack() as locks:
         for lock in (run.audit_lock(), run.lock()) if run else (workspace.locked(_made(place)),):
             locks.enter_context(lock)
-        subject = _Subject(data=data, probes=other, run=run, out=place, key=_key(place, run))
+        subject = _Subject(data=gallery, probes=other, run=run, out=place, key=_key(place, run))
         audit, found = _audit(config, subject, progress)
         path = _write(subject, audit, found.matches)
-    return IdentityResult(out=path, audit=audit, patients=len(data.patients), several=several)
+    return IdentityResult(out=path, audit=audit, patients=len(gallery.patients), several=several)
 
 
 # what is compared
@@ -169,21 +187,8 @@ def _run_of(source: Path) -> Run | None:
     if not (source / artifacts.place(RunRecord)).is_file():
         return None
     run = runs.open_run(source)
-    record = artifacts.require(run.root, RunRecord, fix="train again: an older version made this run")
-    if record.state is not RunState.RELEASED:
-        fix = "go on with `meninx train DATA --resume RUN`"
-        raise UsageError(problem("the run is not finished", where=run.name, fix=fix))
+    finished_record(run)
     return run
-
-
-def _refuse_earlier(place: Path, source: Path, probes: Path | None, *, overwrite: bool) -> None:
-    if place.resolve() != source.resolve():
-        workspace.outside(place, [folder for folder in (source, probes) if folder is not None])
-    if (place / artifacts.place(IdentityAudit)).exists() and not overwrite:
-        fix = "give --overwrite to audit again, or another --out"
-        raise UsageError(
-            problem("there is an audit of identity already", where=artifacts.place(IdentityAudit), fix=fix)
-        )
 
 
 def _made(place: Path) -> Path:
@@ -294,12 +299,12 @@ def _write(subject: _Subject, audit: IdentityAudit, matches: Sequence[Sequence[o
     rows: list[list[object]] = []
     for kind, group in groups:
         rows += [[kind, *(getattr(record, name) for name in names)] for record in group]
-    files.write_text(place / TABLE, _table(["kind", *names], rows))
     header = ["attack", "probe", "most_similar", "similarity", "same_patient"]
     files.write_text(subject.room / SCORES, _table(header, matches), mode=files.PRIVATE_MODE)
-    for name in FIGURES:
-        draw(audit, place / name)
-    return artifacts.write(subject.out, audit)
+    with FILES.writing(place):
+        files.write_text(place / TABLE, _table(["kind", *names], rows))
+        draw(audit, *(place / name for name in FIGURES))
+        return artifacts.write(subject.out, audit)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from meninx.audit.mechanism import SEEDED
 from meninx.audit.plan_config import AuditPlan
 from meninx.audit.verdict_lines import Reservations
 from meninx.core import artifacts, settings
@@ -35,9 +36,7 @@ def reservations_of(run: Run, record: RunRecord, *, most: int | None = None) -> 
     if not record.private or privacy is None:
         return Reservations(void="the run was trained without differential privacy")
     if record.deterministic or privacy.deterministic:
-        return Reservations(
-            void="the noise of the run came from a seed, and whoever knows it can subtract it"
-        )
+        return Reservations(void=SEEDED)
     caps, several = [], False
     if privacy.sampler != _POISSON:
         caps.append(
@@ -107,6 +106,8 @@ def _mechanism(run: Run, record: RunRecord, bounds: BoundsRecord | None) -> list
         return [("differential privacy", "none")]
     spent = bounds.operating if bounds is not None else None
     epsilon = spent.epsilon if spent is not None else privacy.epsilon
+    if bounds is not None and bounds.void:
+        epsilon = None
     accountant = spent.accountant if spent is not None else privacy.accountant
     rows = [
         ("epsilon", "no bound" if epsilon is None else f"{epsilon:.4g}"),

@@ -13,6 +13,7 @@ from meninx.audit.config import ScoresConfig
 from meninx.core import files
 from meninx.core.audit_records import ScoreAudit
 from meninx.core.errors import AuditFinding, ConfigError, DataError, UsageError, expected, problem
+from meninx.core.percentages import percent
 from meninx.core.result import Result
 from meninx.privacy.accounting import Phase
 from meninx.privacy.claim import Claim
@@ -120,7 +121,7 @@ def read_scores(path: Path) -> npt.NDArray[np.float64]:
 
 def audit_lines(audit: ScoreAudit, *, mechanism: bool = True) -> list[str]:
     """Return an audit in words: certified bounds, then model-based numbers, then the verdict."""
-    sure = f"{100 * audit.confidence:g} %"
+    sure = percent(audit.confidence)
     most = ceilings(audit.included, audit.excluded, delta=audit.delta, significance=1 - audit.confidence)
     claim = "of the stated mechanism" if mechanism else "alone; the mechanism is not stated"
     lines = [

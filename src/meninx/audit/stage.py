@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from meninx.audit import conditions, not_tested, plan_file, verdict_lines
-from meninx.audit.audited_run import FOLDER, origin_of
-from meninx.audit.part_rules import RULES, findings_of
+from meninx.audit.audited_run import (
+    FOLDER,
+    dataset_of,
+    duration_words,
+    finished_record,
+    origin_of,
+    training_seconds,
+)
+from meninx.audit.part_rules import RULES, findings_of, holds_a_bound
 from meninx.audit.part_rules import missing as missing_keys
-from meninx.audit.parts import REGISTRY, AuditPart, training_seconds
+from meninx.audit.parts import REGISTRY, AuditPart
 from meninx.audit.plan_config import AuditConfig, AuditPlan
 from meninx.audit.run_facts import facts_of, reservations_of
 from meninx.core import artifacts, workspace
 from meninx.core import run as runs
-from meninx.core.artifacts import Members, RunRecord, RunState
+from meninx.core.artifacts import Members, RunRecord
 from meninx.core.audit_parts import PARTS, PLAN, place_of
 from meninx.core.audit_summary import (
     DONE,
@@ -29,14 +36,12 @@ from meninx.core.audit_summary import (
     PlanRecord,
     registration_hash,
 )
-from meninx.core.errors import AuditFinding, DataError, Interrupted, UsageError, problem
+from meninx.core.errors import AuditFinding, DataError, Interrupted, problem
 from meninx.core.names import printable
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.risk_records import BoundsRecord
 from meninx.core.run import Run
-
-_LONG = 90.0  # seconds from which on a time is shown in minutes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +86,14 @@ class AuditResult(Result):
         record = self.record
         if record is None:
             rows = [
-                f"  {item.name:<14} {item.remark or f'about {_duration(item.seconds)}'}"
+                f"  {item.name:<14} {item.remark or f'about {duration_words(item.seconds)}'}"
                 for item in self.planned
             ]
             total = sum(item.seconds for item in self.planned)
             hashes = [f"plan: sha256 {self.plan_sha256}", f"plan and run: sha256 {self.registration}"]
             lines = [self.plan.rstrip(), "", *hashes, *rows]
             return "\n".join(
-                [*lines, f"  in all         about {_duration(total)}", "dry run: nothing written"]
+                [*lines, f"  in all         about {duration_words(total)}", "dry run: nothing written"]
             )
         lines = [f"out: {self.page or self.out}"]
         lines += [f"{item.line:<15} {item.colour}: {item.word}. {item.words}" for item in record.lines]
@@ -125,7 +130,9 @@ def run(
     config: AuditConfig,
     folder: Path,
     *,
+    data: Path | None = None,
     fail_if: Sequence[str] = (),
+    write_page: Callable[[], Path] | None = None,
     progress: Progress = SILENT,
 ) -> AuditResult:
     """Carry out the parts of a plan on a finished run, and write the summary.
@@ -135,7 +142,9 @@ def run(
     Args:
         config: the plan, and how it is carried out.
         folder: a finished run of ``meninx train``, private or not.
+        data: the run's dataset, where it is no longer at the recorded place.
         fail_if: conditions that fail the audit beside those of the plan, e.g. ``tpr@fpr=0.01 > 0.05``.
+        write_page: writes the page and returns its path, called while no other audit of the run can begin.
         progress: shows the parts.
 
     Raises:
@@ -147,24 +156,28 @@ def run(
     planned = [conditions.parse(text) for text in config.limits.fail_conditions]
     wanted = [conditions.parse(text) for text in fail_if]
     subject, plan = runs.open_run(folder), plan_file.audit_plan_of(config)
-    known = _auditable(subject)
+    known = finished_record(subject)
     workspace.refuse_linked(subject.root, FOLDER)
     sha256 = plan_file.plan_hash(plan)
     result = AuditResult(
         out=subject.root / FOLDER, plan=plan_file.plan_text(plan), plan_sha256=sha256,
         registration=registration_hash(sha256, known.id, known.weights),
     )  # fmt: skip
-    conditions.refuse_unnamed([*planned, *wanted], _patterns(plan))
+    one_sided = {key: kind for name in plan.parts for key, kind in RULES[name].one_sided.items()}
+    conditions.refuse_unnamed([*planned, *wanted], _patterns(plan), one_sided=one_sided)
     if config.dry_run:
-        return replace(result, planned=_planned(config, subject, known))
+        return replace(result, planned=_planned(config, subject, known, data))
+    if data is not None:
+        dataset_of(subject, data)  # refused before the plan is registered
     with subject.audit_lock():
-        record = _carried_out(config, subject, known, progress)
+        record = _carried_out(config, subject, known, data, progress)
         keys, missing = record.findings, missing_keys(record.parts)
         record = replace(record, conditions=conditions.met(planned, keys, missing))
         with subject.lock():
             artifacts.write(subject.root, record)
-    conditions.refuse_unknown([*planned, *wanted], keys, missing)
-    return replace(result, record=record, met=conditions.met(wanted, keys, missing))
+        conditions.refuse_unknown([*planned, *wanted], keys, missing)
+        page = write_page() if write_page is not None else None
+    return replace(result, record=record, met=conditions.met(wanted, keys, missing), page=page)
 
 
 def _patterns(plan: AuditPlan) -> tuple[str, ...]:
@@ -172,43 +185,62 @@ def _patterns(plan: AuditPlan) -> tuple[str, ...]:
     return tuple(key for name in plan.parts for key in (*RULES[name].keys, *RULES[name].further))
 
 
-def _carried_out(config: AuditConfig, run: Run, record: RunRecord, progress: Progress) -> AuditRecord:
+def _carried_out(
+    config: AuditConfig, run: Run, record: RunRecord, data: Path | None, progress: Progress
+) -> AuditRecord:
     """Register the plan, carry out its parts, and return the summary, without conditions."""
     plan = plan_file.audit_plan_of(config)
     with run.lock():
         registered = plan_file.register(run, plan, overwrite=config.overwrite)
     parts = []
     for name in plan.parts:
-        part, registered = _part(REGISTRY[name], config, run, record, registered, progress)
+        part, registered = _part(REGISTRY[name], config, run, record, registered, data, progress)
         parts.append(part)
     return _summary(config, run, record, registered, parts)
-
-
-def _auditable(run: Run) -> RunRecord:
-    """Return the record of a finished run, or refuse it."""
-    record = artifacts.require(run.root, RunRecord, fix="train again: an older version made this run")
-    if record.state is not RunState.RELEASED:
-        fix = "go on with `meninx train DATA --resume RUN`"
-        raise UsageError(problem("the run is not finished", where=run.name, fix=fix))
-    return record
 
 
 # the parts
 
 
-def _planned(config: AuditConfig, run: Run, record: RunRecord) -> tuple[PlannedPart, ...]:
+def _planned(config: AuditConfig, run: Run, record: RunRecord, data: Path | None) -> tuple[PlannedPart, ...]:
     """Return what would be done: finished parts are taken over, parts that cannot be done are left out."""
-    registered, rows = artifacts.read(run.root, PlanRecord), []
+    registered, rows, made = artifacts.read(run.root, PlanRecord), [], set[str]()
     for name in config.parts:
         part = REGISTRY[name]
-        remark = part.obstacle(run)
-        if registered is not None and plan_file.finished(
-            run, registered, name, part.settings_hash(config, run)
-        ):
+        remark = part.obstacle(run, data)
+        known = not remark and registered is not None and _is_done(part, config, run, record, registered)
+        if known and made.isdisjoint(part.after):
             remark = "finished before, taken over"
+        elif not remark and part.reads_dataset:
+            remark = _without_dataset(run, data)
         seconds = 0.0 if remark else part.seconds(config, training_seconds(record))
+        made |= set() if remark else {name}
         rows.append(PlannedPart(name=name, seconds=seconds, remark=remark))
     return tuple(rows)
+
+
+def _without_dataset(run: Run, data: Path | None) -> str:
+    """Return why a part that reads the dataset of a run would fail; empty when the dataset is there."""
+    try:
+        dataset_of(run, data)
+    except DataError as error:
+        return f"would fail: {error}"
+    return ""
+
+
+def _is_done(
+    part: AuditPart, config: AuditConfig, run: Run, record: RunRecord, registered: PlanRecord
+) -> bool:
+    """Return whether a part is finished with the same settings, inputs and model.
+
+    A record with a bound is made again where nothing bounds an attack on the run.
+    """
+    if not plan_file.finished(run, registered, part.name, part.settings_hash(config, run)):
+        return False
+    found = _record(run, part)
+    if holds_a_bound(part.name, found) and reservations_of(run, record, most=1).void:
+        return False
+    return part.about(found) == (record.id, record.weights)
 
 
 def _part(
@@ -217,21 +249,19 @@ def _part(
     run: Run,
     record: RunRecord,
     registered: PlanRecord,
+    data: Path | None,
     progress: Progress,
 ) -> tuple[AuditedPart, PlanRecord]:
     """Return a part with its findings, carried out unless it is finished, and the registration with it."""
-    obstacle, settings_hash = part.obstacle(run), part.settings_hash(config, run)
+    obstacle, settings_hash = part.obstacle(run, data), part.settings_hash(config, run)
     if obstacle:
         return AuditedPart(name=part.name, state=NOT_DONE, reason=obstacle), registered
-    done = plan_file.finished(run, registered, part.name, settings_hash)
-    if done:
-        done = part.about(_record(run, part)) == (record.id, record.weights)
-    if not done:
-        progress.note(f"{part.title}: about {_duration(part.seconds(config, training_seconds(record)))}")
+    if not _is_done(part, config, run, record, registered):
+        progress.note(f"{part.title}: about {duration_words(part.seconds(config, training_seconds(record)))}")
         begun, budget = time.monotonic(), part.minutes(config)
         watched = _Budget(progress, 60 * budget)
         try:
-            part.carry_out(config, run, watched)
+            part.carry_out(config, run, data, watched)
         except (Interrupted, KeyboardInterrupt):
             if not watched.spent:
                 raise
@@ -320,12 +350,3 @@ def _summary(
         f"/{FOLDER}/{PLAN}",
         deterministic=config.deterministic,
     )
-
-
-def _duration(seconds: float) -> str:
-    """Return a time for people.
-
-    >>> _duration(42.0), _duration(600.0)
-    ('42 s', '10 min')
-    """
-    return f"{seconds:.0f} s" if seconds < _LONG else f"{seconds / 60:.0f} min"

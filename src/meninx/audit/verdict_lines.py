@@ -7,13 +7,20 @@ nothing. Each line prints the rule of its colour.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from meninx.audit.bounds import percent
 from meninx.audit.plan_config import PlannedLimits
 from meninx.core.audit_summary import DONE, NO_GUARANTEE, AuditedPart, PlainSentence, VerdictLine
 from meninx.core.budget import PrivacyUnit
-from meninx.core.findings import GUARANTEED, IMPLEMENTATION, MEASURED, Finding, worst_colour
+from meninx.core.findings import (
+    GUARANTEED,
+    IMPLEMENTATION,
+    LONGEST_TEXT,
+    MEASURED,
+    Finding,
+    worst_colour,
+)
+from meninx.core.percentages import percent
 from meninx.core.risk_records import BoundsRecord
 
 _DECIDING = "tpr@fpr=0.01"
@@ -64,7 +71,7 @@ def _guaranteed(part: AuditedPart | None, limits: PlannedLimits, held: Reservati
     )
 
     def line(colour: str, word: str, words: str) -> VerdictLine:
-        return VerdictLine(line=GUARANTEED, colour=colour, word=word, words=words, rule=rule)
+        return VerdictLine(line=GUARANTEED, colour=colour, word=word, words=_fitting(words), rule=rule)
 
     if held.void:
         return line("red", NO_GUARANTEE, f"No guarantee holds: {held.void}.")
@@ -103,26 +110,25 @@ def _measured(parts: Sequence[AuditedPart], guaranteed: str, held: Reservations)
     )
 
     def line(colour: str, word: str, words: str) -> VerdictLine:
-        return VerdictLine(line=MEASURED, colour=colour, word=word, words=words, rule=rule)
+        return VerdictLine(line=MEASURED, colour=colour, word=word, words=_fitting(words), rule=rule)
 
     attacks = [part for part in parts if any(item.line == MEASURED for item in part.findings)]
     if not attacks:
         return line("grey", "not tested", "No attack was carried out.")
     void = "; ".join(f"{part.name}: {part.void}" for part in attacks if part.void)
-    sound = [part for part in attacks if not part.void]
-    if not sound:
-        return line("grey", "void", f"The attacks say nothing. {void}.")
-    silent = f" These attacks say nothing: {void}." if void else ""
-    found = [item for part in sound for item in part.findings if item.line == MEASURED]
-    names = ", ".join(part.name for part in sound)
+    found = [item for part in attacks for item in part.findings if item.line == MEASURED]
     colour = worst_colour(item.colour for item in found)
     if colour == "red":
-        return line("red", "attack succeeded", _worst_words(found, "red") + silent)
+        return line("red", "attack succeeded", _with_controls(_worst_words(found, "red"), attacks))
     if colour == "amber":
-        return _capped(line("amber", "something found", _worst_words(found, "amber") + silent), held)
+        words = _with_controls(_worst_words(found, "amber"), attacks)
+        return _capped(line("amber", "something found", words), held)
+    if all(part.void for part in attacks):
+        return line("grey", "void", f"The attacks say nothing. {void}.")
+    names = ", ".join(part.name for part in attacks if not part.void)
     words = f"No attack of the plan found anything ({names}). {NOT_PROVEN}"
     if void:
-        return line("amber", "nothing found, weak test", words + silent)
+        return line("amber", "nothing found, weak test", f"{words} These attacks say nothing: {void}.")
     unknown = [item for item in found if item.value is None and _DECIDING in item.key]
     if unknown:
         why = f"The rate at 1 % false accusations is not known: {unknown[0].reason}"
@@ -134,6 +140,12 @@ def _measured(parts: Sequence[AuditedPart], guaranteed: str, held: Reservations)
     if guaranteed == "red":
         return line("amber", "nothing found", f"{words} Nothing useful is guaranteed.")
     return _capped(line("green", "nothing found", words), held)
+
+
+def _with_controls(words: str, parts: Sequence[AuditedPart]) -> str:
+    """Return a sentence with the controls that failed, where it does not name them itself."""
+    failed = [f"{part.name}: {part.void}" for part in parts if part.void and part.void not in words]
+    return f"{words} A control failed: {'; '.join(failed)}." if failed else words
 
 
 def _is_undecided(item: Finding) -> bool:
@@ -157,7 +169,7 @@ def _implementation(part: AuditedPart | None, held: Reservations) -> VerdictLine
     )
 
     def line(colour: str, word: str, words: str) -> VerdictLine:
-        return VerdictLine(line=IMPLEMENTATION, colour=colour, word=word, words=words, rule=rule)
+        return VerdictLine(line=IMPLEMENTATION, colour=colour, word=word, words=_fitting(words), rule=rule)
 
     if part is None or part.state != DONE:
         why = part.reason if part is not None else "the plan does not test it"
@@ -183,7 +195,14 @@ def _capped(line: VerdictLine, held: Reservations) -> VerdictLine:
         return line
     colour = "amber" if line.colour == "green" else line.colour
     words = f"{line.words} But {'; '.join(held.caps)}."
-    return VerdictLine(line=line.line, colour=colour, word=line.word, words=words, rule=line.rule)
+    return replace(line, colour=colour, words=_fitting(words))
+
+
+def _fitting(words: str) -> str:
+    """Return a sentence as long as a line may be; the reasons in full stand beside the findings."""
+    if len(words) <= LONGEST_TEXT:
+        return words
+    return f"{words[: LONGEST_TEXT - 2].rsplit(' ', 1)[0]} …"
 
 
 def plain_sentences(record: BoundsRecord, *, several: bool = False) -> tuple[PlainSentence, ...]:

@@ -36,6 +36,7 @@ def audit_run(
     config: AuditConfig,
     recipe: Annotated[str | None, Parameter(name="--plan")] = None,
     out: Path | None = None,
+    data: Path | None = None,
     fail_if: tuple[str, ...] = (),
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
@@ -50,15 +51,18 @@ def audit_run(
         run: A finished run of `meninx train`.
         recipe: TOML file with the plan; flags override it. By default bounds, one-run and membership.
         out: HTML page to write; by default audit/audit.html in the run folder.
+        data: Folder of the run's dataset, if it was moved since the training.
         fail_if: Condition such as 'tpr@fpr=0.01 > 0.05' that ends the audit with exit code 5: the end of a
-            finding's key, one of > >= < <=, and a number. A finding without a number meets it.
+            finding's key, one of > >= < <=, and a number. The estimate is compared; lower(key) and upper(key)
+            compare the ends of its interval. A finding without a number meets it.
     """
     early.runs(run)
+    early.dataset(data)
     early.extra("train")
     early.device(config.device)
     from meninx import workflow
 
-    result = workflow.audit(config, run, out, fail_if=fail_if, progress=output.progress())
+    result = workflow.audit(config, run, out, data=data, fail_if=fail_if, progress=output.progress())
     output.show(result)
     result.raise_if_failed()
 
@@ -120,12 +124,13 @@ def scores(
 
 
 @audit.command(name="one-run", help_epilogue=epilogue("audit one-run"))
-@with_settings("canaries")
+@with_settings("canaries", "dry_run")
 def one_run(
     run: Path,
     /,
     *,
     config: OneRunConfig,
+    data: Path | None = None,
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
@@ -138,25 +143,29 @@ def one_run(
 
     Args:
         run: A finished run of `meninx train` with differential privacy.
+        data: Folder of the run's dataset, if it was moved since the training.
         recipe: TOML file with these settings; flags override it.
     """
     early.runs(run)
+    early.dataset(data)
     early.extra("train")
+    early.device(config.device)
     from meninx.audit.one_run import run_one_run
 
-    result = run_one_run(config, run, progress=output.progress())
+    result = run_one_run(config, run, data=data, progress=output.progress())
     output.show(result)
     result.raise_if_refuted()
 
 
 @audit.command(help_epilogue=epilogue("audit membership"))
-@with_settings("references")
+@with_settings("references", "dry_run")
 def membership(
     run: Path,
     /,
     *,
     config: MembershipConfig,
     out: Path | None = None,
+    data: Path | None = None,
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
@@ -171,13 +180,16 @@ def membership(
     Args:
         run: A finished run of `meninx train`.
         out: Folder that gets audit/ with record, table and figure; by default the run folder.
+        data: Folder of the run's dataset, if it was moved since the training.
         recipe: TOML file with these settings; flags override it.
     """
     early.runs(run)
+    early.dataset(data)
     early.extra("train")
+    early.device(config.device)
     from meninx.audit.membership import run_membership
 
-    result = run_membership(config, run, out=out, progress=output.progress())
+    result = run_membership(config, run, out=out, data=data, progress=output.progress())
     output.show(result)
     result.raise_if_refuted()
 
@@ -191,6 +203,7 @@ def identity(
     config: IdentityConfig,
     probes: Path | None = None,
     out: Path | None = None,
+    data: Path | None = None,
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
@@ -205,14 +218,17 @@ def identity(
         probes: Prepared dataset with changed images of the same cases, e.g. obfuscated ones: they ask, and
             images of the first dataset answer.
         out: Folder that gets audit/ with record, table and figure; by default the run folder, or identity/.
+        data: Folder of the dataset of a run, if it was moved since the training.
         recipe: TOML file with these settings; flags override it.
     """
     early.extra("train")
     early.exists(source, probes)
     early.dataset(probes)
+    early.dataset(data)
+    early.device(config.device)
     from meninx.audit.reidentification import run_identity
 
-    output.show(run_identity(config, source, probes=probes, out=out, progress=output.progress()))
+    output.show(run_identity(config, source, probes=probes, out=out, data=data, progress=output.progress()))
 
 
 @audit.command(help_epilogue=epilogue("audit attributes"))
@@ -223,6 +239,7 @@ def attributes(
     *,
     config: AttributesConfig,
     out: Path | None = None,
+    data: Path | None = None,
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
@@ -237,12 +254,15 @@ def attributes(
     Args:
         run: A finished run of `meninx train`.
         out: Folder that gets audit/ with record, table and figure; by default the run folder.
+        data: Folder of the run's dataset, if it was moved since the training.
         recipe: TOML file with these settings; flags override it.
     """
     early.runs(run)
+    early.dataset(data)
     early.extra("train")
+    early.device(config.device)
     from meninx.audit.attributes import run_attributes
 
-    result = run_attributes(config, run, out=out, progress=output.progress())
+    result = run_attributes(config, run, out=out, data=data, progress=output.progress())
     output.show(result)
     result.raise_if_refuted()

@@ -26,23 +26,27 @@ def reconstruct_run(
     config: ReconstructionConfig,
     public: Path | None = None,
     out: Path | None = None,
+    data: Path | None = None,
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
     """Attack a run's steps, match reconstructions with originals, identify patients, and draw.
 
-    Attacks are run at the noise of the run, at an axis of epsilon and without noise. A success counts only
-    above a threshold that the same decoder without any leak exceeds in 1 %. Writes audit/reconstruction.json,
-    tables and figures. Images of patients stay in the run's `private/`. Exit code 5: an attack exceeds the
-    bound, or a control failed.
+    Attacks are run at the noise of the run, at an axis of epsilon and without noise. An attack succeeds by
+    either of two criteria: more images are close to their reconstruction than the same decoder without a
+    leak and public images explain, or the reconstructions put the right image first among all members more
+    often than that. Identification counts how often an attacker who sees all steps picks the right one of n
+    images. Writes audit/reconstruction.json, tables and figures. Images of patients stay in the run's
+    `private/`. Exit code 5: an attack exceeds the bound, or a control failed.
 
     Args:
         run: A finished run of `meninx train`.
         public: Prepared dataset whose images the attacker has; half of the test patients without it.
         out: Folder that gets audit/ with record, tables and figures; by default the run folder.
+        data: Folder of the run's dataset, if it was moved since the training.
         recipe: TOML file with these settings; flags override it.
     """
-    _run(config, run, ("create", "match", "visualise"), public, out, output)
+    _run(config, run, ("create", "match", "visualise"), public, out, data, output)
 
 
 @reconstruct.command(help_epilogue=epilogue("audit reconstruct create"))
@@ -53,6 +57,7 @@ def create(
     *,
     config: ReconstructionConfig,
     public: Path | None = None,
+    data: Path | None = None,
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
@@ -64,9 +69,10 @@ def create(
     Args:
         run: A finished run of `meninx train`.
         public: Prepared dataset whose images the attacker has; half of the test patients without it.
+        data: Folder of the run's dataset, if it was moved since the training.
         recipe: TOML file with these settings; flags override it.
     """
-    _run(config, run, ("create",), public, None, output)
+    _run(config, run, ("create",), public, None, data, output)
 
 
 @reconstruct.command(name="match", help_epilogue=epilogue("audit reconstruct match"))
@@ -78,18 +84,24 @@ def match(
     config: ReconstructionConfig,
     public: Path | None = None,
     out: Path | None = None,
+    data: Path | None = None,
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
-    """Match what was created with the originals, one to one, and count successes above the null.
+    """Match what was created with the originals, and count successes that nulls do not explain.
+
+    Two criteria are counted: how many images are close to their reconstruction, matched one to one, and how
+    often the reconstructions put the right image first among all members. Identification counts how often an
+    attacker who sees all steps picks the right one of n images.
 
     Args:
         run: A finished run of `meninx train` whose candidates were created.
         public: Prepared dataset whose images the attacker has; half of the test patients without it.
         out: Folder that gets audit/ with record and tables; by default the run folder.
+        data: Folder of the run's dataset, if it was moved since the training.
         recipe: TOML file with these settings; flags override it.
     """
-    _run(config, run, ("match",), public, out, output)
+    _run(config, run, ("match",), public, out, data, output)
 
 
 @reconstruct.command(help_epilogue=epilogue("audit reconstruct visualise"))
@@ -100,6 +112,7 @@ def visualise(
     *,
     config: ReconstructionConfig,
     out: Path | None = None,
+    data: Path | None = None,
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
@@ -111,9 +124,10 @@ def visualise(
     Args:
         run: A finished run of `meninx train` whose candidates were matched.
         out: Folder that has audit/ with the record; by default the run folder.
+        data: Folder of the run's dataset, if it was moved since the training.
         recipe: TOML file with these settings; flags override it.
     """
-    _run(config, run, ("visualise",), None, out, output)
+    _run(config, run, ("visualise",), None, out, data, output)
 
 
 def _run(
@@ -122,13 +136,18 @@ def _run(
     steps: tuple[str, ...],
     public: Path | None,
     out: Path | None,
+    data: Path | None,
     output: Output,
 ) -> None:
     early.runs(run)
     early.dataset(public)
+    early.dataset(data)
     early.extra("train")
+    early.device(config.device)
     from meninx.audit.reconstruction.steps import run_reconstruction
 
-    result = run_reconstruction(config, run, steps=steps, public=public, out=out, progress=output.progress())
+    result = run_reconstruction(
+        config, run, steps=steps, public=public, out=out, data=data, progress=output.progress()
+    )
     output.show(result)
     result.raise_if_refuted()

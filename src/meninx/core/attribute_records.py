@@ -150,7 +150,7 @@ class AttributesAudit:
         verdict: ``refuted`` (an attack exceeds the bound), ``exposed`` (an attack infers more about members
             than about others), ``inferable`` (what is inferred is a statistic of the population: it is found
             in strangers, too), ``nothing found`` or ``void`` (a control failed).
-        reason: of ``void``; else empty.
+        reason: which control failed; else empty. An attack above its bound counts all the same.
         origin: the audited run.
         version: format of the record.
     """

@@ -268,7 +268,7 @@ class MembershipAudit:
         significance: largest probability of an unjust verdict.
         verdict: ``refuted`` (an attack exceeds the bound), ``exposed`` (an attack tells members from
             non-members), ``nothing found``, or ``void`` (a control failed).
-        reason: of ``void``; else empty.
+        reason: which control failed; else empty. An attack above its bound counts all the same.
         sites: sites that trained the audited model together; reference models know the run's own patients
             alone, so with more than one they resemble it less.
         origin: the audited run.

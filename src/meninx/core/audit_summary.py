@@ -107,7 +107,7 @@ class AuditedPart:
         seconds: what it took; 0 in an audit that can be repeated bit for bit.
         findings: its numbers.
         refuted: it refutes the guarantee of the run.
-        void: why its attacks say nothing, because a control failed; else empty.
+        void: which control failed, so that no number of the part is green; else empty.
     """
 
     name: str

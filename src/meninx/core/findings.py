@@ -135,7 +135,7 @@ class Finding:
             return ""
         if self.low is None or self.high is None:
             return "upper limit" if self.low is None else "lower limit"
-        return "exact" if self.is_exact else f"{self.low:.3g} to {self.high:.3g}"
+        return "exact" if self.is_exact and not self.n else f"{self.low:.3g} to {self.high:.3g}"
 
 
 def check_text(text: str, *, where: str) -> None:

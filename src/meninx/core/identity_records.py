@@ -96,7 +96,7 @@ class IdentityAudit:
         seed: of the division of the patients, the controls and the permutations.
         seconds: of the audit.
         verdict: ``linked`` (better than chance), ``nothing found``, or ``void`` (a control failed).
-        reason: of ``void``; else empty.
+        reason: which control failed; else empty.
         origin: dataset, and the run where one was audited.
         version: format of the record.
     """

@@ -231,6 +231,8 @@ class ReleaseAuditRecord:
         null: the same with permuted attributes; None where it was not measured.
         output_leaks: the attribute from the outputs of utility models.
         code_attack: the attribute from the released code itself; None for a method without one.
+        with_labels: the attribute from what is published together: the labels alone, then images (and codes)
+            with the labels; empty without labels.
         floor: the label floor.
         certificates: of a method that releases codes, one for every two classes; empty for any other.
         utility: what the release costs.
@@ -278,6 +280,7 @@ class ReleaseAuditRecord:
     source: Origin
     released: Origin
     every_question: tuple[AttackerRecord, ...] = ()
+    with_labels: tuple[AttackerRecord, ...] = ()
     clean: AttackerRecord | None = None
     clean_floor: float = 0.0
     control: AttackerRecord | None = None

@@ -1,4 +1,4 @@
-"""Networks, readers, tasks and federated algorithms of other packages, found by their entry points.
+"""Networks, readers, tasks, federated algorithms and attacks of other packages, found by entry points.
 
 A package offers them in its ``pyproject.toml``; after ``pip install`` their names can be used::
 
@@ -13,6 +13,9 @@ A package offers them in its ``pyproject.toml``; after ``pip install`` their nam
 
     [project.entry-points."meninx.strategies"]
     fedadam = "mypackage.rounds:FedAdam"     # called with (rounds, steps): federated.strategies.Strategy
+
+    [project.entry-points."meninx.reconstruction_attacks"]
+    mirror = "mypackage.attacks:MIRROR"      # an audit.reconstruction.attacks.AttackKind
 
 A name of meninx's own (a network ``unet``, a task ``auto``) is refused.
 
@@ -33,6 +36,7 @@ NETWORKS = "meninx.networks"
 READERS = "meninx.readers"
 TASKS = "meninx.tasks"
 STRATEGIES = "meninx.strategies"
+ATTACKS = "meninx.reconstruction_attacks"
 
 
 def names(group: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ Written and read by :mod:`meninx.core.artifacts`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meninx.core.origin import Origin
 from meninx.core.summaries import FORMAT
@@ -13,6 +13,15 @@ from meninx.core.summaries import FORMAT
 CRITERIA = 2
 """Version of the criteria of success: 1 had no ranking, and its threshold fell with noise."""
 NOTHING, UNJUDGED = "nothing found", "cannot be judged"
+
+
+def attack_name(attack: str, package: str) -> str:
+    """Return the name of an attack for people, marked as external code where a package offers it.
+
+    >>> attack_name("trap", ""), attack_name("mirror", "other 1.0")
+    ('trap', 'mirror (external code of other 1.0)')
+    """
+    return f"{attack} (external code of {package})" if package else attack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +152,8 @@ class MatchRecord:
         ranking: identification of the originals by the candidates; None where all members took part, and in
             records of an earlier version.
         found: the attack reconstructs or identifies more images than its nulls explain, beyond chance.
+        package: name and version of the package that the attack is external code of; empty for one of
+            meninx's own.
     """
 
     attack: str
@@ -177,6 +188,12 @@ class MatchRecord:
     excess: bool = False
     ranking: RankingRecord | None = None
     found: bool = False
+    package: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the attack for people, with the package where it is external code."""
+        return attack_name(self.attack, self.package)
 
     @property
     def null(self) -> float:
@@ -213,7 +230,7 @@ class ReconstructionAudit:
         verdict: ``refuted`` (an attack exceeds the bound), ``exposed`` (an attack succeeds beyond its null at
             the run's own noise), ``nothing found``, ``cannot be judged`` (too few images), or ``void`` (a
             control failed).
-        reason: of ``void`` and ``cannot be judged``; else empty.
+        reason: which control failed, or why it ``cannot be judged``; else empty.
         origin: the audited run.
         criteria: version of the criteria of success: 1 compared a threshold that fell with noise.
         unit: what the run protects, ``patient`` or ``case``.
@@ -243,6 +260,16 @@ class ReconstructionAudit:
     guaranteed: bool = True
     version: int = FORMAT
 
+    def without_bounds(self) -> ReconstructionAudit:
+        """Return the audit of a run for which no guarantee holds: a bound of 1, which nothing exceeds."""
+        return replace(
+            self,
+            guaranteed=False,
+            identification=tuple(replace(one, bound=1.0, excess=False) for one in self.identification),
+            identified_without=replace(self.identified_without, bound=1.0, excess=False),
+            matches=tuple(_without_bound(one) for one in self.matches),
+        )
+
     @property
     def standing(self) -> str:
         """Verdict by the criteria of this version: by earlier ones nothing was found where something was."""
@@ -252,3 +279,8 @@ class ReconstructionAudit:
     def own_level(self) -> str:
         """Name of the level of the audited run."""
         return next(level.name for level in self.levels if level.own)
+
+
+def _without_bound(match: MatchRecord) -> MatchRecord:
+    ranking = None if match.ranking is None else replace(match.ranking, bound=1.0)
+    return replace(match, bound=1.0, excess=False, ranking=ranking)

@@ -118,11 +118,13 @@ class BoundsRecord:
         mechanism: what the bounds are about.
         priors: the adversaries.
         points: the axis of epsilon, ascending.
-        operating: the run or recipe itself; None where it has no noise multiplier.
+        operating: the run or recipe itself; None where it has no noise multiplier, or nothing bounds it.
         membership: of the operating point; None without one.
         no_guarantee_from: lowest epsilon of the axis at which the first adversary may gain more than half of
             all that guessing leaves, in the worst case; None where there is none.
         precision: largest relative distance of lower and upper bound that was asked for.
+        void: why no bound holds for the run, e.g. because its noise came from a seed; then the record holds
+            none for it, and the axis is about trainings with noise that nobody knows. Empty otherwise.
         made: time, ISO 8601 in UTC.
         versions: package -> version.
         version: format of the record.
@@ -135,6 +137,7 @@ class BoundsRecord:
     membership: MembershipRecord | None = None
     no_guarantee_from: float | None = None
     precision: float = 1e-3
+    void: str = ""
     made: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     version: int = FORMAT

@@ -19,6 +19,8 @@ from meninx.core.artifacts import RunRecord, RunState
 from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.randomness import KEY_BYTES
 
+IDENTITY = "identity"
+"""Purpose of the key under which patients and datasets have names outside ``private/``."""
 NOT_FOR_RELEASE = "NOT FOR RELEASE: privacy noise of this run came from a seed (--deterministic)"
 
 
@@ -186,6 +188,16 @@ class Run:
             temporary.replace(self.root.parent / "latest")
         except OSError:  # Windows without the right to create links, or a folder called ``latest``
             temporary.unlink(missing_ok=True)
+
+
+def keyed_data(key: bytes, digest: str) -> str:
+    """Return the keyed digest that stands for a dataset in records outside ``private/``.
+
+    Args:
+        key: the run's key for identities, :data:`IDENTITY`.
+        digest: plain digest of the dataset.
+    """
+    return artifacts.keyed(key, "data", digest)
 
 
 def read_key(path: Path) -> bytes:

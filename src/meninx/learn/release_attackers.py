@@ -16,7 +16,7 @@ Early stopping reads the validation rows only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,16 +39,17 @@ from meninx.learn.state import TrainState
 from meninx.learn.step import SupervisedStep
 from meninx.learn.task import ImageTask, Task
 from meninx.learn.trainer import Evaluator, Trainer
-from meninx.models.attack_networks import FAMILIES, PERCEPTRON, VectorRestorer, Restorer, attack_network
+from meninx.models.attack_networks import FAMILIES, PERCEPTRON, Restorer, VectorRestorer, attack_network
 
 Array = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
 ReleaseDraws = Callable[[int], Array]
 """From the number of a draw to released images (n, channels, height, width); draw 0 is the released one."""
-EPOCHS = 15
-_BATCH, _EVAL_BATCH = 32, 256
-_RATE, _DECAY = 2e-3, 5e-2
-_SHIFT = 4  # pixels
+EPOCHS = 12
+_BATCH, _LEAST_BATCH, _STEPS_PER_EPOCH = 32, 8, 12  # few images are seen in smaller batches, more often
+_EVAL_BATCH = 256
+_RATE, _VECTOR_RATE, _DECAY = 2e-3, 1e-2, 5e-2
+_SHIFT = 16  # an image is moved by up to a sixteenth of its side
 _TINY = 1e-6
 _IMAGE_AXES = 4
 
@@ -85,7 +86,7 @@ class RestoreTask:
         """Return the mean squared error of each image, (rows,)."""
         return (outputs - targets).square().flatten(1).mean(1)
 
-    def metrics(self, results: Iterator[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    def metrics(self, results: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """Return ``loss`` and ``closeness``, its negative."""
         losses = [float(self.loss(output[None], target[None])) for output, target in results]
         mean = float(np.mean(losses)) if losses else math.nan
@@ -173,7 +174,8 @@ def fit_release_network(
     network = _seeded(lambda: attack_network(family, channels=first.shape[1], outputs=wanted.shape[1]), seed)
     return _fitted(
         network, draws, lambda rows: wanted[rows], sides, task, epochs=epochs, seed=seed, device=device,
-        shift=_SHIFT if family in FAMILIES[1:] else 0, progress=progress, label=family,
+        shift=min(first.shape[2:]) // _SHIFT if family in FAMILIES[1:] else 0,
+        rate=_VECTOR_RATE if family == PERCEPTRON else _RATE, progress=progress, label=family,
     )  # fmt: skip
 
 
@@ -274,15 +276,17 @@ def _fitted(
     shift: int,
     progress: Progress,
     label: str,
+    rate: float = _RATE,
 ) -> ReleaseNetwork:
     """Return the network after training, with the weights of the best validation."""
     place = runtime.device(device)
     centre, spread = _moments(torch.from_numpy(draws(0)[sides.train]))
     network.to(place)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=_DECAY)
-    sampler = ShuffleSampler(len(sides.train), batch=_BATCH, seed=seed)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=_DECAY)
+    batch = min(_BATCH, max(_LEAST_BATCH, len(sides.train) // _STEPS_PER_EPOCH))
+    sampler = ShuffleSampler(len(sides.train), batch=batch, seed=seed)
     steps = epochs * sampler.steps_per_epoch
-    schedule = Schedule(OptimConfig(lr=_RATE, schedule="cosine", warmup=min(20, steps // 10)), 1)
+    schedule = Schedule(OptimConfig(lr=rate, schedule="cosine", warmup=min(20, steps // 10)), 1)
     loader = _ReleaseLoader(
         draws, targets, sides.train, centre, spread, sampler.steps_per_epoch, shift, seed, place
     )

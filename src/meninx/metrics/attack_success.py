@@ -96,7 +96,7 @@ def operating_point(members: npt.ArrayLike, others: npt.ArrayLike, fpr: float) -
     needed = needed_for(fpr)
     if len(outside) < needed:
         return OperatingPoint(fpr=fpr, refusal=f"too few non-members: {needed} needed, {len(outside)} there")
-    rank = math.floor(fpr * len(outside) + 1e-9) + 1
+    rank = _rank(fpr, len(outside))
     above = int((inside > np.sort(outside)[-rank]).sum())
     low, high = clopper_pearson(above, len(inside))
     return OperatingPoint(
@@ -138,15 +138,39 @@ def exceeds(
     check.open_unit(significance=significance)
     inside, outside = _scores(members, "members"), np.sort(_scores(others, "non-members"))
     used = [fpr for fpr in fprs if len(outside) >= needed_for(fpr)]
+    above = {fpr: int((inside > outside[-_rank(fpr, len(outside))]).sum()) for fpr in used}
+    return counts_exceed(above, len(inside), len(outside), most, significance=significance)
+
+
+def counts_exceed(
+    above: Mapping[float, int],
+    members: int,
+    others: int,
+    most: Callable[[float], float],
+    *,
+    significance: float,
+) -> bool:
+    """Return what :func:`exceeds` does, from counts, as somebody without the scores can.
+
+    Args:
+        above: false positive rate -> members above the threshold that it sets among the others.
+        members: their number.
+        others: their number.
+        most: false positive rate -> largest true positive rate that the guarantee allows.
+        significance: largest probability of True although the guarantee holds.
+    """
     # A union bound: both limits of every rate may err, so each gets an equal share.
-    each = significance / (2 * max(1, len(used)))
-    for fpr in used:
-        rank = math.floor(fpr * len(outside) + 1e-9) + 1
-        above = int((inside > outside[-rank]).sum())
-        least, _ = clopper_pearson(above, len(inside), level=1 - 2 * each)
-        if least > most(_most_false(rank, len(outside), each)):
+    each = significance / (2 * max(1, len(above)))
+    for fpr, count in above.items():
+        least, _ = clopper_pearson(count, members, level=1 - 2 * each)
+        if least > most(_most_false(_rank(fpr, others), others, each)):
             return True
     return False
+
+
+def _rank(fpr: float, others: int) -> int:
+    """Return which of the highest scores of non-members sets the threshold of a false positive rate."""
+    return math.floor(fpr * others + 1e-9) + 1
 
 
 def measure_groups(

@@ -1,6 +1,6 @@
-"""Gradient-boosted trees on histograms, without further packages: finds one number among thousands that tells.
+"""Gradient-boosted trees on histograms: they find the one number among thousands that tells a class.
 
-Made for attacks: many features, few rows, early stopping on validation rows. ::
+They are made for many features, few rows, and early stopping on validation rows. ::
 
     >>> rng = np.random.default_rng(0)
     >>> values, truth = rng.normal(size=(400, 300)), rng.integers(0, 2, 400)
@@ -32,6 +32,7 @@ _BINS, _DEPTH = 16, 2
 _RATE, _PENALTY, _LEAST_WEIGHT = 0.15, 1.0, 1.0
 _SHARE = 0.3  # of the features, drawn anew for each tree
 _ALL_BELOW = 64  # so many features are never drawn from
+_MOST_ROWS = 2000  # of each tree, drawn anew
 _PATIENCE = 25
 
 
@@ -140,12 +141,16 @@ def _loss(scores: Array, truth: Array, weights: Array) -> float:
 
 
 def _grown(bins: Bins, slopes: Array, curves: Array, rng: np.random.Generator) -> Tree:
-    """Return the tree that lowers the loss most, level by level, on a random part of the features."""
+    """Return the tree that lowers the loss most, level by level, on random features and rows."""
     features = bins.shape[1]
     some = np.arange(features)
     if features > _ALL_BELOW:
         some = np.sort(rng.choice(features, max(_ALL_BELOW, round(_SHARE * features)), replace=False))
     part = bins[:, some]
+    drawn = np.arange(len(bins))
+    if len(bins) > _MOST_ROWS:
+        drawn = np.sort(rng.choice(len(bins), _MOST_ROWS, replace=False))
+    bins, slopes, curves, part = bins[drawn], slopes[drawn], curves[drawn], part[drawn]
     node = np.zeros(len(bins), dtype=np.int64)
     chosen, cuts = np.zeros(2**_DEPTH - 1, np.int64), np.zeros(2**_DEPTH - 1, np.int64)
     for level in range(_DEPTH):
@@ -162,7 +167,7 @@ def _grown(bins: Bins, slopes: Array, curves: Array, rng: np.random.Generator) -
 
 
 def _cut(bins: Bins, slopes: Array, curves: Array) -> tuple[int, int]:
-    """Return feature and bin after which to cut some rows; (0, last bin), which cuts nothing, if none helps."""
+    """Return feature and bin after which to cut some rows; (0, last bin) cuts nothing, where no cut helps."""
     rows, features = bins.shape
     if rows < 2:
         return 0, _BINS

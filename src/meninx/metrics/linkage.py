@@ -27,6 +27,7 @@ from meninx.core.proportions import clopper_pearson
 from meninx.core.randomness import child
 from meninx.metrics import groups, intervals
 from meninx.metrics.controls import control_level
+from meninx.metrics.verdict_rule import verdict_of
 
 Array = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.bool_]
@@ -154,7 +155,7 @@ def linkage_verdict(
     positive: Sequence[LinkRecord],
     significance: float,
 ) -> tuple[str, str]:
-    """Return the verdict on attacks, and the reason of one that says nothing.
+    """Return the verdict on attacks, and which control failed.
 
     Args:
         links: the attacks, which share the significance.
@@ -163,18 +164,18 @@ def linkage_verdict(
         significance: largest probability of ``linked`` where images tell nothing.
 
     Returns:
-        ``linked``, ``nothing found`` or ``void``, and the reason of ``void``, else empty.
+        ``linked``, ``nothing found`` or ``void``, and which control failed; empty where none did.
     """
+    failed = weak = ""
     if any(p_of_link(record) <= control_level(significance, len(negative)) for record in negative):
-        return "void", "images with shuffled identities are linked, so the attack finds something else"
-    if any(p_of_link(record) <= significance / len(links) for record in links):
-        return "linked", ""
+        failed = "images with shuffled identities are linked, so the attack finds something else"
     if any(p_of_link(record) > significance for record in positive):
-        return "void", (
+        weak = (
             "a mark that is the same in all images of a patient was not found, so the attack is too weak to "
             "say anything; give more images"
         )
-    return "nothing found", ""
+    linked = any(p_of_link(record) <= significance / len(links) for record in links)
+    return verdict_of(failed=failed, found="linked" if linked else "", weak=weak)
 
 
 def p_of_link(record: LinkRecord) -> float:

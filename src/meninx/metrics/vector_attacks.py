@@ -1,7 +1,7 @@
-"""Attacks on vectors (pixels, features, codes): fitted on rows of some patients, chosen on those of others.
+"""Attacks on vectors (pixels, features, codes), fitted on some patients and chosen on others.
 
-``linear`` and ``kernel`` are ridge regressions on principal components, ``boosted`` are trees on the numbers as
-they are, which find a single number that tells. How smooth each is, is decided on validation rows. ::
+``linear`` and ``kernel`` are ridge regressions on principal components. ``boosted`` are trees on the numbers
+as they are, which find a single number that tells. Validation rows decide how smooth each attack is. ::
 
     >>> rng = np.random.default_rng(0)
     >>> truth = np.arange(300) % 2
@@ -32,7 +32,7 @@ Margins = Callable[[npt.ArrayLike], Array]
 """From features (rows, features) to one column per target, larger where the target is more likely."""
 VECTOR_ATTACKS = ("linear", "kernel", "boosted")
 _COMPONENTS = 80
-_LANDMARKS, _MOST_FOR_COMPONENTS = 1000, 2000
+_LANDMARKS, _MOST_FOR_COMPONENTS = 600, 2000
 _SMOOTHNESS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _WIDTHS = (0.5, 1.0, 2.0, 4.0)  # of the median squared distance
 _SAME = 1e-12
@@ -123,7 +123,7 @@ class _Ridge:
 def _maps(kind: str, own: Array, seed: int) -> Iterator[Margins]:
     """Yield the maps to choose from, each fitted on the rows to fit on."""
     for whitened in (True, False):
-        project = _components(own, whitened, seed)
+        project = principal_components(own, whitened=whitened, seed=seed)
         if kind == "linear":
             yield project
             continue
@@ -152,8 +152,17 @@ def _radial(project: Margins, landmarks: Array, kernel: Array, width: float) -> 
     return mapped
 
 
-def _components(own: Array, whitened: bool, seed: int) -> Margins:
-    """Return the projection on the largest principal components of some rows."""
+def principal_components(
+    own: Array, *, whitened: bool = True, most: int = _COMPONENTS, seed: int = 0
+) -> Margins:
+    """Return the projection on the largest principal components of some rows.
+
+    Args:
+        own: shape (rows, features), float64.
+        whitened: divide each component by its deviation; otherwise all by the largest one.
+        most: components; never more than a third of the rows.
+        seed: of the rows that are used where there are many.
+    """
     mean = own.mean(axis=0)
     centred = own - mean
     if len(centred) > _MOST_FOR_COMPONENTS:
@@ -164,7 +173,7 @@ def _components(own: Array, whitened: bool, seed: int) -> Margins:
     else:
         spectrum, vectors = np.linalg.eigh(centred @ centred.T)
         directions = centred.T @ vectors / np.sqrt(np.maximum(spectrum, _SAME))
-    order = np.argsort(spectrum)[::-1][: min(_COMPONENTS, max(1, len(centred) // 3))]
+    order = np.argsort(spectrum)[::-1][: min(most, max(1, len(centred) // 3))]
     order = order[spectrum[order] > 1e-9 * max(float(spectrum.max()), _SAME)]
     deviations = np.sqrt(np.maximum(spectrum[order], 0.0) / len(centred))
     scale = deviations if whitened else np.full(len(order), deviations.max(initial=_SAME))

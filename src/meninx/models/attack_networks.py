@@ -1,7 +1,7 @@
 """Small networks that attack released images: three ways to read an image, and one that restores it.
 
-They differ in what they can find. ``strided`` keeps where in the image something is, ``residual`` finds shapes
-wherever they are, and ``wide`` sees a quarter of the image at once. ::
+They differ in what they can find. ``strided`` keeps the place of a feature, ``residual`` finds shapes in any
+place, and ``wide`` sees large parts of the image at once. ::
 
     >>> network = attack_network("wide", channels=1, outputs=2)
     >>> tuple(network(torch.zeros(3, 1, 32, 32)).shape)
@@ -23,8 +23,8 @@ PERCEPTRON = "perceptron"
 """The network for features."""
 _GROUPS = 8
 _STRIDED = (16, 32, 64, 64)
-_PATCH, _CHANNELS, _KERNEL, _DEPTH = 4, 32, 7, 2
-_RESTORER, _HIDDEN = 16, 64
+_WIDE = ((24, 9, 4), (48, 5, 2), (48, 5, 1))  # channels, kernel, stride
+_RESTORER, _HIDDEN = 8, 64
 
 
 def attack_network(family: str, *, channels: int, outputs: int) -> nn.Module:
@@ -74,46 +74,33 @@ class Strided(nn.Module):
 
 
 class WideKernel(nn.Module):
-    """Patches of 4 x 4 pixels, mixed by depthwise 7 x 7 and pointwise convolutions.
+    """Three convolutions with 9 x 9 and 5 x 5 pixels, and the mean and the maximum of what they find.
 
     Args:
         channels: of the images.
         outputs: logits.
-
-    References:
-        Liu et al. 2022, "A ConvNet for the 2020s".
     """
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
-        self.patches = nn.Conv2d(channels, _CHANNELS, _PATCH, stride=_PATCH)
-        self.blocks = nn.ModuleList(_WideBlock() for _ in range(_DEPTH))
-        self.head = nn.Linear(2 * _CHANNELS, outputs)
+        layers: list[nn.Module] = []
+        width = channels
+        for wide, kernel, stride in _WIDE:
+            layers += [
+                blocks.conv(2, width, wide, kernel, stride=stride),
+                blocks.norm(wide, groups=_GROUPS),
+                nn.GELU(),
+            ]
+            width = wide
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(2 * width, outputs)
         blocks.initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (batch, outputs) of images (batch, channels, height, width)."""
-        maps = self.patches(blocks.padded_to_multiple(x, _PATCH))
-        for block in self.blocks:
-            maps = block(maps)
+        maps = self.body(x)
         logits: Tensor = self.head(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1))
         return logits
-
-
-class _WideBlock(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(
-            _CHANNELS, _CHANNELS, _KERNEL, padding=_KERNEL // 2, groups=_CHANNELS
-        )
-        self.norm = blocks.norm(_CHANNELS, groups=_GROUPS)
-        self.mix = nn.Sequential(
-            nn.Conv2d(_CHANNELS, 2 * _CHANNELS, 1), nn.GELU(), nn.Conv2d(2 * _CHANNELS, _CHANNELS, 1)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = x + self.mix(self.norm(self.depthwise(x)))
-        return result
 
 
 class Restorer(nn.Module):
@@ -160,9 +147,7 @@ class VectorRestorer(nn.Module):
     def __init__(self, features: int) -> None:
         super().__init__()
         self.linear = nn.Linear(features, features)
-        self.correction = nn.Sequential(
-            nn.Linear(features, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, features)
-        )
+        self.correction = nn.Sequential(nn.Linear(features, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, features))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return estimates of the originals, of the shape of ``x`` (batch, features)."""

@@ -1,7 +1,7 @@
-"""How well attackers did: folded areas with patient-cluster intervals, the choice on the validation split, the null.
+"""How well attackers do: folded areas with intervals over patients, and the same with permuted attributes.
 
-An area below 1/2 tells as much as one above, so areas are folded: ``max(a, 1 - a)``. The interval is that of the
-area itself, folded at its ends, so that it holds for the folded area with at least the same probability.
+An area below 1/2 tells as much as one above, so areas are folded: ``max(a, 1 - a)``. The interval is that of
+the area itself, folded at its ends, so that it holds for the folded area with at least the same probability.
 """
 
 from __future__ import annotations
@@ -40,12 +40,10 @@ class Judge:
         self.rows = rows
         people, index = np.unique(rows.patient[rows.test], return_inverse=True)
         first = np.array([rows.test[np.argmax(index == number)] for number in range(len(people))])
-        self.draws = Draws(
-            index.astype(np.int64), count=resamples, seed=seed, strata=rows.classes[first]
-        )
+        self.draws = Draws(index.astype(np.int64), count=resamples, seed=seed, strata=rows.classes[first])
 
     def of(self, attempt: Attempt, clean: AttackerRecord | None = None) -> AttackerRecord:
-        """Return the record of one attacker, for the question that it answers best on the validation split."""
+        """Return the record of one attacker for the question that it answers best on the validation split."""
         blank = AttackerRecord(
             name=attempt.name, knows=attempt.knows, retrained=attempt.retrained, seconds=attempt.seconds,
             refusal=attempt.refusal,

@@ -17,15 +17,18 @@ patients. New patients say how well that holds for them (:meth:`FittedCodes.cert
     ...     values=values.clip(0, 1), cases=names, patients=names, split=("train",) * 400,
     ...     private={"sex": sex}, classes={"sex": ("F", "M")}, labels={"effusion": ill.astype(float)},
     ... )
-    >>> codes = create(ObfuscateConfig(method="codes"), bytes(32)).fit(table, seed=0, progress=SILENT)
+    >>> config = ObfuscateConfig(method="codes", codes=CodeSettings(utility="linear"))
+    >>> codes = create(config, bytes(32)).fit(table, seed=0, progress=SILENT)
     >>> released = codes.release(table)
     >>> released.shape, len(np.unique(released.reshape(400, -1), axis=0)) == codes.facts()["codes"]
     ((400, 1, 16, 16), True)
     >>> codes.certificates(table, "sex", target=0.6)[0].sentence.endswith("has 0 and 0")  # no new patients
     True
 
-What is not hidden: the identity (two images of a patient tend to have codes alike), and true differences of
-the labels' frequency are removed with the attribute, because every class has the same codes.
+Not hidden are the identity (two images of a patient tend to have codes alike) and what labels tell that are
+published beside the images. Every class has the same codes, so a true difference in the frequency of a label
+is
+lost: combined with the true labels, the codes show it again.
 """
 
 from __future__ import annotations
@@ -63,6 +66,8 @@ Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 LEAST_IMAGES = 16
 """Fewest images, each of another patient, in a prototype."""
+MOST_LABELS = 5
+"""Most labels within whose combinations codes can be balanced."""
 _DIGEST = 32
 _IMAGE_AXES = 4
 _JITTER = 1e-6  # of the scores' standard deviation: enough to break ties
@@ -97,7 +102,7 @@ class CodedRelease:
         if settings.unknown_attribute == "refuse" and not settings.oblivious:
             _refuse_unknown(train.private[attribute])
         train = train.select(train.private[attribute] != UNKNOWN)
-        rows = _TrainingRows.of(train, attribute)
+        rows = _TrainingRows.of(train, attribute, settings)
         rows.refuse_few(settings)
         digests = image_digests(train.values, self.key)
         fold = _folds(rows, settings.folds, seed)
@@ -107,7 +112,7 @@ class CodedRelease:
         )  # fmt: skip
         scores = _untied(utility.out_of_fold, _jitter(utility), digests)
         tree, merged = _fitted_tree(scores, rows, train.labels, utility.labels, settings)
-        codes = merged[tree(scores, rows.seen(settings))]
+        codes = merged[tree(scores, rows.seen)]
         galleries = _galleries(codes, rows, digests)
         return FittedCodes(
             settings=settings,
@@ -125,7 +130,7 @@ class CodedRelease:
             described={
                 "codes": int(codes.max()) + 1,
                 "cuts": {name: list(shares) for name, shares in zip(utility.labels, tree.cuts, strict=True)},
-                "aware": not settings.oblivious,
+                "balance": settings.balance,
                 "unknown_attribute": settings.unknown_attribute,
                 "utility": utility.kind,
                 "folds": settings.folds,
@@ -192,8 +197,7 @@ class FittedCodes:
             [row for row, digest in enumerate(digests) if digest not in self.known], dtype=np.int64
         )
         if len(new):
-            classes = table.private[self.attribute][new]
-            found = self._new_codes(table.values[new], classes, [digests[row] for row in new])
+            found = self._new_codes(table.select(new), [digests[row] for row in new])
             for row, code in zip(new.tolist(), found.tolist(), strict=True):
                 self.known.setdefault(digests[row], code)
         return np.array([self.known[digest] for digest in digests], dtype=np.int64)
@@ -239,16 +243,16 @@ class FittedCodes:
             "gallery.csv": _csv_bytes(("code", "case"), cases),
         }
 
-    def _new_codes(self, values: Values, classes: Numbers, digests: list[bytes]) -> Numbers:
+    def _new_codes(self, table: ImageTable, digests: list[bytes]) -> Numbers:
         """Return codes of images that were not released before."""
-        seen = np.zeros_like(classes) if self.settings.oblivious else classes
-        unknown = seen == UNKNOWN
+        unknown = (table.private[self.attribute] == UNKNOWN) & (not self.settings.oblivious)
         if self.settings.unknown_attribute == "refuse":
-            _refuse_unknown(seen)
+            _refuse_unknown(np.where(unknown, UNKNOWN, 0))
+        seen = _seen_groups(table, self.attribute, self.settings)
         words = _words(digests)
         fold = np.asarray(words[:, 1] % len(self.utility.models), dtype=np.int64)
-        scores = _untied(self.utility.scores(values, fold), _jitter(self.utility), digests)
-        codes = self.merged[self.tree(scores, np.maximum(seen, 0))]
+        scores = _untied(self.utility.scores(table.values, fold), _jitter(self.utility), digests)
+        codes = self.merged[self.tree(scores, seen)]
         lots = words[:, 2] / 2.0**64
         drawn = np.minimum(np.searchsorted(np.cumsum(self.masses), lots), len(self.masses) - 1)
         return np.where(unknown, drawn, codes)
@@ -275,25 +279,32 @@ class _TrainingRows:
         group: class of the attribute.
         weight: 1 divided by the patient's rows of that class.
         groups: number of classes.
+        seen: group that the tree tells apart.
+        strata: combination of labels of each such group; None if they do not matter.
     """
 
     patient: Numbers
     group: Numbers
     weight: Array
     groups: int
+    seen: Numbers
+    strata: Numbers | None
 
     @classmethod
-    def of(cls, train: ImageTable, attribute: str) -> _TrainingRows:
+    def of(cls, train: ImageTable, attribute: str, settings: CodeSettings) -> _TrainingRows:
         patient = np.unique(np.array(train.patients), return_inverse=True)[1].astype(np.int64)
         groups = len(train.classes[attribute])
         group = train.private[attribute]
         pair = patient * groups + group
         weight = np.asarray(1 / np.bincount(pair)[pair], dtype=np.float64)
-        return cls(patient, group, weight, groups)
-
-    def seen(self, settings: CodeSettings) -> Numbers:
-        """Return the class that the tree sees: the same for all in oblivious mode."""
-        return np.zeros_like(self.group) if settings.oblivious else self.group
+        strata = None
+        if settings.balance == "class-and-labels":
+            if len(train.labels) > MOST_LABELS:
+                fix = "name the labels to keep"
+                what = f"at most {MOST_LABELS} labels, in whose combinations the codes are balanced"
+                raise ConfigError(expected(what, got=len(train.labels), where="labels", fix=fix))
+            strata = np.repeat(np.arange(3 ** len(train.labels)), groups)
+        return cls(patient, group, weight, groups, _seen_groups(train, attribute, settings), strata)
 
     def refuse_few(self, settings: CodeSettings) -> None:
         """Refuse a class with fewer patients than one prototype needs."""
@@ -302,6 +313,19 @@ class _TrainingRows:
         if fewest < least:
             what = f"at least {least} training patients of every class of the attribute"
             raise DataError(expected(what, got=fewest, where="attribute", fix="add patients or join classes"))
+
+
+def _seen_groups(table: ImageTable, attribute: str, settings: CodeSettings) -> Numbers:
+    """Return the group of each row that the tree tells apart; an unknown class is taken for the first one."""
+    if settings.oblivious:
+        return np.zeros(len(table), dtype=np.int64)
+    group = np.maximum(table.private[attribute], 0)
+    if settings.balance == "class":
+        return np.asarray(group)
+    combination = np.zeros(len(table), dtype=np.int64)
+    for column in table.labels.values():
+        combination = 3 * combination + np.where(np.isnan(column), 2, column).astype(np.int64)
+    return np.asarray(combination * len(table.classes[attribute]) + group)
 
 
 def _least_patients(settings: CodeSettings, groups: int) -> int:
@@ -349,10 +373,10 @@ def _fitted_tree(
     settings: CodeSettings,
 ) -> tuple[EqualMassTree, Numbers]:
     """Return the tree with the chosen levels, and the code of each leaf."""
-    seen, least = rows.seen(settings), _least_patients(settings, rows.groups)
+    seen, least = rows.seen, _least_patients(settings, rows.groups)
 
     def grown(cuts: Cuts) -> tuple[EqualMassTree, Numbers]:
-        tree = equal_mass_tree(scores, seen, rows.weight, cuts)
+        tree = equal_mass_tree(scores, seen, rows.weight, cuts, rows.strata)
         leaves = tree(scores, seen)
         merged = np.arange(tree.size)
         while True:  # a patient with images in two leaves counts once where they are merged

@@ -55,8 +55,9 @@ class CodeSettings(Settings):
         utility: Models that score the labels: linear, network, or auto for the better one out of fold.
         unknown_attribute: What happens to an image whose class is not known: refuse, or draw its code at
             random, which tells nothing about the image.
-        oblivious: Do not use the attribute to balance the codes. Only shows what balancing is for: the codes
-            then tell the attribute.
+        balance: Where every code is equally frequent in all classes: over all images; within every
+            combination of the labels, so that codes and published labels together tell no more than the
+            labels; or nowhere, which only shows what balancing is for.
     """
 
     most_codes: Annotated[int, Meta(ge=2, le=1024)] = 12
@@ -65,7 +66,12 @@ class CodeSettings(Settings):
     folds: Annotated[int, Meta(ge=2, le=20)] = 3
     utility: Literal["auto", "linear", "network"] = "auto"
     unknown_attribute: Literal["refuse", "draw"] = "refuse"
-    oblivious: bool = False
+    balance: Literal["class", "class-and-labels", "none"] = "class"
+
+    @property
+    def oblivious(self) -> bool:
+        """Whether codes are made without looking at the attribute."""
+        return self.balance == "none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ its own thresholds and all groups the same order of cuts, so a leaf has the same
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,27 +63,42 @@ class EqualMassTree:
         return leaf
 
 
-def equal_mass_tree(scores: Array, groups: Numbers, weights: Array, cuts: Cuts) -> EqualMassTree:
+def equal_mass_tree(
+    scores: Array, groups: Numbers, weights: Array, cuts: Cuts, strata: Numbers | None = None
+) -> EqualMassTree:
     """Return the tree whose leaves have the same mass in every group, as far as rows can be divided.
+
+    With strata the mass of a leaf is the same in the groups of one stratum, and differs between strata as it
+    does in a tree that is the same for all rows.
 
     Args:
         scores: shape (rows, axes), without ties.
         groups: group of each row, from 0, shape (rows,).
         weights: mass of each row: 1 divided by the rows of its patient in the group, shape (rows,).
         cuts: where each axis is cut; see :data:`Cuts`.
+        strata: stratum of each group, shape (groups,); a group without rows is cut like all rows.
     """
-    number = int(groups.max()) + 1
-    leaf = np.zeros(len(scores), dtype=np.int64)
+    number = int(groups.max()) + 1 if strata is None else len(strata)
+    plain = None if strata is None else equal_mass_tree(scores, np.zeros_like(groups), weights, cuts)
+    leaf, common = (np.zeros(len(scores), dtype=np.int64) for _ in range(2))
     nodes = 1
     thresholds = []
     for axis, shares in enumerate(cuts):
         places = np.zeros((number, nodes, len(shares)))
-        for group in range(number):
-            for node in range(nodes) if shares else ():
-                rows = (groups == group) & (leaf == node)
-                places[group, node] = _quantiles(scores[rows, axis], weights[rows], np.array(shares))
+        if plain is not None:
+            places[:] = plain.thresholds[axis]
+        for group, node in itertools.product(np.unique(groups), range(nodes) if shares else ()):
+            wanted = np.array(shares)
+            if strata is not None and plain is not None:
+                there = (strata[groups] == strata[group]) & (common == node)
+                wanted = _masses_below(scores[there, axis], weights[there], places[group, node], wanted)
+            rows = (groups == group) & (leaf == node)
+            if rows.any():
+                places[group, node] = _quantiles(scores[rows, axis], weights[rows], wanted)
         thresholds.append(places)
         leaf = _below(leaf, scores[:, axis], places[groups, leaf])
+        if plain is not None:
+            common = _below(common, scores[:, axis], plain.thresholds[axis][0, common])
         nodes *= len(shares) + 1
     return EqualMassTree(cuts, tuple(thresholds))
 
@@ -159,15 +175,21 @@ def _below(leaf: Numbers, scores: Array, places: Array) -> Numbers:
     return np.asarray(leaf * (places.shape[1] + 1) + (scores[:, None] > places).sum(axis=1))
 
 
+def _masses_below(values: Array, weights: Array, places: Array, otherwise: Array) -> Array:
+    """Return the share of mass below each place, or ``otherwise`` without any rows."""
+    if not len(values):
+        return otherwise
+    return np.asarray((weights[:, None] * (values[:, None] <= places)).sum(axis=0) / weights.sum())
+
+
 def _quantiles(values: Array, weights: Array, shares: Array) -> Array:
-    """Return the values with given shares of the mass below them, each halfway between two of the rows."""
-    if len(values) < 2:
-        return np.full(len(shares), np.inf)
+    """Return thresholds with given shares of the mass below them, each halfway between two of the rows."""
     order = np.argsort(values, kind="stable")
-    rising, mass = values[order], np.cumsum(weights[order])
+    rising = np.concatenate([[-np.inf], values[order], [np.inf]])
+    mass = np.concatenate([[0.0], np.cumsum(weights[order])])
     wanted = mass[-1] * shares
-    # The number of rows below a cut whose mass is nearest to the wanted one.
-    below = np.minimum(np.searchsorted(mass, wanted - 1e-9), len(values) - 1)
-    nearer = np.abs(mass[below] - wanted) <= np.abs(np.where(below > 0, mass[below - 1], 0.0) - wanted)
-    below = np.clip(below + nearer, 1, len(values) - 1)
-    return np.asarray((rising[below - 1] + rising[below]) / 2)
+    # The number of rows below a threshold is the one whose mass is nearest to the wanted one.
+    above = np.clip(np.searchsorted(mass, wanted), 1, max(1, len(values)))
+    below = above - (wanted - mass[above - 1] < mass[above] - wanted) if len(values) else above - 1
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(below == 0, -np.inf, (rising[below] + rising[below + 1]) / 2))

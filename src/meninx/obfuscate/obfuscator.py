@@ -247,7 +247,8 @@ OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
         summary="prototypes of attribute-aware codes",
         aware=True,
         certified=True,
-        caveat="is proven only where its certificate says so, and does not hide whose the image is",
+        caveat="is proven only where its certificate says so, for images without the labels beside them, and "
+        "does not hide whose the image is",
     ),
     "leace": ObfuscationMethod(
         factory="meninx.obfuscate.erasure:create",

@@ -119,12 +119,7 @@ class ReleaseAttacks:
         fit, valid = self.rows.train, self.rows.valid
         seed = child_seed(self.question.seed, "attacker", kind) % _SEEDS
         attack = fit_vector_attack(kind, described(values), self.rows.classes, fit, valid, seed=seed)
-        return lambda asked: self._widened(attack(described(asked)))
-
-    def _widened(self, margins: Margins) -> Margins:
-        """Return margins with a column for every class, also for those that nobody trained on."""
-        missing = len(self.rows.names) - margins.shape[1]
-        return np.pad(margins, ((0, 0), (0, missing))) if missing > 0 else margins
+        return lambda asked: self.rows.widened(attack(described(asked)))
 
     def of_release(self) -> Iterator[Attempt]:
         """Yield what each attacker says that was retrained on the release."""
@@ -143,7 +138,9 @@ class ReleaseAttacks:
         values = purify(self.draws(0))
         seconds = time.perf_counter() - begin
         words = "pairs of an original and its release; attackers of originals are asked about what it undoes"
-        return {name: Attempt(PURIFIER, words, attack(values), seconds) for name, (attack, _) in clean.items()}
+        return {
+            name: Attempt(PURIFIER, words, attack(values), seconds) for name, (attack, _) in clean.items()
+        }
 
     def averages(self) -> dict[str, Attempt]:
         """Return what attackers say that see the average of several releases; empty where all are equal."""
@@ -176,7 +173,7 @@ def log_odds(logits: npt.ArrayLike) -> Margins:
 
 
 def statistics(images: Values) -> npt.NDArray[np.float64]:
-    """Return simple numbers of each image: grey levels, edges, and means on a coarse grid, (rows, numbers)."""
+    """Return grey levels, edges, and means on a coarse grid of each image, shape (images, numbers)."""
     values = np.asarray(images, dtype=np.float64)
     flat = values.reshape(*values.shape[:2], -1)
     columns = [flat.mean(2), flat.std(2), (flat <= 0).mean(2), (flat >= 1).mean(2)]

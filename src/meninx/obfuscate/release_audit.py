@@ -1,6 +1,7 @@
 """Attacks a release and returns what was found: ``audit_release(question) -> ReleaseAuditRecord``.
 
-Every attacker is retrained on released images and chosen on the validation split; the test split is read once.
+Every attacker is retrained on released images and chosen on the validation split. The test split
+is read once.
 The audit is void where the same attackers cannot find the attribute in the original images, or find it in
 images that show nothing. ::
 
@@ -31,10 +32,19 @@ from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import child_seed
 from meninx.learn.release_attackers import families_of
 from meninx.metrics.image_matching import paired_similarity
+from meninx.metrics.vector_attacks import VECTOR_ATTACKS
 from meninx.obfuscate.attack_measurement import Judge, measure_null
+from meninx.obfuscate.label_attacks import attack_codes, attack_with_labels
 from meninx.obfuscate.obfuscator import ImageTable, Values
 from meninx.obfuscate.release_attacks import Attempt, ReleaseAttacks, average_name
-from meninx.obfuscate.release_question import DrawCache, ReleaseQuestion, attack_rows, refuse_divided
+from meninx.obfuscate.release_linkage import measure_reidentification
+from meninx.obfuscate.release_question import (
+    DrawCache,
+    ReleaseQuestion,
+    attack_rows,
+    refuse_divided,
+)
+from meninx.obfuscate.release_utility import measure_utility
 
 VOID, FAILED, PASSED, MEASURED = "void", "failed", "passed", "measured"
 _CONTROL_NAME = "constant images"
@@ -77,16 +87,19 @@ def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> 
     if not averages and question.draws_to_average > 1:
         records.append(_not_averaged(question.draws_to_average))
     worst = judge.best(tried)
+    losses, leaks = measure_utility(question, draws, rows)
     found = ReleaseAuditRecord(
         attribute=question.attribute, method=question.method, method_summary=question.method_summary,
         caveat=question.caveat, worst=worst.name, target=question.target, attackers=tuple(records),
-        static=tuple(static), output_leaks=(), code_attack=None, floor=question.floor,
-        certificates=question.certificates, utility=(), reidentification=(),
+        static=tuple(static), output_leaks=leaks, code_attack=attack_codes(question, rows, judge),
+        floor=question.floor, certificates=question.certificates, utility=losses,
+        reidentification=measure_reidentification(question, draws),
         distortion=distortion(question.original, draws(0)),
         divided=bool(question.fitted is not None and question.fitted.any()),
         splits=_patients(question), deterministic=question.deterministic, synthetic=question.synthetic,
         seed=question.seed, seconds=0.0, verdict=MEASURED, reason="", source=question.source,
-        released=question.released, every_question=judge.every(worst),
+        released=question.released, with_labels=attack_with_labels(question, draws(0), rows, judge),
+        every_question=judge.every(worst),
         clean=of_originals[judge.best(originals.values()).name], clean_floor=question.clean_floor,
         control=_control(attacks, judge), null=_null(attacks, draws(0)),
     )  # fmt: skip
@@ -143,7 +156,7 @@ def _control(attacks: ReleaseAttacks, judge: Judge) -> AttackerRecord:
     values = np.full(attacks.draws.shape, 0.5, dtype=np.float32)
     tried = [
         Attempt(_CONTROL_NAME, f"constant images, by {kind}", attacks.vector(kind, values)(values))
-        for kind in ("linear", "kernel", "boosted")
+        for kind in VECTOR_ATTACKS
     ]
     return judge.of(judge.best(tried))
 
@@ -174,9 +187,7 @@ def _patients(question: ReleaseQuestion) -> dict[str, int]:
         "valid": table.where("valid"),
         "test": table.where("test"),
     }
-    return {
-        name: len({table.patients[row] for row in np.flatnonzero(mask)}) for name, mask in masks.items()
-    }
+    return {name: len({table.patients[row] for row in np.flatnonzero(mask)}) for name, mask in masks.items()}
 
 
 def _verdict(found: ReleaseAuditRecord) -> tuple[str, str]:
@@ -191,10 +202,17 @@ def _verdict(found: ReleaseAuditRecord) -> tuple[str, str]:
     decisive = found.worst_attacker
     if decisive is None or decisive.high is None or not decisive.high <= found.target:
         return FAILED, f"the interval of the attacker {found.worst} reaches beyond the target"
-    others = [item for item in (*found.attackers, found.code_attack) if item is not None]
+    code = found.code_attack
+    if code is not None and code.high is not None and not code.high <= found.target:
+        return FAILED, "the interval of the attacker of the code itself reaches beyond the target"
+    others = [item for item in (*found.attackers, code) if item is not None]
     beyond = [item.name for item in others if item.low is not None and item.low > found.target]
     if beyond:
         return FAILED, f"the whole interval of the attacker {beyond[0]} is beyond the target"
+    alone = next((item.high for item in found.with_labels if item.high is not None), None)
+    for item in found.with_labels[1:]:
+        if item.low is not None and alone is not None and item.low > max(found.target, alone):
+            return FAILED, f"{item.name} together tell more than the target, and more than the labels alone"
     return PASSED, ""
 
 
@@ -207,6 +225,7 @@ def _without_times(found: ReleaseAuditRecord) -> ReleaseAuditRecord:
     return replace(
         found, seconds=0.0, attackers=still(found.attackers), static=still(found.static),
         every_question=still(found.every_question), output_leaks=still(found.output_leaks),
+        with_labels=still(found.with_labels),
         code_attack=None if found.code_attack is None else replace(found.code_attack, seconds=0.0),
         clean=None if found.clean is None else replace(found.clean, seconds=0.0),
         control=None if found.control is None else replace(found.control, seconds=0.0),

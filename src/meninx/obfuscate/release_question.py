@@ -135,6 +135,11 @@ class AttackRows:
     patient: Numbers
     contests: tuple[Contest, ...]
 
+    def widened(self, margins: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return margins with a column for every class, also for the last ones if nobody trained on them."""
+        missing = len(self.names) - margins.shape[1]
+        return np.pad(margins, ((0, 0), (0, missing))) if missing > 0 else margins
+
     def of_patients(self, rows: Numbers) -> dict[str, int]:
         """Return the patients of some rows with each class."""
         return {
@@ -153,9 +158,7 @@ def attack_rows(question: ReleaseQuestion) -> AttackRows:
     table = question.original
     if question.attribute not in table.private:
         known = ", ".join(table.private) or "none"
-        raise DataError(
-            expected(f"one of the attributes {known}", got=question.attribute, where="attribute")
-        )
+        raise DataError(expected(f"one of the attributes {known}", got=question.attribute, where="attribute"))
     classes = np.asarray(table.private[question.attribute], dtype=np.int64)
     top = int(classes.max(initial=0)) + 1
     names = tuple(table.classes.get(question.attribute, ())) or tuple(str(number) for number in range(top))
@@ -173,7 +176,9 @@ def attack_rows(question: ReleaseQuestion) -> AttackRows:
             got = f"{len(np.unique(classes[rows]))} in the split {name}"
             raise DataError(expected("two classes of the attribute", got=got, where="splits", fix=fix))
     contests = tuple(
-        contest for contest in _contests(classes, names) if _enough(contest.truth, patient, train, valid, test)
+        contest
+        for contest in _contests(classes, names)
+        if _enough(contest.truth, patient, train, valid, test)
     )
     if not contests:
         got = "fewer in every class, or a class that is missing elsewhere"
@@ -265,7 +270,9 @@ def refuse_divided(question: ReleaseQuestion, released: Values) -> None:
     """
     table = question.original
     homes: dict[str, str] = {}
-    if any(homes.setdefault(who, split) != split for who, split in zip(table.patients, table.split, strict=True)):
+    if any(
+        homes.setdefault(who, split) != split for who, split in zip(table.patients, table.split, strict=True)
+    ):
         raise DataError(problem("a patient is in two splits", where="splits", fix="split by patient"))
     subjects = [("original", table.values)]
     if question.codes is None:

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.audit_summary import NO_GUARANTEE
 from meninx.core.findings import GUARANTEED
+from meninx.core.percentages import axis_mark, percent
 from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import BoundPoint, BoundsRecord
 from meninx.report import figures
@@ -62,7 +63,7 @@ def risk_profile(record: BoundsRecord, name: str) -> Picture | None:
 
     where = ""
     if operating is not None:
-        most = _percent(operating.worst[prior.name].upper)
+        most = percent(operating.worst[prior.name].upper)
         where = f" This run: epsilon {operating.epsilon:.3g}, at most {most}."
     mechanism = record.mechanism
     caption = (
@@ -196,15 +197,11 @@ def _floor(share: float | None) -> float:
     return max(_LEAST, share or 0.0)
 
 
-def _percent(share: float, _: object = None) -> str:
-    return f"{100 * share:.3g} %"
-
-
 def _large(value: float, _: object = None) -> str:
     return f"{value:g}" if value < 10_000 else f"1e{round(math.log10(value))}"
 
 
-_PERCENT, _EPSILON = FuncFormatter(_percent), FuncFormatter(_large)
+_PERCENT, _EPSILON = FuncFormatter(axis_mark), FuncFormatter(_large)
 
 
 def _marked(axes: Axes, across: FuncFormatter, up: FuncFormatter) -> None:
@@ -248,7 +245,7 @@ def candidates_named(audit: ReconstructionAudit, name: str) -> Picture | None:
         f"step and knows the candidates, against the guarantee and a blind guess: up to {trials:,} trials "
         "per point, the band is a 95 % interval."
     )
-    alt = "; ".join(f"1 of {item.candidates:,}: {_percent(item.success)}" for item in points)
+    alt = "; ".join(f"1 of {item.candidates:,}: {percent(item.success)}" for item in points)
     alt = f"Identification among candidates: {alt}."
     return Picture(figures.drawn(draw, name, alt, size=(4.6, 3.4)), caption)
 

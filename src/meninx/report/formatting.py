@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from meninx.core.percentages import percent
 from meninx.metrics.estimates import Estimate
 from meninx.metrics.groups import INSUFFICIENT, MIN_CELL
 from meninx.metrics.intervals import CLOPPER_PEARSON, COMBINED, PERCENTILE
@@ -122,17 +123,6 @@ def interval(item: Estimate) -> str:
 def _minus(text: str) -> str:
     """Return a decimal with a typographic minus, and none before a zero."""
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
-
-
-def percent(share: float) -> str:
-    """Return a share as a percentage with three significant digits and without an exponent.
-
-    >>> percent(0.0692), percent(2.18e-7)
-    ('6.92 %', '< 0.0001 %')
-    """
-    if 0 < share < 1e-6:
-        return "< 0.0001 %"
-    return f"{100 * share:.3g} %" if share >= 1e-5 or not share else f"{100 * share:.4f} %"
 
 
 def metric(name: str) -> str:

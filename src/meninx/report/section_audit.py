@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from meninx.core.audit_parts import PARTS
 from meninx.core.audit_summary import DONE, NO_GUARANTEE, AuditRecord, VerdictLine, registration_hash
 from meninx.core.findings import GUARANTEED, IMPLEMENTATION, MEASURED, Finding
+from meninx.core.percentages import percent
 from meninx.report import audit_figures, formatting
 from meninx.report.audits import Audit
 from meninx.report.context import ReportContext
@@ -178,7 +179,7 @@ def _headline(line: VerdictLine, record: AuditRecord) -> str:
     found = next((item for item in known if item.key.endswith(end)), None)
     if found is None or found.value is None:
         return formatting.DASH
-    return words.format(formatting.percent(found.value) if line.line == GUARANTEED else found.interval())
+    return words.format(percent(found.value) if line.line == GUARANTEED else found.interval())
 
 
 def _measured_headline(line: VerdictLine, known: Sequence[Finding]) -> str:
@@ -190,7 +191,7 @@ def _measured_headline(line: VerdictLine, known: Sequence[Finding]) -> str:
     if deciding is None or deciding.value is None:
         return formatting.DASH
     area = deciding.key.endswith("/auc")
-    return f"AUC {formatting.number(deciding.value)}" if area else formatting.percent(deciding.value)
+    return f"AUC {formatting.number(deciding.value)}" if area else percent(deciding.value)
 
 
 def means_table(record: AuditRecord) -> ReportTable:
@@ -198,8 +199,8 @@ def means_table(record: AuditRecord) -> ReportTable:
     rows = tuple(
         (
             TableCell(f"1 of {item.candidates:,}", head=True),
-            TableCell(formatting.percent(item.guess), sub="exact", number=True),
-            TableCell(f"≤ {formatting.percent(item.most)}" if item.most < 1 else "no bound", number=True,
+            TableCell(percent(item.guess), sub="exact", number=True),
+            TableCell(f"≤ {percent(item.most)}" if item.most < 1 else "no bound", number=True,
                       sub="proven" if item.most < 1 else ""),
             TableCell(item.words),
         )

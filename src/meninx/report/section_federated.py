@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from meninx.core.federation import ArmResult, FederatedRecord, FederatedRound
+from meninx.core.percentages import percent
 from meninx.report import formatting
 from meninx.report.context import ReportContext
 from meninx.report.sources import TrainedRun, printable
@@ -320,7 +321,7 @@ def _repeated(record: FederatedRecord) -> str:
     if not checked:
         return "none"
     share = min(min(shares.values()) for shares in checked)
-    how = "whole" if share >= 1 else f"{100 * share:.3g} % of it"
+    how = "whole" if share >= 1 else f"{percent(share)} of it"
     counts = [(len(entry.recomputed), len(entry.survivors)) for entry in summed if entry.recomputed]
     if all(sites >= survivors for sites, survivors in counts):
         sites = {survivors for _, survivors in counts}
@@ -425,8 +426,8 @@ def _row(entry: FederatedRound) -> tuple[TableCell, ...]:
         "" if entry.accepted else f"no model: {entry.words or 'it is not over'}",
         f"without {', '.join(entry.missing)}" if entry.missing else "",
         f"{entry.attempts} attempts" if entry.attempts > 1 else "",
-        f"{100 * entry.cut:.2g} % of the changes were cut" if entry.cut > 0 else "",
-        f"sites with {100 * entry.short:.2g} % of the units took fewer steps" if entry.short > 0 else "",
+        f"{percent(entry.cut)} of the changes were cut" if entry.cut > 0 else "",
+        f"sites with {percent(entry.short)} of the units took fewer steps" if entry.short > 0 else "",
         f"another sum at {', '.join(entry.mismatches)}" if entry.mismatches else "",
     ]
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from meninx.core.percentages import percent
 from meninx.report import figures, formatting
 from meninx.report.context import ReportContext, drawn_runs
 from meninx.report.joint_privacy import Joint
@@ -209,7 +210,7 @@ def _bound_rows(bounds: Bounds, unit: str) -> tuple[tuple[TableCell, ...], ...]:
     for rate, bound in sorted(bounds.tpr_at_fpr.items(), reverse=True):
         value = TableCell(f"≤ {formatting.number(bound)}", number=True)
         text = formatting.recognition_sentence(rate, bound, unit)
-        rows.append((TableCell(f"TPR at {formatting.percent(rate)} FPR", head=True), value, TableCell(text)))
+        rows.append((TableCell(f"TPR at {percent(rate)} FPR", head=True), value, TableCell(text)))
     return tuple(rows)
 
 

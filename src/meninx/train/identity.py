@@ -18,9 +18,10 @@ from meninx.core import artifacts, belonging, files, provenance
 from meninx.core.artifacts import DataRecord, Lineage, Members, Origin, RunRecord
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.manifest import SOURCES_NAME, Manifest, dataset_digest
-from meninx.core.run import Run, read_key
+from meninx.core.run import IDENTITY, Run, read_key
+from meninx.core.run import keyed_data as keyed_data
 
-KEY = "identity"  # name of the key file in private/keys
+KEY = IDENTITY  # name of the key file in private/keys
 
 
 def data_record(root: Path) -> DataRecord:
@@ -121,11 +122,6 @@ def contents(data: Manifest) -> str:
     ]  # the reader of a missing file reports its row
     text = "".join(f"{name}\0{files.digest(data.root / name)}\n" for name in there)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def keyed_data(key: bytes, digest: str) -> str:
-    """Return the keyed digest that stands for a dataset in records outside ``private/``."""
-    return artifacts.keyed(key, "data", digest)
 
 
 def keyed_patient(key: bytes, patient: str) -> str:

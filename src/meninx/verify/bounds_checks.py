@@ -8,41 +8,45 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from meninx.core.risk_records import Bounded, BoundPoint, BoundsRecord
-from meninx.dossier import privacy_facts
-from meninx.dossier.audit_facts import BOUNDS
-from meninx.dossier.facts import EvidenceFolder
-from meninx.report import privacy_account
 from meninx.verify.check_list import CheckList, plain
 
 if TYPE_CHECKING:
     from meninx.privacy.accounting import Phase
     from meninx.privacy.ledger import Ledger
     from meninx.privacy.risk import Bracket, RiskCurve
+    from meninx.verify.audited_ledgers import AuditedLedgers
 
 _MOST_POINTS, _MOST_PRIORS = 100, 32
 _ROUNDING = 1e-6  # relative, of numbers that two machines compute from the same phases
 _AMONG = re.compile(r"1 of (?:all )?([\d,]{1,15})")
 
 
-def check(book: CheckList, evidence: EvidenceFolder) -> None:
-    """Compute the bounds of a dossier again and compare; nothing where it holds none."""
-    from meninx.privacy.composition import joint_phases
+WHAT = "bounds from the ledger"
+PRECISION = 1e-3
+"""Largest relative distance of the limits that are computed here, whatever precision a record states."""
 
-    record, what = evidence.record(BOUNDS, BoundsRecord), "bounds from the ledger"
-    candidate = privacy_facts.candidate_of(evidence)
-    if record is None or not candidate.private:
-        book.impossible(what, "the dossier holds no bounds")
+
+def check(book: CheckList, record: BoundsRecord, ledgers: AuditedLedgers) -> None:
+    """Compute the bounds of a run again and compare.
+
+    Args:
+        book: collects the lines.
+        record: what is stated.
+        ledgers: of the run, and of the runs behind its weights.
+    """
+    if record.void:
+        words = "they say that none holds, and nothing in the run says why"
+        book.judge(WHAT, [] if ledgers.void else [words], privacy=True, remark="none: " + plain(record.void))
         return
-    texts = privacy_facts.account(evidence, candidate).texts
-    ledgers = [privacy_account.parsed(text, "ledgers") for text in texts.values() if text.strip()]
-    own = privacy_facts.ledger_of(evidence, candidate)
-    wrong = list(_mechanism(record, own))
+    wrong = list(_mechanism(record, ledgers.own))
     wrong += list(_priors(record))
+    if record.operating is None or record.membership is None:
+        wrong.append("they hold none for the run itself")
     if not wrong:
-        wrong += list(_operating(record, joint_phases(ledgers)))
+        wrong += list(_operating(record, ledgers.phases))
         wrong += list(_axis(record))
     remark = f"operating point and {len(record.points)} points, {len(record.priors)} adversaries"
-    book.judge(what, [plain(item) for item in wrong], privacy=True, remark=remark)
+    book.judge(WHAT, [plain(item) for item in wrong], privacy=True, remark=remark)
 
 
 def _mechanism(record: BoundsRecord, own: Ledger) -> Iterator[str]:
@@ -129,9 +133,8 @@ def _curves(
     from meninx.privacy.loss_distribution import ThreatModel
 
     wanted = [*(prior.kappa for prior in record.priors), *rates]
-    precision = min(0.1, max(1e-4, record.precision))
     worst, relaxed = (
-        risk.risk_curve(phases, rates=wanted, model=model, precision=precision) for model in ThreatModel
+        risk.risk_curve(phases, rates=wanted, model=model, precision=PRECISION) for model in ThreatModel
     )
     return worst, relaxed
 
@@ -153,7 +156,12 @@ def _point(
 
 
 def _agree(stated: Bounded, computed: Bracket, precision: float) -> bool:
-    """Return whether two brackets are of one number: they overlap, and neither is much wider."""
+    """Return whether two certified brackets are of one number.
+
+    They have to overlap, so that a stated bound is never below what an attack is known to reach. The stated
+    precision only decides how much wider than the computed bracket the stated one may be: a bound that is
+    too high promises too little, and no wrong one passes by a large precision.
+    """
     slack = 2 * min(0.1, max(1e-4, precision)) + _ROUNDING
     ordered = stated.lower <= stated.value <= stated.upper
     overlap = stated.lower <= computed.upper * (1 + _ROUNDING) and computed.lower <= stated.upper * (

@@ -26,7 +26,9 @@ from meninx.dossier import audit_facts, dossier_page, dossier_pdf, privacy_facts
 from meninx.dossier.derivation import LIMITS, derived
 from meninx.dossier.facts import RELEASE, RUN, EvidenceFolder, every, number
 from meninx.dossier.signature import UNSIGNED
-from meninx.verify import audit_checks, bounds_checks, dossier_files, page_numbers
+from meninx.report import privacy_account
+from meninx.verify import audit_checks, dossier_files, page_numbers
+from meninx.verify.audited_ledgers import AuditedLedgers
 from meninx.verify.check_list import CheckList, Expected, some
 from meninx.verify.check_list import plain as one_line
 
@@ -79,8 +81,11 @@ def _dossier(book: CheckList, root: Path, expected: Expected) -> None:
         return
     _guard(book, "ledgers", lambda: _ledgers(book, root))
     _guard(book, "numbers computed again", lambda: _numbers(book, root, record))
-    _guard(book, "bounds computed again", lambda: bounds_checks.check(book, EvidenceFolder(root)))
-    _guard(book, "audits from their records", lambda: audit_checks.check(book, root / RUN))
+    _guard(
+        book,
+        "audits from their records",
+        lambda: audit_checks.check(book, root / RUN, _audited_ledgers(EvidenceFolder(root))),
+    )
     _guard(book, "documents", lambda: _documents(book, root, record))
 
 
@@ -115,6 +120,21 @@ def _signature(book: CheckList, root: Path, record: DossierRecord, expected: Exp
         return
     wrong = [] if found == signing_key.read_fingerprint(expected.signer) else ["another key signed it"]
     book.judge("signer", wrong, privacy=True, remark="the expected key")
+
+
+def _audited_ledgers(evidence: EvidenceFolder) -> AuditedLedgers | None:
+    """Return the ledgers of the run in a dossier; None without privacy or without a step."""
+    candidate = privacy_facts.candidate_of(evidence)
+    if not candidate.private:
+        return None
+    texts = privacy_facts.account(evidence, candidate).texts
+    own = privacy_facts.ledger_of(evidence, candidate)
+    earlier = [
+        privacy_account.parsed(text, "ledgers")
+        for name, text in texts.items()
+        if name != candidate.run and text.strip()
+    ]
+    return AuditedLedgers(own=own, earlier=earlier, void=candidate.void) if own.accounts else None
 
 
 def _strangers(book: CheckList, root: Path) -> None:

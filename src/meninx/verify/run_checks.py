@@ -18,7 +18,7 @@ from meninx.core.artifacts import (
 )
 from meninx.core.progress import Progress
 from meninx.core.run import Run
-from meninx.verify import audit_checks, folder_checks
+from meninx.verify import audit_checks, audited_ledgers, folder_checks
 from meninx.verify.check_list import CheckList, State, plain
 
 if TYPE_CHECKING:
@@ -202,7 +202,8 @@ def _audit(book: CheckList, run: Run) -> None:
     except ImportError:
         book.impossible("audits from their records", "a library is missing: pip install 'meninx[train]'")
         return
-    audit_checks.check(book, run.root)
+    record = run.record
+    audit_checks.check(book, run.root, audited_ledgers.of_run(run, record) if record is not None else None)
 
 
 def _lineage(book: CheckList, run: Run) -> None:

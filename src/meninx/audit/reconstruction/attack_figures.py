@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from meninx.audit.audit_files import save_figure
 from meninx.audit.reconstruction.rank_one import ALL_ENCODERS, ON_CANDIDATES
+from meninx.core.percentages import axis_mark, percent
 from meninx.core.reconstruction_records import (
     IdentificationRecord,
     LevelRecord,
@@ -46,8 +48,7 @@ def _figure(paths: Sequence[Path], size: tuple[float, float]) -> Iterator[Figure
     with mpl.rc_context({"svg.hashsalt": "meninx", "svg.fonttype": "none"}):
         figure = NewFigure(figsize=size, layout="constrained")
         yield figure
-        for path in paths:
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=120)
+        save_figure(figure, *paths, dpi=120)
 
 
 def draw_identification(audit: ReconstructionAudit, paths: Sequence[Path]) -> None:
@@ -77,14 +78,14 @@ def draw_success(audit: ReconstructionAudit, paths: Sequence[Path]) -> None:
         axes = figure.add_subplot()
         levels = _axis(audit.levels)
         places = _places(levels)
-        names = dict.fromkeys((match.attack, match.view) for match in audit.matches)
-        for number, (attack, view) in enumerate(names):
+        names = {(match.attack, match.view): match.name for match in audit.matches}
+        for number, ((attack, view), name) in enumerate(names.items()):
             line = {
                 match.level: match
                 for match in audit.matches
                 if (match.attack, match.view) == (attack, view) and match.level in places
             }
-            _success_line(axes, line, places, _label(attack, view), _CYCLE[number % len(_CYCLE)])
+            _success_line(axes, line, places, _label(name, view), _CYCLE[number % len(_CYCLE)])
         _null_band(axes, audit.matches)
         axes.plot([], [], ":", color=_GUESS, label="public images alone (kappa)")
         _shade(axes, audit, levels, places)
@@ -95,7 +96,7 @@ def draw_success(audit: ReconstructionAudit, paths: Sequence[Path]) -> None:
         first = audit.matches[0]
         axes.set_title(
             f"{first.originals} images of members, matched one to one by {first.metric.upper()}, above "
-            f"{_share(1 - first.level_of_null)} of the null\n"
+            f"{percent(1 - first.level_of_null)} of the null\n"
             "one attacked step; a training has many, and identification (first figure) counts all of them",
             fontsize=8,
         )
@@ -106,7 +107,7 @@ def draw_success(audit: ReconstructionAudit, paths: Sequence[Path]) -> None:
 def draw_curves(
     curves: Mapping[str, Array],
     null: Array,
-    threshold: float,
+    thresholds: Mapping[str, float],
     paths: Sequence[Path],
     *,
     title: str,
@@ -116,8 +117,8 @@ def draw_curves(
 
     Args:
         curves: level -> similarities of the images.
-        null: similarities of the null.
-        threshold: eta, as a similarity.
+        null: similarities of all nulls.
+        thresholds: level -> eta, as a similarity.
         paths: the files; the folder must exist.
         title: attack and images.
         metric: the similarity; ``ncc`` and ``ssim`` become the distance 1 - value, others minus the value.
@@ -126,9 +127,11 @@ def draw_curves(
     with _figure(paths, (6.6, 4.6)) as figure:
         axes = figure.add_subplot()
         for number, (level, values) in enumerate(curves.items()):
-            axes.step(*_steps(values, base), where="post", label=level, color=_CYCLE[number % len(_CYCLE)])
-        axes.step(*_steps(null, base), where="post", color=_GUESS, linestyle=":", label="null")
-        axes.axvline(base - threshold, color=_SHADE, linewidth=0.9, linestyle="--", label="threshold eta")
+            colour = _CYCLE[number % len(_CYCLE)]
+            axes.step(*_steps(values, base), where="post", label=level, color=colour)
+            axes.axvline(base - thresholds[level], color=colour, linewidth=0.9, linestyle="--")
+        axes.plot([], [], color=_SHADE, linewidth=0.9, linestyle="--", label="threshold eta of a level")
+        axes.step(*_steps(null, base), where="post", color=_GUESS, linestyle=":", label="nulls")
         axes.set(ylim=(-0.02, 1.02), ylabel="images within distance")
         axes.set_xlabel(f"distance, 1 - {metric.upper()}" if base else f"distance, minus {metric.upper()}")
         axes.set_title(title, fontsize=8.5)
@@ -277,18 +280,14 @@ def _success_line(
 
 def _null_band(axes: Axes, matches: Sequence[MatchRecord]) -> None:
     top = max(match.null for match in matches)
-    axes.axhspan(0, top, color=_GUESS, alpha=0.25, linewidth=0, label=f"null, up to {_share(top)}")
+    axes.axhspan(0, top, color=_GUESS, alpha=0.25, linewidth=0, label=f"null, up to {percent(top)}")
 
 
 def _label(attack: str, view: str) -> str:
     return attack if view == "step" else f"{attack}, {view}"
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.3g} %"
-
-
 def _percent_axis(axis: object) -> None:
     from matplotlib.ticker import FuncFormatter
 
-    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))  # type: ignore[attr-defined]
+    axis.set_major_formatter(FuncFormatter(axis_mark))  # type: ignore[attr-defined]

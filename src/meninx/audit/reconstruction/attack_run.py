@@ -2,7 +2,7 @@
 
 ::
 
-    target = target_of_run(run, pools)
+    target = target_of_run(run, pools, data)
     index = create_candidates(target, ("imprint-pca", "readout"), levels, room=room)
 """
 
@@ -17,8 +17,9 @@ from pathlib import Path
 
 from torch import nn
 
-from meninx.audit.audited_run import dataset_of, plan_of
-from meninx.audit.reconstruction.attacks import AttackKind, attack_kind
+from meninx.audit.audited_run import plan_of
+from meninx.audit.reconstruction.attack_registry import attack_kind
+from meninx.audit.reconstruction.attacks import AttackKind
 from meninx.audit.reconstruction.candidates import (
     CandidateIndex,
     CandidateRecord,
@@ -35,7 +36,7 @@ from meninx.audit.reconstruction.victim import STEP, VictimStep, View
 from meninx.core import artifacts, plain
 from meninx.core.artifacts import RunRecord
 from meninx.core.errors import DataError, UsageError, problem
-from meninx.core.manifest import TaskKind
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.run import Run
 from meninx.learn import checkpoint
@@ -75,7 +76,7 @@ class Target:
     device: str = "cpu"
 
 
-def target_of_run(run: Run, pools: Pools, *, device: str = "cpu") -> Target:
+def target_of_run(run: Run, pools: Pools, data: Manifest, *, device: str = "cpu") -> Target:
     """Return what is attacked of a finished run: its network and weights, loss, clipping and batch.
 
     A run without privacy has no clipping threshold; its steps are clipped to 1, which leaves every image's
@@ -84,6 +85,7 @@ def target_of_run(run: Run, pools: Pools, *, device: str = "cpu") -> Target:
     Args:
         run: a finished run.
         pools: images of its dataset.
+        data: its dataset.
         device: where steps are computed.
 
     Raises:
@@ -96,7 +98,7 @@ def target_of_run(run: Run, pools: Pools, *, device: str = "cpu") -> Target:
     if record.private:
         plan = plan_of(run, checkpoint.config_of(content), content["plan"])
     else:
-        patients = max(2, len(dataset_of(run).split("train").patients))
+        patients = max(2, len(data.split("train").patients))
         plan = Plan.build(
             n_units=patients,
             expected_batch_size=min(config.sampling.batch_size, patients),
@@ -141,7 +143,7 @@ def create_candidates(
 
     Args:
         target: what is attacked.
-        attacks: keys of ``ATTACKS``.
+        attacks: names of attacks.
         levels: of noise.
         room: private folder of the candidates; made when it is not there.
         batches: attacked steps of each attack, noise level and view.
@@ -180,7 +182,7 @@ def create_candidates(
         if reason := _reason_against(target, kind, most):
             index = _without(index, name, view, reason)
             continue
-        missing = [level for level in levels if not _complete(room, index, name, view, level)]
+        missing = [level for level in levels if not _complete(room, index, name, kind, view, level)]
         if not missing:
             continue
         progress.note(f"{name}, {view.name}: {kind.words}")
@@ -246,10 +248,12 @@ def _begun(room: Path, made_for: str, *, overwrite: bool, resume: bool = False) 
     return found
 
 
-def _complete(room: Path, index: CandidateIndex, attack: str, view: View, level: NoiseLevel) -> bool:
-    """Return whether a set is there, undamaged and of the same noise."""
+def _complete(
+    room: Path, index: CandidateIndex, attack: str, kind: AttackKind, view: View, level: NoiseLevel
+) -> bool:
+    """Return whether a set is there, undamaged, of the same noise, and of the same version of the attack."""
     record = index.find(attack, view.name, level.name)
-    if record is None or record.level != level:
+    if record is None or record.level != level or record.package != kind.package:
         return False
     with contextlib.suppress(DataError):
         read_candidates(room, record)

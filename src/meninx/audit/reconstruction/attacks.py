@@ -1,4 +1,4 @@
-"""The reconstruction attacks by name: what each needs, who carries it out and how it is prepared."""
+"""The reconstruction attacks of meninx by name: what each needs, who carries it out, how it is prepared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from meninx.audit.reconstruction.honest_server import GradientMatching, LinearRe
 from meninx.audit.reconstruction.imprint import Imprint
 from meninx.audit.reconstruction.knowledge import Knowledge
 from meninx.audit.reconstruction.victim import Gradients
-from meninx.core.errors import UsageError, expected
 from meninx.privacy.clipping.clipped_sum import PerSampleLoss
 
 MALICIOUS, HONEST = "malicious", "honest but curious"
@@ -70,6 +69,7 @@ class AttackKind:
         slow: seconds rather than milliseconds for each image and noise level.
         segmentation: the attack can be run on segmentation.
         prepare: makes it ready.
+        package: name and version of the package whose code it is; empty for one of meninx's own.
     """
 
     words: str
@@ -79,6 +79,7 @@ class AttackKind:
     slow: bool = False
     segmentation: bool = True
     prepare: Preparation
+    package: str = ""
 
 
 def _imprint(encoder: EncoderName, gate: Gate, knowledge: Knowledge, victim: Victim) -> Inversion:
@@ -136,14 +137,3 @@ ATTACKS: Mapping[str, AttackKind] = {
     ),
 }  # fmt: skip
 """From the strongest under noise to the weakest; the last two need no malicious server."""
-
-
-def attack_kind(name: str) -> AttackKind:
-    """Return an attack by its name.
-
-    Raises:
-        UsageError: there is none of this name.
-    """
-    if name not in ATTACKS:
-        raise UsageError(expected("one of " + ", ".join(ATTACKS), got=repr(name), where="attacks"))
-    return ATTACKS[name]

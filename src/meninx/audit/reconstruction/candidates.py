@@ -23,6 +23,7 @@ from torch import Tensor
 
 from meninx.core import files, plain
 from meninx.core.errors import DataError, UsageError, expected, problem
+from meninx.core.reconstruction_records import attack_name
 
 INDEX = "index.json"
 FORMAT = 1
@@ -62,7 +63,7 @@ class CandidateRecord:
     """How a set of candidates came about.
 
     Attributes:
-        attack: a key of ``ATTACKS``.
+        attack: name of the attack.
         encoder: linear map in front of the attacked rows; empty where there is none.
         view: what the attacker sees: ``step`` for one client's steps, or sums and differences over sites.
         sites: that take part in a round.
@@ -87,6 +88,8 @@ class CandidateRecord:
         cases: of the dataset, one name for each original of each trial.
         seconds: that the attack took at this level.
         digest: SHA-256 of the array.
+        package: name and version of the package that the attack is external code of; empty for one of
+            meninx's own.
     """
 
     attack: str
@@ -113,6 +116,12 @@ class CandidateRecord:
     cases: tuple[tuple[str, ...], ...]
     seconds: float
     digest: str = ""
+    package: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the attack for people."""
+        return attack_name(self.attack, self.package)
 
     @property
     def stem(self) -> str:

@@ -20,7 +20,8 @@ class ReconstructionConfig(Settings):
     """Which attacks reconstruct images from the steps of a training, at which noise, and what is shown of it.
 
     Attributes:
-        attacks: Names of attacks, `quick` for the strongest few, or `all`.
+        attacks: Names of attacks, also of installed packages, `quick` for the strongest few of meninx, or
+            `all` of meninx.
         eps_first: Exponent of ten of the lowest epsilon of the axis.
         eps_last: Exponent of ten of the highest epsilon of the axis.
         eps_step: Distance of two exponents.
@@ -36,7 +37,8 @@ class ReconstructionConfig(Settings):
         candidates: Numbers of images among which an attacker picks a patient's.
         trials: Largest number of simulated identifications per point.
         metrics: Similarities of images; the first one decides what is matched and what counts as success.
-        threshold: Similarity from which on an image counts as reconstructed; by default set on the null.
+        threshold: Similarity from which on an image counts as close to its reconstruction; by default above
+            what nulls and public images reach. The ranking among members has no threshold.
         best_images: Number of images in a picture, from the best to the worst.
         pictures: What is drawn outside `private/`: reconstructions of synthetic patients, none, or those of
             the run's own patients.

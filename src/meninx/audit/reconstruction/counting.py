@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from meninx.core.origin import Origin
 from meninx.core.progress import Progress
 from meninx.core.reconstruction_records import (
     CRITERIA,
+    NOTHING,
     IdentificationRecord,
     MatchRecord,
     ReconstructionAudit,
@@ -79,9 +81,6 @@ def counted(
             progress.advance()
     judged_matches = matching.judged_matches(matches, config.significance / 2)
     identification, without = identifications(config, pools, levels, about, progress)
-    verdict, reason = verdict_of(
-        identification, without, judged_matches, own=OWN, significance=config.significance
-    )
     audit = ReconstructionAudit(
         identification=identification,
         identified_without=without,
@@ -97,14 +96,18 @@ def counted(
         pictures="",
         seconds=0.0,
         significance=config.significance,
-        verdict=verdict,
-        reason=reason,
+        verdict=NOTHING,
+        reason="",
         origin=origin,
         criteria=CRITERIA,
         unit=about.unit,
         guaranteed=about.guaranteed,
     )
-    return audit, sets
+    audit = audit if about.guaranteed else audit.without_bounds()
+    verdict, reason = verdict_of(
+        audit.identification, without, audit.matches, own=OWN, significance=config.significance
+    )
+    return replace(audit, verdict=verdict, reason=reason), sets
 
 
 def identifications(
@@ -162,20 +165,21 @@ def _rates(audit: ReconstructionAudit) -> Iterator[Sequence[Any]]:
     yield (
         "kind", "attack", "view", "level", "noise_multiplier", "candidates", "trials", "success", "low",
         "high", "null", "kappa", "bound", "metric", "threshold", "best", "median", "worst", "found",
+        "package",
     )  # fmt: skip
     noise = {level.name: level.noise_multiplier for level in audit.levels}
     for found in audit.identification:
         yield (
             "identification", found.encoder, "training", found.level, noise[found.level], found.candidates,
             found.trials, found.success, found.low, found.high, found.guess, found.guess,
-            _bound(audit, found.bound), *6 * [""],
+            _bound(audit, found.bound), *7 * [""],
         )  # fmt: skip
     for match in audit.matches:
         yield (
             "reconstruction", match.attack, match.view, match.level, match.noise_multiplier,
             match.candidates, match.originals, match.success, match.low, match.high, match.null, match.kappa,
             _bound(audit, match.bound), match.metric, match.threshold, *match.quantiles[match.metric],
-            match.found,
+            match.found, match.package,
         )  # fmt: skip
         ranking = match.ranking
         if ranking is not None:
@@ -183,7 +187,7 @@ def _rates(audit: ReconstructionAudit) -> Iterator[Sequence[Any]]:
                 "identification by reconstruction", match.attack, match.view, match.level,
                 match.noise_multiplier, ranking.pool, match.originals, ranking.success, ranking.low,
                 ranking.high, ranking.null, 1 / ranking.pool, _bound(audit, ranking.bound), "ncc",
-                *4 * [""], match.found,
+                *4 * [""], match.found, match.package,
             )  # fmt: skip
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from meninx.audit.audited_run import FOLDER
 from meninx.audit.reconstruction import attack_figures, matching
@@ -14,10 +16,10 @@ from meninx.audit.reconstruction.pictures import draw_pictures, picture_levels
 from meninx.core import files
 from meninx.core.names import printable
 from meninx.core.reconstruction_records import ReconstructionAudit
-from meninx.metrics.null_threshold import null_threshold
 
 IDENTIFICATION, SUCCESS = "identification", "reconstruction"
 _SUFFIXES = (".svg", ".png")
+FIGURES = tuple(f"{stem}{suffix}" for stem in (IDENTIFICATION, SUCCESS) for suffix in _SUFFIXES)
 PATIENTS = "patients-may-leave"
 NOTHING_SHOWN = "none"
 SYNTHETIC = "synthetic patients"
@@ -38,6 +40,7 @@ def draw_images(
     room: Path,
     index: CandidateIndex,
     place: Path,
+    threshold: Callable[[Matched], float],
     *,
     title: str,
     private: bool,
@@ -47,10 +50,11 @@ def draw_images(
     Both show values of single images, so those of patients belong into ``private/``.
 
     Args:
-        config: metrics, threshold and number of images.
+        config: metrics and number of images.
         room: folder of the candidates.
         index: of the candidates.
         place: where the files go; made when it is not there.
+        threshold: matched set -> similarity above which its images count, by the rule of the verdict.
         title: whose images they are.
         private: files get owner-only permissions.
     """
@@ -60,19 +64,21 @@ def draw_images(
         stem = printable(f"{attack}-{view}".replace(" ", "-").replace(",", ""))
         metric = config.metrics[0]
         found = [matched for _, matched in sets]
-        null = max((one.noise_null for one in found), key=lambda values: null_threshold(values)[0])
-        eta = null_threshold(null)[0] if config.threshold is None else config.threshold
+        name = found[0].about.name
+        etas = {one.about.level.name: threshold(one) for one in found}
         paths = [place / f"curves-{stem}{suffix}" for suffix in _SUFFIXES]
         attack_figures.draw_curves(
             {one.about.level.name: one.values[metric].ravel() for one in found},
-            null, eta, paths, title=f"{attack}, {view}: {title}", metric=metric,
+            np.concatenate([null for one in found for null in matching.nulls_of(one)]), etas, paths,
+            title=f"{name}, {view}: {title}", metric=metric,
         )  # fmt: skip
         written += paths
         path = place / f"images-{stem}.png"
         shown = picture_levels([one.about.level.name for one in found])
         draw_pictures(
             {one[1].about.level.name: one for one in sets if one[1].about.level.name in shown},
-            metric, config.best_images, path, title=f"{attack}, {view}: {title}", private=private,
+            metric, config.best_images, path, thresholds=etas, title=f"{name}, {view}: {title}",
+            private=private,
         )  # fmt: skip
         written.append(path)
     if private:

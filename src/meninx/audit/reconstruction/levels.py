@@ -70,7 +70,7 @@ def attacked(run: Run, record: RunRecord, config: LearnConfig, data: Manifest, d
             epsilon=found.spent.value if found.spent else None,
             phases=found.phases,
             unit=found.record.unit,
-            guaranteed=not record.deterministic,
+            guaranteed=not found.void,
         )
     patients = max(1, len(data.split("train").patients))
     rate = min(1.0, config.sampling.batch_size / patients)

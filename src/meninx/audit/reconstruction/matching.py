@@ -139,11 +139,8 @@ def measured(
         noise: standard deviation of the noise in what is seen of a step over the clipping threshold.
     """
     about, values = found.about, found.values[metric]
-    sets = [null for null in (found.noise_null, found.heldout_null, found.steps_null) if null.size]
-    etas = [null_threshold(null) for null in sets]
-    etas.append(public_threshold(metric, population.first, population.second))
-    eta, share = max(etas) if threshold is None else (threshold, float("nan"))
-    success, nulls = _rate(values, eta, found.people), [rate_above(null, eta) for null in sets]
+    eta, share = threshold_of(found, population, metric=metric, threshold=threshold)
+    success, nulls = _rate(values, eta, found.people), [rate_above(null, eta) for null in nulls_of(found)]
     control = _rate(found.control, eta, found.others)
     kappa = max(
         prior_success(metric, population.first, population.second, eta, guesses=about.candidates),
@@ -164,7 +161,7 @@ def measured(
         metric=metric,
         threshold=eta,
         nulls=sum(null.of for null in nulls),
-        level_of_null=share if threshold is None else max(null.share for null in nulls),
+        level_of_null=share,
         noise_null=nulls[0].share,
         heldout_null=nulls[1].share,
         steps_null=nulls[2].share if found.steps_null.size else None,
@@ -180,7 +177,34 @@ def measured(
         self_test=about.self_test,
         seconds=about.seconds,
         ranking=_ranking(found, noise),
+        package=about.package,
     )
+
+
+def threshold_of(
+    found: Matched, population: PopulationImages, *, metric: ImageMetric, threshold: float | None
+) -> tuple[float, float]:
+    """Return the similarity above which an image counts as reconstructed, and the share of nulls above it.
+
+    It is above what the decoder makes of noise, of held-out patients and of other members, and above what
+    public images alone reach.
+
+    Args:
+        found: the matching.
+        population: for public images.
+        metric: that was matched by.
+        threshold: the caller's own; None for one from the nulls.
+    """
+    sets = nulls_of(found)
+    if threshold is not None:
+        return threshold, max(rate_above(null, threshold).share for null in sets)
+    etas = [null_threshold(null) for null in sets]
+    return max([*etas, public_threshold(metric, population.first, population.second)])
+
+
+def nulls_of(found: Matched) -> list[Array]:
+    """Return the similarities of each null that has any: noise, held-out patients, steps of others."""
+    return [null for null in (found.noise_null, found.heldout_null, found.steps_null) if null.size]
 
 
 def judged_matches(records: Sequence[MatchRecord], significance: float) -> tuple[MatchRecord, ...]:

@@ -28,6 +28,7 @@ def draw_pictures(
     count: int,
     path: Path,
     *,
+    thresholds: Mapping[str, float],
     title: str,
     private: bool,
 ) -> None:
@@ -40,6 +41,7 @@ def draw_pictures(
         metric: that was matched by; its value stands above each reconstruction.
         count: images.
         path: a .png file; the folder must exist.
+        thresholds: level -> similarity above which an image counts as reconstructed; its value is bold.
         title: attack and whose images.
         private: the file gets owner-only permissions.
     """
@@ -49,7 +51,7 @@ def draw_pictures(
         raise DataError(problem("there are no candidates to draw", where=path.name))
     best = max(sets.values(), key=lambda one: float(np.median(_values(one[1], metric))))
     rows = quantile_places(_values(best[1], metric), count)
-    tiles = [_row(sets, metric, place) for place in rows]
+    tiles = [_row(sets, metric, place, thresholds) for place in rows]
     height, width = tiles[0][0][0].shape[:2]
     gap = max(2, round(0.2 * width))
     canvas = np.ones((len(rows) * (height + gap), (1 + len(sets)) * (width + 2), 3))
@@ -66,35 +68,45 @@ def draw_pictures(
             va="center",
             fontsize=7,
         )
-        for column, (tile, label) in enumerate(line):
+        for column, (tile, label, counts) in enumerate(line):
             left = column * (width + 2)
             canvas[top : top + height, left : left + width] = tile
-            axes.text(left + width / 2, top - 0.5, label, ha="center", va="bottom", fontsize=6.5)
+            axes.text(
+                left + width / 2, top - 0.5, label, ha="center", va="bottom", fontsize=6.5,
+                weight="bold" if counts else "normal",
+            )  # fmt: skip
     for column, level in enumerate(sets, start=1):
         axes.text(
             column * (width + 2) + width / 2, gap - 0.12 * width, level, ha="center", va="bottom", fontsize=7
         )
     axes.imshow(canvas, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
-    figure.suptitle(title, fontsize=8.5, y=0.99)
+    figure.suptitle(f"{title}; bold counts as reconstructed", fontsize=8.5, y=0.99)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     files.write_bytes(path, buffer.getvalue(), mode=files.PRIVATE_MODE if private else None)
 
 
 def _row(
-    sets: Mapping[str, tuple[CandidateSet, Matched]], metric: str, place: tuple[int, int]
-) -> list[tuple[Array, str]]:
-    """Return the original and its reconstruction at every level with words, in the original's grey."""
+    sets: Mapping[str, tuple[CandidateSet, Matched]],
+    metric: str,
+    place: tuple[int, int],
+    thresholds: Mapping[str, float],
+) -> list[tuple[Array, str, bool]]:
+    """Return the original and its reconstruction at every level with words, in the original's grey.
+
+    The last value of a picture says whether it counts as reconstructed.
+    """
     trial, number = place
     original = next(iter(sets.values()))[0].originals[trial, number].numpy()
     low, high = float(original.min()), float(original.max())
-    found = [(_tile(original, low, high), "original")]
-    for images, matching in sets.values():
+    found = [(_tile(original, low, high), "original", False)]
+    for level, (images, matching) in sets.items():
         chosen = int(matching.chosen[trial, number])
         image = images.candidates[trial, chosen].numpy() if chosen >= 0 else np.zeros_like(original)
         value = _values(matching, metric)[trial, number]
-        found.append((_tile(image, low, high), f"{metric.upper()} {value:.2f}"))
+        counts = bool(value > thresholds[level])
+        found.append((_tile(image, low, high), f"{metric.upper()} {value:.2f}", counts))
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from meninx.audit.reconstruction import criteria
 from meninx.core.findings import MEASURED, Finding, key_of
+from meninx.core.percentages import percent
 from meninx.core.proportions import clopper_pearson
 from meninx.core.reconstruction_records import (
     CRITERIA,
@@ -15,14 +16,19 @@ from meninx.core.reconstruction_records import (
     MatchRecord,
     ReconstructionAudit,
 )
+from meninx.metrics import verdict_rule
+from meninx.metrics.verdict_rule import REFUTED, VOID, but, silenced
 
-REFUTED, EXPOSED, VOID = "refuted", "exposed", "void"
+EXPOSED = "exposed"
 PUBLIC, WEAK = "public images as close", "fails without noise"
 """What one attack shows beside the verdicts of a whole audit."""
 _LARGE = 0.1
 _TOO_FEW = "cannot be judged: even full success could be chance, or public images alone come as close"
 _NOT_WORKING = "the attack finds too little even without noise, so its failure says nothing"
-_CONTROL_FAILED = "a control failed, so this number says nothing"
+_NOTHING_WORKS = (
+    "no attack reconstructs images even without noise, so its failure under noise says nothing; use more "
+    "--attacks, or more images of the attacker by --public"
+)
 _EARLIER = (
     "an earlier version judged this by a threshold that falls with noise; repeat "
     "`meninx audit reconstruct match RUN --overwrite`"
@@ -37,7 +43,7 @@ def verdict_of(
     own: str,
     significance: float,
 ) -> tuple[str, str]:
-    """Return the verdict, and the reason of one that says nothing.
+    """Return the verdict, and which control failed, or why nothing can be judged.
 
     Args:
         identification: of all levels.
@@ -46,37 +52,37 @@ def verdict_of(
         own: name of the run's own level.
         significance: largest probability of an unjust verdict.
     """
+    each = criteria.each_test(significance, len(matches))
+    shown = {judged_match(match, each) for match in matches if match.level == own}
+    ranked = [found for found in identification if found.level == own]
+    alone = significance / max(1, len(ranked))
+    exposed = EXPOSED in shown or any(criteria.often(found, alone) for found in ranked)
+    verdict, reason = verdict_rule.verdict_of(
+        refuted=any(found.excess for found in identification) or any(match.excess for match in matches),
+        failed=_failed(without, matches, significance),
+        found=EXPOSED if exposed else "",
+        weak=_NOTHING_WORKS if matches and not any(match.works for match in matches) else "",
+    )
+    if verdict == NOTHING and shown and shown <= {UNJUDGED, WEAK}:
+        fix = "use more --batches, or more patients"
+        return UNJUDGED, f"no attack that works has enough images at the noise of this run; {fix}"
+    return verdict, reason
+
+
+def _failed(without: IdentificationRecord, matches: Sequence[MatchRecord], significance: float) -> str:
+    """Return which negative control failed; empty where all hold."""
     controls = significance / (1 + len(matches))
     if criteria.above_guess(without, controls):
-        return VOID, (
+        return (
             "patients that took no part are identified more often than by guessing, so the images say too "
             "much by themselves"
         )
-    for match in matches:
-        if criteria.threshold_fails(match, controls):
-            return VOID, (
-                f"patients that took no part count as reconstructed by {match.attack}, so its threshold is "
-                "too low"
-            )
-    if any(found.excess for found in identification) or any(match.excess for match in matches):
-        return REFUTED, ""
-    each = criteria.each_test(significance, len(matches))
-    shown = {judged_match(match, each) for match in matches if match.level == own}
-    if EXPOSED in shown:
-        return EXPOSED, ""
-    ranked = [found for found in identification if found.level == own]
-    alone = significance / max(1, len(ranked))
-    if any(criteria.often(found, alone) for found in ranked):
-        return EXPOSED, ""
-    if matches and not any(match.works for match in matches):
-        return VOID, (
-            "no attack reconstructs images even without noise, so its failure under noise says nothing; use "
-            "more --attacks, or more images of the attacker by --public"
-        )
-    if shown and shown <= {UNJUDGED, WEAK}:
-        fix = "use more --batches, or more patients"
-        return UNJUDGED, f"no attack that works has enough images at the noise of this run; {fix}"
-    return NOTHING, ""
+    low = next((match.name for match in matches if criteria.threshold_fails(match, controls)), "")
+    return (
+        f"patients that took no part count as reconstructed by {low}, so its threshold is too low"
+        if low
+        else ""
+    )
 
 
 def judged_match(match: MatchRecord, each: float) -> str:
@@ -109,20 +115,21 @@ def verdict_words(audit: ReconstructionAudit) -> str:
     if audit.verdict in (VOID, UNJUDGED):
         return f"{'VOID' if audit.verdict == VOID else 'CANNOT BE JUDGED'}: {audit.reason}"
     if audit.verdict == REFUTED:
-        exceeding = [match.attack for match in audit.matches if match.excess]
+        exceeding = [match.name for match in audit.matches if match.excess]
         exceeding += [f"identification by {found.encoder}" for found in audit.identification if found.excess]
-        allowed = "the guarantee" if audit.guaranteed else "the noise"
-        return f"REFUTED: {', '.join(dict.fromkeys(exceeding))} succeeds more often than {allowed} allows"
+        what = "succeeds more often than the guarantee allows"
+        return f"REFUTED: {', '.join(dict.fromkeys(exceeding))} {what}{but(audit.reason)}"
     own, alone = audit.own_level, _alone(audit)
     ranked = [found for found in audit.identification if found.level == own]
     judged = [
-        (match.attack, judged_match(match, _each(audit))) for match in audit.matches if match.level == own
+        (match.name, judged_match(match, _each(audit))) for match in audit.matches if match.level == own
     ]
     if audit.verdict == EXPOSED:
         seen = [attack for attack, found in judged if found == EXPOSED]
         if any(criteria.often(found, alone) for found in ranked):
             seen.insert(0, "identification among candidates")
-        return f"EXPOSED: {', '.join(dict.fromkeys(seen)) or 'an attack'} succeeds at the noise of this run"
+        what = "succeeds at the noise of this run"
+        return f"EXPOSED: {', '.join(dict.fromkeys(seen)) or 'an attack'} {what}{but(audit.reason)}"
     words = "nothing reconstructed by these attacks at the noise of this run; another attack may do better"
     if any(criteria.above_guess(found, alone) for found in ranked):
         words += "; identification among candidates is right more often than a blind guess"
@@ -204,31 +211,35 @@ def _unit(audit: ReconstructionAudit) -> str:
 def identification_words(audit: ReconstructionAudit, found: IdentificationRecord) -> str:
     """Return a rate of identification with its interval, the blind guess and the bound, where one holds."""
     words = (
-        f"{_percent(found.success)} ({_percent(found.low)} to {_percent(found.high)}, {found.trials:,} "
-        f"trials); a blind guess in {_percent(found.guess)}"
+        f"{percent(found.success)} ({percent(found.low)} to {percent(found.high)}, {found.trials:,} "
+        f"trials); a blind guess in {percent(found.guess)}"
     )
     if not audit.guaranteed or found.bound >= 1:
         return f"{words}, and nothing bounds it"
-    words += f", and no attack in more than {_percent(found.bound)} on average"
+    words += f", and no attack in more than {percent(found.bound)} on average"
     return f"{words}, so what is above that is chance" if above_by_chance(found) else words
 
 
 def above_by_chance(found: IdentificationRecord) -> bool:
     """Return whether a rate is printed as more than its bound though chance explains it."""
-    above = found.success > found.bound and _percent(found.success) != _percent(found.bound)
+    above = found.success > found.bound and percent(found.success) != percent(found.bound)
     return above and not found.excess
 
 
 def _identification_colour(audit: ReconstructionAudit, found: IdentificationRecord) -> tuple[str, str]:
-    if audit.verdict == VOID:
-        return "grey", _CONTROL_FAILED
+    failed = control_failed(audit)
     if found.excess:
-        return "red", f"more often than the {'guarantee' if audit.guaranteed else 'noise'} allows"
+        return (
+            "red",
+            f"more often than the {'guarantee' if audit.guaranteed else 'noise'} allows{but(failed)}",
+        )
+    if failed and audit.verdict in (VOID, REFUTED):
+        return "grey", silenced(failed)
     if criteria.often(found, _alone(audit)):
         return "red", "more often right than wrong"
     if criteria.above_guess(found, _alone(audit)):
         return "amber", "more often than a blind guess"
-    return "green", ""
+    return ("grey", silenced(failed)) if failed else ("green", "")
 
 
 def _attacks(audit: ReconstructionAudit) -> Iterator[Finding]:
@@ -254,9 +265,9 @@ def _attack(audit: ReconstructionAudit, match: MatchRecord, *level: str) -> Iter
         key=key_of(*key),
         line=MEASURED,
         words=(
-            f"What the attack {match.attack} of {_server(match)} finds {view_words(match.view)}{where} is "
-            f"close to {_percent(match.success)} of {match.originals} images; without any leak to "
-            f"{_percent(match.null)}, and public images alone to up to {_percent(match.kappa)}."
+            f"What the attack {match.name} of {_server(match)} finds {view_words(match.view)}{where} is "
+            f"close to {percent(match.success)} of {match.originals} images; without any leak to "
+            f"{percent(match.null)}, and public images alone to up to {percent(match.kappa)}."
         ),
         value=match.success,
         low=match.low,
@@ -275,9 +286,9 @@ def _attack(audit: ReconstructionAudit, match: MatchRecord, *level: str) -> Iter
         key=key_of(*key, "rank1"),
         line=MEASURED,
         words=(
-            f"What the attack {match.attack} finds {view_words(match.view)}{where} is more like the right "
+            f"What the attack {match.name} finds {view_words(match.view)}{where} is more like the right "
             f"image than like {ranking.pool - 1:,} others of the training in "
-            f"{_percent(ranking.success)}; without any leak in {_percent(ranking.null)}."
+            f"{percent(ranking.success)}; without any leak in {percent(ranking.null)}."
         ),
         value=ranking.success,
         low=ranking.low,
@@ -294,14 +305,14 @@ def _attack(audit: ReconstructionAudit, match: MatchRecord, *level: str) -> Iter
 def _colour(audit: ReconstructionAudit, match: MatchRecord) -> tuple[str, str]:
     if audit.criteria < CRITERIA:
         return "grey", _EARLIER
-    if audit.verdict == VOID:
-        return "grey", _CONTROL_FAILED
-    found = judged_match(match, _each(audit))
+    failed, found = control_failed(audit), judged_match(match, _each(audit))
+    if found != REFUTED and failed and (found == NOTHING or audit.verdict in (VOID, REFUTED)):
+        return "grey", silenced(failed)
     if found == EXPOSED:
         return _exposed(match, _each(audit))
-    allowed, close = "guarantee" if audit.guaranteed else "noise", _percent(match.kappa)
+    close = percent(match.kappa)
     return {
-        REFUTED: ("red", f"more often than the {allowed} allows"),
+        REFUTED: ("red", f"more often than the guarantee allows{but(failed)}"),
         WEAK: ("grey", _NOT_WORKING),
         PUBLIC: ("amber", f"more often than the null, but public images alone come as close in {close}"),
         UNJUDGED: ("grey", _TOO_FEW),
@@ -324,15 +335,18 @@ def _exposed(match: MatchRecord, each: float) -> tuple[str, str]:
     return "red" if max(shares) >= _LARGE else "amber", why
 
 
+def control_failed(audit: ReconstructionAudit) -> str:
+    """Return which control failed; empty where all hold."""
+    return "" if audit.verdict in (UNJUDGED, NOTHING) else audit.reason
+
+
 def void(audit: ReconstructionAudit) -> str:
-    """Return why the attacks say nothing: a control failed, or an earlier rule judged them; else empty.
+    """Return which control failed, or that an earlier rule judged the attacks; else empty.
 
     An excess over the bound does not depend on that rule, so it still counts.
     """
-    if audit.verdict == VOID:
-        return audit.reason
     early = audit.criteria < CRITERIA and all(item.colour != "red" for item in findings(audit))
-    return _EARLIER if early else ""
+    return control_failed(audit) or (_EARLIER if early else "")
 
 
 def _controls(audit: ReconstructionAudit) -> Iterator[Finding]:
@@ -341,7 +355,7 @@ def _controls(audit: ReconstructionAudit) -> Iterator[Finding]:
     yield _control(
         "negative control",
         f"Negative control: a patient that took no part is picked out of {without.candidates:,} in "
-        f"{_percent(without.success)}; a blind guess in {_percent(without.guess)}.",
+        f"{percent(without.success)}; a blind guess in {percent(without.guess)}.",
         (without.low, without.success, without.high),
         without.trials,
         null=without.guess,
@@ -355,13 +369,13 @@ def _controls(audit: ReconstructionAudit) -> Iterator[Finding]:
     low, high = clopper_pearson(worst.control * worst.control_patients, worst.control_patients)
     yield _control(
         "threshold control",
-        f"Negative control: {_percent(worst.control)} of the images of patients that took no part count as "
-        f"reconstructed by {worst.attack}; {_percent(worst.null)} do by its null.",
+        f"Negative control: {percent(worst.control)} of the images of patients that took no part count as "
+        f"reconstructed by {worst.name}; {percent(worst.null)} do by its null.",
         (min(low, worst.control), worst.control, max(high, worst.control)),
         worst.originals,
         null=worst.null,
         counted="images",
-        wrong=f"the threshold of {worst.attack} is too low" if failed else "",
+        wrong=f"the threshold of {worst.name} is too low" if failed else "",
     )
     yield _positive_control(audit)
 
@@ -375,7 +389,7 @@ def _positive_control(audit: ReconstructionAudit) -> Finding:
         wrong = _EARLIER
     return _control(
         "positive control",
-        f"Positive control: without noise the attack {working.attack} finds {_percent(share)} of the images.",
+        f"Positive control: without noise the attack {working.name} finds {percent(share)} of the images.",
         (min(low, share), share, max(high, share)),
         count,
         null=None,
@@ -415,7 +429,3 @@ def view_words(view: str) -> str:
 
 def _server(match: MatchRecord) -> str:
     return "a malicious server" if match.server == "malicious" else "a server that follows the protocol"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"

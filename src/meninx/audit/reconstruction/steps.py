@@ -8,22 +8,31 @@ writes the record. ``visualise`` draws. An interrupted step takes up what is the
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from meninx.audit.audited_run import FOLDER, dataset_of, origin_of, place_of_audit
+from meninx.audit.audit_files import AuditFiles
+from meninx.audit.audited_run import (
+    FOLDER,
+    alone,
+    dataset_of,
+    finished_record,
+    origin_of,
+    place_of_audit,
+    refuse_other_files,
+)
 from meninx.audit.reconstruction import drawing
+from meninx.audit.reconstruction.attack_registry import attack_kind
 from meninx.audit.reconstruction.attack_run import Target, create_candidates, target_of_run
-from meninx.audit.reconstruction.attacks import ATTACKS, attack_kind
+from meninx.audit.reconstruction.attacks import ATTACKS
 from meninx.audit.reconstruction.candidates import CandidateIndex, NoiseLevel, read_index
 from meninx.audit.reconstruction.config import ALL, QUICK, ReconstructionConfig
-from meninx.audit.reconstruction.counting import counted, matches_of, write_tables
+from meninx.audit.reconstruction.counting import TABLE, counted, matches_of, write_tables
 from meninx.audit.reconstruction.levels import Attacked, attacked, noise_levels
+from meninx.audit.reconstruction.matching import Matched, PopulationImages, threshold_of
 from meninx.audit.reconstruction.pools import Pools, load_pools
 from meninx.audit.reconstruction.reconstruction_verdict import (
-    REFUTED,
-    VOID,
     above_by_chance,
     best_identification,
     verdict_words,
@@ -33,17 +42,24 @@ from meninx.audit.reconstruction.synthetic_patients import synthetic_pools
 from meninx.audit.reconstruction.victim import STEP, View
 from meninx.core import artifacts
 from meninx.core import run as runs
-from meninx.core.artifacts import RunRecord, RunState
 from meninx.core.errors import AuditFinding, UsageError, problem
 from meninx.core.manifest import Manifest
+from meninx.core.percentages import percent
 from meninx.core.progress import SILENT, Progress
 from meninx.core.reconstruction_records import IdentificationRecord, ReconstructionAudit
 from meninx.core.result import Result
 from meninx.core.run import Run
 from meninx.learn import checkpoint
 from meninx.learn.config import LearnConfig
+from meninx.metrics.verdict_rule import REFUTED, VOID
 
 ROOM, SYNTHETIC_ROOM, SHOWN = "reconstruction", "synthetic", "shown"
+FILES = AuditFiles(
+    kind=ReconstructionAudit,
+    title="an audit of reconstruction",
+    names=(TABLE, *drawing.FIGURES),
+    pictures=ROOM,
+)
 QUICK_ATTACKS = ("imprint-whitened", "cumulative", "readout")
 """The strongest under noise, that of earlier work, and one that needs no malicious server."""
 _MOST_BATCH = 16
@@ -75,6 +91,7 @@ class ReconstructionResult(Result):
         """Return the audit in words."""
         lines = [f"attacks: {', '.join(self.attacks)}", f"levels of noise: {', '.join(self.levels)}"]
         if self.dry_run:
+            lines.append(f"sets of candidates that are there: {self.sets}")
             return "\n".join([*lines, "dry run: nothing was computed or written"])
         lines.append(f"sets of candidates: {self.sets}")
         if self.audit is not None:
@@ -100,6 +117,7 @@ def run_reconstruction(
     steps: tuple[str, ...] = STEPS,
     public: Path | None = None,
     out: Path | None = None,
+    data: Path | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
 ) -> ReconstructionResult:
@@ -111,19 +129,22 @@ def run_reconstruction(
         steps: of :data:`STEPS`; ``match`` and ``visualise`` need what the steps before them made.
         public: dataset of the attacker's own images; half of the test patients without it.
         out: folder that gets ``audit/`` with record, table, figures and pictures; by default the run folder.
+        data: the run's dataset, where it is no longer at the recorded place.
         resume: with ``overwrite``, keep candidates of the same settings, of an interrupted audit.
         progress: shows attacks, sets and experiments.
 
     Raises:
-        UsageError: no finished run, audited before, or candidates of other settings are there.
+        UsageError: no finished run, audited before, ``out`` holds other files, or candidates of other
+            settings are there.
         DataError: the dataset is not the one of the run, or it has too few patients.
         Interrupted: stopped by the user; complete sets of candidates are kept.
     """
     run, begun = runs.open_run(folder), time.perf_counter()
-    with nullcontext() if config.dry_run else run.audit_lock(), run.lock():
-        audit = _Audit(run, config, out, public, resume=resume)
+    with alone(run, dry_run=config.dry_run):
+        audit = _Audit(run, config, out, public, data, resume=resume)
         audit.refuse_earlier(steps)
         if config.dry_run:
+            audit.refuse_missing(steps)
             return audit.result(None, (), dry_run=True)
         if CREATE in steps:
             audit.create(progress)
@@ -139,22 +160,24 @@ class _Audit:
     """One audit: its run, images and levels, loaded when they are needed first."""
 
     def __init__(
-        self, run: Run, config: ReconstructionConfig, out: Path | None, public: Path | None, *, resume: bool
+        self,
+        run: Run,
+        config: ReconstructionConfig,
+        out: Path | None,
+        public: Path | None,
+        moved: Path | None,
+        *,
+        resume: bool,
     ) -> None:
-        self.run, self.config, self.resume = run, config, resume
-        self.record = artifacts.require(
-            run.root, RunRecord, fix="train again: an older version made this run"
-        )
-        if self.record.state is not RunState.RELEASED:
-            fix = "go on with `meninx train DATA --resume RUN`"
-            raise UsageError(problem("the run is not finished", where=run.name, fix=fix))
+        self.run, self.config, self.out, self.resume = run, config, out, resume
+        self.record = finished_record(run)
         self.root = place_of_audit(out, run)
         self.room = run.private / FOLDER / ROOM
         self.attacks = attacks_of(config)
         self.learned: LearnConfig = checkpoint.config_of(checkpoint.load(run, "last")).replace(
             device=config.device
         )
-        self.data: Manifest = dataset_of(run)
+        self.data: Manifest = dataset_of(run, moved)
         self.about: Attacked = attacked(run, self.record, self.learned, self.data, config.delta)
         self.levels: tuple[NoiseLevel, ...] = noise_levels(config, self.about)
         self._public = Manifest.read(public) if public is not None else None
@@ -184,22 +207,31 @@ class _Audit:
         return tuple(found)
 
     def refuse_earlier(self, steps: tuple[str, ...]) -> None:
-        """Refuse to replace a record without being asked."""
-        place = artifacts.place(ReconstructionAudit)
-        if MATCH in steps and (self.root / place).exists() and not self.config.overwrite:
-            fix = "give --overwrite to audit it again"
-            raise UsageError(problem("the run was audited before", where=place, fix=fix))
+        """Refuse to replace a record without being asked, and files that no audit wrote."""
+        if MATCH in steps:
+            refuse_other_files(FILES, self.out, self.run, overwrite=self.config.overwrite)
+        else:
+            FILES.refuse_links(self.root / FOLDER)
+
+    def refuse_missing(self, steps: tuple[str, ...]) -> None:
+        """Refuse steps that lack what the steps before them make."""
+        if CREATE not in steps:
+            self._index(self.room)
+        if steps == (VISUALISE,):
+            self._matched()
 
     def create(self, progress: Progress) -> None:
         """Attack steps of the run, and steps of synthetic patients for the pictures."""
         self.room.mkdir(mode=0o700, parents=True, exist_ok=True)
-        target = target_of_run(self.run, self.pools, device=_device(self.config.device))
+        target = target_of_run(self.run, self.pools, self.data, device=_device(self.config.device))
         self._candidates(target, self.room, progress)
         if self.config.pictures == "synthetic":
             progress.note("attacks on synthetic patients, for pictures that may leave")
-            count = self.batch * max([self.config.batches, *(view.added for view in self.views)])
-            pools = synthetic_pools(self.pools, attacked=count, seed=self.config.seed)
-            self._candidates(replace(target, pools=pools), self.room / SYNTHETIC_ROOM, progress)
+            self._candidates(replace(target, pools=self._synthetic()), self.room / SYNTHETIC_ROOM, progress)
+
+    def _synthetic(self) -> Pools:
+        count = self.batch * max([self.config.batches, *(view.added for view in self.views)])
+        return synthetic_pools(self.pools, attacked=count, seed=self.config.seed)
 
     def _candidates(self, target: Target, room: Path, progress: Progress) -> CandidateIndex:
         return create_candidates(
@@ -224,31 +256,57 @@ class _Audit:
             if self.config.deterministic
             else audit.matches,
         )
-        write_tables(self.root, self.room, audit, sets)
-        artifacts.write(self.root, audit)
+        with FILES.writing(self.root / FOLDER):
+            write_tables(self.root, self.room, audit, sets)
+            artifacts.write(self.root, audit)
         return audit
 
     def visualise(self, progress: Progress) -> None:
         """Draw the figures, the pictures of patients in ``private/``, and what may be shown elsewhere."""
-        fix = "match first: `meninx audit reconstruct match RUN`"
-        audit = artifacts.require(self.root, ReconstructionAudit, fix=fix)
-        if not audit.origin.same_model(origin_of(self.record)):
-            raise UsageError(problem("the record belongs to another run", where=self.root.name, fix=fix))
+        audit = self._matched()
         progress.note("figures and pictures")
         drawing.draw_figures(audit, self.root)
         index = self._index(self.room)
-        words = "PRIVATE, patients of this run"
-        drawing.draw_images(self.config, self.room, index, self.room / SHOWN, title=words, private=True)
+        words, own = "PRIVATE, patients of this run", self._thresholds_of(audit)
+        drawing.draw_images(self.config, self.room, index, self.room / SHOWN, own, title=words, private=True)
         place = self.root / FOLDER / ROOM
         if self.config.pictures == "synthetic":
             room = self.room / SYNTHETIC_ROOM
             drawing.draw_images(
-                self.config, room, self._index(room), place, title="synthetic patients", private=False
-            )
+                self.config, room, self._index(room), place, self._by_rule(self._synthetic()),
+                title="synthetic patients", private=False,
+            )  # fmt: skip
         elif self.config.pictures == drawing.PATIENTS:
             drawing.draw_images(
-                self.config, self.room, index, place, title="patients of this run", private=False
+                self.config, self.room, index, place, own, title="patients of this run", private=False
             )
+
+    def _thresholds_of(self, audit: ReconstructionAudit) -> Callable[[Matched], float]:
+        """Return the thresholds that the verdict was made with, unless the settings ask for others."""
+        known = {
+            (match.attack, match.view, match.level, match.metric): match.threshold for match in audit.matches
+        }
+        by_rule, metric = self._by_rule(self.pools), self.config.metrics[0]
+
+        def threshold(found: Matched) -> float:
+            about = found.about
+            key = (about.attack, about.view, about.level.name, metric)
+            own = known.get(key) if self.config.threshold is None else None
+            return by_rule(found) if own is None else own
+
+        return threshold
+
+    def _by_rule(self, pools: Pools) -> Callable[[Matched], float]:
+        reference = PopulationImages(first=pools.public.images.numpy(), second=pools.heldout.images.numpy())
+        metric, own = self.config.metrics[0], self.config.threshold
+        return lambda found: threshold_of(found, reference, metric=metric, threshold=own)[0]
+
+    def _matched(self) -> ReconstructionAudit:
+        fix = "match first: `meninx audit reconstruct match RUN`, with the same --out where one is given"
+        audit = artifacts.require(self.root, ReconstructionAudit, fix=fix)
+        if not audit.origin.same_model(origin_of(self.record)):
+            raise UsageError(problem("the record belongs to another run", where=self.root.name, fix=fix))
+        return audit
 
     def _index(self, room: Path) -> CandidateIndex:
         found = read_index(room) if room.is_dir() else None
@@ -305,21 +363,21 @@ def _audit_lines(audit: ReconstructionAudit) -> list[str]:
     for count, found in best_identification(audit, own).items():
         lines.append(
             f"  1 of {count:<6,} {_rate(found.success, found.low, found.high)}, blind guess "
-            f"{100 * found.guess:.3g} %{_limit(audit, found)} ({found.encoder})"
+            f"{percent(found.guess)}{_limit(audit, found)} ({found.encoder})"
         )
     for match in matches_of(audit, own):
         lines.append(
-            f"attack {match.attack}: {_rate(match.success, match.low, match.high)} of {match.originals} "
-            f"images reconstructed {view_words(match.view)}, null {100 * match.null:.3g} %, "
-            f"public images alone up to {100 * match.kappa:.3g} %"
+            f"attack {match.name}: {_rate(match.success, match.low, match.high)} of {match.originals} "
+            f"images reconstructed {view_words(match.view)}, null {percent(match.null)}, "
+            f"public images alone up to {percent(match.kappa)}"
         )
         ranking = match.ranking
         if ranking is not None:
             lines.append(
                 f"  the right one of {ranking.pool:,} images is the most similar in "
-                f"{_rate(ranking.success, ranking.low, ranking.high)}, null {100 * ranking.null:.3g} %"
+                f"{_rate(ranking.success, ranking.low, ranking.high)}, null {percent(ranking.null)}"
             )
-        lines.append(f"  without noise it finds {100 * match.self_test:.3g} %")
+        lines.append(f"  without noise it finds {percent(match.self_test)}")
     return [*lines, f"verdict: {verdict_words(audit)}"]
 
 
@@ -327,12 +385,12 @@ def _limit(audit: ReconstructionAudit, found: IdentificationRecord) -> str:
     """Return the bound in words, where one holds, and what a success above it means."""
     if not audit.guaranteed or found.bound >= 1:
         return ", nothing bounds it"
-    words = f", no attack exceeds {100 * found.bound:.3g} % on average"
+    words = f", no attack exceeds {percent(found.bound)} on average"
     return f"{words}: the rest is chance" if above_by_chance(found) else words
 
 
 def _rate(value: float, low: float, high: float) -> str:
-    return f"{100 * value:.3g} % ({100 * low:.3g} to {100 * high:.3g} %)"
+    return f"{percent(value)} ({percent(low)} to {percent(high)})"
 
 
 def _device(setting: str) -> str:

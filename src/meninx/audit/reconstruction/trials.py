@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from meninx.audit.reconstruction.attacks import HONEST, MALICIOUS, AttackKind, Inversion, Victim, attack_kind
+from meninx.audit.reconstruction.attack_registry import attack_kind
+from meninx.audit.reconstruction.attacks import HONEST, MALICIOUS, AttackKind, Inversion, Victim
 from meninx.audit.reconstruction.candidates import CandidateRecord, CandidateSet, NoiseLevel
 from meninx.audit.reconstruction.knowledge import EVERYBODY, Knowledge
 from meninx.audit.reconstruction.pools import Patients
@@ -127,7 +128,7 @@ def reconstruct(
     """Yield the candidates of an attack at each noise level, with originals and null sets.
 
     Args:
-        attack: a key of ``ATTACKS``.
+        attack: name of the attack.
         levels: of noise.
         trials: members and held-out cases.
         knowledge: of the attacker.
@@ -237,6 +238,7 @@ class _Attack:
             signal=control.signal,
             cases=self.sums.cases,
             seconds=time.perf_counter() - begun,
+            package=self.kind.package,
         )
         return CandidateSet(
             about=record,
