@@ -11,7 +11,7 @@ from meninx.core.errors import ConfigError, DataError, LayoutError
 from meninx.metrics.calibration import equal_mass_bins
 from meninx.metrics.estimates import Evaluation
 from meninx.metrics.evaluation import evaluate_classification
-from meninx.metrics.groups import age_bin_names, grouping, strata
+from meninx.metrics.groups import grouping, strata
 from meninx.metrics.paired_difference import GAP_NAMES, compare, verdict
 from meninx.metrics.segmentation import evaluate_segmentation
 from meninx.metrics.thresholds import fit_thresholds, fixed_thresholds
@@ -205,7 +205,7 @@ def test_verdicts_of_intervals():
 
 def test_ages_fall_into_bins_and_rare_values_into_other():
     ages = grouping("age", ["0", "29", "30", "60", "79", "80", "101", "", "034Y"] * 10)
-    assert ages.names == age_bin_names()
+    assert ages.names == ("[0,30)", "[30,60)", "[60,70)", "[70,80)", "[80,+)")
     assert ages.index.tolist() == [0, 0, 1, 2, 3, 4, 4, -1, -1] * 10
     named = grouping("scanner", ["x"] * 12 + ["MUSTERMANN"] + [""])
     assert named.names == ("x", "other")

@@ -87,11 +87,6 @@ def grouping(
     return Grouping(attribute, (*names, OTHER) if (index == len(names)).any() else tuple(names), index)
 
 
-def age_bin_names() -> tuple[str, ...]:
-    """Return the names of the age bins, youngest first."""
-    return tuple(_bin_name(number, number) for number in range(len(AGE_EDGES)))
-
-
 def strata(groupings: Sequence[Grouping], patient_index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the stratum of each patient, shape (patients,): sex and age bin of the patient's first case.
 

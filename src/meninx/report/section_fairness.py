@@ -80,9 +80,10 @@ def _left_out(run: TrainedRun, evaluation: Evaluation, *, known: bool) -> list[s
         left = evaluation.n_cases - sum(groups.values())
         if left > 0:
             count = f"{left:,}" if left >= MIN_CELL else f"Fewer than {MIN_CELL}"
+            why = f"their {attribute} is not known, their group is too small, or nothing was measured of them"
             sentences.append(
-                f"Run {run.name}: {count} of {evaluation.n_cases:,} {what} are in no group of {attribute} with "
-                f"a size: their {attribute} is not known, their group is too small, or nothing was measured."
+                f"Run {run.name}: {count} of {evaluation.n_cases:,} {what} are in no group of {attribute}, or "
+                f"in one without a size: {why}."
             )
     return sentences
 
