@@ -144,8 +144,8 @@ class AuditFiles:
 def save_figure(figure: Figure, *paths: Path, dpi: int) -> None:
     """Write a figure to all ``paths`` (.svg or .png), the same bytes for equal content.
 
-    Links are not followed. The layout is computed for the first path and kept for the others: it takes half of
-    the time.
+    Links are not followed. The layout takes half of the time, so it is computed for the first path and kept
+    for the others.
     """
     for path in paths:
         buffer, kind = io.BytesIO(), path.suffix.removeprefix(".")
