@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import resources
+
 import pytest
 
+from meninx.core import settings
 from meninx.core.errors import ConfigError
 from meninx.obfuscate.config import ObfuscateConfig
+from meninx.obfuscate.obfuscator import OBFUSCATORS
 
 
 @pytest.mark.parametrize(
@@ -61,3 +65,15 @@ def test_each_method_of_viewmakers_has_its_game():
     assert game("maxent", attackers=5) == ("entropy", 5, 2, 50, 1.0)
     assert game("viewmaker") == ("adversarial", 3, 2, 50, 1.0)
     assert game("viewmaker", loss="contrastive", attacker_steps=4) == ("contrastive", None, 4, 0, 0.0)
+
+
+@pytest.mark.parametrize("name", settings.recipe_names("obfuscate"))
+def test_a_packaged_recipe_is_valid_and_says_what_holds_whatever_is_measured(name):
+    table, source = settings.read_recipe(name)
+    config = settings.build(ObfuscateConfig, table, source)
+    text = (resources.files("meninx.recipes") / f"{name}.toml").read_text(encoding="utf-8")
+    first = text.splitlines()[0]
+    assert len(first) <= 140
+    assert "not for results" in first or OBFUSCATORS[config.method].caveat in first
+    assert "not measured here" in first or "not for results" in first or "AUROC" in text
+    assert config.method in text

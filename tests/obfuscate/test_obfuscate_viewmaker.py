@@ -93,7 +93,8 @@ def test_networks_that_do_not_move_keep_their_statistics_and_modes(loss):
     losses = game.losses()[VIEWMAKER](networks, batch)
     losses.sum().backward(inputs=list(networks[VIEWMAKER].parameters()))
     assert losses.shape == (4,)
-    assert same(opponents, statistics(networks[OPPONENTS])) and same(labels, statistics(game.task_network))
+    assert same(opponents, statistics(networks[OPPONENTS]))
+    assert same(labels, statistics(game.task_network))
     assert all(module.training for module in networks[OPPONENTS].modules())
     assert not any(module.training for module in game.task_network.modules())
     assert all(value.grad is None for value in networks[OPPONENTS].parameters())
@@ -105,10 +106,16 @@ def test_networks_that_do_not_move_keep_their_statistics_and_modes(loss):
 
 def test_modules_return_to_their_own_modes_also_after_an_error():
     network = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2).eval())
-    with pytest.raises(RuntimeError), frozen(network):
-        assert not network[0].training
-        raise RuntimeError
-    assert network[0].training and not network[1].training
+
+    def failing():
+        with frozen(network):
+            assert not network[0].training
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        failing()
+    assert network[0].training
+    assert not network[1].training
 
 
 def test_the_network_of_the_labels_is_fixed_during_the_whole_game(table, monkeypatch):
@@ -121,7 +128,8 @@ def test_the_network_of_the_labels_is_fixed_during_the_whole_game(table, monkeyp
     )
     fitted(table, steps=3)
     ((network, before),) = seen
-    assert same(before, statistics(network)) and not network.training
+    assert same(before, statistics(network))
+    assert not network.training
     assert not any(value.requires_grad for value in network.parameters())
     seen.clear()
     fitted(table, task_weight=0.0)
