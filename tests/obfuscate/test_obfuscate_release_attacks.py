@@ -246,3 +246,12 @@ def test_large_images_are_averaged_over_blocks_for_attacks_on_vectors():
     assert coarse.shape == (3, 1, 65, 50)
     assert np.allclose(coarse[:, 0, 0, 0], values[:, 0, :2, :2].mean((1, 2)))
     assert np.array_equal(coarse_images(values[:, :, :64, :64]), values[:, :, :64, :64])
+
+
+def test_an_attacker_that_is_always_wrong_tells_as_much_as_one_that_is_right():
+    table = planted()
+    attacks, rows = attacks_of(question(table, table.values))
+    margins = attacks.vector("linear", table.values)(table.values)
+    right, wrong = (Judge(rows, seed=0).of(Attempt("linear", "", sign * margins)) for sign in (1, -1))
+    assert (right.auroc, right.low, right.high) == pytest.approx((wrong.auroc, wrong.low, wrong.high))
+    assert right.oriented_auroc == pytest.approx(wrong.oriented_auroc)  # both directions are known from V
