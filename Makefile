@@ -11,6 +11,8 @@ STUDY ?= utility-study
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_NUM_THREADS ?= 2
 export NO_MKDOCS_2_WARNING := 1
+# Where the caller forbids compiled modules, each test process would compile src and tests again (12 s of CPU).
+export PYTHONDONTWRITEBYTECODE :=
 
 # `make test-fast PATH=tests/deid` names the tests. Make hands such a variable to every recipe, where it would
 # replace the shell's search path, so the recipes get the caller's search path (known to make before 4.4) and

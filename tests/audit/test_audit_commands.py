@@ -173,10 +173,11 @@ def test_identity_is_not_taken_over_after_reconstructions_that_are_made_anew(fol
 
 @pytest.mark.parametrize("words", READING)
 def test_a_dataset_that_was_moved_is_taken_from_where_it_is_now(folder, moved, words, capsys):
-    if words[0]:
-        assert audit(folder, words, "--dry-run") == 3
-        assert "--data FOLDER" in capsys.readouterr().err
+    assert audit(folder, words, "--dry-run") == (3 if words[0] else 0)
+    told = capsys.readouterr()
+    assert "--data FOLDER" in (told.err if words[0] else told.out)
     assert audit(folder, words, "--dry-run", "--data", str(moved)) == 0, capsys.readouterr().err
+    assert "--data FOLDER" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", READING)

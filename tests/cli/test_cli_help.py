@@ -236,3 +236,9 @@ def test_a_label_map_means_one_thing_in_the_help_of_evaluate(helps: dict) -> Non
     text = helps["helps"]["evaluate"][1]
     assert "--rename-labels" in text
     assert "--label-map" not in text
+
+
+def test_the_meaning_of_a_flag_is_one_paragraph_that_the_terminal_wraps():
+    from meninx.cli.audit import audit_run
+
+    assert "the end of a finding's key, one of" in (audit_run.__doc__ or "")

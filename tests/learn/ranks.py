@@ -37,6 +37,7 @@ from meninx.learn.dp_step import Keys, PrivateStep
 from meninx.learn.fitting import fit
 from meninx.learn.sampler import PrivateSampler, UnitBatch, unit_members, unit_names
 from meninx.models import registry
+from meninx.privacy import accounting
 from meninx.privacy.clipping import ClippedSum
 from meninx.privacy.noise import GaussianNoise
 from meninx.privacy.plan import Plan
@@ -350,6 +351,11 @@ def main(folder: Path) -> None:
     for number, config in enumerate((SMALL, SMALL.replace(physical_batch=2), NARROW)):
         # What these runs import and prove, the children need not.
         fit(config, data, new(f"first-{number}"), plan=plan(data, steps=1), world=WORLD)
+    terms = plan(data)
+    for steps in range(1, terms.steps + 1):
+        # Every private process shows its epsilon at these steps; forked, it has the values already.
+        accounting.epsilon([terms.phase(steps)], terms.delta, coarse=True)
+    terms.spent()
     os.fsync = lambda handle: None  # type: ignore[assignment] # a killed process loses nothing that it has written
     names = "one two four double killed lost slow stop plain1 plain2 fit1 fit3 unequal"
     runs = {name: new(name) for name in names.split()}

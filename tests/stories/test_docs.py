@@ -130,6 +130,9 @@ def workshop(tutorial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_tutorial_runs_to_a_report(tutorial: Path) -> None:
     page = (tutorial / "report.html").read_text(encoding="utf-8")
     assert "Identifiers removed?" in page
+    audit = tutorial / "runs" / "private" / "latest" / "audit" / "audit.html"
+    assert "10 patients are needed in the test split" in audit.read_text(encoding="utf-8")
+    assert (tutorial / "for-release" / "signature.json").is_file()
     assert (tutorial / "runs" / "private" / "latest" / "release" / "bundle" / "models" / "model.pt").is_file()
 
 

@@ -345,3 +345,20 @@ def test_too_few_patients_for_the_attackers_are_refused_before_anything_is_writt
     assert run(["obfuscate", str(data), str(tmp_path / "out"), "--method", "blur", "-q"]) == 3
     assert "10 patients of a class" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_published_release_with_other_images_is_not_gone_on_with(data, hidden, tmp_path, capsys):
+    out = Path(shutil.copytree(hidden, tmp_path / "hidden"))
+    first = Manifest.read(out).cases[0].image
+    words = ["obfuscate", str(data), str(out), "--method", "noise", "--no-audit", "--resume", "-q"]
+    content = (out / first).read_bytes()
+    shutil.copy(data / first, out / first)
+    assert run(words) == 3
+    assert "the file that was prepared" in capsys.readouterr().err
+    (out / first).write_bytes(content)
+    (out / "private/obfuscation.key").write_bytes(bytes(32))
+    assert run(words) == 3
+    assert "images that the method does not give" in capsys.readouterr().err
+    (out / "private/obfuscation.key").unlink()
+    assert run(words) == 3
+    assert "the key of the release is gone" in capsys.readouterr().err

@@ -24,6 +24,7 @@ SIZES = {
     "train-non-private": {"--rounds": "2", "--local-epochs": "1"},
     "train-private": {"--rounds": "2", "--local-steps": "2"},
 }
+BOUNDS = re.compile(r"/audit/bounds\.(csv|json)$")
 POOLED = "runs/non-private/baselines/pooled-data"  # the dataset that no hospital could make
 
 
@@ -85,7 +86,12 @@ def test_what_is_released_names_no_case_and_no_patient(way):
 def test_no_prediction_of_a_case_is_released(way):
     values = predicted(way.root / "runs")
     assert len(values) > 50
-    assert not found(way.released(), values)
+    # The bounds are computed from the plan alone. By chance, a number of 16 digits begins like one of the
+    # predictions, which have six.
+    bounds = [item for item in way.released() if BOUNDS.search(item[0])]
+    assert bounds
+    assert not found((item for item in way.released() if not BOUNDS.search(item[0])), values)
+    assert not found(iter(bounds), {value + end for value in values for end in (b",", b"\n", b"]", b"}")})
 
 
 def test_private_rooms_are_closed(way):

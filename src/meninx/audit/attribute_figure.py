@@ -11,8 +11,8 @@ from meninx.core.names import printable
 _MEMBERS, _OTHERS, _PRIOR, _BOUND = "#d9822b", "#2b7bba", "#444444", "#6b3fa0"
 
 
-def draw(audit: AttributesAudit, path: Path) -> None:
-    """Write the figure to ``path`` (.svg or .png); the folder must exist."""
+def draw(audit: AttributesAudit, *paths: Path) -> None:
+    """Write the figure to all ``paths`` (.svg or .png); the folders must exist."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -39,4 +39,4 @@ def draw(audit: AttributesAudit, path: Path) -> None:
         axes.set_yticks(range(len(known)), labels, fontsize=8)
         axes.set(xlim=(0, 1), xlabel="patients whose attribute is inferred (95 % intervals)")
         axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-        save_figure(figure, path, dpi=150)
+        save_figure(figure, *paths, dpi=150)

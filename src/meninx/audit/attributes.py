@@ -518,8 +518,7 @@ def _write(root: Path, audit: AttributesAudit) -> Path:
             writer.writerow([kind, *cells.values()])
     with FILES.writing(place):
         files.write_text(place / TABLE, buffer.getvalue())
-        for name in FIGURES:
-            draw(audit, place / name)
+        draw(audit, *(place / name for name in FIGURES))
         return artifacts.write(root, audit)
 
 

@@ -141,8 +141,14 @@ class AuditFiles:
         return found
 
 
-def save_figure(figure: Figure, path: Path, *, dpi: int) -> None:
-    """Write a figure to ``path`` (.svg or .png), the same bytes for equal content; links are not followed."""
-    buffer, kind = io.BytesIO(), path.suffix.removeprefix(".")
-    figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None, dpi=dpi)
-    files.write_bytes(path, buffer.getvalue())
+def save_figure(figure: Figure, *paths: Path, dpi: int) -> None:
+    """Write a figure to all ``paths`` (.svg or .png), the same bytes for equal content.
+
+    Links are not followed. The layout takes half of the time, so it is computed for the first path and kept
+    for the others.
+    """
+    for path in paths:
+        buffer, kind = io.BytesIO(), path.suffix.removeprefix(".")
+        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None, dpi=dpi)
+        figure.set_layout_engine("none")
+        files.write_bytes(path, buffer.getvalue())

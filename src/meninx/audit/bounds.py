@@ -312,8 +312,7 @@ def _write(out: Path, record: BoundsRecord) -> None:
             writer.writerow([*head, *numbers, says])
     with FILES.writing(out):
         files.write_text(out / TABLE, buffer.getvalue())
-        for name in FIGURES:
-            draw(record, out / name)
+        draw(record, *(out / name for name in FIGURES))
         artifacts.write(out, record)
 
 

@@ -16,8 +16,8 @@ _WORST, _RELAXED, _SHADE = "#6b3fa0", "#d9822b", "#b03030"
 NO_GUARANTEE = "no guarantee"
 
 
-def draw(record: BoundsRecord, path: Path) -> None:
-    """Write the figure of the first adversary to ``path`` (.svg or .png); the folder must exist."""
+def draw(record: BoundsRecord, *paths: Path) -> None:
+    """Write the figure of the first adversary to all ``paths`` (.svg or .png); the folders must exist."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
@@ -44,7 +44,7 @@ def draw(record: BoundsRecord, path: Path) -> None:
         axes.set_title(_facts(record), fontsize=8)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.18), fontsize=8.5)
-        save_figure(figure, path, dpi=150)
+        save_figure(figure, *paths, dpi=150)
 
 
 def _epsilon(point: BoundPoint) -> float:

@@ -11,8 +11,8 @@ from meninx.core.identity_records import IdentityAudit, LinkRecord
 _IMAGE, _FLOOR, _CONTROL, _CHANCE = "#2b7bba", "#d9822b", "#888888", "#444444"
 
 
-def draw(audit: IdentityAudit, path: Path) -> None:
-    """Write the figure to ``path`` (.svg or .png); the folder must exist."""
+def draw(audit: IdentityAudit, *paths: Path) -> None:
+    """Write the figure to all ``paths`` (.svg or .png); the folders must exist."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -39,7 +39,7 @@ def draw(audit: IdentityAudit, path: Path) -> None:
             "black: permuted identities",
             fontsize=8,
         )
-        save_figure(figure, path, dpi=150)
+        save_figure(figure, *paths, dpi=150)
 
 
 def _bar(axes: object, place: int, colour: str, ends: Sequence[float | None]) -> None:

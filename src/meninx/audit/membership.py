@@ -468,11 +468,11 @@ def _split_lines(audit: MembershipAudit) -> list[str]:
 def _attack_lines(attack: AttackRecord, audit: MembershipAudit) -> list[str]:
     lines = [f"attack {attack.attack}: {_area_words(attack)}"]
     for point in attack.points:
-        words = point.refusal and f"refused, {point.refusal}"
+        words = point.refusal and f"refused ({point.refusal})"
         if point.tpr is not None and point.low is not None and point.high is not None:
             words = f"{percent(point.tpr)} ({percent(point.low)} to {percent(point.high)})"
         allowed = audit.bound.get(f"{point.fpr:g}")
-        limit = "" if allowed is None else f", the guarantee allows {percent(allowed)}"
+        limit = "" if allowed is None else f"; the guarantee allows {percent(allowed)}"
         lines.append(f"  members found at {percent(point.fpr)} false positives: {words}{limit}")
     return lines
 
@@ -487,7 +487,7 @@ def _area_words(attack: AttackRecord) -> str:
 def _group_lines(audit: MembershipAudit) -> list[str]:
     lines = []
     for group in audit.groups:
-        words = f"refused, {group.refusal}"
+        words = f"refused ({group.refusal})"
         if group.auc is not None and group.auc_low is not None and group.auc_high is not None:
             counts = f"{group.members} members, {group.others} non-members"
             words = f"AUC {group.auc:.3f} ({group.auc_low:.3f} to {group.auc_high:.3f}), {counts}"
@@ -512,8 +512,7 @@ def _write(root: Path, audit: MembershipAudit) -> Path:
             writer.writerow([name, point.fpr, point.fpr_high, point.tpr, point.low, point.high, limit])
     with FILES.writing(place):
         files.write_text(place / TABLE, buffer.getvalue())
-        for name in FIGURES:
-            draw(audit, curves, bound, place / name)
+        draw(audit, curves, bound, *(place / name for name in FIGURES))
         return artifacts.write(root, audit)
 
 

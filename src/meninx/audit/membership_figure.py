@@ -17,15 +17,15 @@ def draw(
     audit: MembershipAudit,
     curves: Mapping[str, Sequence[OperatingPoint]],
     bound: Sequence[float] | None,
-    path: Path,
+    *paths: Path,
 ) -> None:
-    """Write the figure to ``path`` (.svg or .png); the folder must exist.
+    """Write the figure to all ``paths`` (.svg or .png); the folders must exist.
 
     Args:
         audit: numbers of patients and verdict.
         curves: attack -> points by rising false positive rate, the same rates for all.
         bound: what the guarantee allows at these rates; None without one.
-        path: the file.
+        *paths: the files.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -58,4 +58,4 @@ def draw(
         )
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, loc="lower right", fontsize=8.5)
-        save_figure(figure, path, dpi=150)
+        save_figure(figure, *paths, dpi=150)

@@ -56,6 +56,7 @@ class AuditPart:
         inputs: plan, run -> digest of results of other parts, or versions of external code, that its result
             depends on; empty for none.
         after: names of these parts.
+        reads_dataset: it needs the dataset of the run.
     """
 
     name: PartName
@@ -67,6 +68,7 @@ class AuditPart:
     about: Callable[[Any], tuple[str, str]]
     inputs: Callable[[AuditConfig, Run], str] = lambda config, run: ""
     after: tuple[str, ...] = ()
+    reads_dataset: bool = True
 
     @property
     def title(self) -> str:
@@ -225,6 +227,7 @@ REGISTRY: Mapping[str, AuditPart] = {
             seconds=lambda plan, training: 3.0 + 0.2 * plan.bounds.n_eps,
             carry_out=_compute_bounds,
             about=lambda record: (record.mechanism.run, record.mechanism.weights),
+            reads_dataset=False,
         ),
         AuditPart(
             name="one-run",

@@ -303,8 +303,7 @@ def _write(subject: _Subject, audit: IdentityAudit, matches: Sequence[Sequence[o
     files.write_text(subject.room / SCORES, _table(header, matches), mode=files.PRIVATE_MODE)
     with FILES.writing(place):
         files.write_text(place / TABLE, _table(["kind", *names], rows))
-        for name in FIGURES:
-            draw(audit, place / name)
+        draw(audit, *(place / name for name in FIGURES))
         return artifacts.write(subject.out, audit)
 
 

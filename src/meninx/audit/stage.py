@@ -211,10 +211,21 @@ def _planned(config: AuditConfig, run: Run, record: RunRecord, data: Path | None
         known = not remark and registered is not None and _is_done(part, config, run, record, registered)
         if known and made.isdisjoint(part.after):
             remark = "finished before, taken over"
+        elif not remark and part.reads_dataset:
+            remark = _without_dataset(run, data)
         seconds = 0.0 if remark else part.seconds(config, training_seconds(record))
         made |= set() if remark else {name}
         rows.append(PlannedPart(name=name, seconds=seconds, remark=remark))
     return tuple(rows)
+
+
+def _without_dataset(run: Run, data: Path | None) -> str:
+    """Return why a part that reads the dataset of a run would fail; empty when the dataset is there."""
+    try:
+        dataset_of(run, data)
+    except DataError as error:
+        return f"would fail: {error}"
+    return ""
 
 
 def _is_done(

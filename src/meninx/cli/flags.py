@@ -59,7 +59,7 @@ def _with_settings(everyday: tuple[str, ...], verb: Callable[..., None]) -> Call
         verb(*paths, config=config, **given)
 
     described = inspect.cleandoc(verb.__doc__ or "")
-    command.__doc__ = re.sub(r"\n    config: .*", "", described)
+    command.__doc__ = re.sub(r"\n {8,}", " ", re.sub(r"\n    config: .*", "", described))  # help wraps itself
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {item.name: item.annotation for item in parameters} | {"return": None}
     return command

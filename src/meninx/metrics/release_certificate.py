@@ -65,7 +65,8 @@ Method = Literal["ranking", "total variation"]
 Comparison = Literal["pairs", "rest"]
 METHODS, COMPARISONS = ("ranking", "total variation"), ("pairs", "rest")
 TARGET, DELTA = 0.60, 0.05
-RULE = "a random image of a random patient: each patient counts once, whatever the number of images"
+RULE = "a random image of a random patient"
+"""What a certificate is about: each patient counts once, whatever the number of images."""
 _PRECISION = 1e-7
 
 
@@ -121,9 +122,10 @@ class ReleaseCertificate:
         if self.limit is None:
             return f"{who}: not certified: needs {self.needed:,} patients per group, has {has}"
         verdict = "at most" if self.met else "above"
+        rests_on = f"confidence {1 - self.delta:.4g}, {has} patients"
         return (
-            f"{who}: no attacker's AUROC exceeds {self.limit:.3f} (confidence {1 - self.delta:.4g}, {has}"
-            f" patients), {verdict} the target of {self.target:g}"
+            f"{who}: no attacker's AUROC exceeds {self.limit:.3f} for {RULE} ({rests_on}), {verdict} the target"
+            f" of {self.target:g}"
         )
 
 
@@ -141,7 +143,7 @@ def certify_release(
 ) -> tuple[ReleaseCertificate, ...]:
     """Return a certificate for every comparison of two groups of every attribute.
 
-    The certificate is about :data:`RULE`. The rows of a patient share a weight of one, so that the proof
+    The certificates are about :data:`RULE`. The rows of a patient share a weight of one, so that the proof
     counts patients. ``delta`` is divided equally among all comparisons of all attributes, refused ones
     included (union bound), so all certificates hold together.
 

@@ -23,13 +23,13 @@ from meninx.obfuscate.config import AttackSettings, HiddenAttribute, ObfuscateCo
 from meninx.obfuscate.obfuscator import (
     OBFUSCATORS,
     CodedObfuscator,
-    FittedObfuscator,
     ImageTable,
     fitting_half,
     stored,
 )
 from meninx.obfuscate.release_audit import FAILED, PASSED, audit_release, foreign_release
 from meninx.obfuscate.release_question import ReleaseQuestion, attack_rows
+from meninx.obfuscate.released_dataset import Release
 
 PLACE = "release_audit"
 """Folder of the record of a release that meninx did not make, without another one."""
@@ -80,48 +80,30 @@ def refuse_unanswerable(config: ObfuscateConfig, source: Manifest, table: ImageT
     attack_rows(ReleaseQuestion(**question))
 
 
-def audit_own(
-    config: ObfuscateConfig,
-    source: Manifest,
-    released: Manifest,
-    table: ImageTable,
-    fitted: FittedObfuscator,
-    floor: LabelFloorRecord,
-    key: bytes,
-    progress: Progress,
-) -> ReleaseAuditRecord:
-    """Attack the published release of a fitted method, and write ``release_audit.json`` into its folder.
+def audit_own(work: Release, released: Manifest, progress: Progress) -> ReleaseAuditRecord:
+    """Attack a published release, and write ``release_audit.json`` into its folder.
 
     Args:
-        config: the settings.
-        source: the original dataset.
-        released: the published one.
-        table: the original images.
-        fitted: the method.
-        floor: the label floor.
-        key: of the release.
+        work: the release, with its method.
+        released: the published dataset.
         progress: shows the attackers.
 
     Raises:
-        DataError: the method gives other images than the published ones; see also ``audit_release``.
+        DataError: see ``audit_release``.
     """
-    published = dataset_table.read_images(released, progress)
-    if not np.array_equal(stored(fitted.release(table)), published):
-        fix = "give --overwrite to make the release again"
-        got = "images that the method does not give"
-        raise DataError(expected("the published images", got=got, where=released.root.name, fix=fix))
+    config, table, fitted = work.config, work.table, work.fitted
     method = OBFUSCATORS[config.method]
-    question = _question(config, config.release_audit, table, floor, source)
+    question = _question(config, config.release_audit, table, work.floor, work.source)
     question |= {
-        "draws": lambda number: stored(fitted.release(table, draw=number)) if number else published,
+        "draws": lambda number: stored(fitted.release(table, draw=number)) if number else work.values,
         "fitted": fitting_half(table, seed=config.seed) if method.learned else None,
         "method": config.method,
         "method_summary": method.summary,
         "caveat": method.caveat,
         "draws_to_average": config.release_audit.draws,
         "deterministic": config.deterministic,
-        "source": released_dataset.origin(key, source, deterministic=config.deterministic),
-        "released": released_dataset.origin(key, released, deterministic=config.deterministic),
+        "source": released_dataset.origin(work.key, work.source, deterministic=config.deterministic),
+        "released": released_dataset.origin(work.key, released, deterministic=config.deterministic),
     }
     if isinstance(fitted, CodedObfuscator):
         target = config.release_audit.target

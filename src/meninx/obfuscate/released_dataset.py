@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 from meninx.core import artifacts, files, integrity, provenance, randomness, settings, workspace
 from meninx.core import progress as bars
 from meninx.core.artifacts import ObfuscationRecord, Origin, PrepareRecord, ReleaseAuditRecord
-from meninx.core.errors import DataError, problem
+from meninx.core.errors import DataError, expected, problem
 from meninx.core.intensity import Intensity
 from meninx.core.manifest import (
     INFO_NAME,
@@ -38,7 +38,8 @@ from meninx.imaging import png
 from meninx.imaging.image import Image
 from meninx.obfuscate.comparison_sheet import comparison_sheet
 from meninx.obfuscate.config import WORK_FIELDS, ObfuscateConfig, ReleaseAuditSettings
-from meninx.obfuscate.obfuscator import OBFUSCATORS, FittedObfuscator, ImageTable, Values, levels
+from meninx.obfuscate.dataset_table import read_images
+from meninx.obfuscate.obfuscator import OBFUSCATORS, FittedObfuscator, ImageTable, Values, levels, stored
 
 STAGE = "obfuscate"
 KEY, SHEET = "obfuscation.key", "comparison.png"
@@ -112,50 +113,77 @@ def secret_key(space: workspace.Workspace, config: ObfuscateConfig, *, published
     return key
 
 
-def publish(
-    space: workspace.Workspace,
-    config: ObfuscateConfig,
-    source: Manifest,
-    table: ImageTable,
-    fitted: FittedObfuscator,
-    floor: LabelFloorRecord | None,
-    key: bytes,
-    progress: bars.Progress,
-) -> Manifest:
-    """Write the released dataset and put it in the place of an earlier one.
+@dataclass(frozen=True, eq=False)
+class Release:
+    """A release in the making.
 
-    Args:
-        space: the claimed folder.
+    Attributes:
         config: the settings.
         source: the dataset that is obfuscated.
         table: its images.
         fitted: the method.
+        values: what is released of each image.
         floor: the label floor that was shown.
         key: of :func:`secret_key`.
-        progress: advanced by every image.
-
-    Returns:
-        The released dataset.
     """
-    released = fitted.release(table)
-    if released.shape != table.values.shape or not np.isfinite(released).all():
-        raise ValueError(f"{config.method} released images of another shape, or values that are not finite")
+
+    config: ObfuscateConfig
+    source: Manifest
+    table: ImageTable
+    fitted: FittedObfuscator
+    values: Values
+    floor: LabelFloorRecord
+    key: bytes = field(repr=False)
+
+
+def released_values(fitted: FittedObfuscator, table: ImageTable) -> Values:
+    """Return what is published of each image, as a file of 8 bits holds it.
+
+    Raises:
+        ValueError: the method gives another shape, or values that are not finite: a bug of the method.
+    """
+    values = fitted.release(table)
+    if values.shape != table.values.shape or not np.isfinite(values).all():
+        raise ValueError("the method released images of another shape, or values that are not finite")
+    return stored(values)
+
+
+def refuse_other_images(work: Release, out: Path, progress: bars.Progress) -> None:
+    """Refuse a published release whose images are not those that the method gives.
+
+    Raises:
+        DataError: they differ, or a file was changed.
+    """
+    if not np.array_equal(read_images(Manifest.read(out), progress), work.values):
+        fix = "give --overwrite to make the release again"
+        got = "images that the method does not give"
+        raise DataError(expected("the published images", got=got, where=out.name, fix=fix))
+
+
+def publish(space: workspace.Workspace, work: Release, progress: bars.Progress) -> None:
+    """Write the released dataset and put it in the place of an earlier one.
+
+    Args:
+        space: the claimed folder.
+        work: the release.
+        progress: advanced by every image.
+    """
     staging, room = space.staging, space.staging / workspace.PRIVATE
-    record = _record(config, source, table, fitted, floor, key)
+    config, source, fitted = work.config, work.source, work.fitted
+    record = _record(work)
     manifest = Manifest(space.root, _info(source.info, config, record), _cases(source, config))
-    digests = _write_images(staging, manifest, released, progress)
+    digests = _write_images(staging, manifest, work.values, progress)
     manifest.write(staging)
     tables = integrity.measured(staging, [staging / MANIFEST_NAME, staging / INFO_NAME])
     checksums = integrity.write(staging, {**digests, **tables})
     artifacts.write(staging, replace(record, checksums=checksums))
-    sheet = png.encode(Image(comparison_sheet(table.values, released, seed=config.seed)))
+    sheet = png.encode(Image(comparison_sheet(work.table.values, work.values, seed=config.seed)))
     secrets = {SHEET: sheet, **_named(fitted.private_files())}
     for name, content in secrets.items():
         files.write_bytes(room / name, content, mode=files.PRIVATE_MODE)
     stale = [AUDIT] if (space.root / AUDIT).exists() else []
     space.publish(PUBLISHED, remove=stale, secret=(KEY, *secrets))
     _remove_others(space.private, {KEY, *secrets})
-    return manifest
 
 
 def keyed(key: bytes, root: Path) -> str:
@@ -181,14 +209,8 @@ def removed_columns(source: DatasetInfo, config: ObfuscateConfig) -> tuple[str, 
     return () if config.keep_attribute else tuple(a for a in source.attributes if a in config.attributes)
 
 
-def _record(
-    config: ObfuscateConfig,
-    source: Manifest,
-    table: ImageTable,
-    fitted: FittedObfuscator,
-    floor: LabelFloorRecord | None,
-    key: bytes,
-) -> ObfuscationRecord:
+def _record(work: Release) -> ObfuscationRecord:
+    config, source, table, key = work.config, work.source, work.table, work.key
     method, prepared = OBFUSCATORS[config.method], source.root / artifacts.place(PrepareRecord)
     splits = {name: int(table.where(name).sum()) for name in ("train", "valid", "test")}
     return ObfuscationRecord(
@@ -200,8 +222,8 @@ def _record(
         utility=tuple(table.labels),
         attribute_removed=removed_columns(source.info, config),
         settings=_of_release(config),
-        facts=dict(fitted.facts()),
-        floor=floor,
+        facts=dict(work.fitted.facts()),
+        floor=work.floor,
         cases=len(table),
         patients=len(set(table.patients)),
         splits=splits,

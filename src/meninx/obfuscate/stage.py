@@ -29,6 +29,7 @@ from meninx.obfuscate.obfuscator import (
     create,
     fitting_half,
 )
+from meninx.obfuscate.released_dataset import Release, released_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,33 +159,28 @@ def run(
         published = space.earlier == released_dataset.fingerprint(config, manifest) and config.resume
         key = released_dataset.secret_key(space, config, published=published)
         fitted = _fitted(config, table, key, progress)
-        if not published:
-            released_dataset.publish(space, config, manifest, table, fitted, floor, key, progress)
-        change = float(np.abs(fitted.release(table) - values).mean(dtype=np.float64))
+        work = Release(config, manifest, table, fitted, released_values(fitted, table), floor, key)
+        if published:
+            released_dataset.refuse_other_images(work, out, progress)
+        else:
+            released_dataset.publish(space, work, progress)
+        change = float(np.abs(work.values - values).mean(dtype=np.float64))
         facts = dict(fitted.facts())
-        audit = _audited(config, manifest, Manifest.read(out), table, fitted, floor, key, progress)
+        audit = _audited(work, Manifest.read(out), progress)
     return _result(config, out, manifest, private, floor, facts=facts, change=change, audit=audit)
 
 
-def _audited(
-    config: ObfuscateConfig,
-    source: Manifest,
-    released: Manifest,
-    table: ImageTable,
-    fitted: FittedObfuscator,
-    floor: LabelFloorRecord,
-    key: bytes,
-    progress: bars.Progress,
-) -> ReleaseAuditRecord | None:
+def _audited(work: Release, released: Manifest, progress: bars.Progress) -> ReleaseAuditRecord | None:
     """Return the audit of the published release: the one that is there, or a new one; None without any."""
+    config = work.config
     there = artifacts.read(released.root, ReleaseAuditRecord)
-    if there is not None and there.released.data == released_dataset.keyed(key, released.root):
+    if there is not None and there.released.data == released_dataset.keyed(work.key, released.root):
         wanted = (config.attribute, config.release_audit.target, config.seed)
         if not config.release_audit.audit or (there.attribute, there.target, there.seed) == wanted:
             return there
     if not config.release_audit.audit:
         return None
-    return audit_own(config, source, released, table, fitted, floor, key, progress)
+    return audit_own(work, released, progress)
 
 
 def refuse_below_floor(config: ObfuscateConfig, floor: LabelFloorRecord) -> None:

@@ -48,8 +48,7 @@ def _figure(paths: Sequence[Path], size: tuple[float, float]) -> Iterator[Figure
     with mpl.rc_context({"svg.hashsalt": "meninx", "svg.fonttype": "none"}):
         figure = NewFigure(figsize=size, layout="constrained")
         yield figure
-        for path in paths:
-            save_figure(figure, path, dpi=120)
+        save_figure(figure, *paths, dpi=120)
 
 
 def draw_identification(audit: ReconstructionAudit, paths: Sequence[Path]) -> None:

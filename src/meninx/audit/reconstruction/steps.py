@@ -302,7 +302,7 @@ class _Audit:
         return lambda found: threshold_of(found, reference, metric=metric, threshold=own)[0]
 
     def _matched(self) -> ReconstructionAudit:
-        fix = "match first: `meninx audit reconstruct match RUN`"
+        fix = "match first: `meninx audit reconstruct match RUN`, with the same --out where one is given"
         audit = artifacts.require(self.root, ReconstructionAudit, fix=fix)
         if not audit.origin.same_model(origin_of(self.record)):
             raise UsageError(problem("the record belongs to another run", where=self.root.name, fix=fix))
