@@ -14,7 +14,7 @@ from meninx.obfuscate.attack_measurement import Judge, folded_ends, measure_null
 from meninx.obfuscate.label_attacks import attack_codes, attack_with_labels
 from meninx.obfuscate.release_attacks import Attempt, ReleaseAttacks, coarse_images, log_odds
 from meninx.obfuscate.release_linkage import measure_reidentification
-from meninx.obfuscate.release_question import DrawCache, attack_rows
+from meninx.obfuscate.release_question import DrawCache, attack_rows, one_row_per_patient, patient_means
 from meninx.obfuscate.release_utility import measure_utility
 
 pytestmark = pytest.mark.torch
@@ -255,3 +255,14 @@ def test_an_attacker_that_is_always_wrong_tells_as_much_as_one_that_is_right():
     right, wrong = (Judge(rows, seed=0).of(Attempt("linear", "", sign * margins)) for sign in (1, -1))
     assert (right.auroc, right.low, right.high) == pytest.approx((wrong.auroc, wrong.low, wrong.high))
     assert right.oriented_auroc == pytest.approx(wrong.oriented_auroc)  # both directions are known from V
+
+
+def test_all_images_of_a_patient_tell_more_than_one_of_them():
+    table = planted(400, images=4, strength=0.1, side=4)
+    attacks, rows = attacks_of(question(table, table.values))
+    margins = attacks.vector("linear", table.values)(table.values)
+    single = one_row_per_patient(rows)
+    assert len(single.test) == len(np.unique(rows.patient[rows.test]))
+    means = patient_means(margins, rows.patient)
+    alone, together = (Judge(single, seed=0).of(Attempt("linear", "", item)) for item in (margins, means))
+    assert together.auroc > alone.auroc + 0.05
