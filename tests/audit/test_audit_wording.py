@@ -88,7 +88,7 @@ def test_an_estimate_above_the_bound_is_worded_by_its_interval(tmp_path):
     assert line.colour == "green"
     assert "the lower end of the interval is what is compared" in line.words
     card = section_audit.line_cards(record)[2]
-    assert card.value == "μ 1.9 to 2.3"
+    assert card.value == "μ 1.93 to 2.25"
     pictures = section_audit.sections(audits.read(folder, run))[1].pictures
     captions = " ".join(picture.caption for picture in pictures)
     assert "have to stay left" not in captions

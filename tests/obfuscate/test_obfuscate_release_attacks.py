@@ -10,7 +10,8 @@ from planted_attribute import one_pixel, planted, question, without_corner
 
 from meninx.core.errors import DataError
 from meninx.core.progress import SILENT
-from meninx.obfuscate.attack_measurement import Judge, folded_ends, measure_null, permuted
+from meninx.metrics.intervals import folded_ends
+from meninx.obfuscate.attack_measurement import Judge, measure_null, permuted
 from meninx.obfuscate.label_attacks import attack_codes, attack_with_labels
 from meninx.obfuscate.release_attacks import Attempt, ReleaseAttacks, log_odds
 from meninx.obfuscate.release_linkage import measure_reidentification

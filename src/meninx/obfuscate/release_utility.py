@@ -20,8 +20,8 @@ from meninx.metrics.attribute_inference import infer_attribute
 from meninx.metrics.bootstrap import BinaryProblem, Draws, Measured, measure
 from meninx.metrics.classification import auroc
 from meninx.metrics.groups import INSUFFICIENT, sufficient
+from meninx.metrics.intervals import folded_ends
 from meninx.metrics.vector_attacks import fit_ridge
-from meninx.obfuscate.attack_measurement import folded_ends
 from meninx.obfuscate.obfuscator import Values
 from meninx.obfuscate.release_question import AttackRows, DrawCache, ReleaseQuestion
 
