@@ -147,7 +147,8 @@ class UtilityLossRecord:
 
     Attributes:
         label: the label.
-        regime: ``drop-in`` (the model was trained on original images) or ``retrained`` (on released ones).
+        regime: ``drop-in`` (the model was trained on original images) or ``retrained`` (on released ones);
+            for features also ``drop-in head`` (the last layer of their network) and ``retrained linear``.
         group: value of the attribute whose patients were measured; empty for all.
         clean: AUROC on the original images; None where it is refused.
         released: AUROC on the released images.

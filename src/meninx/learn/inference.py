@@ -385,7 +385,9 @@ def embed(model: nn.Module, info: DatasetInfo, manifest: Manifest, config: Learn
     values = torch.cat(seen).float().cpu()
     if len(values) != len(manifest) or not torch.isfinite(values).all():
         fix = "train it again with a lower learning rate"
-        raise DataError(expected("one finite embedding per image", got="another", where=info.name, fix=fix))
+        raise DataError(
+            problem("the model does not give one finite embedding per image", where=info.name, fix=fix)
+        )
     return Embeddings(values.numpy(), logits.float().numpy())
 
 

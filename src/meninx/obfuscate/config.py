@@ -87,8 +87,8 @@ class ErasureSettings(Settings):
     Attributes:
         quadratic: Make the covariances of the classes equal, too, not only their means; the class of every
             vector has to be known, and every class needs more training rows than there are features.
-        kernel_features: Number of random Fourier features of the kernel; by default half of the training rows,
-            between 16 and 512.
+        kernel_features: Number of random Fourier features of the kernel; by default half of the training
+            rows, between 16 and 512.
         kernel_width: Mean squared distance, in deviations of the features, at which the kernel falls to 1/e;
             by default the median one of pairs of training rows.
         quantise: Release the prototypes of codes of the erased vectors, which a certificate can be about.

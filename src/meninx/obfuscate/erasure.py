@@ -1,7 +1,8 @@
-"""Concept erasure: feature vectors in which no linear attacker finds the attribute, on the patients of the fit.
+"""Concept erasure: feature vectors in which no linear attacker finds the attribute, on the fitted patients.
 
-Least-squares concept erasure (LEACE) is the affine map that changes vectors least among all maps after which
-every class of the attribute has the same mean. It does not read the attribute of the vectors that it releases::
+Least-squares concept erasure (LEACE) is the affine map that changes vectors least among all maps after
+which every class of the attribute has the same mean. It does not read the attribute of the vectors that it
+releases::
 
     >>> rng = np.random.default_rng(0)
     >>> sex = rng.integers(0, 2, 500)
@@ -12,9 +13,9 @@ every class of the attribute has the same mean. It does not read the attribute o
     (True, 1)
 
 Two settings go further. ``quadratic`` makes covariances equal too; it has to know the class of each vector.
-The method ``kernel-erasure`` appends random Fourier features of a Gaussian kernel and erases both together. It
-releases these features, not a reconstruction: a linear reconstruction would be the vector with one direction
-shifted, and would keep all that is not linear.
+The method ``kernel-erasure`` appends random Fourier features of a Gaussian kernel and erases both together.
+It releases these features, not a reconstruction: a linear reconstruction would be the vector with one
+direction shifted, and would keep all that is not linear.
 
 References:
     Belrose et al., LEACE: Perfect linear concept erasure in closed form, NeurIPS 2023. Ravfogel et al.,
@@ -83,14 +84,20 @@ class Erasure:
         scaling = _Scaling.of(train.values.astype(np.float64), weights)
         fourier = None
         if self.config.method == KERNEL:
-            fourier = _Fourier.of(scaling(train.values), settings.kernel_features, settings.kernel_width, seed)
+            fourier = _Fourier.of(
+                scaling(train.values), settings.kernel_features, settings.kernel_width, seed
+            )
         vectors = _represented(train.values, scaling, fourier)
         if settings.quadratic:
             quadratic = fit_quadratic(vectors, kinds, weights)
-            fitted = FittedErasure(attribute, scaling, fourier, None, quadratic, _facts(vectors, None, fourier))
+            fitted = FittedErasure(
+                attribute, scaling, fourier, None, quadratic, _facts(vectors, None, fourier)
+            )
         else:
             linear = fit_least_squares(vectors, kinds, weights)
-            fitted = FittedErasure(attribute, scaling, fourier, linear, None, _facts(vectors, linear, fourier))
+            fitted = FittedErasure(
+                attribute, scaling, fourier, linear, None, _facts(vectors, linear, fourier)
+            )
         if not settings.quantise:
             return fitted
         erased = replace(table, values=fitted.release(table))
@@ -138,7 +145,9 @@ class FittedErasure:
             DataError: vectors of another length.
         """
         if table.values.shape[1:] != self.scaling.centre.shape:
-            raise DataError(problem("the vectors have another length than those of the fit", where="features"))
+            raise DataError(
+                problem("the vectors have another length than those of the fit", where="features")
+            )
         vectors = _represented(table.values, self.scaling, self.fourier)
         if self.linear is not None:
             return self._unscaled(self.linear(vectors))
@@ -147,7 +156,9 @@ class FittedErasure:
         unknown = int((kinds == UNKNOWN).sum())
         if unknown:
             what = f"{unknown} vectors have no known class of the attribute, which quadratic erasure reads"
-            raise PrivacyRefusal(problem(what, where="attribute", fix="leave them out, or leave quadratic out"))
+            raise PrivacyRefusal(
+                problem(what, where="attribute", fix="leave them out, or leave quadratic out")
+            )
         return self._unscaled(self.quadratic(vectors, kinds))
 
     def facts(self) -> Mapping[str, Any]:
@@ -156,7 +167,7 @@ class FittedErasure:
 
     def private_files(self) -> Mapping[str, bytes]:
         """Return the fitted map, from which the means of the classes follow."""
-        arrays = {"centre": self.scaling.centre, "scale": np.float64(self.scaling.scale)}
+        arrays: dict[str, Any] = {"centre": self.scaling.centre, "scale": np.float64(self.scaling.scale)}
         if self.linear is not None:
             arrays |= {"mean": self.linear.mean, "left": self.linear.left, "right": self.linear.right}
         if self.quadratic is not None:
@@ -312,7 +323,7 @@ def fit_quadratic(vectors: Array, kinds: Numbers, weights: Array) -> QuadraticEr
         covariances.append((centred * own[kind][:, None]).T @ centred)
         spectrum = np.linalg.eigvalsh(covariances[kind])
         if spectrum[0] <= _SMALLEST * spectrum[-1]:
-            what = f"more than {vectors.shape[1]} training rows of every class, and features that are independent"
+            what = f"more than {vectors.shape[1]} training rows of every class, and independent features"
             fix = "leave quadratic out, add patients, or share fewer features"
             got = "features with a singular covariance"
             raise DataError(expected(what, got=got, where="quadratic", fix=fix))
@@ -375,7 +386,7 @@ class _Scaling:
     def of(cls, vectors: Array, weights: Array) -> _Scaling:
         centre = weights @ vectors
         variance = weights @ (vectors - centre) ** 2
-        if not variance.max() > 0:
+        if not variance.max() > _NEGLIGIBLE * float((centre**2).max()):
             raise DataError(problem("the features do not differ between patients", where="features"))
         return cls(centre, float(np.sqrt(variance.mean())))
 

@@ -5,9 +5,9 @@
 ``.csv``                  one row per vector, its numbers in the columns ``feature_0``, ``feature_1``, ...
 ========================  ==================================================================================
 
-Columns are ``case_id``, ``patient_id``, ``split`` (``train``, ``valid``, ``test``; patients are divided by the
-seed without it), attributes and labels. Nothing in a file is executed, and no more memory is used than its
-members have bytes.
+Columns are ``case_id``, ``patient_id``, ``split`` (``train``, ``valid``, ``test``; without it patients are
+divided by the seed), attributes and labels. Nothing in a file is executed, and no more memory is used than
+its members have bytes.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ class FeatureFile:
     divided: bool
 
 
-def read_features(
-    path: Path, *, attributes: Sequence[str], labels: Sequence[str], seed: int
-) -> FeatureFile:
+def read_features(path: Path, *, attributes: Sequence[str], labels: Sequence[str], seed: int) -> FeatureFile:
     """Return the vectors and columns of a file.
 
     Args:
@@ -83,15 +81,15 @@ def read_features(
         raise DataError(problem("the features were obfuscated before", where=where, fix=fix))
     for name in (CASE, PATIENT, *attributes, *labels):
         if name not in columns:
-            raise DataError(expected(f"a column {name!r}", got="none", where=where))
+            raise DataError(problem(f"there is no column {name!r}", where=where))
     if any(len(column) != len(features) for column in columns.values()):
         raise DataError(problem("the columns have different lengths", where=where))
     patients = columns[PATIENT]
     split = columns.get(SPLIT) or _divided(patients, seed)
     for row, name in enumerate(split):
         if name not in SPLITS:
-            got = "another word"
-            raise DataError(expected(f"one of {', '.join(SPLITS)}", got=got, where=f"{where}, row {row + 1}"))
+            what = f"the split is not one of {', '.join(SPLITS)}"
+            raise DataError(problem(what, where=f"{where}, row {row + FIRST_ROW}"))
     kept = {name: _numbers(columns[name], name, where) for name in labels}
     info = DatasetInfo(
         name=path.stem, task=TaskKind.MULTILABEL, labels=tuple(labels), attributes=tuple(attributes)
@@ -116,7 +114,7 @@ def _of_arrays(path: Path) -> tuple[Values, Mapping[str, Column]]:
     where = f"{path.name}, array {FEATURES}"
     if FEATURES not in arrays:
         fix = f"write it with numpy.savez(path, {FEATURES}=..., {CASE}=..., {PATIENT}=...)"
-        raise DataError(expected(f"an array {FEATURES!r}", got="none", where=path.name, fix=fix))
+        raise DataError(problem(f"there is no array {FEATURES!r}", where=path.name, fix=fix))
     values = arrays.pop(FEATURES)
     if values.dtype.kind not in "fiu":
         raise DataError(expected("numbers", got=f"type {values.dtype.kind}", where=where))
@@ -133,21 +131,17 @@ def _of_table(path: Path) -> tuple[Values, Mapping[str, Column]]:
     names = [name for name in table.columns if name.startswith(_PREFIX)]
     wanted = [f"{_PREFIX}{number}" for number in range(len(names))]
     if not names or sorted(names) != sorted(wanted) or len(names) > _MOST_FEATURES:
-        what = f"columns {_PREFIX}0, {_PREFIX}1, ... without a gap"
-        raise DataError(expected(what, got="others", where=f"{path.name}, row 1"))
+        what = f"the columns are not {_PREFIX}0, {_PREFIX}1, ... without a gap"
+        raise DataError(problem(what, where=f"{path.name}, row 1"))
     values = np.empty((len(table), len(wanted)))
     for row, cells in enumerate(table):
         for place, name in enumerate(wanted):
             try:
                 values[row, place] = float(cells.need(name))
             except ValueError:
-                raise DataError(
-                    expected("a number", got="text", where=f"{cells.where}, {name}")
-                ) from None
+                raise DataError(expected("a number", got="text", where=f"{cells.where}, {name}")) from None
     rest = [name for name in table.columns if name not in names]
-    return _checked(values, path.name), {
-        name: tuple(cells.get(name) for cells in table) for name in rest
-    }
+    return _checked(values, path.name), {name: tuple(cells.get(name) for cells in table) for name in rest}
 
 
 def _checked(values: npt.NDArray[Any], where: str) -> Values:
@@ -199,11 +193,21 @@ def _array(content: bytes, where: str) -> npt.NDArray[Any]:
         shape, fortran, kind = _READERS[version](stream, max_header_size=_LONGEST_HEADER)
     except Exception as error:  # whatever numpy meets in foreign bytes
         raise DataError(expected("a plain array", got="something else", where=where)) from error
-    if kind.hasobject or kind.kind not in "fiubU" or kind.subdtype is not None or kind.itemsize > 4 * _LONGEST:
+    if (
+        kind.hasobject
+        or kind.kind not in "fiubU"
+        or kind.subdtype is not None
+        or kind.itemsize > 4 * _LONGEST
+    ):
         fix = "store texts as numpy.array(texts, dtype=str)"
-        raise DataError(expected("numbers or short texts", got="another type", where=where, fix=fix))
+        raise DataError(problem("the array holds neither numbers nor short texts", where=where, fix=fix))
     size = math.prod(shape) * kind.itemsize
-    if len(shape) not in (1, 2) or min(shape) < 0 or not kind.itemsize or len(content) - stream.tell() != size:
+    if (
+        len(shape) not in (1, 2)
+        or min(shape) < 0
+        or not kind.itemsize
+        or len(content) - stream.tell() != size
+    ):
         raise DataError(problem("the array does not hold what its header says", where=where))
     flat = np.frombuffer(content, dtype=kind, offset=stream.tell())
     return flat.reshape(shape, order="F" if fortran else "C")
@@ -226,8 +230,8 @@ def _numbers(column: Column, name: str, where: str) -> list[float | None]:
     known = {"": None, "0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}
     for row, text in enumerate(column, start=FIRST_ROW):
         if text not in known:
-            got = "another value"
-            raise DataError(expected(f"0, 1 or nothing in {name!r}", got=got, where=f"{where}, row {row}"))
+            what = f"the label {name!r} is not 0, 1 or empty"
+            raise DataError(problem(what, where=f"{where}, row {row}"))
     return [known[text] for text in column]
 
 
@@ -236,6 +240,8 @@ def _divided(patients: Column, seed: int) -> Column:
     people = sorted(set(patients))
     order = child(seed, "splits of features").permutation(len(people))
     ends = [round(share * len(people)) for share in _SHARES]
-    of = {people[who]: SPLITS[int(np.searchsorted(ends, place, side="right"))] for place, who in enumerate(order)}
+    of = {
+        people[who]: SPLITS[int(np.searchsorted(ends, place, side="right"))]
+        for place, who in enumerate(order)
+    }
     return tuple(of[patient] for patient in patients)
-

@@ -44,8 +44,8 @@ class FeatureSource:
         run: identity of the run; empty for a user's own file.
         weights: digest of the network's weights; empty as above.
         step: optimiser step of these weights.
-        head: from vectors (n, d) to a probability of every label of ``manifest``, shape (n, labels); None where
-            there is none, or where it does not take these vectors alone.
+        head: from vectors (n, d) to a probability of every label of ``manifest``, shape (n, labels); None
+            where there is none, or where it does not take these vectors alone.
         calibration: splits whose patients took no part in fitting the network.
         note: what the user has to know; else empty.
     """
@@ -62,9 +62,7 @@ class FeatureSource:
     note: str = ""
 
 
-def of_file(
-    path: Path, *, attributes: Sequence[str], labels: Sequence[str], seed: int
-) -> FeatureSource:
+def of_file(path: Path, *, attributes: Sequence[str], labels: Sequence[str], seed: int) -> FeatureSource:
     """Return the vectors of a user's own file: see ``feature_file.read_features``."""
     found = feature_file.read_features(path, attributes=attributes, labels=labels, seed=seed)
     words = "certificates assume that the network behind these features was not trained on the patients"
@@ -78,9 +76,7 @@ def of_file(
     )
 
 
-def of_run(
-    path: Path, data: Path | None, *, device: str, network: nn.Module | None = None
-) -> FeatureSource:
+def of_run(path: Path, data: Path | None, *, device: str, network: nn.Module | None = None) -> FeatureSource:
     """Return the embeddings that a finished run's network gives for a dataset.
 
     Args:

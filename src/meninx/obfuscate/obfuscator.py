@@ -262,8 +262,8 @@ OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
         summary="kernel concept erasure",
         learned=True,
         features=True,
-        caveat="is proven against linear attackers on its own kernel features alone, on the patients that it was "
-        "fitted on",
+        caveat="is proven against linear attackers on its own kernel features alone, on the patients that it "
+        "was fitted on",
     ),
 }
 

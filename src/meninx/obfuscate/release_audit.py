@@ -47,7 +47,6 @@ from meninx.obfuscate.release_question import (
 from meninx.obfuscate.release_utility import measure_utility
 
 VOID, FAILED, PASSED, MEASURED = "void", "failed", "passed", "measured"
-_CONTROL_NAME = "constant images"
 _SAME = 1e-9
 
 
@@ -68,9 +67,10 @@ def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> 
     refuse_divided(question, draws(0))
     judge = Judge(rows, seed=child_seed(question.seed, "resampled patients"))
     attacks = ReleaseAttacks(question, draws, rows, progress)
-    clean = attacks.fitted(lambda number: question.original.values, "original images")
+    subject = f"original {question.subject}"
+    clean = attacks.fitted(lambda number: question.original.values, subject)
     originals = {
-        name: Attempt(name, "original images", attack(question.original.values), seconds, retrained=False)
+        name: Attempt(name, subject, attack(question.original.values), seconds, retrained=False)
         for name, (attack, seconds) in clean.items()
     }
     of_originals = {name: judge.of(attempt) for name, attempt in originals.items()}
@@ -101,7 +101,7 @@ def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> 
         released=question.released, with_labels=attack_with_labels(question, draws(0), rows, judge),
         every_question=judge.every(worst),
         clean=of_originals[judge.best(originals.values()).name], clean_floor=question.clean_floor,
-        control=_control(attacks, judge), null=_null(attacks, draws(0)),
+        control=_control(attacks, judge), null=_null(attacks, draws(0)), subject=question.subject,
     )  # fmt: skip
     verdict, reason = _verdict(found)
     found = replace(found, verdict=verdict, reason=reason, seconds=time.perf_counter() - begin)
@@ -154,9 +154,9 @@ def foreign_release(original: ImageTable, released: ImageTable) -> Values:
 def _control(attacks: ReleaseAttacks, judge: Judge) -> AttackerRecord:
     """Return the best attacker of images that show nothing: all alike."""
     values = np.full(attacks.draws.shape, 0.5, dtype=np.float32)
+    name = f"constant {attacks.question.subject}"
     tried = [
-        Attempt(_CONTROL_NAME, f"constant images, by {kind}", attacks.vector(kind, values)(values))
-        for kind in VECTOR_ATTACKS
+        Attempt(name, f"{name}, by {kind}", attacks.vector(kind, values)(values)) for kind in VECTOR_ATTACKS
     ]
     return judge.of(judge.best(tried))
 
@@ -173,7 +173,7 @@ def _null(attacks: ReleaseAttacks, released: Values) -> NullRecord | None:
 
 
 def _not_averaged(count: int) -> AttackerRecord:
-    why = "every draw gives the same images, so their average tells nothing more"
+    why = "every draw gives the same, so the average tells nothing more"
     return AttackerRecord(name=average_name(count), refusal=why)
 
 
@@ -193,10 +193,10 @@ def _patients(question: ReleaseQuestion) -> dict[str, int]:
 def _verdict(found: ReleaseAuditRecord) -> tuple[str, str]:
     """Return the verdict and its reason."""
     if found.clean is None or found.clean.auroc is None or found.clean.auroc < found.clean_floor:
-        what = "the attackers do not find the attribute in the original images either"
+        what = f"the attackers do not find the attribute in the original {found.subject} either"
         return VOID, f"{what}, so that finding nothing in the release would say nothing"
     if found.control is None or found.control.auroc is None or abs(found.control.auroc - 0.5) > _SAME:
-        return VOID, "an attacker finds the attribute in images that show nothing"
+        return VOID, f"an attacker finds the attribute in {found.subject} that show nothing"
     if not found.target:
         return MEASURED, ""
     decisive = found.worst_attacker

@@ -26,7 +26,7 @@ from meninx.core.artifacts import ObfuscationRecord, Origin
 from meninx.core.errors import DataError, expected
 from meninx.core.obfuscation_records import LabelFloorRecord
 from meninx.obfuscate.config import ObfuscateConfig
-from meninx.obfuscate.feature_file import RELEASED
+from meninx.obfuscate.feature_file import CASE, FEATURES, RELEASED
 from meninx.obfuscate.feature_source import FeatureSource
 from meninx.obfuscate.obfuscator import OBFUSCATORS, FittedObfuscator, ImageTable, Values
 from meninx.obfuscate.released_dataset import AUDIT, KEY, RECORD, release_settings, removed_columns
@@ -93,9 +93,8 @@ def publish(space: workspace.Workspace, work: FeatureRelease) -> ObfuscationReco
     record = _record(work)
     stream = io.BytesIO()
     cases = np.array(work.table.cases, dtype=str)
-    np.savez(
-        stream, allow_pickle=False, features=work.values, case_id=cases, **{RELEASED: np.array(record.sentence())}
-    )
+    arrays = {FEATURES: work.values, CASE: cases, RELEASED: np.array([record.sentence()])}
+    np.savez(stream, allow_pickle=False, **arrays)
     files.write_bytes(staging / VECTORS, stream.getvalue())
     files.write_text(staging / TABLE, _table(work))
     listed = integrity.measured(staging, [staging / VECTORS, staging / TABLE])
@@ -122,7 +121,7 @@ def refuse_other_vectors(work: FeatureRelease, out: Path) -> ObfuscationRecord:
         out, leave_out=(workspace.PRIVATE, RECORD, AUDIT)
     )
     stream = io.BytesIO(files.read_bytes(out / VECTORS, limit=_MOST_BYTES)) if same else None
-    if stream is None or not np.array_equal(np.load(stream, allow_pickle=False)["features"], work.values):
+    if stream is None or not np.array_equal(np.load(stream, allow_pickle=False)[FEATURES], work.values):
         got = "vectors that the method does not give"
         raise DataError(expected("the published vectors", got=got, where=out.name, fix=fix))
     return record
@@ -145,12 +144,11 @@ def _table(work: FeatureRelease) -> str:
 
 def _record(work: FeatureRelease) -> ObfuscationRecord:
     config, source, table = work.config, work.source, work.table
-    method = OBFUSCATORS[config.method]
     return ObfuscationRecord(
         subject="features",
         method=config.method,
         method_summary=summary(config),
-        caveat=method.caveat,
+        caveat=caveat(config),
         attribute=config.attribute,
         classes=table.classes[config.attribute],
         utility=tuple(table.labels),
@@ -178,6 +176,16 @@ def summary(config: ObfuscateConfig) -> str:
     return f"prototypes of attribute-aware codes after {words}" if config.erasure.quantise else words
 
 
+def caveat(config: ObfuscateConfig) -> str:
+    """Return what holds of the method whatever is measured, in words that follow "which"."""
+    if config.erasure.quantise or config.method == "codes":
+        return (
+            "is proven only where its certificate says so, for features without the labels beside them, and "
+            "does not hide whose they are"
+        )
+    return OBFUSCATORS[config.method].caveat
+
+
 def _origin(work: FeatureRelease, data: str) -> Origin:
     made_by, still = provenance.environment(), work.config.deterministic
     return Origin(
@@ -190,4 +198,3 @@ def _origin(work: FeatureRelease, data: str) -> Origin:
         command=() if still else made_by.command,
         versions=made_by.packages,
     )
-
