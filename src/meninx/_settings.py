@@ -241,6 +241,26 @@ class ErasureSettingsTable(TypedDict, total=False):
     quantise: bool
 
 
+class ViewmakerSettingsTable(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.ViewmakerSettings``."""
+
+    network: Literal["slim", "full"]
+    residual_blocks: int
+    dct: bool
+    loss: Literal["adversarial", "entropy", "contrastive"] | None
+    task_weight: float | None
+    attack_weight: float
+    temperature: float
+    steps: int
+    viewmaker_batch: int
+    attackers: int | None
+    attacker_steps: int | None
+    reset_every: int | None
+    viewmaker_rate: float
+    attacker_rate: float
+    task_rate: float
+
+
 class ReleaseAuditSettingsTable(TypedDict, total=False):
     """Settings of ``meninx.obfuscate.config.ReleaseAuditSettings``."""
 
@@ -861,6 +881,29 @@ class ObfuscateSettings(TypedDict, total=False):
         kernel_width: Mean squared distance, in deviations of the features, at which the kernel falls to 1/e;
             by default the median one of pairs of training rows.
         quantise: Release the prototypes of codes of the erased vectors, which a certificate can be about.
+        network: `slim` computes the change on an image of at most 32 pixels a side and enlarges it; `full` is
+            the published network, which works at the size of the image.
+        residual_blocks: Residual blocks at the coarsest size; 3 and 5 are published for retina and
+            radiographs.
+        dct: Compute the change from and in the coefficients of the discrete cosine transform.
+        loss: What the method `viewmaker` maximises: `adversarial` the loss of the attackers, `entropy` the
+            entropy of their guesses, `contrastive` that of an encoder, without any attribute; by default
+            `adversarial`. The other methods fix it: `viewmaker-seed` adversarial, `maxent` entropy.
+        task_weight: Weight of the loss of a network of the labels, which was trained on original images and
+            is frozen; 0 leaves it out, as the X-ray variant of DP-Viewmaker does.
+        attack_weight: Weight of the loss or entropy of the attackers.
+        temperature: Of the contrastive loss.
+        steps: Steps of the viewmaker.
+        viewmaker_batch: Images per step.
+        attackers: Attackers in the game, of different architectures in turn; by default 3, and always 1 for
+            `viewmaker-seed`.
+        attacker_steps: Steps of the attackers (or the encoder) before each step of the viewmaker; by default
+            2, and always 1 for `viewmaker-seed`.
+        reset_every: Steps of the viewmaker after which one attacker in turn starts from random weights; 0 for
+            never; by default 50, and never for `viewmaker-seed`.
+        viewmaker_rate: Learning rate of the viewmaker (Adam).
+        attacker_rate: Learning rate of the attackers, or of the encoder.
+        task_rate: Learning rate of the network of the labels.
         target: Highest AUROC of the worst retrained attacker that is accepted, by the upper end of its
             interval; 0 measures without a verdict.
         attack_epochs: Epochs of every network that attacks, each with a fresh release of the images.
@@ -873,6 +916,7 @@ class ObfuscateSettings(TypedDict, total=False):
         dp_pix: the table of that name.
         codes: the table of that name.
         erasure: the table of that name.
+        viewmaker: the table of that name.
         release_audit: the table of that name.
     """
 
@@ -910,6 +954,21 @@ class ObfuscateSettings(TypedDict, total=False):
     kernel_features: int
     kernel_width: float | None
     quantise: bool
+    network: Literal["slim", "full"]
+    residual_blocks: int
+    dct: bool
+    loss: Literal["adversarial", "entropy", "contrastive"] | None
+    task_weight: float | None
+    attack_weight: float
+    temperature: float
+    steps: int
+    viewmaker_batch: int
+    attackers: int | None
+    attacker_steps: int | None
+    reset_every: int | None
+    viewmaker_rate: float
+    attacker_rate: float
+    task_rate: float
     target: float
     attack_epochs: int
     permutations: int
@@ -921,6 +980,7 @@ class ObfuscateSettings(TypedDict, total=False):
     dp_pix: PixelNoiseTable | Mapping[str, Any]
     codes: CodeSettingsTable | Mapping[str, Any]
     erasure: ErasureSettingsTable | Mapping[str, Any]
+    viewmaker: ViewmakerSettingsTable | Mapping[str, Any]
     release_audit: ReleaseAuditSettingsTable | Mapping[str, Any]
 
 

@@ -82,7 +82,9 @@ def test_a_seeded_run_has_no_number_that_a_condition_could_pass(tmp_path):
 def test_an_estimate_above_the_bound_is_worded_by_its_interval(tmp_path):
     folder = write_run(tmp_path / "run", private=True, noise=0.8)
     run = record_of(folder)
-    lucky = replace(one_run_record(run), audit=replace(score_audit("consistent", 2.1), claim_mu=2.0))
+    high = score_audit("consistent", 2.1)
+    checks = (replace(high.checks[0], allowed=2.0), *high.checks[1:])
+    lucky = replace(one_run_record(run), audit=replace(high, claim_mu=2.0, checks=checks))
     record = audited(folder, one_run=lucky, membership=membership_audit(run)).record
     line = record.line("implementation")
     assert line.colour == "green"

@@ -161,10 +161,8 @@ FORGED: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     ),
     "membership, a rate": (
         "membership",
-        lambda record: replace(
-            record, attacks=(first(record.attacks[0], "points", tpr=0.9, refusal=""),) * 2
-        ),
-        "the rate at 0.01 and its interval contradict",
+        lambda record: replace(record, attacks=(high_rate(record.attacks[0]), *record.attacks[1:])),
+        "the rate at 0.1 and its interval contradict",
     ),
     "membership, bound": (
         "membership",

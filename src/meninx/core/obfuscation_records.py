@@ -226,6 +226,8 @@ class ReleaseAuditRecord:
         static: attackers trained on original images alone: not a privacy measure.
         every_question: the worst attacker on each class against the rest and on each two classes; empty where
             there are two classes.
+        per_patient: the attacker, by its own choice on the validation split, that averages over all images
+            of a patient; None where every patient has one image.
         clean: the attacker of the original images that the validation split chooses: the positive control.
         clean_floor: the audit is void where ``clean`` finds less.
         subject: what was attacked: ``images`` or ``features``.
@@ -283,6 +285,7 @@ class ReleaseAuditRecord:
     released: Origin
     every_question: tuple[AttackerRecord, ...] = ()
     with_labels: tuple[AttackerRecord, ...] = ()
+    per_patient: AttackerRecord | None = None
     clean: AttackerRecord | None = None
     clean_floor: float = 0.0
     control: AttackerRecord | None = None

@@ -19,7 +19,7 @@ from meninx.metrics.bootstrap import BinaryProblem, Draws, measure
 from meninx.metrics.classification import auroc
 from meninx.metrics.intervals import folded_ends
 from meninx.metrics.vector_attacks import fit_ridge
-from meninx.obfuscate.release_attacks import Attempt, Margins
+from meninx.obfuscate.release_attacks import Attempt, Margins, flat_values
 from meninx.obfuscate.release_question import AttackRows, Contest, Numbers
 
 _SAME = 1e-12
@@ -123,7 +123,7 @@ def measure_null(
         network: from permuted classes of all rows to the margins of a network trained on them.
         repetitions: of the network.
     """
-    features = np.asarray(values, dtype=np.float64).reshape(len(np.asarray(values)), -1)
+    features = flat_values(np.asarray(values, dtype=np.float32))
     drawn = [rows.classes, *(permuted(rows, seed, number) for number in range(permutations))]
     top = len(rows.names)
     hot = np.concatenate([kinds[:, None] == np.arange(top) for kinds in drawn], axis=1)
