@@ -789,6 +789,9 @@ class EvaluateSettings(TypedDict, total=False):
             dataset records no spacing), for the surface Dice.
         draws: Number of resamples of patients for the intervals.
         baseline: Another run on the same data; the difference is measured on the same resamples.
+        repeats: Further pairs with other seeds, each as run=baseline; every difference is then the mean over
+            all pairs in each resample of patients. Privacy alone may differ within a pair, the seed alone
+            between pairs.
         predictions: What to write to private/predictions: csv, nifti (label maps), dicom-seg (label maps;
             needs dicom).
         dicom: Folder of the de-identified DICOM from which the dataset was prepared, for dicom-seg.
@@ -804,6 +807,7 @@ class EvaluateSettings(TypedDict, total=False):
     surface_tolerance: float
     draws: int
     baseline: str | Path | None
+    repeats: Sequence[str]
     predictions: Sequence[Literal["csv", "nifti", "dicom-seg"]]
     dicom: str | Path | None
     seed: int

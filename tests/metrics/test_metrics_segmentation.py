@@ -64,10 +64,11 @@ def test_evaluation_counts_empty_masks_and_shows_both_conventions():
 
 def test_small_groups_are_insufficient():
     table, patients, attributes = evaluated()
+    attributes["scanner"] = ["x"] * 55 + ["y"] * 5
     found = evaluate_segmentation(table, patients, ["organ", "lesion"], attributes, seed=0, draws=100)
-    old = found.find("dice", "", "age", "[80,+)")
-    assert math.isnan(old.value)
-    assert old.note == "insufficient"
+    rare = found.find("dice", "", "scanner", "other")
+    assert math.isnan(rare.value)
+    assert (rare.note, rare.n, rare.patients) == ("insufficient", 0, 0)
     [gap] = [item for item in found.gaps if item.attribute == "sex"]
     sex = {item.group: item.value for item in found.groups if item.attribute == "sex"}
     assert gap.value == pytest.approx(sex["F"] - sex["M"])
@@ -94,4 +95,4 @@ def test_groups_of_few_patients_are_insufficient_however_many_cases_they_have():
     found = evaluate_segmentation(table, patients, ["organ", "lesion"], sexes, seed=0, draws=50)
     assert {item.group for item in found.groups} == {"other", "M"}  # nine patients are no group of their own
     few = next(item for item in found.groups if item.group == "other")
-    assert (few.patients, few.n, few.note) == (9, 36, "insufficient")
+    assert (few.patients, few.n, few.note) == (0, 0, "insufficient")  # a size of nine is not published

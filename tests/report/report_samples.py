@@ -31,7 +31,8 @@ from meninx.core.budget import NeighboringRelation, PrivacyUnit
 from meninx.core.manifest import Case, DatasetInfo, Manifest, TaskKind, dataset_digest
 from meninx.core.run import Run
 from meninx.metrics.estimates import Evaluation
-from meninx.metrics.evaluation import compare, evaluate_classification
+from meninx.metrics.evaluation import evaluate_classification
+from meninx.metrics.paired_difference import compare
 from meninx.metrics.thresholds import fit_thresholds
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.plan import Plan

@@ -27,7 +27,8 @@ def evaluate(
         run: Run folder.
         data: Prepared dataset, if it is not the one of the training.
     """
-    early.runs(run, config.baseline)
+    pairs = [folder for text in config.repeats for folder in map(Path, text.split("="))]
+    early.runs(run, config.baseline, *pairs)
     early.dataset(data)
     early.exists(config.dicom)
     early.extra("train", *(["export"] if "dicom-seg" in config.predictions else []))

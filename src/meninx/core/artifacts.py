@@ -27,7 +27,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from meninx.core import files, names, plain, workspace
+from meninx.core import files, plain, workspace
 from meninx.core.ancestry import Ancestry as Ancestry
 from meninx.core.ancestry import FeatureStatistics as FeatureStatistics
 from meninx.core.ancestry import Lineage as Lineage
@@ -35,6 +35,9 @@ from meninx.core.ancestry import StartRecord as StartRecord
 from meninx.core.attribute_records import AttributesAudit
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.audit_summary import AuditRecord, PlanRecord
+from meninx.core.comparison_records import ComparisonRecord as ComparisonRecord
+from meninx.core.comparison_records import RepeatedPair as RepeatedPair
+from meninx.core.comparison_records import SettingDifference as SettingDifference
 from meninx.core.dossier_records import DatasetExtract, Decision, DossierRecord, SelectionRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.federation import ArmsRecord, FederatedRecord, RoundRecord
@@ -310,52 +313,6 @@ class CaseValuesRecord:
     metric: str
     values: dict[str, tuple[float, ...]]
     version: int = FORMAT
-
-
-@dataclass(frozen=True, kw_only=True)
-class SettingDifference:
-    """A setting beside privacy in which two compared runs differ.
-
-    Attributes:
-        what: ``dataset``, ``network``, ``image size``, ``initialisation`` or ``features``.
-        run: that of the run, in words.
-        baseline: that of the baseline.
-    """
-
-    what: str
-    run: str
-    baseline: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparisonRecord:
-    """Paired differences of two runs on the same cases: ``release/comparison.json`` for the test split.
-
-    Attributes:
-        origin: the run that was measured; None in files of an older version.
-        baseline: the run it is compared with.
-        baseline_name: name of the baseline's folder.
-        differences: tables of ``metrics.estimates.Estimate``, run minus baseline.
-        differing: settings beside privacy in which the runs differ; None in files of an older version, which
-            did not compare them.
-        version: format of the record.
-    """
-
-    origin: Origin | None
-    baseline: Origin | None
-    baseline_name: str
-    differences: tuple[dict[str, Any], ...]
-    differing: tuple[SettingDifference, ...] | None = None
-    version: int = FORMAT
-
-    def note(self) -> str:
-        """Return in words in what the runs differ beside privacy; empty when in nothing that is known."""
-        parts = [f"{item.what} ({item.run} against {item.baseline})" for item in self.differing or ()]
-        return f"The runs differ in more than privacy: {names.printable('; '.join(parts))}" if parts else ""
-
-    def differing_in(self) -> str:
-        """Return the names of the settings beside privacy in which the runs differ."""
-        return names.printable(", ".join(item.what for item in self.differing or ()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ ReleaseDraws = Callable[[int], Array]
 """From the number of a draw to released images (n, channels, height, width); draw 0 is the released one."""
 EPOCHS = 12
 _BATCH, _LEAST_BATCH, _STEPS_PER_EPOCH = 32, 8, 12  # few images are seen in smaller batches, more often
-_EVAL_BATCH = 256
+_EVAL_BATCH, _MOST_STEPS = 256, 400
 _RATE, _VECTOR_RATE, _DECAY = 2e-3, 1e-2, 5e-2
 _SHIFT = 16  # an image is moved by up to a sixteenth of its side
 _TINY = 1e-6
@@ -161,7 +161,8 @@ def fit_release_network(
         targets: shape (n, outputs); one-hot, or 0, 1 and NaN under a task of several labels.
         sides: rows to train on and to choose by.
         task: loss and metrics.
-        epochs: passes over the training rows, each with its own draw.
+        epochs: passes over the training rows, each with its own draw; fewer where they are more than 400
+            steps.
         seed: of initial weights, order and augmentation.
         device: where it is trained.
         progress: shows the steps.
@@ -285,7 +286,7 @@ def _fitted(
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=_DECAY)
     batch = min(_BATCH, max(_LEAST_BATCH, len(sides.train) // _STEPS_PER_EPOCH))
     sampler = ShuffleSampler(len(sides.train), batch=batch, seed=seed)
-    steps = epochs * sampler.steps_per_epoch
+    steps = min(epochs * sampler.steps_per_epoch, max(_MOST_STEPS, sampler.steps_per_epoch))
     schedule = Schedule(OptimConfig(lr=rate, schedule="cosine", warmup=min(20, steps // 10)), 1)
     loader = _ReleaseLoader(
         draws, targets, sides.train, centre, spread, sampler.steps_per_epoch, shift, seed, place

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from meninx.metrics.calibration import Calibration
     from meninx.metrics.classification import auroc, average_precision, brier
     from meninx.metrics.estimates import Estimate, Evaluation
-    from meninx.metrics.evaluation import compare, evaluate_classification
+    from meninx.metrics.evaluation import evaluate_classification
+    from meninx.metrics.paired_difference import compare
     from meninx.metrics.segmentation import compare_segmentation, dice, evaluate_segmentation
     from meninx.metrics.surface import compare_surfaces
     from meninx.metrics.thresholds import Threshold, fit_thresholds, fixed_thresholds
@@ -58,7 +59,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for one that exist
             "auroc": "meninx.metrics.classification",
             "average_precision": "meninx.metrics.classification",
             "brier": "meninx.metrics.classification",
-            "compare": "meninx.metrics.evaluation",
+            "compare": "meninx.metrics.paired_difference",
             "compare_segmentation": "meninx.metrics.segmentation",
             "compare_surfaces": "meninx.metrics.surface",
             "dice": "meninx.metrics.segmentation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,10 @@ class Calibration:
     Attributes:
         label: the label.
         n: cases with known truth.
+        patients: their patients; 0 in files of an older version.
+        prevalence: share of positives among them; NaN in files of an older version.
+        attribute: the attribute that divides the cases; empty for all cases.
+        group: the group of that attribute.
         ece: expected calibration error over equal-mass bins.
         ece_null: the same error that perfect probabilities would show by chance at this size.
         intercept: intercept of the logistic recalibration with slope 1 (0 is ideal; > 0: risks are
@@ -41,6 +46,10 @@ class Calibration:
     brier: float
     predicted: tuple[float, ...] = ()
     observed: tuple[float, ...] = ()
+    patients: int = 0
+    prevalence: float = math.nan
+    attribute: str = ""
+    group: str = ""
 
 
 def calibration(
@@ -78,6 +87,8 @@ def calibration(
         intercept=intercept,
         slope=slope,
         brier=brier(y, p),
+        patients=int(y.size if patient is None else np.unique(patient).size),
+        prevalence=float(y.mean()) if y.size else math.nan,
         predicted=tuple(predicted.tolist()),
         observed=tuple(observed.tolist()),
     )

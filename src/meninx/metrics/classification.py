@@ -184,6 +184,19 @@ class Ranking:
         won = np.einsum("...i,...i->...", beaten, of_positives)
         return ratio(won, 2.0 * total[..., -1] * of_positives.sum(axis=-1))
 
+    def placements(self, of_negatives: Weights) -> Array:
+        """Return the share of negatives that each positive outranks, ties counted half; NaN without weight.
+
+        Args:
+            of_negatives: weights of :attr:`negatives`, shape (..., negatives); whole numbers >= 0.
+
+        Returns:
+            Shape (..., positives), in the order of :attr:`positives`. The weighted mean is the AUROC.
+        """
+        total = _running(of_negatives)
+        beaten = total.take(self.below, axis=-1) + total.take(self.through, axis=-1)
+        return ratio(beaten, 2.0 * total[..., -1:])
+
     def average_precision(self, of_positives: Weights, of_negatives: Weights) -> Array:
         """Return the mean precision over the positives (no interpolation), shape (...); NaN without any."""
         own, total = _running(of_positives), _running(of_negatives)

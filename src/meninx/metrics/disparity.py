@@ -21,7 +21,7 @@ from meninx.metrics.bootstrap import (
 )
 from meninx.metrics.classification import mean_defined
 from meninx.metrics.estimates import Estimate
-from meninx.metrics.groups import GAPS, INSUFFICIENT, Grouping, sufficient
+from meninx.metrics.groups import GAPS, INSUFFICIENT, MIN_CELL, Grouping, sufficient
 from meninx.metrics.intervals import (
     COMBINED,
     PERCENTILE,
@@ -94,13 +94,24 @@ def group_problems(
     return found
 
 
-def group_tables(problems: Sequence[GroupProblem]) -> tuple[tuple[Estimate, ...], tuple[Estimate, ...]]:
+def group_tables(
+    problems: Sequence[GroupProblem], further: Sequence[tuple[Estimate, float]] = ()
+) -> tuple[tuple[Estimate, ...], tuple[Estimate, ...]]:
     """Return (metrics within groups, signed gaps of each group to the rest) of measured problems.
 
     With several labels, the mean AUROC over the labels with enough patients comes first, with a note of their
     number. For an attribute with two groups only the first group's gap is given, because the other gap is its
     negative. Holm's adjustment covers all gaps of the table.
+
+    A group of fewer than :data:`MIN_CELL` patients gets no size either. If one group of a label is
+    insufficient, the positive cases of its other groups are left out as well, because their difference to all
+    positive cases would be those of the small group.
+
+    Args:
+        problems: measured problems.
+        further: rows that belong to the table of gaps, each with the p-value of "no gap".
     """
+    small = {(item.attribute, item.label) for item in problems if not (item.enough or item.rest)}
     groups: list[Estimate] = []
     gaps: list[tuple[Estimate, float]] = []
     for attribute in dict.fromkeys(problem.attribute for problem in problems):
@@ -113,10 +124,18 @@ def group_tables(problems: Sequence[GroupProblem]) -> tuple[tuple[Estimate, ...]
             groups += _group_rows(inside)
             if len(members) > 2 or group == members[0]:
                 gaps += _gap_rows(inside, outside)
+    gaps += further
     adjusted = holm([p for _, p in gaps])
-    return tuple(groups), tuple(
-        dataclasses.replace(gap, p_holm=p) for (gap, _), p in zip(gaps, adjusted, strict=True)
+    return tuple(_closed(row, small) for row in groups), tuple(
+        _closed(dataclasses.replace(gap, p_holm=p), small) for (gap, _), p in zip(gaps, adjusted, strict=True)
     )
+
+
+def _closed(row: Estimate, small: set[tuple[str, str]]) -> Estimate:
+    """Return a row without the counts from which the size of a small group would follow."""
+    if row.patients < MIN_CELL:
+        return dataclasses.replace(row, n=0, patients=0, positives=None)
+    return dataclasses.replace(row, positives=None) if (row.attribute, row.label) in small else row
 
 
 def _group_rows(inside: Sequence[GroupProblem]) -> Iterator[Estimate]:

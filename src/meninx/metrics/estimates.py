@@ -27,14 +27,16 @@ class Estimate:
         value: the value on the data; NaN if undefined or withheld.
         low: lower end of the 95 % interval; NaN if undefined.
         high: upper end of the 95 % interval.
-        n: number of cases.
-        patients: number of their patients.
+        n: number of cases; 0 for a group of so few patients that its size is not published.
+        patients: number of their patients; 0 likewise.
         label: the label; empty for all labels together.
         note: a remark for readers, e.g. ``insufficient``.
         attribute: the attribute that divides the cases; empty for all cases.
         group: the group of that attribute.
         positives: number of positive cases; None if it has no meaning or is too small to publish.
         p_holm: p-value of "no gap", adjusted for the whole table; NaN if it is not a test.
+        chance: the value that groups drawn by chance stay below in 95 % of permutations; NaN if unknown.
+        by_run: the value of each pair of runs, when the estimate is the mean over several.
         interval: method of the interval: ``percentile`` (of resamples of patients), ``Clopper-Pearson``
             (with effective patients), or ``combined`` (from the intervals of its parts); empty if unknown.
     """
@@ -52,6 +54,8 @@ class Estimate:
     positives: int | None = None
     p_holm: float = math.nan
     interval: str = ""
+    chance: float = math.nan
+    by_run: tuple[float, ...] = ()
 
     def to_table(self) -> dict[str, Any]:
         """Return the fields as JSON values; NaN is null."""
@@ -61,6 +65,23 @@ class Estimate:
     def from_table(cls, table: Mapping[str, Any]) -> Estimate:
         """Return the estimate from a table of :meth:`to_table`; unknown keys are refused."""
         return _build(cls, table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupCurve:
+    """The ROC curve of one label in one group.
+
+    Attributes:
+        label: the label.
+        attribute: the attribute that divides the cases.
+        group: the group.
+        tpr: true positive rates at the false positive rates of ``roc_grid``, to four digits.
+    """
+
+    label: str
+    attribute: str
+    group: str
+    tpr: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +105,16 @@ class Evaluation:
         seed: public seed of the resamples.
         metrics: estimates over all cases, per label and (with an empty label) for all labels together.
         groups: the same within groups of an attribute.
-        gaps: signed differences, group minus rest, with p-values adjusted within the table.
+        gaps: signed differences, group minus rest, and the change of the AUROC per decade of age, with
+            p-values adjusted within the table.
+        ranges: worst group, and the largest difference between two groups, of each label and attribute.
         thresholds: the frozen decision thresholds.
         confusion: matrices, row = true, column = called; the key is empty for classes, else a label ([[tn,
             fp], [fn, tp]]).
         calibration: calibration of each label.
+        group_calibration: calibration of each label in each group, without bins.
         roc: true positive rate of each label at the false positive rates of ``roc_grid``.
+        group_roc: the same in each group.
         empty_masks: segmentation: cases of each label where truth and prediction are both empty.
         notes: conventions in words.
     """
@@ -104,10 +129,13 @@ class Evaluation:
     metrics: tuple[Estimate, ...]
     groups: tuple[Estimate, ...] = ()
     gaps: tuple[Estimate, ...] = ()
+    ranges: tuple[Estimate, ...] = ()
     thresholds: tuple[Threshold, ...] = ()
     confusion: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     calibration: tuple[Calibration, ...] = ()
+    group_calibration: tuple[Calibration, ...] = ()
     roc: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    group_roc: tuple[GroupCurve, ...] = ()
     empty_masks: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -141,12 +169,15 @@ class Evaluation:
             raise LayoutError(
                 expected(f"an evaluation of version {VERSION}", got=table.get("version"), where=where)
             )
-        values = {key: value for key, value in table.items() if key not in ("version", "roc_grid")}
+        newer: dict[str, Any] = dict.fromkeys(("ranges", "group_calibration", "group_roc"), ())
+        values = newer | {key: value for key, value in table.items() if key not in ("version", "roc_grid")}
         try:
-            for key, kind in (("metrics", Estimate), ("groups", Estimate), ("gaps", Estimate)):
-                values[key] = tuple(kind.from_table(item) for item in values[key])
+            for key in ("metrics", "groups", "gaps", "ranges"):
+                values[key] = tuple(Estimate.from_table(item) for item in values[key])
             values["thresholds"] = tuple(Threshold(**item) for item in values["thresholds"])
-            values["calibration"] = tuple(_build(Calibration, item) for item in values["calibration"])
+            for key in ("calibration", "group_calibration"):
+                values[key] = tuple(_build(Calibration, item) for item in values[key])
+            values["group_roc"] = tuple(_build(GroupCurve, item) for item in values["group_roc"])
             values["confusion"] = {
                 key: tuple(tuple(row) for row in rows) for key, rows in values["confusion"].items()
             }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -65,9 +64,10 @@ def grouping(
 ) -> Grouping:
     """Return the groups of one attribute.
 
-    ``age`` is divided into the bins of :data:`AGE_EDGES`. Any other attribute has one group per value, and
-    values of fewer than :data:`MIN_CELL` patients are merged into ``other``, so that a rare value, which may
-    identify a patient, is never printed.
+    ``age`` is divided into the bins of :data:`AGE_EDGES`; from the youngest on, a bin of fewer than
+    :data:`MIN_CELL` patients is joined to the next older bin that has any, and the last one to the bin before
+    it. Any other attribute has one group per value, and values of fewer than :data:`MIN_CELL` patients are
+    merged into ``other``, so that a rare value, which may identify a patient, is never printed.
 
     Args:
         attribute: its name.
@@ -75,7 +75,7 @@ def grouping(
         patient_index: the patient of each case, shape (cases,); None treats every case as a patient.
     """
     if attribute == "age":
-        return _age(values)
+        return _age(values, np.arange(len(values)) if patient_index is None else patient_index)
     patient = range(len(values)) if patient_index is None else patient_index.tolist()
     members: dict[str, set[int]] = {}
     for value, person in zip(values, patient, strict=True):
@@ -85,12 +85,6 @@ def grouping(
     position = {name: index for index, name in enumerate(names)}
     index = np.array([position.get(value, len(names)) if value else -1 for value in values], dtype=np.int64)
     return Grouping(attribute, (*names, OTHER) if (index == len(names)).any() else tuple(names), index)
-
-
-def age_bin_names() -> tuple[str, ...]:
-    """Return the names of the age bins, youngest first."""
-    closed = [f"[{low},{high})" for low, high in itertools.pairwise(AGE_EDGES)]
-    return (*closed, f"[{AGE_EDGES[-1]},+)")
 
 
 def strata(groupings: Sequence[Grouping], patient_index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -135,7 +129,36 @@ def patients_of(truth: npt.ArrayLike, patient_index: npt.NDArray[np.int64]) -> t
     return int(np.unique(patient_index[values == 1]).size), int(np.unique(patient_index[values == 0]).size)
 
 
-def _age(values: Sequence[str]) -> Grouping:
-    years = np.array([float(text) if text.replace(".", "", 1).isdigit() else np.nan for text in values])
-    index = np.where(np.isnan(years), -1, np.searchsorted(AGE_EDGES, years, side="right") - 1)
-    return Grouping("age", age_bin_names(), index.astype(np.int64))
+def years(values: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Return ages in years from texts, shape (cases,); NaN where the text is no plain number."""
+    return np.array([float(text) if text.replace(".", "", 1).isdigit() else np.nan for text in values])
+
+
+def _age(values: Sequence[str], patient_index: npt.NDArray[np.int64]) -> Grouping:
+    ages = years(values)
+    index = np.where(np.isnan(ages), -1, np.searchsorted(AGE_EDGES, ages, side="right") - 1)
+    parts = _joined([[number] for number in range(len(AGE_EDGES))], index, patient_index)
+    joined = np.full(len(AGE_EDGES) + 1, -1, dtype=np.int64)  # the last entry is for unknown ages
+    for number, part in enumerate(parts):
+        joined[part] = number
+    return Grouping("age", tuple(_bin_name(part[0], part[-1]) for part in parts), joined[index])
+
+
+def _joined(
+    parts: list[list[int]], index: npt.NDArray[np.int64], patient_index: npt.NDArray[np.int64]
+) -> list[list[int]]:
+    """Return neighbouring age bins joined until none has between 1 and :data:`MIN_CELL` - 1 patients."""
+    while True:
+        people = [int(np.unique(patient_index[np.isin(index, part)]).size) for part in parts]
+        filled = [number for number, count in enumerate(people) if count]
+        small = next((number for number in filled if people[number] < MIN_CELL), None)
+        if small is None or len(filled) < 2:
+            return parts
+        place = filled.index(small)
+        first, last = (small, filled[place + 1]) if small != filled[-1] else (filled[place - 1], small)
+        parts = [*parts[:first], [*range(parts[first][0], parts[last][-1] + 1)], *parts[last + 1 :]]
+
+
+def _bin_name(first: int, last: int) -> str:
+    end = f"{AGE_EDGES[last + 1]})" if last + 1 < len(AGE_EDGES) else "+)"
+    return f"[{AGE_EDGES[first]},{end}"

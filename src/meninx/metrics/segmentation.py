@@ -153,7 +153,7 @@ def evaluate_segmentation(
                 "a gap is the group's mean Dice minus that of all other cases together; p-values are "
                 "adjusted by Holm's method"
             ),
-            f"groups with fewer than {MIN_CELL} patients are insufficient and get no number",
+            f"groups with fewer than {MIN_CELL} patients are insufficient and get no number and no size",
         ),
     )
 
@@ -272,4 +272,6 @@ def _group(table: Array, item: Grouping, group: int, rows: Rows, draws: Draws) -
         value, drawn = float("nan"), np.full(draws.count, np.nan)
     note = INSUFFICIENT if np.isnan(value) else ""
     found = _one("dice", value, drawn, known, draws, note=note)
+    if found.patients < MIN_CELL:
+        found = dataclasses.replace(found, n=0, patients=0)
     return dataclasses.replace(found, attribute=item.attribute, group=item.names[group]), drawn

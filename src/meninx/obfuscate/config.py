@@ -63,7 +63,7 @@ class CodeSettings(Settings):
     most_codes: Annotated[int, Meta(ge=2, le=1024)] = 12
     levels: tuple[Count, ...] = ()
     patients_per_code: Count = 8
-    folds: Annotated[int, Meta(ge=2, le=20)] = 3
+    folds: Annotated[int, Meta(ge=2, le=20)] = 5
     utility: Literal["auto", "linear", "network"] = "auto"
     unknown_attribute: Literal["refuse", "draw"] = "refuse"
     balance: Literal["class", "class-and-labels", "none"] = "class"

@@ -8,6 +8,7 @@ from typing import Any
 
 from meninx.core.percentages import percent
 from meninx.metrics.estimates import Estimate
+from meninx.metrics.groups import INSUFFICIENT, MIN_CELL
 from meninx.metrics.intervals import CLOPPER_PEARSON, COMBINED, PERCENTILE
 
 METRICS: Mapping[str, str] = {
@@ -32,12 +33,21 @@ METRICS: Mapping[str, str] = {
     "tpr_gap": "TPR gap",
     "fpr_gap": "FPR gap",
     "spd": "selection rate gap (SPD)",
-    "acc_gap": "accuracy gap",
+    "acc_gap": "accuracy gap (acc_gap)",
     "dice_gap": "Dice gap",
     "auroc_difference": "AUROC difference",
     "auroc_gap_difference": "AUROC gap difference",
+    "auroc_trend": "AUROC per decade of age",
+    "auroc_trend_difference": "AUROC per decade, difference",
+    "worst_group_auroc": "AUROC of the worst group",
+    "es_auroc": "equity-scaled AUROC",
+    "auroc_range": "largest AUROC difference",
+    "demographic_parity_difference": "largest selection rate difference",
+    "equal_opportunity_difference": "largest TPR difference (equal opportunity)",
+    "equalised_odds_difference": "equalised-odds difference",
     "dice_difference": "Dice difference",
 }
+_UNSIGNED = ("demographic_parity_difference", "equal_opportunity_difference", "equalised_odds_difference")
 _KINDS: Mapping[str, str] = {
     PERCENTILE: "percentile",
     CLOPPER_PEARSON: "Clopper–Pearson",
@@ -85,9 +95,17 @@ def value(item: Estimate) -> str:
     """Return an estimate's value, or why there is none."""
     if math.isnan(item.value):
         return item.note or "undefined"
-    signed = item.name.endswith(("gap", "difference")) or item.name == "spd"
+    signed = item.name.endswith(("gap", "difference", "_trend")) or item.name == "spd"
+    signed = signed and item.name not in _UNSIGNED
     text = f"{item.value:+.3f}" if signed else f"{item.value:.3f}"
     return _minus(text)
+
+
+def size(count: int, item: Estimate) -> str:
+    """Return a number of cases or patients; "fewer than 10" for a group whose size is not published."""
+    if not count and item.attribute:
+        return f"fewer than {MIN_CELL}" if item.note == INSUFFICIENT else DASH
+    return f"{count:,}"
 
 
 def interval_kind(item: Estimate) -> str:

@@ -89,7 +89,7 @@ def render_release(found: ObfuscatedDataset, sheet: Picture | None = None) -> st
     """
     known = found.record.made if found.record is not None else ""
     made = known or (found.audit.released.made if found.audit is not None else "")
-    pictures = "" if sheet is None else "images of nobody" if found.synthetic else "released images"
+    shown = "images of nobody" if found.synthetic else "released images"
     return _drawn(
         title=f"Hidden attribute: release of {found.name}",
         date=names.printable(made)[:10] or "time not recorded",
@@ -98,7 +98,7 @@ def render_release(found: ObfuscatedDataset, sheet: Picture | None = None) -> st
         sections=section_obfuscation.sections(found, sheet),
         configs=(),
         headline=None,
-        holds=f"It holds {pictures or 'no image'}, no model and no value of a single person.",
+        holds=f"It holds {shown if sheet is not None else 'no image'}, no model and no value of a single person.",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meninx.metrics.estimates import Estimate, Evaluation
+from meninx.metrics.groups import MIN_CELL
 from meninx.report import figures, formatting
 from meninx.report.context import ReportContext
 from meninx.report.sources import TrainedRun
@@ -74,12 +75,17 @@ def _left_out(run: TrainedRun, evaluation: Evaluation, *, known: bool) -> list[s
         groups = sizes.setdefault(item.attribute, {})
         groups[item.group] = max(groups.get(item.group, 0), item.n)
     what = "cases" if known else "images"
-    return [
-        f"Run {run.name}: {evaluation.n_cases - sum(groups.values()):,} of {evaluation.n_cases:,} {what} are "
-        f"in no group of {attribute}, because their {attribute} is not known or nothing was measured of them."
-        for attribute, groups in sorted(sizes.items())
-        if evaluation.n_cases > sum(groups.values())
-    ]
+    sentences = []
+    for attribute, groups in sorted(sizes.items()):
+        left = evaluation.n_cases - sum(groups.values())
+        if left > 0:
+            count = f"{left:,}" if left >= MIN_CELL else f"Fewer than {MIN_CELL}"
+            why = f"their {attribute} is not known, their group is too small, or nothing was measured of them"
+            sentences.append(
+                f"Run {run.name}: {count} of {evaluation.n_cases:,} {what} are in no group of {attribute}, or "
+                f"in one without a size: {why}."
+            )
+    return sentences
 
 
 def _focus(evaluation: Evaluation) -> str:
@@ -100,12 +106,12 @@ def _groups(
     for (label, attribute, group), found in rows.items():
         first = next(iter(found.values()))
         sizes = TableCell(
-            f"{first.n:,}",
+            formatting.size(first.n, first),
             sub="" if first.positives is None else f"{first.positives:,} positive",
             number=True,
         )
         head = TableCell(f"{attribute} {group}", sub=label if len(labels) > 1 else "", head=True)
-        people = (TableCell(f"{first.patients:,}", number=True),) if patients else ()
+        people = (TableCell(formatting.size(first.patients, first), number=True),) if patients else ()
         body.append((head, *(_pair(found.get(name)) for name in names), sizes, *people))
     columns = (
         "group",

@@ -141,15 +141,14 @@ def estimates(
 
 
 def _row(item: Estimate, patients: bool) -> tuple[TableCell, ...]:
-    people = (TableCell(f"{item.patients:,}", number=True),) if patients else ()
+    people = (TableCell(formatting.size(item.patients, item), number=True),) if patients else ()
+    positive = "" if item.positives is None else f"{item.positives:,} positive"
     return (
         TableCell(formatting.metric(item.name), head=True),
         TableCell(of_what(item)),
         TableCell(formatting.value(item), number=True),
         TableCell(formatting.interval(item), sub=formatting.interval_kind(item), number=True),
-        TableCell(
-            f"{item.n:,}", sub="" if item.positives is None else f"{item.positives:,} positive", number=True
-        ),
+        TableCell(formatting.size(item.n, item), sub=positive, number=True),
         *people,
         TableCell(_remark(item) if patients else _remark(item).replace("patients", "images")),
     )

@@ -93,6 +93,9 @@ class EvaluateConfig(Settings):
             dataset records no spacing), for the surface Dice.
         draws: Number of resamples of patients for the intervals.
         baseline: Another run on the same data; the difference is measured on the same resamples.
+        repeats: Further pairs with other seeds, each as run=baseline; every difference is then the mean over
+            all pairs in each resample of patients. Privacy alone may differ within a pair, the seed alone
+            between pairs.
         predictions: What to write to private/predictions: csv, nifti (label maps), dicom-seg (label maps;
             needs dicom).
         dicom: Folder of the de-identified DICOM from which the dataset was prepared, for dicom-seg.
@@ -108,6 +111,7 @@ class EvaluateConfig(Settings):
     surface_tolerance: NonNegative = 2.0
     draws: Count = 1000
     baseline: Path | None = None
+    repeats: tuple[str, ...] = ()
     predictions: tuple[Literal["csv", "nifti", "dicom-seg"], ...] = ("csv",)
     dicom: Path | None = None
     seed: CountOrZero = 0

@@ -65,6 +65,11 @@ def refuse_idle_evaluation(config: EvaluateConfig, info: DatasetInfo, validation
     rules = [
         ("threshold", fitted, "a classification task and validation cases to fit thresholds on"),
         ("surface_tolerance", info.task is TaskKind.SEGMENTATION, "a segmentation task"),
+        (
+            "repeats",
+            config.baseline is not None and info.task is not TaskKind.SEGMENTATION,
+            "a baseline and a classification task",
+        ),
         ("dicom", "dicom-seg" in config.predictions, "predictions that contain dicom-seg"),
     ]
     _refuse(config, iter(rules), "evaluate")

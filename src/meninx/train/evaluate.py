@@ -5,6 +5,7 @@ Differences to a baseline are measured on the same resamples.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from meninx.core.artifacts import (
     ComparisonRecord,
     EvaluationRecord,
     Origin,
+    RepeatedPair,
     SettingDifference,
 )
 from meninx.core.errors import DataError, UsageError, problem
@@ -29,15 +31,16 @@ from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
 from meninx.learn.dataset_fit import check_images
-from meninx.metrics import evaluation, segmentation, thresholds
+from meninx.metrics import evaluation, paired_difference, segmentation, thresholds
 from meninx.metrics.estimates import Estimate, Evaluation, counted, in_words
 from meninx.metrics.thresholds import Threshold
-from meninx.train import bundle, effect, identity, other_intensity, predictions, testdata
+from meninx.train import bundle, effect, identity, other_intensity, predictions, repeats, testdata
 from meninx.train.comparison import Arm, differing_settings
 from meninx.train.config import EvaluateConfig
 from meninx.train.external import LabelMatch
 from meninx.train.identity import dataset_folder
 from meninx.train.model_outputs import EvaluatedModel, ModelOutputs, outputs_of
+from meninx.train.repeats import RunPair
 
 Array = npt.NDArray[np.float64]
 _MEASUREMENTS = (
@@ -64,6 +67,8 @@ class EvaluateResult(Result):
             without one has no entry.
         difference: the headline's difference to the baseline; None without one.
         baseline: name of the baseline; empty without one.
+        gap_differences: how much more each group loses than the others, with the verdict in ``note``; empty
+            without a baseline or groups.
         external: whether it was measured on another dataset than the run's own.
         notes: caveats of these numbers.
 
@@ -84,6 +89,7 @@ class EvaluateResult(Result):
     thresholds: dict[str, float] = field(default_factory=dict)
     difference: Estimate | None = None
     baseline: str = ""
+    gap_differences: tuple[Estimate, ...] = ()
     dataset: str = ""
     external: bool = False
     patients_known: bool = True
@@ -105,7 +111,25 @@ class EvaluateResult(Result):
         if self.difference is not None:
             what = self.difference.name.replace("_", " ")
             lines.append(f"{what} to the baseline {self.baseline}: {in_words(self.difference, known=known)}")
+        lines += _gap_lines(self.gap_differences, known=known)
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def _gap_lines(gaps: Sequence[Estimate], *, known: bool) -> list[str]:
+    """Return how many group differences have each verdict, and those that are amplified."""
+    if not gaps:
+        return []
+    words = (paired_difference.AMPLIFIED, paired_difference.NOT_AMPLIFIED, paired_difference.NOT_DECIDED)
+    found = Counter(paired_difference.gap_verdict(item) for item in gaps)
+    counts = ", ".join(f"{found[word]} {word}" for word in words)
+    lines = [f"loss of a group beyond that of the others, {len(gaps)} rows: {counts}"]
+    for item in gaps:
+        if paired_difference.gap_verdict(item) == words[0]:
+            where = ", ".join(part for part in (item.label or "mean over labels", item.attribute) if part)
+            lines.append(
+                f"  {names.printable(f'{where} {item.group}')}: {in_words(item, known=known)}, {item.note}"
+            )
+    return lines
 
 
 def run(
@@ -183,6 +207,15 @@ def _refuse_changed(folder: Run) -> None:
             )
 
 
+@dataclass(frozen=True)
+class _OtherRun:
+    """Another run with its outputs on the measured cases, shape (cases, labels)."""
+
+    arm: Arm
+    model: EvaluatedModel
+    scores: Array
+
+
 class _Measurement:
     """The state of one call of :func:`run`; all numbers are computed before the first file is written."""
 
@@ -221,6 +254,7 @@ class _Measurement:
         self.private = testdata.is_private(folder) and config.split == "train" and not self.standing.external
         self.baseline, self.baseline_name = Origin(run="", data=""), ""
         self.differing: tuple[SettingDifference, ...] = ()
+        self.repeats: tuple[RepeatedPair, ...] = ()
         self.compared_note = ""
 
     def _intensity_caveats(self, folder: Run, model: EvaluatedModel) -> list[str]:
@@ -279,6 +313,7 @@ class _Measurement:
             thresholds={item.label: item.value for item in found.thresholds},
             difference=rows[0] if rows else None,
             baseline=self.baseline_name,
+            gap_differences=tuple(row for row in rows if row.name in paired_difference.GAP_NAMES),
             external=self.standing.external,
             patients_known=self.dataset.info.patients_known,
             notes=(*notes, *self._notes(), *self._own_notes(found)),
@@ -381,7 +416,35 @@ class _Measurement:
         """Return the differences to the baseline, if there is one."""
         if self.config.baseline is None:
             return []
-        other = runs.open_run(self.config.baseline)
+        pair = self._other(self.config.baseline)
+        self.baseline, self.baseline_name = self._origin_of(pair.arm, pair.model), pair.arm.run.name
+        mine = Arm(self.folder, self.model.learned, self.model.info)
+        self.differing = differing_settings(mine, pair.arm)
+        scores = [(self._columns(measured.scores), pair.scores)]
+        compared = [RunPair(mine, pair.arm)]
+        for run_folder, baseline in repeats.paths(self.config.repeats):
+            one, other = self._other(run_folder), self._other(baseline)
+            scores.append((one.scores, other.scores))
+            compared.append(RunPair(one.arm, other.arm))
+            self.repeats += (
+                RepeatedPair(
+                    run=self._origin_of(one.arm, one.model),
+                    baseline=self._origin_of(other.arm, other.model),
+                    run_name=one.arm.run.name,
+                    baseline_name=other.arm.run.name,
+                ),
+            )
+        if self.repeats:
+            repeats.refuse_strangers(compared)
+        return self._compared(scores, truth)
+
+    def _other(self, folder: Path) -> _OtherRun:
+        """Return another run with its outputs on the measured cases.
+
+        Raises:
+            DataError: it has other labels, was changed, or saw measured patients in training.
+        """
+        other = runs.open_run(folder)
         testdata.finished(other)
         _refuse_changed(other)
         model = EvaluatedModel.of(other, self.network)
@@ -399,23 +462,24 @@ class _Measurement:
         match = LabelMatch.of(model.info.labels, self.dataset.info.labels, self.config.rename_labels)
         outcome = outputs_of(self.config, model, match, self.chosen, nothing, self.progress, None)
         theirs = outcome.scores[:, [model.info.labels.index(label) for label in self.labels]]
-        self.baseline = identity.origin(
-            other, weights=model.weights, step=model.step, split=self.config.split
-        )
-        self.baseline_name = other.name
-        self.differing = differing_settings(
-            Arm(self.folder, self.model.learned, self.model.info), Arm(other, model.learned, model.info)
-        )
+        return _OtherRun(Arm(other, model.learned, model.info), model, theirs)
+
+    def _origin_of(self, arm: Arm, model: EvaluatedModel) -> Origin:
+        return identity.origin(arm.run, weights=model.weights, step=model.step, split=self.config.split)
+
+    def _compared(self, scores: Sequence[tuple[Array, Array]], truth: Array | None) -> list[Estimate]:
+        """Return the differences of pairs of outputs, averaged over the pairs."""
         attributes = {name: self.chosen.attribute(name) for name in self.dataset.info.attributes}
         common: dict[str, Any] = {"seed": self.config.seed, "draws": self.config.draws}
-        mine, patients = self._columns(measured.scores), self.chosen.patient_index()
+        mine, theirs = ([pair[side] for pair in scores] for side in (0, 1))
+        patients = self.chosen.patient_index()
         if truth is None:
             return segmentation.compare_segmentation(
-                mine, theirs, patients, self.labels, attributes, **common
+                mine[0], theirs[0], patients, self.labels, attributes, **common
             )
-        return evaluation.compare(
-            mine,
-            theirs,
+        return paired_difference.compare(
+            np.stack(mine),
+            np.stack(theirs),
             truth,
             patients,
             self.labels,
@@ -469,6 +533,8 @@ class _Measurement:
                 baseline_name=self.baseline_name,
                 differences=tuple(row.to_table() for row in rows),
                 differing=self.differing,
+                repeats=self.repeats,
+                margin=paired_difference.MARGIN,
             )
             self.compared_note = table.note()
             added.append(artifacts.write(self.folder.root, table, **place))
