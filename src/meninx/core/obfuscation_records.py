@@ -253,6 +253,7 @@ class ReleaseAuditRecord:
         reason: of ``void`` and ``failed``; else empty.
         source: origin of the original dataset.
         released: origin of the released one.
+        checksums: SHA-256 of ``checksums.sha256`` of the released dataset; empty where it has none.
         version: format of the record.
     """
 
@@ -288,6 +289,7 @@ class ReleaseAuditRecord:
     clean_floor: float = 0.0
     control: AttackerRecord | None = None
     null: NullRecord | None = None
+    checksums: str = ""
     version: int = FORMAT
 
     @property
