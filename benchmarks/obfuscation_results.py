@@ -70,7 +70,7 @@ STUDIES = {
             **_budgets(DP_PIX, 0.15),
             "codes, oblivious": {"method": "codes", "balance": "none"},
         },
-        {name: _THREE for name in ("codes", "viewmaker-seed 0.05", "noise 0.05", "noise 0.15")},
+        dict.fromkeys(("codes", "viewmaker-seed 0.05", "noise 0.05", "noise 0.15"), _THREE),
     ),
     "pad-age": Study(
         "Age from 60, skin photographs of 128 px",
