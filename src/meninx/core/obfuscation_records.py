@@ -255,6 +255,7 @@ class ReleaseAuditRecord:
         reason: of ``void`` and ``failed``; else empty.
         source: origin of the original dataset.
         released: origin of the released one.
+        checksums: SHA-256 of ``checksums.sha256`` of the released dataset; empty where it has none.
         version: format of the record.
     """
 
@@ -291,6 +292,7 @@ class ReleaseAuditRecord:
     control: AttackerRecord | None = None
     null: NullRecord | None = None
     subject: str = "images"
+    checksums: str = ""
     version: int = FORMAT
 
     @property

@@ -240,6 +240,7 @@ def _audited(
         asked["codes"] = fitted.codes(table)
         asked["certificates"] = fitted.certificates(new, config.attribute, target=config.release_audit.target)
     found = audit_release(ReleaseQuestion(**asked), progress=progress)
+    found = replace(found, checksums=record.checksums)
     artifacts.write(out, found)
     return found
 

@@ -48,9 +48,7 @@ from meninx.obfuscate.release_question import (
     refuse_divided,
 )
 from meninx.obfuscate.release_utility import measure_utility
-
-VOID, FAILED, PASSED, MEASURED = "void", "failed", "passed", "measured"
-_SAME = 1e-9
+from meninx.obfuscate.release_verdict import MEASURED, verdict_of
 
 
 def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> ReleaseAuditRecord:
@@ -103,7 +101,7 @@ def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> 
         clean=of_originals[judge.best(originals).name], clean_floor=question.clean_floor,
         control=_control(attacks, judge), null=_null(attacks, draws(0), progress), subject=question.subject,
     )  # fmt: skip
-    verdict, reason = _verdict(found)
+    verdict, reason = verdict_of(found)
     found = replace(found, verdict=verdict, reason=reason, seconds=time.perf_counter() - begin)
     return _without_times(found) if question.deterministic else found
 
@@ -215,34 +213,6 @@ def _patients(question: ReleaseQuestion) -> dict[str, int]:
         "test": table.where("test"),
     }
     return {name: len({table.patients[row] for row in np.flatnonzero(mask)}) for name, mask in masks.items()}
-
-
-def _verdict(found: ReleaseAuditRecord) -> tuple[str, str]:
-    """Return the verdict and its reason."""
-    if found.clean is None or found.clean.auroc is None or found.clean.auroc < found.clean_floor:
-        what = f"the attackers do not find the attribute in the original {found.subject} either"
-        return VOID, f"{what}, so that finding nothing in the release would say nothing"
-    if found.control is None or found.control.auroc is None or abs(found.control.auroc - 0.5) > _SAME:
-        return VOID, f"an attacker finds the attribute in {found.subject} that show nothing"
-    if not found.target:
-        return MEASURED, ""
-    decisive = found.worst_attacker
-    if decisive is None or decisive.high is None or not decisive.high <= found.target:
-        return FAILED, f"the interval of the attacker {found.worst} reaches beyond the target"
-    code = found.code_attack
-    if code is not None and code.high is not None and not code.high <= found.target:
-        return FAILED, "the interval of the attacker of the code itself reaches beyond the target"
-    others = [item for item in (*found.attackers, code, found.per_patient) if item is not None]
-    beyond = [item for item in others if item.low is not None and item.low > found.target]
-    if beyond:
-        pooled = " with all images of a patient" if beyond[0] is found.per_patient else ""
-        whom = f"{beyond[0].name}{pooled}"
-        return FAILED, f"the whole interval of the attacker {whom} is beyond the target"
-    alone = next((item.high for item in found.with_labels if item.high is not None), None)
-    for item in found.with_labels[1:]:
-        if item.low is not None and alone is not None and item.low > max(found.target, alone):
-            return FAILED, f"{item.name} together tell more than the target, and more than the labels alone"
-    return PASSED, ""
 
 
 def _without_times(found: ReleaseAuditRecord) -> ReleaseAuditRecord:
