@@ -1,4 +1,4 @@
-"""The first row of the page: six questions, each with a colour, a word, a value and the limit applied."""
+"""The first row of the page: its questions, each with a colour, a word, a value and the limit applied."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from meninx.core.artifacts import DeidRecord
 from meninx.metrics.estimates import Estimate, Evaluation
-from meninx.report import formatting, section_audit, training_log
+from meninx.report import formatting, section_audit, section_obfuscation, training_log
 from meninx.report.context import Comparison, ReportContext, departures_of, keeps_attribute
 from meninx.report.joint_privacy import Cap, Joint
 from meninx.report.sources import TrainedRun
@@ -19,11 +19,13 @@ _WORSE = (GREEN, AMBER, GREY, RED)
 
 def verdicts(context: ReportContext) -> tuple[Verdict, ...]:
     """Return the cards of a report, in reading order."""
+    hidden = section_obfuscation.card(context.releases, context.obfuscated_runs)
     return (
         _identifiers(context),
         _epsilon(context),
         _attack(context),
         section_audit.audit_card(context),
+        *([hidden] if hidden is not None else []),
         _gap(context),
         _utility(context),
     )
