@@ -62,9 +62,8 @@ class ObfuscatedDataset:
         """Return what the method does not do, with the number that was measured."""
         known = self.record or self.audit
         words = names.printable(known.caveat) if known is not None else ""
-        subject = f"{self.method[:1].upper()}{self.method[1:]}"
-        start = f"{subject} {words}" if words else f"{subject}: what it stops is not stated"
-        return f"{start}; {self.finding()}."
+        start = f"To hide {self.attribute or 'an attribute'}, images were changed by {self.method}"
+        return f"{start}, which {words}; {self.finding()}." if words else f"{start}; {self.finding()}."
 
     def finding(self) -> str:
         """Return what the worst retrained attacker finds, in words that stand behind a semicolon."""
