@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,7 @@ from meninx.models.attack_networks import FAMILIES, PERCEPTRON, Restorer, Vector
 
 Array = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 ReleaseDraws = Callable[[int], Array]
 """From the number of a draw to released images (n, channels, height, width); draw 0 is the released one."""
 EPOCHS = 12
@@ -149,6 +151,7 @@ def fit_release_network(
     *,
     task: ImageTask,
     epochs: int = EPOCHS,
+    rate: float | None = None,
     seed: int = 0,
     device: str = "cpu",
     progress: Progress = SILENT,
@@ -163,6 +166,7 @@ def fit_release_network(
         task: loss and metrics.
         epochs: passes over the training rows, each with its own draw; fewer where they are more than 400
             steps.
+        rate: learning rate; by default that of the family.
         seed: of initial weights, order and augmentation.
         device: where it is trained.
         progress: shows the steps.
@@ -172,11 +176,11 @@ def fit_release_network(
     """
     first = _checked(draws(0), len(np.asarray(targets)))
     wanted = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.float32))
-    network = _seeded(lambda: attack_network(family, channels=first.shape[1], outputs=wanted.shape[1]), seed)
+    network = seeded(lambda: attack_network(family, channels=first.shape[1], outputs=wanted.shape[1]), seed)
     return _fitted(
         network, draws, lambda rows: wanted[rows], sides, task, epochs=epochs, seed=seed, device=device,
         shift=min(first.shape[2:]) // _SHIFT if family in FAMILIES[1:] else 0,
-        rate=_VECTOR_RATE if family == PERCEPTRON else _RATE, progress=progress, label=family,
+        rate=rate or (_VECTOR_RATE if family == PERCEPTRON else _RATE), progress=progress, label=family,
     )  # fmt: skip
 
 
@@ -202,10 +206,10 @@ def fit_purifier(
         progress: shows the steps.
     """
     clean = torch.from_numpy(_checked(originals, len(np.asarray(originals))))
-    centre, spread = _moments(clean[torch.from_numpy(sides.train)])
+    centre, spread = channel_moments(clean[torch.from_numpy(sides.train)])
     scaled = (clean - centre) / spread
     restorer = Restorer if clean.ndim == _IMAGE_AXES else VectorRestorer
-    network = _seeded(lambda: restorer(clean.shape[1]), seed)
+    network = seeded(lambda: restorer(clean.shape[1]), seed)
     fitted = _fitted(
         network, draws, lambda rows: scaled[rows], sides, RestoreTask(), epochs=epochs, seed=seed,
         device=device, shift=0, progress=progress, label="purifier",
@@ -281,7 +285,7 @@ def _fitted(
 ) -> ReleaseNetwork:
     """Return the network after training, with the weights of the best validation."""
     place = runtime.device(device)
-    centre, spread = _moments(torch.from_numpy(draws(0)[sides.train]))
+    centre, spread = channel_moments(torch.from_numpy(draws(0)[sides.train]))
     network.to(place)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=_DECAY)
     batch = min(_BATCH, max(_LEAST_BATCH, len(sides.train) // _STEPS_PER_EPOCH))
@@ -312,14 +316,14 @@ def _fitted(
     return ReleaseNetwork(network.eval(), centre, spread, place)
 
 
-def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+def seeded(build: Callable[[], NetworkT], seed: int) -> NetworkT:
     """Return a network whose initial weights depend on the seed alone."""
     with torch.random.fork_rng([]):
         runtime.seed_torch(seed, "release attacker")
         return build()
 
 
-def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
+def channel_moments(images: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and deviation of each channel (1, channels, 1, 1), or of each feature (1, features)."""
     axes = (0, 2, 3) if images.ndim == _IMAGE_AXES else (0,)
     spread = images.std(axes, keepdim=True, correction=0)
