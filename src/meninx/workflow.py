@@ -183,12 +183,12 @@ def obfuscate(
         UsageError, DataError, PrivacyRefusal: see ``meninx.obfuscate.stage.run``.
     """
     from meninx.obfuscate import stage
+    from meninx.report import stage as reporting
 
+    reporting.refuse_release_page(out)
     result = stage.run(config, source, out, progress=progress)
     if result.dry_run:
         return result
-    from meninx.report import stage as reporting
-
     return replace(result, page=reporting.write_release_page(out, progress=progress))
 
 
@@ -215,5 +215,7 @@ def audit_release(
     from meninx.obfuscate import audited_release
     from meninx.report import stage as reporting
 
+    for place in (out,) if out is not None else (release, Path(audited_release.PLACE)):
+        reporting.refuse_release_page(place)
     result = audited_release.audit_foreign(config, original, release, out, progress=progress)
     return replace(result, page=reporting.write_release_page(result.out, progress=progress))

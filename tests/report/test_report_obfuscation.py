@@ -18,12 +18,15 @@ from release_samples import (
     write_release,
 )
 
+import meninx
+from meninx import workflow
 from meninx.core import artifacts, integrity
 from meninx.core.artifacts import ObfuscationRecord, Origin, ReleaseAuditRecord
 from meninx.core.errors import DataError, UsageError
 from meninx.core.manifest import Manifest
 from meninx.imaging import png
 from meninx.imaging.image import Image
+from meninx.obfuscate.config import ObfuscateConfig, ReleaseAuditConfig
 from meninx.report import obfuscated_datasets, section_obfuscation, stage
 from meninx.report.config import ReportConfig
 from meninx.report.obfuscated_datasets import ObfuscatedDataset
@@ -244,6 +247,22 @@ def test_a_page_replaces_no_file_of_a_person(hidden):
     (hidden / "report.html").write_text("<html>mine</html>")
     with pytest.raises(UsageError, match="is not a page of meninx"):
         stage.write_release_page(hidden)
+
+
+def test_verify_finds_an_audit_that_was_edited(hidden):
+    assert "measured AUROC 0.830" in meninx.verify(hidden).summary()
+    edited(verdict="passed")(hidden)
+    found = meninx.verify(hidden)
+    assert not found.ok
+    assert "the verdict does not follow from the numbers" in found.summary()
+
+
+def test_a_page_of_a_person_is_found_before_anything_slow(hidden, tmp_path):
+    (hidden / "report.html").write_text("<html>mine</html>")
+    with pytest.raises(UsageError, match="is not a page of meninx"):
+        workflow.obfuscate(ObfuscateConfig(), tmp_path / "no such dataset", hidden)
+    with pytest.raises(UsageError, match="is not a page of meninx"):
+        workflow.audit_release(ReleaseAuditConfig(), tmp_path / "no such dataset", hidden)
 
 
 def test_a_folder_without_a_release_has_no_page(tmp_path):

@@ -19,8 +19,10 @@ from meninx.core.artifacts import (
     SweepRecord,
 )
 from meninx.core.dossier_records import DossierRecord
+from meninx.core.errors import DataError
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
 from meninx.core.progress import Progress
+from meninx.report import obfuscated_datasets
 from meninx.verify.check_list import CheckList, damaged, some
 
 RUN, DATASET, ARCHIVE, RELEASE, SWEEP = "run", "dataset", "clean archive", "release", "sweep"
@@ -171,7 +173,20 @@ def dataset(book: CheckList, root: Path, progress: Progress) -> None:
     if isinstance(record, ObfuscationRecord) and record.sentence() != table.info.obfuscated:
         wrong.append("obfuscation.json says otherwise how the images were changed than dataset.toml")
     book.judge("manifest", wrong, remark=f"{len(table)} cases of {len(table.patients)} patients")
+    _release(book, root, table)
     modes(book, root)
+
+
+def _release(book: CheckList, root: Path, table: Manifest) -> None:
+    """Check that what is said of an obfuscated dataset belongs to it, and follows from its own numbers."""
+    wrong = []
+    try:
+        found = obfuscated_datasets.read(root, root.name, table.info)
+    except DataError as error:
+        found, wrong = None, [str(error)]
+    if wrong or found is not None:
+        remark = found.finding() if found is not None else ""
+        book.judge("records of what hides an attribute", wrong, remark=remark)
 
 
 def archive(book: CheckList, root: Path, progress: Progress) -> None:
