@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from meninx.audit.stage import AuditResult
     from meninx.obfuscate.audited_release import ReleaseAuditResult
     from meninx.obfuscate.config import ObfuscateConfig, ReleaseAuditConfig
+    from meninx.obfuscate.feature_stage import FeatureReleaseResult
     from meninx.obfuscate.stage import ObfuscateResult
     from meninx.report.stage import ReportResult
     from meninx.train.config import TrainConfig
@@ -187,6 +188,38 @@ def obfuscate(
 
     reporting.refuse_release_page(out)
     result = stage.run(config, source, out, progress=progress)
+    if result.dry_run:
+        return result
+    return replace(result, page=reporting.write_release_page(out, progress=progress))
+
+
+def obfuscate_features(
+    config: ObfuscateConfig,
+    source: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    network: nn.Module | None = None,
+    progress: Progress = SILENT,
+) -> FeatureReleaseResult:
+    """Release feature vectors that hide an attribute, attack them, and write the page into their folder.
+
+    Args:
+        config: the settings.
+        source: folder of a finished run, or a file of feature vectors.
+        out: folder of the release.
+        data: dataset to embed, where it is not that of the run.
+        network: architecture of a run that was given its own network.
+        progress: shows the work.
+
+    Raises:
+        UsageError, DataError, PrivacyRefusal: see ``meninx.obfuscate.feature_stage.run``.
+    """
+    from meninx.obfuscate import feature_stage
+    from meninx.report import stage as reporting
+
+    reporting.refuse_release_page(out)
+    result = feature_stage.run(config, source, out, data=data, network=network, progress=progress)
     if result.dry_run:
         return result
     return replace(result, page=reporting.write_release_page(out, progress=progress))

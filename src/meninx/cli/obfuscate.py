@@ -78,9 +78,9 @@ def features(
     early.dataset(data)
     early.extra("train")
     early.device(config.device)
-    from meninx.obfuscate import feature_stage
+    from meninx import workflow
 
-    result = feature_stage.run(config, source, out, data=data, progress=output.progress())
+    result = workflow.obfuscate_features(config, source, out, data=data, progress=output.progress())
     output.show(result)
     result.raise_if_failed()
 

@@ -101,6 +101,8 @@ def _read(path: Path) -> _Compared:
     fix = "give releases that `meninx obfuscate` made and attacked"
     if found.record is None:
         raise DataError(problem("the folder holds no release of meninx", where=name, fix=fix))
+    if found.of_features:
+        raise DataError(problem("features are not compared, only images", where=name, fix=fix))
     if found.audit is None:
         raise DataError(problem("the release was not attacked", where=name, fix=fix))
     if found.audit.attribute != found.record.attribute:

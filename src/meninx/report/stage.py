@@ -179,7 +179,7 @@ def write_release_page(folder: Path, *, progress: Progress = SILENT) -> Path:
     with task(progress, "page of the release", 1):
         found = sources.release(root)
         refuse_release_page(root)
-        held = (root / MANIFEST_NAME).is_file()
+        held = (root / INFO_NAME).is_file() and (root / MANIFEST_NAME).is_file()
         sheet = obfuscation_figures.released_images(found, Manifest.read(root)) if held else None
         files.write_text(place, page.render_release(found, sheet))
         progress.advance()

@@ -20,7 +20,7 @@ from meninx.core.artifacts import (
 )
 from meninx.core.dossier_records import DossierRecord
 from meninx.core.errors import DataError
-from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
+from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest
 from meninx.core.progress import Progress
 from meninx.report import obfuscated_datasets
 from meninx.verify.check_list import CheckList, damaged, some
@@ -176,15 +176,15 @@ def dataset(book: CheckList, root: Path, progress: Progress) -> None:
     if isinstance(record, ObfuscationRecord) and record.sentence() != table.info.obfuscated:
         wrong.append("obfuscation.json says otherwise how the images were changed than dataset.toml")
     book.judge("manifest", wrong, remark=f"{len(table)} cases of {len(table.patients)} patients")
-    _release(book, root, table)
+    _release(book, root, table.info)
     modes(book, root)
 
 
-def _release(book: CheckList, root: Path, table: Manifest) -> None:
+def _release(book: CheckList, root: Path, info: DatasetInfo | None) -> None:
     """Check that what is said of an obfuscated dataset belongs to it, and follows from its own numbers."""
     wrong = []
     try:
-        found = obfuscated_datasets.read(root, root.name, table.info)
+        found = obfuscated_datasets.read(root, root.name, info)
     except DataError as error:
         found, wrong = None, [str(error)]
     if wrong or found is not None:
@@ -232,6 +232,7 @@ def features(book: CheckList, root: Path, progress: Progress) -> None:
     if set(record.attribute_removed) & set(table.columns):
         wrong.append("the table has a column that was to be removed")
     book.judge("manifest", wrong, remark=f"{len(table)} vectors of {len(patients)} patients")
+    _release(book, root, None)
     modes(book, root)
 
 
