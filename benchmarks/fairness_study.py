@@ -2,11 +2,11 @@
 
 Run: ``python benchmarks/fairness_study.py --data data --out fairness [--sets nih64 pad128] [--dry-run]``.
 ``--data`` holds prepared datasets: ``nih64`` (nih_cxr_64) and ``pad128`` (pad_ufes_224). ``planted`` and
-``null`` are generated: in the first the findings of women are fainter. Each set is a sweep of one network over
-seeds, with and without privacy, then ``meninx evaluate --baseline --repeats``.
+``null`` are generated: in the first the findings of women are fainter. Each set is a sweep of one network
+over seeds, with and without privacy, then ``meninx evaluate --baseline --repeats``.
 
-An interrupted study goes on where it stopped: finished runs are not trained again, and a set that has its line
-in ``fairness.jsonl`` is skipped. The script prints a Markdown table at the end.
+An interrupted study goes on where it stopped: finished runs are not trained again, and a set that has its
+line in ``fairness.jsonl`` is skipped. The script prints a Markdown table at the end.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Set:
 SETS = {
     "nih64": Set(title="nih_cxr_64, 14 findings", steps=40, batch=100),
     "pad128": Set(title="pad_ufes_224 at 128 px, cancer", steps=25, batch=256),
-    "planted": Set(title="generated, women fainter by 0.6", disparity=0.6, patients=3000, steps=80, batch=512),
+    "planted": Set(title="generated, women fainter", disparity=0.6, patients=3000, steps=80, batch=512),
     "null": Set(title="generated, no disparity", disparity=0.0, patients=3000, steps=80, batch=512),
 }  # fmt: skip
 

@@ -232,7 +232,7 @@ def recipes() -> str:
     folder = ROOT / "src" / "meninx" / "recipes"
     texts = {
         name: (folder / f"{name}.toml").read_text(encoding="utf-8").rstrip()
-        for name in settings.recipe_names()
+        for name in settings.every_recipe()
     }
     return "\n".join(
         [f"{NOTE}# Recipes\n", *(f"## {name}\n\n```toml\n{text}\n```\n" for name, text in texts.items())]

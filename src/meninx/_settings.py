@@ -232,6 +232,26 @@ class CodeSettingsTable(TypedDict, total=False):
     balance: Literal["class", "class-and-labels", "none"]
 
 
+class ViewmakerSettingsTable(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.ViewmakerSettings``."""
+
+    network: Literal["slim", "full"]
+    residual_blocks: int
+    dct: bool
+    loss: Literal["adversarial", "entropy", "contrastive"] | None
+    task_weight: float | None
+    attack_weight: float
+    temperature: float
+    steps: int
+    viewmaker_batch: int
+    attackers: int | None
+    attacker_steps: int | None
+    reset_every: int | None
+    viewmaker_rate: float
+    attacker_rate: float
+    task_rate: float
+
+
 class ReleaseAuditSettingsTable(TypedDict, total=False):
     """Settings of ``meninx.obfuscate.config.ReleaseAuditSettings``."""
 
@@ -845,6 +865,29 @@ class ObfuscateSettings(TypedDict, total=False):
         balance: Where every code is equally frequent in all classes: over all images; within every
             combination of the labels, so that codes and published labels together tell no more than the
             labels; or nowhere, which only shows what balancing is for.
+        network: `slim` computes the change on an image of at most 32 pixels a side and enlarges it; `full` is
+            the published network, which works at the size of the image.
+        residual_blocks: Residual blocks at the coarsest size; 3 and 5 are published for retina and
+            radiographs.
+        dct: Compute the change from and in the coefficients of the discrete cosine transform.
+        loss: What the method `viewmaker` maximises: `adversarial` the loss of the attackers, `entropy` the
+            entropy of their guesses, `contrastive` that of an encoder, without any attribute; by default
+            `adversarial`. The other methods fix it: `viewmaker-seed` adversarial, `maxent` entropy.
+        task_weight: Weight of the loss of a network of the labels, which was trained on original images and
+            is frozen; 0 leaves it out, as the X-ray variant of DP-Viewmaker does.
+        attack_weight: Weight of the loss or entropy of the attackers.
+        temperature: Of the contrastive loss.
+        steps: Steps of the viewmaker.
+        viewmaker_batch: Images per step.
+        attackers: Attackers in the game, of different architectures in turn; by default 3, and always 1 for
+            `viewmaker-seed`.
+        attacker_steps: Steps of the attackers (or the encoder) before each step of the viewmaker; by default
+            2, and always 1 for `viewmaker-seed`.
+        reset_every: Steps of the viewmaker after which one attacker in turn starts from random weights; 0 for
+            never; by default 50, and never for `viewmaker-seed`.
+        viewmaker_rate: Learning rate of the viewmaker (Adam).
+        attacker_rate: Learning rate of the attackers, or of the encoder.
+        task_rate: Learning rate of the network of the labels.
         target: Highest AUROC of the worst retrained attacker that is accepted, by the upper end of its
             interval; 0 measures without a verdict.
         attack_epochs: Epochs of every network that attacks, each with a fresh release of the images.
@@ -856,6 +899,7 @@ class ObfuscateSettings(TypedDict, total=False):
         overwrite: Replace the release in the output folder, once the new one is complete.
         dp_pix: the table of that name.
         codes: the table of that name.
+        viewmaker: the table of that name.
         release_audit: the table of that name.
     """
 
@@ -889,6 +933,21 @@ class ObfuscateSettings(TypedDict, total=False):
     utility: Literal["auto", "linear", "network"]
     unknown_attribute: Literal["refuse", "draw"]
     balance: Literal["class", "class-and-labels", "none"]
+    network: Literal["slim", "full"]
+    residual_blocks: int
+    dct: bool
+    loss: Literal["adversarial", "entropy", "contrastive"] | None
+    task_weight: float | None
+    attack_weight: float
+    temperature: float
+    steps: int
+    viewmaker_batch: int
+    attackers: int | None
+    attacker_steps: int | None
+    reset_every: int | None
+    viewmaker_rate: float
+    attacker_rate: float
+    task_rate: float
     target: float
     attack_epochs: int
     permutations: int
@@ -899,6 +958,7 @@ class ObfuscateSettings(TypedDict, total=False):
     overwrite: bool
     dp_pix: PixelNoiseTable | Mapping[str, Any]
     codes: CodeSettingsTable | Mapping[str, Any]
+    viewmaker: ViewmakerSettingsTable | Mapping[str, Any]
     release_audit: ReleaseAuditSettingsTable | Mapping[str, Any]
 
 

@@ -337,11 +337,11 @@ def obfuscate(
     Raises:
         UsageError, DataError, PrivacyRefusal: see ``meninx.obfuscate.stage.run``.
     """
+    from meninx import workflow
     from meninx.obfuscate.config import ObfuscateConfig
-    from meninx.obfuscate.stage import run
 
     config = config_settings.resolve_recipe(ObfuscateConfig, recipe, (settings, _HERE))
-    return run(config, Path(source), Path(out), progress=progress)
+    return workflow.obfuscate(config, Path(source), Path(out), progress=progress)
 
 
 def load_model(run: StrPath, *, model: nn.Module | None = None) -> nn.Module:

@@ -126,10 +126,11 @@ def test_limits_of_the_plan_are_compared_and_stand_on_the_page(tmp_path):
     plan = {"fail_conditions": ["upper(mu) > 1.8", "lower(mu) > 1.8"]}
     result = audited(folder, **given, plan=plan)
     assert result.record.conditions == (
-        "upper(mu) > 1.8: one-run/mu is 1.7 (1.5 to 1.9), n = 1,000 canaries; the upper end 1.9 was compared",
+        "upper(mu) > 1.8: one-run/mu is 1.7 (1.55 to 1.84), n = 1,000 canaries; the upper end 1.841 was "
+        "compared",
     )
     rows = [str(cell) for row in section_audit.plan_table(result.record).rows for cell in row]
-    assert any("the upper end 1.9 was compared" in row for row in rows)
+    assert any("the upper end 1.841 was compared" in row for row in rows)
 
 
 def test_a_key_is_named_by_its_end_from_a_slash_on():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import report_samples
 from report_samples import write_dataset, write_deid, write_run
+from scipy.optimize import brentq
 
 from meninx.audit import bounds, plan_file, rederivation, run_facts
 from meninx.audit import stage as audit_stage
@@ -20,6 +21,7 @@ from meninx.audit.part_rules import RULES, findings_of
 from meninx.audit.plan_config import AuditConfig
 from meninx.core import artifacts, audit_parts, files, integrity, plain
 from meninx.core.artifacts import PrivacyRecord, RunRecord
+from meninx.core.attribute_records import AttributesAudit
 from meninx.core.audit_records import (
     AttackRecord,
     MembershipAudit,
@@ -31,14 +33,19 @@ from meninx.core.audit_records import (
 from meninx.core.audit_summary import AuditedPart, PlanRecord
 from meninx.core.dossier_records import DossierRecord
 from meninx.core.origin import Origin
+from meninx.core.proportions import clopper_pearson
+from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.run import Run
 from meninx.dossier import dossier_pdf, stage
 from meninx.dossier.config import DossierConfig
 from meninx.metrics.attack_success import FPRS
+from meninx.metrics.attribute_success import bounded
+from meninx.privacy.accounting import Phase
 from meninx.privacy.claim import Claim
 from meninx.privacy.composition import joint_phases
 from meninx.privacy.ledger import Ledger
 from meninx.privacy.risk import risk_curve
+from meninx.privacy.score_audit import area_mu_of, gaussian_interval
 
 PLANTED = report_samples.PLANTED
 DATE = "2026-11-20"
@@ -77,23 +84,39 @@ def audit(folder: Path) -> None:
     summarize(folder)
 
 
-def write_agreeing(folder: Path, record: OneRunRecord | MembershipAudit) -> None:
+def write_agreeing(folder: Path, record: object) -> None:
     """Write an audit of a run with the bounds and claims that follow from the run's ledger."""
     ledger = Ledger.parse(Run(folder).ledger_text())
     claim = Claim.of_mechanism(joint_phases([ledger]), delta=ledger.accounts[0].first.delta)
+    curve = risk_curve(claim.phases, rates=FPRS)
     if isinstance(record, OneRunRecord):
         stated = {"claim_epsilon": claim.epsilon, "claim_mu": claim.mu, "claim_advantage": claim.advantage}
-        audit, control = (replace(one, **stated) for one in (record.audit, record.control))
-        artifacts.write(folder, replace(record, audit=audit, control=control))
-        return
-    curve = risk_curve(claim.phases, rates=FPRS)
-    bound = {f"{fpr:g}": curve.tpr(fpr).upper for fpr in FPRS}
-    artifacts.write(folder, replace(record, bound=bound, bound_auc=curve.auc().upper))
+        audit, control = (_claimed(replace(one, **stated)) for one in (record.audit, record.control))
+        record = replace(record, audit=audit, control=control)
+    elif isinstance(record, MembershipAudit):
+        bound = {f"{fpr:g}": curve.tpr(fpr).upper for fpr in FPRS}
+        record = replace(record, bound=bound, bound_auc=curve.auc().upper)
+    elif isinstance(record, AttributesAudit):
+        attacks = tuple(bounded(one, lambda rate: curve.gamma(rate).upper, 0.05) for one in record.attributes)
+        record = replace(record, attributes=attacks, prior_bounds={"sex": curve.gamma(0.5).upper})
+    elif isinstance(record, ReconstructionAudit):
+        named = (replace(record.identification[0], bound=curve.gamma(0.1).upper, excess=False),)
+        step = Phase(sample_rate=1.0, noise_multiplier=record.matches[0].noise_multiplier, steps=1)
+        kappa = record.matches[0].kappa
+        most = risk_curve([step], rates=[kappa]).gamma(kappa).upper
+        record = replace(record, identification=named, matches=(replace(record.matches[0], bound=most),))
+    artifacts.write(folder, record)
 
 
-def summarize(folder: Path) -> None:
+def _claimed(audit: ScoreAudit) -> ScoreAudit:
+    """Return an audit whose checks compare with its claim."""
+    allowed = {"mu": audit.claim_mu, "TPR - FPR": audit.claim_advantage}
+    return replace(audit, checks=tuple(replace(check, allowed=allowed[check.name]) for check in audit.checks))
+
+
+def summarize(folder: Path, parts: tuple[str, ...] = ("bounds", "one-run", "membership")) -> None:
     """Write the summary of the audits of a run as the stage derives it, by a plan."""
-    config = AuditConfig.of(candidates=(10,), n_eps=2)
+    config = AuditConfig.of(candidates=(10,), n_eps=2, parts=parts)
     files.write_text(
         folder / "audit" / audit_parts.PLAN, plan_file.plan_text(plan_file.audit_plan_of(config))
     )
@@ -119,30 +142,41 @@ def summarize(folder: Path) -> None:
 
 def one_run(origin: Origin, verdict: str = "consistent", control: str = "refuted") -> OneRunRecord:
     """Return an audit with canaries."""
-    check = ScoreCheck(name="mu", basis="asymptotic", measured=1.9, allowed=2.0, refuted=verdict == "refuted")
+    check = ScoreCheck(name="mu", basis="asymptotic", measured=1.0, allowed=2.0, refuted=verdict == "refuted")
+    other = ScoreCheck(name="TPR - FPR", basis="certified", measured=0.2, allowed=0.7, refuted=False)
+    area, low, high = _scores(1.0)
     audit = ScoreAudit(
         **{"included": 50, "excluded": 50, "confidence": 0.95, "delta": 1e-4, "one_run_epsilon": 1.2},
         **{"fdp_mu": 1.1, "fdp_epsilon": 2.5, "fdp_split_epsilon": 2.0, "rates_epsilon": 1.0},
-        **{"advantage": 0.2, "auroc": 0.9, "mu": 1.9, "mu_low": 1.5, "mu_high": 2.3, "gdp_epsilon": 3.0},
+        **{"advantage": 0.2, "auroc": area, "mu": 1.0, "mu_low": low, "mu_high": high, "gdp_epsilon": 3.0},
         **{"claim_epsilon": 5.0, "claim_mu": 2.0, "claim_advantage": 0.7},
-        checks=(check,),
+        checks=(check, other),
         verdict=verdict,
     )
-    noticed = replace(check, measured=3.9, refuted=control == "refuted")
-    second = replace(audit, mu=3.9, mu_low=3.5, mu_high=4.3, checks=(noticed,), verdict=control)
+    area, low, high = _scores(3.0)
+    noticed = replace(check, measured=3.0, refuted=control == "refuted")
+    measured = {"auroc": area, "mu": 3.0, "mu_low": low, "mu_high": high}
+    second = replace(audit, **measured, checks=(noticed, other), verdict=control)
     return OneRunRecord(audit=audit, control=second, steps=60, seconds=1.0, overhead=0.02, origin=origin)
+
+
+def _scores(mu: float) -> tuple[float, float, float]:
+    """Return the area of 50 canaries of each kind that gives a mu, and the interval of mu."""
+    area = float(brentq(lambda found: area_mu_of(found, 50, 50) - mu, 0.01, 0.9999))
+    return area, *gaussian_interval(area, 50, 50, significance=0.05)
 
 
 def membership(origin: Origin, verdict: str = "nothing found") -> MembershipAudit:
     """Return an audit by membership attacks."""
+    exposed, (low, high) = verdict == "exposed", clopper_pearson(12, 120)
     points = (
         OperatingPoint(fpr=0.01, refusal="too few non-members: 1000 needed, 120 there"),
-        OperatingPoint(fpr=0.1, tpr=0.12, low=0.05, high=0.2, fpr_high=0.2),
+        OperatingPoint(fpr=0.1, tpr=0.1, low=low, high=high, fpr_high=0.2),
     )
     attack = AttackRecord(
         attack="rmia",
-        **{"members": 120, "others": 120, "auc": 0.53, "auc_low": 0.45, "auc_high": 0.61},
-        **{"null_low": 0.43, "null_high": 0.57, "p_value": 0.001 if verdict == "exposed" else 0.3},
+        **{"members": 120, "others": 120, "auc": 0.6 if exposed else 0.53, "auc_low": 0.45, "auc_high": 0.61},
+        **{"null_low": 0.43, "null_high": 0.57, "p_value": 0.001 if exposed else 0.3},
         points=points,
         excess=False,
     )

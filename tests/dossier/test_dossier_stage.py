@@ -190,7 +190,7 @@ def test_every_number_of_the_audit_comes_with_its_null_its_bound_and_its_sample(
     assert found.source == "run/audit/audit.json"
     assert found.remark == (
         "green, measured; the attack is no better than chance; another attack may be; null 0.5; "
-        "the guarantee allows 0.9; n = 240 patients"
+        "the guarantee allows 0.737; n = 240 patients"
     )
     unknown = record.fact("audit/finding/membership/rmia/tpr@fpr=0.01")
     assert unknown.value == NOT_SHOWN

@@ -47,6 +47,15 @@ def test_labels_that_tell_nothing_have_a_floor_near_one_half():
     assert np.mean(values) < 0.54
 
 
+def test_the_interval_of_a_floor_lies_above_one_half_and_contains_it():
+    """With few patients the area may fall below 1/2 by chance; the interval was [0.218, 0.500]."""
+    for seed in range(12):
+        rng, patient, index = cohort(30, 2, seed)
+        floor = label_floor(sex(index), {"a": rng.integers(0, 2, 60).astype(float)}, patient, draws=50)
+        assert 0.5 <= floor.low <= floor.value <= floor.high
+        assert floor.high > 0.55
+
+
 def test_two_images_of_one_patient_lie_in_one_fold():
     """A table of unique combinations would otherwise name the patient, and with him the attribute."""
     rng, patient, index = cohort(120, 4)

@@ -16,10 +16,12 @@ from meninx.metrics.classification import Ranking, auroc
 from meninx.metrics.groups import Grouping
 from meninx.metrics.intervals import percentile_interval
 from meninx.metrics.label_floor import label_floor
+from meninx.obfuscate import dataset_table
 from meninx.obfuscate.codes import LEAST_IMAGES, create
 from meninx.obfuscate.config import CodeSettings, ObfuscateConfig
 from meninx.obfuscate.obfuscator import CodedObfuscator
 from meninx.obfuscate.utility_scores import cross_fitted_utility
+from meninx.synthetic import write_dataset
 
 KEY = bytes(range(32))
 
@@ -378,6 +380,24 @@ def test_3000_patients_of_each_sex_hold_every_criterion_of_the_planted_populatio
     (refused,) = codes.certificates(table.select(few), "sex", target=0.6)
     assert refused.limit is None
     assert "needs 631 patients per group, has" in refused.sentence
+
+
+@pytest.mark.slow
+def test_4000_generated_patients_are_certified_and_no_attacker_does_better(tmp_path):
+    """The cohort that everybody can generate: three findings, 1 to 4 images per patient, 32 x 32 pixels."""
+    manifest = write_dataset(tmp_path / "cohort", patients=4000, size=32, seed=3)
+    sexes = dataset_table.attribute_classes(manifest, ("sex",), ())
+    values = dataset_table.read_images(manifest, SILENT)
+    table = dataset_table.read_table(manifest, sexes, manifest.info.labels, values)
+    train, rest, sex = table.where("train"), ~table.where("train"), table.private["sex"]
+    assert area_of(coarse(table.values), sex, train, rest) > 0.9
+    codes = fitted(table)
+    found, released = codes.codes(table), codes.release(table)
+    (certificate,) = codes.certificates(table, "sex", target=0.6)
+    assert 0.5 < certificate.limit <= 0.6
+    attacks = [table_area(found, sex, train, rest), area_of(coarse(released), sex, train, rest)]
+    assert max(max(attack, 1 - attack) for attack in attacks) <= certificate.limit
+    assert table_area(found, table.labels["effusion"], train, rest) > 0.93
 
 
 @pytest.mark.slow

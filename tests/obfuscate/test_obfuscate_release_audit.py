@@ -87,3 +87,31 @@ def test_a_release_of_other_cases_is_refused(table, column):
             there[row] = "test" if column == "split" else "another"
     with pytest.raises(DataError):
         foreign_release(table, dataclasses.replace(table, **{column: tuple(there)}))
+
+
+@pytest.mark.slow
+def test_features_are_audited_like_images(table):
+    flat = dataclasses.replace(table, values=table.values.reshape(len(table), -1))
+    mean = flat.values.mean(axis=0)
+    erased = np.where(np.isin(np.arange(64), [0, 1, 8, 9]), mean, flat.values).astype(np.float32)
+    left, gone = (audit_release(question(flat, values, target=0.8)) for values in (flat.values, erased))
+    assert left.verdict == "failed"
+    assert gone.verdict == "passed", gone.reason
+    assert {item.name for item in gone.attackers} >= {"perceptron", "linear", "kernel", "boosted", "purifier"}
+    assert gone.distortion is None
+
+
+@pytest.mark.slow
+def test_attributes_of_the_test_split_decide_nothing_but_its_own_numbers(table):
+    kinds = table.private["sex"].copy()
+    people = sorted({who for who, split in zip(table.patients, table.split, strict=True) if split == "test"})
+    order = np.random.default_rng(0).permutation(len(people))
+    rows = {who: [row for row, name in enumerate(table.patients) if name == who] for who in people}
+    for who, other in zip(people, order, strict=True):
+        kinds[rows[who]] = table.private["sex"][rows[people[other]][0]]
+    moved = dataclasses.replace(table, private={"sex": kinds})
+    first, second = (audit_release(question(one, one.values)) for one in (table, moved))
+    assert first.worst == second.worst
+    assert [item.valid_auroc for item in first.attackers] == [item.valid_auroc for item in second.attackers]
+    assert first.worst_attacker.auroc > 0.9
+    assert second.verdict == "void"  # nobody finds attributes that were permuted

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from report_samples import write_run
+from scipy.optimize import brentq
 
 from meninx.audit import parts, stage
 from meninx.audit.audited_run import origin_of
@@ -28,8 +29,10 @@ from meninx.core.audit_records import (
     ScoreCheck,
 )
 from meninx.core.progress import Progress
+from meninx.core.proportions import clopper_pearson
 from meninx.core.risk_records import BoundsRecord
 from meninx.core.run import Run
+from meninx.privacy.score_audit import area_mu_of, gaussian_interval
 
 QUICK = {"n_eps": 3, "eps_min": 1.0, "eps_max": 1e6, "deterministic": True}
 
@@ -39,15 +42,20 @@ def attack(
 ) -> AttackRecord:
     """Return an attack on 1,200 members and as many others."""
     points = tuple(
-        OperatingPoint(fpr=fpr, tpr=min(1.0, 2 * fpr), low=fpr, high=min(1.0, 3 * fpr), fpr_high=1.5 * fpr)
-        if known
-        else OperatingPoint(fpr=fpr, refusal="too few non-members: 1000 needed, 59 there")
+        point(fpr) if known else OperatingPoint(fpr=fpr, refusal="too few non-members: 1000 needed, 59 there")
         for fpr in (0.001, 0.01, 0.1)
     )
     return AttackRecord(
         attack=name, members=1200, others=1200, auc=auc, auc_low=auc - 0.03, auc_high=auc + 0.03,
         null_low=0.47, null_high=0.53, p_value=p_value, points=points, excess=excess,
     )  # fmt: skip
+
+
+def point(fpr: float) -> OperatingPoint:
+    """Return a rate twice as high as that of false positives, among 1,200 members."""
+    tpr = round(1200 * 2 * fpr) / 1200
+    low, high = clopper_pearson(1200 * tpr, 1200)
+    return OperatingPoint(fpr=fpr, tpr=tpr, low=low, high=high, fpr_high=1.5 * fpr)
 
 
 def membership_audit(
@@ -91,13 +99,15 @@ def membership_audit(
 
 def score_audit(verdict: str, mu: float) -> ScoreAudit:
     """Return the audit of 1,000 canaries with a verdict."""
-    refuted = verdict == "refuted"
-    check = ScoreCheck(name="mu", basis="asymptotic", measured=mu, allowed=1.8, refuted=refuted)
+    area = brentq(lambda found: area_mu_of(found, 500, 500) - mu, 0.01, 0.9999)
+    low, high = gaussian_interval(area, 500, 500, significance=0.05)
+    check = ScoreCheck(name="mu", basis="asymptotic", measured=mu, allowed=1.8, refuted=verdict == "refuted")
+    other = ScoreCheck(name="TPR - FPR", basis="certified", measured=0.4, allowed=0.6, refuted=False)
     return ScoreAudit(
         included=500, excluded=500, confidence=0.95, delta=1e-5, one_run_epsilon=1.0, fdp_mu=1.0,
-        fdp_epsilon=2.0, fdp_split_epsilon=1.0, rates_epsilon=1.0, advantage=0.4, auroc=0.85, mu=mu,
-        mu_low=mu - 0.2, mu_high=mu + 0.2, gdp_epsilon=3.0, claim_epsilon=8.0, claim_mu=1.8,
-        claim_advantage=0.6, checks=(check,), verdict=verdict,
+        fdp_epsilon=2.0, fdp_split_epsilon=1.0, rates_epsilon=1.0, advantage=0.4, auroc=area, mu=mu,
+        mu_low=low, mu_high=high, gdp_epsilon=3.0, claim_epsilon=8.0, claim_mu=1.8,
+        claim_advantage=0.6, checks=(check, other), verdict=verdict,
     )  # fmt: skip
 
 

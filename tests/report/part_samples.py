@@ -8,6 +8,7 @@ from meninx.audit.reconstruction import reconstruction_verdict
 from meninx.core.artifacts import RunRecord
 from meninx.core.attribute_records import AttributeRecord, AttributesAudit, LeakRecord
 from meninx.core.identity_records import IdentityAudit, LinkRecord
+from meninx.core.proportions import clopper_pearson
 from meninx.core.reconstruction_records import (
     CRITERIA,
     IdentificationRecord,
@@ -29,12 +30,15 @@ def attribute(
     excess: bool | None = None,
 ) -> AttributeRecord:
     """Return an attack on an attribute of 200 members and as many others."""
+    area = 0.51 if p > 0.05 else 0.65
+    inside, outside = clopper_pearson(104, 200), clopper_pearson(100, 200)
     return AttributeRecord(
         attribute=name, signal="embedding", attack="logistic", classes=("F", "M"), members=200, others=200,
-        prior=0.5, accuracy=0.51, accuracy_low=0.46, accuracy_high=0.56, on_members=0.52, on_members_low=0.45,
-        on_members_high=0.59, on_others=0.5, on_others_low=0.43, on_others_high=0.57, advantage=0.02,
-        advantage_low=-0.08, advantage_high=0.12, advantage_p=advantage_p, auroc=0.51, auroc_low=0.46,
-        auroc_high=0.56, null_high=0.57, p_value=p, bound=bound, excess=excess,
+        prior=0.5, accuracy=0.51, accuracy_low=0.46, accuracy_high=0.56, on_members=0.52,
+        on_members_low=inside[0], on_members_high=inside[1], on_others=0.5, on_others_low=outside[0],
+        on_others_high=outside[1], advantage=0.02, advantage_low=-0.08, advantage_high=0.12,
+        advantage_p=advantage_p, auroc=area, auroc_low=area - 0.05, auroc_high=area + 0.05, null_high=0.57,
+        p_value=p, bound=bound, excess=excess,
     )  # fmt: skip
 
 
@@ -72,30 +76,27 @@ def attributes_audit(
     )  # fmt: skip
 
 
-def identified(success: float, *, bound: float = 0.4, excess: bool = False) -> IdentificationRecord:
+def identified(success: float, *, bound: float = 0.4) -> IdentificationRecord:
     """Return an identification among ten in 1,000 trials."""
+    low, high = clopper_pearson(1000 * success, 1000)
     return IdentificationRecord(
-        level=OWN, encoder="whitened", candidates=10, trials=1000, success=success, low=success - 0.02,
-        high=success + 0.02, bound=bound, excess=excess,
+        level=OWN, encoder="whitened", candidates=10, trials=1000, success=success, low=low, high=high,
+        bound=bound, excess=low > bound + 0.02,
     )  # fmt: skip
 
 
 def match(
-    *,
-    success: float = 0.0,
-    control: float = 0.0,
-    works: bool = True,
-    bound: float = 0.4,
-    excess: bool = False,
+    *, success: float = 0.0, control: float = 0.0, works: bool = True, bound: float = 0.4
 ) -> MatchRecord:
     """Return an attack on 48 images at the run's own noise."""
+    low, high = clopper_pearson(48 * success, 48)
     return MatchRecord(
         attack="imprint-pca", encoder="pca", view="step", level=OWN, noise_multiplier=1.0, server="malicious",
         batch=16, participations=1, originals=48, patients=48.0, candidates=128, metric="ncc", threshold=0.9,
         nulls=300, level_of_null=0.01, noise_null=0.01, heldout_null=0.0, steps_null=0.005, success=success,
-        low=max(0.0, success - 0.1), high=success + 0.07, control=control, control_patients=40.0, kappa=0.02,
+        low=low, high=high, control=control, control_patients=40.0, kappa=0.02,
         bound=bound, quantiles={"ncc": (0.9, 0.5, 0.1)}, works=works, self_test=0.9 if works else 0.1,
-        seconds=1.0, excess=excess,
+        seconds=1.0, excess=low > bound,
     )  # fmt: skip
 
 
@@ -109,7 +110,7 @@ def reconstruction_audit(
     works: bool = True,
 ) -> ReconstructionAudit:
     """Return identification among ten, and one attack at the run's own noise."""
-    named = (identified(0.7 if exceeds else 0.1, excess=exceeds),)
+    named = (identified(0.7 if exceeds else 0.1),)
     without = identified(stranger, bound=1.0)
     matches = (match(success=0.5 if exposed else 0.0, bound=0.9, control=control, works=works),)
     verdict, reason = reconstruction_verdict.verdict_of(named, without, matches, own=OWN, significance=0.05)
@@ -124,9 +125,11 @@ def reconstruction_audit(
 
 def link(*, p: float = 0.4) -> LinkRecord:
     """Return an attack on 200 images of 50 patients."""
+    share = 0.02 if p > 0.05 else 0.3
     return LinkRecord(
-        attack="pixels", question="another image", probes=200, patients=50, gallery=200, p_at_1=0.02,
-        p_at_1_low=0.01, p_at_1_high=0.05, chance=0.015, per_patient=0.02, per_patient_low=0.01,
+        attack="pixels", question="another image", probes=200, patients=50, gallery=200, p_at_1=share,
+        p_at_1_low=share - 0.01, p_at_1_high=share + 0.05, chance=0.015,
+        per_patient=0.02, per_patient_low=0.01,
         per_patient_high=0.05, auc=0.51, auc_low=0.46, auc_high=0.56, null_low=0.0, null_high=0.04, p_value=p,
     )  # fmt: skip
 

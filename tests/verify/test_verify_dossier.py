@@ -554,15 +554,15 @@ print(stage.run(Path(sys.argv[1])).summary())
 def test_a_dossier_with_every_audit_is_verified_without_torch(tmp_path: Path):
     run = samples.a_run(tmp_path / "run")
     link = LinkRecord(
-        attack="pixels", question="another image", probes=50, patients=20, gallery=50, p_at_1=0.2,
-        p_at_1_low=0.1, p_at_1_high=0.3, chance=0.05, per_patient=0.2, per_patient_low=0.1,
+        attack="pixels", question="another image", probes=50, patients=20, gallery=50, p_at_1=0.08,
+        p_at_1_low=0.02, p_at_1_high=0.2, chance=0.05, per_patient=0.2, per_patient_low=0.1,
         per_patient_high=0.3, auc=0.6, auc_low=0.5, auc_high=0.7, null_low=0.0, null_high=0.1, p_value=0.5,
     )  # fmt: skip
     identity = IdentityAudit(
         subject="dataset", links=(link,), floor=None, negative=(link,),
-        positive=(replace(link, p_value=0.001),), reconstructions=(), fitted_patients=10, fitted_images=20,
-        copies=0, grid=(8, 8), patients_known=True, synthetic=False, probes="", probes_data="",
-        significance=0.05, seed=0, seconds=0.0, verdict="nothing found", reason="",
+        positive=(replace(link, p_at_1=0.2, p_value=0.001),), reconstructions=(), fitted_patients=10,
+        fitted_images=20, copies=0, grid=(8, 8), patients_known=True, synthetic=False, probes="",
+        probes_data="", significance=0.05, seed=0, seconds=0.0, verdict="nothing found", reason="",
         origin=samples.origin_of(run),
     )  # fmt: skip
     artifacts.write(run, identity)

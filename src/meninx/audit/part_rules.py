@@ -16,28 +16,25 @@ from meninx.audit import (
     identity_findings,
     membership_findings,
     one_run_findings,
+    record_consistency,
 )
 from meninx.audit.mechanism import SEEDED
 from meninx.audit.plan_config import AuditPlan
 from meninx.audit.reconstruction import reconstruction_verdict
 from meninx.audit.verdict_lines import Reservations
 from meninx.core.attribute_records import AttributesAudit
-from meninx.core.audit_records import AttackRecord, MechanismCheck, MembershipAudit, OneRunRecord, ScoreAudit
+from meninx.core.audit_records import MembershipAudit
 from meninx.core.audit_summary import DONE, AuditedPart
 from meninx.core.findings import GUARANTEED, Finding
 from meninx.core.identity_records import IdentityAudit
 from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import BoundsRecord
 from meninx.metrics.attack_success import FPRS
-from meninx.metrics.linkage import linkage_verdict
-from meninx.privacy.residual_audit import TOLERANCE
 
 _ATTACKS = ("loss", "lira", "rmia")
 _RATES = tuple(f"tpr@fpr={rate:g}" for rate in FPRS)
 _BOUNDS = ("bounds/epsilon", "bounds/largest-auc", *(f"bounds/largest-{rate}" for rate in _RATES))
 _SUCCESSES = ("bounds/largest-success@*", "bounds/relaxed-success@*")
-_BEYOND_NULL = 0.05  # p-value that an area above 97.5 % of those with permuted membership cannot have
-_OTHER_VERDICT = "its verdict does not follow from its numbers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,51 +70,6 @@ def _bound_findings(record: BoundsRecord, plan: AuditPlan) -> tuple[Finding, ...
     return bounds.findings(record, amber=plan.limits.bound_green, red=plan.limits.bound_amber)
 
 
-def _one_run(record: OneRunRecord) -> Iterator[str]:
-    if not (_judged(record.audit) and _judged(record.control)):
-        yield _OTHER_VERDICT
-    for found in (record.mechanism, record.control_mechanism):
-        if found is not None and set(found.refuted_by) != _refuted(found):
-            yield "its measured noise and its verdict on it contradict each other"
-
-
-def _judged(audit: ScoreAudit) -> bool:
-    """Return whether the verdict follows from the checks."""
-    allowed = ("refuted",) if audit.refuted_by else ("consistent", "suspicious")
-    return audit.verdict in allowed
-
-
-def _refuted(found: MechanismCheck) -> set[str]:
-    wrong = {"noise"} if found.noise_high < 1 else set()
-    if found.length_low is not None and found.length_low > 1 + TOLERANCE:
-        wrong.add("length")
-    return wrong
-
-
-def _membership(record: MembershipAudit) -> Iterator[str]:
-    found = membership_findings.verdict_of(
-        record.attacks, record.positive, (record.negative, record.split_control), record.significance
-    )
-    if found != (record.verdict, record.reason):
-        yield _OTHER_VERDICT
-    known = [*record.attacks, record.negative, record.positive, record.split_control]
-    if any(_odd_chance(attack) for attack in known if attack is not None):
-        yield "an area lies beyond its null and is called chance"
-
-
-def _odd_chance(attack: AttackRecord) -> bool:
-    return attack.auc > attack.null_high and attack.p_value > _BEYOND_NULL
-
-
-def _reconstruction(record: ReconstructionAudit) -> Iterator[str]:
-    found = reconstruction_verdict.verdict_of(
-        record.identification, record.identified_without, record.matches, own=record.own_level,
-        significance=record.significance,
-    )  # fmt: skip
-    if found != (record.verdict, record.reason):
-        yield _OTHER_VERDICT
-
-
 def _membership_without_bounds(record: MembershipAudit) -> MembershipAudit:
     attacks = tuple(replace(one, excess=None) for one in record.attacks)
     return replace(record, attacks=attacks, bound={}, bound_auc=None, curve_bound=())
@@ -129,20 +81,6 @@ def _attributes_without_bounds(record: AttributesAudit) -> AttributesAudit:
     return replace(record, attributes=attributes, leaks=leaks, prior_bounds={})
 
 
-def _attributes(record: AttributesAudit) -> Iterator[str]:
-    found = attribute_findings.verdict_of(
-        record.attributes, record.negative, record.fresh, record.positive, record.significance
-    )
-    if found != (record.verdict, record.reason):
-        yield _OTHER_VERDICT
-
-
-def _identity(record: IdentityAudit) -> Iterator[str]:
-    found = linkage_verdict(record.links, record.negative, record.positive, record.significance)
-    if found != (record.verdict, record.reason):
-        yield _OTHER_VERDICT
-
-
 RULES: Mapping[str, PartRules] = {
     "bounds": PartRules(
         keys=_BOUNDS,
@@ -150,7 +88,7 @@ RULES: Mapping[str, PartRules] = {
         one_sided=dict.fromkeys((*_BOUNDS, *_SUCCESSES), "exact"),
         findings=_bound_findings,
         refuted=lambda record: False,
-        contradictions=lambda record: iter(()),
+        contradictions=record_consistency.of_bounds,
         unbounded=lambda record: replace(record, operating=None, membership=None, void=record.void or SEEDED),
     ),
     "one-run": PartRules(
@@ -166,7 +104,7 @@ RULES: Mapping[str, PartRules] = {
         ),
         findings=lambda record, plan: one_run_findings.findings(record),
         refuted=lambda record: bool(record.refuted_by),
-        contradictions=_one_run,
+        contradictions=record_consistency.of_one_run,
         void=one_run_findings.void,
     ),
     "membership": PartRules(
@@ -174,7 +112,7 @@ RULES: Mapping[str, PartRules] = {
         further=("membership/*/*/auc", "membership/*-control"),
         findings=lambda record, plan: membership_findings.findings(record),
         refuted=lambda record: record.verdict == "refuted",
-        contradictions=_membership,
+        contradictions=record_consistency.of_membership,
         void=_void,
         unbounded=_membership_without_bounds,
     ),
@@ -190,7 +128,7 @@ RULES: Mapping[str, PartRules] = {
         ),
         findings=lambda record, plan: reconstruction_verdict.findings(record),
         refuted=lambda record: record.verdict == "refuted",
-        contradictions=_reconstruction,
+        contradictions=record_consistency.of_reconstruction,
         void=reconstruction_verdict.void,
         unbounded=ReconstructionAudit.without_bounds,
     ),
@@ -205,7 +143,7 @@ RULES: Mapping[str, PartRules] = {
         ),
         findings=lambda record, plan: attribute_findings.findings(record),
         refuted=lambda record: record.verdict == "refuted",
-        contradictions=_attributes,
+        contradictions=record_consistency.of_attributes,
         void=_void,
         unbounded=_attributes_without_bounds,
     ),
@@ -222,7 +160,7 @@ RULES: Mapping[str, PartRules] = {
         ),
         findings=lambda record, plan: identity_findings.findings(record),
         refuted=lambda record: False,
-        contradictions=_identity,
+        contradictions=record_consistency.of_identity,
         void=_void,
     ),
 }

@@ -30,8 +30,8 @@ def obfuscate_dataset(
     """Release a dataset whose images hide an attribute of the patient, and attack the release.
 
     The release is a dataset folder that `meninx train`, `federate` and `audit` accept. What the true labels
-    alone tell about the attribute is shown first. Originals, the key and the files of the method stay in
-    private/.
+    alone tell about the attribute is shown first. report.html in the release says what attackers find.
+    Originals, the key and the files of the method stay in private/.
 
     Args:
         source: Prepared dataset of 2-D images with labels.
@@ -43,9 +43,9 @@ def obfuscate_dataset(
     early.extra("train")
     early.device(config.device)
     early.result(out, source, stage="obfuscate", replaced=config.resume or config.overwrite)
-    from meninx.obfuscate import stage
+    from meninx import workflow
 
-    result = stage.run(config, source, out, progress=output.progress())
+    result = workflow.obfuscate(config, source, out, progress=output.progress())
     output.show(result)
     result.raise_if_failed()
 
@@ -65,8 +65,8 @@ def audit(
     """Attack a released dataset, whoever made it, with attackers that are trained on it.
 
     Images are matched by case. Patients of the training split train the attackers, those of the validation
-    split choose among them, and those of the test split are attacked. Writes release_audit.json. Exit code 5:
-    the target is exceeded, or a control failed where there is a target.
+    split choose among them, and those of the test split are attacked. Writes release_audit.json and
+    report.html. Exit code 5: the target is exceeded, or a control failed where there is a target.
 
     Args:
         original: Prepared dataset of the original images.
@@ -79,8 +79,8 @@ def audit(
     early.dataset(release)
     early.extra("train")
     early.device(config.device)
-    from meninx.obfuscate import audited_release
+    from meninx import workflow
 
-    result = audited_release.audit_foreign(config, original, release, out, progress=output.progress())
+    result = workflow.audit_release(config, original, release, out, progress=output.progress())
     output.show(result)
     result.raise_if_failed()

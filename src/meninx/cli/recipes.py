@@ -27,7 +27,7 @@ def recipes(
 
     Args:
         name: Recipe to show; without a name all recipes are listed. With --schema, the command of the
-            recipes: train, prepare, deid, report or sweep.
+            recipes: train, prepare, deid, obfuscate, report or sweep.
         copy: New file to write to instead of the terminal.
         convert: Recipe or config.toml of an earlier version to print in the present tables.
         schema: Print the JSON schema of recipes, which editors use for completion and checks.
@@ -44,10 +44,10 @@ def recipes(
     elif convert is not None:
         _put(_converted(convert), copy)
     elif name is None:
-        for known in settings.recipe_names():
+        for known in settings.every_recipe():
             print(f"{known:22} {_text(known).splitlines()[0].removeprefix('#').strip()}")
-    elif name not in settings.recipe_names():
-        fix = check.did_you_mean(name, settings.recipe_names()) or "`meninx recipes` lists them"
+    elif name not in settings.every_recipe():
+        fix = check.did_you_mean(name, settings.every_recipe()) or "`meninx recipes` lists them"
         raise UsageError(
             expected("the name of a packaged recipe", got=repr(name), where="meninx recipes", fix=fix)
         )
@@ -58,6 +58,7 @@ def recipes(
 def _kinds() -> dict[str, type[settings.Settings]]:
     """Return the config of every verb that takes recipes."""
     from meninx.deid.config import DeidConfig
+    from meninx.obfuscate.config import ObfuscateConfig
     from meninx.prepare.config import PrepareConfig
     from meninx.report.config import ReportConfig
     from meninx.train.config import SweepConfig, TrainConfig
@@ -66,6 +67,7 @@ def _kinds() -> dict[str, type[settings.Settings]]:
         "train": TrainConfig,
         "prepare": PrepareConfig,
         "deid": DeidConfig,
+        "obfuscate": ObfuscateConfig,
         "report": ReportConfig,
         "sweep": SweepConfig,
     }

@@ -225,6 +225,8 @@ class ReleaseAuditRecord:
         static: attackers trained on original images alone: not a privacy measure.
         every_question: the worst attacker on each class against the rest and on each two classes; empty where
             there are two classes.
+        per_patient: the attacker, by its own choice on the validation split, that averages over all images
+            of a patient; None where every patient has one image.
         clean: the attacker of the original images that the validation split chooses: the positive control.
         clean_floor: the audit is void where ``clean`` finds less.
         control: the best attacker of constant images, which must find nothing.
@@ -251,6 +253,7 @@ class ReleaseAuditRecord:
         reason: of ``void`` and ``failed``; else empty.
         source: origin of the original dataset.
         released: origin of the released one.
+        checksums: SHA-256 of ``checksums.sha256`` of the released dataset; empty where it has none.
         version: format of the record.
     """
 
@@ -281,10 +284,12 @@ class ReleaseAuditRecord:
     released: Origin
     every_question: tuple[AttackerRecord, ...] = ()
     with_labels: tuple[AttackerRecord, ...] = ()
+    per_patient: AttackerRecord | None = None
     clean: AttackerRecord | None = None
     clean_floor: float = 0.0
     control: AttackerRecord | None = None
     null: NullRecord | None = None
+    checksums: str = ""
     version: int = FORMAT
 
     @property

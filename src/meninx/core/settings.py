@@ -341,12 +341,26 @@ def schema(kind: type[Settings]) -> dict[str, Any]:
 # recipes
 
 
-def recipe_names() -> tuple[str, ...]:
-    """Return the names of the packaged recipes, sorted."""
+OTHER_RECIPES = ("obfuscate",)
+"""Commands besides `train` with packaged recipes; the names of theirs begin with the command and a hyphen."""
+
+
+def recipe_names(command: str = "train") -> tuple[str, ...]:
+    """Return the names of the packaged recipes of a command, sorted."""
     folder = resources.files("meninx.recipes")
-    return tuple(
-        sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+    every = sorted(
+        item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")
     )
+
+    def owner(name: str) -> str:
+        return next((other for other in OTHER_RECIPES if name.startswith(f"{other}-")), "train")
+
+    return tuple(name for name in every if owner(name) == command)
+
+
+def every_recipe() -> tuple[str, ...]:
+    """Return the names of all packaged recipes, those of `train` first."""
+    return tuple(name for command in ("train", *OTHER_RECIPES) for name in recipe_names(command))
 
 
 def read_recipe(name: str) -> tuple[dict[str, Any], str]:
@@ -356,7 +370,7 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
         ConfigError: no such recipe, or the file is not TOML.
         DataError: the file is not UTF-8 text, or too large to be a recipe.
     """
-    if name in recipe_names():
+    if name in every_recipe():
         text, source = (
             (resources.files("meninx.recipes") / f"{name}.toml").read_text(encoding="utf-8"),
             f"recipe {name}.toml",
@@ -364,7 +378,7 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
     elif Path(name).is_file():
         text, source = files.read_text(Path(name), limit=LIMIT), Path(name).name
     else:
-        fix = check.did_you_mean(name, recipe_names()) or "`meninx recipes` lists them"
+        fix = check.did_you_mean(name, every_recipe()) or "`meninx recipes` lists them"
         raise ConfigError(expected("a recipe name or a TOML file", got=repr(name), where="--recipe", fix=fix))
     try:
         return tomllib.loads(text), source

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,11 +44,12 @@ from meninx.models.attack_networks import FAMILIES, PERCEPTRON, Restorer, Vector
 
 Array = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 ReleaseDraws = Callable[[int], Array]
 """From the number of a draw to released images (n, channels, height, width); draw 0 is the released one."""
 EPOCHS = 12
 _BATCH, _LEAST_BATCH, _STEPS_PER_EPOCH = 32, 8, 12  # few images are seen in smaller batches, more often
-_EVAL_BATCH = 256
+_EVAL_BATCH, _MOST_STEPS = 256, 400
 _RATE, _VECTOR_RATE, _DECAY = 2e-3, 1e-2, 5e-2
 _SHIFT = 16  # an image is moved by up to a sixteenth of its side
 _TINY = 1e-6
@@ -149,6 +151,7 @@ def fit_release_network(
     *,
     task: ImageTask,
     epochs: int = EPOCHS,
+    rate: float | None = None,
     seed: int = 0,
     device: str = "cpu",
     progress: Progress = SILENT,
@@ -161,7 +164,9 @@ def fit_release_network(
         targets: shape (n, outputs); one-hot, or 0, 1 and NaN under a task of several labels.
         sides: rows to train on and to choose by.
         task: loss and metrics.
-        epochs: passes over the training rows, each with its own draw.
+        epochs: passes over the training rows, each with its own draw; fewer where they are more than 400
+            steps.
+        rate: learning rate; by default that of the family.
         seed: of initial weights, order and augmentation.
         device: where it is trained.
         progress: shows the steps.
@@ -171,11 +176,11 @@ def fit_release_network(
     """
     first = _checked(draws(0), len(np.asarray(targets)))
     wanted = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.float32))
-    network = _seeded(lambda: attack_network(family, channels=first.shape[1], outputs=wanted.shape[1]), seed)
+    network = seeded(lambda: attack_network(family, channels=first.shape[1], outputs=wanted.shape[1]), seed)
     return _fitted(
         network, draws, lambda rows: wanted[rows], sides, task, epochs=epochs, seed=seed, device=device,
         shift=min(first.shape[2:]) // _SHIFT if family in FAMILIES[1:] else 0,
-        rate=_VECTOR_RATE if family == PERCEPTRON else _RATE, progress=progress, label=family,
+        rate=rate or (_VECTOR_RATE if family == PERCEPTRON else _RATE), progress=progress, label=family,
     )  # fmt: skip
 
 
@@ -201,10 +206,10 @@ def fit_purifier(
         progress: shows the steps.
     """
     clean = torch.from_numpy(_checked(originals, len(np.asarray(originals))))
-    centre, spread = _moments(clean[torch.from_numpy(sides.train)])
+    centre, spread = channel_moments(clean[torch.from_numpy(sides.train)])
     scaled = (clean - centre) / spread
     restorer = Restorer if clean.ndim == _IMAGE_AXES else VectorRestorer
-    network = _seeded(lambda: restorer(clean.shape[1]), seed)
+    network = seeded(lambda: restorer(clean.shape[1]), seed)
     fitted = _fitted(
         network, draws, lambda rows: scaled[rows], sides, RestoreTask(), epochs=epochs, seed=seed,
         device=device, shift=0, progress=progress, label="purifier",
@@ -280,12 +285,12 @@ def _fitted(
 ) -> ReleaseNetwork:
     """Return the network after training, with the weights of the best validation."""
     place = runtime.device(device)
-    centre, spread = _moments(torch.from_numpy(draws(0)[sides.train]))
+    centre, spread = channel_moments(torch.from_numpy(draws(0)[sides.train]))
     network.to(place)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=_DECAY)
     batch = min(_BATCH, max(_LEAST_BATCH, len(sides.train) // _STEPS_PER_EPOCH))
     sampler = ShuffleSampler(len(sides.train), batch=batch, seed=seed)
-    steps = epochs * sampler.steps_per_epoch
+    steps = min(epochs * sampler.steps_per_epoch, max(_MOST_STEPS, sampler.steps_per_epoch))
     schedule = Schedule(OptimConfig(lr=rate, schedule="cosine", warmup=min(20, steps // 10)), 1)
     loader = _ReleaseLoader(
         draws, targets, sides.train, centre, spread, sampler.steps_per_epoch, shift, seed, place
@@ -311,14 +316,14 @@ def _fitted(
     return ReleaseNetwork(network.eval(), centre, spread, place)
 
 
-def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+def seeded(build: Callable[[], NetworkT], seed: int) -> NetworkT:
     """Return a network whose initial weights depend on the seed alone."""
     with torch.random.fork_rng([]):
         runtime.seed_torch(seed, "release attacker")
         return build()
 
 
-def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
+def channel_moments(images: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and deviation of each channel (1, channels, 1, 1), or of each feature (1, features)."""
     axes = (0, 2, 3) if images.ndim == _IMAGE_AXES else (0,)
     spread = images.std(axes, keepdim=True, correction=0)

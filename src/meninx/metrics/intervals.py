@@ -153,6 +153,20 @@ def combined_interval(
     return total - math.sqrt(below), total + math.sqrt(above)
 
 
+def folded_ends(ends: Ends) -> Ends:
+    """Return the interval of a folded area from that of the area.
+
+    >>> folded_ends((0.3, 0.6)), folded_ends((0.2, 0.4)), folded_ends((0.55, 0.7))
+    ((0.5, 0.7), (0.6, 0.8), (0.55, 0.7))
+    """
+    low, high = ends
+    if low >= 0.5:
+        return low, high
+    if high <= 0.5:
+        return 1 - high, 1 - low
+    return 0.5, max(high, 1 - low)
+
+
 def p_of_interval(value: float, ends: Ends) -> float:
     """Return the two-sided p-value of "the difference is 0" that corresponds to a 95 % interval."""
     width = value - ends[0] if value > 0 else ends[1] - value

@@ -49,8 +49,8 @@ class LabelFloor:
         group: the group that is told best from all others; one of the two if there are two.
         labels: names of the utility labels.
         value: AUROC of the group, at least 1/2, which a constant reaches.
-        low: lower 95 % limit, from resamples of patients.
-        high: upper 95 % limit.
+        low: lower 95 % limit, from resamples of patients, folded to at least 1/2.
+        high: upper 95 % limit; a ranking below 1/2 would tell as much when it is reversed.
         rows: number of rows with a known group.
         patients: number of their patients.
     """
@@ -113,10 +113,11 @@ def label_floor(
             best = value, ends, number
     if best is None or len(present) < 2:
         raise DataError(expected("rows of at least two groups", got=len(present), where=attribute.attribute))
-    value, (low, high), number = best
+    value, ends, number = best
+    low, high = intervals.folded_ends(ends)
     return LabelFloor(
         attribute=attribute.attribute, group=attribute.names[number], labels=tuple(labels),
-        value=max(0.5, value), low=low, high=max(0.5, high), rows=len(groups),
+        value=max(0.5, value), low=min(low, max(0.5, value)), high=high, rows=len(groups),
         patients=int(patient.max()) + 1,
     )  # fmt: skip
 

@@ -124,8 +124,8 @@ class ReleaseCertificate:
         verdict = "at most" if self.met else "above"
         rests_on = f"confidence {1 - self.delta:.4g}, {has} patients"
         return (
-            f"{who}: no attacker's AUROC exceeds {self.limit:.3f} for {RULE} ({rests_on}), {verdict} the target"
-            f" of {self.target:g}"
+            f"{who}: no attacker's AUROC exceeds {self.limit:.3f} for {RULE} ({rests_on}), {verdict} the"
+            f" target of {self.target:g}"
         )
 
 

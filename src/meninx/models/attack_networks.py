@@ -22,6 +22,7 @@ FAMILIES = ("strided", "residual", "wide")
 PERCEPTRON = "perceptron"
 """The network for features."""
 _GROUPS = 8
+_FINE, _COARSE = 96, 64
 _STRIDED = (16, 32, 64, 64)
 _WIDE = ((24, 9, 4), (48, 5, 2), (48, 5, 1))  # channels, kernel, stride
 _RESTORER, _HIDDEN = 8, 64
@@ -44,8 +45,18 @@ def attack_network(family: str, *, channels: int, outputs: int) -> nn.Module:
         return nn.Sequential(*layers)
     if family == "residual":
         shape = {"spatial_dims": 2, "in_channels": channels, "out_channels": outputs}
-        return registry.build("resnet9", **shape, width=16, groups=_GROUPS)
+        return nn.Sequential(Coarse(), registry.build("resnet9", **shape, width=16, groups=_GROUPS))
     return Strided(channels, outputs) if family == "strided" else WideKernel(channels, outputs)
+
+
+class Coarse(nn.Module):
+    """Averages images of more than 96 pixels along an axis to 64, for a network that reads coarse shapes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return images (batch, channels, height, width), smaller ones as they are."""
+        if min(x.shape[2:]) <= _FINE:
+            return x
+        return functional.adaptive_avg_pool2d(x, _COARSE)
 
 
 class Strided(nn.Module):

@@ -17,9 +17,9 @@ from meninx.core.randomness import child
 from meninx.metrics.attribute_attacks import folded
 from meninx.metrics.bootstrap import BinaryProblem, Draws, measure
 from meninx.metrics.classification import auroc
-from meninx.metrics.intervals import Ends
+from meninx.metrics.intervals import folded_ends
 from meninx.metrics.vector_attacks import fit_ridge
-from meninx.obfuscate.release_attacks import Attempt, Margins
+from meninx.obfuscate.release_attacks import Attempt, Margins, flat_values
 from meninx.obfuscate.release_question import AttackRows, Contest, Numbers
 
 _SAME = 1e-12
@@ -104,20 +104,6 @@ class Judge:
         )
 
 
-def folded_ends(ends: Ends) -> Ends:
-    """Return the interval of a folded area from that of the area.
-
-    >>> folded_ends((0.3, 0.6)), folded_ends((0.2, 0.4)), folded_ends((0.55, 0.7))
-    ((0.5, 0.7), (0.6, 0.8), (0.55, 0.7))
-    """
-    low, high = ends
-    if low >= 0.5:
-        return low, high
-    if high <= 0.5:
-        return 1 - high, 1 - low
-    return 0.5, max(high, 1 - low)
-
-
 def measure_null(
     values: npt.ArrayLike,
     rows: AttackRows,
@@ -137,7 +123,7 @@ def measure_null(
         network: from permuted classes of all rows to the margins of a network trained on them.
         repetitions: of the network.
     """
-    features = np.asarray(values, dtype=np.float64).reshape(len(np.asarray(values)), -1)
+    features = flat_values(np.asarray(values, dtype=np.float32))
     drawn = [rows.classes, *(permuted(rows, seed, number) for number in range(permutations))]
     top = len(rows.names)
     hot = np.concatenate([kinds[:, None] == np.arange(top) for kinds in drawn], axis=1)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from meninx.core.errors import ConfigError, expected, problem
-from meninx.core.setting_types import Count, CountOrZero, Device, Positive, PositiveShare, Share
+from meninx.core.setting_types import Count, CountOrZero, Device, NonNegative, Positive, PositiveShare, Share
 from meninx.core.settings import Settings
 from meninx.obfuscate.obfuscator import OBFUSCATORS, MethodName
 
@@ -19,8 +19,24 @@ BUDGET = 0.05
 """Mean absolute change of the training images without another setting, of the range [0, 1]."""
 AGE_BINS = (60.0,)
 """Lower limits of the upper age groups without another setting."""
-TABLES: Mapping[str, tuple[MethodName, ...]] = {"dp_pix": ("dp-pix",), "codes": ("codes",)}
+TABLES: Mapping[str, tuple[MethodName, ...]] = {
+    "dp_pix": ("dp-pix",),
+    "codes": ("codes",),
+    "viewmaker": ("viewmaker", "viewmaker-seed", "maxent"),
+}
 """Table of settings -> methods that read it."""
+_DEFAULTS: Mapping[str, Any] = {
+    "loss": "adversarial",
+    "attackers": 3,
+    "attacker_steps": 2,
+    "reset_every": 50,
+    "task_weight": 1.0,
+}
+_FIXED: Mapping[MethodName, Mapping[str, Any]] = {
+    "viewmaker-seed": {"loss": "adversarial", "attackers": 1, "attacker_steps": 1, "reset_every": 0},
+    "maxent": {"loss": "entropy"},
+}
+"""What a method of viewmakers fixes."""
 WORK_FIELDS = ("device", "dry_run", "resume", "overwrite")
 """Fields that change how the work is done, not its result."""
 
@@ -63,7 +79,7 @@ class CodeSettings(Settings):
     most_codes: Annotated[int, Meta(ge=2, le=1024)] = 12
     levels: tuple[Count, ...] = ()
     patients_per_code: Count = 8
-    folds: Annotated[int, Meta(ge=2, le=20)] = 3
+    folds: Annotated[int, Meta(ge=2, le=20)] = 5
     utility: Literal["auto", "linear", "network"] = "auto"
     unknown_attribute: Literal["refuse", "draw"] = "refuse"
     balance: Literal["class", "class-and-labels", "none"] = "class"
@@ -72,6 +88,82 @@ class CodeSettings(Settings):
     def oblivious(self) -> bool:
         """Whether codes are made without looking at the attribute."""
         return self.balance == "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewmakerSettings(Settings):
+    """The viewmaker network, its loss and the game in which it is trained.
+
+    Attributes:
+        network: `slim` computes the change on an image of at most 32 pixels a side and enlarges it; `full`
+            is the published network, which works at the size of the image.
+        residual_blocks: Residual blocks at the coarsest size; 3 and 5 are published for retina and
+            radiographs.
+        dct: Compute the change from and in the coefficients of the discrete cosine transform.
+        loss: What the method `viewmaker` maximises: `adversarial` the loss of the attackers, `entropy` the
+            entropy of their guesses, `contrastive` that of an encoder, without any attribute; by default
+            `adversarial`. The other methods fix it: `viewmaker-seed` adversarial, `maxent` entropy.
+        task_weight: Weight of the loss of a network of the labels, which was trained on original images and
+            is frozen; 0 leaves it out, as the X-ray variant of DP-Viewmaker does.
+        attack_weight: Weight of the loss or entropy of the attackers.
+        temperature: Of the contrastive loss.
+        steps: Steps of the viewmaker.
+        viewmaker_batch: Images per step.
+        attackers: Attackers in the game, of different architectures in turn; by default 3, and always 1 for
+            `viewmaker-seed`.
+        attacker_steps: Steps of the attackers (or the encoder) before each step of the viewmaker; by default
+            2, and always 1 for `viewmaker-seed`.
+        reset_every: Steps of the viewmaker after which one attacker in turn starts from random weights; 0
+            for never; by default 50, and never for `viewmaker-seed`.
+        viewmaker_rate: Learning rate of the viewmaker (Adam).
+        attacker_rate: Learning rate of the attackers, or of the encoder.
+        task_rate: Learning rate of the network of the labels.
+    """
+
+    network: Literal["slim", "full"] = "slim"
+    residual_blocks: Annotated[int, Meta(ge=1, le=16)] = 3
+    dct: bool = False
+    loss: Literal["adversarial", "entropy", "contrastive"] | None = None
+    task_weight: NonNegative | None = None
+    attack_weight: Positive = 1.0
+    temperature: Positive = 0.07
+    steps: Count = 200
+    viewmaker_batch: Annotated[int, Meta(ge=2)] = 32
+    attackers: Annotated[int, Meta(ge=1, le=9)] | None = None
+    attacker_steps: Count | None = None
+    reset_every: CountOrZero | None = None
+    viewmaker_rate: Positive = 1e-3
+    attacker_rate: Positive = 2e-3
+    task_rate: Positive = 2e-3
+
+    def in_force(self, method: MethodName) -> ViewmakerSettings:
+        """Return the settings with the values that the method fixes or that are its defaults.
+
+        >>> ViewmakerSettings().in_force("maxent").attackers
+        3
+
+        Raises:
+            ConfigError: a setting has no effect.
+        """
+        fixed: Mapping[str, Any] = _FIXED.get(method, {})
+        self._refuse_given(tuple(fixed), f"the method {method}")
+        found = {**_DEFAULTS, **fixed}
+        if (fixed.get("loss") or self.loss) == "contrastive":
+            without = ("task_weight", "attack_weight", "attackers", "reset_every", "task_rate")
+            self._refuse_given(without, "a contrastive loss")
+            found |= {"attackers": None, "reset_every": 0, "task_weight": 0.0}
+        else:
+            self._refuse_given(("temperature",), "a loss of attackers")
+        if self.task_weight == 0:
+            self._refuse_given(("task_rate",), "a task_weight of 0")
+        return self.replace(**{key: value for key, value in found.items() if getattr(self, key) is None})
+
+    def _refuse_given(self, names: tuple[str, ...], what: str) -> None:
+        """Refuse settings that differ from their defaults where they have no effect."""
+        for name in names:
+            if getattr(self, name) != getattr(type(self)(), name):
+                fix = f"leave {name} out"
+                raise ConfigError(problem(f"the setting has no effect with {what}", where=name, fix=fix))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +268,7 @@ class ObfuscateConfig(HiddenAttribute):
             the release is then marked NOT FOR RELEASE.
         dp_pix: Differential privacy for pixels.
         codes: Codes that are equally frequent in every class of the attribute.
+        viewmaker: The viewmaker network, its loss and the game in which it is trained.
         release_audit: Whether and how the release is attacked.
         dry_run: Read the dataset, show the label floor and what would be done; write nothing.
         resume: Go on with a release of the same settings; a complete one is attacked if it was not.
@@ -188,6 +281,7 @@ class ObfuscateConfig(HiddenAttribute):
     deterministic: bool = False
     dp_pix: PixelNoise = field(default_factory=PixelNoise)
     codes: CodeSettings = field(default_factory=CodeSettings)
+    viewmaker: ViewmakerSettings = field(default_factory=ViewmakerSettings)
     release_audit: ReleaseAuditSettings = field(default_factory=ReleaseAuditSettings)
     dry_run: bool = False
     resume: bool = False
@@ -214,6 +308,8 @@ class ObfuscateConfig(HiddenAttribute):
             raise ConfigError(problem(what, where="budget", fix="leave budget out"))
         super().check_rules()
         self._refuse_idle_tables()
+        if self.method in TABLES["viewmaker"]:
+            self.viewmaker.in_force(self.method)
 
     def _refuse_idle_tables(self) -> None:
         """Refuse settings of a table that the method does not read."""

@@ -16,7 +16,7 @@ from meninx.core.randomness import child_seed
 from meninx.metrics.vector_attacks import VECTOR_ATTACKS, fit_vector_attack, principal_components
 from meninx.obfuscate.attack_measurement import Judge
 from meninx.obfuscate.obfuscator import Values
-from meninx.obfuscate.release_attacks import Attempt
+from meninx.obfuscate.release_attacks import Attempt, flat_values
 from meninx.obfuscate.release_question import AttackRows, ReleaseQuestion
 
 Array = npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ def attack_with_labels(
         return ()
     labels = _known(question)
     parts = [(_LABELS, labels)]
-    flat = np.asarray(released.reshape(len(released), -1), dtype=np.float64)
+    flat = flat_values(released)
     project = principal_components(flat[rows.train], most=_COMPONENTS)
     parts.append((_IMAGES, _together(project(flat), labels)))
     hot = _one_hot(question)

@@ -43,6 +43,7 @@ PURIFIER = "purifier"
 _SEEDS = 1 << 31
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _GRID = 4
+_IMAGE_AXES, _MOST_NUMBERS = 4, 8192
 _NETWORK_WORDS = "released images, a fresh draw of the method in every epoch"
 _VECTOR_WORDS = "released images"
 
@@ -187,12 +188,35 @@ def statistics(images: Values) -> npt.NDArray[np.float64]:
     return np.concatenate(columns, axis=1)
 
 
+def coarse_images(images: Values) -> Values:
+    """Return images averaged over blocks, as many as needed for at most 8192 numbers per image.
+
+    The networks see whole images. What attacks on vectors would learn of more numbers is mostly noise.
+    """
+    _, channels, height, width = images.shape
+    block = 1
+    while channels * -(-height // block) * -(-width // block) > _MOST_NUMBERS:
+        block += 1
+    if block == 1:
+        return images
+    rows, columns = np.arange(0, height, block), np.arange(0, width, block)
+    sums = np.add.reduceat(np.add.reduceat(images, rows, axis=2), columns, axis=3)
+    tall, wide = np.diff([*rows, height]), np.diff([*columns, width])
+    return np.asarray(sums / (tall[:, None] * wide[None]), dtype=np.float32)
+
+
+def flat_values(values: Values) -> npt.NDArray[np.float64]:
+    """Return features, or the pixels of :func:`coarse_images`, one row each."""
+    there = coarse_images(values) if values.ndim == _IMAGE_AXES else values
+    return np.asarray(there.reshape(len(there), -1), dtype=np.float64)
+
+
 def _describe(kind: str) -> Callable[[Values], npt.NDArray[np.float64]]:
     """Return what a vector attacker reads of images: pixels, and under trees simple statistics too."""
 
     def described(values: Values) -> npt.NDArray[np.float64]:
-        pixels = np.asarray(values.reshape(len(values), -1), dtype=np.float64)
-        if kind != "boosted" or values.ndim != 4:
+        pixels = flat_values(values)
+        if kind != "boosted" or values.ndim != _IMAGE_AXES:
             return pixels
         return np.concatenate([pixels, statistics(values)], axis=1)
 

@@ -1,9 +1,8 @@
 """Attacks a release and returns what was found: ``audit_release(question) -> ReleaseAuditRecord``.
 
-Every attacker is retrained on released images and chosen on the validation split. The test split
-is read once.
-The audit is void where the same attackers cannot find the attribute in the original images, or find it in
-images that show nothing. ::
+Every attacker is retrained on released images and chosen on the validation split. The test split is read
+once. The audit is void where the same attackers cannot find the attribute in the original images, or where
+they find it in images that show nothing. ::
 
     question = ReleaseQuestion(original=table, draws=lambda number: released[number], attribute="sex",
                                source=origin, released=origin, target=0.6)
@@ -16,7 +15,7 @@ A release of another program is audited in the same way: :func:`foreign_release`
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +28,7 @@ from meninx.core.obfuscation_records import (
     ReleaseAuditRecord,
 )
 from meninx.core.progress import SILENT, Progress
+from meninx.core.progress import task as progress_task
 from meninx.core.randomness import child_seed
 from meninx.learn.release_attackers import families_of
 from meninx.metrics.image_matching import paired_similarity
@@ -36,19 +36,21 @@ from meninx.metrics.vector_attacks import VECTOR_ATTACKS
 from meninx.obfuscate.attack_measurement import Judge, measure_null
 from meninx.obfuscate.label_attacks import attack_codes, attack_with_labels
 from meninx.obfuscate.obfuscator import ImageTable, Values
-from meninx.obfuscate.release_attacks import Attempt, ReleaseAttacks, average_name
+from meninx.obfuscate.release_attacks import Attack, Attempt, ReleaseAttacks, average_name
 from meninx.obfuscate.release_linkage import measure_reidentification
 from meninx.obfuscate.release_question import (
+    AttackRows,
     DrawCache,
     ReleaseQuestion,
     attack_rows,
+    one_row_per_patient,
+    patient_means,
     refuse_divided,
 )
 from meninx.obfuscate.release_utility import measure_utility
+from meninx.obfuscate.release_verdict import MEASURED, verdict_of
 
-VOID, FAILED, PASSED, MEASURED = "void", "failed", "passed", "measured"
 _CONTROL_NAME = "constant images"
-_SAME = 1e-9
 
 
 def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> ReleaseAuditRecord:
@@ -69,25 +71,22 @@ def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> 
     judge = Judge(rows, seed=child_seed(question.seed, "resampled patients"))
     attacks = ReleaseAttacks(question, draws, rows, progress)
     clean = attacks.fitted(lambda number: question.original.values, "original images")
-    originals = {
-        name: Attempt(name, "original images", attack(question.original.values), seconds, retrained=False)
+    originals = [
+        Attempt(name, "original images", attack(question.original.values), seconds, retrained=False)
         for name, (attack, seconds) in clean.items()
-    }
-    of_originals = {name: judge.of(attempt) for name, attempt in originals.items()}
-    static = [
-        judge.of(replace(originals[name], margins=attack(draws(0))), of_originals[name])
-        for name, (attack, _) in clean.items()
     ]
-    tried = list(attacks.of_release())
-    tried.append(judge.best(attacks.purified(clean).values()))
-    averages = attacks.averages()
-    if averages:
-        tried.append(judge.best(averages.values()))
+    of_originals = {attempt.name: judge.of(attempt) for attempt in originals}
+    static = [
+        judge.of(replace(attempt, margins=clean[attempt.name][0](draws(0))), of_originals[attempt.name])
+        for attempt in originals
+    ]
+    tried = _retrained(attacks, clean, judge)
     records = [judge.of(attempt, of_originals.get(attempt.name)) for attempt in tried]
-    if not averages and question.draws_to_average > 1:
+    if question.draws_to_average > 1 and draws.constant:
         records.append(_not_averaged(question.draws_to_average))
     worst = judge.best(tried)
-    losses, leaks = measure_utility(question, draws, rows)
+    with progress_task(progress, "utility", None):
+        losses, leaks = measure_utility(question, draws, rows)
     found = ReleaseAuditRecord(
         attribute=question.attribute, method=question.method, method_summary=question.method_summary,
         caveat=question.caveat, worst=worst.name, target=question.target, attackers=tuple(records),
@@ -99,11 +98,11 @@ def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> 
         splits=_patients(question), deterministic=question.deterministic, synthetic=question.synthetic,
         seed=question.seed, seconds=0.0, verdict=MEASURED, reason="", source=question.source,
         released=question.released, with_labels=attack_with_labels(question, draws(0), rows, judge),
-        every_question=judge.every(worst),
-        clean=of_originals[judge.best(originals.values()).name], clean_floor=question.clean_floor,
-        control=_control(attacks, judge), null=_null(attacks, draws(0)),
+        every_question=judge.every(worst), per_patient=_per_patient(question, rows, tried),
+        clean=of_originals[judge.best(originals).name], clean_floor=question.clean_floor,
+        control=_control(attacks, judge), null=_null(attacks, draws(0), progress),
     )  # fmt: skip
-    verdict, reason = _verdict(found)
+    verdict, reason = verdict_of(found)
     found = replace(found, verdict=verdict, reason=reason, seconds=time.perf_counter() - begin)
     return _without_times(found) if question.deterministic else found
 
@@ -151,6 +150,32 @@ def foreign_release(original: ImageTable, released: ImageTable) -> Values:
     return np.ascontiguousarray(released.values[order])
 
 
+def _retrained(
+    attacks: ReleaseAttacks, clean: Mapping[str, tuple[Attack, float]], judge: Judge
+) -> list[Attempt]:
+    """Return what every retrained attacker says, of purifiers and averages the best ones."""
+    tried = list(attacks.of_release())
+    with progress_task(attacks.progress, "purifier and averages", None):
+        tried.append(judge.best(attacks.purified(clean).values()))
+        averages = attacks.averages()
+    return [*tried, judge.best(averages.values())] if averages else tried
+
+
+def _per_patient(
+    question: ReleaseQuestion, rows: AttackRows, tried: Sequence[Attempt]
+) -> AttackerRecord | None:
+    """Return the best attacker that knows which images are of one patient; None where nobody has several."""
+    if len(np.unique(rows.patient[rows.test])) == len(rows.test):
+        return None
+    judge = Judge(one_row_per_patient(rows), seed=child_seed(question.seed, "resampled patients"))
+    pooled = [
+        replace(attempt, margins=patient_means(attempt.margins, rows.patient))
+        for attempt in tried
+        if attempt.margins is not None
+    ]
+    return judge.of(judge.best(pooled))
+
+
 def _control(attacks: ReleaseAttacks, judge: Judge) -> AttackerRecord:
     """Return the best attacker of images that show nothing: all alike."""
     values = np.full(attacks.draws.shape, 0.5, dtype=np.float32)
@@ -161,15 +186,16 @@ def _control(attacks: ReleaseAttacks, judge: Judge) -> AttackerRecord:
     return judge.of(judge.best(tried))
 
 
-def _null(attacks: ReleaseAttacks, released: Values) -> NullRecord | None:
+def _null(attacks: ReleaseAttacks, released: Values, progress: Progress) -> NullRecord | None:
     question, rows = attacks.question, attacks.rows
     if not question.permutations:
         return None
     family = families_of(released.ndim)[0]
-    return measure_null(
-        released, rows, permutations=question.permutations, seed=child_seed(question.seed, "null"),
-        network=lambda kinds: attacks.network(family, attacks.draws, kinds)(released),
-    )  # fmt: skip
+    with progress_task(progress, "permuted attributes", None):
+        return measure_null(
+            released, rows, permutations=question.permutations, seed=child_seed(question.seed, "null"),
+            network=lambda kinds: attacks.network(family, attacks.draws, kinds)(released),
+        )  # fmt: skip
 
 
 def _not_averaged(count: int) -> AttackerRecord:
@@ -190,32 +216,6 @@ def _patients(question: ReleaseQuestion) -> dict[str, int]:
     return {name: len({table.patients[row] for row in np.flatnonzero(mask)}) for name, mask in masks.items()}
 
 
-def _verdict(found: ReleaseAuditRecord) -> tuple[str, str]:
-    """Return the verdict and its reason."""
-    if found.clean is None or found.clean.auroc is None or found.clean.auroc < found.clean_floor:
-        what = "the attackers do not find the attribute in the original images either"
-        return VOID, f"{what}, so that finding nothing in the release would say nothing"
-    if found.control is None or found.control.auroc is None or abs(found.control.auroc - 0.5) > _SAME:
-        return VOID, "an attacker finds the attribute in images that show nothing"
-    if not found.target:
-        return MEASURED, ""
-    decisive = found.worst_attacker
-    if decisive is None or decisive.high is None or not decisive.high <= found.target:
-        return FAILED, f"the interval of the attacker {found.worst} reaches beyond the target"
-    code = found.code_attack
-    if code is not None and code.high is not None and not code.high <= found.target:
-        return FAILED, "the interval of the attacker of the code itself reaches beyond the target"
-    others = [item for item in (*found.attackers, code) if item is not None]
-    beyond = [item.name for item in others if item.low is not None and item.low > found.target]
-    if beyond:
-        return FAILED, f"the whole interval of the attacker {beyond[0]} is beyond the target"
-    alone = next((item.high for item in found.with_labels if item.high is not None), None)
-    for item in found.with_labels[1:]:
-        if item.low is not None and alone is not None and item.low > max(found.target, alone):
-            return FAILED, f"{item.name} together tell more than the target, and more than the labels alone"
-    return PASSED, ""
-
-
 def _without_times(found: ReleaseAuditRecord) -> ReleaseAuditRecord:
     """Return the record without the time that anything took, which differs between two runs."""
 
@@ -227,6 +227,7 @@ def _without_times(found: ReleaseAuditRecord) -> ReleaseAuditRecord:
         every_question=still(found.every_question), output_leaks=still(found.output_leaks),
         with_labels=still(found.with_labels),
         code_attack=None if found.code_attack is None else replace(found.code_attack, seconds=0.0),
+        per_patient=None if found.per_patient is None else replace(found.per_patient, seconds=0.0),
         clean=None if found.clean is None else replace(found.clean, seconds=0.0),
         control=None if found.control is None else replace(found.control, seconds=0.0),
     )  # fmt: skip

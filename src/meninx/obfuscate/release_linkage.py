@@ -19,13 +19,14 @@ from meninx.metrics.classification import auroc
 from meninx.metrics.descriptors import DESCRIPTIONS, fit_description, fit_whitening, unit_rows
 from meninx.metrics.linkage import Owners, measure_linkage
 from meninx.obfuscate.obfuscator import ImageTable, Values
+from meninx.obfuscate.release_attacks import coarse_images
 from meninx.obfuscate.release_question import DrawCache, ReleaseQuestion
 
 Array = npt.NDArray[np.float32]
 Embedding = Callable[[Values], Array]
 ORIGINAL, RELEASED, LABELS = "original", "released", "labels"
 _KEPT = 0.1  # share of the mean variance that is added before directions are divided by theirs
-_SEEDS = 1 << 31
+_IMAGE_AXES, _SEEDS = 4, 1 << 31
 
 
 def measure_reidentification(
@@ -50,7 +51,7 @@ def measure_reidentification(
 
 def _of_images(subject: str, table: ImageTable, values: Values, seed: int) -> ReidentificationRecord:
     """Return what the attack finds in some images that the validation split chooses."""
-    there = replace(table, values=values)
+    there = replace(table, values=coarse_images(values) if values.ndim == _IMAGE_AXES else values)
     train, valid, test = (there.select(table.where(name)) for name in ("train", "valid", "test"))
     best, chosen = -1.0, None
     try:

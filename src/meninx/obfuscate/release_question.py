@@ -187,6 +187,22 @@ def attack_rows(question: ReleaseQuestion) -> AttackRows:
     return AttackRows(classes, names, train, valid, test, patient, contests)
 
 
+def one_row_per_patient(rows: AttackRows) -> AttackRows:
+    """Return the same attack where only the first row of each patient is judged."""
+
+    def first(part: Numbers) -> Numbers:
+        return part[np.sort(np.unique(rows.patient[part], return_index=True)[1])]
+
+    return replace(rows, valid=first(rows.valid), test=first(rows.test))
+
+
+def patient_means(margins: npt.NDArray[np.float64], patient: Numbers) -> npt.NDArray[np.float64]:
+    """Return the mean margins over all rows of each row's patient, shape (rows, classes)."""
+    sums = np.zeros((int(patient.max()) + 1, margins.shape[1]))
+    np.add.at(sums, patient, margins)
+    return (sums / np.maximum(np.bincount(patient), 1)[:, None])[patient]
+
+
 def _contests(classes: Numbers, names: Sequence[str]) -> list[Contest]:
     """Return what may be asked: each class against the rest and each two, or the two that there are."""
 

@@ -20,9 +20,10 @@ from meninx.metrics.attribute_inference import infer_attribute
 from meninx.metrics.bootstrap import BinaryProblem, Draws, Measured, measure
 from meninx.metrics.classification import auroc
 from meninx.metrics.groups import INSUFFICIENT, sufficient
+from meninx.metrics.intervals import folded_ends
 from meninx.metrics.vector_attacks import fit_ridge
-from meninx.obfuscate.attack_measurement import folded_ends
 from meninx.obfuscate.obfuscator import Values
+from meninx.obfuscate.release_attacks import flat_values
 from meninx.obfuscate.release_question import AttackRows, DrawCache, ReleaseQuestion
 
 Array = npt.NDArray[np.float64]
@@ -91,12 +92,12 @@ def _fitted(
     filled = _filled(truth, sides.train)
     blocks = np.arange(truth.shape[1])
     ridges = [
-        fit_ridge(kind, _flat(values), filled, sides.train, sides.valid, blocks=blocks, seed=seed)
+        fit_ridge(kind, flat_values(values), filled, sides.train, sides.valid, blocks=blocks, seed=seed)
         for kind in ("linear", "kernel")
     ]
     models: list[Callable[[Values], Array]] = [
         lambda asked: np.asarray(network(asked), dtype=np.float64),
-        *(lambda asked, ridge=ridge: ridge(_flat(asked)) for ridge in ridges),
+        *(lambda asked, ridge=ridge: ridge(flat_values(asked)) for ridge in ridges),
     ]
     areas = np.array([_areas(model(values), truth, sides.valid) for model in models])
     best = areas.argmax(axis=0)
@@ -186,7 +187,3 @@ def _areas(scores: Array, truth: Array, valid: Numbers) -> list[float]:
     """Return the area of each label on the validation rows; 1/2 where it is undefined."""
     pairs = zip(truth[valid].T, scores[valid].T, strict=True)
     return [0.5 if np.isnan(area := auroc(known, score)) else float(area) for known, score in pairs]
-
-
-def _flat(values: Values) -> Array:
-    return np.asarray(values.reshape(len(values), -1), dtype=np.float64)

@@ -3,7 +3,7 @@
 data-hidden/
 manifest.csv  dataset.toml  images/  checksums.sha256   the released dataset
 obfuscation.json                                        how it was made
-release_audit.json                                      what attackers find in it
+release_audit.json  report.html                         what attackers find in it
 private/    key, files of the method, comparison.png    never leave the hospital
 """
 
@@ -42,7 +42,7 @@ from meninx.obfuscate.dataset_table import read_images
 from meninx.obfuscate.obfuscator import OBFUSCATORS, FittedObfuscator, ImageTable, Values, levels, stored
 
 STAGE = "obfuscate"
-KEY, SHEET = "obfuscation.key", "comparison.png"
+KEY, SHEET, PAGE = "obfuscation.key", "comparison.png", "report.html"
 RECORD, AUDIT = artifacts.place(ObfuscationRecord), artifacts.place(ReleaseAuditRecord)
 PUBLISHED = ("images", MANIFEST_NAME, INFO_NAME, integrity.CHECKSUMS, RECORD)
 """Files outside the private folder; the last one is written last and marks completeness."""
@@ -181,7 +181,7 @@ def publish(space: workspace.Workspace, work: Release, progress: bars.Progress) 
     secrets = {SHEET: sheet, **_named(fitted.private_files())}
     for name, content in secrets.items():
         files.write_bytes(room / name, content, mode=files.PRIVATE_MODE)
-    stale = [AUDIT] if (space.root / AUDIT).exists() else []
+    stale = [name for name in (AUDIT, PAGE) if (space.root / name).exists()]
     space.publish(PUBLISHED, remove=stale, secret=(KEY, *secrets))
     _remove_others(space.private, {KEY, *secrets})
 

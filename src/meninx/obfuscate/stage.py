@@ -49,6 +49,7 @@ class ObfuscateResult(Result):
         change: mean absolute change of a pixel, of the range 0 to 1; None in a dry run.
         removed: attribute columns that the released table does not have.
         audit: what retrained attackers find; None where the release was not attacked.
+        page: HTML page of the release; None where none was written.
         dry_run: nothing was written.
     """
 
@@ -64,6 +65,7 @@ class ObfuscateResult(Result):
     change: float | None = None
     removed: tuple[str, ...] = ()
     audit: ReleaseAuditRecord | None = None
+    page: Path | None = None
     dry_run: bool = False
 
     def summary(self) -> str:
@@ -73,6 +75,7 @@ class ObfuscateResult(Result):
         verb = "to release" if self.dry_run else "released"
         lines = [
             f"out: {self.out}",
+            *([f"page: {self.page}"] if self.page is not None else []),
             f"{verb}: {self.cases} images of {self.patients} patients",
             f"method: {self.sentence}",
             f"{self.attribute}: {counted}{unknown}",

@@ -40,6 +40,7 @@ LEAST_PATIENTS = 10
 _COMPONENTS, _SIDE, _PENALTY, _NEWTON = 80, 32, 1.0, 15
 _VALIDATION_SHARE = 0.15
 _IMAGE_AXES = 4
+_FEWEST_EPOCHS, _MOST_EPOCHS, _SHOWN = 4, 15, 60_000  # images that a network is shown, unless they are few
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +228,15 @@ def _network(
     people = child(seed, "utility validation").permutation(np.unique(patients[fit]))
     held = np.isin(patients[fit], people[: max(1, round(_VALIDATION_SHARE * len(people)))])
     sides = Sides(train=fit[~held], valid=fit[held])
+    epochs = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, _SHOWN // len(sides.train)))
     fitted = fit_release_network(
-        FAMILY, lambda draw: values, truth, sides, task=label_task(names), seed=seed, device=device
+        FAMILY,
+        lambda draw: values,
+        truth,
+        sides,
+        task=label_task(names),
+        epochs=epochs,
+        seed=seed,
+        device=device,
     )
     return lambda rows: np.asarray(fitted(rows), dtype=np.float64)

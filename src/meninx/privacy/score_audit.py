@@ -50,7 +50,7 @@ LEAST_CANARIES = 20
 MOST_CANARIES = 10_000_000
 _SPLIT_SEED = 0
 _SPLIT_SHARES = np.linspace(0.01, 0.5, 25)
-_CHECKS = 3  # number of checks behind the verdict, which share the significance (a union bound)
+CHECKS = 3  # number of checks behind the verdict, which share the significance (a union bound)
 
 
 def audit_scores(
@@ -77,7 +77,7 @@ def audit_scores(
     if significance >= 0.5:
         raise ConfigError(expected("significance < 0.5", got=significance, where="significance"))
     inside, outside = _scores(included, "included"), _scores(excluded, "excluded")
-    each = significance / _CHECKS
+    each = significance / CHECKS
     mu_check, shape = _mu_check(inside, outside, claim, each), _area(inside, outside)
     checks = (
         mu_check,
@@ -102,7 +102,7 @@ def audit_scores(
         rates_epsilon=_rates_epsilon(inside, outside, claim.delta, significance),
         advantage=_advantage(inside, outside, significance),
         auroc=shape,
-        mu=area_mu(_shrunk(shape, len(inside), len(outside))),
+        mu=area_mu_of(shape, len(inside), len(outside)),
         mu_low=low,
         mu_high=high,
         gdp_epsilon=gaussian_epsilon(max(0.0, one_sided), claim.delta),
@@ -167,15 +167,39 @@ def _mu_check(inside: Array, outside: Array, claim: Claim, significance: float) 
     The standard deviation is that of the claim's own curve, so no distribution of the scores is assumed.
     """
     area = _area(inside, outside)
-    spread = _spread(claim.moments, len(inside), len(outside))
-    far = area - claim.area > -float(special.ndtri(significance)) * spread and claim.area < 1
     return ScoreCheck(
         name="mu",
         basis="asymptotic",
-        measured=area_mu(_shrunk(area, len(inside), len(outside))),
+        measured=area_mu_of(area, len(inside), len(outside)),
         allowed=_finite(claim.mu),
-        refuted=bool(far and area > claim.area),
+        refuted=area_refutes(area, len(inside), len(outside), claim, significance=significance),
     )
+
+
+def area_refutes(area: float, included: int, excluded: int, claim: Claim, *, significance: float) -> bool:
+    """Return whether an area under the ROC curve exceeds what a claim allows, beyond chance.
+
+    Args:
+        area: of the scores.
+        included: canaries that took part.
+        excluded: canaries that did not.
+        claim: the guarantee to test.
+        significance: of this check, a third of the audit's.
+    """
+    spread = _spread(claim.moments, included, excluded)
+    far = area - claim.area > -float(special.ndtri(significance)) * spread and claim.area < 1
+    return bool(far and area > claim.area)
+
+
+def area_mu_of(area: float, included: int, excluded: int) -> float:
+    """Return the estimate of mu from an area under the ROC curve.
+
+    Args:
+        area: of the scores.
+        included: canaries that took part.
+        excluded: canaries that did not.
+    """
+    return area_mu(_shrunk(area, included, excluded))
 
 
 def gaussian_interval(

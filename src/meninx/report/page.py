@@ -8,19 +8,22 @@ import re
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from meninx.core import provenance
+from meninx.core import names, provenance
 from meninx.report import (
     section_audit,
     section_deid,
     section_fairness,
     section_federated,
     section_limits,
+    section_obfuscation,
     section_overview,
     section_privacy,
     section_utility,
 )
 from meninx.report.audits import Audit
 from meninx.report.context import ReportContext
+from meninx.report.obfuscated_datasets import ObfuscatedDataset
+from meninx.report.table_model import Picture
 from meninx.report.verdict import verdicts
 
 _LONG_WORD = 16  # letters that fit into the narrowest column
@@ -40,6 +43,7 @@ def render(context: ReportContext) -> str:
         section_utility.utility(context),
         section_privacy.privacy(context),
         section_audit.audit(context),
+        *section_obfuscation.obfuscation(context.releases, context.obfuscated_runs),
         section_fairness.fairness(context),
         section_limits.limits(context),
         reproduction,
@@ -73,6 +77,28 @@ def render_audit(name: str, audit: Audit) -> str:
         configs=(("the plan, audit/plan.toml", audit.plan),),
         headline=None,
         holds="It holds no image, no model and no value of a single person.",
+    )
+
+
+def render_release(found: ObfuscatedDataset, sheet: Picture | None = None) -> str:
+    """Return the page of one obfuscated dataset, with the same template as a report.
+
+    Args:
+        found: the release.
+        sheet: pictures that the page may show; None for none.
+    """
+    known = found.record.made if found.record is not None else ""
+    made = known or (found.audit.released.made if found.audit is not None else "")
+    shown = "images of nobody" if found.synthetic else "released images"
+    return _drawn(
+        title=f"Hidden attribute: release of {found.name}",
+        date=names.printable(made)[:10] or "time not recorded",
+        banner=(found.name,) if found.deterministic else (),
+        verdicts=(section_obfuscation.verdict_of_release(found, anchor="part-what"),),
+        sections=section_obfuscation.sections(found, sheet),
+        configs=(),
+        headline=None,
+        holds=f"It holds {shown if sheet is not None else 'no image'}, no model and no value of a single person.",
     )
 
 

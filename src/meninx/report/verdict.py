@@ -1,4 +1,4 @@
-"""The first row of the page: six questions, each with a colour, a word, a value and the limit applied."""
+"""The first row of the page: its questions, each with a colour, a word, a value and the limit applied."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import replace
 from meninx.core.artifacts import DeidRecord
 from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.metrics.paired_difference import AMPLIFIED, MARGIN, NOT_AMPLIFIED, NOT_DECIDED
-from meninx.report import formatting, privacy_cost, section_audit, training_log
+from meninx.report import formatting, privacy_cost, section_audit, section_obfuscation, training_log
 from meninx.report.context import Comparison, ReportContext, departures_of, keeps_attribute
 from meninx.report.joint_privacy import Cap, Joint
 from meninx.report.sources import TrainedRun
@@ -22,11 +22,13 @@ _WORSE = (GREEN, AMBER, GREY, RED)
 
 def verdicts(context: ReportContext) -> tuple[Verdict, ...]:
     """Return the cards of a report, in reading order."""
+    hidden = section_obfuscation.card(context.releases, context.obfuscated_runs)
     return (
         _identifiers(context),
         _epsilon(context),
         _attack(context),
         section_audit.audit_card(context),
+        *([hidden] if hidden is not None else []),
         _gap(context),
         _utility(context),
     )

@@ -171,6 +171,7 @@ def _reconstruction(record: ReconstructionAudit, phases: Sequence[Phase]) -> Ite
 
 def _one_run(record: OneRunRecord, phases: Sequence[Phase]) -> Iterator[str]:
     from meninx.privacy.claim import Claim
+    from meninx.privacy.score_audit import CHECKS, area_refutes
 
     claim = Claim.of_mechanism(phases, delta=record.audit.delta)
     for audit in (record.audit, record.control):
@@ -184,3 +185,9 @@ def _one_run(record: OneRunRecord, phases: Sequence[Phase]) -> Iterator[str]:
                 continue
             if stated is None or computed is None or not math.isclose(stated, computed, rel_tol=_WIDTH):
                 yield f"the claimed {what} is not that of the ledger"
+        found = area_refutes(
+            audit.auroc, audit.included, audit.excluded, claim, significance=(1 - audit.confidence) / CHECKS
+        )
+        if found != ("mu" in audit.refuted_by):
+            verb = "refutes" if found else "does not refute"
+            yield f"the area of the canaries {verb} the claim, and it states the contrary"
