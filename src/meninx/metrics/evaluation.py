@@ -23,6 +23,7 @@ from meninx.metrics.groups import MIN_CELL, stratified, sufficient, years
 from meninx.metrics.thresholds import Threshold
 
 Array = npt.NDArray[np.float64]
+_IN_GROUPS, _DIGITS = ("ece", "ece_null", "intercept", "slope", "brier"), 4  # as precise as groups are
 Matrix = tuple[tuple[int, ...], ...]
 
 
@@ -154,15 +155,17 @@ def _in_groups(problem: ClassificationProblem, scores: Array, seed: int) -> Iter
             rng = child(seed, "calibration", name, attribute, group)
             found = calibration(truth, column, name, rng, problem.draws.patient_index)
             share = found.prevalence if filled[attribute, label] == present[attribute] else math.nan
+            numbers = {name: round(getattr(found, name), _DIGITS) for name in _IN_GROUPS}
+            bare = dataclasses.replace(found, **numbers, predicted=(), observed=())
             yield dataclasses.replace(
-                found, attribute=attribute, group=group, prevalence=share, predicted=(), observed=()
+                bare, attribute=attribute, group=group, prevalence=round(share, _DIGITS)
             )
 
 
 def _group_roc(problem: ClassificationProblem, scores: Array) -> Iterator[GroupCurve]:
     for attribute, group, label, truth in _cells(problem):
         curve = Ranking.of(truth, scores[:, label]).curve(ROC_GRID)
-        rates = tuple(round(float(rate), 4) for rate in curve)
+        rates = tuple(round(float(rate), _DIGITS) for rate in curve)
         yield GroupCurve(label=problem.labels[label], attribute=attribute, group=group, tpr=rates)
 
 

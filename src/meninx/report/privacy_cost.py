@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from meninx.core import names
 from meninx.metrics.estimates import Estimate
 from meninx.metrics.groups import INSUFFICIENT
 from meninx.metrics.paired_difference import (
@@ -183,8 +184,12 @@ def _note(item: Comparison) -> str:
     ]
     pairs = len(record.repeats) + 1
     if pairs > 1:
+        further = [
+            f"{names.printable(p.run_name)} minus {names.printable(p.baseline_name)}" for p in record.repeats
+        ]
         sentences.append(
-            f"Mean over {pairs} pairs of runs with different seeds, in each resample. The intervals hold for "
+            f"Mean over {pairs} pairs of runs with different seeds, in each resample: this one, "
+            f"{formatting.joined(further)}. The intervals hold for "
             f"these {pairs} pairs and other {people}; the range over seeds stands beside them."
         )
     else:
