@@ -105,6 +105,7 @@ def test_pairs_of_several_seeds_are_named_with_their_range(tmp_path):
     repeated(runs[0])
     _, text = reported(tmp_path, runs)
     assert "Mean over 2 pairs of runs with different seeds" in text
+    assert "dp-1 minus plain-1" in text
     assert "; seeds " in text
 
 
