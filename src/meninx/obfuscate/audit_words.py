@@ -35,7 +35,16 @@ def audit_lines(record: ReleaseAuditRecord) -> list[str]:
     lines += [f"same patient recognised: {_linked(item)}" for item in record.reidentification]
     if record.distortion is not None:
         lines.append(f"distortion: {_distorted(record.distortion)}")
-    return [*lines, verdict_line(record)]
+    return [*lines, *_caveat(record), verdict_line(record)]
+
+
+def _caveat(record: ReleaseAuditRecord) -> list[str]:
+    """Return what holds of the method whatever is measured, beside the number that was measured."""
+    worst = record.worst_attacker
+    if not record.caveat or worst is None or worst.auroc is None:
+        return []
+    subject = printable(record.method_summary or record.method)
+    return [f"{subject}: {printable(record.caveat)}; measured AUROC {_area(worst)}"]
 
 
 def verdict_line(record: ReleaseAuditRecord) -> str:

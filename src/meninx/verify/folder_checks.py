@@ -15,6 +15,7 @@ from meninx.core.artifacts import (
     ObfuscationRecord,
     PredictRecord,
     PrepareRecord,
+    ReleaseAuditRecord,
     RunRecord,
     SweepRecord,
 )
@@ -217,6 +218,10 @@ def features(book: CheckList, root: Path, progress: Progress) -> None:
     if set(record.attribute_removed) & set(table.columns):
         wrong.append("the table has a column that was to be removed")
     book.judge("manifest", wrong, remark=f"{len(table)} vectors of {len(patients)} patients")
+    audit = artifacts.read(root, ReleaseAuditRecord)
+    if audit is not None:
+        other = audit.checksums != record.checksums or audit.attribute != record.attribute
+        book.judge("release audit", ["it is about other vectors or another attribute"] if other else [])
     modes(book, root)
 
 
