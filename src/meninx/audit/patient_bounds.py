@@ -121,7 +121,9 @@ def findings(record: BoundsRecord, *, amber: float, red: float) -> Iterator[Find
                 reason=found.reason,
             )  # fmt: skip
         gain = (most - guess) / (1 - guess) if guess < 1 else 0.0
-        colour = "green" if gain <= amber else "amber" if gain <= red else "red"
+        colour = "green"
+        if gain > amber:
+            colour = "red" if gain > red else "amber"
         reason = f"an attack gains at most {percent(gain)} of what guessing leaves"
         if gain > max(red, 0.5):
             reason = NO_GUARANTEE
