@@ -173,6 +173,7 @@ def test_two_deterministic_releases_are_the_same_files(trained, tmp_path):
         "manifest.csv",
         "obfuscation.json",
         "release_audit.json",
+        "report.html",
         "checksums.sha256",
     ):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -258,3 +259,16 @@ def test_methods_for_images_and_other_files_are_refused(trained, tmp_path):
         meninx.obfuscate_features(tmp_path / "notes.txt", tmp_path / "x", method="leace")
     with pytest.raises(ConfigError, match="no budget"):
         meninx.obfuscate_features(trained.run, tmp_path / "x", method="leace", budget=0.1)
+
+
+def test_the_page_of_shared_features_lies_beside_them_and_a_report_takes_the_folder(trained, tmp_path):
+    given = {"attribute": "sex", "method": "leace", **FAST}
+    made = meninx.obfuscate_features(trained.run, tmp_path / "shared", **given)
+    assert "To hide sex, features were changed by least-squares concept erasure" in made.page.read_text()
+    assert meninx.verify(made.out).ok
+    meninx.report([made.out], tmp_path / "page.html")
+    record = artifacts.read(made.out, ReleaseAuditRecord)
+    artifacts.write(made.out, replace(record, verdict="passed"))
+    assert not meninx.verify(made.out).ok
+    with pytest.raises(DataError, match="verdict does not follow"):
+        meninx.report([made.out], tmp_path / "other.html")
