@@ -139,3 +139,13 @@ def test_registry_parts_say_which_keys_they_may_give(tmp_path):
     assert (
         stage.run(AuditConfig.of(parts=["attributes"], dry_run=True), folder).planned[0].name == "attributes"
     )
+
+
+def test_the_figure_of_a_run_per_case_does_not_call_its_line_a_bound_for_a_patient(tmp_path):
+    folder = write_run(tmp_path / "images", private=True, noise=40.0, unit="case")
+    run = record_of(folder)
+    audited(folder, one_run=one_run_record(run), plan={"parts": ["bounds", "one-run"]})
+    captions = [item.caption for item in audit_figures.pictures(audits.read(folder, run), "audit")]
+    assert any("is the proven bound for one case" in text for text in captions)
+    assert any("for one case and not for a patient" in text for text in captions)
+    assert not any("bound for one patient" in text for text in captions)

@@ -66,9 +66,10 @@ def risk_profile(record: BoundsRecord, name: str) -> Picture | None:
         most = percent(operating.worst[prior.name].upper)
         where = f" This run: epsilon {operating.epsilon:.3g}, at most {most}."
     mechanism = record.mechanism
+    per_case = "" if record.patient is None else ", for one case and not for a patient"
     caption = (
         f"Risk profile: no attack picks the right one of {prior.name.removeprefix('1 of ')} more often "
-        f"(proven, exact). The relaxed line is no guarantee: it holds for an attacker who does not know the "
+        f"(proven, exact{per_case}). The relaxed line is no guarantee: it holds for an attacker who does not know the "
         f"direction of the gradient. Noise is calibrated anew for each epsilon at q = "
         f"{mechanism.sample_rate:.3g}, T = "
         f"{mechanism.steps:,}, delta = {mechanism.delta:g}, {mechanism.sampler} sampling. In the shaded "
@@ -170,6 +171,11 @@ def one_axis(
         if most is not None
         else "Nothing is guaranteed for a patient, so there is no bound to draw. "
     )
+    if most is not None and bounds is not None and bounds.patient is not None:
+        limit = (
+            f"The dashed line is the proven bound for one case, {most:.3f} (exact). An attack on a patient "
+            "with several cases may lie right of it. "
+        )
     caption = (
         f"Bound, attacks and audit on one axis. {limit}Intervals are 95 %; those of made-up patients are "
         "computed from mu. What attacks find is a lower limit of the risk."

@@ -26,9 +26,10 @@ _WORDS = (
     ("canary", "A made-up patient that takes part in a training or not, by a coin."),
     (
         "μ (mu)",
-        "Distance of two normal distributions, with and without one patient; 0: no attack works.",
+        "Distance of two normal distributions, with and without one privacy unit (patient or case); 0: no "
+        "attack works.",
     ),
-    ("q", "Sample rate: probability that a patient takes part in a step."),
+    ("q", "Sample rate: probability that a privacy unit (patient or case) takes part in a step."),
     ("σ (sigma)", "Noise multiplier: standard deviation of the noise over the clipping threshold C."),
     ("AUC", "Probability that an attack scores a member above a patient who took no part; 0.5 is guessing."),
     ("TPR and FPR", "Shares of members, and of patients who took no part, whom an attack calls members."),
