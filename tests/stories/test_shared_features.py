@@ -109,6 +109,10 @@ def test_the_folder_verifies_and_a_changed_vector_does_not(released, tmp_path):
     assert not meninx.verify(copy).ok
     shutil.copy(released / "features.npz", copy / "features.npz")
     assert meninx.verify(copy).ok
+    audit = artifacts.read(copy, ReleaseAuditRecord)
+    artifacts.write(copy, replace(audit, checksums="0" * 64))
+    assert not meninx.verify(copy).ok
+    artifacts.write(copy, audit)
     text = (copy / "manifest.csv").read_text()
     (copy / "manifest.csv").write_text("\n".join(text.splitlines()[:-1]) + "\n")
     assert not meninx.verify(copy).ok
