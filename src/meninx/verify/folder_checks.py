@@ -234,10 +234,6 @@ def features(book: CheckList, root: Path, progress: Progress) -> None:
         wrong.append("the table has a column that was to be removed")
     book.judge("manifest", wrong, remark=f"{len(table)} vectors of {len(patients)} patients")
     _release(book, root, None)
-    audit = artifacts.read(root, ReleaseAuditRecord)
-    if audit is not None:
-        other = audit.checksums != record.checksums or audit.attribute != record.attribute
-        book.judge("release audit", ["it is about other vectors or another attribute"] if other else [])
     modes(book, root)
 
 
