@@ -15,7 +15,6 @@ from meninx.core.artifacts import (
     ObfuscationRecord,
     PredictRecord,
     PrepareRecord,
-    ReleaseAuditRecord,
     RunRecord,
     SweepRecord,
 )
