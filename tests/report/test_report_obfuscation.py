@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from release_samples import (
     attacker,
@@ -233,14 +234,17 @@ def test_originals_of_patients_are_not_on_the_page_and_released_images_are(tmp_p
     root = write_release(tmp_path / "hidden", audit=audit_record(synthetic=False))
     record = artifacts.read(root, ObfuscationRecord)
     manifest = Manifest.read(root)
-    Manifest(root, replace(manifest.info, synthetic=False), manifest.cases).write(root)
-    relist(root, record)
+    relist(root, record, synthetic=False)
     put(root, synthetic=False)
     (root / "private").mkdir()
-    png.write(root / "private" / "comparison.png", Image(png.read(root / manifest.cases[0].image).array))
+    sheet = np.zeros((1, min(12, len(manifest)) * 16, 3 * 16), dtype=np.uint8)
+    png.write(root / "private" / "comparison.png", Image(sheet))
     page = stage.write_release_page(root)
     assert "released images of the test split" in words(page)
     assert "Before (top)" not in words(page)
+    relist(root, record, synthetic=True)
+    put(root, synthetic=True)
+    assert "Before (top)" in words(stage.write_release_page(root))
 
 
 def test_a_page_replaces_no_file_of_a_person(hidden):
