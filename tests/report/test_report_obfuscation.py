@@ -147,6 +147,15 @@ def test_a_report_of_a_release_has_section_and_card(hidden, tmp_path):
     assert "measured AUROC 0.830" in text
 
 
+def test_static_attackers_stand_in_a_report_under_the_same_words(hidden, tmp_path):
+    put(hidden, static=(attacker("wide", 0.61, 0.512, retrained=False),))
+    stage.run(ReportConfig(), [hidden], tmp_path / "page.html")
+    before, after = (tmp_path / "page.html").read_text().split("<summary>Not a privacy measure", 1)
+    assert "0.512" not in before
+    assert "0.512" in after.split("</details>")[0]
+    assert "0.512" not in after.split("</details>", 1)[1]
+
+
 def test_an_audit_alone_is_reported_without_images(tmp_path):
     artifacts.write(tmp_path / "release_audit", audit_record(method="", method_summary="", caveat=""))
     page = stage.write_release_page(tmp_path / "release_audit")
