@@ -1066,8 +1066,8 @@ class DossierSettings(TypedDict, total=False):
 
     Attributes:
         title: Heading of the dossier.
-        release: Identity of the run whose model is to be released, or the first digits of it, or the name of
-            its folder; needed where several finished runs are given.
+        release: Identity of the run whose model is to be released, or the first digits of it, or name or path
+            of its folder; needed where several finished runs are given.
         chosen_by: Number by which this run was chosen among several, e.g. auroc. It is stated, not verified.
         chosen_on: Split on which that number was measured, e.g. valid.
         date: Date of the dossier, e.g. 2026-11-20; today by default.

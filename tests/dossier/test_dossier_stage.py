@@ -21,7 +21,7 @@ from meninx.core.dossier_records import NOT_SHOWN, Decision, Fact
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError
 from meninx.dossier import dossier_pdf, identifier_search, schema, stage
 from meninx.dossier.config import DossierConfig
-from meninx.dossier.facts import every, shown
+from meninx.dossier.facts import NONE, every, shown
 from meninx.report import stage as pages
 from meninx.report.config import ReportConfig
 
@@ -180,7 +180,7 @@ def test_every_heading_has_evidence_or_an_open_question_and_nothing_claims_confo
 def test_every_key_of_a_heading_is_a_fact_that_some_dossier_has(tmp_path: Path):
     known = {fact.key for fact in every(samples.record_of(samples.a_copy(tmp_path)).parts)}
     asked = {key for item in samples.record_of(tmp_path / "dossier").headings for key in item.missing}
-    assert asked - known == {"model/loss", "lineage/study"}  # of runs with a bundle, and of federated ones
+    assert asked - known == {"model/loss"}  # of runs with a bundle
 
 
 def test_every_number_of_the_audit_comes_with_its_null_its_bound_and_its_sample(tmp_path: Path):
@@ -306,8 +306,13 @@ def test_the_choice_among_runs_is_stated_with_its_joint_cost(tmp_path: Path):
     with pytest.raises(UsageError, match="expected one finished run of this name, got none"):
         stage.run(config(release="run-x"), given, tmp_path / "dossier")
     record = stage.run(config(release="run-b"), given, tmp_path / "dossier").record
+    (tmp_path / "latest").symlink_to(tmp_path / "run-b")
+    for path in (tmp_path / "run-b", tmp_path / "latest"):
+        named = config(release=str(path), overwrite=True)
+        assert stage.run(named, given, tmp_path / "dossier").record.run == record.run
     own, joint = (record.fact(key).value for key in ("guarantee/epsilon", "selection/epsilon"))
     assert joint > 1.7 * own
+    assert record.fact("lineage/study").value == NONE
     assert record.fact("selection/composed").value == 4
     assert record.fact("selection/candidates").value == 3
     assert record.fact("selection/better").value == 0

@@ -514,6 +514,7 @@ def test_a_dossier_of_another_version_is_not_called_verified(tmp_path: Path):
     assert (failed(folder), result.ok, result.exit_code) == ("", False, 3)
     assert "\nnot verified: made by another version" in result.summary()
     assert "another version" in result.in_full()
+    assert "another version of meninx drew it, 9.9.9" in result.in_full()
     assert "all checks passed" not in result.summary()
     with pytest.raises(MeninxError):
         result.raise_if_failed()

@@ -40,8 +40,8 @@ def report(
         out: HTML file to write.
         dossier: Folder of an egress dossier to write instead of the page.
         key: File of the secret key that signs the dossier; made on first use, readable by its owner only.
-        release: Run whose model is to be released, by its identity or the name of its folder, where several
-            finished runs are given. The cost of the others counts.
+        release: Run whose model is to be released, by its identity or name or path of its folder, where
+            several finished runs are given. The cost of the others counts.
         chosen_by: Number by which that run was chosen among several, e.g. auroc, as the dossier states it.
         chosen_on: Split on which that number was measured, e.g. valid.
         dry_run: Say what the dossier would hold, and write nothing.

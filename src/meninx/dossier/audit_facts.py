@@ -102,10 +102,8 @@ def audit(evidence: EvidenceFolder) -> DossierPart:
         )
     found.add("plan", "SHA-256 of the plan", record.plan.sha256, SUMMARY, remark=record.plan.words())
     met = "no condition of the plan is met"
-    found.add("conditions", "conditions by which the audit fails", record.conditions, SUMMARY, missing=met)
-    found.add(
-        "not_tested", "what was not tested", record.not_tested, SUMMARY, missing="the audit names nothing"
-    )
+    found.add("conditions", "conditions by which the audit fails", record.conditions, SUMMARY, none=met)
+    found.add("not_tested", "what was not tested", record.not_tested, SUMMARY, none="the audit names nothing")
     for part in record.parts:
         if part.reason:
             found.add(f"part/{part.name}", f"{part.name}, not done", part.reason, SUMMARY)
@@ -190,7 +188,7 @@ def bounds(evidence: EvidenceFolder) -> DossierPart:
         "epsilon from which an attack could gain half of what guessing leaves",
         record.no_guarantee_from,
         BOUNDS,
-        missing="the axis ends below it",
+        none="the axis ends below it",
     )
     return found.part()
 
@@ -280,7 +278,7 @@ def membership(evidence: EvidenceFolder) -> DossierPart:
         "largest area under the ROC curve that the guarantee allows",
         record.bound_auc,
         MEMBERSHIP,
-        missing="there is no guarantee for a patient",
+        none="there is no guarantee for a patient",
     )
     for attack in record.attacks:
         _attack(found, attack.attack, f"attack {attack.attack}", attack)

@@ -32,7 +32,9 @@ def lineage(evidence: EvidenceFolder) -> DossierPart:
         "earlier", "earlier runs behind the weights", len(list(privacy_account.ancestors(record))), LINEAGE
     )
     found.add("unknown_start", "started from weights of unknown origin", record.unknown_start, LINEAGE)
-    if record.study is not None:
+    if record.study is None:
+        found.add("study", "federated study", None, LINEAGE, none="the model was trained at one site alone")
+    else:
         part = record.study
         found.add("study", "federated study", f"{part.study}, {part.sites} sites", LINEAGE)
         found.add("site", "site in the study", part.site, LINEAGE)
@@ -79,7 +81,7 @@ def _archive(found: FactList, record: ArchiveExtract, path: str, name: str) -> N
     linked = "the dataset names the archive as its source"
     found.add(f"{name}/linked", linked, record.linked, path)
     found.add(f"{name}/profile", "profile", record.profile, path)
-    found.add(f"{name}/options", "options of PS3.15", record.options, path, missing="none")
+    found.add(f"{name}/options", "options of PS3.15", record.options, path, none="the profile alone")
     found.add(
         f"{name}/departures",
         "settings by which less is done than the profile says",

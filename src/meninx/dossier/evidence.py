@@ -7,6 +7,7 @@ and keyed digests, the same as a released ledger.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -61,9 +62,15 @@ def _named(run: TrainedRun, name: str) -> bool:
     return (
         not name
         or run.root.name == name
+        or _is_folder(name, run.root)
         or run.name == name
         or (len(name) >= 8 and run.record.id.startswith(name))
     )
+
+
+def _is_folder(name: str, root: Path) -> bool:
+    """Return whether a name is the path of a run folder, e.g. ``runs/private/latest``."""
+    return "\0" not in name and os.path.realpath(name) == os.path.realpath(root)
 
 
 def write(

@@ -16,6 +16,8 @@ RecordT = TypeVar("RecordT")
 RUN, RELEASE, DATA, RUNS = "run", "release", "data", "runs"
 """Folders of a dossier: records of the run, its release, data behind it, all runs that were given."""
 SELECTION = "selection.json"
+NONE = "none"
+"""Value of a fact that says that there is nothing of its kind, as its file shows."""
 LONGEST = 2_000
 """Characters of a text that a fact holds."""
 
@@ -81,6 +83,7 @@ class FactList:
         limits: tuple[float | None, float | None] = (None, None),
         remark: str = "",
         missing: str = "the record does not state it",
+        none: str = "",
     ) -> None:
         """Add a fact.
 
@@ -92,8 +95,11 @@ class FactList:
             limits: its interval.
             remark: how the value was computed.
             missing: why nothing is shown, where the value is None or empty.
+            none: what is known where the value is None or empty: there is none, so that the fact says so.
         """
         shown = _value(value)
+        if shown is None and none:
+            shown, remark = NONE, none
         if shown is None:
             self.unknown(key, words, missing)
             return

@@ -107,14 +107,14 @@ def guarantee(evidence: EvidenceFolder) -> DossierPart:
             "number of units that was declared",
             record.declared_units,
             PRIVACY,
-            missing="none was declared: the true number counts as public",
+            none="none was declared: the true number counts as public",
         )
         found.add(
             "outside",
             "what the guarantee does not cover",
             record.outside_guarantee,
             PRIVACY,
-            missing="the run names nothing",
+            none="the run names nothing",
         )
         start = record.start.summary() if record.start is not None else None
         found.add("start", "what the network started from", start, PRIVACY)
@@ -180,7 +180,7 @@ def selection(evidence: EvidenceFolder) -> DossierPart:
         found.unknown("inside", "is the choice inside the guarantee?", reason)
     else:
         found.add("inside", "is the choice inside the guarantee?", _single(evidence), RUN_RECORD)
-    found.add("left_out", "remarks on the runs", record.missing_runs, SELECTION, missing="there are none")
+    found.add("left_out", "remarks on the runs", record.missing_runs, SELECTION, none="there are none")
     return found.part()
 
 

@@ -246,8 +246,9 @@ def _documents(book: CheckList, root: Path, record: DossierRecord) -> None:
     book.judge(f"numbers of {PAGE}", page_numbers.differences(page, record), privacy=True)
     if record.made_by.get("meninx") != provenance.version():
         version = one_line(record.made_by.get("meninx", "unknown"))
-        why = f"made by another version of meninx, {version}: its words and its PDF cannot be derived again"
+        why = f"made by another version of meninx, {version}: its words cannot be derived again"
         fix = "verify it with the version that made it"
+        book.impossible(PDF, f"another version of meninx drew it, {version}")
         book.unverified("documents against dossier.json", why, fix=fix)
         return
     wrong = []
