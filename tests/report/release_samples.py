@@ -120,8 +120,11 @@ def write_release(
     return root
 
 
-def relist(root: Path, record: ObfuscationRecord) -> None:
-    """Write the list of digests, and the record that names it."""
+def relist(root: Path, record: ObfuscationRecord, **info: Any) -> None:
+    """Write a changed description, the list of digests, and the record that names it."""
+    if info:
+        made = Manifest.read(root)
+        Manifest(root, replace(made.info, **info), made.cases).write(root)
     (root / integrity.CHECKSUMS).unlink(missing_ok=True)
     paths = [root / MANIFEST_NAME, root / INFO_NAME, *sorted((root / "images").iterdir())]
     checksums = integrity.write(root, dict(integrity.measured(root, paths)))

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from release_samples import (
     attacker,
@@ -146,6 +147,15 @@ def test_a_report_of_a_release_has_section_and_card(hidden, tmp_path):
     assert "measured AUROC 0.830" in text
 
 
+def test_static_attackers_stand_in_a_report_under_the_same_words(hidden, tmp_path):
+    put(hidden, static=(attacker("wide", 0.61, 0.512, retrained=False),))
+    stage.run(ReportConfig(), [hidden], tmp_path / "page.html")
+    before, after = (tmp_path / "page.html").read_text().split("<summary>Not a privacy measure", 1)
+    assert "0.512" not in before
+    assert "0.512" in after.split("</details>")[0]
+    assert "0.512" not in after.split("</details>", 1)[1]
+
+
 def test_an_audit_alone_is_reported_without_images(tmp_path):
     artifacts.write(tmp_path / "release_audit", audit_record(method="", method_summary="", caveat=""))
     page = stage.write_release_page(tmp_path / "release_audit")
@@ -233,14 +243,17 @@ def test_originals_of_patients_are_not_on_the_page_and_released_images_are(tmp_p
     root = write_release(tmp_path / "hidden", audit=audit_record(synthetic=False))
     record = artifacts.read(root, ObfuscationRecord)
     manifest = Manifest.read(root)
-    Manifest(root, replace(manifest.info, synthetic=False), manifest.cases).write(root)
-    relist(root, record)
+    relist(root, record, synthetic=False)
     put(root, synthetic=False)
     (root / "private").mkdir()
-    png.write(root / "private" / "comparison.png", Image(png.read(root / manifest.cases[0].image).array))
+    sheet = np.zeros((1, min(12, len(manifest)) * 16, 3 * 16), dtype=np.uint8)
+    png.write(root / "private" / "comparison.png", Image(sheet))
     page = stage.write_release_page(root)
     assert "released images of the test split" in words(page)
     assert "Before (top)" not in words(page)
+    relist(root, record, synthetic=True)
+    put(root, synthetic=True)
+    assert "Before (top)" in words(stage.write_release_page(root))
 
 
 def test_a_page_replaces_no_file_of_a_person(hidden):

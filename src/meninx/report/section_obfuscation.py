@@ -304,9 +304,7 @@ def _controls(audit: ReleaseAuditRecord) -> ReportTable:
 
 def _static(audit: ReleaseAuditRecord, prefix: str) -> Section:
     rows = tuple(_attacker(item, audit) for item in audit.static)
-    table = ReportTable(
-        "Attackers of original images, asked about the release", _ATTACKER, (), more=rows, wide=True
-    )
+    table = ReportTable(f"{STATIC}: attackers of original images", _ATTACKER, (), more=rows, wide=True)
     tables = (table,) if rows else ()
     return Section(f"{prefix}-static", STATIC, (_STATIC_LEAD,), tables=tables)
 
