@@ -69,8 +69,8 @@ def risk_profile(record: BoundsRecord, name: str) -> Picture | None:
     per_case = "" if record.patient is None else ", for one case and not for a patient"
     caption = (
         f"Risk profile: no attack picks the right one of {prior.name.removeprefix('1 of ')} more often "
-        f"(proven, exact{per_case}). The relaxed line is no guarantee: it holds for an attacker who does not know the "
-        f"direction of the gradient. Noise is calibrated anew for each epsilon at q = "
+        f"(proven, exact{per_case}). The relaxed line is no guarantee: it holds for an attacker who does not "
+        f"know the direction of the gradient. Noise is calibrated anew for each epsilon at q = "
         f"{mechanism.sample_rate:.3g}, T = "
         f"{mechanism.steps:,}, delta = {mechanism.delta:g}, {mechanism.sampler} sampling. In the shaded "
         f"region an attack may gain more than half of what guessing leaves: {_NO_GUARANTEE}."
