@@ -218,10 +218,10 @@ def plain_sentences(record: BoundsRecord, *, several: bool = False) -> tuple[Pla
     if operating is None:
         return ()
     for prior in record.priors:
-        if not prior.name.startswith("1 of"):
+        if prior.candidates is None:
             continue
         most = operating.worst[prior.name].upper
-        found.append(_sentence(round(1 / prior.kappa), most, record.mechanism.unit, several=several))
+        found.append(_sentence(prior.candidates, most, record.mechanism.unit, several=several))
     return tuple(sorted(found, key=lambda item: item.candidates))
 
 
