@@ -164,9 +164,7 @@ def priors_of(config: BoundsConfig, units: int | None) -> tuple[PriorRecord, ...
     if config.metric_images is not None and config.metric_hits is not None:
         kappa = risk.of_metric(config.metric_hits, config.metric_images)
         found.append(
-            PriorRecord(
-                name=IMAGE_METRIC, kappa=kappa, hits=config.metric_hits, images=config.metric_images
-            )
+            PriorRecord(name=IMAGE_METRIC, kappa=kappa, hits=config.metric_hits, images=config.metric_images)
         )
     if not found:
         raise ConfigError(
@@ -368,7 +366,9 @@ def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> t
     for prior in sorted(record.priors, key=lambda prior: -prior.kappa):
         name = _short(prior)
         value = operating.worst[prior.name].upper
-        words = f"Knowing that {prior.meaning(unit)}, no attack is right more than {percent(value)} of the time."
+        words = (
+            f"Knowing that {prior.meaning(unit)}, no attack is right more than {percent(value)} of the time."
+        )
         worst = bound(f"largest-success@{name}", words, value, prior.kappa)
         less = operating.relaxed[prior.name].upper
         found += [worst, _relaxed(worst, f"relaxed-success@{name}", prior.meaning(unit), less)]

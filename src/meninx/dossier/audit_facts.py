@@ -169,7 +169,10 @@ def bounds(evidence: EvidenceFolder) -> DossierPart:
             found, f"relaxed/{prior.name}", f"bound on reconstruction, {prior.name}, relaxed", relaxed, how
         )
         found.add(
-            f"prior/{prior.name}", f"blind guess, {prior.name}", prior.kappa, BOUNDS,
+            f"prior/{prior.name}",
+            f"blind guess, {prior.name}",
+            prior.kappa,
+            BOUNDS,
             remark=prior.meaning(record.mechanism.unit),
         )
     if record.membership is not None:

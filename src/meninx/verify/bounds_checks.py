@@ -93,7 +93,7 @@ def _is_source(stated: str, before: str, after: str) -> bool:
 
 
 def _shown(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else plain(value)
+    return f"{value:.6g}" if isinstance(value, float) else plain(str(value))
 
 
 def _priors(record: BoundsRecord) -> Iterator[str]:
