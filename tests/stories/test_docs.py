@@ -180,6 +180,7 @@ SLOW_PAGES = (
     "how-to/read-the-bounds.md",
     "how-to/audit-identity-and-attributes.md",
     "how-to/obfuscate.md",
+    "how-to/share-features.md",
     "how-to/sign-a-dossier.md",
     "how-to/audit-reconstruction.md",
     "how-to/simulate-a-study.md",

@@ -50,6 +50,41 @@ def obfuscate_dataset(
     result.raise_if_failed()
 
 
+@obfuscate.command(name="features", help_epilogue=epilogue("obfuscate features"))
+@with_settings("method", "attribute", "age_bins", "labels", "quantise", "target", "seed", "dry_run")
+def features(
+    source: Path,
+    out: Path,
+    /,
+    *,
+    config: ObfuscateConfig,
+    recipe: str | None = None,
+    data: Path | None = None,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Release feature vectors that hide an attribute of the patient, and attack the release.
+
+    The vectors are embeddings of a finished run, or those of a file: an .npz with features, case_id,
+    patient_id and columns, or a CSV with the columns feature_0, feature_1, and so on. The method leace or
+    kernel-erasure hides the attribute from linear attackers; codes, or --quantise, may carry a certificate.
+
+    Args:
+        source: Folder of a finished run, or an .npz or .csv file.
+        out: New folder for features.npz, manifest.csv and the records.
+        recipe: TOML file with these settings; flags override it.
+        data: Dataset to embed; by default that of the run.
+    """
+    early.exists(source, data)
+    early.dataset(data)
+    early.extra("train")
+    early.device(config.device)
+    from meninx.obfuscate import feature_stage
+
+    result = feature_stage.run(config, source, out, data=data, progress=output.progress())
+    output.show(result)
+    result.raise_if_failed()
+
+
 @obfuscate.command(name="audit", help_epilogue=epilogue("obfuscate audit"))
 @with_settings("attribute", "age_bins", "labels", "target", "seed", "overwrite")
 def audit(

@@ -147,7 +147,8 @@ class UtilityLossRecord:
 
     Attributes:
         label: the label.
-        regime: ``drop-in`` (the model was trained on original images) or ``retrained`` (on released ones).
+        regime: ``drop-in`` (the model was trained on original images) or ``retrained`` (on released ones);
+            for features also ``drop-in head`` (the last layer of their network) and ``retrained linear``.
         group: value of the attribute whose patients were measured; empty for all.
         clean: AUROC on the original images; None where it is refused.
         released: AUROC on the released images.
@@ -229,6 +230,7 @@ class ReleaseAuditRecord:
             of a patient; None where every patient has one image.
         clean: the attacker of the original images that the validation split chooses: the positive control.
         clean_floor: the audit is void where ``clean`` finds less.
+        subject: what was attacked: ``images`` or ``features``.
         control: the best attacker of constant images, which must find nothing.
         null: the same with permuted attributes; None where it was not measured.
         output_leaks: the attribute from the outputs of utility models.
@@ -289,6 +291,7 @@ class ReleaseAuditRecord:
     clean_floor: float = 0.0
     control: AttackerRecord | None = None
     null: NullRecord | None = None
+    subject: str = "images"
     checksums: str = ""
     version: int = FORMAT
 
@@ -323,6 +326,7 @@ class ObfuscationRecord:
         source: origin of the source: its name, and its digest under a key in ``private/``.
         made: time, ISO 8601 in UTC; empty in a deterministic release.
         versions: package -> version.
+        subject: what was obfuscated: ``images`` or ``features``.
         version: format of the record.
     """
 
@@ -345,9 +349,11 @@ class ObfuscationRecord:
     source: Origin
     made: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    subject: str = "images"
     version: int = FORMAT
 
     def sentence(self) -> str:
         """Return the sentence that stands wherever the dataset or a model trained on it is described."""
-        words = f"images obfuscated by {self.method_summary} to hide {self.attribute}, which {self.caveat}"
+        what = f"{self.subject} obfuscated by {self.method_summary}"
+        words = f"{what} to hide {self.attribute}, which {self.caveat}"
         return f"{words} (NOT FOR RELEASE: deterministic)" if self.deterministic else words

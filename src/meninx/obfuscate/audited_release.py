@@ -79,7 +79,7 @@ def refuse_unanswerable(config: ObfuscateConfig, source: Manifest, table: ImageT
         DataError: as ``attack_rows``.
     """
     nothing = Origin(run="", data="")
-    question = _question(config, config.release_audit, table, None, source)
+    question = question_of(config, config.release_audit, table, None, source.info.synthetic)
     question |= {"draws": lambda number: table.values, "source": nothing, "released": nothing}
     attack_rows(ReleaseQuestion(**question))
 
@@ -97,7 +97,7 @@ def audit_own(work: Release, released: Manifest, progress: Progress) -> ReleaseA
     """
     config, table, fitted = work.config, work.table, work.fitted
     method = OBFUSCATORS[config.method]
-    question = _question(config, config.release_audit, table, work.floor, work.source)
+    question = question_of(config, config.release_audit, table, work.floor, work.source.info.synthetic)
     question |= {
         "draws": lambda number: stored(fitted.release(table, draw=number)) if number else work.values,
         "fitted": fitting_half(table, seed=config.seed) if method.learned else None,
@@ -156,7 +156,7 @@ def audit_foreign(
     key = key or randomness.private_bytes(randomness.KEY_BYTES)
     floor = dataset_table.measured_floor(source, private, labels, config.seed)
     progress.note(f"label floor: {floor.sentence or floor.refusal}")
-    question = _question(config, config.attacks, table, floor, source)
+    question = question_of(config, config.attacks, table, floor, source.info.synthetic)
     question |= {
         "draws": lambda number: values,
         "fitted": _fitting_half_of(made, table),
@@ -173,14 +173,22 @@ def audit_foreign(
     return ReleaseAuditResult(out=place, record=record)
 
 
-def _question(
+def question_of(
     config: HiddenAttribute,
     attacks: AttackSettings,
     table: ImageTable,
     floor: LabelFloorRecord | None,
-    source: Manifest,
+    synthetic: bool,
 ) -> dict[str, Any]:
-    """Return what both audits ask alike."""
+    """Return what all audits ask alike, as arguments of ``ReleaseQuestion``.
+
+    Args:
+        config: the attribute, seed and device.
+        attacks: how it is attacked.
+        table: the original images or features.
+        floor: the label floor.
+        synthetic: no patient stands behind them.
+    """
     return {
         "original": table,
         "attribute": config.attribute,
@@ -189,7 +197,7 @@ def _question(
         "permutations": attacks.permutations,
         "seed": config.seed,
         "device": str(runtime.device(config.device)),
-        "synthetic": source.info.synthetic,
+        "synthetic": synthetic,
         "floor": floor,
     }
 

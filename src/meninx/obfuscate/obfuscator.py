@@ -254,17 +254,16 @@ OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
         factory="meninx.obfuscate.erasure:create",
         summary="least-squares concept erasure",
         learned=True,
-        aware=True,
         features=True,
-        caveat="is proven against linear attackers alone",
+        caveat="is proven against linear attackers alone, on the patients that it was fitted on",
     ),
     "kernel-erasure": ObfuscationMethod(
         factory="meninx.obfuscate.erasure:create",
         summary="kernel concept erasure",
         learned=True,
-        aware=True,
         features=True,
-        caveat="is proven against attackers of one kernel alone",
+        caveat="is proven against linear attackers on its own kernel features alone, on the patients that it "
+        "was fitted on",
     ),
 }
 

@@ -50,8 +50,6 @@ from meninx.obfuscate.release_question import (
 from meninx.obfuscate.release_utility import measure_utility
 from meninx.obfuscate.release_verdict import MEASURED, verdict_of
 
-_CONTROL_NAME = "constant images"
-
 
 def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> ReleaseAuditRecord:
     """Return what retrained attackers find in a release, with its controls.
@@ -70,9 +68,10 @@ def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> 
     refuse_divided(question, draws(0))
     judge = Judge(rows, seed=child_seed(question.seed, "resampled patients"))
     attacks = ReleaseAttacks(question, draws, rows, progress)
-    clean = attacks.fitted(lambda number: question.original.values, "original images")
+    subject = f"original {question.subject}"
+    clean = attacks.fitted(lambda number: question.original.values, subject)
     originals = [
-        Attempt(name, "original images", attack(question.original.values), seconds, retrained=False)
+        Attempt(name, subject, attack(question.original.values), seconds, retrained=False)
         for name, (attack, seconds) in clean.items()
     ]
     of_originals = {attempt.name: judge.of(attempt) for attempt in originals}
@@ -100,7 +99,7 @@ def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> 
         released=question.released, with_labels=attack_with_labels(question, draws(0), rows, judge),
         every_question=judge.every(worst), per_patient=_per_patient(question, rows, tried),
         clean=of_originals[judge.best(originals).name], clean_floor=question.clean_floor,
-        control=_control(attacks, judge), null=_null(attacks, draws(0), progress),
+        control=_control(attacks, judge), null=_null(attacks, draws(0), progress), subject=question.subject,
     )  # fmt: skip
     verdict, reason = verdict_of(found)
     found = replace(found, verdict=verdict, reason=reason, seconds=time.perf_counter() - begin)
@@ -179,9 +178,9 @@ def _per_patient(
 def _control(attacks: ReleaseAttacks, judge: Judge) -> AttackerRecord:
     """Return the best attacker of images that show nothing: all alike."""
     values = np.full(attacks.draws.shape, 0.5, dtype=np.float32)
+    name = f"constant {attacks.question.subject}"
     tried = [
-        Attempt(_CONTROL_NAME, f"constant images, by {kind}", attacks.vector(kind, values)(values))
-        for kind in VECTOR_ATTACKS
+        Attempt(name, f"{name}, by {kind}", attacks.vector(kind, values)(values)) for kind in VECTOR_ATTACKS
     ]
     return judge.of(judge.best(tried))
 
@@ -199,7 +198,7 @@ def _null(attacks: ReleaseAttacks, released: Values, progress: Progress) -> Null
 
 
 def _not_averaged(count: int) -> AttackerRecord:
-    why = "every draw gives the same images, so their average tells nothing more"
+    why = "every draw gives the same, so the average tells nothing more"
     return AttackerRecord(name=average_name(count), refusal=why)
 
 

@@ -11,10 +11,10 @@ _SAME = 1e-9
 def verdict_of(found: ReleaseAuditRecord) -> tuple[str, str]:
     """Return the verdict and its reason, which is empty for ``passed`` and ``measured``."""
     if found.clean is None or found.clean.auroc is None or found.clean.auroc < found.clean_floor:
-        what = "the attackers do not find the attribute in the original images either"
+        what = f"the attackers do not find the attribute in the original {found.subject} either"
         return VOID, f"{what}, so that finding nothing in the release would say nothing"
     if found.control is None or found.control.auroc is None or abs(found.control.auroc - 0.5) > _SAME:
-        return VOID, "an attacker finds the attribute in images that show nothing"
+        return VOID, f"an attacker finds the attribute in {found.subject} that show nothing"
     if not found.target:
         return MEASURED, ""
     reason = _beyond_target(found) or _beyond_target_with_labels(found)

@@ -51,11 +51,11 @@ _PRIVATE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}\.[a-z0-9]{1,8}")
 
 def fingerprint(config: ObfuscateConfig, source: Manifest) -> str:
     """Return a digest of the source and of the settings that determine the released dataset."""
-    text = json.dumps([dataset_digest(source.root).digest, _of_release(config)], sort_keys=True)
+    text = json.dumps([dataset_digest(source.root).digest, release_settings(config)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _of_release(config: ObfuscateConfig) -> dict[str, Any]:
+def release_settings(config: ObfuscateConfig) -> dict[str, Any]:
     """Return the settings that determine the released dataset."""
     left_out = {*WORK_FIELDS, *settings.index(ReleaseAuditSettings)}
     shown = {name: value for name, value in settings.to_flat(config).items() if name not in left_out}
@@ -221,7 +221,7 @@ def _record(work: Release) -> ObfuscationRecord:
         classes=table.classes[config.attribute],
         utility=tuple(table.labels),
         attribute_removed=removed_columns(source.info, config),
-        settings=_of_release(config),
+        settings=release_settings(config),
         facts=dict(work.fitted.facts()),
         floor=work.floor,
         cases=len(table),

@@ -8,13 +8,14 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from meninx.core import artifacts, integrity, workspace
+from meninx.core import artifacts, csv_table, integrity, workspace
 from meninx.core.artifacts import (
     DeidRecord,
     Lineage,
     ObfuscationRecord,
     PredictRecord,
     PrepareRecord,
+    ReleaseAuditRecord,
     RunRecord,
     SweepRecord,
 )
@@ -24,7 +25,7 @@ from meninx.core.progress import Progress
 from meninx.verify.check_list import CheckList, damaged, some
 
 RUN, DATASET, ARCHIVE, RELEASE, SWEEP = "run", "dataset", "clean archive", "release", "sweep"
-PREDICTIONS, DOSSIER = "predictions", "dossier"
+PREDICTIONS, DOSSIER, FEATURES = "predictions", "dossier", "features"
 _DEPTH = 4  # a sweep keeps its runs in cells/<epsilon>/<seed>/<run>
 _OWN_PAPERS = (  # they hold the digest of the list, or are written after it
     "deid.json",
@@ -54,10 +55,13 @@ def kind_of(folder: Path) -> str:
         return PREDICTIONS
     if (folder / MANIFEST_NAME).is_file() and (folder / INFO_NAME).is_file():
         return DATASET
+    if (folder / artifacts.place(ObfuscationRecord)).is_file():
+        return FEATURES
     if (folder / Path(artifacts.place(Lineage)).name).is_file() or _is_bundle(folder):
         return RELEASE
     marker = folder / workspace.PRIVATE / workspace.MARKER
     kinds = {"deid": ARCHIVE, "prepare": DATASET, "predict": PREDICTIONS, "obfuscate": DATASET}
+    kinds["obfuscate-features"] = FEATURES
     return kinds.get(_stage(folder), "") if marker.is_file() else ""
 
 
@@ -197,6 +201,27 @@ def predictions(book: CheckList, root: Path, progress: Progress) -> None:
         return
     record = artifacts.require(root, PredictRecord, fix="predict again")
     digests(book, root, record.checksums, leave_out=(workspace.PRIVATE, *_OWN_PAPERS), progress=progress)
+    modes(book, root)
+
+
+def features(book: CheckList, root: Path, progress: Progress) -> None:
+    """Check the output of `meninx obfuscate features`."""
+    if not completion(book, root):
+        return
+    record = artifacts.require(root, ObfuscationRecord, fix="release the features again")
+    digests(book, root, record.checksums, leave_out=(workspace.PRIVATE, *_OWN_PAPERS), progress=progress)
+    table = csv_table.read_table(root / MANIFEST_NAME, ("case_id", "patient_id", "split"))
+    patients = {row.get("patient_id") for row in table}
+    wrong = []
+    if (record.cases, record.patients) != (len(table), len(patients)):
+        wrong.append(f"other numbers of cases or patients than {artifacts.place(ObfuscationRecord)} says")
+    if set(record.attribute_removed) & set(table.columns):
+        wrong.append("the table has a column that was to be removed")
+    book.judge("manifest", wrong, remark=f"{len(table)} vectors of {len(patients)} patients")
+    audit = artifacts.read(root, ReleaseAuditRecord)
+    if audit is not None:
+        other = audit.checksums != record.checksums or audit.attribute != record.attribute
+        book.judge("release audit", ["it is about other vectors or another attribute"] if other else [])
     modes(book, root)
 
 
