@@ -373,12 +373,14 @@ def obfuscate_features(
     Raises:
         UsageError, DataError, PrivacyRefusal: see ``meninx.obfuscate.feature_stage.run``.
     """
+    from meninx import workflow
     from meninx.obfuscate.config import ObfuscateConfig
-    from meninx.obfuscate.feature_stage import run
 
     config = config_settings.resolve_recipe(ObfuscateConfig, recipe, (settings, _HERE))
     folder = None if data is None else Path(data)
-    return run(config, Path(source), Path(out), data=folder, network=model, progress=progress)
+    return workflow.obfuscate_features(
+        config, Path(source), Path(out), data=folder, network=model, progress=progress
+    )
 
 
 def load_model(run: StrPath, *, model: nn.Module | None = None) -> nn.Module:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from meninx.audit.stage import AuditResult
     from meninx.obfuscate.audited_release import ReleaseAuditResult
     from meninx.obfuscate.config import ObfuscateConfig, ReleaseAuditConfig
+    from meninx.obfuscate.feature_stage import FeatureReleaseResult
     from meninx.obfuscate.stage import ObfuscateResult
     from meninx.report.stage import ReportResult
     from meninx.train.config import TrainConfig
@@ -183,12 +184,44 @@ def obfuscate(
         UsageError, DataError, PrivacyRefusal: see ``meninx.obfuscate.stage.run``.
     """
     from meninx.obfuscate import stage
+    from meninx.report import stage as reporting
 
+    reporting.refuse_release_page(out)
     result = stage.run(config, source, out, progress=progress)
     if result.dry_run:
         return result
+    return replace(result, page=reporting.write_release_page(out, progress=progress))
+
+
+def obfuscate_features(
+    config: ObfuscateConfig,
+    source: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    network: nn.Module | None = None,
+    progress: Progress = SILENT,
+) -> FeatureReleaseResult:
+    """Release feature vectors that hide an attribute, attack them, and write the page into their folder.
+
+    Args:
+        config: the settings.
+        source: folder of a finished run, or a file of feature vectors.
+        out: folder of the release.
+        data: dataset to embed, where it is not that of the run.
+        network: architecture of a run that was given its own network.
+        progress: shows the work.
+
+    Raises:
+        UsageError, DataError, PrivacyRefusal: see ``meninx.obfuscate.feature_stage.run``.
+    """
+    from meninx.obfuscate import feature_stage
     from meninx.report import stage as reporting
 
+    reporting.refuse_release_page(out)
+    result = feature_stage.run(config, source, out, data=data, network=network, progress=progress)
+    if result.dry_run:
+        return result
     return replace(result, page=reporting.write_release_page(out, progress=progress))
 
 
@@ -215,5 +248,7 @@ def audit_release(
     from meninx.obfuscate import audited_release
     from meninx.report import stage as reporting
 
+    for place in (out,) if out is not None else (release, Path(audited_release.PLACE)):
+        reporting.refuse_release_page(place)
     result = audited_release.audit_foreign(config, original, release, out, progress=progress)
     return replace(result, page=reporting.write_release_page(result.out, progress=progress))

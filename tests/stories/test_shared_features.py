@@ -90,6 +90,7 @@ def test_utility_is_measured_by_the_own_head_and_retrained(released):
     assert any(item.name == "outputs of the head on the release" for item in audit.output_leaks)
 
 
+@pytest.mark.slow
 def test_embeddings_are_the_input_of_the_last_layer(trained):
     found = feature_source.of_run(trained.run, None, device="cpu")
     model, _, info = inference.load_model(Run(trained.run))
@@ -100,6 +101,7 @@ def test_embeddings_are_the_input_of_the_last_layer(trained):
     np.testing.assert_allclose(found.head(found.values), wanted.probabilities, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_folder_verifies_and_a_changed_vector_does_not(released, tmp_path):
     assert meninx.verify(released).ok
     copy = Path(shutil.copytree(released, tmp_path / "copy"))
@@ -147,6 +149,7 @@ def test_a_published_vector_that_the_method_does_not_give_is_refused(trained, re
         meninx.obfuscate_features(trained.run, copy, attribute="sex", method="leace", resume=True, **FAST)
 
 
+@pytest.mark.slow
 def test_another_attribute_run_or_method_gives_other_vectors(trained, released, tmp_path):
     def of(number: int, source: Path = trained.run, **given) -> np.ndarray:
         meninx.obfuscate_features(source, tmp_path / str(number), audit=False, **given)
@@ -163,6 +166,7 @@ def test_another_attribute_run_or_method_gives_other_vectors(trained, released, 
     assert of(4, attribute="sex", method="kernel-erasure").shape[1] > same.shape[1]
 
 
+@pytest.mark.slow
 def test_two_deterministic_releases_are_the_same_files(trained, tmp_path):
     for name in ("a", "b"):
         meninx.obfuscate_features(
@@ -173,12 +177,14 @@ def test_two_deterministic_releases_are_the_same_files(trained, tmp_path):
         "manifest.csv",
         "obfuscation.json",
         "release_audit.json",
+        "report.html",
         "checksums.sha256",
     ):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert json.loads((tmp_path / "a" / "obfuscation.json").read_text())["deterministic"] is True
 
 
+@pytest.mark.slow
 def test_a_certificate_counts_patients_of_the_test_split_alone(trained, tmp_path):
     given = {"attribute": "sex", "method": "codes", **FAST}
     result = meninx.obfuscate_features(trained.run, tmp_path / "coded", **given)
@@ -190,6 +196,7 @@ def test_a_certificate_counts_patients_of_the_test_split_alone(trained, tmp_path
     assert "does not hide whose they are" in result.sentence
 
 
+@pytest.mark.slow
 def test_a_target_that_is_missed_fails_and_one_below_the_floor_is_refused(trained, tmp_path):
     given = {"attribute": "sex", "method": "leace", **FAST}
     result = meninx.obfuscate_features(trained.run, tmp_path / "missed", target=0.51, **given)
@@ -225,6 +232,7 @@ def test_an_unfinished_run_changed_weights_and_shared_patients_are_refused(train
         feature_source.of_run(trained.run, moved, device="cpu")
 
 
+@pytest.mark.slow
 def test_a_file_of_ones_own_is_released_and_a_release_is_not_released_again(released, tmp_path):
     rng = np.random.default_rng(0)
     sex, ill = rng.integers(0, 2, 240), rng.integers(0, 2, 240)
@@ -258,3 +266,17 @@ def test_methods_for_images_and_other_files_are_refused(trained, tmp_path):
         meninx.obfuscate_features(tmp_path / "notes.txt", tmp_path / "x", method="leace")
     with pytest.raises(ConfigError, match="no budget"):
         meninx.obfuscate_features(trained.run, tmp_path / "x", method="leace", budget=0.1)
+
+
+@pytest.mark.slow
+def test_the_page_of_shared_features_lies_beside_them_and_a_report_takes_the_folder(trained, tmp_path):
+    given = {"attribute": "sex", "method": "leace", **FAST}
+    made = meninx.obfuscate_features(trained.run, tmp_path / "shared", **given)
+    assert "To hide sex, features were changed by least-squares concept erasure" in made.page.read_text()
+    assert meninx.verify(made.out).ok
+    meninx.report([made.out], tmp_path / "page.html")
+    record = artifacts.read(made.out, ReleaseAuditRecord)
+    artifacts.write(made.out, replace(record, verdict="passed"))
+    assert not meninx.verify(made.out).ok
+    with pytest.raises(DataError, match="verdict does not follow"):
+        meninx.report([made.out], tmp_path / "other.html")

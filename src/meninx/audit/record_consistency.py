@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import chain
 from statistics import NormalDist
 
-from meninx.audit import attribute_findings, bounds, membership_findings
+from meninx.audit import attribute_findings, bounds, membership_findings, patient_bounds
 from meninx.audit.reconstruction import criteria, reconstruction_verdict
 from meninx.core.attribute_records import AttributeRecord, AttributesAudit
 from meninx.core.audit_records import AttackRecord, MechanismCheck, MembershipAudit, OneRunRecord, ScoreAudit
@@ -52,6 +52,7 @@ def of_bounds(record: BoundsRecord) -> Iterator[str]:
         yield "it holds bounds on membership or on reconstruction, and not both"
     if record.membership is not None:
         yield from _membership_bounds(record.membership)
+    yield from patient_bounds.contradictions(record)
 
 
 def _point(record: BoundsRecord, point: BoundPoint) -> Iterator[str]:

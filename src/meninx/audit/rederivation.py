@@ -188,6 +188,9 @@ def _derived(root: Path, summary: AuditRecord, run: RunRecord, plan: AuditPlan) 
     seed = seed_of(here) if here.config_path.is_file() else stated_seed(summary.facts)
     match = _MOST_CASES.search(" ".join(line.words for line in summary.lines))
     possible = (int(match[1].replace(",", "") or 0),) if match else (0, 1)  # 0: it was not known
+    known = records["bounds"].patient if "bounds" in records else None
+    if match is None and known is not None and known.cases:
+        possible = (known.cases,)
     for most in possible:
         held = reservations_of(here, run, most=most)
         parts = tuple(_part(part, records, plan, held) for part in summary.parts)

@@ -78,9 +78,9 @@ def features(
     early.dataset(data)
     early.extra("train")
     early.device(config.device)
-    from meninx.obfuscate import feature_stage
+    from meninx import workflow
 
-    result = feature_stage.run(config, source, out, data=data, progress=output.progress())
+    result = workflow.obfuscate_features(config, source, out, data=data, progress=output.progress())
     output.show(result)
     result.raise_if_failed()
 
@@ -119,3 +119,29 @@ def audit(
     result = workflow.audit_release(config, original, release, out, progress=output.progress())
     output.show(result)
     result.raise_if_failed()
+
+
+@obfuscate.command(name="compare", help_epilogue=epilogue("obfuscate compare"))
+def compare(
+    *releases: Path,
+    out: Path = Path("release_comparison"),
+    original: Path | None = None,
+    overwrite: bool = False,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Compare releases of one dataset: what each costs, and what the worst retrained attacker finds.
+
+    Writes a table (release_comparison.csv), a record (release_comparison.json), a Pareto plot
+    (release_comparison.svg, release_comparison.png) and a page (report.html). Releases of different data,
+    attributes or labels, and releases that were not attacked, are refused.
+
+    Args:
+        releases: Folders that `meninx obfuscate` wrote, at least two.
+        out: Folder of the results.
+        original: Dataset that all releases were made of. With it and their private rooms, that is proven.
+        overwrite: Replace an earlier comparison.
+    """
+    early.exists(*releases, original)
+    from meninx.report.release_comparison import compare as compared
+
+    output.show(compared(releases, out, original=original, overwrite=overwrite))

@@ -302,6 +302,73 @@ class ReleaseAuditRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComparedRelease:
+    """One release of a comparison.
+
+    Attributes:
+        name: folder name.
+        method: name of the method.
+        strength: budget or number of codes, as it stands beside the point; empty without one.
+        attacker: retrained attacker that the validation split chose.
+        auroc: its folded AUROC on the test split; None where there is no number.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        loss: mean loss of AUROC over the labels, of retrained models; None where none was measured.
+        loss_low: mean of the lower ends of the labels' 95 % intervals.
+        loss_high: mean of the upper ends.
+        drop_in_loss: mean loss of models of original images; None as above.
+        best: no other release of the comparison has both a smaller loss and a lower upper limit.
+        verdict: of its audit.
+        target: of its audit; 0 without one.
+        deterministic: NOT FOR RELEASE.
+        audit: SHA-256 of its ``release_audit.json``.
+    """
+
+    name: str
+    method: str
+    strength: str
+    attacker: str
+    auroc: float | None
+    low: float | None
+    high: float | None
+    loss: float | None
+    loss_low: float | None
+    loss_high: float | None
+    drop_in_loss: float | None
+    best: bool
+    verdict: str
+    target: float
+    deterministic: bool
+    audit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseComparisonRecord:
+    """Several releases of one dataset, by utility and by the worst attacker: ``release_comparison.json``.
+
+    Attributes:
+        attribute: the attribute that was to be hidden.
+        labels: labels over which the mean loss is taken: those that were measured in every release.
+        left_out: labels that were not measured in some release.
+        clean_auroc: AUROC of the attacker of the original images, the largest of all audits; None where it
+            is refused.
+        floor: what the labels alone tell; None where it is refused.
+        original_given: that all are releases of one original was checked with that original.
+        releases: in the order of the upper limit of the worst attacker.
+        version: format of the record.
+    """
+
+    attribute: str
+    labels: tuple[str, ...]
+    left_out: tuple[str, ...]
+    clean_auroc: float | None
+    floor: float | None
+    original_given: bool
+    releases: tuple[ComparedRelease, ...]
+    version: int = FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
 class ObfuscationRecord:
     """How a dataset was obfuscated: ``obfuscation.json`` of the released dataset, written last.
 

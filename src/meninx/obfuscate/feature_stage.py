@@ -65,6 +65,7 @@ class FeatureReleaseResult(Result):
         features: numbers in a released vector; 0 in a dry run.
         floor: what the true labels alone tell.
         audit: what attackers find; None where the release was not attacked.
+        page: HTML page of the release; None where none was written.
         note: what the user has to know; else empty.
         dry_run: nothing was written.
     """
@@ -79,6 +80,7 @@ class FeatureReleaseResult(Result):
     features: int = 0
     floor: LabelFloorRecord | None = None
     audit: ReleaseAuditRecord | None = None
+    page: Path | None = None
     note: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     dry_run: bool = False
@@ -91,6 +93,7 @@ class FeatureReleaseResult(Result):
         size = f", {self.features} numbers each" if self.features else ""
         lines = [
             f"out: {self.out}",
+            *([f"page: {self.page}"] if self.page is not None else []),
             f"{verb}: {self.cases} feature vectors of {self.patients} patients{size}",
             f"method: {self.sentence}",
             f"{self.attribute}: {counted}{unknown}",

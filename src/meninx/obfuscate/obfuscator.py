@@ -79,7 +79,7 @@ class ImageTable:
         if len(set(self.cases)) != rows:
             raise DataError(problem("a case occurs twice", where="table of images"))
         if not set(self.split) <= set(SPLITS):
-            raise DataError(expected("splits " + ", ".join(SPLITS), got="another", where="table of images"))
+            raise DataError(problem("a split is none of " + ", ".join(SPLITS), where="table of images"))
         refuse_divided_patients(self.patients, self.split)
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ features.npz      features (n, m) float32, case_id, obfuscated (the method in on
 manifest.csv      case_id, patient_id, split, labels, attributes that are not hidden: one row per vector
 checksums.sha256
 obfuscation.json  how it was made
-release_audit.json
+release_audit.json  report.html
 private/          key and files of the method: never leave the hospital
 """
 
@@ -29,7 +29,7 @@ from meninx.obfuscate.config import ObfuscateConfig
 from meninx.obfuscate.feature_file import CASE, FEATURES, RELEASED
 from meninx.obfuscate.feature_source import FeatureSource
 from meninx.obfuscate.obfuscator import OBFUSCATORS, FittedObfuscator, ImageTable, Values
-from meninx.obfuscate.released_dataset import AUDIT, KEY, RECORD, release_settings, removed_columns
+from meninx.obfuscate.released_dataset import AUDIT, KEY, PAGE, RECORD, release_settings, removed_columns
 
 STAGE = "obfuscate-features"
 VECTORS, TABLE = "features.npz", "manifest.csv"
@@ -104,7 +104,7 @@ def publish(space: workspace.Workspace, work: FeatureRelease) -> ObfuscationReco
     room = staging / workspace.PRIVATE
     for name, content in secrets.items():
         files.write_bytes(room / name, content, mode=files.PRIVATE_MODE)
-    stale = [AUDIT] if (space.root / AUDIT).exists() else []
+    stale = [name for name in (AUDIT, PAGE) if (space.root / name).exists()]
     space.publish(PUBLISHED, remove=stale, secret=(KEY, *secrets))
     return record
 
@@ -118,7 +118,7 @@ def refuse_other_vectors(work: FeatureRelease, out: Path) -> ObfuscationRecord:
     record = artifacts.require(out, ObfuscationRecord, fix="give --overwrite to make the release again")
     fix = "give --overwrite to make the release again"
     same = integrity.digest_of(out) == record.checksums and not integrity.damage(
-        out, leave_out=(workspace.PRIVATE, RECORD, AUDIT)
+        out, leave_out=(workspace.PRIVATE, RECORD, AUDIT, PAGE)
     )
     stream = io.BytesIO(files.read_bytes(out / VECTORS, limit=_MOST_BYTES)) if same else None
     if stream is None or not np.array_equal(np.load(stream, allow_pickle=False)[FEATURES], work.values):

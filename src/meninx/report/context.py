@@ -211,8 +211,12 @@ def _comparisons(
         for compared in run.evidence.comparisons:
             other = known.get(compared.baseline.run)
             problem = belonging.mismatch(compared.baseline, other.record) if other is not None else ""
-            if problem:
-                refused.append(f"The comparison of run {run.name} is not shown: the baseline {problem}.")
+            further = [item for pair in compared.record.repeats for item in (pair.run, pair.baseline)]
+            changed = [item for item in further if item.run in known]
+            again = next((p for p in (belonging.mismatch(i, known[i.run].record) for i in changed) if p), "")
+            if problem or again:
+                what = "the baseline" if problem else "one of the averaged runs"
+                refused.append(f"The comparison of run {run.name} is not shown: {what} {problem or again}.")
             else:
                 found.append(Comparison(run, other, compared))
     return found, refused

@@ -54,6 +54,11 @@ class ObfuscatedDataset:
         return names.printable(words) or "a method that is not recorded"
 
     @property
+    def of_features(self) -> bool:
+        """Whether vectors were released instead of images."""
+        return self.record is not None and not self.sentence
+
+    @property
     def deterministic(self) -> bool:
         """Whether what hides the attribute came from a seed."""
         return self.record is not None and self.record.deterministic
@@ -62,9 +67,9 @@ class ObfuscatedDataset:
         """Return what the method does not do, with the number that was measured."""
         known = self.record or self.audit
         words = names.printable(known.caveat) if known is not None else ""
-        subject = f"{self.method[:1].upper()}{self.method[1:]}"
-        start = f"{subject} {words}" if words else f"{subject}: what it stops is not stated"
-        return f"{start}; {self.finding()}."
+        what = "features" if self.of_features else "images"
+        start = f"To hide {self.attribute or 'an attribute'}, {what} were changed by {self.method}"
+        return f"{start}, which {words}; {self.finding()}." if words else f"{start}; {self.finding()}."
 
     def finding(self) -> str:
         """Return what the worst retrained attacker finds, in words that stand behind a semicolon."""
@@ -97,7 +102,7 @@ def read(root: Path, name: str, info: DatasetInfo | None) -> ObfuscatedDataset |
     if record is None and audit is None and not sentence:
         return None
     if record is not None:
-        _refuse(_contradictions(root, record, sentence), f"{name}/{RECORD}")
+        _refuse(_contradictions(root, record, info), f"{name}/{RECORD}")
     if audit is not None:
         _refuse(_of_another(root, audit, record, has_data=info is not None), f"{name}/{AUDIT}")
         _refuse(_impossible(audit), f"{name}/{AUDIT}")
@@ -113,23 +118,24 @@ def _refuse(found: Iterator[str], where: str) -> None:
         raise DataError(problem(wrong, where=where, fix=_RESTORE))
 
 
-def _contradictions(root: Path, record: ObfuscationRecord, sentence: str) -> Iterator[str]:
-    """Yield what is wrong with the record of a release, compared with the dataset beside it."""
-    if record.sentence() != sentence:
+def _contradictions(root: Path, record: ObfuscationRecord, info: DatasetInfo | None) -> Iterator[str]:
+    """Yield what is wrong with the record of a release, compared with the dataset or features beside it."""
+    if info is not None and record.sentence() != info.obfuscated:
         yield f"the record says otherwise how the images were changed than {INFO_NAME}"
     if record.checksums != integrity.digest_of(root):
         yield f"{integrity.CHECKSUMS} is missing, or not the one that the record names"
-    listed = integrity.read(root)
-    for table in (MANIFEST_NAME, INFO_NAME):
-        if listed.get(table) != files.digest(root / table):
-            yield f"{table} was changed since the release"
+    needed = {MANIFEST_NAME, *([INFO_NAME] if info is not None else [])}
+    listed = {path: digest for path, digest in integrity.read(root).items() if "/" not in path}
+    for path in sorted(needed | set(listed)):  # images are left to `meninx verify`
+        if not (root / path).is_file() or listed.get(path) != files.digest(root / path):
+            yield f"{path} is missing, or was changed since the release"
 
 
 def _of_another(
     root: Path, audit: ReleaseAuditRecord, record: ObfuscationRecord | None, *, has_data: bool
 ) -> Iterator[str]:
     """Yield why an audit is not that of the dataset beside it."""
-    if has_data and audit.checksums and audit.checksums != integrity.digest_of(root):
+    if (has_data or record is not None) and audit.checksums and audit.checksums != integrity.digest_of(root):
         yield "the audit is that of another release"
     if record is None:
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -139,20 +138,6 @@ def _short(text: str) -> str:
     shown = printable(text, hidden=" ")
     shown = shown if len(shown) <= 28 else f"{shown[:27]}…"
     return f" {shown}" if shown.startswith("_") else shown
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the places of the points that no other one beats in both coordinates, by the first coordinate.
-
-    >>> pareto_front([(0.1, 0.6), (0.0, 0.9), (0.1, 0.8), (0.2, 0.7)])
-    [1, 0]
-    """
-    order = sorted(range(len(points)), key=lambda place: points[place])
-    front: list[int] = []
-    for place in order:
-        if not front or points[place][1] < points[front[-1]][1]:
-            front.append(place)
-    return front
 
 
 def released_images(found: ObfuscatedDataset, manifest: Manifest) -> Picture:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from meninx.core import names, provenance
+from meninx.core.artifacts import ReleaseComparisonRecord
 from meninx.report import (
+    release_pareto,
     section_audit,
     section_deid,
     section_fairness,
@@ -90,6 +93,7 @@ def render_release(found: ObfuscatedDataset, sheet: Picture | None = None) -> st
     known = found.record.made if found.record is not None else ""
     made = known or (found.audit.released.made if found.audit is not None else "")
     shown = "images of nobody" if found.synthetic else "released images"
+    held = shown if sheet is not None else "no image"
     return _drawn(
         title=f"Hidden attribute: release of {found.name}",
         date=names.printable(made)[:10] or "time not recorded",
@@ -98,7 +102,27 @@ def render_release(found: ObfuscatedDataset, sheet: Picture | None = None) -> st
         sections=section_obfuscation.sections(found, sheet),
         configs=(),
         headline=None,
-        holds=f"It holds {shown if sheet is not None else 'no image'}, no model and no value of a single person.",
+        holds=f"It holds {held}, no model and no value of a single person.",
+    )
+
+
+def render_comparison(record: ReleaseComparisonRecord, releases: Sequence[ObfuscatedDataset]) -> str:
+    """Return the page of a comparison of releases, with the same template as a report.
+
+    Args:
+        record: the comparison.
+        releases: what is compared.
+    """
+    made = max((item.audit.released.made for item in releases if item.audit is not None), default="")
+    return _drawn(
+        title=f"Releases that hide {record.attribute}, compared",
+        date=names.printable(made)[:10] or "time not recorded",
+        banner=tuple(item.name for item in releases if item.deterministic),
+        verdicts=release_pareto.cards(releases),
+        sections=release_pareto.sections(record),
+        configs=(),
+        headline=None,
+        holds="It holds no image, no model and no value of a single person.",
     )
 
 

@@ -165,11 +165,12 @@ def _what(found: ObfuscatedDataset, prefix: str) -> Section:
     record, audit = found.record, found.audit
     lead = [f"To hide: {found.attribute or 'not recorded'}. Method: {found.method}."]
     rows: list[tuple[str, object]] = []
+    what = "feature vectors" if found.of_features else "images"
     if record is not None:
         rows += [
             ("classes", [printable(name) for name in record.classes]),
             ("labels to keep", [printable(name) for name in record.utility]),
-            ("images", f"{record.cases:,} of {record.patients:,} patients"),
+            ("released", f"{record.cases:,} {what} of {record.patients:,} patients"),
             ("budget", _budget(record.settings)),
             *((printable(name).replace("_", " "), _plain(value)) for name, value in record.facts.items()),
             ("removed from the table", [printable(name) for name in record.attribute_removed]),

@@ -178,14 +178,24 @@ def write_release_page(folder: Path, *, progress: Progress = SILENT) -> Path:
     place = root / RELEASE_PAGE
     with task(progress, "page of the release", 1):
         found = sources.release(root)
-        if place.is_symlink() or (place.exists() and not _is_page(place)):
-            what = "the file is not a page of meninx, and is not replaced"
-            raise UsageError(problem(what, where=RELEASE_PAGE, fix="move it elsewhere"))
-        held = (root / MANIFEST_NAME).is_file()
+        refuse_release_page(root)
+        held = (root / INFO_NAME).is_file() and (root / MANIFEST_NAME).is_file()
         sheet = obfuscation_figures.released_images(found, Manifest.read(root)) if held else None
         files.write_text(place, page.render_release(found, sheet))
         progress.advance()
     return place
+
+
+def refuse_release_page(folder: Path) -> None:
+    """Refuse a folder whose file of the page's name is no page of this program, before anything slow.
+
+    Raises:
+        UsageError: as above.
+    """
+    place = folder / RELEASE_PAGE
+    if place.is_symlink() or (place.exists() and not _is_page(place)):
+        what = "the file is not a page of meninx, and is not replaced"
+        raise UsageError(problem(what, where=RELEASE_PAGE, fix="move it elsewhere"))
 
 
 def _refuse_incomplete_card(config: ReportConfig, sources: Sequence[Path]) -> None:

@@ -15,13 +15,14 @@ from meninx.core.artifacts import (
     ObfuscationRecord,
     PredictRecord,
     PrepareRecord,
-    ReleaseAuditRecord,
     RunRecord,
     SweepRecord,
 )
 from meninx.core.dossier_records import DossierRecord
-from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
+from meninx.core.errors import DataError
+from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest
 from meninx.core.progress import Progress
+from meninx.report import obfuscated_datasets
 from meninx.verify.check_list import CheckList, damaged, some
 
 RUN, DATASET, ARCHIVE, RELEASE, SWEEP = "run", "dataset", "clean archive", "release", "sweep"
@@ -175,7 +176,20 @@ def dataset(book: CheckList, root: Path, progress: Progress) -> None:
     if isinstance(record, ObfuscationRecord) and record.sentence() != table.info.obfuscated:
         wrong.append("obfuscation.json says otherwise how the images were changed than dataset.toml")
     book.judge("manifest", wrong, remark=f"{len(table)} cases of {len(table.patients)} patients")
+    _release(book, root, table.info)
     modes(book, root)
+
+
+def _release(book: CheckList, root: Path, info: DatasetInfo | None) -> None:
+    """Check that what is said of an obfuscated dataset belongs to it, and follows from its own numbers."""
+    wrong = []
+    try:
+        found = obfuscated_datasets.read(root, root.name, info)
+    except DataError as error:
+        found, wrong = None, [str(error)]
+    if wrong or found is not None:
+        remark = found.finding() if found is not None else ""
+        book.judge("records of what hides an attribute", wrong, remark=remark)
 
 
 def archive(book: CheckList, root: Path, progress: Progress) -> None:
@@ -218,10 +232,7 @@ def features(book: CheckList, root: Path, progress: Progress) -> None:
     if set(record.attribute_removed) & set(table.columns):
         wrong.append("the table has a column that was to be removed")
     book.judge("manifest", wrong, remark=f"{len(table)} vectors of {len(patients)} patients")
-    audit = artifacts.read(root, ReleaseAuditRecord)
-    if audit is not None:
-        other = audit.checksums != record.checksums or audit.attribute != record.attribute
-        book.judge("release audit", ["it is about other vectors or another attribute"] if other else [])
+    _release(book, root, None)
     modes(book, root)
 
 
