@@ -108,7 +108,7 @@ def test_correlated_noise_is_accounted_as_rounds():
 
 def test_adversaries_know_candidates_a_class_or_a_metric():
     config = of(class_share=0.7, metric_hits=5, metric_images=100, candidates=(2, 2, 10))
-    found = {prior.name: prior.kappa for prior in bounds.priors_of(config, 8112, "patient")}
+    found = {prior.name: prior.kappa for prior in bounds.priors_of(config, 8112)}
     assert found == {
         "1 of all 8,112": 1 / 8112,
         "1 of 2": 0.5,
@@ -116,9 +116,9 @@ def test_adversaries_know_candidates_a_class_or_a_metric():
         "attribute": 0.7,
         "image metric": pytest.approx(0.1022, abs=1e-3),
     }
-    assert next(iter(bounds.priors_of(of(), None, "patient"))).name == "1 of 2"
+    assert next(iter(bounds.priors_of(of(), None))).name == "1 of 2"
     with pytest.raises(ConfigError, match="adversary"):
-        bounds.priors_of(of(candidates=()), None, "patient")
+        bounds.priors_of(of(candidates=()), None)
 
 
 def test_a_dry_run_writes_nothing_and_an_earlier_result_stays(tmp_path):

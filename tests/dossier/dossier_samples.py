@@ -17,6 +17,7 @@ from scipy.optimize import brentq
 from meninx.audit import bounds, plan_file, rederivation, run_facts
 from meninx.audit import stage as audit_stage
 from meninx.audit.config import BoundsConfig
+from meninx.audit.membership_findings import ATTACKS
 from meninx.audit.part_rules import RULES, findings_of
 from meninx.audit.plan_config import AuditConfig
 from meninx.core import artifacts, audit_parts, files, integrity, plain
@@ -38,7 +39,7 @@ from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.run import Run
 from meninx.dossier import dossier_pdf, stage
 from meninx.dossier.config import DossierConfig
-from meninx.metrics.attack_success import FPRS
+from meninx.metrics.attack_success import FPRS, refusal_of
 from meninx.metrics.attribute_success import bounded
 from meninx.privacy.accounting import Phase
 from meninx.privacy.claim import Claim
@@ -49,6 +50,8 @@ from meninx.privacy.score_audit import area_mu_of, gaussian_interval
 
 PLANTED = report_samples.PLANTED
 DATE = "2026-11-20"
+AXIS = {"eps_min": 1, "eps_max": 100, "n_eps": 2, "candidates": (10,), "precision": 0.01}
+PLAN = {"canaries": 100, "reconstruction_attacks": ("imprint-pca",), "identity_attacks": ("pixels",)}
 
 
 def origin_of(folder: Path) -> Origin:
@@ -77,7 +80,7 @@ def named(folder: Path) -> None:
 
 def audit(folder: Path) -> None:
     """Write the records of three audits."""
-    config = BoundsConfig.of(eps_min=1, eps_max=100, n_eps=2, candidates=(10,), precision=0.01)
+    config = BoundsConfig.of(**AXIS)
     bounds.run_bounds(config, folder / "audit", run=folder)
     write_agreeing(folder, one_run(origin_of(folder)))
     write_agreeing(folder, membership(origin_of(folder)))
@@ -116,7 +119,7 @@ def _claimed(audit: ScoreAudit) -> ScoreAudit:
 
 def summarize(folder: Path, parts: tuple[str, ...] = ("bounds", "one-run", "membership")) -> None:
     """Write the summary of the audits of a run as the stage derives it, by a plan."""
-    config = AuditConfig.of(candidates=(10,), n_eps=2, parts=parts)
+    config = AuditConfig.of(**AXIS, **PLAN, parts=parts)
     files.write_text(
         folder / "audit" / audit_parts.PLAN, plan_file.plan_text(plan_file.audit_plan_of(config))
     )
@@ -170,7 +173,7 @@ def membership(origin: Origin, verdict: str = "nothing found") -> MembershipAudi
     """Return an audit by membership attacks."""
     exposed, (low, high) = verdict == "exposed", clopper_pearson(12, 120)
     points = (
-        OperatingPoint(fpr=0.01, refusal="too few non-members: 1000 needed, 120 there"),
+        *(OperatingPoint(fpr=fpr, refusal=refusal_of(fpr, 120)) for fpr in (0.001, 0.01)),
         OperatingPoint(fpr=0.1, tpr=0.1, low=low, high=high, fpr_high=0.2),
     )
     attack = AttackRecord(
@@ -181,9 +184,10 @@ def membership(origin: Origin, verdict: str = "nothing found") -> MembershipAudi
         excess=False,
     )
     return MembershipAudit(
-        attacks=(replace(attack, attack="loss"), attack),
+        attacks=tuple(replace(attack, attack=name) for name in ATTACKS),
         groups=(),
         negative=replace(attack, auc=0.5, p_value=0.5),
+        split_control=replace(attack, auc=0.5, p_value=0.5),
         positive=replace(attack, auc=0.9, auc_low=0.85, auc_high=0.95, p_value=0.001),
         **{"references": 4, "split_rule": "by patient", "patients_known": True},
         **{"bound": {"0.1": 0.7}, "bound_auc": 0.9, "significance": 0.05, "verdict": verdict, "reason": ""},

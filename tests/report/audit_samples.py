@@ -32,6 +32,7 @@ from meninx.core.progress import Progress
 from meninx.core.proportions import clopper_pearson
 from meninx.core.risk_records import BoundsRecord
 from meninx.core.run import Run
+from meninx.metrics.attack_success import GROUP_REFUSALS, refusal_of
 from meninx.privacy.score_audit import area_mu_of, gaussian_interval
 
 QUICK = {"n_eps": 3, "eps_min": 1.0, "eps_max": 1e6, "deterministic": True}
@@ -40,13 +41,14 @@ QUICK = {"n_eps": 3, "eps_min": 1.0, "eps_max": 1e6, "deterministic": True}
 def attack(
     name: str, auc: float, p_value: float, *, known: bool = True, excess: bool | None = False
 ) -> AttackRecord:
-    """Return an attack on 1,200 members and as many others."""
+    """Return an attack on 1,200 members and as many others; on 59 others where no rate is known."""
+    others = 1200 if known else 59
+    refusals = {fpr: refusal_of(fpr, others) for fpr in (0.001, 0.01, 0.1)}
     points = tuple(
-        point(fpr) if known else OperatingPoint(fpr=fpr, refusal="too few non-members: 1000 needed, 59 there")
-        for fpr in (0.001, 0.01, 0.1)
+        OperatingPoint(fpr=fpr, refusal=why) if why else point(fpr) for fpr, why in refusals.items()
     )
     return AttackRecord(
-        attack=name, members=1200, others=1200, auc=auc, auc_low=auc - 0.03, auc_high=auc + 0.03,
+        attack=name, members=1200, others=others, auc=auc, auc_low=auc - 0.03, auc_high=auc + 0.03,
         null_low=0.47, null_high=0.53, p_value=p_value, points=points, excess=excess,
     )  # fmt: skip
 
@@ -78,9 +80,10 @@ def membership_audit(
         groups=(
             GroupRecord(attribute="sex", group=group, members=600, others=600, auc=0.52, auc_low=0.49,
                         auc_high=0.55),
-            GroupRecord(attribute="sex", group="M", refusal="fewer than 10 members"),
+            GroupRecord(attribute="sex", group="M", refusal=GROUP_REFUSALS[0]),
         ),
-        negative=attack("rmia", 0.5, 0.5), positive=attack("rmia", 0.9, 0.5 if verdict == "void" else 0.001),
+        negative=attack("rmia", 0.5, 0.5), split_control=attack("rmia", 0.5, 0.5),
+        positive=attack("rmia", 0.9, 0.5 if verdict == "void" else 0.001),
         references=4, split_rule="exact", patients_known=True,
         bound={"0.1": 0.4, "0.01": 0.1, "0.001": 0.02} if bounded else {}, bound_auc=0.8 if bounded else None,
         significance=0.05, verdict=verdict,

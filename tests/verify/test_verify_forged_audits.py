@@ -112,6 +112,59 @@ def high_rate(attack: Any) -> Any:
     return replace(attack, points=tuple(points))
 
 
+def named(record: Any, **changes: object) -> Any:
+    """Return bounds whose adversary "1 of 10" has other fields, under another name where one is given."""
+    name = str(changes.get("name", "1 of 10"))
+
+    def renamed(point: Any) -> Any:
+        tables = {
+            kind: {
+                name if known == "1 of 10" else known: value for known, value in getattr(point, kind).items()
+            }
+            for kind in ("worst", "relaxed")
+        }
+        return replace(point, **tables)
+
+    priors = tuple(replace(one, **changes) if one.name == "1 of 10" else one for one in record.priors)
+    points = tuple(map(renamed, record.points))
+    return replace(record, priors=priors, points=points, operating=renamed(record.operating))
+
+
+def without(record: Any, name: str) -> Any:
+    """Return bounds without an adversary."""
+
+    def fewer(point: Any) -> Any:
+        tables = {
+            kind: {known: value for known, value in getattr(point, kind).items() if known != name}
+            for kind in ("worst", "relaxed")
+        }
+        return replace(point, **tables)
+
+    priors = tuple(prior for prior in record.priors if prior.name != name)
+    return replace(
+        record, priors=priors, points=tuple(map(fewer, record.points)), operating=fewer(record.operating)
+    )
+
+
+def mechanism(**changes: object) -> Callable[[Any], Any]:
+    return lambda record: replace(record, mechanism=replace(record.mechanism, **changes))
+
+
+def every_attack(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda record: replace(record, attacks=tuple(map(change, record.attacks)))
+
+
+def out_of_paper(attack: Any) -> Any:
+    """Return an attack on many patients whose rates are refused for a reason of the forger's."""
+    points = tuple(
+        replace(point, tpr=None, low=None, high=None, fpr_high=None, refusal="the printer was out of paper")
+        for point in attack.points
+    )
+    deviation = (10_001 / (12 * 5_000 * 5_000)) ** 0.5
+    null = {"null_low": 0.5 - 2 * deviation, "null_high": 0.5 + 2 * deviation}
+    return replace(attack, members=5_000, others=5_000, points=points, auc=0.5, **null)
+
+
 FORGED: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "bounds, a number": ("bounds", low_bound, "operating point, 1 of 10, worst case"),
     "bounds, a low number and a large precision": (
@@ -128,6 +181,51 @@ FORGED: dict[str, tuple[str, Callable[[Any], Any], str]] = {
         "bounds",
         lambda record: replace(record, operating=None, membership=None, void="no reason"),
         "nothing in the run says why",
+    ),
+    "bounds, unit": ("bounds", mechanism(unit="hospital"), "unit hospital, by the ledger patient"),
+    "bounds, number of units": (
+        "bounds",
+        mechanism(units=360_000),
+        "units 360000, by the ledger",
+    ),
+    "bounds, sampler": ("bounds", mechanism(sampler="fixed"), "sampler fixed, by the ledger poisson"),
+    "bounds, noise": ("bounds", mechanism(noise_multiplier=77.0), "noise multiplier 77, by the ledger"),
+    "bounds, accountant": ("bounds", mechanism(accountant="exact"), "accountant exact, by the ledger"),
+    "bounds, source": ("bounds", mechanism(source="measured by a notary"), "source measured by a notary"),
+    "bounds, an adversary is called another": (
+        "bounds",
+        lambda record: named(record, name="image metric", hits=0, images=10_000),
+        "the blind guess of image metric is not",
+    ),
+    "bounds, an adversary without fields": (
+        "bounds",
+        lambda record: named(record, name="image metric"),
+        "no audit knows an adversary image metric with these fields",
+    ),
+    "bounds, an adversary with fields of another": (
+        "bounds",
+        lambda record: named(record, share=0.5),
+        "no audit knows an adversary 1 of 10 with these fields",
+    ),
+    "bounds, an adversary is missing": (
+        "bounds",
+        lambda record: without(record, "1 of 10"),
+        "is not what the plan asked for: adversaries of the plan are missing: 1 of 10",
+    ),
+    "bounds, the axis is missing": (
+        "bounds",
+        lambda record: replace(record, points=(), no_guarantee_from=None),
+        "its axis of epsilon is not that of the plan",
+    ),
+    "canaries, fewer than planned": (
+        "one-run",
+        lambda record: replace(record, audit=replace(record.audit, included=40)),
+        "it has 90 canaries, planned 100",
+    ),
+    "canaries, significance": (
+        "one-run",
+        lambda record: replace(record, audit=replace(record.audit, confidence=0.999)),
+        "its significance is 0.001, planned 0.05",
     ),
     "canaries, verdict": (
         "one-run",
@@ -174,6 +272,51 @@ FORGED: dict[str, tuple[str, Callable[[Any], Any], str]] = {
         lambda record: replace(first(record, "attacks", excess=True), verdict="refuted"),
         "does not exceed the bound, and it states the contrary",
     ),
+    "membership, an attack is missing": (
+        "membership",
+        lambda record: replace(record, attacks=record.attacks[1:]),
+        "attacks of the plan are missing: loss",
+    ),
+    "membership, a rate is missing": (
+        "membership",
+        every_attack(lambda attack: replace(attack, points=attack.points[:2])),
+        "an attack has other rates than 0.1, 0.01, 0.001",
+    ),
+    "membership, a control is missing": (
+        "membership",
+        lambda record: replace(record, split_control=None),
+        "the control by models that know half of both splits is missing",
+    ),
+    "membership, references": (
+        "membership",
+        lambda record: replace(record, references=64),
+        "it has 64 reference models, planned 4",
+    ),
+    "membership, refusal": (
+        "membership",
+        every_attack(out_of_paper),
+        "the refusal of a rate does not follow from the non-members",
+    ),
+    "membership, refusal of a rate that is possible": (
+        "membership",
+        every_attack(lambda attack: replace(attack, others=1_200)),
+        "the refusal of a rate does not follow from the non-members",
+    ),
+    "membership, null": (
+        "membership",
+        every_attack(lambda attack: replace(attack, auc=0.95, auc_high=0.97, null_high=0.96, p_value=0.3)),
+        "so many patients cannot have such a range by chance",
+    ),
+    "membership, p-value by the counts": (
+        "membership",
+        every_attack(lambda attack: replace(attack, auc=0.57, null_high=0.575, p_value=0.3)),
+        "so many patients cannot have such an area by chance so often",
+    ),
+    "reconstruction, an attack is missing": (
+        "reconstruction",
+        lambda record: replace(record, matches=()),
+        "attacks of the plan are missing: imprint-pca",
+    ),
     "reconstruction, verdict": (
         "reconstruction",
         lambda record: replace(record, verdict="exposed"),
@@ -219,6 +362,17 @@ FORGED: dict[str, tuple[str, Callable[[Any], Any], str]] = {
         lambda record: replace(first(record, "attributes", excess=True), verdict="refuted"),
         "does not exceed the bound, and it states the contrary",
     ),
+    "attributes, seed": ("attributes", lambda record: replace(record, seed=7), "its seed is not that of"),
+    "attributes, none": (
+        "attributes",
+        lambda record: replace(record, attributes=()),
+        "attributes of the plan are missing: all",
+    ),
+    "identity, an attack is missing": (
+        "identity",
+        lambda record: first(record, "links", attack="hog"),
+        "attacks on another image of the plan are missing: pixels",
+    ),
     "identity, verdict": (
         "identity",
         lambda record: replace(record, verdict="linked"),
@@ -230,6 +384,23 @@ FORGED: dict[str, tuple[str, Callable[[Any], Any], str]] = {
         "the rate, the interval or the p-value of pixels contradict",
     ),
 }
+
+
+UNPLANNED = {
+    "bounds, an adversary is missing",
+    "bounds, the axis is missing",
+    "canaries, fewer than planned",
+    "canaries, significance",
+    "membership, an attack is missing",
+    "membership, a rate is missing",
+    "membership, a control is missing",
+    "membership, references",
+    "reconstruction, an attack is missing",
+    "attributes, seed",
+    "attributes, none",
+    "identity, an attack is missing",
+}
+"""What is compared with the plan, once the summary names the digests of the records."""
 
 
 def test_a_whole_dossier_passes(dossier: Path):
@@ -268,7 +439,7 @@ def test_a_number_from_which_nothing_follows_is_found_by_the_signature_alone(dos
     changes: dict[str, Callable[[Any], Any]] = {
         "bounds": lambda record: replace(record, versions={"meninx": "9"}),
         "one-run": lambda record: replace(record, overhead=0.5),
-        "membership": lambda record: replace(record, references=64),
+        "membership": lambda record: replace(record, left_out=9),
         "reconstruction": lambda record: replace(record, members=9_999),
         "attributes": lambda record: replace(record, folds=9),
         "identity": lambda record: replace(record, fitted_patients=9_999),
@@ -292,4 +463,63 @@ def test_a_run_folder_is_verified_by_the_same_rules(tmp_path: Path, name: str):
     folder = Path(shutil.copytree(whole_run(), tmp_path / "run"))
     known = artifacts.read_file(folder / audit_parts.place_of(part), audit_parts.PARTS[part].record)
     artifacts.write(folder / "audit" if part == "bounds" else folder, change(known))
-    assert words in failed(folder)
+    found = failed(folder)
+    assert ("which was made again or changed" if name in UNPLANNED else words) in found
+
+
+# the summary
+
+
+def summarized(folder: Path, **changes: object) -> str:
+    """Return what is found in a copy of the run whose summary was changed."""
+    run = Path(shutil.copytree(whole_run(), folder / "run"))
+    summary = artifacts.require(run, AuditRecord, fix="")
+    artifacts.write(run, replace(summary, **changes))
+    return failed(run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"facts": (("epsilon", "0.01"), ("delta", "1e-30"))}, "its facts do not follow from the records"),
+        ({"facts": ()}, "its facts do not follow from the records"),
+        ({"rerun": "rm -rf /"}, "the command to repeat it is none of meninx audit"),
+        ({"rerun": "meninx audit a; rm b --plan a/audit/plan.toml"}, "the command to repeat it is none"),
+        ({"deterministic": True}, "whether it can be repeated bit for bit"),
+    ],
+)
+def test_facts_of_a_summary_are_derived_again(tmp_path: Path, changes: dict[str, object], words: str):
+    assert words in summarized(tmp_path, **changes)
+
+
+def test_facts_in_a_dossier_are_derived_again(dossier: Path):
+    root = dossier / "run"
+    summary = artifacts.require(root, AuditRecord, fix="")
+    facts = tuple((name, "0.01" if name == "epsilon" else value) for name, value in summary.facts)
+    artifacts.write(root, replace(summary, facts=facts))
+    samples.listed_again(dossier)
+    assert "its facts do not follow from the records: epsilon" in failed(dossier)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_is_not_called_undone_beside_its_record(tmp_path: Path, part: str):
+    summary = artifacts.require(whole_run(), AuditRecord, fix="")
+    hidden = {"state": "not done", "reason": "its budget is used up", "sha256": "", "findings": ()}
+    parts = tuple(
+        replace(one, **hidden, refuted=False, void="") if one.name == part else one for one in summary.parts
+    )
+    found = summarized(tmp_path, parts=parts)
+    assert f"its part {part} is not done, and its record {audit_parts.place_of(part)} is there" in found
+
+
+def test_what_an_adversary_knows_is_not_read_from_a_record(dossier: Path):
+    """A text beside the typed fields of an adversary has no effect: no page shows it."""
+    path = place(dossier, "bounds")
+    text = path.read_text()
+    forged = text.replace('"kappa": 0.1,', '"kappa": 0.1, "meaning": "the patient is one of two",')
+    assert forged != text
+    path.write_text(forged)
+    record = artifacts.read_file(path, audit_parts.PARTS["bounds"].record)
+    assert [prior.meaning("patient") for prior in record.priors if prior.name == "1 of 10"] == [
+        "the patient's data is one of 10"
+    ]

@@ -40,6 +40,7 @@ from meninx.privacy.loss_distribution import ThreatModel
 from meninx.privacy.noise_calibration import noise_profile
 from meninx.privacy.risk import Bracket, RiskCurve, risk_curve
 
+ATTRIBUTE, IMAGE_METRIC = "attribute", "image metric"
 TABLE, FIGURES = "bounds.csv", ("bounds.svg", "bounds.png")
 FILES = AuditFiles(
     kind=BoundsRecord, title="bounds", names=(TABLE, *FIGURES), run_of=lambda record: record.mechanism.run
@@ -112,7 +113,7 @@ def run_bounds(
     if run is not None:
         _refuse_idle(config, recipe)
     found = mechanisms.of_run(run) if run is not None else mechanisms.of_settings(config, recipe)
-    priors = priors_of(config, found.record.units, found.record.unit)
+    priors = priors_of(config, found.record.units)
     _refuse_other_files(out, run, found.record.run, overwrite=config.overwrite)
     record = BoundsRecord(mechanism=found.record, priors=priors, points=(), precision=config.precision)
     patient = patient_bounds.empty(Run(run)) if run is not None else None
@@ -159,34 +160,22 @@ def _computed(
     )
 
 
-def priors_of(config: BoundsConfig, units: int | None, unit: str) -> tuple[PriorRecord, ...]:
+def priors_of(config: BoundsConfig, units: int | None) -> tuple[PriorRecord, ...]:
     """Return the adversaries of an audit, the one that the figure shows first.
 
     Raises:
         ConfigError: a metric needs both its counts.
     """
-    found = []
-    if units is not None and units > 1:
-        found.append(
-            _among(
-                units,
-                f"1 of all {units:,}",
-                f"the {unit}'s data is one of {units:,}, as many as were trained on",
-            )
-        )
-    found += [
-        _among(count, f"1 of {count:,}", f"the {unit}'s data is one of {count:,}")
-        for count in config.candidates
-    ]
+    found = [_among(units, f"1 of all {units:,}")] if units is not None and units > 1 else []
+    found += [_among(count, f"1 of {count:,}") for count in config.candidates]
     if config.class_share is not None:
-        kappa = risk.of_classes([config.class_share, 1 - config.class_share])
-        meaning = f"the most frequent value of an attribute has a share of {config.class_share:g}"
-        found.append(PriorRecord(name="attribute", kappa=max(config.class_share, kappa), meaning=meaning))
+        kappa = kappa_of_share(config.class_share)
+        found.append(PriorRecord(name=ATTRIBUTE, kappa=kappa, share=config.class_share))
     if config.metric_images is not None and config.metric_hits is not None:
         kappa = risk.of_metric(config.metric_hits, config.metric_images)
-        counts = f"{config.metric_hits} of {config.metric_images} reference images"
-        meaning = f"the best single guess is close enough to {counts} (upper 95 % limit)"
-        found.append(PriorRecord(name="image metric", kappa=kappa, meaning=meaning))
+        found.append(
+            PriorRecord(name=IMAGE_METRIC, kappa=kappa, hits=config.metric_hits, images=config.metric_images)
+        )
     if not found:
         raise ConfigError(
             problem("there is no adversary", where="candidates", fix="give --units or --candidates")
@@ -194,8 +183,13 @@ def priors_of(config: BoundsConfig, units: int | None, unit: str) -> tuple[Prior
     return tuple({prior.name: prior for prior in found}.values())
 
 
-def _among(count: int, name: str, meaning: str) -> PriorRecord:
-    return PriorRecord(name=name, kappa=risk.of_candidates(count), meaning=meaning)
+def _among(count: int, name: str) -> PriorRecord:
+    return PriorRecord(name=name, kappa=risk.of_candidates(count))
+
+
+def kappa_of_share(share: float) -> float:
+    """Return the success of guessing an attribute whose most frequent value has a share."""
+    return max(share, risk.of_classes([share, 1 - share]))
 
 
 def _points(
@@ -382,10 +376,12 @@ def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> t
     for prior in sorted(record.priors, key=lambda prior: -prior.kappa):
         name = _short(prior)
         value = operating.worst[prior.name].upper
-        words = f"Knowing that {prior.meaning}, no attack is right more than {percent(value)} of the time."
+        words = (
+            f"Knowing that {prior.meaning(unit)}, no attack is right more than {percent(value)} of the time."
+        )
         worst = bound(f"largest-success@{name}", words, value, prior.kappa)
         less = operating.relaxed[prior.name].upper
-        found += [worst, _relaxed(worst, f"relaxed-success@{name}", prior, less)]
+        found += [worst, _relaxed(worst, f"relaxed-success@{name}", prior.meaning(unit), less)]
     deciding = next((item for item in found if item.key.endswith("fpr=0.01")), found[0])
     epsilon = replace(
         bound("epsilon", f"Epsilon at delta {record.mechanism.delta:g}.", operating.epsilon, None),
@@ -407,16 +403,16 @@ def _unbounded(record: BoundsRecord) -> Iterator[Finding]:
 
 
 def _short(prior: PriorRecord) -> str:
-    return f"n={round(1 / prior.kappa)}" if prior.name.startswith("1 of") else prior.name
+    return prior.name if prior.candidates is None else f"n={prior.candidates}"
 
 
-def _relaxed(worst: Finding, name: str, prior: PriorRecord, value: float) -> Finding:
+def _relaxed(worst: Finding, name: str, meaning: str, value: float) -> Finding:
     """Return what holds for an attacker with less knowledge: no guarantee, hence never green."""
     return replace(
         worst,
         key=key_of("bounds", name),
         words=(
-            f"Knowing that {prior.meaning}, but not the direction of the gradient, an attacker is right at "
+            f"Knowing that {meaning}, but not the direction of the gradient, an attacker is right at "
             f"most {percent(value)} of the time. This is no guarantee: whoever knows more may be right "
             "more often."
         ),

@@ -87,29 +87,41 @@ def of_run(folder: Path) -> Mechanism:
     own = _own_ledger(run)
     if not own.accounts:
         raise DataError(problem("the run has taken no step", where=run.name, fix="train it first"))
-    first, account = own.accounts[0].first, own.accounts[-1].phase()
-    phases = joint_phases([own, *_earlier(run, record)])
     identity = artifacts.read(run.root, RunRecord)
-    composed = len(phases) > 1
-    found = _accounted(
-        MechanismRecord(
-            sample_rate=account.sample_rate,
-            steps=sum(item.phase().steps for item in own.accounts),
-            noise_multiplier=None if composed else account.noise_multiplier,
-            delta=first.delta,
-            unit=record.unit,
-            units=round(record.expected_batch_size / record.sample_rate) if record.sample_rate else None,
-            sampler=record.sampler,
-            source=f"ledger of the run {run.name}"
-            + (", with the runs behind its weights" if composed else ""),
-            run=identity.id if identity else "",
-            weights=identity.weights if identity else "",
-            ledger=own.anchor,
-        ),
-        phases,
-    )
+    found = of_ledgers(own, _earlier(run, record), record, identity, name=run.name)
     seeded = record.deterministic or (identity is not None and identity.deterministic)
     return replace(found, void=SEEDED if seeded else "")
+
+
+def of_ledgers(
+    own: Ledger, earlier: Sequence[Ledger], privacy: PrivacyRecord, run: RunRecord | None, *, name: str
+) -> Mechanism:
+    """Return the mechanism that the ledgers of a run state.
+
+    Args:
+        own: ledger of the run, with a step.
+        earlier: ledgers of the runs behind its weights.
+        privacy: what the run promises.
+        run: the run's record; None for a run that is not finished.
+        name: of the run folder, for the page.
+    """
+    first, account = own.accounts[0].first, own.accounts[-1].phase()
+    phases = joint_phases([own, *earlier])
+    composed = len(phases) > 1
+    record = MechanismRecord(
+        sample_rate=account.sample_rate,
+        steps=sum(item.phase().steps for item in own.accounts),
+        noise_multiplier=None if composed else account.noise_multiplier,
+        delta=first.delta,
+        unit=str(first.unit),
+        units=round(privacy.expected_batch_size / privacy.sample_rate) if privacy.sample_rate else None,
+        sampler=privacy.sampler,
+        source=f"ledger of the run {name}" + (", with the runs behind its weights" if composed else ""),
+        run=run.id if run else "",
+        weights=run.weights if run else "",
+        ledger=own.anchor,
+    )
+    return _accounted(record, phases)
 
 
 def curve_of_patient(run: Run, *, patients_known: bool, rates: Sequence[float]) -> RiskCurve | None:

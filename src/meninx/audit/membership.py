@@ -35,7 +35,7 @@ from meninx.audit.audited_run import (
 )
 from meninx.audit.config import MembershipConfig
 from meninx.audit.membership_figure import draw
-from meninx.audit.membership_findings import MAIN_ATTACK, verdict_of
+from meninx.audit.membership_findings import ATTACKS, LEAST_REFERENCES, MAIN_ATTACK, verdict_of
 from meninx.audit.references import (
     Audited,
     control_signals,
@@ -83,7 +83,6 @@ TABLE = "membership.csv"
 FIGURES = ("membership.svg", "membership.png")
 FILES = AuditFiles(kind=MembershipAudit, title="an audit of membership", names=(TABLE, *FIGURES))
 CACHE, SCORES = "membership", "membership_scores.csv"
-ATTACKS = ("loss", "lira", "rmia")
 _SPLITS = {
     "": "the dataset does not say how they were made",
     "stable": "drawn at random, each patient alone",
@@ -246,7 +245,7 @@ def split_control(
         members: patients of the training split.
         seed: of resamples and permutations.
     """
-    if len(references) < 4:
+    if len(references) < LEAST_REFERENCES:
         return None
     shares: list[Array] = []
     patients: tuple[str, ...] = ()

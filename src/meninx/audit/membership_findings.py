@@ -13,6 +13,9 @@ from meninx.metrics.attack_success import PERMUTATIONS
 from meninx.metrics.controls import control_level
 from meninx.metrics.verdict_rule import REFUTED, VOID, but, silenced
 
+ATTACKS = ("loss", "lira", "rmia")
+LEAST_REFERENCES = 4
+"""Of the control that attacks the reference models in place of the run's model."""
 MAIN_ATTACK = "rmia"
 """The attack of groups and controls."""
 _RATE, _EXCLUDES_NOTHING = 0.01, 0.99  # a guarantee that allows more at this rate is none

@@ -16,6 +16,7 @@ from meninx.audit import (
     identity_findings,
     membership_findings,
     one_run_findings,
+    plan_coverage,
     record_consistency,
 )
 from meninx.audit.mechanism import SEEDED
@@ -31,7 +32,6 @@ from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import BoundsRecord
 from meninx.metrics.attack_success import FPRS
 
-_ATTACKS = ("loss", "lira", "rmia")
 _RATES = tuple(f"tpr@fpr={rate:g}" for rate in FPRS)
 _BOUNDS = ("bounds/epsilon", "bounds/largest-auc", *(f"bounds/largest-{rate}" for rate in _RATES))
 _SUCCESSES = ("bounds/largest-success@*", "bounds/relaxed-success@*")
@@ -48,6 +48,7 @@ class PartRules:
         one_sided: pattern of a key -> ``exact``, or the limit that its number is, without an interval.
         findings: record and plan -> its numbers.
         refuted: record -> whether it refutes the guarantee of the run.
+        unplanned: record and plan -> what in it is not what the plan asked for, in words.
         contradictions: record -> what in it does not follow from its own numbers, in words.
         unbounded: record -> the record of a run for which no guarantee holds.
         void: record -> which control failed, so that none of its numbers is green; else empty.
@@ -58,6 +59,7 @@ class PartRules:
     findings: Callable[[Any, AuditPlan], tuple[Finding, ...]]
     refuted: Callable[[Any], bool]
     contradictions: Callable[[Any], Iterator[str]]
+    unplanned: Callable[[Any, AuditPlan], Iterator[str]]
     one_sided: Mapping[str, str] = field(default_factory=dict)
     unbounded: Callable[[Any], Any] = lambda record: record
     void: Callable[[Any], str] = lambda record: ""
@@ -90,6 +92,7 @@ RULES: Mapping[str, PartRules] = {
         findings=_bound_findings,
         refuted=lambda record: False,
         contradictions=record_consistency.of_bounds,
+        unplanned=plan_coverage.of_bounds,
         unbounded=lambda record: replace(
             record, operating=None, membership=None, patient=None, void=record.void or SEEDED
         ),
@@ -108,14 +111,18 @@ RULES: Mapping[str, PartRules] = {
         findings=lambda record, plan: one_run_findings.findings(record),
         refuted=lambda record: bool(record.refuted_by),
         contradictions=record_consistency.of_one_run,
+        unplanned=plan_coverage.of_one_run,
         void=one_run_findings.void,
     ),
     "membership": PartRules(
-        keys=tuple(f"membership/{name}/{key}" for name in _ATTACKS for key in ("auc", *_RATES)),
+        keys=tuple(
+            f"membership/{name}/{key}" for name in membership_findings.ATTACKS for key in ("auc", *_RATES)
+        ),
         further=("membership/*/*/auc", "membership/*-control"),
         findings=lambda record, plan: membership_findings.findings(record),
         refuted=lambda record: record.verdict == "refuted",
         contradictions=record_consistency.of_membership,
+        unplanned=plan_coverage.of_membership,
         void=_void,
         unbounded=_membership_without_bounds,
     ),
@@ -132,6 +139,7 @@ RULES: Mapping[str, PartRules] = {
         findings=lambda record, plan: reconstruction_verdict.findings(record),
         refuted=lambda record: record.verdict == "refuted",
         contradictions=record_consistency.of_reconstruction,
+        unplanned=plan_coverage.of_reconstruction,
         void=reconstruction_verdict.void,
         unbounded=ReconstructionAudit.without_bounds,
     ),
@@ -147,6 +155,7 @@ RULES: Mapping[str, PartRules] = {
         findings=lambda record, plan: attribute_findings.findings(record),
         refuted=lambda record: record.verdict == "refuted",
         contradictions=record_consistency.of_attributes,
+        unplanned=plan_coverage.of_attributes,
         void=_void,
         unbounded=_attributes_without_bounds,
     ),
@@ -164,6 +173,7 @@ RULES: Mapping[str, PartRules] = {
         findings=lambda record, plan: identity_findings.findings(record),
         refuted=lambda record: False,
         contradictions=record_consistency.of_identity,
+        unplanned=plan_coverage.of_identity,
         void=_void,
     ),
 }

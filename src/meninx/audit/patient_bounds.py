@@ -38,7 +38,7 @@ def unit_of(record: BoundsRecord) -> str:
 
     A run whose source does not name its patients treats every case as a patient, and its ledger says so.
     """
-    return str(PrivacyUnit.CASE) if record.patient is not None else record.mechanism.unit
+    return record.unit
 
 
 def cases_of_a_patient(run: Run) -> int:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import chain
+from statistics import NormalDist
 
 from meninx.audit import attribute_findings, bounds, membership_findings, patient_bounds
 from meninx.audit.reconstruction import criteria, reconstruction_verdict
 from meninx.core.attribute_records import AttributeRecord, AttributesAudit
 from meninx.core.audit_records import AttackRecord, MechanismCheck, MembershipAudit, OneRunRecord, ScoreAudit
 from meninx.core.identity_records import IdentityAudit, LinkRecord
+from meninx.core.names import printable
 from meninx.core.proportions import clopper_pearson, lower_limit
 from meninx.core.reconstruction_records import CRITERIA, MatchRecord, ReconstructionAudit
 from meninx.core.risk_records import Bounded, BoundPoint, BoundsRecord, MembershipRecord
+from meninx.metrics.attack_success import GROUP_REFUSALS, LEAST_PATIENTS, PERMUTATIONS, refusal_of
 from meninx.metrics.linkage import linkage_verdict
 from meninx.privacy.residual_audit import TOLERANCE
 from meninx.privacy.score_audit import area_mu_of, gaussian_interval
@@ -25,6 +28,9 @@ from meninx.privacy.score_audit import area_mu_of, gaussian_interval
 OTHER_VERDICT = "its verdict does not follow from its numbers"
 _BEYOND_NULL = 0.05  # p-value that a number above 97.5 % of those of the null cannot have
 _WITHIN_NULL = 0.02  # and one that is below them can only have a larger one
+_NULL_DEVIATIONS = 2.6  # half of the range of 95 % of the null, with the error of 999 permutations
+_FAR = 1.5  # standard deviations from which on ties cannot make a p-value larger
+_LEAST_P = 1 / (PERMUTATIONS + 1)
 _CLOSE = 1e-4  # between numbers that two machines compute from the same counts
 
 
@@ -123,14 +129,42 @@ def of_membership(record: MembershipAudit) -> Iterator[str]:
     for attack in (item for item in known if item is not None):
         yield from _attack(attack)
 
+    for group in record.groups:
+        if (group.refusal not in GROUP_REFUSALS) if group.auc is None else bool(group.refusal):
+            yield f"group {printable(group.group)[:40]}: the program never refuses a number for this reason"
+
 
 def _attack(attack: AttackRecord) -> Iterator[str]:
+    if min(attack.members, attack.others) < LEAST_PATIENTS:
+        yield f"attack {attack.attack}: it has fewer patients than any result needs"
+        return
+    yield from _null(attack)
     if not _follows(attack.p_value, attack.auc, attack.null_high):
         yield f"attack {attack.attack}: an area lies beyond its null and is called chance, or the reverse"
     for point in attack.points:
         ends = (point.low, point.high)
+        if not 0 < point.fpr < 1 or point.refusal != refusal_of(point.fpr, attack.others):
+            yield f"attack {attack.attack}: the refusal of a rate does not follow from the non-members"
+        elif (point.tpr is None) != bool(point.refusal):
+            yield f"attack {attack.attack}: a rate is refused, and it is there, or the reverse"
         if point.tpr is not None and not _is_interval(point.tpr, attack.members, ends):
             yield f"attack {attack.attack}: the rate at {point.fpr:g} and its interval contradict each other"
+
+
+def _null(attack: AttackRecord) -> Iterator[str]:
+    """Yield whether the range of the null, or a p-value, is one that so many patients cannot give."""
+    members, others = attack.members, attack.others
+    # Of an area with permuted membership, without ties; ties only make it smaller.
+    deviation = math.sqrt((members + others + 1) / (12 * members * others))
+    most = _NULL_DEVIATIONS * deviation
+    if not 0.5 - most <= attack.null_low <= attack.null_high <= 0.5 + most:
+        yield f"attack {attack.attack}: so many patients cannot have such a range by chance"
+    distance = (attack.auc - 0.5 / (members * others) - 0.5) / deviation  # p counts an equal area as well
+    if distance > _FAR:
+        tail = NormalDist().cdf(-distance)
+        error = 5 * math.sqrt(tail * (1 - tail) / PERMUTATIONS)
+        if attack.p_value > tail + error + 2 * _LEAST_P:
+            yield f"attack {attack.attack}: so many patients cannot have such an area by chance so often"
 
 
 def of_reconstruction(record: ReconstructionAudit) -> Iterator[str]:

@@ -19,13 +19,14 @@ from typing import Any
 from meninx.audit import conditions, not_tested, verdict_lines
 from meninx.audit.part_rules import RULES, findings_of, holds_a_bound, missing
 from meninx.audit.plan_config import AuditPlan
-from meninx.audit.run_facts import reservations_of
+from meninx.audit.run_facts import facts_of, is_rerun, reservations_of, seed_of, stated_seed
 from meninx.audit.verdict_lines import Reservations
 from meninx.core import artifacts, files, settings
 from meninx.core.artifacts import RunRecord
 from meninx.core.audit_parts import FOLDER, PARTS, PLAN, place_of
 from meninx.core.audit_summary import DONE, AuditedPart, AuditRecord, PlainSentence, PlanRecord, VerdictLine
 from meninx.core.errors import DataError, MeninxError, problem
+from meninx.core.names import printable
 from meninx.core.risk_records import BoundsRecord
 from meninx.core.run import Run
 
@@ -34,10 +35,12 @@ UNSEEN = (
     "Whether the plan of the audit was registered when it says, and before its results.",
     "Whether a part of the audit that was not done could have been done.",
     "How many cases a patient has, where a line of the audit states it.",
+    "The seed of the training that an audit states, where the settings of the run are not in the folder.",
 )
 """What cannot be derived from the records of an audit."""
 _MOST_CASES = re.compile(r"a patient has up to ([\d,]{1,15})")
 _LIMIT = 1 << 20
+_MOST_SHOWN = 3
 _TOLERANCE = 1e-6  # relative, between numbers that two machines computed from the same record
 
 
@@ -48,6 +51,7 @@ class _Derived:
     parts: tuple[AuditedPart, ...]
     lines: tuple[VerdictLine, ...]
     sentences: tuple[PlainSentence, ...]
+    facts: tuple[tuple[str, str], ...]
     not_tested: tuple[str, ...]
     conditions: tuple[str, ...]
 
@@ -90,8 +94,25 @@ def summary_contradicts(root: Path, summary: AuditRecord, run: RunRecord) -> Ite
     if tuple(part.name for part in summary.parts) != plan.parts:
         yield "its parts are not those of the plan"
         return
+    yield from _of_the_plan(root, summary, plan)
     found = [list(_differences(summary, again)) for again in _derived(root, summary, run, plan)]
     yield from next((wrong for wrong in found if not wrong), found[0])
+
+
+def _of_the_plan(root: Path, summary: AuditRecord, plan: AuditPlan) -> Iterator[str]:
+    """Yield which part is not what the plan asked for, or has a record and says that it was not done."""
+    records = records_of(root)
+    for part in summary.parts:
+        place = place_of(part.name)
+        if part.state == DONE:
+            found = RULES[part.name].unplanned(records[part.name], plan)
+            yield from (f"{place} is not what the plan asked for: {words}" for words in found)
+        elif part.name in records:
+            yield f"its part {part.name} is {part.state}, and its record {place} is there"
+    if summary.deterministic != plan.deterministic:
+        yield "it says otherwise than the plan whether it can be repeated bit for bit"
+    if not is_rerun(summary.rerun):
+        yield "the command to repeat it is none of meninx audit"
 
 
 def _differences(summary: AuditRecord, again: _Derived) -> Iterator[str]:
@@ -101,6 +122,10 @@ def _differences(summary: AuditRecord, again: _Derived) -> Iterator[str]:
     for line, other in zip(summary.lines, again.lines, strict=True):
         if line != other:
             yield f"its line {line.line} is {line.colour}, by the records {other.colour}: {other.word}"
+    if summary.facts != again.facts:
+        odd = dict.fromkeys(name for name, _ in {*summary.facts} ^ {*again.facts})
+        shown = ", ".join(sorted(printable(name)[:40] for name in odd)[:_MOST_SHOWN]) or "their order"
+        yield f"its facts do not follow from the records: {shown}"
     names = ("sentences", "not_tested", "conditions")
     for name in (name for name in names if getattr(summary, name) != getattr(again, name)):
         yield f"its {name.replace('_', ' ')} do not follow from the records"
@@ -157,14 +182,17 @@ def _before(one: str, two: str) -> bool:
 
 def _derived(root: Path, summary: AuditRecord, run: RunRecord, plan: AuditPlan) -> Iterator[_Derived]:
     """Yield what the records say, for every number of cases of a patient that the lines leave possible."""
-    records = records_of(root)
+    records, here = records_of(root), Run(root)
+    done = {part.name for part in summary.parts if part.state == DONE}
+    proven: BoundsRecord | None = records["bounds"] if "bounds" in done else None
+    seed = seed_of(here) if here.config_path.is_file() else stated_seed(summary.facts)
     match = _MOST_CASES.search(" ".join(line.words for line in summary.lines))
-    proven = records.get("bounds")
     possible = (int(match[1].replace(",", "") or 0),) if match else (0, 1)  # 0: it was not known
-    if match is None and proven is not None and proven.patient is not None and proven.patient.cases:
-        possible = (proven.patient.cases,)
+    known = records["bounds"].patient if "bounds" in records else None
+    if match is None and known is not None and known.cases:
+        possible = (known.cases,)
     for most in possible:
-        held = reservations_of(Run(root), run, most=most)
+        held = reservations_of(here, run, most=most)
         parts = tuple(_part(part, records, plan, held) for part in summary.parts)
         found = tuple(item for part in parts for item in part.findings)
         planned = [conditions.parse(text) for text in plan.limits.fail_conditions]
@@ -172,6 +200,7 @@ def _derived(root: Path, summary: AuditRecord, run: RunRecord, plan: AuditPlan) 
             parts=parts,
             lines=verdict_lines.lines(parts, plan.limits, held),
             sentences=_sentences(parts, records, plan, held, summary),
+            facts=facts_of(here, run, plan, proven, most=most, seed=seed),
             not_tested=not_tested.left_open(parts),
             conditions=conditions.met(planned, found, missing(parts)),
         )

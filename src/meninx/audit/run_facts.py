@@ -5,12 +5,15 @@ Numbers of the mechanism come from the ledger, by the record of the bounds where
 
 from __future__ import annotations
 
+import shlex
+
 from meninx.audit.mechanism import SEEDED
 from meninx.audit.patient_bounds import cases_of_a_patient, unit_words
 from meninx.audit.plan_config import AuditPlan
 from meninx.audit.verdict_lines import Reservations
 from meninx.core import artifacts, settings
 from meninx.core.artifacts import PrivacyRecord, RunRecord
+from meninx.core.audit_parts import FOLDER, PLAN
 from meninx.core.budget import PrivacyUnit
 from meninx.core.names import printable
 from meninx.core.risk_records import BoundsRecord
@@ -18,6 +21,8 @@ from meninx.core.run import Run
 
 _POISSON = "poisson"
 _KNOWN_STARTS = ("random", "run")
+SEED = "seed of the training"
+_SEED_USE = " (initialisation and order, never privacy noise)"
 
 
 def reservations_of(run: Run, record: RunRecord, *, most: int | None = None) -> Reservations:
@@ -56,7 +61,13 @@ def reservations_of(run: Run, record: RunRecord, *, most: int | None = None) -> 
 
 
 def facts_of(
-    run: Run, record: RunRecord, plan: AuditPlan, bounds: BoundsRecord | None
+    run: Run,
+    record: RunRecord,
+    plan: AuditPlan,
+    bounds: BoundsRecord | None,
+    *,
+    most: int | None = None,
+    seed: int | None = None,
 ) -> tuple[tuple[str, str], ...]:
     """Return mechanism and origin of a run as (name, value), for a page.
 
@@ -65,10 +76,10 @@ def facts_of(
         record: its record.
         plan: of the audit.
         bounds: proven bounds; None where there are none.
+        most: largest number of training cases of one patient; None to count them in the dataset.
+        seed: of the training; None to read it from the settings of the run.
     """
-    config, _ = settings.read_recipe(str(run.config_path))
-    runtime = config.get("runtime")
-    seed = runtime.get("seed", 0) if isinstance(runtime, dict) else 0
+    seed = seed_of(run) if seed is None else seed
     facts = [
         ("run", record.id),
         ("released weights", f"sha256 {record.weights}"),
@@ -76,8 +87,8 @@ def facts_of(
         ("dataset", printable(record.dataset) or "unnamed"),
         ("data (keyed digest)", record.data),
         *([("training images", printable(record.obfuscated))] if record.obfuscated else []),
-        *_mechanism(run, record, bounds),
-        ("seed of the training", f"{seed} (initialisation and order, never privacy noise)"),
+        *_mechanism(run, record, bounds, most),
+        (SEED, f"{seed}{_SEED_USE}"),
         ("seed of the audit", str(plan.seed)),
     ]
     if record.deterministic:
@@ -85,7 +96,42 @@ def facts_of(
     return tuple((name, value[:200]) for name, value in facts)
 
 
-def _mechanism(run: Run, record: RunRecord, bounds: BoundsRecord | None) -> list[tuple[str, str]]:
+def seed_of(run: Run) -> int:
+    """Return the seed of the training by the settings of a run."""
+    config, _ = settings.read_recipe(str(run.config_path))
+    runtime = config.get("runtime")
+    found = runtime.get("seed", 0) if isinstance(runtime, dict) else 0
+    return found if isinstance(found, int) else 0
+
+
+def stated_seed(facts: tuple[tuple[str, str], ...]) -> int:
+    """Return the seed of the training that facts state, for a folder without the settings of the run."""
+    stated = dict(facts).get(SEED, "").removesuffix(_SEED_USE)
+    return int(stated) if stated.isdecimal() and len(stated) < 20 else 0
+
+
+def rerun_of(name: str) -> str:
+    """Return the command that repeats the audit of the run folder ``name``."""
+    folder = shlex.quote(printable(name))
+    return f"meninx audit {folder} --plan {folder}/{FOLDER}/{PLAN}"
+
+
+def is_rerun(command: str) -> bool:
+    """Return whether a text is such a command for some run folder.
+
+    >>> is_rerun(rerun_of("a run")), is_rerun("meninx audit a; meninx audit b --plan a/audit/plan.toml")
+    (True, False)
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return False
+    return len(words) == 5 and "/" not in words[2] and command == rerun_of(words[2])
+
+
+def _mechanism(
+    run: Run, record: RunRecord, bounds: BoundsRecord | None, most: int | None
+) -> list[tuple[str, str]]:
     privacy = artifacts.read(run.root, PrivacyRecord)
     if not record.private or privacy is None:
         return [("differential privacy", "none")]
@@ -111,6 +157,6 @@ def _mechanism(run: Run, record: RunRecord, bounds: BoundsRecord | None) -> list
     if privacy.declared_units is not None:
         rows.append((f"{privacy.unit}s, as declared", f"{privacy.declared_units:,}"))
     if privacy.unit != PrivacyUnit.PATIENT and record.patients_known:
-        most = cases_of_a_patient(run)
+        most = cases_of_a_patient(run) if most is None else most
         rows.append(("group size", f"up to {most:,} per patient" if most else "not known"))
     return [(name, printable(value)) for name, value in rows]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,11 +21,11 @@ from meninx.audit.part_rules import RULES, findings_of, holds_a_bound
 from meninx.audit.part_rules import missing as missing_keys
 from meninx.audit.parts import REGISTRY, AuditPart
 from meninx.audit.plan_config import AuditConfig, AuditPlan
-from meninx.audit.run_facts import facts_of, reservations_of
+from meninx.audit.run_facts import facts_of, rerun_of, reservations_of
 from meninx.core import artifacts, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import Members, RunRecord
-from meninx.core.audit_parts import PARTS, PLAN, place_of
+from meninx.core.audit_parts import PARTS, place_of
 from meninx.core.audit_summary import (
     DONE,
     NOT_DONE,
@@ -37,7 +36,6 @@ from meninx.core.audit_summary import (
     registration_hash,
 )
 from meninx.core.errors import AuditFinding, DataError, Interrupted, problem
-from meninx.core.names import printable
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.risk_records import BoundsRecord
@@ -207,12 +205,12 @@ def _planned(config: AuditConfig, run: Run, record: RunRecord, data: Path | None
     registered, rows, made = artifacts.read(run.root, PlanRecord), [], set[str]()
     for name in config.parts:
         part = REGISTRY[name]
-        remark = part.obstacle(run, data)
-        known = not remark and registered is not None and _is_done(part, config, run, record, registered)
+        known = registered is not None and _is_done(part, config, run, record, registered)
         if known and made.isdisjoint(part.after):
             remark = "finished before, taken over"
-        elif not remark and part.reads_dataset:
-            remark = _without_dataset(run, data)
+        else:
+            remark = part.obstacle(run, data)
+            remark = remark or (_without_dataset(run, data) if part.reads_dataset else "")
         seconds = 0.0 if remark else part.seconds(config, training_seconds(record))
         made |= set() if remark else {name}
         rows.append(PlannedPart(name=name, seconds=seconds, remark=remark))
@@ -253,10 +251,11 @@ def _part(
     progress: Progress,
 ) -> tuple[AuditedPart, PlanRecord]:
     """Return a part with its findings, carried out unless it is finished, and the registration with it."""
-    obstacle, settings_hash = part.obstacle(run, data), part.settings_hash(config, run)
-    if obstacle:
-        return AuditedPart(name=part.name, state=NOT_DONE, reason=obstacle), registered
+    settings_hash = part.settings_hash(config, run)
     if not _is_done(part, config, run, record, registered):
+        obstacle = part.obstacle(run, data)
+        if obstacle:
+            return _not_done(run, part, obstacle), registered
         progress.note(f"{part.title}: about {duration_words(part.seconds(config, training_seconds(record)))}")
         begun, budget = time.monotonic(), part.minutes(config)
         watched = _Budget(progress, 60 * budget)
@@ -266,7 +265,7 @@ def _part(
             if not watched.spent:
                 raise
             reason = f"its budget of {budget:g} minutes is used up; another call goes on where it stopped"
-            return AuditedPart(name=part.name, state=NOT_DONE, reason=reason), registered
+            return _not_done(run, part, reason), registered
         seconds = 0.0 if config.deterministic else round(time.monotonic() - begun, 1)
         with run.lock():
             registered = plan_file.enter(run, registered, part.name, settings_hash, seconds)
@@ -282,6 +281,16 @@ def _part(
         ),
         registered,
     )  # fmt: skip
+
+
+def _not_done(run: Run, part: AuditPart, reason: str) -> AuditedPart:
+    """Return a part that was not done, and remove a record of other settings or another model.
+
+    Beside a summary that says "not done" it would pass for a result of this plan.
+    """
+    with run.lock():
+        (run.root / place_of(part.name)).unlink(missing_ok=True)
+    return AuditedPart(name=part.name, state=NOT_DONE, reason=reason)
 
 
 def _record(run: Run, part: AuditPart) -> Any:
@@ -346,7 +355,6 @@ def _summary(
         facts=facts_of(run, record, config, proven),
         not_tested=not_tested.left_open(parts),
         seconds=seconds,
-        rerun=f"meninx audit {shlex.quote(printable(run.name))} --plan {shlex.quote(printable(run.name))}"
-        f"/{FOLDER}/{PLAN}",
+        rerun=rerun_of(run.name),
         deterministic=config.deterministic,
     )

@@ -226,7 +226,7 @@ def plain_sentences(record: BoundsRecord, *, several: bool = False) -> tuple[Pla
     if operating is None:
         return ()
     for prior in record.priors:
-        if not prior.name.startswith("1 of"):
+        if prior.candidates is None:
             continue
         most = operating.worst[prior.name].upper
         found.append(_sentence(record, prior, most, several=several))

@@ -5,9 +5,14 @@ Written and read by :mod:`meninx.core.artifacts`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
+from meninx.core.budget import PrivacyUnit
 from meninx.core.summaries import FORMAT
+
+_ALL = "1 of all "
+_AMONG = re.compile(r"1 of (all )?([0-9,]{1,15})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +35,51 @@ class PriorRecord:
     """What an adversary knows before seeing the model.
 
     Attributes:
-        name: short name, e.g. ``1 of 10``.
+        name: ``1 of 10``, ``1 of all 8,112`` (as many as were trained on), ``attribute`` or ``image metric``.
         kappa: its success without the model.
-        meaning: in words.
+        share: of the most frequent value of an attribute; None for another adversary.
+        hits: reference images that the best single guess is close enough to; None for another adversary.
+        images: number of these reference images; None for another adversary.
     """
 
     name: str
     kappa: float
-    meaning: str
+    share: float | None = None
+    hits: int | None = None
+    images: int | None = None
+
+    @property
+    def candidates(self) -> int | None:
+        """How many candidates the name states; None for another adversary, or a name that no audit gives.
+
+        >>> PriorRecord(name="1 of all 8,112", kappa=1 / 8112).candidates
+        8112
+        """
+        match = _AMONG.fullmatch(self.name)
+        count = int(match[2].replace(",", "")) if match else 0
+        return count if match and count and match[2] == f"{count:,}" else None
+
+    @property
+    def of_all(self) -> bool:
+        """Whether the candidates are all units of the training."""
+        return self.candidates is not None and self.name.startswith(_ALL)
+
+    def meaning(self, unit: str) -> str:
+        """Return what it knows in words, which follow from the other fields.
+
+        Args:
+            unit: what the bounds protect, in words.
+        """
+        count = self.candidates
+        if count is not None:
+            trained = ", as many as were trained on" if self.of_all else ""
+            return f"the {unit}'s data is one of {count:,}{trained}"
+        if self.share is not None:
+            return f"the most frequent value of an attribute has a share of {self.share:g}"
+        if self.hits is not None and self.images is not None:
+            counts = f"{self.hits} of {self.images} reference images"
+            return f"the best single guess is close enough to {counts} (upper 95 % limit)"
+        return f"a blind guess is right with probability {self.kappa:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,3 +205,8 @@ class BoundsRecord:
     made: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     version: int = FORMAT
+
+    @property
+    def unit(self) -> str:
+        """What the bounds are for in words: ``case`` where a patient may have several, by the ledger else."""
+        return str(PrivacyUnit.CASE) if self.patient is not None else self.mechanism.unit

@@ -167,7 +167,11 @@ def bounds(evidence: EvidenceFolder) -> DossierPart:
             found, f"relaxed/{prior.name}", f"bound on reconstruction, {prior.name}, relaxed", relaxed, how
         )
         found.add(
-            f"prior/{prior.name}", f"blind guess, {prior.name}", prior.kappa, BOUNDS, remark=prior.meaning
+            f"prior/{prior.name}",
+            f"blind guess, {prior.name}",
+            prior.kappa,
+            BOUNDS,
+            remark=prior.meaning(record.unit),
         )
     if record.membership is not None:
         _bounded(

@@ -35,6 +35,8 @@ NON_MEMBERS_TIMES_FPR = 10
 """A false positive rate needs at least this number, divided by the rate, of non-members."""
 LEAST_PATIENTS = groups.MIN_CELL
 """Smallest number of members, and of non-members, behind any result."""
+GROUP_REFUSALS = tuple(f"too few {few}: {LEAST_PATIENTS} needed" for few in ("members", "non-members"))
+"""Why a group has no number."""
 PERMUTATIONS = 999
 _DRAWS = 1000
 
@@ -93,9 +95,9 @@ def operating_point(members: npt.ArrayLike, others: npt.ArrayLike, fpr: float) -
     """
     check.open_unit(fpr=fpr)
     inside, outside = _scores(members, "members"), _scores(others, "non-members")
-    needed = needed_for(fpr)
-    if len(outside) < needed:
-        return OperatingPoint(fpr=fpr, refusal=f"too few non-members: {needed} needed, {len(outside)} there")
+    refusal = refusal_of(fpr, len(outside))
+    if refusal:
+        return OperatingPoint(fpr=fpr, refusal=refusal)
     rank = _rank(fpr, len(outside))
     above = int((inside > np.sort(outside)[-rank]).sum())
     low, high = clopper_pearson(above, len(inside))
@@ -106,6 +108,16 @@ def operating_point(members: npt.ArrayLike, others: npt.ArrayLike, fpr: float) -
         high=high,
         fpr_high=_most_false(rank, len(outside), 0.05),
     )
+
+
+def refusal_of(fpr: float, others: int) -> str:
+    """Return why so few non-members give no rate at a false positive rate; empty where they give one.
+
+    >>> refusal_of(0.01, 120), refusal_of(0.1, 120)
+    ('too few non-members: 1000 needed, 120 there', '')
+    """
+    needed = needed_for(fpr)
+    return f"too few non-members: {needed} needed, {others} there" if others < needed else ""
 
 
 def needed_for(fpr: float) -> int:
@@ -208,8 +220,7 @@ def measure_groups(
 
 def _group(attribute: str, group: str, inside: Array, outside: Array, seed: int) -> GroupRecord:
     if min(len(inside), len(outside)) < LEAST_PATIENTS:
-        few = "members" if len(inside) < LEAST_PATIENTS else "non-members"
-        refusal = f"too few {few}: {LEAST_PATIENTS} needed"
+        refusal = GROUP_REFUSALS[0 if len(inside) < LEAST_PATIENTS else 1]
         return GroupRecord(attribute=attribute, group=group, refusal=refusal)
     area, (low, high) = _area(inside, outside, seed)
     return GroupRecord(

@@ -37,19 +37,21 @@ def check(book: CheckList, root: Path, ledgers: AuditedLedgers | None) -> None:
         wrong += [f"{place}: {plain(words)}" for words in found]
         remark += f", and {len(summary.findings)} findings of the summary"
     book.judge(what, wrong, privacy=True, remark=remark, fix="run `meninx audit RUN` again")
-    _against_ledgers(book, records, ledgers)
+    _against_ledgers(book, root, records, ledgers)
     for words in rederivation.UNSEEN:
         book.impossible("audit", words)
 
 
-def _against_ledgers(book: CheckList, records: dict[str, Any], ledgers: AuditedLedgers | None) -> None:
+def _against_ledgers(
+    book: CheckList, root: Path, records: dict[str, Any], ledgers: AuditedLedgers | None
+) -> None:
     """Check the bounds, and what attacks say about them, against the ledgers."""
     if ledgers is None:
         why = "there is no ledger of a private run, or not of all runs behind it"
         book.impossible(bounds_checks.WHAT, why)
         return
     if "bounds" in records:
-        bounds_checks.check(book, records["bounds"], ledgers)
+        bounds_checks.check(book, records["bounds"], ledgers, root)
     else:
         book.impossible(bounds_checks.WHAT, "no bounds are here")
     compared = [name for name in records if name in attack_bounds.PARTS]

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from meninx.core import artifacts
+from meninx.core.artifacts import PrivacyRecord, RunRecord
 from meninx.core.risk_records import Bounded, BoundPoint, BoundsRecord
 from meninx.verify.check_list import CheckList, plain
 
 if TYPE_CHECKING:
     from meninx.privacy.accounting import Phase
-    from meninx.privacy.ledger import Ledger
     from meninx.privacy.risk import Bracket, RiskCurve
     from meninx.verify.audited_ledgers import AuditedLedgers
 
 _MOST_POINTS, _MOST_PRIORS = 100, 32
 _ROUNDING = 1e-6  # relative, of numbers that two machines compute from the same phases
-_AMONG = re.compile(r"1 of (?:all )?([\d,]{1,15})")
+_NAME = "\0"  # stands for the name of the run folder, which a dossier does not hold
 
 
 WHAT = "bounds from the ledger"
@@ -26,20 +28,19 @@ PRECISION = 1e-3
 """Largest relative distance of the limits that are computed here, whatever precision a record states."""
 
 
-def check(book: CheckList, record: BoundsRecord, ledgers: AuditedLedgers) -> None:
+def check(book: CheckList, record: BoundsRecord, ledgers: AuditedLedgers, root: Path) -> None:
     """Compute the bounds of a run again and compare.
 
     Args:
         book: collects the lines.
         record: what is stated.
         ledgers: of the run, and of the runs behind its weights.
+        root: the run folder, or the folder of its records in a dossier.
     """
-    if record.void:
-        words = "they say that none holds, and nothing in the run says why"
-        book.judge(WHAT, [] if ledgers.void else [words], privacy=True, remark="none: " + plain(record.void))
+    wrong = [*_reason(record, ledgers), *_mechanism(record, ledgers, root), *_priors(record)]
+    if record.void or ledgers.void:
+        book.judge(WHAT, [plain(item) for item in wrong], privacy=True, remark="none: " + plain(record.void))
         return
-    wrong = list(_mechanism(record, ledgers.own))
-    wrong += list(_priors(record))
     if record.operating is None or record.membership is None:
         wrong.append("they hold none for the run itself")
     if not wrong:
@@ -50,35 +51,75 @@ def check(book: CheckList, record: BoundsRecord, ledgers: AuditedLedgers) -> Non
     book.judge(WHAT, [plain(item) for item in wrong], privacy=True, remark=remark)
 
 
-def _mechanism(record: BoundsRecord, own: Ledger) -> Iterator[str]:
+def _reason(record: BoundsRecord, ledgers: AuditedLedgers) -> Iterator[str]:
+    """Yield whether the record says otherwise than the run whether a bound holds, and why none does."""
+    from meninx.audit.mechanism import SEEDED
+
+    if record.void and not ledgers.void:
+        yield "they say that none holds, and nothing in the run says why"
+    elif ledgers.void and record.void != SEEDED:
+        yield "they do not say why none holds"
+
+
+def _mechanism(record: BoundsRecord, ledgers: AuditedLedgers, root: Path) -> Iterator[str]:
+    """Yield which field of the mechanism is not that of the ledgers, the run and its promise."""
+    from meninx.audit import mechanism
+
+    privacy = artifacts.require(root, PrivacyRecord, fix="ask for the whole folder")
+    run = artifacts.read(root, RunRecord)
+    again = mechanism.of_ledgers(ledgers.own, ledgers.earlier, privacy, run, name=_NAME).record
     found = record.mechanism
-    if tuple(found.ledger) != own.anchor:
+    if tuple(found.ledger) != again.ledger:
         yield "they are about another ledger"
         return
-    first, phase = own.accounts[0].first, own.accounts[-1].phase()
-    pairs = (
-        ("sample rate", found.sample_rate, phase.sample_rate),
-        ("delta", found.delta, first.delta),
-        ("steps", float(found.steps), float(sum(item.phase().steps for item in own.accounts))),
-    )
-    for name, stated, computed in pairs:
-        if not math.isclose(stated, computed, rel_tol=1e-9):
-            yield f"{name} {stated:.6g}, by the ledger {computed:.6g}"
+    for field in fields(again):
+        stated, computed = getattr(found, field.name), getattr(again, field.name)
+        if field.name == "source":
+            same = _is_source(stated, *computed.split(_NAME))
+        elif isinstance(computed, float):
+            same = isinstance(stated, float) and math.isclose(stated, computed, rel_tol=1e-9)
+        else:
+            same = stated == computed
+        if not same:
+            yield f"{field.name.replace('_', ' ')} {_shown(stated)}, by the ledger {_shown(computed)}"
     if len(record.points) > _MOST_POINTS or len(record.priors) > _MOST_PRIORS:
         yield "they have more points or adversaries than meninx writes"
 
 
+def _is_source(stated: str, before: str, after: str) -> bool:
+    """Return whether a source is that of the ledger of a run folder, whatever the folder is called."""
+    name = stated.removeprefix(before).removesuffix(after)
+    composed = "the runs behind its weights" in name
+    return stated == f"{before}{name}{after}" and 0 < len(name) < 256 and "/" not in name and not composed
+
+
+def _shown(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else plain(str(value))
+
+
 def _priors(record: BoundsRecord) -> Iterator[str]:
+    """Yield which adversary has another blind guess than its own fields give, or fields that none has."""
+    from meninx.audit.bounds import ATTRIBUTE, IMAGE_METRIC, kappa_of_share
+    from meninx.privacy import risk
+
     names = [prior.name for prior in record.priors]
     if len(set(names)) < len(names):
         yield "two adversaries have one name"
     for prior in record.priors:
-        match = _AMONG.fullmatch(prior.name)
-        count = int(match[1].replace(",", "") or 0) if match else 0
-        if count and not math.isclose(prior.kappa, 1 / count, rel_tol=1e-9):
-            yield f"the blind guess of {prior.name} is not {1 / count:.4g}"
-        if not 0 < prior.kappa <= 1:
-            yield f"the blind guess of {prior.name} is no probability"
+        count, known = prior.candidates, (prior.share, prior.hits, prior.images)
+        kappa = 0.0
+        if count is not None and known == (None, None, None):
+            kappa = risk.of_candidates(count)
+        elif prior.name == ATTRIBUTE and prior.share is not None and known[1:] == (None, None):
+            kappa = kappa_of_share(prior.share) if 0 < prior.share <= 1 else 0.0
+        elif prior.name == IMAGE_METRIC and prior.hits is not None and prior.images is not None:
+            kappa = risk.of_metric(prior.hits, prior.images) if 0 <= prior.hits <= prior.images else 0.0
+        if not kappa:
+            yield f"no audit knows an adversary {plain(prior.name)} with these fields"
+        elif not math.isclose(prior.kappa, kappa, rel_tol=1e-9):
+            yield f"the blind guess of {prior.name} is not {kappa:.4g}"
+        if prior.of_all and count != record.mechanism.units:
+            yield f"{prior.name} are not all that were trained on"
 
 
 def _operating(record: BoundsRecord, phases: Sequence[Phase]) -> Iterator[str]:
@@ -87,7 +128,10 @@ def _operating(record: BoundsRecord, phases: Sequence[Phase]) -> Iterator[str]:
     point, delta = record.operating, record.mechanism.delta
     if point is None:
         return
-    epsilon = accounting.epsilon(phases, delta).value
+    spent = accounting.epsilon(phases, delta)
+    epsilon, own = spent.value, record.mechanism.noise_multiplier
+    if (point.noise_multiplier, point.accountant) != (own, spent.accountant):
+        yield "the operating point has another noise or accountant than the mechanism"
     if not math.isclose(point.epsilon, epsilon, rel_tol=_ROUNDING):
         yield f"epsilon {point.epsilon:.6g}, by the ledger {epsilon:.6g}"
     worst, relaxed = _curves(record, phases, rates=risk.FPRS)
@@ -120,9 +164,11 @@ def _axis(record: BoundsRecord) -> Iterator[str]:
         phase = Phase(
             sample_rate=mechanism.sample_rate, noise_multiplier=point.noise_multiplier, steps=mechanism.steps
         )
-        spent = accounting.epsilon([phase], mechanism.delta).value
-        if spent > point.epsilon * (1 + 1e-3):
-            yield f"the noise at epsilon {point.epsilon:.4g} spends {spent:.4g}"
+        spent = accounting.epsilon([phase], mechanism.delta)
+        if spent.value > point.epsilon * (1 + 1e-3):
+            yield f"the noise at epsilon {point.epsilon:.4g} spends {spent.value:.4g}"
+        if spent.accountant != point.accountant:
+            yield f"another accountant at epsilon {point.epsilon:.4g} than the program has"
         worst, relaxed = _curves(record, [phase])
         yield from _point(record, point, worst, relaxed, f"epsilon {point.epsilon:.4g}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,23 @@ MOST_EXPONENT = 18
 """Of ten, of an epsilon for which noise is calibrated."""
 Pictures = Literal["synthetic", "none", "patients-may-leave"]
 QUICK, ALL = "quick", "all"
+QUICK_ATTACKS = ("imprint-whitened", "cumulative", "readout")
+"""The strongest under noise, that of earlier work, and one that needs no malicious server."""
+OWN_ATTACKS = (
+    "imprint-whitened", "imprint-pca", "imprint-centred", "imprint-raw", "cumulative", "trap",
+    "cumulative-input", "readout", "matching",
+)  # fmt: skip
+"""Names of the attacks of meninx, which :mod:`meninx.audit.reconstruction.attacks` defines."""
+
+
+def names_of(words: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the attacks that settings ask for, each once.
+
+    >>> names_of(["quick", "trap", "readout"])
+    ('imprint-whitened', 'cumulative', 'readout', 'trap')
+    """
+    groups = {QUICK: QUICK_ATTACKS, ALL: OWN_ATTACKS}
+    return tuple(dict.fromkeys(name for word in words for name in groups.get(word, (word,))))
 
 
 @dataclass(frozen=True, kw_only=True)

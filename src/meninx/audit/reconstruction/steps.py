@@ -25,9 +25,8 @@ from meninx.audit.audited_run import (
 from meninx.audit.reconstruction import drawing
 from meninx.audit.reconstruction.attack_registry import attack_kind
 from meninx.audit.reconstruction.attack_run import Target, create_candidates, target_of_run
-from meninx.audit.reconstruction.attacks import ATTACKS
 from meninx.audit.reconstruction.candidates import CandidateIndex, NoiseLevel, read_index
-from meninx.audit.reconstruction.config import ALL, QUICK, ReconstructionConfig
+from meninx.audit.reconstruction.config import ReconstructionConfig, names_of
 from meninx.audit.reconstruction.counting import TABLE, counted, matches_of, write_tables
 from meninx.audit.reconstruction.levels import Attacked, attacked, noise_levels
 from meninx.audit.reconstruction.matching import Matched, PopulationImages, threshold_of
@@ -60,8 +59,6 @@ FILES = AuditFiles(
     names=(TABLE, *drawing.FIGURES),
     pictures=ROOM,
 )
-QUICK_ATTACKS = ("imprint-whitened", "cumulative", "readout")
-"""The strongest under noise, that of earlier work, and one that needs no malicious server."""
 _MOST_BATCH = 16
 CREATE, MATCH, VISUALISE = "create", "match", "visualise"
 STEPS = (CREATE, MATCH, VISUALISE)
@@ -346,12 +343,10 @@ def attacks_of(config: ReconstructionConfig) -> tuple[str, ...]:
     Raises:
         UsageError: there is no such attack.
     """
-    found: list[str] = []
-    for word in config.attacks:
-        found += {QUICK: QUICK_ATTACKS, ALL: tuple(ATTACKS)}.get(word, (word,))
+    found = names_of(config.attacks)
     for name in found:
         attack_kind(name)
-    return tuple(dict.fromkeys(found))
+    return found
 
 
 def _audit_lines(audit: ReconstructionAudit) -> list[str]:
