@@ -62,3 +62,10 @@ def test_no_other_module_formats_shares_of_its_own():
         if _OWN_FORMAT.search(path.read_text(encoding="utf-8"))
     }
     assert own <= _COARSE
+
+
+@given(st.floats(0, 20))
+def test_limits_are_rounded_outward(share):
+    most, least = (float(text[:-2].replace(",", "")) / 100 for text in (at_most(share), at_least(share)))
+    assert least * (1 - 1e-9) <= share <= most * (1 + 1e-9)
+    assert most - least <= max(0.011 * share, 1.1e-6)

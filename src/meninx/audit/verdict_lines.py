@@ -20,7 +20,7 @@ from meninx.core.findings import (
     Finding,
     worst_colour,
 )
-from meninx.core.percentages import percent
+from meninx.core.percentages import at_most, percent
 from meninx.core.risk_records import BoundsRecord
 
 _DECIDING = "tpr@fpr=0.01"
@@ -83,7 +83,7 @@ def _guaranteed(part: AuditedPart | None, limits: PlannedLimits, held: Reservati
     deciding = found[f"largest-{_DECIDING}"]
     most, epsilon = deciding.value or 0.0, found["epsilon"].value or 0.0
     words = (
-        f"Epsilon {epsilon:.3g}: whatever an attacker knows and computes, at most {percent(most)} of the "
+        f"Epsilon {epsilon:.3g}: whatever an attacker knows and computes, at most {at_most(most)} of the "
         f"{held.unit}s {'who' if held.unit == PrivacyUnit.PATIENT else 'that'} took part can be found at 1 % "
         "false accusations. This is for this model alone: others trained on the same patients add to it."
     )
@@ -105,8 +105,9 @@ def _measured(parts: Sequence[AuditedPart], guaranteed: str, held: Reservations)
     rule = (
         "red: an attack exceeds the guarantee, finds something where nothing is guaranteed, or is right more "
         "often than wrong among ten or more; amber: it "
-        "finds something within the guarantee, or a rate at 1 % false accusations could not be measured, or "
-        "the guarantee is red; green: no attack of the plan found anything; grey: none, or a control failed"
+        "finds something and is not shown to exceed the guarantee, or a rate at 1 % false accusations could "
+        "not be measured, or the guarantee is red; green: no attack of the plan found anything; grey: none, "
+        "or a control failed"
     )
 
     def line(colour: str, word: str, words: str) -> VerdictLine:
@@ -241,7 +242,7 @@ def _sentence(candidates: int, most: float, unit: str, *, several: bool) -> Plai
     what = "a patient's data" if unit == "patient" else f"the data of one {unit}"
     words = (
         f"An attacker who has narrowed {what} to 1 of {candidates:,} picks the right one at most "
-        f"{percent(most)} of the time; a blind guess is right {percent(1 / candidates)} of the time."
+        f"{at_most(most)} of the time; a blind guess is right {percent(1 / candidates)} of the time."
     )
     if most > 0.5 and most > (1 + 1 / candidates) / 2:
         words += " That is no useful guarantee."
