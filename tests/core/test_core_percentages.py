@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import meninx
-from meninx.core.percentages import axis_mark, percent
+from meninx.core.percentages import at_least, at_most, axis_mark, percent
 
 _OWN_FORMAT = re.compile(r"\{100 \* [^{}]*:\.?\d*g\}[^\n]{0,3}%")
 _COARSE = {"core/percentages.py", "federated/event_words.py", "prepare/checks.py", "learn/pretrained.py"}
