@@ -131,7 +131,7 @@ def commands() -> str:
             ("bounds", "scores", "one-run", "membership", "identity", "attributes"),
         ),
         ("audit reconstruct", reconstruct_steps, RECONSTRUCT_HELP, ("create", "match", "visualise")),
-        ("obfuscate", obfuscate_steps, OBFUSCATE_HELP, ("audit",)),
+        ("obfuscate", obfuscate_steps, OBFUSCATE_HELP, ("audit", "compare", "features")),
         ("dicom", dicom_steps, DICOM_HELP, ("label", "export", "restore", "folders", "table")),
     ):
         lines.append(f"## `meninx {group}`\n\n{text}\n")

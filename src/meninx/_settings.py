@@ -232,6 +232,15 @@ class CodeSettingsTable(TypedDict, total=False):
     balance: Literal["class", "class-and-labels", "none"]
 
 
+class ErasureSettingsTable(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.ErasureSettings``."""
+
+    quadratic: bool
+    kernel_features: int
+    kernel_width: float | None
+    quantise: bool
+
+
 class ViewmakerSettingsTable(TypedDict, total=False):
     """Settings of ``meninx.obfuscate.config.ViewmakerSettings``."""
 
@@ -865,6 +874,13 @@ class ObfuscateSettings(TypedDict, total=False):
         balance: Where every code is equally frequent in all classes: over all images; within every
             combination of the labels, so that codes and published labels together tell no more than the
             labels; or nowhere, which only shows what balancing is for.
+        quadratic: Make the covariances of the classes equal, too, not only their means; the class of every
+            vector has to be known, and every class needs more training rows than there are features.
+        kernel_features: Number of random Fourier features of the kernel; by default half of the training
+            rows, between 16 and 512.
+        kernel_width: Mean squared distance, in deviations of the features, at which the kernel falls to 1/e;
+            by default the median one of pairs of training rows.
+        quantise: Release the prototypes of codes of the erased vectors, which a certificate can be about.
         network: `slim` computes the change on an image of at most 32 pixels a side and enlarges it; `full` is
             the published network, which works at the size of the image.
         residual_blocks: Residual blocks at the coarsest size; 3 and 5 are published for retina and
@@ -899,6 +915,7 @@ class ObfuscateSettings(TypedDict, total=False):
         overwrite: Replace the release in the output folder, once the new one is complete.
         dp_pix: the table of that name.
         codes: the table of that name.
+        erasure: the table of that name.
         viewmaker: the table of that name.
         release_audit: the table of that name.
     """
@@ -933,6 +950,10 @@ class ObfuscateSettings(TypedDict, total=False):
     utility: Literal["auto", "linear", "network"]
     unknown_attribute: Literal["refuse", "draw"]
     balance: Literal["class", "class-and-labels", "none"]
+    quadratic: bool
+    kernel_features: int
+    kernel_width: float | None
+    quantise: bool
     network: Literal["slim", "full"]
     residual_blocks: int
     dct: bool
@@ -958,6 +979,7 @@ class ObfuscateSettings(TypedDict, total=False):
     overwrite: bool
     dp_pix: PixelNoiseTable | Mapping[str, Any]
     codes: CodeSettingsTable | Mapping[str, Any]
+    erasure: ErasureSettingsTable | Mapping[str, Any]
     viewmaker: ViewmakerSettingsTable | Mapping[str, Any]
     release_audit: ReleaseAuditSettingsTable | Mapping[str, Any]
 

@@ -9,7 +9,7 @@ checked like them; docs/reference/settings.md describes each. ``progress`` may b
     >>> print(*names[:6], sep=", ")
     audit, deidentify, dossier, evaluate, load_model, new_key
     >>> print(*names[6:], sep=", ")
-    obfuscate, predict, prepare, report, simulate, sweep, train, train_and_report, verify
+    obfuscate, obfuscate_features, predict, prepare, report, simulate, sweep, train, train_and_report, verify
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from meninx.deid.stage import DeidResult
     from meninx.dossier.stage import DossierResult
     from meninx.federated.simulate import SimulateResult
+    from meninx.obfuscate.feature_stage import FeatureReleaseResult
     from meninx.obfuscate.stage import ObfuscateResult
     from meninx.predict.stage import PredictResult
     from meninx.prepare.stage import PrepareResult
@@ -337,11 +338,49 @@ def obfuscate(
     Raises:
         UsageError, DataError, PrivacyRefusal: see ``meninx.obfuscate.stage.run``.
     """
+    from meninx import workflow
     from meninx.obfuscate.config import ObfuscateConfig
-    from meninx.obfuscate.stage import run
 
     config = config_settings.resolve_recipe(ObfuscateConfig, recipe, (settings, _HERE))
-    return run(config, Path(source), Path(out), progress=progress)
+    return workflow.obfuscate(config, Path(source), Path(out), progress=progress)
+
+
+def obfuscate_features(
+    source: StrPath,
+    out: StrPath,
+    *,
+    data: StrPath | None = None,
+    model: nn.Module | None = None,
+    recipe: str = "",
+    progress: Progress = SILENT,
+    **settings: Unpack[ObfuscateSettings],
+) -> FeatureReleaseResult:
+    """Release feature vectors that hide an attribute of the patient, and attack the release.
+
+    A release that misses its target is in the result (``raise_if_failed()``), not raised.
+
+    Args:
+        source: folder of a finished run, whose embeddings are released, or a ``.npz`` or ``.csv`` file.
+        out: folder of the release.
+        data: dataset to embed; by default that of the run.
+        model: the network of a run that was given one of its own.
+        recipe: packaged recipe or TOML file; settings win over it.
+        progress: shows the work.
+        **settings: those of ``meninx obfuscate features``.
+
+    Guarantee: see ``meninx.obfuscate.feature_stage.run``.
+
+    Raises:
+        UsageError, DataError, PrivacyRefusal: see ``meninx.obfuscate.feature_stage.run``.
+    """
+    from meninx import workflow
+    from meninx.obfuscate.config import ObfuscateConfig
+
+    config = config_settings.resolve_recipe(ObfuscateConfig, recipe, (settings, _HERE))
+    folder = None if data is None else Path(data)
+    return workflow.obfuscate_features(
+        config, Path(source), Path(out), data=folder, network=model, progress=progress
+    )
 
 
 def load_model(run: StrPath, *, model: nn.Module | None = None) -> nn.Module:

@@ -1,13 +1,13 @@
-"""What several stages do together in one call: train and report, audit and draw its page.
+"""What several stages do together in one call: train and report, audit or obfuscate and draw the page.
 
-`meninx train --report PAGE` and `meninx audit RUN`, with :func:`meninx.train_and_report` and
-:func:`meninx.audit`, are this module.
+`meninx train --report PAGE`, `meninx audit RUN` and `meninx obfuscate`, with :func:`meninx.train_and_report`,
+:func:`meninx.audit` and :func:`meninx.obfuscate`, are this module.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from meninx.audit.plan_config import AuditConfig
     from meninx.audit.stage import AuditResult
+    from meninx.obfuscate.audited_release import ReleaseAuditResult
+    from meninx.obfuscate.config import ObfuscateConfig, ReleaseAuditConfig
+    from meninx.obfuscate.feature_stage import FeatureReleaseResult
+    from meninx.obfuscate.stage import ObfuscateResult
     from meninx.report.stage import ReportResult
     from meninx.train.config import TrainConfig
     from meninx.train.evaluate import EvaluateResult
@@ -163,3 +167,88 @@ def audit(
         config, run, data=data, fail_if=fail_if, progress=progress,
         write_page=lambda: reporting.write_audit_page(run, place),
     )  # fmt: skip
+
+
+def obfuscate(
+    config: ObfuscateConfig, source: Path, out: Path, *, progress: Progress = SILENT
+) -> ObfuscateResult:
+    """Release a dataset whose images hide an attribute, attack it, and write its page into its folder.
+
+    Args:
+        config: the settings.
+        source: prepared dataset of 2-D images with labels.
+        out: folder of the release.
+        progress: shows the work.
+
+    Raises:
+        UsageError, DataError, PrivacyRefusal: see ``meninx.obfuscate.stage.run``.
+    """
+    from meninx.obfuscate import stage
+    from meninx.report import stage as reporting
+
+    reporting.refuse_release_page(out)
+    result = stage.run(config, source, out, progress=progress)
+    if result.dry_run:
+        return result
+    return replace(result, page=reporting.write_release_page(out, progress=progress))
+
+
+def obfuscate_features(
+    config: ObfuscateConfig,
+    source: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    network: nn.Module | None = None,
+    progress: Progress = SILENT,
+) -> FeatureReleaseResult:
+    """Release feature vectors that hide an attribute, attack them, and write the page into their folder.
+
+    Args:
+        config: the settings.
+        source: folder of a finished run, or a file of feature vectors.
+        out: folder of the release.
+        data: dataset to embed, where it is not that of the run.
+        network: architecture of a run that was given its own network.
+        progress: shows the work.
+
+    Raises:
+        UsageError, DataError, PrivacyRefusal: see ``meninx.obfuscate.feature_stage.run``.
+    """
+    from meninx.obfuscate import feature_stage
+    from meninx.report import stage as reporting
+
+    reporting.refuse_release_page(out)
+    result = feature_stage.run(config, source, out, data=data, network=network, progress=progress)
+    if result.dry_run:
+        return result
+    return replace(result, page=reporting.write_release_page(out, progress=progress))
+
+
+def audit_release(
+    config: ReleaseAuditConfig,
+    original: Path,
+    release: Path,
+    out: Path | None = None,
+    *,
+    progress: Progress = SILENT,
+) -> ReleaseAuditResult:
+    """Attack a released dataset, whoever made it, and write record and page.
+
+    Args:
+        config: the settings.
+        original: prepared dataset of the original images.
+        release: dataset with the same cases and changed images.
+        out: folder of record and page; by default the release where meninx made it, else ``release_audit``.
+        progress: shows the attackers.
+
+    Raises:
+        UsageError, DataError: see ``meninx.obfuscate.audited_release.audit_foreign``.
+    """
+    from meninx.obfuscate import audited_release
+    from meninx.report import stage as reporting
+
+    for place in (out,) if out is not None else (release, Path(audited_release.PLACE)):
+        reporting.refuse_release_page(place)
+    result = audited_release.audit_foreign(config, original, release, out, progress=progress)
+    return replace(result, page=reporting.write_release_page(result.out, progress=progress))

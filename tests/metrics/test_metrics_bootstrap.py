@@ -140,3 +140,19 @@ def test_cluster_interval_covers_and_row_interval_does_not():
             row_hits += counter == "row" and low <= 0 <= high
     assert 0.92 <= hits / 400 <= 0.975
     assert row_hits / 400 < 0.9
+
+
+def test_the_bootstrap_of_single_images_has_the_deviation_of_delong():
+    """Ratio 0.85 to 1.15 for eight labels of prevalence 0.02 to 0.5."""
+    rng = np.random.default_rng(0)
+    truth = (rng.random((3000, 8)) < np.linspace(0.02, 0.5, 8)).astype(float)
+    scores = rng.normal(truth, 1.5)
+    drawn = resampled_auroc(truth, scores, Draws(np.arange(3000), 500, 0))
+    for label in range(8):
+        halves = (
+            Ranking.of(truth[:, label], scores[:, label]),
+            Ranking.of(1 - truth[:, label], -scores[:, label]),
+        )
+        placed = [half.placements(np.ones(half.negatives.size, dtype=np.int64)) for half in halves]
+        delong = math.sqrt(sum(values.var(ddof=1) / values.size for values in placed))
+        assert 0.85 <= drawn[:, label].std(ddof=1) / delong <= 1.15

@@ -61,29 +61,29 @@ def test_a_change_that_is_inside_is_not_touched(budget, size, seed):
 
 
 class Wild(torch.nn.Module):
-    """Predicts noise of any strength instead of what a trained network would."""
+    """Predicts noise of any strength, or one number, instead of what a trained network would."""
 
-    def __init__(self, budget, strength):
+    def __init__(self, budget, strength, flat):
         super().__init__()
-        self.budget, self.strength = budget, strength
+        self.budget, self.strength, self.flat = budget, strength, flat
 
     def noise_shapes(self, height, width):
         return ((height, width),)
 
     def forward(self, images, noise):
-        return images + project(
-            images, self.strength * (noise[0] - 0.5) * torch.ones_like(images), self.budget
-        )
+        change = torch.full_like(noise[0], 0.5) if self.flat else noise[0] - 0.5
+        wanted = self.strength * change * torch.ones_like(images)
+        return images + project(images, wanted, self.budget)
 
 
 @settings(deadline=None, max_examples=60)
-@given(budgets, sizes, seeds, kinds, st.sampled_from([1, 3]), st.floats(-3, 3), st.booleans())
+@given(budgets, sizes, seeds, kinds, st.sampled_from([1, 3]), st.floats(-3, 3), st.booleans(), st.booleans())
 def test_released_images_stay_inside_after_rounding_to_8_bits(
-    budget, size, seed, kind, channels, exponent, eight_bits
+    budget, size, seed, kind, channels, exponent, flat, eight_bits
 ):
     before = images(kind, (2, channels, *size), seed, eight_bits=eight_bits)
     table = ImageTable(values=before, cases=("a", "b"), patients=("a", "b"), split=("train", "test"))
-    network = Wild(budget, 10.0**exponent)
+    network = Wild(budget, 10.0**exponent, flat)
     after = FittedViewmaker(network, bytes(32), torch.device("cpu"), before.shape[1:], {}).release(table)
     assert np.array_equal(np.round(after * 255) / np.float32(255), after)
     # An image of more bits loses up to half a grey level to the rounding itself, where the box holds none.

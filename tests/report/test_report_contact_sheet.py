@@ -168,7 +168,7 @@ def test_every_stored_image_becomes_a_tile(array, monkeypatch):
     class Named:
         image = "images/1.png"
 
-    tile = contact_sheet._tile(Checked(), Named())
+    tile = contact_sheet.tile(Checked(), Named())
     assert tile.dtype == np.uint8
     assert tile.shape[-1] == 3
     assert max(tile.shape) <= 96

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from release_samples import audit_record, write_release
 
 from meninx import api
 from meninx.cli.app import run
@@ -67,6 +68,7 @@ NEEDS = {
     "audit attributes": ("many patients", "private run"),
     "obfuscate": ("many patients",),
     "obfuscate audit": ("many patients", "released"),
+    "obfuscate compare": ("attacked releases",),
     "dicom": ("clean",),
     "demo": (),
     "recipes": (),
@@ -215,7 +217,13 @@ def _put_released(here: Path) -> None:
     shutil.rmtree(here / "released" / "private")  # as another hospital receives it
 
 
+def _put_attacked_releases(here: Path) -> None:
+    for name in ("noise-005", "noise-010", "codes"):
+        write_release(here / name, audit=audit_record())
+
+
 MADE = {
+    "attacked releases": _put_attacked_releases,
     "released": _put_released,
     "candidates": _put_candidates,
     "matches": _put_matches,

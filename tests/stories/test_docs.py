@@ -175,11 +175,13 @@ def test_a_leak_of_the_tutorial_would_be_seen(way: Way, tmp_path: Path) -> None:
 SLOW_PAGES = (
     "how-to/add-a-model-or-recipe.md",
     "how-to/de-identify.md",
+    "how-to/fairness.md",
     "how-to/from-opacus.md",
     "how-to/prepare.md",
     "how-to/read-the-bounds.md",
     "how-to/audit-identity-and-attributes.md",
     "how-to/obfuscate.md",
+    "how-to/share-features.md",
     "how-to/sign-a-dossier.md",
     "how-to/audit-reconstruction.md",
     "how-to/simulate-a-study.md",

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from meninx.audit import mechanism as mechanisms
+from meninx.audit import patient_bounds
 from meninx.audit.audit_files import AuditFiles
 from meninx.audit.bounds_figure import NO_GUARANTEE, draw
 from meninx.audit.config import MECHANISM, BoundsConfig
@@ -29,6 +30,7 @@ from meninx.core.risk_records import (
     BoundsRecord,
     MechanismRecord,
     MembershipRecord,
+    PatientBounds,
     PriorRecord,
 )
 from meninx.core.run import Run
@@ -113,11 +115,12 @@ def run_bounds(
     priors = priors_of(config, found.record.units, found.record.unit)
     _refuse_other_files(out, run, found.record.run, overwrite=config.overwrite)
     record = BoundsRecord(mechanism=found.record, priors=priors, points=(), precision=config.precision)
+    patient = patient_bounds.empty(Run(run)) if run is not None else None
     if config.dry_run:
         return BoundsResult(out=out, record=record, dry_run=True)
     with _alone(out, run):
         _refuse_other_files(out, run, found.record.run, overwrite=config.overwrite)
-        record = _computed(config, found, priors, progress)
+        record = _computed(config, found, priors, patient, progress)
         _write(out, record)
     return BoundsResult(out=out, record=record)
 
@@ -130,17 +133,24 @@ def _alone(out: Path, run: Path | None) -> AbstractContextManager[None]:
 
 
 def _computed(
-    config: BoundsConfig, found: Mechanism, priors: tuple[PriorRecord, ...], progress: bars.Progress
+    config: BoundsConfig,
+    found: Mechanism,
+    priors: tuple[PriorRecord, ...],
+    patient: PatientBounds | None,
+    progress: bars.Progress,
 ) -> BoundsRecord:
     kappas = {prior.name: prior.kappa for prior in priors}
     points = tuple(_points(config, found.record, kappas, progress))
-    operating, membership = (None, None) if found.void else _operating(found, kappas, config.precision)
+    operating, membership = None, None
+    if not found.void:
+        operating, membership, patient = _operating(found, kappas, config.precision, patient)
     return BoundsRecord(
         mechanism=found.record,
         priors=priors,
         points=points,
         operating=operating,
         membership=membership,
+        patient=patient if operating is not None else None,
         no_guarantee_from=next((item.epsilon for item in points if is_vacuous(item, priors[0])), None),
         precision=config.precision,
         void=found.void,
@@ -210,11 +220,11 @@ def _points(
 
 
 def _operating(
-    found: Mechanism, kappas: dict[str, float], precision: float
-) -> tuple[BoundPoint | None, MembershipRecord | None]:
+    found: Mechanism, kappas: dict[str, float], precision: float, patient: PatientBounds | None
+) -> tuple[BoundPoint | None, MembershipRecord | None, PatientBounds | None]:
     """Return the bounds of the recipe or run itself; None where it has no noise multiplier."""
     if found.spent is None:
-        return None, None
+        return None, None, None
     worst, relaxed = _both(found.phases, kappas, precision, rates=risk.FPRS)
     worst.refuse_above(found.spent.value, found.record.delta, kappas.values())
     noise = found.record.noise_multiplier
@@ -225,7 +235,7 @@ def _operating(
         accuracy=_bounded(worst.accuracy()),
         tpr_at_fpr={f"{rate:g}": _bounded(worst.tpr(rate)) for rate in risk.FPRS},
     )
-    return point, membership
+    return point, membership, patient_bounds.computed(patient, worst, kappas)
 
 
 def _both(
@@ -342,7 +352,7 @@ def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> t
         amber: largest share of what guessing leaves that an attack may gain for green.
         red: the largest for amber.
     """
-    operating, membership, unit = record.operating, record.membership, record.mechanism.unit
+    operating, membership, unit = record.operating, record.membership, patient_bounds.unit_of(record)
     if record.void:
         return tuple(_unbounded(record))
     if operating is None or membership is None:
@@ -381,7 +391,7 @@ def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> t
         bound("epsilon", f"Epsilon at delta {record.mechanism.delta:g}.", operating.epsilon, None),
         bound=None, colour=deciding.colour, reason=deciding.reason,
     )  # fmt: skip
-    return (epsilon, *found)
+    return (epsilon, *found, *patient_bounds.findings(record, amber=amber, red=red))
 
 
 def _unbounded(record: BoundsRecord) -> Iterator[Finding]:

@@ -80,10 +80,11 @@ def _mark(record: BoundsRecord, axes: Axes) -> None:
 def _facts(record: BoundsRecord) -> str:
     """Return what has to be known to read the axis."""
     mechanism = record.mechanism
+    unit = "case" if record.patient is not None else mechanism.unit
     noise = "not given" if mechanism.noise_multiplier is None else f"{mechanism.noise_multiplier:.4g}"
     accountants = ", ".join(dict.fromkeys(point.accountant for point in record.points))
     return (
         f"q = {mechanism.sample_rate:.4g}, sigma at the operating point = {noise}, T = {mechanism.steps:,}, "
         f"delta = {mechanism.delta:g}\nsampler: {mechanism.sampler}; accountant of the axis: {accountants}; "
-        f"unit: {mechanism.unit}"
+        f"unit: {unit}"
     )

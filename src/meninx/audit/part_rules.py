@@ -35,6 +35,7 @@ _ATTACKS = ("loss", "lira", "rmia")
 _RATES = tuple(f"tpr@fpr={rate:g}" for rate in FPRS)
 _BOUNDS = ("bounds/epsilon", "bounds/largest-auc", *(f"bounds/largest-{rate}" for rate in _RATES))
 _SUCCESSES = ("bounds/largest-success@*", "bounds/relaxed-success@*")
+_OF_A_PATIENT = ("bounds/patient-tpr@fpr=*", "bounds/patient-advantage", "bounds/patient-success@*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +85,14 @@ def _attributes_without_bounds(record: AttributesAudit) -> AttributesAudit:
 RULES: Mapping[str, PartRules] = {
     "bounds": PartRules(
         keys=_BOUNDS,
-        further=_SUCCESSES,
-        one_sided=dict.fromkeys((*_BOUNDS, *_SUCCESSES), "exact"),
+        further=(*_SUCCESSES, *_OF_A_PATIENT),
+        one_sided=dict.fromkeys((*_BOUNDS, *_SUCCESSES, *_OF_A_PATIENT), "exact"),
         findings=_bound_findings,
         refuted=lambda record: False,
         contradictions=record_consistency.of_bounds,
-        unbounded=lambda record: replace(record, operating=None, membership=None, void=record.void or SEEDED),
+        unbounded=lambda record: replace(
+            record, operating=None, membership=None, patient=None, void=record.void or SEEDED
+        ),
     ),
     "one-run": PartRules(
         keys=(
@@ -200,7 +203,7 @@ def _reserved(item: Finding, held: Reservations) -> Finding:
             item, words="Nothing bounds an attack on this run.", value=None, low=None, high=None, n=0,
             bound=None, colour="red", reason=held.void,
         )  # fmt: skip
-    if held.several and item.colour == "green":
-        reason = f"for one {held.unit}; no bound per patient was computed"
+    if held.several and item.colour == "green" and not item.key.startswith("bounds/patient-"):
+        reason = f"for one {held.unit}, not for a patient"
         return replace(item, colour="amber", reason=reason)
     return item

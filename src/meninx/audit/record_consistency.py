@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from itertools import chain
 
-from meninx.audit import attribute_findings, bounds, membership_findings
+from meninx.audit import attribute_findings, bounds, membership_findings, patient_bounds
 from meninx.audit.reconstruction import criteria, reconstruction_verdict
 from meninx.core.attribute_records import AttributeRecord, AttributesAudit
 from meninx.core.audit_records import AttackRecord, MechanismCheck, MembershipAudit, OneRunRecord, ScoreAudit
@@ -47,6 +47,7 @@ def of_bounds(record: BoundsRecord) -> Iterator[str]:
         yield "it holds bounds on membership or on reconstruction, and not both"
     if record.membership is not None:
         yield from _membership_bounds(record.membership)
+    yield from patient_bounds.contradictions(record)
 
 
 def _point(record: BoundsRecord, point: BoundPoint) -> Iterator[str]:

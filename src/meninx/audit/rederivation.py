@@ -159,7 +159,10 @@ def _derived(root: Path, summary: AuditRecord, run: RunRecord, plan: AuditPlan) 
     """Yield what the records say, for every number of cases of a patient that the lines leave possible."""
     records = records_of(root)
     match = _MOST_CASES.search(" ".join(line.words for line in summary.lines))
+    proven = records.get("bounds")
     possible = (int(match[1].replace(",", "") or 0),) if match else (0, 1)  # 0: it was not known
+    if match is None and proven is not None and proven.patient is not None and proven.patient.cases:
+        possible = (proven.patient.cases,)
     for most in possible:
         held = reservations_of(Run(root), run, most=most)
         parts = tuple(_part(part, records, plan, held) for part in summary.parts)

@@ -5,17 +5,13 @@ Numbers of the mechanism come from the ledger, by the record of the bounds where
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
-
 from meninx.audit.mechanism import SEEDED
+from meninx.audit.patient_bounds import cases_of_a_patient, unit_words
 from meninx.audit.plan_config import AuditPlan
 from meninx.audit.verdict_lines import Reservations
 from meninx.core import artifacts, settings
-from meninx.core.artifacts import DataRecord, PrivacyRecord, RunRecord
+from meninx.core.artifacts import PrivacyRecord, RunRecord
 from meninx.core.budget import PrivacyUnit
-from meninx.core.errors import MeninxError
-from meninx.core.manifest import Manifest
 from meninx.core.names import printable
 from meninx.core.risk_records import BoundsRecord
 from meninx.core.run import Run
@@ -57,17 +53,6 @@ def reservations_of(run: Run, record: RunRecord, *, most: int | None = None) -> 
             "the weights that the run started from have an unknown origin and are outside the guarantee"
         )
     return Reservations(caps=tuple(caps), unit=unit, several=several)
-
-
-def cases_of_a_patient(run: Run) -> int:
-    """Return the largest number of training cases of one patient; 0 where the dataset is not at hand."""
-    known = artifacts.read(run.root, DataRecord)
-    try:
-        data = Manifest.read(Path(known.dataset)) if known is not None else None
-    except MeninxError:
-        data = None
-    counts = Counter(case.patient_id for case in data.split("train").cases) if data is not None else Counter()
-    return max(counts.values(), default=0)
 
 
 def facts_of(
@@ -112,7 +97,7 @@ def _mechanism(run: Run, record: RunRecord, bounds: BoundsRecord | None) -> list
     rows = [
         ("epsilon", "no bound" if epsilon is None else f"{epsilon:.4g}"),
         ("delta", f"{privacy.delta:g}"),
-        ("privacy unit", privacy.unit),
+        ("privacy unit", unit_words(privacy.unit, patients_known=record.patients_known)),
         ("neighboring relation", privacy.relation),
         ("sample_rate q", f"{privacy.sample_rate:.6g}"),
         ("noise_multiplier σ", f"{privacy.noise_multiplier:.6g}"),

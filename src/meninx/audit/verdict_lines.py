@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from meninx.audit import patient_bounds
 from meninx.audit.plan_config import PlannedLimits
 from meninx.core.audit_summary import DONE, NO_GUARANTEE, AuditedPart, PlainSentence, VerdictLine
 from meninx.core.budget import PrivacyUnit
@@ -21,7 +22,7 @@ from meninx.core.findings import (
     worst_colour,
 )
 from meninx.core.percentages import at_most, percent
-from meninx.core.risk_records import BoundsRecord
+from meninx.core.risk_records import BoundsRecord, PriorRecord
 
 _DECIDING = "tpr@fpr=0.01"
 NOT_PROVEN = "An attack that finds nothing is no evidence of privacy: another one may find more."
@@ -87,14 +88,21 @@ def _guaranteed(part: AuditedPart | None, limits: PlannedLimits, held: Reservati
         f"{held.unit}s {'who' if held.unit == PrivacyUnit.PATIENT else 'that'} took part can be found at 1 % "
         "false accusations. This is for this model alone: others trained on the same patients add to it."
     )
-    if held.several:
+    for_patient = found.get(f"patient-{_DECIDING}")
+    bounded = for_patient is not None and for_patient.value is not None
+    if for_patient is not None and for_patient.value is not None:
+        words += f" {for_patient.words}"
+        most = max(most, for_patient.value)
+    elif held.several:
+        why = f" ({for_patient.reason})" if for_patient is not None else ""
         words += (
-            f" No bound per patient was computed: a patient with several {held.unit}s is found more easily."
+            f" No bound per patient was computed{why}: a patient with several {held.unit}s is found more "
+            "easily."
         )
     colour, word = "green", "strong bound"
     if most > limits.bound_green:
         colour, word = ("red", "weak bound") if most > limits.bound_amber else ("amber", "moderate bound")
-    if held.several:
+    if held.several and not bounded:
         word = f"bound for one {held.unit} only"
     if most > 0.5:
         word = "no useful guarantee"
@@ -222,7 +230,7 @@ def plain_sentences(record: BoundsRecord, *, several: bool = False) -> tuple[Pla
         if not prior.name.startswith("1 of"):
             continue
         most = operating.worst[prior.name].upper
-        found.append(_sentence(round(1 / prior.kappa), most, record.mechanism.unit, several=several))
+        found.append(_sentence(record, prior, most, several=several))
     return tuple(sorted(found, key=lambda item: item.candidates))
 
 
@@ -238,15 +246,20 @@ def nothing_guaranteed(candidates: Sequence[int]) -> tuple[PlainSentence, ...]:
     )  # fmt: skip
 
 
-def _sentence(candidates: int, most: float, unit: str, *, several: bool) -> PlainSentence:
-    what = "a patient's data" if unit == "patient" else f"the data of one {unit}"
+def _sentence(record: BoundsRecord, prior: PriorRecord, most: float, *, several: bool) -> PlainSentence:
+    unit, candidates = patient_bounds.unit_of(record), round(1 / prior.kappa)
+    what = "a patient's data" if unit == PrivacyUnit.PATIENT else f"the data of one {unit}"
     words = (
         f"An attacker who has narrowed {what} to 1 of {candidates:,} picks the right one at most "
         f"{at_most(most)} of the time; a blind guess is right {percent(1 / candidates)} of the time."
     )
     if most > 0.5 and most > (1 + 1 / candidates) / 2:
         words += " That is no useful guarantee."
-    if several:
+    if record.patient is not None and prior.name in record.patient.success:
+        most = max(most, record.patient.success[prior.name])
+        who = f"a patient with {record.patient.cases:,} {unit}s"
+        words += f" For all data of {who} it is at most {percent(most)}."
+    elif several:
         words += f" For a patient with several {unit}s nothing is guaranteed here."
     return PlainSentence(
         candidates=candidates, guess=1 / candidates, most=max(most, 1 / candidates), words=words

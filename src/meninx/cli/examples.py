@@ -34,6 +34,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx obfuscate data/ hidden/ --method noise --attribute sex --dry-run",
         "meninx obfuscate data/ hidden/ --method pixelation --attribute sex+age --age-bins 60 --no-audit",
     ),
+    "obfuscate compare": ("meninx obfuscate compare noise-005/ noise-010/ codes/ --out compared/",),
+    "obfuscate features": (
+        "meninx obfuscate features runs/latest shared/ --method leace --attribute sex --dry-run",
+        "meninx obfuscate features vectors.npz shared/ --method leace --attribute sex --labels effusion",
+    ),
     "obfuscate audit": ("meninx obfuscate audit data/ released/ --attribute sex --permutations 19",),
     "sweep": ("meninx sweep data/ --recipe tiny --epsilons 3 8 --seeds 0 1",),
     "report": (

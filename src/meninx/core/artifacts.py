@@ -46,6 +46,7 @@ from meninx.core.identity_records import IdentityAudit
 from meninx.core.manifest import DatasetInfo
 from meninx.core.obfuscation_records import ObfuscationRecord as ObfuscationRecord
 from meninx.core.obfuscation_records import ReleaseAuditRecord as ReleaseAuditRecord
+from meninx.core.obfuscation_records import ReleaseComparisonRecord as ReleaseComparisonRecord
 from meninx.core.origin import Origin as Origin
 from meninx.core.provenance import Environment as Environment
 from meninx.core.reconstruction_records import ReconstructionAudit
@@ -410,6 +411,7 @@ _PLACES: Mapping[type, str] = {
     PredictRecord: "predict.json",
     ObfuscationRecord: "obfuscation.json",
     ReleaseAuditRecord: "release_audit.json",
+    ReleaseComparisonRecord: "release_comparison.json",
     SweepRecord: "sweep.json",
     BoundsRecord: "bounds.json",
     Environment: "environment.json",

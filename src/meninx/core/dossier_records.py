@@ -229,6 +229,7 @@ class DatasetExtract:
         patients: number of patients; None as above.
         splits: split -> cases and patients; None as above.
         sites: number of sites; None as above.
+        attribute_found: what attackers find in its images, where an attribute was hidden in them; else empty.
         version: format of the record.
     """
 
@@ -240,6 +241,7 @@ class DatasetExtract:
     patients: int | None = None
     splits: dict[str, tuple[int, int]] | None = None
     sites: int | None = None
+    attribute_found: str = ""
     version: int = DOSSIER_FORMAT
 
 

@@ -75,7 +75,8 @@ def check_sentence(text: str, *, what: str, where: str) -> None:
     """
     if len(text) > LONGEST_SENTENCE or printable(text) != text:
         rule = f"one printable line of at most {LONGEST_SENTENCE} characters"
-        raise DataError(expected(rule, got="another text", where=f"{where}, {what}"))
+        got = f"{len(text)} characters" if len(text) > LONGEST_SENTENCE else "characters that do not print"
+        raise DataError(expected(rule, got=got, where=f"{where}, {what}"))
 
 
 def encodable(text: str) -> str:

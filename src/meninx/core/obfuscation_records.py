@@ -147,7 +147,8 @@ class UtilityLossRecord:
 
     Attributes:
         label: the label.
-        regime: ``drop-in`` (the model was trained on original images) or ``retrained`` (on released ones).
+        regime: ``drop-in`` (the model was trained on original images) or ``retrained`` (on released ones);
+            for features also ``drop-in head`` (the last layer of their network) and ``retrained linear``.
         group: value of the attribute whose patients were measured; empty for all.
         clean: AUROC on the original images; None where it is refused.
         released: AUROC on the released images.
@@ -229,6 +230,7 @@ class ReleaseAuditRecord:
             of a patient; None where every patient has one image.
         clean: the attacker of the original images that the validation split chooses: the positive control.
         clean_floor: the audit is void where ``clean`` finds less.
+        subject: what was attacked: ``images`` or ``features``.
         control: the best attacker of constant images, which must find nothing.
         null: the same with permuted attributes; None where it was not measured.
         output_leaks: the attribute from the outputs of utility models.
@@ -253,6 +255,7 @@ class ReleaseAuditRecord:
         reason: of ``void`` and ``failed``; else empty.
         source: origin of the original dataset.
         released: origin of the released one.
+        checksums: SHA-256 of ``checksums.sha256`` of the released dataset; empty where it has none.
         version: format of the record.
     """
 
@@ -288,12 +291,81 @@ class ReleaseAuditRecord:
     clean_floor: float = 0.0
     control: AttackerRecord | None = None
     null: NullRecord | None = None
+    subject: str = "images"
+    checksums: str = ""
     version: int = FORMAT
 
     @property
     def worst_attacker(self) -> AttackerRecord | None:
         """The attacker that decides, or None where no attacker could be measured."""
         return next((item for item in self.attackers if item.name == self.worst), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedRelease:
+    """One release of a comparison.
+
+    Attributes:
+        name: folder name.
+        method: name of the method.
+        strength: budget or number of codes, as it stands beside the point; empty without one.
+        attacker: retrained attacker that the validation split chose.
+        auroc: its folded AUROC on the test split; None where there is no number.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        loss: mean loss of AUROC over the labels, of retrained models; None where none was measured.
+        loss_low: mean of the lower ends of the labels' 95 % intervals.
+        loss_high: mean of the upper ends.
+        drop_in_loss: mean loss of models of original images; None as above.
+        best: no other release of the comparison has both a smaller loss and a lower upper limit.
+        verdict: of its audit.
+        target: of its audit; 0 without one.
+        deterministic: NOT FOR RELEASE.
+        audit: SHA-256 of its ``release_audit.json``.
+    """
+
+    name: str
+    method: str
+    strength: str
+    attacker: str
+    auroc: float | None
+    low: float | None
+    high: float | None
+    loss: float | None
+    loss_low: float | None
+    loss_high: float | None
+    drop_in_loss: float | None
+    best: bool
+    verdict: str
+    target: float
+    deterministic: bool
+    audit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseComparisonRecord:
+    """Several releases of one dataset, by utility and by the worst attacker: ``release_comparison.json``.
+
+    Attributes:
+        attribute: the attribute that was to be hidden.
+        labels: labels over which the mean loss is taken: those that were measured in every release.
+        left_out: labels that were not measured in some release.
+        clean_auroc: AUROC of the attacker of the original images, the largest of all audits; None where it
+            is refused.
+        floor: what the labels alone tell; None where it is refused.
+        original_given: that all are releases of one original was checked with that original.
+        releases: in the order of the upper limit of the worst attacker.
+        version: format of the record.
+    """
+
+    attribute: str
+    labels: tuple[str, ...]
+    left_out: tuple[str, ...]
+    clean_auroc: float | None
+    floor: float | None
+    original_given: bool
+    releases: tuple[ComparedRelease, ...]
+    version: int = FORMAT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,6 +393,7 @@ class ObfuscationRecord:
         source: origin of the source: its name, and its digest under a key in ``private/``.
         made: time, ISO 8601 in UTC; empty in a deterministic release.
         versions: package -> version.
+        subject: what was obfuscated: ``images`` or ``features``.
         version: format of the record.
     """
 
@@ -343,9 +416,11 @@ class ObfuscationRecord:
     source: Origin
     made: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    subject: str = "images"
     version: int = FORMAT
 
     def sentence(self) -> str:
         """Return the sentence that stands wherever the dataset or a model trained on it is described."""
-        words = f"images obfuscated by {self.method_summary} to hide {self.attribute}, which {self.caveat}"
+        what = f"{self.subject} obfuscated by {self.method_summary}"
+        words = f"{what} to hide {self.attribute}, which {self.caveat}"
         return f"{words} (NOT FOR RELEASE: deterministic)" if self.deterministic else words

@@ -111,6 +111,25 @@ class MechanismRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PatientBounds:
+    """Upper bounds on attacks on a patient, where the guarantee is for one case.
+
+    Attributes:
+        cases: largest number of training cases of one patient; 0 where it is not known, without bounds.
+        reason: why there are no bounds; empty where there are.
+        advantage: largest TPR - FPR of a membership test; None without bounds.
+        tpr_at_fpr: false positive rate (as text) -> largest true positive rate.
+        success: name of a prior -> largest success in the worst case.
+    """
+
+    cases: int
+    reason: str = ""
+    advantage: float | None = None
+    tpr_at_fpr: dict[str, float] = field(default_factory=dict)
+    success: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class BoundsRecord:
     """Proven bounds on attacks: ``bounds.json`` in the folder that ``meninx audit bounds`` wrote.
 
@@ -120,6 +139,8 @@ class BoundsRecord:
         points: the axis of epsilon, ascending.
         operating: the run or recipe itself; None where it has no noise multiplier, or nothing bounds it.
         membership: of the operating point; None without one.
+        patient: of the operating point, for a patient; None where the bounds are for patients, or there is no
+            run.
         no_guarantee_from: lowest epsilon of the axis at which the first adversary may gain more than half of
             all that guessing leaves, in the worst case; None where there is none.
         precision: largest relative distance of lower and upper bound that was asked for.
@@ -135,6 +156,7 @@ class BoundsRecord:
     points: tuple[BoundPoint, ...]
     operating: BoundPoint | None = None
     membership: MembershipRecord | None = None
+    patient: PatientBounds | None = None
     no_guarantee_from: float | None = None
     precision: float = 1e-3
     void: str = ""

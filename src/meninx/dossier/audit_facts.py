@@ -184,6 +184,7 @@ def bounds(evidence: EvidenceFolder) -> DossierPart:
         )
         for rate, value in record.membership.tpr_at_fpr.items():
             _bounded(found, f"membership/tpr@{rate}", f"bound on membership, TPR at {FPR} {rate}", value, how)
+    _of_a_patient(found, record)
     found.add(
         "no_guarantee_from",
         "epsilon from which an attack could gain half of what guessing leaves",
@@ -192,6 +193,24 @@ def bounds(evidence: EvidenceFolder) -> DossierPart:
         missing="the axis ends below it",
     )
     return found.part()
+
+
+def _of_a_patient(found: FactList, record: BoundsRecord) -> None:
+    """Add the bounds for a patient, where those above are for one case."""
+    known = record.patient
+    if known is None:
+        return
+    how = f"upper bound, for a patient with {known.cases:,} cases; the others here are for one case"
+    words = "largest number of training cases of a patient"
+    found.add("patient/cases", words, known.cases or None, BOUNDS, missing=known.reason)
+    words = "bound on membership of a patient, TPR - FPR"
+    found.add("patient/advantage", words, known.advantage, BOUNDS, remark=how, missing=known.reason)
+    for rate, most in known.tpr_at_fpr.items():
+        words = f"bound on membership of a patient, TPR at {FPR} {rate}"
+        found.add(f"patient/tpr@{rate}", words, most, BOUNDS, remark=how)
+    for name, most in known.success.items():
+        words = f"bound on reconstruction of a patient, {name}, worst case"
+        found.add(f"patient/worst/{name}", words, most, BOUNDS, remark=how)
 
 
 def _bounded(found: FactList, key: str, words: str, value: Bounded, remark: str) -> None:

@@ -47,6 +47,10 @@ def cautions(candidate: Candidate, parts: Sequence[DossierPart]) -> Iterator[str
         yield "Not for release: the noise of this run came from a seed."
     if not candidate.private:
         yield "The run was trained without differential privacy: nothing is promised to its patients."
+    obfuscated = _value(facts, "lineage/obfuscated")
+    if obfuscated is not None:
+        finding = _value(facts, "dataset/attribute_found") or "what attackers find in them is not shown"
+        yield f"The model was trained on {obfuscated}; {finding}."
     yield from _audits(facts)
     yield from (words for (key, value), words in _AGAINST.items() if _value(facts, key) == value)
     composed = _value(facts, "selection/composed")

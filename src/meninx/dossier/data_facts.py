@@ -19,6 +19,8 @@ def lineage(evidence: EvidenceFolder) -> DossierPart:
     found.add("dataset", "dataset, by its short name", run.dataset, RUN_RECORD)
     found.add("data", "keyed digest of the dataset", run.data, RUN_RECORD)
     found.add("patients_known", "the source names its patients", run.patients_known, RUN_RECORD)
+    if run.obfuscated:
+        found.add("obfuscated", "how the training images were changed", run.obfuscated, RUN_RECORD)
     record = evidence.record(LINEAGE, Lineage)
     if record is None:
         found.unknown("patients", "keyed digests of patients", "the release holds no lineage")
@@ -53,6 +55,9 @@ def dataset(evidence: EvidenceFolder) -> DossierPart:
     for name, (cases, patients) in sorted((record.splits or {}).items()):
         found.add(f"split/{name}", f"{name} split", f"{cases:,} cases of {patients:,} patients", DATASET)
     found.add("sites", "sites", record.sites, DATASET, missing=hidden)
+    if record.attribute_found:
+        words = "what retrained attackers find of the attribute that was hidden in the images"
+        found.add("attribute_found", words, record.attribute_found, DATASET)
     return found.part()
 
 

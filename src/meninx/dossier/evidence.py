@@ -92,7 +92,9 @@ def write(
     hidden = context.counts_hidden
     dataset = context.own_dataset(run)
     if dataset is not None:
-        _write_json(folder / DATA / "dataset.json", _of_dataset(dataset, hidden))
+        release = context.release_of(run)
+        found = release.finding() if release is not None else ""
+        _write_json(folder / DATA / "dataset.json", _of_dataset(dataset, hidden, found))
     linked = dataset.archives if dataset is not None else ()
     archives = sorted(context.deid, key=lambda item: item.record.checksums not in linked)
     for number, archive in enumerate(archives, start=1):
@@ -173,10 +175,14 @@ def _copy(path: Path, target: Path) -> None:
         shutil.copyfileobj(source, stream)
 
 
-def _of_dataset(dataset: Dataset, hidden: bool) -> DatasetExtract:
+def _of_dataset(dataset: Dataset, hidden: bool, found: str) -> DatasetExtract:
     info, counts = dataset.info, dataset.counts
     record = DatasetExtract(
-        task=info.task, labels=tuple(info.labels), patients_known=info.patients_known, hidden=hidden
+        task=info.task,
+        labels=tuple(info.labels),
+        patients_known=info.patients_known,
+        hidden=hidden,
+        attribute_found=found,
     )
     if hidden:
         return record

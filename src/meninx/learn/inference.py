@@ -342,6 +342,69 @@ def predict(model: nn.Module, info: DatasetInfo, manifest: Manifest, config: Lea
     return Predictions(identifiers, info.labels, logits.numpy(), task.probabilities(logits).numpy())
 
 
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """What the last layer of a classifier gets and gives, one row per case, in the order of the manifest.
+
+    Attributes:
+        values: (cases, features) float32, the input of the last layer.
+        logits: (cases, labels) float32, its output.
+    """
+
+    values: npt.NDArray[np.float32]
+    logits: npt.NDArray[np.float32]
+
+
+def embed(model: nn.Module, info: DatasetInfo, manifest: Manifest, config: LearnConfig) -> Embeddings:
+    """Return the embedding of every case of a dataset: the input of the last layer, averaged over places.
+
+    Args:
+        model: a classifier from :func:`load_model`; moved to the config's device, left in evaluation mode.
+        info: of the model's training data.
+        manifest: cases to embed; their labels are not read.
+        config: settings of the training.
+
+    Raises:
+        DataError: the images do not fit the model, it gives NaN, or the task is segmentation.
+    """
+    if info.task is TaskKind.SEGMENTATION or config.model.patch_size:
+        what = "embeddings are those of a classifier of whole images"
+        raise DataError(problem(what, where=info.name, fix="give a run of a classifier"))
+    seen: list[Tensor] = []
+    head = model.get_submodule(registry.head_prefix(model).rstrip("."))
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0].flatten(2).mean(dim=2) if inputs[0].ndim > 2 else inputs[0])
+
+    handle = head.register_forward_pre_hook(note)
+    try:
+        store = CaseStore(_for_model(manifest, info), config.model)
+        logits = torch.stack([row for _, row in _outputs(model, store, config)])
+    finally:
+        handle.remove()
+    values = torch.cat(seen).float().cpu()
+    if len(values) != len(manifest) or not torch.isfinite(values).all():
+        fix = "train it again with a lower learning rate"
+        raise DataError(
+            problem("the model does not give one finite embedding per image", where=info.name, fix=fix)
+        )
+    return Embeddings(values.numpy(), logits.float().numpy())
+
+
+def head_outputs(model: nn.Module, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the logits that the last layer of a classifier gives for embeddings (n, features).
+
+    Raises:
+        DataError: the last layer does not take them.
+    """
+    head = model.get_submodule(registry.head_prefix(model).rstrip(".")).cpu()
+    try:
+        with torch.no_grad():
+            return np.asarray(head(torch.from_numpy(np.ascontiguousarray(values))).numpy())
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise DataError(problem("the last layer does not take these features", where="features")) from error
+
+
 def predict_maps(
     model: nn.Module, info: DatasetInfo, manifest: Manifest, config: LearnConfig
 ) -> Iterator[tuple[Case, npt.NDArray[Any]]]:

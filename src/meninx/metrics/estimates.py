@@ -36,7 +36,8 @@ class Estimate:
         positives: number of positive cases; None if it has no meaning or is too small to publish.
         p_holm: p-value of "no gap", adjusted for the whole table; NaN if it is not a test.
         chance: the value that groups drawn by chance stay below in 95 % of permutations; NaN if unknown.
-        by_run: the value of each pair of runs, when the estimate is the mean over several.
+        by_run: the value of each pair of runs, when the estimate is the mean over several; empty without a
+            value.
         interval: method of the interval: ``percentile`` (of resamples of patients), ``Clopper-Pearson``
             (with effective patients), or ``combined`` (from the intervals of its parts); empty if unknown.
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -21,6 +23,7 @@ from meninx.metrics.groups import MIN_CELL, stratified, sufficient, years
 from meninx.metrics.thresholds import Threshold
 
 Array = npt.NDArray[np.float64]
+_IN_GROUPS, _DIGITS = ("ece", "ece_null", "intercept", "slope", "brier"), 4  # as precise as groups are
 Matrix = tuple[tuple[int, ...], ...]
 
 
@@ -139,19 +142,30 @@ def _calibrations(problem: ClassificationProblem, scores: Array, seed: int) -> I
 
 
 def _in_groups(problem: ClassificationProblem, scores: Array, seed: int) -> Iterator[Calibration]:
-    """Yield the calibration of each label in each group with enough patients, without its bins."""
-    for attribute, group, label, truth in _cells(problem):
+    """Yield the calibration of each label in each group with enough patients, without its bins.
+
+    If another group of the attribute has too few, prevalences are left out: their sum would give its own.
+    """
+    cells = list(_cells(problem))
+    present = {item.attribute: np.unique(item.index[item.index >= 0]).size for item in problem.groupings}
+    filled = Counter((attribute, label) for attribute, _, label, _ in cells)
+    for attribute, group, label, truth in cells:
         name, column = problem.labels[label], scores[:, label]
         if bool(((column >= 0) & (column <= 1)).all()):
             rng = child(seed, "calibration", name, attribute, group)
             found = calibration(truth, column, name, rng, problem.draws.patient_index)
-            yield dataclasses.replace(found, attribute=attribute, group=group, predicted=(), observed=())
+            share = found.prevalence if filled[attribute, label] == present[attribute] else math.nan
+            numbers = {name: round(getattr(found, name), _DIGITS) for name in _IN_GROUPS}
+            bare = dataclasses.replace(found, **numbers, predicted=(), observed=())
+            yield dataclasses.replace(
+                bare, attribute=attribute, group=group, prevalence=round(share, _DIGITS)
+            )
 
 
 def _group_roc(problem: ClassificationProblem, scores: Array) -> Iterator[GroupCurve]:
     for attribute, group, label, truth in _cells(problem):
         curve = Ranking.of(truth, scores[:, label]).curve(ROC_GRID)
-        rates = tuple(round(float(rate), 4) for rate in curve)
+        rates = tuple(round(float(rate), _DIGITS) for rate in curve)
         yield GroupCurve(label=problem.labels[label], attribute=attribute, group=group, tpr=rates)
 
 

@@ -34,6 +34,7 @@ RANGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Each largest difference and its metrics: the maximum minus the minimum over groups; of two metrics the
 larger one."""
 
+_DIGITS = 4  # of what chance shows: the permutations decide no more
 _RATES = ("selection_rate", "sensitivity", "false_positive_rate")
 
 
@@ -94,7 +95,7 @@ def _of_label(
         if all(metric in value for value in values for metric in metrics):
             found = max(_spread([value[metric] for value in values]) for metric in metrics)
             by_chance = np.max([_spreads(chance[metric]) for metric in metrics], axis=0)
-            yield _row(name, worst, found, chance=float(np.quantile(by_chance, 0.95)))
+            yield _row(name, worst, found, chance=round(float(np.quantile(by_chance, 0.95)), _DIGITS))
 
 
 def _by_chance(enough: Sequence[GroupProblem], groups: Grouping, draws: Draws) -> dict[str, Array]:

@@ -82,7 +82,8 @@ def compare(
         each = [_rows(problem, labels, pair, ages) for pair in pairs]
         values = zip(*([row.value for row in found] for found in each), strict=True)
         rows = [
-            dataclasses.replace(row, by_run=tuple(value)) for row, value in zip(rows, values, strict=True)
+            row if math.isnan(row.value) else dataclasses.replace(row, by_run=tuple(value))
+            for row, value in zip(rows, values, strict=True)
         ]
     return [_judged(item, margin) for item in rows]
 

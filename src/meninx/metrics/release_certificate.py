@@ -55,7 +55,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.core import check
-from meninx.core.errors import ConfigError, DataError, expected
+from meninx.core.errors import ConfigError, DataError, expected, problem
 from meninx.core.randomness import child
 from meninx.metrics.groups import Grouping
 
@@ -394,6 +394,6 @@ def _refuse_odd(codes: Numbers, attributes: Sequence[Grouping], patients: Sequen
             expected("one code, patient and group per row", got=f"{len(codes)} codes", where="codes")
         )
     if codes.size and not -1 <= codes.min() <= codes.max() < leaves:
-        raise DataError(expected(f"codes from 0 to {leaves - 1}", got="another", where="codes"))
+        raise DataError(problem(f"a code is not from 0 to {leaves - 1}", where="codes"))
     if any(len(item.names) < 2 for item in attributes):
         raise DataError(expected("at least two groups of every attribute", got="one", where="attributes"))

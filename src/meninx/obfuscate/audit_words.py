@@ -21,9 +21,10 @@ def audit_lines(record: ReleaseAuditRecord) -> list[str]:
     more = [item for item in (record.code_attack, *record.output_leaks) if item is not None]
     lines += [f"  {_attacker(item, record)}" for item in more]
     if record.static:
-        lines += [STATIC_HEADING, *(f"  {_attacker(item, record)}" for item in record.static)]
+        heading = STATIC_HEADING.replace("image", "image" if record.subject == "images" else "vector")
+        lines += [heading, *(f"  {_attacker(item, record)}" for item in record.static)]
     if record.clean is not None and record.clean.auroc is not None:
-        lines.append(f"control, original images: {_area(record.clean)} by {record.clean.name}")
+        lines.append(f"control, original {record.subject}: {_area(record.clean)} by {record.clean.name}")
     if record.null is not None:
         null = record.null
         lines.append(
@@ -34,7 +35,16 @@ def audit_lines(record: ReleaseAuditRecord) -> list[str]:
     lines += [f"same patient recognised: {_linked(item)}" for item in record.reidentification]
     if record.distortion is not None:
         lines.append(f"distortion: {_distorted(record.distortion)}")
-    return [*lines, verdict_line(record)]
+    return [*lines, *_caveat(record), verdict_line(record)]
+
+
+def _caveat(record: ReleaseAuditRecord) -> list[str]:
+    """Return what holds of the method whatever is measured, beside the number that was measured."""
+    worst = record.worst_attacker
+    if not record.caveat or worst is None or worst.auroc is None:
+        return []
+    subject = printable(record.method_summary or record.method)
+    return [f"{subject}: {printable(record.caveat)}; measured AUROC {_area(worst)}"]
 
 
 def verdict_line(record: ReleaseAuditRecord) -> str:
@@ -51,7 +61,7 @@ def verdict_line(record: ReleaseAuditRecord) -> str:
 def _attacker(item: AttackerRecord, record: ReleaseAuditRecord) -> str:
     if item.auroc is None:
         return f"{item.name}: {item.refusal or 'no number'}"
-    clean = f", on original images {item.clean_auroc:.3f}" if item.clean_auroc is not None else ""
+    clean = f", on original {record.subject} {item.clean_auroc:.3f}" if item.clean_auroc is not None else ""
     question = f", {printable(item.question)}" if item.question else ""
     chosen = " <- chosen on the validation split" if item.retrained and item.name == record.worst else ""
     return f"{item.name}: {_area(item)}{question}{clean}{chosen}"

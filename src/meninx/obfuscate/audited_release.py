@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from meninx.core import artifacts, files, randomness, workspace
+from meninx.core import artifacts, files, integrity, randomness, workspace
 from meninx.core.artifacts import ObfuscationRecord, Origin, ReleaseAuditRecord
 from meninx.core.errors import AuditFinding, DataError, UsageError, expected, problem
 from meninx.core.manifest import Manifest
@@ -27,8 +27,9 @@ from meninx.obfuscate.obfuscator import (
     fitting_half,
     stored,
 )
-from meninx.obfuscate.release_audit import FAILED, PASSED, audit_release, foreign_release
+from meninx.obfuscate.release_audit import audit_release, foreign_release
 from meninx.obfuscate.release_question import ReleaseQuestion, attack_rows
+from meninx.obfuscate.release_verdict import FAILED, PASSED
 from meninx.obfuscate.released_dataset import Release
 
 PLACE = "release_audit"
@@ -41,13 +42,16 @@ class ReleaseAuditResult(Result):
 
     Attributes:
         record: all of it.
+        page: HTML page beside the record; None where none was written.
     """
 
     record: ReleaseAuditRecord
+    page: Path | None = None
 
     def summary(self) -> str:
         """Return the record in lines of text."""
-        return "\n".join([f"out: {self.out}", *audit_lines(self.record)])
+        page = [f"page: {self.page}"] if self.page is not None else []
+        return "\n".join([f"out: {self.out}", *page, *audit_lines(self.record)])
 
     def raise_if_failed(self) -> None:
         """Raise AuditFinding unless the target is met, where there is one.
@@ -75,7 +79,7 @@ def refuse_unanswerable(config: ObfuscateConfig, source: Manifest, table: ImageT
         DataError: as ``attack_rows``.
     """
     nothing = Origin(run="", data="")
-    question = _question(config, config.release_audit, table, None, source)
+    question = question_of(config, config.release_audit, table, None, source.info.synthetic)
     question |= {"draws": lambda number: table.values, "source": nothing, "released": nothing}
     attack_rows(ReleaseQuestion(**question))
 
@@ -93,7 +97,7 @@ def audit_own(work: Release, released: Manifest, progress: Progress) -> ReleaseA
     """
     config, table, fitted = work.config, work.table, work.fitted
     method = OBFUSCATORS[config.method]
-    question = _question(config, config.release_audit, table, work.floor, work.source)
+    question = question_of(config, config.release_audit, table, work.floor, work.source.info.synthetic)
     question |= {
         "draws": lambda number: stored(fitted.release(table, draw=number)) if number else work.values,
         "fitted": fitting_half(table, seed=config.seed) if method.learned else None,
@@ -110,6 +114,7 @@ def audit_own(work: Release, released: Manifest, progress: Progress) -> ReleaseA
         question["codes"] = fitted.codes(table)
         question["certificates"] = fitted.certificates(table, config.attribute, target=target)
     record = audit_release(ReleaseQuestion(**question), progress=progress)
+    record = replace(record, checksums=integrity.digest_of(released.root))
     artifacts.write(released.root, record)
     return record
 
@@ -151,7 +156,7 @@ def audit_foreign(
     key = key or randomness.private_bytes(randomness.KEY_BYTES)
     floor = dataset_table.measured_floor(source, private, labels, config.seed)
     progress.note(f"label floor: {floor.sentence or floor.refusal}")
-    question = _question(config, config.attacks, table, floor, source)
+    question = question_of(config, config.attacks, table, floor, source.info.synthetic)
     question |= {
         "draws": lambda number: values,
         "fitted": _fitting_half_of(made, table),
@@ -163,18 +168,27 @@ def audit_foreign(
     if made is not None:
         question |= {"method": made.method, "method_summary": made.method_summary, "caveat": made.caveat}
     record = audit_release(ReleaseQuestion(**question), progress=progress)
+    record = replace(record, checksums=integrity.digest_of(release))
     artifacts.write(place, record)
     return ReleaseAuditResult(out=place, record=record)
 
 
-def _question(
+def question_of(
     config: HiddenAttribute,
     attacks: AttackSettings,
     table: ImageTable,
     floor: LabelFloorRecord | None,
-    source: Manifest,
+    synthetic: bool,
 ) -> dict[str, Any]:
-    """Return what both audits ask alike."""
+    """Return what all audits ask alike, as arguments of ``ReleaseQuestion``.
+
+    Args:
+        config: the attribute, seed and device.
+        attacks: how it is attacked.
+        table: the original images or features.
+        floor: the label floor.
+        synthetic: no patient stands behind them.
+    """
     return {
         "original": table,
         "attribute": config.attribute,
@@ -183,7 +197,7 @@ def _question(
         "permutations": attacks.permutations,
         "seed": config.seed,
         "device": str(runtime.device(config.device)),
-        "synthetic": source.info.synthetic,
+        "synthetic": synthetic,
         "floor": floor,
     }
 

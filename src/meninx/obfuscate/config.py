@@ -19,9 +19,12 @@ BUDGET = 0.05
 """Mean absolute change of the training images without another setting, of the range [0, 1]."""
 AGE_BINS = (60.0,)
 """Lower limits of the upper age groups without another setting."""
+ERASURES: tuple[MethodName, ...] = ("leace", "kernel-erasure")
+"""Methods that erase an attribute from feature vectors."""
 TABLES: Mapping[str, tuple[MethodName, ...]] = {
     "dp_pix": ("dp-pix",),
     "codes": ("codes",),
+    "erasure": ERASURES,
     "viewmaker": ("viewmaker", "viewmaker-seed", "maxent"),
 }
 """Table of settings -> methods that read it."""
@@ -88,6 +91,26 @@ class CodeSettings(Settings):
     def oblivious(self) -> bool:
         """Whether codes are made without looking at the attribute."""
         return self.balance == "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErasureSettings(Settings):
+    """Erasure of the attribute from feature vectors.
+
+    Attributes:
+        quadratic: Make the covariances of the classes equal, too, not only their means; the class of every
+            vector has to be known, and every class needs more training rows than there are features.
+        kernel_features: Number of random Fourier features of the kernel; by default half of the training
+            rows, between 16 and 512.
+        kernel_width: Mean squared distance, in deviations of the features, at which the kernel falls to 1/e;
+            by default the median one of pairs of training rows.
+        quantise: Release the prototypes of codes of the erased vectors, which a certificate can be about.
+    """
+
+    quadratic: bool = False
+    kernel_features: CountOrZero = 0
+    kernel_width: Positive | None = None
+    quantise: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +291,7 @@ class ObfuscateConfig(HiddenAttribute):
             the release is then marked NOT FOR RELEASE.
         dp_pix: Differential privacy for pixels.
         codes: Codes that are equally frequent in every class of the attribute.
+        erasure: Erasure of the attribute from feature vectors.
         viewmaker: The viewmaker network, its loss and the game in which it is trained.
         release_audit: Whether and how the release is attacked.
         dry_run: Read the dataset, show the label floor and what would be done; write nothing.
@@ -281,6 +305,7 @@ class ObfuscateConfig(HiddenAttribute):
     deterministic: bool = False
     dp_pix: PixelNoise = field(default_factory=PixelNoise)
     codes: CodeSettings = field(default_factory=CodeSettings)
+    erasure: ErasureSettings = field(default_factory=ErasureSettings)
     viewmaker: ViewmakerSettings = field(default_factory=ViewmakerSettings)
     release_audit: ReleaseAuditSettings = field(default_factory=ReleaseAuditSettings)
     dry_run: bool = False
@@ -290,7 +315,9 @@ class ObfuscateConfig(HiddenAttribute):
     @property
     def aware(self) -> bool:
         """Whether the method reads the attribute of each patient when it releases an image."""
-        return OBFUSCATORS[self.method].aware and not self.codes.oblivious
+        if self.method in ERASURES and not self.erasure.quantise:
+            return self.erasure.quadratic
+        return (OBFUSCATORS[self.method].aware or self.method in ERASURES) and not self.codes.oblivious
 
     @property
     def amount(self) -> float | None:
@@ -308,6 +335,13 @@ class ObfuscateConfig(HiddenAttribute):
             raise ConfigError(problem(what, where="budget", fix="leave budget out"))
         super().check_rules()
         self._refuse_idle_tables()
+        erasure = self.erasure
+        if self.method == "leace" and (erasure.kernel_features or erasure.kernel_width):
+            what = "the method leace has no kernel"
+            raise ConfigError(problem(what, where="kernel_features", fix="use kernel-erasure"))
+        if self.method == "kernel-erasure" and erasure.quadratic:
+            what = "Fourier features have no covariance that can be equalised"
+            raise ConfigError(problem(what, where="quadratic", fix="use leace"))
         if self.method in TABLES["viewmaker"]:
             self.viewmaker.in_force(self.method)
 
@@ -315,7 +349,8 @@ class ObfuscateConfig(HiddenAttribute):
         """Refuse settings of a table that the method does not read."""
         for name, method in TABLES.items():
             table = getattr(self, name)
-            if self.method in method or table == type(table)():
+            coded = name == "codes" and self.erasure.quantise
+            if self.method in method or coded or table == type(table)():
                 continue
             given = [key for key, value in vars(table).items() if value != getattr(type(table)(), key)]
             fix = f"leave it out, or use {' or '.join(method)}"

@@ -21,7 +21,7 @@ from meninx.obfuscate.release_question import AttackRows, ReleaseQuestion
 
 Array = npt.NDArray[np.float64]
 CODE = "code"
-_LABELS, _IMAGES, _CODES = "labels", "images and labels", "code and labels"
+_LABELS, _CODES = "labels", "code and labels"
 _COMPONENTS, _MOST_PRODUCTS = 20, 2000
 _SEEDS = 1 << 31
 
@@ -49,7 +49,7 @@ def attack_with_labels(
     parts = [(_LABELS, labels)]
     flat = flat_values(released)
     project = principal_components(flat[rows.train], most=_COMPONENTS)
-    parts.append((_IMAGES, _together(project(flat), labels)))
+    parts.append((f"{question.subject} and labels", _together(project(flat), labels)))
     hot = _one_hot(question)
     if hot is not None:
         parts.append((_CODES, _together(hot, labels)))

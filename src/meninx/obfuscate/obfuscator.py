@@ -79,7 +79,7 @@ class ImageTable:
         if len(set(self.cases)) != rows:
             raise DataError(problem("a case occurs twice", where="table of images"))
         if not set(self.split) <= set(SPLITS):
-            raise DataError(expected("splits " + ", ".join(SPLITS), got="another", where="table of images"))
+            raise DataError(problem("a split is none of " + ", ".join(SPLITS), where="table of images"))
         refuse_divided_patients(self.patients, self.split)
 
     def __len__(self) -> int:
@@ -254,17 +254,16 @@ OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
         factory="meninx.obfuscate.erasure:create",
         summary="least-squares concept erasure",
         learned=True,
-        aware=True,
         features=True,
-        caveat="is proven against linear attackers alone",
+        caveat="is proven against linear attackers alone, on the patients that it was fitted on",
     ),
     "kernel-erasure": ObfuscationMethod(
         factory="meninx.obfuscate.erasure:create",
         summary="kernel concept erasure",
         learned=True,
-        aware=True,
         features=True,
-        caveat="is proven against attackers of one kernel alone",
+        caveat="is proven against linear attackers on its own kernel features alone, on the patients that it "
+        "was fitted on",
     ),
 }
 

@@ -43,9 +43,8 @@ PURIFIER = "purifier"
 _SEEDS = 1 << 31
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _GRID = 4
+_FRESH = "a fresh draw of the method in every epoch"
 _IMAGE_AXES, _MOST_NUMBERS = 4, 8192
-_NETWORK_WORDS = "released images, a fresh draw of the method in every epoch"
-_VECTOR_WORDS = "released images"
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +124,10 @@ class ReleaseAttacks:
     def of_release(self) -> Iterator[Attempt]:
         """Yield what each attacker says that was retrained on the release."""
         families = families_of(len(self.draws.shape))
-        for name, (attack, seconds) in self.fitted(self.draws, "released images").items():
-            words = _NETWORK_WORDS if name in families and not self.draws.constant else _VECTOR_WORDS
+        released = f"released {self.question.subject}"
+        for name, (attack, seconds) in self.fitted(self.draws, released).items():
+            fresh = name in families and not self.draws.constant
+            words = f"{released}, {_FRESH}" if fresh else released
             yield Attempt(name, words, attack(self.draws(0)), seconds)
 
     def purified(self, clean: Mapping[str, tuple[Attack, float]]) -> dict[str, Attempt]:

@@ -48,10 +48,7 @@ from meninx.obfuscate.release_question import (
     refuse_divided,
 )
 from meninx.obfuscate.release_utility import measure_utility
-
-VOID, FAILED, PASSED, MEASURED = "void", "failed", "passed", "measured"
-_CONTROL_NAME = "constant images"
-_SAME = 1e-9
+from meninx.obfuscate.release_verdict import MEASURED, verdict_of
 
 
 def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> ReleaseAuditRecord:
@@ -71,9 +68,10 @@ def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> 
     refuse_divided(question, draws(0))
     judge = Judge(rows, seed=child_seed(question.seed, "resampled patients"))
     attacks = ReleaseAttacks(question, draws, rows, progress)
-    clean = attacks.fitted(lambda number: question.original.values, "original images")
+    subject = f"original {question.subject}"
+    clean = attacks.fitted(lambda number: question.original.values, subject)
     originals = [
-        Attempt(name, "original images", attack(question.original.values), seconds, retrained=False)
+        Attempt(name, subject, attack(question.original.values), seconds, retrained=False)
         for name, (attack, seconds) in clean.items()
     ]
     of_originals = {attempt.name: judge.of(attempt) for attempt in originals}
@@ -101,9 +99,9 @@ def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> 
         released=question.released, with_labels=attack_with_labels(question, draws(0), rows, judge),
         every_question=judge.every(worst), per_patient=_per_patient(question, rows, tried),
         clean=of_originals[judge.best(originals).name], clean_floor=question.clean_floor,
-        control=_control(attacks, judge), null=_null(attacks, draws(0), progress),
+        control=_control(attacks, judge), null=_null(attacks, draws(0), progress), subject=question.subject,
     )  # fmt: skip
-    verdict, reason = _verdict(found)
+    verdict, reason = verdict_of(found)
     found = replace(found, verdict=verdict, reason=reason, seconds=time.perf_counter() - begin)
     return _without_times(found) if question.deterministic else found
 
@@ -180,9 +178,9 @@ def _per_patient(
 def _control(attacks: ReleaseAttacks, judge: Judge) -> AttackerRecord:
     """Return the best attacker of images that show nothing: all alike."""
     values = np.full(attacks.draws.shape, 0.5, dtype=np.float32)
+    name = f"constant {attacks.question.subject}"
     tried = [
-        Attempt(_CONTROL_NAME, f"constant images, by {kind}", attacks.vector(kind, values)(values))
-        for kind in VECTOR_ATTACKS
+        Attempt(name, f"{name}, by {kind}", attacks.vector(kind, values)(values)) for kind in VECTOR_ATTACKS
     ]
     return judge.of(judge.best(tried))
 
@@ -200,7 +198,7 @@ def _null(attacks: ReleaseAttacks, released: Values, progress: Progress) -> Null
 
 
 def _not_averaged(count: int) -> AttackerRecord:
-    why = "every draw gives the same images, so their average tells nothing more"
+    why = "every draw gives the same, so the average tells nothing more"
     return AttackerRecord(name=average_name(count), refusal=why)
 
 
@@ -215,34 +213,6 @@ def _patients(question: ReleaseQuestion) -> dict[str, int]:
         "test": table.where("test"),
     }
     return {name: len({table.patients[row] for row in np.flatnonzero(mask)}) for name, mask in masks.items()}
-
-
-def _verdict(found: ReleaseAuditRecord) -> tuple[str, str]:
-    """Return the verdict and its reason."""
-    if found.clean is None or found.clean.auroc is None or found.clean.auroc < found.clean_floor:
-        what = "the attackers do not find the attribute in the original images either"
-        return VOID, f"{what}, so that finding nothing in the release would say nothing"
-    if found.control is None or found.control.auroc is None or abs(found.control.auroc - 0.5) > _SAME:
-        return VOID, "an attacker finds the attribute in images that show nothing"
-    if not found.target:
-        return MEASURED, ""
-    decisive = found.worst_attacker
-    if decisive is None or decisive.high is None or not decisive.high <= found.target:
-        return FAILED, f"the interval of the attacker {found.worst} reaches beyond the target"
-    code = found.code_attack
-    if code is not None and code.high is not None and not code.high <= found.target:
-        return FAILED, "the interval of the attacker of the code itself reaches beyond the target"
-    others = [item for item in (*found.attackers, code, found.per_patient) if item is not None]
-    beyond = [item for item in others if item.low is not None and item.low > found.target]
-    if beyond:
-        pooled = " with all images of a patient" if beyond[0] is found.per_patient else ""
-        whom = f"{beyond[0].name}{pooled}"
-        return FAILED, f"the whole interval of the attacker {whom} is beyond the target"
-    alone = next((item.high for item in found.with_labels if item.high is not None), None)
-    for item in found.with_labels[1:]:
-        if item.low is not None and alone is not None and item.low > max(found.target, alone):
-            return FAILED, f"{item.name} together tell more than the target, and more than the labels alone"
-    return PASSED, ""
 
 
 def _without_times(found: ReleaseAuditRecord) -> ReleaseAuditRecord:

@@ -29,6 +29,7 @@ _REST = "the rest"
 _LEAST_TO_CHOOSE = 2
 _CACHED_BYTES = 1 << 28
 _TOLERANCE = 1e-5
+_IMAGE_AXES = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,6 +58,8 @@ class ReleaseQuestion:
         floor: the label floor, if it was measured.
         certificates: of a method that releases codes.
         codes: released code of each row, shape (n,); None for a method without codes.
+        head: from features (n, d) to a score of each label, shape (n, labels): the last layer of the network
+            that they come from. None for images.
         source: origin of the original dataset.
         released: origin of the released one.
     """
@@ -82,6 +85,12 @@ class ReleaseQuestion:
     floor: LabelFloorRecord | None = None
     certificates: tuple[CertificateRecord, ...] = ()
     codes: Numbers | None = None
+    head: Callable[[Values], Truth] | None = None
+
+    @property
+    def subject(self) -> str:
+        """What is released: ``images`` or ``features``."""
+        return "images" if self.original.values.ndim == _IMAGE_AXES else "features"
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,8 @@
 
 Two regimes: ``drop-in`` asks models of originals about released images, ``retrained`` trains them on released
 ones. Both are compared with models of originals on originals, for the same patients of the test split.
+Features have two more: ``drop-in head`` asks the last layer of the network that they come from, and
+``retrained linear`` compares ridge regressions alone.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from meninx.obfuscate.release_question import AttackRows, DrawCache, ReleaseQues
 Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 DROP_IN, RETRAINED = "drop-in", "retrained"
+HEAD, LINEAR = "drop-in head", "retrained linear"
 _RESIDUAL = 1  # place of the residual network among those for images
 _MOST_FITTED = 1500
 _SEEDS = 1 << 31
@@ -40,10 +43,12 @@ class UtilityModel:
 
     Attributes:
         network: from images to logits (rows, labels).
+        linear: the ridge regression.
         chosen: from images to scores (rows, labels).
     """
 
     network: Callable[[Values], Array]
+    linear: Callable[[Values], Array]
     chosen: Callable[[Values], Array]
 
 
@@ -64,16 +69,18 @@ def measure_utility(
     truth = np.stack([np.asarray(table.labels[name], dtype=np.float64) for name in table.labels], axis=1)
     clean = _fitted(question, lambda number: original, truth, "utility of originals")
     again = _fitted(question, draws, truth, "utility of the release")
-    scores = {
-        "clean": clean.chosen(original),
-        DROP_IN: clean.chosen(released),
-        RETRAINED: again.chosen(released),
-    }
-    leaks = (
+    before = clean.chosen(original)
+    pairs = {DROP_IN: (before, clean.chosen(released)), RETRAINED: (before, again.chosen(released))}
+    leaks = [
         _leak("outputs of a model of originals", clean.network(original), question, rows),
         _leak("outputs of a model of the release", again.network(released), question, rows),
-    )
-    return tuple(_losses(question, rows, truth, scores)), leaks
+    ]
+    if question.subject == "features":
+        pairs[LINEAR] = (clean.linear(original), again.linear(released))
+        if question.head is not None:
+            pairs[HEAD] = (question.head(original), question.head(released))
+            leaks.append(_leak("outputs of the head on the release", pairs[HEAD][1], question, rows))
+    return tuple(_losses(question, rows, truth, pairs)), tuple(leaks)
 
 
 def _fitted(
@@ -106,13 +113,20 @@ def _fitted(
         every = [model(asked) for model in models]
         return np.stack([every[number][:, label] for label, number in enumerate(best)], axis=1)
 
-    return UtilityModel(models[0], chosen)
+    return UtilityModel(models[0], models[1], chosen)
 
 
 def _losses(
-    question: ReleaseQuestion, rows: AttackRows, truth: Array, scores: dict[str, Array]
+    question: ReleaseQuestion, rows: AttackRows, truth: Array, pairs: dict[str, tuple[Array, Array]]
 ) -> Iterator[UtilityLossRecord]:
-    """Yield the losses of each label and regime, for all patients and for those of each class."""
+    """Yield the losses of each label and regime, for all patients and for those of each class.
+
+    Args:
+        question: the release.
+        rows: classes of the attribute.
+        truth: shape (rows, labels).
+        pairs: regime -> scores of originals and of the release, each of shape (rows, labels).
+    """
     table = question.original
     test = np.flatnonzero(table.where("test"))
     people, index = np.unique(rows.patient[test], return_inverse=True)
@@ -127,16 +141,15 @@ def _losses(
             asked = np.where(inside, truth[test, label], np.nan)
             patients = int(np.unique(index[~np.isnan(asked)]).size)
             if not sufficient(asked, index):
-                for regime in (DROP_IN, RETRAINED):
+                for regime in pairs:
                     yield UtilityLossRecord(
                         label=name, regime=regime, group=who, patients=patients, refusal=INSUFFICIENT
                     )
                 continue
-            found = measure(
-                [BinaryProblem(asked, scores[key][test, label], None, ("auroc",)) for key in scores], draws
-            )
-            for regime, after in zip((DROP_IN, RETRAINED), found[1:], strict=True):
-                yield _loss(name, regime, who, patients, found[0], after)
+            columns = [side[test, label] for pair in pairs.values() for side in pair]
+            found = measure([BinaryProblem(asked, one, None, ("auroc",)) for one in columns], draws)
+            for place, regime in enumerate(pairs):
+                yield _loss(name, regime, who, patients, found[2 * place], found[2 * place + 1])
 
 
 def _loss(

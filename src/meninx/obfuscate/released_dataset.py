@@ -3,7 +3,7 @@
 data-hidden/
 manifest.csv  dataset.toml  images/  checksums.sha256   the released dataset
 obfuscation.json                                        how it was made
-release_audit.json                                      what attackers find in it
+release_audit.json  report.html                         what attackers find in it
 private/    key, files of the method, comparison.png    never leave the hospital
 """
 
@@ -42,7 +42,7 @@ from meninx.obfuscate.dataset_table import read_images
 from meninx.obfuscate.obfuscator import OBFUSCATORS, FittedObfuscator, ImageTable, Values, levels, stored
 
 STAGE = "obfuscate"
-KEY, SHEET = "obfuscation.key", "comparison.png"
+KEY, SHEET, PAGE = "obfuscation.key", "comparison.png", "report.html"
 RECORD, AUDIT = artifacts.place(ObfuscationRecord), artifacts.place(ReleaseAuditRecord)
 PUBLISHED = ("images", MANIFEST_NAME, INFO_NAME, integrity.CHECKSUMS, RECORD)
 """Files outside the private folder; the last one is written last and marks completeness."""
@@ -51,11 +51,11 @@ _PRIVATE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}\.[a-z0-9]{1,8}")
 
 def fingerprint(config: ObfuscateConfig, source: Manifest) -> str:
     """Return a digest of the source and of the settings that determine the released dataset."""
-    text = json.dumps([dataset_digest(source.root).digest, _of_release(config)], sort_keys=True)
+    text = json.dumps([dataset_digest(source.root).digest, release_settings(config)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _of_release(config: ObfuscateConfig) -> dict[str, Any]:
+def release_settings(config: ObfuscateConfig) -> dict[str, Any]:
     """Return the settings that determine the released dataset."""
     left_out = {*WORK_FIELDS, *settings.index(ReleaseAuditSettings)}
     shown = {name: value for name, value in settings.to_flat(config).items() if name not in left_out}
@@ -181,7 +181,7 @@ def publish(space: workspace.Workspace, work: Release, progress: bars.Progress) 
     secrets = {SHEET: sheet, **_named(fitted.private_files())}
     for name, content in secrets.items():
         files.write_bytes(room / name, content, mode=files.PRIVATE_MODE)
-    stale = [AUDIT] if (space.root / AUDIT).exists() else []
+    stale = [name for name in (AUDIT, PAGE) if (space.root / name).exists()]
     space.publish(PUBLISHED, remove=stale, secret=(KEY, *secrets))
     _remove_others(space.private, {KEY, *secrets})
 
@@ -221,7 +221,7 @@ def _record(work: Release) -> ObfuscationRecord:
         classes=table.classes[config.attribute],
         utility=tuple(table.labels),
         attribute_removed=removed_columns(source.info, config),
-        settings=_of_release(config),
+        settings=release_settings(config),
         facts=dict(work.fitted.facts()),
         floor=work.floor,
         cases=len(table),

@@ -12,7 +12,7 @@ import numpy as np
 from meninx.core import artifacts, names
 from meninx.core import progress as bars
 from meninx.core.artifacts import ReleaseAuditRecord
-from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.manifest import MANIFEST_NAME, SPLITS, Manifest
 from meninx.core.obfuscation_records import LabelFloorRecord
 from meninx.core.result import Result
@@ -49,6 +49,7 @@ class ObfuscateResult(Result):
         change: mean absolute change of a pixel, of the range 0 to 1; None in a dry run.
         removed: attribute columns that the released table does not have.
         audit: what retrained attackers find; None where the release was not attacked.
+        page: HTML page of the release; None where none was written.
         dry_run: nothing was written.
     """
 
@@ -64,6 +65,7 @@ class ObfuscateResult(Result):
     change: float | None = None
     removed: tuple[str, ...] = ()
     audit: ReleaseAuditRecord | None = None
+    page: Path | None = None
     dry_run: bool = False
 
     def summary(self) -> str:
@@ -73,6 +75,7 @@ class ObfuscateResult(Result):
         verb = "to release" if self.dry_run else "released"
         lines = [
             f"out: {self.out}",
+            *([f"page: {self.page}"] if self.page is not None else []),
             f"{verb}: {self.cases} images of {self.patients} patients",
             f"method: {self.sentence}",
             f"{self.attribute}: {counted}{unknown}",
@@ -81,7 +84,7 @@ class ObfuscateResult(Result):
             lines.append(f"label floor: {self.floor.sentence or self.floor.refusal}")
         if self.change is not None:
             lines.append(f"mean change of a pixel: {self.change:.4f} of the range")
-        lines += [f"{name.replace('_', ' ')}: {_shown(value)}" for name, value in self.facts.items()]
+        lines += [f"{name.replace('_', ' ')}: {shown_fact(value)}" for name, value in self.facts.items()]
         if self.floor is not None and self.floor.auroc is not None and not self.dry_run:
             what = "beside the images, and with them may tell more than either"
             lines.append(f"labels: the released table holds them {what}")
@@ -105,12 +108,12 @@ class ObfuscateResult(Result):
             raise_if_failed(self.audit)
 
 
-def _shown(value: Any) -> str:
+def shown_fact(value: Any) -> str:
     """Return a fact in words: numbers with four digits, tables as ``name value``."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{names.printable(str(name))} {_shown(item)}" for name, item in value.items())
+        return ", ".join(f"{names.printable(str(name))} {shown_fact(item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_shown, value))
+        return ", ".join(map(shown_fact, value))
     return f"{value:.4g}" if isinstance(value, float) else names.printable(str(value))
 
 
@@ -140,11 +143,15 @@ def run(
             attribute.
         RunLocked: another process writes to ``out``.
     """
+    if OBFUSCATORS[config.method].features:
+        what = f"the method {config.method} is for feature vectors"
+        fix = "use `meninx obfuscate features RUN OUT`"
+        raise UsageError(problem(what, where="method", fix=fix))
     manifest = Manifest.read(source)
     dataset_table.refuse_unfit(manifest.info)
     labels = dataset_table.utility_labels(manifest.info, config.labels)
     private = dataset_table.attribute_classes(manifest, config.attributes, config.bins)
-    _refuse_empty_splits(manifest)
+    refuse_empty_splits(manifest)
     released_dataset.check(out, config, manifest)
     floor = dataset_table.measured_floor(manifest, private, labels, config.seed)
     progress.note(f"label floor: {floor.sentence or floor.refusal}")
@@ -158,7 +165,7 @@ def run(
     with released_dataset.claimed(out, config, manifest) as space:
         published = space.earlier == released_dataset.fingerprint(config, manifest) and config.resume
         key = released_dataset.secret_key(space, config, published=published)
-        fitted = _fitted(config, table, key, progress)
+        fitted = fit_method(config, table, key, progress)
         work = Release(config, manifest, table, fitted, released_values(fitted, table), floor, key)
         if published:
             released_dataset.refuse_other_images(work, out, progress)
@@ -196,7 +203,7 @@ def refuse_below_floor(config: ObfuscateConfig, floor: LabelFloorRecord) -> None
         raise PrivacyRefusal(problem(what, where="target", fix=fix))
 
 
-def _refuse_empty_splits(manifest: Manifest) -> None:
+def refuse_empty_splits(manifest: Manifest) -> None:
     """Refuse a dataset without images to fit on, to choose attackers on, or to judge them on."""
     empty = [name for name in SPLITS if not any(case.split == name for case in manifest.cases)]
     if empty:
@@ -205,7 +212,7 @@ def _refuse_empty_splits(manifest: Manifest) -> None:
         raise DataError(expected("images in every split", got=got, where=MANIFEST_NAME, fix=fix))
 
 
-def _fitted(
+def fit_method(
     config: ObfuscateConfig, table: ImageTable, key: bytes, progress: bars.Progress
 ) -> FittedObfuscator:
     """Return the method fitted on its patients: half of the training split if it learns, else all of it."""

@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from meninx.core.errors import DataError, expected, problem
+from meninx.core.errors import DataError, problem
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.randomness import child, child_seed
 from meninx.metrics.classification import auroc
@@ -103,8 +103,8 @@ def cross_fitted_utility(
     """
     usable = {name: column for name, column in labels.items() if _sufficient(column, patients, fold)}
     if not usable:
-        what = f"a label that {LEAST_PATIENTS} training patients have and as many do not, in every fold"
-        raise DataError(expected(what, got="none", where="labels", fix="add patients or name other labels"))
+        what = f"no label is there in {LEAST_PATIENTS} training patients and absent in as many, in every fold"
+        raise DataError(problem(what, where="labels", fix="add patients or name other labels"))
     kinds = (kind,) if kind != "auto" else ("linear", "network")
     if values.ndim != _IMAGE_AXES:
         if kind == "network":

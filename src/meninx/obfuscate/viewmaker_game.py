@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.randomness import child_seed
 from meninx.learn import runtime
@@ -369,9 +369,9 @@ def _usable_labels(table: ImageTable) -> tuple[str, ...]:
 
     found = tuple(name for name, column in table.labels.items() if both(column))
     if not found:
-        what = "a label that some images have and some do not, of training and of validation patients"
+        what = "no label is there in some images and absent in others, of training and of validation patients"
         fix = "name other labels, or set task_weight to 0"
-        raise DataError(expected(what, got="none", where="labels", fix=fix))
+        raise DataError(problem(what, where="labels", fix=fix))
     return found
 
 

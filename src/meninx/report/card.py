@@ -110,8 +110,15 @@ def _described(context: ReportContext, run: TrainedRun, dataset: Dataset) -> dic
         "people": "patients" if known else "images",
         "declared": run.declared,
         "record": run.record,
+        "attribute_found": _found(context, run),
         "start": run.start.summary() if run.start is not None else "not recorded",
     }
+
+
+def _found(context: ReportContext, run: TrainedRun) -> str:
+    """Return what attackers find in the obfuscated images of a run; empty for other images."""
+    release = context.release_of(run)
+    return release.finding() if run.record.obfuscated and release is not None else ""
 
 
 def _counts(context: ReportContext, run: TrainedRun, dataset: Dataset) -> list[tuple[str, str, str]]:

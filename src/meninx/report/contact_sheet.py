@@ -100,7 +100,7 @@ def _sheet(context: ReportContext, dataset: Dataset, count: int) -> Picture:
     manifest = Manifest.read(dataset.root)
     train = manifest.split("train")
     cases = chosen(train.cases, count)
-    tiles = [_tile(manifest, case) for case in cases]
+    tiles = [tile(manifest, case) for case in cases]
     how_many = (
         f"{len(cases):,} images" if context.counts_hidden else f"{len(cases):,} of {len(train):,} images"
     )
@@ -111,7 +111,7 @@ def _sheet(context: ReportContext, dataset: Dataset, count: int) -> Picture:
     caption += (
         " Synthetic: nobody stands behind them." if dataset.info.synthetic else f" Shown by: {permission}."
     )
-    data = base64.b64encode(png.encode(Image(_mosaic(tiles)))).decode()
+    data = base64.b64encode(png.encode(Image(mosaic(tiles)))).decode()
     alt = html.escape(f"Contact sheet: {how_many} that were trained on, without names.", quote=True)
     return Picture(f'<img class="sheet" alt="{alt}" src="data:image/png;base64,{data}">', caption)
 
@@ -121,7 +121,7 @@ def chosen(cases: Sequence[Case], count: int) -> list[Case]:
     return sorted(cases, key=lambda case: hashlib.sha256(case.case_id.encode()).hexdigest())[:count]
 
 
-def _tile(manifest: Manifest, case: Case) -> npt.NDArray[np.uint8]:
+def tile(manifest: Manifest, case: Case) -> npt.NDArray[np.uint8]:
     """Return a case's image as 8-bit RGB of at most 96 pixels a side, shape (rows, columns, 3)."""
     manifest.check_file(case.image)
     array = load.load(files.below(manifest.root, case.image, where=MANIFEST_NAME)).array
@@ -147,7 +147,7 @@ def _grey(levels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.asarray(np.clip((values - low) / max(high - low, 1e-12), 0, 1) * 255, dtype=np.uint8)
 
 
-def _mosaic(tiles: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+def mosaic(tiles: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
     """Return tiles in rows of eight, channel-first."""
     columns = min(_COLUMNS, len(tiles)) or 1
     rows = math.ceil(len(tiles) / columns) or 1

@@ -19,6 +19,7 @@ from meninx.report import formatting, joint_privacy, sources, training_log
 from meninx.report.config import ReportConfig
 from meninx.report.evaluations import Compared
 from meninx.report.joint_privacy import Joint
+from meninx.report.obfuscated_datasets import ObfuscatedDataset
 from meninx.report.sources import Dataset, Deid, TrainedRun
 
 _RUNS_DRAWN = 4
@@ -48,7 +49,8 @@ class ReportContext:
         config: settings of the report.
         date: date on the page.
         deid: de-identified archives.
-        datasets: prepared datasets.
+        datasets: prepared datasets, obfuscated ones among them.
+        releases: what is known of obfuscated datasets, and audits of such alone.
         runs: finished runs, private ones first, then by time.
         unfinished: runs that took steps and were not finished.
         joints: private runs by shared patients with their joint cost, the dearest first.
@@ -67,6 +69,7 @@ class ReportContext:
     joints: tuple[Joint, ...]
     studies: tuple[FederatedRecord, ...] = field(default=())
     arms: tuple[ArmsRecord, ...] = field(default=())
+    releases: tuple[ObfuscatedDataset, ...] = field(default=())
     comparisons: tuple[Comparison, ...] = field(default=())
     missing: tuple[str, ...] = field(default=())
 
@@ -86,8 +89,9 @@ class ReportContext:
 
     @property
     def not_for_release(self) -> tuple[str, ...]:
-        """Names of the private runs whose noise came from a seed."""
-        return tuple(run.name for run in (*self.runs, *self.unfinished) if run.void)
+        """Names of the private runs, and of the obfuscated datasets, whose noise came from a seed."""
+        runs = [run.name for run in (*self.runs, *self.unfinished) if run.void]
+        return (*runs, *(release.name for release in self.releases if release.deterministic))
 
     @property
     def counts_hidden(self) -> bool:
@@ -118,6 +122,16 @@ class ReportContext:
             return None
         which = 0 if known.images else 1
         return next((item for item in self.datasets if item.digests[which] == known.digest), None)
+
+    def release_of(self, run: TrainedRun) -> ObfuscatedDataset | None:
+        """Return the obfuscated dataset that a run was trained on; None when it was not given."""
+        dataset = self.own_dataset(run)
+        return next((item for item in self.releases if dataset and item.root == dataset.root), None)
+
+    @property
+    def obfuscated_runs(self) -> tuple[tuple[TrainedRun, ObfuscatedDataset | None], ...]:
+        """The finished runs that were trained on an obfuscated dataset, with it where it was given."""
+        return tuple((run, self.release_of(run)) for run in self.runs if run.record.obfuscated)
 
     def runs_of(self, dataset: Dataset) -> tuple[TrainedRun, ...]:
         """Return the runs that were trained on a dataset."""
@@ -160,6 +174,11 @@ def gather(config: ReportConfig, paths: Sequence[Path]) -> ReportContext:
             sorted((item for item in found if isinstance(item, FederatedRecord)), key=lambda item: item.study)
         ),
         arms=tuple(item for item in found if isinstance(item, ArmsRecord)),
+        releases=tuple(
+            sorted(
+                (item for item in found if isinstance(item, ObfuscatedDataset)), key=lambda item: item.name
+            )
+        ),
         comparisons=tuple(comparisons),
     )
     return ReportContext(**{**vars(context), "missing": tuple(dict.fromkeys([*refused, *_missing(context)]))})
@@ -192,8 +211,12 @@ def _comparisons(
         for compared in run.evidence.comparisons:
             other = known.get(compared.baseline.run)
             problem = belonging.mismatch(compared.baseline, other.record) if other is not None else ""
-            if problem:
-                refused.append(f"The comparison of run {run.name} is not shown: the baseline {problem}.")
+            further = [item for pair in compared.record.repeats for item in (pair.run, pair.baseline)]
+            changed = [item for item in further if item.run in known]
+            again = next((p for p in (belonging.mismatch(i, known[i.run].record) for i in changed) if p), "")
+            if problem or again:
+                what = "the baseline" if problem else "one of the averaged runs"
+                refused.append(f"The comparison of run {run.name} is not shown: {what} {problem or again}.")
             else:
                 found.append(Comparison(run, other, compared))
     return found, refused

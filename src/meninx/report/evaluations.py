@@ -236,14 +236,19 @@ def typed(table: Mapping[str, Any], where: str) -> Evaluation:
     shape = {len(curve) for curve in found.roc.values()} <= {len(ROC_GRID)}
     square = all(len(row) in (2, len(found.labels)) for rows in found.confusion.values() for row in rows)
     square = square and len(found.confusion.get("", found.labels)) == len(found.labels)
-    paired = all(len(item.predicted) == len(item.observed) for item in found.calibration)
+    shape = shape and all(
+        len(item.tpr) == len(ROC_GRID) and all(0 <= rate <= 1 for rate in item.tpr)
+        for item in found.group_roc
+    )
+    every = (*found.calibration, *found.group_calibration)
+    paired = all(len(item.predicted) == len(item.observed) for item in every)
     known = found.task in _TASKS and any(item.name == name and not item.attribute for item in found.metrics)
     if not (
         shape
         and square
         and paired
         and known
-        and all(map(_possible, (*found.metrics, *found.groups, *found.gaps)))
+        and all(map(_possible, (*found.metrics, *found.groups, *found.gaps, *found.ranges)))
     ):
         raise DataError(problem("the evaluation holds impossible numbers", where=where))
     return found
@@ -265,6 +270,18 @@ def _files(root: Path, kind: type) -> Iterator[Path]:
     yield from (path for path in (root / place, *named[:_MOST]) if path.is_file())
 
 
+def _paired(record: ComparisonRecord, origin: Origin, rows: Sequence[Estimate]) -> bool:
+    """Return whether all pairs of a comparison are different runs on the same cases, with a value each."""
+    first = [item for item in (record.origin, record.baseline) if item is not None]
+    further = [item for pair in record.repeats for item in (pair.run, pair.baseline)]
+    same = all((item.split, item.dataset) == (origin.split, origin.dataset) for item in further)
+    named = [item.run for item in (*first, *further)]
+    apart = all(named) and (not further or len(set(named)) == len(named))
+    pairs = len(record.repeats) + 1 if further else 0
+    valued = all(len(row.by_run) == (0 if math.isnan(row.value) else pairs) for row in rows)
+    return same and apart and valued and 0 <= record.margin < 1
+
+
 def _compared(record: ComparisonRecord, origin: Origin, where: str) -> Compared | None:
     """Return a comparison of two known runs on the same cases, None when it is none."""
     other = record.baseline
@@ -277,4 +294,6 @@ def _compared(record: ComparisonRecord, origin: Origin, where: str) -> Compared 
         raise DataError(problem("the file does not hold estimates of differences", where=where)) from error
     if not checked or not all(map(_possible, checked)):
         raise DataError(problem("the comparison holds impossible differences", where=where))
+    if not _paired(record, origin, checked):
+        raise DataError(problem("the comparison holds pairs of runs that do not belong", where=where))
     return Compared(record=record, origin=origin, baseline=other, differences=checked)

@@ -61,7 +61,7 @@ def roc(label: str, curves: Mapping[str, Sequence[float]], aurocs: Mapping[str, 
             axes.plot(
                 ROC_GRID,
                 curve,
-                label=_plain(_described(_brief(run), aurocs.get(run))),
+                label=plain(_described(_brief(run), aurocs.get(run))),
                 linewidth=1.8,
                 **_look(number),
             )
@@ -94,7 +94,7 @@ def lines(
             look: dict[str, Any] = {**_look(number), "linewidth": 1.8}
             if len(points) < markers_below:
                 look |= {"linestyle": "none", "marker": "os^D"[number % 4], "markersize": 5}
-            axes.plot([x for x, _ in points], [y for _, y in points], label=_plain(label), **look)
+            axes.plot([x for x, _ in points], [y for _, y in points], label=plain(label), **look)
         axes.set(xlabel=across, ylabel=up)
         axes.margins(x=0.02)
         if len(curves) > 1:
@@ -140,7 +140,7 @@ def forest(gaps: Sequence[Estimate], *, name: str, limit: float, what: str) -> s
             axes.plot([item.value], [row], "o", color=COLOURS[0], markersize=5)
         axes.set_yticks(
             range(len(known)),
-            [f"{_plain(f'{item.attribute} {item.group}')}\nn = {item.n:,}" for item in known],
+            [f"{plain(f'{item.attribute} {item.group}')}\nn = {item.n:,}" for item in known],
             fontsize=8.5,
         )
         axes.set_ylim(len(known) - 0.5, -0.5)
@@ -169,7 +169,7 @@ def reliability(curves: Mapping[str, Points], *, name: str, label: str) -> str:
             axes.plot(
                 [x for x, _ in points],
                 [y for _, y in points],
-                label=_plain(_brief(run)),
+                label=plain(_brief(run)),
                 markersize=3.5,
                 linewidth=1.4,
                 **look,
@@ -194,7 +194,7 @@ def _look(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": _DASHES[number % len(_DASHES)]}
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return a name for a legend: printable, short, and without a leading underscore, which would hide it."""
     shown = printable(text, hidden=" ")
     shown = shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
@@ -232,6 +232,26 @@ def drawn(draw: Callable[[Axes], None], name: str, alt: str, size: tuple[float, 
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
     return inline(stream.getvalue(), name, alt)
+
+
+def stored(draw: Callable[[Axes], None], size: tuple[float, float]) -> dict[str, bytes]:
+    """Return what a function draws as ``svg`` and ``png``, on white; equal content gives equal bytes.
+
+    Args:
+        draw: called with the axes.
+        size: width and height in inches.
+    """
+    found = {}
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.add_subplot())
+        for kind in ("svg", "png"):
+            stream = io.BytesIO()
+            known: dict[str, Any] = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 150}
+            figure.savefig(stream, format=kind, facecolor="white", **known)
+            found[kind] = stream.getvalue()
+    return found
 
 
 def inline(text: str, name: str, alt: str) -> str:

@@ -41,9 +41,9 @@ METRICS: Mapping[str, str] = {
     "auroc_trend_difference": "AUROC per decade, difference",
     "worst_group_auroc": "AUROC of the worst group",
     "es_auroc": "equity-scaled AUROC",
-    "auroc_range": "largest AUROC difference",
-    "demographic_parity_difference": "largest selection rate difference",
-    "equal_opportunity_difference": "largest TPR difference (equal opportunity)",
+    "auroc_range": "AUROC range over groups",
+    "demographic_parity_difference": "selection rate range (demographic parity difference)",
+    "equal_opportunity_difference": "TPR range (equal opportunity difference)",
     "equalised_odds_difference": "equalised-odds difference",
     "dice_difference": "Dice difference",
 }
@@ -99,6 +99,16 @@ def value(item: Estimate) -> str:
     signed = signed and item.name not in _UNSIGNED
     text = f"{item.value:+.3f}" if signed else f"{item.value:.3f}"
     return _minus(text)
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign and three decimals.
+
+    >>> signed(0.01), signed(-0.0004)
+    ('+0.010', '0.000')
+    """
+    text = _minus(f"{value:+.3f}")
+    return text.lstrip("+") if float(f"{value:.3f}") == 0 else text
 
 
 def size(count: int, item: Estimate) -> str:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from meninx.core import provenance
+from meninx.core import names, provenance
+from meninx.core.artifacts import ReleaseComparisonRecord
 from meninx.report import (
+    release_pareto,
     section_audit,
     section_deid,
     section_fairness,
     section_federated,
     section_limits,
+    section_obfuscation,
     section_overview,
     section_privacy,
     section_utility,
 )
 from meninx.report.audits import Audit
 from meninx.report.context import ReportContext
+from meninx.report.obfuscated_datasets import ObfuscatedDataset
+from meninx.report.table_model import Picture
 from meninx.report.verdict import verdicts
 
 _LONG_WORD = 16  # letters that fit into the narrowest column
@@ -40,6 +46,7 @@ def render(context: ReportContext) -> str:
         section_utility.utility(context),
         section_privacy.privacy(context),
         section_audit.audit(context),
+        *section_obfuscation.obfuscation(context.releases, context.obfuscated_runs),
         section_fairness.fairness(context),
         section_limits.limits(context),
         reproduction,
@@ -71,6 +78,49 @@ def render_audit(name: str, audit: Audit) -> str:
         verdicts=section_audit.line_cards(record),
         sections=section_audit.sections(audit),
         configs=(("the plan, audit/plan.toml", audit.plan),),
+        headline=None,
+        holds="It holds no image, no model and no value of a single person.",
+    )
+
+
+def render_release(found: ObfuscatedDataset, sheet: Picture | None = None) -> str:
+    """Return the page of one obfuscated dataset, with the same template as a report.
+
+    Args:
+        found: the release.
+        sheet: pictures that the page may show; None for none.
+    """
+    known = found.record.made if found.record is not None else ""
+    made = known or (found.audit.released.made if found.audit is not None else "")
+    shown = "images of nobody" if found.synthetic else "released images"
+    held = shown if sheet is not None else "no image"
+    return _drawn(
+        title=f"Hidden attribute: release of {found.name}",
+        date=names.printable(made)[:10] or "time not recorded",
+        banner=(found.name,) if found.deterministic else (),
+        verdicts=(section_obfuscation.verdict_of_release(found, anchor="part-what"),),
+        sections=section_obfuscation.sections(found, sheet),
+        configs=(),
+        headline=None,
+        holds=f"It holds {held}, no model and no value of a single person.",
+    )
+
+
+def render_comparison(record: ReleaseComparisonRecord, releases: Sequence[ObfuscatedDataset]) -> str:
+    """Return the page of a comparison of releases, with the same template as a report.
+
+    Args:
+        record: the comparison.
+        releases: what is compared.
+    """
+    made = max((item.audit.released.made for item in releases if item.audit is not None), default="")
+    return _drawn(
+        title=f"Releases that hide {record.attribute}, compared",
+        date=names.printable(made)[:10] or "time not recorded",
+        banner=tuple(item.name for item in releases if item.deterministic),
+        verdicts=release_pareto.cards(releases),
+        sections=release_pareto.sections(record),
+        configs=(),
         headline=None,
         holds="It holds no image, no model and no value of a single person.",
     )

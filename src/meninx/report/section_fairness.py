@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.metrics.groups import MIN_CELL
-from meninx.report import figures, formatting
+from meninx.report import figures, formatting, privacy_cost
 from meninx.report.context import ReportContext
 from meninx.report.sources import TrainedRun
 from meninx.report.table_model import Picture, ReportTable, Section, TableCell, estimates
 
+_ATTRIBUTES_DRAWN = 3
 _GROUP_COLUMNS = ("auroc", "dice", "sensitivity", "specificity", "selection_rate", "accuracy")
 
 
@@ -19,6 +20,10 @@ def fairness(context: ReportContext) -> Section:
     tables: list[ReportTable] = []
     pictures: list[Picture] = []
     points: list[str] = []
+    for number, item in enumerate(privacy_cost.costs(context)):
+        tables.append(privacy_cost.table(item))
+        picture = privacy_cost.forest(item, f"cost{number}")
+        pictures += [picture] if picture is not None else []
     for number, run in enumerate(context.runs):
         measured = run.evidence.test
         if measured is None or not measured.evaluation.groups:
@@ -50,6 +55,10 @@ def fairness(context: ReportContext) -> Section:
         folded = [item for item in evaluation.gaps if item.label != label]
         caption = f"Run {run.name} ({run.kind}): gaps, group minus rest"
         tables.append(estimates(caption, shown, folded=folded, patients=known))
+        tables += _ranges(run, evaluation, "patients" if known else "images")
+        tables += _calibrated(run, evaluation, patients=known)
+        if run is context.headline:
+            pictures += _curves(run, evaluation)
         points += _left_out(run, evaluation, known=known)
     if not tables:
         return Section(
@@ -60,12 +69,99 @@ def fairness(context: ReportContext) -> Section:
         f"Cells with too few {context.people} with and without the finding are insufficient and get no "
         "number."
     )
-    lead = (
+    lead: tuple[str, ...] = (
         "A gap is the value of a group minus that of all other cases together; 0 is ideal, the "
         "sign tells who is behind. "
         f"{least}",
     )
+    lead += _answers(context)
     return Section("fairness", "Fairness by group", lead, tuple(pictures), tuple(tables), tuple(points))
+
+
+def _answers(context: ReportContext) -> tuple[str, ...]:
+    """Return the answer to the question whether privacy costs some groups more, per comparison."""
+    sentences = []
+    for item in privacy_cost.costs(context):
+        found = privacy_cost.counted(item)
+        counts = formatting.joined([f"{found[word]} {word}" for word in privacy_cost.ORDER])
+        measured = f"{sum(found.values())} rows with a number"
+        sentences.append(f"{privacy_cost.QUESTION} Run {item.run.name}, {measured}: {counts}.")
+    return tuple(sentences)
+
+
+def _ranges(run: TrainedRun, evaluation: Evaluation, people: str) -> list[ReportTable]:
+    """Return the worst group and the largest differences of every label and attribute, folded."""
+    rows = []
+    for item in evaluation.ranges:
+        group = f"{item.attribute} {item.group}".strip()
+        chance = f"{item.chance:.3f}" if item.chance == item.chance else formatting.DASH
+        rows.append((
+            TableCell(formatting.metric(item.name), head=True),
+            TableCell(f"{item.label}, {group}"),
+            TableCell(formatting.value(item), sub=formatting.interval(item), number=True),
+            TableCell(chance, number=True),
+        ))  # fmt: skip
+    note = (
+        "A largest difference is never negative, so it has no interval: without any true difference, groups "
+        f"drawn by chance stay below the last column in 95 % of permutations of the {people}. The signed "
+        "gaps decide."
+    )
+    caption = f"Run {run.name} ({run.kind}): worst group and largest differences between two groups"
+    columns = ("metric", "of", "value", "by chance below")
+    return [ReportTable(caption, columns, (), more=tuple(rows), note=note)] if rows else []
+
+
+def _calibrated(run: TrainedRun, evaluation: Evaluation, *, patients: bool) -> list[ReportTable]:
+    """Return the calibration of every label in every group, folded."""
+    rows = []
+    for item in evaluation.group_calibration:
+        people = (TableCell(f"{item.patients:,}", number=True),) if patients else ()
+        rows.append((
+            TableCell(f"{item.attribute} {item.group}", sub=item.label, head=True),
+            TableCell(formatting.number(item.ece - item.ece_null),
+                      sub=f"{formatting.number(item.ece)}, by chance {formatting.number(item.ece_null)}",
+                      number=True),
+            TableCell(formatting.number(item.intercept), number=True),
+            TableCell(formatting.number(item.slope), number=True),
+            TableCell(formatting.number(item.brier), number=True),
+            TableCell(formatting.number(item.prevalence), number=True),
+            TableCell(f"{item.n:,}", number=True),
+            *people,
+        ))  # fmt: skip
+    columns = (
+        "group", "ECE beyond chance", "intercept", "slope", "Brier", "prevalence", "n cases",
+        *(("patients",) if patients else ()),
+    )  # fmt: skip
+    caption = f"Run {run.name} ({run.kind}): calibration by group"
+    return [ReportTable(caption, columns, (), more=tuple(rows))] if rows else []
+
+
+def _curves(run: TrainedRun, evaluation: Evaluation) -> list[Picture]:
+    """Return the ROC curves by group of the label whose groups differ most, one figure per attribute."""
+    pictures = []
+    for number, attribute in enumerate(dict.fromkeys(item.attribute for item in evaluation.group_roc)):
+        mine = [item for item in evaluation.group_roc if item.attribute == attribute]
+        areas = {
+            (item.label, item.group): evaluation.find("auroc", item.label, attribute, item.group)
+            for item in mine
+        }
+        spread: dict[str, list[float]] = {}
+        for (label, _), area in areas.items():
+            spread.setdefault(label, []).append(area.value if area is not None else float("nan"))
+        label = max(spread, key=lambda name: max(spread[name]) - min(spread[name]))
+        shown = [item for item in mine if item.label == label]
+        if len(shown) < 2:
+            continue
+        named = {f"{attribute} {item.group}": item.tpr for item in shown}
+        found = {f"{attribute} {item.group}": areas[label, item.group] for item in shown}
+        svg = figures.roc(
+            label,
+            named,
+            {name: area for name, area in found.items() if area is not None},
+            f"rocgroup{number}",
+        )
+        pictures.append(Picture(svg, f"ROC curve of {label} by {attribute}: run {run.name} ({run.kind})."))
+    return pictures[:_ATTRIBUTES_DRAWN]
 
 
 def _left_out(run: TrainedRun, evaluation: Evaluation, *, known: bool) -> list[str]:
@@ -82,8 +178,8 @@ def _left_out(run: TrainedRun, evaluation: Evaluation, *, known: bool) -> list[s
             count = f"{left:,}" if left >= MIN_CELL else f"Fewer than {MIN_CELL}"
             why = f"their {attribute} is not known, their group is too small, or nothing was measured of them"
             sentences.append(
-                f"Run {run.name}: {count} of {evaluation.n_cases:,} {what} are in no group of {attribute}, or "
-                f"in one without a size: {why}."
+                f"Run {run.name}: {count} of {evaluation.n_cases:,} {what} are in no group of {attribute}, "
+                f"or in one without a size: {why}."
             )
     return sentences
 

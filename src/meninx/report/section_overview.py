@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from meninx.core.names import printable
-from meninx.report import contact_sheet, formatting, run_comparison
+from meninx.report import contact_sheet, formatting, run_comparison, section_obfuscation
 from meninx.report.context import ReportContext, deid_total, drawn_runs
 from meninx.report.sources import Dataset, TrainedRun
 from meninx.report.table_model import ReportTable, Section, TableCell, facts
@@ -63,7 +62,7 @@ def _obfuscated(context: ReportContext) -> Iterator[str]:
     """Yield a sentence for each run that was trained on images in which an attribute was hidden."""
     for run in context.runs:
         if run.record.obfuscated:
-            yield f"Run {run.name} was trained on {printable(run.record.obfuscated)}."
+            yield f"Run {run.name} was {section_obfuscation.trained_on(run, context.release_of(run))}."
 
 
 def _no_validation(run: TrainedRun, dataset: Dataset | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,10 @@ from meninx.core.federation import EARLIER_RUNS, SITE_RUNS, ArmsRecord, Federate
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest, dataset_digest
 from meninx.core.run import Run
 from meninx.learn.config import LearnConfig
-from meninx.report import audits, evaluations, privacy_account, training_log
+from meninx.report import audits, evaluations, obfuscated_datasets, privacy_account, training_log
 from meninx.report.audits import Audit
 from meninx.report.evaluations import Evidence
+from meninx.report.obfuscated_datasets import ObfuscatedDataset
 from meninx.report.privacy_account import RunAccount
 from meninx.report.training_log import Log
 
@@ -201,7 +202,7 @@ def _count(table: object, name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-Source = Deid | Dataset | TrainedRun | FederatedRecord | ArmsRecord
+Source = Deid | Dataset | ObfuscatedDataset | TrainedRun | FederatedRecord | ArmsRecord
 
 
 def read(paths: Sequence[Path]) -> list[Source]:
@@ -231,6 +232,23 @@ def read(paths: Sequence[Path]) -> list[Source]:
     flat = [item for items in found.values() for item in items]
     _refuse_copies([item for item in flat if isinstance(item, TrainedRun)])
     return flat
+
+
+def release(root: Path) -> ObfuscatedDataset:
+    """Return the obfuscated dataset in a folder, or the audit of one, by the name of the dataset.
+
+    Raises:
+        UsageError: the folder holds neither.
+        DataError: a record is damaged, was changed, or belongs to another dataset.
+    """
+    name = printable(root.name)
+    info = _dataset(root).info if (root / INFO_NAME).is_file() else None
+    found = obfuscated_datasets.read(root, name, info)
+    if found is None:
+        fix = "give a folder that `meninx obfuscate` wrote"
+        raise UsageError(problem("there is no obfuscated dataset, and no audit of one", where=name, fix=fix))
+    attacked = found.audit.released.dataset if found.audit is not None else ""
+    return replace(found, name=printable((info.name if info is not None else attacked) or root.name))
 
 
 def printable(name: str) -> str:
@@ -298,8 +316,14 @@ def _read_one(path: Path) -> Iterator[Source]:
     study = artifacts.read(path, FederatedRecord)
     arms = artifacts.read(path, ArmsRecord) if study is not None else None
     yield from (item for item in (study, arms) if item is not None)
+    info = None
     if (path / INFO_NAME).is_file():
-        yield _dataset(path)
+        dataset = _dataset(path)
+        info = dataset.info
+        yield dataset
+    release = obfuscated_datasets.read(path, printable(path.name), info)
+    if release is not None:
+        yield release
     record = artifacts.read(path, RunRecord)
     run = Run(path)
     if record is not None or (run.config_path.is_file() and run.private.is_dir()):

@@ -10,17 +10,19 @@ from pathlib import Path
 from meninx.core import artifacts, files, names, workspace
 from meninx.core.artifacts import DeidRecord, EvaluationRecord, RunRecord, RunState
 from meninx.core.errors import ConfigError, DataError, UsageError, expected, problem
-from meninx.core.manifest import INFO_NAME
+from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.run import Run
-from meninx.report import audits, card, contact_sheet, page
+from meninx.report import audits, card, contact_sheet, obfuscation_figures, page, sources
 from meninx.report.config import ReportConfig
 from meninx.report.context import gather
 from meninx.report.verdict import verdicts
 
 AUDIT_PAGE = "audit.html"
 """In the folder ``audit/`` of a run."""
+RELEASE_PAGE = "report.html"
+"""In the folder of an obfuscated dataset, or of the audit of one."""
 _PAGES = (".html", ".htm")
 _MARK = b'<meta name="generator" content="meninx">'  # in every page
 _HEAD = 4096  # bytes of a page that hold the mark
@@ -60,13 +62,13 @@ class ReportResult(Result):
 
 
 def run(
-    config: ReportConfig, sources: Sequence[Path], out: Path, *, progress: Progress = SILENT
+    config: ReportConfig, folders: Sequence[Path], out: Path, *, progress: Progress = SILENT
 ) -> ReportResult:
-    """Write the report of ``sources`` to ``out``. Nothing is written before all of it is rendered.
+    """Write the report of ``folders`` to ``out``. Nothing is written before all of it is rendered.
 
     Args:
         config: title, limits, and what the model card needs.
-        sources: output folders of deid, prepare, train, sweep and federate, in any number and order, or
+        folders: output folders of deid, prepare, train, sweep and federate, in any number and order, or
             folders of them.
         out: HTML file to write; a folder gets ``report.html``.
         progress: shown to the user.
@@ -81,10 +83,10 @@ def run(
             private run.
     """
     page_path = out / "report.html" if out.is_dir() else out
-    _refuse_incomplete_card(config, sources)
+    _refuse_incomplete_card(config, folders)
     refuse_page(page_path, overwrite=config.overwrite, in_release=True)
     with task(progress, "report", 3):
-        context = gather(config, sources)
+        context = gather(config, folders)
         contact_sheet.refuse(context, page_path)
         progress.advance()
         wanted = [*context.runs, *context.unfinished] if config.card else []
@@ -157,6 +159,43 @@ def write_audit_page(folder: Path, page_path: Path) -> Path:
         raise DataError(problem("the run was not audited", where=root.name, fix="run `meninx audit RUN`"))
     files.write_text(page_path, page.render_audit(names.printable(record.name), found))
     return page_path
+
+
+def write_release_page(folder: Path, *, progress: Progress = SILENT) -> Path:
+    """Write the page of an obfuscated dataset into its folder from its records, and return its path.
+
+    It shows images of the release, which lie beside it; where no dataset is in the folder, none.
+
+    Args:
+        folder: of the release, or of the audit of a release of another program.
+        progress: shows the work.
+
+    Raises:
+        UsageError: the folder holds neither, or a file of that name which is no page of meninx.
+        DataError: a record is damaged, was changed, or belongs to another dataset.
+    """
+    root = folder.resolve()
+    place = root / RELEASE_PAGE
+    with task(progress, "page of the release", 1):
+        found = sources.release(root)
+        refuse_release_page(root)
+        held = (root / INFO_NAME).is_file() and (root / MANIFEST_NAME).is_file()
+        sheet = obfuscation_figures.released_images(found, Manifest.read(root)) if held else None
+        files.write_text(place, page.render_release(found, sheet))
+        progress.advance()
+    return place
+
+
+def refuse_release_page(folder: Path) -> None:
+    """Refuse a folder whose file of the page's name is no page of this program, before anything slow.
+
+    Raises:
+        UsageError: as above.
+    """
+    place = folder / RELEASE_PAGE
+    if place.is_symlink() or (place.exists() and not _is_page(place)):
+        what = "the file is not a page of meninx, and is not replaced"
+        raise UsageError(problem(what, where=RELEASE_PAGE, fix="move it elsewhere"))
 
 
 def _refuse_incomplete_card(config: ReportConfig, sources: Sequence[Path]) -> None:

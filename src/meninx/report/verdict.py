@@ -1,13 +1,16 @@
-"""The first row of the page: six questions, each with a colour, a word, a value and the limit applied."""
+"""The first row of the page: its questions, each with a colour, a word, a value and the limit applied."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from meninx.core.artifacts import DeidRecord
 from meninx.metrics.estimates import Estimate, Evaluation
-from meninx.report import formatting, section_audit, training_log
+from meninx.metrics.paired_difference import AMPLIFIED, MARGIN, NOT_AMPLIFIED, NOT_DECIDED
+from meninx.report import formatting, privacy_cost, section_audit, section_obfuscation, training_log
 from meninx.report.context import Comparison, ReportContext, departures_of, keeps_attribute
 from meninx.report.joint_privacy import Cap, Joint
 from meninx.report.sources import TrainedRun
@@ -19,11 +22,13 @@ _WORSE = (GREEN, AMBER, GREY, RED)
 
 def verdicts(context: ReportContext) -> tuple[Verdict, ...]:
     """Return the cards of a report, in reading order."""
+    hidden = section_obfuscation.card(context.releases, context.obfuscated_runs)
     return (
         _identifiers(context),
         _epsilon(context),
         _attack(context),
         section_audit.audit_card(context),
+        *([hidden] if hidden is not None else []),
         _gap(context),
         _utility(context),
     )
@@ -203,6 +208,49 @@ def _risk(context: ReportContext, joint: Joint, question: str, limit: str) -> Ve
 
 
 def _gap(context: ReportContext) -> Verdict:
+    """Return the card on groups: what privacy costs each, if that was measured, else the run's own gaps."""
+    own = _own_gap(context)
+    found = privacy_cost.costs(context, context.headline) if context.headline is not None else []
+    return _group_cost(context, found[0], own) if found else own
+
+
+def _group_cost(context: ReportContext, item: Comparison, own: Verdict) -> Verdict:
+    """Return the card of a private run against one without privacy; a gap of the run itself stays red."""
+    margin = item.compared.record.margin or MARGIN
+    rule = (
+        f"green: no group loses more than the others, within ±{margin:g}, and no gap above "
+        f"±{context.config.gap_limit:g}; red: amplified (p < 0.05 after Holm), or a gap; amber: between"
+    )
+    rows, row = privacy_cost.gaps_of(item), privacy_cost.most_telling(item)
+    if row is None or own.colour == RED:
+        return replace(own, limit=rule)
+    unknown = len(rows) - len(privacy_cost.known(rows))
+    found = privacy_cost.counted(item)
+    colour, word = _cost_colour(found, unknown, own)
+    if item.compared.record.differing_in() and colour == GREEN:
+        colour, word = AMBER, "unlike baseline"
+    where = f"{row.attribute} {row.group}" + (f", {row.label}" if row.label else "")
+    counts = ", ".join(f"{found[one]} {one}" for one in privacy_cost.ORDER)
+    detail = (
+        f"run {item.run.name} against {item.baseline.name if item.baseline else ''}: AUROC lost beyond the "
+        f"other groups {formatting.interval(row)}: {where}; {privacy_cost.words(row, item)}; {counts}"
+        + (f", {unknown} insufficient" if unknown else "")
+        + f"; gaps of the run itself: {own.word}"
+    )
+    return Verdict(own.question, colour, word, formatting.value(row), detail, rule, own.anchor)
+
+
+def _cost_colour(found: Counter[str], unknown: int, own: Verdict) -> tuple[str, str]:
+    if found[AMPLIFIED]:
+        return RED, AMPLIFIED
+    if found[NOT_DECIDED]:
+        return AMBER, NOT_DECIDED
+    if unknown:
+        return AMBER, "some groups too small"
+    return (GREEN, NOT_AMPLIFIED) if own.colour == GREEN else (AMBER, f"{NOT_AMPLIFIED} by privacy")
+
+
+def _own_gap(context: ReportContext) -> Verdict:
     limit = context.config.gap_limit
     question, rule = (
         "Fair to groups?",

@@ -94,7 +94,14 @@ class HospitalFolder:
                 f"dx{number}",
                 plain_id=not (member.number == PADDED and number == 0),
             )
-            drawn = dataset.render(member.subject, number, config.size, config.seed, contrast=config.contrast)
+            drawn = dataset.render(
+                member.subject,
+                number,
+                config.size,
+                config.seed,
+                contrast=config.contrast,
+                disparity=config.disparity,
+            )
             mask = f"masks/{_opaque(where.sop_uid)}.png"
             write_png(self.root / mask, drawn.mask)
             self.labels.append(

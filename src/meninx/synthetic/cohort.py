@@ -28,6 +28,7 @@ class PhantomConfig:
             independent.
         prevalence: probability of each finding for a patient.
         contrast: factor of the findings' attenuation, above 0; 1 is subtle.
+        disparity: 0 to 1; share by which the findings of women are fainter, so that a model finds fewer.
         ct_patients: number of patients who also have a CT series, taken from the hospitals in turn.
         ct_size: columns, rows and slices of a CT series.
         planted: plant identifiers in every kind of place in a header; False leaves only the usual attributes
@@ -42,6 +43,7 @@ class PhantomConfig:
     attribute_correlation: float = 0.0
     prevalence: float = 0.3
     contrast: float = 1.0
+    disparity: float = 0.0
     ct_patients: int = 6
     ct_size: tuple[int, int, int] = (48, 48, 24)
     planted: bool = True
@@ -49,7 +51,9 @@ class PhantomConfig:
 
     def __post_init__(self) -> None:
         check.positive(contrast=self.contrast)
-        check.probability(prevalence=self.prevalence, burned_in_fraction=self.burned_in_fraction)
+        check.probability(
+            prevalence=self.prevalence, burned_in_fraction=self.burned_in_fraction, disparity=self.disparity
+        )
         if not -1 <= self.attribute_correlation <= 1:
             raise ConfigError(
                 expected(

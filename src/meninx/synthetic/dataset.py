@@ -59,7 +59,14 @@ class Volumes(NamedTuple):
 
 
 def render(
-    one: Subject, number: int, size: int, seed: int, *, only: str | None = None, contrast: float = 1.0
+    one: Subject,
+    number: int,
+    size: int,
+    seed: int,
+    *,
+    only: str | None = None,
+    contrast: float = 1.0,
+    disparity: float = 0.0,
 ) -> chest.Radiograph:
     """Return image ``number`` of a patient, which does not depend on any other image.
 
@@ -70,16 +77,25 @@ def render(
         seed: public seed of the cohort.
         only: draw only this finding; None draws all findings of the image.
         contrast: factor of the findings' attenuation; 1 is subtle.
+        disparity: 0 to 1; share by which the findings of women are fainter, so that a model finds fewer.
     """
     body = anatomy.random_anatomy(seed, one.index, one.sex, one.age)
     present = {
         name: flag and only in (None, name) for name, flag in zip(FINDINGS, one.images[number], strict=True)
     }
-    return chest.radiograph(body, present, child(seed, "image", one.index, number), size, contrast=contrast)
+    visible = contrast * (1 - disparity) if one.sex == "F" else contrast
+    return chest.radiograph(body, present, child(seed, "image", one.index, number), size, contrast=visible)
 
 
 def radiographs(
-    n: int, size: int = 64, seed: int = 0, *, prevalence: float = 0.3, attribute_correlation: float = 0.0
+    n: int,
+    size: int = 64,
+    seed: int = 0,
+    *,
+    prevalence: float = 0.3,
+    attribute_correlation: float = 0.0,
+    contrast: float = 1.0,
+    disparity: float = 0.0,
 ) -> Radiographs:
     """Return ``n`` chest images with findings, masks and attributes.
 
@@ -89,10 +105,16 @@ def radiographs(
         seed: public seed; the same seed gives the same images, and a smaller n gives the first of them.
         prevalence: probability of each finding for a patient.
         attribute_correlation: -1 to 1, see :func:`meninx.synthetic.people.finding_probability`.
+        contrast: factor of the findings' attenuation; 1 is subtle.
+        disparity: 0 to 1; share by which the findings of women are fainter.
     """
+    check.positive(contrast=contrast)
+    check.probability(disparity=disparity)
     patients = list(until(n, seed, prevalence=prevalence, attribute_correlation=attribute_correlation))
     owners = [(one, number) for one in patients for number in range(len(one.images))]
-    drawn = [render(one, number, size, seed) for one, number in owners]
+    drawn = [
+        render(one, number, size, seed, contrast=contrast, disparity=disparity) for one, number in owners
+    ]
     return Radiographs(
         images=np.stack([item.array for item in drawn]) if drawn else np.zeros((0, size, size), np.uint16),
         labels={name: np.array([item.findings[name] for item in drawn], np.float32) for name in FINDINGS},
@@ -126,6 +148,8 @@ def write_dataset(
     hospitals: Sequence[str] = HOSPITALS,
     prevalence: float = 0.35,
     attribute_correlation: float = 0.0,
+    contrast: float = 1.0,
+    disparity: float = 0.0,
 ) -> Manifest:
     """Write a prepared dataset of invented patients and return its manifest.
 
@@ -140,12 +164,17 @@ def write_dataset(
         hospitals: names of the sites, to which patients are assigned in turn.
         prevalence: probability of each finding for a patient.
         attribute_correlation: -1 to 1, association of sex and findings.
+        contrast: factor of the findings' attenuation in 2-D; 1 is subtle.
+        disparity: 0 to 1; share by which the findings of women are fainter in 2-D, so that a model finds
+            fewer of them and a report of groups has something to find.
 
     Raises:
         ConfigError: the combination of settings does not exist.
     """
     check.one_of([str(one) for one in TaskKind], task=str(task))
     task = TaskKind(task)
+    check.positive(contrast=contrast)
+    check.probability(disparity=disparity)
     if spatial_dims not in (2, 3) or (spatial_dims == 3 and task is not TaskKind.SEGMENTATION):
         fix = "use task='segmentation' in 3-D"
         raise ConfigError(
@@ -157,7 +186,7 @@ def write_dataset(
         cases = tuple(_volume_case(root, one, size, seed, homes[one.index]) for one in people)
     else:
         cases = tuple(
-            _image_case(root, one, number, size, seed, task, homes[one.index])
+            _image_case(root, one, number, size, seed, task, homes[one.index], (contrast, disparity))
             for one in people
             for number in range(len(one.images))
         )
@@ -214,12 +243,19 @@ def _info(task: TaskKind, size: int, spatial_dims: int) -> DatasetInfo:
 
 
 def _image_case(
-    root: Path, one: Subject, number: int, size: int, seed: int, task: TaskKind, home: tuple[str, str]
+    root: Path,
+    one: Subject,
+    number: int,
+    size: int,
+    seed: int,
+    task: TaskKind,
+    home: tuple[str, str],
+    visible: tuple[float, float],
 ) -> Case:
-    """Write one radiograph (and mask) and return its row."""
+    """Write one radiograph (and mask) and return its row; ``visible`` is contrast and disparity."""
     truth = one.images[number]
     only = FINDINGS[_class(one, number) - 1] if task is TaskKind.MULTICLASS and any(truth) else None
-    drawn = render(one, number, size, seed, only=only)
+    drawn = render(one, number, size, seed, only=only, contrast=visible[0], disparity=visible[1])
     case_id = f"P{one.index:04d}-{number}"
     write_png(root / f"images/{case_id}.png", (drawn.array >> 4).astype(np.uint8))
     if task is TaskKind.SEGMENTATION:

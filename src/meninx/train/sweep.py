@@ -8,7 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from meninx.core import run as runs
 from meninx.core.artifacts import DataRecord, EvaluationRecord, RunRecord, SweepRecord
 from meninx.core.budget import PrivacySpent
 from meninx.core.errors import ConfigError, UsageError, problem
-from meninx.core.manifest import Manifest
+from meninx.core.manifest import Manifest, TaskKind
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.core.run import Run
@@ -68,11 +69,14 @@ class SweepResult(Result):
         runs: number of runs.
         together: privacy cost of all private runs in the folder together, including earlier attempts; None
             if there are none, or if they are deterministic and give no protection.
+        group_costs: the command of each epsilon that measures whether privacy costs some groups more, over
+            all seeds.
     """
 
     rows: tuple[Row, ...]
     runs: int
     together: PrivacySpent | None
+    group_costs: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return the table as text."""
@@ -88,6 +92,7 @@ class SweepResult(Result):
                 *lines,
                 f"n = {self.rows[0].cases} test cases; figure and table in {self.out}",
                 *self._cost(),
+                *(f"does privacy cost some groups more? {command}" for command in self.group_costs),
             ]
         )
 
@@ -169,8 +174,24 @@ def _filled(
     together = None if config.runtime.deterministic else _together(tuple(ledgers.values()))
     _write(out, rows, together, tuple(dict.fromkeys([*identities, *ledgers])))
     return SweepResult(
-        out=out, rows=rows, runs=sum(len(tables) for tables in cells.values()), together=together
+        out=out,
+        rows=rows,
+        runs=sum(len(tables) for tables in cells.values()),
+        together=together,
+        group_costs=tuple(_group_costs(places, data)),
     )
+
+
+def _group_costs(places: Mapping[tuple[float, int], Path], data: Manifest) -> Iterator[str]:
+    """Yield the command of each epsilon that compares its runs with those without privacy, seed by seed."""
+    seeds = [seed for epsilon, seed in places if math.isinf(epsilon)]
+    if not seeds or not data.info.attributes or data.info.task is TaskKind.SEGMENTATION:
+        return
+    for epsilon in dict.fromkeys(epsilon for epsilon, _ in places if not math.isinf(epsilon)):
+        pairs = [(places[epsilon, seed] / "latest", places[math.inf, seed] / "latest") for seed in seeds]
+        words = ["meninx", "evaluate", str(pairs[0][0]), "--baseline", str(pairs[0][1])]
+        words += ["--repeats", *(f"{run}={plain}" for run, plain in pairs[1:])] if len(pairs) > 1 else []
+        yield shlex.join(words)
 
 
 def _private_ledgers(out: Path) -> dict[str, Ledger]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from meninx.core import artifacts
 from meninx.core.artifacts import Ancestry, Lineage, PrivacyRecord, RunRecord
+from meninx.core.budget import PrivacyUnit
 
 if TYPE_CHECKING:
     from meninx.core.run import Run
@@ -23,11 +24,15 @@ class AuditedLedgers:
         own: ledger of the run.
         earlier: ledgers of the runs behind its weights.
         void: the noise came from a seed, so that no bound holds.
+        patients_known: the source of the run names its patients.
+        cases: largest number of training cases of one patient; 0 where the dataset is not at hand.
     """
 
     own: Ledger
     earlier: Sequence[Ledger] = ()
     void: bool = False
+    patients_known: bool = True
+    cases: int = 0
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -67,4 +72,17 @@ def of_run(run: Run, record: RunRecord) -> AuditedLedgers | None:
     if not own.accounts or (behind is None and privacy.start is not None and privacy.start.composed):
         return None
     earlier = [Ledger.parse("\n".join(lines)) for lines in behind.ledgers] if behind is not None else []
-    return AuditedLedgers(own=own, earlier=earlier, void=record.deterministic or privacy.deterministic)
+    return AuditedLedgers(
+        own=own,
+        earlier=earlier,
+        void=record.deterministic or privacy.deterministic,
+        patients_known=record.patients_known,
+        cases=_cases(run, str(own.accounts[0].first.unit)),
+    )
+
+
+def _cases(run: Run, unit: str) -> int:
+    """Return how many cases a patient has where that matters for bounds; 0 where it is not known."""
+    from meninx.audit.patient_bounds import cases_of_a_patient
+
+    return 0 if unit == PrivacyUnit.PATIENT else cases_of_a_patient(run)

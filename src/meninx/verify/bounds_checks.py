@@ -44,6 +44,7 @@ def check(book: CheckList, record: BoundsRecord, ledgers: AuditedLedgers) -> Non
         wrong.append("they hold none for the run itself")
     if not wrong:
         wrong += list(_operating(record, ledgers.phases))
+        wrong += list(_patient(record, ledgers))
         wrong += list(_axis(record))
     remark = f"operating point and {len(record.points)} points, {len(record.priors)} adversaries"
     book.judge(WHAT, [plain(item) for item in wrong], privacy=True, remark=remark)
@@ -124,6 +125,48 @@ def _axis(record: BoundsRecord) -> Iterator[str]:
             yield f"the noise at epsilon {point.epsilon:.4g} spends {spent:.4g}"
         worst, relaxed = _curves(record, [phase])
         yield from _point(record, point, worst, relaxed, f"epsilon {point.epsilon:.4g}")
+
+
+def _patient(record: BoundsRecord, ledgers: AuditedLedgers) -> Iterator[str]:
+    """Yield what is wrong with the bounds for a patient with several cases, and with their absence."""
+    from meninx.audit import patient_bounds
+    from meninx.privacy import group_risk, risk
+    from meninx.privacy.group_risk import GroupRisk
+
+    found = record.patient
+    per_case = patient_bounds.is_per_case(ledgers.unit, patients_known=ledgers.patients_known)
+    if (found is not None) != per_case:
+        yield (
+            "they are for a patient, by the ledger and the run for one case"
+            if per_case
+            else ("they are for one case, by the ledger and the run for a patient")
+        )
+    if found is None or not per_case:
+        return
+    expected = patient_bounds.reason_for(found.cases) if ledgers.patients_known else patient_bounds.NO_NAMES
+    if found.reason != expected or (found.cases and not ledgers.patients_known):
+        yield "why there is no bound for a patient does not follow from the run"
+    if ledgers.cases and found.cases != ledgers.cases:
+        yield f"cases of a patient {found.cases:,}, by the dataset {ledgers.cases:,}"
+    wrong = list(patient_bounds.contradictions(record))
+    yield from wrong
+    if wrong or found.reason or not 0 < found.cases <= group_risk.MOST or found.advantage is None:
+        return
+    kappas = {prior.name: prior.kappa for prior in record.priors}
+    curve = risk.risk_curve(ledgers.phases, rates=[*kappas.values(), *risk.FPRS], precision=PRECISION)
+    group = GroupRisk(curve=curve, size=found.cases)
+    stated = [("TPR - FPR", found.advantage, group.advantage())]
+    stated += [(f"TPR at {rate}", most, group.gamma(float(rate))) for rate, most in found.tpr_at_fpr.items()]
+    stated += [
+        (name, most, group.gamma(kappas[name])) for name, most in found.success.items() if name in kappas
+    ]
+    slack = 2 * found.cases * min(0.1, max(1e-4, record.precision)) + _ROUNDING
+    for name, value, computed in stated:
+        if not computed.lower * (1 - _ROUNDING) <= value <= computed.upper * (1 + slack) + 1e-4:
+            yield (
+                f"a patient with {found.cases:,} cases, {name}: {value:.6g}, computed again "
+                f"{computed.lower:.6g} to {computed.upper:.6g}"
+            )
 
 
 def _curves(

@@ -134,7 +134,10 @@ def _audited_ledgers(evidence: EvidenceFolder) -> AuditedLedgers | None:
         for name, text in texts.items()
         if name != candidate.run and text.strip()
     ]
-    return AuditedLedgers(own=own, earlier=earlier, void=candidate.void) if own.accounts else None
+    if not own.accounts:
+        return None
+    run = artifacts.require(evidence.run.root, RunRecord, fix="ask for the whole dossier")
+    return AuditedLedgers(own=own, earlier=earlier, void=candidate.void, patients_known=run.patients_known)
 
 
 def _strangers(book: CheckList, root: Path) -> None:

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from meninx.core import artifacts, integrity, workspace
+from meninx.core import artifacts, csv_table, integrity, workspace
 from meninx.core.artifacts import (
     DeidRecord,
     Lineage,
@@ -19,12 +19,14 @@ from meninx.core.artifacts import (
     SweepRecord,
 )
 from meninx.core.dossier_records import DossierRecord
-from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
+from meninx.core.errors import DataError
+from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest
 from meninx.core.progress import Progress
+from meninx.report import obfuscated_datasets
 from meninx.verify.check_list import CheckList, damaged, some
 
 RUN, DATASET, ARCHIVE, RELEASE, SWEEP = "run", "dataset", "clean archive", "release", "sweep"
-PREDICTIONS, DOSSIER = "predictions", "dossier"
+PREDICTIONS, DOSSIER, FEATURES = "predictions", "dossier", "features"
 _DEPTH = 4  # a sweep keeps its runs in cells/<epsilon>/<seed>/<run>
 _OWN_PAPERS = (  # they hold the digest of the list, or are written after it
     "deid.json",
@@ -32,6 +34,7 @@ _OWN_PAPERS = (  # they hold the digest of the list, or are written after it
     "predict.json",
     "obfuscation.json",
     "release_audit.json",
+    "report.html",
 )
 _CACHE = re.compile(r"((?:bundle/)?scripts/(?:[^/]+/)*)__pycache__/([^/.]+)\.[a-z]+-[0-9]+\.pyc")
 _TENSORBOARD = "events.out.tfevents"
@@ -53,10 +56,13 @@ def kind_of(folder: Path) -> str:
         return PREDICTIONS
     if (folder / MANIFEST_NAME).is_file() and (folder / INFO_NAME).is_file():
         return DATASET
+    if (folder / artifacts.place(ObfuscationRecord)).is_file():
+        return FEATURES
     if (folder / Path(artifacts.place(Lineage)).name).is_file() or _is_bundle(folder):
         return RELEASE
     marker = folder / workspace.PRIVATE / workspace.MARKER
     kinds = {"deid": ARCHIVE, "prepare": DATASET, "predict": PREDICTIONS, "obfuscate": DATASET}
+    kinds["obfuscate-features"] = FEATURES
     return kinds.get(_stage(folder), "") if marker.is_file() else ""
 
 
@@ -170,7 +176,20 @@ def dataset(book: CheckList, root: Path, progress: Progress) -> None:
     if isinstance(record, ObfuscationRecord) and record.sentence() != table.info.obfuscated:
         wrong.append("obfuscation.json says otherwise how the images were changed than dataset.toml")
     book.judge("manifest", wrong, remark=f"{len(table)} cases of {len(table.patients)} patients")
+    _release(book, root, table.info)
     modes(book, root)
+
+
+def _release(book: CheckList, root: Path, info: DatasetInfo | None) -> None:
+    """Check that what is said of an obfuscated dataset belongs to it, and follows from its own numbers."""
+    wrong = []
+    try:
+        found = obfuscated_datasets.read(root, root.name, info)
+    except DataError as error:
+        found, wrong = None, [str(error)]
+    if wrong or found is not None:
+        remark = found.finding() if found is not None else ""
+        book.judge("records of what hides an attribute", wrong, remark=remark)
 
 
 def archive(book: CheckList, root: Path, progress: Progress) -> None:
@@ -196,6 +215,24 @@ def predictions(book: CheckList, root: Path, progress: Progress) -> None:
         return
     record = artifacts.require(root, PredictRecord, fix="predict again")
     digests(book, root, record.checksums, leave_out=(workspace.PRIVATE, *_OWN_PAPERS), progress=progress)
+    modes(book, root)
+
+
+def features(book: CheckList, root: Path, progress: Progress) -> None:
+    """Check the output of `meninx obfuscate features`."""
+    if not completion(book, root):
+        return
+    record = artifacts.require(root, ObfuscationRecord, fix="release the features again")
+    digests(book, root, record.checksums, leave_out=(workspace.PRIVATE, *_OWN_PAPERS), progress=progress)
+    table = csv_table.read_table(root / MANIFEST_NAME, ("case_id", "patient_id", "split"))
+    patients = {row.get("patient_id") for row in table}
+    wrong = []
+    if (record.cases, record.patients) != (len(table), len(patients)):
+        wrong.append(f"other numbers of cases or patients than {artifacts.place(ObfuscationRecord)} says")
+    if set(record.attribute_removed) & set(table.columns):
+        wrong.append("the table has a column that was to be removed")
+    book.judge("manifest", wrong, remark=f"{len(table)} vectors of {len(patients)} patients")
+    _release(book, root, None)
     modes(book, root)
 
 

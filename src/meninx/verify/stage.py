@@ -161,6 +161,8 @@ def _check(book: CheckList, place: Path, kind: str, known: Expected, progress: P
         folder_checks.archive(book, place, progress)
     elif kind == folder_checks.PREDICTIONS:
         folder_checks.predictions(book, place, progress)
+    elif kind == folder_checks.FEATURES:
+        folder_checks.features(book, place, progress)
     else:
         folder_checks.release(book, place, progress)
 

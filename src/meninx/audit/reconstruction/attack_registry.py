@@ -62,8 +62,8 @@ def _external(name: str) -> AttackKind:
         raise ConfigError(expected("an AttackKind", got=type(kind).__name__, where=package, fix=fix))
     texts = (kind.words, kind.encoder)
     if any(not isinstance(text, str) or printable(text) != text or len(text) > _MOST_WORDS for text in texts):
-        rule = f"words and encoder of at most {_MOST_WORDS} printable characters"
-        raise ConfigError(expected(rule, got="others", where=f"{package}: {name}", fix=fix))
+        wrong = f"words or encoder are not printable, or have more than {_MOST_WORDS} characters"
+        raise ConfigError(problem(wrong, where=f"{package}: {name}", fix=fix))
     if kind.server not in (MALICIOUS, HONEST):
         rule = f"server = {MALICIOUS} or {HONEST}"
         raise ConfigError(expected(rule, got=printable(str(kind.server))[:60], where=package, fix=fix))

@@ -1,0 +1,293 @@
+"""`meninx obfuscate features`: releases feature vectors that hide an attribute, and attacks the release.
+
+Embeddings of a network tell what its images tell: sharing them is a release of the attribute, too. ::
+
+    result = meninx.obfuscate_features("runs/latest", "shared/", attribute="sex", method="leace")
+    print(result.summary())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from meninx.core import artifacts, workspace
+from meninx.core import progress as bars
+from meninx.core.artifacts import ObfuscationRecord, ReleaseAuditRecord
+from meninx.core.errors import UsageError, problem
+from meninx.core.names import printable
+from meninx.core.obfuscation_records import LabelFloorRecord
+from meninx.core.origin import Origin
+from meninx.core.result import Result
+from meninx.obfuscate import dataset_table, feature_source, released_features
+from meninx.obfuscate.audit_words import audit_lines
+from meninx.obfuscate.audited_release import question_of, raise_if_failed
+from meninx.obfuscate.config import ERASURES, ObfuscateConfig
+from meninx.obfuscate.feature_file import SUFFIXES
+from meninx.obfuscate.feature_source import FeatureSource
+from meninx.obfuscate.obfuscator import (
+    OBFUSCATORS,
+    UNKNOWN,
+    CodedObfuscator,
+    FittedObfuscator,
+    ImageTable,
+    Values,
+    fitting_half,
+)
+from meninx.obfuscate.release_audit import audit_release
+from meninx.obfuscate.release_question import ReleaseQuestion, attack_rows
+from meninx.obfuscate.released_dataset import secret_key
+from meninx.obfuscate.released_features import FeatureRelease
+from meninx.obfuscate.stage import fit_method, refuse_below_floor, refuse_empty_splits, shown_fact
+
+if TYPE_CHECKING:
+    from torch import nn
+
+METHODS = (*ERASURES, "codes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureReleaseResult(Result):
+    """The result of `meninx obfuscate features`.
+
+    Attributes:
+        record: how the features were made; None in a dry run.
+        sentence: the method, and what it does not do.
+        attribute: the attribute that was to be hidden.
+        classes: class -> vectors with it.
+        unknown: vectors whose class is not known.
+        cases: vectors.
+        patients: their patients.
+        features: numbers in a released vector; 0 in a dry run.
+        floor: what the true labels alone tell.
+        audit: what attackers find; None where the release was not attacked.
+        page: HTML page of the release; None where none was written.
+        note: what the user has to know; else empty.
+        dry_run: nothing was written.
+    """
+
+    record: ObfuscationRecord | None
+    sentence: str
+    attribute: str
+    classes: dict[str, int]
+    unknown: int
+    cases: int
+    patients: int
+    features: int = 0
+    floor: LabelFloorRecord | None = None
+    audit: ReleaseAuditRecord | None = None
+    page: Path | None = None
+    note: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    dry_run: bool = False
+
+    def summary(self) -> str:
+        """Return the result in a few lines of text."""
+        counted = ", ".join(f"{name} {count}" for name, count in self.classes.items())
+        unknown = f", unknown {self.unknown}" if self.unknown else ""
+        verb = "to release" if self.dry_run else "released"
+        size = f", {self.features} numbers each" if self.features else ""
+        lines = [
+            f"out: {self.out}",
+            *([f"page: {self.page}"] if self.page is not None else []),
+            f"{verb}: {self.cases} feature vectors of {self.patients} patients{size}",
+            f"method: {self.sentence}",
+            f"{self.attribute}: {counted}{unknown}",
+        ]
+        if self.floor is not None:
+            lines.append(f"label floor: {self.floor.sentence or self.floor.refusal}")
+        lines += [f"{name.replace('_', ' ')}: {shown_fact(value)}" for name, value in self.facts.items()]
+        if self.note:
+            lines.append(f"note: {self.note}")
+        if self.dry_run:
+            lines.append("dry run: nothing was written")
+        elif self.audit is None:
+            lines.append("the release was not attacked: what it hides is not known")
+        else:
+            lines += audit_lines(self.audit)
+        return "\n".join(lines)
+
+    def raise_if_failed(self) -> None:
+        """Raise AuditFinding unless the target is met, where there is one.
+
+        Raises:
+            AuditFinding: it is not, or the audit is void.
+        """
+        if self.audit is not None:
+            raise_if_failed(self.audit)
+
+
+def run(
+    config: ObfuscateConfig,
+    source: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    network: nn.Module | None = None,
+    progress: bars.Progress = bars.SILENT,
+) -> FeatureReleaseResult:
+    """Release feature vectors that hide an attribute, and return counts and what attackers find.
+
+    Writes ``features.npz``, ``manifest.csv`` with one row per vector and without the attribute,
+    ``obfuscation.json``, ``checksums.sha256`` and, after the attacks, ``release_audit.json``.
+
+    Guarantee: after LEACE no linear attacker is better than a constant on the patients that it was fitted on,
+        and after kernel erasure none on the released kernel features. For other patients and other attackers
+        nothing is guaranteed: they are measured. With codes the certificate says what holds for every
+        attacker, or that there are too few patients for one.
+
+    Args:
+        config: the settings; the method is ``leace``, ``kernel-erasure`` or ``codes``.
+        source: folder of a finished run, or a ``.npz`` or ``.csv`` file of feature vectors.
+        out: folder of the release; must be new or empty unless ``resume`` or ``overwrite``.
+        data: dataset to embed, where it is not that of the run.
+        network: architecture of a run that was given its own network.
+        progress: shows the work.
+
+    Raises:
+        UsageError: a method for images, no such attribute or label, or ``out`` contains something, e.g. the
+            release of another run.
+        DataError: the source is damaged, or a patient or vector is in two splits.
+        PrivacyRefusal: the target is below what the labels alone tell.
+        RunLocked: another process writes to ``out``.
+    """
+    if config.method not in METHODS:
+        fix = f"use {' or '.join(METHODS)}"
+        raise UsageError(problem(f"the method {config.method} is for images", where="method", fix=fix))
+    found = _source(config, source, data, network)
+    manifest = found.manifest
+    labels = dataset_table.utility_labels(manifest.info, config.labels)
+    private = dataset_table.attribute_classes(manifest, config.attributes, config.bins)
+    refuse_empty_splits(manifest)
+    workspace.check(out, **released_features.claim(config, found))
+    floor = dataset_table.measured_floor(manifest, private, labels, config.seed)
+    progress.note(f"label floor: {floor.sentence or floor.refusal}")
+    refuse_below_floor(config, floor)
+    table = dataset_table.read_table(manifest, private, labels, found.values)
+    if config.dry_run:
+        return _result(config, out, table, floor, found, dry_run=True)
+    if config.release_audit.audit:
+        nothing = Origin(run="", data="")
+        asked = question_of(config, config.release_audit, table, None, manifest.info.synthetic)
+        attack_rows(
+            ReleaseQuestion(**asked, draws=lambda number: table.values, source=nothing, released=nothing)
+        )
+    with workspace.claim(out, **released_features.claim(config, found)) as space:
+        published = space.earlier == released_features.fingerprint(config, found) and config.resume
+        key = secret_key(space, config, published=published)
+        fitted = fit_method(config, table, key, progress)
+        values = np.asarray(fitted.release(table), dtype=np.float32)
+        work = FeatureRelease(
+            config=config, source=found, table=table, fitted=fitted, values=values, floor=floor, key=key
+        )
+        if published:
+            record = released_features.refuse_other_vectors(work, out)
+        else:
+            record = released_features.publish(space, work)
+        audit = _audited(work, record, out, progress)
+    return _result(
+        config, out, table, floor, found, record=record, features=values.shape[1], audit=audit,
+        facts=dict(record.facts),
+    )  # fmt: skip
+
+
+def _source(
+    config: ObfuscateConfig, source: Path, data: Path | None, network: nn.Module | None
+) -> FeatureSource:
+    if source.suffix.lower() in SUFFIXES or source.is_file():
+        if source.suffix.lower() not in SUFFIXES:
+            what = "the file is neither .npz nor .csv"
+            raise UsageError(problem(what, where=source.name))
+        if data is not None or network is not None:
+            what = "a file of features has neither a dataset nor a network beside it"
+            raise UsageError(problem(what, where="data", fix="leave it out"))
+        return feature_source.of_file(
+            source, attributes=config.attributes, labels=config.labels, seed=config.seed
+        )
+    return feature_source.of_run(source, data, device=config.device, network=network)
+
+
+def _audited(
+    work: FeatureRelease, record: ObfuscationRecord, out: Path, progress: bars.Progress
+) -> ReleaseAuditRecord | None:
+    """Attack a published release, and write ``release_audit.json`` into its folder; None without an audit.
+
+    Attackers compare the release with the vectors before erasure, in the kernel variant with kernel features.
+    """
+    config, table, fitted = work.config, work.table, work.fitted
+    if not config.release_audit.audit:
+        return None
+    method = OBFUSCATORS[config.method]
+    original = replace(table, values=_before(fitted, table))
+    asked = question_of(
+        config, config.release_audit, original, work.floor, work.source.manifest.info.synthetic
+    )
+    asked |= {
+        "draws": lambda number: work.values,
+        "fitted": fitting_half(table, seed=config.seed) if method.learned else None,
+        "method": config.method,
+        "method_summary": record.method_summary,
+        "caveat": record.caveat,
+        "draws_to_average": 1,
+        "deterministic": config.deterministic,
+        "source": work.origin,
+        "released": work.released_origin(record.checksums),
+        "head": _head_of(work),
+    }
+    if isinstance(fitted, CodedObfuscator):
+        new = table.select(table.where(*work.source.calibration))
+        asked["codes"] = fitted.codes(table)
+        asked["certificates"] = fitted.certificates(new, config.attribute, target=config.release_audit.target)
+    found = audit_release(ReleaseQuestion(**asked), progress=progress)
+    found = replace(found, checksums=record.checksums)
+    artifacts.write(out, found)
+    return found
+
+
+def _before(fitted: FittedObfuscator, table: ImageTable) -> Values:
+    """Return the vectors before erasure in the space of the released ones."""
+    represented = getattr(fitted, "represented", None)
+    values: Values = table.values if represented is None else represented(table)
+    return values
+
+
+def _head_of(work: FeatureRelease) -> Any:
+    """Return the run's last layer for the labels that are kept; None without one."""
+    head = work.source.head
+    if head is None or not work.table.labels:
+        return None
+    columns = [work.source.manifest.info.labels.index(name) for name in work.table.labels]
+    return lambda values: head(values)[:, columns]
+
+
+def _result(
+    config: ObfuscateConfig,
+    out: Path,
+    table: ImageTable,
+    floor: LabelFloorRecord,
+    found: FeatureSource,
+    *,
+    record: ObfuscationRecord | None = None,
+    **more: Any,
+) -> FeatureReleaseResult:
+    kinds = table.private[config.attribute]
+    names = table.classes[config.attribute]
+    facts: Mapping[str, Any] = more.pop("facts", {})
+    return FeatureReleaseResult(
+        out=out,
+        record=record,
+        sentence=f"{released_features.summary(config)}, which {released_features.caveat(config)}",
+        attribute=config.attribute,
+        classes={printable(name): int((kinds == number).sum()) for number, name in enumerate(names)},
+        unknown=int((kinds == UNKNOWN).sum()),
+        cases=len(table),
+        patients=len(set(table.patients)),
+        floor=floor,
+        note=found.note,
+        facts=dict(facts),
+        **more,
+    )

@@ -1,0 +1,200 @@
+"""The output folder of `meninx obfuscate features`: vectors, their table and the record.
+
+features-hidden/
+features.npz      features (n, m) float32, case_id, obfuscated (the method in one sentence)
+manifest.csv      case_id, patient_id, split, labels, attributes that are not hidden: one row per vector
+checksums.sha256
+obfuscation.json  how it was made
+release_audit.json  report.html
+private/          key and files of the method: never leave the hospital
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meninx.core import artifacts, files, integrity, names, provenance, workspace
+from meninx.core.artifacts import ObfuscationRecord, Origin
+from meninx.core.errors import DataError, expected
+from meninx.core.obfuscation_records import LabelFloorRecord
+from meninx.obfuscate.config import ObfuscateConfig
+from meninx.obfuscate.feature_file import CASE, FEATURES, RELEASED
+from meninx.obfuscate.feature_source import FeatureSource
+from meninx.obfuscate.obfuscator import OBFUSCATORS, FittedObfuscator, ImageTable, Values
+from meninx.obfuscate.released_dataset import AUDIT, KEY, PAGE, RECORD, release_settings, removed_columns
+
+STAGE = "obfuscate-features"
+VECTORS, TABLE = "features.npz", "manifest.csv"
+PUBLISHED = (VECTORS, TABLE, integrity.CHECKSUMS, RECORD)
+"""Files outside the private folder; the last one is written last and marks completeness."""
+_MOST_BYTES = 1 << 31
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FeatureRelease:
+    """A release of features in the making.
+
+    Attributes:
+        config: the settings.
+        source: the original vectors.
+        table: the original vectors as the method takes them.
+        fitted: the method.
+        values: what is released, shape (n, m).
+        floor: the label floor that was shown.
+        key: secret.
+    """
+
+    config: ObfuscateConfig
+    source: FeatureSource
+    table: ImageTable
+    fitted: FittedObfuscator
+    values: Values
+    floor: LabelFloorRecord
+    key: bytes = field(repr=False)
+
+    @property
+    def origin(self) -> Origin:
+        """Origin of the original vectors: run, weights and data, the latter under the key of the release."""
+        return _origin(self, artifacts.keyed(self.key, "data", self.source.digest))
+
+    def released_origin(self, checksums: str) -> Origin:
+        """Return the origin of the released vectors."""
+        return _origin(self, artifacts.keyed(self.key, "data", checksums))
+
+
+def fingerprint(config: ObfuscateConfig, source: FeatureSource) -> str:
+    """Return a digest of the source, its run and the settings that determine the release."""
+    of = [source.digest, source.run, source.weights, release_settings(config)]
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+
+
+def claim(config: ObfuscateConfig, source: FeatureSource) -> dict[str, Any]:
+    """Return the arguments of ``workspace.claim`` and ``workspace.check`` for the output folder."""
+    return {
+        "stage": STAGE,
+        "fingerprint": fingerprint(config, source),
+        "sources": (source.place,) if source.place.is_dir() else (),
+        "resume": config.resume,
+        "overwrite": config.overwrite,
+    }
+
+
+def publish(space: workspace.Workspace, work: FeatureRelease) -> ObfuscationRecord:
+    """Write the release, put it in the place of an earlier one, and return its record."""
+    staging = space.staging
+    record = _record(work)
+    stream = io.BytesIO()
+    cases = np.array(work.table.cases, dtype=str)
+    arrays = {FEATURES: work.values, CASE: cases, RELEASED: np.array([record.sentence()])}
+    np.savez(stream, allow_pickle=False, **arrays)
+    files.write_bytes(staging / VECTORS, stream.getvalue())
+    files.write_text(staging / TABLE, _table(work))
+    listed = integrity.measured(staging, [staging / VECTORS, staging / TABLE])
+    record = replace(record, checksums=integrity.write(staging, listed))
+    artifacts.write(staging, record)
+    secrets = work.fitted.private_files()
+    room = staging / workspace.PRIVATE
+    for name, content in secrets.items():
+        files.write_bytes(room / name, content, mode=files.PRIVATE_MODE)
+    stale = [name for name in (AUDIT, PAGE) if (space.root / name).exists()]
+    space.publish(PUBLISHED, remove=stale, secret=(KEY, *secrets))
+    return record
+
+
+def refuse_other_vectors(work: FeatureRelease, out: Path) -> ObfuscationRecord:
+    """Return the record of a published release whose vectors are those that the method gives.
+
+    Raises:
+        DataError: they differ, or a file was changed.
+    """
+    record = artifacts.require(out, ObfuscationRecord, fix="give --overwrite to make the release again")
+    fix = "give --overwrite to make the release again"
+    same = integrity.digest_of(out) == record.checksums and not integrity.damage(
+        out, leave_out=(workspace.PRIVATE, RECORD, AUDIT, PAGE)
+    )
+    stream = io.BytesIO(files.read_bytes(out / VECTORS, limit=_MOST_BYTES)) if same else None
+    if stream is None or not np.array_equal(np.load(stream, allow_pickle=False)[FEATURES], work.values):
+        got = "vectors that the method does not give"
+        raise DataError(expected("the published vectors", got=got, where=out.name, fix=fix))
+    return record
+
+
+def _table(work: FeatureRelease) -> str:
+    info = work.source.manifest.info
+    gone = removed_columns(info, work.config)
+    kept = [name for name in info.attributes if name not in gone]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case_id", "patient_id", "split", *info.labels, *kept])
+    for case in work.source.manifest.cases:
+        known = [case.labels.get(name) for name in info.labels]
+        labels = ["" if value is None else f"{value:g}" for value in known]
+        texts = [names.csv_cell(case.attributes.get(name, "")) for name in kept]
+        writer.writerow([case.case_id, case.patient_id, case.split, *labels, *texts])
+    return text.getvalue()
+
+
+def _record(work: FeatureRelease) -> ObfuscationRecord:
+    config, source, table = work.config, work.source, work.table
+    return ObfuscationRecord(
+        subject="features",
+        method=config.method,
+        method_summary=summary(config),
+        caveat=caveat(config),
+        attribute=config.attribute,
+        classes=table.classes[config.attribute],
+        utility=tuple(table.labels),
+        attribute_removed=removed_columns(source.manifest.info, config),
+        settings=release_settings(config),
+        facts=dict(work.fitted.facts()),
+        floor=work.floor,
+        cases=len(table),
+        patients=len(set(table.patients)),
+        splits={name: int(table.where(name).sum()) for name in ("train", "valid", "test")},
+        deterministic=config.deterministic,
+        source_record="",
+        checksums="",
+        source=work.origin,
+        made="" if config.deterministic else artifacts.now(),
+        versions=provenance.packages(),
+    )
+
+
+def summary(config: ObfuscateConfig) -> str:
+    """Return the method in words that follow "features obfuscated by"."""
+    words = OBFUSCATORS[config.method].summary
+    if config.erasure.quadratic:
+        words = "quadratic concept erasure"
+    return f"prototypes of attribute-aware codes after {words}" if config.erasure.quantise else words
+
+
+def caveat(config: ObfuscateConfig) -> str:
+    """Return what holds of the method whatever is measured, in words that follow "which"."""
+    if config.erasure.quantise or config.method == "codes":
+        return (
+            "is proven only where its certificate says so, for features without the labels beside them, and "
+            "does not hide whose they are"
+        )
+    return OBFUSCATORS[config.method].caveat
+
+
+def _origin(work: FeatureRelease, data: str) -> Origin:
+    made_by, still = provenance.environment(), work.config.deterministic
+    return Origin(
+        run=work.source.run,
+        data=data,
+        dataset=work.source.manifest.info.name,
+        weights=work.source.weights,
+        step=work.source.step,
+        made="" if still else artifacts.now(),
+        command=() if still else made_by.command,
+        versions=made_by.packages,
+    )

@@ -1,0 +1,175 @@
+"""What hides an attribute in a dataset and what attackers find in it: two records, checked for a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from meninx.core import artifacts, files, integrity, names
+from meninx.core.artifacts import ObfuscationRecord, ReleaseAuditRecord
+from meninx.core.errors import DataError, problem
+from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo
+from meninx.core.obfuscation_records import AttackerRecord
+from meninx.obfuscate.release_verdict import verdict_of
+
+RECORD, AUDIT = artifacts.place(ObfuscationRecord), artifacts.place(ReleaseAuditRecord)
+NOT_ATTACKED = "not attacked: nothing is known of what it hides"
+_RESTORE = "restore the folder as meninx wrote it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObfuscatedDataset:
+    """A released dataset, or the audit alone of one that another program released.
+
+    Attributes:
+        name: folder name.
+        root: the folder.
+        record: how it was made; None where another program made it.
+        audit: what attackers find in it; None where it was not attacked.
+        synthetic: nobody stands behind the images.
+        sentence: how the images were changed, as the dataset says it.
+    """
+
+    name: str
+    root: Path
+    record: ObfuscationRecord | None = None
+    audit: ReleaseAuditRecord | None = None
+    synthetic: bool = False
+    sentence: str = ""
+
+    @property
+    def attribute(self) -> str:
+        """The attribute that was to be hidden, or that was attacked."""
+        if self.record is not None:
+            return names.printable(self.record.attribute)
+        return names.printable(self.audit.attribute) if self.audit is not None else ""
+
+    @property
+    def method(self) -> str:
+        """The method in words."""
+        known = self.record or self.audit
+        words = known.method_summary if known is not None else ""
+        return names.printable(words) or "a method that is not recorded"
+
+    @property
+    def of_features(self) -> bool:
+        """Whether vectors were released instead of images."""
+        return self.record is not None and not self.sentence
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether what hides the attribute came from a seed."""
+        return self.record is not None and self.record.deterministic
+
+    def caveat(self) -> str:
+        """Return what the method does not do, with the number that was measured."""
+        known = self.record or self.audit
+        words = names.printable(known.caveat) if known is not None else ""
+        what = "features" if self.of_features else "images"
+        start = f"To hide {self.attribute or 'an attribute'}, {what} were changed by {self.method}"
+        return f"{start}, which {words}; {self.finding()}." if words else f"{start}; {self.finding()}."
+
+    def finding(self) -> str:
+        """Return what the worst retrained attacker finds, in words that stand behind a semicolon."""
+        if self.audit is None:
+            return NOT_ATTACKED
+        worst = self.audit.worst_attacker
+        if worst is None or worst.auroc is None:
+            return "no attacker could be measured: nothing is known of what it hides"
+        other = self.record is not None and self.audit.attribute != self.record.attribute
+        whom = f" of {names.printable(self.audit.attribute)}" if other else ""
+        void = ", and the audit is void" if self.audit.verdict == "void" else ""
+        ends = "" if worst.low is None or worst.high is None else f" [{worst.low:.3f}, {worst.high:.3f}]"
+        by = f"retrained attacker {names.printable(worst.name)}"
+        return f"measured AUROC{whom} {worst.auroc:.3f}{ends} ({by}){void}"
+
+
+def read(root: Path, name: str, info: DatasetInfo | None) -> ObfuscatedDataset | None:
+    """Return what a folder says of an obfuscated dataset; None for a folder that says nothing of one.
+
+    Args:
+        root: a dataset folder, or a folder that holds the audit of a release alone.
+        name: to show.
+        info: description of the dataset; None where there is none.
+
+    Raises:
+        DataError: a record is damaged, was changed, or belongs to another dataset; names the file.
+    """
+    record, audit = artifacts.read(root, ObfuscationRecord), artifacts.read(root, ReleaseAuditRecord)
+    sentence = info.obfuscated if info is not None else ""
+    if record is None and audit is None and not sentence:
+        return None
+    if record is not None:
+        _refuse(_contradictions(root, record, info), f"{name}/{RECORD}")
+    if audit is not None:
+        _refuse(_of_another(root, audit, record, has_data=info is not None), f"{name}/{AUDIT}")
+        _refuse(_impossible(audit), f"{name}/{AUDIT}")
+    synthetic = audit.synthetic if info is None and audit is not None else bool(info and info.synthetic)
+    return ObfuscatedDataset(
+        name=name, root=root, record=record, audit=audit, synthetic=synthetic, sentence=sentence
+    )
+
+
+def _refuse(found: Iterator[str], where: str) -> None:
+    wrong = next(found, "")
+    if wrong:
+        raise DataError(problem(wrong, where=where, fix=_RESTORE))
+
+
+def _contradictions(root: Path, record: ObfuscationRecord, info: DatasetInfo | None) -> Iterator[str]:
+    """Yield what is wrong with the record of a release, compared with the dataset or features beside it."""
+    if info is not None and record.sentence() != info.obfuscated:
+        yield f"the record says otherwise how the images were changed than {INFO_NAME}"
+    if record.checksums != integrity.digest_of(root):
+        yield f"{integrity.CHECKSUMS} is missing, or not the one that the record names"
+    needed = {MANIFEST_NAME, *([INFO_NAME] if info is not None else [])}
+    listed = {path: digest for path, digest in integrity.read(root).items() if "/" not in path}
+    for path in sorted(needed | set(listed)):  # images are left to `meninx verify`
+        if not (root / path).is_file() or listed.get(path) != files.digest(root / path):
+            yield f"{path} is missing, or was changed since the release"
+
+
+def _of_another(
+    root: Path, audit: ReleaseAuditRecord, record: ObfuscationRecord | None, *, has_data: bool
+) -> Iterator[str]:
+    """Yield why an audit is not that of the dataset beside it."""
+    if (has_data or record is not None) and audit.checksums and audit.checksums != integrity.digest_of(root):
+        yield "the audit is that of another release"
+    if record is None:
+        return
+    if not audit.checksums:
+        yield "the audit does not say which release was attacked"
+    if audit.source.data != record.source.data:
+        yield "the release was audited against another dataset than the one that it was made of"
+    theirs = (audit.method, audit.method_summary, audit.caveat)
+    if theirs != (record.method, record.method_summary, record.caveat):
+        yield "the audit is that of a release by another method"
+
+
+def _impossible(audit: ReleaseAuditRecord) -> Iterator[str]:
+    """Yield what of an audit does not follow from its own numbers."""
+    every = [*audit.attackers, *audit.static, *audit.output_leaks, *audit.every_question, *audit.with_labels]
+    every += [item for item in (audit.clean, audit.control, audit.code_attack, audit.per_patient) if item]
+    if not all(map(_possible, every)):
+        yield "an attacker has an area or an interval that cannot be"
+    best = max((item.valid_auroc or 0.0 for item in audit.attackers), default=0.0)
+    worst = audit.worst_attacker
+    if audit.attackers and (worst is None or (worst.valid_auroc or 0.0) < best):
+        yield "another attacker than the one named does best on the validation split"
+    if not all(item.retrained for item in audit.attackers) or any(item.retrained for item in audit.static):
+        yield "attackers that were retrained are mixed with others"
+    if (audit.verdict, audit.reason) != verdict_of(audit):
+        yield "the verdict does not follow from the numbers"
+    if any(item.limit is not None and min(item.patients) < 1 for item in audit.certificates):
+        yield "a certificate rests on no patient"
+
+
+def _possible(item: AttackerRecord) -> bool:
+    """Return whether an area is one, and its interval too."""
+    known = [value for value in (item.auroc, item.low, item.high, item.valid_auroc, item.clean_auroc)
+             if value is not None]  # fmt: skip
+    ordered = item.low is None or item.high is None or item.low <= item.high
+    folded = item.auroc is None or item.auroc >= 0.5
+    return ordered and folded and all(math.isfinite(value) and 0 <= value <= 1 for value in known)

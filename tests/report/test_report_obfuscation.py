@@ -1,0 +1,288 @@
+"""The page of a release says what retrained attackers find, and refuses records that do not belong to it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from release_samples import (
+    attacker,
+    audit_record,
+    certificate,
+    loss,
+    obfuscation_record,
+    relist,
+    write_release,
+)
+
+import meninx
+from meninx import workflow
+from meninx.core import artifacts, integrity
+from meninx.core.artifacts import ObfuscationRecord, Origin, ReleaseAuditRecord
+from meninx.core.errors import DataError, UsageError
+from meninx.core.manifest import Manifest
+from meninx.imaging import png
+from meninx.imaging.image import Image
+from meninx.obfuscate.config import ObfuscateConfig, ReleaseAuditConfig
+from meninx.report import obfuscated_datasets, section_obfuscation, stage
+from meninx.report.config import ReportConfig
+from meninx.report.obfuscated_datasets import ObfuscatedDataset
+
+NEVER = re.compile(r"\b(anonym\w*|safe\w*|de-?identified)\b", re.IGNORECASE)
+QUIET = attacker("kernel", 0.6, 0.58)
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    return write_release(tmp_path_factory.mktemp("release") / "hidden", audit=audit_record())
+
+
+@pytest.fixture
+def hidden(template, tmp_path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "hidden"))
+
+
+def words(page: Path) -> str:
+    """The text of a page without its style, tags and line breaks."""
+    body = page.read_text().split("</style>", 1)[1]
+    return " ".join(re.sub(r"<[^>]+>", " ", body.replace("<wbr>", "")).split())
+
+
+def put(root: Path, **fields) -> None:
+    """Replace the audit by another one of the same release."""
+    artifacts.write(root, replace(audit_record(**fields), checksums=integrity.digest_of(root)))
+
+
+def card(root: Path):
+    return section_obfuscation.verdict_of_release(
+        obfuscated_datasets.read(root, "hidden", Manifest.read(root).info)
+    )
+
+
+def test_the_page_states_the_caveat_with_the_measured_number(hidden):
+    text = words(stage.write_release_page(hidden))
+    assert (
+        "To hide sex, images were changed by Gaussian noise, which does not stop a retrained attacker; "
+        "measured AUROC 0.830 [0.770, 0.890] (retrained attacker kernel)." in text
+    )
+    assert "Label floor: the label nodule tells sex M." in text
+    for part in (
+        "permuted attributes",
+        "Re-identification",
+        "labels alone (the floor)",
+        "Distortion",
+        "SSIM",
+    ):
+        assert part in text
+
+
+def test_static_attackers_stand_only_under_their_heading(hidden):
+    put(hidden, static=(attacker("wide", 0.61, 0.512, retrained=False, knows="originals alone"),))
+    page = stage.write_release_page(hidden).read_text()
+    inside = page.split("<h2>Not a privacy measure</h2>")[1].split("<h2>")[0]
+    assert "0.512" in inside
+    assert "originals alone" not in page.replace(inside, "")
+    assert "0.512" not in page.replace(inside, "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "colour", "word"),
+    [
+        ({}, "red", "attribute found"),
+        ({"target": 0.7}, "red", "target missed"),
+        ({"target": 0.95}, "green", "target met"),
+        ({"attackers": (QUIET,)}, "amber", "not found, no target"),
+        ({"attackers": (QUIET, attacker("wide", 0.55, 0.7))}, "red", "attribute found"),
+        ({"clean": attacker("kernel", 0.6, 0.6, retrained=False)}, "grey", "the audit is void"),
+    ],
+)  # fmt: skip
+def test_the_card_follows_its_rule(hidden, fields, colour, word):
+    put(hidden, **fields)
+    assert (card(hidden).colour, card(hidden).word) == (colour, word)
+    assert not NEVER.search(words(stage.write_release_page(hidden)))
+
+
+def test_a_release_that_was_not_attacked_says_that_nothing_is_known(tmp_path):
+    root = write_release(tmp_path / "plain")
+    assert (card(root).colour, card(root).word) == ("grey", "not attacked")
+    text = words(stage.write_release_page(root))
+    assert "not attacked: nothing is known of what it hides" in text
+    assert "AUROC" not in text.replace(section_obfuscation.RULE, "")
+
+
+def test_a_deterministic_release_is_not_for_release_even_if_its_target_is_met(tmp_path):
+    root = write_release(tmp_path / "seeded", audit=audit_record(target=0.95), deterministic=True)
+    assert card(root).colour == "red"
+    assert "NOT FOR RELEASE" in words(stage.write_release_page(root))
+
+
+def test_a_certificate_states_its_bound_or_how_many_patients_it_needs(hidden):
+    put(
+        hidden,
+        certificates=(certificate(), certificate(groups=("F", "X"), limit=0.58, sentence="at most 0.58")),
+    )
+    text = words(stage.write_release_page(hidden))
+    assert "not certified: needs 1200 patients per group, has 28" in text
+    assert "≤ 0.580" in text
+
+
+def test_an_audit_of_another_attribute_is_not_taken_for_this_one(hidden):
+    put(hidden, attribute="age", target=0.95)
+    assert card(hidden).colour == "grey"
+    assert "The audit is about age, and the release was to hide sex." in words(
+        stage.write_release_page(hidden)
+    )
+
+
+def test_a_report_of_a_release_has_section_and_card(hidden, tmp_path):
+    result = stage.run(ReportConfig(), [hidden], tmp_path / "page.html")
+    assert result.verdicts["Attribute hidden?"] == "red: attribute found"
+    text = words(tmp_path / "page.html")
+    assert "Hidden attribute" in text
+    assert "measured AUROC 0.830" in text
+
+
+def test_an_audit_alone_is_reported_without_images(tmp_path):
+    artifacts.write(tmp_path / "release_audit", audit_record(method="", method_summary="", caveat=""))
+    page = stage.write_release_page(tmp_path / "release_audit")
+    assert "a method that is not recorded" in words(page).lower()
+    assert "<img" not in page.read_text()
+    stage.run(ReportConfig(), [tmp_path / "release_audit"], tmp_path / "page.html")
+
+
+def edited(**fields):
+    return lambda root: artifacts.write(root, replace(artifacts.read(root, ReleaseAuditRecord), **fields))
+
+
+def of_record(**fields):
+    return lambda root: artifacts.write(root, replace(artifacts.read(root, ObfuscationRecord), **fields))
+
+
+def lower_number(root: Path) -> None:
+    """Give the deciding attacker a lower area on the validation split than another one has."""
+    record = artifacts.read(root, ReleaseAuditRecord)
+    first, worst = record.attackers
+    edited(attackers=(first, replace(worst, valid_auroc=0.5)))(root)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (edited(checksums="0" * 64), r"is that of another release \(hidden/release_audit\.json\)"),
+        (edited(checksums=""), "does not say which release was attacked"),
+        (edited(source=Origin(run="", data="c" * 64)), "audited against another dataset"),
+        (edited(method="blur"), "by another method"),
+        (edited(verdict="passed"), "verdict does not follow"),
+        (edited(target=0.7), "verdict does not follow"),
+        (edited(worst="wide"), "another attacker than the one named"),
+        (edited(attackers=(attacker("kernel", 0.8, 0.8, low=0.9, high=0.7),)), "cannot be"),
+        (edited(attackers=(attacker("kernel", 0.8, 0.3),)), "cannot be"),
+        (edited(static=(attacker("kernel", 0.8, 0.8),)), "mixed with others"),
+        (lower_number, "another attacker than the one named"),
+        (of_record(caveat="hides everything"), r"the record says otherwise .*\(hidden/obfuscation\.json\)"),
+        (of_record(checksums="0" * 64), "not the one that the record names"),
+        (lambda root: (root / "checksums.sha256").unlink(), "not the one that the record names"),
+        (lambda root: (root / "manifest.csv").write_text((root / "manifest.csv").read_text() + "\n"),
+         r"manifest\.csv is missing, or was changed since the release"),
+    ],
+)  # fmt: skip
+def test_a_record_that_was_edited_or_belongs_elsewhere_is_refused_by_name(hidden, tmp_path, change, message):
+    change(hidden)
+    with pytest.raises(DataError, match=message):
+        stage.write_release_page(hidden)
+    with pytest.raises(DataError, match=message):
+        stage.run(ReportConfig(), [hidden], tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_the_audit_of_one_release_in_the_folder_of_another_is_refused(hidden, tmp_path):
+    other = write_release(tmp_path / "other", audit=audit_record(), patients=13)
+    shutil.copy(hidden / "release_audit.json", other)
+    with pytest.raises(DataError, match=r"is that of another release \(other/release_audit\.json\)"):
+        stage.run(ReportConfig(), [other], tmp_path / "page.html")
+
+
+def test_text_in_records_is_shown_and_never_run(tmp_path):
+    name = f"{HOSTILE}\u202e"
+    found = attacker(name, 0.9, 0.83, knows=name, question=name, classes={name: 3}, refusal="")
+    refused = attacker("b", 0.1, 0.83, auroc=None, low=None, high=None, refusal=name)
+    audit = audit_record(
+        method="x", method_summary=HOSTILE, caveat=HOSTILE, attribute=name, worst=name,
+        attackers=(found, refused),
+        certificates=(certificate(groups=(name, name), sentence=name),), splits={name: 3},
+        utility=(loss(name, "drop-in", 0.1), loss("nodule", "retrained", 0.1, name)),
+        released=Origin(run="", data="b" * 64, made=name, command=(name,), versions={name: name}),
+    )  # fmt: skip
+    root = write_release(
+        tmp_path / "hidden", audit=audit, method="x", method_summary=HOSTILE, caveat=HOSTILE, attribute="sex",
+        classes=(name,), utility=(name,), facts={name: [name]}, settings={"budget": name}, made=name,
+    )  # fmt: skip
+    stage.run(ReportConfig(), [root], tmp_path / "page.html")
+    for page in (stage.write_release_page(root), tmp_path / "page.html"):
+        text = page.read_text()
+        assert "<script" not in text
+        assert "\u202e" not in text
+        assert "alert(1)" in text
+
+
+def test_originals_of_patients_are_not_on_the_page_and_released_images_are(tmp_path):
+    root = write_release(tmp_path / "hidden", audit=audit_record(synthetic=False))
+    record = artifacts.read(root, ObfuscationRecord)
+    manifest = Manifest.read(root)
+    Manifest(root, replace(manifest.info, synthetic=False), manifest.cases).write(root)
+    relist(root, record)
+    put(root, synthetic=False)
+    (root / "private").mkdir()
+    png.write(root / "private" / "comparison.png", Image(png.read(root / manifest.cases[0].image).array))
+    page = stage.write_release_page(root)
+    assert "released images of the test split" in words(page)
+    assert "Before (top)" not in words(page)
+
+
+def test_a_page_replaces_no_file_of_a_person(hidden):
+    (hidden / "report.html").write_text("<html>mine</html>")
+    with pytest.raises(UsageError, match="is not a page of meninx"):
+        stage.write_release_page(hidden)
+
+
+def test_verify_finds_an_audit_that_was_edited(hidden):
+    assert "measured AUROC 0.830" in meninx.verify(hidden).summary()
+    edited(verdict="passed")(hidden)
+    found = meninx.verify(hidden)
+    assert not found.ok
+    assert "the verdict does not follow from the numbers" in found.summary()
+
+
+def test_a_page_of_a_person_is_found_before_anything_slow(hidden, tmp_path):
+    (hidden / "report.html").write_text("<html>mine</html>")
+    with pytest.raises(UsageError, match="is not a page of meninx"):
+        workflow.obfuscate(ObfuscateConfig(), tmp_path / "no such dataset", hidden)
+    with pytest.raises(UsageError, match="is not a page of meninx"):
+        workflow.audit_release(ReleaseAuditConfig(), tmp_path / "no such dataset", hidden)
+
+
+def test_a_folder_without_a_release_has_no_page(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no obfuscated dataset"):
+        stage.write_release_page(tmp_path / "empty")
+
+
+def test_a_method_that_met_its_target_is_still_not_called_hidden_from_all(hidden):
+    put(hidden, target=0.95)
+    assert "Attackers find a lower limit: another one may find more." in words(
+        stage.write_release_page(hidden)
+    )
+
+
+def test_an_unknown_dataset_sentence_alone_is_a_release_of_which_nothing_is_known(tmp_path):
+    root = write_release(tmp_path / "bare")
+    (root / "obfuscation.json").unlink()
+    found = obfuscated_datasets.read(root, "bare", Manifest.read(root).info)
+    assert isinstance(found, ObfuscatedDataset)
+    assert found.record is None
+    assert "not attacked: nothing is known" in found.caveat()
+    assert obfuscation_record(root).sentence() in words(stage.write_release_page(root))
