@@ -258,7 +258,7 @@ def _sentence(record: BoundsRecord, prior: PriorRecord, most: float, *, several:
     if record.patient is not None and prior.name in record.patient.success:
         most = max(most, record.patient.success[prior.name])
         who = f"a patient with {record.patient.cases:,} {unit}s"
-        words += f" For all data of {who} it is at most {percent(most)}."
+        words += f" For all data of {who} it is at most {at_most(most)}."
     elif several:
         words += f" For a patient with several {unit}s nothing is guaranteed here."
     return PlainSentence(
