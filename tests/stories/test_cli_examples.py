@@ -69,6 +69,7 @@ NEEDS = {
     "obfuscate": ("many patients",),
     "obfuscate audit": ("many patients", "released"),
     "obfuscate compare": ("attacked releases",),
+    "obfuscate features": ("many patients", "private run", "vectors"),
     "dicom": ("clean",),
     "demo": (),
     "recipes": (),
@@ -217,12 +218,28 @@ def _put_released(here: Path) -> None:
     shutil.rmtree(here / "released" / "private")  # as another hospital receives it
 
 
+def _put_vectors(here: Path) -> None:
+    """Write vectors of the cases of ``data`` as another program would."""
+    cases = Manifest.read(here / "data").cases
+    values = np.random.default_rng(0).normal(size=(len(cases), 6))
+    columns = {
+        "case_id": [case.case_id for case in cases],
+        "patient_id": [case.patient_id for case in cases],
+        "split": [case.split for case in cases],
+        "sex": [case.attributes["sex"] for case in cases],
+        "effusion": [case.labels["effusion"] for case in cases],
+    }
+    arrays = {name: np.array(column) for name, column in columns.items()}
+    np.savez(here / "vectors.npz", features=values, **arrays)
+
+
 def _put_attacked_releases(here: Path) -> None:
     for name in ("noise-005", "noise-010", "codes"):
         write_release(here / name, audit=audit_record())
 
 
 MADE = {
+    "vectors": _put_vectors,
     "attacked releases": _put_attacked_releases,
     "released": _put_released,
     "candidates": _put_candidates,
