@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, Decimal
 
 _LEAST = 1e-6
 """Smallest share whose digits are shown."""
@@ -44,25 +44,11 @@ def at_most(share: float) -> str:
     >>> at_most(0.09994), at_most(0.1), at_most(0.9991), at_most(3e-9), at_most(0.0), at_most(10.001)
     ('10 %', '10 %', '100 %', '0.0001 %', '0 %', '1,001 %')
     """
-    return _outward(share, ROUND_CEILING)
-
-
-def at_least(share: float) -> str:
-    """Return a lower limit as per cent with three significant digits, never above the limit.
-
-    >>> at_least(0.09996), at_least(0.1), at_least(0.99999), at_least(3e-9), at_least(12.509)
-    ('9.99 %', '10 %', '99.9 %', '0 %', '1,250 %')
-    """
-    return _outward(share, ROUND_FLOOR)
-
-
-def _outward(share: float, rounding: str) -> str:
-    """Return a share as per cent, rounded in one direction; digits below those of a float do not count."""
     if not math.isfinite(share):
         return percent(share)
-    exact = 100 * Decimal(f"{share:.12g}")
+    exact = 100 * Decimal(f"{share:.12g}")  # digits below those of a float do not count
     places = exact.adjusted() - 2 if exact else 0
-    found = exact.quantize(Decimal(1).scaleb(min(0, max(places, _LEAST_PLACE))), rounding=rounding)
+    found = exact.quantize(Decimal(1).scaleb(min(0, max(places, _LEAST_PLACE))), rounding=ROUND_CEILING)
     text = f"{found:,f}"
     return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
 
