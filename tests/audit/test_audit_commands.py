@@ -194,6 +194,18 @@ def test_another_dataset_is_refused_with_both_digests(folder, moved, other, word
     }
 
 
+def test_a_dry_run_refuses_another_dataset_where_no_part_reads_it(folder, other, capsys):
+    for dry in (("--dry-run",), ()):
+        assert audit(folder, [""], "--parts", "bounds", *dry, "--data", str(other)) == 3
+        assert "digest begins with" in capsys.readouterr().err
+
+
+def test_a_line_break_in_a_path_is_not_printed(folder, tmp_path, capsys):
+    place = tmp_path / "a\nmeninx: all is well"
+    assert audit(folder, [""], "--data", str(place)) == 3
+    assert "\nmeninx: all is well" not in capsys.readouterr().err
+
+
 def test_the_digests_of_a_refusal_tell_nothing_about_the_patients(folder, other):
     plain_digests = [artifacts.read(folder, artifacts.DataRecord).digest]
     with pytest.raises(DataError) as caught:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from audit_samples import audited, membership_audit, one_run_record, record_of
 from hypothesis import given
@@ -11,7 +13,7 @@ from report_samples import write_run
 from meninx.audit import conditions
 from meninx.audit.conditions import SPELLINGS, ComparedNumber, Condition, parse
 from meninx.cli.app import run as command
-from meninx.core.errors import AuditFinding, ConfigError, UsageError
+from meninx.core.errors import AuditFinding, ConfigError, DataError, UsageError
 from meninx.core.findings import Finding
 from meninx.report import section_audit
 
@@ -174,3 +176,27 @@ def test_a_part_that_was_not_done_counts_as_a_failure_to_show(tmp_path, capsys):
     assert "has no number (the run was trained without differential privacy" in capsys.readouterr().err
     assert command(["audit", str(folder), "--parts", "bounds", "-q", "--fail-if", "luck > 1"]) == 2
     assert command(["audit", str(folder), "--parts", "bounds", "-q", "--fail-if", "luck"]) == 2
+
+
+def test_a_name_with_an_equals_sign_is_no_group():
+    void = finding("attributes/hiv=1/embedding/advantage", value=None, colour="grey")
+    assert void.group == ""
+    assert conditions.met([parse("advantage > 0.1")], [void], {})
+    with pytest.raises(DataError, match="the group is no part of the key"):
+        replace(void, group="sex=f")
+
+
+@pytest.mark.parametrize(
+    ("reason", "text", "is_met"),
+    [
+        ("above chance", "auc > 0.9", False),
+        ("above chance", "auc > 0.5", True),
+        ("a control failed: the splits differ", "auc > 0.9", True),
+    ],
+)
+def test_the_number_of_a_group_is_compared_though_it_is_grey(reason, text, is_met):
+    found = finding("membership/rmia/sex=f/auc", value=0.6, colour="grey")
+    found = replace(found, group="sex=f", reason=reason)
+    assert bool(conditions.met([parse(text)], [found], {})) == is_met
+    alone = replace(found, group="")
+    assert conditions.met([parse(text)], [alone], {})

@@ -64,11 +64,16 @@ def failing(self, found):
     raise KeyError("patient 7")
 
 
+def leaving(self, found):
+    raise SystemExit(0)
+
+
 MIRROR = kind(Mirror)
 NAN = wrong("Nan", lambda self, found: found * float("nan"))
 SHAPE = wrong("Shape", lambda self, found: found[:, :, :, :-1])
 TEXT = wrong("Text", lambda self, found: "images")
 FAILING = wrong("Failing", failing)
+LEAVING = wrong("Leaving", leaving)
 UNWATCHED = kind(type("Unwatched", (Mirror,), {"watched": ("2.weight",)}))
 NO_KIND = Mirror
 HTML = kind(Mirror, words="a line\\nand another")
@@ -80,6 +85,7 @@ nan = mirror_attacks:NAN
 shape = mirror_attacks:SHAPE
 text = mirror_attacks:TEXT
 failing = mirror_attacks:FAILING
+leaving = mirror_attacks:LEAVING
 unwatched = mirror_attacks:UNWATCHED
 no-kind = mirror_attacks:NO_KIND
 html = mirror_attacks:HTML
@@ -181,7 +187,8 @@ def test_a_name_of_meninx_is_not_taken_over(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "words"),
     [("nan", "finite candidates"), ("shape", r"4 x candidates x 1 x 8 x 8, got 4 x 3 x 1 x 7 x 8"),
-     ("text", "a tensor of floating-point numbers, got str"), ("failing", "failed with KeyError")],
+     ("text", "a tensor of floating-point numbers, got str"), ("failing", "failed with KeyError"),
+     ("leaving", "failed with SystemExit")],
 )  # fmt: skip
 def test_candidates_that_cannot_be_judged_are_refused(package, name, words):
     made, seen, targets = prepared(name)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from part_samples import attribute, attributes_audit, identity_audit, link, reconstruction_audit
 from report_samples import write_run
 
-from meninx.audit import membership_findings, verdict_lines
+from meninx.audit import membership_findings, record_consistency, verdict_lines
 from meninx.audit.part_rules import RULES, findings_of
 from meninx.audit.plan_config import AuditPlan, PlannedLimits
 from meninx.audit.verdict_lines import Reservations
@@ -149,3 +149,34 @@ def test_a_line_never_outgrows_its_limit(run):
     held = Reservations(caps=("a reservation of many words " * 10,))
     for line in verdict_lines.lines(first, PlannedLimits(), held):
         assert 0 < len(line.words) <= LONGEST_TEXT
+
+
+def few(run, excess, above=()):
+    """Return an audit of attacks on 60 members and 60 others that tell them apart."""
+    record = membership_audit(run, "exposed")
+    attacks = tuple(
+        replace(one, members=60, others=60, points=(), auc=0.999, auc_high=1.0, excess=excess, above=above)
+        for one in record.attacks
+    )
+    return replace(record, attacks=attacks, bound_auc=0.737)
+
+
+@pytest.mark.parametrize("excess", [None, False])
+def test_what_too_few_patients_cannot_test_is_not_called_within_the_guarantee(run, excess):
+    found = membership_findings.findings(few(run, excess))[0]
+    assert found.colour == "amber"
+    assert "cannot be tested with 60 members and 60 non-members" in found.reason
+    assert "within the guarantee" not in found.reason
+
+
+def test_numbers_above_the_guarantee_are_not_called_within_it(run):
+    found = membership_findings.findings(few(run, False, (10, 20, 30, 40)))[0]
+    assert found.reason.endswith("more than the guarantee allows, but no more than chance explains")
+
+
+def test_counts_that_contradict_the_area_or_the_rates_are_found(run):
+    record = few(run, False, (0, 0, 1, 2))
+    assert any("its counts contradict" in words for words in record_consistency.of_membership(record))
+    whole = few(run, False, (58, 60, 60, 60))
+    words = list(record_consistency.of_membership(whole))
+    assert not any("its counts contradict" in one for one in words)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import meninx
-from meninx.core.percentages import axis_mark, percent
+from meninx.core.percentages import at_most, axis_mark, percent
 
 _OWN_FORMAT = re.compile(r"\{100 \* [^{}]*:\.?\d*g\}[^\n]{0,3}%")
 _COARSE = {"core/percentages.py", "federated/event_words.py", "prepare/checks.py", "learn/pretrained.py"}
@@ -62,3 +62,10 @@ def test_no_other_module_formats_shares_of_its_own():
         if _OWN_FORMAT.search(path.read_text(encoding="utf-8"))
     }
     assert own <= _COARSE
+
+
+@given(st.floats(0, 20))
+def test_limits_are_never_rounded_down(share):
+    most = float(at_most(share)[:-2].replace(",", "")) / 100
+    assert share <= most * (1 + 1e-9)
+    assert most - share <= max(0.011 * share, 1.1e-6)

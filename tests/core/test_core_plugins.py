@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from meninx.cli import app
 from meninx.core import plugins
 from meninx.core.errors import ConfigError
 
@@ -47,3 +48,20 @@ def test_networks_readers_and_tasks_look_for_such_a_name(tmp_path, monkeypatch, 
     installed(tmp_path, f"[meninx.{group}]\n{name} = json:loads\n", monkeypatch)
     with pytest.raises(ConfigError, match="other-package"):
         use()
+
+
+def test_a_package_that_ends_the_process_when_it_is_imported_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit(0)\n")
+    installed(tmp_path, "[meninx.networks]\nbye = leaving:Net\n", monkeypatch)
+    with pytest.raises(ConfigError, match="SystemExit"):
+        plugins.load(plugins.NETWORKS, "bye")
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(0, 2), (None, 2)])
+def test_code_that_ends_a_command_is_no_success(monkeypatch, capsys, code, exit_code):
+    def leave(*arguments, **options):
+        sys.exit(code)
+
+    monkeypatch.setattr(app, "app_for", lambda arguments: (leave, ""))
+    assert app.run(["doctor"]) == exit_code
+    assert "ended the command" in capsys.readouterr().err

@@ -1,17 +1,34 @@
 """Success of a membership attack over patients: rates, refusals, intervals, the null and the bound."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from meninx.core.audit_records import AttackRecord
 from meninx.core.errors import ConfigError, DataError
 from meninx.core.proportions import clopper_pearson
 from meninx.metrics.attack_success import (
-    exceeds,
+    compared,
+    counts_exceed,
+    least_area,
     measure_attack,
     measure_groups,
     needed_for,
     operating_point,
+    threshold_ranks,
 )
+
+BLANK = AttackRecord(
+    attack="rmia", members=0, others=0, auc=0.5, auc_low=0.0, auc_high=1.0, null_low=0.4, null_high=0.6,
+    p_value=0.5, points=(),
+)  # fmt: skip
+
+
+def area(members, others):
+    ordered = np.sort(others)
+    sides = [np.searchsorted(ordered, members, side=side) for side in ("left", "right")]
+    return float(np.sum(sides) / 2 / len(members) / len(others))
 
 
 def normals(distance, members=400, others=400, seed=0):
@@ -92,19 +109,89 @@ def gaussian(mu):
     return lambda fpr: float(ndtr(ndtri(fpr) + mu))
 
 
+def exceeds(members, others, mu, significance=0.05):
+    """Return whether scores exceed what two unit normals at a distance of ``mu`` allow."""
+    record = measure_attack("rmia", members, others, permutations=1)
+    return compared(
+        record, members, others, gaussian(mu), area_of(mu), significance=significance
+    ).excess  # fmt: skip
+
+
+def area_of(mu):
+    from scipy.special import ndtr
+
+    return float(ndtr(mu / np.sqrt(2)))
+
+
 def test_an_attack_above_its_bound_is_found_and_one_on_it_is_not():
     members, others = normals(2.0, 2000, 2000)
-    assert exceeds(members, others, gaussian(1.0), fprs=(0.1, 0.01))
-    assert not exceeds(members, others, gaussian(2.0), fprs=(0.1, 0.01))
-    assert not exceeds(members, others, gaussian(0.0), fprs=(0.001,))  # too few non-members for this rate
+    assert exceeds(members, others, 1.0) is True
+    assert exceeds(members, others, 2.0) is False
+    assert exceeds(*normals(0.0, 2000, 2000), 0.0) is False
 
 
-def test_a_true_bound_is_rarely_refuted():
-    wrong = sum(
-        exceeds(*normals(1.0, 300, 300, seed), gaussian(1.0), fprs=(0.1, 0.05, 0.2), significance=0.2)
-        for seed in range(50)
-    )
-    assert wrong <= 10
+@pytest.mark.parametrize("patients", [20, 37, 60, 90, 120])
+def test_few_patients_that_an_attack_tells_apart_refute_a_bound(patients):
+    members, others = normals(4.0, patients, patients)
+    assert exceeds(members, others, 0.9) is True
+
+
+def test_so_few_patients_that_no_attack_could_exceed_the_bound_give_no_answer():
+    assert exceeds(*normals(9.0, 10, 10), 2.0) is None
+    assert exceeds(*normals(9.0, 10, 200), 4.0) is None
+    assert exceeds(*normals(0.0, 10, 10), 0.1) is False
+
+
+def test_the_area_alone_refutes_a_bound_that_no_threshold_exceeds():
+    members, others = normals(4.0, 60, 60)
+    record = compared(measure_attack("rmia", members, others), members, others, lambda fpr: 1.0, 0.737)
+    assert record.excess is True
+    assert record.above[-1] == 60
+
+
+def test_one_threshold_alone_refutes_a_bound_that_the_area_keeps():
+    others = np.linspace(0, 1, 200)
+    members = np.concatenate([np.full(40, 2.0), np.full(160, -1.0)])  # a fifth is surely found
+    record = compared(measure_attack("rmia", members, others), members, others, gaussian(0.2), area_of(0.2))
+    assert record.auc < 0.5
+    assert record.excess is True
+
+
+@pytest.mark.parametrize("patients", [(15, 15), (60, 60), (60, 400), (400, 60)])
+def test_a_true_bound_is_rarely_refuted(patients):
+    level, runs = 0.2, 400
+    wrong = 0
+    for seed in range(runs):
+        members, others = normals(1.0, *patients, seed)
+        record = replace(BLANK, members=len(members), others=len(others), auc=area(members, others))
+        wrong += bool(
+            compared(record, members, others, gaussian(1.0), area_of(1.0), significance=level).excess
+        )
+    assert wrong <= level * runs
+
+
+def test_a_true_area_is_rarely_below_its_limit():
+    for patients in ((12, 12), (30, 200)):
+        wrong = sum(
+            least_area(area(*normals(1.0, *patients, seed)), *patients, 0.2) > area_of(1.0)
+            for seed in range(400)
+        )
+        assert wrong <= 80
+
+
+def test_the_limit_of_an_area_is_that_of_independent_pairs():
+    assert least_area(1.0, 60, 90, 0.05) == pytest.approx(0.05 ** (1 / 60))
+    assert least_area(0.0, 60, 60, 0.05) == 0.0
+    assert least_area(0.7, 60, 60, 0.05) < least_area(0.7, 600, 60_000, 0.05) < 0.7
+
+
+def test_counts_without_scores_give_the_same_answer():
+    members, others = normals(2.0, 150, 150)
+    record = measure_attack("rmia", members, others, permutations=1)
+    whole = compared(record, members, others, gaussian(1.0), area_of(1.0))
+    assert len(whole.above) == len(threshold_ranks(150))
+    assert counts_exceed(whole, gaussian(1.0), area_of(1.0), significance=0.05) is whole.excess is True
+    assert counts_exceed(record, gaussian(1.0), area_of(1.0), significance=0.05) is True  # from its points
 
 
 def test_groups_with_few_patients_are_refused_and_rare_values_not_named():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from meninx.core import names
 from meninx.core.attribute_records import AttributeRecord, AttributesAudit, LeakRecord
 from meninx.core.findings import MEASURED, Finding, key_of, named
-from meninx.core.percentages import percent
+from meninx.core.percentages import at_most, percent
 from meninx.metrics import verdict_rule
 from meninx.metrics.controls import control_level
 from meninx.metrics.verdict_rule import REFUTED, VOID, but, silenced
@@ -92,7 +92,7 @@ def record_lines(record: AttributeRecord, prior_bound: float | None) -> list[str
         f"most frequent value {percent(record.prior or 0.0)}"
     ]
     advantage = _share(record.advantage, record.advantage_low, record.advantage_high)
-    allowed = "" if record.bound is None else f"; the guarantee allows {percent(record.bound)}"
+    allowed = "" if record.bound is None else f"; the guarantee allows {at_most(record.bound)}"
     lines.append(
         f"  members {percent(record.on_members)}, others {percent(record.on_others)}: advantage {advantage}, "
         f"p {_advantage_p(record):.3g}{allowed}"
@@ -102,7 +102,7 @@ def record_lines(record: AttributeRecord, prior_bound: float | None) -> list[str
         lines[-1] += f"; over labels alone {gain}"
     if prior_bound is not None and record.signal == LABELS:
         lines.append(
-            f"  who knows the prior alone infers it from the model at most {percent(prior_bound)} of the time"
+            f"  who knows the prior alone infers it from the model at most {at_most(prior_bound)} of the time"
         )
     return lines
 
@@ -111,7 +111,7 @@ def leak_line(leak: LeakRecord) -> str:
     """Return what single gradients tell about labels, in words."""
     if leak.accuracy is None:
         return f"labels from the {leak.signal} of one image: refused, {leak.refusal}"
-    allowed = "" if leak.bound is None else f", the noise allows {percent(leak.bound)}"
+    allowed = "" if leak.bound is None else f", the noise allows {at_most(leak.bound)}"
     return (
         f"labels from the {leak.signal} of one image: right "
         f"{_share(leak.accuracy, leak.accuracy_low, leak.accuracy_high)}, "
@@ -191,7 +191,7 @@ def _advantage_colour(one: AttributeRecord, audit: AttributesAudit) -> tuple[str
     if _advantage_p(one) <= _each(audit):
         if one.bound is None:
             return "red", "the model tells more about its own patients, and nothing is guaranteed for one"
-        return "amber", "the model tells more about its own patients, within the guarantee"
+        return "amber", "the model tells more about its own patients; it is not shown to exceed the guarantee"
     if audit.reason:
         return "grey", silenced(audit.reason)
     return "green", "strangers are as easy as patients of the training; another attack may differ"

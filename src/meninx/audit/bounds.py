@@ -22,7 +22,7 @@ from meninx.core import progress as bars
 from meninx.core.artifacts import RunRecord
 from meninx.core.errors import ConfigError, UsageError, problem
 from meninx.core.findings import GUARANTEED, Finding, key_of
-from meninx.core.percentages import percent
+from meninx.core.percentages import at_most, percent
 from meninx.core.result import Result
 from meninx.core.risk_records import (
     Bounded,
@@ -354,7 +354,7 @@ def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> t
 
     def bound(name: str, words: str, most: float, guess: float | None) -> Finding:
         gain = 0.0 if guess is None or guess >= 1 else (most - guess) / (1 - guess)
-        colour, reason = "green", f"an attack gains at most {percent(gain)} of what guessing leaves"
+        colour, reason = "green", f"an attack gains at most {at_most(gain)} of what guessing leaves"
         if gain > amber:
             colour = "red" if gain > red else "amber"
             reason = NO_GUARANTEE if gain > max(red, 0.5) else reason
@@ -366,7 +366,7 @@ def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> t
     found = [
         bound(
             f"largest-tpr@fpr={rate}",
-            f"No attack finds more than {percent(value.upper)} of the {unit}s that took part, at "
+            f"No attack finds more than {at_most(value.upper)} of the {unit}s that took part, at "
             f"{percent(float(rate))} false accusations.", value.upper, float(rate),
         )
         for rate, value in membership.tpr_at_fpr.items()
@@ -377,7 +377,7 @@ def findings(record: BoundsRecord, *, amber: float = 0.1, red: float = 0.5) -> t
         name = _short(prior)
         value = operating.worst[prior.name].upper
         words = (
-            f"Knowing that {prior.meaning(unit)}, no attack is right more than {percent(value)} of the time."
+            f"Knowing that {prior.meaning(unit)}, no attack is right more than {at_most(value)} of the time."
         )
         worst = bound(f"largest-success@{name}", words, value, prior.kappa)
         less = operating.relaxed[prior.name].upper
@@ -413,11 +413,11 @@ def _relaxed(worst: Finding, name: str, meaning: str, value: float) -> Finding:
         key=key_of("bounds", name),
         words=(
             f"Knowing that {meaning}, but not the direction of the gradient, an attacker is right at "
-            f"most {percent(value)} of the time. This is no guarantee: whoever knows more may be right "
+            f"most {at_most(value)} of the time. This is no guarantee: whoever knows more may be right "
             "more often."
         ),
         value=value, low=value, high=value, colour="red" if worst.colour == "red" else "amber",
-        reason=f"no guarantee; the guarantee for every attacker is {percent(worst.value or 1.0)}",
+        reason=f"no guarantee; the guarantee for every attacker is {at_most(worst.value or 1.0)}",
     )  # fmt: skip
 
 
@@ -429,11 +429,11 @@ def _row(prior: PriorRecord, point: BoundPoint) -> str:
 
 def _membership_words(found: MembershipRecord) -> list[str]:
     rates = ", ".join(
-        f"{percent(value.upper)} at {percent(float(rate))}" for rate, value in found.tpr_at_fpr.items()
+        f"{at_most(value.upper)} at {percent(float(rate))}" for rate, value in found.tpr_at_fpr.items()
     )
     return [
         f"membership tests: AUC at most {found.auc.upper:.3f}, TPR - FPR at most "
-        f"{found.advantage.upper:.3f}, right at most {percent(found.accuracy.upper)} of the time",
+        f"{found.advantage.upper:.3f}, right at most {at_most(found.accuracy.upper)} of the time",
         f"  true positives at most {rates} false positives",
     ]
 

@@ -26,6 +26,7 @@ from typing import Final
 
 from meninx.core.errors import ConfigError, UsageError, expected, problem
 from meninx.core.findings import Finding
+from meninx.metrics.verdict_rule import is_silenced
 
 LONGEST = 200
 _KEY = r"[A-Za-z0-9_+.@=/-]{1,150}"
@@ -140,7 +141,7 @@ def met(
             if found.value is None and found.group and found.group not in condition.key.split("/"):
                 continue
             number = condition.compared(found)
-            if found.value is None or found.colour == "grey":
+            if not _counts(found):
                 sentences.append(f"{condition}: {found.key} has no number that counts ({found.reason})")
             elif number is None:
                 sentences.append(f"{condition}: {found.key} has no {_NAMES[condition.of]} ({found.label()})")
@@ -153,6 +154,15 @@ def met(
             if condition.may_name(key)
         ]
     return tuple(sentences)
+
+
+def _counts(found: Finding) -> bool:
+    """Return whether a finding has a number to compare.
+
+    That of a group is grey where it is above chance and was not corrected for the number of groups.
+    """
+    uncorrected = bool(found.group) and not is_silenced(found.reason)
+    return found.value is not None and (found.colour != "grey" or uncorrected)
 
 
 def refuse_unknown(

@@ -35,7 +35,14 @@ from meninx.audit.audited_run import (
 )
 from meninx.audit.config import MembershipConfig
 from meninx.audit.membership_figure import draw
-from meninx.audit.membership_findings import ATTACKS, LEAST_REFERENCES, MAIN_ATTACK, verdict_of
+from meninx.audit.membership_findings import (
+    ATTACKS,
+    LEAST_REFERENCES,
+    MAIN_ATTACK,
+    is_tested,
+    untested,
+    verdict_of,
+)
 from meninx.audit.references import (
     Audited,
     control_signals,
@@ -51,7 +58,7 @@ from meninx.core.artifacts import RunRecord
 from meninx.core.audit_records import AttackRecord, MembershipAudit, OperatingPoint
 from meninx.core.errors import AuditFinding, DataError, expected, problem
 from meninx.core.manifest import Manifest
-from meninx.core.percentages import percent
+from meninx.core.percentages import at_most, percent
 from meninx.core.progress import SILENT, Progress
 from meninx.core.randomness import child
 from meninx.core.result import Result
@@ -62,7 +69,7 @@ from meninx.metrics.attack_success import (
     FPRS,
     LEAST_PATIENTS,
     NON_MEMBERS_TIMES_FPR,
-    exceeds,
+    compared,
     measure_attack,
     measure_groups,
     needed_for,
@@ -125,6 +132,7 @@ class MembershipResult(Result):
             *([_STUDY.format(audit.sites)] if audit.sites > 1 else []),
             *(line for attack in audit.attacks for line in _attack_lines(attack, audit)),
             *([] if audit.bound_auc is None else [f"the guarantee allows an AUC of {audit.bound_auc:.3f}"]),
+            *_untested_lines(audit),
             *_group_lines(audit),
             f"positive control, a model that knows a few patients: {_area_words(audit.positive)}",
             f"negative control, a network trained on nothing: {_area_words(audit.negative)}",
@@ -397,10 +405,10 @@ def _judged(
     attacks = []
     for name in ATTACKS:
         found = _measured(name, scores[name], member, config.seed)
-        excess = None
-        if most is not None:
-            excess = exceeds(scores[name][member], scores[name][~member], most, fprs=FPRS, significance=each)
-        attacks.append(replace(found, excess=excess))
+        if curve is not None and most is not None:
+            inside, outside = scores[name][member], scores[name][~member]
+            found = compared(found, inside, outside, most, curve.auc().upper, significance=each)
+        attacks.append(found)
     verdict, reason = verdict_of(attacks, positive, (negative, split_control), config.significance)
     curves, allowed = _curves(scores, member, most)
     return MembershipAudit(
@@ -458,6 +466,12 @@ def verdict_words(audit: MembershipAudit) -> str:
     return "nothing found by these attacks; another attack may find more"
 
 
+def _untested_lines(audit: MembershipAudit) -> list[str]:
+    if audit.bound_auc is None or all(map(is_tested, audit.attacks)):
+        return []
+    return [f"the guarantee {untested(audit.attacks[0])}"]
+
+
 def _split_lines(audit: MembershipAudit) -> list[str]:
     if audit.split_control is None:
         return []
@@ -471,7 +485,7 @@ def _attack_lines(attack: AttackRecord, audit: MembershipAudit) -> list[str]:
         if point.tpr is not None and point.low is not None and point.high is not None:
             words = f"{percent(point.tpr)} ({percent(point.low)} to {percent(point.high)})"
         allowed = audit.bound.get(f"{point.fpr:g}")
-        limit = "" if allowed is None else f"; the guarantee allows {percent(allowed)}"
+        limit = "" if allowed is None else f"; the guarantee allows {at_most(allowed)}"
         lines.append(f"  members found at {percent(point.fpr)} false positives: {words}{limit}")
     return lines
 

@@ -9,7 +9,7 @@ from meninx.core.audit_records import AttackRecord, GroupRecord, MembershipAudit
 from meninx.core.findings import MEASURED, Finding, key_of, named
 from meninx.core.percentages import percent
 from meninx.metrics import verdict_rule
-from meninx.metrics.attack_success import PERMUTATIONS
+from meninx.metrics.attack_success import FPRS, PERMUTATIONS, needed_for
 from meninx.metrics.controls import control_level
 from meninx.metrics.verdict_rule import REFUTED, VOID, but, silenced
 
@@ -83,12 +83,33 @@ def _colour(attack: AttackRecord, audit: MembershipAudit) -> tuple[str, str]:
             return "red", "the attack finds members, and nothing is guaranteed for a patient"
         if audit.bound.get(f"{_RATE:g}", 1.0) > _EXCLUDES_NOTHING:
             return "red", "the attack finds members, and the guarantee excludes nothing"
-        return "amber", "the attack finds members, within the guarantee"
+        return "amber", f"the attack finds members; {_beside_the_bound(attack, audit)}"
     if audit.unknown_start:
         return "grey", UNKNOWN_START
     if audit.reason:
         return "grey", silenced(audit.reason)
     return "green", "the attack is no better than chance; another attack may be"
+
+
+def is_tested(attack: AttackRecord) -> bool:
+    """Return whether an attack on so many patients could have shown that a guarantee does not hold."""
+    return attack.excess is not None and (bool(attack.above) or attack.others >= needed_for(max(FPRS)))
+
+
+def untested(attack: AttackRecord) -> str:
+    """Return that a guarantee cannot be tested with so few patients, as the end of a sentence."""
+    return f"cannot be tested with {attack.members} members and {attack.others} non-members"
+
+
+def _beside_the_bound(attack: AttackRecord, audit: MembershipAudit) -> str:
+    """Return how what an attack found compares with a guarantee that it was not shown to exceed."""
+    if not is_tested(attack):
+        return f"whether more than the guarantee allows {untested(attack)}"
+    rates = [(point.tpr, audit.bound.get(f"{point.fpr:g}")) for point in attack.points]
+    pairs = [(attack.auc, audit.bound_auc), *rates]
+    if any(found is not None and most is not None and found > most for found, most in pairs):
+        return "more than the guarantee allows, but no more than chance explains"
+    return "within the guarantee"
 
 
 def _is_silenced(audit: MembershipAudit) -> bool:
@@ -134,12 +155,12 @@ def _group_finding(group: GroupRecord, *, exposed: bool, failed: str) -> Finding
     if above:
         reason = f"above chance {many}"
         colour = "amber" if exposed else "grey"
-    if failed and colour == "green":
+    if failed and colour in ("green", "grey"):
         colour, reason = "grey", silenced(failed)
-    known = group.auc is not None
+    known, part = group.auc is not None, f"{group.attribute}={group.group}"
     area = group.auc if group.auc is not None else 0.0
     return Finding(
-        key=key_of("membership", MAIN_ATTACK, f"{group.attribute}={group.group}", "auc"), line=MEASURED,
+        key=key_of("membership", MAIN_ATTACK, part, "auc"), line=MEASURED, group=key_of(part),
         words=f"Within group {name} attack {MAIN_ATTACK} has "
         + (f"an area under the ROC curve of {area:.3f}." if known else "no number."),
         value=group.auc, low=None if group.auc_low is None else min(area, group.auc_low),

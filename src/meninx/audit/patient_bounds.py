@@ -16,7 +16,7 @@ from meninx.core.budget import PrivacyUnit
 from meninx.core.errors import MeninxError
 from meninx.core.findings import GUARANTEED, Finding, key_of
 from meninx.core.manifest import Manifest, dataset_digest
-from meninx.core.percentages import percent
+from meninx.core.percentages import at_most, percent
 from meninx.core.risk_records import BoundsRecord, PatientBounds
 from meninx.core.run import Run
 from meninx.privacy import group_risk, risk
@@ -124,7 +124,7 @@ def findings(record: BoundsRecord, *, amber: float, red: float) -> Iterator[Find
         colour = "green"
         if gain > amber:
             colour = "red" if gain > red else "amber"
-        reason = f"an attack gains at most {percent(gain)} of what guessing leaves"
+        reason = f"an attack gains at most {at_most(gain)} of what guessing leaves"
         if gain > max(red, 0.5):
             reason = NO_GUARANTEE
         return Finding(
@@ -134,15 +134,15 @@ def findings(record: BoundsRecord, *, amber: float, red: float) -> Iterator[Find
 
     for rate in risk.FPRS:
         most = found.tpr_at_fpr.get(f"{rate:g}")
-        words = f"No attack finds {who} more often than {percent(most or 0)} at {percent(rate)} "
+        words = f"No attack finds {who} more often than {at_most(most or 0)} at {percent(rate)} "
         words += "false accusations."
         yield bound(f"patient-tpr@fpr={rate:g}", words, most, rate)
     most = found.advantage
-    words = f"For {who}, TPR - FPR of a membership attack is at most {percent(most or 0)}."
+    words = f"For {who}, TPR - FPR of a membership attack is at most {at_most(most or 0)}."
     yield bound("patient-advantage", words, most, 0.0)
     for prior in sorted(record.priors, key=lambda prior: -prior.kappa):
         most = found.success.get(prior.name)
-        words = f"For {who}, an attacker who knows {prior.name} is right at most {percent(most or 0)} of "
+        words = f"For {who}, an attacker who knows {prior.name} is right at most {at_most(most or 0)} of "
         words += "the time."
         yield bound(f"patient-success@{short(prior.name, prior.kappa)}", words, most, prior.kappa)
 

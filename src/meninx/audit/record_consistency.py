@@ -20,7 +20,14 @@ from meninx.core.names import printable
 from meninx.core.proportions import clopper_pearson, lower_limit
 from meninx.core.reconstruction_records import CRITERIA, MatchRecord, ReconstructionAudit
 from meninx.core.risk_records import Bounded, BoundPoint, BoundsRecord, MembershipRecord
-from meninx.metrics.attack_success import GROUP_REFUSALS, LEAST_PATIENTS, PERMUTATIONS, refusal_of
+from meninx.metrics.attack_success import (
+    GROUP_REFUSALS,
+    LEAST_PATIENTS,
+    PERMUTATIONS,
+    refusal_of,
+    threshold_rank,
+    threshold_ranks,
+)
 from meninx.metrics.linkage import linkage_verdict
 from meninx.privacy.residual_audit import TOLERANCE
 from meninx.privacy.score_audit import area_mu_of, gaussian_interval
@@ -125,6 +132,9 @@ def of_membership(record: MembershipAudit) -> Iterator[str]:
     )
     if found != (record.verdict, record.reason):
         yield OTHER_VERDICT
+    for attack in record.attacks:
+        if attack.above and not _counts_follow(attack):
+            yield f"attack {attack.attack}: its counts contradict its rates or its area"
     known = [*record.attacks, record.negative, record.positive, record.split_control]
     for attack in (item for item in known if item is not None):
         yield from _attack(attack)
@@ -132,6 +142,22 @@ def of_membership(record: MembershipAudit) -> Iterator[str]:
     for group in record.groups:
         if (group.refusal not in GROUP_REFUSALS) if group.auc is None else bool(group.refusal):
             yield f"group {printable(group.group)[:40]}: the program never refuses a number for this reason"
+
+
+def _counts_follow(attack: AttackRecord) -> bool:
+    """Return whether the members above the tested thresholds can belong to the rates and to the area."""
+    ranks, members, others = threshold_ranks(attack.others), attack.members, attack.others
+    if len(ranks) != len(attack.above) or list(attack.above) != sorted(attack.above):
+        return False
+    counts = dict(zip(ranks, attack.above, strict=True))
+    for rank, count in counts.items():
+        # A member above the threshold is above all but rank - 1 others, another one above none of the rank.
+        least = count * (others - rank + 1)
+        most = count * others + (members - count) * (others - rank / 2)
+        if not 0 <= count <= members or not least - 0.5 <= attack.auc * members * others <= most + 0.5:
+            return False
+    rates = ((point.tpr, counts.get(threshold_rank(point.fpr, others))) for point in attack.points)
+    return all(rate is None or (count is not None and _alike(rate, count / members)) for rate, count in rates)
 
 
 def _attack(attack: AttackRecord) -> Iterator[str]:

@@ -163,10 +163,10 @@ def run(
     )  # fmt: skip
     one_sided = {key: kind for name in plan.parts for key, kind in RULES[name].one_sided.items()}
     conditions.refuse_unnamed([*planned, *wanted], _patterns(plan), one_sided=one_sided)
+    if data is not None:
+        dataset_of(subject, data)  # refused before the plan is registered, and by a dry run too
     if config.dry_run:
         return replace(result, planned=_planned(config, subject, known, data))
-    if data is not None:
-        dataset_of(subject, data)  # refused before the plan is registered
     with subject.audit_lock():
         record = _carried_out(config, subject, known, data, progress)
         keys, missing = record.findings, missing_keys(record.parts)

@@ -21,7 +21,7 @@ from meninx.core.findings import (
     Finding,
     worst_colour,
 )
-from meninx.core.percentages import percent
+from meninx.core.percentages import at_most, percent
 from meninx.core.risk_records import BoundsRecord, PriorRecord
 
 _DECIDING = "tpr@fpr=0.01"
@@ -84,7 +84,7 @@ def _guaranteed(part: AuditedPart | None, limits: PlannedLimits, held: Reservati
     deciding = found[f"largest-{_DECIDING}"]
     most, epsilon = deciding.value or 0.0, found["epsilon"].value or 0.0
     words = (
-        f"Epsilon {epsilon:.3g}: whatever an attacker knows and computes, at most {percent(most)} of the "
+        f"Epsilon {epsilon:.3g}: whatever an attacker knows and computes, at most {at_most(most)} of the "
         f"{held.unit}s {'who' if held.unit == PrivacyUnit.PATIENT else 'that'} took part can be found at 1 % "
         "false accusations. This is for this model alone: others trained on the same patients add to it."
     )
@@ -113,8 +113,9 @@ def _measured(parts: Sequence[AuditedPart], guaranteed: str, held: Reservations)
     rule = (
         "red: an attack exceeds the guarantee, finds something where nothing is guaranteed, or is right more "
         "often than wrong among ten or more; amber: it "
-        "finds something within the guarantee, or a rate at 1 % false accusations could not be measured, or "
-        "the guarantee is red; green: no attack of the plan found anything; grey: none, or a control failed"
+        "finds something and is not shown to exceed the guarantee, or a rate at 1 % false accusations could "
+        "not be measured, or the guarantee is red; green: no attack of the plan found anything; grey: none, "
+        "or a control failed"
     )
 
     def line(colour: str, word: str, words: str) -> VerdictLine:
@@ -250,14 +251,14 @@ def _sentence(record: BoundsRecord, prior: PriorRecord, most: float, *, several:
     what = "a patient's data" if unit == PrivacyUnit.PATIENT else f"the data of one {unit}"
     words = (
         f"An attacker who has narrowed {what} to 1 of {candidates:,} picks the right one at most "
-        f"{percent(most)} of the time; a blind guess is right {percent(1 / candidates)} of the time."
+        f"{at_most(most)} of the time; a blind guess is right {percent(1 / candidates)} of the time."
     )
     if most > 0.5 and most > (1 + 1 / candidates) / 2:
         words += " That is no useful guarantee."
     if record.patient is not None and prior.name in record.patient.success:
         most = max(most, record.patient.success[prior.name])
         who = f"a patient with {record.patient.cases:,} {unit}s"
-        words += f" For all data of {who} it is at most {percent(most)}."
+        words += f" For all data of {who} it is at most {at_most(most)}."
     elif several:
         words += f" For a patient with several {unit}s nothing is guaranteed here."
     return PlainSentence(

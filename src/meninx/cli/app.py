@@ -136,7 +136,7 @@ def run(arguments: list[str]) -> int:
     try:
         app, source = app_for(arguments)
         _refuse_mistyped_part(arguments)
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        _called(app, arguments)
         if sys.stdout is not None:
             sys.stdout.flush()  # here, so that a reader that went away is noticed before the interpreter ends
     except CycloptsError as error:
@@ -167,6 +167,21 @@ def run(arguments: list[str]) -> int:
             )
         return _report_bug(error, verbose="--verbose" in arguments or "-v" in arguments)
     return 0
+
+
+def _called(app: App, arguments: list[str]) -> None:
+    """Carry out a command; code that ends the process, e.g. a network of another package, is an error.
+
+    Raises:
+        UsageError: something called ``sys.exit`` with success before the command was done.
+    """
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            raise
+        fix = "nothing after it was done; uninstall the package whose code did it"
+        raise UsageError(problem("code that is not meninx's ended the command", fix=fix)) from error
 
 
 def _wording(error: CycloptsError) -> str:

@@ -198,8 +198,10 @@ class AttackRecord:
         null_high: upper end.
         p_value: probability of such an area or a larger one with permuted membership.
         points: true positive rates at false positive rates.
-        excess: the lower limit of a true positive rate is above what the guarantee allows; None where no
-            guarantee is compared.
+        excess: a lower limit of the area or of a true positive rate is above what the guarantee allows; None
+            where no guarantee is compared, and where so few patients could not show an excess.
+        above: members above each threshold of the test against the guarantee, the highest threshold first;
+            empty where no guarantee is compared, and in a record of an earlier version.
     """
 
     attack: str
@@ -213,6 +215,7 @@ class AttackRecord:
     p_value: float
     points: tuple[OperatingPoint, ...]
     excess: bool | None = None
+    above: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

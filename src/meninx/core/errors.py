@@ -85,7 +85,7 @@ def expected(what: str, *, got: object, where: str, fix: str = "") -> str:
         where: file, key, row or argument name.
         fix: what to do about it; left out when empty.
     """
-    message = f"expected {what}, got {in_words(got)} ({where})"
+    message = f"expected {what}, got {in_words(got)} ({_on_one_line(where)})"
     return f"{message}; {fix}" if fix else message
 
 
@@ -121,5 +121,10 @@ def problem(what: str, *, where: str = "", fix: str = "") -> str:
         where: file, key, row or argument name; left out when empty.
         fix: what to do about it; left out when empty.
     """
-    message = f"{what} ({where})" if where else what
+    message = f"{what} ({_on_one_line(where)})" if where else what
     return f"{message}; {fix}" if fix else message
+
+
+def _on_one_line(text: str) -> str:
+    """Return a place, e.g. a path from the command line, without control characters and line breaks."""
+    return "".join(character if character.isprintable() else "?" for character in text)

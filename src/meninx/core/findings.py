@@ -57,6 +57,7 @@ class Finding:
         colour: ``green``, ``amber``, ``red`` or ``grey``.
         reason: why there is no number, or why the colour.
         counted: what ``n`` counts.
+        group: the part of the key that names a group of patients, e.g. ``sex=f``; empty where there is none.
 
     Raises:
         DataError: a field contradicts these rules; names the key and never quotes a text.
@@ -74,6 +75,7 @@ class Finding:
     colour: str
     reason: str = ""
     counted: str = "patients"
+    group: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a finding that contradicts itself or claims too much."""
@@ -84,6 +86,8 @@ class Finding:
             raise DataError(problem(what, where=self.key))
         if self.n < 0 or not self.counted.isidentifier():
             raise DataError(problem("n is no number of patients, canaries or trials", where=self.key))
+        if self.group and self.group not in self.key.split("/"):
+            raise DataError(problem("the group is no part of the key", where=self.key))
         self._check_numbers()
         for text in (self.words, self.reason):
             check_text(text, where=self.key)
@@ -115,11 +119,6 @@ class Finding:
     def is_exact(self) -> bool:
         """Whether the number has no interval because it was computed, not estimated."""
         return self.value is not None and self.low == self.value == self.high
-
-    @property
-    def group(self) -> str:
-        """The part of the key that names a group of patients, e.g. ``sex=f``; empty where there is none."""
-        return next((part for part in self.key.split("/") if "=" in part and "@" not in part), "")
 
     def label(self) -> str:
         """Return the number with its interval and sample, or why there is none."""

@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import math
+from decimal import ROUND_CEILING, Decimal
 
 _LEAST = 1e-6
 """Smallest share whose digits are shown."""
+_LEAST_PLACE = -4
+"""Exponent of the last decimal of a limit as per cent."""
 _DECIMALS = 12
 """Most decimals of a mark at an axis."""
 
@@ -33,6 +36,21 @@ def percent(share: float) -> str:
     if 0 < share < 1e-5:
         return f"{100 * share:.4f} %"
     return f"{100 * share:,.0f} %" if share >= 9.995 else f"{100 * share:.3g} %"
+
+
+def at_most(share: float) -> str:
+    """Return an upper limit as per cent with three significant digits, never below the limit.
+
+    >>> at_most(0.09994), at_most(0.1), at_most(0.9991), at_most(3e-9), at_most(0.0), at_most(10.001)
+    ('10 %', '10 %', '100 %', '0.0001 %', '0 %', '1,001 %')
+    """
+    if not math.isfinite(share):
+        return percent(share)
+    exact = 100 * Decimal(f"{share:.12g}")  # digits below those of a float do not count
+    places = exact.adjusted() - 2 if exact else 0
+    found = exact.quantize(Decimal(1).scaleb(min(0, max(places, _LEAST_PLACE))), rounding=ROUND_CEILING)
+    text = f"{found:,f}"
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
 
 
 def axis_mark(share: float, _: object = None) -> str:

@@ -80,7 +80,9 @@ def load(group: str, name: str) -> Any:
     (point,) = points.values()
     try:
         return point.load()
-    except Exception as error:  # the import of another package can raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the import of another package can raise anything, also SystemExit
         reason = type(error).__name__
         raise ConfigError(f"{name} ({group}) cannot be imported from {point.value}: {reason}") from error
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ import numpy.typing as npt
 from meninx.core import check
 from meninx.core.audit_records import AttackRecord, GroupRecord, OperatingPoint
 from meninx.core.errors import ConfigError, DataError, expected, problem
-from meninx.core.proportions import clopper_pearson
+from meninx.core.proportions import clopper_pearson, lower_limit
 from meninx.core.randomness import child
 from meninx.metrics import groups, intervals
 from meninx.metrics.bootstrap import Areas, Draws
@@ -33,6 +34,8 @@ Array = npt.NDArray[np.float64]
 FPRS = (0.1, 0.01, 0.001)
 NON_MEMBERS_TIMES_FPR = 10
 """A false positive rate needs at least this number, divided by the rate, of non-members."""
+_TESTED_SHARES = (*FPRS, 0.25, 0.5)
+"""Shares of the non-members above the thresholds of the test against a guarantee."""
 LEAST_PATIENTS = groups.MIN_CELL
 """Smallest number of members, and of non-members, behind any result."""
 GROUP_REFUSALS = tuple(f"too few {few}: {LEAST_PATIENTS} needed" for few in ("members", "non-members"))
@@ -98,7 +101,7 @@ def operating_point(members: npt.ArrayLike, others: npt.ArrayLike, fpr: float) -
     refusal = refusal_of(fpr, len(outside))
     if refusal:
         return OperatingPoint(fpr=fpr, refusal=refusal)
-    rank = _rank(fpr, len(outside))
+    rank = threshold_rank(fpr, len(outside))
     above = int((inside > np.sort(outside)[-rank]).sum())
     low, high = clopper_pearson(above, len(inside))
     return OperatingPoint(
@@ -125,62 +128,115 @@ def needed_for(fpr: float) -> int:
     return math.ceil(NON_MEMBERS_TIMES_FPR / fpr - 1e-9)
 
 
-def exceeds(
+def compared(
+    record: AttackRecord,
     members: npt.ArrayLike,
     others: npt.ArrayLike,
     most: Callable[[float], float],
+    most_area: float,
     *,
-    fprs: Sequence[float] = FPRS,
     significance: float = 0.05,
-) -> bool:
-    """Return whether the attack exceeds what a guarantee allows at any of the false positive rates.
-
-    Rates without enough non-members are left out.
+) -> AttackRecord:
+    """Return the record of an attack with what its test against a guarantee counts and finds.
 
     Args:
-        members: scores of members, shape (members,).
-        others: scores of non-members, shape (others,).
+        record: of the attack.
+        members: its scores of members, shape (members,).
+        others: its scores of non-members, shape (others,).
         most: false positive rate -> largest true positive rate that the guarantee allows.
-        fprs: false positive rates, chosen before the scores were seen.
-        significance: largest probability of True although the guarantee holds.
+        most_area: largest area under the ROC curve that it allows.
+        significance: largest probability of an excess although the guarantee holds.
 
-    Guarantee: for independent scores of members and of non-members from one continuous distribution each, the
-        probability of True although the guarantee holds is at most ``significance``.
+    Guarantee: that of :func:`counts_exceed`.
     """
-    check.open_unit(significance=significance)
     inside, outside = _scores(members, "members"), np.sort(_scores(others, "non-members"))
-    used = [fpr for fpr in fprs if len(outside) >= needed_for(fpr)]
-    above = {fpr: int((inside > outside[-_rank(fpr, len(outside))]).sum()) for fpr in used}
-    return counts_exceed(above, len(inside), len(outside), most, significance=significance)
+    above = tuple(int((inside > outside[-rank]).sum()) for rank in threshold_ranks(len(outside)))
+    counted = replace(record, above=above)
+    return replace(counted, excess=counts_exceed(counted, most, most_area, significance=significance))
+
+
+def threshold_ranks(others: int) -> tuple[int, ...]:
+    """Return which of the highest scores of non-members are the thresholds of the test against a guarantee.
+
+    They follow from the number of non-members alone, so no score chooses them.
+
+    >>> threshold_ranks(60), threshold_ranks(2000)
+    ((1, 7, 16, 31), (3, 21, 201, 501, 1001))
+    """
+    return tuple(sorted({threshold_rank(share, others) for share in _TESTED_SHARES}))
 
 
 def counts_exceed(
-    above: Mapping[float, int],
-    members: int,
-    others: int,
-    most: Callable[[float], float],
-    *,
-    significance: float,
-) -> bool:
-    """Return what :func:`exceeds` does, from counts, as somebody without the scores can.
+    record: AttackRecord, most: Callable[[float], float], most_area: float, *, significance: float
+) -> bool | None:
+    """Return whether an attack exceeds what a guarantee allows; None where so few patients cannot show it.
+
+    The members above each threshold and the false positive rate of the threshold have exact limits, which are
+    compared with the whole curve of the guarantee. This includes its largest TPR - FPR, which is a point of
+    the curve. The area has the limit of :func:`least_area`. Only counts are read, so somebody without the
+    scores can repeat the test. Few patients cannot show an excess if an attack that tells all of them apart
+    would not.
 
     Args:
-        above: false positive rate -> members above the threshold that it sets among the others.
-        members: their number.
-        others: their number.
+        record: counts of the attack; those of a record without ``above`` are taken from its points.
         most: false positive rate -> largest true positive rate that the guarantee allows.
-        significance: largest probability of True although the guarantee holds.
+        most_area: largest area under the ROC curve that it allows.
+        significance: largest probability of True although the guarantee holds. A union bound divides it
+            among both limits of every threshold and the limit of the area.
+
+    Guarantee: for independent scores of members and of non-members, from one continuous distribution each,
+        the probability of True although the guarantee holds is at most ``significance``.
     """
-    # A union bound: both limits of every rate may err, so each gets an equal share.
-    each = significance / (2 * max(1, len(above)))
-    for fpr, count in above.items():
-        least, _ = clopper_pearson(count, members, level=1 - 2 * each)
-        if least > most(_most_false(_rank(fpr, others), others, each)):
-            return True
-    return False
+    check.open_unit(significance=significance)
+    counts = dict(zip(threshold_ranks(record.others), record.above, strict=False)) or {
+        threshold_rank(point.fpr, record.others): round(point.tpr * record.members)
+        for point in record.points
+        if point.tpr is not None
+    }
+    each = significance / (2 * len(counts) + 1)
+
+    def is_above(found: Mapping[int, int], area: float) -> bool:
+        rates = (
+            lower_limit(count, record.members, each) > most(_most_false(rank, record.others, each))
+            for rank, count in found.items()
+        )
+        return least_area(area, record.members, record.others, each) > most_area or any(rates)
+
+    if is_above(counts, record.auc):
+        return True
+    return False if is_above(dict.fromkeys(counts, record.members), 1.0) else None
 
 
-def _rank(fpr: float, others: int) -> int:
+def least_area(area: float, members: int, others: int, significance: float) -> float:
+    """Return the limit that the true area under the ROC curve is below with at most ``significance``.
+
+    The area of a sample is an average of means of min(members, others) independent pairs, so the bound of
+    Chernoff and Hoeffding for such a mean holds for it, whatever the distributions and with ties.
+
+    Args:
+        area: of the sample, in [0, 1].
+        members: their number, > 0.
+        others: their number, > 0.
+        significance: in (0, 1).
+
+    References:
+        Hoeffding, Journal of the American Statistical Association 58 (1963) 13-30, theorem 1 and section 5.
+    """
+    allowed = -math.log(significance) / min(members, others)
+    low, high = 0.0, area
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _divergence(area, middle) > allowed else (low, middle)
+    return low
+
+
+def _divergence(share: float, truth: float) -> float:
+    """Return the relative entropy of two coins, for 0 < ``truth`` < 1 or ``truth`` = ``share``."""
+    pairs = ((share, truth), (1 - share, 1 - truth))
+    return sum(one * math.log(one / two) if two > 0 else math.inf for one, two in pairs if one > 0)
+
+
+def threshold_rank(fpr: float, others: int) -> int:
     """Return which of the highest scores of non-members sets the threshold of a false positive rate."""
     return math.floor(fpr * others + 1e-9) + 1
 

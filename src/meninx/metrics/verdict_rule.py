@@ -16,6 +16,7 @@ whatever the controls show, and the reason names the control that failed. No num
 from __future__ import annotations
 
 REFUTED, VOID, NOTHING = "refuted", "void", "nothing found"
+_SILENCED = "a control failed: "
 
 
 def verdict_of(
@@ -54,4 +55,13 @@ def silenced(reason: str) -> str:
     >>> silenced("the splits differ")
     'a control failed: the splits differ'
     """
-    return f"a control failed: {reason}"
+    return f"{_SILENCED}{reason}"
+
+
+def is_silenced(reason: str) -> bool:
+    """Return whether a number says nothing because a control failed.
+
+    >>> is_silenced(silenced("the splits differ")), is_silenced("above chance")
+    (True, False)
+    """
+    return reason.startswith(_SILENCED)

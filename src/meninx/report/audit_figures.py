@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.audit_summary import NO_GUARANTEE
 from meninx.core.findings import GUARANTEED
-from meninx.core.percentages import axis_mark, percent
+from meninx.core.percentages import at_most, axis_mark, percent
 from meninx.core.reconstruction_records import ReconstructionAudit
 from meninx.core.risk_records import BoundPoint, BoundsRecord
 from meninx.report import figures
@@ -63,7 +63,7 @@ def risk_profile(record: BoundsRecord, name: str) -> Picture | None:
 
     where = ""
     if operating is not None:
-        most = percent(operating.worst[prior.name].upper)
+        most = at_most(operating.worst[prior.name].upper)
         where = f" This run: epsilon {operating.epsilon:.3g}, at most {most}."
     mechanism = record.mechanism
     per_case = "" if record.patient is None else ", for one case and not for a patient"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from meninx.core.percentages import percent
+from meninx.core.percentages import at_most, percent
 from meninx.metrics.estimates import Estimate
 from meninx.metrics.groups import INSUFFICIENT, MIN_CELL
 from meninx.metrics.intervals import CLOPPER_PEARSON, COMBINED, PERCENTILE
@@ -170,7 +170,7 @@ def advantage_sentence(advantage: float, unit: str) -> str:
     return (
         f"Shown one {unit} who was in the training data with probability one half, an attacker who "
         "knows everything else "
-        f"guesses right at most {percent((1 + advantage) / 2)} of the time; a coin is right 50 % of the time."
+        f"guesses right at most {at_most((1 + advantage) / 2)} of the time; a coin is right 50 % of the time."
     )
 
 
@@ -180,7 +180,7 @@ def recognition_sentence(rate: float, bound: float, unit: str) -> str:
     return (
         f"An attacker who may wrongly accuse 1 of {wrong:,} {unit}s who were not in the training "
         "data recognises at most "
-        f"{percent(bound)} of those who were; without the model it would be {percent(rate)}."
+        f"{at_most(bound)} of those who were; without the model it would be {percent(rate)}."
     )
 
 

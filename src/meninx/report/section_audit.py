@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from meninx.core.audit_parts import PARTS
 from meninx.core.audit_summary import DONE, NO_GUARANTEE, AuditRecord, VerdictLine, registration_hash
 from meninx.core.findings import GUARANTEED, IMPLEMENTATION, MEASURED, Finding
-from meninx.core.percentages import percent
+from meninx.core.percentages import at_most, percent
 from meninx.report import audit_figures, formatting
 from meninx.report.audits import Audit
 from meninx.report.context import ReportContext
@@ -180,7 +180,7 @@ def _headline(line: VerdictLine, record: AuditRecord) -> str:
     found = next((item for item in known if item.key.endswith(end)), None)
     if found is None or found.value is None:
         return formatting.DASH
-    return words.format(percent(found.value) if line.line == GUARANTEED else found.interval())
+    return words.format(at_most(found.value) if line.line == GUARANTEED else found.interval())
 
 
 def _measured_headline(line: VerdictLine, known: Sequence[Finding]) -> str:
@@ -201,7 +201,7 @@ def means_table(record: AuditRecord) -> ReportTable:
         (
             TableCell(f"1 of {item.candidates:,}", head=True),
             TableCell(percent(item.guess), sub="exact", number=True),
-            TableCell(f"≤ {percent(item.most)}" if item.most < 1 else "no bound", number=True,
+            TableCell(f"≤ {at_most(item.most)}" if item.most < 1 else "no bound", number=True,
                       sub="proven" if item.most < 1 else ""),
             TableCell(item.words),
         )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from meninx.core.attribute_records import AttributesAudit
-from meninx.core.audit_records import AttackRecord, MembershipAudit, OneRunRecord
+from meninx.core.audit_records import MembershipAudit, OneRunRecord
 from meninx.core.budget import PrivacyUnit
 from meninx.core.reconstruction_records import ReconstructionAudit
 
@@ -87,27 +87,25 @@ def _membership(record: MembershipAudit, phases: Sequence[Phase], unit: str) -> 
     for what, value, computed in stated:
         if not _agrees(value, computed):
             yield _unlike(what, value, computed)
+    yield from _excesses(record, curve)
+
+
+def _excesses(record: MembershipAudit, curve: RiskCurve) -> Iterator[str]:
+    """Yield attacks that state another answer than the test that made the record gives for their counts."""
+    from meninx.metrics.attack_success import counts_exceed
+
     each = record.significance / len(record.attacks)
     for attack in record.attacks:
-        found = _exceeds(attack, curve, each)
-        if bool(attack.excess) != found:
-            yield f"attack {attack.attack} {_verb(found)} the bound, and it states the contrary"
+        found = counts_exceed(attack, lambda fpr: curve.tpr(fpr).upper, curve.auc().upper, significance=each)
+        if bool(attack.excess) != bool(found):
+            yield f"attack {attack.attack} {_verb(bool(found))} the bound, and it states the contrary"
+        elif attack.above and attack.excess != found:
+            verb = "can" if attack.excess is None else "cannot"
+            yield f"attack {attack.attack} on so many patients {verb} test the bound; it states the contrary"
 
 
 def _verb(found: bool) -> str:
     return "exceeds" if found else "does not exceed"
-
-
-def _exceeds(attack: AttackRecord, curve: RiskCurve, significance: float) -> bool:
-    """Return whether the counts of an attack exceed the bound, by the test that made the record."""
-    from meninx.metrics.attack_success import counts_exceed
-
-    points = {
-        point.fpr: round(point.tpr * attack.members) for point in attack.points if point.tpr is not None
-    }
-    return counts_exceed(
-        points, attack.members, attack.others, lambda fpr: curve.tpr(fpr).upper, significance=significance
-    )
 
 
 # attributes

@@ -84,9 +84,9 @@ def _called(name: str, package: str, code: Callable[[], FoundT]) -> FoundT:
     """
     try:
         return code()
-    except (MeninxError, MemoryError):
+    except (MeninxError, MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:  # the code of another package can raise anything
+    except BaseException as error:  # the code of another package can raise anything, also SystemExit
         what = f"the external attack {name} failed with {type(error).__name__}"
         raise UsageError(problem(what, where=package)) from error
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from meninx.audit.reconstruction import criteria
 from meninx.core.findings import MEASURED, Finding, key_of
-from meninx.core.percentages import percent
+from meninx.core.percentages import at_most, percent
 from meninx.core.proportions import clopper_pearson
 from meninx.core.reconstruction_records import (
     CRITERIA,
@@ -216,7 +216,7 @@ def identification_words(audit: ReconstructionAudit, found: IdentificationRecord
     )
     if not audit.guaranteed or found.bound >= 1:
         return f"{words}, and nothing bounds it"
-    words += f", and no attack in more than {percent(found.bound)} on average"
+    words += f", and no attack in more than {at_most(found.bound)} on average"
     return f"{words}, so what is above that is chance" if above_by_chance(found) else words
 
 

@@ -43,7 +43,7 @@ from meninx.core import artifacts
 from meninx.core import run as runs
 from meninx.core.errors import AuditFinding, UsageError, problem
 from meninx.core.manifest import Manifest
-from meninx.core.percentages import percent
+from meninx.core.percentages import at_most, percent
 from meninx.core.progress import SILENT, Progress
 from meninx.core.reconstruction_records import IdentificationRecord, ReconstructionAudit
 from meninx.core.result import Result
@@ -380,7 +380,7 @@ def _limit(audit: ReconstructionAudit, found: IdentificationRecord) -> str:
     """Return the bound in words, where one holds, and what a success above it means."""
     if not audit.guaranteed or found.bound >= 1:
         return ", nothing bounds it"
-    words = f", no attack exceeds {percent(found.bound)} on average"
+    words = f", no attack exceeds {at_most(found.bound)} on average"
     return f"{words}: the rest is chance" if above_by_chance(found) else words
 
 
