@@ -139,6 +139,71 @@ def test_the_audit_of_the_implementation_is_not_green_where_its_control_was_not_
     assert "green" not in {item.colour for item in part.findings}
 
 
+def measured_line(part):
+    return verdict_lines.lines([part], PlannedLimits(), Reservations())[1]
+
+
+def test_an_attack_beyond_chance_by_itself_is_not_called_chance(run):
+    """Three attacks share 5 %, so p 0.02 is no find, and its interval excludes guessing all the same."""
+    plain = membership_audit(run)
+    key = "membership/lira/auc"
+    for auc, p_value, low in ((0.686, 0.02, 0.527), (0.55, 0.06, 0.51), (0.55, 0.04, 0.49)):
+        weak = replace(
+            plain.attacks[1], auc=auc, auc_low=low, auc_high=0.843, null_high=0.677, p_value=p_value
+        )
+        record = judged(replace(plain, attacks=(plain.attacks[0], weak, plain.attacks[2])))
+        assert (record.verdict, record.reason) == ("nothing found", "")
+        part = audited_part("membership", record)
+        found = next(item for item in part.findings if item.key == key)
+        assert (found.colour, found.reason) == (
+            "grey",
+            f"not beyond chance at the level that 3 attacks share (p {p_value:g}, at most 0.0167 needed); "
+            "guessing gives an area of 0.5, the null reaches 0.677",
+        )
+        line = measured_line(part)
+        assert (line.colour, line.word) == ("amber", "nothing found, weak test")
+        assert f"{key}: {found.reason}" in line.words
+        assert "beyond chance by itself" in line.rule
+    found = next(item for item in audited_part("membership", plain).findings if item.key == key)
+    assert (found.colour, found.reason) == (
+        "green",
+        "the attack is no better than chance; another attack may be",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "number", "guess"),
+    [
+        ({"p": 0.03}, "auroc", "guessing gives an area of 0.5"),
+        ({"advantage_p": 0.03}, "advantage", "guessing gives an advantage of 0"),
+    ],
+)
+def test_an_attribute_beyond_chance_by_itself_is_not_called_chance(run, changes, number, guess):
+    plain = attributes_audit(run)
+    other = replace(attribute("sex"), signal="logits")
+    record = replace(plain, attributes=(attribute("sex", **changes), other))
+    part = audited_part("attributes", record)
+    by_key = {item.key: item for item in part.findings}
+    found = by_key[f"attributes/sex/embedding/{number}"]
+    assert found.colour == "grey"
+    shared = "not beyond chance at the level that 2 attacks share (p 0.03, at most 0.025 needed); "
+    assert found.reason.startswith(f"{shared}{guess}")
+    assert by_key[f"attributes/sex/logits/{number}"].colour == "green"
+    line = measured_line(part)
+    assert (line.colour, line.word) == ("amber", "nothing found, weak test")
+    assert found.reason in line.words
+
+
+def test_an_interval_contains_its_area(run):
+    plain = membership_audit(run)
+    assert not list(record_consistency.of_membership(plain))
+    first, *others = plain.groups
+    beside = replace(plain, groups=(replace(first, auc_high=first.auc - 0.01), *others))
+    assert list(record_consistency.of_membership(beside)) == [
+        f"group {first.group}: its interval does not contain its area"
+    ]
+
+
 def test_a_line_never_outgrows_its_limit(run):
     """Every part says why a control failed, and all reasons together are too long for one line."""
     every = [

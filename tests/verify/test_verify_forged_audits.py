@@ -23,6 +23,7 @@ from meninx.audit import rederivation
 from meninx.core import artifacts, audit_parts, files, signing_key
 from meninx.core.artifacts import RunRecord
 from meninx.core.audit_summary import AuditRecord
+from meninx.core.proportions import clopper_pearson
 from meninx.dossier import derivation, dossier_pdf, signature
 from meninx.dossier import stage as dossiers
 from meninx.dossier.config import DossierConfig
@@ -163,6 +164,13 @@ def out_of_paper(attack: Any) -> Any:
     deviation = (10_001 / (12 * 5_000 * 5_000)) ** 0.5
     null = {"null_low": 0.5 - 2 * deviation, "null_high": 0.5 + 2 * deviation}
     return replace(attack, members=5_000, others=5_000, points=points, auc=0.5, **null)
+
+
+def zero_rates(attack: Any) -> Any:
+    """Return an attack on eleven non-members that finds nobody, at rates that need a hundred and more."""
+    low, high = clopper_pearson(0, attack.members)
+    rates = {"tpr": 0.0, "low": low, "high": high, "fpr_high": 0.3, "refusal": ""}
+    return replace(attack, others=11, points=tuple(replace(point, **rates) for point in attack.points))
 
 
 FORGED: dict[str, tuple[str, Callable[[Any], Any], str]] = {
@@ -311,6 +319,16 @@ FORGED: dict[str, tuple[str, Callable[[Any], Any], str]] = {
         "membership",
         every_attack(lambda attack: replace(attack, auc=0.57, null_high=0.575, p_value=0.3)),
         "so many patients cannot have such an area by chance so often",
+    ),
+    "membership, rates by too few non-members": (
+        "membership",
+        every_attack(zero_rates),
+        "the refusal of a rate does not follow from the non-members",
+    ),
+    "membership, an interval beside its area": (
+        "membership",
+        lambda record: first(record, "attacks", auc_high=record.attacks[0].auc - 0.01),
+        "attack loss: its interval does not contain its area",
     ),
     "reconstruction, an attack is missing": (
         "reconstruction",

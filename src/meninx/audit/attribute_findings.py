@@ -10,7 +10,7 @@ from meninx.core.findings import MEASURED, Finding, key_of, named
 from meninx.core.percentages import at_most, percent
 from meninx.metrics import verdict_rule
 from meninx.metrics.controls import control_level
-from meninx.metrics.verdict_rule import REFUTED, VOID, but, silenced
+from meninx.metrics.verdict_rule import REFUTED, VOID, but, silenced, undecided
 
 LABELS = "labels"
 
@@ -180,6 +180,10 @@ def _area_colour(one: AttributeRecord, audit: AttributesAudit) -> tuple[str, str
         return "amber", "better than chance, a statistic of the population where strangers are as easy"
     if audit.reason:
         return "grey", silenced(audit.reason)
+    if _p(one) <= audit.significance:  # a folded area is never below 1/2, so its interval decides nothing
+        reached = "" if one.null_high is None else f", the null reaches {one.null_high:.3f}"
+        guess = f"guessing gives an area of 0.5{reached}"
+        return "grey", undecided(_p(one), audit.significance, _tests(audit), guess=guess)
     return "green", "the attack is no better than chance; another attack may be"
 
 
@@ -194,6 +198,9 @@ def _advantage_colour(one: AttributeRecord, audit: AttributesAudit) -> tuple[str
         return "amber", "the model tells more about its own patients; it is not shown to exceed the guarantee"
     if audit.reason:
         return "grey", silenced(audit.reason)
+    if _advantage_p(one) <= audit.significance or (one.advantage_low or 0.0) > 0:
+        guess = "guessing gives an advantage of 0"
+        return "grey", undecided(_advantage_p(one), audit.significance, _tests(audit), guess=guess)
     return "green", "strangers are as easy as patients of the training; another attack may differ"
 
 
@@ -262,8 +269,13 @@ def _controls(audit: AttributesAudit) -> list[Finding]:
 
 
 def _each(audit: AttributesAudit) -> float:
+    return audit.significance / _tests(audit)
+
+
+def _tests(audit: AttributesAudit) -> int:
+    """Return how many attacks share the significance, at least 1."""
     known = [one for one in audit.attributes if one.accuracy is not None and one.signal != LABELS]
-    return audit.significance / max(1, len(known))
+    return max(1, len(known))
 
 
 def _list(records: Sequence[AttributeRecord], wanted: Callable[[AttributeRecord], bool]) -> str:

@@ -11,7 +11,7 @@ from meninx.core.percentages import percent
 from meninx.metrics import verdict_rule
 from meninx.metrics.attack_success import FPRS, PERMUTATIONS, needed_for
 from meninx.metrics.controls import control_level
-from meninx.metrics.verdict_rule import REFUTED, VOID, but, silenced
+from meninx.metrics.verdict_rule import REFUTED, VOID, but, silenced, undecided
 
 ATTACKS = ("loss", "lira", "rmia")
 LEAST_REFERENCES = 4
@@ -88,6 +88,9 @@ def _colour(attack: AttackRecord, audit: MembershipAudit) -> tuple[str, str]:
         return "grey", UNKNOWN_START
     if audit.reason:
         return "grey", silenced(audit.reason)
+    if attack.p_value <= audit.significance or attack.auc_low > 0.5:
+        guess = f"guessing gives an area of 0.5, the null reaches {attack.null_high:.3f}"
+        return "grey", undecided(attack.p_value, audit.significance, len(audit.attacks), guess=guess)
     return "green", "the attack is no better than chance; another attack may be"
 
 

@@ -38,6 +38,7 @@ _WITHIN_NULL = 0.02  # and one that is below them can only have a larger one
 _NULL_DEVIATIONS = 2.6  # half of the range of 95 % of the null, with the error of 999 permutations
 _FAR = 1.5  # standard deviations from which on ties cannot make a p-value larger
 _LEAST_P = 1 / (PERMUTATIONS + 1)
+_ROUNDING = 1e-9  # of a sum of the same numbers in another order
 _CLOSE = 1e-4  # between numbers that two machines compute from the same counts
 
 
@@ -140,6 +141,8 @@ def of_membership(record: MembershipAudit) -> Iterator[str]:
         yield from _attack(attack)
 
     for group in record.groups:
+        if group.auc is not None and not _contains(group.auc, group.auc_low, group.auc_high):
+            yield f"group {printable(group.group)[:40]}: its interval does not contain its area"
         if (group.refusal not in GROUP_REFUSALS) if group.auc is None else bool(group.refusal):
             yield f"group {printable(group.group)[:40]}: the program never refuses a number for this reason"
 
@@ -164,6 +167,8 @@ def _attack(attack: AttackRecord) -> Iterator[str]:
     if min(attack.members, attack.others) < LEAST_PATIENTS:
         yield f"attack {attack.attack}: it has fewer patients than any result needs"
         return
+    if not _contains(attack.auc, attack.auc_low, attack.auc_high):
+        yield f"attack {attack.attack}: its interval does not contain its area"
     yield from _null(attack)
     if not _follows(attack.p_value, attack.auc, attack.null_high):
         yield f"attack {attack.attack}: an area lies beyond its null and is called chance, or the reverse"
@@ -283,6 +288,11 @@ def _is_interval(share: float, trials: float, ends: tuple[float | None, float | 
         return False
     low, high = clopper_pearson(share * trials, trials)
     return all(map(_alike, ends, (min(low, share), max(high, share))))
+
+
+def _contains(value: float, low: float | None, high: float | None) -> bool:
+    """Return whether an interval has both ends and contains its number."""
+    return low is not None and high is not None and low - _ROUNDING <= value <= high + _ROUNDING
 
 
 def _alike(one: float | None, two: float | None) -> bool:

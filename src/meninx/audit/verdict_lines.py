@@ -23,6 +23,7 @@ from meninx.core.findings import (
 )
 from meninx.core.percentages import at_most, percent
 from meninx.core.risk_records import BoundsRecord, PriorRecord
+from meninx.metrics import verdict_rule
 
 _DECIDING = "tpr@fpr=0.01"
 NOT_PROVEN = "An attack that finds nothing is no evidence of privacy: another one may find more."
@@ -114,7 +115,8 @@ def _measured(parts: Sequence[AuditedPart], guaranteed: str, held: Reservations)
         "red: an attack exceeds the guarantee, finds something where nothing is guaranteed, or is right more "
         "often than wrong among ten or more; amber: it "
         "finds something and is not shown to exceed the guarantee, or a rate at 1 % false accusations could "
-        "not be measured, or the guarantee is red; green: no attack of the plan found anything; grey: none, "
+        "not be measured, or a number is beyond chance by itself and not at the level that the attacks "
+        "share, or the guarantee is red; green: no attack of the plan found anything; grey: none, "
         "or a control failed"
     )
 
@@ -158,7 +160,9 @@ def _with_controls(words: str, parts: Sequence[AuditedPart]) -> str:
 
 
 def _is_undecided(item: Finding) -> bool:
-    """Return whether an attack on images was carried out and says nothing."""
+    """Return whether a number is beyond chance by itself alone, or an attack on images says nothing."""
+    if verdict_rule.is_undecided(item.reason):
+        return True
     return item.key.startswith("reconstruction/") and item.colour == "grey" and item.value is not None
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 REFUTED, VOID, NOTHING = "refuted", "void", "nothing found"
 _SILENCED = "a control failed: "
+_UNDECIDED = "not beyond chance at the level"
 
 
 def verdict_of(
@@ -65,3 +66,28 @@ def is_silenced(reason: str) -> bool:
     (True, False)
     """
     return reason.startswith(_SILENCED)
+
+
+def undecided(p_value: float, significance: float, tests: int, *, guess: str) -> str:
+    """Return why a number that is beyond chance by itself is no find: attacks share the significance.
+
+    Args:
+        p_value: of the number.
+        significance: of all tests of the part together.
+        tests: how many attacks share it, at least 1.
+        guess: what guessing gives, in words.
+
+    >>> undecided(0.02, 0.05, 3, guess="guessing gives 0.5")
+    'not beyond chance at the level that 3 attacks share (p 0.02, at most 0.0167 needed); guessing gives 0.5'
+    """
+    level = f"that {tests} attacks share" if tests > 1 else "of the test"
+    return f"{_UNDECIDED} {level} (p {p_value:.3g}, at most {significance / tests:.3g} needed); {guess}"
+
+
+def is_undecided(reason: str) -> bool:
+    """Return whether a number is beyond chance by itself, and no find.
+
+    >>> is_undecided(undecided(0.02, 0.05, 3, guess="guessing gives 0.5")), is_undecided("above chance")
+    (True, False)
+    """
+    return reason.startswith(_UNDECIDED)
