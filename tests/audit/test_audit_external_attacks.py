@@ -168,7 +168,7 @@ def test_an_unknown_attack_is_refused_with_the_names_that_are_there(package):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("no-kind", "an AttackKind, got type"), ("html", "printable characters"), ("server", "got friendly"),
+    [("no-kind", "an AttackKind, got type"), ("html", "are not printable"), ("server", "got friendly"),
      ("Upper/../name", "lower-case letters"), ("absent", "cannot be imported")],
 )  # fmt: skip
 def test_what_is_no_attack_is_refused_by_the_name_of_its_package(package, name, words):

@@ -303,7 +303,7 @@ def test_too_few_patients_or_labels_are_refused(table):
     with pytest.raises(DataError, match="at least 8 training patients of every class"):
         fitted(planted_table(20))
     rare = dataclasses.replace(table, labels={"rare": np.zeros(len(table))})
-    with pytest.raises(DataError, match="10 training patients have and as many do not"):
+    with pytest.raises(DataError, match="10 training patients and absent in as many"):
         fitted(rare)
     codes = fitted(table)
     with pytest.raises(DataError, match="another size"):
