@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from types import SimpleNamespace
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_stated_precision_does_not_make_a_low_bound_pass(monkeypatch):
     def curve(phases, **known):
         asked.append(known["precision"])
 
-    monkeypatch.setattr("meninx.privacy.risk.risk_curve", curve)
+    monkeypatch.setattr(importlib.import_module("meninx.privacy.risk"), "risk_curve", curve)
     record = SimpleNamespace(priors=(), precision=0.1)
     bounds_checks._curves(record, [])
     assert asked == [1e-3, 1e-3]
