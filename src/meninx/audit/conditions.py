@@ -5,9 +5,9 @@ satisfies it, and also when such a finding has no number or its control failed: 
 pass. The estimate is compared, unless the condition names an end of its interval:
 
     >>> parse("tpr@fpr=0.01 > 0.05")
-    Condition(key='tpr@fpr=0.01', operator='>', number=0.05, of='estimate')
+    Condition(key='tpr@fpr=0.01', operator='>', number=0.05, of=<ComparedNumber.ESTIMATE: 'estimate'>)
     >>> parse("upper(rmia/auc)>=60%")
-    Condition(key='rmia/auc', operator='>=', number=0.6, of='upper')
+    Condition(key='rmia/auc', operator='>=', number=0.6, of=<ComparedNumber.UPPER: 'upper'>)
 
 ``upper(key) > x`` fails unless the interval excludes a larger value, and is the stricter question.
 ``lower(key) > x`` fails only where chance does not explain it.
