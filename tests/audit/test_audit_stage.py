@@ -185,6 +185,8 @@ def test_a_changed_setting_makes_its_part_again_and_leaves_the_others(private, m
     )
     with pytest.raises(UsageError, match=r"results of another plan exist \(bounds, one-run, membership\)"):
         everything(private, plan={"references": 8})
+    with pytest.raises(UsageError, match="results of another plan exist"):
+        everything(private, plan={"references": 8, "dry_run": True})  # a dry run refuses the same
     result = everything(private, plan={"references": 8, "overwrite": True})
     assert calls == []
     assert result.record.plan.after_results == ("bounds", "one-run", "membership")

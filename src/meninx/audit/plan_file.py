@@ -54,23 +54,12 @@ def register(run: Run, plan: AuditPlan, *, overwrite: bool) -> PlanRecord:
         UsageError: results exist already and ``overwrite`` is off.
         DataError: the registered plan was changed.
     """
-    known, sha256 = artifacts.read(run.root, PlanRecord), plan_hash(plan)
-    path = run.root / FOLDER / PLAN
-    if known is not None:
-        changed = not _restored(run, known)
-        if changed and not overwrite:
-            fix = "restore the file, or give --overwrite to register a plan anew"
-            where = f"{run.name}/{FOLDER}/{PLAN}"
-            raise DataError(problem("the registered plan was changed, or is gone", where=where, fix=fix))
-        if known.sha256 == sha256:
-            if changed:
-                files.write_text(path, plan_text(plan))
-            return known
-    results = results_of(run.root, known)
-    if results and not overwrite:
-        what = "results of another plan exist" if known else "results exist that were made without a plan"
-        fix = "give --overwrite to go on; the page then names the plan as made after results existed"
-        raise UsageError(problem(f"{what} ({', '.join(results)})", where=f"{run.name}/{FOLDER}", fix=fix))
+    known, changed, results = _registrable(run, plan, overwrite=overwrite, write=True)
+    path, sha256 = run.root / FOLDER / PLAN, plan_hash(plan)
+    if known is not None and known.sha256 == sha256:
+        if changed:
+            files.write_text(path, plan_text(plan))
+        return known
     earlier = known.earlier if known else ()
     if known is not None:
         replaced = EarlierPlan(sha256=known.sha256, registered=known.registered, results=bool(known.parts))
@@ -87,6 +76,31 @@ def register(run: Run, plan: AuditPlan, *, overwrite: bool) -> PlanRecord:
     artifacts.write(run.root, record)  # first: it holds the plan, so that a killed process loses nothing
     files.write_text(path, record.text)
     return record
+
+
+def refuse_unregistrable(run: Run, plan: AuditPlan, *, overwrite: bool) -> None:
+    """Refuse what :func:`register` refuses, and write nothing: for a dry run."""
+    _registrable(run, plan, overwrite=overwrite, write=False)
+
+
+def _registrable(
+    run: Run, plan: AuditPlan, *, overwrite: bool, write: bool
+) -> tuple[PlanRecord | None, bool, tuple[str, ...]]:
+    """Return the registered plan, whether its file was changed, and the results that are there already."""
+    known = artifacts.read(run.root, PlanRecord)
+    changed = known is not None and not _restored(run, known, write=write)
+    if changed and not overwrite:
+        fix = "restore the file, or give --overwrite to register a plan anew"
+        where = f"{run.name}/{FOLDER}/{PLAN}"
+        raise DataError(problem("the registered plan was changed, or is gone", where=where, fix=fix))
+    if known is not None and known.sha256 == plan_hash(plan):
+        return known, changed, ()
+    results = results_of(run.root, known)
+    if results and not overwrite:
+        what = "results of another plan exist" if known else "results exist that were made without a plan"
+        fix = "give --overwrite to go on; the page then names the plan as made after results existed"
+        raise UsageError(problem(f"{what} ({', '.join(results)})", where=f"{run.name}/{FOLDER}", fix=fix))
+    return known, changed, results
 
 
 def finished(run: Run, record: PlanRecord, part: str, settings_hash: str) -> bool:
@@ -115,7 +129,7 @@ def enter(run: Run, record: PlanRecord, part: str, settings_hash: str, seconds: 
     return record
 
 
-def _restored(run: Run, known: PlanRecord) -> bool:
+def _restored(run: Run, known: PlanRecord, *, write: bool) -> bool:
     """Return whether ``plan.toml`` is the registered plan; write it again if a process was killed before it.
 
     A file that is neither missing nor an earlier plan was changed by somebody, and stays as it is.
@@ -128,5 +142,6 @@ def _restored(run: Run, known: PlanRecord) -> bool:
         return False
     if found not in ("", *(item.sha256 for item in known.earlier)):
         return False
-    files.write_text(path, known.text)
+    if write:
+        files.write_text(path, known.text)
     return True

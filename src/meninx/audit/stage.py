@@ -166,6 +166,7 @@ def run(
     if data is not None:
         dataset_of(subject, data)  # refused before the plan is registered, and by a dry run too
     if config.dry_run:
+        plan_file.refuse_unregistrable(subject, plan, overwrite=config.overwrite)
         return replace(result, planned=_planned(config, subject, known, data))
     with subject.audit_lock():
         record = _carried_out(config, subject, known, data, progress)

@@ -114,7 +114,9 @@ def audit(evidence: EvidenceFolder) -> DossierPart:
 
 def _finding(found: FactList, finding: Finding, path: str) -> None:
     """Add one number of the audit with its null, what the guarantee allows, and what it rests on."""
-    told = [f"{finding.colour}, {finding.line}", finding.reason]
+    weaker = "/relaxed-" in finding.key  # bounds a weaker attacker: computed, and nothing is guaranteed
+    kind = "computed for a weaker attacker" if weaker else finding.line
+    told = [f"{finding.colour}, {kind}", finding.reason]
     told += [f"null {finding.null:.4g}"] if finding.null is not None else []
     told += [f"the guarantee allows {finding.bound:.4g}"] if finding.bound is not None else []
     told += [f"n = {finding.n:,} {finding.counted}"] if finding.n else []
