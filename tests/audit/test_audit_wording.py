@@ -136,9 +136,9 @@ def test_registry_parts_say_which_keys_they_may_give(tmp_path):
         for item in part.findings:
             condition = Condition(item.key, ">", 1.0)
             assert any(condition.may_name(key) for key in known), item.key
-    assert (
-        stage.run(AuditConfig.of(parts=["attributes"], dry_run=True), folder).planned[0].name == "attributes"
-    )
+    fresh = write_run(tmp_path / "fresh", private=True, noise=0.8)
+    plan = AuditConfig.of(parts=["attributes"], dry_run=True)
+    assert stage.run(plan, fresh).planned[0].name == "attributes"
 
 
 def test_the_figure_of_a_run_per_case_does_not_call_its_line_a_bound_for_a_patient(tmp_path):
