@@ -13,7 +13,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUPS = ("", "train", "export", "dossier")
+GROUPS = ("", "train", "export", "dossier", "ocr")
 """What is installed by default, and the extras that a user may choose."""
 
 PURPOSE = {
@@ -40,6 +40,8 @@ PURPOSE = {
     "reportlab": "PDF of a dossier",
     "rich": "progress, tables and help in the terminal",
     "rocrate": "RO-Crate metadata of a dossier",
+    "rapidocr": "text in images, found and read",
+    "onnxruntime": "runs the networks of rapidocr",
     "scipy": "statistics and optimisation",
     "tensorboard": "training curves",
     "tomli-w": "recipes and configs",
@@ -57,6 +59,7 @@ SPDX = {
     "GPL V3.0": "GPL-3.0-only",
     "MIT License": "MIT",
     "MPL-2.0": "MPL-2.0",
+    "MPL-2.0 AND MIT": "MPL-2.0 AND MIT",
     "Python Software Foundation License": "PSF-2.0",
 }
 PERMISSIVE = re.compile(r"(MIT|BSD|Apache|PSF|0BSD|Zlib|CC0|BSL)\b")
@@ -73,8 +76,10 @@ compares the page with the installed packages, and fails when one of them is not
 reads all of its transfer syntaxes. Some wheels (`imagecodecs`, `torch`) contain GCC's runtime library
 `libgomp`, whose GPL has an exception for programs that only use it.
 
-**One package is under the Mozilla Public License 2.0:** `certifi`, a list of certificates. The extra
-`dossier` installs it unmodified, because `rocrate` asks for `requests`. meninx opens no connection with it.
+**Two packages are under the Mozilla Public License 2.0:** `certifi`, a list of certificates, and `tqdm`, a
+progress bar (some of its files are under the MIT licence). The extra `dossier` installs the first, because
+`rocrate` asks for `requests`, and the extra `ocr` the second, because `rapidocr` asks for it. Both are
+installed unmodified, and meninx uses neither.
 
 **Torch for NVIDIA GPUs.** On Linux, PyPI's `torch` installs NVIDIA's libraries (`nvidia-*`), which are under
 NVIDIA's own licence. The CPU build from PyTorch's index (`TORCH_INDEX` of the Makefile, and the
@@ -86,6 +91,7 @@ TITLES = {
     "train": "Added by the extra `train`",
     "export": "Added by the extra `export`",
     "dossier": "Added by the extra `dossier`",
+    "ocr": "Added by the extra `ocr`",
 }
 TRANSFER = """\
 ## Which package decodes which transfer syntax

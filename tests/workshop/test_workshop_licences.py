@@ -26,10 +26,17 @@ def test_everything_that_is_installed_by_default_or_by_an_extra_is_permissive(gr
     assert [item for item in found if not item.permissive] == []
 
 
-def test_the_extra_dossier_installs_one_package_that_is_not_and_the_page_says_so():
-    found = [item for item in build_licences.packages("dossier") if not item.permissive]
-    assert [(item.name, item.licence) for item in found] == [("certifi", "MPL-2.0")]
-    assert "`certifi`, a list of certificates" in PAGE
+@pytest.mark.parametrize(
+    ("extra", "package", "licence", "words"),
+    [
+        ("dossier", "certifi", "MPL-2.0", "`certifi`, a list of certificates"),
+        ("ocr", "tqdm", "MPL-2.0 AND MIT", "`tqdm`, a\nprogress bar"),
+    ],
+)
+def test_an_extra_installs_one_package_that_is_not_and_the_page_says_so(extra, package, licence, words):
+    found = [item for item in build_licences.packages(extra) if not item.permissive]
+    assert [(item.name, item.licence) for item in found] == [(package, licence)]
+    assert words in PAGE
 
 
 @pytest.mark.parametrize("group", build_licences.GROUPS)
