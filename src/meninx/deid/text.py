@@ -1,21 +1,24 @@
-"""Text values: decoding by character set, and reduction of free text to a closed vocabulary.
+"""Text values: decoding by character set, and the cleaner of free text.
 
-A word that is not in the vocabulary (``tables/vocabulary.csv``) may be a name, so it is removed. The
-vocabulary holds general words of radiology and none that is common as a person's name; a Dixon sequence
-therefore loses its name. The patient's own names are removed from the result as well.
+The cleaner (:func:`clean_text`) retains the words of a vocabulary of radiology, because any other word may be
+a name. The vocabulary is in :mod:`meninx.deid.vocabulary`, the rules of phrases are in
+:mod:`meninx.deid.phrases`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
 import unicodedata
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 
 from pydicom.charset import convert_encodings, decode_bytes, encode_string, python_encoding
 
-from meninx.deid.profile import read_table
+from meninx.deid.phrases import reduce_text
+from meninx.deid.vocabulary import CORE_WORDS, PLAIN_WORDS, VOCABULARY
+
+__all__ = ["CORE_WORDS", "PLAIN_WORDS", "VOCABULARY"]  # read by other modules from here
 
 CHARSET_TAG = 0x00080005
 UTF_8 = b"ISO_IR 192"
@@ -78,45 +81,35 @@ def encoded(text: str, encodings: tuple[str, ...]) -> set[bytes]:
     return ways
 
 
-VOCABULARY: frozenset[str] = frozenset(row["word"] for row in read_table("vocabulary.csv"))
 REMOVED = "REMOVED"
-# Numbers of at most three digits and only with a unit: without one they may be a day, a room, or a piece of a
-# phone number.
-_MEASURE = r"[0-9]{1,3}(?:\.[0-9]{1,3})? ?(?:mm|cm|ml|kvp?|mas|sec|min|mgy|gy|mbq|hz|mhz)|[1-9](?:\.[0-9])?t"
-_KERNEL = r"(?:[bhi][0-9]{2}[fshmv]?|(?:br|bl|bv|hr|hc|hv|hp|qr|ur)[0-9]{2}[a-z]?|f[cl][0-9]{2})"
-_THICKNESS = r"[0-9]\.[0-9]{1,2}"
-_TOKENS = re.compile(
-    rf"(?<![\w.,:/-])(?P<number>(?:{_MEASURE})(?!\w)|{_THICKNESS}(?=\s{_KERNEL}\b))|(?P<word>[^\W_]+(?:-[^\W_]+)*)",
-    re.IGNORECASE,
-)
-_KERNELS = re.compile(_KERNEL, re.IGNORECASE)
-_NUMBERS = re.compile(rf"{_MEASURE}|{_THICKNESS}", re.IGNORECASE)
 
 
-def clean_text(value: str) -> str:
-    """Return what is harmless of ``value`` in its order, joined by blanks; often an empty string.
+def clean_text(
+    value: str,
+    keyed: Callable[[str], str] | None = None,
+    *,
+    limit: int | None = None,
+    identifies: Callable[[str], bool] | None = None,
+) -> str:
+    """Return what is harmless of ``value`` in its order; often an empty string.
 
-    Guarantee: every word of the result is a member of :data:`VOCABULARY` (any case), a number of at most
-        three digits with its unit (``2.5mm``), or a reconstruction kernel (``B30f``) with its slice
-        thickness. Other numbers, dates, punctuation and unknown words are gone. Nothing is promised about
-        what the order of the remaining words tells.
+    Guarantee: every word of the result is a member of :data:`VOCABULARY` (any case), a word composed of its
+        members, one of the relations and sides in :mod:`meninx.deid.vocabulary`, a single letter, a number
+        with a unit or in a form of the field (``2.5mm``, ``B30f``, ``L3``), a number of at most two digits,
+        or the suffix. A negation, a side and a mention of contrast stay only with what they stood beside, so
+        none of them is turned round. With ``keyed``, two texts give the same result only if they are equal
+        or if their suffixes collide.
 
     Args:
         value: one value, decoded.
+        keyed: makes a short suffix out of the original. It is appended when the result is not the whole
+            value, so that the descriptions of two series stay different.
+        limit: most characters of the result; whole phrases are left out at the end.
+        identifies: whether a text holds an identifier of the file; such words are removed.
 
-    >>> clean_text("CT THORAX 3.0 B30f for Dr Quillfeather 14.03.2019")
-    'CT THORAX 3.0 B30f for'
+    >>> clean_text("CT THORAX W/O CONTRAST 3.0 B30f, Dr Quillfeather 14.03.2019")
+    'CT THORAX W/O CONTRAST 3.0 B30f'
+    >>> clean_text("AX T2 Quillfeather", keyed=lambda original: "BX4TM")
+    'AX T2 #BX4TM'
     """
-    kept: list[str] = []
-    for token in _TOKENS.finditer(value):
-        if token["number"] and token["number"].isascii():
-            kept.append(token["number"].replace(" ", ""))
-            continue
-        word = token["word"] or ""
-        parts = [word] if word.casefold() in VOCABULARY else word.split("-")
-        kept += [part for part in parts if _is_known(part)]
-    return " ".join(kept)
-
-
-def _is_known(word: str) -> bool:
-    return word.isascii() and (word.casefold() in VOCABULARY or bool(_KERNELS.fullmatch(word)))
+    return reduce_text(value, keyed, limit, identifies)

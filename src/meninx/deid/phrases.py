@@ -1,0 +1,286 @@
+"""Free text reduced to phrases that say what the original said, or nothing.
+
+Two things must not happen when words are taken out of a description. A name must not stay, and the rest must
+not say something else: ``W/O Smith CONTRAST`` may become ``CONTRAST`` in no case. Each token is therefore
+removed or retained by what it is *and* by what becomes of its neighbours:
+
+* a negation, a "with" or a "pre" needs the token behind it; without that token the phrase goes up to the next
+  break;
+* a side, a finding and a mention of contrast need both neighbours inside their phrase;
+* a word that is also a name, a single letter and a bare number need both neighbours wherever these are;
+* a number beside the name of a month or an age goes.
+
+Tokens that stay keep what stands between them (``W/WO``, ``T1+C``, ``SpinEcho_AP``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from meninx.deid.vocabulary import (
+    AGES,
+    B_VALUES,
+    FIRST_NAMES,
+    LAST_NAMES,
+    MEASURE,
+    MONTHS,
+    RELATIONS,
+    Kind,
+    kind_of,
+)
+
+# What is an identifier by its form, whatever its parts mean: addresses of the web, dates, numbers of seven and
+# more digits in groups, initials with dots.
+_IDENTIFIERS = re.compile(
+    r"""
+      \S*@\S*
+    | (?:https?://|www\.)\S*
+    | (?<![0-9])(?:[0-9]{4}[-./ ][0-9]{1,2}[-./ ][0-9]{1,2}|[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ][0-9]{2,4})(?![0-9])
+    | (?<![^\W_])(?:[^\W\d_]\.[ ]?){2,}(?=[^\W_]|\s|$)
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_ABBREVIATIONS = frozenset({"w.o.", "i.v.", "a.p.", "p.a.", "p.e.", "l.s.", "c.s.", "t.s.", "r.l.", "c.e."})
+_TOKENS = re.compile(
+    rf"""
+      (?P<without>(?<![^\W_])w[ ]?[/._\\-][ ]?o(?:ut)?(?![^\W_]))
+    | (?P<measure>{MEASURE.pattern})
+    | (?P<decimal>[0-9]+(?:\.[0-9]+)+)
+    | (?P<word>[^\W_]+(?:['’][^\W_]+)*)
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_BREAKS = re.compile(r"[,;:|()\[\]{}\n\r]|\s-+\s|\.\s")
+_BARE_JOINS = re.compile(r"[-/+ ]")
+_SEPARATOR = re.compile(r"[ -\[\]-~\n\r\t]{0,8}")
+_CHAIN = frozenset({Kind.RELATION, Kind.LINK})
+_NEEDS_PHRASE = frozenset({Kind.SIDE, Kind.FINDING, Kind.CONTRAST})
+_NEEDS_NEIGHBOURS = frozenset({Kind.NAME, Kind.LETTER, Kind.NUMBER})
+_STATES = RELATIONS - {"pre", "post", "before", "after", "prior"}
+
+
+@dataclass(slots=True)
+class Phrases:
+    """The tokens of one text and which of them stay.
+
+    Attributes:
+        text: the original.
+        words: casefolded tokens.
+        spans: where they are.
+        kinds: what they are.
+        stays: whether each stays.
+        breaks: whether a phrase ends before each token.
+    """
+
+    text: str
+    words: list[str] = field(default_factory=list)
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    kinds: list[Kind] = field(default_factory=list)
+    stays: list[bool] = field(default_factory=list)
+    breaks: list[bool] = field(default_factory=list)
+
+    def add(self, start: int, end: int, kind: Kind) -> None:
+        """Add the next token."""
+        between = self.text[self.spans[-1][1] : start] if self.spans else ""
+        self.breaks.append(not self.spans or bool(_BREAKS.search(between)))
+        self.words.append(self.text[start:end].casefold())
+        self.spans.append((start, end))
+        self.kinds.append(kind)
+        self.stays.append(kind != Kind.UNKNOWN)
+
+    def between(self, index: int) -> str:
+        """Return what stands before a token, up to the token before it."""
+        return self.text[self.spans[index - 1][1] if index else 0 : self.spans[index][0]]
+
+    def settle(self) -> None:
+        """Remove tokens until every rule holds."""
+        while any([self._settle_one(index) for index in range(len(self.words)) if self.stays[index]]):
+            pass
+
+    def _settle_one(self, index: int) -> bool:
+        """Remove a token (a phrase, if it begins with this token) that may not stay; return whether."""
+        kind = self.kinds[index]
+        if kind in _CHAIN:
+            return self._settle_chain(index)
+        if kind in _NEEDS_PHRASE and self._is_cut_off(index, inside=True):
+            self.stays[index] = False
+        elif kind in _NEEDS_NEIGHBOURS and (self._is_cut_off(index, inside=False) or self._is_name(index)):
+            self.stays[index] = False
+        return not self.stays[index]
+
+    def _is_cut_off(self, index: int, *, inside: bool) -> bool:
+        """Return whether a neighbour was removed.
+
+        ``inside`` leaves a neighbour behind a break aside.
+        """
+        before = index > 0 and not (inside and self.breaks[index]) and not self.stays[index - 1]
+        behind = index + 1
+        last = behind == len(self.words) or (inside and self.breaks[behind])
+        if self.kinds[index] == Kind.CONTRAST and self._is_stated(index):
+            last = True  # "without contrast": what follows cannot turn it round
+        return before or not (last or self.stays[behind])
+
+    def _is_stated(self, index: int) -> bool:
+        while index > 0 and not self.breaks[index] and self.stays[index - 1]:
+            index -= 1
+            if self.words[index] in _STATES:
+                return True
+            if self.kinds[index] not in (Kind.CONTRAST, Kind.LINK, Kind.RELATION):
+                return False
+        return False
+
+    def _is_name(self, index: int) -> bool:
+        """Return whether a word is beside another one with which it makes a person's name."""
+        word = self.words[index]
+        for other in (index - 1, index + 1):
+            if not 0 <= other < len(self.words) or not self.stays[other]:
+                continue
+            beside = self.words[other]
+            initial = self.kinds[other] == Kind.LETTER
+            if word in LAST_NAMES and (beside in FIRST_NAMES or initial):
+                return True
+            if (word in FIRST_NAMES or self.kinds[index] == Kind.LETTER) and beside in LAST_NAMES:
+                return True
+        return False
+
+    def _settle_chain(self, index: int) -> bool:
+        """Remove a chain (``with and without``) that lost its object, and the rest of the phrase."""
+        if index > 0 and not self.breaks[index] and self.kinds[index - 1] in _CHAIN and self.stays[index - 1]:
+            return False  # the first token of the chain decides
+        end = index + 1
+        while end < len(self.words) and not self.breaks[end] and self.kinds[end] in _CHAIN:
+            end += 1
+        alone = end == len(self.words) or self.breaks[end]
+        before_is_gone = index > 0 and not self.breaks[index] and not self.stays[index - 1]
+        whole = all(self.stays[index:end])
+        if whole and not (before_is_gone if alone else not self.stays[end]):
+            return False
+        states = any(self.kinds[each] == Kind.RELATION for each in range(index, end))
+        while states and end < len(self.words) and not self.breaks[end] and self.kinds[end] != Kind.RELATION:
+            end += 1
+        self.stays[index:end] = [False] * (end - index)
+        return True
+
+    def result(self) -> str:
+        """Return the tokens that stay, with what stood between neighbours; a blank marks a gap."""
+        parts: list[str] = []
+        for index, (start, end) in enumerate(self.spans):
+            if not self.stays[index]:
+                continue
+            between = self.between(index)
+            if index == 0 or self.stays[index - 1]:
+                parts.append(between if _SEPARATOR.fullmatch(between) else " ")
+            else:
+                sign = re.search(r"(?:^|(?<=\s))[+-]+$", between)
+                parts.append(" " + (sign[0] if sign else ""))
+            parts.append(self.text[start:end])
+            follows = self.text[end : self.spans[index + 1][0]] if index + 1 < len(self.spans) else ""
+            if index + 1 < len(self.spans) and not self.stays[index + 1]:
+                sign = re.match(r"[+-]+(?=\s)", follows)
+                parts.append(sign[0] if sign else "")
+        tail = self.text[self.spans[-1][1] :] if self.spans else ""
+        if self.spans and self.stays[-1] and _SEPARATOR.fullmatch(tail):
+            parts.append(tail)
+        return "".join(parts).strip()
+
+
+def parsed(text: str) -> Phrases:
+    """Return the phrases of a text with every rule applied that needs the text only."""
+    phrases = Phrases(text)
+    at = 0
+    for found in _IDENTIFIERS.finditer(text):
+        if found[0].strip().casefold() in _ABBREVIATIONS or found.start() < at:
+            continue
+        _add_tokens(phrases, at, found.start())
+        phrases.add(*found.span(), Kind.UNKNOWN)
+        at = found.end()
+    _add_tokens(phrases, at, len(text))
+    _remove_numbers(phrases)
+    phrases.settle()
+    return phrases
+
+
+def _add_tokens(phrases: Phrases, start: int, end: int) -> None:
+    for token in _TOKENS.finditer(phrases.text, start, end):
+        if token["word"]:
+            kind = kind_of(token[0])
+        elif token["without"]:
+            kind = Kind.RELATION
+        else:
+            kind = Kind.MEASURE if token["measure"] and token[0].isascii() else Kind.UNKNOWN
+        phrases.add(*token.span(), kind)
+
+
+def _remove_numbers(phrases: Phrases) -> None:
+    """Remove bare numbers that may be part of a date, an age, a phone number or an address."""
+    words, kinds = phrases.words, phrases.kinds
+    numeric = [kinds[i] == Kind.NUMBER or word.isdigit() for i, word in enumerate(words)]
+    index = 0
+    while index < len(words):
+        if not numeric[index]:
+            index += 1
+            continue
+        end = index + 1
+        while end < len(words) and numeric[end]:
+            end += 1
+        beside = {*words[max(index - 1, 0) : index], *words[end : end + 1]}
+        after_cue = index > 0 and words[index - 1] in B_VALUES and kinds[index - 1] != Kind.UNKNOWN
+        if after_cue and all(_is_b_value(word) for word in words[index:end]):
+            for each in range(index - 1, end):
+                kinds[each], phrases.stays[each] = Kind.MEASURE, True
+        elif beside & (AGES | MONTHS) or end - index > 2 or (end - index == 2 and not _is_pair(phrases, index)):
+            phrases.stays[index:end] = [False] * (end - index)
+        index = end
+
+
+def _is_b_value(word: str) -> bool:
+    return len(word) <= 4 and word == str(int(word)) and (len(word) <= 2 or int(word) % 10 == 0)
+
+
+def _is_pair(phrases: Phrases, index: int) -> bool:
+    """Return whether two numbers are single digits with one sign between them, as in ``2-3``."""
+    digits = all(len(word) == 1 for word in phrases.words[index : index + 2])
+    return digits and bool(_BARE_JOINS.fullmatch(phrases.between(index + 1)))
+
+
+@lru_cache(maxsize=4096)
+def _reduced(text: str) -> tuple[str, bool]:
+    clean = parsed(text).result()
+    return clean, clean == text.strip()
+
+
+def reduce_text(
+    text: str,
+    keyed: Callable[[str], str] | None,
+    limit: int | None,
+    identifies: Callable[[str], bool] | None,
+) -> str:
+    """Return what is harmless of a text; see :func:`meninx.deid.text.clean_text`."""
+    clean, whole = _reduced(text)
+    named = identifies is not None and identifies(clean)
+    if not named and (limit is None or len(clean) <= limit) and (whole or keyed is None):
+        return clean
+    suffix = "#" + keyed(text) if keyed is not None else ""
+    room = len(text) if limit is None else limit - len(suffix) - bool(suffix)
+    if named or len(clean) > room:
+        clean = _shorter(text, room, identifies)
+    return f"{clean} {suffix}".strip()
+
+
+def _shorter(text: str, room: int, identifies: Callable[[str], bool] | None) -> str:
+    """Return the text without words that hold an identifier, cut to ``room`` characters by whole phrases."""
+    phrases = parsed(text)
+    if identifies is not None:
+        for index, (start, end) in enumerate(phrases.spans):
+            phrases.stays[index] = phrases.stays[index] and not identifies(text[start:end])
+        phrases.settle()
+        if identifies(phrases.result()):
+            return ""
+    while len(phrases.result()) > room:
+        last = max(index for index, stays in enumerate(phrases.stays) if stays)
+        phrases.stays[last] = False
+        phrases.settle()
+    return phrases.result()

