@@ -267,7 +267,7 @@ def test_a_release_is_attacked_and_its_record_belongs_to_it(large, attacked):
 
 def test_a_release_that_misses_its_target_fails_with_the_attacker_that_decides(attacked):
     assert attacked.audit.verdict == "failed"
-    with pytest.raises(AuditFinding, match="the worst retrained attacker"):
+    with pytest.raises(AuditFinding, match="highest of all attackers"):
         attacked.raise_if_failed()
 
 
@@ -278,7 +278,7 @@ def test_static_attackers_stand_under_their_own_heading_alone(attacked):
     static = [item for item in attacked.audit.static if item.auroc is not None]
     assert static
     assert not any(item.retrained for item in static)
-    assert attacked.audit.worst in {item.name for item in attacked.audit.attackers}
+    assert attacked.audit.highest_attacker.name in {item.name for item in attacked.audit.attackers}
 
 
 def test_the_same_release_and_audit_are_the_same_bytes(large, attacked, tmp_path):
