@@ -27,6 +27,7 @@ from meninx.obfuscate.obfuscator import (
     fitting_half,
     stored,
 )
+from meninx.obfuscate.published_columns import columns_of_release, known_labels, published_columns
 from meninx.obfuscate.release_audit import audit_release, foreign_release, strength_of
 from meninx.obfuscate.release_question import ReleaseQuestion, attack_rows
 from meninx.obfuscate.release_verdict import FAILED, PASSED, verdict_at, verdict_of
@@ -102,7 +103,7 @@ def audit_own(work: Release, released: Manifest, progress: Progress) -> ReleaseA
     question = question_of(
         config, config.release_audit, work.table, floor=work.floor, synthetic=work.source.info.synthetic
     )
-    question = with_method(question, work, released)
+    question = replace(with_method(question, work, released), published=work.published.names)
     return _finished(question, released.root, released.root, None, progress)
 
 
@@ -288,13 +289,14 @@ def _about_release(
     config: ReleaseAuditConfig, source: Manifest, released: Manifest, images: Values, progress: Progress
 ) -> ReleaseQuestion:
     """Return what is asked of a release, with the originals."""
-    labels = dataset_table.utility_labels(source.info, config.labels)
+    published = columns_of_release(released, source)
     private = dataset_table.attribute_classes(source, config.attributes, config.bins)
-    table = dataset_table.read_table(source, private, labels, images)
-    floor = dataset_table.measured_floor(source, private, labels, config.seed)
+    table = dataset_table.read_table(source, private, published, images)
+    table = dataset_table.with_utility(table, known_labels(released.info, config.labels))
+    floor = dataset_table.measured_floor(source, private, published, config.seed)
     progress.note(f"label floor: {floor.sentence or floor.refusal}")
     question = question_of(config, config.attacks, table, floor=floor, synthetic=source.info.synthetic)
-    return replace(question, deterministic=config.deterministic)
+    return replace(question, deterministic=config.deterministic, published=published.names)
 
 
 def _of_published(
@@ -349,15 +351,15 @@ def _refitted(
         progress: shows the work.
     """
     config = settings.build(ObfuscateConfig, made.settings, artifacts.place(ObfuscationRecord))
-    labels = dataset_table.utility_labels(source.info, config.labels)
+    published = published_columns(source, config)
     private = dataset_table.attribute_classes(source, config.attributes, config.bins)
-    table = dataset_table.read_table(source, private, labels, images)
+    table = dataset_table.read_table(source, private, published, images)
     fitted = fit_method(config, table, key, progress)
     again = released_dataset.released_values(fitted, table)
     floor = made.floor or LabelFloorRecord(attribute=made.attribute, refusal="not recorded")
     if not np.array_equal(again, values):
         return None
-    return Release(config, source, table, fitted, again, floor, key)
+    return Release(config, source, table, fitted, again, floor, published, key)
 
 
 def _refuse_weaker(question: ReleaseQuestion, earlier: ReleaseAuditRecord) -> None:

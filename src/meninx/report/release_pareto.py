@@ -184,9 +184,13 @@ def _row(row: ComparedRelease) -> tuple[TableCell, ...]:
     return (
         TableCell(row.name, sub=f"{method}{best}{seeded}", head=True),
         TableCell(
-            formatting.DASH if row.auroc is None else f"{row.auroc:.3f}", sub=row.attacker, number=True
+            formatting.DASH if row.auroc is None else f"{row.auroc:.3f}",
+            sub=row.attacker or TOO_FEW,
+            number=True,
         ),
         TableCell(_interval(row.low, row.high), number=True),
+        TableCell(formatting.number(row.highest_auroc), sub=row.highest, number=True),
+        TableCell(formatting.number(row.limit), number=True),
         TableCell(_signed(row.loss), number=True),
         TableCell(_interval(row.loss_low, row.loss_high), number=True),
         TableCell(_signed(row.drop_in_loss), number=True),

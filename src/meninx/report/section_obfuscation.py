@@ -49,6 +49,8 @@ def verdict_of_release(found: ObfuscatedDataset, *, anchor: str = ANCHOR) -> Ver
         return Verdict(QUESTION, "grey", "not attacked", formatting.DASH, f"{subject}; {NOT_ATTACKED}", RULE,
                        anchor)  # fmt: skip
     colour, word = _colour(audit)
+    if found.record is not None and found.record.attribute_published and colour != "red":
+        colour, word = "red", "the table holds the attribute"
     if found.deterministic and colour != "red":
         colour, word = "red", "from a seed: not for release"
     if found.record is not None and audit.attribute != found.record.attribute:
@@ -182,7 +184,8 @@ def _what(found: ObfuscatedDataset, prefix: str) -> Section:
             ("released", f"{record.cases:,} {what} of {record.patients:,} patients"),
             ("budget", _budget(record.settings)),
             *((printable(name).replace("_", " "), _plain(value)) for name, value in record.facts.items()),
-            ("removed from the table", [printable(name) for name in record.attribute_removed]),
+            (f"columns published beside the {what}", [printable(name) for name in record.published]),
+            ("columns of the source that are not published", [printable(name) for name in record.withheld]),
             ("made", printable(record.made) or "time not recorded"),
         ]
     floor = (record.floor if record is not None else None) or (audit.floor if audit is not None else None)
@@ -213,7 +216,7 @@ def _cautions(found: ObfuscatedDataset) -> tuple[str, ...]:
         texts.append(f"{_capital(_asked(audit))}. The first one decides.")
     if audit is not None:
         texts += [f"Not measured: {printable(text)}." for text in audit.not_measured]
-    if found.record is not None and not found.record.attribute_removed:
+    if found.record is not None and found.record.attribute_published:
         texts.append("The released table holds the attribute itself.")
     return tuple(texts)
 
