@@ -23,6 +23,7 @@ from meninx.core.lazy import lazy_exports
 if TYPE_CHECKING:
     from meninx.api import (
         audit,
+        compare_releases,
         deidentify,
         dossier,
         evaluate,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         audit_membership,
         audit_one_run,
         audit_reconstruction,
+        audit_release,
         audit_scores,
     )
 
@@ -60,7 +62,9 @@ __all__ = [
     "audit_membership",
     "audit_one_run",
     "audit_reconstruction",
+    "audit_release",
     "audit_scores",
+    "compare_releases",
     "deidentify",
     "dossier",
     "evaluate",

@@ -7,9 +7,11 @@ checked like them; docs/reference/settings.md describes each. ``progress`` may b
     >>> import meninx
     >>> names = sorted(name for name in meninx.__all__ if not name.startswith(("_", "audit_")))
     >>> print(*names[:6], sep=", ")
-    audit, deidentify, dossier, evaluate, load_model, new_key
-    >>> print(*names[6:], sep=", ")
-    obfuscate, obfuscate_features, predict, prepare, report, simulate, sweep, train, train_and_report, verify
+    audit, compare_releases, deidentify, dossier, evaluate, load_model
+    >>> print(*names[6:-5], sep=", ")
+    new_key, obfuscate, obfuscate_features, predict, prepare, report
+    >>> print(*names[-5:], sep=", ")
+    simulate, sweep, train, train_and_report, verify
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from meninx.obfuscate.stage import ObfuscateResult
     from meninx.predict.stage import PredictResult
     from meninx.prepare.stage import PrepareResult
+    from meninx.report.release_comparison import ComparisonResult
     from meninx.report.stage import ReportResult
     from meninx.train.config import TrainConfig
     from meninx.train.evaluate import EvaluateResult
@@ -381,6 +384,30 @@ def obfuscate_features(
     return workflow.obfuscate_features(
         config, Path(source), Path(out), data=folder, network=model, progress=progress
     )
+
+
+def compare_releases(
+    releases: Iterable[StrPath],
+    out: StrPath,
+    *,
+    original: StrPath | None = None,
+    overwrite: bool = False,
+) -> ComparisonResult:
+    """Compare releases of one dataset: what each costs, and what attackers find.
+
+    Args:
+        releases: folders that ``meninx obfuscate`` wrote and attacked, at least two.
+        out: folder of table, record, Pareto plot and page.
+        original: dataset that all releases were made of. With it and their private rooms, that is proven.
+        overwrite: replace an earlier comparison.
+
+    Raises:
+        UsageError, DataError: see ``meninx.report.release_comparison.compare``.
+    """
+    from meninx.report.release_comparison import compare
+
+    source = None if original is None else Path(original)
+    return compare([Path(path) for path in releases], Path(out), original=source, overwrite=overwrite)
 
 
 def load_model(run: StrPath, *, model: nn.Module | None = None) -> nn.Module:

@@ -109,9 +109,12 @@ def test_static_attackers_stand_only_under_their_heading(hidden):
         ({"clean": BLIND, "target": 0.7}, "red", "target missed"),
         ({"clean": BLIND, "target": 0.95}, "grey", "the audit is void"),
         ({"target": 0.95, "per_patient": (attacker("all images", 0.8, 0.9),)}, "red", "target missed"),
+        ({"target": 0.95, "every_question": (attacker("kernel", 0.8, 0.9),)}, "red", "target missed"),
         ({"target": 0.95, "unaveraged": True}, "grey", "the audit is void"),
         ({"target": 0.95, "validation": {"F": 9, "M": 30}}, "grey", "the audit is void"),
         ({"target": 0.7, "validation": {"F": 9, "M": 30}}, "red", "target missed"),
+        ({"target": 0.95, "certificates": (certificate(limit=0.96),)}, "red", "target missed"),
+        ({"target": 0.95, "certificates": (certificate(limit=0.94),)}, "green", "target met"),
         ({"target": 0.95, "columns": (attacker("columns", 0.9, 1.0, low=0.99),)}, "red", "target missed"),
         ({"target": 0.95, "columns": (attacker("columns", 0.9, 0.92),)}, "amber",
          "the published columns may tell it"),
@@ -141,7 +144,7 @@ def test_a_deterministic_release_is_not_for_release_even_if_its_target_is_met(tm
 def test_a_certificate_states_its_bound_or_how_many_patients_it_needs(hidden):
     put(
         hidden,
-        certificates=(certificate(), certificate(groups=("F", "X"), limit=0.58, sentence="at most 0.58")),
+        certificates=(certificate(), certificate(groups=("M", "F"), limit=0.58, sentence="at most 0.58")),
     )
     text = words(stage.write_release_page(hidden))
     assert "not certified: needs 1200 patients per group, has 28" in text
@@ -257,8 +260,8 @@ def test_text_in_records_is_shown_and_never_run(tmp_path):
     found = attacker(name, 0.9, 0.83, knows=name, question=name, classes={name: 3}, refusal="")
     refused = attacker("b", 0.1, 0.83, auroc=None, low=None, high=None, refusal=name)
     audit = audit_record(
-        method="x", method_summary=HOSTILE, caveat=HOSTILE, attribute=name,
-        attackers=(found, refused),
+        method="x", method_summary=HOSTILE, caveat=HOSTILE, attribute=name, classes=(name, "F", "M"),
+        attackers=(found, refused), labels=(name,), published=(name,), not_measured=(name,),
         certificates=(certificate(groups=(name, name), sentence=name),), splits={name: 3},
         utility=(loss(name, "drop-in", 0.1), loss("nodule", "retrained", 0.1, name)),
         released=Origin(run="", data="b" * 64, made=name, command=(name,), versions={name: name}),

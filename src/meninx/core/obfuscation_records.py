@@ -531,5 +531,6 @@ class ObfuscationRecord:
     def sentence(self) -> str:
         """Return the sentence that stands wherever the dataset or a model trained on it is described."""
         what = f"{self.subject} obfuscated by {self.method_summary}"
-        words = f"{what} to hide {self.attribute}, which {self.caveat}"
+        where = "measured AUROC, where it was attacked: release_audit.json of the release"
+        words = f"{what} to hide {self.attribute}, which {self.caveat} ({where})"
         return f"{words} (NOT FOR RELEASE: deterministic)" if self.deterministic else words

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meninx.core.obfuscation_records import AttackerRecord
-from meninx.core.randomness import child_seed
+from meninx.core.randomness import child, child_seed
 from meninx.metrics.vector_attacks import VECTOR_ATTACKS, fit_vector_attack, principal_components
 from meninx.obfuscate.attack_measurement import Judge
 from meninx.obfuscate.obfuscator import Values
@@ -21,16 +21,30 @@ from meninx.obfuscate.release_attacks import Attempt, flat_values
 from meninx.obfuscate.release_question import AttackRows, ReleaseQuestion
 
 Array = npt.NDArray[np.float64]
-CODE = "code"
+CODE, NEW_PATIENTS = "code", "code, learned from new patients"
 COLUMNS = "published columns"
 _COMPONENTS, _MOST_PRODUCTS = 20, 2000
-_SEEDS = 1 << 31
+_SEEDS, _FOLDS = 1 << 31, 5
 
 
 def attack_codes(question: ReleaseQuestion, rows: AttackRows, judge: Judge) -> tuple[AttackerRecord, ...]:
-    """Return the attackers of the released codes themselves; none for a method without codes."""
+    """Return the attackers of the released codes themselves; none for a method without codes.
+
+    On the patients that the codes were fitted on, code and attribute are made independent, so that an
+    attacker who learns from these patients finds too little. A second attacker learns from patients of the
+    validation and test splits, by folds of patients.
+    """
     hot = _one_hot(question)
-    return () if hot is None else _variants(CODE, "released codes", hot, question, rows, judge)
+    if hot is None:
+        return ()
+    first = _variants(CODE, "released codes", hot, question, rows, judge)
+    seed = child_seed(question.seed, "attacker", NEW_PATIENTS) % _SEEDS
+    words = "released codes of other patients that nothing was fitted on"
+    tried = [
+        Attempt(NEW_PATIENTS, f"{words}, by {kind}", _of_new_patients(kind, hot, rows, seed), variant=kind)
+        for kind in VECTOR_ATTACKS
+    ]
+    return (*first, *judge.variants(tried))
 
 
 def attack_columns(question: ReleaseQuestion, rows: AttackRows, judge: Judge) -> tuple[AttackerRecord, ...]:
@@ -75,6 +89,31 @@ def _variants(
             yield Attempt(name, f"{knows}, by {kind}", rows.widened(attack(features)), variant=kind)
 
     return judge.variants(tried())
+
+
+def _of_new_patients(kind: str, features: Array, rows: AttackRows, seed: int) -> Array:
+    """Return margins of the rows that are chosen on and attacked, each by an attacker of other such patients.
+
+    Patients of every class are dealt to the folds. In turn one fold is attacked, one chooses the strength of
+    the attacker, and the others train it.
+    """
+    new = np.concatenate([rows.valid, rows.test])
+    people, first = np.unique(rows.patient[new], return_index=True)
+    fold = np.zeros(int(rows.patient.max()) + 1, dtype=np.int64)
+    order = child(seed, "folds of new patients").permutation(len(people))
+    order = order[np.argsort(rows.classes[new[first]][order], kind="stable")]
+    fold[people[order]] = np.arange(len(people)) % _FOLDS
+    place = fold[rows.patient]
+    margins = np.zeros((len(features), len(rows.names)))
+    for held in range(_FOLDS):
+        choosing = (held + 1) % _FOLDS
+        train = new[(place[new] != held) & (place[new] != choosing)]
+        attack = fit_vector_attack(
+            kind, features, rows.classes, train, new[place[new] == choosing], seed=seed
+        )
+        asked = new[place[new] == held]
+        margins[asked] = rows.widened(attack(features))[asked]
+    return margins
 
 
 def _together(first: Array, labels: Array) -> Array:

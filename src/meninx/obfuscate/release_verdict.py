@@ -2,10 +2,11 @@
 
 A release passes if the upper limit of **every** retrained attacker is at most the target: networks, linear,
 kernel and boosted ones, purifier, average of several releases, all images of a patient, the code, and images
-or codes together with the published columns as far as they find more than these columns alone. This is an
-intersection-union test (Berger 1982): the release is bad if the AUROC of some attacker exceeds the target, so
-it passes only if each of the single hypotheses is rejected. Such a test holds its level without any
-correction for the number of attackers, and no choice among them can help a release.
+or codes together with the published columns as far as they find more than these columns alone. A certificate
+that there is must be at most the target, too. This is an intersection-union test (Berger 1982): the release
+is bad if the AUROC of some attacker exceeds the target, so it passes only if each of the single hypotheses is
+rejected. Such a test holds its level without any correction for the number of attackers, and no choice among
+them can help a release.
 
 Controls take the good news, never the bad (:mod:`meninx.metrics.verdict_rule`).
 
@@ -106,7 +107,7 @@ def _undecidable(found: ReleaseAuditRecord) -> str:
 
 def _beyond(found: ReleaseAuditRecord) -> Iterator[str]:
     """Yield which attackers are beyond the target with their whole interval."""
-    for item in (*found.retrained, *_more_than_columns(found)):
+    for item in _deciding(found):
         if item.low is not None and item.low > found.target:
             yield f"the whole interval of the attacker {item.name} is beyond the target"
     for item in found.columns:
@@ -118,12 +119,20 @@ def _beyond(found: ReleaseAuditRecord) -> Iterator[str]:
 
 def _not_below(found: ReleaseAuditRecord) -> Iterator[str]:
     """Yield which attackers are not below the target with the upper end of their interval, highest first."""
-    every = (*found.retrained, *_more_than_columns(found))
-    for item in sorted(every, key=_high, reverse=True):
+    for item in sorted(_deciding(found), key=_high, reverse=True):
         if not _high(item) <= found.target:
             yield f"the interval of the attacker {item.name} reaches beyond the target"
+    for certificate in found.certificates:
+        if certificate.limit is not None and certificate.limit > found.target:
+            yield f"the certificate allows an attacker with AUROC {certificate.limit:.3f}"
     if not found.attackers or any(item.auroc is None and not item.refusal for item in found.attackers):
         yield "no attacker could be measured"
+
+
+def _deciding(found: ReleaseAuditRecord) -> Sequence[AttackerRecord]:
+    """Return every attacker whose interval is held against the target."""
+    questions = [item for item in found.every_question if item.auroc is not None]
+    return (*found.retrained, *questions, *_more_than_columns(found))
 
 
 def _more_than_columns(found: ReleaseAuditRecord) -> Sequence[AttackerRecord]:

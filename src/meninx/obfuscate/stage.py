@@ -230,10 +230,11 @@ def refuse_below_floor(config: ObfuscateConfig, floor: LabelFloorRecord) -> None
     """Refuse a target that a method cannot reach that keeps the labels and ignores the attribute.
 
     Raises:
-        PrivacyRefusal: the target is below the floor.
+        PrivacyRefusal: the target is below the lower end of the floor's interval. A floor above the target
+            whose interval reaches below it may be chance alone; then the audit decides.
     """
     target = config.release_audit.target
-    if target and not config.aware and floor.auroc is not None and target < floor.auroc:
+    if target and not config.aware and floor.low is not None and target < floor.low:
         what = f"a target of {target:g} is below the label floor: {floor.sentence}"
         fix = "accept a higher target, publish fewer columns, or use a method that reads the attribute: codes"
         raise PrivacyRefusal(problem(what, where="target", fix=fix))

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from meninx.core.artifacts import ReleaseComparisonRecord
 from meninx.core.obfuscation_records import ComparedRelease
+from meninx.obfuscate.release_verdict import TOO_FEW
 from meninx.report import figures, formatting
 from meninx.report.figures import COLOURS, INK
 from meninx.report.obfuscated_datasets import ObfuscatedDataset
