@@ -160,18 +160,18 @@ class Deidentifier:
         burned_in: BurnedIn = "quarantine",
     ) -> None:
         _refuse_other_types(options, overrides)
-        paths = {"lookup": lookup, "issuer_domains": issuer_domains, "registry": registry}
-        places = {name: _place(name, path) for name, path in paths.items()}
         config = DeidConfig(
             site=site,
             profile=profile,
             options=tuple(sorted(parse(options))),
+            lookup=_place("lookup", lookup),
             missing_lookup=missing_lookup,
             issuers=issuers,
+            issuer_domains=_place("issuer_domains", issuer_domains),
             missing_issuer=missing_issuer,
+            registry=_place("registry", registry),
             max_age=max_age,
             burned_in=burned_in,
-            **places,
         )
         letters = {name: str(action) for name, action in (overrides or {}).items()}
         policy, site_key = config.issuer_policy(), _site_key(key, site)
@@ -186,8 +186,10 @@ class Deidentifier:
         if not isinstance(key, bytes):
             self._settings = {
                 "key": _key_file(key), "site": site, "profile": profile, "options": config.options,
-                "overrides": letters, "missing_lookup": missing_lookup, "issuers": issuers,
-                "missing_issuer": missing_issuer, "max_age": max_age, "burned_in": burned_in, **places,
+                "overrides": letters, "lookup": config.lookup, "missing_lookup": missing_lookup,
+                "issuers": issuers, "issuer_domains": config.issuer_domains,
+                "missing_issuer": missing_issuer, "registry": config.registry, "max_age": max_age,
+                "burned_in": burned_in,
             }  # fmt: skip
 
     def __repr__(self) -> str:

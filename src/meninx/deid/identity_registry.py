@@ -59,7 +59,8 @@ from meninx.core.errors import (
     expected,
     problem,
 )
-from meninx.deid.issuer_policy import IssuerPolicy
+from meninx.core.result import Result
+from meninx.deid.issuer_policy import OWN, IssuerPolicy
 from meninx.deid.keys import SiteKey, framed, normal, refuse_open_to_others, refuse_pickle
 from meninx.deid.quarantine import Reason
 
@@ -72,7 +73,7 @@ _LONGEST = 512  # bytes of a line
 _PATIENCE = 60.0  # seconds to wait for another process, which holds the lock for one line
 
 
-class Fact(NamedTuple):
+class IdentityFact(NamedTuple):
     """One PatientID with one issuer, as digests.
 
     Attributes:
@@ -88,44 +89,55 @@ class Fact(NamedTuple):
     new: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IssuerCount:
-    """What the registry holds of one issuer.
+    """What the registry holds of one issuer in one domain. Names are those that the policy lists.
 
     Attributes:
-        issuer: first digits of its digest; the digest needs the site key.
-        domain: first digits of the digest of its domain.
-        is_site: whether that is the site's own domain.
-        listed: whether the policy lists the issuer.
-        absent: whether this stands for files without an issuer.
-        patients: distinct PatientIDs.
-        conflicts: PatientIDs that were kept out, because another issuer of the domain has them.
+        issuer: its normalised name; where the policy does not list it, the first digits of its keyed digest;
+            empty for files without an issuer.
+        domain: likewise; ``site`` is the site's own domain.
+        patients: PatientIDs that were admitted.
+        kept_out: PatientIDs whose files were quarantined, because they may be somebody else's.
     """
 
     issuer: str
     domain: str
-    is_site: bool
-    listed: bool
-    absent: bool
     patients: int
-    conflicts: int
+    kept_out: int
 
 
-@dataclass(frozen=True)
-class RegistryReport:
-    """What a registry holds, as numbers.
+@dataclass(frozen=True, kw_only=True)
+class RegistryReport(Result):
+    """What a registry holds, as numbers; ``out`` is its file.
 
     Attributes:
         patients: distinct patients, as (domain, PatientID).
         shared_ids: PatientIDs that more than one domain uses, each for another patient.
-        open_conflicts: pairs of PatientID and issuer that are still kept out.
-        issuers: one count per issuer.
+        kept_out: pairs of PatientID and issuer that are kept out.
+        issuers: one count per issuer and domain.
     """
 
     patients: int
     shared_ids: int
-    open_conflicts: int
+    kept_out: int
     issuers: tuple[IssuerCount, ...]
+
+    def summary(self) -> str:
+        """Return the numbers as a table."""
+        rows = [("issuer", "domain", "patients", "kept out")]
+        rows += [
+            (one.issuer or "(none)", one.domain, f"{one.patients:,}", f"{one.kept_out:,}")
+            for one in self.issuers
+        ]
+        wide = [max(len(row[column]) for row in rows) for column in range(2)]
+        lines = [
+            f"{self.out.name}: {self.patients:,} patients",
+            f"{self.shared_ids:,} PatientIDs mean another patient in another domain",
+            f"{self.kept_out:,} PatientIDs of an issuer are kept out",
+            *(f"  {row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]:>9}  {row[3]:>9}" for row in rows),
+        ]
+        return "\n".join(lines)
 
 
 def usual_place(key: Path, site: str) -> Path:
@@ -207,7 +219,7 @@ class IdentityRegistry:
         """
         if not normal(patient_id):
             return None
-        fact = Fact(
+        fact = IdentityFact(
             self._digest("patient", normal(patient_id)),
             self._digest("name", domain or self.site),
             self._digest("name", normal(issuer)),
@@ -231,11 +243,11 @@ class IdentityRegistry:
     def _digest(self, kind: Literal["name", "patient", "new"], text: str) -> bytes:
         return hmac.digest(self._key, framed(kind, text), "sha256")[:_DIGEST]
 
-    def _is_known(self, fact: Fact) -> bool:
+    def _is_known(self, fact: IdentityFact) -> bool:
         person = fact.patient + fact.domain
         return fact.issuer in self._issuers.get(person, ()) and self._owners.get(fact.new) == person
 
-    def _judged(self, fact: Fact, path: Path | None) -> Reason | None:
+    def _judged(self, fact: IdentityFact, path: Path | None) -> Reason | None:
         """Record a new fact, as a claim or as a conflict, and return the reason of a conflict."""
         person = fact.patient + fact.domain
         reason = None
@@ -257,7 +269,7 @@ class IdentityRegistry:
             return b""
         return b"listed" if issuer in self._listed else issuer
 
-    def _take(self, word: bytes, fact: Fact) -> None:
+    def _take(self, word: bytes, fact: IdentityFact) -> None:
         person = fact.patient + fact.domain
         if word == _CONFLICT:
             self._conflicts.add((person, fact.issuer))
@@ -301,20 +313,24 @@ class IdentityRegistry:
             for person, issuer in self._conflicts
             if (person[:_DIGEST], issuer) not in admitted
         )
-        counts = tuple(
+        names = {self._digest("name", name): name for name in self.policy.names}
+        names.update({self._own: OWN, self._absent: ""})
+        counts = [
             IssuerCount(
-                issuer=issuer.hex()[:8],
-                domain=domain.hex()[:8],
-                is_site=domain == self._own,
-                listed=issuer in self._listed,
-                absent=issuer == self._absent,
+                issuer=self.site if issuer == self._own else names.get(issuer, issuer.hex()[:8]),
+                domain=names.get(domain, domain.hex()[:8]),
                 patients=patients[issuer, domain],
-                conflicts=waiting[issuer, domain],
+                kept_out=waiting[issuer, domain],
             )
-            for issuer, domain in sorted(patients.keys() | waiting.keys())
+            for issuer, domain in patients.keys() | waiting.keys()
+        ]
+        return RegistryReport(
+            out=self.path or Path(),
+            patients=len(self._issuers),
+            shared_ids=sum(len(several) > 1 for several in domains.values()),
+            kept_out=sum(waiting.values()),
+            issuers=tuple(sorted(counts, key=lambda one: (one.domain != OWN, one.domain, one.issuer))),
         )
-        shared = sum(len(several) > 1 for several in domains.values())
-        return RegistryReport(len(self._issuers), shared, sum(waiting.values()), counts)
 
     # the file
 
@@ -380,7 +396,7 @@ class IdentityRegistry:
             raise _changed(path)
         if self._end:
             word, *values = body.split(b" ")
-            self._take(word, Fact(*(bytes.fromhex(value.decode("ascii")) for value in values)))
+            self._take(word, IdentityFact(*(bytes.fromhex(value.decode("ascii")) for value in values)))
         self._seal = expected_seal
 
     def _check_head(self, path: Path, head: bytes) -> None:
@@ -390,7 +406,7 @@ class IdentityRegistry:
         version = rest.partition(b" ")[0].decode("latin-1")
         if version != FORMAT:
             fix = "use the version of meninx that wrote it"
-            got = "another one" if not version.isdecimal() else version[:9]
+            got = "an unknown one" if not version.isdecimal() else version[:9]
             raise LayoutError(
                 expected(f"an identity registry of format {FORMAT}", got=got, where=path.name, fix=fix)
             )
@@ -403,7 +419,7 @@ class IdentityRegistry:
 
     def _no_registry(self, path: Path) -> LayoutError:
         fix = "name another file with --registry; it is made when there is none"
-        return LayoutError(expected("an identity registry", got="another file", where=path.name, fix=fix))
+        return LayoutError(problem("the file is no identity registry", where=path.name, fix=fix))
 
     def _append(self, path: Path, body: bytes) -> None:
         """Add one line; the lock is held and every earlier line was read.
@@ -440,8 +456,8 @@ def _synchronise(folder: Path) -> None:
 
 def _other_policy(issuers: int) -> str:
     fix = (
-        "list them in --issuer-domains in the domain that they had, or begin again with another --registry and "
-        "a new output folder"
+        "list them in --issuer-domains in the domain that they had, or begin again with another --registry "
+        "and a new output folder"
     )
     got = f"one that gives the patients of {issuers} issuers other ones"
     rule = "an issuer policy under which earlier pseudonyms stay"

@@ -14,8 +14,8 @@ Under ``site``, an ID that two unlisted issuers gave out would merge two people;
     >>> policy = IssuerPolicy("north", "site", domains={"east lab": "east"})
     >>> policy.domain("NORTH-PACS") == policy.domain("") == ""
     True
-    >>> policy.domain("East Lab "), policy.is_listed("NORTH-PACS")
-    ('east', False)
+    >>> policy.domain("East Lab ")
+    'east'
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class IssuerPolicy:
     Guarantee: the domain is a function of the issuer and the policy; other files do not count.
 
     Attributes:
-        site: name of the site. An issuer of this name is the site's own.
+        site: name of the site; an issuer of this name is the site's own. Empty for a site without a name.
         rule: what an issuer means that ``domains`` does not list.
         missing: what a file without an issuer means.
         domains: normalised issuer -> normalised name of its domain, empty for the site's own.
     """
 
-    site: str
+    site: str = ""
     rule: IssuerRule = "site"
     missing: MissingIssuer = "site"
     domains: Mapping[str, str] = field(default_factory=dict)
@@ -74,10 +74,10 @@ class IssuerPolicy:
             raise Refused(Reason.ISSUER_NOT_LISTED)
         return "" if self.rule == "site" else name
 
-    def is_listed(self, issuer: str) -> bool:
-        """Return whether the policy says in so many words to which domain an issuer belongs."""
-        name = normal(issuer)
-        return name in self.domains or name == normal(self.site)
+    @property
+    def names(self) -> frozenset[str]:
+        """Normalised names of issuers and domains that the policy spells out."""
+        return frozenset(self.domains) | frozenset(name for name in self.domains.values() if name)
 
 
 def read_policy(
@@ -99,16 +99,11 @@ def read_policy(
     domains = {normal(site): ""}
     for number, (label, issuers) in enumerate(_tables(path).items(), start=1):
         where = f"issuer domains, entry {number}"
-        if not isinstance(issuers, list) or not all(
-            isinstance(name, str) and normal(name) for name in issuers
-        ):
-            fix = 'write "east" = ["EAST LAB", "ELAB"]'
-            raise ConfigError(
-                expected("a list of names of issuers", got="something else", where=where, fix=fix)
-            )
         name = normal(label)
-        if not name:
-            raise ConfigError(expected("the name of a domain", got="an empty one", where=where))
+        if not name or not isinstance(issuers, list) or not all(map(_is_name, issuers)):
+            fix = 'write "east" = ["EAST LAB", "ELAB"]'
+            what = "a domain and a list of names of issuers"
+            raise ConfigError(expected(what, got="something else", where=where, fix=fix))
         own = "" if name in (OWN, normal(site)) else name
         # A domain may have the name of an issuer, and then it is that issuer's.
         for issuer in (*map(normal, issuers), *([own] if own else [])):
@@ -116,6 +111,10 @@ def read_policy(
                 fix = "list every issuer in one domain"
                 raise ConfigError(problem("an issuer is listed in two domains", where=where, fix=fix))
     return IssuerPolicy(normal(site), rule, missing, domains)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(normal(value))
 
 
 def _tables(path: Path | None) -> dict[str, object]:

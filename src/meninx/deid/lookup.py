@@ -32,6 +32,11 @@ _NAME = re.compile(r"\^|^[^\W\d_]{2,}[ ,.]+[^\W\d_]{2,}([ ,.]+[^\W\d_]+)*[ .]*$"
 _SHORTEST_INSIDE = 4  # signs of an original ID that count when they stand inside a new one; "7" is no finding
 _SIGNS = re.compile(r"[\W_]+")
 
+_TWO_PEOPLE = (
+    "if two issuers gave the ID to two people, add a column `issuer`, and give --issuers separate "
+    "or --issuer-domains"
+)
+
 PatientKey = tuple[str, str]  # domain (empty: the site's own) and normalised original PatientID
 
 
@@ -145,11 +150,9 @@ class _Rows:
         patient, new = self._patient(row, where), row[_NEW].strip()
         _refuse_telling(patient[1], new, where)
         if self.patients.setdefault(patient, new) != new:
-            got = "a second one"
-            if _ISSUER in row or _OTHER_ISSUER in row:
-                got += ", for an issuer of the same domain"
-            fix = "if two issuers use the ID for two people, list them in --issuer-domains or give --issuers separate"
-            raise DataError(expected("one new ID per patient", got=got, where=where, fix=fix))
+            raise DataError(
+                expected("one new ID per patient", got="a second one", where=where, fix=_TWO_PEOPLE)
+            )
         if self._owners.setdefault(normal(new), patient) != patient:
             fix = "two people would become one"
             raise DataError(expected("one patient per new ID", got="a second patient", where=where, fix=fix))

@@ -26,6 +26,7 @@ LENGTH = 15  # after the leading letter: 73 bits, 16 characters in all, the most
 # future. At least a year, so that a shifted date cannot be mistaken for a neighbouring original one. At most
 # ten years, so that devices and practice still fit the period.
 SHIFT_DAYS = (-3650, -365)
+_ONE_DOMAIN = IssuerPolicy()
 _CODING_SYSTEM = re.compile(r"2\.16\.840\.1\.113883\.6\.\d{1,5}")
 _REGISTERED = re.compile(r"1\.2\.840\.10008(\.\d{1,5})*")
 
@@ -157,7 +158,7 @@ class Resolver:
     """
 
     pseudonyms: Pseudonyms
-    policy: IssuerPolicy
+    policy: IssuerPolicy = _ONE_DOMAIN
     lookup: Lookup | None = None
     strict: bool = False
 
