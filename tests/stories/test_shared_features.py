@@ -63,14 +63,14 @@ def test_the_release_has_a_vector_per_case_and_no_attribute(trained, released):
         assert content["case_id"].tolist() == [case.case_id for case in manifest.cases]
         assert "linear attackers alone" in str(content["obfuscated"][0])
     lines = (released / "manifest.csv").read_text().splitlines()
-    assert lines[0].split(",") == ["case_id", "patient_id", "split", *manifest.info.labels, "age"]
+    assert lines[0].split(",") == ["case_id", "patient_id", "split", *manifest.info.labels]
     assert len(lines) == len(manifest) + 1
 
 
 def test_the_record_names_run_weights_and_data_under_a_key(trained, released):
     record = artifacts.read(released, ObfuscationRecord)
     of_run = artifacts.read(trained.run, RunRecord)
-    assert (record.subject, record.method, record.attribute_removed) == ("features", "leace", ("sex",))
+    assert (record.subject, record.method, record.withheld) == ("features", "leace", ("sex", "age", "site"))
     assert (record.source.run, record.source.weights) == (of_run.id, of_run.weights)
     assert record.source.data != of_run.data  # another key
     assert record.sentence().startswith("features obfuscated by least-squares concept erasure to hide sex")
