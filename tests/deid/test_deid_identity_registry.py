@@ -54,7 +54,7 @@ def test_listing_an_issuer_lets_its_patients_in_and_renames_nobody(tmp_path):
     assert (report.patients, report.shared_ids) == (2, 1)
     found = [(one.issuer, one.domain, one.patients, one.kept_out) for one in report.issuers]
     assert found == [("x", "site", 1, 0), ("y", "site", 1, 0), ("z", "east", 1, 0)]
-    assert "z       east           1          0" in report.summary()
+    assert "z       east            1          0" in report.summary()
 
 
 def test_a_listed_issuer_and_an_unlisted_one_are_two(tmp_path):
