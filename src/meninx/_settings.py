@@ -399,6 +399,15 @@ class DeidSettings(TypedDict, total=False):
         overrides: TOML file of ``Keyword = "action letter"`` lines that take precedence over the profile.
         lookup: CSV file with the hospital's own new patient IDs (and accession numbers).
         missing_lookup: action for a patient who is not in the lookup file: ``pseudonym`` or ``quarantine``.
+        issuers: meaning of an IssuerOfPatientID that ``issuer_domains`` does not list: ``site`` (the site
+            numbers its patients together; an ID that two such issuers use is quarantined for the second),
+            ``separate`` (every issuer numbers its own patients), or ``listed`` (its files are quarantined).
+        issuer_domains: TOML file with the issuers that number their patients together, e.g. ``site =
+            ["NORTH-PACS"]`` and ``east = ["EAST", "EAST LAB"]``.
+        missing_issuer: action for a file without an issuer: ``site`` (it is the site's own) or
+            ``quarantine``.
+        registry: file in which the site's identities are registered, shared by all deliveries; beside the key
+            by default.
         lookup_out: write ``private/lookup.csv`` in the format that ``lookup`` reads.
         rename: name output files after their new UIDs; otherwise keep the folder structure and replace each
             name by a keyed one.
@@ -430,6 +439,10 @@ class DeidSettings(TypedDict, total=False):
     overrides: str | Path | None
     lookup: str | Path | None
     missing_lookup: Literal["pseudonym", "quarantine"]
+    issuers: Literal["site", "separate", "listed"]
+    issuer_domains: str | Path | None
+    missing_issuer: Literal["site", "quarantine"]
+    registry: str | Path | None
     lookup_out: bool
     rename: bool
     workers: int
