@@ -25,7 +25,6 @@ from meninx._settings import (
     DeidSettings,
     DossierSettings,
     EvaluateSettings,
-    ObfuscateSettings,
     PredictSettings,
     PrepareSettings,
     ReportSettings,
@@ -44,11 +43,8 @@ if TYPE_CHECKING:
     from meninx.deid.stage import DeidResult
     from meninx.dossier.stage import DossierResult
     from meninx.federated.simulate import SimulateResult
-    from meninx.obfuscate.feature_stage import FeatureReleaseResult
-    from meninx.obfuscate.stage import ObfuscateResult
     from meninx.predict.stage import PredictResult
     from meninx.prepare.stage import PrepareResult
-    from meninx.report.release_comparison import ComparisonResult
     from meninx.report.stage import ReportResult
     from meninx.train.config import TrainConfig
     from meninx.train.evaluate import EvaluateResult
@@ -315,99 +311,6 @@ def predict(
         raise UsageError("model is for a run with its own network: give that network, an nn.Module object")
     config = config_settings.build(PredictConfig, settings, _HERE)
     return predicted(config, Path(run), Path(source), Path(out), progress=progress, network=model)
-
-
-def obfuscate(
-    source: StrPath,
-    out: StrPath,
-    *,
-    recipe: str = "",
-    progress: Progress = SILENT,
-    **settings: Unpack[ObfuscateSettings],
-) -> ObfuscateResult:
-    """Release a dataset whose images hide an attribute of the patient, and attack the release.
-
-    A release that misses its target is in the result (``raise_if_failed()``), not raised.
-
-    Args:
-        source: prepared dataset of 2-D images with labels.
-        out: folder of the released dataset, not inside the source.
-        recipe: packaged recipe or TOML file; settings win over it.
-        progress: shows the work.
-        **settings: those of ``meninx obfuscate``.
-
-    Guarantee: see ``meninx.obfuscate.stage.run``.
-
-    Raises:
-        UsageError, DataError, PrivacyRefusal: see ``meninx.obfuscate.stage.run``.
-    """
-    from meninx import workflow
-    from meninx.obfuscate.config import ObfuscateConfig
-
-    config = config_settings.resolve_recipe(ObfuscateConfig, recipe, (settings, _HERE))
-    return workflow.obfuscate(config, Path(source), Path(out), progress=progress)
-
-
-def obfuscate_features(
-    source: StrPath,
-    out: StrPath,
-    *,
-    data: StrPath | None = None,
-    model: nn.Module | None = None,
-    recipe: str = "",
-    progress: Progress = SILENT,
-    **settings: Unpack[ObfuscateSettings],
-) -> FeatureReleaseResult:
-    """Release feature vectors that hide an attribute of the patient, and attack the release.
-
-    A release that misses its target is in the result (``raise_if_failed()``), not raised.
-
-    Args:
-        source: folder of a finished run, whose embeddings are released, or a ``.npz`` or ``.csv`` file.
-        out: folder of the release.
-        data: dataset to embed; by default that of the run.
-        model: the network of a run that was given one of its own.
-        recipe: packaged recipe or TOML file; settings win over it.
-        progress: shows the work.
-        **settings: those of ``meninx obfuscate features``.
-
-    Guarantee: see ``meninx.obfuscate.feature_stage.run``.
-
-    Raises:
-        UsageError, DataError, PrivacyRefusal: see ``meninx.obfuscate.feature_stage.run``.
-    """
-    from meninx import workflow
-    from meninx.obfuscate.config import ObfuscateConfig
-
-    config = config_settings.resolve_recipe(ObfuscateConfig, recipe, (settings, _HERE))
-    folder = None if data is None else Path(data)
-    return workflow.obfuscate_features(
-        config, Path(source), Path(out), data=folder, network=model, progress=progress
-    )
-
-
-def compare_releases(
-    releases: Iterable[StrPath],
-    out: StrPath,
-    *,
-    original: StrPath | None = None,
-    overwrite: bool = False,
-) -> ComparisonResult:
-    """Compare releases of one dataset: what each costs, and what attackers find.
-
-    Args:
-        releases: folders that ``meninx obfuscate`` wrote and attacked, at least two.
-        out: folder of table, record, Pareto plot and page.
-        original: dataset that all releases were made of. With it and their private rooms, that is proven.
-        overwrite: replace an earlier comparison.
-
-    Raises:
-        UsageError, DataError: see ``meninx.report.release_comparison.compare``.
-    """
-    from meninx.report.release_comparison import compare
-
-    source = None if original is None else Path(original)
-    return compare([Path(path) for path in releases], Path(out), original=source, overwrite=overwrite)
 
 
 def load_model(run: StrPath, *, model: nn.Module | None = None) -> nn.Module:

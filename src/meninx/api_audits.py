@@ -1,7 +1,6 @@
 """The public functions of single audits; :func:`meninx.audit` carries out several by a plan, with a page.
 
-Each is the command ``meninx audit NAME``, with its settings as keyword arguments, and ``audit_release`` is
-``meninx obfuscate audit``. A refuted guarantee is in
+Each is the command ``meninx audit NAME``, with its settings as keyword arguments. A refuted guarantee is in
 the result: ``raise_if_refuted()`` raises, where there can be one. With ``dry_run=True`` the result says what
 would be done, and nothing is written.
 """
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Unpack
 
 from meninx._settings import (
     AttributesSettings,
-    AuditReleaseSettings,
     BoundsSettings,
     IdentitySettings,
     MembershipSettings,
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from meninx.audit.reconstruction.steps import ReconstructionResult
     from meninx.audit.reidentification import IdentityResult
     from meninx.audit.scores import ScoresResult
-    from meninx.obfuscate.audited_release import ReleaseAuditResult
 
 StrPath = str | Path
 _HERE = "meninx"
@@ -280,35 +277,3 @@ def audit_identity(
 
 def _path(given: StrPath | None) -> Path | None:
     return None if given is None else Path(given)
-
-
-def audit_release(
-    original: StrPath,
-    released: StrPath,
-    *,
-    out: StrPath | None = None,
-    recipe: str = "",
-    progress: Progress = SILENT,
-    **settings: Unpack[AuditReleaseSettings],
-) -> ReleaseAuditResult:
-    """Attack a released dataset, whoever made it, with attackers that are trained on it.
-
-    A release that misses its target is in the result (``raise_if_failed()``), not raised.
-
-    Args:
-        original: prepared dataset of the original images.
-        released: dataset with the same cases, patients and splits, and changed images.
-        out: folder of record and page; by default the release where meninx made it, else ``release_audit``.
-        recipe: packaged recipe or TOML file; settings win over it.
-        progress: shows the attackers.
-        **settings: those of ``meninx obfuscate audit``.
-
-    Raises:
-        UsageError, DataError: see ``meninx.obfuscate.audited_release.audit_existing``.
-    """
-    from meninx import workflow
-    from meninx.obfuscate.config import ReleaseAuditConfig
-
-    config = config_settings.resolve_recipe(ReleaseAuditConfig, recipe, (settings, _HERE))
-    place = None if out is None else Path(out)
-    return workflow.audit_release(config, Path(original), Path(released), place, progress=progress)

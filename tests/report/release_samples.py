@@ -20,8 +20,7 @@ from meninx.core.obfuscation_records import (
     UtilityLossRecord,
 )
 from meninx.obfuscate import sealed_audit
-from meninx.obfuscate.attack_measurement import chosen_of
-from meninx.obfuscate.release_verdict import verdict_of
+from meninx.obfuscate.release_verdict import chosen_of, verdict_of
 from meninx.synthetic import write_dataset
 
 CAVEAT = "does not stop a retrained attacker"

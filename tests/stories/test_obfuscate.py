@@ -92,7 +92,8 @@ def test_what_is_trained_on_it_says_so_everywhere(hidden, tmp_path):
     assert f"trained on {sentence}" in trained.summary()
     assert read(trained.out, RunRecord).obfuscated == sentence
     readme = (trained.out / "release/bundle/docs/README.md").read_text()
-    assert sentence.replace("_", "\\_") in readme
+    assert sentence.split(" (")[0] in readme
+    assert "measured AUROC, where it was attacked" in readme
     meninx.evaluate(trained.out, draws=20)
     meninx.report([hidden, trained.out], tmp_path / "page.html")
     assert f"was trained on {sentence}" in (tmp_path / "page.html").read_text()
@@ -377,15 +378,16 @@ def test_a_release_without_its_private_room_says_what_was_not_measured_and_does_
     assert "its private room is not here" in (tmp_path / "record" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_another_question_goes_to_another_folder(large, averaged, tmp_path, capsys):
     for words in (["--attribute", "age"], ["--labels", "nodule"], ["--attribute", "age", "--age-bins", "50"]):
         assert run(["obfuscate", "audit", str(large), str(averaged.out), *words, "--overwrite", "-q"]) == 2
         assert "for the answer to another question" in capsys.readouterr().err
     old = meninx.obfuscate(
-        large, tmp_path / "aged", method="blur", attribute="age", age_bins=[50], audit=False
+        large, tmp_path / "aged", method="blur", attribute="age", age_bins=[55], audit=False
     )
     found = again(large, old.out, attribute="age", draws=1).record
-    assert found.classes == read(old.out, ObfuscationRecord).classes == ("under 50", "50 or older")
+    assert found.classes == read(old.out, ObfuscationRecord).classes == ("under 55", "55 or older")
 
 
 def test_a_resumed_release_neither_answers_other_attacks_nor_forgets_its_target(
@@ -415,6 +417,7 @@ def test_an_audit_whose_record_was_removed_is_not_made_as_if_it_were_the_first(l
         again(large, out, target=0.99)
 
 
+@pytest.mark.slow
 def test_releases_are_compared_from_python(large, averaged, tmp_path):
     blurred = meninx.obfuscate(large, tmp_path / "blurred", method="blur", **{**QUICK_AUDIT, "draws": 2})
     found = meninx.compare_releases([averaged.out, blurred.out], tmp_path / "compared", original=large)
@@ -422,6 +425,7 @@ def test_releases_are_compared_from_python(large, averaged, tmp_path):
     assert found.record.original_given
 
 
+@pytest.mark.slow
 def test_codes_are_audited_again_with_their_certificate(large, tmp_path):
     made = meninx.obfuscate(large, tmp_path / "coded", method="codes", utility="linear", **QUICK_AUDIT)
     record = again(large, made.out, draws=1).record

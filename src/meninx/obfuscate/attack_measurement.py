@@ -22,9 +22,9 @@ from meninx.metrics.intervals import folded_ends
 from meninx.metrics.vector_attacks import fit_ridge
 from meninx.obfuscate.release_attacks import Attempt, Margins, flat_values
 from meninx.obfuscate.release_question import AttackRows, Contest, Numbers
+from meninx.obfuscate.release_verdict import DIGITS
 
 _SAME = 1e-12
-_DIGITS = 12  # of areas that are compared
 _SHARE_BELOW = 0.95
 _RIDGES = ("linear", "kernel")
 
@@ -104,7 +104,7 @@ class Judge:
         if margins is None:
             return 0.0, 0.0
         valid = float(folded(self.valid_area(contest, margins))) if self.may_choose else 0.0
-        return round(valid, _DIGITS), float(folded(_area(contest, margins, self.rows.test)))
+        return round(valid, DIGITS), float(folded(_area(contest, margins, self.rows.test)))
 
     def valid_area(self, contest: Contest, margins: Margins) -> float:
         """Return the area on the validation split, not folded."""
@@ -133,18 +133,6 @@ class Judge:
             patients=int(np.unique(rows.patient[known]).size),
             classes=rows.of_patients(known),
         )
-
-
-def chosen_of(attackers: Sequence[AttackerRecord]) -> str:
-    """Return the name of the attacker with the highest validation area, of equal ones the higher on the test.
-
-    Empty where none has a number.
-    """
-    known = [item for item in attackers if item.valid_auroc is not None]
-    best = max(
-        known, key=lambda item: (round(item.valid_auroc or 0.0, _DIGITS), item.auroc or 0.0), default=None
-    )
-    return best.name if best is not None else ""
 
 
 def _blank(attempt: Attempt) -> AttackerRecord:
@@ -223,7 +211,7 @@ def _chosen_area(rows: AttackRows, kinds: Numbers, tried: Sequence[Margins]) -> 
     """Return the folded area on the test split of the attacker and question that the validation chooses."""
     asked = [(contest.of(kinds), margins) for margins in tried for contest in rows.contests]
     areas = [
-        (round(float(folded(_area(one, margins, rows.valid))), _DIGITS),
+        (round(float(folded(_area(one, margins, rows.valid))), DIGITS),
          float(folded(_area(one, margins, rows.test))))
         for one, margins in asked
     ]  # fmt: skip

@@ -34,7 +34,7 @@ from meninx.core.randomness import child_seed
 from meninx.learn.release_attackers import families_of
 from meninx.metrics.image_matching import paired_similarity
 from meninx.metrics.vector_attacks import VECTOR_ATTACKS
-from meninx.obfuscate.attack_measurement import Judge, chosen_of, measure_null
+from meninx.obfuscate.attack_measurement import Judge, measure_null
 from meninx.obfuscate.config import AttackSettings
 from meninx.obfuscate.label_attacks import attack_codes, attack_columns, attack_with_columns
 from meninx.obfuscate.obfuscator import ImageTable, Values
@@ -50,7 +50,7 @@ from meninx.obfuscate.release_question import (
     refuse_divided,
 )
 from meninx.obfuscate.release_utility import measure_utility
-from meninx.obfuscate.release_verdict import MEASURED, verdict_of
+from meninx.obfuscate.release_verdict import MEASURED, chosen_of, verdict_of
 
 
 def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> ReleaseAuditRecord:

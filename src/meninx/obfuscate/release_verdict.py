@@ -26,6 +26,8 @@ from meninx.metrics.verdict_rule import VOID
 
 FAILED, PASSED, MEASURED = "failed", "passed", "measured"
 TOO_FEW = "too few patients to choose an attacker"
+DIGITS = 12
+"""Of areas that are compared: others are equal."""
 _SAME = 1e-9
 _CHANCE = 0.5
 
@@ -50,6 +52,18 @@ def verdict_of(found: ReleaseAuditRecord) -> tuple[str, str]:
     if verdict == verdict_rule.NOTHING:
         return PASSED, ""
     return FAILED, f"{shown or missed}{verdict_rule.but(control)}"
+
+
+def chosen_of(attackers: Sequence[AttackerRecord]) -> str:
+    """Return the name of the attacker with the highest validation area, of equal ones the higher on the test.
+
+    Empty where none has a number.
+    """
+    known = [item for item in attackers if item.valid_auroc is not None]
+    best = max(
+        known, key=lambda item: (round(item.valid_auroc or 0.0, DIGITS), item.auroc or 0.0), default=None
+    )
+    return best.name if best is not None else ""
 
 
 def verdict_at(found: ReleaseAuditRecord, target: float) -> str:

@@ -14,9 +14,8 @@ from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo
 from meninx.core.obfuscation_records import AttackerRecord
 from meninx.metrics.groups import MIN_CELL
 from meninx.obfuscate import sealed_audit
-from meninx.obfuscate.attack_measurement import chosen_of
 from meninx.obfuscate.audit_words import measured_words
-from meninx.obfuscate.release_verdict import verdict_at, verdict_of
+from meninx.obfuscate.release_verdict import chosen_of, verdict_at, verdict_of
 
 RECORD, AUDIT = artifacts.place(ObfuscationRecord), artifacts.place(ReleaseAuditRecord)
 NOT_ATTACKED = "not attacked: nothing is known of what it hides"
