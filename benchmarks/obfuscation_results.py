@@ -222,7 +222,7 @@ def _certificates(audit: Row) -> str:
     found = [
         f"at most {item['limit']:.3f}"
         if item["limit"] is not None
-        else f"not certified: needs {item['needed']:,} for {item['target']:.2f}, has {min(item['patients']):,}"
+        else f"needs {item['needed']:,} for {item['target']:.2f}, has {min(item['patients']):,}"
         for item in audit.get("certificates", ())
     ]
     return ", ".join(found) or "none"
