@@ -67,8 +67,8 @@ class CleanInstance:
 
     @property
     def issuer(self) -> str:
-        """The original IssuerOfPatientID; empty when the file has none, or no PatientID."""
-        return self.original.text(instance.ISSUER) if self.patient_id else ""
+        """The original issuer of the PatientID; empty when the file has neither."""
+        return self.original.issuer if self.patient_id else ""
 
     @property
     def accessions(self) -> Mapping[str, str]:
@@ -170,9 +170,7 @@ class Cleaner:
             return self.profile.action(tag, vr, sop_class_uid=sop_class) == Action.K
 
         found, kept = collect(original.elements, original.encodings, keeps)
-        patient = self.resolver.patient(
-            original.text(instance.PATIENT_ID), original.text(instance.ISSUER), study
-        )
+        patient = self.resolver.patient(original.text(instance.PATIENT_ID), original.issuer, study)
         return FileContext(
             profile=self.profile,
             resolver=self.resolver,
