@@ -18,7 +18,7 @@ import numpy as np
 from meninx.core import artifacts, workspace
 from meninx.core import progress as bars
 from meninx.core.artifacts import ObfuscationRecord, ReleaseAuditRecord
-from meninx.core.errors import UsageError, problem
+from meninx.core.errors import ConfigError, UsageError, problem
 from meninx.core.names import printable
 from meninx.core.obfuscation_records import LabelFloorRecord
 from meninx.core.origin import Origin
@@ -170,6 +170,9 @@ def run(
     if config.method not in METHODS:
         fix = f"use {' or '.join(METHODS)}"
         raise UsageError(problem(f"the method {config.method} is for images", where="method", fix=fix))
+    if config.release_audit.draws != type(config.release_audit)().draws:
+        what = "the setting has no effect: features are released once, without random draws"
+        raise ConfigError(problem(what, where="draws", fix="leave draws out"))
     found = _source(config, source, data, network)
     manifest = found.manifest
     published = published_columns(manifest, config)

@@ -188,7 +188,7 @@ def publish(space: workspace.Workspace, work: Release, progress: bars.Progress) 
         files.write_bytes(room / name, content, mode=files.PRIVATE_MODE)
     stale = [name for name in (AUDIT, PAGE) if (space.root / name).exists()]
     space.publish(PUBLISHED, remove=stale, secret=(KEY, *secrets))
-    _remove_others(space.private, {KEY, *secrets})
+    remove_others(space.private, {KEY, *secrets})
 
 
 def keyed(key: bytes, root: Path) -> str:
@@ -288,7 +288,7 @@ def _write_images(
     return digests
 
 
-def _remove_others(room: Path, wanted: set[str]) -> None:
+def remove_others(room: Path, wanted: set[str]) -> None:
     """Remove the private files of an earlier release by another method, which may show originals."""
     for path in room.iterdir():
         if _PRIVATE_NAME.fullmatch(path.name) and path.name not in {workspace.MARKER, *wanted}:

@@ -31,7 +31,7 @@ from meninx.obfuscate.feature_file import CASE, FEATURES, RELEASED
 from meninx.obfuscate.feature_source import FeatureSource
 from meninx.obfuscate.obfuscator import OBFUSCATORS, FittedObfuscator, ImageTable, Values
 from meninx.obfuscate.published_columns import SITE, PublishedColumns
-from meninx.obfuscate.released_dataset import AUDIT, KEY, PAGE, RECORD, release_settings
+from meninx.obfuscate.released_dataset import AUDIT, KEY, PAGE, RECORD, release_settings, remove_others
 
 STAGE = "obfuscate-features"
 VECTORS, TABLE = "features.npz", "manifest.csv"
@@ -110,6 +110,7 @@ def publish(space: workspace.Workspace, work: FeatureRelease) -> ObfuscationReco
         files.write_bytes(room / name, content, mode=files.PRIVATE_MODE)
     stale = [name for name in (AUDIT, PAGE) if (space.root / name).exists()]
     space.publish(PUBLISHED, remove=stale, secret=(KEY, *secrets))
+    remove_others(space.private, {KEY, *secrets})
     return record
 
 
