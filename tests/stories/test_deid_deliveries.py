@@ -183,6 +183,40 @@ def test_issuers_that_only_their_universal_identifier_names_are_told_apart(tmp_p
     assert clean(tmp_path, "apart", issuers="separate", registry=tmp_path / "r").patients == 2
 
 
+def test_the_other_values_of_a_patient_id_count(tmp_path):
+    for number, patient_id in enumerate(("7\\A", "7\\B", "7")):
+        save(image(number, study=number, PatientID=patient_id.split("\\")), tmp_path / "in" / str(number))
+    assert clean(tmp_path).patients == 3
+
+
+def test_what_needs_a_decision_is_said(tmp_path, invoke):
+    key_file(tmp_path)
+    for number, issuer in enumerate(("X", "Y", "")):
+        changes = {"IssuerOfPatientID": issuer} if issuer else {}
+        save(image(number, study=number, **changes), tmp_path / "in" / str(number))
+    words = ("deid", tmp_path / "in", tmp_path / "out", "--key", tmp_path / "site.key", "--site", "north")
+    code, _, err = invoke(*words)
+    assert code == 0
+    assert f"registry was made: {tmp_path / REGISTRY}" in err.replace("\n", "")
+    assert "1 files were kept out because their PatientID is also that of another issuer" in err
+    assert "registry was made" not in invoke(*words)[2]
+    apart = ("--issuers", "separate", "--registry", tmp_path / "r")
+    assert (
+        "1 PatientIDs occur with and without an issuer"
+        in invoke(*words[:2], tmp_path / "new", *words[3:], *apart)[2]
+    )
+    record = json.loads((tmp_path / "new" / "deid.json").read_text())
+    assert (record["issuers"], record["missing_issuer"]) == ("separate", "site")
+
+
+def test_all_names_of_a_key_lead_to_one_registry(tmp_path):
+    deliver(tmp_path, "first", ("7", "X"))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link.key").symlink_to(tmp_path / "site.key")
+    deliver(tmp_path, "second", ("7", "Y"), key=tmp_path / "elsewhere" / "link.key")
+    assert reasons(tmp_path / "second-clean") == ["issuer-conflict"]
+
+
 def test_strict_sites_refuse_what_their_policy_does_not_name(tmp_path):
     (tmp_path / "domains.toml").write_text('site = ["PACS"]\n')
     files = (("7", "PACS"), ("7", ""), ("7", "Y"))

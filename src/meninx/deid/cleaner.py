@@ -63,7 +63,7 @@ class CleanInstance:
     @property
     def patient_id(self) -> str:
         """The original PatientID."""
-        return self.original.text(instance.PATIENT_ID)
+        return self.original.patient_id
 
     @property
     def issuer(self) -> str:
@@ -170,7 +170,7 @@ class Cleaner:
             return self.profile.action(tag, vr, sop_class_uid=sop_class) == Action.K
 
         found, kept = collect(original.elements, original.encodings, keeps)
-        patient = self.resolver.patient(original.text(instance.PATIENT_ID), original.issuer, study)
+        patient = self.resolver.patient(original.patient_id, original.issuer, study)
         return FileContext(
             profile=self.profile,
             resolver=self.resolver,

@@ -100,9 +100,14 @@ class Instance:
         )
 
     @property
+    def patient_id(self) -> str:
+        """The PatientID; all values where a file wrongly has several, which are another patient's."""
+        return self.whole_text(PATIENT_ID).strip(" \0")
+
+    @property
     def issuer(self) -> str:
         """The authority that assigned the PatientID: its name, else its universal ID; may be empty."""
-        return self.text(ISSUER) or next(
+        return self.whole_text(ISSUER).strip(" \0") or next(
             (
                 decode(bytes(inner.value), self.encodings).strip(" \0")
                 for outer in self.elements

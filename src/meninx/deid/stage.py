@@ -66,6 +66,16 @@ class DeidResult(Result):
     files_resumed: int = 0
     dry_run: bool = False
 
+    def alerts(self) -> tuple[str, ...]:
+        """Return what somebody has to decide before all files can be written."""
+        waiting = self.quarantined.get(Reason.ISSUER_CONFLICT, 0)
+        if not waiting:
+            return ()
+        return (
+            f"{waiting} files were kept out because their PatientID is also that of another issuer; look at "
+            "private/issuers.csv, and say in --issuer-domains which issuers number their patients together",
+        )
+
     def raise_if_nothing_is_clean(self) -> None:
         """Raise if no file could be de-identified.
 
@@ -153,6 +163,7 @@ def run(
         out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
         overwrite=config.overwrite, ours=output.is_older,
     )  # fmt: skip
+    is_new = registry.path is not None and not registry.path.exists()
     with claimed as space:
         _refuse_other_identities(engine, space, overwrite=config.overwrite)
         if space.earlier == fingerprint and not config.overwrite:
@@ -171,11 +182,24 @@ def run(
         journal.write_known(space.private)
         space.publish((output.IMAGES, *output.PUBLIC_FILES))
     result = _result(config, out, record, resumed)
+    _note_registry(registry, progress, is_new=is_new)
     if result.burned_in_unknown:
         progress.note(
             f"{result.burned_in_unknown} images may show text in their pixels; pixels were not checked"
         )
     return result
+
+
+def _note_registry(registry: IdentityRegistry, progress: Progress, *, is_new: bool) -> None:
+    """Say that a registry was made, and how many IDs may have been split by the policy on issuers."""
+    if is_new and registry.path is not None and registry.path.exists():
+        progress.note(f"the site's identity registry was made: {registry.path}; keep it with the key")
+    split = registry.report().split_ids
+    if split:
+        progress.note(
+            f"{split} PatientIDs occur with and without an issuer and count as different patients; where "
+            "they are not, list the issuer under `site` in --issuer-domains"
+        )
 
 
 def check_places(config: DeidConfig, source: Path, out: Path) -> None:

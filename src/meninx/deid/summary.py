@@ -92,6 +92,8 @@ def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidR
         overrides=profile.describe_overrides(),
         max_age=config.max_age,
         missing_lookup=config.missing_lookup,
+        issuers=config.issuers,
+        missing_issuer=config.missing_issuer,
         site=config.site,
         files_read=tally.read,
         files_written=tally.written,
