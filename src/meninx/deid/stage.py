@@ -124,8 +124,8 @@ def run(
 ) -> DeidResult:
     """De-identify every DICOM file below ``source`` into ``out`` and return what was done.
 
-    The output tree is a function of input, key, settings and registry: the number of workers, the order of files and
-    interruptions leave no trace in it.
+    The output tree is a function of input, key, settings and registry: the number of workers, the order of
+    files and interruptions leave no trace in it.
 
     Guarantee: nothing below ``out/images`` was copied; every file there was built element by element under
         the profile and passed the self-check of :mod:`meninx.deid.selfcheck`. Originals' identifiers are
