@@ -485,6 +485,6 @@ def _changed(path: Path) -> PrivacyRefusal:
 
 
 def _unwritable(error: OSError) -> StorageError:
-    fix = "name a file in a folder that you can write to with --registry FILE"
+    fix = "name a file in a folder that you can write to with --registry FILE (in Python, registry=)"
     got = error.strerror or "a write error"
     return StorageError(expected("a place for the identity registry", got=got, where="registry", fix=fix))
