@@ -390,6 +390,15 @@ class DeidSettings(TypedDict, total=False):
         overrides: TOML file of ``Keyword = "action letter"`` lines that take precedence over the profile.
         lookup: CSV file with the hospital's own new patient IDs (and accession numbers).
         missing_lookup: action for a patient who is not in the lookup file: ``pseudonym`` or ``quarantine``.
+        issuers: meaning of an IssuerOfPatientID that ``issuer_domains`` does not list: ``site`` (the site
+            numbers its patients together; an ID that two such issuers use is quarantined for the second),
+            ``separate`` (every issuer numbers its own patients), or ``listed`` (its files are quarantined).
+        issuer_domains: TOML file with the issuers that number their patients together, e.g. ``site =
+            ["NORTH-PACS"]`` and ``east = ["EAST", "EAST LAB"]``.
+        missing_issuer: action for a file without an issuer: ``site`` (it is the site's own) or
+            ``quarantine``.
+        registry: file in which the site's identities are registered, shared by all deliveries; beside the key
+            by default.
         lookup_out: write ``private/lookup.csv`` in the format that ``lookup`` reads.
         rename: name output files after their new UIDs; otherwise keep the folder structure and replace each
             name by a keyed one.
@@ -421,6 +430,10 @@ class DeidSettings(TypedDict, total=False):
     overrides: str | Path | None
     lookup: str | Path | None
     missing_lookup: Literal["pseudonym", "quarantine"]
+    issuers: Literal["site", "separate", "listed"]
+    issuer_domains: str | Path | None
+    missing_issuer: Literal["site", "quarantine"]
+    registry: str | Path | None
     lookup_out: bool
     rename: bool
     workers: int
@@ -849,12 +862,15 @@ class ObfuscateSettings(TypedDict, total=False):
     Attributes:
         attribute: Attribute of the patient to hide, e.g. sex, age, or several at once as sex+age.
         age_bins: Ages at which a new group begins, e.g. 60, or 47 61 71; by default 60.
-        labels: Labels that the release should keep; by default all of the dataset.
+        labels: Labels that the release keeps (in an audit: whose utility is measured); by default all of the
+            dataset. A release publishes no other labels.
         seed: Seed of initialisation, halves, folds and attackers; never of what hides the attribute.
         device: Where networks run; auto takes CUDA, then MPS, then the CPU.
         method: How images are changed.
         budget: Mean absolute change of the training images, of the range 0 to 1; by default 0.05 for a method
             that has a budget.
+        keep_columns: Attribute columns that the released table keeps, e.g. age or site; by default none. What
+            they tell of the hidden attribute counts in the label floor and in the attacks.
         keep_attribute: Keep the attribute's column in the table of the released dataset.
         deterministic: Take the randomness of the method from the seed too, to repeat a release bit for bit;
             the release is then marked NOT FOR RELEASE.
@@ -938,6 +954,7 @@ class ObfuscateSettings(TypedDict, total=False):
         "kernel-erasure",
     ]
     budget: float | None
+    keep_columns: Sequence[str]
     keep_attribute: bool
     deterministic: bool
     pixels: int

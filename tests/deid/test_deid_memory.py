@@ -286,19 +286,28 @@ def test_an_object_whose_key_was_refused_can_be_shown_and_not_be_pickled():
         pickle.dumps(half)
 
 
-def test_an_id_means_one_patient_whatever_its_issuer_as_in_a_folder_of_one_file(tmp_path):
-    ids = []
+def test_two_issuers_of_one_id_are_never_merged_in_memory_or_in_a_folder(tmp_path):
+    """D7: delivery X, delivery Y and both together; in memory and as folders, with one registry."""
+    key, ids = key_file(tmp_path), []
     for number, issuer in enumerate(("A", "B"), start=1):
         dataset = image(number, study=number, IssuerOfPatientID=issuer)
         save(dataset, tmp_path / "in" / issuer / "a")
         save(dataset, tmp_path / "both" / issuer)
-        clean(tmp_path, f"out{issuer}", f"in/{issuer}")
+        rule = {"issuers": "separate", "registry": tmp_path / "apart"}
+        clean(tmp_path, f"out{issuer}", f"in/{issuer}", **rule)
         [written] = (tmp_path / f"out{issuer}" / "images").rglob("*.dcm")
-        result = memory().deidentify(dataset)
+        result = memory(key=key, **rule).deidentify(dataset)
         assert result.content == written.read_bytes()
         ids.append(result.patient_id)
-    assert ids[0] == ids[1]
-    assert clean(tmp_path, "all", "both").patients == 2  # a batch sees that two issuers gave the ID out
+    assert ids[0] != ids[1]
+    assert clean(tmp_path, "all", "both", **rule).patients == 2
+    # Without a policy the second issuer is kept out, in every process and stage that shares the registry.
+    assert clean(tmp_path, "firstA", "in/A").files_written == 1
+    for attempt in (memory(key=key), memory(key=KEY)):
+        with pytest.raises(Quarantined, match="issuer-conflict"):
+            [attempt.deidentify(image(1, IssuerOfPatientID=issuer)) for issuer in "AB"]
+    assert clean(tmp_path, "firstB", "in/B").quarantined == {"issuer-conflict": 1}
+    assert clean(tmp_path, "first", "both").quarantined == {"issuer-conflict": 1}
 
 
 def test_threads_share_one_object(tmp_path, cohort):

@@ -34,7 +34,7 @@ def deid(
             uses a random key.
         recipe: TOML file with these settings; flags override it.
     """
-    early.exists(source, config.lookup, config.overrides)
+    early.exists(source, config.lookup, config.overrides, config.issuer_domains)
     workspace.apart(out, [source.parent if source.is_file() else source])
     from meninx.deid import keys, stage
 

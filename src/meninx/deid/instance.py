@@ -131,24 +131,6 @@ def read(data: bytes) -> Instance:
     return instance
 
 
-def patient_id_and_issuer(head: bytes) -> tuple[str, str]:
-    """Return PatientID and IssuerOfPatientID from the first bytes of a file; empty where there is none.
-
-    Raises:
-        Refused: not DICOM.
-        Malformed: the bytes end before the patient.
-    """
-    start, syntax, _ = _meta(head)
-    content = head[start:]
-    if syntax == DEFLATED:
-        content = zlib.decompressobj(-15).decompress(content, len(head) * 4)
-    elements = parse(
-        content, Encoding(implicit=syntax == IMPLICIT, little=syntax != BIG_ENDIAN), until=ISSUER
-    )
-    instance = Instance(elements, Encoding(implicit=False, little=True), syntax, _encodings(elements))
-    return instance.text(PATIENT_ID), instance.text(ISSUER)
-
-
 def _encodings(elements: list[Element]) -> tuple[str, ...]:
     return encodings_of(next((bytes(e.value) for e in elements if e.tag == CHARSET_TAG), b""))
 

@@ -22,6 +22,11 @@ class Reason(StrEnum):
     VIDEO = "video"
     MISSING_IDENTITY = "missing-identity"
     NOT_IN_LOOKUP = "not-in-lookup"
+    LOOKUP_WITHOUT_ISSUER = "lookup-without-issuer"
+    LOOKUP_CONFLICT = "lookup-conflict"
+    ISSUER_CONFLICT = "issuer-conflict"
+    ISSUER_MISSING = "issuer-missing"
+    ISSUER_NOT_LISTED = "issuer-not-listed"
     RESIDUAL_IDENTIFIER = "residual-identifier"
     INVALID_UID = "invalid-uid"
     PIXEL_SIZE_MISSING = "pixel-size-missing"
@@ -39,6 +44,18 @@ class Reason(StrEnum):
     TOO_LARGE = "too-large"
     WORKER_DIED = "worker-died"
     PROCESSING_FAILED = "processing-failed"
+
+
+DEPENDING_ON_IDENTITIES = frozenset(
+    {
+        Reason.LOOKUP_WITHOUT_ISSUER,
+        Reason.LOOKUP_CONFLICT,
+        Reason.ISSUER_CONFLICT,
+        Reason.ISSUER_MISSING,
+        Reason.ISSUER_NOT_LISTED,
+    }
+)
+"""Reasons that another policy on issuers can remove, so such a file is tried again in every run."""
 
 
 class Refused(Exception):

@@ -16,7 +16,7 @@ from typing import Any
 from meninx.core import artifacts, files, integrity
 from meninx.core.artifacts import DeidRecord, Departure
 from meninx.core.workspace import Workspace
-from meninx.deid import options, pseudonyms, quarantine, review
+from meninx.deid import lookup, options, quarantine, review
 from meninx.deid.config import DeidConfig
 from meninx.deid.options import Option, method_codes
 from meninx.deid.output import (
@@ -38,7 +38,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "crosswalk_accessions.csv": _PAIRS,
     "quarantine.csv": ("path", "reason"),
     "review.csv": ("output", "why"),
-    "lookup.csv": pseudonyms.LOOKUP_COLUMNS,
+    "lookup.csv": lookup.COLUMNS,
 }
 
 
@@ -218,6 +218,7 @@ def _audit_line(entry: FileResult, pseudonyms: Pseudonyms) -> str:
     return json.dumps(line)
 
 
-def _lookup_rows(entry: FileResult) -> list[tuple[str, str, str, str]]:
+def _lookup_rows(entry: FileResult) -> list[tuple[str, ...]]:
     old, new = entry.patient
-    return [(old, new, *pair) for pair in entry.accessions.items()] or [(old, new, "", "")]
+    pairs = list(entry.accessions.items()) or [("", "")]
+    return [(old, new, *pair, entry.issuer) for pair in pairs]
