@@ -195,10 +195,28 @@ def _may_be_time(number: str) -> bool:
     return len(number) == 6 and dates.is_tm(number)
 
 
+_MONTHS = (
+    "jan", "feb|fév|fev", "mar|mär|mrz", "apr|avr|abr", "may|mai|mag", "jun|juin|giu", "jul|juil|lug",
+    "aug|aoû|aou|ago", "sep|set", "oct|okt|ott", "nov", "dec|dez|déc|dic",
+)  # fmt: skip
+
+
 def _day_patterns(day: str) -> list[str]:
+    """Return the patterns of a day in casefolded text: digits in any order, short forms, names of months."""
     year, month, date = day[:4], day[4:6], day[6:]
     orders = [(year, month, date), (date, month, year), (month, date, year)]
-    return [rf"(?<!\d){a}[-./ ]?{b}[-./ ]?{c}(?!\d)" for a, b, c in orders]
+    patterns = [rf"(?<!\d){a}[-./ ]?{b}[-./ ]?{c}(?!\d)" for a, b, c in orders]
+    # Without leading zeros or century only with separators: the digits alone are ordinary numbers.
+    m, d, years = f"0?{int(month)}", f"0?{int(date)}", f"(?:{year[:2]})?{year[2:]}"
+    patterns += [rf"(?<![\d.]){a}[-./_ ]{b}[-./_ ]{years}(?![\d.])" for a, b in ((d, m), (m, d))]
+    name = rf"(?:{_MONTHS[int(month) - 1]})[^\W\d_]*"
+    between = r"(?:st|nd|rd|th)?[-./_, ]*"
+    patterns += [
+        rf"(?<!\d){d}{between}{name}{between}{years}(?!\d)",
+        rf"{name}{between}{d}{between}{year}(?!\d)",
+        rf"(?<!\d){year}{between}{name}{between}{d}(?!\d)",
+    ]
+    return patterns
 
 
 _KINDS: dict[str, str] = {row["keyword"]: row["kind"] for row in read_table("identifying.csv")}
@@ -253,7 +271,9 @@ class Identifiers:
             self.numbers.add(text)
             squeezed = re.sub(r"[\s\-./()_:#+]+", "", text)
             cores = {squeezed, re.sub(r"\D+", "", text, flags=re.ASCII), *re.findall(r"[0-9]{6,}", text)}
-            self.numbers |= {core for core in cores if len(core) >= 6 and not is_common(core)}
+            self.numbers |= {
+                core for core in cores if len(core) >= 6 and not (core.isalpha() and is_common(core))
+            }
 
     def add_phrase(self, value: str) -> None:
         """Add an address-like value and its parts of six characters or more."""

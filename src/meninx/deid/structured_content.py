@@ -21,7 +21,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from meninx.deid.codes import (
+from meninx.deid.coded_entries import (
     CODE_VALUE,
     CODING_SCHEME,
     LONG_CODE_VALUE,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from meninx.deid.actions import FileContext
 
-VALUE_TYPE, CONCEPT_NAME, CONTENT, POSITIONS = 0x0040A040, 0x0040A043, 0x0040A730, 0x0040DB73
+CONCEPT_NAME, CONTENT, POSITIONS = 0x0040A043, 0x0040A730, 0x0040DB73
 TEXT, PERSON_NAME, DATE_TIME, DATE = 0x0040A160, 0x0040A123, 0x0040A120, 0x0040A121
 CODE, BIRTH_DATE = 0x0040A168, 0x00100030
 _FRAMES = frozenset({0x52009229, 0x52009230})

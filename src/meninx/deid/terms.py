@@ -81,8 +81,8 @@ def _defined() -> dict[str, frozenset[str]]:
 @lru_cache(maxsize=1)
 def _words() -> frozenset[str]:
     """Return the words of the vocabulary and of all defined terms, casefolded."""
-    terms = (term for found in _defined().values() for term in found)
-    return VOCABULARY | {word.casefold() for term in terms for word in _RUNS.findall(term) if word.isalpha()}
+    terms = " ".join(term for found in _defined().values() for term in found)
+    return VOCABULARY | {word.casefold() for word in _RUNS.findall(terms) if word.isalpha()}
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ from pydicom.datadict import private_dictionary_VR
 
 from meninx.deid import actions, structured_content
 from meninx.deid.actions import FileContext
-from meninx.deid.codes import clean_code, dummy_code
+from meninx.deid.coded_entries import clean_code, dummy_code
 from meninx.deid.elements import PIXEL_DATA, Element, standard_vr
 from meninx.deid.identifiers import keyword_of
 from meninx.deid.options import Option
@@ -122,8 +122,17 @@ def _public(
         new = _sequence(action, element, encodings, context, top=top)
     else:
         new = actions.apply(action, element, vr, encodings, context, top=top)
-    context.count(tag, "X" if new is None else str(action))
+    context.count(tag, _letter(action, element, new))
     return new
+
+
+def _letter(action: Action, element: Element, new: Element | None) -> str:
+    """Return the letter under which an element is counted: what happened to it, where it was not kept."""
+    if new is None:
+        return "X"
+    if action != Action.K or element.items is not None or new.value == element.value:
+        return str(action)
+    return "C" if bytes(new.value).strip(b" \0\\") else "Z"
 
 
 def _content_value(

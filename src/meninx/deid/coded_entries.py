@@ -37,7 +37,7 @@ LOCAL_SCHEME = "99MENINX"
 _SYNONYMS = {"SNM3": "SRT", "99SDM": "SRT", "SNOMED-CT": "SCT"}
 # Schemes that are not here keep codes of the tables only.
 _SHAPES = {
-    "SCT": re.compile(r"[1-9][0-9]{5,17}"),
+    "SCT": re.compile(r"[1-9][0-9]{2,14}(?:00|10)[0-9]"),  # before the check digit, 00 or 10 mark a concept
     "SRT": re.compile(r"[A-Z][0-9A-Z]?-[0-9A-F]{5}"),
     "LN": re.compile(r"[0-9]{1,5}-[0-9]"),
     "I10": re.compile(r"[A-Z][0-9][0-9AB](?:\.[0-9A-Z]{1,4})?"),
@@ -184,6 +184,8 @@ def is_ucum(value: str) -> bool:
     if not value or len(value) > 32:
         return False
     flat = value.replace("(", "").replace(")", "")
+    if not flat.strip("./"):
+        return False
     return all(
         _is_ucum_term(term) for term in re.split(r"[./](?![^{]*\})", flat) if term or flat != f"/{term}"
     )
