@@ -272,7 +272,7 @@ def enumerations() -> Iterable[str]:
 
 def product_words(folder: Path) -> list[list[str]]:
     """Return (word, source) of makers and models."""
-    import pyarrow.parquet as parquet
+    parquet = importlib.import_module("pyarrow.parquet")  # only this tool needs it
 
     path = next(folder.rglob("idc_index.parquet"))
     table = parquet.read_table(path, columns=["collection_id", "Manufacturer", "ManufacturerModelName"])
@@ -300,12 +300,13 @@ OPTIONS = {
 def content_rows(folder: Path) -> list[list[str]]:
     """Return the rows of ``structured_content.csv``."""
     data = json.loads(next(folder.rglob("ps315_2026d.json")).read_text())
+    table: dict[str, dict[str, dict[str, tuple[str, list[int]]]]] = concepts  # type: ignore[assignment]
     rows = []
     for entry in data["content_items"]:
         scheme, code = entry["scheme"], entry["code"]
         known = {
             meaning[0]
-            for codes in concepts.get(scheme, {}).values()
+            for codes in table.get(scheme, {}).values()
             for value, meaning in codes.items()
             if value == code
         }

@@ -197,6 +197,15 @@ def test_whatever_a_kill_leaves_of_the_last_line_works(tmp_path, cut):
     assert opened(tmp_path).report().patients == 4
 
 
+@pytest.mark.parametrize("tail", [b"conflict " + b"0" * 190, bytes(300), b"\xff"])
+def test_a_torn_tail_that_is_longer_than_the_next_line_is_gone(tmp_path, tail):
+    whole = b"".join(filled(tmp_path))
+    (tmp_path / "r").write_bytes(whole + tail)
+    assert admit(opened(tmp_path), "9", "X") is None
+    assert (tmp_path / "r").read_bytes().splitlines(keepends=True)[:-1] == whole.splitlines(keepends=True)
+    assert opened(tmp_path).report().patients == 5
+
+
 def test_a_full_disk_is_told_and_the_registry_stays_usable(tmp_path, monkeypatch):
     filled(tmp_path)
     registry = opened(tmp_path)

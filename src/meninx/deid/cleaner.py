@@ -63,12 +63,12 @@ class CleanInstance:
     @property
     def patient_id(self) -> str:
         """The original PatientID."""
-        return self.original.text(instance.PATIENT_ID)
+        return self.original.patient_id
 
     @property
     def issuer(self) -> str:
-        """The original IssuerOfPatientID; empty when the file has none, or no PatientID."""
-        return self.original.text(instance.ISSUER) if self.patient_id else ""
+        """The original issuer of the PatientID; empty when the file has neither."""
+        return self.original.issuer if self.patient_id else ""
 
     @property
     def accessions(self) -> Mapping[str, str]:
@@ -170,9 +170,7 @@ class Cleaner:
             return self.profile.action(tag, vr, sop_class_uid=sop_class) == Action.K
 
         found, kept = collect(original.elements, original.encodings, keeps)
-        patient = self.resolver.patient(
-            original.text(instance.PATIENT_ID), original.text(instance.ISSUER), study
-        )
+        patient = self.resolver.patient(original.patient_id, original.issuer, study)
         stated = structured_content.highest_age(
             original.elements, original.encodings, little=original.encoding.little
         )

@@ -114,12 +114,15 @@ class RegistryReport(Result):
     Attributes:
         patients: distinct patients, as (domain, PatientID).
         shared_ids: PatientIDs that more than one domain uses, each for another patient.
+        split_ids: those that also occur without an issuer: they may be one person, whose reports leave the
+            issuer out.
         kept_out: pairs of PatientID and issuer that are kept out.
         issuers: one count per issuer and domain.
     """
 
     patients: int
     shared_ids: int
+    split_ids: int
     kept_out: int
     issuers: tuple[IssuerCount, ...]
 
@@ -133,7 +136,8 @@ class RegistryReport(Result):
         wide = [max(len(row[column]) for row in rows) for column in range(2)]
         lines = [
             f"{self.out.name}: {self.patients:,} patients",
-            f"{self.shared_ids:,} PatientIDs mean another patient in another domain",
+            f"{self.shared_ids:,} PatientIDs mean another patient in another domain, "
+            f"{self.split_ids:,} of them occur without an issuer, too",
             f"{self.kept_out:,} PatientIDs of an issuer are kept out",
             *(f"  {row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]:>9}  {row[3]:>9}" for row in rows),
         ]
@@ -143,11 +147,14 @@ class RegistryReport(Result):
 def usual_place(key: Path, site: str) -> Path:
     """Return where the registry of a site lies: beside the key, named after key and site.
 
-    >>> usual_place(Path("keys/north.key"), "North 1").as_posix()
-    'keys/north.key.north-1.registry'
+    Links are followed, so all names of a key lead to one registry.
+
+    >>> usual_place(Path("keys/north.key"), "North 1").name
+    'north.key.north-1.registry'
     """
     plain = "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in normal(site))
-    return key.with_name(f"{key.name}.{plain[:40]}.registry")
+    real = key.resolve()
+    return real.with_name(f"{real.name}.{plain[:40]}.registry")
 
 
 class IdentityRegistry:
@@ -301,9 +308,11 @@ class IdentityRegistry:
 
     def _report(self) -> RegistryReport:
         patients: Counter[tuple[bytes, bytes]] = Counter()
-        domains: dict[bytes, set[bytes]] = {}
+        domains, nameless = Counter[bytes](), set[bytes]()
         for person, issuers in self._issuers.items():
-            domains.setdefault(person[:_DIGEST], set()).add(person[_DIGEST:])
+            domains[person[:_DIGEST]] += 1
+            if self._absent in issuers:
+                nameless.add(person[:_DIGEST])
             patients.update((issuer, person[_DIGEST:]) for issuer in issuers)
         admitted = {
             (person[:_DIGEST], issuer) for person, issuers in self._issuers.items() for issuer in issuers
@@ -327,7 +336,8 @@ class IdentityRegistry:
         return RegistryReport(
             out=self.path or Path(),
             patients=len(self._issuers),
-            shared_ids=sum(len(several) > 1 for several in domains.values()),
+            shared_ids=sum(number > 1 for number in domains.values()),
+            split_ids=sum(domains[one] > 1 for one in nameless),
             kept_out=sum(waiting.values()),
             issuers=tuple(sorted(counts, key=lambda one: (one.domain != OWN, one.domain, one.issuer))),
         )

@@ -37,6 +37,7 @@ SOP_CLASS, SOP_INSTANCE, STUDY, SERIES, PATIENT_ID, ISSUER = (
     0x00100020,
     0x00100021,
 )
+_ISSUER_QUALIFIERS, _UNIVERSAL_ENTITY_ID = 0x00100024, 0x00400032
 _META = Encoding(implicit=False, little=True)
 _MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = (
     100,
@@ -94,6 +95,25 @@ class Instance:
                 decode(bytes(e.value), self.encodings)
                 for e in self.elements
                 if e.tag == tag and e.items is None
+            ),
+            "",
+        )
+
+    @property
+    def patient_id(self) -> str:
+        """The PatientID; all values where a file wrongly has several, which are another patient's."""
+        return self.whole_text(PATIENT_ID).strip(" \0")
+
+    @property
+    def issuer(self) -> str:
+        """The authority that assigned the PatientID: its name, else its universal ID; may be empty."""
+        return self.whole_text(ISSUER).strip(" \0") or next(
+            (
+                decode(bytes(inner.value), self.encodings).strip(" \0")
+                for outer in self.elements
+                if outer.tag == _ISSUER_QUALIFIERS
+                for inner in (outer.items or [[]])[0]
+                if inner.tag == _UNIVERSAL_ENTITY_ID and inner.items is None
             ),
             "",
         )

@@ -182,7 +182,7 @@ class Resolver:
         if new is not None:
             return replace(patient, pseudonym=new)
         if self.lookup.lacks_issuer(domain, patient_id):
-            raise Refused(Reason.LOOKUP_WITHOUT_ISSUER)
+            raise Refused(Reason.LOOKUP_WITHOUT_ISSUER, issuer=issuer)
         if self.strict:
             raise Refused(Reason.NOT_IN_LOOKUP)
         return patient

@@ -182,13 +182,8 @@ def _fits(part: str, shape: re.Pattern[str] | None, *, version: bool) -> bool:
 
 def _lone(text: str) -> list[str]:
     """Return the groups of letters that are no words and stand without digits."""
-    return [
-        run
-        for part in text.split()
-        if not any(sign.isdigit() for sign in part)
-        for run in _RUNS.findall(part)
-        if not _is_word(run, _product_words())
-    ]
+    parts = " ".join(part for part in text.split() if not any(sign.isdigit() for sign in part))
+    return [run for run in _RUNS.findall(parts) if not _is_word(run, _product_words())]
 
 
 def _is_known(text: str, words: frozenset[str], *, digits: int) -> bool:

@@ -83,7 +83,8 @@ def process(engine: Engine, found: SourceFile, known: FileResult | None) -> File
     except StorageError:
         raise
     except Exception as error:  # it is counted, named in the private list and never copied
-        return FileResult(path=found.path, digest=digest, reason=reason_of(error))
+        issuer = error.issuer if isinstance(error, Refused) else ""
+        return FileResult(path=found.path, digest=digest, reason=reason_of(error), issuer=issuer)
 
 
 def _read(path: Path) -> bytes:
