@@ -256,7 +256,7 @@ def test_a_record_of_another_version_is_refused_with_what_to_do(hidden):
         (hidden / name).write_text(json.dumps(table))
         with pytest.raises(DataError, match=rf"another version .*{name}.*make the release again with --over"):
             stage.write_release_page(hidden)
-        (hidden / "release_audit.json").unlink()
+        (hidden / "release_audit.json").unlink(missing_ok=True)
 
 
 def test_the_audit_of_one_release_in_the_folder_of_another_is_refused(hidden, tmp_path):
