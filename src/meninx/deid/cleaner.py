@@ -156,11 +156,9 @@ class Cleaner:
         elements = writer.finish(elements, original, context)
         if len(context.uids) > _MOST_UIDS:
             raise Refused(Reason.TOO_LARGE)
-        values = {element.tag: bytes(element.value) for element in elements if element.items is None}
-        study, series, sop = (
-            self._written_uid(tag, values.get(tag, b""))
-            for tag in (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
-        )
+        named = (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
+        values = {e.tag: bytes(e.value) for e in elements if e.tag in named and e.items is None}
+        study, series, sop = (self._written_uid(tag, values.get(tag, b"")) for tag in named)
         return CleanInstance(original, elements, context, study, series, sop)
 
     def _context(self, original: Instance) -> FileContext:

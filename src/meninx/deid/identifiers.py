@@ -109,11 +109,12 @@ class RawSearch:
         by_start: dict[bytes, list[bytes]] = {}
         for needle in needles:
             by_start.setdefault(needle[:_LEAST], []).append(needle)
+        starts = np.array([int.from_bytes(start[:4], "little") for start in by_start], dtype=np.uint32)
         view = memoryview(content)
         for start in range(0, len(view), _WINDOW):
             window = view[start : start + _WINDOW + longest]
             if _may_be_text(window):
-                for at in _candidates(window, pairs):
+                for at in _candidates(window, pairs, starts):
                     head = bytes(window[at : at + longest]).lower()
                     for needle in by_start.get(head[:_LEAST], ()):
                         if head.startswith(needle):
@@ -144,8 +145,16 @@ def _may_be_text(window: memoryview) -> bool:
     return bool(low & quiet and high & quiet)
 
 
-def _candidates(window: memoryview, pairs: npt.NDArray[np.bool_]) -> list[int]:
-    """Return where four pairs of :func:`_pairs_of` follow each other."""
+def _candidates(
+    window: memoryview, pairs: npt.NDArray[np.bool_], starts: npt.NDArray[np.uint32]
+) -> list[int]:
+    """Return where four pairs of :func:`_pairs_of` follow each other, and an identifier may begin.
+
+    Args:
+        window: the bytes.
+        pairs: table of pairs.
+        starts: the first four bytes of every identifier in lower case, the first one low.
+    """
     if len(window) < _LEAST:
         return []
     even, odd = (
@@ -154,8 +163,15 @@ def _candidates(window: memoryview, pairs: npt.NDArray[np.bool_]) -> list[int]:
     fits = np.zeros(len(window) - 1, dtype=np.bool_)
     fits[0::2], fits[1::2] = pairs[even], pairs[odd]
     twice = fits[:-1] & fits[1:]
-    found: list[int] = np.flatnonzero(twice[:-2] & twice[2:]).tolist()
+    at = np.flatnonzero(twice[:-2] & twice[2:])
+    if len(at):
+        lower = _LOWER[np.frombuffer(window, dtype=np.uint8)[at[:, None] + np.arange(4)]]
+        at = at[np.isin(lower.view("<u4")[:, 0], starts)]
+    found: list[int] = at.tolist()
     return found
+
+
+_LOWER = np.frombuffer(bytes(range(256)).lower(), dtype=np.uint8)
 
 
 _WINDOW = 1 << 18
@@ -333,12 +349,22 @@ class Identifiers:
             return False
         if self.uids and any(uid in self.uids for uid in UID.findall(text)):
             return True
-        if self._pattern is None:
-            return False
         folded = text.casefold()
-        return bool(
-            self._pattern.search(folded) or (not folded.isascii() and self._pattern.search(_plain(folded)))
-        )
+        return self._occurs(folded) or (not folded.isascii() and self._occurs(_plain(folded)))
+
+    def _occurs(self, folded: str) -> bool:
+        """Return whether the pattern matches; it is compiled only when a piece of an identifier is there."""
+        if not any(piece in folded for piece in self._pieces):
+            return False
+        return self._pattern is not None and bool(self._pattern.search(folded))
+
+    @cached_property
+    def _pieces(self) -> tuple[str, ...]:
+        """One piece of every identifier that is in each text that the pattern matches."""
+        names, numbers, days, phrases, odd = self._parts
+        years = {day[:4] for day in days}
+        words = {phrase.split()[0] for phrase in phrases if phrase.split()}
+        return (*names, *numbers, *years, *words, *(uid.casefold() for uid in odd))
 
     def found_in_bytes(self, content: bytes | memoryview) -> bool:
         """Return whether a longer identifier occurs in raw bytes, in any character set of the file."""
@@ -408,24 +434,33 @@ def strings(
 
 
 def _collect(found: Identifiers, tag: int, vr: str, text: str) -> None:
-    values = [value for value in text.replace("\0", "").split("\\") if value.strip()]
-    keyword, vrs = keyword_of(tag), {vr, standard_vr(tag)}
-    if "PN" in vrs:
-        _each(found.add_name, values)
-    elif vrs & {"DA", "DT"}:
-        _each(found.add_day, values)
-    elif "UI" in vrs and not is_class_uid(keyword):
-        found.uids |= {
-            uid.strip() for uid in values if len(uid.strip()) >= 10 and not is_registered(uid.strip())
-        }
-    elif _KINDS.get(keyword) == "number":
-        _each(found.add_number, values)
-    elif _KINDS.get(keyword) == "phrase":
+    kind = _kind(tag, vr)
+    if kind in ("name", "day", "uid", "number"):
+        values = [value for value in text.replace("\0", "").split("\\") if value.strip()]
+        if kind == "uid":
+            uids = (uid.strip() for uid in values)
+            found.uids |= {uid for uid in uids if len(uid) >= 10 and not is_registered(uid)}
+        else:
+            _each({"name": found.add_name, "day": found.add_day, "number": found.add_number}[kind], values)
+    elif kind == "phrase":
         found.add_phrase(text.replace("\0", ""))
-    elif vr not in _BULK:
+    elif kind == "text" and "@" in text:
         found.phrases |= {
             mail.decode("ascii").casefold() for mail in _EMAIL.findall(text.encode("utf-8", "replace"))
         }
+
+
+@lru_cache(maxsize=16384)
+def _kind(tag: int, vr: str) -> str:
+    """Return what an attribute holds: name, day, uid, number, phrase, text, or bulk (never an identifier)."""
+    keyword, vrs = keyword_of(tag), {vr, standard_vr(tag)}
+    if "PN" in vrs:
+        return "name"
+    if vrs & {"DA", "DT"}:
+        return "day"
+    if "UI" in vrs and not is_class_uid(keyword):
+        return "uid"
+    return _KINDS.get(keyword) or ("bulk" if vr in _BULK else "text")
 
 
 _BULK = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "US", "SS", "UL", "SL", "FL", "FD", "AT", "SV", "UV"})

@@ -83,21 +83,12 @@ class Instance:
 
         Empty when absent.
         """
-        for element in self.elements:
-            if element.tag == tag and element.items is None:
-                return decode(bytes(element.value), self.encodings).split("\\")[0].strip(" \0")
-        return ""
+        return self.whole_text(tag).split("\\")[0].strip(" \0")
 
     def whole_text(self, tag: int) -> str:
         """Return all values of a string attribute, as they are written."""
-        return next(
-            (
-                decode(bytes(e.value), self.encodings)
-                for e in self.elements
-                if e.tag == tag and e.items is None
-            ),
-            "",
-        )
+        element = next((e for e in self.elements if e.tag == tag and e.items is None), None)
+        return "" if element is None else decode(bytes(element.value), self.encodings)
 
     @property
     def patient_id(self) -> str:

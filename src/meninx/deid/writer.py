@@ -21,6 +21,7 @@ METHOD = "meninx, DICOM PS3.15 Annex E 2025b"
 LAST_TAG = (
     0x7FE00010  # only private elements, padding and signatures follow the pixels; none of them is written
 )
+_SMALL = 1 << 16  # bytes
 _META = Encoding(implicit=False, little=True)
 _STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
 
@@ -77,7 +78,20 @@ def file_chunks(elements: list[Element], original: Instance) -> list[bytes | mem
     content = encode_chunks(elements, original.encoding)
     if original.transfer_syntax == DEFLATED:
         content = _deflated(content)
-    return [bytes(128) + b"DICM" + head + body, *content]
+    return _joined([bytes(128) + b"DICM" + head + body, *content])
+
+
+def _joined(pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Return the same bytes with small neighbours joined, so that a header is written and hashed at once."""
+    found: list[bytes | memoryview] = []
+    small: list[bytes | memoryview] = []
+    for piece in pieces:
+        if len(piece) < _SMALL:
+            small.append(piece)
+            continue
+        found += [b"".join(small), piece]
+        small = []
+    return [*found, b"".join(small)]
 
 
 def _deflated(content: list[bytes | memoryview]) -> list[bytes | memoryview]:
