@@ -31,6 +31,7 @@ from pydicom.datadict import keyword_for_tag
 
 from meninx.deid import dates
 from meninx.deid.elements import PIXEL_DATA, Element, standard_vr
+from meninx.deid.file_part import FilePart, Piece
 from meninx.deid.profile import read_table
 from meninx.deid.pseudonyms import is_registered
 from meninx.deid.text import CHARSET_TAG, VOCABULARY, decode, encoded, encodings_of
@@ -82,17 +83,17 @@ class RawSearch:
     def __init__(self, patterns: Mapping[bytes, bytes]) -> None:
         self.patterns = patterns
 
-    def found_in(self, content: bytes | memoryview, uids: frozenset[bytes]) -> bool:
+    def found_in(self, content: Piece, uids: frozenset[bytes]) -> bool:
         """Return whether one of the identifiers, or of these UIDs, occurs in ``content`` in any case."""
         around = {uid: _AROUND_UID + re.escape(uid) + _BEHIND_UID for uid in uids}
         return any(
-            _compiled(pattern).match(content, at)
+            _stands(content, at, len(needle), pattern)
             for at, needle in self._places(content, (*self.patterns, *uids))
             for pattern in (self.patterns.get(needle), around.get(needle))
             if pattern is not None
         )
 
-    def spelled_in(self, content: bytes | memoryview, uids: frozenset[bytes]) -> bool:
+    def spelled_in(self, content: Piece, uids: frozenset[bytes]) -> bool:
         """Return whether an identifier of six bytes or more occurs, whatever stands around it.
 
         For coded data, in which a letter or a digit beside an identifier means nothing.
@@ -100,7 +101,7 @@ class RawSearch:
         needles = tuple(needle for needle in (*self.patterns, *uids) if len(needle) >= 6)
         return any(True for _ in self._places(content, needles))
 
-    def _places(self, content: bytes | memoryview, needles: tuple[bytes, ...]) -> Iterator[tuple[int, bytes]]:
+    def _places(self, content: Piece, needles: tuple[bytes, ...]) -> Iterator[tuple[int, bytes]]:
         """Yield where identifiers stand, in any case, whatever stands around them."""
         longest = max(map(len, needles), default=0)
         if not longest:
@@ -110,9 +111,9 @@ class RawSearch:
         for needle in needles:
             by_start.setdefault(needle[:_LEAST], []).append(needle)
         starts = np.array([int.from_bytes(start[:4], "little") for start in by_start], dtype=np.uint32)
-        view = memoryview(content)
+        view = content if isinstance(content, FilePart) else memoryview(content)
         for start in range(0, len(view), _WINDOW):
-            window = view[start : start + _WINDOW + longest]
+            window = memoryview(view[start : start + _WINDOW + longest])  # type: ignore[arg-type]
             if _may_be_text(window):
                 for at in _candidates(window, pairs, starts):
                     head = bytes(window[at : at + longest]).lower()
@@ -133,6 +134,12 @@ def _pairs_of(needles: tuple[bytes, ...]) -> npt.NDArray[np.bool_]:
         table[second[1:], first[:-1]] = True
     table[0] = table[:, 0] = False  # the separator
     return table.reshape(-1)
+
+
+def _stands(content: Piece, at: int, length: int, pattern: bytes) -> bool:
+    """Return whether an identifier stands alone; a pattern looks at two bytes before and behind it."""
+    first = max(0, at - 2)
+    return bool(_compiled(pattern).match(bytes(content[first : at + length + 2]), at - first))
 
 
 def _may_be_text(window: memoryview) -> bool:
@@ -366,11 +373,11 @@ class Identifiers:
         words = {phrase.split()[0] for phrase in phrases if phrase.split()}
         return (*names, *numbers, *years, *words, *(uid.casefold() for uid in odd))
 
-    def found_in_bytes(self, content: bytes | memoryview) -> bool:
+    def found_in_bytes(self, content: Piece) -> bool:
         """Return whether a longer identifier occurs in raw bytes, in any character set of the file."""
         return self._raw.found_in(content, self._uid_bytes)
 
-    def spelled_in_coded(self, content: bytes | memoryview) -> bool:
+    def spelled_in_coded(self, content: Piece) -> bool:
         """Return whether an identifier of six bytes or more occurs in compressed data, also within a word."""
         return self._raw.spelled_in(content, self._uid_bytes)
 

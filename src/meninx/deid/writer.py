@@ -9,6 +9,7 @@ from importlib import metadata
 from meninx.deid.actions import AGE, BIRTH_DATE, FileContext
 from meninx.deid.dates import age_between, capped_age, parse, years
 from meninx.deid.elements import Element, Encoding, encode, encode_chunks
+from meninx.deid.file_part import Piece, windows_of
 from meninx.deid.instance import DEFLATED, SOP_INSTANCE, Instance
 from meninx.deid.options import Option, method_codes
 from meninx.deid.profile import Action
@@ -60,7 +61,7 @@ def is_over_age(original: Instance, max_age: int) -> bool:
     return any(age is not None and age >= max_age + 1 for age in ages)
 
 
-def file_chunks(elements: list[Element], original: Instance) -> list[bytes | memoryview]:
+def file_chunks(elements: list[Element], original: Instance) -> list[Piece]:
     """Return the whole file in pieces, in the transfer syntax of the original."""
     sop = {
         element.tag: bytes(element.value) for element in elements if element.tag in (0x00080016, SOP_INSTANCE)
@@ -81,22 +82,23 @@ def file_chunks(elements: list[Element], original: Instance) -> list[bytes | mem
     return _joined([bytes(128) + b"DICM" + head + body, *content])
 
 
-def _joined(pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
+def _joined(pieces: list[Piece]) -> list[Piece]:
     """Return the same bytes with small neighbours joined, so that a header is written and hashed at once."""
-    found: list[bytes | memoryview] = []
-    small: list[bytes | memoryview] = []
+    found: list[Piece] = []
+    small: list[bytes] = []
     for piece in pieces:
         if len(piece) < _SMALL:
-            small.append(piece)
+            small.append(bytes(piece))
             continue
         found += [b"".join(small), piece]
         small = []
     return [*found, b"".join(small)]
 
 
-def _deflated(content: list[bytes | memoryview]) -> list[bytes | memoryview]:
+def _deflated(content: list[Piece]) -> list[Piece]:
     stream = zlib.compressobj(wbits=-15)
-    pieces: list[bytes | memoryview] = [*map(stream.compress, content), stream.flush()]
+    windows = (window for piece in content for window in windows_of(piece))
+    pieces: list[Piece] = [*map(stream.compress, windows), stream.flush()]
     return [*pieces, b"\0" * (sum(map(len, pieces)) % 2)]
 
 
