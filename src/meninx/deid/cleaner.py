@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from meninx.deid import instance, review, selfcheck, walker, writer
-from meninx.deid.actions import ACCESSION, FileContext
+from meninx.deid import instance, review, selfcheck, structured_content, walker, writer
+from meninx.deid.actions import ACCESSION, BIRTH_DATE, FileContext
 from meninx.deid.config import BurnedIn, DeidConfig
 from meninx.deid.elements import Element
 from meninx.deid.file_part import FilePart, Piece, windows_of
@@ -170,6 +170,10 @@ class Cleaner:
 
         found, kept = collect(original.elements, original.encodings, keeps)
         patient = self.resolver.patient(original.patient_id, original.issuer, study)
+        stated = structured_content.highest_age(
+            original.elements, original.encodings, little=original.encoding.little
+        )
+        births = writer.birth_days(original) if not keeps(BIRTH_DATE, "DA") else frozenset()
         return FileContext(
             profile=self.profile,
             resolver=self.resolver,
@@ -179,7 +183,9 @@ class Cleaner:
             found=found,
             kept=kept,
             max_age=self.max_age,
-            over_age=writer.is_over_age(original, self.max_age),
+            over_age=writer.is_over_age(original, self.max_age) or stated >= self.max_age + 1,
+            birth_days=births,
+            positions_matter=structured_content.refers_to_positions(original.elements),
             review=review.review_reasons(original),
         )
 

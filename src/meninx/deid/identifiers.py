@@ -236,15 +236,38 @@ def number_pattern(number: str) -> str:
     )
 
 
+def _any_of(words: Iterable[str]) -> re.Pattern[str] | None:
+    choices = sorted(words, key=lambda word: (-len(word), word))
+    return re.compile("|".join(map(re.escape, choices))) if choices else None
+
+
 def _may_be_time(number: str) -> bool:
     """Return whether six digits may also be a time of day; in raw bytes the two look the same."""
     return len(number) == 6 and dates.is_tm(number)
 
 
+_MONTHS = (
+    "jan", "feb|fév|fev", "mar|mär|mrz", "apr|avr|abr", "may|mai|mag", "jun|juin|giu", "jul|juil|lug",
+    "aug|aoû|aou|ago", "sep|set", "oct|okt|ott", "nov", "dec|dez|déc|dic",
+)  # fmt: skip
+
+
 def _day_patterns(day: str) -> list[str]:
+    """Return the patterns of a day in casefolded text: digits in any order, short forms, names of months."""
     year, month, date = day[:4], day[4:6], day[6:]
     orders = [(year, month, date), (date, month, year), (month, date, year)]
-    return [rf"(?<!\d){a}[-./ ]?{b}[-./ ]?{c}(?!\d)" for a, b, c in orders]
+    patterns = [rf"(?<!\d){a}[-./ ]?{b}[-./ ]?{c}(?!\d)" for a, b, c in orders]
+    # Without leading zeros or century only with separators: the digits alone are ordinary numbers.
+    m, d, years = f"0?{int(month)}", f"0?{int(date)}", f"(?:{year[:2]})?{year[2:]}"
+    patterns += [rf"(?<![\d.]){a}[-./_ ]{b}[-./_ ]{years}(?![\d.])" for a, b in ((d, m), (m, d))]
+    name = rf"(?:{_MONTHS[int(month) - 1]})[^\W\d_]*"
+    between = r"(?:st|nd|rd|th)?[-./_, ]*"
+    patterns += [
+        rf"(?<!\d){d}{between}{name}{between}{years}(?!\d)",
+        rf"{name}{between}{d}{between}{year}(?!\d)",
+        rf"(?<!\d){year}{between}{name}{between}{d}(?!\d)",
+    ]
+    return patterns
 
 
 _KINDS: dict[str, str] = {row["keyword"]: row["kind"] for row in read_table("identifying.csv")}
@@ -297,9 +320,11 @@ class Identifiers:
         digits = sum(sign.isdigit() for sign in text)
         if (len(text) >= 4 and digits) or (len(text) >= 6 and not is_common(text)):
             self.numbers.add(text)
-            squeezed = re.sub(r"[\s\-./()]+", "", text)
-            if len(squeezed) >= 6 and squeezed != text:
-                self.numbers.add(squeezed)
+            squeezed = re.sub(r"[\s\-./()_:#+]+", "", text)
+            cores = {squeezed, re.sub(r"\D+", "", text, flags=re.ASCII), *re.findall(r"[0-9]{6,}", text)}
+            self.numbers |= {
+                core for core in cores if len(core) >= 6 and not (core.isalpha() and is_common(core))
+            }
 
     def add_phrase(self, value: str) -> None:
         """Add an address-like value and its parts of six characters or more."""
@@ -319,14 +344,14 @@ class Identifiers:
         """Return these identifiers less those that the output holds legitimately."""
         pairs = zip(
             vars(self).values(),
-            (other.names, other.numbers, other.days, other.uids, other.phrases),
+            (other.names, other.numbers | other.days, other.days, other.uids, other.phrases),
             strict=False,
         )
         if not any(own & legitimate for own, legitimate in pairs):
             return self
         return Identifiers(
             self.names - other.names,
-            self.numbers - other.numbers,
+            self.numbers - other.numbers - other.days,
             self.days - other.days,
             self.uids - other.uids,
             self.phrases - other.phrases,
@@ -387,7 +412,37 @@ class Identifiers:
         Shorter ones mean nothing.
         """
         digits = number.strip(" \0+-")
-        return (len(digits) >= 6 and digits in self.numbers) or digits in self.days
+        whole = re.sub(r"\.0*$", "", digits).lstrip("0")
+        ways = {digits, whole, digits.replace(".", "")}
+        return any((len(way) >= 6 and way in self.numbers) or way in self.days for way in ways)
+
+    @cached_property
+    def _apart(self) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
+        letters = {re.sub(r"[^a-z]", "", name) for name in self.names if name.isascii()}
+        digits = {
+            number for number in self.numbers if number.isascii() and number.isdigit() and len(number) >= 6
+        }
+        return _any_of(word for word in letters if len(word) >= 5), _any_of(digits | self.days)
+
+    def spelled_apart_in(self, text: str) -> bool:
+        """Return whether letters or digits of one value spell an identifier in pieces (``D R A C U``).
+
+        Names of five letters and more and identifiers of six digits and more count; the pieces of a name are
+        groups of letters, of which the name uses up each one that it touches.
+        """
+        names, digits = self._apart
+        if digits is not None and digits.search("".join(re.findall(r"[0-9]", text))):
+            return True
+        if names is None:
+            return False
+        folded = _plain(text)
+        starts, ends, at = set(), set(), 0
+        for run in re.findall(r"[a-z]+", folded):
+            starts.add(at)
+            at += len(run)
+            ends.add(at)
+        joined = "".join(re.findall(r"[a-z]", folded))
+        return any(found.start() in starts and found.end() in ends for found in names.finditer(joined))
 
     def removed_from(self, text: str) -> str:
         """Return ``text`` without the words that hold an identifier."""

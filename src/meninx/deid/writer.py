@@ -6,6 +6,7 @@ import zlib
 from functools import lru_cache
 from importlib import metadata
 
+from meninx.deid import structured_content
 from meninx.deid.actions import AGE, BIRTH_DATE, FileContext
 from meninx.deid.dates import age_between, capped_age, parse, years
 from meninx.deid.elements import Element, Encoding, encode, encode_chunks
@@ -18,7 +19,7 @@ from meninx.imaging.tags import NOT_REVIEWED
 
 IMPLEMENTATION_UID = "2.25.193457043928650216484709873224171529361"
 IMPLEMENTATION_NAME = "MENINX_DEID_1"
-METHOD = "meninx, DICOM PS3.15 Annex E 2025b"
+METHOD = "meninx, DICOM PS3.15 Annex E 2026d"
 LAST_TAG = (
     0x7FE00010  # only private elements, padding and signatures follow the pixels; none of them is written
 )
@@ -53,6 +54,16 @@ def derived_age(original: Instance) -> str:
     days = (parse(original.text(tag)) for tag in _STUDY_DATES)
     then = next((day for day in days if day is not None), None)
     return age_between(birth, then) if birth and then else ""
+
+
+def birth_days(original: Instance) -> frozenset[str]:
+    """Return the birth dates of the header and of content items that are no day of the study.
+
+    On the day of birth, an examination has the same date, which stays.
+    """
+    days = (parse(original.text(tag)) for tag in _STUDY_DATES)
+    examined = {day.strftime("%Y%m%d").rjust(8, "0") for day in days if day is not None}
+    return structured_content.birth_days(original.elements, original.encodings) - examined
 
 
 def is_over_age(original: Instance, max_age: int) -> bool:
