@@ -394,7 +394,7 @@ class Identifiers:
     def _pieces(self) -> tuple[str, ...]:
         """One piece of every identifier that is in each text that the pattern matches."""
         names, numbers, days, phrases, odd = self._parts
-        years = {day[:4] for day in days}
+        years = {day[2:4] for day in days}  # the century is optional
         words = {phrase.split()[0] for phrase in phrases if phrase.split()}
         return (*names, *numbers, *years, *words, *(uid.casefold() for uid in odd))
 
@@ -471,8 +471,12 @@ def collect(
         keeps: whether the profile keeps an attribute (tag, VR) as it is.
     """
     found, kept = Identifiers(), Identifiers()
-    for element, text in strings(elements, encodings, found.encodings):
-        _collect(kept if keeps(element.tag, element.vr) else found, element.tag, element.vr, text)
+    for element, own in _valued(elements, encodings, found.encodings):
+        kind = _kind(element.tag, element.vr)
+        value = bytes(element.value)
+        if kind == "bulk" or (kind == "text" and b"@" not in value):
+            continue  # most elements: nothing of them is an identifier
+        _collect(kept if keeps(element.tag, element.vr) else found, kind, decode(value, own))
     return found.without(kept), kept
 
 
@@ -483,6 +487,14 @@ def strings(
 
     Pixel data is left out.
     """
+    for element, own in _valued(elements, encodings, seen):
+        yield element, decode(bytes(element.value), own)
+
+
+def _valued(
+    elements: list[Element], encodings: tuple[str, ...], seen: set[str]
+) -> Iterator[tuple[Element, tuple[str, ...]]]:
+    """Yield every element that is not a sequence, at every depth, with the character sets in force."""
     for element in elements:
         if element.tag == CHARSET_TAG:
             encodings = encodings_of(bytes(element.value))
@@ -490,13 +502,12 @@ def strings(
     for element in elements:
         if element.items is not None:
             for item in element.items:
-                yield from strings(item, encodings, seen)
+                yield from _valued(item, encodings, seen)
         elif element.tag not in PIXEL_DATA and element.value:
-            yield element, decode(bytes(element.value), encodings)
+            yield element, encodings
 
 
-def _collect(found: Identifiers, tag: int, vr: str, text: str) -> None:
-    kind = _kind(tag, vr)
+def _collect(found: Identifiers, kind: str, text: str) -> None:
     if kind in ("name", "day", "uid", "number"):
         values = [value for value in text.replace("\0", "").split("\\") if value.strip()]
         if kind == "uid":
@@ -506,7 +517,7 @@ def _collect(found: Identifiers, tag: int, vr: str, text: str) -> None:
             _each({"name": found.add_name, "day": found.add_day, "number": found.add_number}[kind], values)
     elif kind == "phrase":
         found.add_phrase(text.replace("\0", ""))
-    elif kind == "text" and "@" in text:
+    elif kind == "text":
         found.phrases |= {
             mail.decode("ascii").casefold() for mail in _EMAIL.findall(text.encode("utf-8", "replace"))
         }
