@@ -1,7 +1,7 @@
 """A generated DICOM archive for the benchmark of de-identification.
 
-Run: ``python benchmarks/deid_archive.py FOLDER SCALE``. It writes 381 files (at scale 1) of the kinds and sizes
-of a hospital's archive, and prints the strings that are planted in them.
+Run: ``python benchmarks/deid_archive.py FOLDER SCALE``. It writes 381 files (at scale 1) of the kinds and
+sizes of a hospital's archive, and prints the strings that are planted in them.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meninx.deid.file_part import WINDOW, FilePart, Joined
+from meninx.deid.file_part import WINDOW, FilePart, JoinedPieces
 from meninx.deid.identifiers import Identifiers, raw_search
 
 NAMES = ("müller", "smith", "dracu", "quillfeather")
@@ -74,5 +74,5 @@ def test_a_part_of_a_file_is_the_bytes_of_the_file(size, head, data):
             assert bytes(part[start:stop]) == content[start:stop]
             assert b"".join(part.windows()) == bytes(part) == content
             assert part[-1] == content[-1]
-            joined = Joined([b"ab", part, memoryview(b"cd")])
+            joined = JoinedPieces([b"ab", part, memoryview(b"cd")])
             assert joined[start : stop + 4] == (b"ab" + content + b"cd")[start : stop + 4]

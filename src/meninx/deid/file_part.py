@@ -94,7 +94,7 @@ def windows_of(piece: Piece) -> Iterator[bytes | memoryview]:
         yield piece
 
 
-class Joined:
+class JoinedPieces:
     """Pieces one after the other as one value that is never in memory as a whole.
 
     Args:
@@ -120,4 +120,4 @@ class Joined:
         return b"".join(found)
 
 
-Content = bytes | FilePart | Joined
+Content = bytes | FilePart | JoinedPieces

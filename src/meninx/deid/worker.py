@@ -17,7 +17,7 @@ from meninx.core.errors import StorageError
 from meninx.deid import instance, output, selfcheck
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
 from meninx.deid.discover import SourceFile
-from meninx.deid.file_part import FilePart, Joined, Piece, windows_of
+from meninx.deid.file_part import FilePart, JoinedPieces, Piece, windows_of
 from meninx.deid.keys import plain_digest
 from meninx.deid.output import WRITTEN, FileResult
 from meninx.deid.quarantine import DEPENDING_ON_IDENTITIES, Reason, Refused
@@ -140,7 +140,7 @@ def _deidentified(engine: Engine, path: str, digest: str, data: bytes | FilePart
     selfcheck.check_public_texts(clean.public_texts(result.output.removeprefix("images/")), clean.context)
     if engine.dry_run:
         pieces = clean.chunks()
-        selfcheck.check(Joined(pieces), clean.original, clean.context)
+        selfcheck.check(JoinedPieces(pieces), clean.original, clean.context)
         size, output_digest = _digest(pieces)
         return replace(result, size=size, output_digest=output_digest)
     size, output_digest = _write_and_check(engine.staged(path), clean)
