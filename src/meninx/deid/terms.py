@@ -40,7 +40,10 @@ _DAYS = re.compile(
 _SHORT_DAYS = re.compile(
     r"(?<![0-9.])(?:0?[1-9]|[12]\d|3[01])\.(?:0?[1-9]|[12]\d|3[01])\.\d{2}(?![0-9.])", re.ASCII
 )
-_PHONES = re.compile(r"(?<![0-9.])\+?\(?[0-9](?:[ ()/-]{0,3}[0-9]){6,14}(?![0-9.])")
+_PHONES = re.compile(
+    r"(?<![0-9.])(?:\+?\(?[0-9](?:[ ()/-]{0,3}[0-9]){6,14}(?![0-9.])"
+    r"|[0-9]{3}[ ./-]?[0-9]{3,4}[ ./-]?[0-9]{4}(?![0-9]))"
+)
 _ADDRESSES = re.compile(r"\S*(?:@|://|\bwww\.)\S*", re.IGNORECASE)
 _SEQUENCES = re.compile(
     r"\*?(?:h|fl|tfl|qfl|fm|fq|se|tse|qtse|tir|tirB|qtir|ep|epfid|epse|epir|spc|spcR|spcir|spcirR|tfi|qtfi|ci|tgse|de|"
