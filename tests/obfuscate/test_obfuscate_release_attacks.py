@@ -17,6 +17,7 @@ from meninx.obfuscate.release_attacks import Attempt, ReleaseAttacks, coarse_ima
 from meninx.obfuscate.release_linkage import measure_reidentification
 from meninx.obfuscate.release_question import DrawCache, attack_rows, one_row_per_patient, patient_means
 from meninx.obfuscate.release_utility import measure_utility
+from meninx.obfuscate.release_verdict import chosen_of
 
 pytestmark = pytest.mark.torch
 
@@ -239,6 +240,61 @@ def test_codes_are_attacked_alone_and_with_the_label():
     plain = question(table, table.values, codes=table.private["sex"])
     assert attack_codes(plain, rows, judge)[0].auroc == 1.0
     assert attack_codes(question(table, table.values), rows, judge) == ()
+
+
+def attempts(rows, **areas):
+    """Attackers with a given share of rows told rightly, in (validation, test)."""
+    truth = rows.contests[0].truth
+    made = []
+    for name, (valid, test) in areas.items():
+        margins = np.zeros((len(truth), 2))
+        for part, share in ((rows.valid, valid), (rows.test, test)):
+            right = np.arange(len(part)) < share * len(part)
+            margins[part, 1] = np.where(right, truth[part], 0.5)
+        made.append(Attempt(name, "", margins))
+    return made
+
+
+def test_no_choice_depends_on_the_order_of_attackers():
+    table = planted(160)
+    judge = Judge(rows := attack_rows(question(table, table.values)), seed=0)
+    assert judge.may_choose
+    tied = attempts(rows, first=(0.5, 0.1), second=(0.5, 0.6), third=(0.4, 0.9))
+    for order in (tied, tied[::-1]):
+        assert judge.best(order).name == "second"
+        assert chosen_of([judge.of(item) for item in order]) == "second"
+
+
+def test_the_highest_variant_stands_beside_the_chosen_one():
+    table = planted(160)
+    judge = Judge(rows := attack_rows(question(table, table.values)), seed=0)
+    made = attempts(rows, chosen=(0.9, 0.2), higher=(0.1, 0.8))
+    same = [dataclasses.replace(item, name="purifier", variant=item.name) for item in made]
+    chosen, highest = judge.variants(same)
+    assert (chosen.name, highest.name) == ("purifier", "purifier, by higher")
+    assert highest.high > chosen.high
+
+
+def test_with_few_validation_patients_nothing_is_chosen_and_the_highest_is_shown():
+    table = planted(80)
+    rows = attack_rows(question(table, table.values))
+    judge = Judge(rows, seed=0)
+    assert min(judge.validation.values()) < 10
+    assert not judge.may_choose
+    assert judge.best(attempts(rows, valid=(0.9, 0.1), test=(0.1, 0.9))).name == "test"
+
+
+def test_codes_are_attacked_by_patients_that_took_no_part_in_balancing_them():
+    table = planted(240, images=1)
+    rng = np.random.default_rng(0)
+    told = rng.random(len(table)) < 0.8
+    code = np.where(told, table.private["sex"], rng.integers(0, 2, len(table)))
+    train = table.where("train")
+    code[train] = rng.integers(0, 2, int(train.sum()))  # balanced where the method was fitted
+    asked = question(table, table.values, codes=code)
+    rows = attack_rows(asked)
+    found = {item.name: item for item in attack_codes(asked, rows, Judge(rows, seed=0))}
+    assert found["code, learned from new patients"].auroc > 0.75
 
 
 def test_large_images_are_averaged_over_blocks_for_attacks_on_vectors():

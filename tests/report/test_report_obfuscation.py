@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -246,6 +247,16 @@ def test_a_record_that_was_edited_or_belongs_elsewhere_is_refused_by_name(hidden
     with pytest.raises(DataError, match=message):
         stage.run(ReportConfig(), [hidden], tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
+
+
+def test_a_record_of_another_version_is_refused_with_what_to_do(hidden):
+    for name in ("release_audit.json", "obfuscation.json"):
+        table = json.loads((hidden / name).read_text())
+        del table["published"]
+        (hidden / name).write_text(json.dumps(table))
+        with pytest.raises(DataError, match=rf"another version .*{name}.*make the release again with --over"):
+            stage.write_release_page(hidden)
+        (hidden / "release_audit.json").unlink(missing_ok=True)
 
 
 def test_the_audit_of_one_release_in_the_folder_of_another_is_refused(hidden, tmp_path):

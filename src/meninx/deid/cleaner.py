@@ -14,6 +14,7 @@ from meninx.deid import instance, pixels, review, selfcheck, structured_content,
 from meninx.deid.actions import ACCESSION, BIRTH_DATE, FileContext
 from meninx.deid.config import BurnedIn, DeidConfig
 from meninx.deid.elements import Element
+from meninx.deid.file_part import FilePart, Piece, windows_of
 from meninx.deid.identifiers import collect
 from meninx.deid.instance import Instance
 from meninx.deid.issuer_policy import IssuerPolicy
@@ -88,7 +89,7 @@ class CleanInstance:
         """Return the texts about the file that become public: its path, its line of the audit log."""
         return path, self.context.sop_class_uid, self.original.transfer_syntax
 
-    def chunks(self) -> list[bytes | memoryview]:
+    def chunks(self) -> list[Piece]:
         """Return the bytes of the clean file in pieces, before the self-check."""
         return writer.file_chunks(self.elements, self.original)
 
@@ -98,7 +99,7 @@ class CleanInstance:
         Raises:
             Refused: ``residual-identifier``, ``pixels-changed`` or ``processing-failed``.
         """
-        content = b"".join(self.chunks())
+        content = b"".join(window for piece in self.chunks() for window in windows_of(piece))
         selfcheck.check(content, self.original, self.context)
         return content
 
@@ -137,8 +138,8 @@ class Cleaner:
         resolver = Resolver(Pseudonyms(key), policy, lookup, strict=config.missing_lookup == "quarantine")
         return cls(profile=profile, resolver=resolver, max_age=config.max_age, burned_in=config.burned_in)
 
-    def clean(self, data: bytes) -> CleanInstance:
-        """Return the cleaned instance in the bytes of a file.
+    def clean(self, data: bytes | FilePart) -> CleanInstance:
+        """Return the cleaned instance in the bytes of a file, or in a large file, which has to stay open.
 
         pydicom's warnings and log lines quote values: call this inside
         :func:`meninx.imaging.decode.quiet`.
@@ -146,7 +147,7 @@ class Cleaner:
         Raises:
             Refused: the file cannot be de-identified; with the reason code.
         """
-        if len(data) > instance.MOST_BYTES:
+        if len(data) > (instance.MOST_BYTES if isinstance(data, bytes) else instance.MOST_FILE):
             raise Refused(Reason.TOO_LARGE)
         original = instance.read(data)
         if self.burned_in == "quarantine" and review.declares_burned_in(original):
@@ -157,11 +158,9 @@ class Cleaner:
         elements = writer.finish(elements, original, context)
         if len(context.uids) > _MOST_UIDS:
             raise Refused(Reason.TOO_LARGE)
-        values = {element.tag: bytes(element.value) for element in elements if element.items is None}
-        study, series, sop = (
-            self._written_uid(tag, values.get(tag, b""))
-            for tag in (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
-        )
+        named = (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
+        values = {e.tag: bytes(e.value) for e in elements if e.tag in named and e.items is None}
+        study, series, sop = (self._written_uid(tag, values.get(tag, b"")) for tag in named)
         return CleanInstance(original, elements, context, study, series, sop)
 
     def _context(self, original: Instance) -> FileContext:

@@ -14,6 +14,7 @@ from pydicom._uid_dict import UID_dictionary
 
 from meninx.deid import codestreams, jp2
 from meninx.deid.elements import ITEM, Element
+from meninx.deid.file_part import FilePart, windows_of
 from meninx.deid.high_bits import unused_bits
 from meninx.deid.quarantine import Reason, Refused
 
@@ -129,9 +130,10 @@ def clear_unused_bits(elements: list[Element], syntax: str, *, little: bool) -> 
     """
     bits = unused_bits(elements, little=little) if syntax in _NATIVE else None
     found = next((element for element in elements if element.tag == PIXELS), None)
-    if bits is None or found is None or not bits.used_in(found.value):
+    if bits is None or found is None or not any(map(bits.used_in, windows_of(found.value))):
         return False
-    found.value = bits.cleared(found.value)
+    value = found.value
+    found.value = value.changed(bits.cleared) if isinstance(value, FilePart) else bits.cleared(value)
     return True
 
 
@@ -184,6 +186,7 @@ def _padding(length: int, bits: int) -> int:
 
 def _fragments(element: Element) -> list[memoryview]:
     """Return the fragments of encapsulated pixel data, the offset table first."""
+    assert not isinstance(element.value, FilePart)  # fragments are always in memory
     value, at, found = memoryview(element.value), 0, []
     while at + 8 <= len(value):
         group, number, length = struct.unpack_from("<HHL", value, at)

@@ -148,6 +148,7 @@ def audit_existing(
     if refitted is not None:
         question = with_method(question, refitted, released)
     else:
+        _refuse_idle_draws(config.attacks, "one release is there to attack")
         question = _of_published(question, made, key, source, released, values)
     if earlier is not None:
         _refuse_weaker(question, earlier)
@@ -360,6 +361,17 @@ def _refitted(
     if not np.array_equal(again, values):
         return None
     return Release(config, source, table, fitted, again, floor, published, key)
+
+
+def _refuse_idle_draws(attacks: AttackSettings, why: str) -> None:
+    """Refuse a number of releases to average where there are not several.
+
+    Raises:
+        UsageError: another number than the default is given.
+    """
+    if attacks.draws != AttackSettings().draws:
+        what = f"the setting has no effect: {why}"
+        raise UsageError(problem(what, where="draws", fix="leave it out"))
 
 
 def _refuse_weaker(question: ReleaseQuestion, earlier: ReleaseAuditRecord) -> None:

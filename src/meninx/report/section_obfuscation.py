@@ -379,7 +379,8 @@ def _proof(certificates: Sequence[CertificateRecord], prefix: str) -> Section:
     columns = ("classes", "AUROC of any attacker", "patients needed", "patients there", "codes", "in words")
     lead = (
         "A certificate bounds every attacker, also one that nobody tried. It holds for the code of one image "
-        "per patient, without the labels beside it, and conditional on the fitted method.",
+        "of a new patient, without the columns beside it, conditional on the fitted method, and for one "
+        "release that was chosen in advance: the best of several has a certificate that is too good.",
     )
     return Section(
         f"{prefix}-proof",
