@@ -359,7 +359,7 @@ def test_a_weaker_attack_does_not_replace_the_record(large, averaged, tmp_path):
     with pytest.raises(UsageError, match=r"recorded attack is stronger \(draws 1 and 2\)"):
         again(large, out, draws=1)
     (out / "private/obfuscation.key").unlink()
-    with pytest.raises(UsageError, match="is stronger .not measured: average of several releases"):
+    with pytest.raises(UsageError, match=r"is stronger .not measured: average of several releases"):
         again(large, out, out=out, draws=10)
     with pytest.raises(UsageError, match="no effect: one release is there to attack"):
         again(large, out, out=tmp_path / "record", draws=2)
