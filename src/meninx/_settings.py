@@ -267,7 +267,16 @@ class ReleaseAuditSettingsTable(TypedDict, total=False):
     target: float
     attack_epochs: int
     permutations: int
+    draws: int
     audit: bool
+
+
+class AttackSettingsTable(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.AttackSettings``."""
+
+    target: float
+    attack_epochs: int
+    permutations: int
     draws: int
 
 
@@ -388,7 +397,8 @@ class DeidSettings(TypedDict, total=False):
             patient characteristics and safe private elements kept) or ``basic`` (the Basic Profile alone).
         options: options of the profile to add to the preset, e.g. ``retain-device``.
         overrides: TOML file of ``Keyword = "action letter"`` lines that take precedence over the profile.
-        lookup: CSV file with the hospital's own new patient IDs (and accession numbers).
+        lookup: CSV file with the hospital's own new patient IDs (and accession numbers); a column ``issuer``
+            says whose patient a row means.
         missing_lookup: action for a patient who is not in the lookup file: ``pseudonym`` or ``quarantine``.
         issuers: meaning of an IssuerOfPatientID that ``issuer_domains`` does not list: ``site`` (the site
             numbers its patients together; an ID that two such issuers use is quarantined for the second),
@@ -920,12 +930,12 @@ class ObfuscateSettings(TypedDict, total=False):
         viewmaker_rate: Learning rate of the viewmaker (Adam).
         attacker_rate: Learning rate of the attackers, or of the encoder.
         task_rate: Learning rate of the network of the labels.
-        target: Highest AUROC of the worst retrained attacker that is accepted, by the upper end of its
-            interval; 0 measures without a verdict.
+        target: Highest AUROC of any retrained attacker that is accepted, by the upper end of its interval; 0
+            measures without a verdict. The first one that is given for a release decides.
         attack_epochs: Epochs of every network that attacks, each with a fresh release of the images.
         permutations: Permuted attributes that show what the attackers find by chance; 0 leaves them out.
-        audit: Attack the release with retrained attackers, and measure what it costs.
         draws: Independent releases of each image that an attacker may average.
+        audit: Attack the release with retrained attackers, and measure what it costs.
         dry_run: Read the dataset, show the label floor and what would be done; write nothing.
         resume: Go on with a release of the same settings; a complete one is attacked if it was not.
         overwrite: Replace the release in the output folder, once the new one is complete.
@@ -989,8 +999,8 @@ class ObfuscateSettings(TypedDict, total=False):
     target: float
     attack_epochs: int
     permutations: int
-    audit: bool
     draws: int
+    audit: bool
     dry_run: bool
     resume: bool
     overwrite: bool
@@ -999,6 +1009,40 @@ class ObfuscateSettings(TypedDict, total=False):
     erasure: ErasureSettingsTable | Mapping[str, Any]
     viewmaker: ViewmakerSettingsTable | Mapping[str, Any]
     release_audit: ReleaseAuditSettingsTable | Mapping[str, Any]
+
+
+class AuditReleaseSettings(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.ReleaseAuditConfig``.
+
+    Attributes:
+        attribute: Attribute of the patient to hide, e.g. sex, age, or several at once as sex+age.
+        age_bins: Ages at which a new group begins, e.g. 60, or 47 61 71; by default 60.
+        labels: Labels that the release keeps (in an audit: whose utility is measured); by default all of the
+            dataset. A release publishes no other labels.
+        seed: Seed of initialisation, halves, folds and attackers; never of what hides the attribute.
+        device: Where networks run; auto takes CUDA, then MPS, then the CPU.
+        target: Highest AUROC of any retrained attacker that is accepted, by the upper end of its interval; 0
+            measures without a verdict. The first one that is given for a release decides.
+        attack_epochs: Epochs of every network that attacks, each with a fresh release of the images.
+        permutations: Permuted attributes that show what the attackers find by chance; 0 leaves them out.
+        draws: Independent releases of each image that an attacker may average.
+        deterministic: Write no time, so that the record depends on data and seed alone.
+        overwrite: Replace an earlier record.
+        attacks: the table of that name.
+    """
+
+    attribute: str
+    age_bins: float | Sequence[float]
+    labels: Sequence[str]
+    seed: int
+    device: str
+    target: float
+    attack_epochs: int
+    permutations: int
+    draws: int
+    deterministic: bool
+    overwrite: bool
+    attacks: AttackSettingsTable | Mapping[str, Any]
 
 
 class PredictSettings(TypedDict, total=False):

@@ -162,10 +162,15 @@ def test_a_registry_of_another_site_or_key_is_refused(tmp_path):
             IdentityRegistry(tmp_path / "r", key, IssuerPolicy(key.site))
 
 
-@pytest.mark.parametrize("content", [b"a thesis\n", b"\x00" * 900 + b"\n", b"x" * 2000])
+@pytest.mark.parametrize(
+    "content", [b"a thesis", b"a thesis\n", b"meninx-id", bytes(9), b"\x00" * 900 + b"\n", b"x" * 2000]
+)
 def test_another_file_is_no_registry_and_is_not_written_to(tmp_path, content):
     (tmp_path / "r").write_bytes(content)
     (tmp_path / "r").chmod(0o600)
+    if content == b"meninx-id":  # the beginning of a registry, as a kill leaves it
+        assert admit(opened(tmp_path), "1") is None
+        return
     with pytest.raises(LayoutError, match="no identity registry"):
         opened(tmp_path)
     assert (tmp_path / "r").read_bytes() == content
@@ -195,6 +200,15 @@ def test_whatever_a_kill_leaves_of_the_last_line_works(tmp_path, cut):
         assert admit(registry, str(number), "X") is None
     assert (tmp_path / "r").read_bytes() == whole
     assert opened(tmp_path).report().patients == 4
+
+
+@pytest.mark.parametrize("tail", [b"conflict " + b"0" * 190, bytes(300), b"\xff"])
+def test_a_torn_tail_that_is_longer_than_the_next_line_is_gone(tmp_path, tail):
+    whole = b"".join(filled(tmp_path))
+    (tmp_path / "r").write_bytes(whole + tail)
+    assert admit(opened(tmp_path), "9", "X") is None
+    assert (tmp_path / "r").read_bytes().splitlines(keepends=True)[:-1] == whole.splitlines(keepends=True)
+    assert opened(tmp_path).report().patients == 5
 
 
 def test_a_full_disk_is_told_and_the_registry_stays_usable(tmp_path, monkeypatch):

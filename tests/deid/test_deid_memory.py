@@ -17,7 +17,7 @@ from deid_samples import KEY, PATIENT_ID, PLANTED, clean, image, item, key_file,
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from meninx.core.errors import ConfigError, DataError, PrivacyRefusal
+from meninx.core.errors import ConfigError, DataError, LayoutError, PrivacyRefusal
 from meninx.deid import deidentifier, instance, selfcheck, walker
 from meninx.deid.config import DeidConfig
 from meninx.deid.deidentifier import Deidentifier
@@ -192,7 +192,7 @@ def test_what_a_folder_would_quarantine_is_an_error_without_a_value(tmp_path, mo
 
 def test_the_self_check_is_the_last_word(tmp_path, monkeypatch):
     data = bytes_of(image(), tmp_path)
-    monkeypatch.setattr(walker.actions, "_dates", lambda vr, values, days, context: "\\".join(values))
+    monkeypatch.setattr(walker.actions, "_dates", lambda tag, vr, values, days, context: "\\".join(values))
     with pytest.raises(Quarantined, match="residual-identifier"):
         memory().deidentify(data)
     monkeypatch.setattr(selfcheck, "check", lambda *given: None)  # without it, the leak would come out
@@ -243,6 +243,12 @@ def test_settings_mean_what_they_mean_in_the_folder_stage(tmp_path):
         ({"overrides": {"PatientNam": "X"}}, ConfigError),
         ({"max_age": 120}, ConfigError),
         ({"burned_in": "maybe"}, ConfigError),
+        ({"issuers": "maybe"}, ConfigError),
+        ({"missing_issuer": "maybe"}, ConfigError),
+        ({"issuer_domains": 3}, ConfigError),
+        ({"issuer_domains": Path("absent.toml")}, ConfigError),
+        ({"registry": 3}, ConfigError),
+        ({"registry": Path()}, LayoutError),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(tmp_path, monkeypatch, settings, error):
@@ -259,7 +265,7 @@ def test_the_key_is_in_no_text_and_no_pickle(tmp_path, caplog):
     expected = {tool.deidentify(image()).content for tool in tools}
     assert len(expected) == 1
     cleaner = tools[0]._cleaner
-    hidden = [secret, *cleaner.resolver.pseudonyms._keys.values()]
+    hidden = [secret, tools[0]._registry._key, *cleaner.resolver.pseudonyms._keys.values()]
     shown = repr(tools) + str(tools[0]) + caplog.text + repr(cleaner)
     assert not [part for part in hidden if part.decode("latin-1") in shown or part.hex() in shown]
     for tool in tools[1:]:

@@ -8,9 +8,11 @@ from collections import defaultdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meninx.core.errors import DataError
 from meninx.deid.identity_registry import IdentityRegistry
 from meninx.deid.issuer_policy import IssuerPolicy
 from meninx.deid.keys import SiteKey, normal
+from meninx.deid.lookup import read_lookup
 from meninx.deid.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.quarantine import Refused
 
@@ -85,3 +87,37 @@ def test_every_order_and_partition_gives_the_same_pseudonyms(tmp_path_factory, c
     issuers = {normal(issuer) for _, issuer in files} - {"", "north"}
     if policy.rule == "separate" or issuers <= policy.domains.keys():
         assert first.keys() == second.keys()  # nobody is kept out where the policy names everybody
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("7", " 7", "07", "a-123", "A-123")),
+            st.sampled_from(ISSUERS),
+            st.sampled_from(("S-1", "s-1", "S-2", "S-3", "07", "7", "xA123", "Ann Lee")),
+        ),
+        max_size=5,
+    ),
+    POLICIES,
+    st.sampled_from(",;\t"),
+)
+def test_a_table_that_is_read_gives_each_person_a_new_id_of_their_own(tmp_path_factory, rows, policy, sign):
+    path = tmp_path_factory.mktemp("tables") / "t.csv"
+    lines = [("old_patient_id", "issuer", "new_patient_id"), *rows]
+    path.write_text("\n".join(sign.join(line) for line in lines) + "\n", encoding="utf-8")
+    try:
+        table, message = read_lookup(path, policy), ""
+    except DataError as error:
+        table, message = None, str(error)
+    if table is None:
+        assert "row" in message
+        assert not any(new in message for _, _, new in rows if len(new) > 3)
+        return
+    new_ids = [normal(new) for new in table.patients.values()]
+    assert len(new_ids) == len(set(new_ids))
+    assert not {old for _, old in table.patients} & set(new_ids)
+    resolver = Resolver(NAMES, policy, table, strict=True)
+    for old, issuer, new in rows:
+        if normal(issuer):
+            assert resolver.patient(old, issuer).pseudonym == new

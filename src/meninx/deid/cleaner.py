@@ -10,10 +10,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from meninx.deid import instance, review, selfcheck, walker, writer
-from meninx.deid.actions import ACCESSION, FileContext
+from meninx.deid import instance, review, selfcheck, structured_content, walker, writer
+from meninx.deid.actions import ACCESSION, BIRTH_DATE, FileContext
 from meninx.deid.config import BurnedIn, DeidConfig
 from meninx.deid.elements import Element
+from meninx.deid.file_part import FilePart, Piece, windows_of
 from meninx.deid.identifiers import collect
 from meninx.deid.instance import Instance
 from meninx.deid.issuer_policy import IssuerPolicy
@@ -63,12 +64,12 @@ class CleanInstance:
     @property
     def patient_id(self) -> str:
         """The original PatientID."""
-        return self.original.text(instance.PATIENT_ID)
+        return self.original.patient_id
 
     @property
     def issuer(self) -> str:
-        """The original IssuerOfPatientID; empty when the file has none, or no PatientID."""
-        return self.original.text(instance.ISSUER) if self.patient_id else ""
+        """The original issuer of the PatientID; empty when the file has neither."""
+        return self.original.issuer if self.patient_id else ""
 
     @property
     def accessions(self) -> Mapping[str, str]:
@@ -88,7 +89,7 @@ class CleanInstance:
         """Return the texts about the file that become public: its path, its line of the audit log."""
         return path, self.context.sop_class_uid, self.original.transfer_syntax
 
-    def chunks(self) -> list[bytes | memoryview]:
+    def chunks(self) -> list[Piece]:
         """Return the bytes of the clean file in pieces, before the self-check."""
         return writer.file_chunks(self.elements, self.original)
 
@@ -98,7 +99,7 @@ class CleanInstance:
         Raises:
             Refused: ``residual-identifier``, ``pixels-changed`` or ``processing-failed``.
         """
-        content = b"".join(self.chunks())
+        content = b"".join(window for piece in self.chunks() for window in windows_of(piece))
         selfcheck.check(content, self.original, self.context)
         return content
 
@@ -137,8 +138,8 @@ class Cleaner:
         resolver = Resolver(Pseudonyms(key), policy, lookup, strict=config.missing_lookup == "quarantine")
         return cls(profile=profile, resolver=resolver, max_age=config.max_age, burned_in=config.burned_in)
 
-    def clean(self, data: bytes) -> CleanInstance:
-        """Return the cleaned instance in the bytes of a file.
+    def clean(self, data: bytes | FilePart) -> CleanInstance:
+        """Return the cleaned instance in the bytes of a file, or in a large file, which has to stay open.
 
         pydicom's warnings and log lines quote values: call this inside
         :func:`meninx.imaging.decode.quiet`.
@@ -146,7 +147,7 @@ class Cleaner:
         Raises:
             Refused: the file cannot be de-identified; with the reason code.
         """
-        if len(data) > instance.MOST_BYTES:
+        if len(data) > (instance.MOST_BYTES if isinstance(data, bytes) else instance.MOST_FILE):
             raise Refused(Reason.TOO_LARGE)
         original = instance.read(data)
         if self.burned_in == "quarantine" and review.declares_burned_in(original):
@@ -156,11 +157,9 @@ class Cleaner:
         elements = writer.finish(elements, original, context)
         if len(context.uids) > _MOST_UIDS:
             raise Refused(Reason.TOO_LARGE)
-        values = {element.tag: bytes(element.value) for element in elements if element.items is None}
-        study, series, sop = (
-            self._written_uid(tag, values.get(tag, b""))
-            for tag in (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
-        )
+        named = (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
+        values = {e.tag: bytes(e.value) for e in elements if e.tag in named and e.items is None}
+        study, series, sop = (self._written_uid(tag, values.get(tag, b"")) for tag in named)
         return CleanInstance(original, elements, context, study, series, sop)
 
     def _context(self, original: Instance) -> FileContext:
@@ -170,9 +169,11 @@ class Cleaner:
             return self.profile.action(tag, vr, sop_class_uid=sop_class) == Action.K
 
         found, kept = collect(original.elements, original.encodings, keeps)
-        patient = self.resolver.patient(
-            original.text(instance.PATIENT_ID), original.text(instance.ISSUER), study
+        patient = self.resolver.patient(original.patient_id, original.issuer, study)
+        stated = structured_content.highest_age(
+            original.elements, original.encodings, little=original.encoding.little
         )
+        births = writer.birth_days(original) if not keeps(BIRTH_DATE, "DA") else frozenset()
         return FileContext(
             profile=self.profile,
             resolver=self.resolver,
@@ -182,7 +183,9 @@ class Cleaner:
             found=found,
             kept=kept,
             max_age=self.max_age,
-            over_age=writer.is_over_age(original, self.max_age),
+            over_age=writer.is_over_age(original, self.max_age) or stated >= self.max_age + 1,
+            birth_days=births,
+            positions_matter=structured_content.refers_to_positions(original.elements),
             review=review.review_reasons(original),
         )
 

@@ -39,7 +39,8 @@ class DeidConfig(Settings):
             patient characteristics and safe private elements kept) or ``basic`` (the Basic Profile alone).
         options: options of the profile to add to the preset, e.g. ``retain-device``.
         overrides: TOML file of ``Keyword = "action letter"`` lines that take precedence over the profile.
-        lookup: CSV file with the hospital's own new patient IDs (and accession numbers).
+        lookup: CSV file with the hospital's own new patient IDs (and accession numbers); a column ``issuer``
+            says whose patient a row means.
         missing_lookup: action for a patient who is not in the lookup file: ``pseudonym`` or ``quarantine``.
         issuers: meaning of an IssuerOfPatientID that ``issuer_domains`` does not list: ``site`` (the site
             numbers its patients together; an ID that two such issuers use is quarantined for the second),

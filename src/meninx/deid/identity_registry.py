@@ -114,12 +114,15 @@ class RegistryReport(Result):
     Attributes:
         patients: distinct patients, as (domain, PatientID).
         shared_ids: PatientIDs that more than one domain uses, each for another patient.
+        split_ids: those that also occur without an issuer: they may be one person, whose reports leave the
+            issuer out.
         kept_out: pairs of PatientID and issuer that are kept out.
         issuers: one count per issuer and domain.
     """
 
     patients: int
     shared_ids: int
+    split_ids: int
     kept_out: int
     issuers: tuple[IssuerCount, ...]
 
@@ -133,7 +136,8 @@ class RegistryReport(Result):
         wide = [max(len(row[column]) for row in rows) for column in range(2)]
         lines = [
             f"{self.out.name}: {self.patients:,} patients",
-            f"{self.shared_ids:,} PatientIDs mean another patient in another domain",
+            f"{self.shared_ids:,} PatientIDs mean another patient in another domain, "
+            f"{self.split_ids:,} of them occur without an issuer, too",
             f"{self.kept_out:,} PatientIDs of an issuer are kept out",
             *(f"  {row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]:>9}  {row[3]:>9}" for row in rows),
         ]
@@ -143,11 +147,14 @@ class RegistryReport(Result):
 def usual_place(key: Path, site: str) -> Path:
     """Return where the registry of a site lies: beside the key, named after key and site.
 
-    >>> usual_place(Path("keys/north.key"), "North 1").as_posix()
-    'keys/north.key.north-1.registry'
+    Links are followed, so all names of a key lead to one registry.
+
+    >>> usual_place(Path("keys/north.key"), "North 1").name
+    'north.key.north-1.registry'
     """
     plain = "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in normal(site))
-    return key.with_name(f"{key.name}.{plain[:40]}.registry")
+    real = key.resolve()
+    return real.with_name(f"{real.name}.{plain[:40]}.registry")
 
 
 class IdentityRegistry:
@@ -225,11 +232,11 @@ class IdentityRegistry:
             self._digest("name", normal(issuer)),
             self._digest("new", normal(new_id)),
         )
+        if self._is_known(fact):  # without waiting: facts are only ever added
+            return None
         with self._threads:
-            if self._is_known(fact):
-                return None
             if self.path is None or self._frozen:
-                return self._judged(fact, None)
+                return None if self._is_known(fact) else self._judged(fact, None)
             with self._locked(self.path):
                 self._read_on()
                 return None if self._is_known(fact) else self._judged(fact, self.path)
@@ -301,9 +308,11 @@ class IdentityRegistry:
 
     def _report(self) -> RegistryReport:
         patients: Counter[tuple[bytes, bytes]] = Counter()
-        domains: dict[bytes, set[bytes]] = {}
+        domains, nameless = Counter[bytes](), set[bytes]()
         for person, issuers in self._issuers.items():
-            domains.setdefault(person[:_DIGEST], set()).add(person[_DIGEST:])
+            domains[person[:_DIGEST]] += 1
+            if self._absent in issuers:
+                nameless.add(person[:_DIGEST])
             patients.update((issuer, person[_DIGEST:]) for issuer in issuers)
         admitted = {
             (person[:_DIGEST], issuer) for person, issuers in self._issuers.items() for issuer in issuers
@@ -327,7 +336,8 @@ class IdentityRegistry:
         return RegistryReport(
             out=self.path or Path(),
             patients=len(self._issuers),
-            shared_ids=sum(len(several) > 1 for several in domains.values()),
+            shared_ids=sum(number > 1 for number in domains.values()),
+            split_ids=sum(domains[one] > 1 for one in nameless),
             kept_out=sum(waiting.values()),
             issuers=tuple(sorted(counts, key=lambda one: (one.domain != OWN, one.domain, one.issuer))),
         )
@@ -354,6 +364,9 @@ class IdentityRegistry:
 
     def _head(self) -> bytes:
         return f"{_TITLE} {FORMAT} {self._fingerprint}".encode()
+
+    def _line(self, body: bytes) -> bytes:
+        return body + b" " + self._sealed(body).hex().encode() + b"\n"
 
     def _sealed(self, body: bytes) -> bytes:
         return hmac.digest(self._key, framed("seal") + self._seal + body, "sha256")[:_SEAL]
@@ -382,8 +395,10 @@ class IdentityRegistry:
             while (line := stream.readline(_LONGEST)).endswith(b"\n"):
                 self._read_line(self.path, line[:-1])
                 self._end += len(line)
+            if self._end == 0 and not self._line(self._head()).startswith(line):
+                raise self._no_registry(self.path)  # a small file of the user, which must not be cut
             if len(line) == _LONGEST:
-                raise self._no_registry(self.path) if self._end == 0 else _changed(self.path)
+                raise _changed(self.path)
         if len(self._domains) != self._checked:
             self._check_policy()
 
@@ -434,11 +449,10 @@ class IdentityRegistry:
                 stream.truncate(self._end)  # a line that a killed process left incomplete
                 stream.seek(self._end)
                 for text in (self._head(), body) if new else (body,):
-                    seal = self._sealed(text)
-                    line = text + b" " + seal.hex().encode() + b"\n"
+                    line = self._line(text)
                     if stream.write(line) != len(line):
                         raise OSError("a short write")
-                    self._end, self._seal = self._end + len(line), seal
+                    self._end, self._seal = self._end + len(line), self._sealed(text)
                 os.fsync(stream.fileno())
             if new and hasattr(os, "O_DIRECTORY"):
                 _synchronise(path.resolve().parent)
@@ -471,6 +485,6 @@ def _changed(path: Path) -> PrivacyRefusal:
 
 
 def _unwritable(error: OSError) -> StorageError:
-    fix = "name a file in a folder that you can write to with --registry FILE"
+    fix = "name a file in a folder that you can write to with --registry FILE (in Python, registry=)"
     got = error.strerror or "a write error"
     return StorageError(expected("a place for the identity registry", got=got, where="registry", fix=fix))

@@ -71,7 +71,7 @@ class IssuerPolicy:
         if name == normal(self.site):
             return ""
         if self.rule == "listed":
-            raise Refused(Reason.ISSUER_NOT_LISTED)
+            raise Refused(Reason.ISSUER_NOT_LISTED, issuer=issuer)
         return "" if self.rule == "site" else name
 
     @property

@@ -121,15 +121,16 @@ def refuse_open_to_others(path: Path, stream: BufferedReader, where: str) -> Non
     """
     if os.name != "posix":
         return
-    found, trusted = os.fstat(stream.fileno()), (os.geteuid(), 0)
+    found, user = os.fstat(stream.fileno()), os.geteuid()
     if found.st_mode & 0o077:
         fix = f"run `chmod 600 {path.name}`; if others could read it, consider a new key for new archives"
         got = f"mode {stat.S_IMODE(found.st_mode):04o}"
         raise PrivacyRefusal(
             expected("a file that only its owner can read and write", got=got, where=where, fix=fix)
         )
-    if found.st_uid not in trusted or path.lstat().st_uid not in trusted:
-        fix = f"run `chown {os.geteuid()} {path.name}` as the administrator, or name a file of your own"
+    # The administrator, as whom a container often runs, may use the file of any user.
+    if user and not {found.st_uid, path.lstat().st_uid} <= {user, 0}:
+        fix = f"run `chown {user} {path.name}` as the administrator, or name a file of your own"
         raise PrivacyRefusal(
             expected("a file of your own", got="a file or link of another user", where=where, fix=fix)
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,8 @@ _OLD, _NEW, _OLD_NUMBER, _NEW_NUMBER, _ISSUER = COLUMNS
 _OTHER_ISSUER = "old_issuer"
 _LARGEST = 256 << 20  # bytes of the table
 _SEPARATORS = ",;\t"
+_HINT = re.compile(r"sep=.(\r\n|\r|\n)")  # a first line that Excel reads and some programs write
+_HEADING = re.compile(r"[^\r\n]*")
 _LO = re.compile(r"[ -\[\]-~]{1,64}")
 _SH = re.compile(r"[ -\[\]-~]{1,16}")
 # Two words of letters, or the separator of DICOM's names. A pseudonym such as STUDY-001 has neither.
@@ -92,40 +94,35 @@ def read_lookup(path: Path, policy: IssuerPolicy) -> Lookup:
     return Lookup(rows.patients, rows.accessions, files.digest(path), rows.names_issuers)
 
 
-def _rows(text: str, where: str) -> list[tuple[int, dict[str, str]]]:
-    """Return the rows with the numbers that a spreadsheet shows.
+def _rows(text: str, where: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the rows with the numbers that a spreadsheet shows.
 
     Raises:
         LayoutError: the heading lacks a column.
         DataError: a row is longer or shorter than the heading.
     """
-    lines = text.splitlines(keepends=True)
-    first = 2
-    if lines and re.fullmatch(r"sep=.\s*", lines[0]):  # a hint that Excel reads and some programs write
-        del lines[0]
-        first = 3
-    heading = lines[0] if lines else ""
-    separator = max(_SEPARATORS, key=heading.count)
-    reader = csv.reader(io.StringIO("".join(lines), newline=""), delimiter=separator, strict=True)
-    columns = [name.strip() for name in next(reader, [])]
+    hint = _HINT.match(text)
+    body = text[hint.end() :] if hint else text
+    separator = max(_SEPARATORS, key=_HEADING.match(body)[0].count)  # type: ignore[index]
+    reader = csv.reader(io.StringIO(body, newline=""), delimiter=separator, strict=True)
+    heading = [name.strip() for name in next(reader, [])]
+    columns = [_ISSUER if name == _OTHER_ISSUER else name for name in heading]
     missing = [name for name in (_OLD, _NEW) if name not in columns]
     if missing:
         fix = "write them in the first row, with commas, semicolons or tabs between them"
         raise LayoutError(
             expected(f"the columns {_OLD}, {_NEW}", got=f"no {missing[0]}", where=where, fix=fix)
         )
-    if any(columns.count(name) > 1 for name in COLUMNS) or {_ISSUER, _OTHER_ISSUER} <= set(columns):
+    if any(columns.count(name) > 1 for name in COLUMNS):
         raise LayoutError(problem("a column is there twice", where=where, fix="leave one of them out"))
-    found = []
-    for number, values in enumerate(reader, start=first):
+    for number, values in enumerate(reader, start=3 if hint else 2):
         if not values:
             continue
         if len(values) != len(columns):
             fix = "quote values that hold the separator"
             what = "the row has more or fewer values than columns"
             raise DataError(problem(what, where=f"{where}, row {number}", fix=fix))
-        found.append((number, dict(zip(columns, values, strict=True))))
-    return found
+        yield number, dict(zip(columns, values, strict=True))
 
 
 class _Rows:
@@ -158,7 +155,7 @@ class _Rows:
             raise DataError(expected("one patient per new ID", got="a second patient", where=where, fix=fix))
         self._numbers.setdefault(normal(new), number)
         self._originals.add(patient[1])
-        self._add_accession(row, new, where)
+        self._add_accession(row, patient[1], new, where)
 
     def refuse_originals(self) -> None:
         """Refuse a new ID that is somebody's original one.
@@ -172,10 +169,10 @@ class _Rows:
                 raise DataError(problem(what, where=f"{self._name}, row {number}", fix="choose another"))
 
     def _patient(self, row: Mapping[str, str], where: str) -> PatientKey:
-        column = next((name for name in (_ISSUER, _OTHER_ISSUER) if name in row), "")
-        self.names_issuers |= bool(column)
+        issuer = row.get(_ISSUER)
+        self.names_issuers = issuer is not None
         try:
-            domain = self._policy.domain(row[column]) if column and normal(row[column]) else ""
+            domain = self._policy.domain(issuer) if issuer and normal(issuer) else ""
         except Refused:
             fix = "list it in --issuer-domains"
             what = "the issuer is not listed, and --issuers is `listed`"
@@ -187,7 +184,7 @@ class _Rows:
             raise DataError(problem(what, where=where, fix=fix))
         return domain, old
 
-    def _add_accession(self, row: Mapping[str, str], new: str, where: str) -> None:
+    def _add_accession(self, row: Mapping[str, str], old: str, new: str, where: str) -> None:
         old_number, new_number = normal(row.get(_OLD_NUMBER, "")), row.get(_NEW_NUMBER, "").strip()
         if not old_number and not new_number:
             return
@@ -195,7 +192,8 @@ class _Rows:
             fix = "give an old and a new one of 1 to 16 plain characters, or neither"
             what = "an accession number is missing, too long or not plain text"
             raise DataError(problem(what, where=where, fix=fix))
-        _refuse_telling(old_number, new_number, where)
+        for original, given in ((old_number, new_number), (old_number, new), (old, new_number)):
+            _refuse_telling(original, given, where)
         if self.accessions.setdefault((new, old_number), new_number) != new_number:
             raise DataError(
                 expected("one new accession number for an old one", got="a second one", where=where)

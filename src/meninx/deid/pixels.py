@@ -14,6 +14,7 @@ from pydicom._uid_dict import UID_dictionary
 
 from meninx.deid import codestreams, jp2
 from meninx.deid.elements import ITEM, Element
+from meninx.deid.file_part import FilePart
 from meninx.deid.quarantine import Reason, Refused
 
 PIXELS, FLOAT, DOUBLE = 0x7FE00010, 0x7FE00008, 0x7FE00009
@@ -164,6 +165,7 @@ def _padding(length: int, bits: int) -> int:
 
 def _fragments(element: Element) -> list[memoryview]:
     """Return the fragments of encapsulated pixel data, the offset table first."""
+    assert not isinstance(element.value, FilePart)  # fragments are always in memory
     value, at, found = memoryview(element.value), 0, []
     while at + 8 <= len(value):
         group, number, length = struct.unpack_from("<HHL", value, at)

@@ -59,11 +59,16 @@ DEPENDING_ON_IDENTITIES = frozenset(
 
 
 class Refused(Exception):
-    """One file cannot be de-identified; it is counted and never copied."""
+    """One file cannot be de-identified; it is counted and never copied.
 
-    def __init__(self, reason: Reason) -> None:
+    Attributes:
+        reason: the code, which is the whole message.
+        issuer: original issuer of the PatientID, where the reason depends on it; for the private room only.
+    """
+
+    def __init__(self, reason: Reason, *, issuer: str = "") -> None:
         super().__init__(str(reason))
-        self.reason = reason
+        self.reason, self.issuer = reason, issuer
 
 
 class Quarantined(DataError):

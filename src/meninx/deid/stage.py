@@ -12,7 +12,7 @@ from pathlib import Path
 
 from meninx.core import workspace
 from meninx.core.artifacts import DeidRecord
-from meninx.core.errors import DataError, PrivacyRefusal, StorageError, expected, problem
+from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
@@ -28,6 +28,7 @@ from meninx.deid.worker import Engine, process
 
 STAGE = "deid"
 FORMAT = "3"  # raised when the same input would give other bytes
+_MARK = f"format-{FORMAT}-"  # begins every fingerprint
 FILES_PER_WORKER = 40  # below that a second process costs more than it saves
 Pair = tuple[SourceFile, FileResult | None]  # a file and its result in an earlier run
 
@@ -65,6 +66,31 @@ class DeidResult(Result):
     files_resumed: int = 0
     dry_run: bool = False
 
+    def alerts(self) -> tuple[str, ...]:
+        """Return what somebody has to decide before all files can be written."""
+        waiting = self.quarantined.get(Reason.ISSUER_CONFLICT, 0)
+        if not waiting:
+            return ()
+        return (
+            f"{waiting} files were kept out because their PatientID is also that of another issuer; look at "
+            "private/issuers.csv, and say in --issuer-domains which issuers number their patients together",
+        )
+
+    def raise_if_nothing_is_clean(self) -> None:
+        """Raise if no file could be de-identified.
+
+        Raises:
+            DataError: with the number of files.
+        """
+        if self.files_read and sum(self.quarantined.values()) == self.files_read:
+            fix = "private/quarantine.csv in the output folder lists the reasons"
+            if self.dry_run:
+                fix = (
+                    "the reasons are counted above; without --dry-run, private/quarantine.csv lists the files"
+                )
+            what = f"none of {self.files_read:,} files could be de-identified"
+            raise DataError(problem(what, where="source", fix=fix))
+
     def summary(self) -> str:
         """Return the result in a few lines for people."""
         kept_out = sum(self.quarantined.values())
@@ -98,13 +124,14 @@ def run(
 ) -> DeidResult:
     """De-identify every DICOM file below ``source`` into ``out`` and return what was done.
 
-    The output tree is a function of input, key and settings: the number of workers, the order of files and
-    interruptions leave no trace in it.
+    The output tree is a function of input, key, settings and registry: the number of workers, the order of
+    files and interruptions leave no trace in it.
 
     Guarantee: nothing below ``out/images`` was copied; every file there was built element by element under
         the profile and passed the self-check of :mod:`meninx.deid.selfcheck`. Originals' identifiers are
         written to ``out/private`` (mode 0700) only. Pixels are carried as they are: text burned into them is
-        not removed by this version.
+        not removed by this version. A patient has the pseudonym that the policy on issuers gives, whatever
+        else is delivered; patients of two issuers share one only if the policy declares them one domain.
 
     Args:
         config: settings.
@@ -115,7 +142,8 @@ def run(
         throwaway: key that a dry run takes in place of ``config.key``; other runs never use it.
 
     Raises:
-        PrivacyRefusal: no usable key, or a setting that would keep the identity.
+        PrivacyRefusal: no usable key, a setting that would keep the identity, a registry that is not the
+            site's own, or a policy on issuers that would change earlier pseudonyms.
         UsageError: the output folder lies in the source, holds something else, or another configuration's
             result; or a script calls this unguarded, so that every worker process would call it again.
         DataError: the source cannot be read, or a lookup table is wrong.
@@ -125,6 +153,7 @@ def run(
     """
     refuse_import_in_worker()
     check_places(config, source, out)
+    _refuse_earlier_format(config, out)
     engine, registry, fingerprint = _engine(config, source, out, throwaway)
     _check_claim(config, source, out, fingerprint)
     found = files_below(source)
@@ -136,6 +165,7 @@ def run(
         out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
         overwrite=config.overwrite, ours=output.is_older,
     )  # fmt: skip
+    is_new = registry.path is not None and not registry.path.exists()
     with claimed as space:
         _refuse_other_identities(engine, space, overwrite=config.overwrite)
         if space.earlier == fingerprint and not config.overwrite:
@@ -154,11 +184,24 @@ def run(
         journal.write_known(space.private)
         space.publish((output.IMAGES, *output.PUBLIC_FILES))
     result = _result(config, out, record, resumed)
+    _note_registry(registry, progress, is_new=is_new)
     if result.burned_in_unknown:
         progress.note(
             f"{result.burned_in_unknown} images may show text in their pixels; pixels were not checked"
         )
     return result
+
+
+def _note_registry(registry: IdentityRegistry, progress: Progress, *, is_new: bool) -> None:
+    """Say that a registry was made, and how many IDs may have been split by the policy on issuers."""
+    if is_new and registry.path is not None and registry.path.exists():
+        progress.note(f"the site's identity registry was made: {registry.path}; keep it with the key")
+    split = registry.report().split_ids
+    if split:
+        progress.note(
+            f"{split} PatientIDs occur with and without an issuer and count as different patients; where "
+            "they are not, list the issuer under `site` in --issuer-domains"
+        )
 
 
 def check_places(config: DeidConfig, source: Path, out: Path) -> None:
@@ -189,6 +232,19 @@ def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) 
             out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
             overwrite=config.overwrite, ours=output.is_older,
         )  # fmt: skip
+
+
+def _refuse_earlier_format(config: DeidConfig, out: Path) -> None:
+    """Refuse to go on with a result whose pseudonyms were made by another rule.
+
+    Raises:
+        UsageError: it is one, and is not to be replaced.
+    """
+    marker = None if config.dry_run or config.overwrite else workspace.read_marker(out)
+    if marker is not None and marker.published and not marker.published.startswith(_MARK):
+        fix = "choose a new output folder, or give --overwrite to make every file again"
+        got = "one of an earlier format, whose pseudonyms depended on the other files of a delivery"
+        raise UsageError(expected(f"a result of format {FORMAT}", got=got, where=out.name, fix=fix))
 
 
 def _sources(source: Path) -> tuple[Path]:
@@ -225,7 +281,8 @@ def _engine(
         config.missing_lookup,
     ]
     deciding += [table.digest if table else "", config.profile, config.burned_in, *config.options]
-    return engine, registry, hashlib.sha256("\n".join(deciding).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join(deciding).encode()).hexdigest()
+    return engine, registry, f"{_MARK}{digest}"
 
 
 def _refuse_other_identities(engine: Engine, space: workspace.Workspace, *, overwrite: bool) -> None:

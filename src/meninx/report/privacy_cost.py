@@ -182,8 +182,8 @@ def _note(item: Comparison) -> str:
         "more.",
         f"Not amplified: the 95 % interval lies within ±{margin:g} (two one-sided tests). It counts on one "
         f"patient who was not seen, so that {least_class(margin)} {people} or more are needed with the "
-        "finding and without it. Amplified: it does not, and p < 0.05 after Holm's adjustment over the table. Closes "
-        "a gap: the same, but a side that was ahead loses its lead.",
+        "finding and without it. Amplified: it does not, and p < 0.05 after Holm's adjustment over the "
+        "table. Closes a gap: the same, but a side that was ahead loses its lead.",
         f"Needed {people} are those of the group, if there is no difference, for a probability of 0.8.",
     ]
     pairs = len(record.repeats) + 1
