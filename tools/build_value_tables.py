@@ -129,7 +129,14 @@ TERMS: dict[str, str] = {
     "*": "BOTH UNPAIRED LEFT RIGHT UNKNOWN OTHER NONE YES NO",
 }
 TERMS_WITH_BLANKS: dict[str, str] = {
-    "ImageType": "CSA MPR\\CSA 3D EDITOR\\CSA MIP\\CSA RESAMPLED\\SCREEN SAVE\\STRESS AC\\DIXON WATER",
+    "ImageType": (
+        "CSA MPR\\CSA 3D EDITOR\\CSA MIP\\CSA RESAMPLED\\CSA FUSED MPR\\"
+        "SCREEN SAVE\\STRESS AC\\DIXON WATER\\"
+        "ABDOMINAL\\ENDOCAVITARY\\ENDORECTAL\\ENDOVAGINAL\\EPICARDIAL\\FETAL HEART\\GYNECOLOGY\\INTRACARDIAC\\"
+        "INTRAOPERATIVE\\INTRAVASCULAR\\MUSCULOSKELETAL\\NEONATAL HEAD\\OBSTETRICAL\\OPHTHALMIC\\PEDIATRIC\\"
+        "PELVIC\\RETROPERITONEAL\\SMALL PARTS\\TEE\\TRANSCRANIAL\\TTE\\US BIOPSY\\VASCULAR"
+    ),
+    "ScanOptions": "SCANOSCOPE\\SCOUT MODE\\AXIAL MODE\\HELICAL MODE\\CINE MODE\\SURVIEW\\TOPOGRAM",
     "SmoothingType": "NONE",
 }
 NOT_PRODUCTS = frozenset(
@@ -167,6 +174,7 @@ NOT_PRODUCTS = frozenset(
     ]
 )
 PRODUCTS = (
+    "sectra mortara instrument rhapsode supria linac biometrics lightspeedapps coreload apps company "
     "acme activion acuson affiniti altea apex artemis ascend asteion atlas aura axioscan bayer "
     "bioimaging cad camera celesteion certegra cti cxdi dejarnette diagnost directray dstream dunlee "
     "eastman ecat ektachrome eleva elite elition epoch essenza fpd galan gammaplan gevaert infinion "

@@ -76,3 +76,20 @@ def test_a_part_of_a_file_is_the_bytes_of_the_file(size, head, data):
             assert part[-1] == content[-1]
             joined = JoinedPieces([b"ab", part, memoryview(b"cd")])
             assert joined[start : stop + 4] == (b"ab" + content + b"cd")[start : stop + 4]
+
+
+@settings(max_examples=20)
+@given(st.binary(max_size=200), st.data())
+def test_changed_bytes_of_a_file_are_the_same_in_every_slice(content, data):
+    def change(part: bytes) -> bytes:
+        return bytes(byte ^ 0x0F for byte in part)
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        path.write_bytes(content)
+        with path.open("rb", buffering=0) as stream:
+            part = FilePart(stream, 0, len(content)).changed(change)
+            start = data.draw(st.integers(0, len(content)))
+            stop = data.draw(st.integers(start, len(content)))
+            assert bytes(part[start:stop]) == change(content)[start:stop]
+            assert bytes(part) == change(content)

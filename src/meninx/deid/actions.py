@@ -83,6 +83,7 @@ class FileContext:
         uids: original -> new UID, changed ones only.
         accessions: original -> new accession number.
         non_ascii: a text of the output needs UTF-8.
+        bits_cleared: unused bits of the pixels held something that was cleared.
         review: why a person must look at the pixels; empty when nothing suggests that text is in them.
     """
 
@@ -101,6 +102,7 @@ class FileContext:
     uids: dict[str, str] = field(default_factory=dict)
     accessions: dict[str, str] = field(default_factory=dict)
     non_ascii: bool = False
+    bits_cleared: bool = False
     review: tuple[str, ...] = ()
 
     def count(self, tag: int, letter: str) -> None:

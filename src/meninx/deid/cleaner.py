@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from meninx.deid import instance, review, selfcheck, structured_content, walker, writer
+from meninx.deid import instance, pixels, review, selfcheck, structured_content, walker, writer
 from meninx.deid.actions import ACCESSION, BIRTH_DATE, FileContext
 from meninx.deid.config import BurnedIn, DeidConfig
 from meninx.deid.elements import Element
@@ -153,6 +153,7 @@ class Cleaner:
         if self.burned_in == "quarantine" and review.declares_burned_in(original):
             raise Refused(Reason.BURNED_IN_DECLARED)
         context = self._context(original)
+        _clear_unused_bits(original, context)
         elements = walker.clean(original.elements, original.encodings, context)
         elements = writer.finish(elements, original, context)
         if len(context.uids) > _MOST_UIDS:
@@ -200,6 +201,21 @@ class Cleaner:
         if not (_NEW_UID.fullmatch(uid) or (kept and len(uid) <= 64 and _KEPT_UID.fullmatch(uid))):
             raise Refused(Reason.INVALID_UID)
         return uid
+
+
+def _clear_unused_bits(original: Instance, context: FileContext) -> None:
+    """Clear what stands in the unused bits of the pixels, and note it.
+
+    Raises:
+        Refused: ``residual-identifier``; clearing some bits of a readable text would leave the others.
+    """
+    before = [element.value for element in original.pixels]
+    context.bits_cleared = pixels.clear_unused_bits(
+        original.elements, original.transfer_syntax, little=original.encoding.little
+    )
+    searched = context.found.without(context.kept)
+    if context.bits_cleared and any(map(searched.found_in_bytes, before)):
+        raise Refused(Reason.RESIDUAL_IDENTIFIER)
 
 
 def reason_of(error: Exception) -> Reason:

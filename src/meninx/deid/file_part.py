@@ -10,13 +10,14 @@ import bisect
 import io
 import itertools
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, overload
 
 from meninx.deid.quarantine import Reason, Refused
 
 WINDOW = 1 << 20  # bytes that are in memory at a time
+UNIT = 8  # bytes: whole pixels of every size
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +28,13 @@ class FilePart:
         stream: the file, open for reading as long as the part is used.
         offset: of the first byte.
         length: in bytes; the file had them when the part was made.
+        change: what is done to the bytes when they are read, :data:`UNIT` at a time or a multiple of it.
     """
 
     stream: BinaryIO = field(repr=False)
     offset: int
     length: int
+    change: Callable[[bytes], bytes] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return self.length
@@ -49,7 +52,7 @@ class FilePart:
             raise ValueError("only contiguous slices")
         count = max(0, stop - start)
         if count > WINDOW:
-            return FilePart(self.stream, self.offset + start, count)
+            return self.part(start, count)
         return self._read(start, count)
 
     def __bytes__(self) -> bytes:
@@ -58,7 +61,13 @@ class FilePart:
     def part(self, start: int, length: int | None = None) -> FilePart:
         """Return a part of this part; without ``length`` all that follows ``start``."""
         count = self.length - start if length is None else length
-        return FilePart(self.stream, self.offset + start, count)
+        if self.change is not None and start % UNIT:
+            raise ValueError("a part of changed bytes begins at a multiple of UNIT")
+        return replace(self, offset=self.offset + start, length=count)
+
+    def changed(self, change: Callable[[bytes], bytes]) -> FilePart:
+        """Return the part with its bytes changed whenever they are read; the file stays as it is."""
+        return replace(self, change=change)
 
     def windows(self) -> Iterator[bytes]:
         """Yield the bytes in order, :data:`WINDOW` at a time.
@@ -70,6 +79,13 @@ class FilePart:
             yield self._read(start, min(WINDOW, self.length - start))
 
     def _read(self, start: int, count: int) -> bytes:
+        if self.change is None:
+            return self._stored(start, count)
+        first = start - start % UNIT
+        end = min(self.length, start + count + -(start + count) % UNIT)
+        return self.change(self._stored(first, end - first))[start - first : start - first + count]
+
+    def _stored(self, start: int, count: int) -> bytes:
         try:
             if hasattr(os, "pread"):
                 content = os.pread(self.stream.fileno(), count, self.offset + start)

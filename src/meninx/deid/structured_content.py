@@ -116,8 +116,7 @@ def _by_code() -> dict[tuple[str, str], dict[str, ContentRow]]:
 
 
 def _canonical(scheme: str, code: str) -> tuple[str, str]:
-    name, value = canonical_code(re.sub(r"\s*\[.*\]$", "", scheme.strip()), code.strip())
-    return name, value
+    return canonical_code(re.sub(r"\s*\[.*\]$", "", scheme.strip()), code.strip())
 
 
 def concept_of(item: list[Element], encodings: tuple[str, ...]) -> tuple[str, str] | None:
@@ -136,10 +135,11 @@ def treatment(concept: tuple[str, str], tag: int, options: frozenset[Option]) ->
     """Return what happens to the value of a content item.
 
     Args:
-        concept: scheme and code of the concept name, as :func:`concept_of` returns them.
+        concept: scheme and code of the concept name.
         tag: the attribute that holds the value, one of :data:`VALUES`.
         options: in force.
     """
+    concept = _canonical(*concept)
     if concept in _BIRTH_DATES and tag in (DATE_TIME, DATE, TEXT):
         return Treatment.REMOVED
     rows = _by_code().get(concept, {})

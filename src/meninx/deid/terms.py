@@ -40,7 +40,10 @@ _DAYS = re.compile(
 _SHORT_DAYS = re.compile(
     r"(?<![0-9.])(?:0?[1-9]|[12]\d|3[01])\.(?:0?[1-9]|[12]\d|3[01])\.\d{2}(?![0-9.])", re.ASCII
 )
-_PHONES = re.compile(r"(?<![0-9.])\+?\(?[0-9](?:[ ()/-]{0,3}[0-9]){6,14}(?![0-9.])")
+_PHONES = re.compile(
+    r"(?<![0-9.])(?:\+?\(?[0-9](?:[ ()/-]{0,3}[0-9]){6,14}(?![0-9.])"
+    r"|[0-9]{3}[ ./-]?[0-9]{3,4}[ ./-]?[0-9]{4}(?![0-9]))"
+)
 _ADDRESSES = re.compile(r"\S*(?:@|://|\bwww\.)\S*", re.IGNORECASE)
 _SEQUENCES = re.compile(
     r"\*?(?:h|fl|tfl|qfl|fm|fq|se|tse|qtse|tir|tirB|qtir|ep|epfid|epse|epir|spc|spcR|spcir|spcirR|tfi|qtfi|ci|tgse|de|"
@@ -65,7 +68,10 @@ _SHAPES = {
     "MIMETypeOfEncapsulatedDocument": re.compile(r"(?:application|image|text|model|video)/[a-z0-9.+-]{2,24}"),
     "SequenceName": _SEQUENCES,
     "PulseSequenceName": _SEQUENCES,
-    "ImageDisplayFormat": re.compile(r"(?:STANDARD|ROW|COL|SLIDE|SUPERSLIDE|CUSTOM)"),
+    "ImageDisplayFormat": re.compile(
+        r"(?:STANDARD|ROW|COL|SLIDE|SUPERSLIDE|CUSTOM)(?:\\[0-9]{1,2}(?:,[0-9]{1,2}){0,9})?"
+    ),
+    "Manufacturer": re.compile(r"G\.E\.|G\. ?E\. MEDICAL SYSTEMS"),
     "ApplicableSafetyStandardDescription": re.compile(r"(?:IEC|EN|ISO)?[ ]?60601-2-33"),
 }
 _MOST_LONE = 2  # groups of one or two letters that are no words: initials of a name need no more
@@ -147,7 +153,7 @@ def technical_text(value: str, keyword: str) -> str:
         return ""
     version = keyword in _VERSIONS
     for pattern in (_ADDRESSES, _DAYS, _PHONES, *(() if version else (_SHORT_DAYS,))):
-        term = pattern.sub(" ", term)
+        term = _without(pattern, term)
     parts = [part for part in term.split() if _fits(part, shape, version=version)]
     if sum(len(run) for run in _lone(" ".join(parts))) > 2 * _MOST_LONE and not version:
         parts = [part for part in parts if not _lone(part)]
@@ -155,6 +161,15 @@ def technical_text(value: str, keyword: str) -> str:
         parts = [part for part in parts if not part.isdigit()]
     kept = " ".join(parts)
     return value if kept == value.strip(" \0") else kept
+
+
+def _without(pattern: re.Pattern[str], text: str) -> str:
+    """Return a text without what a pattern finds, and without the rest of the words around it."""
+    for found in reversed(list(pattern.finditer(text))):
+        before, after = text[: found.start()], text[found.end() :]
+        start = len(before) - len(before.split(" ")[-1])
+        text = f"{before[:start]} {after[len(after.split(' ')[0]) :]}"
+    return text
 
 
 def _private_parts(text: str) -> bool:

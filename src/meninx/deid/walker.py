@@ -108,7 +108,8 @@ def _public(
 ) -> Element | None:
     tag = element.tag
     if tag in PIXEL_DATA:
-        context.count(tag, "K" if top else "X")
+        kept = "C" if context.bits_cleared else "K"
+        context.count(tag, kept if top else "X")
         return element if top else None
     vr = understood_vr(element)
     # Curves (50xx) and overlays (60xx) are repeating groups: the odd bytes of the group number vary.

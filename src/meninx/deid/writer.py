@@ -24,6 +24,7 @@ LAST_TAG = (
     0x7FE00010  # only private elements, padding and signatures follow the pixels; none of them is written
 )
 _SMALL = 1 << 16  # bytes
+CLEARED_BITS = "unused bits of the pixels cleared"
 _META = Encoding(implicit=False, little=True)
 _STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
 
@@ -118,6 +119,7 @@ def marker_texts(context: FileContext) -> list[bytes]:
     words = [
         METHOD,
         NOT_REVIEWED,
+        CLEARED_BITS,
         IMPLEMENTATION_NAME,
         *(word for code in method_codes(context.profile.options) for word in code),
     ]
@@ -135,12 +137,14 @@ def _markers(context: FileContext) -> list[Element]:
         for code in method_codes(options)
     ]
     method = f"{METHOD}, version {_version()}"[:64]
+    remarks = [CLEARED_BITS] if context.bits_cleared else []
+    remarks += [NOT_REVIEWED] if context.review else []
     dates = "MODIFIED" if Option.RETAIN_MODIFIED_DATES in options else "REMOVED"
     if Option.RETAIN_FULL_DATES in options:
         dates = "UNMODIFIED"
     return [
         _text(0x00120062, "CS", "NO" if context.review else "YES"),
-        _text(0x00120063, "LO", "\\".join([method, NOT_REVIEWED] if context.review else [method])),
+        _text(0x00120063, "LO", "\\".join([method, *remarks])),
         Element(0x00120064, "SQ", items=codes),
         _text(0x00280303, "CS", dates),
     ]
