@@ -239,3 +239,10 @@ def test_free_texts_that_an_option_keeps_are_checked(tmp_path):
     assert not new.get("EthnicGroup")
     new = one(tmp_path, image(EthnicGroup="NOT HISPANIC"), out="b")
     assert new.EthnicGroup == "NOT HISPANIC"
+
+
+def test_a_required_code_that_goes_becomes_a_dummy(tmp_path):
+    seg = "1.2.840.10008.5.1.4.1.1.66.4"
+    new = one(tmp_path, image(SOPClassUID=seg, Modality="SEG", ContentLabel="KNEE MILLER"))
+    assert new.ContentLabel == "REMOVED"
+    assert one(tmp_path, image(PatientSex="MILLER"), out="b").PatientSex == ""
