@@ -78,7 +78,8 @@ class FileContext:
         uids: original -> new UID, changed ones only.
         accessions: original -> new accession number.
         non_ascii: a text of the output needs UTF-8.
-        review: why a person must look at the pixels; empty when nothing suggests that text is in them.
+        review: why text may be in pixels that were not searched; empty when nothing suggests it.
+        searched: the pixels were searched for text, and the result was searched again without a finding.
     """
 
     profile: Profile
@@ -95,6 +96,7 @@ class FileContext:
     accessions: dict[str, str] = field(default_factory=dict)
     non_ascii: bool = False
     review: tuple[str, ...] = ()
+    searched: bool = False
 
     def count(self, tag: int, letter: str) -> None:
         """Count one element."""

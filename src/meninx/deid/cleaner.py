@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from meninx.deid import instance, review, selfcheck, walker, writer
+from meninx.deid import instance, selfcheck, walker, writer
 from meninx.deid.actions import ACCESSION, FileContext
-from meninx.deid.config import BurnedIn, DeidConfig
+from meninx.deid.config import DeidConfig
 from meninx.deid.elements import Element
 from meninx.deid.identifiers import collect
 from meninx.deid.instance import Instance
 from meninx.deid.keys import SiteKey
 from meninx.deid.options import Option
+from meninx.deid.pixel_cleaner import PixelCleaner, PixelReport
 from meninx.deid.profile import Action, Profile
 from meninx.deid.pseudonyms import Lookup, Pseudonyms, Resolver
 from meninx.deid.quarantine import Reason, Refused
@@ -35,9 +36,10 @@ class CleanInstance:
     It holds original identifiers (``original`` and ``context``), so it stays in the process that made it.
 
     Attributes:
-        original: the instance as it was read.
+        original: the instance as it was read, without the text in its pixels that was redacted.
         elements: the cleaned data set.
         context: identifiers, counts and replaced values of this file.
+        pixels: what was found and done in the pixels.
         study: new StudyInstanceUID.
         series: new SeriesInstanceUID.
         instance: new SOPInstanceUID.
@@ -46,6 +48,7 @@ class CleanInstance:
     original: Instance
     elements: list[Element]
     context: FileContext
+    pixels: PixelReport
     study: str
     series: str
     instance: str
@@ -101,13 +104,13 @@ class Cleaner:
         profile: action of every attribute.
         resolver: pseudonyms of the site.
         max_age: highest age that stays exact, in years.
-        burned_in: ``quarantine`` refuses files that declare burned-in annotation, ``keep`` cleans them.
+        pixels: what is done about text in the pixels.
     """
 
     profile: Profile
     resolver: Resolver
     max_age: int = 89
-    burned_in: BurnedIn = "quarantine"
+    pixels: PixelCleaner = field(default_factory=PixelCleaner)
 
     @classmethod
     def from_config(
@@ -122,7 +125,8 @@ class Cleaner:
             profile: the compiled profile.
         """
         resolver = Resolver(Pseudonyms(key), lookup, strict=config.missing_lookup == "quarantine")
-        return cls(profile=profile, resolver=resolver, max_age=config.max_age, burned_in=config.burned_in)
+        pixels = PixelCleaner(config.pixels, config.search_all, config.keep_measurements)
+        return cls(profile=profile, resolver=resolver, max_age=config.max_age, pixels=pixels)
 
     def with_shared_ids(self, shared: frozenset[str]) -> Cleaner:
         """Return a cleaner for which these PatientIDs mean one person per issuer."""
@@ -140,9 +144,9 @@ class Cleaner:
         if len(data) > instance.MOST_BYTES:
             raise Refused(Reason.TOO_LARGE)
         original = instance.read(data)
-        if self.burned_in == "quarantine" and review.declares_burned_in(original):
-            raise Refused(Reason.BURNED_IN_DECLARED)
         context = self._context(original)
+        original, report = self.pixels.clean(original, context.found)
+        context.review, context.searched = report.unread, report.searched
         elements = walker.clean(original.elements, original.encodings, context)
         elements = writer.finish(elements, original, context)
         if len(context.uids) > _MOST_UIDS:
@@ -152,7 +156,7 @@ class Cleaner:
             self._written_uid(tag, values.get(tag, b""))
             for tag in (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
         )
-        return CleanInstance(original, elements, context, study, series, sop)
+        return CleanInstance(original, elements, context, report, study, series, sop)
 
     def _context(self, original: Instance) -> FileContext:
         study, sop_class = original.text(instance.STUDY), original.text(instance.SOP_CLASS)
@@ -174,7 +178,6 @@ class Cleaner:
             kept=kept,
             max_age=self.max_age,
             over_age=writer.is_over_age(original, self.max_age),
-            review=review.review_reasons(original),
         )
 
     def _written_uid(self, tag: int, value: bytes) -> str:

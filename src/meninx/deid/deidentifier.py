@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from meninx.core.errors import ConfigError, expected
 from meninx.deid import selfcheck
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
-from meninx.deid.config import BurnedIn, DeidConfig, MissingLookup, ProfileName, profile_with
+from meninx.deid.config import DeidConfig, MissingLookup, Pixels, ProfileName, profile_with
 from meninx.deid.instance import MOST_BYTES
 from meninx.deid.keys import KeyFile, SiteKey
 from meninx.deid.options import Option, parse
@@ -112,7 +112,10 @@ class Deidentifier:
         lookup: CSV file with the hospital's own new PatientIDs (and accession numbers).
         missing_lookup: what to do with a patient whom ``lookup`` does not list.
         max_age: highest age that stays exact, in years.
-        burned_in: ``quarantine`` refuses instances that declare burned-in annotation, ``keep`` cleans them.
+        pixels: ``redact`` searches and redacts the pixels of an instance that may hold text, ``quarantine``
+            refuses such an instance, ``keep`` cleans its header only.
+        search_all: search the pixels of every instance.
+        keep_measurements: keep lines of text that show a measurement.
 
     Raises:
         ConfigError: a setting has another type, is out of its range or contradicts another one; or the key is
@@ -142,7 +145,9 @@ class Deidentifier:
         lookup: os.PathLike[str] | None = None,
         missing_lookup: MissingLookup = "pseudonym",
         max_age: int = 89,
-        burned_in: BurnedIn = "quarantine",
+        pixels: Pixels = "redact",
+        search_all: bool = False,
+        keep_measurements: bool = False,
     ) -> None:
         _refuse_other_types(options, overrides, lookup)
         config = DeidConfig(
@@ -152,7 +157,9 @@ class Deidentifier:
             lookup=None if lookup is None else Path(lookup),
             missing_lookup=missing_lookup,
             max_age=max_age,
-            burned_in=burned_in,
+            pixels=pixels,
+            search_all=search_all,
+            keep_measurements=keep_measurements,
         )
         letters = {name: str(action) for name, action in (overrides or {}).items()}
         table = None if config.lookup is None else read_lookup(config.lookup)
@@ -165,7 +172,8 @@ class Deidentifier:
             self._settings = {
                 "key": _key_file(key), "site": site, "profile": profile, "options": config.options,
                 "overrides": letters, "lookup": config.lookup, "missing_lookup": missing_lookup,
-                "max_age": max_age, "burned_in": burned_in,
+                "max_age": max_age, "pixels": pixels, "search_all": search_all,
+                "keep_measurements": keep_measurements,
             }  # fmt: skip
 
     def __repr__(self) -> str:

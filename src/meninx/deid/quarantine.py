@@ -31,6 +31,8 @@ class Reason(StrEnum):
     PIXELS_UNREADABLE = "pixels-unreadable"
     PIXELS_CHANGED = "pixels-changed"
     BURNED_IN_DECLARED = "burned-in-declared"
+    TEXT_POSSIBLE = "text-in-pixels-possible"
+    TEXT_REMAINS = "text-remains"
     DUPLICATE_IDENTICAL = "duplicate-identical"
     DUPLICATE_DIFFERENT = "duplicate-different"
     SYMLINK_OUTSIDE = "symlink-outside"

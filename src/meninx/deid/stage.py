@@ -24,6 +24,7 @@ from meninx.deid.keys import SiteKey, read_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
 from meninx.deid.quarantine import Reason
 from meninx.deid.worker import Engine, process
+from meninx.imaging import ocr
 
 STAGE = "deid"
 FORMAT = "2"  # raised when the same input would give other bytes
@@ -214,7 +215,9 @@ def _engine(config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | No
         str(config.max_age),
         config.missing_lookup,
     ]
-    deciding += [table.digest if table else "", config.profile, config.burned_in, *config.options]
+    deciding += [table.digest if table else "", config.profile, *config.options]
+    deciding += [config.pixels, str(config.search_all), str(config.keep_measurements)]
+    deciding += [ocr.fingerprint() if config.pixels == "redact" else ""]
     return engine, hashlib.sha256("\n".join(deciding).encode()).hexdigest()
 
 

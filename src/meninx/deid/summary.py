@@ -126,11 +126,9 @@ def departures(config: DeidConfig, tally: RunCounts, profile: Profile) -> tuple[
         for option in sorted(options.preset(config.profile) - config.all_options)
         if option != Option.RETAIN_MODIFIED_DATES
     ]
-    if config.burned_in == "keep":
+    if config.pixels == "keep":
         found.append(
-            Departure(
-                kind="burned-in", name="burned_in", chosen="keep", usual="quarantine", files=tally.declared
-            )
+            Departure(kind="pixels", name="pixels", chosen="keep", usual="redact", files=tally.unknown)
         )
     if config.lookup is not None and config.missing_lookup == "pseudonym":
         found.append(Departure(kind="lookup", name="missing_lookup", chosen="pseudonym", usual="quarantine"))

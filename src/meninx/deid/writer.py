@@ -11,7 +11,7 @@ from meninx.deid.dates import age_between, capped_age, parse, years
 from meninx.deid.elements import Element, Encoding, encode, encode_chunks
 from meninx.deid.instance import DEFLATED, SOP_INSTANCE, Instance
 from meninx.deid.options import Option, method_codes
-from meninx.deid.profile import Action
+from meninx.deid.profile import Action, attribute_type
 from meninx.deid.text import CHARSET_TAG, UTF_8, is_valid
 from meninx.imaging.tags import NOT_REVIEWED
 
@@ -22,6 +22,7 @@ LAST_TAG = (
     0x7FE00010  # only private elements, padding and signatures follow the pixels; none of them is written
 )
 _META = Encoding(implicit=False, little=True)
+BURNED_IN = 0x00280301
 _STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
 
 
@@ -32,6 +33,7 @@ def finish(elements: list[Element], original: Instance, context: FileContext) ->
     charset = _charset(original, context)
     if charset:
         new[CHARSET_TAG] = Element(CHARSET_TAG, "CS", charset)
+    _state_burned_in(new, context)
     new.setdefault(0x00100010, _text(0x00100010, "PN", context.patient.pseudonym))
     new.setdefault(0x00100020, _text(0x00100020, "LO", context.patient.pseudonym))
     if AGE not in new or not bytes(new[AGE].value).strip():
@@ -40,6 +42,19 @@ def finish(elements: list[Element], original: Instance, context: FileContext) ->
             new[AGE] = _text(AGE, "AS", age)
             context.count(AGE, "C")
     return [element for element in new.values() if element.tag <= LAST_TAG]
+
+
+def _state_burned_in(new: dict[int, Element], context: FileContext) -> None:
+    """Set BurnedInAnnotation to NO after a search; remove a NO of the device that nobody has checked.
+
+    Where the IOD requires a value, the device's own one stays.
+    """
+    if context.searched:
+        new[BURNED_IN] = _text(BURNED_IN, "CS", "NO")
+    elif context.review and BURNED_IN in new and bytes(new[BURNED_IN].value).strip() == b"NO":
+        kind = attribute_type(BURNED_IN, context.sop_class_uid, top_level=True)
+        if kind not in ("1", "1C"):
+            del new[BURNED_IN]
 
 
 def derived_age(original: Instance) -> str:
@@ -92,7 +107,7 @@ def marker_texts(context: FileContext) -> list[bytes]:
         METHOD,
         NOT_REVIEWED,
         IMPLEMENTATION_NAME,
-        *(word for code in method_codes(context.profile.options) for word in code),
+        *(word for code in method_codes(context.profile.options, pixels=context.searched) for word in code),
     ]
     return sorted((word.encode() for word in words), key=len, reverse=True)
 
@@ -105,7 +120,7 @@ def _markers(context: FileContext) -> list[Element]:
             _text(0x00080102, "SH", "DCM"),
             _text(0x00080104, "LO", code.meaning),
         ]
-        for code in method_codes(options)
+        for code in method_codes(options, pixels=context.searched)
     ]
     method = f"{METHOD}, version {_version()}"[:64]
     dates = "MODIFIED" if Option.RETAIN_MODIFIED_DATES in options else "REMOVED"
