@@ -16,7 +16,7 @@ from meninx.deid.quarantine import Reason, Refused
 
 def written(tmp_path: Path, ds, syntax: str = "1.2.840.10008.1.2.1"):
     """Return the output of one data set and what the check needs besides."""
-    resolver = Resolver(Pseudonyms(SiteKey(bytes(32), "north")))
+    resolver = Resolver(Pseudonyms(SiteKey(bytes(range(32)), "north")))
     cleaner = Cleaner(profile=DeidConfig().compiled(), resolver=resolver)
     clean = cleaner.clean(save(ds, tmp_path / "a", syntax=syntax).read_bytes())
     return b"".join(clean.chunks()), clean.original, clean.context

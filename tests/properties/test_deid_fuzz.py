@@ -133,7 +133,8 @@ def mutate(count: int, seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch)
     result = run(config, source, out)
     assert result.files_read == count == result.files_written + sum(result.quarantined.values())
     outside = {path for path in folder.rglob("*") if not path.is_relative_to(out)} - before
-    assert outside == {folder / "site.key"}
+    registry = "site.key.north.registry"
+    assert outside == {folder / name for name in ("site.key", registry, f"{registry}.lock")}
     for path in images(out):
         content = path.read_bytes()
         assert not any(name in content for name in NAMES), "a name came out"

@@ -88,7 +88,8 @@ def obfuscation_record(root: Path, **fields: Any) -> ObfuscationRecord:
     return ObfuscationRecord(
         **{
             "method": "noise", "method_summary": "Gaussian noise", "caveat": CAVEAT, "attribute": "sex",
-            "classes": ("F", "M"), "utility": ("effusion", "nodule"), "attribute_removed": ("sex",),
+            "classes": ("F", "M"), "utility": ("effusion", "nodule"),
+            "published": ("effusion", "nodule"), "withheld": ("sex",),
             "settings": {"budget": 0.05, "seed": 0}, "facts": {"sigma": 0.06}, "floor": audit_record().floor,
             "cases": len(cases), "patients": len({case.patient_id for case in cases}), "splits": {},
             "deterministic": False, "source_record": "", "checksums": "", "source": SOURCE,

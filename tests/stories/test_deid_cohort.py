@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -51,7 +52,8 @@ class Cleaned:
 def deidentify(cohort, hospital: str, folder: Path, *, flip: int = 0, workers: int = 1) -> Cleaned:
     key = folder / f"{hospital}.key"
     folder.mkdir(parents=True, exist_ok=True)
-    key.write_bytes(bytes([position ^ flip for position in hospital.encode() * 8]))
+    key.write_bytes(bytes(sign ^ flip for sign in hashlib.sha256(hospital.encode()).digest()))
+    key.chmod(0o600)
     source, out = cohort.root / hospital / "archive", folder / hospital
     result = run(DeidConfig(key=key, site=hospital, workers=workers, pixels="keep"), source, out)
     lines = (out / "private" / "journal.jsonl").read_text().splitlines()

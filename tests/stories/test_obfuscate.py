@@ -14,7 +14,7 @@ import pytest
 import meninx
 from meninx.cli.app import run
 from meninx.core.artifacts import ObfuscationRecord, ReleaseAuditRecord, RunRecord, read
-from meninx.core.errors import AuditFinding
+from meninx.core.errors import AuditFinding, PrivacyRefusal, UsageError
 from meninx.core.manifest import Manifest
 from meninx.imaging import png
 from meninx.imaging.image import Image
@@ -52,7 +52,7 @@ def pixels(root: Path) -> np.ndarray:
 
 def test_the_release_is_a_dataset_with_the_same_cases_and_without_the_attribute(data, hidden):
     before, after = Manifest.read(data), Manifest.read(hidden)
-    assert (after.info.attributes, after.info.labels) == (("age",), before.info.labels)
+    assert (after.info.attributes, after.info.labels) == ((), before.info.labels)
     for one, other in zip(before.cases, after.cases, strict=True):
         assert (one.case_id, one.patient_id, one.split, one.labels) == (
             other.case_id, other.patient_id, other.split, other.labels,
@@ -120,7 +120,7 @@ def test_a_target_below_the_label_floor_is_refused_before_anything_is_fitted(tmp
     words = ["obfuscate", str(linked), str(tmp_path / "out"), "--method", "blur", "--target", "0.55"]
     assert run(words) == 4
     said = capsys.readouterr().err
-    assert said.index("label floor: the labels effusion") < said.index("below the label floor")
+    assert said.index("label floor: the published columns effusion") < said.index("below the label floor")
     assert not (tmp_path / "out").exists()
 
 
@@ -136,8 +136,9 @@ def test_a_release_never_claims_what_it_cannot_show(hidden, data, tmp_path):
 
 def test_the_attribute_stays_only_where_it_is_asked_for(data, tmp_path):
     result = obfuscate(data, tmp_path / "kept", keep_attribute=True)
-    assert Manifest.read(result.out).info.attributes == ("sex", "age")
-    assert read(result.out, ObfuscationRecord).attribute_removed == ()
+    assert Manifest.read(result.out).info.attributes == ("sex",)
+    record = read(result.out, ObfuscationRecord)
+    assert (record.attribute_published, record.withheld) == (True, ("age", "site"))
 
 
 def test_a_deterministic_release_repeats_bit_by_bit_and_is_marked(data, tmp_path):
@@ -362,3 +363,74 @@ def test_a_published_release_with_other_images_is_not_gone_on_with(data, hidden,
     (out / "private/obfuscation.key").unlink()
     assert run(words) == 3
     assert "the key of the release is gone" in capsys.readouterr().err
+
+
+def with_column(data: Path, out: Path, name: str, of_case) -> Path:
+    """Return a copy of a dataset with one more attribute column."""
+    shutil.copytree(data, out)
+    before = Manifest.read(out)
+    info = replace(before.info, attributes=(*before.info.attributes, name))
+    cases = [replace(case, attributes={**case.attributes, name: of_case(case)}) for case in before.cases]
+    Manifest(out, info, tuple(cases)).write(out)
+    return out
+
+
+def gown(case) -> str:
+    return "pink" if case.attributes["sex"] == "F" else "blue"
+
+
+def test_a_column_that_tells_the_attribute_is_not_published_unless_it_is_asked_for(data, tmp_path):
+    told = with_column(data, tmp_path / "told", "gown", gown)
+    result = obfuscate(told, tmp_path / "out")
+    assert "pink" not in (result.out / "manifest.csv").read_text()
+    assert "columns that are not published: sex, age, gown, site" in result.summary()
+    assert result.floor.auroc < 0.8
+
+
+def test_a_column_that_stays_counts_in_the_label_floor(data, tmp_path):
+    told = with_column(data, tmp_path / "told", "gown", gown)
+    result = obfuscate(told, tmp_path / "out", keep_columns=("gown",))
+    assert "pink" in (result.out / "manifest.csv").read_text()
+    assert result.floor.auroc > 0.99
+    assert "gown alone tell sex" in result.floor.sentence
+    with pytest.raises(PrivacyRefusal, match="below the label floor"):
+        obfuscate(told, tmp_path / "other", keep_columns=("gown",), target=0.8, audit=True)
+
+
+def test_the_year_of_birth_tells_the_age_and_the_floor_shows_it(data, tmp_path):
+    def birth_year(case) -> str:
+        return str(2024 - int(case.attributes["age"]))
+
+    told = with_column(data, tmp_path / "told", "birth_year", birth_year)
+    result = obfuscate(told, tmp_path / "out", attribute="age", keep_columns=("birth_year",), dry_run=True)
+    assert result.floor.auroc > 0.95
+
+
+def test_only_the_labels_that_are_named_are_published(data, tmp_path):
+    result = obfuscate(data, tmp_path / "out", labels=("nodule",))
+    after = Manifest.read(result.out)
+    assert after.info.labels == ("nodule",)
+    assert all(set(case.labels) == {"nodule"} for case in after.cases)
+    assert read(result.out, ObfuscationRecord).published == ("nodule",)
+    assert meninx.verify(result.out).ok
+
+
+def test_the_hidden_attribute_is_no_column_to_keep(data, tmp_path):
+    with pytest.raises(UsageError, match="the column is the attribute to hide"):
+        obfuscate(data, tmp_path / "out", keep_columns=("sex",))
+    with pytest.raises(UsageError, match="choose among age"):
+        obfuscate(data, tmp_path / "out", keep_columns=("height",))
+
+
+def test_an_audit_attacks_every_column_that_somebodys_release_publishes(tmp_path):
+    data = write_dataset(tmp_path / "data", patients=120, size=8).root
+    told = with_column(data, tmp_path / "told", "gown", gown)
+    foreign = with_column(data, tmp_path / "foreign", "gown", gown)
+    before = Manifest.read(foreign)
+    cases = [replace(case, attributes={"gown": case.attributes["gown"]}) for case in before.cases]
+    Manifest(foreign, replace(before.info, attributes=("gown",)), tuple(cases)).write(foreign)
+    quick = ["--attack-epochs", "1", "--permutations", "0", "--device", "cpu", "-q"]
+    assert run(["obfuscate", "audit", str(told), str(foreign), "--out", str(tmp_path / "found"), *quick]) == 0
+    record = read(tmp_path / "found", ReleaseAuditRecord)
+    assert record.floor.auroc > 0.99
+    assert next(item for item in record.with_labels if item.name == "labels").auroc > 0.99

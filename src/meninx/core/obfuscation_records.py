@@ -379,7 +379,8 @@ class ObfuscationRecord:
         attribute: the attribute that was to be hidden.
         classes: its classes, in the order of their numbers.
         utility: labels that were to be kept.
-        attribute_removed: attribute columns that the released table does not have.
+        published: columns of the released table with content about a patient: labels and attributes.
+        withheld: columns of the source that the released table does not have.
         settings: settings that determine the result, without paths.
         facts: what was fitted.
         floor: the label floor, which was shown before anything was fitted.
@@ -403,7 +404,8 @@ class ObfuscationRecord:
     attribute: str
     classes: tuple[str, ...]
     utility: tuple[str, ...]
-    attribute_removed: tuple[str, ...]
+    published: tuple[str, ...]
+    withheld: tuple[str, ...]
     settings: dict[str, Any]
     facts: dict[str, Any]
     floor: LabelFloorRecord | None
@@ -418,6 +420,11 @@ class ObfuscationRecord:
     versions: dict[str, str] = field(default_factory=dict)
     subject: str = "images"
     version: int = FORMAT
+
+    @property
+    def attribute_published(self) -> bool:
+        """Whether the released table has a column of the attribute itself."""
+        return bool(set(self.attribute.split("+")) & set(self.published))
 
     def sentence(self) -> str:
         """Return the sentence that stands wherever the dataset or a model trained on it is described."""

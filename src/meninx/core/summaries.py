@@ -43,6 +43,9 @@ class DeidRecord:
         overrides: attribute -> action, as given by the user.
         max_age: highest age that is written unchanged, in years.
         missing_lookup: treatment of patients who are missing in a lookup table.
+        issuers: what an issuer of a PatientID means that the site's policy does not list; empty in older
+            archives.
+        missing_issuer: treatment of files without an issuer; empty in older archives.
         site: name of the site.
         files_read: files found.
         files_written: instances written.
@@ -65,6 +68,8 @@ class DeidRecord:
     overrides: Any = None
     max_age: int = 89
     missing_lookup: str = ""
+    issuers: str = ""
+    missing_issuer: str = ""
     site: str = ""
     files_read: int = 0
     files_written: int = 0

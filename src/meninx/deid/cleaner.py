@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from meninx.deid import instance, selfcheck, walker, writer
 from meninx.deid.actions import ACCESSION, FileContext
@@ -16,11 +16,13 @@ from meninx.deid.config import DeidConfig
 from meninx.deid.elements import Element
 from meninx.deid.identifiers import collect
 from meninx.deid.instance import Instance
+from meninx.deid.issuer_policy import IssuerPolicy
 from meninx.deid.keys import SiteKey
+from meninx.deid.lookup import Lookup
 from meninx.deid.options import Option
 from meninx.deid.pixel_cleaner import PixelCleaner, PixelReport
 from meninx.deid.profile import Action, Profile
-from meninx.deid.pseudonyms import Lookup, Pseudonyms, Resolver
+from meninx.deid.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.quarantine import Reason, Refused
 
 _MOST_UIDS = 50_000  # in one file: its line of the journal stays below the longest one that is read
@@ -60,6 +62,16 @@ class CleanInstance:
         for (keyword, letter), count in sorted(self.context.counts.items()):
             actions.setdefault(keyword, {})[letter] = count
         return actions
+
+    @property
+    def patient_id(self) -> str:
+        """The original PatientID."""
+        return self.original.patient_id
+
+    @property
+    def issuer(self) -> str:
+        """The original issuer of the PatientID; empty when the file has neither."""
+        return self.original.issuer if self.patient_id else ""
 
     @property
     def accessions(self) -> Mapping[str, str]:
@@ -114,23 +126,20 @@ class Cleaner:
 
     @classmethod
     def from_config(
-        cls, config: DeidConfig, key: SiteKey, lookup: Lookup | None, profile: Profile
+        cls, config: DeidConfig, key: SiteKey, policy: IssuerPolicy, lookup: Lookup | None, profile: Profile
     ) -> Cleaner:
         """Return the cleaner for these settings.
 
         Args:
             config: settings; its key and its files are not read here.
             key: the site's key.
+            policy: which issuers number their patients together.
             lookup: the hospital's own pseudonyms, or None.
             profile: the compiled profile.
         """
-        resolver = Resolver(Pseudonyms(key), lookup, strict=config.missing_lookup == "quarantine")
+        resolver = Resolver(Pseudonyms(key), policy, lookup, strict=config.missing_lookup == "quarantine")
         pixels = PixelCleaner(config.pixels, config.search_all, config.keep_measurements)
         return cls(profile=profile, resolver=resolver, max_age=config.max_age, pixels=pixels)
-
-    def with_shared_ids(self, shared: frozenset[str]) -> Cleaner:
-        """Return a cleaner for which these PatientIDs mean one person per issuer."""
-        return replace(self, resolver=replace(self.resolver, shared=shared))
 
     def clean(self, data: bytes) -> CleanInstance:
         """Return the cleaned instance in the bytes of a file.
@@ -165,9 +174,7 @@ class Cleaner:
             return self.profile.action(tag, vr, sop_class_uid=sop_class) == Action.K
 
         found, kept = collect(original.elements, original.encodings, keeps)
-        patient = self.resolver.patient(
-            original.text(instance.PATIENT_ID), original.text(instance.ISSUER), study
-        )
+        patient = self.resolver.patient(original.patient_id, original.issuer, study)
         return FileContext(
             profile=self.profile,
             resolver=self.resolver,

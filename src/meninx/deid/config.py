@@ -14,6 +14,7 @@ from meninx.core.errors import ConfigError, PrivacyRefusal, expected, problem
 from meninx.core.setting_types import CountOrZero
 from meninx.core.settings import Settings
 from meninx.deid import options as known
+from meninx.deid.issuer_policy import IssuerPolicy, IssuerRule, MissingIssuer, read_policy
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile
 
@@ -38,8 +39,18 @@ class DeidConfig(Settings):
             patient characteristics and safe private elements kept) or ``basic`` (the Basic Profile alone).
         options: options of the profile to add to the preset, e.g. ``retain-device``.
         overrides: TOML file of ``Keyword = "action letter"`` lines that take precedence over the profile.
-        lookup: CSV file with the hospital's own new patient IDs (and accession numbers).
+        lookup: CSV file with the hospital's own new patient IDs (and accession numbers); a column ``issuer``
+            says whose patient a row means.
         missing_lookup: action for a patient who is not in the lookup file: ``pseudonym`` or ``quarantine``.
+        issuers: meaning of an IssuerOfPatientID that ``issuer_domains`` does not list: ``site`` (the site
+            numbers its patients together; an ID that two such issuers use is quarantined for the second),
+            ``separate`` (every issuer numbers its own patients), or ``listed`` (its files are quarantined).
+        issuer_domains: TOML file with the issuers that number their patients together, e.g.
+            ``site = ["NORTH-PACS"]`` and ``east = ["EAST", "EAST LAB"]``.
+        missing_issuer: action for a file without an issuer: ``site`` (it is the site's own) or
+            ``quarantine``.
+        registry: file in which the site's identities are registered, shared by all deliveries; beside the
+            key by default.
         lookup_out: write ``private/lookup.csv`` in the format that ``lookup`` reads.
         rename: name output files after their new UIDs; otherwise keep the folder structure and replace each
             name by a keyed one.
@@ -65,6 +76,10 @@ class DeidConfig(Settings):
     overrides: Path | None = None
     lookup: Path | None = None
     missing_lookup: MissingLookup = "pseudonym"
+    issuers: IssuerRule = "site"
+    issuer_domains: Path | None = None
+    missing_issuer: MissingIssuer = "site"
+    registry: Path | None = None
     lookup_out: bool = False
     rename: bool = True
     workers: CountOrZero = 0
@@ -97,6 +112,14 @@ class DeidConfig(Settings):
         if Option.RETAIN_FULL_DATES in self.options and Option.RETAIN_MODIFIED_DATES not in self.options:
             preset -= {Option.RETAIN_MODIFIED_DATES}
         return preset | set(self.options)
+
+    def issuer_policy(self) -> IssuerPolicy:
+        """Return which issuers number their patients together.
+
+        Raises:
+            ConfigError: the file of domains cannot be used.
+        """
+        return read_policy(self.issuer_domains, self.site, self.issuers, self.missing_issuer)
 
     def compiled(self) -> Profile:
         """Return the profile with its overrides.

@@ -37,6 +37,7 @@ SOP_CLASS, SOP_INSTANCE, STUDY, SERIES, PATIENT_ID, ISSUER = (
     0x00100020,
     0x00100021,
 )
+_ISSUER_QUALIFIERS, _UNIVERSAL_ENTITY_ID = 0x00100024, 0x00400032
 _META = Encoding(implicit=False, little=True)
 _MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = (
     100,
@@ -99,6 +100,25 @@ class Instance:
         )
 
     @property
+    def patient_id(self) -> str:
+        """The PatientID; all values where a file wrongly has several, which are another patient's."""
+        return self.whole_text(PATIENT_ID).strip(" \0")
+
+    @property
+    def issuer(self) -> str:
+        """The authority that assigned the PatientID: its name, else its universal ID; may be empty."""
+        return self.whole_text(ISSUER).strip(" \0") or next(
+            (
+                decode(bytes(inner.value), self.encodings).strip(" \0")
+                for outer in self.elements
+                if outer.tag == _ISSUER_QUALIFIERS
+                for inner in (outer.items or [[]])[0]
+                if inner.tag == _UNIVERSAL_ENTITY_ID and inner.items is None
+            ),
+            "",
+        )
+
+    @property
     def pixels(self) -> list[Element]:
         """The pixel data elements, usually one."""
         return [element for element in self.elements if element.tag in PIXEL_DATA]
@@ -129,24 +149,6 @@ def read(data: bytes) -> Instance:
         raise Refused(Reason.TOO_LARGE)
     pixels.rebuild(instance.elements, instance.transfer_syntax, little=instance.encoding.little)
     return instance
-
-
-def patient_id_and_issuer(head: bytes) -> tuple[str, str]:
-    """Return PatientID and IssuerOfPatientID from the first bytes of a file; empty where there is none.
-
-    Raises:
-        Refused: not DICOM.
-        Malformed: the bytes end before the patient.
-    """
-    start, syntax, _ = _meta(head)
-    content = head[start:]
-    if syntax == DEFLATED:
-        content = zlib.decompressobj(-15).decompress(content, len(head) * 4)
-    elements = parse(
-        content, Encoding(implicit=syntax == IMPLICIT, little=syntax != BIG_ENDIAN), until=ISSUER
-    )
-    instance = Instance(elements, Encoding(implicit=False, little=True), syntax, _encodings(elements))
-    return instance.text(PATIENT_ID), instance.text(ISSUER)
 
 
 def _encodings(elements: list[Element]) -> tuple[str, ...]:

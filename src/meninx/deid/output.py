@@ -121,7 +121,8 @@ class FileResult:
         size: bytes of the output.
         output_digest: SHA-256 of the output.
         patient: original and new PatientID.
-        by_issuer: the PatientID named the patient only together with its issuer.
+        issuer: original IssuerOfPatientID.
+        domain: name of the domain that numbers the patient; empty for the site's own.
         study: new StudyInstanceUID.
         series: new SeriesInstanceUID.
         instance: new SOPInstanceUID.
@@ -142,7 +143,8 @@ class FileResult:
     size: int = 0
     output_digest: str = ""
     patient: tuple[str, str] = ("", "")
-    by_issuer: bool = False
+    issuer: str = ""
+    domain: str = ""
     study: str = ""
     series: str = ""
     instance: str = ""

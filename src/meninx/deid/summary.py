@@ -16,8 +16,9 @@ from typing import Any
 from meninx.core import artifacts, files, integrity
 from meninx.core.artifacts import DeidRecord, Departure
 from meninx.core.workspace import Workspace
-from meninx.deid import options, pseudonyms, quarantine, review
+from meninx.deid import lookup, options, quarantine, review
 from meninx.deid.config import DeidConfig
+from meninx.deid.issuer_policy import OWN
 from meninx.deid.options import Option, method_codes
 from meninx.deid.output import (
     WRITTEN,
@@ -37,8 +38,9 @@ TABLES: dict[str, tuple[str, ...]] = {
     "crosswalk_patients.csv": _PAIRS,
     "crosswalk_accessions.csv": _PAIRS,
     "quarantine.csv": ("path", "reason"),
+    "issuers.csv": ("issuer", "domain", "result"),
     "review.csv": ("output", "why"),
-    "lookup.csv": pseudonyms.LOOKUP_COLUMNS,
+    "lookup.csv": lookup.COLUMNS,
 }
 
 
@@ -90,6 +92,8 @@ def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidR
         overrides=profile.describe_overrides(),
         max_age=config.max_age,
         missing_lookup=config.missing_lookup,
+        issuers=config.issuers,
+        missing_issuer=config.missing_issuer,
         site=config.site,
         files_read=tally.read,
         files_written=tally.written,
@@ -175,7 +179,11 @@ def _add(lines: SortedLines, entry: FileResult, pseudonyms: Pseudonyms) -> None:
     lines.add("audit", (_audit_line(entry, pseudonyms) + "\n").encode())
     if entry.status != WRITTEN:
         lines.add("quarantine.csv", csv_line((entry.path, str(entry.reason))))
+        if entry.issuer:
+            lines.add("issuers.csv", csv_line((entry.issuer, "", str(entry.reason))))
         return
+    if entry.patient[0]:
+        lines.add("issuers.csv", csv_line((entry.issuer, entry.domain or OWN, entry.status)))
     lines.add("checksums", _checksum(entry.output, entry.output_digest))
     if entry.review:
         lines.add("review.csv", csv_line((entry.output, "; ".join(entry.review))))
@@ -216,6 +224,7 @@ def _audit_line(entry: FileResult, pseudonyms: Pseudonyms) -> str:
     return json.dumps(line)
 
 
-def _lookup_rows(entry: FileResult) -> list[tuple[str, str, str, str]]:
+def _lookup_rows(entry: FileResult) -> list[tuple[str, ...]]:
     old, new = entry.patient
-    return [(old, new, *pair) for pair in entry.accessions.items()] or [(old, new, "", "")]
+    pairs = list(entry.accessions.items()) or [("", "")]
+    return [(old, new, *pair, entry.issuer) for pair in pairs]

@@ -18,7 +18,7 @@ from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
 from meninx.deid.discover import SourceFile
 from meninx.deid.keys import plain_digest
 from meninx.deid.output import WRITTEN, FileResult
-from meninx.deid.quarantine import Reason, Refused
+from meninx.deid.quarantine import DEPENDING_ON_IDENTITIES, Reason, Refused
 from meninx.imaging.decode import quiet
 
 
@@ -49,6 +49,13 @@ class Engine:
         """Return the private place of one file's output before it is published."""
         return self.waiting / f"{plain_digest(path.encode('utf-8', 'surrogateescape'))[:32]}.dcm"
 
+    def domain(self, entry: FileResult) -> str | None:
+        """Return the domain of a finished file under the policy on issuers; None if that refuses the file."""
+        try:
+            return self.cleaner.resolver.policy.domain(entry.issuer) if entry.patient[0] else ""
+        except Refused:
+            return None
+
 
 def process(engine: Engine, found: SourceFile, known: FileResult | None) -> FileResult:
     """Return the result of one file. Its output, if any, is in staging and has passed the self-check.
@@ -76,7 +83,8 @@ def process(engine: Engine, found: SourceFile, known: FileResult | None) -> File
     except StorageError:
         raise
     except Exception as error:  # it is counted, named in the private list and never copied
-        return FileResult(path=found.path, digest=digest, reason=reason_of(error))
+        issuer = error.issuer if isinstance(error, Refused) else ""
+        return FileResult(path=found.path, digest=digest, reason=reason_of(error), issuer=issuer)
 
 
 def _read(path: Path) -> bytes:
@@ -93,11 +101,11 @@ def _read(path: Path) -> bytes:
 def _is_valid(engine: Engine, entry: FileResult) -> bool:
     """Return whether an earlier result is still valid.
 
-    The output must be unchanged, and the PatientID must still identify the same patient.
+    The output must be unchanged, and the patient must still be the same under the policy on issuers.
     """
     if entry.status != WRITTEN:
-        return True
-    if entry.by_issuer != engine.cleaner.resolver.is_shared(entry.patient[0]):
+        return entry.reason not in DEPENDING_ON_IDENTITIES
+    if engine.domain(entry) != entry.domain:
         return False
     path = engine.out / entry.output
     output.check_below(engine.out, entry.output)
@@ -136,14 +144,14 @@ def _write_and_check(path: Path, clean: CleanInstance) -> tuple[int, str]:
 
 
 def _result(engine: Engine, path: str, digest: str, clean: CleanInstance) -> FileResult:
-    patient_id = clean.original.text(instance.PATIENT_ID)
     return FileResult(
         path=path,
         digest=digest,
         status=WRITTEN,
         output=f"images/{clean.path()}" if engine.rename else _kept_folders(engine, path),
-        patient=(patient_id, clean.context.patient.pseudonym),
-        by_issuer=engine.cleaner.resolver.is_shared(patient_id),
+        patient=(clean.patient_id, clean.context.patient.pseudonym),
+        issuer=clean.issuer,
+        domain=clean.context.patient.domain,
         study=clean.study,
         series=clean.series,
         instance=clean.instance,

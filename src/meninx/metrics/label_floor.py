@@ -69,8 +69,8 @@ class LabelFloor:
         """The floor as a sentence without a full stop."""
         rests_on = f"{self.rows:,} rows of {self.patients:,} patients"
         return (
-            f"the labels {', '.join(self.labels)} alone tell {self.attribute} {self.group} with AUROC"
-            f" {self.value:.3f} [{self.low:.3f}, {self.high:.3f}] ({rests_on})"
+            f"the published columns {', '.join(self.labels)} alone tell {self.attribute} {self.group} with"
+            f" AUROC {self.value:.3f} [{self.low:.3f}, {self.high:.3f}] ({rests_on})"
         )
 
 

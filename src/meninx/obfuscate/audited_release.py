@@ -27,6 +27,7 @@ from meninx.obfuscate.obfuscator import (
     fitting_half,
     stored,
 )
+from meninx.obfuscate.published_columns import columns_of_release, known_labels
 from meninx.obfuscate.release_audit import audit_release, foreign_release
 from meninx.obfuscate.release_question import ReleaseQuestion, attack_rows
 from meninx.obfuscate.release_verdict import FAILED, PASSED
@@ -145,16 +146,18 @@ def audit_foreign(
     """
     source, released = Manifest.read(original), Manifest.read(release)
     dataset_table.refuse_unfit(source.info)
-    labels = dataset_table.utility_labels(source.info, config.labels)
+    published = columns_of_release(released, source)
+    labels = known_labels(released.info, config.labels)
     private = dataset_table.attribute_classes(source, config.attributes, config.bins)
     made = artifacts.read(release, ObfuscationRecord)
     key = _key_of(release, made, source)
     place = out or (release if key else Path(PLACE))
     _refuse_earlier(place, config, (original, *(() if place == release else (release,))))
-    table = dataset_table.read_table(source, private, labels, dataset_table.read_images(source, progress))
+    table = dataset_table.read_table(source, private, published, dataset_table.read_images(source, progress))
+    table = dataset_table.with_utility(table, labels)
     values = foreign_release(table, _released_table(released, progress))
     key = key or randomness.private_bytes(randomness.KEY_BYTES)
-    floor = dataset_table.measured_floor(source, private, labels, config.seed)
+    floor = dataset_table.measured_floor(source, private, published, config.seed)
     progress.note(f"label floor: {floor.sentence or floor.refusal}")
     question = question_of(config, config.attacks, table, floor, source.info.synthetic)
     question |= {

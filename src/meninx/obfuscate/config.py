@@ -230,7 +230,8 @@ class HiddenAttribute(Settings):
     Attributes:
         attribute: Attribute of the patient to hide, e.g. sex, age, or several at once as sex+age.
         age_bins: Ages at which a new group begins, e.g. 60, or 47 61 71; by default 60.
-        labels: Labels that the release should keep; by default all of the dataset.
+        labels: Labels that the release keeps (in an audit: whose utility is measured); by default all of the
+            dataset. A release publishes no other labels.
         seed: Seed of initialisation, halves, folds and attackers; never of what hides the attribute.
         device: Where networks run; auto takes CUDA, then MPS, then the CPU.
     """
@@ -286,6 +287,8 @@ class ObfuscateConfig(HiddenAttribute):
         method: How images are changed.
         budget: Mean absolute change of the training images, of the range 0 to 1; by default 0.05 for a method
             that has a budget.
+        keep_columns: Attribute columns that the released table keeps, e.g. age or site; by default none. What
+            they tell of the hidden attribute counts in the label floor and in the attacks.
         keep_attribute: Keep the attribute's column in the table of the released dataset.
         deterministic: Take the randomness of the method from the seed too, to repeat a release bit for bit;
             the release is then marked NOT FOR RELEASE.
@@ -301,6 +304,7 @@ class ObfuscateConfig(HiddenAttribute):
 
     method: MethodName = "codes"
     budget: PositiveShare | None = None
+    keep_columns: tuple[str, ...] = ()
     keep_attribute: bool = False
     deterministic: bool = False
     dp_pix: PixelNoise = field(default_factory=PixelNoise)

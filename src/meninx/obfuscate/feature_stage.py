@@ -18,7 +18,7 @@ import numpy as np
 from meninx.core import artifacts, workspace
 from meninx.core import progress as bars
 from meninx.core.artifacts import ObfuscationRecord, ReleaseAuditRecord
-from meninx.core.errors import UsageError, problem
+from meninx.core.errors import ConfigError, UsageError, problem
 from meninx.core.names import printable
 from meninx.core.obfuscation_records import LabelFloorRecord
 from meninx.core.origin import Origin
@@ -38,11 +38,18 @@ from meninx.obfuscate.obfuscator import (
     Values,
     fitting_half,
 )
+from meninx.obfuscate.published_columns import PublishedColumns, published_columns
 from meninx.obfuscate.release_audit import audit_release
 from meninx.obfuscate.release_question import ReleaseQuestion, attack_rows
 from meninx.obfuscate.released_dataset import secret_key
 from meninx.obfuscate.released_features import FeatureRelease
-from meninx.obfuscate.stage import fit_method, refuse_below_floor, refuse_empty_splits, shown_fact
+from meninx.obfuscate.stage import (
+    column_lines,
+    fit_method,
+    refuse_below_floor,
+    refuse_empty_splits,
+    shown_fact,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,7 +70,9 @@ class FeatureReleaseResult(Result):
         cases: vectors.
         patients: their patients.
         features: numbers in a released vector; 0 in a dry run.
-        floor: what the true labels alone tell.
+        floor: what the published columns alone tell.
+        published: columns of the released table with content about a patient: labels and attributes.
+        withheld: columns of the source that the released table does not have.
         audit: what attackers find; None where the release was not attacked.
         page: HTML page of the release; None where none was written.
         note: what the user has to know; else empty.
@@ -79,6 +88,8 @@ class FeatureReleaseResult(Result):
     patients: int
     features: int = 0
     floor: LabelFloorRecord | None = None
+    published: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
     audit: ReleaseAuditRecord | None = None
     page: Path | None = None
     note: str = ""
@@ -100,6 +111,7 @@ class FeatureReleaseResult(Result):
         ]
         if self.floor is not None:
             lines.append(f"label floor: {self.floor.sentence or self.floor.refusal}")
+        lines += column_lines(self.published, self.withheld)
         lines += [f"{name.replace('_', ' ')}: {shown_fact(value)}" for name, value in self.facts.items()]
         if self.note:
             lines.append(f"note: {self.note}")
@@ -158,18 +170,21 @@ def run(
     if config.method not in METHODS:
         fix = f"use {' or '.join(METHODS)}"
         raise UsageError(problem(f"the method {config.method} is for images", where="method", fix=fix))
+    if config.release_audit.draws != type(config.release_audit)().draws:
+        what = "the setting has no effect: features are released once, without random draws"
+        raise ConfigError(problem(what, where="draws", fix="leave draws out"))
     found = _source(config, source, data, network)
     manifest = found.manifest
-    labels = dataset_table.utility_labels(manifest.info, config.labels)
+    published = published_columns(manifest, config)
     private = dataset_table.attribute_classes(manifest, config.attributes, config.bins)
     refuse_empty_splits(manifest)
     workspace.check(out, **released_features.claim(config, found))
-    floor = dataset_table.measured_floor(manifest, private, labels, config.seed)
+    floor = dataset_table.measured_floor(manifest, private, published, config.seed)
     progress.note(f"label floor: {floor.sentence or floor.refusal}")
     refuse_below_floor(config, floor)
-    table = dataset_table.read_table(manifest, private, labels, found.values)
+    table = dataset_table.read_table(manifest, private, published, found.values)
     if config.dry_run:
-        return _result(config, out, table, floor, found, dry_run=True)
+        return _result(config, out, table, floor, found, published, dry_run=True)
     if config.release_audit.audit:
         nothing = Origin(run="", data="")
         asked = question_of(config, config.release_audit, table, None, manifest.info.synthetic)
@@ -177,20 +192,21 @@ def run(
             ReleaseQuestion(**asked, draws=lambda number: table.values, source=nothing, released=nothing)
         )
     with workspace.claim(out, **released_features.claim(config, found)) as space:
-        published = space.earlier == released_features.fingerprint(config, found) and config.resume
-        key = secret_key(space, config, published=published)
+        there = space.earlier == released_features.fingerprint(config, found) and config.resume
+        key = secret_key(space, config, published=there)
         fitted = fit_method(config, table, key, progress)
         values = np.asarray(fitted.release(table), dtype=np.float32)
         work = FeatureRelease(
-            config=config, source=found, table=table, fitted=fitted, values=values, floor=floor, key=key
-        )
-        if published:
+            config=config, source=found, table=table, fitted=fitted, values=values, floor=floor,
+            published=published, key=key,
+        )  # fmt: skip
+        if there:
             record = released_features.refuse_other_vectors(work, out)
         else:
             record = released_features.publish(space, work)
         audit = _audited(work, record, out, progress)
     return _result(
-        config, out, table, floor, found, record=record, features=values.shape[1], audit=audit,
+        config, out, table, floor, found, published, record=record, features=values.shape[1], audit=audit,
         facts=dict(record.facts),
     )  # fmt: skip
 
@@ -206,8 +222,9 @@ def _source(
             what = "a file of features has neither a dataset nor a network beside it"
             raise UsageError(problem(what, where="data", fix="leave it out"))
         return feature_source.of_file(
-            source, attributes=config.attributes, labels=config.labels, seed=config.seed
-        )
+            source, attributes=config.attributes, others=config.keep_columns, labels=config.labels,
+            seed=config.seed,
+        )  # fmt: skip
     return feature_source.of_run(source, data, device=config.device, network=network)
 
 
@@ -270,6 +287,7 @@ def _result(
     table: ImageTable,
     floor: LabelFloorRecord,
     found: FeatureSource,
+    published: PublishedColumns,
     *,
     record: ObfuscationRecord | None = None,
     **more: Any,
@@ -287,6 +305,8 @@ def _result(
         cases=len(table),
         patients=len(set(table.patients)),
         floor=floor,
+        published=published.names,
+        withheld=(*published.withheld, *found.unused),
         note=found.note,
         facts=dict(facts),
         **more,

@@ -43,7 +43,7 @@ def attack_with_labels(
         rows: who attacks whom.
         judge: measures them.
     """
-    if not question.original.labels:
+    if not question.original.labels and not question.original.published:
         return ()
     labels = _known(question)
     parts = [(_LABELS, labels)]
@@ -77,10 +77,9 @@ def _together(first: Array, labels: Array) -> Array:
 
 
 def _known(question: ReleaseQuestion) -> Array:
-    """Return the labels, an unknown one as one half, and which are unknown, where any is."""
-    labels = np.stack(
-        [np.asarray(column, np.float64) for column in question.original.labels.values()], axis=1
-    )
+    """Return all published columns, an unknown value as one half, and which are unknown, where any is."""
+    columns = (*question.original.labels.values(), *question.original.published.values())
+    labels = np.stack([np.asarray(column, np.float64) for column in columns], axis=1)
     unknown = np.isnan(labels)
     some = unknown[:, unknown.any(axis=0)].astype(np.float64)
     return np.concatenate([np.where(unknown, 0.5, labels), some], axis=1)

@@ -57,7 +57,8 @@ class ImageTable:
         private: attribute -> class number of each row, :data:`UNKNOWN` where it is not known; shape (n,). A
             joint attribute is one entry, e.g. ``sex+age``.
         classes: attribute -> names of its classes, in the order of their numbers.
-        labels: utility label -> 0, 1 or NaN (unknown) of each row; shape (n,), float64.
+        labels: utility label -> 0, 1 or NaN (unknown) of each row; shape (n,), float64. They are published.
+        published: what else is published beside the values: name -> 0, 1 or NaN of each row, as above.
 
     Raises:
         DataError: lengths differ, a case occurs twice, or a patient is in two splits.
@@ -70,10 +71,12 @@ class ImageTable:
     private: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     labels: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    published: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rows = len(self.values)
-        columns = (self.cases, self.patients, self.split, *self.private.values(), *self.labels.values())
+        numbers = (*self.private.values(), *self.labels.values(), *self.published.values())
+        columns = (self.cases, self.patients, self.split, *numbers)
         if any(len(column) != rows for column in columns):
             raise DataError(problem("the columns have different lengths", where="table of images"))
         if len(set(self.cases)) != rows:
@@ -108,6 +111,7 @@ class ImageTable:
             private={name: column[chosen] for name, column in self.private.items()},
             classes=self.classes,
             labels={name: column[chosen] for name, column in self.labels.items()},
+            published={name: column[chosen] for name, column in self.published.items()},
         )
 
 

@@ -40,6 +40,7 @@ from meninx.obfuscate.comparison_sheet import comparison_sheet
 from meninx.obfuscate.config import WORK_FIELDS, ObfuscateConfig, ReleaseAuditSettings
 from meninx.obfuscate.dataset_table import read_images
 from meninx.obfuscate.obfuscator import OBFUSCATORS, FittedObfuscator, ImageTable, Values, levels, stored
+from meninx.obfuscate.published_columns import SITE, PublishedColumns
 
 STAGE = "obfuscate"
 KEY, SHEET, PAGE = "obfuscation.key", "comparison.png", "report.html"
@@ -124,6 +125,7 @@ class Release:
         fitted: the method.
         values: what is released of each image.
         floor: the label floor that was shown.
+        published: columns of the released table.
         key: of :func:`secret_key`.
     """
 
@@ -133,6 +135,7 @@ class Release:
     fitted: FittedObfuscator
     values: Values
     floor: LabelFloorRecord
+    published: PublishedColumns
     key: bytes = field(repr=False)
 
 
@@ -171,7 +174,9 @@ def publish(space: workspace.Workspace, work: Release, progress: bars.Progress) 
     staging, room = space.staging, space.staging / workspace.PRIVATE
     config, source, fitted = work.config, work.source, work.fitted
     record = _record(work)
-    manifest = Manifest(space.root, _info(source.info, config, record), _cases(source, config))
+    manifest = Manifest(
+        space.root, _info(source.info, work.published, record), _cases(source, work.published)
+    )
     digests = _write_images(staging, manifest, work.values, progress)
     manifest.write(staging)
     tables = integrity.measured(staging, [staging / MANIFEST_NAME, staging / INFO_NAME])
@@ -183,7 +188,7 @@ def publish(space: workspace.Workspace, work: Release, progress: bars.Progress) 
         files.write_bytes(room / name, content, mode=files.PRIVATE_MODE)
     stale = [name for name in (AUDIT, PAGE) if (space.root / name).exists()]
     space.publish(PUBLISHED, remove=stale, secret=(KEY, *secrets))
-    _remove_others(space.private, {KEY, *secrets})
+    remove_others(space.private, {KEY, *secrets})
 
 
 def keyed(key: bytes, root: Path) -> str:
@@ -204,11 +209,6 @@ def origin(key: bytes, manifest: Manifest, *, deterministic: bool) -> Origin:
     )
 
 
-def removed_columns(source: DatasetInfo, config: ObfuscateConfig) -> tuple[str, ...]:
-    """Return the attribute columns that the released table does not have."""
-    return () if config.keep_attribute else tuple(a for a in source.attributes if a in config.attributes)
-
-
 def _record(work: Release) -> ObfuscationRecord:
     config, source, table, key = work.config, work.source, work.table, work.key
     method, prepared = OBFUSCATORS[config.method], source.root / artifacts.place(PrepareRecord)
@@ -220,7 +220,8 @@ def _record(work: Release) -> ObfuscationRecord:
         attribute=config.attribute,
         classes=table.classes[config.attribute],
         utility=tuple(table.labels),
-        attribute_removed=removed_columns(source.info, config),
+        published=work.published.names,
+        withheld=work.published.withheld,
         settings=release_settings(config),
         facts=dict(work.fitted.facts()),
         floor=work.floor,
@@ -236,15 +237,17 @@ def _record(work: Release) -> ObfuscationRecord:
     )
 
 
-def _info(source: DatasetInfo, config: ObfuscateConfig, record: ObfuscationRecord) -> DatasetInfo:
+def _info(source: DatasetInfo, published: PublishedColumns, record: ObfuscationRecord) -> DatasetInfo:
     """Return the description of the released dataset: 8 bits, no statistics of the originals."""
-    kept = tuple(name for name in source.attributes if name not in removed_columns(source, config))
+    labels = published.labels
     steps = dict(source.preprocessing)
     if "bits" in steps:
         steps["bits"] = 8
     return replace(
         source,
-        attributes=kept,
+        labels=labels,
+        laterality=tuple(pair for pair in source.laterality if set(pair) <= set(labels)),
+        attributes=tuple(name for name in source.attributes if name in published.attributes),
         intensity=Intensity(),
         preprocessing=steps,
         observed=None,
@@ -252,14 +255,15 @@ def _info(source: DatasetInfo, config: ObfuscateConfig, record: ObfuscationRecor
     )
 
 
-def _cases(source: Manifest, config: ObfuscateConfig) -> tuple[Case, ...]:
-    gone = removed_columns(source.info, config)
+def _cases(source: Manifest, published: PublishedColumns) -> tuple[Case, ...]:
     return tuple(
         replace(
             case,
             image=f"images/{case.case_id}.png",
             mask="",
-            attributes={name: text for name, text in case.attributes.items() if name not in gone},
+            site="" if SITE in published.withheld else case.site,
+            labels={name: case.labels.get(name) for name in published.labels},
+            attributes={name: text for name, text in case.attributes.items() if name in published.attributes},
         )
         for case in source.cases
     )
@@ -284,7 +288,7 @@ def _write_images(
     return digests
 
 
-def _remove_others(room: Path, wanted: set[str]) -> None:
+def remove_others(room: Path, wanted: set[str]) -> None:
     """Remove the private files of an earlier release by another method, which may show originals."""
     for path in room.iterdir():
         if _PRIVATE_NAME.fullmatch(path.name) and path.name not in {workspace.MARKER, *wanted}:

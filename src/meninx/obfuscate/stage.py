@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from meninx.obfuscate.obfuscator import (
     create,
     fitting_half,
 )
+from meninx.obfuscate.published_columns import PublishedColumns, published_columns
 from meninx.obfuscate.released_dataset import Release, released_values
 
 
@@ -47,7 +48,8 @@ class ObfuscateResult(Result):
         floor: what the true labels alone tell; None where it was not measured.
         facts: what was fitted.
         change: mean absolute change of a pixel, of the range 0 to 1; None in a dry run.
-        removed: attribute columns that the released table does not have.
+        published: columns of the released table with content about a patient: labels and attributes.
+        withheld: columns of the dataset that the released table does not have.
         audit: what retrained attackers find; None where the release was not attacked.
         page: HTML page of the release; None where none was written.
         dry_run: nothing was written.
@@ -63,7 +65,8 @@ class ObfuscateResult(Result):
     floor: LabelFloorRecord | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     change: float | None = None
-    removed: tuple[str, ...] = ()
+    published: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
     audit: ReleaseAuditRecord | None = None
     page: Path | None = None
     dry_run: bool = False
@@ -85,11 +88,7 @@ class ObfuscateResult(Result):
         if self.change is not None:
             lines.append(f"mean change of a pixel: {self.change:.4f} of the range")
         lines += [f"{name.replace('_', ' ')}: {shown_fact(value)}" for name, value in self.facts.items()]
-        if self.floor is not None and self.floor.auroc is not None and not self.dry_run:
-            what = "beside the images, and with them may tell more than either"
-            lines.append(f"labels: the released table holds them {what}")
-        if self.removed:
-            lines.append(f"removed from the table: {', '.join(self.removed)}")
+        lines += column_lines(self.published, self.withheld)
         if self.dry_run:
             lines.append("dry run: nothing was written")
         elif self.audit is None:
@@ -108,6 +107,15 @@ class ObfuscateResult(Result):
             raise_if_failed(self.audit)
 
 
+def column_lines(published: Sequence[str], withheld: Sequence[str]) -> list[str]:
+    """Return what a released table holds beside images or vectors, in lines of text."""
+    shown = ", ".join(map(names.printable, published)) or "none"
+    lines = [f"published columns: {shown}; with the release they may tell more than either"]
+    if withheld:
+        lines.append(f"columns that are not published: {', '.join(map(names.printable, withheld))}")
+    return lines
+
+
 def shown_fact(value: Any) -> str:
     """Return a fact in words: numbers with four digits, tables as ``name value``."""
     if isinstance(value, Mapping):
@@ -122,9 +130,10 @@ def run(
 ) -> ObfuscateResult:
     """Release a dataset whose images hide an attribute, and return counts and what attackers find.
 
-    Writes a dataset folder with the same cases, patients, splits and labels: images of 8 bits, and a table
-    without the attribute. ``obfuscation.json`` says how it was made, and ``private/`` holds the key, the
-    files of the method and a sheet of images before and after, which do not leave the hospital.
+    Writes a dataset folder with the same cases, patients and splits: images of 8 bits, and a table with the
+    labels and the columns that the settings name and no others. ``obfuscation.json`` says how it was made,
+    and ``private/`` holds the key, the files of the method and a sheet of images before and after, which do
+    not leave the hospital.
 
     Guarantee: no file outside ``private/`` shows an original image or a value of the attribute, unless
         ``keep_attribute`` is set. That the attribute cannot be inferred from the released images is not
@@ -149,32 +158,32 @@ def run(
         raise UsageError(problem(what, where="method", fix=fix))
     manifest = Manifest.read(source)
     dataset_table.refuse_unfit(manifest.info)
-    labels = dataset_table.utility_labels(manifest.info, config.labels)
+    published = published_columns(manifest, config)
     private = dataset_table.attribute_classes(manifest, config.attributes, config.bins)
     refuse_empty_splits(manifest)
     released_dataset.check(out, config, manifest)
-    floor = dataset_table.measured_floor(manifest, private, labels, config.seed)
+    floor = dataset_table.measured_floor(manifest, private, published, config.seed)
     progress.note(f"label floor: {floor.sentence or floor.refusal}")
     refuse_below_floor(config, floor)
     if config.dry_run:
-        return _result(config, out, manifest, private, floor, dry_run=True)
+        return _result(config, out, manifest, private, floor, published, dry_run=True)
     values = dataset_table.read_images(manifest, progress)
-    table = dataset_table.read_table(manifest, private, labels, values)
+    table = dataset_table.read_table(manifest, private, published, values)
     if config.release_audit.audit:
         refuse_unanswerable(config, manifest, table)
     with released_dataset.claimed(out, config, manifest) as space:
-        published = space.earlier == released_dataset.fingerprint(config, manifest) and config.resume
-        key = released_dataset.secret_key(space, config, published=published)
+        there = space.earlier == released_dataset.fingerprint(config, manifest) and config.resume
+        key = released_dataset.secret_key(space, config, published=there)
         fitted = fit_method(config, table, key, progress)
-        work = Release(config, manifest, table, fitted, released_values(fitted, table), floor, key)
-        if published:
+        work = Release(config, manifest, table, fitted, released_values(fitted, table), floor, published, key)
+        if there:
             released_dataset.refuse_other_images(work, out, progress)
         else:
             released_dataset.publish(space, work, progress)
         change = float(np.abs(work.values - values).mean(dtype=np.float64))
         facts = dict(fitted.facts())
         audit = _audited(work, Manifest.read(out), progress)
-    return _result(config, out, manifest, private, floor, facts=facts, change=change, audit=audit)
+    return _result(config, out, manifest, private, floor, published, facts=facts, change=change, audit=audit)
 
 
 def _audited(work: Release, released: Manifest, progress: bars.Progress) -> ReleaseAuditRecord | None:
@@ -199,7 +208,7 @@ def refuse_below_floor(config: ObfuscateConfig, floor: LabelFloorRecord) -> None
     target = config.release_audit.target
     if target and not config.aware and floor.auroc is not None and target < floor.auroc:
         what = f"a target of {target:g} is below the label floor: {floor.sentence}"
-        fix = "accept a higher target, keep fewer labels, or use a method that reads the attribute: codes"
+        fix = "accept a higher target, publish fewer columns, or use a method that reads the attribute: codes"
         raise PrivacyRefusal(problem(what, where="target", fix=fix))
 
 
@@ -229,6 +238,7 @@ def _result(
     manifest: Manifest,
     private: AttributeClasses,
     floor: LabelFloorRecord,
+    published: PublishedColumns,
     **more: Any,
 ) -> ObfuscateResult:
     method = OBFUSCATORS[config.method]
@@ -243,6 +253,7 @@ def _result(
         cases=len(manifest),
         patients=len(manifest.patients),
         floor=floor,
-        removed=released_dataset.removed_columns(manifest.info, config),
+        published=published.names,
+        withheld=published.withheld,
         **more,
     )

@@ -173,7 +173,8 @@ def _what(found: ObfuscatedDataset, prefix: str) -> Section:
             ("released", f"{record.cases:,} {what} of {record.patients:,} patients"),
             ("budget", _budget(record.settings)),
             *((printable(name).replace("_", " "), _plain(value)) for name, value in record.facts.items()),
-            ("removed from the table", [printable(name) for name in record.attribute_removed]),
+            (f"columns published beside the {what}", [printable(name) for name in record.published]),
+            ("columns of the source that are not published", [printable(name) for name in record.withheld]),
             ("made", printable(record.made) or "time not recorded"),
         ]
     floor = (record.floor if record is not None else None) or (audit.floor if audit is not None else None)
@@ -198,7 +199,7 @@ def _cautions(found: ObfuscatedDataset) -> tuple[str, ...]:
         texts.append(f"The audit is about {was}, and the release was to hide {hidden}.")
     if audit is not None and audit.verdict == "void":
         texts.append(f"The audit is void: {printable(audit.reason)}.")
-    if found.record is not None and not found.record.attribute_removed:
+    if found.record is not None and found.record.attribute_published:
         texts.append("The released table holds the attribute itself.")
     return tuple(texts)
 

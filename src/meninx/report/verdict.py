@@ -208,10 +208,19 @@ def _risk(context: ReportContext, joint: Joint, question: str, limit: str) -> Ve
 
 
 def _gap(context: ReportContext) -> Verdict:
-    """Return the card on groups: what privacy costs each, if that was measured, else the run's own gaps."""
+    """Return the card on groups: what privacy costs each, if that was measured, else the run's own gaps.
+
+    Several private runs (seeds, sites) may have been compared. The card shows the worst comparison, those of
+    the headline's run first, so that an amplified loss of one run is not hidden behind another run.
+    """
     own = _own_gap(context)
-    found = privacy_cost.costs(context, context.headline) if context.headline is not None else []
-    return _group_cost(context, found[0], own) if found else own
+    compared = [item for item in privacy_cost.costs(context) if item.compared.origin.split == "test"]
+    compared.sort(key=lambda item: item.run is not context.headline)
+    cards = [_group_cost(context, item, own) for item in compared]
+    return min(cards, key=lambda card: _SEVERITY.index(card.colour), default=own)
+
+
+_SEVERITY = (RED, AMBER, GREY, GREEN)
 
 
 def _group_cost(context: ReportContext, item: Comparison, own: Verdict) -> Verdict:
