@@ -267,7 +267,16 @@ class ReleaseAuditSettingsTable(TypedDict, total=False):
     target: float
     attack_epochs: int
     permutations: int
+    draws: int
     audit: bool
+
+
+class AttackSettingsTable(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.AttackSettings``."""
+
+    target: float
+    attack_epochs: int
+    permutations: int
     draws: int
 
 
@@ -929,12 +938,12 @@ class ObfuscateSettings(TypedDict, total=False):
         viewmaker_rate: Learning rate of the viewmaker (Adam).
         attacker_rate: Learning rate of the attackers, or of the encoder.
         task_rate: Learning rate of the network of the labels.
-        target: Highest AUROC of the worst retrained attacker that is accepted, by the upper end of its
-            interval; 0 measures without a verdict.
+        target: Highest AUROC of any retrained attacker that is accepted, by the upper end of its interval; 0
+            measures without a verdict. The first one that is given for a release decides.
         attack_epochs: Epochs of every network that attacks, each with a fresh release of the images.
         permutations: Permuted attributes that show what the attackers find by chance; 0 leaves them out.
-        audit: Attack the release with retrained attackers, and measure what it costs.
         draws: Independent releases of each image that an attacker may average.
+        audit: Attack the release with retrained attackers, and measure what it costs.
         dry_run: Read the dataset, show the label floor and what would be done; write nothing.
         resume: Go on with a release of the same settings; a complete one is attacked if it was not.
         overwrite: Replace the release in the output folder, once the new one is complete.
@@ -998,8 +1007,8 @@ class ObfuscateSettings(TypedDict, total=False):
     target: float
     attack_epochs: int
     permutations: int
-    audit: bool
     draws: int
+    audit: bool
     dry_run: bool
     resume: bool
     overwrite: bool
@@ -1008,6 +1017,40 @@ class ObfuscateSettings(TypedDict, total=False):
     erasure: ErasureSettingsTable | Mapping[str, Any]
     viewmaker: ViewmakerSettingsTable | Mapping[str, Any]
     release_audit: ReleaseAuditSettingsTable | Mapping[str, Any]
+
+
+class AuditReleaseSettings(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.ReleaseAuditConfig``.
+
+    Attributes:
+        attribute: Attribute of the patient to hide, e.g. sex, age, or several at once as sex+age.
+        age_bins: Ages at which a new group begins, e.g. 60, or 47 61 71; by default 60.
+        labels: Labels that the release keeps (in an audit: whose utility is measured); by default all of the
+            dataset. A release publishes no other labels.
+        seed: Seed of initialisation, halves, folds and attackers; never of what hides the attribute.
+        device: Where networks run; auto takes CUDA, then MPS, then the CPU.
+        target: Highest AUROC of any retrained attacker that is accepted, by the upper end of its interval; 0
+            measures without a verdict. The first one that is given for a release decides.
+        attack_epochs: Epochs of every network that attacks, each with a fresh release of the images.
+        permutations: Permuted attributes that show what the attackers find by chance; 0 leaves them out.
+        draws: Independent releases of each image that an attacker may average.
+        deterministic: Write no time, so that the record depends on data and seed alone.
+        overwrite: Replace an earlier record.
+        attacks: the table of that name.
+    """
+
+    attribute: str
+    age_bins: float | Sequence[float]
+    labels: Sequence[str]
+    seed: int
+    device: str
+    target: float
+    attack_epochs: int
+    permutations: int
+    draws: int
+    deterministic: bool
+    overwrite: bool
+    attacks: AttackSettingsTable | Mapping[str, Any]
 
 
 class PredictSettings(TypedDict, total=False):

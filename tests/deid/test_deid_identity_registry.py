@@ -162,10 +162,15 @@ def test_a_registry_of_another_site_or_key_is_refused(tmp_path):
             IdentityRegistry(tmp_path / "r", key, IssuerPolicy(key.site))
 
 
-@pytest.mark.parametrize("content", [b"a thesis\n", b"\x00" * 900 + b"\n", b"x" * 2000])
+@pytest.mark.parametrize(
+    "content", [b"a thesis", b"a thesis\n", b"meninx-id", bytes(9), b"\x00" * 900 + b"\n", b"x" * 2000]
+)
 def test_another_file_is_no_registry_and_is_not_written_to(tmp_path, content):
     (tmp_path / "r").write_bytes(content)
     (tmp_path / "r").chmod(0o600)
+    if content == b"meninx-id":  # the beginning of a registry, as a kill leaves it
+        assert admit(opened(tmp_path), "1") is None
+        return
     with pytest.raises(LayoutError, match="no identity registry"):
         opened(tmp_path)
     assert (tmp_path / "r").read_bytes() == content

@@ -191,7 +191,7 @@ def test_what_a_folder_would_quarantine_is_an_error_without_a_value(tmp_path, mo
 
 def test_the_self_check_is_the_last_word(tmp_path, monkeypatch):
     data = bytes_of(image(), tmp_path)
-    monkeypatch.setattr(walker.actions, "_dates", lambda vr, values, days, context: "\\".join(values))
+    monkeypatch.setattr(walker.actions, "_dates", lambda tag, vr, values, days, context: "\\".join(values))
     with pytest.raises(Quarantined, match="residual-identifier"):
         memory().deidentify(data)
     monkeypatch.setattr(selfcheck, "check", lambda *given: None)  # without it, the leak would come out

@@ -96,10 +96,13 @@ def test_1500_patients_certify_and_100_do_not():
         assert found.met
         assert 0.5 < found.plug_in < found.limit <= target
         assert "no attacker's AUROC exceeds 0." in found.in_words
+        assert "of a random new patient" in found.in_words
     codes, groups, patients = population(100)
     (found,) = certify_release(codes, [groups], patients, leaves=16, target=0.6)
     assert (found.limit, found.plug_in, found.met) == (None, None, False)
-    assert found.in_words == "age g0 against g1: not certified: needs 631 patients per group, has 100 and 100"
+    assert found.in_words == (
+        "age g0 against g1: not certified: needs 631 patients per group for AUROC 0.60, has 100 and 100"
+    )
 
 
 def test_a_release_that_tells_the_groups_apart_is_above_the_target():

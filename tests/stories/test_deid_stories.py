@@ -402,7 +402,7 @@ def test_the_self_check_sees_every_kind_of_identifier(tmp_path, monkeypatch, pla
     if place == "uids":
         monkeypatch.setattr(actions, "_uids", lambda action, tag, text, context: text)
     elif place == "dates":
-        monkeypatch.setattr(actions, "_dates", lambda vr, values, days, context: "\\".join(values))
+        monkeypatch.setattr(actions, "_dates", lambda tag, vr, values, days, context: "\\".join(values))
     else:
         tag = actions.PATIENT_ID if place == "PatientID" else actions.ACCESSION
         real = actions._replacement

@@ -10,10 +10,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from meninx.deid import instance, selfcheck, walker, writer
-from meninx.deid.actions import ACCESSION, FileContext
+from meninx.deid import instance, pixels, selfcheck, structured_content, walker, writer
+from meninx.deid.actions import ACCESSION, BIRTH_DATE, FileContext
 from meninx.deid.config import DeidConfig
 from meninx.deid.elements import Element
+from meninx.deid.file_part import FilePart, Piece, windows_of
 from meninx.deid.identifiers import collect
 from meninx.deid.instance import Instance
 from meninx.deid.issuer_policy import IssuerPolicy
@@ -91,7 +92,7 @@ class CleanInstance:
         """Return the texts about the file that become public: its path, its line of the audit log."""
         return path, self.context.sop_class_uid, self.original.transfer_syntax
 
-    def chunks(self) -> list[bytes | memoryview]:
+    def chunks(self) -> list[Piece]:
         """Return the bytes of the clean file in pieces, before the self-check."""
         return writer.file_chunks(self.elements, self.original)
 
@@ -101,7 +102,7 @@ class CleanInstance:
         Raises:
             Refused: ``residual-identifier``, ``pixels-changed`` or ``processing-failed``.
         """
-        content = b"".join(self.chunks())
+        content = b"".join(window for piece in self.chunks() for window in windows_of(piece))
         selfcheck.check(content, self.original, self.context)
         return content
 
@@ -138,11 +139,11 @@ class Cleaner:
             profile: the compiled profile.
         """
         resolver = Resolver(Pseudonyms(key), policy, lookup, strict=config.missing_lookup == "quarantine")
-        pixels = PixelCleaner(config.pixels, config.search_all, config.keep_measurements)
-        return cls(profile=profile, resolver=resolver, max_age=config.max_age, pixels=pixels)
+        reader = PixelCleaner(config.pixels, config.search_all, config.keep_measurements)
+        return cls(profile=profile, resolver=resolver, max_age=config.max_age, pixels=reader)
 
-    def clean(self, data: bytes) -> CleanInstance:
-        """Return the cleaned instance in the bytes of a file.
+    def clean(self, data: bytes | FilePart) -> CleanInstance:
+        """Return the cleaned instance in the bytes of a file, or in a large file, which has to stay open.
 
         pydicom's warnings and log lines quote values: call this inside
         :func:`meninx.imaging.decode.quiet`.
@@ -150,21 +151,20 @@ class Cleaner:
         Raises:
             Refused: the file cannot be de-identified; with the reason code.
         """
-        if len(data) > instance.MOST_BYTES:
+        if len(data) > (instance.MOST_BYTES if isinstance(data, bytes) else instance.MOST_FILE):
             raise Refused(Reason.TOO_LARGE)
         original = instance.read(data)
         context = self._context(original)
         original, report = self.pixels.clean(original, context.found)
         context.review, context.searched = report.unread, report.searched
+        _clear_unused_bits(original, context)
         elements = walker.clean(original.elements, original.encodings, context)
         elements = writer.finish(elements, original, context)
         if len(context.uids) > _MOST_UIDS:
             raise Refused(Reason.TOO_LARGE)
-        values = {element.tag: bytes(element.value) for element in elements if element.items is None}
-        study, series, sop = (
-            self._written_uid(tag, values.get(tag, b""))
-            for tag in (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
-        )
+        named = (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
+        values = {e.tag: bytes(e.value) for e in elements if e.tag in named and e.items is None}
+        study, series, sop = (self._written_uid(tag, values.get(tag, b"")) for tag in named)
         return CleanInstance(original, elements, context, report, study, series, sop)
 
     def _context(self, original: Instance) -> FileContext:
@@ -175,6 +175,10 @@ class Cleaner:
 
         found, kept = collect(original.elements, original.encodings, keeps)
         patient = self.resolver.patient(original.patient_id, original.issuer, study)
+        stated = structured_content.highest_age(
+            original.elements, original.encodings, little=original.encoding.little
+        )
+        births = writer.birth_days(original) if not keeps(BIRTH_DATE, "DA") else frozenset()
         return FileContext(
             profile=self.profile,
             resolver=self.resolver,
@@ -184,7 +188,9 @@ class Cleaner:
             found=found,
             kept=kept,
             max_age=self.max_age,
-            over_age=writer.is_over_age(original, self.max_age),
+            over_age=writer.is_over_age(original, self.max_age) or stated >= self.max_age + 1,
+            birth_days=births,
+            positions_matter=structured_content.refers_to_positions(original.elements),
         )
 
     def _written_uid(self, tag: int, value: bytes) -> str:
@@ -198,6 +204,21 @@ class Cleaner:
         if not (_NEW_UID.fullmatch(uid) or (kept and len(uid) <= 64 and _KEPT_UID.fullmatch(uid))):
             raise Refused(Reason.INVALID_UID)
         return uid
+
+
+def _clear_unused_bits(original: Instance, context: FileContext) -> None:
+    """Clear what stands in the unused bits of the pixels, and note it.
+
+    Raises:
+        Refused: ``residual-identifier``; clearing some bits of a readable text would leave the others.
+    """
+    before = [element.value for element in original.pixels]
+    context.bits_cleared = pixels.clear_unused_bits(
+        original.elements, original.transfer_syntax, little=original.encoding.little
+    )
+    searched = context.found.without(context.kept)
+    if context.bits_cleared and any(map(searched.found_in_bytes, before)):
+        raise Refused(Reason.RESIDUAL_IDENTIFIER)
 
 
 def reason_of(error: Exception) -> Reason:

@@ -153,13 +153,13 @@ def frame_bytes(original: Instance, layers: Layers) -> Iterator[bytes | memoryvi
     if layers.is_encapsulated:
         yield from pixels.fragments_of(element)[1:]
         return
-    value = memoryview(element.value)
+    value = element.value
     if layers.allocated == 1:
-        yield value
+        yield bytes(value)
         return
     size = len(value) // layers.frames
     for number in range(layers.frames):
-        yield value[number * size : (number + 1) * size]
+        yield bytes(value[number * size : (number + 1) * size])
 
 
 def decoded(frame: bytes | memoryview, layers: Layers) -> tuple[Values, str]:

@@ -232,11 +232,11 @@ class IdentityRegistry:
             self._digest("name", normal(issuer)),
             self._digest("new", normal(new_id)),
         )
+        if self._is_known(fact):  # without waiting: facts are only ever added
+            return None
         with self._threads:
-            if self._is_known(fact):
-                return None
             if self.path is None or self._frozen:
-                return self._judged(fact, None)
+                return None if self._is_known(fact) else self._judged(fact, None)
             with self._locked(self.path):
                 self._read_on()
                 return None if self._is_known(fact) else self._judged(fact, self.path)
@@ -365,6 +365,9 @@ class IdentityRegistry:
     def _head(self) -> bytes:
         return f"{_TITLE} {FORMAT} {self._fingerprint}".encode()
 
+    def _line(self, body: bytes) -> bytes:
+        return body + b" " + self._sealed(body).hex().encode() + b"\n"
+
     def _sealed(self, body: bytes) -> bytes:
         return hmac.digest(self._key, framed("seal") + self._seal + body, "sha256")[:_SEAL]
 
@@ -392,8 +395,10 @@ class IdentityRegistry:
             while (line := stream.readline(_LONGEST)).endswith(b"\n"):
                 self._read_line(self.path, line[:-1])
                 self._end += len(line)
+            if self._end == 0 and not self._line(self._head()).startswith(line):
+                raise self._no_registry(self.path)  # a small file of the user, which must not be cut
             if len(line) == _LONGEST:
-                raise self._no_registry(self.path) if self._end == 0 else _changed(self.path)
+                raise _changed(self.path)
         if len(self._domains) != self._checked:
             self._check_policy()
 
@@ -444,11 +449,10 @@ class IdentityRegistry:
                 stream.truncate(self._end)  # a line that a killed process left incomplete
                 stream.seek(self._end)
                 for text in (self._head(), body) if new else (body,):
-                    seal = self._sealed(text)
-                    line = text + b" " + seal.hex().encode() + b"\n"
+                    line = self._line(text)
                     if stream.write(line) != len(line):
                         raise OSError("a short write")
-                    self._end, self._seal = self._end + len(line), seal
+                    self._end, self._seal = self._end + len(line), self._sealed(text)
                 os.fsync(stream.fileno())
             if new and hasattr(os, "O_DIRECTORY"):
                 _synchronise(path.resolve().parent)
@@ -481,6 +485,6 @@ def _changed(path: Path) -> PrivacyRefusal:
 
 
 def _unwritable(error: OSError) -> StorageError:
-    fix = "name a file in a folder that you can write to with --registry FILE"
+    fix = "name a file in a folder that you can write to with --registry FILE (in Python, registry=)"
     got = error.strerror or "a write error"
     return StorageError(expected("a place for the identity registry", got=got, where="registry", fix=fix))

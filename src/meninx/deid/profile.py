@@ -1,7 +1,7 @@
 """The compiled confidentiality profile: which action each attribute gets under the chosen options.
 
 References:
-    DICOM PS3.15, edition 2025b, Annex E: Table E.1-1 (``tables/profile.csv``) and Table E.3.10-1
+    DICOM PS3.15, edition 2026d, Annex E: Table E.1-1 (``tables/profile.csv``) and Table E.3.10-1
         (``tables/safe_private.csv``).
 """
 

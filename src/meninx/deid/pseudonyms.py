@@ -8,7 +8,6 @@ policy on issuers.
 from __future__ import annotations
 
 import hmac
-import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +16,7 @@ from pydicom._uid_dict import UID_dictionary
 from meninx.deid.issuer_policy import IssuerPolicy
 from meninx.deid.keys import SiteKey, framed, normal, refuse_pickle
 from meninx.deid.lookup import Lookup
+from meninx.deid.profile import iod_of_sop_class
 from meninx.deid.quarantine import Reason, Refused
 
 # No vowels and no Y: a pseudonym can hardly spell a name, so the self-check raises no false alarm over one.
@@ -26,9 +26,14 @@ LENGTH = 15  # after the leading letter: 73 bits, 16 characters in all, the most
 # future. At least a year, so that a shifted date cannot be mistaken for a neighbouring original one. At most
 # ten years, so that devices and practice still fit the period.
 SHIFT_DAYS = (-3650, -365)
+# Coding schemes of PS3.16 Table 8-1 whose UIDs are registered elsewhere.
+_ARCS = """
+    6.1 6.2 6.3 6.4 6.5 6.6 6.8 6.12 6.24 6.42 6.43 6.43.1 6.51 6.53 6.55.1 6.63 6.69 6.73
+    6.84 6.86 6.88 6.90 6.96 6.97 6.99 6.100 6.103 6.104 6.119 6.121 6.177 6.256 6.316
+    3.26.1.1 3.26.1.2
+"""
+_CODING_SCHEMES = frozenset(f"2.16.840.1.113883.{arc}" for arc in _ARCS.split())
 _ONE_DOMAIN = IssuerPolicy()
-_CODING_SYSTEM = re.compile(r"2\.16\.840\.1\.113883\.6\.\d{1,5}")
-_REGISTERED = re.compile(r"1\.2\.840\.10008(\.\d{1,5})*")
 
 
 @dataclass(frozen=True)
@@ -134,12 +139,12 @@ class Pseudonyms:
 
 
 def is_registered(uid: str) -> bool:
-    """Return whether a UID is registered by the standard (a SOP class, a transfer syntax, ...).
+    """Return whether a UID names something published (a SOP class, a transfer syntax, a coding scheme, ...).
 
-    Everything of the registered form below 1.2.840.10008 counts; numbers of six and more digits never occur
-    there, so an instance UID made up below that root is not mistaken for one.
+    Only the UIDs of the dictionary count. Anything else below the root of DICOM may have been made up for an
+    instance.
     """
-    return uid in UID_dictionary or bool(_REGISTERED.fullmatch(uid)) or bool(_CODING_SYSTEM.fullmatch(uid))
+    return uid in UID_dictionary or uid in _CODING_SCHEMES or uid in iod_of_sop_class()
 
 
 @dataclass(frozen=True)

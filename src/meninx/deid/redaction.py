@@ -8,7 +8,8 @@ native Explicit VR Little Endian, because compressing it again would change the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,11 +20,13 @@ from pydicom.uid import UID
 
 from meninx.deid import frames
 from meninx.deid.elements import Element
+from meninx.deid.file_part import FilePart
 from meninx.deid.frames import Layers, Values
 from meninx.deid.instance import EXPLICIT, Instance
 from meninx.deid.quarantine import Reason, Refused
 from meninx.imaging.ocr import Box
 
+_LARGE = 64 << 20  # bytes of a result that is not held in memory
 _RING = 2  # pixels around a box from which its fill is taken
 _PHOTOMETRIC, _PLANAR, _ALLOCATED = 0x00280004, 0x00280006, 0x00280100
 _JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
@@ -69,11 +72,12 @@ def apply(original: Instance, boxes: Sequence[Box]) -> Redacted:
     layers = frames.layers_of(original)
     try:
         if not layers.is_encapsulated:
-            return Redacted(_replaced(original, _native(original, layers, boxes), undefined=False), False)
+            value = _collected(_native(original, layers, boxes))
+            return Redacted(_replaced(original, value, undefined=False), False)
         if frames.is_lossless(layers.syntax):
             try:
-                value = _recompressed(original, layers, boxes)
-                return Redacted(_replaced(original, value, undefined=True), False)
+                stream = _recompressed(original, layers, boxes)
+                return Redacted(_replaced(original, stream, undefined=True), False)
             except _NotExact:
                 pass
         return Redacted(_decompressed(original, layers, boxes), True)
@@ -117,10 +121,10 @@ def _typical(ring: Values, *, palette: bool) -> Values:
     return middle
 
 
-def _native(original: Instance, layers: Layers, boxes: Sequence[Box]) -> bytes:
+def _native(original: Instance, layers: Layers, boxes: Sequence[Box]) -> Iterator[bytes]:
     if layers.allocated == 1:
-        return _one_bit(original, layers, boxes)
-    parts = []
+        yield _one_bit(original, layers, boxes)
+        return
     for frame in frames.frame_bytes(original, layers):
         content = bytearray(frame)
         wide, divisor = _view(content, layers)
@@ -129,8 +133,28 @@ def _native(original: Instance, layers: Layers, boxes: Sequence[Box]) -> bytes:
         for box in places if divisor == 2 else ():
             filled = wide[box.top : box.bottom, box.left : box.right]
             filled[:, :, 1] = filled[:, :, 0]  # both luminances of a pair
-        parts.append(bytes(content))
-    return b"".join(parts)
+        yield bytes(content)
+
+
+def _collected(frames_of_result: Iterable[bytes]) -> bytes | FilePart:
+    """Return frames as one value, which is in a temporary file without a name when it is large."""
+    waiting: list[bytes] = []
+    size, stream = 0, None
+    for frame in frames_of_result:
+        size += len(frame)
+        if size > _LARGE and stream is None:
+            # Open as long as the part is used; the file is gone when it is closed.
+            stream = tempfile.TemporaryFile()  # noqa: SIM115
+            stream.writelines(waiting)
+            waiting.clear()
+        if stream is None:
+            waiting.append(frame)
+        else:
+            stream.write(frame)
+    if stream is None:
+        return b"".join(waiting)
+    stream.flush()
+    return FilePart(stream, 0, size)
 
 
 def _view(content: bytearray, layers: Layers) -> tuple[Values, int]:
@@ -151,8 +175,8 @@ def _divided(box: Box, divisor: int) -> Box:
 
 
 def _one_bit(original: Instance, layers: Layers, boxes: Sequence[Box]) -> bytes:
-    value = original.pixels[0].value
-    bits = np.unpackbits(np.frombuffer(value, dtype=np.uint8), bitorder="little")
+    value = bytes(original.pixels[0].value)
+    bits = np.unpackbits(np.frombuffer(value, dtype=np.uint8), axis=None, bitorder="little")
     size = layers.rows * layers.columns
     for number in range(layers.frames):
         frame = bits[number * size : (number + 1) * size].reshape(layers.rows, layers.columns)
@@ -232,14 +256,17 @@ def _decompressed(original: Instance, layers: Layers, boxes: Sequence[Box]) -> I
     Colours are RGB, because decoders give lossy colours in RGB.
     """
     colour = layers.samples == 3
-    parts, bits = [], 0
-    for frame in frames.frame_bytes(original, layers):
-        values = frames.shown(frame, layers) if colour else frames.decoded(frame, layers)[0]
-        values = np.array(values)
-        fill(values, boxes, palette=layers.photometric == "PALETTE COLOR")
-        parts.append(values.astype(values.dtype.newbyteorder("<")).tobytes())
-        bits = values.dtype.itemsize * 8
-    content = b"".join(parts)
+    bits = 0
+
+    def filled() -> Iterator[bytes]:
+        nonlocal bits
+        for frame in frames.frame_bytes(original, layers):
+            values = np.array(frames.shown(frame, layers) if colour else frames.decoded(frame, layers)[0])
+            fill(values, boxes, palette=layers.photometric == "PALETTE COLOR")
+            bits = values.dtype.itemsize * 8
+            yield values.astype(values.dtype.newbyteorder("<")).tobytes()
+
+    content = _collected(filled())
     changed = {_ALLOCATED: _number(_ALLOCATED, bits)}
     if colour:
         changed[_PHOTOMETRIC] = Element(_PHOTOMETRIC, "CS", b"RGB ")
@@ -254,7 +281,7 @@ def _number(tag: int, value: int) -> Element:
 
 def _replaced(
     original: Instance,
-    value: bytes,
+    value: bytes | FilePart,
     *,
     undefined: bool,
     changed: dict[int, Element] | None = None,

@@ -125,13 +125,14 @@ def run(
 ) -> DeidResult:
     """De-identify every DICOM file below ``source`` into ``out`` and return what was done.
 
-    The output tree is a function of input, key and settings: the number of workers, the order of files and
-    interruptions leave no trace in it.
+    The output tree is a function of input, key, settings and registry: the number of workers, the order of
+    files and interruptions leave no trace in it.
 
     Guarantee: nothing below ``out/images`` was copied; every file there was built element by element under
         the profile and passed the self-check of :mod:`meninx.deid.selfcheck`. Originals' identifiers are
         written to ``out/private`` (mode 0700) only. Pixels are carried as they are: text burned into them is
-        not removed by this version.
+        not removed by this version. A patient has the pseudonym that the policy on issuers gives, whatever
+        else is delivered; patients of two issuers share one only if the policy declares them one domain.
 
     Args:
         config: settings.
@@ -142,7 +143,8 @@ def run(
         throwaway: key that a dry run takes in place of ``config.key``; other runs never use it.
 
     Raises:
-        PrivacyRefusal: no usable key, or a setting that would keep the identity.
+        PrivacyRefusal: no usable key, a setting that would keep the identity, a registry that is not the
+            site's own, or a policy on issuers that would change earlier pseudonyms.
         UsageError: the output folder lies in the source, holds something else, or another configuration's
             result; or a script calls this unguarded, so that every worker process would call it again.
         DataError: the source cannot be read, or a lookup table is wrong.

@@ -194,18 +194,23 @@ class AttackSettings(Settings):
     """How a release is attacked.
 
     Attributes:
-        target: Highest AUROC of the worst retrained attacker that is accepted, by the upper end of its
-            interval; 0 measures without a verdict.
+        target: Highest AUROC of any retrained attacker that is accepted, by the upper end of its interval;
+            0 measures without a verdict. The first one that is given for a release decides.
         attack_epochs: Epochs of every network that attacks, each with a fresh release of the images.
         permutations: Permuted attributes that show what the attackers find by chance; 0 leaves them out.
+        draws: Independent releases of each image that an attacker may average.
     """
 
     target: Share = 0.0
     attack_epochs: Count = 15
     permutations: CountOrZero = 99
+    draws: Count = 10
 
     def check_rules(self) -> None:
-        """Refuse a target that guessing exceeds."""
+        """Refuse a target that guessing exceeds, and one that nothing exceeds."""
+        if self.target >= 1:
+            fix = "give a target below 1, or leave it out to measure without a verdict"
+            raise ConfigError(problem("a target of 1 is always met", where="target", fix=fix))
         if self.target and self.target <= CHANCE:
             raise ConfigError(expected(f"a target above {CHANCE:g}", got=self.target, where="target"))
 
@@ -216,11 +221,9 @@ class ReleaseAuditSettings(AttackSettings):
 
     Attributes:
         audit: Attack the release with retrained attackers, and measure what it costs.
-        draws: Independent releases of each image that an attacker may average.
     """
 
     audit: bool = True
-    draws: Count = 10
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from meninx.core import artifacts, workspace
 from meninx.core import progress as bars
+from meninx.core import workspace
 from meninx.core.artifacts import ObfuscationRecord, ReleaseAuditRecord
 from meninx.core.errors import ConfigError, UsageError, problem
 from meninx.core.names import printable
 from meninx.core.obfuscation_records import LabelFloorRecord
-from meninx.core.origin import Origin
 from meninx.core.result import Result
-from meninx.obfuscate import dataset_table, feature_source, released_features
+from meninx.obfuscate import dataset_table, feature_source, released_features, sealed_audit
 from meninx.obfuscate.audit_words import audit_lines
-from meninx.obfuscate.audited_release import question_of, raise_if_failed
+from meninx.obfuscate.audited_release import finished, question_of, raise_if_failed
 from meninx.obfuscate.config import ERASURES, ObfuscateConfig
 from meninx.obfuscate.feature_file import SUFFIXES
 from meninx.obfuscate.feature_source import FeatureSource
@@ -40,12 +39,12 @@ from meninx.obfuscate.obfuscator import (
 )
 from meninx.obfuscate.published_columns import PublishedColumns, published_columns
 from meninx.obfuscate.release_audit import audit_release
-from meninx.obfuscate.release_question import ReleaseQuestion, attack_rows
-from meninx.obfuscate.released_dataset import secret_key
+from meninx.obfuscate.release_question import attack_rows
+from meninx.obfuscate.released_dataset import fit_method, secret_key
 from meninx.obfuscate.released_features import FeatureRelease
 from meninx.obfuscate.stage import (
+    audit_of_before,
     column_lines,
-    fit_method,
     refuse_below_floor,
     refuse_empty_splits,
     shown_fact,
@@ -186,11 +185,7 @@ def run(
     if config.dry_run:
         return _result(config, out, table, floor, found, published, dry_run=True)
     if config.release_audit.audit:
-        nothing = Origin(run="", data="")
-        asked = question_of(config, config.release_audit, table, None, manifest.info.synthetic)
-        attack_rows(
-            ReleaseQuestion(**asked, draws=lambda number: table.values, source=nothing, released=nothing)
-        )
+        attack_rows(question_of(config, config.release_audit, table))
     with workspace.claim(out, **released_features.claim(config, found)) as space:
         there = space.earlier == released_features.fingerprint(config, found) and config.resume
         key = secret_key(space, config, published=there)
@@ -236,33 +231,37 @@ def _audited(
     Attackers compare the release with the vectors before erasure, in the kernel variant with kernel features.
     """
     config, table, fitted = work.config, work.table, work.fitted
+    there = sealed_audit.earlier(out)
+    if there is not None and there.checksums == record.checksums:
+        return audit_of_before(config, there, out, table.values.ndim)
     if not config.release_audit.audit:
         return None
     method = OBFUSCATORS[config.method]
-    original = replace(table, values=_before(fitted, table))
-    asked = question_of(
-        config, config.release_audit, original, work.floor, work.source.manifest.info.synthetic
+    question = question_of(
+        config, config.release_audit, replace(table, values=_before(fitted, table)), floor=work.floor,
+        synthetic=work.source.manifest.info.synthetic,
+    )  # fmt: skip
+    question = replace(
+        question,
+        draws=lambda number: work.values,
+        fitted=fitting_half(table, seed=config.seed) if method.learned else None,
+        method=config.method,
+        method_summary=record.method_summary,
+        caveat=record.caveat,
+        deterministic=config.deterministic,
+        source=work.origin,
+        released=work.released_origin(record.checksums),
+        head=_head_of(work),
+        published=work.published.names,
     )
-    asked |= {
-        "draws": lambda number: work.values,
-        "fitted": fitting_half(table, seed=config.seed) if method.learned else None,
-        "method": config.method,
-        "method_summary": record.method_summary,
-        "caveat": record.caveat,
-        "draws_to_average": 1,
-        "deterministic": config.deterministic,
-        "source": work.origin,
-        "released": work.released_origin(record.checksums),
-        "head": _head_of(work),
-    }
     if isinstance(fitted, CodedObfuscator):
         new = table.select(table.where(*work.source.calibration))
-        asked["codes"] = fitted.codes(table)
-        asked["certificates"] = fitted.certificates(new, config.attribute, target=config.release_audit.target)
-    found = audit_release(ReleaseQuestion(**asked), progress=progress)
-    found = replace(found, checksums=record.checksums)
-    artifacts.write(out, found)
-    return found
+        found = fitted.certificates(new, config.attribute, target=config.release_audit.target)
+        question = replace(question, codes=fitted.codes(table), certificates=found)
+    audit = audit_release(question, progress=progress)
+    audit = finished(replace(audit, checksums=record.checksums), None)
+    sealed_audit.write(out, audit)
+    return audit
 
 
 def _before(fitted: FittedObfuscator, table: ImageTable) -> Values:

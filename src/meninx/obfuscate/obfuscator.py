@@ -183,6 +183,7 @@ class ObfuscationMethod:
             False: it learns nothing about patients, or is cross-fitted, so attackers have all of them.
         aware: it reads the private attribute of each patient at release time.
         features: it releases feature vectors instead of images.
+        random: every release of an image is drawn anew, so that an attacker may average several.
         certified: the record may carry a certificate that holds against every attacker.
         caveat: what every page about it says; holds whatever was measured.
     """
@@ -193,6 +194,7 @@ class ObfuscationMethod:
     learned: bool = False
     aware: bool = False
     features: bool = False
+    random: bool = False
     certified: bool = False
     caveat: str = ""
 
@@ -203,6 +205,7 @@ _PIXELS = f"{_RETRAINED} (its differential privacy is for m pixels, not for a pa
 OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
     "noise": ObfuscationMethod(
         factory="meninx.obfuscate.baselines:noise",
+        random=True,
         summary="Gaussian noise",
         budgeted=True,
         caveat=_RETRAINED,
@@ -221,12 +224,14 @@ OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
     ),
     "dp-pix": ObfuscationMethod(
         factory="meninx.obfuscate.baselines:dp_pix",
+        random=True,
         summary="pixelation with Laplace noise (DP-Pix)",
         budgeted=True,
         caveat=_PIXELS,
     ),
     "viewmaker": ObfuscationMethod(
         factory="meninx.obfuscate.viewmaker:create",
+        random=True,
         summary="a viewmaker network",
         budgeted=True,
         learned=True,
@@ -234,6 +239,7 @@ OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
     ),
     "viewmaker-seed": ObfuscationMethod(
         factory="meninx.obfuscate.viewmaker:create",
+        random=True,
         summary="a viewmaker network with the losses of DP-Viewmaker",
         budgeted=True,
         learned=True,
@@ -241,6 +247,7 @@ OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
     ),
     "maxent": ObfuscationMethod(
         factory="meninx.obfuscate.viewmaker:create",
+        random=True,
         summary="a viewmaker network that maximises the attackers' entropy",
         budgeted=True,
         learned=True,

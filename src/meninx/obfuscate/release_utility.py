@@ -94,7 +94,8 @@ def _fitted(
     seed = child_seed(question.seed, purpose) % _SEEDS
     network = fit_release_network(
         families[min(_RESIDUAL, len(families) - 1)], draws, truth, sides,
-        task=label_task(tuple(table.labels)), epochs=question.epochs, seed=seed, device=question.device,
+        task=label_task(tuple(table.labels)), epochs=question.attacks.attack_epochs, seed=seed,
+        device=question.device,
     )  # fmt: skip
     filled = _filled(truth, sides.train)
     blocks = np.arange(truth.shape[1])
@@ -172,7 +173,7 @@ def _leak(name: str, outputs: Array, question: ReleaseQuestion, rows: AttackRows
         outputs[asked],
         [rows.names[kind] if kind >= 0 else "" for kind in kinds],
         patients=[table.patients[row] for row in asked],
-        permutations=max(1, question.permutations),
+        permutations=max(1, question.attacks.permutations),
         most_fitted=_MOST_FITTED,
         seed=child_seed(question.seed, "output leak") % _SEEDS,
     )

@@ -22,7 +22,7 @@ import numpy as np
 
 from meninx.core import artifacts, files, integrity, provenance, randomness, settings, workspace
 from meninx.core import progress as bars
-from meninx.core.artifacts import ObfuscationRecord, Origin, PrepareRecord, ReleaseAuditRecord
+from meninx.core.artifacts import ObfuscationRecord, Origin, PrepareRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.intensity import Intensity
 from meninx.core.manifest import (
@@ -39,12 +39,22 @@ from meninx.imaging.image import Image
 from meninx.obfuscate.comparison_sheet import comparison_sheet
 from meninx.obfuscate.config import WORK_FIELDS, ObfuscateConfig, ReleaseAuditSettings
 from meninx.obfuscate.dataset_table import read_images
-from meninx.obfuscate.obfuscator import OBFUSCATORS, FittedObfuscator, ImageTable, Values, levels, stored
+from meninx.obfuscate.obfuscator import (
+    OBFUSCATORS,
+    FittedObfuscator,
+    ImageTable,
+    Values,
+    create,
+    fitting_half,
+    levels,
+    stored,
+)
 from meninx.obfuscate.published_columns import SITE, PublishedColumns
+from meninx.obfuscate.sealed_audit import AUDIT, PAGE, SEAL
 
 STAGE = "obfuscate"
-KEY, SHEET, PAGE = "obfuscation.key", "comparison.png", "report.html"
-RECORD, AUDIT = artifacts.place(ObfuscationRecord), artifacts.place(ReleaseAuditRecord)
+KEY, SHEET = "obfuscation.key", "comparison.png"
+RECORD = artifacts.place(ObfuscationRecord)
 PUBLISHED = ("images", MANIFEST_NAME, INFO_NAME, integrity.CHECKSUMS, RECORD)
 """Files outside the private folder; the last one is written last and marks completeness."""
 _PRIVATE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}\.[a-z0-9]{1,8}")
@@ -139,6 +149,17 @@ class Release:
     key: bytes = field(repr=False)
 
 
+def fit_method(
+    config: ObfuscateConfig, table: ImageTable, key: bytes, progress: bars.Progress
+) -> FittedObfuscator:
+    """Return the method fitted on its patients: half of the training split if it learns, else all of it."""
+    rows = ~table.where("test")
+    if OBFUSCATORS[config.method].learned:
+        rows &= ~table.where("train") | fitting_half(table, seed=config.seed)
+    obfuscator = create(config.method, config, key=key)
+    return obfuscator.fit(table.select(rows), seed=config.seed, progress=progress)
+
+
 def released_values(fitted: FittedObfuscator, table: ImageTable) -> Values:
     """Return what is published of each image, as a file of 8 bits holds it.
 
@@ -186,7 +207,7 @@ def publish(space: workspace.Workspace, work: Release, progress: bars.Progress) 
     secrets = {SHEET: sheet, **_named(fitted.private_files())}
     for name, content in secrets.items():
         files.write_bytes(room / name, content, mode=files.PRIVATE_MODE)
-    stale = [name for name in (AUDIT, PAGE) if (space.root / name).exists()]
+    stale = [name for name in (AUDIT, PAGE, SEAL) if (space.root / name).exists()]
     space.publish(PUBLISHED, remove=stale, secret=(KEY, *secrets))
     remove_others(space.private, {KEY, *secrets})
 

@@ -31,7 +31,8 @@ from meninx.obfuscate.feature_file import CASE, FEATURES, RELEASED
 from meninx.obfuscate.feature_source import FeatureSource
 from meninx.obfuscate.obfuscator import OBFUSCATORS, FittedObfuscator, ImageTable, Values
 from meninx.obfuscate.published_columns import SITE, PublishedColumns
-from meninx.obfuscate.released_dataset import AUDIT, KEY, PAGE, RECORD, release_settings, remove_others
+from meninx.obfuscate.released_dataset import KEY, RECORD, release_settings, remove_others
+from meninx.obfuscate.sealed_audit import AUDIT, PAGE, SEAL
 
 STAGE = "obfuscate-features"
 VECTORS, TABLE = "features.npz", "manifest.csv"
@@ -108,7 +109,7 @@ def publish(space: workspace.Workspace, work: FeatureRelease) -> ObfuscationReco
     room = staging / workspace.PRIVATE
     for name, content in secrets.items():
         files.write_bytes(room / name, content, mode=files.PRIVATE_MODE)
-    stale = [name for name in (AUDIT, PAGE) if (space.root / name).exists()]
+    stale = [name for name in (AUDIT, PAGE, SEAL) if (space.root / name).exists()]
     space.publish(PUBLISHED, remove=stale, secret=(KEY, *secrets))
     remove_others(space.private, {KEY, *secrets})
     return record
@@ -123,7 +124,7 @@ def refuse_other_vectors(work: FeatureRelease, out: Path) -> ObfuscationRecord:
     record = artifacts.require(out, ObfuscationRecord, fix="give --overwrite to make the release again")
     fix = "give --overwrite to make the release again"
     same = integrity.digest_of(out) == record.checksums and not integrity.damage(
-        out, leave_out=(workspace.PRIVATE, RECORD, AUDIT, PAGE)
+        out, leave_out=(workspace.PRIVATE, RECORD, AUDIT, PAGE, SEAL)
     )
     stream = io.BytesIO(files.read_bytes(out / VECTORS, limit=_MOST_BYTES)) if same else None
     if stream is None or not np.array_equal(np.load(stream, allow_pickle=False)[FEATURES], work.values):

@@ -9,28 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from meninx.core import artifacts, names
+from meninx.core import names
 from meninx.core import progress as bars
 from meninx.core.artifacts import ReleaseAuditRecord
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.manifest import MANIFEST_NAME, SPLITS, Manifest
 from meninx.core.obfuscation_records import LabelFloorRecord
 from meninx.core.result import Result
-from meninx.obfuscate import dataset_table, released_dataset
+from meninx.obfuscate import dataset_table, released_dataset, sealed_audit
 from meninx.obfuscate.audit_words import audit_lines
-from meninx.obfuscate.audited_release import audit_own, raise_if_failed, refuse_unanswerable
+from meninx.obfuscate.audited_release import (
+    audit_own,
+    raise_if_failed,
+    refuse_unanswerable,
+    with_target,
+)
 from meninx.obfuscate.config import ObfuscateConfig
 from meninx.obfuscate.dataset_table import AttributeClasses
 from meninx.obfuscate.obfuscator import (
     OBFUSCATORS,
     UNKNOWN,
-    FittedObfuscator,
-    ImageTable,
-    create,
-    fitting_half,
 )
 from meninx.obfuscate.published_columns import PublishedColumns, published_columns
-from meninx.obfuscate.released_dataset import Release, released_values
+from meninx.obfuscate.release_audit import strength
+from meninx.obfuscate.released_dataset import Release, fit_method, released_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,26 +189,52 @@ def run(
 
 
 def _audited(work: Release, released: Manifest, progress: bars.Progress) -> ReleaseAuditRecord | None:
-    """Return the audit of the published release: the one that is there, or a new one; None without any."""
-    config = work.config
-    there = artifacts.read(released.root, ReleaseAuditRecord)
-    if there is not None and there.released.data == released_dataset.keyed(work.key, released.root):
-        wanted = (config.attribute, config.release_audit.target, config.seed)
-        if not config.release_audit.audit or (there.attribute, there.target, there.seed) == wanted:
-            return there
+    """Return the audit of the published release: the one that is there, or a new one; None without any.
+
+    Raises:
+        UsageError: the one that is there was made by other attacks.
+        DataError: it was edited, or removed.
+    """
+    config, root = work.config, released.root
+    there = sealed_audit.earlier(root)
+    if there is not None and there.released.data == released_dataset.keyed(work.key, root):
+        return audit_of_before(config, there, root, work.table.values.ndim)
     if not config.release_audit.audit:
         return None
     return audit_own(work, released, progress)
+
+
+def audit_of_before(
+    config: ObfuscateConfig, there: ReleaseAuditRecord, root: Path, axes: int
+) -> ReleaseAuditRecord:
+    """Return the finished audit of a release, with the target that is asked for entered behind the first.
+
+    Raises:
+        UsageError: other attacks are asked for.
+    """
+    asked = config.release_audit
+    if not asked.audit:
+        return there
+    unlike = list(there.strength.differences(strength(asked, axes)))
+    if there.seed != config.seed:
+        unlike.append(f"seed {there.seed} and {config.seed}")
+    if unlike:
+        what = f"the release was attacked with other settings: {'; '.join(unlike)}"
+        fix = "leave them out, or attack it again by `meninx obfuscate audit DATA RELEASE --overwrite`"
+        raise UsageError(problem(what, where="resume", fix=fix))
+    last = there.asked[-1].target if there.asked else there.target
+    return there if asked.target == last else with_target(there, asked.target, root)
 
 
 def refuse_below_floor(config: ObfuscateConfig, floor: LabelFloorRecord) -> None:
     """Refuse a target that a method cannot reach that keeps the labels and ignores the attribute.
 
     Raises:
-        PrivacyRefusal: the target is below the floor.
+        PrivacyRefusal: the target is below the lower end of the floor's interval. A floor above the target
+            whose interval reaches below it may be chance alone; then the audit decides.
     """
     target = config.release_audit.target
-    if target and not config.aware and floor.auroc is not None and target < floor.auroc:
+    if target and not config.aware and floor.low is not None and target < floor.low:
         what = f"a target of {target:g} is below the label floor: {floor.sentence}"
         fix = "accept a higher target, publish fewer columns, or use a method that reads the attribute: codes"
         raise PrivacyRefusal(problem(what, where="target", fix=fix))
@@ -219,17 +247,6 @@ def refuse_empty_splits(manifest: Manifest) -> None:
         fix = "prepare the dataset with three splits by patient"
         got = f"none in {', '.join(empty)}"
         raise DataError(expected("images in every split", got=got, where=MANIFEST_NAME, fix=fix))
-
-
-def fit_method(
-    config: ObfuscateConfig, table: ImageTable, key: bytes, progress: bars.Progress
-) -> FittedObfuscator:
-    """Return the method fitted on its patients: half of the training split if it learns, else all of it."""
-    rows = ~table.where("test")
-    if OBFUSCATORS[config.method].learned:
-        rows &= ~table.where("train") | fitting_half(table, seed=config.seed)
-    obfuscator = create(config.method, config, key=key)
-    return obfuscator.fit(table.select(rows), seed=config.seed, progress=progress)
 
 
 def _result(

@@ -34,6 +34,7 @@ _OWN_PAPERS = (  # they hold the digest of the list, or are written after it
     "predict.json",
     "obfuscation.json",
     "release_audit.json",
+    "release_audit.sha256",
     "report.html",
 )
 _CACHE = re.compile(r"((?:bundle/)?scripts/(?:[^/]+/)*)__pycache__/([^/.]+)\.[a-z]+-[0-9]+\.pyc")
