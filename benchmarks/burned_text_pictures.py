@@ -59,10 +59,10 @@ _PLACES = {
     "measure": ["Ashgrove Infirmary", "HOPITAL SAINT-AVIT", "Linden Medical Centre"],
 }
 _TECHNICAL = {
-    "choose": ["MI 1.2", "TIS 0.4", "12.5 cm", "3.5 MHz", "Gain 54", "60 dB", "R", "28 Hz", "Depth 16 cm", "Frq 5.0",
-               "TIB 0.7", "DR 70", "DLP 312", "2D", "FR 31 Hz"],
-    "measure": ["MI 0.9", "TIS 0.2", "8.0 cm", "5.0 MHz", "Gain 62", "72 dB", "L", "41 Hz", "Depth 12 cm", "Frq 3.3",
-                "TIB 1.1", "DR 60", "120 kV", "PW", "FR 22 Hz", "mGy 4.1", "12/30"],
+    "choose": ["MI 1.2", "TIS 0.4", "12.5 cm", "3.5 MHz", "Gain 54", "60 dB", "R", "28 Hz", "Depth 16 cm",
+               "Frq 5.0", "TIB 0.7", "DR 70", "DLP 312", "2D", "FR 31 Hz"],
+    "measure": ["MI 0.9", "TIS 0.2", "8.0 cm", "5.0 MHz", "Gain 62", "72 dB", "L", "41 Hz", "Depth 12 cm",
+                "Frq 3.3", "TIB 1.1", "DR 60", "120 kV", "PW", "FR 22 Hz", "mGy 4.1", "12/30"],
 }  # fmt: skip
 
 
@@ -145,15 +145,16 @@ class Writer:
         year = draw.randint(1930, 2012)
         return draw.choice([
             f"{last}^{first}", f"{last}, {first}", f"{first} {last}", f"DOB {day}.{month:02d}.{year}",
-            f"{day}/{month:02d}/{year}", f"MRN {draw.randint(10**6, 10**7)}", f"ID: {draw.randint(10**5, 10**8)}",
-            draw.choice(_PLACES[self.half]), f"{last} {day}-{month:02d}-{year}", f"Dr. {last}",
+            f"{day}/{month:02d}/{year}", f"MRN {draw.randint(10**6, 10**7)}",
+            f"ID: {draw.randint(10**5, 10**8)}", draw.choice(_PLACES[self.half]),
+            f"{last} {day}-{month:02d}-{year}", f"Dr. {last}",
         ])  # fmt: skip
 
     def _place(self, page: Page, text: str, kind: str) -> None:
         size, colour = self._look(kind)
         faces = _CYRILLIC_FACES if kind == "cyrillic" else _FACES
         font = ImageFont.truetype(str(_FONTS / self.draw.choice(faces[self.half])), size)
-        left, top, right, bottom = font.getbbox(text)
+        _, _, right, bottom = font.getbbox(text)
         mask = Image.new("L", (int(right) + 2, int(bottom) + 2))
         ImageDraw.Draw(mask).text((0, 0), text, font=font, fill=255)
         glyphs = np.asarray(mask)

@@ -9,7 +9,7 @@ from pixel_samples import bytes_in, coloured
 from pydicom.uid import ExplicitVRLittleEndian
 
 from meninx.deid import burned_text, frames, instance, pixel_cleaner
-from meninx.deid.burned_text import Judge, Reader
+from meninx.deid.burned_text import Reader, TextRule
 from meninx.deid.identifiers import Identifiers
 from meninx.deid.pixel_cleaner import PixelCleaner
 from meninx.deid.quarantine import Refused
@@ -199,7 +199,7 @@ def test_a_letter_that_stands_alone_is_a_marker_and_beside_text_it_goes():
         fake = Fake({box: "Г" if box != NAME else "QUENTIN" for box in boxes})
         reader = Reader(fake.find, fake.read, lambda picture, box: box.width < 10)
         original = page(1, {0: list(boxes)})
-        lines = burned_text.lines(original, frames.layers_of(original), Judge(Identifiers()), reader)
+        lines = burned_text.lines(original, frames.layers_of(original), TextRule(Identifiers()), reader)
         assert {line.box for line in lines if line.technical} == kept
 
 

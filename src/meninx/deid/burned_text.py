@@ -67,7 +67,7 @@ class TextLine:
 
 
 @dataclass(frozen=True)
-class Judge:
+class TextRule:
     """What decides whether a line may stay.
 
     Attributes:
@@ -103,14 +103,14 @@ def can_hold_text(layers: Layers) -> bool:
 
 
 def lines(
-    original: Instance, layers: Layers, judge: Judge, reader: Reader, *, second: bool = False
+    original: Instance, layers: Layers, rule: TextRule, reader: Reader, *, second: bool = False
 ) -> list[TextLine]:
     """Return the lines of text in all frames of an instance.
 
     Args:
         original: the instance.
         layers: of its frames.
-        judge: what decides whether a line may stay.
+        rule: what decides whether a line may stay.
         reader: how text is found and read.
         second: search the way that the result is searched.
 
@@ -122,7 +122,7 @@ def lines(
     for values in views(original, layers):
         picture = as_picture(values, enhanced=second)
         places = reader.find(picture, SECOND if second else FIRST)
-        ways = (_line(picture, one, judge, reader) for one in places)
+        ways = (_line(picture, one, rule, reader) for one in places)
         found += _without_crowded_glyphs([line for line in ways if line is not None])
     return merged(found)
 
@@ -142,7 +142,7 @@ def _without_crowded_glyphs(found: list[TextLine]) -> list[TextLine]:
     return result
 
 
-def _line(picture: Picture, one: Found, judge: Judge, reader: Reader) -> TextLine | None:
+def _line(picture: Picture, one: Found, rule: TextRule, reader: Reader) -> TextLine | None:
     if one.score < _WEAK:
         return None
     large = min(one.box.width, one.box.height) > _LARGE
@@ -151,18 +151,18 @@ def _line(picture: Picture, one: Found, judge: Judge, reader: Reader) -> TextLin
     if large or one.score < _STRONG:
         # Round organs resemble a large O. Letters of this size can be read, in one of four directions.
         turned = [] if upright and not large else _turned(picture, one.box, reader)
-        if not any(_is_legible(way, judge) for way in (reading, *turned)):
+        if not any(_is_legible(way, rule) for way in (reading, *turned)):
             return None
-    plain = TextLine(one.box, reading.text, judge.is_technical(reading))
+    plain = TextLine(one.box, reading.text, rule.is_technical(reading))
     short = len(reading.text.strip()) <= 1 and 0.45 < one.box.width / one.box.height < 2.2
     if not plain.technical and short and reader.is_glyph(picture, one.box):
         return replace(plain, technical=True, glyph=True)
     return plain
 
 
-def _is_legible(reading: Reading, judge: Judge) -> bool:
+def _is_legible(reading: Reading, rule: TextRule) -> bool:
     clear = reading.confidence >= _READ and sum(map(str.isalnum, reading.text)) >= 3
-    return clear or judge.resembles(reading.text)
+    return clear or rule.resembles(reading.text)
 
 
 def _turned(picture: Picture, box: Box, reader: Reader) -> list[Reading]:

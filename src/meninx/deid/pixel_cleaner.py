@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from meninx.deid import burned_text, frames, redaction, review
-from meninx.deid.burned_text import Judge, Reader, TextLine
+from meninx.deid.burned_text import Reader, TextLine, TextRule
 from meninx.deid.config import Pixels
 from meninx.deid.identifiers import Identifiers
 from meninx.deid.instance import Instance
@@ -84,26 +84,26 @@ class PixelCleaner:
         reasons = review.review_reasons(original)
         searches = bool(original.pixels) and self.pixels == "redact" and (self.search_all or bool(reasons))
         if searches and ocr.is_available():
-            return self._redacted(original, reasons, Judge(found, self.keep_measurements))
+            return self._redacted(original, reasons, TextRule(found, self.keep_measurements))
         if searches or (reasons and self.pixels != "keep"):
             declared = review.declares_burned_in(original)
             raise Refused(Reason.BURNED_IN_DECLARED if declared else Reason.TEXT_POSSIBLE)
         return original, PixelReport(reasons)
 
     def _redacted(
-        self, original: Instance, reasons: tuple[str, ...], judge: Judge
+        self, original: Instance, reasons: tuple[str, ...], rule: TextRule
     ) -> tuple[Instance, PixelReport]:
         layers = frames.layers_of(original)
         if not burned_text.can_hold_text(layers):
             return original, PixelReport(reasons, searched=True)
-        lines = burned_text.lines(original, layers, judge, self.reader)
+        lines = burned_text.lines(original, layers, rule, self.reader)
         result, recoded = original, False
         for _ in range(_MOST_ROUNDS):
             boxes = [line.box for line in lines if not line.technical]
             if boxes:
                 redacted = redaction.apply(original, boxes)
                 result, recoded = redacted.instance, redacted.recoded
-            left = burned_text.lines(result, frames.layers_of(result), judge, self.reader, second=True)
+            left = burned_text.lines(result, frames.layers_of(result), rule, self.reader, second=True)
             new = [line for line in left if not line.technical and not _is_known(line, lines)]
             if not new:
                 return result, PixelReport(reasons, True, tuple(lines), recoded)
