@@ -422,6 +422,7 @@ class DeidSettings(TypedDict, total=False):
         search_all: search the pixels of every image, not only of those that may hold text.
         keep_measurements: keep lines that show a measurement, e.g. ``Dist 3.4 cm``; otherwise only settings
             of the device, scales and side markers stay.
+        decisions: CSV file with decisions of reviewers about layouts, as ``meninx review`` writes it.
         dry_run: read and check everything, write nothing.
         resume: continue an interrupted run in the output folder.
         overwrite: replace an earlier result in the output folder, once the new one is complete.
@@ -457,6 +458,7 @@ class DeidSettings(TypedDict, total=False):
     pixels: Literal["redact", "quarantine", "keep"]
     search_all: bool
     keep_measurements: bool
+    decisions: str | Path | None
     dry_run: bool
     resume: bool
     overwrite: bool

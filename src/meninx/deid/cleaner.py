@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from meninx.deid import instance, pixels, selfcheck, structured_content, walker, writer
+from meninx.deid import instance, layouts, pixels, selfcheck, structured_content, walker, writer
 from meninx.deid.actions import ACCESSION, BIRTH_DATE, FileContext
 from meninx.deid.config import DeidConfig
 from meninx.deid.elements import Element
@@ -139,7 +139,8 @@ class Cleaner:
             profile: the compiled profile.
         """
         resolver = Resolver(Pseudonyms(key), policy, lookup, strict=config.missing_lookup == "quarantine")
-        reader = PixelCleaner(config.pixels, config.search_all, config.keep_measurements)
+        decisions = layouts.read_decisions(config.decisions) if config.decisions else ()
+        reader = PixelCleaner(config.pixels, config.search_all, config.keep_measurements, decisions)
         return cls(profile=profile, resolver=resolver, max_age=config.max_age, pixels=reader)
 
     def clean(self, data: bytes | FilePart) -> CleanInstance:

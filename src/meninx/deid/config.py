@@ -64,6 +64,7 @@ class DeidConfig(Settings):
         search_all: search the pixels of every image, not only of those that may hold text.
         keep_measurements: keep lines that show a measurement, e.g. ``Dist 3.4 cm``; otherwise only settings
             of the device, scales and side markers stay.
+        decisions: CSV file with decisions of reviewers about layouts, as ``meninx review`` writes it.
         dry_run: read and check everything, write nothing.
         resume: continue an interrupted run in the output folder.
         overwrite: replace an earlier result in the output folder, once the new one is complete.
@@ -87,6 +88,7 @@ class DeidConfig(Settings):
     pixels: Pixels = "redact"
     search_all: bool = False
     keep_measurements: bool = False
+    decisions: Path | None = None
     dry_run: bool = False
     resume: bool = True
     overwrite: bool = False
@@ -95,8 +97,9 @@ class DeidConfig(Settings):
         """Refuse options that contradict each other; keep them sorted."""
         if not self.site.strip():
             raise ConfigError(expected("the name of the hospital", got="an empty one", where="site"))
-        if self.pixels != "redact" and (self.search_all or self.keep_measurements):
-            name = "search_all" if self.search_all else "keep_measurements"
+        names = ("search_all", "keep_measurements", "decisions")
+        name = next((one for one in names if getattr(self, one)), "")
+        if self.pixels != "redact" and name:
             fix = "set pixels to redact, or leave it out"
             raise ConfigError(problem(f"it has no effect with pixels = {self.pixels}", where=name, fix=fix))
         object.__setattr__(self, "options", tuple(sorted(known.parse(self.options))))

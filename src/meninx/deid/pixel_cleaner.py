@@ -6,18 +6,23 @@ The result looks to the rest of the engine like an instance that came in without
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
-from meninx.deid import burned_text, frames, redaction, review
+from meninx.deid import burned_text, frames, layouts, redaction, review
 from meninx.deid.burned_text import Reader, TextLine, TextRule
 from meninx.deid.config import Pixels
+from meninx.deid.frames import Layers
 from meninx.deid.identifiers import Identifiers
 from meninx.deid.instance import Instance
+from meninx.deid.layouts import LayoutDecision, LayoutMask, ReviewChoice
 from meninx.deid.quarantine import Reason, Refused
 from meninx.imaging import ocr
 from meninx.imaging.ocr import Box
 
 _MOST_ROUNDS = 6  # searches of the result; text that is still there keeps the file out
+_MANUFACTURER, _MODEL = 0x00080070, 0x00081090
+_LONGEST, _MOST_LINES = 80, 500  # characters of a text and lines of an image in the journal
 _MARGIN = 3  # pixels by which what the search of the result finds is grown
 
 
@@ -30,12 +35,26 @@ class PixelReport:
         searched: every frame was searched, and the result was searched again without a finding.
         lines: the lines that were found; their texts are private.
         recoded: the pixels lost their compression, because it was lossy.
+        mask: what the first search would redact, by which a layout is recognised; None without a search.
+        decision: the decision of a reviewer that was applied, or ``""``.
     """
 
     reasons: tuple[str, ...] = ()
     searched: bool = False
     lines: tuple[TextLine, ...] = ()
     recoded: bool = False
+    mask: LayoutMask | None = None
+    decision: str = ""
+
+    def table(self) -> dict[str, Any]:
+        """Return what the private journal holds about a search; empty without one."""
+        if self.mask is None:
+            return {}
+        texts = [line.text[:_LONGEST] for line in self.lines if not line.technical]
+        return {
+            "mask": asdict(self.mask), "kept": list(self.kept)[:_MOST_LINES], "texts": texts[:_MOST_LINES],
+            "boxes": len(self.boxes), "recoded": self.recoded, "decision": self.decision,
+        }  # fmt: skip
 
     @property
     def boxes(self) -> tuple[Box, ...]:
@@ -62,12 +81,14 @@ class PixelCleaner:
             all pixels alone.
         search_all: search every instance with pixels, not only those that may hold text.
         keep_measurements: keep the labels of measurements.
+        decisions: of reviewers, about layouts.
         reader: how text is found and read.
     """
 
     pixels: Pixels = "redact"
     search_all: bool = False
     keep_measurements: bool = False
+    decisions: tuple[LayoutDecision, ...] = ()
     reader: Reader = field(default_factory=Reader)
 
     def clean(self, original: Instance, found: Identifiers) -> tuple[Instance, PixelReport]:
@@ -79,7 +100,7 @@ class PixelCleaner:
 
         Raises:
             Refused: ``burned-in-declared`` or ``text-in-pixels-possible`` (not searched), ``text-remains``
-                (found again after redaction), ``pixels-unreadable``.
+                (found again after redaction), ``refused-in-review``, ``pixels-unreadable``.
         """
         reasons = review.review_reasons(original)
         searches = bool(original.pixels) and self.pixels == "redact" and (self.search_all or bool(reasons))
@@ -97,6 +118,16 @@ class PixelCleaner:
         if not burned_text.can_hold_text(layers):
             return original, PixelReport(reasons, searched=True)
         lines = burned_text.lines(original, layers, rule, self.reader)
+        plan = PixelReport(reasons, True, tuple(lines))
+        plan = replace(plan, mask=mask_of(original, layers, plan.boxes))
+        decision = layouts.decision_for(self.decisions, plan.mask) if plan.mask else None
+        if decision is not None:
+            plan = replace(plan, decision=str(decision.choice))
+            if decision.choice == ReviewChoice.QUARANTINE:
+                raise Refused(Reason.REFUSED_IN_REVIEW)
+            if decision.choice == ReviewChoice.KEEP:
+                return original, replace(plan, lines=())
+            lines += [TextLine(box, "", technical=False) for box in decision.extra]
         result, recoded = original, False
         for _ in range(_MOST_ROUNDS):
             boxes = [line.box for line in lines if not line.technical]
@@ -106,12 +137,20 @@ class PixelCleaner:
             left = burned_text.lines(result, frames.layers_of(result), rule, self.reader, second=True)
             new = [line for line in left if not line.technical and not _is_known(line, lines)]
             if not new:
-                return result, PixelReport(reasons, True, tuple(lines), recoded)
+                return result, replace(plan, lines=tuple(lines), recoded=recoded)
             grown = [
                 replace(line, box=line.box.grown(_MARGIN, (layers.rows, layers.columns))) for line in new
             ]
             lines = burned_text.merged([*lines, *grown])
         raise Refused(Reason.TEXT_REMAINS)
+
+
+def mask_of(original: Instance, layers: Layers, boxes: Sequence[Box]) -> LayoutMask:
+    """Return the boxes of an image with the device that its header names."""
+    manufacturer, model = (original.text(tag)[:_LONGEST] for tag in (_MANUFACTURER, _MODEL))
+    return LayoutMask(
+        manufacturer, model, layers.rows, layers.columns, layouts.line_boxes(boxes)[:_MOST_LINES]
+    )
 
 
 def _is_known(line: TextLine, lines: Sequence[TextLine]) -> bool:

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     BURNED_IN_DECLARED = "burned-in-declared"
     TEXT_POSSIBLE = "text-in-pixels-possible"
     TEXT_REMAINS = "text-remains"
+    REFUSED_IN_REVIEW = "refused-in-review"
     DUPLICATE_IDENTICAL = "duplicate-identical"
     DUPLICATE_DIFFERENT = "duplicate-different"
     SYMLINK_OUTSIDE = "symlink-outside"
