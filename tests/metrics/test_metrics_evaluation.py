@@ -5,10 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 from meninx.core.errors import ConfigError, DataError, LayoutError
-from meninx.metrics.calibration import equal_mass_bins
+from meninx.metrics.calibration import calibration, ece, equal_mass_bins
 from meninx.metrics.estimates import Evaluation
 from meninx.metrics.evaluation import evaluate_classification
 from meninx.metrics.groups import grouping, strata
@@ -172,15 +173,14 @@ def test_bad_input_is_refused():
         evaluate_classification(truth[:0], scores[:0], patient[:0], LABELS, {}, task="multilabel", seed=0)
 
 
-def test_equal_models_differ_by_exactly_nothing():
+def test_equal_models_differ_by_nothing_which_a_few_hundred_patients_do_not_prove():
     truth, scores, patient, attributes = cohort()
     rows = compare(scores, scores, truth, patient, LABELS, attributes, task="multilabel", seed=0, draws=50)
     known = [item for item in rows if item.note != "insufficient"]
     assert known
-    assert all(item.value == item.low == item.high == 0 for item in known)
-    gap = {item.note for item in known if item.name in GAP_NAMES}
-    assert gap == {"not amplified (within ±0.02)"}
-    assert {item.note for item in known if item.name not in GAP_NAMES} == {"within the margin"}
+    assert all(item.value == 0 and item.low < 0 < item.high for item in known)
+    assert all(item.note.startswith("not decided") for item in known if item.group != "per decade")
+    assert {item.interval for item in known} == {"unseen patient"}
 
 
 def test_paired_interval_is_narrower_than_either_and_judged():
@@ -360,3 +360,42 @@ def test_a_perfect_area_says_that_its_interval_is_one_of_counts():
         truth, truth, np.arange(40), ["a"], {}, task="multilabel", seed=0, draws=20
     )
     assert found.headline.interval == "Clopper-Pearson"
+
+
+def test_chance_of_a_calibration_error_counts_patients_and_not_their_images():
+    """Perfect probabilities, five images of one outcome per patient: the error is that of the patients."""
+    errors, nulls, of_images = [], [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        risk, patient = np.repeat(rng.random(60), 5), np.repeat(np.arange(60), 5)
+        truth = (rng.random(60)[patient] < risk).astype(float)
+        found = calibration(truth, risk, "ill", np.random.default_rng(0), patient)
+        errors.append(found.ece)
+        nulls.append(found.ece_null)
+        of_images.append(
+            np.mean([ece(rng.random(300) < risk, risk, patient_index=patient) for _ in range(20)])
+        )
+    assert np.mean(nulls) == pytest.approx(np.mean(errors), rel=0.15)
+    assert np.mean(of_images) < 0.7 * np.mean(errors)
+
+
+def test_calibration_is_that_of_bins_and_regressions_by_hand():
+    rng = np.random.default_rng(0)
+    risk = rng.random(600)
+    truth = (rng.random(600) < risk**2).astype(float)
+    found = calibration(truth, risk, "ill", rng)
+    order = np.argsort(risk)
+    by_hand = sum(
+        abs(risk[part].mean() - truth[part].mean()) * len(part) / 600 for part in np.array_split(order, 15)
+    )
+    assert found.ece == pytest.approx(by_hand, abs=1e-12)
+    logit = np.log(risk / (1 - risk))
+
+    def loss(offset, slope):
+        chance = 1 / (1 + np.exp(-(offset + slope * logit)))
+        return -np.mean(truth * np.log(chance) + (1 - truth) * np.log(1 - chance))
+
+    both = minimize(lambda x: loss(*x), (0.0, 1.0), tol=1e-10).x
+    alone = minimize(lambda x: loss(x[0], 1.0), (0.0,), tol=1e-10).x
+    assert found.slope == pytest.approx(both[1], abs=1e-3)
+    assert found.intercept == pytest.approx(alone[0], abs=1e-3)

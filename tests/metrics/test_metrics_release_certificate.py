@@ -209,3 +209,14 @@ def test_odd_arguments_are_refused(change, error):
     arguments = {"attributes": [groups], "patients": patients, "leaves": 16, **change}
     with pytest.raises(error):
         certify_release(codes, **arguments)
+
+
+def test_the_limit_holds_where_one_group_is_much_smaller_than_the_other():
+    """The smaller group decides: with the larger one the limit misses the truth in a third of the draws."""
+    rng = np.random.default_rng(0)
+    first, second = np.array([0.5, 0.5]), np.array([0.3, 0.7])
+    truth = best_attacker(first, second)
+    missed = sum(
+        attacker_limit(rng.multinomial(40, first), rng.multinomial(4000, second)) < truth for _ in range(300)
+    )
+    assert missed <= 15

@@ -17,12 +17,12 @@ import numpy.typing as npt
 from meninx.core.obfuscation_records import AttackerRecord, UtilityLossRecord
 from meninx.core.randomness import child_seed
 from meninx.learn.release_attackers import Sides, families_of, fit_release_network, label_task
-from meninx.metrics import intervals
 from meninx.metrics.attribute_inference import infer_attribute
 from meninx.metrics.bootstrap import BinaryProblem, Draws, Measured, measure
 from meninx.metrics.classification import auroc
 from meninx.metrics.groups import INSUFFICIENT, sufficient
 from meninx.metrics.intervals import folded_ends
+from meninx.metrics.paired_difference import difference
 from meninx.metrics.vector_attacks import fit_ridge
 from meninx.obfuscate.obfuscator import Values
 from meninx.obfuscate.release_attacks import flat_values
@@ -156,7 +156,7 @@ def _losses(
 def _loss(
     label: str, regime: str, group: str, patients: int, before: Measured, after: Measured
 ) -> UtilityLossRecord:
-    low, high = intervals.percentile_interval(before.samples["auroc"] - after.samples["auroc"])
+    low, high = difference(before, after).ends["auroc"]
     first, second = before.values["auroc"], after.values["auroc"]
     return UtilityLossRecord(
         label=label, regime=regime, group=group, clean=first, released=second, loss=first - second,

@@ -24,7 +24,7 @@ from meninx.obfuscate.audited_release import (
     refuse_unanswerable,
     with_target,
 )
-from meninx.obfuscate.config import ObfuscateConfig
+from meninx.obfuscate.config import CHANCE, ObfuscateConfig
 from meninx.obfuscate.dataset_table import AttributeClasses
 from meninx.obfuscate.obfuscator import (
     OBFUSCATORS,
@@ -230,11 +230,12 @@ def refuse_below_floor(config: ObfuscateConfig, floor: LabelFloorRecord) -> None
     """Refuse a target that a method cannot reach that keeps the labels and ignores the attribute.
 
     Raises:
-        PrivacyRefusal: the target is below the lower end of the floor's interval. A floor above the target
-            whose interval reaches below it may be chance alone; then the audit decides.
+        PrivacyRefusal: the target is below the floor, and the floor is beyond chance (its lower end is above
+            one half). Labels without any meaning would give another floor as well.
     """
     target = config.release_audit.target
-    if target and not config.aware and floor.low is not None and target < floor.low:
+    beyond_chance = floor.auroc is not None and (floor.low or 0.0) > CHANCE
+    if target and not config.aware and beyond_chance and target < (floor.auroc or 0.0):
         what = f"a target of {target:g} is below the label floor: {floor.sentence}"
         fix = "accept a higher target, publish fewer columns, or use a method that reads the attribute: codes"
         raise PrivacyRefusal(problem(what, where="target", fix=fix))

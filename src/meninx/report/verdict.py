@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from meninx.core.artifacts import DeidRecord
 from meninx.metrics.estimates import Estimate, Evaluation
-from meninx.metrics.paired_difference import AMPLIFIED, MARGIN, NOT_AMPLIFIED, NOT_DECIDED
+from meninx.metrics.paired_difference import AMPLIFIED, CLOSED, MARGIN, NOT_AMPLIFIED, NOT_DECIDED
 from meninx.report import formatting, privacy_cost, section_audit, section_obfuscation, training_log
 from meninx.report.context import Comparison, ReportContext, departures_of, keeps_attribute
 from meninx.report.joint_privacy import Cap, Joint
@@ -263,6 +263,8 @@ def _cost_colour(found: Counter[str], unknown: int, own: Verdict) -> tuple[str, 
         return RED, AMPLIFIED
     if found[NOT_DECIDED]:
         return AMBER, NOT_DECIDED
+    if found[CLOSED]:
+        return AMBER, CLOSED
     if unknown:
         return AMBER, "some groups too small"
     return (GREEN, NOT_AMPLIFIED) if own.colour == GREEN else (AMBER, f"{NOT_AMPLIFIED} by privacy")
