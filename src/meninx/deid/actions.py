@@ -85,7 +85,8 @@ class FileContext:
         accessions: original -> new accession number.
         non_ascii: a text of the output needs UTF-8.
         bits_cleared: unused bits of the pixels held something that was cleared.
-        review: why a person must look at the pixels; empty when nothing suggests that text is in them.
+        review: why text may be in pixels that were not searched; empty when nothing suggests it.
+        searched: the pixels were searched for text, and the result was searched again without a finding.
     """
 
     profile: Profile
@@ -105,6 +106,7 @@ class FileContext:
     non_ascii: bool = False
     bits_cleared: bool = False
     review: tuple[str, ...] = ()
+    searched: bool = False
 
     def count(self, tag: int, letter: str) -> None:
         """Count one element."""
