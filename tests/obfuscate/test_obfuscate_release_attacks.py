@@ -260,9 +260,17 @@ def test_no_choice_depends_on_the_order_of_attackers():
     judge = Judge(rows := attack_rows(question(table, table.values)), seed=0)
     assert judge.may_choose
     tied = attempts(rows, first=(0.5, 0.1), second=(0.5, 0.6), third=(0.4, 0.9))
-    for order in (tied, tied[::-1]):
-        assert judge.best(order).name == "second"
-        assert chosen_of([judge.of(item) for item in order]) == "second"
+    nearer = dataclasses.replace(tied[0], name="the less far one", margins=tied[0].margins.copy())
+    nearer.margins[rows.valid, 1] += nearer.margins[rows.valid, 1] == 1  # the same order of the rows
+    for others in (tied, [*tied, nearer]):
+        for order in (others, others[::-1]):
+            assert judge.best(order).name == "second"
+            assert chosen_of([judge.of(item) for item in order]) == "second"
+    one, two, near = (judge.of(item) for item in (*tied[:2], nearer))
+    assert near.valid_auroc == two.valid_auroc
+    assert near.valid_separation < two.valid_separation
+    assert (one.valid_auroc, one.valid_separation) == (two.valid_auroc, two.valid_separation)
+    assert one.auroc != two.auroc  # equal in everything but the test split, which chooses nothing
 
 
 def test_the_highest_variant_stands_beside_the_chosen_one():

@@ -359,9 +359,10 @@ def test_a_weaker_attack_does_not_replace_the_record(large, averaged, tmp_path):
     with pytest.raises(UsageError, match=r"recorded attack is stronger \(draws 1 and 2\)"):
         again(large, out, draws=1)
     (out / "private/obfuscation.key").unlink()
-    place = ["--out", str(out), "--overwrite", "--draws", "2"]
-    quick = ["--permutations", "0", "--attack-epochs", "1", "--device", "cpu", "-q"]
-    assert run(["obfuscate", "audit", str(large), str(out), *place, *quick]) == 2
+    with pytest.raises(UsageError, match=r"is stronger .not measured: average of several releases"):
+        again(large, out, out=out, draws=10)
+    with pytest.raises(UsageError, match="no effect: one release is there to attack"):
+        again(large, out, out=tmp_path / "record", draws=2)
     assert (out / "release_audit.json").read_bytes() == before
 
 
@@ -370,7 +371,7 @@ def test_a_release_without_its_private_room_says_what_was_not_measured_and_does_
 ):
     out = Path(shutil.copytree(averaged.out, tmp_path / "received"))
     shutil.rmtree(out / "private")
-    result = again(large, out, out=tmp_path / "record", target=0.99)
+    result = again(large, out, out=tmp_path / "record", target=0.99, draws=10)
     assert result.record.not_measured == ("average of several releases: its private room is not here",)
     assert result.record.unaveraged
     assert result.record.verdict != "passed"

@@ -88,6 +88,8 @@ class AttackerRecord:
             e.g. ``F against M`` or ``60 or older against the rest``.
         valid_auroc: folded AUROC on the validation split, by which an attacker is chosen; None where it is
             refused.
+        valid_separation: distance of the mean scores of both classes on the validation split, in standard
+            deviations within a class, by which equal areas are told apart; None as above.
         auroc: folded AUROC on the test split: at least 1/2; None as above.
         low: lower end of its 95 % interval, patients resampled.
         high: upper end.
@@ -105,6 +107,7 @@ class AttackerRecord:
     retrained: bool = True
     question: str = ""
     valid_auroc: float | None = None
+    valid_separation: float | None = None
     auroc: float | None = None
     low: float | None = None
     high: float | None = None
@@ -283,8 +286,8 @@ class ReleaseAuditRecord:
         method: name of the method; empty for a release of another program.
         method_summary: the method in words.
         caveat: what holds of the method whatever was measured.
-        chosen: name of the attacker with the highest AUROC on the validation split, among equal ones the
-            highest on the test split; empty where too few patients are there to choose.
+        chosen: name of the attacker with the highest AUROC on the validation split, among equal ones the one
+            that separates the classes furthest there; empty where too few patients are there to choose.
         validation: class -> patients of the validation split, who choose.
         target: highest folded AUROC that was accepted when the release was audited first; 0 without one.
         asked: the targets that were asked for, the first one first; it decides.

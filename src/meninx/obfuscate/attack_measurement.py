@@ -24,7 +24,7 @@ from meninx.obfuscate.release_attacks import Attempt, Margins, flat_values
 from meninx.obfuscate.release_question import AttackRows, Contest, Numbers
 from meninx.obfuscate.release_verdict import DIGITS
 
-_SAME = 1e-12
+_SAME, _MOST_APART = 1e-12, 1e6
 _SHARE_BELOW = 0.95
 _RIDGES = ("linear", "kernel")
 
@@ -32,8 +32,8 @@ _RIDGES = ("linear", "kernel")
 class Judge:
     """Measures attackers on the test split, chosen on the validation split.
 
-    No choice depends on an order of attackers: of equal ones on the validation split the one with the higher
-    area on the test split is taken, which is never the better news. With fewer than ``MIN_CELL`` validation
+    No choice depends on an order of attackers, or on the test split: of equal areas on the validation split
+    the one whose scores separate the classes further there is taken. With fewer than ``MIN_CELL`` validation
     patients of a class nothing is chosen (``may_choose``), and the highest one on the test split is shown.
 
     Args:
@@ -58,7 +58,7 @@ class Judge:
         blank = _blank(attempt)
         if attempt.margins is None:
             return blank
-        contest = max(self.rows.contests, key=lambda item: self._rank(item, attempt.margins))
+        contest = max(self.rows.contests, key=lambda item: (self._rank(item, attempt.margins), item.name))
         return self._measured(blank, contest, attempt.margins, clean)
 
     def variants(
@@ -95,16 +95,21 @@ class Judge:
         return tuple(self._measured(blank, contest, attempt.margins, None) for contest in self.rows.contests)
 
     def best(self, attempts: Iterable[Attempt]) -> Attempt:
-        """Return the best attacker on the validation split, of equal ones the higher on the test split."""
-        tried = [attempt for attempt in attempts if attempt.margins is not None]
-        return max(tried, key=lambda item: max(self._rank(one, item.margins) for one in self.rows.contests))
+        """Return the best attacker on the validation split, of equal ones the one that separates further."""
+
+        def key(item: Attempt) -> tuple[tuple[float, float], str, str]:
+            best = max(self._rank(contest, item.margins) for contest in self.rows.contests)
+            return best, item.name, item.variant
+
+        return max((attempt for attempt in attempts if attempt.margins is not None), key=key)
 
     def _rank(self, contest: Contest, margins: Margins | None) -> tuple[float, float]:
-        """Return what attackers and questions are chosen by: validation split first, where it may choose."""
+        """Return what attackers and questions are chosen by: the validation split, where it may choose."""
         if margins is None:
             return 0.0, 0.0
-        valid = float(folded(self.valid_area(contest, margins))) if self.may_choose else 0.0
-        return round(valid, DIGITS), float(folded(_area(contest, margins, self.rows.test)))
+        if not self.may_choose:
+            return float(folded(_area(contest, margins, self.rows.test))), 0.0
+        return _rank(contest, margins, self.rows.valid)
 
     def valid_area(self, contest: Contest, margins: Margins) -> float:
         """Return the area on the validation split, not folded."""
@@ -125,6 +130,7 @@ class Judge:
             blank,
             question=contest.name,
             valid_auroc=float(folded(chosen)),
+            valid_separation=_separation(contest, margins, rows.valid),
             auroc=float(folded(area)),
             low=low,
             high=high,
@@ -210,12 +216,24 @@ def permuted(rows: AttackRows, seed: int, number: int) -> Numbers:
 def _chosen_area(rows: AttackRows, kinds: Numbers, tried: Sequence[Margins]) -> float:
     """Return the folded area on the test split of the attacker and question that the validation chooses."""
     asked = [(contest.of(kinds), margins) for margins in tried for contest in rows.contests]
-    areas = [
-        (round(float(folded(_area(one, margins, rows.valid))), DIGITS),
-         float(folded(_area(one, margins, rows.test))))
-        for one, margins in asked
-    ]  # fmt: skip
-    return max(areas)[1]
+    best = max(asked, key=lambda pair: _rank(pair[0], pair[1], rows.valid))
+    return float(folded(_area(*best, rows.test)))
+
+
+def _rank(contest: Contest, margins: Margins, rows: Numbers) -> tuple[float, float]:
+    """Return the folded area, and the separation of the classes, by which equal areas are told apart."""
+    return round(float(folded(_area(contest, margins, rows))), DIGITS), _separation(contest, margins, rows)
+
+
+def _separation(contest: Contest, margins: Margins, rows: Numbers) -> float:
+    """Return the distance of the mean scores of both classes, in standard deviations within a class."""
+    truth, scores = contest.truth[rows], contest.scores(margins)[rows]
+    classes = [scores[truth == value] for value in (0, 1)]
+    if min(map(len, classes)) == 0:
+        return 0.0
+    apart = abs(float(classes[1].mean() - classes[0].mean()))
+    spread = float(np.sqrt(np.mean([item.var() for item in classes])))
+    return round(min(apart / max(spread, _SAME), _MOST_APART), DIGITS) if apart > 0 else 0.0
 
 
 def _area(contest: Contest, margins: Margins, rows: Numbers) -> float:

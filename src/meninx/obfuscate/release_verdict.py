@@ -55,14 +55,16 @@ def verdict_of(found: ReleaseAuditRecord) -> tuple[str, str]:
 
 
 def chosen_of(attackers: Sequence[AttackerRecord]) -> str:
-    """Return the name of the attacker with the highest validation area, of equal ones the higher on the test.
+    """Return the name of the attacker with the highest validation area, of equal ones the furthest apart.
 
     Empty where none has a number.
     """
     known = [item for item in attackers if item.valid_auroc is not None]
-    best = max(
-        known, key=lambda item: (round(item.valid_auroc or 0.0, DIGITS), item.auroc or 0.0), default=None
-    )
+
+    def key(item: AttackerRecord) -> tuple[float, float, str]:
+        return round(item.valid_auroc or 0.0, DIGITS), item.valid_separation or 0.0, item.name
+
+    best = max(known, key=key, default=None)
     return best.name if best is not None else ""
 
 

@@ -34,6 +34,8 @@ from meninx.obfuscate.published_columns import PublishedColumns, published_colum
 from meninx.obfuscate.release_audit import strength
 from meninx.obfuscate.released_dataset import Release, fit_method, released_values
 
+_CHANCE = 0.5
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObfuscateResult(Result):
@@ -229,12 +231,14 @@ def audit_of_before(
 def refuse_below_floor(config: ObfuscateConfig, floor: LabelFloorRecord) -> None:
     """Refuse a target that a method cannot reach that keeps the labels and ignores the attribute.
 
+    A floor that labels without any meaning would give as well refuses nothing.
+
     Raises:
-        PrivacyRefusal: the target is below the lower end of the floor's interval. A floor above the target
-            whose interval reaches below it may be chance alone; then the audit decides.
+        PrivacyRefusal: the target is below the floor.
     """
     target = config.release_audit.target
-    if target and not config.aware and floor.low is not None and target < floor.low:
+    beyond_chance = floor.auroc is not None and (floor.low or 0.0) > _CHANCE
+    if target and not config.aware and beyond_chance and target < (floor.auroc or 0.0):
         what = f"a target of {target:g} is below the label floor: {floor.sentence}"
         fix = "accept a higher target, publish fewer columns, or use a method that reads the attribute: codes"
         raise PrivacyRefusal(problem(what, where="target", fix=fix))
