@@ -229,9 +229,11 @@ def audit_of_before(
 def refuse_below_floor(config: ObfuscateConfig, floor: LabelFloorRecord) -> None:
     """Refuse a target that a method cannot reach that keeps the labels and ignores the attribute.
 
+    A floor that labels without any meaning would give as well refuses nothing.
+
     Raises:
         PrivacyRefusal: the target is below the floor, and the floor is beyond chance (its lower end is above
-            one half). Labels without any meaning would give another floor as well.
+            one half).
     """
     target = config.release_audit.target
     beyond_chance = floor.auroc is not None and (floor.low or 0.0) > CHANCE
