@@ -24,7 +24,7 @@ from meninx.obfuscate.audited_release import (
     refuse_unanswerable,
     with_target,
 )
-from meninx.obfuscate.config import ObfuscateConfig
+from meninx.obfuscate.config import CHANCE, ObfuscateConfig
 from meninx.obfuscate.dataset_table import AttributeClasses
 from meninx.obfuscate.obfuscator import (
     OBFUSCATORS,
@@ -33,8 +33,6 @@ from meninx.obfuscate.obfuscator import (
 from meninx.obfuscate.published_columns import PublishedColumns, published_columns
 from meninx.obfuscate.release_audit import strength
 from meninx.obfuscate.released_dataset import Release, fit_method, released_values
-
-_CHANCE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,13 +229,12 @@ def audit_of_before(
 def refuse_below_floor(config: ObfuscateConfig, floor: LabelFloorRecord) -> None:
     """Refuse a target that a method cannot reach that keeps the labels and ignores the attribute.
 
-    A floor that labels without any meaning would give as well refuses nothing.
-
     Raises:
-        PrivacyRefusal: the target is below the floor.
+        PrivacyRefusal: the target is below the floor, and the floor is beyond chance (its lower end is above
+            one half). Labels without any meaning would give another floor as well.
     """
     target = config.release_audit.target
-    beyond_chance = floor.auroc is not None and (floor.low or 0.0) > _CHANCE
+    beyond_chance = floor.auroc is not None and (floor.low or 0.0) > CHANCE
     if target and not config.aware and beyond_chance and target < (floor.auroc or 0.0):
         what = f"a target of {target:g} is below the label floor: {floor.sentence}"
         fix = "accept a higher target, publish fewer columns, or use a method that reads the attribute: codes"
