@@ -414,8 +414,15 @@ class DeidSettings(TypedDict, total=False):
             name by a keyed one.
         workers: processes; 0 chooses by the number of cores and files, 1 uses this process only.
         max_age: highest age that is kept, in years; older patients get ``max_age + 1`` and no birth date.
-        burned_in: action for a file that declares burned-in annotation (BurnedInAnnotation YES):
-            ``quarantine``, or ``keep``, which writes it and reports a departure from the profile.
+        pixels: action for an image that may hold text in its pixels, e.g. an ultrasound, a secondary capture
+            or a localizer. ``redact`` searches it, fills every line that is not technical and searches the
+            result (needs the extra ``ocr``; without it such images are quarantined). ``quarantine`` keeps
+            such images out. ``keep`` writes them unread, marks them PatientIdentityRemoved NO and reports a
+            departure.
+        search_all: search the pixels of every image, not only of those that may hold text.
+        keep_measurements: keep lines that show a measurement, e.g. ``Dist 3.4 cm``; otherwise only settings
+            of the device, scales and side markers stay.
+        decisions: CSV file with decisions of reviewers about layouts, as ``meninx review`` writes it.
         dry_run: read and check everything, write nothing.
         resume: continue an interrupted run in the output folder.
         overwrite: replace an earlier result in the output folder, once the new one is complete.
@@ -448,7 +455,10 @@ class DeidSettings(TypedDict, total=False):
     rename: bool
     workers: int
     max_age: int
-    burned_in: Literal["quarantine", "keep"]
+    pixels: Literal["redact", "quarantine", "keep"]
+    search_all: bool
+    keep_measurements: bool
+    decisions: str | Path | None
     dry_run: bool
     resume: bool
     overwrite: bool

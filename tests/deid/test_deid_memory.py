@@ -76,7 +76,7 @@ def test_real_files_come_out_as_from_the_folder_stage(tmp_path):
     if not REAL.is_dir():
         pytest.skip("no real images beside the checkout")
     for name in ("presidio_burned_in", "deid_data_dicom-cookies", "nih_dx"):
-        written, _ = same_as_the_folder(REAL / name, tmp_path / name / "out")
+        written, _ = same_as_the_folder(REAL / name, tmp_path / name / "out", pixels="keep")
         assert written
 
 
@@ -124,7 +124,7 @@ def test_a_data_set_made_in_memory_needs_no_file_meta():
 
 def test_findings_hold_counts_and_flags_and_nothing_of_the_patient(tmp_path):
     dataset = image(Modality="US", PatientComments="Marigold came in")
-    result = memory().deidentify(dataset)
+    result = memory(pixels="keep").deidentify(dataset)
     assert result.removed["InstitutionName"] == 1
     assert result.actions["PatientID"] == {"Z": 1}
     assert result.review
@@ -171,7 +171,6 @@ def test_what_a_folder_would_quarantine_is_an_error_without_a_value(tmp_path, mo
     cases = {
         Reason.NOT_DICOM: b"Marigold",
         Reason.TRUNCATED: data[:-60],
-        Reason.BURNED_IN_DECLARED: bytes_of(image(BurnedInAnnotation="YES"), tmp_path),
         Reason.MISSING_IDENTITY: bytes_of(image(StudyInstanceUID=None), tmp_path),
         Reason.UNREADABLE: image(),
     }
@@ -206,7 +205,7 @@ def test_settings_mean_what_they_mean_in_the_folder_stage(tmp_path):
     rules = tmp_path / "rules.toml"
     rules.write_text('SliceThickness = "X"\n')
     settings = {
-        "burned_in": "keep", "max_age": 80, "options": (Option.RETAIN_DEVICE, Option.RETAIN_FULL_DATES),
+        "pixels": "keep", "max_age": 80, "options": (Option.RETAIN_DEVICE, Option.RETAIN_FULL_DATES),
         "lookup": table, "missing_lookup": "quarantine",
     }  # fmt: skip
     clean(tmp_path, overrides=rules, **settings)
@@ -242,7 +241,7 @@ def test_settings_mean_what_they_mean_in_the_folder_stage(tmp_path):
         ({"overrides": {"PatientName": "K"}}, PrivacyRefusal),
         ({"overrides": {"PatientNam": "X"}}, ConfigError),
         ({"max_age": 120}, ConfigError),
-        ({"burned_in": "maybe"}, ConfigError),
+        ({"pixels": "maybe"}, ConfigError),
         ({"issuers": "maybe"}, ConfigError),
         ({"missing_issuer": "maybe"}, ConfigError),
         ({"issuer_domains": 3}, ConfigError),

@@ -218,3 +218,31 @@ def test_a_plain_look_up_table_stays(tmp_path):
     new = one(tmp_path, image(ModalityLUTSequence=Sequence([lut])))
     assert pydicom.dcmread(images(tmp_path / "out")[0]).ModalityLUTSequence[0].LUTData == values
     assert new.Rows == 8
+
+
+@pytest.mark.parametrize("vr", ["FL", "UN"])
+def test_a_private_number_that_is_a_text_goes(tmp_path, vr):
+    ds = image()
+    ds.add(DataElement(0x20010010, "LO", "Philips Imaging DD 001"))
+    save(ds, tmp_path / "in" / "a")
+    content = (tmp_path / "in" / "a").read_bytes()
+    head = b"\x01\x20\x03\x10" + vr.encode() + (b"\0\0\x08\0\0\0" if vr == "UN" else b"\x08\0")
+    creator = b"Philips Imaging DD 001"
+    at = content.index(creator) + len(creator)
+    (tmp_path / "in" / "a").write_bytes(content[:at] + head + b"MILLER2 " + content[at:])
+    assert clean(tmp_path).files_written == 1
+    assert b"MILLER2" not in images(tmp_path / "out")[0].read_bytes()
+
+
+def test_free_texts_that_an_option_keeps_are_checked(tmp_path):
+    new = one(tmp_path, image(EthnicGroup="KIM LEE"))
+    assert not new.get("EthnicGroup")
+    new = one(tmp_path, image(EthnicGroup="NOT HISPANIC"), out="b")
+    assert new.EthnicGroup == "NOT HISPANIC"
+
+
+def test_a_required_code_that_goes_becomes_a_dummy(tmp_path):
+    seg = "1.2.840.10008.5.1.4.1.1.66.4"
+    new = one(tmp_path, image(SOPClassUID=seg, Modality="SEG", ContentLabel="KNEE MILLER"))
+    assert new.ContentLabel == "REMOVED"
+    assert one(tmp_path, image(PatientSex="MILLER"), out="b").PatientSex == ""

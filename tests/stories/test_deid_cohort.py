@@ -55,7 +55,7 @@ def deidentify(cohort, hospital: str, folder: Path, *, flip: int = 0, workers: i
     key.write_bytes(bytes(sign ^ flip for sign in hashlib.sha256(hospital.encode()).digest()))
     key.chmod(0o600)
     source, out = cohort.root / hospital / "archive", folder / hospital
-    result = run(DeidConfig(key=key, site=hospital, workers=workers, burned_in="keep"), source, out)
+    result = run(DeidConfig(key=key, site=hospital, workers=workers, pixels="keep"), source, out)
     lines = (out / "private" / "journal.jsonl").read_text().splitlines()
     outputs = {
         f"archive/{e['path']}": out / e["output"] for e in map(json.loads, lines) if e["status"] == "written"

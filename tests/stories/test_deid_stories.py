@@ -622,8 +622,9 @@ def test_images_that_may_show_text_are_counted_and_named(tmp_path):
     )
     save(image(2, BurnedInAnnotation="YES"), tmp_path / "in" / "burned")
     save(image(3), tmp_path / "in" / "ct")
-    assert clean(tmp_path, out="strict").quarantined == {"burned-in-declared": 1}
-    result = clean(tmp_path, burned_in="keep")
+    strict = clean(tmp_path, out="strict", pixels="quarantine")
+    assert strict.quarantined == {"burned-in-declared": 1, "text-in-pixels-possible": 1}
+    result = clean(tmp_path, pixels="keep")
     assert result.burned_in_unknown == 2
     assert "NOT checked: 2 images" in result.summary()
     assert "review.html" in result.summary()
@@ -631,10 +632,10 @@ def test_images_that_may_show_text_are_counted_and_named(tmp_path):
         str(ds.PatientIdentityRemoved) + str(ds.get("BurnedInAnnotation")): ds
         for ds in map(pydicom.dcmread, images(tmp_path / "out"))
     }
-    assert set(marks) == {"NONO", "NOYES", "YESNone"}
+    assert set(marks) == {"NONone", "NOYES", "YESNone"}  # the NO of the device is not repeated
     assert [
         len(ds.DeidentificationMethod) == 2 and ds.DeidentificationMethod[1] == NOT_REVIEWED
-        for ds in (marks["NONO"], marks["NOYES"])
+        for ds in (marks["NONone"], marks["NOYES"])
     ]
     rows = (tmp_path / "out" / "private" / "review.csv").read_text().splitlines()
     assert len(rows) == 3
@@ -642,7 +643,7 @@ def test_images_that_may_show_text_are_counted_and_named(tmp_path):
     assert page.count("data:image/png;base64,") == 2
     assert "kind of device that writes text" in page
     assert sorted(str(pydicom.dcmread(p).get("BurnedInAnnotation")) for p in images(tmp_path / "out")) == [
-        "NO",
+        "None",
         "None",
         "YES",
     ]
@@ -730,7 +731,7 @@ def test_nothing_planted_in_a_hospitals_archive_survives(tmp_path):
 def test_images_that_nobody_looked_at_are_used_by_choice_only(tmp_path):
     save(image(1, Modality="US"), tmp_path / "in" / "us")
     save(image(2), tmp_path / "in" / "ct")
-    clean(tmp_path)
+    clean(tmp_path, pixels="keep")
     folder = tmp_path / "out" / "images"
     entries, failed, _ = survey(folder)
     assert (len(entries), len(failed)) == (1, 1)
@@ -859,11 +860,8 @@ def test_the_real_images(tmp_path):
         pytest.skip("no real images beside the checkout")
     result = stage.run(DeidConfig(key=key_file(tmp_path), site="north", workers=1), source, tmp_path / "out")
     assert result.files_read == 142
-    assert result.quarantined == {"burned-in-declared": 1}
-    assert (
-        result.burned_in_unknown == 12
-    )  # ultrasound declares it; photographs, secondary captures, the localizer
-    assert result.flagged["localizer"] == 1
+    assert result.quarantined == {}
+    assert result.burned_in_unknown == 0  # ultrasound, photographs, secondary captures and localizer are read
     assert not leaks(
         tmp_path / "out",
         ("Dumbledore", "PGBM-003", "KILLEEN", "PATIENTFIVE", "CLEVELAND", "STANFORD", "104111149"),

@@ -25,7 +25,7 @@ def deid(
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
-    """De-identify a DICOM archive with a site's own key. This version does not look at pixels.
+    """De-identify a DICOM archive with a site's own key: headers, and text in the pixels.
 
     Exit code 0: at least one file is clean; read the counts of those that were kept out. 3: none is.
 
@@ -36,7 +36,7 @@ def deid(
             uses a random key.
         recipe: TOML file with these settings; flags override it.
     """
-    early.exists(source, config.lookup, config.overrides, config.issuer_domains)
+    early.exists(source, config.lookup, config.overrides, config.issuer_domains, config.decisions)
     workspace.apart(out, [source.parent if source.is_file() else source])
     from meninx.deid import keys, stage
 

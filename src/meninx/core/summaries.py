@@ -57,6 +57,11 @@ class DeidRecord:
         residual_findings: files excluded because the self-check found an original identifier.
         burned_in_unknown: images written that may show text in their pixels and were not inspected.
         flagged: reason -> images among these.
+        pixels: treatment of images that may hold text in their pixels; empty in older archives.
+        pixels_searched: images whose pixels were searched for text.
+        pixels_redacted: images among these in which text was redacted.
+        pixels_recoded: images among these that lost a lossy compression.
+        layouts: distinct layouts of text among these.
         checksums: SHA-256 of ``checksums.sha256``; empty in older archives.
         version: version of meninx that wrote it.
     """
@@ -81,6 +86,11 @@ class DeidRecord:
     residual_findings: int = 0
     burned_in_unknown: int = 0
     flagged: dict[str, int] = field(default_factory=dict)
+    pixels: str = ""
+    pixels_searched: int = 0
+    pixels_redacted: int = 0
+    pixels_recoded: int = 0
+    layouts: int = 0
     checksums: str = ""
     version: str = ""
 

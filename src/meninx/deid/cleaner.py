@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from meninx.deid import instance, pixels, review, selfcheck, structured_content, walker, writer
+from meninx.deid import instance, layouts, pixels, selfcheck, structured_content, walker, writer
 from meninx.deid.actions import ACCESSION, BIRTH_DATE, FileContext
-from meninx.deid.config import BurnedIn, DeidConfig
+from meninx.deid.config import DeidConfig
 from meninx.deid.elements import Element
 from meninx.deid.file_part import FilePart, Piece, windows_of
 from meninx.deid.identifiers import collect
@@ -21,6 +21,7 @@ from meninx.deid.issuer_policy import IssuerPolicy
 from meninx.deid.keys import SiteKey
 from meninx.deid.lookup import Lookup
 from meninx.deid.options import Option
+from meninx.deid.pixel_cleaner import PixelCleaner, PixelReport
 from meninx.deid.profile import Action, Profile
 from meninx.deid.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.quarantine import Reason, Refused
@@ -38,9 +39,10 @@ class CleanInstance:
     It holds original identifiers (``original`` and ``context``), so it stays in the process that made it.
 
     Attributes:
-        original: the instance as it was read.
+        original: the instance as it was read, without the text in its pixels that was redacted.
         elements: the cleaned data set.
         context: identifiers, counts and replaced values of this file.
+        pixels: what was found and done in the pixels.
         study: new StudyInstanceUID.
         series: new SeriesInstanceUID.
         instance: new SOPInstanceUID.
@@ -49,6 +51,7 @@ class CleanInstance:
     original: Instance
     elements: list[Element]
     context: FileContext
+    pixels: PixelReport
     study: str
     series: str
     instance: str
@@ -114,13 +117,13 @@ class Cleaner:
         profile: action of every attribute.
         resolver: pseudonyms of the site.
         max_age: highest age that stays exact, in years.
-        burned_in: ``quarantine`` refuses files that declare burned-in annotation, ``keep`` cleans them.
+        pixels: what is done about text in the pixels.
     """
 
     profile: Profile
     resolver: Resolver
     max_age: int = 89
-    burned_in: BurnedIn = "quarantine"
+    pixels: PixelCleaner = field(default_factory=PixelCleaner)
 
     @classmethod
     def from_config(
@@ -136,7 +139,9 @@ class Cleaner:
             profile: the compiled profile.
         """
         resolver = Resolver(Pseudonyms(key), policy, lookup, strict=config.missing_lookup == "quarantine")
-        return cls(profile=profile, resolver=resolver, max_age=config.max_age, burned_in=config.burned_in)
+        decisions = layouts.read_decisions(config.decisions) if config.decisions else ()
+        reader = PixelCleaner(config.pixels, config.search_all, config.keep_measurements, decisions)
+        return cls(profile=profile, resolver=resolver, max_age=config.max_age, pixels=reader)
 
     def clean(self, data: bytes | FilePart) -> CleanInstance:
         """Return the cleaned instance in the bytes of a file, or in a large file, which has to stay open.
@@ -150,9 +155,9 @@ class Cleaner:
         if len(data) > (instance.MOST_BYTES if isinstance(data, bytes) else instance.MOST_FILE):
             raise Refused(Reason.TOO_LARGE)
         original = instance.read(data)
-        if self.burned_in == "quarantine" and review.declares_burned_in(original):
-            raise Refused(Reason.BURNED_IN_DECLARED)
         context = self._context(original)
+        original, report = self.pixels.clean(original, context.found)
+        context.review, context.searched = report.unread, report.searched
         _clear_unused_bits(original, context)
         elements = walker.clean(original.elements, original.encodings, context)
         elements = writer.finish(elements, original, context)
@@ -161,7 +166,7 @@ class Cleaner:
         named = (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
         values = {e.tag: bytes(e.value) for e in elements if e.tag in named and e.items is None}
         study, series, sop = (self._written_uid(tag, values.get(tag, b"")) for tag in named)
-        return CleanInstance(original, elements, context, study, series, sop)
+        return CleanInstance(original, elements, context, report, study, series, sop)
 
     def _context(self, original: Instance) -> FileContext:
         study, sop_class = original.text(instance.STUDY), original.text(instance.SOP_CLASS)
@@ -187,7 +192,6 @@ class Cleaner:
             over_age=writer.is_over_age(original, self.max_age) or stated >= self.max_age + 1,
             birth_days=births,
             positions_matter=structured_content.refers_to_positions(original.elements),
-            review=review.review_reasons(original),
         )
 
     def _written_uid(self, tag: int, value: bytes) -> str:

@@ -20,7 +20,7 @@ from meninx.deid.profile import Action, Profile
 
 ProfileName = Literal["research", "basic"]  # the keys of options.PRESETS
 MissingLookup = Literal["pseudonym", "quarantine"]
-BurnedIn = Literal["quarantine", "keep"]
+Pixels = Literal["redact", "quarantine", "keep"]
 # An output states PatientIdentityRemoved = YES, which would be false if one of these were kept.
 _IDENTITY = frozenset(
     {0x00100010, 0x00100020, 0x00100030, 0x00101000, 0x00101001, 0x00101040, 0x00102154, 0x00101002}
@@ -56,8 +56,15 @@ class DeidConfig(Settings):
             name by a keyed one.
         workers: processes; 0 chooses by the number of cores and files, 1 uses this process only.
         max_age: highest age that is kept, in years; older patients get ``max_age + 1`` and no birth date.
-        burned_in: action for a file that declares burned-in annotation (BurnedInAnnotation YES):
-            ``quarantine``, or ``keep``, which writes it and reports a departure from the profile.
+        pixels: action for an image that may hold text in its pixels, e.g. an ultrasound, a secondary capture
+            or a localizer. ``redact`` searches it, fills every line that is not technical and searches the
+            result (needs the extra ``ocr``; without it such images are quarantined). ``quarantine`` keeps
+            such images out. ``keep`` writes them unread, marks them PatientIdentityRemoved NO and reports a
+            departure.
+        search_all: search the pixels of every image, not only of those that may hold text.
+        keep_measurements: keep lines that show a measurement, e.g. ``Dist 3.4 cm``; otherwise only settings
+            of the device, scales and side markers stay.
+        decisions: CSV file with decisions of reviewers about layouts, as ``meninx review`` writes it.
         dry_run: read and check everything, write nothing.
         resume: continue an interrupted run in the output folder.
         overwrite: replace an earlier result in the output folder, once the new one is complete.
@@ -78,7 +85,10 @@ class DeidConfig(Settings):
     rename: bool = True
     workers: CountOrZero = 0
     max_age: Annotated[int, Meta(ge=1, le=89)] = 89
-    burned_in: BurnedIn = "quarantine"
+    pixels: Pixels = "redact"
+    search_all: bool = False
+    keep_measurements: bool = False
+    decisions: Path | None = None
     dry_run: bool = False
     resume: bool = True
     overwrite: bool = False
@@ -87,6 +97,11 @@ class DeidConfig(Settings):
         """Refuse options that contradict each other; keep them sorted."""
         if not self.site.strip():
             raise ConfigError(expected("the name of the hospital", got="an empty one", where="site"))
+        names = ("search_all", "keep_measurements", "decisions")
+        name = next((one for one in names if getattr(self, one)), "")
+        if self.pixels != "redact" and name:
+            fix = "set pixels to redact, or leave it out"
+            raise ConfigError(problem(f"it has no effect with pixels = {self.pixels}", where=name, fix=fix))
         object.__setattr__(self, "options", tuple(sorted(known.parse(self.options))))
         known.check(self.all_options)
 

@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from meninx.core.errors import ConfigError, expected
 from meninx.deid import selfcheck
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
-from meninx.deid.config import BurnedIn, DeidConfig, MissingLookup, ProfileName, profile_with
+from meninx.deid.config import DeidConfig, MissingLookup, Pixels, ProfileName, profile_with
 from meninx.deid.identity_registry import IdentityRegistry, usual_place
 from meninx.deid.instance import MOST_BYTES
 from meninx.deid.issuer_policy import IssuerRule, MissingIssuer
@@ -122,7 +122,10 @@ class Deidentifier:
         missing_issuer: what to do with an instance without an issuer.
         registry: file of the site's identities; beside a key file by default.
         max_age: highest age that stays exact, in years.
-        burned_in: ``quarantine`` refuses instances that declare burned-in annotation, ``keep`` cleans them.
+        pixels: ``redact`` searches and redacts the pixels of an instance that may hold text, ``quarantine``
+            refuses such an instance, ``keep`` cleans its header only.
+        search_all: search the pixels of every instance.
+        keep_measurements: keep lines of text that show a measurement.
 
     Raises:
         ConfigError: a setting has another type, is out of its range or contradicts another one; or the key is
@@ -157,7 +160,9 @@ class Deidentifier:
         missing_issuer: MissingIssuer = "site",
         registry: os.PathLike[str] | None = None,
         max_age: int = 89,
-        burned_in: BurnedIn = "quarantine",
+        pixels: Pixels = "redact",
+        search_all: bool = False,
+        keep_measurements: bool = False,
     ) -> None:
         _refuse_other_types(options, overrides)
         config = DeidConfig(
@@ -171,7 +176,9 @@ class Deidentifier:
             missing_issuer=missing_issuer,
             registry=_place("registry", registry),
             max_age=max_age,
-            burned_in=burned_in,
+            pixels=pixels,
+            search_all=search_all,
+            keep_measurements=keep_measurements,
         )
         letters = {name: str(action) for name, action in (overrides or {}).items()}
         policy, site_key = config.issuer_policy(), _site_key(key, site)
@@ -189,7 +196,7 @@ class Deidentifier:
                 "overrides": letters, "lookup": config.lookup, "missing_lookup": missing_lookup,
                 "issuers": issuers, "issuer_domains": config.issuer_domains,
                 "missing_issuer": missing_issuer, "registry": config.registry, "max_age": max_age,
-                "burned_in": burned_in,
+                "pixels": pixels, "search_all": search_all, "keep_measurements": keep_measurements,
             }  # fmt: skip
 
     def __repr__(self) -> str:

@@ -133,6 +133,7 @@ class FileResult:
         actions: keyword -> action letter -> elements.
         burned_in_unknown: text may be burned into the pixels, which were not read.
         review: why a person must look at them, in fixed words.
+        pixels: what was found in the pixels and redacted; empty when they were not searched.
     """
 
     path: str
@@ -155,6 +156,7 @@ class FileResult:
     actions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     burned_in_unknown: bool = False
     review: tuple[str, ...] = ()
+    pixels: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> FileResult:

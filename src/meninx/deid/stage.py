@@ -10,13 +10,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from meninx.core import workspace
+from meninx.core import files, workspace
 from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
-from meninx.deid import lookup, output, review, summary
+from meninx.deid import layout_sheet, lookup, output, review, summary
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.discover import SourceFile, check_source, files_below
@@ -25,6 +25,7 @@ from meninx.deid.keys import SiteKey, read_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
 from meninx.deid.quarantine import Reason
 from meninx.deid.worker import Engine, process
+from meninx.imaging import ocr
 
 STAGE = "deid"
 FORMAT = "3"  # raised when the same input would give other bytes
@@ -46,8 +47,11 @@ class DeidResult(Result):
         series: distinct series written.
         residual_findings: files in which the self-check found an original identifier; none of them was
             published.
-        burned_in_unknown: images that may show text in their pixels; pixels are NOT checked by this version.
+        burned_in_unknown: images that may show text in their pixels, which were not searched.
         flagged: reason -> images among these.
+        pixels_searched: images whose pixels were searched for text.
+        pixels_redacted: images among these in which text was redacted.
+        layouts: distinct layouts of text among these.
         actions: keyword -> action letter -> elements.
         files_resumed: files that an earlier run had finished.
         dry_run: nothing was written.
@@ -63,6 +67,9 @@ class DeidResult(Result):
     burned_in_unknown: int
     actions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     flagged: Mapping[str, int] = field(default_factory=dict)
+    pixels_searched: int = 0
+    pixels_redacted: int = 0
+    layouts: int = 0
     files_resumed: int = 0
     dry_run: bool = False
 
@@ -101,6 +108,17 @@ class DeidResult(Result):
             *(f"  {number} x {reason}" for reason, number in self.quarantined.items()),
             f"self-check: {self.residual_findings} files held an original identifier and were kept out",
         ]
+        if self.pixels_searched:
+            lines.append(
+                f"pixels: {self.pixels_searched} images searched for text, {self.pixels_redacted} redacted, "
+                f"{self.layouts} layouts"
+            )
+            if not self.dry_run:
+                lines.append(f"look at each layout once: {self.out / 'private' / layout_sheet.PAGE}")
+        if self.quarantined.get(Reason.TEXT_POSSIBLE) and not ocr.is_available():
+            lines.append(
+                "images that may hold text were kept out: pip install 'meninx[ocr]' to have them read"
+            )
         if self.burned_in_unknown:
             lines.append(
                 f"NOT checked: {self.burned_in_unknown} images may show text in their pixels "
@@ -181,6 +199,7 @@ def run(
             config, space, journal, engine.cleaner.profile, engine.cleaner.resolver.pseudonyms
         )
         review.write_contact_sheet(space, progress)
+        layout_sheet.write(space, engine.source, progress)
         journal.write_known(space.private)
         space.publish((output.IMAGES, *output.PUBLIC_FILES))
     result = _result(config, out, record, resumed)
@@ -280,7 +299,10 @@ def _engine(
         str(config.max_age),
         config.missing_lookup,
     ]
-    deciding += [table.digest if table else "", config.profile, config.burned_in, *config.options]
+    deciding += [table.digest if table else "", config.profile, *config.options]
+    deciding += [config.pixels, str(config.search_all), str(config.keep_measurements)]
+    deciding += [ocr.fingerprint() if config.pixels == "redact" else ""]
+    deciding += [files.digest(config.decisions) if config.decisions else ""]
     digest = hashlib.sha256("\n".join(deciding).encode()).hexdigest()
     return engine, registry, f"{_MARK}{digest}"
 
@@ -503,6 +525,9 @@ def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> 
         "series",
         "residual_findings",
         "burned_in_unknown",
+        "pixels_searched",
+        "pixels_redacted",
+        "layouts",
     )
     counts = {name: getattr(record, name) for name in (*names, "actions", "flagged")}
     written = 0 if config.dry_run else record.files_written

@@ -260,6 +260,9 @@ def _private(
         context.count(tag, "X")
         return None
     vr = element.vr if element.vr != "UN" else _private_vr(tag, name)
+    if element.items is None and element.value and _is_opaque_text(element, vr):
+        context.count(tag, "X")
+        return None
     action = _private_action(vr, context)
     if element.items is not None:
         new = _sequence(action, element, encodings, context, top=False)
@@ -269,6 +272,13 @@ def _private(
             new.vr = "UN"
     context.count(tag, "X" if new is None else str(action))
     return new
+
+
+def _is_opaque_text(element: Element, vr: str) -> bool:
+    """Return whether a private value is no value of its VR: text in bytes, or a sequence without items."""
+    if vr in ("SQ", "UN", ""):
+        return True
+    return vr not in actions.STRINGS | actions.NUMBERS and actions.is_texty(bytes(element.value))
 
 
 def _private_vr(tag: int, creator: str) -> str:

@@ -182,6 +182,7 @@ def _result(engine: Engine, path: str, digest: str, clean: CleanInstance) -> Fil
         actions=clean.actions,
         burned_in_unknown=bool(clean.context.review),
         review=clean.context.review,
+        pixels=clean.pixels.table(),
     )
 
 

@@ -13,7 +13,7 @@ from meninx.deid.elements import Element, Encoding, encode, encode_chunks
 from meninx.deid.file_part import Piece, windows_of
 from meninx.deid.instance import DEFLATED, SOP_INSTANCE, Instance
 from meninx.deid.options import Option, method_codes
-from meninx.deid.profile import Action
+from meninx.deid.profile import Action, attribute_type
 from meninx.deid.text import CHARSET_TAG, UTF_8, is_valid
 from meninx.imaging.tags import NOT_REVIEWED
 
@@ -26,6 +26,7 @@ LAST_TAG = (
 _SMALL = 1 << 16  # bytes
 CLEARED_BITS = "unused bits of the pixels cleared"
 _META = Encoding(implicit=False, little=True)
+BURNED_IN = 0x00280301
 _STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
 
 
@@ -36,6 +37,7 @@ def finish(elements: list[Element], original: Instance, context: FileContext) ->
     charset = _charset(original, context)
     if charset:
         new[CHARSET_TAG] = Element(CHARSET_TAG, "CS", charset)
+    _state_burned_in(new, context)
     new.setdefault(0x00100010, _text(0x00100010, "PN", context.patient.pseudonym))
     new.setdefault(0x00100020, _text(0x00100020, "LO", context.patient.pseudonym))
     if AGE not in new or not bytes(new[AGE].value).strip():
@@ -44,6 +46,19 @@ def finish(elements: list[Element], original: Instance, context: FileContext) ->
             new[AGE] = _text(AGE, "AS", age)
             context.count(AGE, "C")
     return [element for element in new.values() if element.tag <= LAST_TAG]
+
+
+def _state_burned_in(new: dict[int, Element], context: FileContext) -> None:
+    """Set BurnedInAnnotation to NO after a search; remove a NO of the device that nobody has checked.
+
+    Where the IOD requires a value, the device's own one stays.
+    """
+    if context.searched:
+        new[BURNED_IN] = _text(BURNED_IN, "CS", "NO")
+    elif context.review and BURNED_IN in new and bytes(new[BURNED_IN].value).strip() == b"NO":
+        kind = attribute_type(BURNED_IN, context.sop_class_uid, top_level=True)
+        if kind not in ("1", "1C"):
+            del new[BURNED_IN]
 
 
 def derived_age(original: Instance) -> str:
@@ -121,7 +136,7 @@ def marker_texts(context: FileContext) -> list[bytes]:
         NOT_REVIEWED,
         CLEARED_BITS,
         IMPLEMENTATION_NAME,
-        *(word for code in method_codes(context.profile.options) for word in code),
+        *(word for code in method_codes(context.profile.options, pixels=context.searched) for word in code),
     ]
     return sorted((word.encode() for word in words), key=len, reverse=True)
 
@@ -134,7 +149,7 @@ def _markers(context: FileContext) -> list[Element]:
             _text(0x00080102, "SH", "DCM"),
             _text(0x00080104, "LO", code.meaning),
         ]
-        for code in method_codes(options)
+        for code in method_codes(options, pixels=context.searched)
     ]
     method = f"{METHOD}, version {_version()}"[:64]
     remarks = [CLEARED_BITS] if context.bits_cleared else []

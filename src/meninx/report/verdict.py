@@ -37,8 +37,8 @@ def verdicts(context: ReportContext) -> tuple[Verdict, ...]:
 def _identifiers(context: ReportContext) -> Verdict:
     question = "Identifiers removed?"
     limit = (
-        "amber: nothing found in headers, profile kept, pixels not read; red: an identifier found or "
-        "kept; never green"
+        "green: nothing found, profile kept, images that may hold text searched for it; amber: one of these "
+        "is missing; red: an identifier found or kept"
     )
     records = [item.record for item in context.deid]
     if not records:
@@ -67,11 +67,20 @@ def _identifiers(context: ReportContext) -> Verdict:
     if less:
         detail = f"{less:,} departure{'s' if less > 1 else ''} from the profile; {pixels}"
         return Verdict(question, AMBER, "less than the profile", value, detail, limit, "deid")
-    return Verdict(question, AMBER, "pixels not checked", value, pixels, limit, "deid")
+    if not all(record.pixels == "redact" and not record.burned_in_unknown for record in records):
+        return Verdict(question, AMBER, "pixels not checked", value, pixels, limit, "deid")
+    return Verdict(question, GREEN, "none found", value, pixels, limit, "deid")
 
 
 def _pixels(records: Sequence[DeidRecord]) -> str:
     flagged = sum(record.burned_in_unknown for record in records)
+    if not flagged and all(record.pixels == "redact" for record in records):
+        searched = sum(record.pixels_searched for record in records)
+        redacted = sum(record.pixels_redacted for record in records)
+        return (
+            f"headers were searched; so were the pixels of the {searched:,} images that may hold text "
+            f"({redacted:,} redacted)"
+        )
     if not flagged:
         return "headers were searched; nobody read the pixels"
     return f"{flagged:,} image{'s' if flagged > 1 else ''} may show text that nobody has looked at"
