@@ -14,8 +14,8 @@ Where the facts come from:
   data with ``ast``, nothing of it is executed or copied). Basic action of every row again: the lists in
   dicom-anonymizer; the two must agree. Rows newer than 2024b: basic action from dicom-anonymizer; option
   cells by hand in ``NEWER``, settled against a published 2025b table, so that comparing them with that table
-  again proves nothing new. Keywords and VRs: pydicom's dictionary, and ``NEWER`` for attributes it does not
-  know yet.
+  again proves nothing new. What edition 2026d adds or changes: ``EDITION_2026D``, by hand. Keywords and VRs:
+  pydicom's dictionary, and the two lists for attributes it does not know yet.
 * ``safe_private.csv``: Table E.3.10-1 as printed in dicom-standard (edition 2020), plus elements of "Philips
   Imaging DD 001" that later editions added (``PHILIPS_001``, chosen by hand from the table as printed in
   2026a, so some may be newer than 2025b: its numeric, coded and sequence elements, and five short technical
@@ -99,13 +99,19 @@ NEWER: dict[str, tuple[str, str, dict[str, str]]] = {
     "0040b03f": ("MontageChannelLabel", "LO", _TEXT),
     "00700006": ("UnformattedTextValue", "ST", _TEXT),
 }
+# Tag -> keyword, VR, basic action, option cells of the rows that edition 2026d adds to 2025b or changes.
+EDITION_2026D: dict[str, tuple[str, str, str, dict[str, str]]] = {
+    "00321033": ("RequestingService", "LO", "X", _TEXT),
+    "0040e012": ("DisplayURI", "UR", "X", {}),
+    "3004007f": ("DoseCalculationModelName", "LO", "X", _TEXT),
+}
 # Offsets in the block of creator "Philips Imaging DD 001", group 2001; ranges are inclusive.
 PHILIPS_001 = (
     "01-0c 0e-1f 21-4f 51 53-59 5f-63 65-6b 6e 6f 71-77 79-7c 7e 7f 81-8c 9a 9b 9f a1-a5 c0-c3 c5-c7 "
     "ca cb d0-df e9 f1-f6 f9"
 )
 PHILIPS_UNKNOWN_TO_PYDICOM = {0xCB: ("IS", "1", "Redundant Overlay Plane Id", "")}
-MODULE_TEXT = {"SH", "LO", "ST", "LT", "UT", "UC", "PN", "UR", "AE", "AS", "DA", "TM", "DT", "OB"}
+MODULE_TEXT = {"CS", "SH", "LO", "ST", "LT", "UT", "UC", "PN", "UR", "AE", "AS", "DA", "TM", "DT", "OB"}
 
 
 def idiscore_cells(folder: Path) -> dict[str, dict[str, str]]:
@@ -160,6 +166,8 @@ def profile_rows(idiscore: Path, anonymizer: Path) -> list[list[str]]:
     disagree = {tag for tag in basic.keys() & cells.keys() if basic[tag] != cells[tag].get("basic")}
     for tag, (_, _, options) in NEWER.items():
         cells[tag] = {"basic": basic[tag], **options}
+    for tag, (_, _, letters, options) in EDITION_2026D.items():
+        cells[tag] = {"basic": letters, **options}
     if disagree:
         sys.exit(f"the sources disagree on the basic action of: {', '.join(sorted(disagree))}")
     return [
@@ -178,7 +186,7 @@ def name_and_vr(tag: str) -> tuple[str, str]:
         return RepeatersDictionary[tag][4], RepeatersDictionary[tag][0]
     if int(tag, 16) in DicomDictionary:
         return DicomDictionary[int(tag, 16)][4], DicomDictionary[int(tag, 16)][0]
-    return NEWER[tag][0], NEWER[tag][1]
+    return NEWER[tag][:2] if tag in NEWER else EDITION_2026D[tag][:2]
 
 
 def safe_private_rows(standard: Path) -> list[list[str]]:
@@ -268,7 +276,7 @@ def strictest(one: str, two: str) -> str:
 def wanted_tags(rows: list[list[str]]) -> set[str]:
     """Return the tags whose action may depend on the IOD.
 
-    They are X or Z in the basic column, and unlisted text, dates and bytes.
+    They are X or Z in the basic column, and unlisted codes, text, dates and bytes.
     """
     listed = {row[0] for row in rows}
     unlisted = {

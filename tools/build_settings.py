@@ -28,7 +28,7 @@ from meninx.core.settings import Settings
 from meninx.deid.config import DeidConfig
 from meninx.dossier.config import DossierConfig
 from meninx.federated.config import StudyConfig
-from meninx.obfuscate.config import ObfuscateConfig
+from meninx.obfuscate.config import ObfuscateConfig, ReleaseAuditConfig
 from meninx.predict.config import PredictConfig
 from meninx.prepare.config import PrepareConfig
 from meninx.report.config import ReportConfig
@@ -41,6 +41,7 @@ KINDS: dict[str, tuple[type[Settings], frozenset[str]]] = {
     "TrainSettings": (TrainConfig, frozenset({"model"})),
     "EvaluateSettings": (EvaluateConfig, frozenset()),
     "ObfuscateSettings": (ObfuscateConfig, frozenset()),
+    "AuditReleaseSettings": (ReleaseAuditConfig, frozenset()),
     "PredictSettings": (PredictConfig, frozenset()),
     "ReportSettings": (ReportConfig, frozenset()),
     "DossierSettings": (DossierConfig, frozenset()),

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
         evaluate,
         load_model,
         new_key,
-        obfuscate,
-        obfuscate_features,
         predict,
         prepare,
         report,
@@ -48,6 +46,7 @@ if TYPE_CHECKING:
         audit_reconstruction,
         audit_scores,
     )
+    from meninx.api_releases import audit_release, compare_releases, obfuscate, obfuscate_features
 
     __version__: str
 
@@ -60,7 +59,9 @@ __all__ = [
     "audit_membership",
     "audit_one_run",
     "audit_reconstruction",
+    "audit_release",
     "audit_scores",
+    "compare_releases",
     "deidentify",
     "dossier",
     "evaluate",
@@ -79,5 +80,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+    _RELEASES = ("audit_release", "compare_releases", "obfuscate", "obfuscate_features")
     _PLACES = {name: "meninx.api_audits" if name.startswith("audit_") else "meninx.api" for name in __all__}
+    _PLACES |= dict.fromkeys(_RELEASES, "meninx.api_releases")
     __getattr__, __dir__ = lazy_exports(__name__, _PLACES)

@@ -267,7 +267,16 @@ class ReleaseAuditSettingsTable(TypedDict, total=False):
     target: float
     attack_epochs: int
     permutations: int
+    draws: int
     audit: bool
+
+
+class AttackSettingsTable(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.AttackSettings``."""
+
+    target: float
+    attack_epochs: int
+    permutations: int
     draws: int
 
 
@@ -388,15 +397,32 @@ class DeidSettings(TypedDict, total=False):
             patient characteristics and safe private elements kept) or ``basic`` (the Basic Profile alone).
         options: options of the profile to add to the preset, e.g. ``retain-device``.
         overrides: TOML file of ``Keyword = "action letter"`` lines that take precedence over the profile.
-        lookup: CSV file with the hospital's own new patient IDs (and accession numbers).
+        lookup: CSV file with the hospital's own new patient IDs (and accession numbers); a column ``issuer``
+            says whose patient a row means.
         missing_lookup: action for a patient who is not in the lookup file: ``pseudonym`` or ``quarantine``.
+        issuers: meaning of an IssuerOfPatientID that ``issuer_domains`` does not list: ``site`` (the site
+            numbers its patients together; an ID that two such issuers use is quarantined for the second),
+            ``separate`` (every issuer numbers its own patients), or ``listed`` (its files are quarantined).
+        issuer_domains: TOML file with the issuers that number their patients together, e.g. ``site =
+            ["NORTH-PACS"]`` and ``east = ["EAST", "EAST LAB"]``.
+        missing_issuer: action for a file without an issuer: ``site`` (it is the site's own) or
+            ``quarantine``.
+        registry: file in which the site's identities are registered, shared by all deliveries; beside the key
+            by default.
         lookup_out: write ``private/lookup.csv`` in the format that ``lookup`` reads.
         rename: name output files after their new UIDs; otherwise keep the folder structure and replace each
             name by a keyed one.
         workers: processes; 0 chooses by the number of cores and files, 1 uses this process only.
         max_age: highest age that is kept, in years; older patients get ``max_age + 1`` and no birth date.
-        burned_in: action for a file that declares burned-in annotation (BurnedInAnnotation YES):
-            ``quarantine``, or ``keep``, which writes it and reports a departure from the profile.
+        pixels: action for an image that may hold text in its pixels, e.g. an ultrasound, a secondary capture
+            or a localizer. ``redact`` searches it, fills every line that is not technical and searches the
+            result (needs the extra ``ocr``; without it such images are quarantined). ``quarantine`` keeps
+            such images out. ``keep`` writes them unread, marks them PatientIdentityRemoved NO and reports a
+            departure.
+        search_all: search the pixels of every image, not only of those that may hold text.
+        keep_measurements: keep lines that show a measurement, e.g. ``Dist 3.4 cm``; otherwise only settings
+            of the device, scales and side markers stay.
+        decisions: CSV file with decisions of reviewers about layouts, as ``meninx review`` writes it.
         dry_run: read and check everything, write nothing.
         resume: continue an interrupted run in the output folder.
         overwrite: replace an earlier result in the output folder, once the new one is complete.
@@ -421,11 +447,18 @@ class DeidSettings(TypedDict, total=False):
     overrides: str | Path | None
     lookup: str | Path | None
     missing_lookup: Literal["pseudonym", "quarantine"]
+    issuers: Literal["site", "separate", "listed"]
+    issuer_domains: str | Path | None
+    missing_issuer: Literal["site", "quarantine"]
+    registry: str | Path | None
     lookup_out: bool
     rename: bool
     workers: int
     max_age: int
-    burned_in: Literal["quarantine", "keep"]
+    pixels: Literal["redact", "quarantine", "keep"]
+    search_all: bool
+    keep_measurements: bool
+    decisions: str | Path | None
     dry_run: bool
     resume: bool
     overwrite: bool
@@ -849,12 +882,15 @@ class ObfuscateSettings(TypedDict, total=False):
     Attributes:
         attribute: Attribute of the patient to hide, e.g. sex, age, or several at once as sex+age.
         age_bins: Ages at which a new group begins, e.g. 60, or 47 61 71; by default 60.
-        labels: Labels that the release should keep; by default all of the dataset.
+        labels: Labels that the release keeps (in an audit: whose utility is measured); by default all of the
+            dataset. A release publishes no other labels.
         seed: Seed of initialisation, halves, folds and attackers; never of what hides the attribute.
         device: Where networks run; auto takes CUDA, then MPS, then the CPU.
         method: How images are changed.
         budget: Mean absolute change of the training images, of the range 0 to 1; by default 0.05 for a method
             that has a budget.
+        keep_columns: Attribute columns that the released table keeps, e.g. age or site; by default none. What
+            they tell of the hidden attribute counts in the label floor and in the attacks.
         keep_attribute: Keep the attribute's column in the table of the released dataset.
         deterministic: Take the randomness of the method from the seed too, to repeat a release bit for bit;
             the release is then marked NOT FOR RELEASE.
@@ -904,12 +940,12 @@ class ObfuscateSettings(TypedDict, total=False):
         viewmaker_rate: Learning rate of the viewmaker (Adam).
         attacker_rate: Learning rate of the attackers, or of the encoder.
         task_rate: Learning rate of the network of the labels.
-        target: Highest AUROC of the worst retrained attacker that is accepted, by the upper end of its
-            interval; 0 measures without a verdict.
+        target: Highest AUROC of any retrained attacker that is accepted, by the upper end of its interval; 0
+            measures without a verdict. The first one that is given for a release decides.
         attack_epochs: Epochs of every network that attacks, each with a fresh release of the images.
         permutations: Permuted attributes that show what the attackers find by chance; 0 leaves them out.
-        audit: Attack the release with retrained attackers, and measure what it costs.
         draws: Independent releases of each image that an attacker may average.
+        audit: Attack the release with retrained attackers, and measure what it costs.
         dry_run: Read the dataset, show the label floor and what would be done; write nothing.
         resume: Go on with a release of the same settings; a complete one is attacked if it was not.
         overwrite: Replace the release in the output folder, once the new one is complete.
@@ -938,6 +974,7 @@ class ObfuscateSettings(TypedDict, total=False):
         "kernel-erasure",
     ]
     budget: float | None
+    keep_columns: Sequence[str]
     keep_attribute: bool
     deterministic: bool
     pixels: int
@@ -972,8 +1009,8 @@ class ObfuscateSettings(TypedDict, total=False):
     target: float
     attack_epochs: int
     permutations: int
-    audit: bool
     draws: int
+    audit: bool
     dry_run: bool
     resume: bool
     overwrite: bool
@@ -982,6 +1019,40 @@ class ObfuscateSettings(TypedDict, total=False):
     erasure: ErasureSettingsTable | Mapping[str, Any]
     viewmaker: ViewmakerSettingsTable | Mapping[str, Any]
     release_audit: ReleaseAuditSettingsTable | Mapping[str, Any]
+
+
+class AuditReleaseSettings(TypedDict, total=False):
+    """Settings of ``meninx.obfuscate.config.ReleaseAuditConfig``.
+
+    Attributes:
+        attribute: Attribute of the patient to hide, e.g. sex, age, or several at once as sex+age.
+        age_bins: Ages at which a new group begins, e.g. 60, or 47 61 71; by default 60.
+        labels: Labels that the release keeps (in an audit: whose utility is measured); by default all of the
+            dataset. A release publishes no other labels.
+        seed: Seed of initialisation, halves, folds and attackers; never of what hides the attribute.
+        device: Where networks run; auto takes CUDA, then MPS, then the CPU.
+        target: Highest AUROC of any retrained attacker that is accepted, by the upper end of its interval; 0
+            measures without a verdict. The first one that is given for a release decides.
+        attack_epochs: Epochs of every network that attacks, each with a fresh release of the images.
+        permutations: Permuted attributes that show what the attackers find by chance; 0 leaves them out.
+        draws: Independent releases of each image that an attacker may average.
+        deterministic: Write no time, so that the record depends on data and seed alone.
+        overwrite: Replace an earlier record.
+        attacks: the table of that name.
+    """
+
+    attribute: str
+    age_bins: float | Sequence[float]
+    labels: Sequence[str]
+    seed: int
+    device: str
+    target: float
+    attack_epochs: int
+    permutations: int
+    draws: int
+    deterministic: bool
+    overwrite: bool
+    attacks: AttackSettingsTable | Mapping[str, Any]
 
 
 class PredictSettings(TypedDict, total=False):

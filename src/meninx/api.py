@@ -7,9 +7,11 @@ checked like them; docs/reference/settings.md describes each. ``progress`` may b
     >>> import meninx
     >>> names = sorted(name for name in meninx.__all__ if not name.startswith(("_", "audit_")))
     >>> print(*names[:6], sep=", ")
-    audit, deidentify, dossier, evaluate, load_model, new_key
-    >>> print(*names[6:], sep=", ")
-    obfuscate, obfuscate_features, predict, prepare, report, simulate, sweep, train, train_and_report, verify
+    audit, compare_releases, deidentify, dossier, evaluate, load_model
+    >>> print(*names[6:-5], sep=", ")
+    new_key, obfuscate, obfuscate_features, predict, prepare, report
+    >>> print(*names[-5:], sep=", ")
+    simulate, sweep, train, train_and_report, verify
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ from meninx._settings import (
     DeidSettings,
     DossierSettings,
     EvaluateSettings,
-    ObfuscateSettings,
     PredictSettings,
     PrepareSettings,
     ReportSettings,
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from meninx.deid.stage import DeidResult
     from meninx.dossier.stage import DossierResult
     from meninx.federated.simulate import SimulateResult
-    from meninx.obfuscate.feature_stage import FeatureReleaseResult
-    from meninx.obfuscate.stage import ObfuscateResult
     from meninx.predict.stage import PredictResult
     from meninx.prepare.stage import PrepareResult
     from meninx.report.stage import ReportResult
@@ -312,75 +311,6 @@ def predict(
         raise UsageError("model is for a run with its own network: give that network, an nn.Module object")
     config = config_settings.build(PredictConfig, settings, _HERE)
     return predicted(config, Path(run), Path(source), Path(out), progress=progress, network=model)
-
-
-def obfuscate(
-    source: StrPath,
-    out: StrPath,
-    *,
-    recipe: str = "",
-    progress: Progress = SILENT,
-    **settings: Unpack[ObfuscateSettings],
-) -> ObfuscateResult:
-    """Release a dataset whose images hide an attribute of the patient, and attack the release.
-
-    A release that misses its target is in the result (``raise_if_failed()``), not raised.
-
-    Args:
-        source: prepared dataset of 2-D images with labels.
-        out: folder of the released dataset, not inside the source.
-        recipe: packaged recipe or TOML file; settings win over it.
-        progress: shows the work.
-        **settings: those of ``meninx obfuscate``.
-
-    Guarantee: see ``meninx.obfuscate.stage.run``.
-
-    Raises:
-        UsageError, DataError, PrivacyRefusal: see ``meninx.obfuscate.stage.run``.
-    """
-    from meninx import workflow
-    from meninx.obfuscate.config import ObfuscateConfig
-
-    config = config_settings.resolve_recipe(ObfuscateConfig, recipe, (settings, _HERE))
-    return workflow.obfuscate(config, Path(source), Path(out), progress=progress)
-
-
-def obfuscate_features(
-    source: StrPath,
-    out: StrPath,
-    *,
-    data: StrPath | None = None,
-    model: nn.Module | None = None,
-    recipe: str = "",
-    progress: Progress = SILENT,
-    **settings: Unpack[ObfuscateSettings],
-) -> FeatureReleaseResult:
-    """Release feature vectors that hide an attribute of the patient, and attack the release.
-
-    A release that misses its target is in the result (``raise_if_failed()``), not raised.
-
-    Args:
-        source: folder of a finished run, whose embeddings are released, or a ``.npz`` or ``.csv`` file.
-        out: folder of the release.
-        data: dataset to embed; by default that of the run.
-        model: the network of a run that was given one of its own.
-        recipe: packaged recipe or TOML file; settings win over it.
-        progress: shows the work.
-        **settings: those of ``meninx obfuscate features``.
-
-    Guarantee: see ``meninx.obfuscate.feature_stage.run``.
-
-    Raises:
-        UsageError, DataError, PrivacyRefusal: see ``meninx.obfuscate.feature_stage.run``.
-    """
-    from meninx import workflow
-    from meninx.obfuscate.config import ObfuscateConfig
-
-    config = config_settings.resolve_recipe(ObfuscateConfig, recipe, (settings, _HERE))
-    folder = None if data is None else Path(data)
-    return workflow.obfuscate_features(
-        config, Path(source), Path(out), data=folder, network=model, progress=progress
-    )
 
 
 def load_model(run: StrPath, *, model: nn.Module | None = None) -> nn.Module:

@@ -243,12 +243,12 @@ def audit_release(
         progress: shows the attackers.
 
     Raises:
-        UsageError, DataError: see ``meninx.obfuscate.audited_release.audit_foreign``.
+        UsageError, DataError: see ``meninx.obfuscate.audited_release.audit_existing``.
     """
     from meninx.obfuscate import audited_release
     from meninx.report import stage as reporting
 
     for place in (out,) if out is not None else (release, Path(audited_release.PLACE)):
         reporting.refuse_release_page(place)
-    result = audited_release.audit_foreign(config, original, release, out, progress=progress)
+    result = audited_release.audit_existing(config, original, release, out, progress=progress)
     return replace(result, page=reporting.write_release_page(result.out, progress=progress))

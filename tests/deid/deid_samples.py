@@ -120,6 +120,7 @@ def key_file(folder: Path, secret: bytes = KEY, name: str = "site.key") -> Path:
     """Write a site key and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(secret)
+    (folder / name).chmod(0o600)
     return folder / name
 
 

@@ -17,7 +17,7 @@ from deid_samples import KEY, PATIENT_ID, PLANTED, clean, image, item, key_file,
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from meninx.core.errors import ConfigError, DataError, PrivacyRefusal
+from meninx.core.errors import ConfigError, DataError, LayoutError, PrivacyRefusal
 from meninx.deid import deidentifier, instance, selfcheck, walker
 from meninx.deid.config import DeidConfig
 from meninx.deid.deidentifier import Deidentifier
@@ -76,7 +76,7 @@ def test_real_files_come_out_as_from_the_folder_stage(tmp_path):
     if not REAL.is_dir():
         pytest.skip("no real images beside the checkout")
     for name in ("presidio_burned_in", "deid_data_dicom-cookies", "nih_dx"):
-        written, _ = same_as_the_folder(REAL / name, tmp_path / name / "out")
+        written, _ = same_as_the_folder(REAL / name, tmp_path / name / "out", pixels="keep")
         assert written
 
 
@@ -124,7 +124,7 @@ def test_a_data_set_made_in_memory_needs_no_file_meta():
 
 def test_findings_hold_counts_and_flags_and_nothing_of_the_patient(tmp_path):
     dataset = image(Modality="US", PatientComments="Marigold came in")
-    result = memory().deidentify(dataset)
+    result = memory(pixels="keep").deidentify(dataset)
     assert result.removed["InstitutionName"] == 1
     assert result.actions["PatientID"] == {"Z": 1}
     assert result.review
@@ -171,7 +171,6 @@ def test_what_a_folder_would_quarantine_is_an_error_without_a_value(tmp_path, mo
     cases = {
         Reason.NOT_DICOM: b"Marigold",
         Reason.TRUNCATED: data[:-60],
-        Reason.BURNED_IN_DECLARED: bytes_of(image(BurnedInAnnotation="YES"), tmp_path),
         Reason.MISSING_IDENTITY: bytes_of(image(StudyInstanceUID=None), tmp_path),
         Reason.UNREADABLE: image(),
     }
@@ -192,7 +191,7 @@ def test_what_a_folder_would_quarantine_is_an_error_without_a_value(tmp_path, mo
 
 def test_the_self_check_is_the_last_word(tmp_path, monkeypatch):
     data = bytes_of(image(), tmp_path)
-    monkeypatch.setattr(walker.actions, "_dates", lambda vr, values, days, context: "\\".join(values))
+    monkeypatch.setattr(walker.actions, "_dates", lambda tag, vr, values, days, context: "\\".join(values))
     with pytest.raises(Quarantined, match="residual-identifier"):
         memory().deidentify(data)
     monkeypatch.setattr(selfcheck, "check", lambda *given: None)  # without it, the leak would come out
@@ -206,7 +205,7 @@ def test_settings_mean_what_they_mean_in_the_folder_stage(tmp_path):
     rules = tmp_path / "rules.toml"
     rules.write_text('SliceThickness = "X"\n')
     settings = {
-        "burned_in": "keep", "max_age": 80, "options": (Option.RETAIN_DEVICE, Option.RETAIN_FULL_DATES),
+        "pixels": "keep", "max_age": 80, "options": (Option.RETAIN_DEVICE, Option.RETAIN_FULL_DATES),
         "lookup": table, "missing_lookup": "quarantine",
     }  # fmt: skip
     clean(tmp_path, overrides=rules, **settings)
@@ -242,7 +241,13 @@ def test_settings_mean_what_they_mean_in_the_folder_stage(tmp_path):
         ({"overrides": {"PatientName": "K"}}, PrivacyRefusal),
         ({"overrides": {"PatientNam": "X"}}, ConfigError),
         ({"max_age": 120}, ConfigError),
-        ({"burned_in": "maybe"}, ConfigError),
+        ({"pixels": "maybe"}, ConfigError),
+        ({"issuers": "maybe"}, ConfigError),
+        ({"missing_issuer": "maybe"}, ConfigError),
+        ({"issuer_domains": 3}, ConfigError),
+        ({"issuer_domains": Path("absent.toml")}, ConfigError),
+        ({"registry": 3}, ConfigError),
+        ({"registry": Path()}, LayoutError),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(tmp_path, monkeypatch, settings, error):
@@ -259,7 +264,7 @@ def test_the_key_is_in_no_text_and_no_pickle(tmp_path, caplog):
     expected = {tool.deidentify(image()).content for tool in tools}
     assert len(expected) == 1
     cleaner = tools[0]._cleaner
-    hidden = [secret, *cleaner.resolver.pseudonyms._keys.values()]
+    hidden = [secret, tools[0]._registry._key, *cleaner.resolver.pseudonyms._keys.values()]
     shown = repr(tools) + str(tools[0]) + caplog.text + repr(cleaner)
     assert not [part for part in hidden if part.decode("latin-1") in shown or part.hex() in shown]
     for tool in tools[1:]:
@@ -286,19 +291,28 @@ def test_an_object_whose_key_was_refused_can_be_shown_and_not_be_pickled():
         pickle.dumps(half)
 
 
-def test_an_id_means_one_patient_whatever_its_issuer_as_in_a_folder_of_one_file(tmp_path):
-    ids = []
+def test_two_issuers_of_one_id_are_never_merged_in_memory_or_in_a_folder(tmp_path):
+    """D7: delivery X, delivery Y and both together; in memory and as folders, with one registry."""
+    key, ids = key_file(tmp_path), []
     for number, issuer in enumerate(("A", "B"), start=1):
         dataset = image(number, study=number, IssuerOfPatientID=issuer)
         save(dataset, tmp_path / "in" / issuer / "a")
         save(dataset, tmp_path / "both" / issuer)
-        clean(tmp_path, f"out{issuer}", f"in/{issuer}")
+        rule = {"issuers": "separate", "registry": tmp_path / "apart"}
+        clean(tmp_path, f"out{issuer}", f"in/{issuer}", **rule)
         [written] = (tmp_path / f"out{issuer}" / "images").rglob("*.dcm")
-        result = memory().deidentify(dataset)
+        result = memory(key=key, **rule).deidentify(dataset)
         assert result.content == written.read_bytes()
         ids.append(result.patient_id)
-    assert ids[0] == ids[1]
-    assert clean(tmp_path, "all", "both").patients == 2  # a batch sees that two issuers gave the ID out
+    assert ids[0] != ids[1]
+    assert clean(tmp_path, "all", "both", **rule).patients == 2
+    # Without a policy the second issuer is kept out, in every process and stage that shares the registry.
+    assert clean(tmp_path, "firstA", "in/A").files_written == 1
+    for attempt in (memory(key=key), memory(key=KEY)):
+        with pytest.raises(Quarantined, match="issuer-conflict"):
+            [attempt.deidentify(image(1, IssuerOfPatientID=issuer)) for issuer in "AB"]
+    assert clean(tmp_path, "firstB", "in/B").quarantined == {"issuer-conflict": 1}
+    assert clean(tmp_path, "first", "both").quarantined == {"issuer-conflict": 1}
 
 
 def test_threads_share_one_object(tmp_path, cohort):

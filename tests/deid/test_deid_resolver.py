@@ -1,28 +1,50 @@
 from __future__ import annotations
 
 import pytest
-from deid_samples import KEY, clean, image, save, tree
+from deid_samples import KEY
 
-from meninx.deid.discover import files_below, shared_ids
+from meninx.deid.issuer_policy import IssuerPolicy
 from meninx.deid.keys import SiteKey
-from meninx.deid.pseudonyms import Lookup, Pseudonyms, Resolver
+from meninx.deid.lookup import Lookup
+from meninx.deid.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.quarantine import Reason, Refused
 
 NAMES = Pseudonyms(SiteKey(KEY, "north"))
+OWN, APART = IssuerPolicy("north"), IssuerPolicy("north", "separate", domains={"pacs": "", "lab": "east"})
 
 
-def test_an_issuer_counts_only_for_an_id_that_several_issuers_gave_out():
-    one = Resolver(NAMES)
-    assert one.patient("7", "SOUTH", "1.2") == one.patient(" 7 ", "", "1.3")
-    several = Resolver(NAMES, shared=frozenset({"7"}))
+def test_the_site_numbers_its_patients_together_unless_the_policy_says_otherwise():
+    one = Resolver(NAMES, OWN)
+    assert one.patient("7", "SOUTH", "1.2") == one.patient(" 7 ", "", "1.3") == NAMES.patient("7")
+    several = Resolver(NAMES, APART)
     assert len({several.patient("7", issuer, "1.2").pseudonym for issuer in ("SOUTH", "EAST", "")}) == 3
-    assert several.patient("8", "SOUTH", "1.2") == several.patient("8", "EAST", "1.2")
-    assert several.patient("7", "", "1.2") == one.patient("7", "", "1.2")
+    assert several.patient("7", "PACS", "1.2") == several.patient("7", "", "1.2") == NAMES.patient("7")
+    assert several.patient("7", "Lab ") == several.patient("7", "EAST") != several.patient("7")
+
+
+def test_an_issuer_of_the_name_of_the_site_is_the_sites_own():
+    assert Resolver(NAMES, APART).patient("7", "North ") == NAMES.patient("7")
+
+
+def test_without_a_patient_id_the_study_is_the_patient_whatever_the_issuer():
+    strict = IssuerPolicy("north", "listed", "quarantine")
+    known = Resolver(NAMES, OWN).patient("", "", "1.2")
+    assert Resolver(NAMES, strict).patient(" ", "SOUTH", "1.2") == known
+    assert known != NAMES.patient("", "", "1.3")
+
+
+def test_the_policy_refuses_what_it_does_not_know():
+    strict = Resolver(NAMES, IssuerPolicy("north", "listed", "quarantine", {"pacs": ""}))
+    assert strict.patient("7", "PACS") == NAMES.patient("7")
+    for issuer, reason in (("", Reason.ISSUER_MISSING), ("SOUTH", Reason.ISSUER_NOT_LISTED)):
+        with pytest.raises(Refused) as refusal:
+            strict.patient("7", issuer)
+        assert refusal.value.reason == reason
 
 
 def test_the_hospitals_own_table_comes_first():
-    table = Lookup({"7": "TRIAL-1"}, {("TRIAL-1", "a9"): "ACC-1"}, "")
-    resolver = Resolver(NAMES, table)
+    table = Lookup({("", "7"): "TRIAL-1"}, {("TRIAL-1", "a9"): "ACC-1"}, "")
+    resolver = Resolver(NAMES, OWN, table)
     known = resolver.patient("7", "", "1.2")
     assert known.pseudonym == "TRIAL-1"
     assert known.shift_days == NAMES.patient("7", "", "1.2").shift_days
@@ -30,42 +52,17 @@ def test_the_hospitals_own_table_comes_first():
     assert resolver.accession(known, "B1") == NAMES.accession(known, "B1")
     assert resolver.patient("8", "", "1.2") == NAMES.patient("8", "", "1.2")
     with pytest.raises(Refused) as refusal:
-        Resolver(NAMES, table, strict=True).patient("8", "", "1.2")
+        Resolver(NAMES, OWN, table, strict=True).patient("8", "", "1.2")
     assert refusal.value.reason == Reason.NOT_IN_LOOKUP
 
 
-@pytest.mark.parametrize(
-    "syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"]
-)
-def test_ids_of_several_issuers_are_found_in_every_syntax(tmp_path, syntax):
-    for number, (patient, issuer) in enumerate(
-        [("A1", "X"), (" a1 ", "Y"), ("A1", None), ("B2", "X"), ("B2", None), ("C3", None)]
-    ):
-        ds = image(number, PatientID=patient)
-        if issuer:
-            ds.IssuerOfPatientID = issuer
-        save(ds, tmp_path / "in" / str(number), syntax=syntax)
-    (tmp_path / "in" / "text").write_text("no image")
-    (tmp_path / "in" / "cut").write_bytes((tmp_path / "in" / "0").read_bytes()[:300])
-    assert shared_ids(tmp_path / "in", files_below(tmp_path / "in")) == {"a1"}
-
-
-def test_a_long_header_before_the_patient_is_read_on(tmp_path):
-    for number, issuer in enumerate("XY"):
-        save(
-            image(number, IssuerOfPatientID=issuer, RetrieveURL="http://x/" + "x" * 60000),
-            tmp_path / "in" / str(number),
-        )
-    assert shared_ids(tmp_path / "in", files_below(tmp_path / "in")) == {"0000123"}
-
-
-def test_an_issuer_that_turns_up_later_parts_two_people_as_if_it_had_been_there(tmp_path):
-    save(image(1, IssuerOfPatientID="X"), tmp_path / "in" / "a")
-    save(image(2), tmp_path / "in" / "b")
-    assert clean(tmp_path).patients == 1
-    save(image(3, IssuerOfPatientID="Y"), tmp_path / "in" / "c")
-    assert clean(tmp_path).patients == 3
-    clean(tmp_path, out="fresh")
-    files = [tree(tmp_path / out) for out in ("out", "fresh")]
-    assert files[0] == files[1]
-    assert clean(tmp_path).files_resumed == 3
+def test_a_table_without_issuers_never_gives_one_new_id_to_two_people():
+    table = Lookup({("", "7"): "TRIAL-1", ("east", "8"): "TRIAL-2"}, {}, "")
+    resolver = Resolver(NAMES, APART, table)
+    assert resolver.patient("7", "PACS").pseudonym == "TRIAL-1"
+    assert resolver.patient("8", "EAST").pseudonym == "TRIAL-2"
+    with pytest.raises(Refused) as refusal:
+        resolver.patient("7", "EAST")
+    assert refusal.value.reason == Reason.LOOKUP_WITHOUT_ISSUER
+    named = Resolver(NAMES, APART, Lookup(table.patients, {}, "", names_issuers=True))
+    assert named.patient("7", "EAST") == Resolver(NAMES, APART).patient("7", "EAST")

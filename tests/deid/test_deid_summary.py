@@ -28,7 +28,7 @@ def test_departures_from_the_profile_are_told_one_by_one(tmp_path):
         tmp_path,
         overrides=tmp_path / "rules.toml",
         lookup=tmp_path / "lookup.csv",
-        burned_in="keep",
+        pixels="keep",
         options=("retain-device",),
     )
     record = artifacts.read(tmp_path / "out", artifacts.DeidRecord)
@@ -36,7 +36,7 @@ def test_departures_from_the_profile_are_told_one_by_one(tmp_path):
     assert told == [
         ("override", "OperatorsName", "K", "Z", None),
         ("option", "retain-device", "on", "off", None),
-        ("burned-in", "burned_in", "keep", "quarantine", 1),
+        ("pixels", "pixels", "keep", "redact", 1),
         ("lookup", "missing_lookup", "pseudonym", "quarantine", None),
     ]
     assert record.flagged == {"burned-in annotation declared": 1}

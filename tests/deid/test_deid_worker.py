@@ -11,6 +11,7 @@ from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.discover import SourceFile
 from meninx.deid.instance import DEFLATED, read
+from meninx.deid.issuer_policy import IssuerPolicy
 from meninx.deid.keys import SiteKey
 from meninx.deid.output import WRITTEN
 from meninx.deid.pseudonyms import Pseudonyms, Resolver
@@ -35,7 +36,7 @@ def test_an_output_waits_in_the_private_room_until_it_is_published(tmp_path):
 
 
 def test_what_is_unchanged_is_not_done_again(tmp_path, monkeypatch):
-    save(image(), tmp_path / "in" / "a")
+    save(image(IssuerOfPatientID="SOUTH"), tmp_path / "in" / "a")
     known = worker.process(engine(tmp_path), SourceFile("a"), None)
     target = tmp_path / "out" / known.output
     target.parent.mkdir(parents=True)
@@ -46,12 +47,12 @@ def test_what_is_unchanged_is_not_done_again(tmp_path, monkeypatch):
     for change in ("other person", "output gone", "input changed"):
         others = Resolver(
             Pseudonyms(SiteKey(KEY, "north")),
-            shared=frozenset({"0000123"}) if change == "other person" else frozenset(),
+            IssuerPolicy("north", "separate") if change == "other person" else IssuerPolicy("north"),
         )
         if change == "output gone":
             target.unlink()
         if change == "input changed":
-            save(image(InstanceNumber="2"), tmp_path / "in" / "a")
+            save(image(IssuerOfPatientID="SOUTH", InstanceNumber="2"), tmp_path / "in" / "a")
         assert worker.process(engine(tmp_path, resolver=others), SourceFile("a"), known) is not known, change
 
 

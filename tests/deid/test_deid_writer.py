@@ -76,7 +76,14 @@ def test_the_age_is_told_by_the_dates_and_capped_by_either(tmp_path, birth, stat
 def test_a_text_in_another_script_declares_its_character_set(tmp_path):
     plain = one(tmp_path, image(SpecificCharacterSet="ISO_IR 100", Manufacturer="ACME"))
     assert plain.SpecificCharacterSet == "ISO_IR 100"
-    accented = one(tmp_path, image(SpecificCharacterSet="ISO_IR 100", Manufacturer="Gerätewerk"), out="b")
+    rules = tmp_path / "rules.toml"
+    rules.write_text('Manufacturer = "K"\n')
+    accented = one(
+        tmp_path,
+        image(SpecificCharacterSet="ISO_IR 100", Manufacturer="Gerätewerk"),
+        out="b",
+        overrides=rules,
+    )
     assert accented.SpecificCharacterSet == "ISO_IR 192"
     assert accented.Manufacturer == "Gerätewerk"
 

@@ -5,10 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 from meninx.core.errors import ConfigError, DataError, LayoutError
-from meninx.metrics.calibration import equal_mass_bins
+from meninx.metrics.calibration import calibration, ece, equal_mass_bins
 from meninx.metrics.estimates import Evaluation
 from meninx.metrics.evaluation import evaluate_classification
 from meninx.metrics.groups import grouping, strata
@@ -360,3 +361,42 @@ def test_a_perfect_area_says_that_its_interval_is_one_of_counts():
         truth, truth, np.arange(40), ["a"], {}, task="multilabel", seed=0, draws=20
     )
     assert found.headline.interval == "Clopper-Pearson"
+
+
+def test_chance_of_a_calibration_error_counts_patients_and_not_their_images():
+    """Perfect probabilities, five images of one outcome per patient: the error is that of the patients."""
+    errors, nulls, of_images = [], [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        risk, patient = np.repeat(rng.random(60), 5), np.repeat(np.arange(60), 5)
+        truth = (rng.random(60)[patient] < risk).astype(float)
+        found = calibration(truth, risk, "ill", np.random.default_rng(0), patient)
+        errors.append(found.ece)
+        nulls.append(found.ece_null)
+        of_images.append(
+            np.mean([ece(rng.random(300) < risk, risk, patient_index=patient) for _ in range(20)])
+        )
+    assert np.mean(nulls) == pytest.approx(np.mean(errors), rel=0.15)
+    assert np.mean(of_images) < 0.7 * np.mean(errors)
+
+
+def test_calibration_is_that_of_bins_and_regressions_by_hand():
+    rng = np.random.default_rng(0)
+    risk = rng.random(600)
+    truth = (rng.random(600) < risk**2).astype(float)
+    found = calibration(truth, risk, "ill", rng)
+    order = np.argsort(risk)
+    by_hand = sum(
+        abs(risk[part].mean() - truth[part].mean()) * len(part) / 600 for part in np.array_split(order, 15)
+    )
+    assert found.ece == pytest.approx(by_hand, abs=1e-12)
+    logit = np.log(risk / (1 - risk))
+
+    def loss(offset, slope):
+        chance = 1 / (1 + np.exp(-(offset + slope * logit)))
+        return -np.mean(truth * np.log(chance) + (1 - truth) * np.log(1 - chance))
+
+    both = minimize(lambda x: loss(*x), (0.0, 1.0), tol=1e-10).x
+    alone = minimize(lambda x: loss(x[0], 1.0), (0.0,), tol=1e-10).x
+    assert found.slope == pytest.approx(both[1], abs=1e-3)
+    assert found.intercept == pytest.approx(alone[0], abs=1e-3)

@@ -81,10 +81,45 @@ def test_the_group_that_is_told_best_counts():
     assert floor.rows == 870
 
 
+def test_the_floor_is_at_least_that_of_each_two_groups_that_attackers_are_asked():
+    """One label of young, middle and old: old against rest 0.80, old against young 0.90."""
+    rng, patient, _ = cohort(3000, 1)
+    index = rng.integers(0, 3, 3000)
+    label = (rng.random(3000) < np.array([0.1, 0.5, 0.9])[index]).astype(float)
+    floor = label_floor(Grouping("age", ("young", "middle", "old"), index), {"a": label}, patient, draws=200)
+    assert floor.group == "old against young"
+    assert floor.value == pytest.approx(0.9, abs=0.02)
+    with pytest.raises(PrivacyRefusal, match="old against young"):
+        refuse_below_floor(floor, target=0.85)
+
+
+def independent_bins(seed, draws):
+    """Return the floor of two labels that know nothing of four groups of 150 patients."""
+    rng = np.random.default_rng(seed)
+    groups = Grouping("age", tuple("abcd"), rng.integers(0, 4, 150))
+    labels = {name: rng.integers(0, 2, 150).astype(float) for name in "yz"}
+    return label_floor(groups, labels, np.arange(150), draws=draws, seed=seed)
+
+
+def test_labels_that_tell_nothing_refuse_no_target():
+    """The point estimate is above 0.55 in about half of such datasets."""
+    floors = [independent_bins(seed, 400) for seed in range(12)]
+    assert sum(floor.value > 0.55 for floor in floors) >= 3
+    assert sum(floor.beyond_chance for floor in floors) <= 1
+    noise = next(floor for floor in floors if floor.value > 0.55 and not floor.beyond_chance)
+    refuse_below_floor(noise, target=0.52)
+    assert noise.in_words.endswith("; not beyond chance)")
+
+
+@pytest.mark.slow
+def test_labels_that_tell_nothing_refuse_a_target_in_at_most_five_percent_of_datasets():
+    assert sum(independent_bins(seed, 400).beyond_chance for seed in range(200)) <= 10
+
+
 def test_a_target_below_the_floor_is_refused_with_both_numbers():
     _, patient, index = cohort()
     floor = label_floor(sex(index), {"a": index.astype(float)}, patient, draws=50)
-    with pytest.raises(PrivacyRefusal, match=r"0\.6 is below the floor of 1\.000.*labels a alone"):
+    with pytest.raises(PrivacyRefusal, match=r"0\.6 is below the floor of 1\.000.*columns a alone"):
         refuse_below_floor(floor, target=0.6)
     refuse_below_floor(floor, target=1.0)
 

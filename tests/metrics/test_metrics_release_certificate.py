@@ -96,10 +96,13 @@ def test_1500_patients_certify_and_100_do_not():
         assert found.met
         assert 0.5 < found.plug_in < found.limit <= target
         assert "no attacker's AUROC exceeds 0." in found.in_words
+        assert "of a random new patient" in found.in_words
     codes, groups, patients = population(100)
     (found,) = certify_release(codes, [groups], patients, leaves=16, target=0.6)
     assert (found.limit, found.plug_in, found.met) == (None, None, False)
-    assert found.in_words == "age g0 against g1: not certified: needs 631 patients per group, has 100 and 100"
+    assert found.in_words == (
+        "age g0 against g1: not certified: needs 631 patients per group for AUROC 0.60, has 100 and 100"
+    )
 
 
 def test_a_release_that_tells_the_groups_apart_is_above_the_target():
@@ -206,3 +209,14 @@ def test_odd_arguments_are_refused(change, error):
     arguments = {"attributes": [groups], "patients": patients, "leaves": 16, **change}
     with pytest.raises(error):
         certify_release(codes, **arguments)
+
+
+def test_the_limit_holds_where_one_group_is_much_smaller_than_the_other():
+    """The smaller group decides: with the larger one the limit misses the truth in a third of the draws."""
+    rng = np.random.default_rng(0)
+    first, second = np.array([0.5, 0.5]), np.array([0.3, 0.7])
+    truth = best_attacker(first, second)
+    missed = sum(
+        attacker_limit(rng.multinomial(40, first), rng.multinomial(4000, second)) < truth for _ in range(300)
+    )
+    assert missed <= 15

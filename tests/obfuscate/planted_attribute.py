@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from meninx.core.origin import Origin
+from meninx.obfuscate.config import AttackSettings
 from meninx.obfuscate.obfuscator import ImageTable
 from meninx.obfuscate.release_question import ReleaseQuestion
 
@@ -45,7 +46,11 @@ def without_corner(table: ImageTable, seed: int = 1) -> np.ndarray:
 
 def question(table: ImageTable, draws, **more) -> ReleaseQuestion:
     """Return a question that is answered quickly."""
-    given = {"epochs": 3, "permutations": 19, "attribute": "sex", "source": ORIGIN, "released": ORIGIN}
+    asked = {
+        name: more.pop(name) for name in ("target", "attack_epochs", "permutations", "draws") if name in more
+    }
+    attacks = AttackSettings(**{"attack_epochs": 3, "permutations": 19, **asked})
+    given = {"attacks": attacks, "attribute": "sex", "source": ORIGIN, "released": ORIGIN}
     draw = draws if callable(draws) else lambda number: draws
     return ReleaseQuestion(original=table, draws=draw, **{**given, **more})
 

@@ -379,7 +379,7 @@ def test_3000_patients_of_each_sex_hold_every_criterion_of_the_planted_populatio
     few = np.isin(table.patients, np.unique(np.array(table.patients)[test])[:200])
     (refused,) = codes.certificates(table.select(few), "sex", target=0.6)
     assert refused.limit is None
-    assert "needs 631 patients per group, has" in refused.sentence
+    assert "needs 631 patients per group for AUROC 0.60, has" in refused.sentence
 
 
 @pytest.mark.slow

@@ -12,11 +12,12 @@ from meninx.core.errors import DataError
 from meninx.core.progress import SILENT
 from meninx.metrics.intervals import folded_ends
 from meninx.obfuscate.attack_measurement import Judge, measure_null, permuted
-from meninx.obfuscate.label_attacks import attack_codes, attack_with_labels
+from meninx.obfuscate.label_attacks import attack_codes, attack_columns, attack_with_columns
 from meninx.obfuscate.release_attacks import Attempt, ReleaseAttacks, coarse_images, log_odds
 from meninx.obfuscate.release_linkage import measure_reidentification
 from meninx.obfuscate.release_question import DrawCache, attack_rows, one_row_per_patient, patient_means
 from meninx.obfuscate.release_utility import measure_utility
+from meninx.obfuscate.release_verdict import chosen_of
 
 pytestmark = pytest.mark.torch
 
@@ -49,7 +50,7 @@ def test_attacks_on_features_find_a_shift(kind):
 def test_the_perceptron_attacks_features():
     table = planted(side=4)
     flat = dataclasses.replace(table, values=table.values.reshape(len(table), -1))
-    attacks, rows = attacks_of(question(flat, flat.values, epochs=5))
+    attacks, rows = attacks_of(question(flat, flat.values, attack_epochs=5))
     margins = attacks.network("perceptron", attacks.draws)(flat.values)
     assert Judge(rows, seed=0).of(Attempt("perceptron", "", margins)).low > 0.7
 
@@ -156,7 +157,7 @@ def test_utility_is_lost_where_the_label_is_erased_and_kept_where_it_is_not():
     table = planted(160)
     erased = np.random.default_rng(3).normal(0.5, 0.1, table.values.shape).astype(np.float32)
     for values, low, high in ((without_corner(table), -0.05, 0.05), (erased, 0.3, 0.6)):
-        asked = question(table, values, epochs=6)
+        asked = question(table, values, attack_epochs=6)
         losses, leaks = measure_utility(asked, DrawCache(asked.draws, table.values.shape), attack_rows(asked))
         again = next(item for item in losses if item.regime == "retrained" and not item.group)
         assert again.clean > 0.9
@@ -171,7 +172,7 @@ def test_a_small_cell_has_no_number():
     ill = table.labels["ill"].copy()
     ill[table.where("test")] = 0
     ill[np.flatnonzero(table.where("test"))[:4]] = 1
-    asked = question(dataclasses.replace(table, labels={"ill": ill}), table.values, epochs=1)
+    asked = question(dataclasses.replace(table, labels={"ill": ill}), table.values, attack_epochs=1)
     losses, _ = measure_utility(asked, DrawCache(asked.draws, table.values.shape), attack_rows(asked))
     assert {item.refusal for item in losses} == {"insufficient"}
     assert all(item.loss is None for item in losses)
@@ -181,7 +182,7 @@ def test_a_small_cell_has_no_number():
 def test_outputs_of_a_utility_model_that_tell_the_attribute_are_reported():
     table = planted(200, images=1)
     label = {"ill": table.private["sex"].astype(np.float64)}  # the worst case: the label is the attribute
-    asked = question(dataclasses.replace(table, labels=label), table.values, epochs=8)
+    asked = question(dataclasses.replace(table, labels=label), table.values, attack_epochs=8)
     _, leaks = measure_utility(asked, DrawCache(asked.draws, table.values.shape), attack_rows(asked))
     assert all(item.low > 0.8 for item in leaks)
 
@@ -223,9 +224,9 @@ def test_images_that_tell_the_attribute_only_with_the_label_beside_them_are_foun
     table = planted(200)
     asked = question(table, hidden_by_a_label(table))
     rows = attack_rows(asked)
-    labels, together = attack_with_labels(asked, asked.draws(0), rows, Judge(rows, seed=0))
-    assert labels.low == 0.5
-    assert together.low > 0.8
+    judge = Judge(rows, seed=0)
+    assert attack_columns(asked, rows, judge)[0].low == 0.5
+    assert attack_with_columns(asked, asked.draws(0), rows, judge)[0].low > 0.8
 
 
 def test_codes_are_attacked_alone_and_with_the_label():
@@ -234,11 +235,74 @@ def test_codes_are_attacked_alone_and_with_the_label():
     asked = question(table, table.values, codes=code)
     rows = attack_rows(asked)
     judge = Judge(rows, seed=0)
-    assert attack_codes(asked, rows, judge).low < 0.6
-    assert attack_with_labels(asked, asked.draws(0), rows, judge)[-1].auroc > 0.95
+    assert attack_codes(asked, rows, judge)[0].low < 0.6
+    assert attack_with_columns(asked, asked.draws(0), rows, judge)[-1].auroc > 0.95
     plain = question(table, table.values, codes=table.private["sex"])
-    assert attack_codes(plain, rows, judge).auroc == 1.0
-    assert attack_codes(question(table, table.values), rows, judge) is None
+    assert attack_codes(plain, rows, judge)[0].auroc == 1.0
+    assert attack_codes(question(table, table.values), rows, judge) == ()
+
+
+def attempts(rows, **areas):
+    """Attackers with a given share of rows told rightly, in (validation, test)."""
+    truth = rows.contests[0].truth
+    made = []
+    for name, (valid, test) in areas.items():
+        margins = np.zeros((len(truth), 2))
+        for part, share in ((rows.valid, valid), (rows.test, test)):
+            right = np.arange(len(part)) < share * len(part)
+            margins[part, 1] = np.where(right, truth[part], 0.5)
+        made.append(Attempt(name, "", margins))
+    return made
+
+
+def test_no_choice_depends_on_the_order_of_attackers():
+    table = planted(160)
+    judge = Judge(rows := attack_rows(question(table, table.values)), seed=0)
+    assert judge.may_choose
+    tied = attempts(rows, first=(0.5, 0.1), second=(0.5, 0.6), third=(0.4, 0.9))
+    nearer = dataclasses.replace(tied[0], name="the less far one", margins=tied[0].margins.copy())
+    nearer.margins[rows.valid, 1] += nearer.margins[rows.valid, 1] == 1  # the same order of the rows
+    for others in (tied, [*tied, nearer]):
+        for order in (others, others[::-1]):
+            assert judge.best(order).name == "second"
+            assert chosen_of([judge.of(item) for item in order]) == "second"
+    one, two, near = (judge.of(item) for item in (*tied[:2], nearer))
+    assert near.valid_auroc == two.valid_auroc
+    assert near.valid_separation < two.valid_separation
+    assert (one.valid_auroc, one.valid_separation) == (two.valid_auroc, two.valid_separation)
+    assert one.auroc != two.auroc  # equal in everything but the test split, which chooses nothing
+
+
+def test_the_highest_variant_stands_beside_the_chosen_one():
+    table = planted(160)
+    judge = Judge(rows := attack_rows(question(table, table.values)), seed=0)
+    made = attempts(rows, chosen=(0.9, 0.2), higher=(0.1, 0.8))
+    same = [dataclasses.replace(item, name="purifier", variant=item.name) for item in made]
+    chosen, highest = judge.variants(same)
+    assert (chosen.name, highest.name) == ("purifier", "purifier, by higher")
+    assert highest.high > chosen.high
+
+
+def test_with_few_validation_patients_nothing_is_chosen_and_the_highest_is_shown():
+    table = planted(80)
+    rows = attack_rows(question(table, table.values))
+    judge = Judge(rows, seed=0)
+    assert min(judge.validation.values()) < 10
+    assert not judge.may_choose
+    assert judge.best(attempts(rows, valid=(0.9, 0.1), test=(0.1, 0.9))).name == "test"
+
+
+def test_codes_are_attacked_by_patients_that_took_no_part_in_balancing_them():
+    table = planted(240, images=1)
+    rng = np.random.default_rng(0)
+    told = rng.random(len(table)) < 0.8
+    code = np.where(told, table.private["sex"], rng.integers(0, 2, len(table)))
+    train = table.where("train")
+    code[train] = rng.integers(0, 2, int(train.sum()))  # balanced where the method was fitted
+    asked = question(table, table.values, codes=code)
+    rows = attack_rows(asked)
+    found = {item.name: item for item in attack_codes(asked, rows, Judge(rows, seed=0))}
+    assert found["code, learned from new patients"].auroc > 0.75
 
 
 def test_large_images_are_averaged_over_blocks_for_attacks_on_vectors():

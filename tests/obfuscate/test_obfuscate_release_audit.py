@@ -22,13 +22,13 @@ def table() -> ImageTable:
 
 @pytest.fixture(scope="module")
 def erased(table):
-    return audit_release(question(table, without_corner(table), target=0.8, deterministic=True))
+    return audit_release(question(table, without_corner(table), target=0.9, deterministic=True))
 
 
 def test_an_erased_attribute_is_not_found(erased):
     assert erased.verdict == "passed", erased.reason
     assert erased.clean.auroc > 0.9  # the same attackers find it in the originals
-    assert erased.worst_attacker.oriented_auroc < 0.65
+    assert erased.chosen_attacker.oriented_auroc < 0.65
     assert erased.null.p_value > 0.05
     assert {item.name for item in erased.attackers} >= {"strided", "residual", "wide", "linear", "kernel"}
 
@@ -38,14 +38,14 @@ def test_an_attribute_that_is_left_is_found_whatever_the_static_attackers_say(ta
     turned = np.ascontiguousarray(1 - table.values)  # a static attacker is wrong about all of it
     record = audit_release(question(table, turned, target=0.8))
     assert record.verdict == "failed"
-    assert record.worst_attacker.low > 0.8
+    assert record.highest_attacker.low > 0.8
     assert all(item.retrained for item in record.attackers)
     assert not any(item.retrained for item in record.static)
 
 
 @pytest.mark.slow
 def test_two_audits_are_equal_byte_by_byte(table, erased):
-    again = audit_release(question(table, without_corner(table), target=0.8, deterministic=True))
+    again = audit_release(question(table, without_corner(table), target=0.9, deterministic=True))
     assert again == erased
 
 
@@ -111,7 +111,11 @@ def test_attributes_of_the_test_split_decide_nothing_but_its_own_numbers(table):
         kinds[rows[who]] = table.private["sex"][rows[people[other]][0]]
     moved = dataclasses.replace(table, private={"sex": kinds})
     first, second = (audit_release(question(one, one.values)) for one in (table, moved))
-    assert first.worst == second.worst
-    assert [item.valid_auroc for item in first.attackers] == [item.valid_auroc for item in second.attackers]
-    assert first.worst_attacker.auroc > 0.9
+    assert first.chosen == second.chosen
+    chosen = [
+        {item.name: item.valid_auroc for item in one.attackers if ", by " not in item.name}
+        for one in (first, second)
+    ]  # a variant beside them is the one with the largest limit on the test split, and says so
+    assert chosen[0] == chosen[1]
+    assert first.chosen_attacker.auroc > 0.9
     assert second.verdict == "void"  # nobody finds attributes that were permuted

@@ -16,6 +16,7 @@ from meninx.imaging import png
 from meninx.imaging.image import Image
 from meninx.obfuscate import dataset_table
 from meninx.obfuscate.obfuscator import ImageTable, fitting_half
+from meninx.obfuscate.published_columns import PublishedColumns, known_labels
 from meninx.synthetic import write_dataset
 
 
@@ -27,7 +28,7 @@ def data(tmp_path_factory) -> Manifest:
 def read(manifest: Manifest) -> ImageTable:
     private = dataset_table.attribute_classes(manifest, ("sex",), ())
     values = dataset_table.read_images(manifest, SILENT)
-    return dataset_table.read_table(manifest, private, manifest.info.labels, values)
+    return dataset_table.read_table(manifest, private, PublishedColumns(labels=manifest.info.labels), values)
 
 
 def table(**changes) -> ImageTable:
@@ -81,7 +82,7 @@ def test_an_unknown_attribute_or_label_names_those_that_there_are(data):
     with pytest.raises(UsageError, match="choose among sex, age"):
         dataset_table.attribute_classes(data, ("height",), ())
     with pytest.raises(UsageError, match="choose among effusion"):
-        dataset_table.utility_labels(data.info, ["fracture"])
+        known_labels(data.info, ["fracture"])
 
 
 def test_an_attribute_with_one_value_is_refused(data):

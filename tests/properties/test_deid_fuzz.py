@@ -129,11 +129,12 @@ def mutate(count: int, seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch)
         content = numbered(samples[number % len(samples)], number)
         (source / f"{number:05d}").write_bytes(damaged(content, draw))
     before = set(folder.rglob("*"))
-    config = DeidConfig(key=key_file(folder), site="north", workers=1, burned_in="keep")
+    config = DeidConfig(key=key_file(folder), site="north", workers=1, pixels="keep")
     result = run(config, source, out)
     assert result.files_read == count == result.files_written + sum(result.quarantined.values())
     outside = {path for path in folder.rglob("*") if not path.is_relative_to(out)} - before
-    assert outside == {folder / "site.key"}
+    registry = "site.key.north.registry"
+    assert outside == {folder / name for name in ("site.key", registry, f"{registry}.lock")}
     for path in images(out):
         content = path.read_bytes()
         assert not any(name in content for name in NAMES), "a name came out"

@@ -11,6 +11,7 @@ from meninx.core.artifacts import ObfuscationRecord, Origin, ReleaseAuditRecord
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
 from meninx.core.obfuscation_records import (
     AttackerRecord,
+    AttackStrength,
     CertificateRecord,
     DistortionRecord,
     LabelFloorRecord,
@@ -18,12 +19,15 @@ from meninx.core.obfuscation_records import (
     ReidentificationRecord,
     UtilityLossRecord,
 )
-from meninx.obfuscate.release_verdict import verdict_of
+from meninx.obfuscate import sealed_audit
+from meninx.obfuscate.release_verdict import chosen_of, verdict_of
 from meninx.synthetic import write_dataset
 
 CAVEAT = "does not stop a retrained attacker"
 SOURCE = Origin(run="", data="a" * 64, dataset="cohort", made="2026-11-28T04:00:00+00:00")
 RELEASED = Origin(run="", data="b" * 64, dataset="cohort", made="2026-11-28T04:10:00+00:00")
+
+STRENGTH = AttackStrength(epochs=15, draws=10, permutations=99, networks=("strided", "residual", "wide"))
 
 
 def attacker(name: str, valid: float, test: float, **more: Any) -> AttackerRecord:
@@ -50,12 +54,14 @@ def audit_record(**fields: Any) -> ReleaseAuditRecord:
     control = attacker("constant images", 0.5, 0.5, low=0.5, high=0.5, clean_auroc=None)
     record = ReleaseAuditRecord(
         **{
-            "attribute": "sex", "method": "noise", "method_summary": "Gaussian noise", "caveat": CAVEAT,
-            "worst": "kernel", "target": 0.0,
+            "attribute": "sex", "classes": ("F", "M"), "labels": ("effusion", "nodule"),
+            "published": ("effusion", "nodule"), "strength": STRENGTH,
+            "method": "noise", "method_summary": "Gaussian noise", "caveat": CAVEAT,
+            "validation": {"F": 30, "M": 30}, "chosen": "", "target": 0.0,
             "attackers": (attacker("wide", 0.80, 0.79), attacker("kernel", 0.85, 0.83)),
             "static": (attacker("wide", 0.60, 0.51, retrained=False, knows="original images"),),
             "output_leaks": (attacker("outputs of a model of the release", 0.6, 0.55, clean_auroc=None),),
-            "code_attack": None,
+            "code_attacks": (),
             "floor": LabelFloorRecord(attribute="sex", group="M", labels=("nodule",), rows=300, patients=120,
                                       auroc=0.55, low=0.5, high=0.6, sentence="the label nodule tells sex M"),
             "certificates": (), "utility": tuple(
@@ -74,11 +80,14 @@ def audit_record(**fields: Any) -> ReleaseAuditRecord:
             "verdict": "", "reason": "",
             "source": SOURCE, "released": RELEASED,
             "clean": attacker("kernel", 0.95, 0.94, retrained=False, clean_auroc=None), "clean_floor": 0.7,
+            "clean_high": 0.99,
             "control": control,
             "null": NullRecord(permutations=99, mean=0.54, high=0.60, observed=0.83, p_value=0.01),
             **fields,
         }
     )  # fmt: skip
+    if "chosen" not in fields and min(record.validation.values()) >= 10:
+        record = replace(record, chosen=chosen_of(record.attackers))
     verdict, reason = verdict_of(record)
     return replace(record, verdict=record.verdict or verdict, reason=record.reason or reason)
 
@@ -88,7 +97,8 @@ def obfuscation_record(root: Path, **fields: Any) -> ObfuscationRecord:
     return ObfuscationRecord(
         **{
             "method": "noise", "method_summary": "Gaussian noise", "caveat": CAVEAT, "attribute": "sex",
-            "classes": ("F", "M"), "utility": ("effusion", "nodule"), "attribute_removed": ("sex",),
+            "classes": ("F", "M"), "utility": ("effusion", "nodule"),
+            "published": ("effusion", "nodule"), "withheld": ("sex",),
             "settings": {"budget": 0.05, "seed": 0}, "facts": {"sigma": 0.06}, "floor": audit_record().floor,
             "cases": len(cases), "patients": len({case.patient_id for case in cases}), "splits": {},
             "deterministic": False, "source_record": "", "checksums": "", "source": SOURCE,
@@ -116,7 +126,7 @@ def write_release(
     Manifest(root, replace(made.info, obfuscated=found.sentence()), made.cases).write(root)
     relist(root, found)
     if audit is not None:
-        artifacts.write(root, replace(audit, checksums=audit.checksums or integrity.digest_of(root)))
+        sealed_audit.write(root, replace(audit, checksums=audit.checksums or integrity.digest_of(root)))
     return root
 
 

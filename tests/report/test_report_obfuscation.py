@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -25,8 +26,12 @@ from meninx.core import artifacts, integrity
 from meninx.core.artifacts import ObfuscationRecord, Origin, ReleaseAuditRecord
 from meninx.core.errors import DataError, UsageError
 from meninx.core.manifest import Manifest
+from meninx.core.obfuscation_records import AskedTarget
 from meninx.imaging import png
 from meninx.imaging.image import Image
+from meninx.obfuscate import sealed_audit
+from meninx.obfuscate.audit_words import audit_lines
+from meninx.obfuscate.audited_release import finished
 from meninx.obfuscate.config import ObfuscateConfig, ReleaseAuditConfig
 from meninx.report import obfuscated_datasets, section_obfuscation, stage
 from meninx.report.config import ReportConfig
@@ -34,6 +39,7 @@ from meninx.report.obfuscated_datasets import ObfuscatedDataset
 
 NEVER = re.compile(r"\b(anonym\w*|safe\w*|de-?identified)\b", re.IGNORECASE)
 QUIET = attacker("kernel", 0.6, 0.58)
+BLIND = attacker("kernel", 0.6, 0.6, retrained=False)
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -55,7 +61,7 @@ def words(page: Path) -> str:
 
 def put(root: Path, **fields) -> None:
     """Replace the audit by another one of the same release."""
-    artifacts.write(root, replace(audit_record(**fields), checksums=integrity.digest_of(root)))
+    sealed_audit.write(root, replace(audit_record(**fields), checksums=integrity.digest_of(root)))
 
 
 def card(root: Path):
@@ -68,13 +74,14 @@ def test_the_page_states_the_caveat_with_the_measured_number(hidden):
     text = words(stage.write_release_page(hidden))
     assert (
         "To hide sex, images were changed by Gaussian noise, which does not stop a retrained attacker; "
-        "measured AUROC 0.830 [0.770, 0.890] (retrained attacker kernel)." in text
+        "measured AUROC 0.830 [0.770, 0.890] by the attacker chosen on validation (kernel), also the "
+        "worst of all." in text
     )
     assert "Label floor: the label nodule tells sex M." in text
     for part in (
         "permuted attributes",
         "Re-identification",
-        "labels alone (the floor)",
+        "labels alone",
         "Distortion",
         "SSIM",
     ):
@@ -98,7 +105,21 @@ def test_static_attackers_stand_only_under_their_heading(hidden):
         ({"target": 0.95}, "green", "target met"),
         ({"attackers": (QUIET,)}, "amber", "not found, no target"),
         ({"attackers": (QUIET, attacker("wide", 0.55, 0.7))}, "red", "attribute found"),
-        ({"clean": attacker("kernel", 0.6, 0.6, retrained=False)}, "grey", "the audit is void"),
+        ({"clean": BLIND, "attackers": (QUIET,)}, "grey", "the audit is void"),
+        ({"clean": BLIND}, "red", "attribute found"),  # a failed control takes the good news, never the bad
+        ({"clean": BLIND, "target": 0.7}, "red", "target missed"),
+        ({"clean": BLIND, "target": 0.95}, "grey", "the audit is void"),
+        ({"target": 0.95, "per_patient": (attacker("all images", 0.8, 0.9),)}, "red", "target missed"),
+        ({"target": 0.95, "every_question": (attacker("kernel", 0.8, 0.9),)}, "red", "target missed"),
+        ({"target": 0.95, "unaveraged": True}, "grey", "the audit is void"),
+        ({"target": 0.95, "validation": {"F": 9, "M": 30}}, "grey", "the audit is void"),
+        ({"target": 0.7, "validation": {"F": 9, "M": 30}}, "red", "target missed"),
+        ({"target": 0.95, "certificates": (certificate(limit=0.96),)}, "red", "target missed"),
+        ({"target": 0.95, "certificates": (certificate(limit=0.94),)}, "green", "target met"),
+        ({"target": 0.95, "columns": (attacker("columns", 0.9, 1.0, low=0.99),)}, "red", "target missed"),
+        ({"target": 0.95, "columns": (attacker("columns", 0.9, 0.92),)}, "amber",
+         "the published columns may tell it"),
+        ({"target": 0.95, "columns": (attacker("columns", 0.6, 0.6),)}, "green", "target met"),
     ],
 )  # fmt: skip
 def test_the_card_follows_its_rule(hidden, fields, colour, word):
@@ -124,7 +145,7 @@ def test_a_deterministic_release_is_not_for_release_even_if_its_target_is_met(tm
 def test_a_certificate_states_its_bound_or_how_many_patients_it_needs(hidden):
     put(
         hidden,
-        certificates=(certificate(), certificate(groups=("F", "X"), limit=0.58, sentence="at most 0.58")),
+        certificates=(certificate(), certificate(groups=("M", "F"), limit=0.58, sentence="at most 0.58")),
     )
     text = words(stage.write_release_page(hidden))
     assert "not certified: needs 1200 patients per group, has 28" in text
@@ -157,7 +178,7 @@ def test_static_attackers_stand_in_a_report_under_the_same_words(hidden, tmp_pat
 
 
 def test_an_audit_alone_is_reported_without_images(tmp_path):
-    artifacts.write(tmp_path / "release_audit", audit_record(method="", method_summary="", caveat=""))
+    sealed_audit.write(tmp_path / "release_audit", audit_record(method="", method_summary="", caveat=""))
     page = stage.write_release_page(tmp_path / "release_audit")
     assert "a method that is not recorded" in words(page).lower()
     assert "<img" not in page.read_text()
@@ -165,11 +186,21 @@ def test_an_audit_alone_is_reported_without_images(tmp_path):
 
 
 def edited(**fields):
-    return lambda root: artifacts.write(root, replace(artifacts.read(root, ReleaseAuditRecord), **fields))
+    """An edit by somebody who writes the digest again."""
+    return lambda root: sealed_audit.write(root, replace(artifacts.read(root, ReleaseAuditRecord), **fields))
 
 
 def of_record(**fields):
     return lambda root: artifacts.write(root, replace(artifacts.read(root, ObfuscationRecord), **fields))
+
+
+def unsealed(change):
+    """The same change without its digest, as somebody with an editor makes it."""
+
+    def changed(root: Path) -> None:
+        (path := root / "release_audit.json").write_text(change(path.read_text()))
+
+    return changed
 
 
 def lower_number(root: Path) -> None:
@@ -188,10 +219,19 @@ def lower_number(root: Path) -> None:
         (edited(method="blur"), "by another method"),
         (edited(verdict="passed"), "verdict does not follow"),
         (edited(target=0.7), "verdict does not follow"),
-        (edited(worst="wide"), "another attacker than the one named"),
+        (edited(chosen="wide"), "another attacker than the one named"),
         (edited(attackers=(attacker("kernel", 0.8, 0.8, low=0.9, high=0.7),)), "cannot be"),
         (edited(attackers=(attacker("kernel", 0.8, 0.3),)), "cannot be"),
         (edited(static=(attacker("kernel", 0.8, 0.8),)), "mixed with others"),
+        (edited(classes=("F", "X")), "other classes of the attribute"),
+        (edited(attackers=(attacker("kernel", 0.85, 0.83, classes={"X": 9}),)), "tells other classes apart"),
+        (edited(labels=("effusion",)), "about other labels"),
+        (edited(asked=(AskedTarget(target=0.6, verdict="failed"),)), "not the one that was asked for first"),
+        (edited(asked=(AskedTarget(target=0.0, verdict="passed"),)), "asked for last does not follow"),
+        (unsealed(lambda text: text.replace('"seed": 0', '"seed": 1')),
+         r"release_audit\.json was changed since the audit \(hidden\)"),
+        (lambda root: (root / "release_audit.sha256").unlink(), r"release_audit\.sha256 is missing"),
+        (lambda root: (root / "release_audit.json").unlink(), r"release_audit\.json is missing"),
         (lower_number, "another attacker than the one named"),
         (of_record(caveat="hides everything"), r"the record says otherwise .*\(hidden/obfuscation\.json\)"),
         (of_record(checksums="0" * 64), "not the one that the record names"),
@@ -209,6 +249,16 @@ def test_a_record_that_was_edited_or_belongs_elsewhere_is_refused_by_name(hidden
     assert not (tmp_path / "page.html").exists()
 
 
+def test_a_record_of_another_version_is_refused_with_what_to_do(hidden):
+    for name in ("release_audit.json", "obfuscation.json"):
+        table = json.loads((hidden / name).read_text())
+        del table["published"]
+        (hidden / name).write_text(json.dumps(table))
+        with pytest.raises(DataError, match=rf"another version .*{name}.*make the release again with --over"):
+            stage.write_release_page(hidden)
+        (hidden / "release_audit.json").unlink(missing_ok=True)
+
+
 def test_the_audit_of_one_release_in_the_folder_of_another_is_refused(hidden, tmp_path):
     other = write_release(tmp_path / "other", audit=audit_record(), patients=13)
     shutil.copy(hidden / "release_audit.json", other)
@@ -221,8 +271,8 @@ def test_text_in_records_is_shown_and_never_run(tmp_path):
     found = attacker(name, 0.9, 0.83, knows=name, question=name, classes={name: 3}, refusal="")
     refused = attacker("b", 0.1, 0.83, auroc=None, low=None, high=None, refusal=name)
     audit = audit_record(
-        method="x", method_summary=HOSTILE, caveat=HOSTILE, attribute=name, worst=name,
-        attackers=(found, refused),
+        method="x", method_summary=HOSTILE, caveat=HOSTILE, attribute=name, classes=(name, "F", "M"),
+        attackers=(found, refused), labels=(name,), published=(name,), not_measured=(name,),
         certificates=(certificate(groups=(name, name), sentence=name),), splits={name: 3},
         utility=(loss(name, "drop-in", 0.1), loss("nodule", "retrained", 0.1, name)),
         released=Origin(run="", data="b" * 64, made=name, command=(name,), versions={name: name}),
@@ -276,6 +326,74 @@ def test_a_page_of_a_person_is_found_before_anything_slow(hidden, tmp_path):
         workflow.obfuscate(ObfuscateConfig(), tmp_path / "no such dataset", hidden)
     with pytest.raises(UsageError, match="is not a page of meninx"):
         workflow.audit_release(ReleaseAuditConfig(), tmp_path / "no such dataset", hidden)
+
+
+def test_a_page_that_was_edited_is_refused_by_verify_and_report(hidden, tmp_path):
+    page = stage.write_release_page(hidden)
+    assert meninx.verify(hidden).ok
+    page.write_text(page.read_text().replace("0.830", "0.530"))
+    assert "report.html was changed since the audit" in meninx.verify(hidden).summary()
+    with pytest.raises(DataError, match=r"report\.html was changed since the audit"):
+        stage.run(ReportConfig(), [hidden], tmp_path / "page.html")
+    page.unlink()
+    assert "0.830" in words(stage.write_release_page(hidden))
+
+
+def test_with_the_private_room_an_edit_with_its_digest_is_refused_too(hidden):
+    (hidden / "private").mkdir(mode=0o700)
+    put(hidden)
+    record = artifacts.read(hidden, ReleaseAuditRecord)
+    copy = (hidden / "private" / "release_audit.sha256").read_text()
+    edited(attackers=(QUIET,), chosen="kernel", verdict="measured")(hidden)
+    (hidden / "private" / "release_audit.sha256").write_text(copy)
+    with pytest.raises(DataError, match="is not the list that private/ holds"):
+        stage.write_release_page(hidden)
+    for name in ("release_audit.json", "release_audit.sha256"):
+        (hidden / name).unlink()
+    with pytest.raises(DataError, match=r"release_audit\.json is missing, and the release was audited"):
+        stage.write_release_page(hidden)
+    assert record.attackers != (QUIET,)
+
+
+def test_the_headline_names_the_chosen_attacker_and_the_highest_of_all(hidden):
+    pooled = attacker("kernel, all images of a patient", 0.9, 0.91)
+    put(hidden, per_patient=(pooled,))
+    text = words(stage.write_release_page(hidden))
+    assert "AUROC 0.830 [0.770, 0.890] by the attacker chosen on validation (kernel); highest of all" in text
+    assert "(kernel, all images of a patient): 0.910" in text
+    assert "worst" not in text
+    put(hidden, validation={"F": 9, "M": 9})
+    assert "too few patients to choose an attacker; highest of all attackers" in card(hidden).detail
+
+
+def test_the_first_target_decides_and_later_ones_are_shown(hidden):
+    first = finished(audit_record(target=0.6), None)
+    later = finished(replace(audit_record(), target=0.95), first)
+    assert (later.target, later.verdict) == (0.6, "failed")
+    assert [item.verdict for item in later.asked] == ["failed", "passed"]
+    sealed_audit.write(hidden, replace(later, checksums=integrity.digest_of(hidden)))
+    assert card(hidden).colour == "red"
+    assert "targets: 0.60 missed; 0.95 asked later" in card(hidden).detail
+    assert "targets: 0.60 missed; 0.95 asked later; the first one decides" in audit_lines(later)
+    quiet = finished(audit_record(target=0.6, attackers=(attacker("kernel", 0.5, 0.5),)), first)
+    assert (quiet.verdict, quiet.reason) == ("failed", "an earlier audit of this release missed the target")
+    without = finished(audit_record(target=0.95), finished(audit_record(), None))
+    assert (without.target, without.verdict) == (0.0, "measured")
+
+
+def test_what_was_not_measured_has_a_row(hidden):
+    put(hidden, not_measured=("average of several releases: its private room is not here",))
+    text = words(stage.write_release_page(hidden))
+    assert "average of several releases: its private room is not here" in text
+    lines = audit_lines(artifacts.read(hidden, ReleaseAuditRecord))
+    assert "  not measured: average of several releases: its private room is not here" in lines
+
+
+def test_the_terminal_lists_every_attacker_that_decides():
+    more = {name: (attacker(name, 0.7, 0.7),) for name in ("code_attacks", "per_patient", "with_columns")}
+    text = "\n".join(audit_lines(audit_record(columns=(attacker("published columns", 0.6, 0.6),), **more)))
+    for name in ("wide", "kernel", "published columns", *more):
+        assert f"  {name}: 0." in text
 
 
 def test_a_folder_without_a_release_has_no_page(tmp_path):

@@ -214,6 +214,21 @@ def test_findings_are_red_and_unread_pixels_are_never_green(tmp_path):
     result = stage.run(CONFIG, [clean], tmp_path / "2.html")
     assert result.verdicts["Identifiers removed?"] == "amber: pixels not checked"
     assert "NOT checked" in (tmp_path / "2.html").read_text()
+    read = {
+        "burned_in_unknown": 0,
+        "flagged": {},
+        "pixels": "redact",
+        "pixels_searched": 7,
+        "pixels_redacted": 3,
+    }
+    searched = write_deid(tmp_path / "searched", "north", **read)
+    result = stage.run(CONFIG, [searched], tmp_path / "3.html")
+    assert result.verdicts["Identifiers removed?"] == "green: none found"
+    text = (tmp_path / "3.html").read_text()
+    assert "NOT checked" not in text
+    assert "7 images, text redacted in 3" in text
+    both = stage.run(CONFIG, [searched, clean], tmp_path / "4.html")  # one archive without a search
+    assert both.verdicts["Identifiers removed?"] == "amber: pixels not checked"
 
 
 def test_missing_pieces_are_said_never_invented(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from report_samples import LABELS, cohort, edit, relist, write_comparison, write_run
 
-from meninx.core.artifacts import ComparisonRecord, place
+from meninx.core.artifacts import ComparisonRecord, RunRecord, place
 from meninx.core.errors import DataError
 from meninx.metrics.paired_difference import compare
 from meninx.report import stage
@@ -78,6 +78,17 @@ def test_the_card_decides_by_the_rule_of_the_table(numbers, word, said, tmp_path
     card = text[text.index(CARD) :][:1500]
     assert said in card
     assert "gaps of the run itself" in card
+
+
+def test_an_amplified_loss_of_one_run_is_not_hidden_behind_a_later_run(tmp_path):
+    runs = pair(tmp_path)
+    with_differences(runs[0], (-0.2, -0.3, -0.1, 1e-6))
+    later = write_run(tmp_path / "later", private=True)
+    edit(later / place(RunRecord), finished="2026-11-21T11:00:00+00:00")
+    relist(later)
+    result, text = reported(tmp_path, [*runs, later])
+    assert result.verdicts[CARD].endswith("amplified")
+    assert "run dp against plain" in text[text.index(CARD) :][:1500]
 
 
 def test_without_a_comparison_the_card_judges_the_run_alone(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from release_samples import attacker, audit_record, loss, write_release
+from release_samples import STRENGTH, attacker, audit_record, loss, write_release
 
 import meninx
 from meninx.cli.app import run
@@ -20,6 +20,7 @@ from meninx.core import artifacts
 from meninx.core.artifacts import Origin, ReleaseComparisonRecord
 from meninx.core.errors import DataError, UsageError
 from meninx.core.manifest import Manifest, dataset_digest
+from meninx.obfuscate import sealed_audit
 from meninx.report import release_comparison, release_pareto
 from meninx.synthetic import write_dataset
 
@@ -57,8 +58,8 @@ def test_the_comparison_writes_table_record_figures_and_page(three, tmp_path, ca
     out = tmp_path / "compared"
     assert run(["obfuscate", "compare", *map(str, three), "--out", str(out)]) == 0
     assert (
-        "codes (codes 6): worst attacker kernel 0.560 [0.500, 0.620], mean loss 0.150"
-        in capsys.readouterr().out
+        "codes (codes 6): attacker chosen on validation kernel 0.560 [0.500, 0.620], highest of all kernel "
+        "0.560, largest upper limit 0.620, mean loss 0.150" in capsys.readouterr().out
     )
     rows = list(csv.DictReader((out / "release_comparison.csv").read_text().splitlines()))
     assert [row["name"] for row in rows] == ["codes", "noise-b", "noise-a"]
@@ -91,7 +92,7 @@ def test_a_label_that_one_release_could_not_measure_leaves_the_mean(three, tmp_p
     audit = artifacts.read(three[0], type(audit_record()))
     refused = [replace(item, loss=None, refusal="insufficient") if item.label == "nodule" else item
                for item in audit.utility]  # fmt: skip
-    artifacts.write(three[0], replace(audit, utility=tuple(refused)))
+    sealed_audit.write(three[0], replace(audit, utility=tuple(refused)))
     record = meninx_compare(three, tmp_path / "out").record
     assert (record.labels, record.left_out) == (("effusion",), ("nodule",))
     assert {row.name: row.loss for row in record.releases}["noise-b"] == pytest.approx(0.2)
@@ -108,8 +109,12 @@ def test_releases_of_different_data_are_refused(three, tmp_path):
     ("fields", "audit", "message"),
     [
         ({"attribute": "age"}, {"attribute": "age"}, "different attributes"),
-        ({"classes": ("M", "F", "X")}, {}, "different classes"),
-        ({"utility": ("effusion",)}, {}, "different labels"),
+        ({"classes": ("M", "F", "X")}, {"classes": ("M", "F", "X")}, "different classes"),
+        ({}, {"classes": ("M", "F", "X")}, "other classes of the attribute"),
+        ({"utility": ("effusion",)}, {"labels": ("effusion",)}, "different labels"),
+        ({}, {"published": ("effusion", "nodule", "age")}, "different published columns"),
+        ({}, {"strength": replace(STRENGTH, epochs=1)}, "different strength: attack_epochs 15 and 1"),
+        ({}, {"not_measured": ("certificate: its private room is not here",)}, "not everything was measured"),
         ({}, {"attribute": "age"}, "another attribute was attacked than hidden"),
         ({}, {"splits": {"valid": 9, "test": 60}}, "different patients in the splits"),
     ],
@@ -158,7 +163,7 @@ def test_with_the_original_the_releases_are_proven_to_be_of_it(tmp_path):
 def test_hostile_names_stay_text_in_table_and_page(tmp_path):
     name = "=cmd|<script>alert(1)</script>"
     found = attacker(name, 0.9, 0.83)
-    audit = audit_record(attackers=(found,), worst=name, method=name, method_summary=name, caveat=name)
+    audit = audit_record(attackers=(found,), method=name, method_summary=name, caveat=name)
     made = [
         write_release(tmp_path / one, audit=audit, method=name, method_summary=name, caveat=name,
                       facts={"codes": 10**12}, settings={"budget": True})

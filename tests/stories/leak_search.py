@@ -107,7 +107,9 @@ def predicted(root: Path) -> set[bytes]:
 
 def forms_of_keys(way: Way) -> set[bytes]:
     """Return the keys of sites and of runs in every form in which one could be written."""
-    secrets = [path.read_bytes() for path in (way.root / "keys").iterdir()]
+    places = [path for path in (way.root / "keys").iterdir() if path.suffix == ".key"]
+    assert places
+    secrets = [path.read_bytes() for path in places]
     runs = [path for path in (way.root / "runs").rglob("private/keys/*") if path.is_file()]
     assert {path.name for path in runs} >= {"noise.key", "sampling.key"}
     secrets += [path.read_bytes() for path in runs]

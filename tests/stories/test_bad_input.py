@@ -372,6 +372,7 @@ def test_a_folder_that_is_not_there(refused, invoke, tmp_path):
         )
     refused(3, "there is no such file or folder", "dicom", "table", missing, tmp_path / "table.csv")
     (tmp_path / "site.key").write_bytes(bytes(range(32)))
+    (tmp_path / "site.key").chmod(0o600)
     refused(3, "folder", "deid", missing, tmp_path / "clean", "--key", tmp_path / "site.key")
     assert [path.name for path in tmp_path.iterdir()] == ["site.key"]
 
@@ -434,6 +435,14 @@ def test_deid_does_nothing_without_a_good_key(refused, cohort, tmp_path):
         4, "expected a readable key file", "deid", archive, clean, "--key", tmp_path / "none.key", "--dry-run"
     )
     (tmp_path / "short.key").write_bytes(b"secret")
+    told = r"only its owner can read and write, got mode 0644 \(key\); run `chmod 600 short.key`"
+    (tmp_path / "short.key").chmod(0o644)
+    refused(4, told, "deid", archive, clean, "--key", tmp_path / "short.key")
+    (tmp_path / "short.key").chmod(0o600)
+    zeros = tmp_path / "zeros.key"
+    zeros.write_bytes(bytes(64))
+    zeros.chmod(0o600)
+    refused(4, "a random key, got one of 1 distinct bytes", "deid", archive, clean, "--key", zeros)
     refused(
         4,
         "expected a key of at least 32 bytes, got 6 bytes",
@@ -659,6 +668,7 @@ def test_a_folder_with_other_files_is_never_written_to(refused, cohort, tmp_path
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     (tmp_path / "site.key").write_bytes(bytes(range(32)))
+    (tmp_path / "site.key").chmod(0o600)
     words = {
         "prepare": ("prepare", table_of(tmp_path / "in"), mine, *CSV),
         "demo": ("demo", mine),

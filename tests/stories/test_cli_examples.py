@@ -49,6 +49,7 @@ SERVING = ("coordinator", "site", "run", "resume", "stop")
 # What must lie in the folder before an example can run; all else the example makes itself.
 NEEDS = {
     "deid": ("archive",),
+    "registry": ("site.key", "site.key.north.registry"),
     "prepare": ("clean", "labels.csv", "images"),
     "train": ("data",),
     "evaluate": ("data", "runs"),
@@ -289,7 +290,9 @@ def test_the_example_runs(ready, line, capsys):
     looks_only = (
         "--dry-run" in line
         or line.startswith("meninx federate enrol chest/")  # changes the study file in its place
-        or line.startswith(("meninx verify", "meninx federate doctor", "meninx federate status"))
+        or line.startswith(
+            ("meninx verify", "meninx registry", "meninx federate doctor", "meninx federate status")
+        )
         or line.startswith("meninx audit scores")
         or (line.startswith("meninx federate review") and "--approve" not in line and "--refuse" not in line)
         or (

@@ -44,8 +44,8 @@ README_LINES = 150
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SYNONYMS = re.compile(
-    r"\b(?:de-?)?anonymi[sz]\w*|\bpseudonymi[sz]\w*|\bnoise scale|\bsampling rate|\bclip(?:ping)? norm\b"
-    r"|\bneighbouring (?:data|relation)",
+    r"(?<!dicom-)\b(?:de-?)?anonymi[sz]\w*|\bpseudonymi[sz]\w*|\bnoise scale|\bsampling rate"
+    r"|\bclip(?:ping)? norm\b|\bneighbouring (?:data|relation)",
     re.IGNORECASE,
 )
 EXITS = re.compile(r"#\s*exits (\d+)\s*$")

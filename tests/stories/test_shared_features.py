@@ -63,14 +63,14 @@ def test_the_release_has_a_vector_per_case_and_no_attribute(trained, released):
         assert content["case_id"].tolist() == [case.case_id for case in manifest.cases]
         assert "linear attackers alone" in str(content["obfuscated"][0])
     lines = (released / "manifest.csv").read_text().splitlines()
-    assert lines[0].split(",") == ["case_id", "patient_id", "split", *manifest.info.labels, "age"]
+    assert lines[0].split(",") == ["case_id", "patient_id", "split", *manifest.info.labels]
     assert len(lines) == len(manifest) + 1
 
 
 def test_the_record_names_run_weights_and_data_under_a_key(trained, released):
     record = artifacts.read(released, ObfuscationRecord)
     of_run = artifacts.read(trained.run, RunRecord)
-    assert (record.subject, record.method, record.attribute_removed) == ("features", "leace", ("sex",))
+    assert (record.subject, record.method, record.withheld) == ("features", "leace", ("sex", "age", "site"))
     assert (record.source.run, record.source.weights) == (of_run.id, of_run.weights)
     assert record.source.data != of_run.data  # another key
     assert record.sentence().startswith("features obfuscated by least-squares concept erasure to hide sex")
@@ -280,3 +280,34 @@ def test_the_page_of_shared_features_lies_beside_them_and_a_report_takes_the_fol
     assert not meninx.verify(made.out).ok
     with pytest.raises(DataError, match="verdict does not follow"):
         meninx.report([made.out], tmp_path / "other.html")
+
+
+def test_another_method_leaves_no_private_file_of_the_earlier_one(trained, released, tmp_path):
+    out = Path(shutil.copytree(released, tmp_path / "shared"))
+    assert (out / "private/eraser.npz").is_file()
+    words = ["obfuscate", "features", str(trained.run), str(out), "--method", "codes", "--no-audit"]
+    assert run([*words, "--attribute", "sex", "--utility", "linear", "--overwrite", "-q"]) == 0
+    assert not (out / "private/eraser.npz").exists()
+
+
+def test_draws_have_no_effect_on_features_and_are_refused(trained, tmp_path):
+    with pytest.raises(ConfigError, match="features are released once"):
+        meninx.obfuscate_features(trained.run, tmp_path / "out", method="leace", draws=50)
+
+
+def test_a_csv_keeps_its_label_columns_and_names_what_it_does_not_publish(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = ["case_id,patient_id,sex,effusion,ward,feature_0,feature_1"]
+    for number in range(120):
+        sex, ill = "FM"[number % 2], int(rng.integers(0, 2))
+        lines.append(
+            f"c{number},p{number},{sex},{ill},ward {number % 3},{rng.normal():.4f},{rng.normal():.4f}"
+        )
+    (tmp_path / "f.csv").write_text("\n".join(lines) + "\n")
+    result = meninx.obfuscate_features(tmp_path / "f.csv", tmp_path / "out", method="leace", audit=False)
+    assert result.published == ("effusion",)
+    assert result.withheld == ("sex", "ward")
+    assert result.floor.auroc is not None
+    header = (tmp_path / "out/manifest.csv").read_text().splitlines()[0]
+    assert header == "case_id,patient_id,split,effusion"
+    assert meninx.verify(tmp_path / "out").ok

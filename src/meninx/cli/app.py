@@ -39,6 +39,7 @@ from meninx.core.errors import (
 
 VERBS = {
     "deid": "De-identify a DICOM archive with a site's own key.",
+    "registry": "Show what a site's identity registry holds, as numbers per issuer.",
     "prepare": "Build one dataset of cleaned images with labels, splits by patient and sites.",
     "train": "Train a model, with or without differential privacy, into a run folder.",
     "evaluate": "Measure a run on the test split, with intervals over patients.",

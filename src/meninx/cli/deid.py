@@ -25,7 +25,9 @@ def deid(
     recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
-    """De-identify a DICOM archive with a site's own key. This version does not look at pixels.
+    """De-identify a DICOM archive with a site's own key: headers, and text in the pixels.
+
+    Exit code 0: at least one file is clean; read the counts of those that were kept out. 3: none is.
 
     Args:
         source: Folder of DICOM files, searched recursively; file names need no extension.
@@ -34,7 +36,7 @@ def deid(
             uses a random key.
         recipe: TOML file with these settings; flags override it.
     """
-    early.exists(source, config.lookup, config.overrides)
+    early.exists(source, config.lookup, config.overrides, config.issuer_domains, config.decisions)
     workspace.apart(out, [source.parent if source.is_file() else source])
     from meninx.deid import keys, stage
 
@@ -45,4 +47,6 @@ def deid(
             keys.make_key(config.key)
         elif not config.key.exists():
             throwaway = keys.throwaway_key(config.site)
-    output.show(stage.run(config, source, out, progress=output.progress(), throwaway=throwaway))
+    result = stage.run(config, source, out, progress=output.progress(), throwaway=throwaway)
+    output.show(result)
+    result.raise_if_nothing_is_clean()

@@ -11,6 +11,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
             "retain-full-dates"
         ),
     ),
+    "registry": ("meninx registry site.key --site north", "meninx registry site.key --site north --json"),
     "prepare": (
         (
             "meninx prepare clean/ data/ --reader dicom --table ../labels.csv --crosswalks "

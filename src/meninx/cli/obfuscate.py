@@ -100,7 +100,8 @@ def audit(
     """Attack a released dataset, whoever made it, with attackers that are trained on it.
 
     Images are matched by case. Patients of the training split train the attackers, those of the validation
-    split choose among them, and those of the test split are attacked. Writes release_audit.json and
+    split choose among them, and those of the test split are attacked. Of a release of meninx with its
+    private room the method is fitted again, so that everything is measured. Writes release_audit.json and
     report.html. Exit code 5: the target is exceeded, or a control failed where there is a target.
 
     Args:
@@ -129,11 +130,11 @@ def compare(
     overwrite: bool = False,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
-    """Compare releases of one dataset: what each costs, and what the worst retrained attacker finds.
+    """Compare releases of one dataset: what each costs, and what retrained attackers find.
 
     Writes a table (release_comparison.csv), a record (release_comparison.json), a Pareto plot
     (release_comparison.svg, release_comparison.png) and a page (report.html). Releases of different data,
-    attributes or labels, and releases that were not attacked, are refused.
+    questions or strength of the attack, and releases that were not attacked, are refused.
 
     Args:
         releases: Folders that `meninx obfuscate` wrote, at least two.

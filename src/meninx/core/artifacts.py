@@ -385,6 +385,7 @@ class ThresholdRecord:
 
 LEDGER_LIMIT = 1 << 30  # bytes of a ledger; lineage and ancestry hold whole ones, with escaped quotes
 _LIMITS: Mapping[type, int] = {Lineage: 2 * LEDGER_LIMIT, Ancestry: 2 * LEDGER_LIMIT}
+_MADE_AGAIN = (ObfuscationRecord, ReleaseAuditRecord)
 
 _PLACES: Mapping[type, str] = {
     RunRecord: "run.json",
@@ -493,12 +494,24 @@ def read_file(path: Path, kind: type[RecordT]) -> RecordT | None:
         table = plain.from_json(content, dict[str, Any], where=where)
         record = plain.from_plain(_of_an_older_version(table, kind), kind, where=where)
     else:
-        record = plain.from_json(content, kind, where=where)
+        record = _decoded(content, kind, where)
     version = getattr(record, "version", None)
     if isinstance(version, int) and version > FORMAT:
         fix = "read it with the version of meninx that wrote it, or a newer one"
         raise DataError(expected(f"a record of format {FORMAT} or older", got=version, where=where, fix=fix))
     return record
+
+
+def _decoded(content: bytes, kind: type[RecordT], where: str) -> RecordT:
+    """Return a record; the message about one that is made again says how."""
+    try:
+        return plain.from_json(content, kind, where=where)
+    except DataError as error:
+        if kind not in _MADE_AGAIN:
+            raise
+        what = "another version of meninx wrote the file, or it was changed"
+        fix = "make the release again with --overwrite"
+        raise DataError(problem(what, where=where, fix=fix)) from error
 
 
 def _of_an_older_version(table: dict[str, Any], kind: type) -> dict[str, Any]:

@@ -19,8 +19,9 @@ _SYNONYMS = {
     "clip_norm": "max_grad_norm",
     "target_epsilon": "epsilon",
     "target_delta": "delta",
+    "burned_in": "pixels",  # its name in earlier versions of this program
 }
-"""Words of other libraries -> the name of the setting here."""
+"""Words of other libraries and earlier versions -> the name of the setting here."""
 
 
 def positive(**values: float | None) -> None:

@@ -86,8 +86,10 @@ class AttackerRecord:
             measure.
         question: the classes that are told apart, chosen on the validation split where there are several,
             e.g. ``F against M`` or ``60 or older against the rest``.
-        valid_auroc: folded AUROC on the validation split, by which the worst attacker is chosen; None where
-            it is refused.
+        valid_auroc: folded AUROC on the validation split, by which an attacker is chosen; None where it is
+            refused.
+        valid_separation: distance of the mean scores of both classes on the validation split, in standard
+            deviations within a class, by which equal areas are told apart; None as above.
         auroc: folded AUROC on the test split: at least 1/2; None as above.
         low: lower end of its 95 % interval, patients resampled.
         high: upper end.
@@ -105,6 +107,7 @@ class AttackerRecord:
     retrained: bool = True
     question: str = ""
     valid_auroc: float | None = None
+    valid_separation: float | None = None
     auroc: float | None = None
     low: float | None = None
     high: float | None = None
@@ -212,31 +215,101 @@ class DistortionRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttackStrength:
+    """How hard a release was attacked. Audits of different strength are not compared.
+
+    Attributes:
+        epochs: of every network.
+        draws: independent releases of each image that one attacker averages; 1 for none.
+        permutations: permuted attributes of the null.
+        networks: families of the networks that attack.
+    """
+
+    epochs: int
+    draws: int
+    permutations: int
+    networks: tuple[str, ...]
+
+    def differences(self, other: AttackStrength) -> tuple[str, ...]:
+        """Return what differs from another strength, in words; empty for the same.
+
+        >>> AttackStrength(epochs=1, draws=10, permutations=99, networks=()).differences(
+        ...     AttackStrength(epochs=15, draws=10, permutations=99, networks=()))
+        ('attack_epochs 1 and 15',)
+        """
+        pairs = (
+            ("attack_epochs", self.epochs, other.epochs),
+            ("draws", self.draws, other.draws),
+            ("permutations", self.permutations, other.permutations),
+            ("networks", " ".join(self.networks) or "none", " ".join(other.networks) or "none"),
+        )
+        return tuple(f"{name} {mine} and {theirs}" for name, mine, theirs in pairs if mine != theirs)
+
+    def weaker_than(self, other: AttackStrength) -> bool:
+        """Return whether some part of the other attack is missing or smaller here."""
+        less = (
+            self.epochs < other.epochs, self.draws < other.draws, self.permutations < other.permutations,
+        )  # fmt: skip
+        return any(less) or not set(other.networks) <= set(self.networks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedTarget:
+    """A target for which a verdict on a release was asked, and the verdict.
+
+    Attributes:
+        target: 0 for none.
+        verdict: with the numbers of that time.
+        seed: of the attackers of that time.
+        made: time, ISO 8601 in UTC; empty in a deterministic audit.
+    """
+
+    target: float
+    verdict: str
+    seed: int = 0
+    made: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReleaseAuditRecord:
     """What retrained attackers find in a released dataset: ``release_audit.json``.
 
+    The question is ``attribute``, ``classes``, ``labels`` and ``published``; ``strength`` says how hard the
+    release was attacked. Numbers of two audits can be compared where all of these are equal.
+
     Attributes:
         attribute: the attacked attribute, e.g. ``sex`` or ``sex+age``.
+        classes: its classes, in the order of their numbers.
+        labels: labels whose utility was measured.
+        published: columns that are published beside the images: labels and attributes.
+        strength: how hard the release was attacked.
         method: name of the method; empty for a release of another program.
         method_summary: the method in words.
         caveat: what holds of the method whatever was measured.
-        worst: name of the retrained attacker with the highest AUROC on the validation split.
-        target: highest folded AUROC that was accepted in advance; 0 without a target.
-        attackers: the retrained ones.
+        chosen: name of the attacker with the highest AUROC on the validation split, among equal ones the one
+            that separates the classes furthest there; empty where too few patients are there to choose.
+        validation: class -> patients of the validation split, who choose.
+        target: highest folded AUROC that was accepted when the release was audited first; 0 without one.
+        asked: the targets that were asked for, the first one first; it decides.
+        attackers: the retrained ones, each by the variant and question that the validation split chooses. A
+            variant or question with a larger upper limit on the test split is an attacker of its own.
         static: attackers trained on original images alone: not a privacy measure.
-        every_question: the worst attacker on each class against the rest and on each two classes; empty where
-            there are two classes.
-        per_patient: the attacker, by its own choice on the validation split, that averages over all images
-            of a patient; None where every patient has one image.
+        every_question: the chosen attacker, or the highest one where none is chosen, on each class against
+            the rest and on each two classes; empty where there are two classes.
+        per_patient: attackers that average over all images of a patient: the chosen one, and the one with the
+            largest upper limit where that is another; empty where every patient has one image.
         clean: the attacker of the original images that the validation split chooses: the positive control.
         clean_floor: the audit is void where ``clean`` finds less.
+        clean_high: largest upper limit of all attackers of the original images; None where it is refused.
         subject: what was attacked: ``images`` or ``features``.
         control: the best attacker of constant images, which must find nothing.
         null: the same with permuted attributes; None where it was not measured.
         output_leaks: the attribute from the outputs of utility models.
-        code_attack: the attribute from the released code itself; None for a method without one.
-        with_labels: the attribute from what is published together: the labels alone, then images (and codes)
-            with the labels; empty without labels.
+        code_attacks: the attribute from the released code itself; empty for a method without one.
+        columns: the attribute from the published columns alone; empty without any.
+        with_columns: the attribute from images or codes together with the published columns; empty as above.
+        not_measured: what was not measured and why, in words; empty where everything was.
+        unaveraged: the method draws at random, and no attacker averaged several of its releases.
         floor: the label floor.
         certificates: of a method that releases codes, one for every two classes; empty for any other.
         utility: what the release costs.
@@ -249,9 +322,9 @@ class ReleaseAuditRecord:
         synthetic: no patient stands behind the images.
         seed: of attackers and resamples.
         seconds: of the audit.
-        verdict: ``passed`` (upper limit of the worst attacker at most the target), ``failed``, ``measured``
-            (no target), or ``void`` (a control failed, e.g. no attacker finds the attribute in the original
-            images).
+        verdict: ``passed`` (the upper limit of every retrained attacker is at most the target), ``failed``,
+            ``measured`` (no target), or ``void`` (nothing was found and a control failed, e.g. no attacker
+            finds the attribute in the original images).
         reason: of ``void`` and ``failed``; else empty.
         source: origin of the original dataset.
         released: origin of the released one.
@@ -260,15 +333,20 @@ class ReleaseAuditRecord:
     """
 
     attribute: str
+    classes: tuple[str, ...]
+    labels: tuple[str, ...]
+    published: tuple[str, ...]
+    strength: AttackStrength
     method: str
     method_summary: str
     caveat: str
-    worst: str
+    chosen: str
+    validation: dict[str, int]
     target: float
     attackers: tuple[AttackerRecord, ...]
     static: tuple[AttackerRecord, ...]
     output_leaks: tuple[AttackerRecord, ...]
-    code_attack: AttackerRecord | None
+    code_attacks: tuple[AttackerRecord, ...]
     floor: LabelFloorRecord | None
     certificates: tuple[CertificateRecord, ...]
     utility: tuple[UtilityLossRecord, ...]
@@ -284,11 +362,16 @@ class ReleaseAuditRecord:
     reason: str
     source: Origin
     released: Origin
+    asked: tuple[AskedTarget, ...] = ()
     every_question: tuple[AttackerRecord, ...] = ()
-    with_labels: tuple[AttackerRecord, ...] = ()
-    per_patient: AttackerRecord | None = None
+    columns: tuple[AttackerRecord, ...] = ()
+    with_columns: tuple[AttackerRecord, ...] = ()
+    per_patient: tuple[AttackerRecord, ...] = ()
+    not_measured: tuple[str, ...] = ()
+    unaveraged: bool = False
     clean: AttackerRecord | None = None
     clean_floor: float = 0.0
+    clean_high: float | None = None
     control: AttackerRecord | None = None
     null: NullRecord | None = None
     subject: str = "images"
@@ -296,9 +379,25 @@ class ReleaseAuditRecord:
     version: int = FORMAT
 
     @property
-    def worst_attacker(self) -> AttackerRecord | None:
-        """The attacker that decides, or None where no attacker could be measured."""
-        return next((item for item in self.attackers if item.name == self.worst), None)
+    def chosen_attacker(self) -> AttackerRecord | None:
+        """The attacker that the validation split chooses; None where too few patients are there to choose."""
+        return next((item for item in self.attackers if self.chosen and item.name == self.chosen), None)
+
+    @property
+    def retrained(self) -> tuple[AttackerRecord, ...]:
+        """All attackers of released images and codes that have a number, those of whole patients included."""
+        every = (*self.attackers, *self.code_attacks, *self.per_patient)
+        return tuple(item for item in every if item.auroc is not None)
+
+    @property
+    def highest_attacker(self) -> AttackerRecord | None:
+        """The attacker with the highest AUROC on the test split of all; None where none has a number."""
+        return max(self.retrained, key=lambda item: item.auroc or 0.0, default=None)
+
+    @property
+    def limit(self) -> float | None:
+        """Largest upper limit of all retrained attackers, which a target is held against."""
+        return max((item.high for item in self.retrained if item.high is not None), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,15 +408,18 @@ class ComparedRelease:
         name: folder name.
         method: name of the method.
         strength: budget or number of codes, as it stands beside the point; empty without one.
-        attacker: retrained attacker that the validation split chose.
+        attacker: retrained attacker that the validation split chose; empty where it could not choose.
         auroc: its folded AUROC on the test split; None where there is no number.
         low: lower end of its 95 % interval.
         high: upper end.
+        highest: the attacker with the highest folded AUROC on the test split of all.
+        highest_auroc: that AUROC; None where there is no number.
+        limit: largest upper limit of all retrained attackers, which a target is held against.
         loss: mean loss of AUROC over the labels, of retrained models; None where none was measured.
         loss_low: mean of the lower ends of the labels' 95 % intervals.
         loss_high: mean of the upper ends.
         drop_in_loss: mean loss of models of original images; None as above.
-        best: no other release of the comparison has both a smaller loss and a lower upper limit.
+        best: no other release of the comparison has both a smaller loss and a lower limit.
         verdict: of its audit.
         target: of its audit; 0 without one.
         deterministic: NOT FOR RELEASE.
@@ -331,6 +433,9 @@ class ComparedRelease:
     auroc: float | None
     low: float | None
     high: float | None
+    highest: str
+    highest_auroc: float | None
+    limit: float | None
     loss: float | None
     loss_low: float | None
     loss_high: float | None
@@ -344,24 +449,24 @@ class ComparedRelease:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseComparisonRecord:
-    """Several releases of one dataset, by utility and by the worst attacker: ``release_comparison.json``.
+    """Several releases of one dataset, by utility and by all attackers: ``release_comparison.json``.
 
     Attributes:
         attribute: the attribute that was to be hidden.
         labels: labels over which the mean loss is taken: those that were measured in every release.
         left_out: labels that were not measured in some release.
-        clean_auroc: AUROC of the attacker of the original images, the largest of all audits; None where it
-            is refused.
+        clean_limit: largest upper limit of the attackers of the original images, of all audits; None where
+            it is refused.
         floor: what the labels alone tell; None where it is refused.
         original_given: that all are releases of one original was checked with that original.
-        releases: in the order of the upper limit of the worst attacker.
+        releases: in the order of the largest upper limit of all their attackers.
         version: format of the record.
     """
 
     attribute: str
     labels: tuple[str, ...]
     left_out: tuple[str, ...]
-    clean_auroc: float | None
+    clean_limit: float | None
     floor: float | None
     original_given: bool
     releases: tuple[ComparedRelease, ...]
@@ -379,7 +484,8 @@ class ObfuscationRecord:
         attribute: the attribute that was to be hidden.
         classes: its classes, in the order of their numbers.
         utility: labels that were to be kept.
-        attribute_removed: attribute columns that the released table does not have.
+        published: columns of the released table with content about a patient: labels and attributes.
+        withheld: columns of the source that the released table does not have.
         settings: settings that determine the result, without paths.
         facts: what was fitted.
         floor: the label floor, which was shown before anything was fitted.
@@ -403,7 +509,8 @@ class ObfuscationRecord:
     attribute: str
     classes: tuple[str, ...]
     utility: tuple[str, ...]
-    attribute_removed: tuple[str, ...]
+    published: tuple[str, ...]
+    withheld: tuple[str, ...]
     settings: dict[str, Any]
     facts: dict[str, Any]
     floor: LabelFloorRecord | None
@@ -419,8 +526,14 @@ class ObfuscationRecord:
     subject: str = "images"
     version: int = FORMAT
 
+    @property
+    def attribute_published(self) -> bool:
+        """Whether the released table has a column of the attribute itself."""
+        return bool(set(self.attribute.split("+")) & set(self.published))
+
     def sentence(self) -> str:
         """Return the sentence that stands wherever the dataset or a model trained on it is described."""
         what = f"{self.subject} obfuscated by {self.method_summary}"
-        words = f"{what} to hide {self.attribute}, which {self.caveat}"
+        where = "measured AUROC, where it was attacked: release_audit.json of the release"
+        words = f"{what} to hide {self.attribute}, which {self.caveat} ({where})"
         return f"{words} (NOT FOR RELEASE: deterministic)" if self.deterministic else words

@@ -60,7 +60,7 @@ def environment(command: Iterable[str] = ()) -> Environment:
         cpus=os.cpu_count(),
         packages=packages(),
         source=_source_revision(),
-        command=tuple(_without_folders(word) for word in (tuple(command) or sys.argv)),
+        command=_command(tuple(command) or tuple(sys.argv)),
     )
 
 
@@ -90,6 +90,14 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _command(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a command without folders; ``python -m meninx`` is written as the program of that name."""
+    found = [_without_folders(word) for word in words]
+    if found and found[0] == "__main__.py":
+        found[0] = "meninx"
+    return tuple(found)
 
 
 def _without_folders(word: str) -> str:

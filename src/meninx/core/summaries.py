@@ -43,6 +43,9 @@ class DeidRecord:
         overrides: attribute -> action, as given by the user.
         max_age: highest age that is written unchanged, in years.
         missing_lookup: treatment of patients who are missing in a lookup table.
+        issuers: what an issuer of a PatientID means that the site's policy does not list; empty in older
+            archives.
+        missing_issuer: treatment of files without an issuer; empty in older archives.
         site: name of the site.
         files_read: files found.
         files_written: instances written.
@@ -54,6 +57,11 @@ class DeidRecord:
         residual_findings: files excluded because the self-check found an original identifier.
         burned_in_unknown: images written that may show text in their pixels and were not inspected.
         flagged: reason -> images among these.
+        pixels: treatment of images that may hold text in their pixels; empty in older archives.
+        pixels_searched: images whose pixels were searched for text.
+        pixels_redacted: images among these in which text was redacted.
+        pixels_recoded: images among these that lost a lossy compression.
+        layouts: distinct layouts of text among these.
         checksums: SHA-256 of ``checksums.sha256``; empty in older archives.
         version: version of meninx that wrote it.
     """
@@ -65,6 +73,8 @@ class DeidRecord:
     overrides: Any = None
     max_age: int = 89
     missing_lookup: str = ""
+    issuers: str = ""
+    missing_issuer: str = ""
     site: str = ""
     files_read: int = 0
     files_written: int = 0
@@ -76,6 +86,11 @@ class DeidRecord:
     residual_findings: int = 0
     burned_in_unknown: int = 0
     flagged: dict[str, int] = field(default_factory=dict)
+    pixels: str = ""
+    pixels_searched: int = 0
+    pixels_redacted: int = 0
+    pixels_recoded: int = 0
+    layouts: int = 0
     checksums: str = ""
     version: str = ""
 

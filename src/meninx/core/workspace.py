@@ -177,9 +177,8 @@ def claim(
         space = _begun(out, marker, fingerprint)
         try:
             yield space
-        except BaseException:
+        finally:
             _forget(space)
-            raise
 
 
 @contextmanager
@@ -565,7 +564,7 @@ def _remove(path: Path) -> None:
 
 
 def _forget(space: Workspace) -> None:
-    """Remove an empty staging folder after a failure."""
+    """Remove a staging folder in which nothing was built: after a failure, or where nothing was new."""
     with contextlib.suppress(OSError, StorageError):  # the original failure is the one to report
         if not any(space.staging.iterdir()) and not space.marker.unfinished:
             _remove(space.staging)

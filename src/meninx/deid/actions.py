@@ -13,15 +13,17 @@ from dataclasses import dataclass, field
 
 from meninx.deid import dates
 from meninx.deid.elements import Element, Encoding
-from meninx.deid.identifiers import Identifiers, is_class_uid, keyword_of
+from meninx.deid.identifiers import Identifiers, keyword_of
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile, attribute_type, canonical, rows
 from meninx.deid.pseudonyms import Patient, Resolver, is_registered
+from meninx.deid.terms import ETHNIC_KEYWORDS, is_term, technical_text
 from meninx.deid.text import REMOVED, clean_text, decode
 
 PATIENT_NAME, PATIENT_ID, BIRTH_DATE, AGE = 0x00100010, 0x00100020, 0x00100030, 0x00101010
 ACCESSION = 0x00080050
 TIMEZONE = 0x00080201
+CONTEXT_UID = 0x00080117
 FREE_TEXT = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
 NAMES = frozenset({"PN", "UR", "AE"})
 STRINGS = FREE_TEXT | NAMES | {"AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"}
@@ -32,6 +34,7 @@ _FORMS = {
     "IS": re.compile(r" *[+-]?\d{1,12} *"),
     "UI": re.compile(r"\d+(\.\d+)*"),
     "CS": re.compile(r"[A-Za-z0-9 _./+()-]{0,16}"),
+    "CONTEXT": re.compile(r"1\.2\.840\.10008\.6\.1\.[1-9]\d{0,3}"),
     "TIMEZONE": re.compile(r"[+-]\d{4}"),
 }
 _DUMMIES = {
@@ -45,6 +48,7 @@ _DUMMIES = {
     "TM": "000000",
     "UR": "removed:",
 }
+_READABLE = re.compile(rb"[ -~]{5}")  # in short numbers, which the self-check searches once more
 _SIZES = {
     "AT": 4, "FD": 8, "FL": 4, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "SL": 4, "SS": 2, "SV": 8,
     "UL": 4, "US": 2, "UV": 8,
@@ -73,12 +77,16 @@ class FileContext:
         found: identifiers of the original.
         max_age: highest age that stays exact, in years.
         over_age: the patient is older than that, so the birth date is removed whatever its action is.
+        birth_days: the birth date as ``YYYYMMDD``; no date of the output may be it, shifted or not.
+        positions_matter: content items refer to positions in the tree, so none of them is left out.
         kept: identifiers that the output holds on purpose (kept, or made by a date shift).
         counts: (keyword, action letter) -> number of elements.
         uids: original -> new UID, changed ones only.
         accessions: original -> new accession number.
         non_ascii: a text of the output needs UTF-8.
-        review: why a person must look at the pixels; empty when nothing suggests that text is in them.
+        bits_cleared: unused bits of the pixels held something that was cleared.
+        review: why text may be in pixels that were not searched; empty when nothing suggests it.
+        searched: the pixels were searched for text, and the result was searched again without a finding.
     """
 
     profile: Profile
@@ -89,16 +97,26 @@ class FileContext:
     found: Identifiers
     max_age: int = 89
     over_age: bool = False
+    birth_days: frozenset[str] = frozenset()
+    positions_matter: bool = False
     kept: Identifiers = field(default_factory=Identifiers)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     uids: dict[str, str] = field(default_factory=dict)
     accessions: dict[str, str] = field(default_factory=dict)
     non_ascii: bool = False
+    bits_cleared: bool = False
     review: tuple[str, ...] = ()
+    searched: bool = False
 
     def count(self, tag: int, letter: str) -> None:
         """Count one element."""
         self.counts[keyword_for_count(tag), letter] += 1
+
+    def keeps_on_purpose(self, tag: int) -> bool:
+        """Return whether a row of the table or an override decides this attribute, not the default."""
+        if self.profile.overrides_tag(tag):
+            return True
+        return canonical(tag) in rows() and keyword_of(tag) not in ETHNIC_KEYWORDS
 
     def new_uid(self, original: str) -> str:
         """Return the replacement of a UID and remember the pair."""
@@ -133,9 +151,9 @@ def apply(
     original = bytes(element.value)
     text = decode(original, encodings).replace("\0", "")
     if action in (Action.Z, Action.D, Action.U) and vr != "UI":
-        return _text_element(element.tag, vr, _replacement(action, element.tag, vr, text, context), context)
+        return text_element(element.tag, vr, _replacement(action, element.tag, vr, text, context), context)
     if vr == "UI":
-        return _text_element(element.tag, vr, _uids(action, element.tag, text, context), context)
+        return text_element(element.tag, vr, _uids(action, element.tag, text, context), context)
     new = (
         _kept(element.tag, vr, text, context)
         if action == Action.K
@@ -145,7 +163,7 @@ def apply(
         new = _replacement(Action.D, element.tag, vr, text, context)
     if new == text and original.isascii() and b"\x1b" not in original:
         return Element(element.tag, vr, original)
-    return _text_element(element.tag, vr, new, context)
+    return text_element(element.tag, vr, new, context)
 
 
 def _needs_value(tag: int, context: FileContext, top: bool) -> bool:
@@ -156,7 +174,14 @@ def _needs_value(tag: int, context: FileContext, top: bool) -> bool:
     ) in ("1", "1C")
 
 
-def _text_element(tag: int, vr: str, text: str, context: FileContext) -> Element:
+def kept_text(element: Element, vr: str, encodings: tuple[str, ...], context: FileContext) -> Element:
+    """Return a text that an option keeps on purpose, without the identifiers of the file."""
+    text = decode(bytes(element.value), encodings).replace("\0", "")
+    return text_element(element.tag, vr, _without_pieces(text, context) or REMOVED, context)
+
+
+def text_element(tag: int, vr: str, text: str, context: FileContext) -> Element:
+    """Return an element with this text, padded; a text beyond ASCII makes the file declare UTF-8."""
     context.non_ascii |= not text.isascii()
     value = text.encode("utf-8", "replace")
     padding = b"\0" if vr == "UI" else b" "
@@ -195,32 +220,57 @@ def _uids(action: Action, tag: int, text: str, context: FileContext) -> str:
     ):
         context.kept.uids |= set(values)
         return "\\".join(value for value in values if _FORMS["UI"].fullmatch(value))
-    if is_class_uid(keyword_of(tag)):
-        return "\\".join(value for value in values if _FORMS["UI"].fullmatch(value))
-    return "\\".join(value if is_registered(value) else context.new_uid(value) for value in values)
+    context_group = tag == CONTEXT_UID
+    return "\\".join(
+        value
+        if is_registered(value) or (context_group and _FORMS["CONTEXT"].fullmatch(value))
+        else context.new_uid(value)
+        for value in values
+    )
 
 
 def _kept(tag: int, vr: str, text: str, context: FileContext) -> str:
     """Return a value with the patient's identifiers removed; empty if it is invalid for its VR."""
     values = [text] if vr in SINGLE else text.split("\\")
     if vr in ("DA", "DT"):
-        return _dates(vr, values, 0, context) if not (tag == BIRTH_DATE and context.over_age) else ""
+        return _dates(tag, vr, values, 0, context) if not (tag == BIRTH_DATE and context.over_age) else ""
     if vr == "TM":
         return text if all(not value.strip() or dates.is_tm(value) for value in values) else ""
     if vr == "AS":
         return "\\".join(dates.capped_age(value, context.max_age) for value in values)
     if vr in ("DS", "IS"):
         fits = (
-            _is_number(value, vr) and not context.found.spelled_by(value) for value in values if value.strip()
+            _is_number(value, vr) and not _is_day(value) and not context.found.spelled_by(value)
+            for value in values
+            if value.strip()
         )
         return text if all(fits) else ""
     if vr == "CS":
-        return _codes(values, context)
+        return _codes(tag, values, context)
+    on_purpose = context.keeps_on_purpose(tag)
+    if vr in NAMES and not on_purpose:
+        return ""
+    if vr in FREE_TEXT and not on_purpose:
+        values = [technical_text(value, keyword_of(tag)) for value in values]
+        return _without_pieces("\\".join(values), context)
     return (
         "\\".join(context.found.removed_from(value) for value in values)
         if context.found.found_in(text)
         else text
     )
+
+
+def _without_pieces(text: str, context: FileContext) -> str:
+    """Return a text without the identifiers of the file, whether written as one word or in pieces."""
+    values = (context.found.removed_from(value) for value in text.split("\\"))
+    kept = "\\".join(values)
+    return "" if context.found.spelled_apart_in(kept) else kept
+
+
+def _is_day(value: str) -> bool:
+    """Return whether a number is a day of the last or this century, which may be anybody's birth date."""
+    digits = value.strip()
+    return len(digits) == 8 and digits[:2] in ("19", "20") and dates.parse(digits) is not None
 
 
 def _is_number(value: str, vr: str) -> bool:
@@ -229,14 +279,18 @@ def _is_number(value: str, vr: str) -> bool:
     )  # a pattern over a longer value takes quadratic time
 
 
-def _codes(values: list[str], context: FileContext) -> str:
-    """Return coded values; a value that is no valid code, or that holds an identifier, becomes empty."""
+def _codes(tag: int, values: list[str], context: FileContext) -> str:
+    """Return coded values; one that is not known to be harmless, or holds an identifier, becomes empty."""
+    keyword, own_rule = keyword_of(tag), context.profile.overrides_tag(tag)
 
     def fits(value: str) -> bool:
-        term = value.strip()
-        return term in TERMS or bool(_FORMS["CS"].fullmatch(value) and not context.found.found_in(value))
+        term = value.strip(" \0")
+        known = is_term(value, keyword) or (own_rule and _FORMS["CS"].fullmatch(value))
+        return term in TERMS or bool(known and not context.found.found_in(value))
 
     kept = [value if fits(value) else "" for value in values]
+    if context.found.spelled_apart_in("\\".join(value for value in kept if value.strip() not in TERMS)):
+        kept = [value if value.strip() in TERMS else "" for value in kept]
     return (
         "\\".join(kept)
         if any(value.strip() for value in kept) or not any(value.strip() for value in values)
@@ -249,13 +303,14 @@ def _cleaned(tag: int, vr: str, text: str, context: FileContext) -> str:
     if vr in ("DA", "DT"):
         if tag == BIRTH_DATE and context.over_age:
             return ""
-        return _dates(vr, text.split("\\"), context.patient.shift_days, context)
+        return _dates(tag, vr, text.split("\\"), context.patient.shift_days, context)
     if tag == TIMEZONE:
         return text if _FORMS["TIMEZONE"].fullmatch(text.strip()) else ""
     if vr in FREE_TEXT:
         values = [text] if vr in SINGLE else text.split("\\")
-        clean = (context.found.removed_from(clean_text(value)) for value in values)
-        return "\\".join(_fitted(value, vr) for value in clean)
+        clean = (_without_pieces(clean_text(value), context) for value in values)
+        kept = "\\".join(_fitted(value, vr) for value in clean)
+        return "" if context.found.spelled_apart_in(kept) else kept
     if vr in NAMES:
         return ""
     return _kept(tag, vr, text, context)
@@ -267,12 +322,22 @@ def _fitted(text: str, vr: str) -> str:
     return text if len(text) <= limit else text[: limit + 1].rpartition(" ")[0]
 
 
-def _dates(vr: str, values: list[str], days: int, context: FileContext) -> str:
+def _dates(tag: int, vr: str, values: list[str], days: int, context: FileContext) -> str:
     move = dates.shift_da if vr == "DA" else dates.shift_dt
-    moved = [move(value, days) if value.strip() else "" for value in values]
+    moved = [
+        move(value, days) if value.strip() and not _is_birth(tag, value, context) else "" for value in values
+    ]
     for value in moved:
         context.kept.add_day(value)
     return "\\".join(moved)
+
+
+def _is_birth(tag: int, value: str, context: FileContext) -> bool:
+    """Return whether a date is the birth date under another name."""
+    if tag == BIRTH_DATE or not context.birth_days:
+        return False
+    day = dates.parse(value)
+    return day is not None and day.strftime("%Y%m%d").rjust(8, "0") in context.birth_days
 
 
 def _binary(action: Action, element: Element, vr: str, context: FileContext) -> Element | None:
@@ -287,7 +352,10 @@ def _binary(action: Action, element: Element, vr: str, context: FileContext) -> 
     if action == Action.C and vr not in NUMBERS:
         return None
     value = bytes(element.value)
-    if vr not in NUMBERS and holds_identifier(value, context.found):
+    if vr in NUMBERS and len(value) % _SIZES[vr]:
+        return None
+    searched = len(value) > 64 or vr not in NUMBERS or _READABLE.search(value) is not None
+    if searched and (holds_identifier(value, context.found) or is_prose(value, vr)):
         return None
     return Element(element.tag, element.vr, value, undefined=element.undefined)
 
@@ -295,6 +363,16 @@ def _binary(action: Action, element: Element, vr: str, context: FileContext) -> 
 def holds_identifier(value: bytes, found: Identifiers) -> bool:
     """Return whether opaque bytes spell an identifier, as bytes or as the text they may be."""
     return found.found_in_bytes(value) or (is_texty(value) and found.found_in(value.decode("latin-1")))
+
+
+def is_prose(value: bytes, vr: str) -> bool:
+    """Return whether numbers or samples are readable text, which no array and no look-up table is."""
+    sample = value.rstrip(b"\0 ")[:4096]
+    letters = sum(65 <= sign <= 90 or 97 <= sign <= 122 or sign == 32 for sign in sample)
+    plain = value.rstrip(b"\0")[:4096]
+    if vr in NUMBERS and len(plain) >= 7 and all(32 <= sign < 127 for sign in plain):
+        return True
+    return len(sample) >= 16 and vr != "UN" and is_texty(sample) and letters > 0.6 * len(sample)
 
 
 def is_texty(value: bytes) -> bool:

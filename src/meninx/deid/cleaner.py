@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
-from meninx.deid import instance, review, selfcheck, walker, writer
-from meninx.deid.actions import ACCESSION, FileContext
-from meninx.deid.config import BurnedIn, DeidConfig
+from meninx.deid import instance, layouts, pixels, selfcheck, structured_content, walker, writer
+from meninx.deid.actions import ACCESSION, BIRTH_DATE, FileContext
+from meninx.deid.config import DeidConfig
 from meninx.deid.elements import Element
+from meninx.deid.file_part import FilePart, Piece, windows_of
 from meninx.deid.identifiers import collect
 from meninx.deid.instance import Instance
+from meninx.deid.issuer_policy import IssuerPolicy
 from meninx.deid.keys import SiteKey
+from meninx.deid.lookup import Lookup
 from meninx.deid.options import Option
+from meninx.deid.pixel_cleaner import PixelCleaner, PixelReport
 from meninx.deid.profile import Action, Profile
-from meninx.deid.pseudonyms import Lookup, Pseudonyms, Resolver
+from meninx.deid.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.quarantine import Reason, Refused
 
 _MOST_UIDS = 50_000  # in one file: its line of the journal stays below the longest one that is read
@@ -35,9 +39,10 @@ class CleanInstance:
     It holds original identifiers (``original`` and ``context``), so it stays in the process that made it.
 
     Attributes:
-        original: the instance as it was read.
+        original: the instance as it was read, without the text in its pixels that was redacted.
         elements: the cleaned data set.
         context: identifiers, counts and replaced values of this file.
+        pixels: what was found and done in the pixels.
         study: new StudyInstanceUID.
         series: new SeriesInstanceUID.
         instance: new SOPInstanceUID.
@@ -46,6 +51,7 @@ class CleanInstance:
     original: Instance
     elements: list[Element]
     context: FileContext
+    pixels: PixelReport
     study: str
     series: str
     instance: str
@@ -57,6 +63,16 @@ class CleanInstance:
         for (keyword, letter), count in sorted(self.context.counts.items()):
             actions.setdefault(keyword, {})[letter] = count
         return actions
+
+    @property
+    def patient_id(self) -> str:
+        """The original PatientID."""
+        return self.original.patient_id
+
+    @property
+    def issuer(self) -> str:
+        """The original issuer of the PatientID; empty when the file has neither."""
+        return self.original.issuer if self.patient_id else ""
 
     @property
     def accessions(self) -> Mapping[str, str]:
@@ -76,7 +92,7 @@ class CleanInstance:
         """Return the texts about the file that become public: its path, its line of the audit log."""
         return path, self.context.sop_class_uid, self.original.transfer_syntax
 
-    def chunks(self) -> list[bytes | memoryview]:
+    def chunks(self) -> list[Piece]:
         """Return the bytes of the clean file in pieces, before the self-check."""
         return writer.file_chunks(self.elements, self.original)
 
@@ -86,7 +102,7 @@ class CleanInstance:
         Raises:
             Refused: ``residual-identifier``, ``pixels-changed`` or ``processing-failed``.
         """
-        content = b"".join(self.chunks())
+        content = b"".join(window for piece in self.chunks() for window in windows_of(piece))
         selfcheck.check(content, self.original, self.context)
         return content
 
@@ -101,35 +117,34 @@ class Cleaner:
         profile: action of every attribute.
         resolver: pseudonyms of the site.
         max_age: highest age that stays exact, in years.
-        burned_in: ``quarantine`` refuses files that declare burned-in annotation, ``keep`` cleans them.
+        pixels: what is done about text in the pixels.
     """
 
     profile: Profile
     resolver: Resolver
     max_age: int = 89
-    burned_in: BurnedIn = "quarantine"
+    pixels: PixelCleaner = field(default_factory=PixelCleaner)
 
     @classmethod
     def from_config(
-        cls, config: DeidConfig, key: SiteKey, lookup: Lookup | None, profile: Profile
+        cls, config: DeidConfig, key: SiteKey, policy: IssuerPolicy, lookup: Lookup | None, profile: Profile
     ) -> Cleaner:
         """Return the cleaner for these settings.
 
         Args:
             config: settings; its key and its files are not read here.
             key: the site's key.
+            policy: which issuers number their patients together.
             lookup: the hospital's own pseudonyms, or None.
             profile: the compiled profile.
         """
-        resolver = Resolver(Pseudonyms(key), lookup, strict=config.missing_lookup == "quarantine")
-        return cls(profile=profile, resolver=resolver, max_age=config.max_age, burned_in=config.burned_in)
+        resolver = Resolver(Pseudonyms(key), policy, lookup, strict=config.missing_lookup == "quarantine")
+        decisions = layouts.read_decisions(config.decisions) if config.decisions else ()
+        reader = PixelCleaner(config.pixels, config.search_all, config.keep_measurements, decisions)
+        return cls(profile=profile, resolver=resolver, max_age=config.max_age, pixels=reader)
 
-    def with_shared_ids(self, shared: frozenset[str]) -> Cleaner:
-        """Return a cleaner for which these PatientIDs mean one person per issuer."""
-        return replace(self, resolver=replace(self.resolver, shared=shared))
-
-    def clean(self, data: bytes) -> CleanInstance:
-        """Return the cleaned instance in the bytes of a file.
+    def clean(self, data: bytes | FilePart) -> CleanInstance:
+        """Return the cleaned instance in the bytes of a file, or in a large file, which has to stay open.
 
         pydicom's warnings and log lines quote values: call this inside
         :func:`meninx.imaging.decode.quiet`.
@@ -137,22 +152,21 @@ class Cleaner:
         Raises:
             Refused: the file cannot be de-identified; with the reason code.
         """
-        if len(data) > instance.MOST_BYTES:
+        if len(data) > (instance.MOST_BYTES if isinstance(data, bytes) else instance.MOST_FILE):
             raise Refused(Reason.TOO_LARGE)
         original = instance.read(data)
-        if self.burned_in == "quarantine" and review.declares_burned_in(original):
-            raise Refused(Reason.BURNED_IN_DECLARED)
         context = self._context(original)
+        original, report = self.pixels.clean(original, context.found)
+        context.review, context.searched = report.unread, report.searched
+        _clear_unused_bits(original, context)
         elements = walker.clean(original.elements, original.encodings, context)
         elements = writer.finish(elements, original, context)
         if len(context.uids) > _MOST_UIDS:
             raise Refused(Reason.TOO_LARGE)
-        values = {element.tag: bytes(element.value) for element in elements if element.items is None}
-        study, series, sop = (
-            self._written_uid(tag, values.get(tag, b""))
-            for tag in (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
-        )
-        return CleanInstance(original, elements, context, study, series, sop)
+        named = (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
+        values = {e.tag: bytes(e.value) for e in elements if e.tag in named and e.items is None}
+        study, series, sop = (self._written_uid(tag, values.get(tag, b"")) for tag in named)
+        return CleanInstance(original, elements, context, report, study, series, sop)
 
     def _context(self, original: Instance) -> FileContext:
         study, sop_class = original.text(instance.STUDY), original.text(instance.SOP_CLASS)
@@ -161,9 +175,11 @@ class Cleaner:
             return self.profile.action(tag, vr, sop_class_uid=sop_class) == Action.K
 
         found, kept = collect(original.elements, original.encodings, keeps)
-        patient = self.resolver.patient(
-            original.text(instance.PATIENT_ID), original.text(instance.ISSUER), study
+        patient = self.resolver.patient(original.patient_id, original.issuer, study)
+        stated = structured_content.highest_age(
+            original.elements, original.encodings, little=original.encoding.little
         )
+        births = writer.birth_days(original) if not keeps(BIRTH_DATE, "DA") else frozenset()
         return FileContext(
             profile=self.profile,
             resolver=self.resolver,
@@ -173,8 +189,9 @@ class Cleaner:
             found=found,
             kept=kept,
             max_age=self.max_age,
-            over_age=writer.is_over_age(original, self.max_age),
-            review=review.review_reasons(original),
+            over_age=writer.is_over_age(original, self.max_age) or stated >= self.max_age + 1,
+            birth_days=births,
+            positions_matter=structured_content.refers_to_positions(original.elements),
         )
 
     def _written_uid(self, tag: int, value: bytes) -> str:
@@ -188,6 +205,21 @@ class Cleaner:
         if not (_NEW_UID.fullmatch(uid) or (kept and len(uid) <= 64 and _KEPT_UID.fullmatch(uid))):
             raise Refused(Reason.INVALID_UID)
         return uid
+
+
+def _clear_unused_bits(original: Instance, context: FileContext) -> None:
+    """Clear what stands in the unused bits of the pixels, and note it.
+
+    Raises:
+        Refused: ``residual-identifier``; clearing some bits of a readable text would leave the others.
+    """
+    before = [element.value for element in original.pixels]
+    context.bits_cleared = pixels.clear_unused_bits(
+        original.elements, original.transfer_syntax, little=original.encoding.little
+    )
+    searched = context.found.without(context.kept)
+    if context.bits_cleared and any(map(searched.found_in_bytes, before)):
+        raise Refused(Reason.RESIDUAL_IDENTIFIER)
 
 
 def reason_of(error: Exception) -> Reason:

@@ -14,12 +14,13 @@ from meninx.core.errors import ConfigError, PrivacyRefusal, expected, problem
 from meninx.core.setting_types import CountOrZero
 from meninx.core.settings import Settings
 from meninx.deid import options as known
+from meninx.deid.issuer_policy import IssuerPolicy, IssuerRule, MissingIssuer, read_policy
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile
 
 ProfileName = Literal["research", "basic"]  # the keys of options.PRESETS
 MissingLookup = Literal["pseudonym", "quarantine"]
-BurnedIn = Literal["quarantine", "keep"]
+Pixels = Literal["redact", "quarantine", "keep"]
 # An output states PatientIdentityRemoved = YES, which would be false if one of these were kept.
 _IDENTITY = frozenset(
     {0x00100010, 0x00100020, 0x00100030, 0x00101000, 0x00101001, 0x00101040, 0x00102154, 0x00101002}
@@ -38,15 +39,32 @@ class DeidConfig(Settings):
             patient characteristics and safe private elements kept) or ``basic`` (the Basic Profile alone).
         options: options of the profile to add to the preset, e.g. ``retain-device``.
         overrides: TOML file of ``Keyword = "action letter"`` lines that take precedence over the profile.
-        lookup: CSV file with the hospital's own new patient IDs (and accession numbers).
+        lookup: CSV file with the hospital's own new patient IDs (and accession numbers); a column ``issuer``
+            says whose patient a row means.
         missing_lookup: action for a patient who is not in the lookup file: ``pseudonym`` or ``quarantine``.
+        issuers: meaning of an IssuerOfPatientID that ``issuer_domains`` does not list: ``site`` (the site
+            numbers its patients together; an ID that two such issuers use is quarantined for the second),
+            ``separate`` (every issuer numbers its own patients), or ``listed`` (its files are quarantined).
+        issuer_domains: TOML file with the issuers that number their patients together, e.g.
+            ``site = ["NORTH-PACS"]`` and ``east = ["EAST", "EAST LAB"]``.
+        missing_issuer: action for a file without an issuer: ``site`` (it is the site's own) or
+            ``quarantine``.
+        registry: file in which the site's identities are registered, shared by all deliveries; beside the
+            key by default.
         lookup_out: write ``private/lookup.csv`` in the format that ``lookup`` reads.
         rename: name output files after their new UIDs; otherwise keep the folder structure and replace each
             name by a keyed one.
         workers: processes; 0 chooses by the number of cores and files, 1 uses this process only.
         max_age: highest age that is kept, in years; older patients get ``max_age + 1`` and no birth date.
-        burned_in: action for a file that declares burned-in annotation (BurnedInAnnotation YES):
-            ``quarantine``, or ``keep``, which writes it and reports a departure from the profile.
+        pixels: action for an image that may hold text in its pixels, e.g. an ultrasound, a secondary capture
+            or a localizer. ``redact`` searches it, fills every line that is not technical and searches the
+            result (needs the extra ``ocr``; without it such images are quarantined). ``quarantine`` keeps
+            such images out. ``keep`` writes them unread, marks them PatientIdentityRemoved NO and reports a
+            departure.
+        search_all: search the pixels of every image, not only of those that may hold text.
+        keep_measurements: keep lines that show a measurement, e.g. ``Dist 3.4 cm``; otherwise only settings
+            of the device, scales and side markers stay.
+        decisions: CSV file with decisions of reviewers about layouts, as ``meninx review`` writes it.
         dry_run: read and check everything, write nothing.
         resume: continue an interrupted run in the output folder.
         overwrite: replace an earlier result in the output folder, once the new one is complete.
@@ -59,11 +77,18 @@ class DeidConfig(Settings):
     overrides: Path | None = None
     lookup: Path | None = None
     missing_lookup: MissingLookup = "pseudonym"
+    issuers: IssuerRule = "site"
+    issuer_domains: Path | None = None
+    missing_issuer: MissingIssuer = "site"
+    registry: Path | None = None
     lookup_out: bool = False
     rename: bool = True
     workers: CountOrZero = 0
     max_age: Annotated[int, Meta(ge=1, le=89)] = 89
-    burned_in: BurnedIn = "quarantine"
+    pixels: Pixels = "redact"
+    search_all: bool = False
+    keep_measurements: bool = False
+    decisions: Path | None = None
     dry_run: bool = False
     resume: bool = True
     overwrite: bool = False
@@ -72,6 +97,11 @@ class DeidConfig(Settings):
         """Refuse options that contradict each other; keep them sorted."""
         if not self.site.strip():
             raise ConfigError(expected("the name of the hospital", got="an empty one", where="site"))
+        names = ("search_all", "keep_measurements", "decisions")
+        name = next((one for one in names if getattr(self, one)), "")
+        if self.pixels != "redact" and name:
+            fix = "set pixels to redact, or leave it out"
+            raise ConfigError(problem(f"it has no effect with pixels = {self.pixels}", where=name, fix=fix))
         object.__setattr__(self, "options", tuple(sorted(known.parse(self.options))))
         known.check(self.all_options)
 
@@ -85,6 +115,14 @@ class DeidConfig(Settings):
         if Option.RETAIN_FULL_DATES in self.options and Option.RETAIN_MODIFIED_DATES not in self.options:
             preset -= {Option.RETAIN_MODIFIED_DATES}
         return preset | set(self.options)
+
+    def issuer_policy(self) -> IssuerPolicy:
+        """Return which issuers number their patients together.
+
+        Raises:
+            ConfigError: the file of domains cannot be used.
+        """
+        return read_policy(self.issuer_domains, self.site, self.issuers, self.missing_issuer)
 
     def compiled(self) -> Profile:
         """Return the profile with its overrides.

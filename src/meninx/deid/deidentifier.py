@@ -17,12 +17,14 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from meninx.core.errors import ConfigError, expected
 from meninx.deid import selfcheck
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
-from meninx.deid.config import BurnedIn, DeidConfig, MissingLookup, ProfileName, profile_with
+from meninx.deid.config import DeidConfig, MissingLookup, Pixels, ProfileName, profile_with
+from meninx.deid.identity_registry import IdentityRegistry, usual_place
 from meninx.deid.instance import MOST_BYTES
+from meninx.deid.issuer_policy import IssuerRule, MissingIssuer
 from meninx.deid.keys import KeyFile, SiteKey
+from meninx.deid.lookup import read_lookup
 from meninx.deid.options import Option, parse
 from meninx.deid.profile import Action
-from meninx.deid.pseudonyms import read_lookup
 from meninx.deid.quarantine import Quarantined, Reason, Refused
 from meninx.imaging.decode import quiet
 
@@ -86,11 +88,14 @@ class DeidentifiedInstance:
 class Deidentifier:
     """De-identifies instances in memory with the engine, the tables and the self-check of ``meninx deid``.
 
-    The result has the bytes that the folder stage writes for a folder with this one file, the same key, site
-    and settings. A folder of several files differs in three ways: a PatientID that two issuers gave out means
-    two people there (the stage looks at every header first), a second file of the same instance is kept out,
-    and crosswalk, audit log and list of images to look at are written. Here a PatientID always means one
-    patient of the site, whatever its issuer.
+    The result has the bytes that the folder stage writes for the same file, key, site and settings. The
+    folder stage differs in two ways: a second file of the same instance is kept out, and crosswalk, audit log
+    and list of images to look at are written.
+
+    Identities are registered as by the folder stage (:mod:`meninx.deid.identity_registry`): a PatientID that
+    two unlisted issuers use is refused for the second. An object whose key is a file takes the registry
+    beside the key, which the folder stage and all other processes share. An object made from the bytes of a
+    key remembers identities as long as it lives, unless ``registry`` names a file.
 
     One object may be used by several threads at once. While a call runs, pydicom's warnings and log lines are
     silenced in the whole process, because they quote values. Python code runs in one thread at a time, so use
@@ -111,14 +116,23 @@ class Deidentifier:
         overrides: keyword or tag -> action letter, before the profile.
         lookup: CSV file with the hospital's own new PatientIDs (and accession numbers).
         missing_lookup: what to do with a patient whom ``lookup`` does not list.
+        issuers: what an issuer means that ``issuer_domains`` does not list; see
+            :mod:`meninx.deid.issuer_policy`.
+        issuer_domains: TOML file with the issuers that number their patients together.
+        missing_issuer: what to do with an instance without an issuer.
+        registry: file of the site's identities; beside a key file by default.
         max_age: highest age that stays exact, in years.
-        burned_in: ``quarantine`` refuses instances that declare burned-in annotation, ``keep`` cleans them.
+        pixels: ``redact`` searches and redacts the pixels of an instance that may hold text, ``quarantine``
+            refuses such an instance, ``keep`` cleans its header only.
+        search_all: search the pixels of every instance.
+        keep_measurements: keep lines of text that show a measurement.
 
     Raises:
         ConfigError: a setting has another type, is out of its range or contradicts another one; or the key is
             neither bytes nor a file.
-        PrivacyRefusal: no usable key, or an override would keep the patient's identity.
-        DataError: the lookup table cannot be used.
+        PrivacyRefusal: no usable key, an override would keep the patient's identity, or the registry is not
+            this site's, was changed, or records identities that the policy on issuers would change.
+        DataError: the lookup table or the registry cannot be used.
 
     Example:
         >>> ds = Dataset()
@@ -141,23 +155,38 @@ class Deidentifier:
         overrides: Mapping[str, Action | str] | None = None,
         lookup: os.PathLike[str] | None = None,
         missing_lookup: MissingLookup = "pseudonym",
+        issuers: IssuerRule = "site",
+        issuer_domains: os.PathLike[str] | None = None,
+        missing_issuer: MissingIssuer = "site",
+        registry: os.PathLike[str] | None = None,
         max_age: int = 89,
-        burned_in: BurnedIn = "quarantine",
+        pixels: Pixels = "redact",
+        search_all: bool = False,
+        keep_measurements: bool = False,
     ) -> None:
-        _refuse_other_types(options, overrides, lookup)
+        _refuse_other_types(options, overrides)
         config = DeidConfig(
             site=site,
             profile=profile,
             options=tuple(sorted(parse(options))),
-            lookup=None if lookup is None else Path(lookup),
+            lookup=_place("lookup", lookup),
             missing_lookup=missing_lookup,
+            issuers=issuers,
+            issuer_domains=_place("issuer_domains", issuer_domains),
+            missing_issuer=missing_issuer,
+            registry=_place("registry", registry),
             max_age=max_age,
-            burned_in=burned_in,
+            pixels=pixels,
+            search_all=search_all,
+            keep_measurements=keep_measurements,
         )
         letters = {name: str(action) for name, action in (overrides or {}).items()}
-        table = None if config.lookup is None else read_lookup(config.lookup)
+        policy, site_key = config.issuer_policy(), _site_key(key, site)
+        table = None if config.lookup is None else read_lookup(config.lookup, policy)
         compiled = profile_with(config.all_options, letters)
-        self._cleaner = Cleaner.from_config(config, _site_key(key, site), table, compiled)
+        self._cleaner = Cleaner.from_config(config, site_key, policy, table, compiled)
+        beside = None if isinstance(key, bytes) else usual_place(_key_file(key).path, site)
+        self._registry = IdentityRegistry(config.registry or beside, site_key, policy)
         self._site = site
         # What another process needs to build the same object: a key file by its path, never the key.
         self._settings: dict[str, Any] | None = None
@@ -165,7 +194,9 @@ class Deidentifier:
             self._settings = {
                 "key": _key_file(key), "site": site, "profile": profile, "options": config.options,
                 "overrides": letters, "lookup": config.lookup, "missing_lookup": missing_lookup,
-                "max_age": max_age, "burned_in": burned_in,
+                "issuers": issuers, "issuer_domains": config.issuer_domains,
+                "missing_issuer": missing_issuer, "registry": config.registry, "max_age": max_age,
+                "pixels": pixels, "search_all": search_all, "keep_measurements": keep_measurements,
             }  # fmt: skip
 
     def __repr__(self) -> str:
@@ -196,6 +227,8 @@ class Deidentifier:
 
         Raises:
             Quarantined: the instance cannot be de-identified; with the reason code, without a value.
+            PrivacyRefusal: the registry was changed since this object was made.
+            StorageError: the registry cannot be written.
             TypeError: ``source`` is something else, e.g. a path or a text stream.
             OSError: the stream cannot be read.
         """
@@ -205,14 +238,20 @@ class Deidentifier:
             # Raised here and not where it was caught: the exception of a parser, which may quote a value,
             # would otherwise travel along as the context of this one.
             raise Quarantined(outcome)
-        return outcome
+        clean, result = outcome
+        refused = self._registry.admit(
+            clean.patient_id, clean.issuer, clean.context.patient.domain, result.patient_id
+        )
+        if refused is not None:
+            raise Quarantined(refused)
+        return result
 
-    def _outcome(self, data: bytes | Dataset) -> DeidentifiedInstance | Reason:
+    def _outcome(self, data: bytes | Dataset) -> tuple[CleanInstance, DeidentifiedInstance] | Reason:
         try:
             with quiet():
                 clean = self._cleaner.clean(_written(data) if isinstance(data, Dataset) else data)
                 selfcheck.check_public_texts(clean.public_texts(clean.path()), clean.context)
-                return _result(clean, clean.checked_content())
+                return clean, _result(clean, clean.checked_content())
         except Exception as error:
             return reason_of(error)
 
@@ -236,7 +275,7 @@ def _rebuilt(settings: dict[str, Any]) -> Deidentifier:
     return Deidentifier(**settings)
 
 
-def _refuse_other_types(options: Any, overrides: object, lookup: object) -> None:
+def _refuse_other_types(options: Any, overrides: object) -> None:
     """Refuse arguments of a type that the settings of the folder stage would not name."""
     several = isinstance(options, Iterable) and not isinstance(options, str | bytes | Mapping)
     if not several or not all(isinstance(item, str) for item in options if several):
@@ -249,9 +288,13 @@ def _refuse_other_types(options: Any, overrides: object, lookup: object) -> None
         raise ConfigError(
             expected(rule, got=type(overrides).__name__, where="Deidentifier: overrides", fix=fix)
         )
-    if lookup is not None and not isinstance(lookup, str | os.PathLike):
-        got = type(lookup).__name__
-        raise ConfigError(expected("the path of a CSV file", got=got, where="Deidentifier: lookup"))
+
+
+def _place(name: str, path: object) -> Path | None:
+    if path is None or isinstance(path, str | os.PathLike):
+        return None if path is None else Path(path)
+    got = type(path).__name__
+    raise ConfigError(expected("the path of a file", got=got, where=f"Deidentifier: {name}"))
 
 
 def _key_file(key: object) -> KeyFile:

@@ -1,4 +1,4 @@
-"""The files below a source, in the same order on every machine, and which PatientIDs several issuers share.
+"""The files below a source, in the same order on every machine.
 
 Links that leave the source are never followed.
 """
@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from meninx.core.errors import DataError, expected
-from meninx.deid.elements import Malformed
-from meninx.deid.instance import patient_id_and_issuer
-from meninx.deid.keys import normal
 from meninx.deid.quarantine import Reason
-from meninx.imaging.decode import quiet
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -90,43 +85,3 @@ def _refused(path: Path, root: Path) -> str:
         return "" if stat.S_ISREG(path.stat().st_mode) else Reason.NOT_A_FILE
     except OSError:  # also a link that leads to itself
         return Reason.BROKEN_LINK if path.is_symlink() else Reason.UNREADABLE
-
-
-HEAD, LONGEST = (
-    1 << 14,
-    16 << 20,
-)  # bytes; nearly every header has the patient in the first; no longer one is read
-
-
-def shared_ids(source: Path, found: Iterable[SourceFile]) -> frozenset[str]:
-    """Return the normalised patient IDs that at least two different issuers gave out.
-
-    Such an ID identifies a patient only together with its issuer. Any other ID identifies one patient of the
-    site, even in files without an issuer, as reports and presentation states often are. If the issuer were
-    always part of the identity, one person would become two, and could be in two splits of a dataset.
-
-    Args:
-        source: folder that holds the files.
-        found: the files.
-    """
-    issuers: dict[str, str] = {}
-    shared: set[str] = set()
-    with quiet():
-        for item in found:
-            patient, issuer = ("", "") if item.refused else map(normal, _looked_up(source / item.path))
-            if patient and issuer and issuers.setdefault(patient, issuer) != issuer:
-                shared.add(patient)
-    return frozenset(shared)
-
-
-def _looked_up(path: Path) -> tuple[str, str]:
-    """Return PatientID and issuer of one file; empty for what will be refused later."""
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(HEAD)
-            try:
-                return patient_id_and_issuer(head)
-            except Malformed:
-                return patient_id_and_issuer(head + stream.read(LONGEST)) if len(head) == HEAD else ("", "")
-    except Exception:  # whatever a broken file provokes: the worker judges it
-        return "", ""

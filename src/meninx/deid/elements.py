@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from pydicom.datadict import dictionary_VR
 
+from meninx.deid.file_part import Piece, windows_of
+
 LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 SHORT = frozenset(
     {"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST"}
@@ -46,6 +48,21 @@ class Truncated(Malformed):
     """The bytes end inside an element."""
 
 
+class PixelsBeyond(Truncated):
+    """The value of the pixel data begins in the buffer and ends behind it.
+
+    Attributes:
+        elements: what stands before it.
+        tag, vr: of the pixel data.
+        at: offset of its value.
+        length: of its value, in bytes.
+    """
+
+    def __init__(self, elements: list[Element], tag: int, vr: str, at: int, length: int) -> None:
+        super().__init__("a value")
+        self.elements, self.tag, self.vr, self.at, self.length = elements, tag, vr, at, length
+
+
 class TooManyElements(Malformed):
     """More elements than :data:`MOST_ELEMENTS`; reading on would take a worker's memory."""
 
@@ -61,14 +78,15 @@ class Element:
     Attributes:
         tag: group and element as one number.
         vr: value representation; of an ambiguous or unknown one ``"UN"``.
-        value: encoded value (of encapsulated data all fragments with their item tags).
+        value: encoded value (of encapsulated data all fragments with their item tags); of large native pixel
+            data a part of the file.
         items: the items of a sequence, each a list of elements; None for anything else.
         undefined: the value is a list of fragments and ends with a delimiter.
     """
 
     tag: int
     vr: str
-    value: bytes | memoryview = b""
+    value: Piece = b""
     items: list[list[Element]] | None = None
     undefined: bool = False
 
@@ -89,20 +107,20 @@ def standard_vr(tag: int) -> str:
         return "UN"
 
 
-def parse(buffer: bytes | memoryview, encoding: Encoding, *, until: int | None = None) -> list[Element]:
-    """Return the elements of a whole data set, or of its beginning.
+def parse(buffer: bytes | memoryview, encoding: Encoding) -> list[Element]:
+    """Return the elements of a whole data set.
 
     Args:
         buffer: the bytes.
         encoding: how they are written.
-        until: the last tag to read; what follows is not parsed.
 
     Raises:
         Truncated: the bytes end inside an element.
+        PixelsBeyond: they end inside native pixel data.
         Malformed: they are no data set in this encoding, or nested deeper than 64 levels.
     """
     view = memoryview(buffer)
-    parser = _Parser(view, encoding.little, until)
+    parser = _Parser(view, encoding.little)
     return parser.dataset(0, len(view), encoding.implicit, depth=0, delimited=False)[0]
 
 
@@ -144,7 +162,7 @@ def resolve_unknown(elements: list[Element], little: bool, depth: int = 0) -> li
     """Return the elements with every UN value that is a sequence turned into one, at every depth."""
     for element in elements:
         if element.items is None and element.vr == "UN" and element.tag not in PIXEL_DATA and depth < 32:
-            element.items = parse_items(element.value, little)
+            element.items = parse_items(bytes(element.value), little)
             element.vr = "SQ" if element.items is not None else "UN"
         for item in element.items or ():
             resolve_unknown(item, little, depth + 1)
@@ -154,9 +172,8 @@ def resolve_unknown(elements: list[Element], little: bool, depth: int = 0) -> li
 class _Parser:
     """Reads one buffer in one byte order."""
 
-    def __init__(self, view: memoryview, little: bool, until: int | None = None) -> None:
+    def __init__(self, view: memoryview, little: bool) -> None:
         self.view = view
-        self.until = until
         self.left = MOST_ELEMENTS
         sign = "<" if little else ">"
         self.tag_and_length = struct.Struct(sign + "HHL")
@@ -176,8 +193,6 @@ class _Parser:
                     raise Truncated("trailing bytes")
                 return elements, end
             tag, _ = self._tag(at)
-            if depth == 0 and self.until is not None and tag > self.until:
-                return elements, at
             if tag == ITEM_END and delimited:
                 return elements, at + 8
             if tag >> 16 == 0xFFFE:
@@ -185,7 +200,11 @@ class _Parser:
                     raise Malformed("a delimiter outside a sequence")
                 at = self._stray(at, end, implicit)
                 continue
-            element, at = self._element(at, end, implicit, depth)
+            try:
+                element, at = self._element(at, end, implicit, depth)
+            except PixelsBeyond as error:
+                error.elements = elements
+                raise
             elements.append(element)
         if delimited:
             raise Truncated("no item delimiter")
@@ -256,6 +275,8 @@ class _Parser:
         if length == UNDEFINED:
             return self._undefined(tag, vr, at, end, implicit, depth)
         if at + length > end:
+            if depth == 0 and tag in PIXEL_DATA:
+                raise PixelsBeyond([], tag, vr, at, length)
             raise Truncated("a value")
         if vr == "SQ":
             items, _ = self._nested(at, at + length, implicit, depth, delimited=False)
@@ -310,22 +331,20 @@ def encode(elements: Iterable[Element], encoding: Encoding) -> bytes:
 
     Tags ascend, values are padded to even lengths, and only the length of fragments is undefined.
     """
-    return b"".join(encode_chunks(elements, encoding))
+    return b"".join(window for piece in encode_chunks(elements, encoding) for window in windows_of(piece))
 
 
-def encode_chunks(elements: Iterable[Element], encoding: Encoding) -> list[bytes | memoryview]:
+def encode_chunks(elements: Iterable[Element], encoding: Encoding) -> list[Piece]:
     """Return what :func:`encode` returns in pieces, so that large values are not copied."""
-    chunks: list[bytes | memoryview] = []
+    chunks: list[Piece] = []
     _encode(elements, encoding, chunks)
     return chunks
 
 
-def _encode(elements: Iterable[Element], encoding: Encoding, chunks: list[bytes | memoryview]) -> None:
+def _encode(elements: Iterable[Element], encoding: Encoding, chunks: list[Piece]) -> None:
     sign = "<" if encoding.little else ">"
     for element in sorted(elements, key=lambda item: item.tag):
-        value: bytes | memoryview = (
-            element.value if element.items is None else _encoded_items(element.items, encoding)
-        )
+        value: Piece = element.value if element.items is None else _encoded_items(element.items, encoding)
         padding = (b" " if element.vr in _SPACE_PADDED else b"\0") * (len(value) % 2)
         length = UNDEFINED if element.undefined else len(value) + len(padding)
         tag = struct.pack(sign + "HH", element.tag >> 16, element.tag & 0xFFFF)

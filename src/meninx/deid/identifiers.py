@@ -18,6 +18,7 @@ A value that the profile keeps on purpose (by an option or override) is not sear
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,10 +26,12 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 import numpy as np
+import numpy.typing as npt
 from pydicom.datadict import keyword_for_tag
 
 from meninx.deid import dates
 from meninx.deid.elements import PIXEL_DATA, Element, standard_vr
+from meninx.deid.file_part import FilePart, Piece
 from meninx.deid.profile import read_table
 from meninx.deid.pseudonyms import is_registered
 from meninx.deid.text import CHARSET_TAG, VOCABULARY, decode, encoded, encodings_of
@@ -63,10 +66,14 @@ def text_pattern(
 class RawSearch:
     """Identifiers in raw bytes, fast enough for every byte of the pixels.
 
-    A regular expression over all identifiers takes about 300 ns per byte. The search therefore has three
-    steps. A table marks the bytes that occur in any identifier. Only where four marked bytes follow each
-    other is each identifier searched as plain bytes. Only where one is found does its pattern decide whether
-    it stands alone.
+    Searching each identifier on its own takes a few nanoseconds per byte. The search therefore has three
+    steps, each for a window of :data:`_WINDOW` bytes:
+
+    1. Two bytes beside each other have to be text. In pixels of 16 bits of which 13 are used, the high byte
+       is no text, which the bitwise sum of the window shows.
+    2. Pairs of neighbouring bytes are looked up in a table of the pairs that occur in any identifier. An
+       identifier of five bytes or more begins only where four such pairs follow each other.
+    3. At these places the identifiers are compared, and a pattern decides whether one stands alone.
 
     Args:
         patterns: identifier in lower case -> what must not stand around it; the pattern matches where the
@@ -75,63 +82,107 @@ class RawSearch:
 
     def __init__(self, patterns: Mapping[bytes, bytes]) -> None:
         self.patterns = patterns
-        self.alphabet = np.zeros(256, dtype=np.bool_)
-        for needle in (*patterns, b"0123456789."):
-            for byte in {*needle, *needle.upper()}:
-                self.alphabet[byte] = True
 
-    def found_in(self, content: bytes | memoryview, uids: frozenset[bytes]) -> bool:
+    def found_in(self, content: Piece, uids: frozenset[bytes]) -> bool:
         """Return whether one of the identifiers, or of these UIDs, occurs in ``content`` in any case."""
-        longest = max(map(len, (*self.patterns, *uids)), default=0)
+        around = {uid: _AROUND_UID + re.escape(uid) + _BEHIND_UID for uid in uids}
         return any(
-            self._found_in_window(content, start, bytes(content[start : start + _WINDOW + longest]), uids)
-            for start in range(0, len(content), _WINDOW)
-            if longest
+            _stands(content, at, len(needle), pattern)
+            for at, needle in self._places(content, (*self.patterns, *uids))
+            for pattern in (self.patterns.get(needle), around.get(needle))
+            if pattern is not None
         )
 
-    def spelled_in(self, content: bytes | memoryview, uids: frozenset[bytes]) -> bool:
+    def spelled_in(self, content: Piece, uids: frozenset[bytes]) -> bool:
         """Return whether an identifier of six bytes or more occurs, whatever stands around it.
 
         For coded data, in which a letter or a digit beside an identifier means nothing.
         """
-        needles = [needle for needle in (*self.patterns, *uids) if len(needle) >= 6]
+        needles = tuple(needle for needle in (*self.patterns, *uids) if len(needle) >= 6)
+        return any(True for _ in self._places(content, needles))
+
+    def _places(self, content: Piece, needles: tuple[bytes, ...]) -> Iterator[tuple[int, bytes]]:
+        """Yield where identifiers stand, in any case, whatever stands around them."""
         longest = max(map(len, needles), default=0)
-        for start in range(0, len(content) if needles else 0, _WINDOW):
-            window = bytes(content[start : start + _WINDOW + longest])
-            lower = window.lower() if self._may_hold(window) else b""
-            if any(needle in lower for needle in needles):
-                return True
-        return False
+        if not longest:
+            return
+        pairs = _pairs_of(needles)
+        by_start: dict[bytes, list[bytes]] = {}
+        for needle in needles:
+            by_start.setdefault(needle[:_LEAST], []).append(needle)
+        starts = np.array([int.from_bytes(start[:4], "little") for start in by_start], dtype=np.uint32)
+        view = content if isinstance(content, FilePart) else memoryview(content)
+        for start in range(0, len(view), _WINDOW):
+            window = memoryview(view[start : start + _WINDOW + longest])  # type: ignore[arg-type]
+            if _may_be_text(window):
+                for at in _candidates(window, pairs, starts):
+                    head = bytes(window[at : at + longest]).lower()
+                    for needle in by_start.get(head[:_LEAST], ()):
+                        if head.startswith(needle):
+                            yield start + at, needle
 
-    def _found_in_window(
-        self, content: bytes | memoryview, start: int, window: bytes, uids: frozenset[bytes]
-    ) -> bool:
-        if len(window) > 64 and not self._may_hold(window):
-            return False
-        lower = window.lower()
-        return any(
-            _stands(content, start, lower, needle, around) for needle, around in self.patterns.items()
-        ) or any(
-            _stands(content, start, lower, uid, _AROUND_UID + re.escape(uid) + _BEHIND_UID) for uid in uids
-        )
 
-    def _may_hold(self, window: bytes) -> bool:
-        fits = self.alphabet[np.frombuffer(window, dtype=np.uint8)]
-        pairs = fits[:-1] & fits[1:]
-        return bool((pairs[:-2] & pairs[2:]).any())
+_LEAST = 5  # bytes of the shortest identifier that is searched in raw bytes
+
+
+def _pairs_of(needles: tuple[bytes, ...]) -> npt.NDArray[np.bool_]:
+    """Return a table of 65,536 pairs of bytes, the first one low: those that occur in an identifier."""
+    table = np.zeros((256, 256), dtype=np.bool_)  # second byte, first byte
+    joined = b"\0".join(needles)
+    ways = [np.frombuffer(text, dtype=np.uint8) for text in (joined, joined.upper())]
+    for first, second in itertools.product(ways, ways):
+        table[second[1:], first[:-1]] = True
+    table[0] = table[:, 0] = False  # the separator
+    return table.reshape(-1)
+
+
+def _stands(content: Piece, at: int, length: int, pattern: bytes) -> bool:
+    """Return whether an identifier stands alone; a pattern looks at two bytes before and behind it."""
+    first = max(0, at - 2)
+    return bool(_compiled(pattern).match(bytes(content[first : at + length + 2]), at - first))
+
+
+def _may_be_text(window: memoryview) -> bool:
+    """Return whether two bytes beside each other can both be text, which control characters are not."""
+    whole = len(window) & ~7
+    every = int(np.bitwise_or.reduce(np.frombuffer(window[:whole], dtype="<u8"), initial=0))
+    every |= int.from_bytes(window[whole:], "little")
+    low, high = every & 0x00FF00FF00FF00FF, every >> 8 & 0x00FF00FF00FF00FF
+    quiet = 0x00E000E000E000E0  # the bits that a control character, below 32, does not have
+    return bool(low & quiet and high & quiet)
+
+
+def _candidates(
+    window: memoryview, pairs: npt.NDArray[np.bool_], starts: npt.NDArray[np.uint32]
+) -> list[int]:
+    """Return where four pairs of :func:`_pairs_of` follow each other, and an identifier may begin.
+
+    Args:
+        window: the bytes.
+        pairs: table of pairs.
+        starts: the first four bytes of every identifier in lower case, the first one low.
+    """
+    if len(window) < _LEAST:
+        return []
+    even, odd = (
+        np.frombuffer(window[shift : shift + ((len(window) - shift) & ~1)], dtype="<u2") for shift in (0, 1)
+    )
+    fits = np.zeros(len(window) - 1, dtype=np.bool_)
+    fits[0::2], fits[1::2] = pairs[even], pairs[odd]
+    twice = fits[:-1] & fits[1:]
+    at = np.flatnonzero(twice[:-2] & twice[2:])
+    if len(at):
+        lower = _LOWER[np.frombuffer(window, dtype=np.uint8)[at[:, None] + np.arange(4)]]
+        at = at[np.isin(lower.view("<u4")[:, 0], starts)]
+    found: list[int] = at.tolist()
+    return found
+
+
+_LOWER = np.frombuffer(bytes(range(256)).lower(), dtype=np.uint8)
 
 
 _WINDOW = 1 << 18
 _AROUND_UID, _BEHIND_UID = rb"(?<![0-9.])", rb"(?![0-9])(?!\.[0-9])"
-
-
-def _stands(content: bytes | memoryview, start: int, lower: bytes, needle: bytes, pattern: bytes) -> bool:
-    at = lower.find(needle)
-    while at >= 0:
-        if _compiled(pattern).match(content, start + at):
-            return True
-        at = lower.find(needle, at + 1)
-    return False
 
 
 @lru_cache(maxsize=256)
@@ -185,15 +236,38 @@ def number_pattern(number: str) -> str:
     )
 
 
+def _any_of(words: Iterable[str]) -> re.Pattern[str] | None:
+    choices = sorted(words, key=lambda word: (-len(word), word))
+    return re.compile("|".join(map(re.escape, choices))) if choices else None
+
+
 def _may_be_time(number: str) -> bool:
     """Return whether six digits may also be a time of day; in raw bytes the two look the same."""
     return len(number) == 6 and dates.is_tm(number)
 
 
+_MONTHS = (
+    "jan", "feb|fév|fev", "mar|mär|mrz", "apr|avr|abr", "may|mai|mag", "jun|juin|giu", "jul|juil|lug",
+    "aug|aoû|aou|ago", "sep|set", "oct|okt|ott", "nov", "dec|dez|déc|dic",
+)  # fmt: skip
+
+
 def _day_patterns(day: str) -> list[str]:
+    """Return the patterns of a day in casefolded text: digits in any order, short forms, names of months."""
     year, month, date = day[:4], day[4:6], day[6:]
     orders = [(year, month, date), (date, month, year), (month, date, year)]
-    return [rf"(?<!\d){a}[-./ ]?{b}[-./ ]?{c}(?!\d)" for a, b, c in orders]
+    patterns = [rf"(?<!\d){a}[-./ ]?{b}[-./ ]?{c}(?!\d)" for a, b, c in orders]
+    # Without leading zeros or century only with separators: the digits alone are ordinary numbers.
+    m, d, years = f"0?{int(month)}", f"0?{int(date)}", f"(?:{year[:2]})?{year[2:]}"
+    patterns += [rf"(?<![\d.]){a}[-./_ ]{b}[-./_ ]{years}(?![\d.])" for a, b in ((d, m), (m, d))]
+    name = rf"(?:{_MONTHS[int(month) - 1]})[^\W\d_]*"
+    between = r"(?:st|nd|rd|th)?[-./_, ]*"
+    patterns += [
+        rf"(?<!\d){d}{between}{name}{between}{years}(?!\d)",
+        rf"{name}{between}{d}{between}{year}(?!\d)",
+        rf"(?<!\d){year}{between}{name}{between}{d}(?!\d)",
+    ]
+    return patterns
 
 
 _KINDS: dict[str, str] = {row["keyword"]: row["kind"] for row in read_table("identifying.csv")}
@@ -246,9 +320,11 @@ class Identifiers:
         digits = sum(sign.isdigit() for sign in text)
         if (len(text) >= 4 and digits) or (len(text) >= 6 and not is_common(text)):
             self.numbers.add(text)
-            squeezed = re.sub(r"[\s\-./()]+", "", text)
-            if len(squeezed) >= 6 and squeezed != text:
-                self.numbers.add(squeezed)
+            squeezed = re.sub(r"[\s\-./()_:#+]+", "", text)
+            cores = {squeezed, re.sub(r"\D+", "", text, flags=re.ASCII), *re.findall(r"[0-9]{6,}", text)}
+            self.numbers |= {
+                core for core in cores if len(core) >= 6 and not (core.isalpha() and is_common(core))
+            }
 
     def add_phrase(self, value: str) -> None:
         """Add an address-like value and its parts of six characters or more."""
@@ -268,14 +344,14 @@ class Identifiers:
         """Return these identifiers less those that the output holds legitimately."""
         pairs = zip(
             vars(self).values(),
-            (other.names, other.numbers, other.days, other.uids, other.phrases),
+            (other.names, other.numbers | other.days, other.days, other.uids, other.phrases),
             strict=False,
         )
         if not any(own & legitimate for own, legitimate in pairs):
             return self
         return Identifiers(
             self.names - other.names,
-            self.numbers - other.numbers,
+            self.numbers - other.numbers - other.days,
             self.days - other.days,
             self.uids - other.uids,
             self.phrases - other.phrases,
@@ -305,18 +381,28 @@ class Identifiers:
             return False
         if self.uids and any(uid in self.uids for uid in UID.findall(text)):
             return True
-        if self._pattern is None:
-            return False
         folded = text.casefold()
-        return bool(
-            self._pattern.search(folded) or (not folded.isascii() and self._pattern.search(_plain(folded)))
-        )
+        return self._occurs(folded) or (not folded.isascii() and self._occurs(_plain(folded)))
 
-    def found_in_bytes(self, content: bytes | memoryview) -> bool:
+    def _occurs(self, folded: str) -> bool:
+        """Return whether the pattern matches; it is compiled only when a piece of an identifier is there."""
+        if not any(piece in folded for piece in self._pieces):
+            return False
+        return self._pattern is not None and bool(self._pattern.search(folded))
+
+    @cached_property
+    def _pieces(self) -> tuple[str, ...]:
+        """One piece of every identifier that is in each text that the pattern matches."""
+        names, numbers, days, phrases, odd = self._parts
+        years = {day[2:4] for day in days}  # the century is optional
+        words = {phrase.split()[0] for phrase in phrases if phrase.split()}
+        return (*names, *numbers, *years, *words, *(uid.casefold() for uid in odd))
+
+    def found_in_bytes(self, content: Piece) -> bool:
         """Return whether a longer identifier occurs in raw bytes, in any character set of the file."""
         return self._raw.found_in(content, self._uid_bytes)
 
-    def spelled_in_coded(self, content: bytes | memoryview) -> bool:
+    def spelled_in_coded(self, content: Piece) -> bool:
         """Return whether an identifier of six bytes or more occurs in compressed data, also within a word."""
         return self._raw.spelled_in(content, self._uid_bytes)
 
@@ -326,7 +412,37 @@ class Identifiers:
         Shorter ones mean nothing.
         """
         digits = number.strip(" \0+-")
-        return (len(digits) >= 6 and digits in self.numbers) or digits in self.days
+        whole = re.sub(r"\.0*$", "", digits).lstrip("0")
+        ways = {digits, whole, digits.replace(".", "")}
+        return any((len(way) >= 6 and way in self.numbers) or way in self.days for way in ways)
+
+    @cached_property
+    def _apart(self) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
+        letters = {re.sub(r"[^a-z]", "", name) for name in self.names if name.isascii()}
+        digits = {
+            number for number in self.numbers if number.isascii() and number.isdigit() and len(number) >= 6
+        }
+        return _any_of(word for word in letters if len(word) >= 5), _any_of(digits | self.days)
+
+    def spelled_apart_in(self, text: str) -> bool:
+        """Return whether letters or digits of one value spell an identifier in pieces (``D R A C U``).
+
+        Names of five letters and more and identifiers of six digits and more count; the pieces of a name are
+        groups of letters, of which the name uses up each one that it touches.
+        """
+        names, digits = self._apart
+        if digits is not None and digits.search("".join(re.findall(r"[0-9]", text))):
+            return True
+        if names is None:
+            return False
+        folded = _plain(text)
+        starts, ends, at = set(), set(), 0
+        for run in re.findall(r"[a-z]+", folded):
+            starts.add(at)
+            at += len(run)
+            ends.add(at)
+        joined = "".join(re.findall(r"[a-z]", folded))
+        return any(found.start() in starts and found.end() in ends for found in names.finditer(joined))
 
     def removed_from(self, text: str) -> str:
         """Return ``text`` without the words that hold an identifier."""
@@ -355,8 +471,12 @@ def collect(
         keeps: whether the profile keeps an attribute (tag, VR) as it is.
     """
     found, kept = Identifiers(), Identifiers()
-    for element, text in strings(elements, encodings, found.encodings):
-        _collect(kept if keeps(element.tag, element.vr) else found, element.tag, element.vr, text)
+    for element, own in _valued(elements, encodings, found.encodings):
+        kind = _kind(element.tag, element.vr)
+        value = bytes(element.value)
+        if kind == "bulk" or (kind == "text" and b"@" not in value):
+            continue  # most elements: nothing of them is an identifier
+        _collect(kept if keeps(element.tag, element.vr) else found, kind, decode(value, own))
     return found.without(kept), kept
 
 
@@ -367,6 +487,14 @@ def strings(
 
     Pixel data is left out.
     """
+    for element, own in _valued(elements, encodings, seen):
+        yield element, decode(bytes(element.value), own)
+
+
+def _valued(
+    elements: list[Element], encodings: tuple[str, ...], seen: set[str]
+) -> Iterator[tuple[Element, tuple[str, ...]]]:
+    """Yield every element that is not a sequence, at every depth, with the character sets in force."""
     for element in elements:
         if element.tag == CHARSET_TAG:
             encodings = encodings_of(bytes(element.value))
@@ -374,30 +502,38 @@ def strings(
     for element in elements:
         if element.items is not None:
             for item in element.items:
-                yield from strings(item, encodings, seen)
+                yield from _valued(item, encodings, seen)
         elif element.tag not in PIXEL_DATA and element.value:
-            yield element, decode(bytes(element.value), encodings)
+            yield element, encodings
 
 
-def _collect(found: Identifiers, tag: int, vr: str, text: str) -> None:
-    values = [value for value in text.replace("\0", "").split("\\") if value.strip()]
-    keyword, vrs = keyword_of(tag), {vr, standard_vr(tag)}
-    if "PN" in vrs:
-        _each(found.add_name, values)
-    elif vrs & {"DA", "DT"}:
-        _each(found.add_day, values)
-    elif "UI" in vrs and not is_class_uid(keyword):
-        found.uids |= {
-            uid.strip() for uid in values if len(uid.strip()) >= 10 and not is_registered(uid.strip())
-        }
-    elif _KINDS.get(keyword) == "number":
-        _each(found.add_number, values)
-    elif _KINDS.get(keyword) == "phrase":
+def _collect(found: Identifiers, kind: str, text: str) -> None:
+    if kind in ("name", "day", "uid", "number"):
+        values = [value for value in text.replace("\0", "").split("\\") if value.strip()]
+        if kind == "uid":
+            uids = (uid.strip() for uid in values)
+            found.uids |= {uid for uid in uids if len(uid) >= 10 and not is_registered(uid)}
+        else:
+            _each({"name": found.add_name, "day": found.add_day, "number": found.add_number}[kind], values)
+    elif kind == "phrase":
         found.add_phrase(text.replace("\0", ""))
-    elif vr not in _BULK:
+    elif kind == "text":
         found.phrases |= {
             mail.decode("ascii").casefold() for mail in _EMAIL.findall(text.encode("utf-8", "replace"))
         }
+
+
+@lru_cache(maxsize=16384)
+def _kind(tag: int, vr: str) -> str:
+    """Return what an attribute holds: name, day, uid, number, phrase, text, or bulk (never an identifier)."""
+    keyword, vrs = keyword_of(tag), {vr, standard_vr(tag)}
+    if "PN" in vrs:
+        return "name"
+    if vrs & {"DA", "DT"}:
+        return "day"
+    if "UI" in vrs and not is_class_uid(keyword):
+        return "uid"
+    return _KINDS.get(keyword) or ("bulk" if vr in _BULK else "text")
 
 
 _BULK = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "US", "SS", "UL", "SL", "FL", "FD", "AT", "SV", "UV"})

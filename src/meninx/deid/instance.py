@@ -14,12 +14,14 @@ from meninx.deid.elements import (
     Encoding,
     Malformed,
     NoVR,
+    PixelsBeyond,
     TooManyElements,
     Truncated,
     parse,
     resolve_unknown,
     with_plain_vrs,
 )
+from meninx.deid.file_part import FilePart
 from meninx.deid.quarantine import Reason, Refused
 from meninx.deid.text import CHARSET_TAG, decode, encodings_of
 
@@ -37,6 +39,7 @@ SOP_CLASS, SOP_INSTANCE, STUDY, SERIES, PATIENT_ID, ISSUER = (
     0x00100020,
     0x00100021,
 )
+_ISSUER_QUALIFIERS, _UNIVERSAL_ENTITY_ID = 0x00100024, 0x00400032
 _META = Encoding(implicit=False, little=True)
 _MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = (
     100,
@@ -46,7 +49,9 @@ _MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = (
 MOST_BYTES, MOST_HEADER = (
     2 << 30,
     256 << 20,
-)  # of a file that is read at all; of all its elements but the pixels
+)  # of a file that is in memory as a whole; of all its elements but the pixels
+MOST_FILE = 5 << 30  # native pixel data has at most 4 GiB
+_HEAD, _MORE = 4 << 20, 8  # bytes of a large file that are read first; how many times as many then
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ")
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _NO_PATIENT = (
@@ -82,18 +87,28 @@ class Instance:
 
         Empty when absent.
         """
-        for element in self.elements:
-            if element.tag == tag and element.items is None:
-                return decode(bytes(element.value), self.encodings).split("\\")[0].strip(" \0")
-        return ""
+        return self.whole_text(tag).split("\\")[0].strip(" \0")
 
     def whole_text(self, tag: int) -> str:
         """Return all values of a string attribute, as they are written."""
-        return next(
+        element = next((e for e in self.elements if e.tag == tag and e.items is None), None)
+        return "" if element is None else decode(bytes(element.value), self.encodings)
+
+    @property
+    def patient_id(self) -> str:
+        """The PatientID; all values where a file wrongly has several, which are another patient's."""
+        return self.whole_text(PATIENT_ID).strip(" \0")
+
+    @property
+    def issuer(self) -> str:
+        """The authority that assigned the PatientID: its name, else its universal ID; may be empty."""
+        return self.whole_text(ISSUER).strip(" \0") or next(
             (
-                decode(bytes(e.value), self.encodings)
-                for e in self.elements
-                if e.tag == tag and e.items is None
+                decode(bytes(inner.value), self.encodings).strip(" \0")
+                for outer in self.elements
+                if outer.tag == _ISSUER_QUALIFIERS
+                for inner in (outer.items or [[]])[0]
+                if inner.tag == _UNIVERSAL_ENTITY_ID and inner.items is None
             ),
             "",
         )
@@ -104,26 +119,18 @@ class Instance:
         return [element for element in self.elements if element.tag in PIXEL_DATA]
 
 
-def read(data: bytes) -> Instance:
+def read(data: bytes | FilePart) -> Instance:
     """Return the instance in the bytes of a file, with or without preamble and file meta information.
+
+    Args:
+        data: the bytes, or a large file. Native pixel data of a large file stays in the file; anything else
+            is read into memory.
 
     Raises:
         Refused: with the reason code.
     """
-    if data.startswith(_ARCHIVES):
-        raise Refused(Reason.ARCHIVE)
-    try:
-        start, syntax, media_class = _meta(data)
-        if media_class == _DICOMDIR:
-            raise Refused(Reason.DICOMDIR)
-        instance = _dataset(memoryview(data)[start:], syntax)
-    except Truncated as error:
-        raise Refused(Reason.TRUNCATED) from error
-    except TooManyElements as error:
-        raise Refused(Reason.TOO_LARGE) from error
-    except Malformed as error:
-        raise Refused(Reason.UNREADABLE) from error
-    _check_class(instance, marked=_is_marked(data))
+    instance, head = _of_bytes(data) if isinstance(data, bytes) else _of_file(data)
+    _check_class(instance, marked=_is_marked(head))
     _check_identity(instance)
     if len(data) - sum(len(element.value) for element in instance.pixels) > MOST_HEADER:
         raise Refused(Reason.TOO_LARGE)
@@ -131,22 +138,42 @@ def read(data: bytes) -> Instance:
     return instance
 
 
-def patient_id_and_issuer(head: bytes) -> tuple[str, str]:
-    """Return PatientID and IssuerOfPatientID from the first bytes of a file; empty where there is none.
+def _of_file(data: FilePart) -> tuple[Instance, bytes]:
+    """Return the instance in a large file, and the beginning of the file."""
+    size = _HEAD
+    while size < min(len(data), MOST_HEADER):
+        try:
+            return _of_bytes(bytes(data[:size]), data)
+        except Refused as refused:
+            if refused.reason is not Reason.TRUNCATED:
+                raise
+        size *= _MORE
+    if len(data) > MOST_BYTES:
+        raise Refused(Reason.TOO_LARGE)
+    return _of_bytes(bytes(data))
 
-    Raises:
-        Refused: not DICOM.
-        Malformed: the bytes end before the patient.
+
+def _of_bytes(data: bytes, whole: FilePart | None = None) -> tuple[Instance, bytes]:
+    """Return the instance in some bytes, and these.
+
+    Args:
+        data: a file, or its beginning.
+        whole: the file where ``data`` is its beginning.
     """
-    start, syntax, _ = _meta(head)
-    content = head[start:]
-    if syntax == DEFLATED:
-        content = zlib.decompressobj(-15).decompress(content, len(head) * 4)
-    elements = parse(
-        content, Encoding(implicit=syntax == IMPLICIT, little=syntax != BIG_ENDIAN), until=ISSUER
-    )
-    instance = Instance(elements, Encoding(implicit=False, little=True), syntax, _encodings(elements))
-    return instance.text(PATIENT_ID), instance.text(ISSUER)
+    if data.startswith(_ARCHIVES):
+        raise Refused(Reason.ARCHIVE)
+    try:
+        start, syntax, media_class = _meta(data)
+        if media_class == _DICOMDIR:
+            raise Refused(Reason.DICOMDIR)
+        rest = None if whole is None else whole.part(start)
+        return _dataset(memoryview(data)[start:], syntax, rest), data
+    except Truncated as error:
+        raise Refused(Reason.TRUNCATED) from error
+    except TooManyElements as error:
+        raise Refused(Reason.TOO_LARGE) from error
+    except Malformed as error:
+        raise Refused(Reason.UNREADABLE) from error
 
 
 def _encodings(elements: list[Element]) -> tuple[str, ...]:
@@ -197,7 +224,27 @@ def _guessed_syntax(data: bytes, at: int) -> str:
     return EXPLICIT if len(vr) == 2 and vr.isalpha() and vr.isupper() else IMPLICIT
 
 
-def _dataset(view: memoryview, syntax: str) -> Instance:
+def _elements(content: bytes | memoryview, encoding: Encoding, rest: FilePart | None) -> list[Element]:
+    """Return the elements of a data set whose native pixel data may go on in the file.
+
+    Args:
+        content: the data set, or its beginning.
+        encoding: how it is written.
+        rest: the data set in the file where ``content`` is its beginning.
+    """
+    try:
+        return parse(content, encoding)
+    except PixelsBeyond as beyond:
+        end = beyond.at + beyond.length
+        if rest is None or end > len(rest):
+            raise Truncated("a value") from None
+        if len(rest) - end > MOST_HEADER:
+            raise TooManyElements("behind the pixels") from None
+        pixel_data = Element(beyond.tag, beyond.vr, rest.part(beyond.at, beyond.length))
+        return [*beyond.elements, pixel_data, *parse(bytes(rest[end:]), encoding)]
+
+
+def _dataset(view: memoryview, syntax: str, rest: FilePart | None = None) -> Instance:
     name, kind = UID_dictionary.get(syntax, ("", ""))[:2]
     if any(word in name for word in ("MPEG", "HEVC", "SMPTE", "H.264", "H.265")):
         raise Refused(Reason.VIDEO)
@@ -208,9 +255,9 @@ def _dataset(view: memoryview, syntax: str) -> Instance:
     encoding = Encoding(implicit=syntax == IMPLICIT, little=syntax != BIG_ENDIAN)
     content = _inflated(view) if syntax == DEFLATED else view
     try:
-        elements = parse(content, encoding)
+        elements = _elements(content, encoding, rest)
     except NoVR:  # implicit VR under an explicit syntax, as some writers of compressed files leave it
-        elements = with_plain_vrs(parse(content, encoding._replace(implicit=True)))
+        elements = with_plain_vrs(_elements(content, encoding._replace(implicit=True), rest))
     elements = resolve_unknown(elements, encoding.little)
     return Instance(elements, encoding, syntax, _encodings(elements))
 

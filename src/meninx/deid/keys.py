@@ -6,8 +6,10 @@ import hashlib
 import hmac
 import os
 import secrets
+import stat
 import unicodedata
 from dataclasses import dataclass
+from io import BufferedReader
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ from meninx.core import files
 from meninx.core.errors import DataError, PrivacyRefusal, StorageError, expected, problem
 
 MINIMUM_BYTES, MAXIMUM_BYTES = 32, 1 << 20
+# Of 64 random hexadecimal digits, fewer than ten are distinct once in 10**12 keys; of 32 random bytes, never.
+MINIMUM_DISTINCT = 10
+_SHORTEST_PERIOD = 16  # bytes: 128 bits if they are random
 _SALT = b"meninx de-identification, key derivation 1"
 
 
@@ -36,8 +41,7 @@ class SiteKey:
     """
 
     def __init__(self, secret: bytes, site: str) -> None:
-        if len(secret) < MINIMUM_BYTES:
-            raise PrivacyRefusal(_too_short(len(secret), "the site key"))
+        _refuse_guessable(secret, "the site key")
         self._root = hmac.digest(_SALT, secret, "sha256")
         self.site = normal(site)
 
@@ -74,24 +78,68 @@ def framed(*parts: str) -> bytes:
 def read_key(path: Path | None, site: str) -> SiteKey:
     """Return the site key in a file; its bytes are used as they are.
 
+    Guarantee: on POSIX a key is used only if no other user can read or replace the file; see
+        :func:`refuse_open_to_others`.
+
     Raises:
-        PrivacyRefusal: no file was named, it cannot be read, or it holds fewer than 32 bytes.
+        PrivacyRefusal: no file was named, it cannot be read, others may read or change it, it holds fewer
+            than 32 bytes, or bytes that no random generator gives (zeros, one short text again and again).
     """
     if path is None:
         fix = "name the site's own with --key FILE; --key FILE --new-key makes it"
         raise PrivacyRefusal(problem("there is no key", where="key", fix=fix))
     try:
-        secret = files.read_bytes(path, limit=MAXIMUM_BYTES)
-    except DataError as error:
+        with files.regular(path) as stream:
+            refuse_open_to_others(path, stream, "key")
+            secret = stream.read(MAXIMUM_BYTES + 1)
+        if len(secret) > MAXIMUM_BYTES:
+            raise DataError(problem("the file is too large", where="key"))
+    except (DataError, OSError) as error:
         fix = "name the key file of this site with --key FILE; --new-key makes it when there is none yet"
         what, got = (
             f"a readable key file of at most {MAXIMUM_BYTES:,} bytes",
             "none" if not path.exists() else "another one",
         )
         raise PrivacyRefusal(expected(what, got=got, where="key", fix=fix)) from error
-    if len(secret) < MINIMUM_BYTES:
-        raise PrivacyRefusal(_too_short(len(secret), "key"))
+    _refuse_guessable(secret, "key")
     return SiteKey(secret, site)
+
+
+def refuse_open_to_others(path: Path, stream: BufferedReader, where: str) -> None:
+    """Refuse a secret file that another user of the machine may read or replace.
+
+    A link is followed: its target is checked, and the owner of the link. Windows and file systems without
+    owners and modes are not checked.
+
+    Args:
+        path: the file, as it was named.
+        stream: the open file; its own mode is checked, so it cannot be exchanged in between.
+        where: name of the setting, for the message.
+
+    Raises:
+        PrivacyRefusal: with the command that mends it.
+    """
+    if os.name != "posix":
+        return
+    found, user = os.fstat(stream.fileno()), os.geteuid()
+    if found.st_mode & 0o077:
+        fix = f"run `chmod 600 {path.name}`; if others could read it, consider a new key for new archives"
+        got = f"mode {stat.S_IMODE(found.st_mode):04o}"
+        raise PrivacyRefusal(
+            expected("a file that only its owner can read and write", got=got, where=where, fix=fix)
+        )
+    # The administrator, as whom a container often runs, may use the file of any user.
+    if user and not {found.st_uid, path.lstat().st_uid} <= {user, 0}:
+        fix = f"run `chown {user} {path.name}` as the administrator, or name a file of your own"
+        raise PrivacyRefusal(
+            expected("a file of your own", got="a file or link of another user", where=where, fix=fix)
+        )
+    folder = path.resolve().parent.stat().st_mode
+    if folder & stat.S_IWOTH and not folder & stat.S_ISVTX:
+        fix = "move it to a folder that only you can write to, or run `chmod o-w` on its folder"
+        raise PrivacyRefusal(
+            expected("a folder that others cannot change", got="one open to everybody", where=where, fix=fix)
+        )
 
 
 @dataclass(frozen=True)
@@ -158,6 +206,14 @@ def plain_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _too_short(length: int, where: str) -> str:
+def _refuse_guessable(secret: bytes, where: str) -> None:
+    """Refuse a key that is too short, or that no random generator gives."""
     fix = "name another file with --key FILE; --key FILE --new-key makes a good one"
-    return expected(f"a key of at least {MINIMUM_BYTES} bytes", got=f"{length} bytes", where=where, fix=fix)
+    if len(secret) < MINIMUM_BYTES:
+        rule, got = f"a key of at least {MINIMUM_BYTES} bytes", f"{len(secret)} bytes"
+        raise PrivacyRefusal(expected(rule, got=got, where=where, fix=fix))
+    if len(set(secret)) < MINIMUM_DISTINCT:
+        rule, got = "a random key", f"one of {len(set(secret))} distinct bytes"
+        raise PrivacyRefusal(expected(rule, got=got, where=where, fix=fix))
+    if (secret + secret).find(secret, 1) < _SHORTEST_PERIOD:
+        raise PrivacyRefusal(expected("a random key", got="a short text repeated", where=where, fix=fix))

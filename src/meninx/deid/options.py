@@ -117,6 +117,14 @@ def check(options: frozenset[Option]) -> None:
         )
 
 
-def method_codes(options: frozenset[Option]) -> tuple[Code, ...]:
-    """Return the codes of the Basic Profile and of every option given, by ascending code value."""
-    return (BASIC_CODE, *sorted(item.code for item in options))
+PIXEL_CODE = Code("113101", "Clean Pixel Data Option")
+
+
+def method_codes(options: frozenset[Option], *, pixels: bool = False) -> tuple[Code, ...]:
+    """Return the codes of the Basic Profile and of what was applied, by ascending code value.
+
+    Args:
+        options: options of the profile.
+        pixels: whether the pixels were searched for text and cleaned.
+    """
+    return (BASIC_CODE, *sorted([*(item.code for item in options), *([PIXEL_CODE] if pixels else [])]))

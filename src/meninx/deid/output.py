@@ -121,7 +121,8 @@ class FileResult:
         size: bytes of the output.
         output_digest: SHA-256 of the output.
         patient: original and new PatientID.
-        by_issuer: the PatientID named the patient only together with its issuer.
+        issuer: original IssuerOfPatientID.
+        domain: name of the domain that numbers the patient; empty for the site's own.
         study: new StudyInstanceUID.
         series: new SeriesInstanceUID.
         instance: new SOPInstanceUID.
@@ -132,6 +133,7 @@ class FileResult:
         actions: keyword -> action letter -> elements.
         burned_in_unknown: text may be burned into the pixels, which were not read.
         review: why a person must look at them, in fixed words.
+        pixels: what was found in the pixels and redacted; empty when they were not searched.
     """
 
     path: str
@@ -142,7 +144,8 @@ class FileResult:
     size: int = 0
     output_digest: str = ""
     patient: tuple[str, str] = ("", "")
-    by_issuer: bool = False
+    issuer: str = ""
+    domain: str = ""
     study: str = ""
     series: str = ""
     instance: str = ""
@@ -153,6 +156,7 @@ class FileResult:
     actions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     burned_in_unknown: bool = False
     review: tuple[str, ...] = ()
+    pixels: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> FileResult:

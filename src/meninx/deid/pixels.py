@@ -14,11 +14,13 @@ from pydicom._uid_dict import UID_dictionary
 
 from meninx.deid import codestreams, jp2
 from meninx.deid.elements import ITEM, Element
+from meninx.deid.file_part import FilePart, windows_of
+from meninx.deid.high_bits import unused_bits
 from meninx.deid.quarantine import Reason, Refused
 
 PIXELS, FLOAT, DOUBLE = 0x7FE00010, 0x7FE00008, 0x7FE00009
 EXTENDED_OFFSETS = frozenset({0x7FE00001, 0x7FE00002})
-_NATIVE = frozenset(
+NATIVE = frozenset(
     {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"}
 )
 _UNCOMPRESSED_FRAGMENTS, _RLE = "1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.5"
@@ -103,7 +105,7 @@ def rebuild(elements: list[Element], syntax: str, *, little: bool) -> None:
         about = Description(elements, little=little)
         if element.items is not None:
             raise Refused(Reason.PIXELS_UNREADABLE)
-        if syntax in _NATIVE or element.tag != PIXELS:
+        if syntax in NATIVE or element.tag != PIXELS:
             if element.undefined:
                 _join(element)
             frames = _native(element, about)
@@ -115,6 +117,26 @@ def rebuild(elements: list[Element], syntax: str, *, little: bool) -> None:
             _set_frames(elements, frames)
 
 
+def clear_unused_bits(elements: list[Element], syntax: str, *, little: bool) -> bool:
+    """Clear what stands in the unused bits of native pixels in place, and return whether anything did.
+
+    Guarantee: afterwards no bit outside the stored value differs from zero, from sign extension or from the
+        padding value; pixel data without such bits keeps its bytes.
+
+    Args:
+        elements: the data set, after :func:`rebuild`.
+        syntax: UID of its transfer syntax.
+        little: byte order of the data set.
+    """
+    bits = unused_bits(elements, little=little) if syntax in NATIVE else None
+    found = next((element for element in elements if element.tag == PIXELS), None)
+    if bits is None or found is None or not any(map(bits.used_in, windows_of(found.value))):
+        return False
+    value = found.value
+    found.value = value.changed(bits.cleared) if isinstance(value, FilePart) else bits.cleared(value)
+    return True
+
+
 def _set_frames(elements: list[Element], frames: int) -> None:
     for element in elements:
         if element.tag == 0x00280008:
@@ -124,7 +146,7 @@ def _set_frames(elements: list[Element], frames: int) -> None:
 
 def _join(element: Element) -> None:
     """Turn native pixels that were written as fragments into one value."""
-    element.value, element.undefined = b"".join(_fragments(element)[1:]), False
+    element.value, element.undefined = b"".join(fragments_of(element)[1:]), False
     if element.vr not in ("OB", "OW"):
         element.vr = "OW"
 
@@ -162,8 +184,9 @@ def _padding(length: int, bits: int) -> int:
     return length - (bits + 7) // 8
 
 
-def _fragments(element: Element) -> list[memoryview]:
+def fragments_of(element: Element) -> list[memoryview]:
     """Return the fragments of encapsulated pixel data, the offset table first."""
+    assert not isinstance(element.value, FilePart)  # fragments are always in memory
     value, at, found = memoryview(element.value), 0, []
     while at + 8 <= len(value):
         group, number, length = struct.unpack_from("<HHL", value, at)
@@ -176,7 +199,7 @@ def _fragments(element: Element) -> list[memoryview]:
 
 def _encapsulated(element: Element, about: Description, syntax: str) -> int:
     """Rebuild encapsulated pixel data and return its number of frames."""
-    table, *fragments = _fragments(element) or [memoryview(b"")]
+    table, *fragments = fragments_of(element) or [memoryview(b"")]
     try:
         streams = _frames(fragments, _offsets(table), about.frames)
         frames = [_rebuilt(stream, about, syntax) for stream in streams]

@@ -1,7 +1,7 @@
 """The compiled confidentiality profile: which action each attribute gets under the chosen options.
 
 References:
-    DICOM PS3.15, edition 2025b, Annex E: Table E.1-1 (``tables/profile.csv``) and Table E.3.10-1
+    DICOM PS3.15, edition 2026d, Annex E: Table E.1-1 (``tables/profile.csv``) and Table E.3.10-1
         (``tables/safe_private.csv``).
 """
 
@@ -345,7 +345,8 @@ class Profile:
             return Action.X
         if vr != "UN":
             vrs |= {vr}
-        gone = Action(resolve("X/Z/D", kind))
+        # A code that the file calls a text is none, so it goes even where the attribute is required.
+        gone = Action(resolve("X/Z/D", "3" if "CS" in vrs else kind))
         if vrs <= NUMBERS | {"CS"} or vrs == {"SQ"}:
             return Action.K
         if vrs <= DATES:

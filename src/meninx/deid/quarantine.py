@@ -22,6 +22,11 @@ class Reason(StrEnum):
     VIDEO = "video"
     MISSING_IDENTITY = "missing-identity"
     NOT_IN_LOOKUP = "not-in-lookup"
+    LOOKUP_WITHOUT_ISSUER = "lookup-without-issuer"
+    LOOKUP_CONFLICT = "lookup-conflict"
+    ISSUER_CONFLICT = "issuer-conflict"
+    ISSUER_MISSING = "issuer-missing"
+    ISSUER_NOT_LISTED = "issuer-not-listed"
     RESIDUAL_IDENTIFIER = "residual-identifier"
     INVALID_UID = "invalid-uid"
     PIXEL_SIZE_MISSING = "pixel-size-missing"
@@ -31,6 +36,9 @@ class Reason(StrEnum):
     PIXELS_UNREADABLE = "pixels-unreadable"
     PIXELS_CHANGED = "pixels-changed"
     BURNED_IN_DECLARED = "burned-in-declared"
+    TEXT_POSSIBLE = "text-in-pixels-possible"
+    TEXT_REMAINS = "text-remains"
+    REFUSED_IN_REVIEW = "refused-in-review"
     DUPLICATE_IDENTICAL = "duplicate-identical"
     DUPLICATE_DIFFERENT = "duplicate-different"
     SYMLINK_OUTSIDE = "symlink-outside"
@@ -41,12 +49,29 @@ class Reason(StrEnum):
     PROCESSING_FAILED = "processing-failed"
 
 
-class Refused(Exception):
-    """One file cannot be de-identified; it is counted and never copied."""
+DEPENDING_ON_IDENTITIES = frozenset(
+    {
+        Reason.LOOKUP_WITHOUT_ISSUER,
+        Reason.LOOKUP_CONFLICT,
+        Reason.ISSUER_CONFLICT,
+        Reason.ISSUER_MISSING,
+        Reason.ISSUER_NOT_LISTED,
+    }
+)
+"""Reasons that another policy on issuers can remove, so such a file is tried again in every run."""
 
-    def __init__(self, reason: Reason) -> None:
+
+class Refused(Exception):
+    """One file cannot be de-identified; it is counted and never copied.
+
+    Attributes:
+        reason: the code, which is the whole message.
+        issuer: original issuer of the PatientID, where the reason depends on it; for the private room only.
+    """
+
+    def __init__(self, reason: Reason, *, issuer: str = "") -> None:
         super().__init__(str(reason))
-        self.reason = reason
+        self.reason, self.issuer = reason, issuer
 
 
 class Quarantined(DataError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import mmap
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,7 @@ from meninx.deid.elements import (
     parse_items,
     standard_vr,
 )
+from meninx.deid.file_part import Content, Piece
 from meninx.deid.identifiers import strings
 from meninx.deid.instance import DEFLATED, EXPLICIT, Instance
 from meninx.deid.quarantine import Reason, Refused
@@ -34,7 +34,6 @@ from meninx.imaging.decode import quiet
 # bytes.
 _CHECKED_BY_FORM = frozenset({"AS", "DS", "IS", "TM"})
 _WINDOW = 1 << 20
-Content = bytes | mmap.mmap
 
 
 def check(written: Content, original: Instance, context: FileContext) -> None:
@@ -111,7 +110,7 @@ def _header(written: Content, original: Instance, tail: int) -> bytes:
     """
     if original.transfer_syntax == DEFLATED:
         start = _end_of_meta(written)
-        written = bytes(written[:start]) + zlib.decompressobj(-15).decompress(written[start:])
+        written = bytes(written[:start]) + zlib.decompressobj(-15).decompress(bytes(written[start:]))
         written = written.replace(
             DEFLATED.encode() + b"\0" * (len(DEFLATED) % 2), EXPLICIT.encode().ljust(len(DEFLATED), b"\0"), 1
         )
@@ -133,16 +132,17 @@ def _header(written: Content, original: Instance, tail: int) -> bytes:
 def _check_element(written: Content, at: int, element: Element, encoding: Encoding) -> int:
     """Return the length of an element's header after a check that it is the header at this offset."""
     sign = "<" if encoding.little else ">"
-    group, number = struct.unpack_from(sign + "HH", written, at)
+    head = bytes(written[at : at + 12])
+    group, number = struct.unpack_from(sign + "HH", head)
     size = 8 if encoding.implicit else 12
-    (length,) = struct.unpack_from(sign + "L", written, at + size - 4)
+    (length,) = struct.unpack_from(sign + "L", head, size - 4)
     wanted = UNDEFINED if element.undefined else len(element.value) + len(element.value) % 2
     if (group << 16 | number, length) != (element.tag, wanted):
         raise Refused(Reason.PIXELS_CHANGED)
     return size
 
 
-def _same(written: Content, at: int, value: bytes | memoryview) -> bool:
+def _same(written: Content, at: int, value: Piece) -> bool:
     places = range(0, len(value), _WINDOW)
     return all(
         bytes(written[at + n : at + min(n + _WINDOW, len(value))]) == bytes(value[n : n + _WINDOW])
@@ -151,7 +151,7 @@ def _same(written: Content, at: int, value: bytes | memoryview) -> bool:
 
 
 def _end_of_meta(written: Content) -> int:
-    return 144 + int.from_bytes(written[140:144], "little")
+    return 144 + int.from_bytes(bytes(written[140:144]), "little")
 
 
 def _texts(dataset: Dataset) -> Iterator[str]:

@@ -7,26 +7,29 @@ import os
 import shutil
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from meninx.core import workspace
+from meninx.core import files, workspace
 from meninx.core.artifacts import DeidRecord
-from meninx.core.errors import DataError, PrivacyRefusal, StorageError, expected, problem
+from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
-from meninx.deid import output, pseudonyms, review, summary
+from meninx.deid import layout_sheet, lookup, output, review, summary
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
-from meninx.deid.discover import SourceFile, check_source, files_below, shared_ids
+from meninx.deid.discover import SourceFile, check_source, files_below
+from meninx.deid.identity_registry import IdentityRegistry, usual_place
 from meninx.deid.keys import SiteKey, read_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
 from meninx.deid.quarantine import Reason
 from meninx.deid.worker import Engine, process
+from meninx.imaging import ocr
 
 STAGE = "deid"
-FORMAT = "2"  # raised when the same input would give other bytes
+FORMAT = "3"  # raised when the same input would give other bytes
+_MARK = f"format-{FORMAT}-"  # begins every fingerprint
 FILES_PER_WORKER = 40  # below that a second process costs more than it saves
 Pair = tuple[SourceFile, FileResult | None]  # a file and its result in an earlier run
 
@@ -44,8 +47,11 @@ class DeidResult(Result):
         series: distinct series written.
         residual_findings: files in which the self-check found an original identifier; none of them was
             published.
-        burned_in_unknown: images that may show text in their pixels; pixels are NOT checked by this version.
+        burned_in_unknown: images that may show text in their pixels, which were not searched.
         flagged: reason -> images among these.
+        pixels_searched: images whose pixels were searched for text.
+        pixels_redacted: images among these in which text was redacted.
+        layouts: distinct layouts of text among these.
         actions: keyword -> action letter -> elements.
         files_resumed: files that an earlier run had finished.
         dry_run: nothing was written.
@@ -61,8 +67,36 @@ class DeidResult(Result):
     burned_in_unknown: int
     actions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     flagged: Mapping[str, int] = field(default_factory=dict)
+    pixels_searched: int = 0
+    pixels_redacted: int = 0
+    layouts: int = 0
     files_resumed: int = 0
     dry_run: bool = False
+
+    def alerts(self) -> tuple[str, ...]:
+        """Return what somebody has to decide before all files can be written."""
+        waiting = self.quarantined.get(Reason.ISSUER_CONFLICT, 0)
+        if not waiting:
+            return ()
+        return (
+            f"{waiting} files were kept out because their PatientID is also that of another issuer; look at "
+            "private/issuers.csv, and say in --issuer-domains which issuers number their patients together",
+        )
+
+    def raise_if_nothing_is_clean(self) -> None:
+        """Raise if no file could be de-identified.
+
+        Raises:
+            DataError: with the number of files.
+        """
+        if self.files_read and sum(self.quarantined.values()) == self.files_read:
+            fix = "private/quarantine.csv in the output folder lists the reasons"
+            if self.dry_run:
+                fix = (
+                    "the reasons are counted above; without --dry-run, private/quarantine.csv lists the files"
+                )
+            what = f"none of {self.files_read:,} files could be de-identified"
+            raise DataError(problem(what, where="source", fix=fix))
 
     def summary(self) -> str:
         """Return the result in a few lines for people."""
@@ -74,6 +108,17 @@ class DeidResult(Result):
             *(f"  {number} x {reason}" for reason, number in self.quarantined.items()),
             f"self-check: {self.residual_findings} files held an original identifier and were kept out",
         ]
+        if self.pixels_searched:
+            lines.append(
+                f"pixels: {self.pixels_searched} images searched for text, {self.pixels_redacted} redacted, "
+                f"{self.layouts} layouts"
+            )
+            if not self.dry_run:
+                lines.append(f"look at each layout once: {self.out / 'private' / layout_sheet.PAGE}")
+        if self.quarantined.get(Reason.TEXT_POSSIBLE) and not ocr.is_available():
+            lines.append(
+                "images that may hold text were kept out: pip install 'meninx[ocr]' to have them read"
+            )
         if self.burned_in_unknown:
             lines.append(
                 f"NOT checked: {self.burned_in_unknown} images may show text in their pixels "
@@ -97,13 +142,14 @@ def run(
 ) -> DeidResult:
     """De-identify every DICOM file below ``source`` into ``out`` and return what was done.
 
-    The output tree is a function of input, key and settings: the number of workers, the order of files and
-    interruptions leave no trace in it.
+    The output tree is a function of input, key, settings and registry: the number of workers, the order of
+    files and interruptions leave no trace in it.
 
     Guarantee: nothing below ``out/images`` was copied; every file there was built element by element under
         the profile and passed the self-check of :mod:`meninx.deid.selfcheck`. Originals' identifiers are
         written to ``out/private`` (mode 0700) only. Pixels are carried as they are: text burned into them is
-        not removed by this version.
+        not removed by this version. A patient has the pseudonym that the policy on issuers gives, whatever
+        else is delivered; patients of two issuers share one only if the policy declares them one domain.
 
     Args:
         config: settings.
@@ -114,7 +160,8 @@ def run(
         throwaway: key that a dry run takes in place of ``config.key``; other runs never use it.
 
     Raises:
-        PrivacyRefusal: no usable key, or a setting that would keep the identity.
+        PrivacyRefusal: no usable key, a setting that would keep the identity, a registry that is not the
+            site's own, or a policy on issuers that would change earlier pseudonyms.
         UsageError: the output folder lies in the source, holds something else, or another configuration's
             result; or a script calls this unguarded, so that every worker process would call it again.
         DataError: the source cannot be read, or a lookup table is wrong.
@@ -124,25 +171,27 @@ def run(
     """
     refuse_import_in_worker()
     check_places(config, source, out)
-    engine, fingerprint = _engine(config, source, out, throwaway)
+    _refuse_earlier_format(config, out)
+    engine, registry, fingerprint = _engine(config, source, out, throwaway)
     _check_claim(config, source, out, fingerprint)
     found = files_below(source)
     if not found:
         raise DataError(problem("the folder holds no files", where="source", fix="check the path"))
-    engine = replace(engine, cleaner=engine.cleaner.with_shared_ids(shared_ids(engine.source, found)))
     if config.dry_run:
-        return _dry_run(engine, config, out, found, progress)
+        return _dry_run(engine, registry, config, out, found, progress)
     claimed = workspace.claim(
         out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
         overwrite=config.overwrite, ours=output.is_older,
     )  # fmt: skip
+    is_new = registry.path is not None and not registry.path.exists()
     with claimed as space:
+        _refuse_other_identities(engine, space, overwrite=config.overwrite)
         if space.earlier == fingerprint and not config.overwrite:
             output.take_back(space)
         journal = FileJournal(space.staging)
         journal.settle()
         _clear_waiting(engine)
-        resumed = _work(engine, config, found, journal, progress)
+        resumed = _work(engine, registry, config, found, journal, progress)
         journal.settle()
         _clear_waiting(engine)
         _refuse_no_dicom(space, journal)
@@ -150,14 +199,28 @@ def run(
             config, space, journal, engine.cleaner.profile, engine.cleaner.resolver.pseudonyms
         )
         review.write_contact_sheet(space, progress)
+        layout_sheet.write(space, engine.source, progress)
         journal.write_known(space.private)
         space.publish((output.IMAGES, *output.PUBLIC_FILES))
     result = _result(config, out, record, resumed)
+    _note_registry(registry, progress, is_new=is_new)
     if result.burned_in_unknown:
         progress.note(
             f"{result.burned_in_unknown} images may show text in their pixels; pixels were not checked"
         )
     return result
+
+
+def _note_registry(registry: IdentityRegistry, progress: Progress, *, is_new: bool) -> None:
+    """Say that a registry was made, and how many IDs may have been split by the policy on issuers."""
+    if is_new and registry.path is not None and registry.path.exists():
+        progress.note(f"the site's identity registry was made: {registry.path}; keep it with the key")
+    split = registry.report().split_ids
+    if split:
+        progress.note(
+            f"{split} PatientIDs occur with and without an issuer and count as different patients; where "
+            "they are not, list the issuer under `site` in --issuer-domains"
+        )
 
 
 def check_places(config: DeidConfig, source: Path, out: Path) -> None:
@@ -171,10 +234,10 @@ def check_places(config: DeidConfig, source: Path, out: Path) -> None:
     """
     workspace.apart(out, _sources(source))
     check_source(source)
-    if config.key is not None and config.key.resolve().is_relative_to(out.resolve()):
-        raise PrivacyRefusal(
-            expected("the key apart from what it protects", got="a key inside the output folder", where="key")
-        )
+    for name, path in (("key", config.key), ("registry", config.registry)):
+        if path is not None and path.resolve().is_relative_to(out.resolve()):
+            rule, got = f"the {name} apart from what it protects", f"a {name} inside the output folder"
+            raise PrivacyRefusal(expected(rule, got=got, where=name))
     _check_claim(config.replace(overwrite=True), source, out, "")
 
 
@@ -190,19 +253,41 @@ def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) 
         )  # fmt: skip
 
 
+def _refuse_earlier_format(config: DeidConfig, out: Path) -> None:
+    """Refuse to go on with a result whose pseudonyms were made by another rule.
+
+    Raises:
+        UsageError: it is one, and is not to be replaced.
+    """
+    marker = None if config.dry_run or config.overwrite else workspace.read_marker(out)
+    if marker is not None and marker.published and not marker.published.startswith(_MARK):
+        fix = "choose a new output folder, or give --overwrite to make every file again"
+        got = "one of an earlier format, whose pseudonyms depended on the other files of a delivery"
+        raise UsageError(expected(f"a result of format {FORMAT}", got=got, where=out.name, fix=fix))
+
+
 def _sources(source: Path) -> tuple[Path]:
     return (source.parent if source.is_file() else source,)
 
 
-def _engine(config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | None) -> tuple[Engine, str]:
-    """Return what the workers need, and the fingerprint of everything that decides the output's bytes."""
-    key = throwaway if throwaway and config.dry_run else read_key(config.key, config.site)
+def _engine(
+    config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | None
+) -> tuple[Engine, IdentityRegistry, str]:
+    """Return what the workers need, the site's registry, and the fingerprint of what decides the bytes.
+
+    The policy on issuers is not part of the fingerprint: the registry refuses one that changes earlier
+    pseudonyms, and any other one only adds files.
+    """
+    made_up = throwaway if config.dry_run else None
+    key, policy = made_up or read_key(config.key, config.site), config.issuer_policy()
     profile = config.compiled()
-    table = pseudonyms.read_lookup(config.lookup) if config.lookup else None
+    table = lookup.read_lookup(config.lookup, policy) if config.lookup else None
+    place = config.registry or (usual_place(config.key, config.site) if config.key else None)
+    registry = IdentityRegistry(None if made_up else place, key, policy, frozen=config.dry_run)
     engine = Engine(
         source=source.resolve().parent if source.is_file() else source.resolve(),
         out=out.resolve() / workspace.PRIVATE / workspace.STAGING,
-        cleaner=Cleaner.from_config(config, key, table, profile),
+        cleaner=Cleaner.from_config(config, key, policy, table, profile),
         rename=config.rename,
         dry_run=config.dry_run,
     )
@@ -214,8 +299,30 @@ def _engine(config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | No
         str(config.max_age),
         config.missing_lookup,
     ]
-    deciding += [table.digest if table else "", config.profile, config.burned_in, *config.options]
-    return engine, hashlib.sha256("\n".join(deciding).encode()).hexdigest()
+    deciding += [table.digest if table else "", config.profile, *config.options]
+    deciding += [config.pixels, str(config.search_all), str(config.keep_measurements)]
+    deciding += [ocr.fingerprint() if config.pixels == "redact" else ""]
+    deciding += [files.digest(config.decisions) if config.decisions else ""]
+    digest = hashlib.sha256("\n".join(deciding).encode()).hexdigest()
+    return engine, registry, f"{_MARK}{digest}"
+
+
+def _refuse_other_identities(engine: Engine, space: workspace.Workspace, *, overwrite: bool) -> None:
+    """Refuse to go on with files whose patients the policy on issuers would give other pseudonyms.
+
+    Raises:
+        PrivacyRefusal: with the number of files.
+    """
+    folders = [space.staging, *([] if overwrite else [space.private])]
+    entries = (entry for folder in folders for entry in FileJournal(folder).entries())
+    changed = sum(
+        entry.status == WRITTEN and engine.domain(entry) not in (entry.domain, None) for entry in entries
+    )
+    if changed:
+        fix = "use the earlier policy on issuers, or --overwrite to make every file again"
+        got = f"one that gives the patients of {changed} finished files other ones"
+        rule = "a policy on issuers under which pseudonyms stay"
+        raise PrivacyRefusal(expected(rule, got=got, where="issuers", fix=fix))
 
 
 def _refuse_no_dicom(space: workspace.Workspace, journal: FileJournal) -> None:
@@ -236,13 +343,18 @@ def _clear_waiting(engine: Engine) -> None:
 
 
 def _dry_run(
-    engine: Engine, config: DeidConfig, out: Path, found: list[SourceFile], progress: Progress
+    engine: Engine,
+    registry: IdentityRegistry,
+    config: DeidConfig,
+    out: Path,
+    found: list[SourceFile],
+    progress: Progress,
 ) -> DeidResult:
     tally, owners = summary.RunCounts(), InstanceOwners()
     pairs = ((item, None) for item in found)
     with Stop() as stop, closing(_processed(engine, pairs, config, len(found), stop, progress)) as results:
         for entry in results:
-            tally.add(owners.judged(entry[0]))
+            tally.add(owners.judged(admitted(registry, entry[0])))
     return _result(config, out, summary.deid_record(config, tally, engine.cleaner.profile), 0)
 
 
@@ -280,8 +392,24 @@ def _died(pair: Pair) -> tuple[FileResult, bool]:
     return FileResult(path=pair[0].path, reason=Reason.WORKER_DIED), False
 
 
+def admitted(registry: IdentityRegistry, entry: FileResult) -> FileResult:
+    """Return the entry of a file, or a quarantined one where the registry keeps its patient out."""
+    if entry.status != WRITTEN:
+        return entry
+    old, new = entry.patient
+    reason = registry.admit(old, entry.issuer, entry.domain, new)
+    if reason is None:
+        return entry
+    return FileResult(path=entry.path, digest=entry.digest, reason=reason, issuer=entry.issuer)
+
+
 def _work(
-    engine: Engine, config: DeidConfig, found: list[SourceFile], journal: FileJournal, progress: Progress
+    engine: Engine,
+    registry: IdentityRegistry,
+    config: DeidConfig,
+    found: list[SourceFile],
+    journal: FileJournal,
+    progress: Progress,
 ) -> int:
     """Process and publish every file in the order of paths; return how many were finished before."""
     owners = InstanceOwners()
@@ -297,10 +425,11 @@ def _work(
     ):
         try:
             for (entry, same), known in zip(results, before, strict=False):
-                if same:
+                judged = admitted(registry, entry)  # of finished files, too: a lost registry is made again
+                if same and judged is entry:
                     resumed += 1
                 else:
-                    adder.add(_published(engine, entry, known, owners))
+                    adder.add(_published(engine, judged, known, owners))
         except KeyboardInterrupt:
             raise interrupted() from None
     return resumed
@@ -376,7 +505,7 @@ def _placed(
     engine: Engine, entry: FileResult, before: FileResult | None, owners: InstanceOwners
 ) -> FileResult:
     judged = owners.judged(entry)
-    if judged is not entry:
+    if judged.status != WRITTEN:
         engine.staged(entry.path).unlink(missing_ok=True)
     if before is not None and before.status == WRITTEN and before.output != judged.output:
         output.check_below(engine.out, before.output)
@@ -396,6 +525,9 @@ def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> 
         "series",
         "residual_findings",
         "burned_in_unknown",
+        "pixels_searched",
+        "pixels_redacted",
+        "layouts",
     )
     counts = {name: getattr(record, name) for name in (*names, "actions", "flagged")}
     written = 0 if config.dry_run else record.files_written

@@ -16,8 +16,10 @@ from typing import Any
 from meninx.core import artifacts, files, integrity
 from meninx.core.artifacts import DeidRecord, Departure
 from meninx.core.workspace import Workspace
-from meninx.deid import options, pseudonyms, quarantine, review
+from meninx.deid import lookup, options, quarantine
 from meninx.deid.config import DeidConfig
+from meninx.deid.issuer_policy import OWN
+from meninx.deid.layouts import LAYOUTS, LayoutMask, LayoutTable
 from meninx.deid.options import Option, method_codes
 from meninx.deid.output import (
     WRITTEN,
@@ -37,8 +39,9 @@ TABLES: dict[str, tuple[str, ...]] = {
     "crosswalk_patients.csv": _PAIRS,
     "crosswalk_accessions.csv": _PAIRS,
     "quarantine.csv": ("path", "reason"),
+    "issuers.csv": ("issuer", "domain", "result"),
     "review.csv": ("output", "why"),
-    "lookup.csv": pseudonyms.LOOKUP_COLUMNS,
+    "lookup.csv": lookup.COLUMNS,
 }
 
 
@@ -46,7 +49,9 @@ class RunCounts:
     """Counts over entries, added one by one; holds no original value."""
 
     def __init__(self) -> None:
-        self.read = self.written = self.unknown = self.declared = 0
+        self.read = self.written = self.unknown = 0
+        self.searched = self.redacted = self.recoded = 0
+        self.layouts = LayoutTable()
         self.quarantined: Counter[str] = Counter()
         self.flagged: Counter[str] = Counter()
         self.actions: Counter[tuple[str, str]] = Counter()
@@ -62,7 +67,7 @@ class RunCounts:
             return
         self.written += 1
         self.unknown += entry.burned_in_unknown
-        self.declared += review.DECLARED in entry.review
+        self._add_pixels(entry)
         self.flagged.update(entry.review)
         patient = entry.patient[1]
         self.patients.add(patient)
@@ -70,6 +75,14 @@ class RunCounts:
         self.series.add((patient, entry.study, entry.series))
         for keyword, letters in entry.actions.items():
             self.actions.update({(keyword, letter): number for letter, number in letters.items()})
+
+    def _add_pixels(self, entry: FileResult) -> None:
+        found = entry.pixels
+        if found:
+            self.searched += 1
+            self.redacted += bool(found["boxes"])
+            self.recoded += bool(found["recoded"])
+            self.layouts.add(LayoutMask.from_table(found["mask"]), found, entry.path, entry.output)
 
     def total_actions(self) -> dict[str, dict[str, int]]:
         """Return keyword -> action letter -> elements over all files."""
@@ -85,11 +98,13 @@ def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidR
         version=metadata.version("meninx"),
         profile=config.profile,
         options=tuple(sorted(str(option) for option in config.all_options)),
-        codes=tuple(code.value for code in method_codes(config.all_options)),
+        codes=tuple(code.value for code in method_codes(config.all_options, pixels=tally.searched > 0)),
         departures=departures(config, tally, profile),
         overrides=profile.describe_overrides(),
         max_age=config.max_age,
         missing_lookup=config.missing_lookup,
+        issuers=config.issuers,
+        missing_issuer=config.missing_issuer,
         site=config.site,
         files_read=tally.read,
         files_written=tally.written,
@@ -101,6 +116,11 @@ def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidR
         residual_findings=tally.quarantined[quarantine.Reason.RESIDUAL_IDENTIFIER],
         burned_in_unknown=tally.unknown,
         flagged=dict(sorted(tally.flagged.items())),
+        pixels=config.pixels,
+        pixels_searched=tally.searched,
+        pixels_redacted=tally.redacted,
+        pixels_recoded=tally.recoded,
+        layouts=len(tally.layouts.layouts),
     )
 
 
@@ -126,11 +146,9 @@ def departures(config: DeidConfig, tally: RunCounts, profile: Profile) -> tuple[
         for option in sorted(options.preset(config.profile) - config.all_options)
         if option != Option.RETAIN_MODIFIED_DATES
     ]
-    if config.burned_in == "keep":
+    if config.pixels == "keep":
         found.append(
-            Departure(
-                kind="burned-in", name="burned_in", chosen="keep", usual="quarantine", files=tally.declared
-            )
+            Departure(kind="pixels", name="pixels", chosen="keep", usual="redact", files=tally.unknown)
         )
     if config.lookup is not None and config.missing_lookup == "pseudonym":
         found.append(Departure(kind="lookup", name="missing_lookup", chosen="pseudonym", usual="quarantine"))
@@ -155,6 +173,8 @@ def write_summary(
         for name, columns in TABLES.items():
             if name != "lookup.csv" or config.lookup_out:
                 _write_table(space.private / name, columns, lines.of(name))
+        listed_layouts = [layout.to_line() for layout in tally.layouts.layouts]
+        write_lines(space.private / LAYOUTS, listed_layouts, mode=files.PRIVATE_MODE)
         write_lines(space.staging / "audit.jsonl", lines.of("audit"))
         lines.add("checksums", _checksum("audit.jsonl", files.digest(space.staging / "audit.jsonl")))
         listed = (line.decode().split("\0") for line in lines.of("checksums"))
@@ -177,7 +197,11 @@ def _add(lines: SortedLines, entry: FileResult, pseudonyms: Pseudonyms) -> None:
     lines.add("audit", (_audit_line(entry, pseudonyms) + "\n").encode())
     if entry.status != WRITTEN:
         lines.add("quarantine.csv", csv_line((entry.path, str(entry.reason))))
+        if entry.issuer:
+            lines.add("issuers.csv", csv_line((entry.issuer, "", str(entry.reason))))
         return
+    if entry.patient[0]:
+        lines.add("issuers.csv", csv_line((entry.issuer, entry.domain or OWN, entry.status)))
     lines.add("checksums", _checksum(entry.output, entry.output_digest))
     if entry.review:
         lines.add("review.csv", csv_line((entry.output, "; ".join(entry.review))))
@@ -214,10 +238,14 @@ def _audit_line(entry: FileResult, pseudonyms: Pseudonyms) -> str:
         "actions": dict(sorted(letters.items())),
         "burned_in_unknown": entry.burned_in_unknown,
         "review": list(entry.review),
+        "pixels_searched": bool(entry.pixels),
+        "boxes_redacted": entry.pixels.get("boxes", 0),
+        "recoded": entry.pixels.get("recoded", False),
     }
     return json.dumps(line)
 
 
-def _lookup_rows(entry: FileResult) -> list[tuple[str, str, str, str]]:
+def _lookup_rows(entry: FileResult) -> list[tuple[str, ...]]:
     old, new = entry.patient
-    return [(old, new, *pair) for pair in entry.accessions.items()] or [(old, new, "", "")]
+    pairs = list(entry.accessions.items()) or [("", "")]
+    return [(old, new, *pair, entry.issuer) for pair in pairs]

@@ -1,149 +1,22 @@
-"""The walk through a data set: the profile decides on every element, at every depth.
-
-Coded entries (code value, scheme and meaning) are cleaned together, because the meaning can be checked
-against the published one.
-"""
+"""The walk through a data set: the profile decides on every element, at every depth."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from pydicom.datadict import private_dictionary_VR
 
-from meninx.deid import actions
+from meninx.deid import actions, structured_content
 from meninx.deid.actions import FileContext
+from meninx.deid.coded_entries import clean_code, dummy_code
 from meninx.deid.elements import PIXEL_DATA, Element, standard_vr
 from meninx.deid.identifiers import keyword_of
 from meninx.deid.options import Option
 from meninx.deid.pixels import EXTENDED_OFFSETS
 from meninx.deid.profile import Action, attribute_type, read_table
-from meninx.deid.text import CHARSET_TAG, REMOVED, clean_text, decode, encodings_of
-
-CODE_VALUE, CODING_SCHEME, SCHEME_VERSION, CODE_MEANING, LONG_CODE_VALUE, URN_CODE_VALUE = (
-    0x00080100,
-    0x00080102,
-    0x00080103,
-    0x00080104,
-    0x00080119,
-    0x00080120,
-)
-CODE_TAGS = frozenset(
-    {CODE_VALUE, CODING_SCHEME, SCHEME_VERSION, CODE_MEANING, LONG_CODE_VALUE, URN_CODE_VALUE}
-)
-LOCAL_SCHEME = "99MENINX"
-_DEFAULT_SHAPE = re.compile(r"[A-Z]{0,4}[-.]?[0-9][0-9A-F.-]{0,11}")
-_SHAPES = {
-    "SCT": re.compile(r"[0-9]{6,18}"),
-    "SRT": re.compile(r"[A-Z][0-9A-Z]?-[0-9A-F]{3,6}"),
-    "LN": re.compile(r"[0-9]{1,7}-[0-9]"),
-    "DCM": re.compile(r"[0-9]{6}"),
-    "UCUM": re.compile(r"[A-Za-z0-9{}\[\]/.*%'^-]{1,10}"),
-}
-_SYNONYMS = {"SNM3": "SRT", "99SDM": "SRT", "SNOMED-CT": "SCT"}
-PUBLISHED_SCHEMES: frozenset[str] = frozenset(row["designator"] for row in read_table("coding_schemes.csv"))
-
-
-def clean_code(item: list[Element], encodings: tuple[str, ...], context: FileContext) -> dict[int, Element]:
-    """Return the elements that take the place of the code value, scheme, version and meaning of one item.
-
-    Args:
-        item: elements of a sequence item; without any of these attributes the result is empty.
-        encodings: character sets in force.
-        context: of the file.
-    """
-    text = {
-        e.tag: decode(bytes(e.value), encodings).strip(" \0")
-        for e in item
-        if e.tag in CODE_TAGS and e.items is None
-    }
-    if not text:
-        return {}
-    values = [tag for tag in (CODE_VALUE, LONG_CODE_VALUE, URN_CODE_VALUE) if text.get(tag)]
-    scheme = text.get(CODING_SCHEME, "")
-    if all(_is_published(scheme, text[tag], context) for tag in values) and (
-        scheme in PUBLISHED_SCHEMES or not scheme
-    ):
-        new = {tag: text[tag] for tag in (*values, CODING_SCHEME) if tag in text}
-        if re.fullmatch(r"[0-9.vV_-]{1,16}", text.get(SCHEME_VERSION, "")):
-            new[SCHEME_VERSION] = text[SCHEME_VERSION]
-    else:
-        pseudonyms = context.resolver.pseudonyms
-        new = {tag: pseudonyms.identifier("CodeValue", f"{scheme}/{text[tag]}") for tag in values}
-        if CODING_SCHEME in text:
-            new[CODING_SCHEME] = LOCAL_SCHEME
-    if CODE_MEANING in text:
-        new[CODE_MEANING] = _meaning(text, values, context)
-    return {tag: _code_element(tag, value) for tag, value in new.items()}
-
-
-def dummy_code() -> list[Element]:
-    """Return an item that stands for a removed code."""
-    return [
-        _code_element(CODE_VALUE, REMOVED),
-        _code_element(CODING_SCHEME, LOCAL_SCHEME),
-        _code_element(CODE_MEANING, REMOVED),
-    ]
-
-
-def published_meanings(scheme: str, value: str) -> tuple[str, ...]:
-    """Return the published meanings of a code, shortest first; none when the tables do not know it."""
-    name = _SYNONYMS.get(scheme, scheme)
-    if name == "SRT":
-        name, value = "SCT", _snomed_numbers().get(value, value)
-    return _published().get((name, value), ())
-
-
-def _is_published(scheme: str, value: str, context: FileContext) -> bool:
-    if scheme not in PUBLISHED_SCHEMES:
-        return False
-    if published_meanings(scheme, value):
-        return True
-    shape = _SHAPES.get(_SYNONYMS.get(scheme, scheme), _DEFAULT_SHAPE)
-    return bool(shape.fullmatch(value)) and not context.found.found_in(value)
-
-
-def _meaning(text: Mapping[int, str], values: list[int], context: FileContext) -> str:
-    """Return the meaning if it is the published one, else the published one, else its known words."""
-    original = text[CODE_MEANING]
-    published = published_meanings(text.get(CODING_SCHEME, ""), text[values[0]]) if values else ()
-    if published:
-        known = original.casefold() in (meaning.casefold() for meaning in published)
-        meaning = original if known else published[0][:64]
-        return REMOVED if context.found.found_in(meaning) else meaning
-    if Option.CLEAN_DESCRIPTORS not in context.profile.options:
-        return REMOVED
-    return context.found.removed_from(clean_text(original)) or REMOVED
-
-
-def _code_element(tag: int, text: str) -> Element:
-    vr = {CODE_MEANING: "LO", LONG_CODE_VALUE: "UC", URN_CODE_VALUE: "UR"}.get(tag, "SH")
-    value = text.encode("ascii", "replace")
-    return Element(tag, vr, value + b" " * (len(value) % 2))
-
-
-@lru_cache(maxsize=1)
-def _published() -> dict[tuple[str, str], tuple[str, ...]]:
-    from pydicom.sr._concepts_dict import concepts  # half a second: only when a code is met
-
-    table: Mapping[str, Mapping[str, Mapping[str, tuple[str, list[int]]]]] = concepts  # type: ignore[assignment]
-    meanings: dict[tuple[str, str], set[str]] = {}
-    for scheme, names in table.items():
-        for codes in names.values():
-            for value, entry in codes.items():
-                meanings.setdefault((scheme, value), set()).add(entry[0])
-    return {
-        code: tuple(sorted(found, key=lambda text: (len(text), text))) for code, found in meanings.items()
-    }
-
-
-@lru_cache(maxsize=1)
-def _snomed_numbers() -> dict[str, str]:
-    from pydicom.sr._snomed_dict import mapping
-
-    return dict(mapping["SRT"])
-
+from meninx.deid.structured_content import Treatment
+from meninx.deid.text import CHARSET_TAG, encodings_of
 
 MARKERS = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
 # Old values, signatures over them, encrypted copies, pictures of the image and drawings on it: no option
@@ -200,6 +73,7 @@ def clean(
     creators = _creators(elements)
     # In an item, the attributes of a code are replaced together. The data set itself is not a coded entry.
     coded = {} if top else clean_code(elements, encodings, context)
+    concept = structured_content.concept_of(elements, encodings)
     result: dict[int, Element] = {}
     for element in elements:
         tag = element.tag
@@ -210,9 +84,13 @@ def clean(
             if new is not None:
                 _add_creator(result, tag, creators[tag >> 8])
         else:
-            new = coded.get(tag) if tag in coded else _public(element, encodings, context, top=top)
             if tag in coded:
+                new = coded[tag]
                 context.count(tag, "C")
+            elif concept is not None and tag in structured_content.VALUES:
+                new = _content_value(element, concept, elements, encodings, context, top=top)
+            else:
+                new = _public(element, encodings, context, top=top)
         if new is not None:
             result[tag] = new
     return list(result.values())
@@ -230,7 +108,8 @@ def _public(
 ) -> Element | None:
     tag = element.tag
     if tag in PIXEL_DATA:
-        context.count(tag, "K" if top else "X")
+        kept = "C" if context.bits_cleared else "K"
+        context.count(tag, kept if top else "X")
         return element if top else None
     vr = understood_vr(element)
     # Curves (50xx) and overlays (60xx) are repeating groups: the odd bytes of the group number vary.
@@ -244,8 +123,77 @@ def _public(
         new = _sequence(action, element, encodings, context, top=top)
     else:
         new = actions.apply(action, element, vr, encodings, context, top=top)
+    context.count(tag, _letter(action, element, new))
+    return new
+
+
+def _letter(action: Action, element: Element, new: Element | None) -> str:
+    """Return the letter under which an element is counted: what happened to it, where it was not kept."""
+    if new is None:
+        return "X"
+    if action != Action.K or element.items is not None or new.value == element.value:
+        return str(action)
+    return "C" if bytes(new.value).strip(b" \0\\") else "Z"
+
+
+def _content_value(
+    element: Element,
+    concept: tuple[str, str],
+    item: list[Element],
+    encodings: tuple[str, ...],
+    context: FileContext,
+    *,
+    top: bool,
+) -> Element | None:
+    """Return the value of a content item, by its concept name where the table of content items has it."""
+    tag = element.tag
+    wanted = structured_content.treatment(concept, tag, context.profile.options)
+    vr = understood_vr(element)
+    if wanted == Treatment.AS_LISTED or vr is None or context.profile.overrides_tag(tag):
+        age = structured_content.years_of(item, encodings, little=context.encoding.little)
+        if tag == structured_content.MEASURED and age is not None and age >= context.max_age + 1:
+            element = replace(
+                element, items=structured_content.capped(element.items or [], encodings, context.max_age)
+            )
+        return _public(element, encodings, context, top=top)
+    if wanted == Treatment.KEPT and tag == structured_content.MEASURED:
+        return _content_value(element, ("", ""), item, encodings, context, top=top)
+    if wanted in (Treatment.DUMMY, Treatment.REMOVED):
+        new = _content_dummy(element, vr, concept, encodings, context, top=top)
+        context.count(tag, "D")
+        return new
+    action = Action.K if wanted == Treatment.KEPT else Action.C
+    if vr == "SQ":
+        new = _sequence(action, element, encodings, context, top=top)
+    elif action == Action.K and vr in actions.FREE_TEXT:
+        new = actions.kept_text(element, vr, encodings, context)
+    else:
+        new = actions.apply(action, element, vr, encodings, context, top=top)
     context.count(tag, "X" if new is None else str(action))
     return new
+
+
+def _content_dummy(
+    element: Element,
+    vr: str,
+    concept: tuple[str, str],
+    encodings: tuple[str, ...],
+    context: FileContext,
+    *,
+    top: bool,
+) -> Element | None:
+    """Return a value that says nothing, for an item that must stay; references get new UIDs."""
+    tag = element.tag
+    if tag == structured_content.MEASURED:
+        return Element(tag, "SQ", items=[])
+    if tag == structured_content.CODE:
+        return Element(tag, "SQ", items=[dummy_code()])
+    if vr == "SQ":
+        return _sequence(Action.U, element, encodings, context, top=top)
+    pseudonym = structured_content.replacement(concept, tag, context)
+    if pseudonym:
+        return actions.text_element(tag, vr, pseudonym, context)
+    return actions.apply(Action.U if vr == "UI" else Action.D, element, vr, encodings, context, top=top)
 
 
 def _sequence(
@@ -259,7 +207,14 @@ def _sequence(
         return None
     if action == Action.Z or not element.items:
         return Element(element.tag, "SQ", items=[])
-    items = [clean(item, encodings, context, top=False) for item in element.items]
+    items = []
+    for item in element.items:
+        if structured_content.is_removed(item, encodings, context):
+            context.count(structured_content.CONCEPT_NAME, "X")
+        else:
+            items.append(clean(item, encodings, context, top=False))
+    if not items and element.tag == structured_content.CONTENT:
+        return None
     if any(items):
         return Element(element.tag, "SQ", items=items)
     kind = attribute_type(element.tag, context.sop_class_uid, top_level=top)
@@ -305,6 +260,9 @@ def _private(
         context.count(tag, "X")
         return None
     vr = element.vr if element.vr != "UN" else _private_vr(tag, name)
+    if element.items is None and element.value and _is_opaque_text(element, vr):
+        context.count(tag, "X")
+        return None
     action = _private_action(vr, context)
     if element.items is not None:
         new = _sequence(action, element, encodings, context, top=False)
@@ -314,6 +272,13 @@ def _private(
             new.vr = "UN"
     context.count(tag, "X" if new is None else str(action))
     return new
+
+
+def _is_opaque_text(element: Element, vr: str) -> bool:
+    """Return whether a private value is no value of its VR: text in bytes, or a sequence without items."""
+    if vr in ("SQ", "UN", ""):
+        return True
+    return vr not in actions.STRINGS | actions.NUMBERS and actions.is_texty(bytes(element.value))
 
 
 def _private_vr(tag: int, creator: str) -> str:
@@ -334,4 +299,6 @@ def _private_action(vr: str, context: FileContext) -> Action:
         return Action.C if Option.RETAIN_MODIFIED_DATES in options else Action.X
     if vr == "UI":
         return Action.U
+    if vr in actions.FREE_TEXT - {"LO", "SH"}:  # these two keep what is technical, as unlisted public ones do
+        return Action.C
     return Action.X if vr in actions.NAMES else Action.K

@@ -6,8 +6,9 @@ The functions run in any process and keep no state between files. Publication is
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,10 +17,13 @@ from meninx.core.errors import StorageError
 from meninx.deid import instance, output, selfcheck
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
 from meninx.deid.discover import SourceFile
+from meninx.deid.file_part import FilePart, JoinedPieces, Piece, windows_of
 from meninx.deid.keys import plain_digest
 from meninx.deid.output import WRITTEN, FileResult
-from meninx.deid.quarantine import Reason, Refused
+from meninx.deid.quarantine import DEPENDING_ON_IDENTITIES, Reason, Refused
 from meninx.imaging.decode import quiet
+
+_LARGE = 4 << 20  # bytes of a file from which native pixel data stays in the file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,13 @@ class Engine:
         """Return the private place of one file's output before it is published."""
         return self.waiting / f"{plain_digest(path.encode('utf-8', 'surrogateescape'))[:32]}.dcm"
 
+    def domain(self, entry: FileResult) -> str | None:
+        """Return the domain of a finished file under the policy on issuers; None if that refuses the file."""
+        try:
+            return self.cleaner.resolver.policy.domain(entry.issuer) if entry.patient[0] else ""
+        except Refused:
+            return None
+
 
 def process(engine: Engine, found: SourceFile, known: FileResult | None) -> FileResult:
     """Return the result of one file. Its output, if any, is in staging and has passed the self-check.
@@ -67,50 +78,71 @@ def process(engine: Engine, found: SourceFile, known: FileResult | None) -> File
         return FileResult(path=found.path, reason=found.refused)
     digest = ""
     try:
-        data = _read(engine.source / found.path)
-        digest = plain_digest(data)
-        if known is not None and known.digest == digest and _is_valid(engine, known):
-            return known
-        with quiet():  # pydicom's warnings and log lines quote values
-            return _deidentified(engine, found.path, digest, data)
+        with _content(engine.source / found.path) as data:
+            digest = _digest([data])[1]
+            if known is not None and known.digest == digest and _is_valid(engine, known):
+                return known
+            with quiet():  # pydicom's warnings and log lines quote values
+                return _deidentified(engine, found.path, digest, data)
     except StorageError:
         raise
     except Exception as error:  # it is counted, named in the private list and never copied
-        return FileResult(path=found.path, digest=digest, reason=reason_of(error))
+        issuer = error.issuer if isinstance(error, Refused) else ""
+        return FileResult(path=found.path, digest=digest, reason=reason_of(error), issuer=issuer)
 
 
-def _read(path: Path) -> bytes:
-    """Return the bytes of a file of at most :data:`meninx.deid.instance.MOST_BYTES`."""
+@contextmanager
+def _content(path: Path) -> Iterator[bytes | FilePart]:
+    """Return the bytes of a small file, or a large file that stays open."""
     try:
-        with path.open("rb") as stream:
-            if os.fstat(stream.fileno()).st_size > instance.MOST_BYTES:
-                raise Refused(Reason.TOO_LARGE)
-            return stream.read(instance.MOST_BYTES)
+        stream = path.open("rb", buffering=0)
     except OSError:
         raise Refused(Reason.UNREADABLE) from None
+    with stream:
+        try:
+            size = os.fstat(stream.fileno()).st_size
+            if size > instance.MOST_FILE:
+                raise Refused(Reason.TOO_LARGE)
+            content = stream.read(size) if size <= _LARGE else FilePart(stream, 0, size)
+        except OSError:
+            raise Refused(Reason.UNREADABLE) from None
+        yield content
+
+
+def _digest(pieces: Iterable[Piece], sink: Callable[[bytes | memoryview], object] = len) -> tuple[int, str]:
+    """Return the size and the SHA-256 of pieces in order; each window is given to a sink, too."""
+    size, digest = 0, hashlib.sha256()
+    for piece in pieces:
+        for window in windows_of(piece):
+            sink(window)
+            digest.update(window)
+            size += len(window)
+    return size, digest.hexdigest()
 
 
 def _is_valid(engine: Engine, entry: FileResult) -> bool:
     """Return whether an earlier result is still valid.
 
-    The output must be unchanged, and the PatientID must still identify the same patient.
+    The output must be unchanged, and the patient must still be the same under the policy on issuers.
     """
     if entry.status != WRITTEN:
-        return True
-    if entry.by_issuer != engine.cleaner.resolver.is_shared(entry.patient[0]):
+        return entry.reason not in DEPENDING_ON_IDENTITIES
+    if engine.domain(entry) != entry.domain:
         return False
     path = engine.out / entry.output
     output.check_below(engine.out, entry.output)
     return path.is_file() and path.stat().st_size == entry.size and files.digest(path) == entry.output_digest
 
 
-def _deidentified(engine: Engine, path: str, digest: str, data: bytes) -> FileResult:
+def _deidentified(engine: Engine, path: str, digest: str, data: bytes | FilePart) -> FileResult:
     clean = engine.cleaner.clean(data)
     result = _result(engine, path, digest, clean)
     selfcheck.check_public_texts(clean.public_texts(result.output.removeprefix("images/")), clean.context)
     if engine.dry_run:
-        content = clean.checked_content()
-        return replace(result, size=len(content), output_digest=plain_digest(content))
+        pieces = clean.chunks()
+        selfcheck.check(JoinedPieces(pieces), clean.original, clean.context)
+        size, output_digest = _digest(pieces)
+        return replace(result, size=size, output_digest=output_digest)
     size, output_digest = _write_and_check(engine.staged(path), clean)
     return replace(result, size=size, output_digest=output_digest)
 
@@ -120,30 +152,26 @@ def _write_and_check(path: Path, clean: CleanInstance) -> tuple[int, str]:
 
     A file that fails is gone before this raises.
     """
-    size, digest = 0, hashlib.sha256()
     with files.atomic(path) as stream:
-        for chunk in clean.chunks():
-            stream.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
+        size, digest = _digest(clean.chunks(), stream.write)
     try:
-        with path.open("rb") as written, mmap.mmap(written.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            selfcheck.check(content, clean.original, clean.context)
+        with path.open("rb", buffering=0) as written:
+            selfcheck.check(FilePart(written, 0, size), clean.original, clean.context)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return size, digest.hexdigest()
+    return size, digest
 
 
 def _result(engine: Engine, path: str, digest: str, clean: CleanInstance) -> FileResult:
-    patient_id = clean.original.text(instance.PATIENT_ID)
     return FileResult(
         path=path,
         digest=digest,
         status=WRITTEN,
         output=f"images/{clean.path()}" if engine.rename else _kept_folders(engine, path),
-        patient=(patient_id, clean.context.patient.pseudonym),
-        by_issuer=engine.cleaner.resolver.is_shared(patient_id),
+        patient=(clean.patient_id, clean.context.patient.pseudonym),
+        issuer=clean.issuer,
+        domain=clean.context.patient.domain,
         study=clean.study,
         series=clean.series,
         instance=clean.instance,
@@ -154,6 +182,7 @@ def _result(engine: Engine, path: str, digest: str, clean: CleanInstance) -> Fil
         actions=clean.actions,
         burned_in_unknown=bool(clean.context.review),
         review=clean.context.review,
+        pixels=clean.pixels.table(),
     )
 
 

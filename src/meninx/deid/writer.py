@@ -6,22 +6,27 @@ import zlib
 from functools import lru_cache
 from importlib import metadata
 
+from meninx.deid import structured_content
 from meninx.deid.actions import AGE, BIRTH_DATE, FileContext
 from meninx.deid.dates import age_between, capped_age, parse, years
 from meninx.deid.elements import Element, Encoding, encode, encode_chunks
+from meninx.deid.file_part import Piece, windows_of
 from meninx.deid.instance import DEFLATED, SOP_INSTANCE, Instance
 from meninx.deid.options import Option, method_codes
-from meninx.deid.profile import Action
+from meninx.deid.profile import Action, attribute_type
 from meninx.deid.text import CHARSET_TAG, UTF_8, is_valid
 from meninx.imaging.tags import NOT_REVIEWED
 
 IMPLEMENTATION_UID = "2.25.193457043928650216484709873224171529361"
 IMPLEMENTATION_NAME = "MENINX_DEID_1"
-METHOD = "meninx, DICOM PS3.15 Annex E 2025b"
+METHOD = "meninx, DICOM PS3.15 Annex E 2026d"
 LAST_TAG = (
     0x7FE00010  # only private elements, padding and signatures follow the pixels; none of them is written
 )
+_SMALL = 1 << 16  # bytes
+CLEARED_BITS = "unused bits of the pixels cleared"
 _META = Encoding(implicit=False, little=True)
+BURNED_IN = 0x00280301
 _STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
 
 
@@ -32,6 +37,7 @@ def finish(elements: list[Element], original: Instance, context: FileContext) ->
     charset = _charset(original, context)
     if charset:
         new[CHARSET_TAG] = Element(CHARSET_TAG, "CS", charset)
+    _state_burned_in(new, context)
     new.setdefault(0x00100010, _text(0x00100010, "PN", context.patient.pseudonym))
     new.setdefault(0x00100020, _text(0x00100020, "LO", context.patient.pseudonym))
     if AGE not in new or not bytes(new[AGE].value).strip():
@@ -40,6 +46,19 @@ def finish(elements: list[Element], original: Instance, context: FileContext) ->
             new[AGE] = _text(AGE, "AS", age)
             context.count(AGE, "C")
     return [element for element in new.values() if element.tag <= LAST_TAG]
+
+
+def _state_burned_in(new: dict[int, Element], context: FileContext) -> None:
+    """Set BurnedInAnnotation to NO after a search; remove a NO of the device that nobody has checked.
+
+    Where the IOD requires a value, the device's own one stays.
+    """
+    if context.searched:
+        new[BURNED_IN] = _text(BURNED_IN, "CS", "NO")
+    elif context.review and BURNED_IN in new and bytes(new[BURNED_IN].value).strip() == b"NO":
+        kind = attribute_type(BURNED_IN, context.sop_class_uid, top_level=True)
+        if kind not in ("1", "1C"):
+            del new[BURNED_IN]
 
 
 def derived_age(original: Instance) -> str:
@@ -53,13 +72,23 @@ def derived_age(original: Instance) -> str:
     return age_between(birth, then) if birth and then else ""
 
 
+def birth_days(original: Instance) -> frozenset[str]:
+    """Return the birth dates of the header and of content items that are no day of the study.
+
+    On the day of birth, an examination has the same date, which stays.
+    """
+    days = (parse(original.text(tag)) for tag in _STUDY_DATES)
+    examined = {day.strftime("%Y%m%d").rjust(8, "0") for day in days if day is not None}
+    return structured_content.birth_days(original.elements, original.encodings) - examined
+
+
 def is_over_age(original: Instance, max_age: int) -> bool:
     """Return whether the stated or the derived age exceeds the highest age that may stay exact."""
     ages = (years(original.text(AGE)), years(derived_age(original)))
     return any(age is not None and age >= max_age + 1 for age in ages)
 
 
-def file_chunks(elements: list[Element], original: Instance) -> list[bytes | memoryview]:
+def file_chunks(elements: list[Element], original: Instance) -> list[Piece]:
     """Return the whole file in pieces, in the transfer syntax of the original."""
     sop = {
         element.tag: bytes(element.value) for element in elements if element.tag in (0x00080016, SOP_INSTANCE)
@@ -77,12 +106,26 @@ def file_chunks(elements: list[Element], original: Instance) -> list[bytes | mem
     content = encode_chunks(elements, original.encoding)
     if original.transfer_syntax == DEFLATED:
         content = _deflated(content)
-    return [bytes(128) + b"DICM" + head + body, *content]
+    return _joined([bytes(128) + b"DICM" + head + body, *content])
 
 
-def _deflated(content: list[bytes | memoryview]) -> list[bytes | memoryview]:
+def _joined(pieces: list[Piece]) -> list[Piece]:
+    """Return the same bytes with small neighbours joined, so that a header is written and hashed at once."""
+    found: list[Piece] = []
+    small: list[bytes] = []
+    for piece in pieces:
+        if len(piece) < _SMALL:
+            small.append(bytes(piece))
+            continue
+        found += [b"".join(small), piece]
+        small = []
+    return [*found, b"".join(small)]
+
+
+def _deflated(content: list[Piece]) -> list[Piece]:
     stream = zlib.compressobj(wbits=-15)
-    pieces: list[bytes | memoryview] = [*map(stream.compress, content), stream.flush()]
+    windows = (window for piece in content for window in windows_of(piece))
+    pieces: list[Piece] = [*map(stream.compress, windows), stream.flush()]
     return [*pieces, b"\0" * (sum(map(len, pieces)) % 2)]
 
 
@@ -91,8 +134,9 @@ def marker_texts(context: FileContext) -> list[bytes]:
     words = [
         METHOD,
         NOT_REVIEWED,
+        CLEARED_BITS,
         IMPLEMENTATION_NAME,
-        *(word for code in method_codes(context.profile.options) for word in code),
+        *(word for code in method_codes(context.profile.options, pixels=context.searched) for word in code),
     ]
     return sorted((word.encode() for word in words), key=len, reverse=True)
 
@@ -105,15 +149,17 @@ def _markers(context: FileContext) -> list[Element]:
             _text(0x00080102, "SH", "DCM"),
             _text(0x00080104, "LO", code.meaning),
         ]
-        for code in method_codes(options)
+        for code in method_codes(options, pixels=context.searched)
     ]
     method = f"{METHOD}, version {_version()}"[:64]
+    remarks = [CLEARED_BITS] if context.bits_cleared else []
+    remarks += [NOT_REVIEWED] if context.review else []
     dates = "MODIFIED" if Option.RETAIN_MODIFIED_DATES in options else "REMOVED"
     if Option.RETAIN_FULL_DATES in options:
         dates = "UNMODIFIED"
     return [
         _text(0x00120062, "CS", "NO" if context.review else "YES"),
-        _text(0x00120063, "LO", "\\".join([method, NOT_REVIEWED] if context.review else [method])),
+        _text(0x00120063, "LO", "\\".join([method, *remarks])),
         Element(0x00120064, "SQ", items=codes),
         _text(0x00280303, "CS", dates),
     ]

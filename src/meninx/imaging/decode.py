@@ -69,7 +69,9 @@ _LOGGERS = tuple(
         "pydicom",
         "pydicom.pixels.decoders.base",
         "pydicom.pixels.utils",
+        "pydicom.pixels.encoders.base",
         "openjpeg.utils",
+        "openjpeg.encode",
         "pylibjpeg.utils",
     )
 )
@@ -232,6 +234,27 @@ def pixels_of(dataset: Dataset) -> npt.NDArray[Any]:
         with quiet():
             pixels = pixel_array(dataset, decoding_plugin=_DECODERS.get(syntax, ("", ""))[0])
             return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    except Exception as error:
+        raise _undecodable(syntax, error) from None
+
+
+def stored_values(dataset: Dataset) -> tuple[npt.NDArray[Any], str]:
+    """Return the first frame of compressed pixels as it is stored, and its photometric interpretation.
+
+    No colours are converted, except by a codestream that declares its own transform (JPEG 2000).
+
+    Returns:
+        Shape (rows, columns) or (rows, columns, samples), in native byte order.
+
+    Raises:
+        DataError: the pixels cannot be decoded; the message names transfer syntax and plug-in.
+    """
+    syntax = UID(dataset.file_meta.get("TransferSyntaxUID", ""))
+    try:
+        with quiet():
+            plugin = _DECODERS.get(syntax, ("", ""))[0]
+            values, about = get_decoder(syntax).as_array(dataset, index=0, raw=True, decoding_plugin=plugin)
+            return values, str(about["photometric_interpretation"])
     except Exception as error:
         raise _undecodable(syntax, error) from None
 

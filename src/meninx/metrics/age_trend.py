@@ -11,8 +11,8 @@ import numpy.typing as npt
 from meninx.metrics.bootstrap import Draws, p_value
 from meninx.metrics.classification import Ranking, ratio
 from meninx.metrics.estimates import Estimate
-from meninx.metrics.groups import INSUFFICIENT, sufficient
-from meninx.metrics.intervals import PERCENTILE, percentile_interval
+from meninx.metrics.groups import INSUFFICIENT, patients_of, sufficient
+from meninx.metrics.intervals import PERCENTILE, Ends, guarded_interval, with_unseen_patient
 
 Array = npt.NDArray[np.float64]
 TREND, PER_DECADE = "auroc_trend", "per decade"
@@ -81,6 +81,7 @@ def trend_rows(
     labels: Sequence[str],
     ages: Array,
     draws: Draws,
+    margin: float = math.nan,
 ) -> list[tuple[Estimate, float]]:
     """Return an estimate of each label's trend and the p-value of "no trend".
 
@@ -91,12 +92,14 @@ def trend_rows(
         labels: names of all columns.
         ages: years, shape (cases,).
         draws: the resamples of patients.
+        margin: an interval within it claims that there is no trend, and also counts on one patient more at
+            the end of the ages, whom no resample holds; NaN for no such claim.
     """
     rows = []
     for column, samples in zip(focus, trends, strict=True):
         there = ~np.isnan(truth[:, column]) & ~np.isnan(ages)
         value = float(samples[0])
-        low, high = percentile_interval(samples[1:])
+        (low, high), kind = _interval(samples[1:], truth[:, column], ages, draws, margin)
         defined = not math.isnan(value)
         row = Estimate(
             name=TREND,
@@ -109,7 +112,21 @@ def trend_rows(
             attribute="age",
             group=PER_DECADE,
             note="" if defined else INSUFFICIENT,
-            interval=PERCENTILE if defined else "",
+            interval=kind if defined else "",
         )
         rows.append((row, p_value(value, samples[1:])))
     return rows
+
+
+def _interval(samples: Array, truth: Array, ages: Array, draws: Draws, margin: float) -> tuple[Ends, str]:
+    """Return the interval of a trend; a patient at the end of the ages tilts it most."""
+    known = np.where(np.isnan(ages), np.nan, truth)
+    inside = ~np.isnan(known)
+    if not inside.any():
+        return (math.nan, math.nan), PERCENTILE
+    decades = ages[inside] / _DECADE
+    away = np.abs(decades - decades.mean())
+    reach = float(away.max() / max(float((away**2).mean()), _LEAST_SPREAD))
+    smaller = min(patients_of(known, draws.patient_index))
+    lower, upper = (with_unseen_patient(samples, smaller, worst) for worst in (-reach, reach))
+    return guarded_interval(samples, lower, upper, margin)

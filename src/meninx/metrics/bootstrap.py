@@ -195,6 +195,7 @@ class Measured:
         patients: number of their patients.
         positives: number of positive cases among them.
         smaller: number of patients with a positive case, or with a negative one if these are fewer.
+        margin: of a difference of two models: the largest that counts as none; NaN for the metrics of one.
     """
 
     values: dict[str, float]
@@ -205,6 +206,7 @@ class Measured:
     patients: int
     positives: int
     smaller: int
+    margin: float = math.nan
 
     @property
     def scored(self) -> set[str]:
@@ -229,10 +231,14 @@ def mean_ends(items: Sequence[Measured], metric: str) -> Ends:
     """Return the interval of a metric's mean over several problems, on the same draws.
 
     If the interval of a problem is wider than the percentiles of its draws, the interval of the mean is
-    widened by the mean of these differences.
+    widened by the mean of these differences. An interval that would claim that two models differ by less than
+    the margin is that of :func:`meninx.metrics.intervals.guarded_interval`.
     """
     if len(items) == 1:
         return items[0].ends[metric]
+    if items and not math.isnan(items[0].margin):
+        drawn, lower, upper = guarded_draws(items, metric)
+        return intervals.guarded_interval(drawn, lower, upper, items[0].margin)[0]
     samples = np.array([item.samples[metric] for item in items])
     low, high = intervals.percentile_interval(mean_defined(samples.T))
     ends = np.array([item.ends[metric] for item in items])
@@ -248,9 +254,30 @@ def mean_ends(items: Sequence[Measured], metric: str) -> Ends:
     return max(min(lowest, low), low + min(0.0, below)), min(max(1.0, high), high + max(0.0, above))
 
 
+def guarded_draws(
+    items: Sequence[Measured], metric: str, *, other: bool = False
+) -> tuple[Array, Array, Array]:
+    """Return the draws of a metric's mean over problems, and those with an unseen patient, worst and best.
+
+    Args:
+        items: problems of the same patients. The unseen patient is in all of them.
+        metric: an area (0 to 1), or the difference of two (-1 to 1).
+        other: take other weights of the unseen patient, for the second of two groups.
+    """
+    least = 0.0 if math.isnan(items[0].margin) else -1.0
+    tables = [[item.samples[metric] for item in items]]
+    for worst in (least, 1.0):
+        unseen = intervals.with_unseen_patient
+        tables.append([unseen(item.samples[metric], item.smaller, worst, other=other) for item in items])
+    drawn, lower, upper = (mean_defined(np.transpose(table)) for table in tables)
+    return drawn, lower, upper
+
+
 def mean_kind(items: Sequence[Measured], metric: str) -> str:
     """Return the method of the interval from :func:`mean_ends`."""
     kinds = {item.kinds[metric] for item in items}
+    if items and not math.isnan(items[0].margin):
+        return intervals.guarded_interval(*guarded_draws(items, metric), items[0].margin)[1]
     if len(items) == 1 or kinds == {PERCENTILE}:
         return kinds.pop()
     return COMBINED if items else ""

@@ -14,6 +14,7 @@ Array = npt.NDArray[np.float64]
 BINS = 15
 LEAST_IN_BIN = 10
 _EDGE = 1e-7
+_NULL_DRAWS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class Calibration:
         attribute: the attribute that divides the cases; empty for all cases.
         group: the group of that attribute.
         ece: expected calibration error over equal-mass bins.
-        ece_null: the same error that perfect probabilities would show by chance at this size.
+        ece_null: the same error that perfect probabilities would show by chance for so many patients whose
+            images have like outcomes; images of a patient that differ would show less.
         intercept: intercept of the logistic recalibration with slope 1 (0 is ideal; > 0: risks are
             underestimated).
         slope: slope of the logistic recalibration (1 is ideal; < 1: too extreme).
@@ -74,11 +76,10 @@ def calibration(
     patient = None if patient_index is None else patient_index[known]
     predicted, observed, mass = equal_mass_bins(y, p, patient_index=patient)
     intercept, slope = recalibration(y, p)
-    null = (
-        float(np.mean([ece(rng.random(p.size) < p, p, patient_index=patient) for _ in range(100)]))
-        if p.size
-        else float("nan")
-    )
+    of_patient = np.arange(p.size) if patient is None else np.unique(patient, return_inverse=True)[1]
+    people = int(of_patient.max()) + 1 if p.size else 0
+    drawn = (rng.random(people)[of_patient] < p for _ in range(_NULL_DRAWS))
+    null = float(np.mean([ece(one, p, patient_index=patient) for one in drawn])) if p.size else math.nan
     return Calibration(
         label=label,
         n=int(y.size),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from meninx.metrics.bootstrap import (
     Calls,
     Measured,
     decisions,
+    guarded_draws,
     holm,
     mean_ends,
     mean_kind,
@@ -27,11 +29,14 @@ from meninx.metrics.intervals import (
     PERCENTILE,
     Ends,
     combined_interval,
+    guarded_interval,
     p_of_interval,
-    percentile_interval,
 )
 
 Array = npt.NDArray[np.float64]
+CLOSE = 0.05
+"""The largest gap of one model that counts as none by default; see ``--gap-limit`` of the report."""
+
 GROUP_METRICS = ("auroc", "sensitivity", "specificity", "false_positive_rate", "selection_rate", "accuracy")
 
 
@@ -178,28 +183,32 @@ def _gap(
 ) -> tuple[Estimate, float]:
     note = "" if label else _over(enough, pairs)
     inside, outside = [mine for mine, _ in enough], [rest for _, rest in enough]
-    value, ends, p = _difference(GAPS[name], inside, outside)
+    value, (ends, kind), p = _difference(GAPS[name], inside, outside)
     sizes = _sizes([mine for mine, _ in enough or pairs])
-    kind = COMBINED if _of_rates(GAPS[name], inside, outside) else PERCENTILE
     return _row(name, label, pairs[0][0], value, ends, kind, sizes, note), p
 
 
 def _difference(
     metric: str, inside: Sequence[GroupProblem], outside: Sequence[GroupProblem]
-) -> tuple[float, Ends, float]:
-    """Return the mean difference of group and rest, its interval, and the p-value of "no gap".
+) -> tuple[float, tuple[Ends, str], float]:
+    """Return the mean difference of group and rest, its interval and method, and the p-value of "no gap".
 
     For rates the two intervals are combined, because the groups have no case in common. Other metrics use the
-    paired draws.
+    paired draws, and an interval that would claim a small gap also counts on a patient who was not seen.
     """
     mine, rest = _measured(inside), _measured(outside)
     value, other = _mean(inside, metric), _mean(outside, metric)
     gap = value[0] - other[0]
     if _of_rates(metric, inside, outside):
         ends = combined_interval((value[0], other[0]), value[1], other[1], signs=(1, -1))
-        return gap, (max(-1.0, ends[0]), min(1.0, ends[1])), p_of_interval(gap, ends)
-    drawn = _drawn(mine, metric) - _drawn(rest, metric)
-    return gap, percentile_interval(drawn), p_value(gap, drawn)
+        return gap, ((max(-1.0, ends[0]), min(1.0, ends[1])), COMBINED), p_of_interval(gap, ends)
+    if not mine or not rest:
+        return gap, ((math.nan, math.nan), PERCENTILE), math.nan
+    drawn, lower, upper = guarded_draws(mine, metric)
+    others, lower_others, upper_others = guarded_draws(rest, metric, other=True)
+    margin = CLOSE if math.isnan(mine[0].margin) else mine[0].margin
+    found = guarded_interval(drawn - others, lower - upper_others, upper - lower_others, margin)
+    return gap, found, p_value(gap, drawn - others)
 
 
 def _of_rates(metric: str, inside: Sequence[GroupProblem], outside: Sequence[GroupProblem]) -> bool:
@@ -209,13 +218,6 @@ def _of_rates(metric: str, inside: Sequence[GroupProblem], outside: Sequence[Gro
 
 def _measured(problems: Sequence[GroupProblem]) -> list[Measured]:
     return [problem.measured for problem in problems if problem.measured is not None]
-
-
-def _drawn(measured: Sequence[Measured], metric: str) -> Array:
-    """Return the mean of a metric over problems in every draw; NaN without a problem."""
-    if not measured:
-        return np.full(1, np.nan)
-    return mean_defined(np.array([item.samples[metric] for item in measured]).T)
 
 
 def _mean(problems: Sequence[GroupProblem], metric: str) -> tuple[float, Ends]:

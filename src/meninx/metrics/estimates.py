@@ -39,7 +39,9 @@ class Estimate:
         by_run: the value of each pair of runs, when the estimate is the mean over several; empty without a
             value.
         interval: method of the interval: ``percentile`` (of resamples of patients), ``Clopper-Pearson``
-            (with effective patients), or ``combined`` (from the intervals of its parts); empty if unknown.
+            (with effective patients), ``combined`` (from the intervals of its parts), or ``unseen patient``
+            (of resamples, with a patient more); empty if unknown.
+        before: of a difference of gaps: the gap of the model without privacy; NaN if unknown.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Estimate:
     interval: str = ""
     chance: float = math.nan
     by_run: tuple[float, ...] = ()
+    before: float = math.nan
 
     def to_table(self) -> dict[str, Any]:
         """Return the fields as JSON values; NaN is null."""

@@ -19,7 +19,8 @@ true labels, whatever happens to the pixels. Age has a floor of 0.73 where it co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,7 @@ from meninx.metrics.groups import Grouping, patients_of
 Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 FOLDS, DRAWS = 5, 1000
+_CHANCE = 0.5
 _PRIOR_ROWS = 4.0  # weight of the linear prediction of a combination, in rows: rare combinations lean on it
 _RIDGE = 1.0
 
@@ -46,10 +48,12 @@ class LabelFloor:
 
     Attributes:
         attribute: its name.
-        group: the group that is told best from all others; one of the two if there are two.
+        group: the group that is told best from all others, or from another one: ``old against young``; one
+            of the two if there are two.
         labels: names of the utility labels.
         value: AUROC of the group, at least 1/2, which a constant reaches.
-        low: lower 95 % limit, from resamples of patients, folded to at least 1/2.
+        low: lower 95 % limit, from resamples of patients, folded to at least 1/2. With several groups it
+            holds for all questions together (Bonferroni), because the largest area of several is shown.
         high: upper 95 % limit; a ranking below 1/2 would tell as much when it is reversed.
         rows: number of rows with a known group.
         patients: number of their patients.
@@ -65,12 +69,19 @@ class LabelFloor:
     patients: int
 
     @property
+    def beyond_chance(self) -> bool:
+        """Whether labels that say nothing would not give this floor."""
+        return self.low > _CHANCE
+
+    @property
     def in_words(self) -> str:
         """The floor as a sentence without a full stop."""
         rests_on = f"{self.rows:,} rows of {self.patients:,} patients"
+        if not self.beyond_chance:
+            rests_on += "; not beyond chance"
         return (
-            f"the labels {', '.join(self.labels)} alone tell {self.attribute} {self.group} with AUROC"
-            f" {self.value:.3f} [{self.low:.3f}, {self.high:.3f}] ({rests_on})"
+            f"the published columns {', '.join(self.labels)} alone tell {self.attribute} {self.group} with"
+            f" AUROC {self.value:.3f} [{self.low:.3f}, {self.high:.3f}] ({rests_on})"
         )
 
 
@@ -85,12 +96,13 @@ def label_floor(
 ) -> LabelFloor:
     """Return the AUROC of an attribute from the combination of true labels.
 
-    The best function of the labels is the share of the group among patients with the same combination. It is
-    estimated on the other folds of patients. An unknown label is a value of its own.
+    The questions are those that attackers of a release are asked: each group against all others, and each two
+    groups. The largest area counts. The best function of the labels is the share of the group among patients
+    with the same combination. It is estimated on the other folds of patients. An unknown label is a value of
+    its own.
 
     Args:
-        attribute: groups of the rows, -1 where unknown; with several groups each is ranked against all others
-            and the largest AUROC counts.
+        attribute: groups of the rows, -1 where unknown.
         labels: each utility label, 0, 1 or NaN, shape (rows,).
         patient_index: patient of each row, shape (rows,), whole numbers.
         folds: at least 2.
@@ -104,19 +116,23 @@ def label_floor(
     table, patient, groups = _checked(attribute, labels, patient_index)
     cells, design = _combinations(table)
     part = child(seed, "label floor").permutation(int(patient.max()) + 1)[patient] % folds
-    best: tuple[float, tuple[float, float], int] | None = None
-    present = [number for number in range(len(attribute.names)) if (groups == number).any()]
-    for number in present[1:] if len(present) == 2 else present:
-        member = (groups == number).astype(np.float64)
-        value, ends = _area(member, _scores(member, cells, design, part), patient, draws, seed)
+    questions = _questions(groups, attribute.names)
+    if not questions:
+        got = int(np.unique(groups).size)
+        raise DataError(expected("rows of at least two groups", got=got, where=attribute.attribute))
+    best: tuple[float, tuple[float, float], str] | None = None
+    for words, rows, positive in questions:
+        member = (groups[rows] == positive).astype(np.float64)
+        people = np.unique(patient[rows], return_inverse=True)[1].astype(np.int64)
+        scores = _scores(member, cells[rows], design[rows], part[rows])
+        value, ends = _area(member, scores, people, draws, seed, questions=len(questions))
         if best is None or value > best[0]:
-            best = value, ends, number
-    if best is None or len(present) < 2:
-        raise DataError(expected("rows of at least two groups", got=len(present), where=attribute.attribute))
-    value, ends, number = best
+            best = value, ends, words
+    assert best is not None
+    value, ends, words = best
     low, high = intervals.folded_ends(ends)
     return LabelFloor(
-        attribute=attribute.attribute, group=attribute.names[number], labels=tuple(labels),
+        attribute=attribute.attribute, group=words, labels=tuple(labels),
         value=max(0.5, value), low=min(low, max(0.5, value)), high=high, rows=len(groups),
         patients=int(patient.max()) + 1,
     )  # fmt: skip
@@ -125,6 +141,8 @@ def label_floor(
 def refuse_below_floor(floor: LabelFloor, *, target: float) -> None:
     """Refuse a target that no mechanism can reach that ignores the attribute and keeps the labels.
 
+    A floor that chance gives as well refuses nothing.
+
     Args:
         floor: of the attribute.
         target: largest AUROC of an attacker that is accepted.
@@ -132,10 +150,23 @@ def refuse_below_floor(floor: LabelFloor, *, target: float) -> None:
     Raises:
         PrivacyRefusal: the target is below the floor.
     """
-    if target < floor.value:
+    if floor.beyond_chance and target < floor.value:
         what = f"a target of {target:g} is below the floor of {floor.value:.3f}: {floor.in_words}"
         fix = "accept a higher target, drop labels, or use a mechanism that knows the attribute"
         raise PrivacyRefusal(problem(what, where="target", fix=fix))
+
+
+def _questions(groups: Numbers, names: Sequence[str]) -> list[tuple[str, Numbers, int]]:
+    """Return words, rows and positive group of each question, as attackers of a release are asked."""
+    present = [number for number in range(len(names)) if (groups == number).any()]
+    every = np.arange(len(groups))
+    if len(present) == 2:
+        return [(names[present[1]], every, present[1])]
+    found = [(names[number], every, number) for number in present] if len(present) > 2 else []
+    for first, second in itertools.combinations(present, 2) if found else ():
+        rows = np.flatnonzero((groups == first) | (groups == second))
+        found.append((f"{names[second]} against {names[first]}", rows, second))
+    return found
 
 
 def _checked(
@@ -186,10 +217,13 @@ def _scores(member: Array, cells: Numbers, design: Array, part: Numbers) -> Arra
 
 
 def _area(
-    member: Array, scores: Array, patient: Numbers, draws: int, seed: int
+    member: Array, scores: Array, patient: Numbers, draws: int, seed: int, *, questions: int
 ) -> tuple[float, tuple[float, float]]:
-    """Return the AUROC and its interval over patients."""
+    """Return the AUROC and its interval over patients, which holds for so many questions together."""
     areas = Areas([Ranking.of(member, scores)], patient)
     value = float(areas.auroc(np.ones((1, int(patient.max()) + 1), dtype=np.int64))[0, 0])
     samples = np.concatenate([areas.auroc(block)[:, 0] for block in Draws(patient, draws, seed).blocks()])
-    return value, intervals.edge_interval(value, samples, min(patients_of(member, patient)))[0]
+    ends, kind = intervals.edge_interval(value, samples, min(patients_of(member, patient)))
+    if questions > 1 and kind == intervals.PERCENTILE:
+        ends = intervals.percentile_interval(samples, level=1 - (1 - intervals.LEVEL) / questions)
+    return value, ends

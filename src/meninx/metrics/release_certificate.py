@@ -65,7 +65,7 @@ Method = Literal["ranking", "total variation"]
 Comparison = Literal["pairs", "rest"]
 METHODS, COMPARISONS = ("ranking", "total variation"), ("pairs", "rest")
 TARGET, DELTA = 0.60, 0.05
-RULE = "a random image of a random patient"
+RULE = "a random image of a random new patient"
 """What a certificate is about: each patient counts once, whatever the number of images."""
 _PRECISION = 1e-7
 
@@ -120,7 +120,8 @@ class ReleaseCertificate:
         who = f"{self.attribute} {self.groups[0]} against {self.groups[1]}"
         has = f"{self.patients[0]:,} and {self.patients[1]:,}"
         if self.limit is None:
-            return f"{who}: not certified: needs {self.needed:,} patients per group, has {has}"
+            needs = f"needs {self.needed:,} patients per group for AUROC {self.target:.2f}, has {has}"
+            return f"{who}: not certified: {needs}"
         verdict = "at most" if self.met else "above"
         rests_on = f"confidence {1 - self.delta:.4g}, {has} patients"
         return (

@@ -2,4 +2,4 @@
 
 from meninx.core.lazy import callable_package
 
-callable_package(__name__, "meninx.api", "obfuscate")
+callable_package(__name__, "meninx.api_releases", "obfuscate")

@@ -17,18 +17,24 @@ from meninx.core.randomness import child
 from meninx.metrics.attribute_attacks import folded
 from meninx.metrics.bootstrap import BinaryProblem, Draws, measure
 from meninx.metrics.classification import auroc
+from meninx.metrics.groups import MIN_CELL
 from meninx.metrics.intervals import folded_ends
 from meninx.metrics.vector_attacks import fit_ridge
 from meninx.obfuscate.release_attacks import Attempt, Margins, flat_values
 from meninx.obfuscate.release_question import AttackRows, Contest, Numbers
+from meninx.obfuscate.release_verdict import DIGITS
 
-_SAME = 1e-12
+_SAME, _MOST_APART = 1e-12, 1e6
 _SHARE_BELOW = 0.95
 _RIDGES = ("linear", "kernel")
 
 
 class Judge:
     """Measures attackers on the test split, chosen on the validation split.
+
+    No choice depends on an order of attackers, or on the test split: of equal areas on the validation split
+    the one whose scores separate the classes further there is taken. With fewer than ``MIN_CELL`` validation
+    patients of a class nothing is chosen (``may_choose``), and the highest one on the test split is shown.
 
     Args:
         rows: who attacks whom.
@@ -41,19 +47,45 @@ class Judge:
         people, index = np.unique(rows.patient[rows.test], return_inverse=True)
         first = np.array([rows.test[np.argmax(index == number)] for number in range(len(people))])
         self.draws = Draws(index.astype(np.int64), count=resamples, seed=seed, strata=rows.classes[first])
+        asked = {item for contest in rows.contests for item in (contest.positive, contest.negative)}
+        there = rows.of_patients(rows.valid)
+        names = [name for number, name in enumerate(rows.names) if number in asked or None in asked]
+        self.validation = {name: there[name] for name in names}
+        self.may_choose = min(self.validation.values()) >= MIN_CELL
 
     def of(self, attempt: Attempt, clean: AttackerRecord | None = None) -> AttackerRecord:
         """Return the record of one attacker for the question that it answers best on the validation split."""
-        blank = AttackerRecord(
-            name=attempt.name, knows=attempt.knows, retrained=attempt.retrained, seconds=attempt.seconds,
-            refusal=attempt.refusal,
-        )  # fmt: skip
+        blank = _blank(attempt)
         if attempt.margins is None:
             return blank
-        margins = attempt.margins
-        areas = [self.valid_area(contest, margins) for contest in self.rows.contests]
-        best = int(np.argmax(folded(areas)))
-        return self._measured(blank, self.rows.contests[best], margins, clean)
+        contest = max(self.rows.contests, key=lambda item: (self._rank(item, attempt.margins), item.name))
+        return self._measured(blank, contest, attempt.margins, clean)
+
+    def variants(
+        self, attempts: Iterable[Attempt], clean: AttackerRecord | None = None
+    ) -> tuple[AttackerRecord, ...]:
+        """Return the record of the best of several variants of an attacker, and of the highest one.
+
+        The second record is there where another variant, or the answer to another question, has a larger
+        upper limit on the test split. So no variant has a larger limit than both records.
+        """
+        tried = [attempt for attempt in attempts if attempt.margins is not None]
+        first = self.best(tried)
+        chosen = self.of(first, clean)
+        pairs = [(attempt, contest) for attempt in tried for contest in self.rows.contests]
+        if len(pairs) == 1:
+            return (chosen,)
+        every = [
+            (attempt, self._measured(_blank(attempt), contest, attempt.margins, None))
+            for attempt, contest in pairs
+            if attempt.margins is not None
+        ]
+        attempt, highest = max(every, key=lambda pair: pair[1].high or 0.0)
+        if (highest.high or 0.0) <= (chosen.high or 0.0) + _SAME:
+            return (chosen,)
+        other = attempt.variant if attempt is not first else ""
+        name = f"{highest.name}, by {other}" if other else highest.name
+        return chosen, replace(highest, name=name if name != chosen.name else f"{name}, {highest.question}")
 
     def every(self, attempt: Attempt) -> tuple[AttackerRecord, ...]:
         """Return the record of one attacker for every question; empty where there is one only."""
@@ -63,17 +95,21 @@ class Judge:
         return tuple(self._measured(blank, contest, attempt.margins, None) for contest in self.rows.contests)
 
     def best(self, attempts: Iterable[Attempt]) -> Attempt:
-        """Return the attacker that does best on the validation split, with the seconds of all."""
-        tried = [attempt for attempt in attempts if attempt.margins is not None]
-        scores = [self.valid_score(attempt) for attempt in tried]
-        return tried[int(np.argmax(scores))]
+        """Return the best attacker on the validation split, of equal ones the one that separates further."""
 
-    def valid_score(self, attempt: Attempt) -> float:
-        """Return the largest folded area of an attacker on the validation split."""
-        if attempt.margins is None:
-            return 0.0
-        margins = attempt.margins
-        return float(max(folded(self.valid_area(contest, margins)) for contest in self.rows.contests))
+        def key(item: Attempt) -> tuple[tuple[float, float], str, str]:
+            best = max(self._rank(contest, item.margins) for contest in self.rows.contests)
+            return best, item.name, item.variant
+
+        return max((attempt for attempt in attempts if attempt.margins is not None), key=key)
+
+    def _rank(self, contest: Contest, margins: Margins | None) -> tuple[float, float]:
+        """Return what attackers and questions are chosen by: the validation split, where it may choose."""
+        if margins is None:
+            return 0.0, 0.0
+        if not self.may_choose:
+            return float(folded(_area(contest, margins, self.rows.test))), 0.0
+        return _rank(contest, margins, self.rows.valid)
 
     def valid_area(self, contest: Contest, margins: Margins) -> float:
         """Return the area on the validation split, not folded."""
@@ -94,6 +130,7 @@ class Judge:
             blank,
             question=contest.name,
             valid_auroc=float(folded(chosen)),
+            valid_separation=_separation(contest, margins, rows.valid),
             auroc=float(folded(area)),
             low=low,
             high=high,
@@ -102,6 +139,13 @@ class Judge:
             patients=int(np.unique(rows.patient[known]).size),
             classes=rows.of_patients(known),
         )
+
+
+def _blank(attempt: Attempt) -> AttackerRecord:
+    return AttackerRecord(
+        name=attempt.name, knows=attempt.knows, retrained=attempt.retrained, seconds=attempt.seconds,
+        refusal=attempt.refusal,
+    )  # fmt: skip
 
 
 def measure_null(
@@ -171,14 +215,25 @@ def permuted(rows: AttackRows, seed: int, number: int) -> Numbers:
 
 def _chosen_area(rows: AttackRows, kinds: Numbers, tried: Sequence[Margins]) -> float:
     """Return the folded area on the test split of the attacker and question that the validation chooses."""
-    best, found = -1.0, 0.5
-    for margins in tried:
-        for contest in rows.contests:
-            asked = contest.of(kinds)
-            valid = float(folded(_area(asked, margins, rows.valid)))
-            if valid > best:
-                best, found = valid, float(folded(_area(asked, margins, rows.test)))
-    return found
+    asked = [(contest.of(kinds), margins) for margins in tried for contest in rows.contests]
+    best = max(asked, key=lambda pair: _rank(pair[0], pair[1], rows.valid))
+    return float(folded(_area(*best, rows.test)))
+
+
+def _rank(contest: Contest, margins: Margins, rows: Numbers) -> tuple[float, float]:
+    """Return the folded area, and the separation of the classes, by which equal areas are told apart."""
+    return round(float(folded(_area(contest, margins, rows))), DIGITS), _separation(contest, margins, rows)
+
+
+def _separation(contest: Contest, margins: Margins, rows: Numbers) -> float:
+    """Return the distance of the mean scores of both classes, in standard deviations within a class."""
+    truth, scores = contest.truth[rows], contest.scores(margins)[rows]
+    classes = [scores[truth == value] for value in (0, 1)]
+    if min(map(len, classes)) == 0:
+        return 0.0
+    apart = abs(float(classes[1].mean() - classes[0].mean()))
+    spread = float(np.sqrt(np.mean([item.var() for item in classes])))
+    return round(min(apart / max(spread, _SAME), _MOST_APART), DIGITS) if apart > 0 else 0.0
 
 
 def _area(contest: Contest, margins: Margins, rows: Numbers) -> float:

@@ -10,16 +10,23 @@ from meninx.core.obfuscation_records import (
     ReleaseAuditRecord,
     UtilityLossRecord,
 )
+from meninx.obfuscate.release_verdict import FAILED, PASSED, TOO_FEW, published_tell
 
 STATIC_HEADING = "not a privacy measure (attackers that never saw a released image):"
 
 
 def audit_lines(record: ReleaseAuditRecord) -> list[str]:
     """Return what was found in a release: attackers, controls, utility, and the verdict last."""
+    strength = record.strength
     subject = f"attackers of {printable(record.attribute)}, retrained on the release (AUROC, test split):"
     lines = [subject, *(f"  {_attacker(item, record)}" for item in record.attackers)]
-    more = [item for item in (record.code_attack, *record.output_leaks) if item is not None]
+    more = (*record.code_attacks, *record.per_patient, *record.with_columns)
     lines += [f"  {_attacker(item, record)}" for item in more]
+    lines += [f"  not measured: {printable(text)}" for text in record.not_measured]
+    other = (*record.columns, *record.output_leaks)
+    if other:
+        lines.append("what else tells it:")
+        lines += [f"  {_attacker(item, record)}" for item in other]
     if record.static:
         heading = STATIC_HEADING.replace("image", "image" if record.subject == "images" else "vector")
         lines += [heading, *(f"  {_attacker(item, record)}" for item in record.static)]
@@ -35,27 +42,70 @@ def audit_lines(record: ReleaseAuditRecord) -> list[str]:
     lines += [f"same patient recognised: {_linked(item)}" for item in record.reidentification]
     if record.distortion is not None:
         lines.append(f"distortion: {_distorted(record.distortion)}")
-    return [*lines, *_caveat(record), verdict_line(record)]
+    lines.append(
+        f"attack: {strength.epochs} epochs, {strength.draws} releases averaged at most, "
+        f"{strength.permutations} permutations, networks {', '.join(strength.networks)}, seed {record.seed}"
+    )
+    return [*lines, *_caveat(record), *_history(record), *_columns(record), verdict_line(record)]
 
 
 def _caveat(record: ReleaseAuditRecord) -> list[str]:
     """Return what holds of the method whatever is measured, beside the number that was measured."""
-    worst = record.worst_attacker
-    if not record.caveat or worst is None or worst.auroc is None:
+    if not record.caveat or record.highest_attacker is None:
         return []
     subject = printable(record.method_summary or record.method)
-    return [f"{subject}: {printable(record.caveat)}; measured AUROC {_area(worst)}"]
+    return [f"{subject}: {printable(record.caveat)}; {measured_words(record)}"]
+
+
+def measured_words(record: ReleaseAuditRecord) -> str:
+    """Return the measured AUROC in words: of the chosen attacker and of the highest of all."""
+    chosen, highest = record.chosen_attacker, record.highest_attacker
+    if highest is None:
+        return "no attacker could be measured"
+    most = f"highest of all attackers on the test split ({printable(highest.name)})"
+    if chosen is None:
+        return f"{TOO_FEW}; {most}: measured AUROC {_area(highest)}"
+    found = f"measured AUROC {_area(chosen)} by the attacker chosen on validation ({printable(chosen.name)})"
+    return f"{found}, also the worst of all" if chosen == highest else f"{found}; {most}: {_area(highest)}"
+
+
+def history_words(record: ReleaseAuditRecord) -> str:
+    """Return the targets that were asked for in their order, with what came of the first; empty for one."""
+    if len(record.asked) < 2:
+        return ""
+    first, *later = record.asked
+    words = {FAILED: "missed", PASSED: "met"}
+    start = f"{first.target:.2f} {words.get(first.verdict, first.verdict)}" if first.target else "none"
+    return "; ".join([start, *(f"{item.target:.2f} asked later" if item.target else "none asked later"
+                               for item in later)])  # fmt: skip
+
+
+def columns_words(record: ReleaseAuditRecord) -> str:
+    """Return that the published columns may tell the attribute above the target; empty where they do not."""
+    item = published_tell(record)
+    if item is None:
+        return ""
+    names = ", ".join(map(printable, record.published)) or "of the table"
+    shown = item.low is not None and item.low > record.target
+    what = "tell" if shown else "may tell"
+    return f"the published columns {names} alone {what} more than the target: AUROC {_area(item)}"
+
+
+def _history(record: ReleaseAuditRecord) -> list[str]:
+    words = history_words(record)
+    return [f"targets: {words}; the first one decides"] if words else []
+
+
+def _columns(record: ReleaseAuditRecord) -> list[str]:
+    words = columns_words(record)
+    return [words] if words else []
 
 
 def verdict_line(record: ReleaseAuditRecord) -> str:
-    """Return what the worst retrained attacker finds, and the verdict."""
-    worst = record.worst_attacker
-    found = (
-        f"the worst retrained attacker ({worst.name}) has AUROC {_area(worst)}" if worst else "no attacker"
-    )
+    """Return the verdict, and what the chosen attacker and the highest of all find."""
     target = f", target {record.target:g}" if record.target else ""
-    reason = f": {record.reason}" if record.reason else ""
-    return f"verdict: {record.verdict}{reason}; {found}{target}"
+    reason = f": {printable(record.reason)}" if record.reason else ""
+    return f"verdict: {record.verdict}{reason}; {measured_words(record)}{target}"
 
 
 def _attacker(item: AttackerRecord, record: ReleaseAuditRecord) -> str:
@@ -63,7 +113,7 @@ def _attacker(item: AttackerRecord, record: ReleaseAuditRecord) -> str:
         return f"{item.name}: {item.refusal or 'no number'}"
     clean = f", on original {record.subject} {item.clean_auroc:.3f}" if item.clean_auroc is not None else ""
     question = f", {printable(item.question)}" if item.question else ""
-    chosen = " <- chosen on the validation split" if item.retrained and item.name == record.worst else ""
+    chosen = " <- chosen on the validation split" if item.retrained and item.name == record.chosen else ""
     return f"{item.name}: {_area(item)}{question}{clean}{chosen}"
 
 

@@ -4,36 +4,41 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from meninx.core import artifacts, files, integrity, randomness, workspace
+from meninx.core import artifacts, files, integrity, randomness, settings, workspace
 from meninx.core.artifacts import ObfuscationRecord, Origin, ReleaseAuditRecord
 from meninx.core.errors import AuditFinding, DataError, UsageError, expected, problem
 from meninx.core.manifest import Manifest
-from meninx.core.obfuscation_records import LabelFloorRecord
+from meninx.core.obfuscation_records import AskedTarget, LabelFloorRecord
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.learn import runtime
-from meninx.obfuscate import dataset_table, released_dataset
+from meninx.obfuscate import dataset_table, released_dataset, sealed_audit
 from meninx.obfuscate.audit_words import audit_lines, verdict_line
 from meninx.obfuscate.config import AttackSettings, HiddenAttribute, ObfuscateConfig, ReleaseAuditConfig
 from meninx.obfuscate.obfuscator import (
     OBFUSCATORS,
     CodedObfuscator,
     ImageTable,
+    Values,
     fitting_half,
     stored,
 )
-from meninx.obfuscate.release_audit import audit_release, foreign_release
+from meninx.obfuscate.published_columns import columns_of_release, known_labels, published_columns
+from meninx.obfuscate.release_audit import audit_release, foreign_release, strength_of
 from meninx.obfuscate.release_question import ReleaseQuestion, attack_rows
-from meninx.obfuscate.release_verdict import FAILED, PASSED
-from meninx.obfuscate.released_dataset import Release
+from meninx.obfuscate.release_verdict import FAILED, PASSED, verdict_at, verdict_of
+from meninx.obfuscate.released_dataset import Release, fit_method
 
 PLACE = "release_audit"
 """Folder of the record of a release that meninx did not make, without another one."""
+ONE_RELEASE = (
+    "average of several releases, attack on a code, certificate: another program made the release, of which "
+    "one is here"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +73,9 @@ def raise_if_failed(record: ReleaseAuditRecord) -> None:
     Raises:
         AuditFinding: it did not, or the audit is void.
     """
-    if record.verdict == FAILED or (record.target and record.verdict != PASSED):
+    last = record.asked[-1] if record.asked else None
+    missed = last is not None and last.target and last.verdict != PASSED
+    if record.verdict == FAILED or (record.target and record.verdict != PASSED) or missed:
         raise AuditFinding(problem(verdict_line(record), where="release audit"))
 
 
@@ -78,10 +85,7 @@ def refuse_unanswerable(config: ObfuscateConfig, source: Manifest, table: ImageT
     Raises:
         DataError: as ``attack_rows``.
     """
-    nothing = Origin(run="", data="")
-    question = question_of(config, config.release_audit, table, None, source.info.synthetic)
-    question |= {"draws": lambda number: table.values, "source": nothing, "released": nothing}
-    attack_rows(ReleaseQuestion(**question))
+    attack_rows(question_of(config, config.release_audit, table, synthetic=source.info.synthetic))
 
 
 def audit_own(work: Release, released: Manifest, progress: Progress) -> ReleaseAuditRecord:
@@ -95,31 +99,15 @@ def audit_own(work: Release, released: Manifest, progress: Progress) -> ReleaseA
     Raises:
         DataError: see ``audit_release``.
     """
-    config, table, fitted = work.config, work.table, work.fitted
-    method = OBFUSCATORS[config.method]
-    question = question_of(config, config.release_audit, table, work.floor, work.source.info.synthetic)
-    question |= {
-        "draws": lambda number: stored(fitted.release(table, draw=number)) if number else work.values,
-        "fitted": fitting_half(table, seed=config.seed) if method.learned else None,
-        "method": config.method,
-        "method_summary": method.summary,
-        "caveat": method.caveat,
-        "draws_to_average": config.release_audit.draws,
-        "deterministic": config.deterministic,
-        "source": released_dataset.origin(work.key, work.source, deterministic=config.deterministic),
-        "released": released_dataset.origin(work.key, released, deterministic=config.deterministic),
-    }
-    if isinstance(fitted, CodedObfuscator):
-        target = config.release_audit.target
-        question["codes"] = fitted.codes(table)
-        question["certificates"] = fitted.certificates(table, config.attribute, target=target)
-    record = audit_release(ReleaseQuestion(**question), progress=progress)
-    record = replace(record, checksums=integrity.digest_of(released.root))
-    artifacts.write(released.root, record)
-    return record
+    config = work.config
+    question = question_of(
+        config, config.release_audit, work.table, floor=work.floor, synthetic=work.source.info.synthetic
+    )
+    question = replace(with_method(question, work, released), published=work.published.names)
+    return _finished(question, released.root, released.root, None, progress)
 
 
-def audit_foreign(
+def audit_existing(
     config: ReleaseAuditConfig,
     original: Path,
     release: Path,
@@ -130,46 +118,41 @@ def audit_foreign(
     """Attack a released dataset, whoever made it, and write ``release_audit.json``.
 
     Images are matched by case. A release of meninx whose private room is there has to be a release of this
-    very original.
+    very original. Its method is fitted again from its settings and its key, so that everything is measured
+    that `meninx obfuscate` measures. What cannot be measured of another release is named in the record.
 
     Args:
-        config: the settings.
+        config: the settings; classes, labels and target of an own release are those that it was made with.
         original: prepared dataset of the original images.
         release: dataset with the same cases, patients and splits, and changed images.
         out: folder of the record; by default the release where meninx made it, else ``release_audit``.
         progress: shows the attackers.
 
     Raises:
-        UsageError: the original has no such attribute, or there is a record.
+        UsageError: the original has no such attribute, there is a record, the release was made to hide
+            something else, or the attack is weaker than the one that is recorded.
         DataError: the two do not belong together, or a patient or an image is in two splits.
     """
     source, released = Manifest.read(original), Manifest.read(release)
     dataset_table.refuse_unfit(source.info)
-    labels = dataset_table.utility_labels(source.info, config.labels)
-    private = dataset_table.attribute_classes(source, config.attributes, config.bins)
     made = artifacts.read(release, ObfuscationRecord)
     key = _key_of(release, made, source)
     place = out or (release if key else Path(PLACE))
-    _refuse_earlier(place, config, (original, *(() if place == release else (release,))))
-    table = dataset_table.read_table(source, private, labels, dataset_table.read_images(source, progress))
-    values = foreign_release(table, _released_table(released, progress))
-    key = key or randomness.private_bytes(randomness.KEY_BYTES)
-    floor = dataset_table.measured_floor(source, private, labels, config.seed)
-    progress.note(f"label floor: {floor.sentence or floor.refusal}")
-    question = question_of(config, config.attacks, table, floor, source.info.synthetic)
-    question |= {
-        "draws": lambda number: values,
-        "fitted": _fitting_half_of(made, table),
-        "draws_to_average": 1,
-        "source": released_dataset.origin(key, source, deterministic=config.deterministic),
-        "released": released_dataset.origin(key, released, deterministic=config.deterministic),
-        "deterministic": config.deterministic,
-    }
     if made is not None:
-        question |= {"method": made.method, "method_summary": made.method_summary, "caveat": made.caveat}
-    record = audit_release(ReleaseQuestion(**question), progress=progress)
-    record = replace(record, checksums=integrity.digest_of(release))
-    artifacts.write(place, record)
+        config = _as_made(config, made, apart=place.resolve() != release.resolve())
+    earlier = _earlier(place, config, (original, *(() if place == release else (release,))))
+    images = dataset_table.read_images(source, progress)
+    question = _about_release(config, source, released, images, progress)
+    values = foreign_release(question.original, _released_table(released, progress))
+    refitted = _refitted(made, key, source, values, images, progress) if made is not None and key else None
+    if refitted is not None:
+        question = with_method(question, refitted, released)
+    else:
+        _refuse_idle_draws(config.attacks, "one release is there to attack")
+        question = _of_published(question, made, key, source, released, values)
+    if earlier is not None:
+        _refuse_weaker(question, earlier)
+    record = _finished(question, place, release, earlier, progress)
     return ReleaseAuditResult(out=place, record=record)
 
 
@@ -177,10 +160,11 @@ def question_of(
     config: HiddenAttribute,
     attacks: AttackSettings,
     table: ImageTable,
-    floor: LabelFloorRecord | None,
-    synthetic: bool,
-) -> dict[str, Any]:
-    """Return what all audits ask alike, as arguments of ``ReleaseQuestion``.
+    *,
+    floor: LabelFloorRecord | None = None,
+    synthetic: bool = False,
+) -> ReleaseQuestion:
+    """Return what is asked of every release alike, with the originals in place of what is released.
 
     Args:
         config: the attribute, seed and device.
@@ -189,17 +173,221 @@ def question_of(
         floor: the label floor.
         synthetic: no patient stands behind them.
     """
-    return {
-        "original": table,
-        "attribute": config.attribute,
-        "target": attacks.target,
-        "epochs": attacks.attack_epochs,
-        "permutations": attacks.permutations,
-        "seed": config.seed,
-        "device": str(runtime.device(config.device)),
-        "synthetic": synthetic,
-        "floor": floor,
-    }
+    nothing = Origin(run="", data="")
+    return ReleaseQuestion(
+        original=table,
+        draws=lambda number: table.values,
+        attribute=config.attribute,
+        source=nothing,
+        released=nothing,
+        attacks=attacks,
+        seed=config.seed,
+        device=str(runtime.device(config.device)),
+        synthetic=synthetic,
+        floor=floor,
+    )
+
+
+def with_method(question: ReleaseQuestion, work: Release, released: Manifest) -> ReleaseQuestion:
+    """Return a question about a release whose method is there: its draws, codes and certificates.
+
+    Args:
+        question: of :func:`question_of`; it may be about another attribute than the hidden one.
+        work: the release, with its method.
+        released: the published dataset.
+    """
+    config, table, fitted = work.config, work.table, work.fitted
+    method = OBFUSCATORS[config.method]
+    question = replace(
+        question,
+        draws=lambda number: stored(fitted.release(table, draw=number)) if number else work.values,
+        fitted=fitting_half(table, seed=config.seed) if method.learned else None,
+        method=config.method,
+        method_summary=method.summary,
+        caveat=method.caveat,
+        deterministic=config.deterministic,
+        source=released_dataset.origin(work.key, work.source, deterministic=config.deterministic),
+        released=released_dataset.origin(work.key, released, deterministic=config.deterministic),
+    )
+    if not isinstance(fitted, CodedObfuscator):
+        return question
+    question = replace(question, codes=fitted.codes(table))
+    if question.attribute != config.attribute:
+        return question
+    found = fitted.certificates(table, config.attribute, target=question.attacks.target)
+    return replace(question, certificates=found)
+
+
+def finished(found: ReleaseAuditRecord, earlier: ReleaseAuditRecord | None) -> ReleaseAuditRecord:
+    """Return a record that knows which targets were asked for before, and is judged by the first one.
+
+    Args:
+        found: a new audit, or the earlier one with another target.
+        earlier: the audit of the same release that it replaces; None for none.
+    """
+    made = found.released.made
+    asked = AskedTarget(
+        target=found.target, verdict=verdict_at(found, found.target), seed=found.seed, made=made
+    )
+    history = (*(earlier.asked if earlier is not None else ()), asked)
+    found = replace(found, asked=history, target=history[0].target)
+    verdict, reason = verdict_of(found)
+    return replace(found, verdict=verdict, reason=reason)
+
+
+def with_target(there: ReleaseAuditRecord, target: float, root: Path) -> ReleaseAuditRecord:
+    """Return a finished audit with another target entered behind the first one, and write it."""
+    record = finished(replace(there, target=target), there)
+    sealed_audit.write(root, record)
+    return record
+
+
+def _finished(
+    question: ReleaseQuestion,
+    place: Path,
+    release: Path,
+    earlier: ReleaseAuditRecord | None,
+    progress: Progress,
+) -> ReleaseAuditRecord:
+    """Attack, enter target and digest, write the record, and return it."""
+    record = audit_release(question, progress=progress)
+    record = finished(replace(record, checksums=integrity.digest_of(release)), earlier)
+    sealed_audit.write(place, record)
+    return record
+
+
+def _as_made(config: ReleaseAuditConfig, made: ObfuscationRecord, *, apart: bool) -> ReleaseAuditConfig:
+    """Return the settings with classes and labels of a release of meninx, where it hides the same attribute.
+
+    Args:
+        config: the settings.
+        made: how the release was made.
+        apart: the record goes to another folder, where another question may be asked.
+
+    Raises:
+        UsageError: another question is asked, whose record would stand for the release's own.
+    """
+    bins = tuple(float(value) for value in made.settings.get("age_bins", ()))
+    asked = (
+        ("attribute", config.attribute, made.attribute),
+        ("age_bins", config.age_bins or bins, bins),
+        ("labels", sorted(config.labels or made.utility), sorted(made.utility)),
+    )
+    other = [name for name, mine, theirs in asked if mine != theirs]
+    if other and not apart:
+        what = f"the release was made with another {other[0]}"
+        fix = f"leave {other[0]} out, or give --out for the answer to another question"
+        raise UsageError(problem(what, where=other[0], fix=fix))
+    if config.attribute != made.attribute:
+        return config
+    return config.replace(
+        age_bins=config.age_bins or (bins if "age" in config.attributes else ()),
+        labels=config.labels or made.utility,
+    )
+
+
+def _about_release(
+    config: ReleaseAuditConfig, source: Manifest, released: Manifest, images: Values, progress: Progress
+) -> ReleaseQuestion:
+    """Return what is asked of a release, with the originals."""
+    published = columns_of_release(released, source)
+    private = dataset_table.attribute_classes(source, config.attributes, config.bins)
+    table = dataset_table.read_table(source, private, published, images)
+    table = dataset_table.with_utility(table, known_labels(released.info, config.labels))
+    floor = dataset_table.measured_floor(source, private, published, config.seed)
+    progress.note(f"label floor: {floor.sentence or floor.refusal}")
+    question = question_of(config, config.attacks, table, floor=floor, synthetic=source.info.synthetic)
+    return replace(question, deterministic=config.deterministic, published=published.names)
+
+
+def _of_published(
+    question: ReleaseQuestion,
+    made: ObfuscationRecord | None,
+    key: bytes,
+    source: Manifest,
+    released: Manifest,
+    values: Values,
+) -> ReleaseQuestion:
+    """Return a question about published images alone, which names what cannot be measured of them."""
+    used = key or randomness.private_bytes(randomness.KEY_BYTES)
+    still = question.deterministic
+    question = replace(
+        question,
+        draws=lambda number: values,
+        fitted=_fitting_half_of(made, question.original),
+        source=released_dataset.origin(used, source, deterministic=still),
+        released=released_dataset.origin(used, released, deterministic=still),
+        not_measured=(ONE_RELEASE,),
+    )
+    if made is None:
+        return question
+    method = OBFUSCATORS.get(made.method)  # type: ignore[call-overload]
+    why = "its private room is not here" if not key else "the method, fitted again, gives other images"
+    missing = [f"average of several releases: {why}"]
+    if method is not None and method.certified:
+        missing = [f"attack on the code: {why}", f"certificate: {why}"]
+    return replace(
+        question, method=made.method, method_summary=made.method_summary, caveat=made.caveat,
+        random=method is None or method.random,
+        not_measured=tuple(missing) if method is None or method.random or method.certified else (),
+    )  # fmt: skip
+
+
+def _refitted(
+    made: ObfuscationRecord,
+    key: bytes,
+    source: Manifest,
+    values: Values,
+    images: Values,
+    progress: Progress,
+) -> Release | None:
+    """Return a release of meninx with its method fitted again; None where that gives other images.
+
+    Args:
+        made: how it was made.
+        key: of its private room.
+        source: the original dataset.
+        values: published images, in the order of the original.
+        images: original images.
+        progress: shows the work.
+    """
+    config = settings.build(ObfuscateConfig, made.settings, artifacts.place(ObfuscationRecord))
+    published = published_columns(source, config)
+    private = dataset_table.attribute_classes(source, config.attributes, config.bins)
+    table = dataset_table.read_table(source, private, published, images)
+    fitted = fit_method(config, table, key, progress)
+    again = released_dataset.released_values(fitted, table)
+    floor = made.floor or LabelFloorRecord(attribute=made.attribute, refusal="not recorded")
+    if not np.array_equal(again, values):
+        return None
+    return Release(config, source, table, fitted, again, floor, published, key)
+
+
+def _refuse_idle_draws(attacks: AttackSettings, why: str) -> None:
+    """Refuse a number of releases to average where there are not several.
+
+    Raises:
+        UsageError: another number than the default is given.
+    """
+    if attacks.draws != AttackSettings().draws:
+        what = f"the setting has no effect: {why}"
+        raise UsageError(problem(what, where="draws", fix="leave it out"))
+
+
+def _refuse_weaker(question: ReleaseQuestion, earlier: ReleaseAuditRecord) -> None:
+    """Refuse to replace a record by a weaker attack.
+
+    Raises:
+        UsageError: some part of the earlier attack is missing or smaller.
+    """
+    strength = strength_of(question)
+    lost = [text for text in question.not_measured if text not in earlier.not_measured]
+    if not lost and not strength.weaker_than(earlier.strength):
+        return
+    unlike = [f"not measured: {text}" for text in lost] or list(strength.differences(earlier.strength))
+    fix = "attack it as hard as before, or give another --out"
+    what = f"the recorded attack is stronger ({'; '.join(unlike)})"
+    raise UsageError(problem(what, where=sealed_audit.AUDIT, fix=fix))
 
 
 def _key_of(release: Path, made: ObfuscationRecord | None, source: Manifest) -> bytes:
@@ -241,14 +429,15 @@ def _released_table(released: Manifest, progress: Progress) -> ImageTable:
     )
 
 
-def _refuse_earlier(place: Path, config: ReleaseAuditConfig, sources: tuple[Path, ...]) -> None:
-    """Refuse a place in a source, and one that holds a record, unless it is to be replaced.
+def _earlier(place: Path, config: ReleaseAuditConfig, sources: tuple[Path, ...]) -> ReleaseAuditRecord | None:
+    """Return the record in a folder that is to be replaced; None where there is none.
 
     Raises:
-        UsageError: as above.
+        UsageError: the folder lies in a source, or the record is not to be replaced.
+        DataError: the record was edited, or removed.
     """
     workspace.apart(place, sources)
-    path = place / released_dataset.AUDIT
-    if path.exists() and not config.overwrite:
-        fix = "give --overwrite to replace it, or another --out"
-        raise UsageError(problem("the release was audited before", where=path.name, fix=fix))
+    if (place / sealed_audit.AUDIT).exists() and not config.overwrite:
+        fix = "give --overwrite to attack it again, or another --out"
+        raise UsageError(problem("the release was audited before", where=sealed_audit.AUDIT, fix=fix))
+    return sealed_audit.earlier(place)

@@ -194,18 +194,23 @@ class AttackSettings(Settings):
     """How a release is attacked.
 
     Attributes:
-        target: Highest AUROC of the worst retrained attacker that is accepted, by the upper end of its
-            interval; 0 measures without a verdict.
+        target: Highest AUROC of any retrained attacker that is accepted, by the upper end of its interval;
+            0 measures without a verdict. The first one that is given for a release decides.
         attack_epochs: Epochs of every network that attacks, each with a fresh release of the images.
         permutations: Permuted attributes that show what the attackers find by chance; 0 leaves them out.
+        draws: Independent releases of each image that an attacker may average.
     """
 
     target: Share = 0.0
     attack_epochs: Count = 15
     permutations: CountOrZero = 99
+    draws: Count = 10
 
     def check_rules(self) -> None:
-        """Refuse a target that guessing exceeds."""
+        """Refuse a target that guessing exceeds, and one that nothing exceeds."""
+        if self.target >= 1:
+            fix = "give a target below 1, or leave it out to measure without a verdict"
+            raise ConfigError(problem("a target of 1 is always met", where="target", fix=fix))
         if self.target and self.target <= CHANCE:
             raise ConfigError(expected(f"a target above {CHANCE:g}", got=self.target, where="target"))
 
@@ -216,11 +221,9 @@ class ReleaseAuditSettings(AttackSettings):
 
     Attributes:
         audit: Attack the release with retrained attackers, and measure what it costs.
-        draws: Independent releases of each image that an attacker may average.
     """
 
     audit: bool = True
-    draws: Count = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +233,8 @@ class HiddenAttribute(Settings):
     Attributes:
         attribute: Attribute of the patient to hide, e.g. sex, age, or several at once as sex+age.
         age_bins: Ages at which a new group begins, e.g. 60, or 47 61 71; by default 60.
-        labels: Labels that the release should keep; by default all of the dataset.
+        labels: Labels that the release keeps (in an audit: whose utility is measured); by default all of the
+            dataset. A release publishes no other labels.
         seed: Seed of initialisation, halves, folds and attackers; never of what hides the attribute.
         device: Where networks run; auto takes CUDA, then MPS, then the CPU.
     """
@@ -286,6 +290,8 @@ class ObfuscateConfig(HiddenAttribute):
         method: How images are changed.
         budget: Mean absolute change of the training images, of the range 0 to 1; by default 0.05 for a method
             that has a budget.
+        keep_columns: Attribute columns that the released table keeps, e.g. age or site; by default none. What
+            they tell of the hidden attribute counts in the label floor and in the attacks.
         keep_attribute: Keep the attribute's column in the table of the released dataset.
         deterministic: Take the randomness of the method from the seed too, to repeat a release bit for bit;
             the release is then marked NOT FOR RELEASE.
@@ -301,6 +307,7 @@ class ObfuscateConfig(HiddenAttribute):
 
     method: MethodName = "codes"
     budget: PositiveShare | None = None
+    keep_columns: tuple[str, ...] = ()
     keep_attribute: bool = False
     deterministic: bool = False
     dp_pix: PixelNoise = field(default_factory=PixelNoise)

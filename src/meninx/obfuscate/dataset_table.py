@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from meninx.imaging import load
 from meninx.metrics.groups import MIN_CELL, Grouping
 from meninx.metrics.label_floor import label_floor
 from meninx.obfuscate.obfuscator import UNKNOWN, ImageTable, Values
+from meninx.obfuscate.published_columns import PublishedColumns, indicators
 
 AGE = "age"
 _MOST_CLASSES = 20
@@ -95,21 +96,20 @@ def read_images(manifest: Manifest, progress: bars.Progress) -> Values:
 
 
 def read_table(
-    manifest: Manifest, private: AttributeClasses, labels: Sequence[str], values: Values
+    manifest: Manifest, private: AttributeClasses, published: PublishedColumns, values: Values
 ) -> ImageTable:
     """Return the table of a dataset whose images were read.
 
     Args:
         manifest: the dataset.
         private: the attribute to hide.
-        labels: utility labels.
+        published: columns of the released table.
         values: of :func:`read_images`.
 
     Raises:
         DataError: the same image is in two splits.
     """
     cases = manifest.cases
-    targets = manifest.targets().astype(np.float64)
     refuse_shared_images(values, [case.split for case in cases])
     return ImageTable(
         values=values,
@@ -118,8 +118,16 @@ def read_table(
         split=tuple(case.split for case in cases),
         private={private.attribute: private.index},
         classes={private.attribute: private.names},
-        labels={name: targets[:, manifest.info.labels.index(name)] for name in labels},
+        labels=_label_columns(manifest, published.labels),
+        published=indicators(manifest, published, private.attribute.split("+")),
     )
+
+
+def with_utility(table: ImageTable, labels: Sequence[str]) -> ImageTable:
+    """Return a table whose utility is measured by some labels only; the others stay published columns."""
+    others = {name: column for name, column in table.labels.items() if name not in labels}
+    wanted = {name: table.labels[name] for name in labels if name in table.labels}
+    return replace(table, labels=wanted, published={**others, **table.published})
 
 
 def refuse_shared_images(values: Values, split: Sequence[str]) -> None:
@@ -136,19 +144,6 @@ def refuse_shared_images(values: Values, split: Sequence[str]) -> None:
         fix = "prepare the dataset with --duplicates drop, or assign copies of an image to one split"
         got = f"{shared} images that are also in another split"
         raise DataError(expected("every image in one split", got=got, where=MANIFEST_NAME, fix=fix))
-
-
-def utility_labels(info: DatasetInfo, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Return the labels to keep: the wanted ones, by default all.
-
-    Raises:
-        UsageError: the dataset does not have one.
-    """
-    unknown = [name for name in wanted if name not in info.labels]
-    if unknown:
-        fix = f"choose among {', '.join(info.labels)}"
-        raise UsageError(problem("the dataset has no such label", where=f"labels: {unknown[0]}", fix=fix))
-    return tuple(wanted) or info.labels
 
 
 def attribute_classes(
@@ -195,17 +190,23 @@ def attribute_classes(
 
 
 def measured_floor(
-    manifest: Manifest, private: AttributeClasses, labels: Sequence[str], seed: int
+    manifest: Manifest, private: AttributeClasses, published: PublishedColumns, seed: int
 ) -> LabelFloorRecord:
-    """Return how well the true labels alone tell the attribute, over all patients of the dataset."""
-    targets = manifest.targets().astype(np.float64)
-    columns = {name: targets[:, manifest.info.labels.index(name)] for name in labels}
+    """Return how well the published columns alone tell the attribute, over all patients of the dataset.
+
+    The true labels are among them, and the attribute columns that stay; not the attribute itself where it is
+    published on request.
+    """
+    hidden = private.attribute.split("+")
+    shown = indicators(manifest, published, hidden)
+    columns = {**_label_columns(manifest, published.labels), **shown}
     grouping = Grouping(private.attribute, private.names, private.index)
     known = private.index != UNKNOWN
     usable = {name: column for name, column in columns.items() if np.isfinite(column[known]).any()}
     if not usable:
-        return LabelFloorRecord(attribute=private.attribute, refusal="no label of these images is known")
+        return LabelFloorRecord(attribute=private.attribute, refusal="no published column is known")
     found = label_floor(grouping, usable, manifest.patient_index(), seed=seed)
+    found = replace(found, labels=tuple(name for name in published.names if name not in hidden))
     return LabelFloorRecord(
         attribute=found.attribute,
         group=found.group,
@@ -217,6 +218,11 @@ def measured_floor(
         high=found.high,
         sentence=found.in_words,
     )
+
+
+def _label_columns(manifest: Manifest, labels: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+    targets = manifest.targets().astype(np.float64)
+    return {name: targets[:, manifest.info.labels.index(name)] for name in labels}
 
 
 def _texts(column: Sequence[str], name: str, bins: Sequence[float]) -> list[str]:

@@ -49,21 +49,32 @@ class FeatureFile:
         manifest: cases, patients, splits, labels and attributes; there are no images.
         digest: SHA-256 of the file.
         divided: the file has no splits, so patients were divided by the seed.
+        unused: columns that were not read.
     """
 
     features: Values
     manifest: Manifest
     digest: str
     divided: bool
+    unused: tuple[str, ...] = ()
 
 
-def read_features(path: Path, *, attributes: Sequence[str], labels: Sequence[str], seed: int) -> FeatureFile:
+def read_features(
+    path: Path,
+    *,
+    attributes: Sequence[str],
+    others: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    seed: int,
+) -> FeatureFile:
     """Return the vectors and columns of a file.
 
     Args:
         path: ``.npz`` or ``.csv``.
         attributes: columns that are to be hidden.
-        labels: columns that are to be kept: 0, 1 or empty.
+        others: further attribute columns, which the release keeps.
+        labels: columns of labels: 0, 1 or empty. By default every column that holds a 0, a 1 and nothing
+            else.
         seed: divides patients where the file has no splits.
 
     Raises:
@@ -79,7 +90,8 @@ def read_features(path: Path, *, attributes: Sequence[str], labels: Sequence[str
     if RELEASED in columns:
         fix = "give the features before their release"
         raise DataError(problem("the features were obfuscated before", where=where, fix=fix))
-    for name in (CASE, PATIENT, *attributes, *labels):
+    named = (*attributes, *others)
+    for name in (CASE, PATIENT, *named, *labels):
         if name not in columns:
             raise DataError(problem(f"there is no column {name!r}", where=where))
     if any(len(column) != len(features) for column in columns.values()):
@@ -90,10 +102,9 @@ def read_features(path: Path, *, attributes: Sequence[str], labels: Sequence[str
         if name not in SPLITS:
             what = f"the split is not one of {', '.join(SPLITS)}"
             raise DataError(problem(what, where=f"{where}, row {row + FIRST_ROW}"))
+    labels = tuple(labels) or _label_like(columns, leave_out=(CASE, PATIENT, SPLIT, *named))
     kept = {name: _numbers(columns[name], name, where) for name in labels}
-    info = DatasetInfo(
-        name=path.stem, task=TaskKind.MULTILABEL, labels=tuple(labels), attributes=tuple(attributes)
-    )
+    info = DatasetInfo(name=path.stem, task=TaskKind.MULTILABEL, labels=tuple(labels), attributes=named)
     cases = tuple(
         Case(
             case_id=columns[CASE][row],
@@ -101,11 +112,29 @@ def read_features(path: Path, *, attributes: Sequence[str], labels: Sequence[str
             image=f"{FEATURES}/{row}",
             split=split[row],
             labels={name: kept[name][row] for name in labels},
-            attributes={name: columns[name][row] for name in attributes},
+            attributes={name: columns[name][row] for name in named},
         )
         for row in range(len(features))
     )
-    return FeatureFile(features, Manifest(path.parent, info, cases), files.digest(path), SPLIT not in columns)
+    used = {CASE, PATIENT, SPLIT, *named, *labels}
+    return FeatureFile(
+        features=features,
+        manifest=Manifest(path.parent, info, cases),
+        digest=files.digest(path),
+        divided=SPLIT not in columns,
+        unused=tuple(name for name in columns if name not in used),
+    )
+
+
+def _label_like(columns: Mapping[str, Column], *, leave_out: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns that hold both labels, unknown ones and nothing else."""
+    found = {name: {_plain(text) for text in column} for name, column in columns.items()}
+    labels = ({"0", "1"}, {"", "0", "1"})
+    return tuple(name for name, values in found.items() if name not in leave_out and values in labels)
+
+
+def _plain(text: str) -> str:
+    return text.removesuffix(".0")
 
 
 def _of_arrays(path: Path) -> tuple[Values, Mapping[str, Column]]:

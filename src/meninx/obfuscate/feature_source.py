@@ -48,6 +48,7 @@ class FeatureSource:
             where there is none, or where it does not take these vectors alone.
         calibration: splits whose patients took no part in fitting the network.
         note: what the user has to know; else empty.
+        unused: columns of a user's own file that are not read, so that they are not published.
     """
 
     values: Values
@@ -60,11 +61,14 @@ class FeatureSource:
     head: Callable[[Values], Array] | None = None
     calibration: tuple[str, ...] = ("valid", "test")
     note: str = ""
+    unused: tuple[str, ...] = ()
 
 
-def of_file(path: Path, *, attributes: Sequence[str], labels: Sequence[str], seed: int) -> FeatureSource:
+def of_file(
+    path: Path, *, attributes: Sequence[str], others: Sequence[str], labels: Sequence[str], seed: int
+) -> FeatureSource:
     """Return the vectors of a user's own file: see ``feature_file.read_features``."""
-    found = feature_file.read_features(path, attributes=attributes, labels=labels, seed=seed)
+    found = feature_file.read_features(path, attributes=attributes, others=others, labels=labels, seed=seed)
     words = "certificates assume that the network behind these features was not trained on the patients"
     divided = "the file has no splits: patients were divided by the seed; " if found.divided else ""
     return FeatureSource(
@@ -73,6 +77,7 @@ def of_file(path: Path, *, attributes: Sequence[str], labels: Sequence[str], see
         digest=found.digest,
         place=path,
         note=f"{divided}{words} of the validation and test splits",
+        unused=found.unused,
     )
 
 

@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from meninx.core import artifacts, workspace
 from meninx.core import progress as bars
+from meninx.core import workspace
 from meninx.core.artifacts import ObfuscationRecord, ReleaseAuditRecord
-from meninx.core.errors import UsageError, problem
+from meninx.core.errors import ConfigError, UsageError, problem
 from meninx.core.names import printable
 from meninx.core.obfuscation_records import LabelFloorRecord
-from meninx.core.origin import Origin
 from meninx.core.result import Result
-from meninx.obfuscate import dataset_table, feature_source, released_features
+from meninx.obfuscate import dataset_table, feature_source, released_features, sealed_audit
 from meninx.obfuscate.audit_words import audit_lines
-from meninx.obfuscate.audited_release import question_of, raise_if_failed
+from meninx.obfuscate.audited_release import finished, question_of, raise_if_failed
 from meninx.obfuscate.config import ERASURES, ObfuscateConfig
 from meninx.obfuscate.feature_file import SUFFIXES
 from meninx.obfuscate.feature_source import FeatureSource
@@ -38,11 +37,18 @@ from meninx.obfuscate.obfuscator import (
     Values,
     fitting_half,
 )
+from meninx.obfuscate.published_columns import PublishedColumns, published_columns
 from meninx.obfuscate.release_audit import audit_release
-from meninx.obfuscate.release_question import ReleaseQuestion, attack_rows
-from meninx.obfuscate.released_dataset import secret_key
+from meninx.obfuscate.release_question import attack_rows
+from meninx.obfuscate.released_dataset import fit_method, secret_key
 from meninx.obfuscate.released_features import FeatureRelease
-from meninx.obfuscate.stage import fit_method, refuse_below_floor, refuse_empty_splits, shown_fact
+from meninx.obfuscate.stage import (
+    audit_of_before,
+    column_lines,
+    refuse_below_floor,
+    refuse_empty_splits,
+    shown_fact,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,7 +69,9 @@ class FeatureReleaseResult(Result):
         cases: vectors.
         patients: their patients.
         features: numbers in a released vector; 0 in a dry run.
-        floor: what the true labels alone tell.
+        floor: what the published columns alone tell.
+        published: columns of the released table with content about a patient: labels and attributes.
+        withheld: columns of the source that the released table does not have.
         audit: what attackers find; None where the release was not attacked.
         page: HTML page of the release; None where none was written.
         note: what the user has to know; else empty.
@@ -79,6 +87,8 @@ class FeatureReleaseResult(Result):
     patients: int
     features: int = 0
     floor: LabelFloorRecord | None = None
+    published: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
     audit: ReleaseAuditRecord | None = None
     page: Path | None = None
     note: str = ""
@@ -100,6 +110,7 @@ class FeatureReleaseResult(Result):
         ]
         if self.floor is not None:
             lines.append(f"label floor: {self.floor.sentence or self.floor.refusal}")
+        lines += column_lines(self.published, self.withheld)
         lines += [f"{name.replace('_', ' ')}: {shown_fact(value)}" for name, value in self.facts.items()]
         if self.note:
             lines.append(f"note: {self.note}")
@@ -158,39 +169,39 @@ def run(
     if config.method not in METHODS:
         fix = f"use {' or '.join(METHODS)}"
         raise UsageError(problem(f"the method {config.method} is for images", where="method", fix=fix))
+    if config.release_audit.draws != type(config.release_audit)().draws:
+        what = "the setting has no effect: features are released once, without random draws"
+        raise ConfigError(problem(what, where="draws", fix="leave draws out"))
     found = _source(config, source, data, network)
     manifest = found.manifest
-    labels = dataset_table.utility_labels(manifest.info, config.labels)
+    published = published_columns(manifest, config)
     private = dataset_table.attribute_classes(manifest, config.attributes, config.bins)
     refuse_empty_splits(manifest)
     workspace.check(out, **released_features.claim(config, found))
-    floor = dataset_table.measured_floor(manifest, private, labels, config.seed)
+    floor = dataset_table.measured_floor(manifest, private, published, config.seed)
     progress.note(f"label floor: {floor.sentence or floor.refusal}")
     refuse_below_floor(config, floor)
-    table = dataset_table.read_table(manifest, private, labels, found.values)
+    table = dataset_table.read_table(manifest, private, published, found.values)
     if config.dry_run:
-        return _result(config, out, table, floor, found, dry_run=True)
+        return _result(config, out, table, floor, found, published, dry_run=True)
     if config.release_audit.audit:
-        nothing = Origin(run="", data="")
-        asked = question_of(config, config.release_audit, table, None, manifest.info.synthetic)
-        attack_rows(
-            ReleaseQuestion(**asked, draws=lambda number: table.values, source=nothing, released=nothing)
-        )
+        attack_rows(question_of(config, config.release_audit, table))
     with workspace.claim(out, **released_features.claim(config, found)) as space:
-        published = space.earlier == released_features.fingerprint(config, found) and config.resume
-        key = secret_key(space, config, published=published)
+        there = space.earlier == released_features.fingerprint(config, found) and config.resume
+        key = secret_key(space, config, published=there)
         fitted = fit_method(config, table, key, progress)
         values = np.asarray(fitted.release(table), dtype=np.float32)
         work = FeatureRelease(
-            config=config, source=found, table=table, fitted=fitted, values=values, floor=floor, key=key
-        )
-        if published:
+            config=config, source=found, table=table, fitted=fitted, values=values, floor=floor,
+            published=published, key=key,
+        )  # fmt: skip
+        if there:
             record = released_features.refuse_other_vectors(work, out)
         else:
             record = released_features.publish(space, work)
         audit = _audited(work, record, out, progress)
     return _result(
-        config, out, table, floor, found, record=record, features=values.shape[1], audit=audit,
+        config, out, table, floor, found, published, record=record, features=values.shape[1], audit=audit,
         facts=dict(record.facts),
     )  # fmt: skip
 
@@ -206,8 +217,9 @@ def _source(
             what = "a file of features has neither a dataset nor a network beside it"
             raise UsageError(problem(what, where="data", fix="leave it out"))
         return feature_source.of_file(
-            source, attributes=config.attributes, labels=config.labels, seed=config.seed
-        )
+            source, attributes=config.attributes, others=config.keep_columns, labels=config.labels,
+            seed=config.seed,
+        )  # fmt: skip
     return feature_source.of_run(source, data, device=config.device, network=network)
 
 
@@ -219,33 +231,37 @@ def _audited(
     Attackers compare the release with the vectors before erasure, in the kernel variant with kernel features.
     """
     config, table, fitted = work.config, work.table, work.fitted
+    there = sealed_audit.earlier(out)
+    if there is not None and there.checksums == record.checksums:
+        return audit_of_before(config, there, out, table.values.ndim)
     if not config.release_audit.audit:
         return None
     method = OBFUSCATORS[config.method]
-    original = replace(table, values=_before(fitted, table))
-    asked = question_of(
-        config, config.release_audit, original, work.floor, work.source.manifest.info.synthetic
+    question = question_of(
+        config, config.release_audit, replace(table, values=_before(fitted, table)), floor=work.floor,
+        synthetic=work.source.manifest.info.synthetic,
+    )  # fmt: skip
+    question = replace(
+        question,
+        draws=lambda number: work.values,
+        fitted=fitting_half(table, seed=config.seed) if method.learned else None,
+        method=config.method,
+        method_summary=record.method_summary,
+        caveat=record.caveat,
+        deterministic=config.deterministic,
+        source=work.origin,
+        released=work.released_origin(record.checksums),
+        head=_head_of(work),
+        published=work.published.names,
     )
-    asked |= {
-        "draws": lambda number: work.values,
-        "fitted": fitting_half(table, seed=config.seed) if method.learned else None,
-        "method": config.method,
-        "method_summary": record.method_summary,
-        "caveat": record.caveat,
-        "draws_to_average": 1,
-        "deterministic": config.deterministic,
-        "source": work.origin,
-        "released": work.released_origin(record.checksums),
-        "head": _head_of(work),
-    }
     if isinstance(fitted, CodedObfuscator):
         new = table.select(table.where(*work.source.calibration))
-        asked["codes"] = fitted.codes(table)
-        asked["certificates"] = fitted.certificates(new, config.attribute, target=config.release_audit.target)
-    found = audit_release(ReleaseQuestion(**asked), progress=progress)
-    found = replace(found, checksums=record.checksums)
-    artifacts.write(out, found)
-    return found
+        found = fitted.certificates(new, config.attribute, target=config.release_audit.target)
+        question = replace(question, codes=fitted.codes(table), certificates=found)
+    audit = audit_release(question, progress=progress)
+    audit = finished(replace(audit, checksums=record.checksums), None)
+    sealed_audit.write(out, audit)
+    return audit
 
 
 def _before(fitted: FittedObfuscator, table: ImageTable) -> Values:
@@ -270,6 +286,7 @@ def _result(
     table: ImageTable,
     floor: LabelFloorRecord,
     found: FeatureSource,
+    published: PublishedColumns,
     *,
     record: ObfuscationRecord | None = None,
     **more: Any,
@@ -287,6 +304,8 @@ def _result(
         cases=len(table),
         patients=len(set(table.patients)),
         floor=floor,
+        published=published.names,
+        withheld=(*published.withheld, *found.unused),
         note=found.note,
         facts=dict(facts),
         **more,

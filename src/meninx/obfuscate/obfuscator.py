@@ -57,7 +57,8 @@ class ImageTable:
         private: attribute -> class number of each row, :data:`UNKNOWN` where it is not known; shape (n,). A
             joint attribute is one entry, e.g. ``sex+age``.
         classes: attribute -> names of its classes, in the order of their numbers.
-        labels: utility label -> 0, 1 or NaN (unknown) of each row; shape (n,), float64.
+        labels: utility label -> 0, 1 or NaN (unknown) of each row; shape (n,), float64. They are published.
+        published: what else is published beside the values: name -> 0, 1 or NaN of each row, as above.
 
     Raises:
         DataError: lengths differ, a case occurs twice, or a patient is in two splits.
@@ -70,10 +71,12 @@ class ImageTable:
     private: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     labels: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    published: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rows = len(self.values)
-        columns = (self.cases, self.patients, self.split, *self.private.values(), *self.labels.values())
+        numbers = (*self.private.values(), *self.labels.values(), *self.published.values())
+        columns = (self.cases, self.patients, self.split, *numbers)
         if any(len(column) != rows for column in columns):
             raise DataError(problem("the columns have different lengths", where="table of images"))
         if len(set(self.cases)) != rows:
@@ -108,6 +111,7 @@ class ImageTable:
             private={name: column[chosen] for name, column in self.private.items()},
             classes=self.classes,
             labels={name: column[chosen] for name, column in self.labels.items()},
+            published={name: column[chosen] for name, column in self.published.items()},
         )
 
 
@@ -179,6 +183,7 @@ class ObfuscationMethod:
             False: it learns nothing about patients, or is cross-fitted, so attackers have all of them.
         aware: it reads the private attribute of each patient at release time.
         features: it releases feature vectors instead of images.
+        random: every release of an image is drawn anew, so that an attacker may average several.
         certified: the record may carry a certificate that holds against every attacker.
         caveat: what every page about it says; holds whatever was measured.
     """
@@ -189,6 +194,7 @@ class ObfuscationMethod:
     learned: bool = False
     aware: bool = False
     features: bool = False
+    random: bool = False
     certified: bool = False
     caveat: str = ""
 
@@ -199,6 +205,7 @@ _PIXELS = f"{_RETRAINED} (its differential privacy is for m pixels, not for a pa
 OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
     "noise": ObfuscationMethod(
         factory="meninx.obfuscate.baselines:noise",
+        random=True,
         summary="Gaussian noise",
         budgeted=True,
         caveat=_RETRAINED,
@@ -217,12 +224,14 @@ OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
     ),
     "dp-pix": ObfuscationMethod(
         factory="meninx.obfuscate.baselines:dp_pix",
+        random=True,
         summary="pixelation with Laplace noise (DP-Pix)",
         budgeted=True,
         caveat=_PIXELS,
     ),
     "viewmaker": ObfuscationMethod(
         factory="meninx.obfuscate.viewmaker:create",
+        random=True,
         summary="a viewmaker network",
         budgeted=True,
         learned=True,
@@ -230,6 +239,7 @@ OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
     ),
     "viewmaker-seed": ObfuscationMethod(
         factory="meninx.obfuscate.viewmaker:create",
+        random=True,
         summary="a viewmaker network with the losses of DP-Viewmaker",
         budgeted=True,
         learned=True,
@@ -237,6 +247,7 @@ OBFUSCATORS: Mapping[MethodName, ObfuscationMethod] = {
     ),
     "maxent": ObfuscationMethod(
         factory="meninx.obfuscate.viewmaker:create",
+        random=True,
         summary="a viewmaker network that maximises the attackers' entropy",
         budgeted=True,
         learned=True,

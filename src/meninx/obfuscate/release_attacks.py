@@ -58,6 +58,7 @@ class Attempt:
         seconds: of training.
         retrained: on released rows.
         refusal: why there are no margins; else empty.
+        variant: which one it is of several with the name; empty for the only one.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Attempt:
     seconds: float = 0.0
     retrained: bool = True
     refusal: str = ""
+    variant: str = ""
 
 
 class ReleaseAttacks:
@@ -107,7 +109,7 @@ class ReleaseAttacks:
         network = fit_release_network(
             family, draws, hot, self.sides,
             task=attribute_task(hot[self.sides.train].sum(axis=0)),
-            epochs=self.question.epochs,
+            epochs=self.question.attacks.attack_epochs,
             seed=child_seed(self.question.seed, "attacker", family) % _SEEDS,
             device=self.question.device,
         )  # fmt: skip
@@ -134,19 +136,20 @@ class ReleaseAttacks:
         """Return what attackers of originals say about purified releases, by their names."""
         begin = time.perf_counter()
         purify = fit_purifier(
-            self.draws, self.question.original.values, self.sides, epochs=self.question.epochs,
+            self.draws, self.question.original.values, self.sides, epochs=self.question.attacks.attack_epochs,
             seed=child_seed(self.question.seed, PURIFIER) % _SEEDS, device=self.question.device,
         )  # fmt: skip
         values = purify(self.draws(0))
         seconds = time.perf_counter() - begin
         words = "pairs of an original and its release; attackers of originals are asked about what it undoes"
         return {
-            name: Attempt(PURIFIER, words, attack(values), seconds) for name, (attack, _) in clean.items()
+            name: Attempt(PURIFIER, words, attack(values), seconds, variant=name)
+            for name, (attack, _) in clean.items()
         }
 
     def averages(self) -> dict[str, Attempt]:
         """Return what attackers say that see the average of several releases; empty where all are equal."""
-        count = self.question.draws_to_average
+        count = self.question.attacks.draws
         if count < 2 or self.draws.constant:
             return {}
         begin = time.perf_counter()
@@ -156,7 +159,8 @@ class ReleaseAttacks:
         for name in (*families_of(values.ndim)[:1], *VECTOR_ATTACKS):
             is_network = name not in VECTOR_ATTACKS
             attack = self.network(name, lambda number: values) if is_network else self.vector(name, values)
-            found[name] = Attempt(average_name(count), words, attack(values), time.perf_counter() - begin)
+            seconds = time.perf_counter() - begin
+            found[name] = Attempt(average_name(count), words, attack(values), seconds, variant=name)
         return found
 
 

@@ -5,9 +5,9 @@ once. The audit is void where the same attackers cannot find the attribute in th
 they find it in images that show nothing. ::
 
     question = ReleaseQuestion(original=table, draws=lambda number: released[number], attribute="sex",
-                               source=origin, released=origin, target=0.6)
+                               source=origin, released=origin, attacks=AttackSettings(target=0.6))
     record = audit_release(question)
-    print(record.worst, record.worst_attacker.auroc, record.verdict)
+    print(record.chosen, record.highest_attacker.auroc, record.verdict)
 
 A release of another program is audited in the same way: :func:`foreign_release` matches it by case.
 """
@@ -15,7 +15,7 @@ A release of another program is audited in the same way: :func:`foreign_release`
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,7 @@ import numpy as np
 from meninx.core.errors import DataError, expected
 from meninx.core.obfuscation_records import (
     AttackerRecord,
+    AttackStrength,
     DistortionRecord,
     NullRecord,
     ReleaseAuditRecord,
@@ -34,7 +35,8 @@ from meninx.learn.release_attackers import families_of
 from meninx.metrics.image_matching import paired_similarity
 from meninx.metrics.vector_attacks import VECTOR_ATTACKS
 from meninx.obfuscate.attack_measurement import Judge, measure_null
-from meninx.obfuscate.label_attacks import attack_codes, attack_with_labels
+from meninx.obfuscate.config import AttackSettings
+from meninx.obfuscate.label_attacks import attack_codes, attack_columns, attack_with_columns
 from meninx.obfuscate.obfuscator import ImageTable, Values
 from meninx.obfuscate.release_attacks import Attack, Attempt, ReleaseAttacks, average_name
 from meninx.obfuscate.release_linkage import measure_reidentification
@@ -48,7 +50,7 @@ from meninx.obfuscate.release_question import (
     refuse_divided,
 )
 from meninx.obfuscate.release_utility import measure_utility
-from meninx.obfuscate.release_verdict import MEASURED, verdict_of
+from meninx.obfuscate.release_verdict import MEASURED, chosen_of, verdict_of
 
 
 def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> ReleaseAuditRecord:
@@ -79,31 +81,54 @@ def audit_release(question: ReleaseQuestion, *, progress: Progress = SILENT) -> 
         judge.of(replace(attempt, margins=clean[attempt.name][0](draws(0))), of_originals[attempt.name])
         for attempt in originals
     ]
-    tried = _retrained(attacks, clean, judge)
-    records = [judge.of(attempt, of_originals.get(attempt.name)) for attempt in tried]
-    if question.draws_to_average > 1 and draws.constant:
-        records.append(_not_averaged(question.draws_to_average))
-    worst = judge.best(tried)
+    groups = _retrained(attacks, clean)
+    tried = [attempt for group in groups for attempt in group]
+    records = [
+        record for group in groups for record in judge.variants(group, of_originals.get(group[0].name))
+    ]
+    chosen = chosen_of(records) if judge.may_choose else ""
+    pooled = _PatientJudge(question, rows)
     with progress_task(progress, "utility", None):
         losses, leaks = measure_utility(question, draws, rows)
     found = ReleaseAuditRecord(
-        attribute=question.attribute, method=question.method, method_summary=question.method_summary,
-        caveat=question.caveat, worst=worst.name, target=question.target, attackers=tuple(records),
-        static=tuple(static), output_leaks=leaks, code_attack=attack_codes(question, rows, judge),
+        attribute=question.attribute, classes=rows.names, labels=tuple(question.original.labels),
+        published=question.published or tuple(question.original.labels), strength=strength_of(question),
+        method=question.method, method_summary=question.method_summary, caveat=question.caveat,
+        chosen=chosen, validation=judge.validation, target=question.attacks.target,
+        attackers=(*records, *_not_averaged(question, draws)), static=tuple(static), output_leaks=leaks,
+        code_attacks=attack_codes(question, rows, judge),
         floor=question.floor, certificates=question.certificates, utility=losses,
         reidentification=measure_reidentification(question, draws),
         distortion=distortion(question.original, draws(0)),
         divided=bool(question.fitted is not None and question.fitted.any()),
         splits=_patients(question), deterministic=question.deterministic, synthetic=question.synthetic,
         seed=question.seed, seconds=0.0, verdict=MEASURED, reason="", source=question.source,
-        released=question.released, with_labels=attack_with_labels(question, draws(0), rows, judge),
-        every_question=judge.every(worst), per_patient=_per_patient(question, rows, tried),
-        clean=of_originals[judge.best(originals).name], clean_floor=question.clean_floor,
+        released=question.released, columns=attack_columns(question, rows, judge),
+        with_columns=attack_with_columns(question, draws(0), rows, judge),
+        every_question=judge.every(_asked_further(judge, tried, chosen)),
+        per_patient=pooled.of(tried), not_measured=question.not_measured,
+        unaveraged=_unaveraged(question, draws), clean=of_originals[judge.best(originals).name],
+        clean_floor=question.clean_floor, clean_high=_limit(of_originals.values(), pooled.of(originals)),
         control=_control(attacks, judge), null=_null(attacks, draws(0), progress), subject=question.subject,
     )  # fmt: skip
     verdict, reason = verdict_of(found)
     found = replace(found, verdict=verdict, reason=reason, seconds=time.perf_counter() - begin)
     return _without_times(found) if question.deterministic else found
+
+
+def strength_of(question: ReleaseQuestion) -> AttackStrength:
+    """Return how hard a release is attacked."""
+    return strength(question.attacks, question.original.values.ndim)
+
+
+def strength(asked: AttackSettings, axes: int) -> AttackStrength:
+    """Return how hard images (4 axes) or features (2) are attacked with some settings."""
+    return AttackStrength(
+        epochs=asked.attack_epochs,
+        draws=asked.draws,
+        permutations=asked.permutations,
+        networks=families_of(axes),
+    )
 
 
 def distortion(original: ImageTable, released: Values) -> DistortionRecord | None:
@@ -149,30 +174,49 @@ def foreign_release(original: ImageTable, released: ImageTable) -> Values:
     return np.ascontiguousarray(released.values[order])
 
 
-def _retrained(
-    attacks: ReleaseAttacks, clean: Mapping[str, tuple[Attack, float]], judge: Judge
-) -> list[Attempt]:
-    """Return what every retrained attacker says, of purifiers and averages the best ones."""
-    tried = list(attacks.of_release())
+def _retrained(attacks: ReleaseAttacks, clean: Mapping[str, tuple[Attack, float]]) -> list[Sequence[Attempt]]:
+    """Return what every retrained attacker says, the variants of an attacker together."""
+    groups: list[Sequence[Attempt]] = [(attempt,) for attempt in attacks.of_release()]
     with progress_task(attacks.progress, "purifier and averages", None):
-        tried.append(judge.best(attacks.purified(clean).values()))
-        averages = attacks.averages()
-    return [*tried, judge.best(averages.values())] if averages else tried
+        groups.append(tuple(attacks.purified(clean).values()))
+        averages = tuple(attacks.averages().values())
+    return [*groups, averages] if averages else groups
 
 
-def _per_patient(
-    question: ReleaseQuestion, rows: AttackRows, tried: Sequence[Attempt]
-) -> AttackerRecord | None:
-    """Return the best attacker that knows which images are of one patient; None where nobody has several."""
-    if len(np.unique(rows.patient[rows.test])) == len(rows.test):
-        return None
-    judge = Judge(one_row_per_patient(rows), seed=child_seed(question.seed, "resampled patients"))
-    pooled = [
-        replace(attempt, margins=patient_means(attempt.margins, rows.patient))
-        for attempt in tried
-        if attempt.margins is not None
-    ]
-    return judge.of(judge.best(pooled))
+def _asked_further(judge: Judge, tried: Sequence[Attempt], chosen: str) -> Attempt:
+    """Return the chosen attacker, or the highest one where none is chosen."""
+    same = [attempt for attempt in tried if attempt.name == chosen]
+    return judge.best(same or tried)
+
+
+class _PatientJudge:
+    """Measures attackers that know which images are of one patient."""
+
+    def __init__(self, question: ReleaseQuestion, rows: AttackRows) -> None:
+        self.rows = rows
+        several = len(np.unique(rows.patient[rows.test])) < len(rows.test)
+        seed = child_seed(question.seed, "resampled patients")
+        self.judge = Judge(one_row_per_patient(rows), seed=seed) if several else None
+
+    def of(self, tried: Sequence[Attempt]) -> tuple[AttackerRecord, ...]:
+        """Return the chosen attacker and the one with the largest limit; none where nobody has several."""
+        if self.judge is None:
+            return ()
+        pooled = [
+            replace(
+                attempt,
+                name=f"{attempt.name}, all images of a patient",
+                margins=patient_means(attempt.margins, self.rows.patient),
+            )
+            for attempt in tried
+            if attempt.margins is not None
+        ]
+        return self.judge.variants(pooled)
+
+
+def _limit(*groups: Iterable[AttackerRecord]) -> float | None:
+    highs = [item.high for group in groups for item in group if item.high is not None]
+    return max(highs, default=None)
 
 
 def _control(attacks: ReleaseAttacks, judge: Judge) -> AttackerRecord:
@@ -187,19 +231,30 @@ def _control(attacks: ReleaseAttacks, judge: Judge) -> AttackerRecord:
 
 def _null(attacks: ReleaseAttacks, released: Values, progress: Progress) -> NullRecord | None:
     question, rows = attacks.question, attacks.rows
-    if not question.permutations:
+    if not question.attacks.permutations:
         return None
     family = families_of(released.ndim)[0]
+    permutations, seed = question.attacks.permutations, child_seed(question.seed, "null")
     with progress_task(progress, "permuted attributes", None):
         return measure_null(
-            released, rows, permutations=question.permutations, seed=child_seed(question.seed, "null"),
+            released, rows, permutations=permutations, seed=seed,
             network=lambda kinds: attacks.network(family, attacks.draws, kinds)(released),
         )  # fmt: skip
 
 
-def _not_averaged(count: int) -> AttackerRecord:
+def _unaveraged(question: ReleaseQuestion, draws: DrawCache) -> bool:
+    """Return whether a method draws at random without an attacker that averages several releases."""
+    if draws.constant:
+        return question.random
+    return question.attacks.draws < 2
+
+
+def _not_averaged(question: ReleaseQuestion, draws: DrawCache) -> tuple[AttackerRecord, ...]:
+    """Return the row of the average of several releases where there is nothing to average."""
+    if question.attacks.draws < 2 or not draws.constant or question.not_measured:
+        return ()
     why = "every draw gives the same, so the average tells nothing more"
-    return AttackerRecord(name=average_name(count), refusal=why)
+    return (AttackerRecord(name=average_name(question.attacks.draws), refusal=why),)
 
 
 def _patients(question: ReleaseQuestion) -> dict[str, int]:
@@ -224,9 +279,8 @@ def _without_times(found: ReleaseAuditRecord) -> ReleaseAuditRecord:
     return replace(
         found, seconds=0.0, attackers=still(found.attackers), static=still(found.static),
         every_question=still(found.every_question), output_leaks=still(found.output_leaks),
-        with_labels=still(found.with_labels),
-        code_attack=None if found.code_attack is None else replace(found.code_attack, seconds=0.0),
-        per_patient=None if found.per_patient is None else replace(found.per_patient, seconds=0.0),
+        columns=still(found.columns), with_columns=still(found.with_columns),
+        code_attacks=still(found.code_attacks), per_patient=still(found.per_patient),
         clean=None if found.clean is None else replace(found.clean, seconds=0.0),
         control=None if found.control is None else replace(found.control, seconds=0.0),
     )  # fmt: skip

@@ -17,13 +17,12 @@ import numpy.typing as npt
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.obfuscation_records import CertificateRecord, LabelFloorRecord
 from meninx.core.origin import Origin
-from meninx.learn.release_attackers import EPOCHS
 from meninx.metrics.groups import MIN_CELL
+from meninx.obfuscate.config import AttackSettings
 from meninx.obfuscate.obfuscator import UNKNOWN, ImageTable, Values
 
 Numbers = npt.NDArray[np.int64]
 Truth = npt.NDArray[np.float64]
-PERMUTATIONS = 99
 CLEAN_FLOOR = 0.7
 _REST = "the rest"
 _LEAST_TO_CHOOSE = 2
@@ -46,11 +45,8 @@ class ReleaseQuestion:
         method: its name; empty for a release of another program.
         method_summary: the method in words.
         caveat: what holds of the method whatever is measured.
-        target: highest AUROC of the worst retrained attacker that is accepted, in (0.5, 1]; 0 for none.
+        attacks: how it is attacked: target, epochs, averaged draws, permutations.
         seed: of attackers, permutations and resamples.
-        draws_to_average: independent releases of each image that one attacker averages.
-        epochs: of every network, each with a fresh draw.
-        permutations: of the null; 0 leaves it out.
         clean_floor: the audit is void where the attackers of the original images find less.
         device: where networks are trained.
         deterministic: the record shall depend on data and seed alone.
@@ -60,6 +56,9 @@ class ReleaseQuestion:
         codes: released code of each row, shape (n,); None for a method without codes.
         head: from features (n, d) to a score of each label, shape (n, labels): the last layer of the network
             that they come from. None for images.
+        published: names of the columns that are published beside the images.
+        not_measured: what cannot be measured and why, in words.
+        random: the method is known to draw at random, whether or not ``draws`` can draw again.
         source: origin of the original dataset.
         released: origin of the released one.
     """
@@ -73,11 +72,8 @@ class ReleaseQuestion:
     method: str = ""
     method_summary: str = ""
     caveat: str = ""
-    target: float = 0.0
+    attacks: AttackSettings = field(default_factory=AttackSettings)
     seed: int = 0
-    draws_to_average: int = 10
-    epochs: int = EPOCHS
-    permutations: int = PERMUTATIONS
     clean_floor: float = CLEAN_FLOOR
     device: str = "cpu"
     deterministic: bool = False
@@ -86,6 +82,9 @@ class ReleaseQuestion:
     certificates: tuple[CertificateRecord, ...] = ()
     codes: Numbers | None = None
     head: Callable[[Values], Truth] | None = None
+    published: tuple[str, ...] = ()
+    not_measured: tuple[str, ...] = ()
+    random: bool = False
 
     @property
     def subject(self) -> str:

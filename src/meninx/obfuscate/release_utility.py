@@ -17,12 +17,12 @@ import numpy.typing as npt
 from meninx.core.obfuscation_records import AttackerRecord, UtilityLossRecord
 from meninx.core.randomness import child_seed
 from meninx.learn.release_attackers import Sides, families_of, fit_release_network, label_task
-from meninx.metrics import intervals
 from meninx.metrics.attribute_inference import infer_attribute
 from meninx.metrics.bootstrap import BinaryProblem, Draws, Measured, measure
 from meninx.metrics.classification import auroc
 from meninx.metrics.groups import INSUFFICIENT, sufficient
 from meninx.metrics.intervals import folded_ends
+from meninx.metrics.paired_difference import difference
 from meninx.metrics.vector_attacks import fit_ridge
 from meninx.obfuscate.obfuscator import Values
 from meninx.obfuscate.release_attacks import flat_values
@@ -94,7 +94,8 @@ def _fitted(
     seed = child_seed(question.seed, purpose) % _SEEDS
     network = fit_release_network(
         families[min(_RESIDUAL, len(families) - 1)], draws, truth, sides,
-        task=label_task(tuple(table.labels)), epochs=question.epochs, seed=seed, device=question.device,
+        task=label_task(tuple(table.labels)), epochs=question.attacks.attack_epochs, seed=seed,
+        device=question.device,
     )  # fmt: skip
     filled = _filled(truth, sides.train)
     blocks = np.arange(truth.shape[1])
@@ -155,7 +156,7 @@ def _losses(
 def _loss(
     label: str, regime: str, group: str, patients: int, before: Measured, after: Measured
 ) -> UtilityLossRecord:
-    low, high = intervals.percentile_interval(before.samples["auroc"] - after.samples["auroc"])
+    low, high = difference(before, after).ends["auroc"]
     first, second = before.values["auroc"], after.values["auroc"]
     return UtilityLossRecord(
         label=label, regime=regime, group=group, clean=first, released=second, loss=first - second,
@@ -172,7 +173,7 @@ def _leak(name: str, outputs: Array, question: ReleaseQuestion, rows: AttackRows
         outputs[asked],
         [rows.names[kind] if kind >= 0 else "" for kind in kinds],
         patients=[table.patients[row] for row in asked],
-        permutations=max(1, question.permutations),
+        permutations=max(1, question.attacks.permutations),
         most_fitted=_MOST_FITTED,
         seed=child_seed(question.seed, "output leak") % _SEEDS,
     )

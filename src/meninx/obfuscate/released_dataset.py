@@ -22,7 +22,7 @@ import numpy as np
 
 from meninx.core import artifacts, files, integrity, provenance, randomness, settings, workspace
 from meninx.core import progress as bars
-from meninx.core.artifacts import ObfuscationRecord, Origin, PrepareRecord, ReleaseAuditRecord
+from meninx.core.artifacts import ObfuscationRecord, Origin, PrepareRecord
 from meninx.core.errors import DataError, expected, problem
 from meninx.core.intensity import Intensity
 from meninx.core.manifest import (
@@ -39,11 +39,22 @@ from meninx.imaging.image import Image
 from meninx.obfuscate.comparison_sheet import comparison_sheet
 from meninx.obfuscate.config import WORK_FIELDS, ObfuscateConfig, ReleaseAuditSettings
 from meninx.obfuscate.dataset_table import read_images
-from meninx.obfuscate.obfuscator import OBFUSCATORS, FittedObfuscator, ImageTable, Values, levels, stored
+from meninx.obfuscate.obfuscator import (
+    OBFUSCATORS,
+    FittedObfuscator,
+    ImageTable,
+    Values,
+    create,
+    fitting_half,
+    levels,
+    stored,
+)
+from meninx.obfuscate.published_columns import SITE, PublishedColumns
+from meninx.obfuscate.sealed_audit import AUDIT, PAGE, SEAL
 
 STAGE = "obfuscate"
-KEY, SHEET, PAGE = "obfuscation.key", "comparison.png", "report.html"
-RECORD, AUDIT = artifacts.place(ObfuscationRecord), artifacts.place(ReleaseAuditRecord)
+KEY, SHEET = "obfuscation.key", "comparison.png"
+RECORD = artifacts.place(ObfuscationRecord)
 PUBLISHED = ("images", MANIFEST_NAME, INFO_NAME, integrity.CHECKSUMS, RECORD)
 """Files outside the private folder; the last one is written last and marks completeness."""
 _PRIVATE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}\.[a-z0-9]{1,8}")
@@ -124,6 +135,7 @@ class Release:
         fitted: the method.
         values: what is released of each image.
         floor: the label floor that was shown.
+        published: columns of the released table.
         key: of :func:`secret_key`.
     """
 
@@ -133,7 +145,19 @@ class Release:
     fitted: FittedObfuscator
     values: Values
     floor: LabelFloorRecord
+    published: PublishedColumns
     key: bytes = field(repr=False)
+
+
+def fit_method(
+    config: ObfuscateConfig, table: ImageTable, key: bytes, progress: bars.Progress
+) -> FittedObfuscator:
+    """Return the method fitted on its patients: half of the training split if it learns, else all of it."""
+    rows = ~table.where("test")
+    if OBFUSCATORS[config.method].learned:
+        rows &= ~table.where("train") | fitting_half(table, seed=config.seed)
+    obfuscator = create(config.method, config, key=key)
+    return obfuscator.fit(table.select(rows), seed=config.seed, progress=progress)
 
 
 def released_values(fitted: FittedObfuscator, table: ImageTable) -> Values:
@@ -171,7 +195,9 @@ def publish(space: workspace.Workspace, work: Release, progress: bars.Progress) 
     staging, room = space.staging, space.staging / workspace.PRIVATE
     config, source, fitted = work.config, work.source, work.fitted
     record = _record(work)
-    manifest = Manifest(space.root, _info(source.info, config, record), _cases(source, config))
+    manifest = Manifest(
+        space.root, _info(source.info, work.published, record), _cases(source, work.published)
+    )
     digests = _write_images(staging, manifest, work.values, progress)
     manifest.write(staging)
     tables = integrity.measured(staging, [staging / MANIFEST_NAME, staging / INFO_NAME])
@@ -181,9 +207,9 @@ def publish(space: workspace.Workspace, work: Release, progress: bars.Progress) 
     secrets = {SHEET: sheet, **_named(fitted.private_files())}
     for name, content in secrets.items():
         files.write_bytes(room / name, content, mode=files.PRIVATE_MODE)
-    stale = [name for name in (AUDIT, PAGE) if (space.root / name).exists()]
+    stale = [name for name in (AUDIT, PAGE, SEAL) if (space.root / name).exists()]
     space.publish(PUBLISHED, remove=stale, secret=(KEY, *secrets))
-    _remove_others(space.private, {KEY, *secrets})
+    remove_others(space.private, {KEY, *secrets})
 
 
 def keyed(key: bytes, root: Path) -> str:
@@ -204,11 +230,6 @@ def origin(key: bytes, manifest: Manifest, *, deterministic: bool) -> Origin:
     )
 
 
-def removed_columns(source: DatasetInfo, config: ObfuscateConfig) -> tuple[str, ...]:
-    """Return the attribute columns that the released table does not have."""
-    return () if config.keep_attribute else tuple(a for a in source.attributes if a in config.attributes)
-
-
 def _record(work: Release) -> ObfuscationRecord:
     config, source, table, key = work.config, work.source, work.table, work.key
     method, prepared = OBFUSCATORS[config.method], source.root / artifacts.place(PrepareRecord)
@@ -220,7 +241,8 @@ def _record(work: Release) -> ObfuscationRecord:
         attribute=config.attribute,
         classes=table.classes[config.attribute],
         utility=tuple(table.labels),
-        attribute_removed=removed_columns(source.info, config),
+        published=work.published.names,
+        withheld=work.published.withheld,
         settings=release_settings(config),
         facts=dict(work.fitted.facts()),
         floor=work.floor,
@@ -236,15 +258,17 @@ def _record(work: Release) -> ObfuscationRecord:
     )
 
 
-def _info(source: DatasetInfo, config: ObfuscateConfig, record: ObfuscationRecord) -> DatasetInfo:
+def _info(source: DatasetInfo, published: PublishedColumns, record: ObfuscationRecord) -> DatasetInfo:
     """Return the description of the released dataset: 8 bits, no statistics of the originals."""
-    kept = tuple(name for name in source.attributes if name not in removed_columns(source, config))
+    labels = published.labels
     steps = dict(source.preprocessing)
     if "bits" in steps:
         steps["bits"] = 8
     return replace(
         source,
-        attributes=kept,
+        labels=labels,
+        laterality=tuple(pair for pair in source.laterality if set(pair) <= set(labels)),
+        attributes=tuple(name for name in source.attributes if name in published.attributes),
         intensity=Intensity(),
         preprocessing=steps,
         observed=None,
@@ -252,14 +276,15 @@ def _info(source: DatasetInfo, config: ObfuscateConfig, record: ObfuscationRecor
     )
 
 
-def _cases(source: Manifest, config: ObfuscateConfig) -> tuple[Case, ...]:
-    gone = removed_columns(source.info, config)
+def _cases(source: Manifest, published: PublishedColumns) -> tuple[Case, ...]:
     return tuple(
         replace(
             case,
             image=f"images/{case.case_id}.png",
             mask="",
-            attributes={name: text for name, text in case.attributes.items() if name not in gone},
+            site="" if SITE in published.withheld else case.site,
+            labels={name: case.labels.get(name) for name in published.labels},
+            attributes={name: text for name, text in case.attributes.items() if name in published.attributes},
         )
         for case in source.cases
     )
@@ -284,7 +309,7 @@ def _write_images(
     return digests
 
 
-def _remove_others(room: Path, wanted: set[str]) -> None:
+def remove_others(room: Path, wanted: set[str]) -> None:
     """Remove the private files of an earlier release by another method, which may show originals."""
     for path in room.iterdir():
         if _PRIVATE_NAME.fullmatch(path.name) and path.name not in {workspace.MARKER, *wanted}:

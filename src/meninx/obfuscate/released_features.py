@@ -24,12 +24,15 @@ import numpy as np
 from meninx.core import artifacts, files, integrity, names, provenance, workspace
 from meninx.core.artifacts import ObfuscationRecord, Origin
 from meninx.core.errors import DataError, expected
+from meninx.core.manifest import Case
 from meninx.core.obfuscation_records import LabelFloorRecord
 from meninx.obfuscate.config import ObfuscateConfig
 from meninx.obfuscate.feature_file import CASE, FEATURES, RELEASED
 from meninx.obfuscate.feature_source import FeatureSource
 from meninx.obfuscate.obfuscator import OBFUSCATORS, FittedObfuscator, ImageTable, Values
-from meninx.obfuscate.released_dataset import AUDIT, KEY, PAGE, RECORD, release_settings, removed_columns
+from meninx.obfuscate.published_columns import SITE, PublishedColumns
+from meninx.obfuscate.released_dataset import KEY, RECORD, release_settings, remove_others
+from meninx.obfuscate.sealed_audit import AUDIT, PAGE, SEAL
 
 STAGE = "obfuscate-features"
 VECTORS, TABLE = "features.npz", "manifest.csv"
@@ -49,6 +52,7 @@ class FeatureRelease:
         fitted: the method.
         values: what is released, shape (n, m).
         floor: the label floor that was shown.
+        published: columns of the released table.
         key: secret.
     """
 
@@ -58,6 +62,7 @@ class FeatureRelease:
     fitted: FittedObfuscator
     values: Values
     floor: LabelFloorRecord
+    published: PublishedColumns
     key: bytes = field(repr=False)
 
     @property
@@ -104,8 +109,9 @@ def publish(space: workspace.Workspace, work: FeatureRelease) -> ObfuscationReco
     room = staging / workspace.PRIVATE
     for name, content in secrets.items():
         files.write_bytes(room / name, content, mode=files.PRIVATE_MODE)
-    stale = [name for name in (AUDIT, PAGE) if (space.root / name).exists()]
+    stale = [name for name in (AUDIT, PAGE, SEAL) if (space.root / name).exists()]
     space.publish(PUBLISHED, remove=stale, secret=(KEY, *secrets))
+    remove_others(space.private, {KEY, *secrets})
     return record
 
 
@@ -118,7 +124,7 @@ def refuse_other_vectors(work: FeatureRelease, out: Path) -> ObfuscationRecord:
     record = artifacts.require(out, ObfuscationRecord, fix="give --overwrite to make the release again")
     fix = "give --overwrite to make the release again"
     same = integrity.digest_of(out) == record.checksums and not integrity.damage(
-        out, leave_out=(workspace.PRIVATE, RECORD, AUDIT, PAGE)
+        out, leave_out=(workspace.PRIVATE, RECORD, AUDIT, PAGE, SEAL)
     )
     stream = io.BytesIO(files.read_bytes(out / VECTORS, limit=_MOST_BYTES)) if same else None
     if stream is None or not np.array_equal(np.load(stream, allow_pickle=False)[FEATURES], work.values):
@@ -128,22 +134,24 @@ def refuse_other_vectors(work: FeatureRelease, out: Path) -> ObfuscationRecord:
 
 
 def _table(work: FeatureRelease) -> str:
-    info = work.source.manifest.info
-    gone = removed_columns(info, work.config)
-    kept = [name for name in info.attributes if name not in gone]
+    kept, shown = work.published.attributes, work.published.labels
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case_id", "patient_id", "split", *info.labels, *kept])
+    writer.writerow(["case_id", "patient_id", "split", *shown, *kept])
     for case in work.source.manifest.cases:
-        known = [case.labels.get(name) for name in info.labels]
+        known = [case.labels.get(name) for name in shown]
         labels = ["" if value is None else f"{value:g}" for value in known]
-        texts = [names.csv_cell(case.attributes.get(name, "")) for name in kept]
+        texts = [names.csv_cell(_text(case, name)) for name in kept]
         writer.writerow([case.case_id, case.patient_id, case.split, *labels, *texts])
     return text.getvalue()
 
 
+def _text(case: Case, name: str) -> str:
+    return case.site if name == SITE and name not in case.attributes else case.attributes.get(name, "")
+
+
 def _record(work: FeatureRelease) -> ObfuscationRecord:
-    config, source, table = work.config, work.source, work.table
+    config, table = work.config, work.table
     return ObfuscationRecord(
         subject="features",
         method=config.method,
@@ -152,7 +160,8 @@ def _record(work: FeatureRelease) -> ObfuscationRecord:
         attribute=config.attribute,
         classes=table.classes[config.attribute],
         utility=tuple(table.labels),
-        attribute_removed=removed_columns(source.manifest.info, config),
+        published=work.published.names,
+        withheld=work.published.withheld,
         settings=release_settings(config),
         facts=dict(work.fitted.facts()),
         floor=work.floor,

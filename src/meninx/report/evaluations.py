@@ -20,7 +20,7 @@ from meninx.core.artifacts import (
 )
 from meninx.core.errors import DataError, problem
 from meninx.metrics.estimates import ROC_GRID, Estimate, Evaluation
-from meninx.metrics.intervals import CLOPPER_PEARSON, COMBINED, PERCENTILE
+from meninx.metrics.intervals import CLOPPER_PEARSON, COMBINED, PERCENTILE, UNSEEN
 
 TEST = "test"
 _TASKS = ("multiclass", "multilabel", "segmentation")
@@ -258,7 +258,7 @@ def _possible(item: Estimate) -> bool:
     """Return whether an estimate is possible: area in [0, 1], ordered interval, counts from 0."""
     bounded = item.name not in ("auroc", "dice") or math.isnan(item.value) or 0 <= item.value <= 1
     ordered = math.isnan(item.low) or math.isnan(item.high) or item.low <= item.high
-    named = item.interval in ("", PERCENTILE, CLOPPER_PEARSON, COMBINED)
+    named = item.interval in ("", PERCENTILE, CLOPPER_PEARSON, COMBINED, UNSEEN)
     return named and bounded and ordered and item.patients >= 0 and item.n >= 0 and not math.isinf(item.value)
 
 

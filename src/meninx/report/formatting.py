@@ -9,7 +9,7 @@ from typing import Any
 from meninx.core.percentages import at_most, percent
 from meninx.metrics.estimates import Estimate
 from meninx.metrics.groups import INSUFFICIENT, MIN_CELL
-from meninx.metrics.intervals import CLOPPER_PEARSON, COMBINED, PERCENTILE
+from meninx.metrics.intervals import CLOPPER_PEARSON, COMBINED, PERCENTILE, UNSEEN
 
 METRICS: Mapping[str, str] = {
     "auroc": "AUROC",
@@ -50,6 +50,7 @@ METRICS: Mapping[str, str] = {
 _UNSIGNED = ("demographic_parity_difference", "equal_opportunity_difference", "equalised_odds_difference")
 _KINDS: Mapping[str, str] = {
     PERCENTILE: "percentile",
+    UNSEEN: "percentile, with an unseen patient",
     CLOPPER_PEARSON: "Clopper–Pearson",
     COMBINED: "combined",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,10 @@ from meninx.core.artifacts import ObfuscationRecord, ReleaseAuditRecord
 from meninx.core.errors import DataError, problem
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo
 from meninx.core.obfuscation_records import AttackerRecord
-from meninx.obfuscate.release_verdict import verdict_of
+from meninx.metrics.groups import MIN_CELL
+from meninx.obfuscate import sealed_audit
+from meninx.obfuscate.audit_words import measured_words
+from meninx.obfuscate.release_verdict import chosen_of, verdict_at, verdict_of
 
 RECORD, AUDIT = artifacts.place(ObfuscationRecord), artifacts.place(ReleaseAuditRecord)
 NOT_ATTACKED = "not attacked: nothing is known of what it hides"
@@ -72,18 +75,15 @@ class ObfuscatedDataset:
         return f"{start}, which {words}; {self.finding()}." if words else f"{start}; {self.finding()}."
 
     def finding(self) -> str:
-        """Return what the worst retrained attacker finds, in words that stand behind a semicolon."""
+        """Return what retrained attackers find, in words that stand behind a semicolon."""
         if self.audit is None:
             return NOT_ATTACKED
-        worst = self.audit.worst_attacker
-        if worst is None or worst.auroc is None:
+        if self.audit.highest_attacker is None:
             return "no attacker could be measured: nothing is known of what it hides"
         other = self.record is not None and self.audit.attribute != self.record.attribute
         whom = f" of {names.printable(self.audit.attribute)}" if other else ""
         void = ", and the audit is void" if self.audit.verdict == "void" else ""
-        ends = "" if worst.low is None or worst.high is None else f" [{worst.low:.3f}, {worst.high:.3f}]"
-        by = f"retrained attacker {names.printable(worst.name)}"
-        return f"measured AUROC{whom} {worst.auroc:.3f}{ends} ({by}){void}"
+        return f"{measured_words(self.audit).replace('AUROC', f'AUROC{whom}')}{void}"
 
 
 def read(root: Path, name: str, info: DatasetInfo | None) -> ObfuscatedDataset | None:
@@ -106,6 +106,7 @@ def read(root: Path, name: str, info: DatasetInfo | None) -> ObfuscatedDataset |
     if audit is not None:
         _refuse(_of_another(root, audit, record, has_data=info is not None), f"{name}/{AUDIT}")
         _refuse(_impossible(audit), f"{name}/{AUDIT}")
+    _refuse(sealed_audit.contradictions(root), name)
     synthetic = audit.synthetic if info is None and audit is not None else bool(info and info.synthetic)
     return ObfuscatedDataset(
         name=name, root=root, record=record, audit=audit, synthetic=synthetic, sentence=sentence
@@ -146,24 +147,45 @@ def _of_another(
     theirs = (audit.method, audit.method_summary, audit.caveat)
     if theirs != (record.method, record.method_summary, record.caveat):
         yield "the audit is that of a release by another method"
+    if audit.attribute == record.attribute and audit.classes != record.classes:
+        yield "the audit is about other classes of the attribute than those that were to be hidden"
+    elif audit.attribute == record.attribute and audit.labels != record.utility:
+        yield "the audit is about other labels than those of the release"
 
 
 def _impossible(audit: ReleaseAuditRecord) -> Iterator[str]:
     """Yield what of an audit does not follow from its own numbers."""
-    every = [*audit.attackers, *audit.static, *audit.output_leaks, *audit.every_question, *audit.with_labels]
-    every += [item for item in (audit.clean, audit.control, audit.code_attack, audit.per_patient) if item]
+    every = [*audit.attackers, *audit.static, *audit.output_leaks, *audit.every_question, *audit.columns]
+    every += [*audit.with_columns, *audit.code_attacks, *audit.per_patient]
+    every += [item for item in (audit.clean, audit.control) if item]
     if not all(map(_possible, every)):
         yield "an attacker has an area or an interval that cannot be"
-    best = max((item.valid_auroc or 0.0 for item in audit.attackers), default=0.0)
-    worst = audit.worst_attacker
-    if audit.attackers and (worst is None or (worst.valid_auroc or 0.0) < best):
+    if len({item.name for item in audit.attackers}) < len(audit.attackers):
+        yield "two attackers have one name"
+    few = min(audit.validation.values(), default=0) < MIN_CELL
+    if audit.chosen != ("" if few else chosen_of(audit.attackers)):
         yield "another attacker than the one named does best on the validation split"
-    if not all(item.retrained for item in audit.attackers) or any(item.retrained for item in audit.static):
+    retrained = (*audit.attackers, *audit.code_attacks, *audit.per_patient)
+    if not all(item.retrained for item in retrained) or any(item.retrained for item in audit.static):
         yield "attackers that were retrained are mixed with others"
+    yield from _of_other_classes(audit, every)
+    if audit.asked and audit.asked[0].target != audit.target:
+        yield "the target is not the one that was asked for first"
+    if audit.asked and audit.asked[-1].verdict != verdict_at(audit, audit.asked[-1].target):
+        yield "the verdict on the target that was asked for last does not follow from the numbers"
     if (audit.verdict, audit.reason) != verdict_of(audit):
         yield "the verdict does not follow from the numbers"
     if any(item.limit is not None and min(item.patients) < 1 for item in audit.certificates):
         yield "a certificate rests on no patient"
+
+
+def _of_other_classes(audit: ReleaseAuditRecord, every: Sequence[AttackerRecord]) -> Iterator[str]:
+    """Yield what of an audit is about other classes than those that it names."""
+    known = set(audit.classes)
+    named = {name for item in every for name in item.classes} | set(audit.validation)
+    named |= {name for item in audit.certificates for name in item.groups}
+    if not named <= known or len(known) != len(audit.classes):
+        yield "an attacker tells other classes apart than those that the audit names"
 
 
 def _possible(item: AttackerRecord) -> bool:

@@ -20,7 +20,7 @@ from meninx.report.figures import COLOURS, INK
 from meninx.report.obfuscated_datasets import ObfuscatedDataset
 from meninx.report.table_model import Picture
 
-_WORST, _OTHER, _CLEAN, _NULL, _FLOOR = COLOURS[4], COLOURS[0], COLOURS[5], COLOURS[2], COLOURS[3]
+_CHOSEN, _OTHER, _CLEAN, _NULL, _FLOOR = COLOURS[4], COLOURS[0], COLOURS[5], COLOURS[2], COLOURS[3]
 _RELEASED_IMAGES = 16
 _SHEET = "comparison.png"
 _SHEET_ROWS, _COLUMNS = 12, 6  # of the sheet, and of those the page shows
@@ -29,7 +29,7 @@ DROP_IN, RETRAINED = "drop-in", "retrained"
 
 def attackers(audit: ReleaseAuditRecord, name: str) -> Picture | None:
     """Return what each retrained attacker finds, beside the same attacker of the original images."""
-    rows = [item for item in retrained(audit) if item.auroc is not None]
+    rows = list(audit.retrained)
     if not rows:
         return None
     floor = audit.floor.auroc if audit.floor is not None else None
@@ -42,11 +42,11 @@ def attackers(audit: ReleaseAuditRecord, name: str) -> Picture | None:
         if floor is not None:
             axes.axvline(floor, color=_FLOOR, linestyle=":", linewidth=1.6, label="label floor")
         if audit.target:
-            axes.axvline(audit.target, color=_WORST, linestyle="--", linewidth=1.4, label="target")
+            axes.axvline(audit.target, color=_CHOSEN, linestyle="--", linewidth=1.4, label="target")
         for place, item in enumerate(rows):
-            _row(axes, place, item, worst=item.name == audit.worst)
+            _row(axes, place, item, chosen=item.name == audit.chosen)
         axes.plot([], [], "o", color=_OTHER, markersize=5, label="released images, 95 % interval")
-        axes.plot([], [], "o", color=_WORST, markersize=6, label="chosen on the validation split")
+        axes.plot([], [], "o", color=_CHOSEN, markersize=6, label="chosen on the validation split")
         axes.plot([], [], "D", markerfacecolor="none", color=_CLEAN, markersize=5, label="original images")
         axes.set_yticks(range(len(rows)), [_short(item.name) for item in rows], fontsize=8.5)
         axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -68,13 +68,13 @@ def attackers(audit: ReleaseAuditRecord, name: str) -> Picture | None:
     return Picture(figures.drawn(draw, name, f"Attackers of {attribute}: {text}.", size=size), caption)
 
 
-def _row(axes: Axes, place: int, item: AttackerRecord, *, worst: bool) -> None:
-    colour = _WORST if worst else _OTHER
+def _row(axes: Axes, place: int, item: AttackerRecord, *, chosen: bool) -> None:
+    colour = _CHOSEN if chosen else _OTHER
     if item.clean_auroc is not None:
         axes.plot([item.clean_auroc], [place], "D", markerfacecolor="none", color=_CLEAN, markersize=5)
     if item.low is not None and item.high is not None:
         axes.plot([item.low, item.high], [place, place], color=colour, linewidth=2.0, alpha=0.75)
-    axes.plot([item.auroc or 0.5], [place], "o", color=colour, markersize=6 if worst else 5)
+    axes.plot([item.auroc or 0.5], [place], "o", color=colour, markersize=6 if chosen else 5)
 
 
 def losses(audit: ReleaseAuditRecord, name: str) -> Picture | None:
@@ -109,11 +109,6 @@ def losses(audit: ReleaseAuditRecord, name: str) -> Picture | None:
     )
     size = (4.8, 1.7 + 0.45 * len(labels))
     return Picture(figures.drawn(draw, name, f"Loss of AUROC by label: {text}.", size=size), caption)
-
-
-def retrained(audit: ReleaseAuditRecord) -> list[AttackerRecord]:
-    """Return the attackers that were trained on released images or codes, in the order of the page."""
-    return [*audit.attackers, *([audit.code_attack] if audit.code_attack is not None else [])]
 
 
 def area(item: AttackerRecord) -> str:

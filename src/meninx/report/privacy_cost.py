@@ -11,12 +11,14 @@ from meninx.metrics.estimates import Estimate
 from meninx.metrics.groups import INSUFFICIENT
 from meninx.metrics.paired_difference import (
     AMPLIFIED,
+    CLOSED,
     GAP_NAMES,
     MARGIN,
     NOT_AMPLIFIED,
     NOT_DECIDED,
     gap_verdict,
     gap_words,
+    least_class,
 )
 from meninx.report import figures, formatting
 from meninx.report.context import Comparison, ReportContext
@@ -25,7 +27,7 @@ from meninx.report.table_model import Picture, ReportTable, TableCell
 
 QUESTION = "Does privacy cost some groups more?"
 COST = "auroc_difference"
-ORDER = (AMPLIFIED, NOT_DECIDED, NOT_AMPLIFIED)
+ORDER = (AMPLIFIED, NOT_DECIDED, CLOSED, NOT_AMPLIFIED)
 
 
 def costs(context: ReportContext, run: TrainedRun | None = None) -> list[Comparison]:
@@ -178,8 +180,10 @@ def _note(item: Comparison) -> str:
     sentences = [
         "Same cases and same resamples for both. Negative: the private run is behind, or the group loses "
         "more.",
-        f"Not amplified: the 95 % interval lies within ±{margin:g} (two one-sided tests). Amplified: it does "
-        "not, and p < 0.05 after Holm's adjustment over the table.",
+        f"Not amplified: the 95 % interval lies within ±{margin:g} (two one-sided tests). It counts on one "
+        f"patient who was not seen, so that {least_class(margin)} {people} or more are needed with the "
+        "finding and without it. Amplified: it does not, and p < 0.05 after Holm's adjustment over the "
+        "table. Closes a gap: the same, but a side that was ahead loses its lead.",
         f"Needed {people} are those of the group, if there is no difference, for a probability of 0.8.",
     ]
     pairs = len(record.repeats) + 1

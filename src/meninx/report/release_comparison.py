@@ -1,4 +1,4 @@
-"""Releases of one dataset side by side: what each costs against what the worst retrained attacker finds."""
+"""Releases of one dataset side by side: what each costs against what retrained attackers find."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from meninx.core.manifest import Case, Manifest, dataset_digest
 from meninx.core.names import csv_cell, printable
 from meninx.core.obfuscation_records import ComparedRelease, ObfuscationRecord, ReleaseAuditRecord
 from meninx.core.result import Result
+from meninx.obfuscate.release_verdict import TOO_FEW
 from meninx.report import figures, obfuscated_datasets, page, release_pareto, sources
 from meninx.report.obfuscated_datasets import ObfuscatedDataset
 from meninx.report.obfuscation_figures import DROP_IN, RETRAINED
@@ -25,7 +26,7 @@ FIGURES = ("release_comparison.svg", "release_comparison.png")
 _KEY = "obfuscation.key"
 _COLUMNS = (
     "name", "method", "strength", "attacker", "auroc", "low", "high", "loss", "loss_low", "loss_high",
-    "drop_in_loss", "best", "verdict", "target", "deterministic",
+    "drop_in_loss", "highest", "highest_auroc", "limit", "best", "verdict", "target", "deterministic",
 )  # fmt: skip
 
 
@@ -107,6 +108,9 @@ def _read(path: Path) -> _Compared:
         raise DataError(problem("the release was not attacked", where=name, fix=fix))
     if found.audit.attribute != found.record.attribute:
         raise DataError(problem("another attribute was attacked than hidden", where=name, fix=fix))
+    if found.audit.not_measured:
+        what = f"not everything was measured: {printable(found.audit.not_measured[0])}"
+        raise DataError(problem(what, where=name, fix="audit it where its private room is"))
     return _Compared(found, found.record, found.audit, Manifest.read(path.resolve()))
 
 
@@ -118,11 +122,18 @@ def _refuse_unlike(first: _Compared, other: _Compared) -> None:
     for what, one, two in (
         ("attributes", first.record.attribute, other.record.attribute),
         ("classes of the attribute", first.record.classes, other.record.classes),
+        ("classes of the audit", first.audit.classes, other.audit.classes),
         ("labels", first.labels, other.labels),
+        ("published columns", sorted(first.audit.published), sorted(other.audit.published)),
         ("patients in the splits", _patients(first.audit), _patients(other.audit)),
     ):
         if one != two:
             raise DataError(problem(f"the releases are of different {what}", where=where))
+    unlike = first.audit.strength.differences(other.audit.strength)
+    if unlike:
+        what = f"the releases were attacked with different strength: {'; '.join(unlike)}"
+        fix = "attack them with the same settings, by `meninx obfuscate audit DATA RELEASE --overwrite`"
+        raise DataError(problem(what, where=where, fix=fix))
 
 
 def _rows(manifest: Manifest) -> list[tuple[object, ...]]:
@@ -157,31 +168,33 @@ def _compared(every: Sequence[_Compared], *, original_given: bool) -> ReleaseCom
     ]  # fmt: skip
     labels = tuple(label for label in every[0].labels if all(label in found for found in measured))
     rows = [_release(one, labels) for one in every]
-    known = [(row.loss, row.high) for row in rows if row.loss is not None and row.high is not None]
+    known = [(row.loss, row.limit) for row in rows if row.loss is not None and row.limit is not None]
     front = {known[place] for place in release_pareto.front(known)}
-    rows = [replace(row, best=(row.loss, row.high) in front) for row in rows]
-    clean = [one.audit.clean.auroc for one in every if one.audit.clean is not None]
+    rows = [replace(row, best=(row.loss, row.limit) in front) for row in rows]
+    clean = [one.audit.clean_high for one in every]
     floor = every[0].record.floor
     return ReleaseComparisonRecord(
         attribute=printable(every[0].record.attribute),
         labels=tuple(map(printable, labels)),
         left_out=tuple(printable(label) for label in every[0].labels if label not in labels),
-        clean_auroc=max((value for value in clean if value is not None), default=None),
+        clean_limit=max((value for value in clean if value is not None), default=None),
         floor=floor.auroc if floor is not None else None,
         original_given=original_given,
-        releases=tuple(sorted(rows, key=lambda row: (2.0 if row.high is None else row.high, row.name))),
+        releases=tuple(sorted(rows, key=lambda row: (2.0 if row.limit is None else row.limit, row.name))),
     )
 
 
 def _release(one: _Compared, labels: Sequence[str]) -> ComparedRelease:
-    worst = one.audit.worst_attacker
+    chosen, highest = one.audit.chosen_attacker, one.audit.highest_attacker
     retrained = _mean_loss(one.audit, RETRAINED, labels)
     drop_in = _mean_loss(one.audit, DROP_IN, labels)
     return ComparedRelease(
         name=one.found.name, method=printable(one.record.method), strength=_strength(one.record),
-        attacker=printable(worst.name) if worst is not None else "",
-        auroc=worst.auroc if worst is not None else None, low=worst.low if worst is not None else None,
-        high=worst.high if worst is not None else None,
+        attacker=printable(chosen.name) if chosen is not None else "",
+        auroc=chosen.auroc if chosen is not None else None, low=chosen.low if chosen is not None else None,
+        high=chosen.high if chosen is not None else None,
+        highest=printable(highest.name) if highest is not None else "",
+        highest_auroc=highest.auroc if highest is not None else None, limit=one.audit.limit,
         loss=retrained[0], loss_low=retrained[1], loss_high=retrained[2], drop_in_loss=drop_in[0], best=False,
         verdict=one.audit.verdict, target=one.audit.target, deterministic=one.record.deterministic,
         audit=files.digest(one.found.root / obfuscated_datasets.AUDIT),
@@ -246,5 +259,8 @@ def _line(row: ComparedRelease) -> str:
 
     method = " ".join(part for part in (row.method, row.strength) if part)
     found, lost = shown(row.auroc, row.low, row.high), shown(row.loss, row.loss_low, row.loss_high)
+    chosen = f"attacker chosen on validation {row.attacker} {found}" if row.attacker else TOO_FEW
+    most = f"highest of all {row.highest} {shown(row.highest_auroc, None, None)}"
+    limit = f"largest upper limit {shown(row.limit, None, None)}"
     best = ", best at its loss" if row.best else ""
-    return f"  {row.name} ({method}): worst attacker {row.attacker} {found}, mean loss {lost}{best}"
+    return f"  {row.name} ({method}): {chosen}, {most}, {limit}, mean loss {lost}{best}"

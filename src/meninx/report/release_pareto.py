@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from meninx.core.artifacts import ReleaseComparisonRecord
 from meninx.core.obfuscation_records import ComparedRelease
+from meninx.obfuscate.release_verdict import TOO_FEW
 from meninx.report import figures, formatting
 from meninx.report.figures import COLOURS, INK
 from meninx.report.obfuscated_datasets import ObfuscatedDataset
@@ -21,9 +22,10 @@ _MOST_CARDS = 6
 _LETTER, _LINE = 0.0135, 0.045  # of the axes: width of a letter, height of a line
 _PLACES = tuple((side, up) for up in (0.035, -0.035, 0.075, -0.075, 0.0) for side in (0.012, -0.012))
 _CAPTION = (
-    "What a release costs, and what the worst attacker that was retrained on it finds. Lower and further "
-    "left is better. A mark stands at the upper end of the attacker's 95 % interval, which a target is held "
-    "against; the line below it ends at the lower end, and the tick is the estimate. Horizontal lines are "
+    "What a release costs, and what attackers that were retrained on it find. Lower and further left is "
+    "better. A mark stands at the largest upper end of the 95 % intervals of all attackers, which a target "
+    "is held against, and so does that of the original images. The tick below a mark is the highest AUROC "
+    "of all attackers on the test split. Horizontal lines are "
     "means of the paired intervals of the labels, as a rule wider than the interval of the mean. The grey "
     "line joins the releases that no other one beats in both."
 )
@@ -51,9 +53,9 @@ def drawing(record: ReleaseComparisonRecord) -> Callable[[Axes], None]:
     methods = list(dict.fromkeys(sorted(row.method for row in record.releases)))
 
     def draw(axes: Axes) -> None:
-        rows = [row for row in record.releases if row.loss is not None and row.high is not None]
+        rows = [row for row in record.releases if row.loss is not None and row.limit is not None]
         _references(axes, record)
-        best = sorted((row.loss or 0.0, row.high or 0.0) for row in rows if row.best)
+        best = sorted((row.loss or 0.0, row.limit or 0.0) for row in rows if row.best)
         axes.plot(*zip(*best, strict=True), color=INK, alpha=0.35, linewidth=1.0) if best else None
         for row in rows:
             _point(axes, row, methods.index(row.method))
@@ -63,7 +65,7 @@ def drawing(record: ReleaseComparisonRecord) -> Callable[[Axes], None]:
         axes.margins(x=0.12)
         axes.set_ylim(0.46, 1.03)
         axes.set_xlabel("mean loss of AUROC over the labels, models retrained on the release")
-        axes.set_ylabel(f"worst retrained attacker of {figures.plain(record.attribute)}, upper limit")
+        axes.set_ylabel(f"retrained attackers of {figures.plain(record.attribute)}, largest upper limit")
         _label(axes, rows)
         axes.figure.legend(loc="outside lower center", ncols=4, fontsize=8.5)
 
@@ -77,9 +79,9 @@ def _references(axes: Axes, record: ReleaseComparisonRecord) -> None:
         axes.axhline(record.floor, color=COLOURS[3], linestyle=":", linewidth=1.6, label="label floor")
     for target in sorted({row.target for row in record.releases if row.target}):
         axes.axhline(target, color=COLOURS[4], linestyle="--", linewidth=1.2, label=f"target {target:g}")
-    if record.clean_auroc is not None:
-        axes.plot([0.0], [record.clean_auroc], "D", markerfacecolor="none", color=COLOURS[5], markersize=6,
-                  label="original images")  # fmt: skip
+    if record.clean_limit is not None:
+        axes.plot([0.0], [record.clean_limit], "D", markerfacecolor="none", color=COLOURS[5], markersize=6,
+                  label="original images, upper limit")  # fmt: skip
 
 
 def _look(number: int) -> tuple[str, str]:
@@ -88,13 +90,12 @@ def _look(number: int) -> tuple[str, str]:
 
 def _point(axes: Axes, row: ComparedRelease, number: int) -> None:
     mark, colour = _look(number)
-    x, y = row.loss or 0.0, row.high or 0.0
+    x, y = row.loss or 0.0, row.limit or 0.0
     if row.loss_low is not None and row.loss_high is not None:
         axes.plot([row.loss_low, row.loss_high], [y, y], color=colour, linewidth=1.2, alpha=0.6)
-    if row.low is not None:
-        axes.plot([x, x], [row.low, y], color=colour, linewidth=1.2, alpha=0.6)
-    if row.auroc is not None:
-        axes.plot([x], [row.auroc], "_", color=colour, markersize=9)
+    if row.highest_auroc is not None:
+        axes.plot([x, x], [row.highest_auroc, y], color=colour, linewidth=1.2, alpha=0.6)
+        axes.plot([x], [row.highest_auroc], "_", color=colour, markersize=9)
     axes.plot([x], [y], mark, color=colour, markersize=7)
 
 
@@ -103,7 +104,7 @@ def _label(axes: Axes, rows: Sequence[ComparedRelease]) -> None:
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     axes.set_xlim(left, right)
     points = [
-        (((row.loss or 0.0) - left) / (right - left), ((row.high or 0.0) - bottom) / (top - bottom))
+        (((row.loss or 0.0) - left) / (right - left), ((row.limit or 0.0) - bottom) / (top - bottom))
         for row in rows
     ]
     taken = [(x - 0.01, y - 0.015, x + 0.01, y + 0.015) for x, y in points]
@@ -111,7 +112,7 @@ def _label(axes: Axes, rows: Sequence[ComparedRelease]) -> None:
         ends = ((end or 0.0) - left for end in (row.loss_low, row.loss_high))
         first, last = (end / (right - left) for end in ends)
         taken += [(first, y - 0.004, last, y + 0.004)]
-        taken += [(x - 0.003, ((row.low or bottom) - bottom) / (top - bottom), x + 0.003, y)]
+        taken += [(x - 0.003, ((row.highest_auroc or bottom) - bottom) / (top - bottom), x + 0.003, y)]
     for row, (x, y) in zip(rows, points, strict=True):
         text = figures.plain(" ".join(part for part in (row.method, row.strength) if part))
         width = _LETTER * len(text)
@@ -143,11 +144,12 @@ def _overlap(
 
 def sections(record: ReleaseComparisonRecord) -> tuple[Section, ...]:
     """Return the sections of the page of a comparison."""
-    text = "; ".join(f"{row.name}: loss {formatting.number(row.loss)}, at most {formatting.number(row.high)}"
+    text = "; ".join(f"{row.name}: loss {formatting.number(row.loss)}, at most {formatting.number(row.limit)}"
                      for row in record.releases)  # fmt: skip
-    svg = figures.drawn(drawing(record), "pareto", f"Utility against the worst attacker. {text}.", _SMALL)
-    columns = ("release", "worst retrained attacker", "95 % interval", "mean loss, retrained", "interval",
-               "mean loss, drop-in", "verdict")  # fmt: skip
+    svg = figures.drawn(drawing(record), "pareto", f"Utility against retrained attackers. {text}.", _SMALL)
+    columns = ("release", "attacker chosen on validation", "95 % interval", "highest of all",
+               "largest upper limit", "mean loss, retrained", "interval", "mean loss, drop-in",
+               "verdict")  # fmt: skip
     table = ReportTable(
         "Releases, the lowest upper limit first", columns, tuple(map(_row, record.releases)), wide=True
     )
@@ -158,13 +160,13 @@ def sections(record: ReleaseComparisonRecord) -> tuple[Section, ...]:
         ("attribute", record.attribute),
         ("labels of the mean", record.labels),
         ("labels not measured everywhere", record.left_out),
-        ("best attacker of the original images", record.clean_auroc),
+        ("largest upper limit on the original images", record.clean_limit),
         ("label floor", record.floor),
         ("all of one dataset", how),
     )
     return (
         Section(
-            "compared", "Utility against the worst attacker", pictures=(Picture(svg, _CAPTION),),
+            "compared", "Utility against retrained attackers", pictures=(Picture(svg, _CAPTION),),
             tables=(table, facts("What is compared", rows)), cautions=(_CHOICE,),
         ),
     )  # fmt: skip
@@ -183,9 +185,13 @@ def _row(row: ComparedRelease) -> tuple[TableCell, ...]:
     return (
         TableCell(row.name, sub=f"{method}{best}{seeded}", head=True),
         TableCell(
-            formatting.DASH if row.auroc is None else f"{row.auroc:.3f}", sub=row.attacker, number=True
+            formatting.DASH if row.auroc is None else f"{row.auroc:.3f}",
+            sub=row.attacker or TOO_FEW,
+            number=True,
         ),
         TableCell(_interval(row.low, row.high), number=True),
+        TableCell(formatting.number(row.highest_auroc), sub=row.highest, number=True),
+        TableCell(formatting.number(row.limit), number=True),
         TableCell(_signed(row.loss), number=True),
         TableCell(_interval(row.loss_low, row.loss_high), number=True),
         TableCell(_signed(row.drop_in_loss), number=True),

@@ -24,11 +24,21 @@ def deid(context: ReportContext) -> Section:
         "own original identifiers; the findings are counted below."
     ]
     unknown = deid_total(context, "burned_in_unknown")
-    text = f" {unknown:,} images may show text; nobody looked." if unknown else ""
-    lead.append(
-        f"Pixels were NOT checked for burned-in text.{text} Look at the images before they leave "
-        "the hospital."
-    )
+    if unknown or not all(item.record.pixels == "redact" for item in context.deid):
+        text = f" {unknown:,} images may show text; nobody looked." if unknown else ""
+        lead.append(
+            f"Pixels were NOT checked for burned-in text.{text} Look at the images before they leave "
+            "the hospital."
+        )
+    else:
+        records = [item.record for item in context.deid]
+        recoded = sum(record.pixels_recoded for record in records)
+        searched, redacted = (deid_total(context, f"pixels_{name}") for name in ("searched", "redacted"))
+        lead.append(
+            "Images that may hold text by their header (ultrasound, captures, localizers, dose pages and the "
+            f"like) were searched for it: {searched:,} images, text redacted in {redacted:,}, lossy "
+            f"compression given up in {recoded:,}. Other images were not searched."
+        )
     tables = [
         _departures(context),
         _what_stays(context),

@@ -11,9 +11,11 @@ from meninx.core.obfuscation_records import (
     ReleaseAuditRecord,
     UtilityLossRecord,
 )
+from meninx.obfuscate.audit_words import columns_words, history_words, measured_words
+from meninx.obfuscate.release_verdict import noticeable
 from meninx.report import formatting, obfuscation_figures
 from meninx.report.obfuscated_datasets import NOT_ATTACKED, ObfuscatedDataset
-from meninx.report.obfuscation_figures import area, lost, retrained
+from meninx.report.obfuscation_figures import area, lost
 from meninx.report.sources import TrainedRun
 from meninx.report.table_model import Picture, ReportTable, Section, TableCell, Verdict, facts
 
@@ -21,17 +23,17 @@ ANCHOR = "hidden"
 QUESTION = "Attribute hidden?"
 STATIC = "Not a privacy measure"
 RULE = (
-    "green: the audit is valid and met a target that was set in advance, by the upper limit of the worst "
-    "retrained attacker; red: the target is missed, or without one the whole interval of a retrained "
-    "attacker is above what permuted attributes give; amber: not found, but without "
-    "a target; grey: not attacked, or void"
+    "green: the audit is valid and met the target that was set first, by the upper limit of every "
+    "retrained attacker, and the published columns alone do not exceed it either; red: the target is "
+    "missed, or without one the whole interval of a retrained attacker is above what permuted attributes "
+    "give; amber: not found, but without a target, or published columns may tell it; grey: not attacked, "
+    "or void"
 )
 _WORSE = ("green", "amber", "grey", "red")
-_CHANCE = 0.5
 _SUBJECTS = {
     "original": "original images",
     "released": "released images",
-    "labels": "labels alone (the floor)",
+    "labels": "labels alone",
 }
 _STATIC_LEAD = (
     "These attackers never saw a released image: a change of the images alone defeats them, and the next "
@@ -46,34 +48,43 @@ def verdict_of_release(found: ObfuscatedDataset, *, anchor: str = ANCHOR) -> Ver
     if audit is None:
         return Verdict(QUESTION, "grey", "not attacked", formatting.DASH, f"{subject}; {NOT_ATTACKED}", RULE,
                        anchor)  # fmt: skip
-    worst = audit.worst_attacker
-    colour, word = _colour(audit, worst)
+    colour, word = _colour(audit)
+    if found.record is not None and found.record.attribute_published and colour != "red":
+        colour, word = "red", "the table holds the attribute"
     if found.deterministic and colour != "red":
         colour, word = "red", "from a seed: not for release"
     if found.record is not None and audit.attribute != found.record.attribute:
         subject = f"{subject}; attacked was {printable(audit.attribute)}"
         colour, word = ("grey", "another attribute was attacked") if colour == "green" else (colour, word)
-    value = formatting.DASH if worst is None or worst.auroc is None else f"AUROC {worst.auroc:.3f}"
-    ends = "" if worst is None else f"; worst retrained attacker {printable(worst.name)}: {area(worst)}"
+    highest = audit.highest_attacker
+    shown = audit.chosen_attacker or highest
+    value = formatting.DASH if shown is None else f"AUROC {shown.auroc:.3f}"
     target = f"; target {audit.target:g}" if audit.target else "; no target was set"
-    reason = f"; {printable(audit.reason)}" if audit.reason else ""
-    people = f"; {worst.patients:,} test patients" if worst is not None and worst.patients else ""
-    return Verdict(QUESTION, colour, word, value, f"{subject}{ends}{people}{target}{reason}", RULE, anchor)
+    more = [printable(audit.reason), columns_words(audit), history_words(audit) and _asked(audit)]
+    reason = "".join(f"; {text}" for text in more if text)
+    people = f"; {highest.patients:,} test patients" if highest is not None and highest.patients else ""
+    detail = f"{subject}; {measured_words(audit)}{people}{target}{reason}"
+    return Verdict(QUESTION, colour, word, value, detail, RULE, anchor)
 
 
-def _colour(audit: ReleaseAuditRecord, worst: AttackerRecord | None) -> tuple[str, str]:
+def _asked(audit: ReleaseAuditRecord) -> str:
+    """Return the history of targets as the end of a sentence."""
+    return f"targets: {history_words(audit)}"
+
+
+def _colour(audit: ReleaseAuditRecord) -> tuple[str, str]:
     """Return colour and word by the rule."""
     if audit.verdict == "void":
         return "grey", "the audit is void"
-    if audit.verdict == "passed":
-        return "green", "target met"
     if audit.verdict == "failed":
         return "red", "target missed"
-    chance = max(_CHANCE, audit.null.high) if audit.null is not None else _CHANCE
-    if worst is None or worst.low is None:
+    if audit.verdict == "passed":
+        told = columns_words(audit)
+        return ("amber", "the published columns may tell it") if told else ("green", "target met")
+    if not any(item.low is not None for item in audit.retrained):
         return "grey", "not measured"
-    every = [*retrained(audit), *([audit.per_patient] if audit.per_patient is not None else [])]
-    found = any(item.low is not None and item.low > chance for item in every)
+    chance = noticeable(audit)
+    found = any(item.low is not None and item.low > chance for item in audit.retrained)
     return ("red", "attribute found") if found else ("amber", "not found, no target")
 
 
@@ -173,7 +184,8 @@ def _what(found: ObfuscatedDataset, prefix: str) -> Section:
             ("released", f"{record.cases:,} {what} of {record.patients:,} patients"),
             ("budget", _budget(record.settings)),
             *((printable(name).replace("_", " "), _plain(value)) for name, value in record.facts.items()),
-            ("removed from the table", [printable(name) for name in record.attribute_removed]),
+            (f"columns published beside the {what}", [printable(name) for name in record.published]),
+            ("columns of the source that are not published", [printable(name) for name in record.withheld]),
             ("made", printable(record.made) or "time not recorded"),
         ]
     floor = (record.floor if record is not None else None) or (audit.floor if audit is not None else None)
@@ -198,9 +210,19 @@ def _cautions(found: ObfuscatedDataset) -> tuple[str, ...]:
         texts.append(f"The audit is about {was}, and the release was to hide {hidden}.")
     if audit is not None and audit.verdict == "void":
         texts.append(f"The audit is void: {printable(audit.reason)}.")
-    if found.record is not None and not found.record.attribute_removed:
+    if audit is not None and columns_words(audit):
+        texts.append(f"{_capital(columns_words(audit))}.")
+    if audit is not None and history_words(audit):
+        texts.append(f"{_capital(_asked(audit))}. The first one decides.")
+    if audit is not None:
+        texts += [f"Not measured: {printable(text)}." for text in audit.not_measured]
+    if found.record is not None and found.record.attribute_published:
         texts.append("The released table holds the attribute itself.")
     return tuple(texts)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _budget(settings: dict[str, object]) -> str:
@@ -218,14 +240,12 @@ _ATTACKER = ("attacker", "AUROC", "95 % interval", "on original images", "asked"
 
 def _attacks(audit: ReleaseAuditRecord, prefix: str) -> Section:
     """Return what retrained attackers find, with the controls."""
-    rows = [_attacker(item, audit) for item in retrained(audit)]
-    if audit.per_patient is not None:
-        rows.append(
-            _attacker(audit.per_patient, audit, name=f"{audit.per_patient.name}, all images of a patient")
-        )
+    every = (*audit.attackers, *audit.code_attacks, *audit.per_patient, *audit.with_columns)
+    rows = [*(_attacker(item, audit) for item in every), *map(_not_measured, audit.not_measured)]
     note = (
-        "The attacker with the highest folded AUROC on the validation split decides; it is marked. The upper "
-        "end of its interval on the test split is held against the target."
+        "The upper end of every interval on the test split is held against the target. Attackers of images "
+        "or codes together with published columns count as far as they find more than these columns alone. "
+        "The attacker that the validation split chooses is marked: its AUROC is not chosen on the test split."
     )
     tables = [
         ReportTable(
@@ -234,8 +254,8 @@ def _attacks(audit: ReleaseAuditRecord, prefix: str) -> Section:
     ]
     if audit.every_question:
         more = tuple(_attacker(item, audit, name=item.question or item.name) for item in audit.every_question)
-        name = printable(audit.worst)
-        tables.append(ReportTable(f"Attacker {name} on every question", _ATTACKER, (), more=more, wide=True))
+        name = f"Attacker {printable(audit.chosen)}" if audit.chosen else "The highest attacker"
+        tables.append(ReportTable(f"{name} on every question", _ATTACKER, (), more=more, wide=True))
     tables.append(_controls(audit))
     lead = (f"{_verdict_words(audit)} Attackers find a lower limit: another one may find more.",)
     picture = obfuscation_figures.attackers(audit, f"{prefix}-forest")
@@ -244,17 +264,19 @@ def _attacks(audit: ReleaseAuditRecord, prefix: str) -> Section:
 
 
 def _verdict_words(audit: ReleaseAuditRecord) -> str:
-    worst = audit.worst_attacker
-    found = (
-        f"the worst retrained attacker, {printable(worst.name)}, has AUROC {area(worst)}" if worst else "none"
-    )
     target = f"target {audit.target:g}" if audit.target else "no target was set"
     reason = f" ({printable(audit.reason)})" if audit.reason else ""
-    return f"Verdict: {printable(audit.verdict)}{reason}; {found}; {target}."
+    return f"Verdict: {printable(audit.verdict)}{reason}; {measured_words(audit)}; {target}."
+
+
+def _not_measured(text: str) -> tuple[TableCell, ...]:
+    """Return the row of an attack that could not be made."""
+    empty = (TableCell(formatting.DASH),) * 5
+    return (TableCell("not measured", head=True), *empty, TableCell(printable(text)))
 
 
 def _attacker(item: AttackerRecord, audit: ReleaseAuditRecord, name: str = "") -> tuple[TableCell, ...]:
-    mark = "decides" if item.retrained and item.name == audit.worst and not name else ""
+    mark = "chosen on validation" if item.retrained and item.name == audit.chosen and not name else ""
     clean = formatting.DASH if item.clean_auroc is None else f"{item.clean_auroc:.3f}"
     classes = ", ".join(f"{printable(key)} {count:,}" for key, count in item.classes.items())
     return (
@@ -312,13 +334,15 @@ def _static(audit: ReleaseAuditRecord, prefix: str) -> Section:
 def _other_ways(audit: ReleaseAuditRecord, prefix: str) -> Section:
     """Return what else tells the attribute or the patient."""
     tables = []
-    rows = tuple(_attacker(item, audit) for item in (*audit.with_labels, *audit.output_leaks))
+    rows = tuple(_attacker(item, audit) for item in (*audit.columns, *audit.output_leaks))
     if rows:
         note = (
-            "Whoever gets the released table has labels and images together. Outputs are those of models of "
-            "the labels: a published model tells what its outputs tell."
+            "The row of the published columns is judged like the attackers above: trained on patients of the "
+            "training split, judged on those of the test split. The label floor at the top asks the same of "
+            "all patients, by folds, before anything is fitted, so that it differs by chance alone. Outputs "
+            "are those of models of the labels: a published model tells what its outputs tell."
         )
-        caption = "The attribute from labels and from outputs of models"
+        caption = "The attribute from published columns and from outputs of models"
         tables.append(ReportTable(caption, _ATTACKER, rows, wide=True, note=note))
     linked = tuple(
         (
@@ -355,7 +379,8 @@ def _proof(certificates: Sequence[CertificateRecord], prefix: str) -> Section:
     columns = ("classes", "AUROC of any attacker", "patients needed", "patients there", "codes", "in words")
     lead = (
         "A certificate bounds every attacker, also one that nobody tried. It holds for the code of one image "
-        "per patient, without the labels beside it, and conditional on the fitted method.",
+        "of a new patient, without the columns beside it, conditional on the fitted method, and for one "
+        "release that was chosen in advance: the best of several has a certificate that is too good.",
     )
     return Section(
         f"{prefix}-proof",
@@ -430,6 +455,14 @@ def _made(audit: ReleaseAuditRecord, prefix: str) -> Section:
     rows += [
         ("method fitted on", "other training patients than the attackers'" if audit.divided else
          "nothing that it learned of single patients, or by folds"),
+        ("classes", [printable(name) for name in audit.classes]),
+        ("labels", [printable(name) for name in audit.labels]),
+        ("published columns", [printable(name) for name in audit.published]),
+        ("patients who choose", ", ".join(f"{printable(k)} {v:,}" for k, v in audit.validation.items())),
+        ("epochs of every network", audit.strength.epochs),
+        ("releases averaged, at most", audit.strength.draws),
+        ("permutations", audit.strength.permutations),
+        ("networks", list(audit.strength.networks)),
         ("seed of attackers", audit.seed),
         ("seconds", f"{audit.seconds:,.0f}"),
         ("audited", printable(audit.released.made) or "time not recorded"),

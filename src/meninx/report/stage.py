@@ -14,6 +14,7 @@ from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.run import Run
+from meninx.obfuscate import sealed_audit
 from meninx.report import audits, card, contact_sheet, obfuscation_figures, page, sources
 from meninx.report.config import ReportConfig
 from meninx.report.context import gather
@@ -177,11 +178,12 @@ def write_release_page(folder: Path, *, progress: Progress = SILENT) -> Path:
     root = folder.resolve()
     place = root / RELEASE_PAGE
     with task(progress, "page of the release", 1):
-        found = sources.release(root)
         refuse_release_page(root)
+        found = sources.release(root)
         held = (root / INFO_NAME).is_file() and (root / MANIFEST_NAME).is_file()
         sheet = obfuscation_figures.released_images(found, Manifest.read(root)) if held else None
         files.write_text(place, page.render_release(found, sheet))
+        sealed_audit.seal(root)
         progress.advance()
     return place
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from meninx.core.artifacts import DeidRecord
 from meninx.metrics.estimates import Estimate, Evaluation
-from meninx.metrics.paired_difference import AMPLIFIED, MARGIN, NOT_AMPLIFIED, NOT_DECIDED
+from meninx.metrics.paired_difference import AMPLIFIED, CLOSED, MARGIN, NOT_AMPLIFIED, NOT_DECIDED
 from meninx.report import formatting, privacy_cost, section_audit, section_obfuscation, training_log
 from meninx.report.context import Comparison, ReportContext, departures_of, keeps_attribute
 from meninx.report.joint_privacy import Cap, Joint
@@ -37,8 +37,8 @@ def verdicts(context: ReportContext) -> tuple[Verdict, ...]:
 def _identifiers(context: ReportContext) -> Verdict:
     question = "Identifiers removed?"
     limit = (
-        "amber: nothing found in headers, profile kept, pixels not read; red: an identifier found or "
-        "kept; never green"
+        "green: nothing found, profile kept, images that may hold text searched for it; amber: one of these "
+        "is missing; red: an identifier found or kept"
     )
     records = [item.record for item in context.deid]
     if not records:
@@ -67,11 +67,20 @@ def _identifiers(context: ReportContext) -> Verdict:
     if less:
         detail = f"{less:,} departure{'s' if less > 1 else ''} from the profile; {pixels}"
         return Verdict(question, AMBER, "less than the profile", value, detail, limit, "deid")
-    return Verdict(question, AMBER, "pixels not checked", value, pixels, limit, "deid")
+    if not all(record.pixels == "redact" and not record.burned_in_unknown for record in records):
+        return Verdict(question, AMBER, "pixels not checked", value, pixels, limit, "deid")
+    return Verdict(question, GREEN, "none found", value, pixels, limit, "deid")
 
 
 def _pixels(records: Sequence[DeidRecord]) -> str:
     flagged = sum(record.burned_in_unknown for record in records)
+    if not flagged and all(record.pixels == "redact" for record in records):
+        searched = sum(record.pixels_searched for record in records)
+        redacted = sum(record.pixels_redacted for record in records)
+        return (
+            f"headers were searched; so were the pixels of the {searched:,} images that may hold text "
+            f"({redacted:,} redacted)"
+        )
     if not flagged:
         return "headers were searched; nobody read the pixels"
     return f"{flagged:,} image{'s' if flagged > 1 else ''} may show text that nobody has looked at"
@@ -208,10 +217,19 @@ def _risk(context: ReportContext, joint: Joint, question: str, limit: str) -> Ve
 
 
 def _gap(context: ReportContext) -> Verdict:
-    """Return the card on groups: what privacy costs each, if that was measured, else the run's own gaps."""
+    """Return the card on groups: what privacy costs each, if that was measured, else the run's own gaps.
+
+    Several private runs (seeds, sites) may have been compared. The card shows the worst comparison, those of
+    the headline's run first, so that an amplified loss of one run is not hidden behind another run.
+    """
     own = _own_gap(context)
-    found = privacy_cost.costs(context, context.headline) if context.headline is not None else []
-    return _group_cost(context, found[0], own) if found else own
+    compared = [item for item in privacy_cost.costs(context) if item.compared.origin.split == "test"]
+    compared.sort(key=lambda item: item.run is not context.headline)
+    cards = [_group_cost(context, item, own) for item in compared]
+    return min(cards, key=lambda card: _SEVERITY.index(card.colour), default=own)
+
+
+_SEVERITY = (RED, AMBER, GREY, GREEN)
 
 
 def _group_cost(context: ReportContext, item: Comparison, own: Verdict) -> Verdict:
@@ -245,6 +263,8 @@ def _cost_colour(found: Counter[str], unknown: int, own: Verdict) -> tuple[str, 
         return RED, AMPLIFIED
     if found[NOT_DECIDED]:
         return AMBER, NOT_DECIDED
+    if found[CLOSED]:
+        return AMBER, CLOSED
     if unknown:
         return AMBER, "some groups too small"
     return (GREEN, NOT_AMPLIFIED) if own.colour == GREEN else (AMBER, f"{NOT_AMPLIFIED} by privacy")

@@ -116,15 +116,18 @@ class EvaluateResult(Result):
 
 
 def _gap_lines(gaps: Sequence[Estimate], *, known: bool) -> list[str]:
-    """Return how many group differences have each verdict, and those that are amplified."""
+    """Return how many group differences have each verdict, and those that are amplified or closed."""
     if not gaps:
         return []
-    words = (paired_difference.AMPLIFIED, paired_difference.NOT_AMPLIFIED, paired_difference.NOT_DECIDED)
+    words = (
+        paired_difference.AMPLIFIED, paired_difference.CLOSED, paired_difference.NOT_AMPLIFIED,
+        paired_difference.NOT_DECIDED,
+    )  # fmt: skip
     found = Counter(paired_difference.gap_verdict(item) for item in gaps)
     counts = ", ".join(f"{found[word]} {word}" for word in words)
     lines = [f"loss of a group beyond that of the others, {len(gaps)} rows: {counts}"]
     for item in gaps:
-        if paired_difference.gap_verdict(item) == words[0]:
+        if paired_difference.gap_verdict(item) in words[:2]:
             where = ", ".join(part for part in (item.label or "mean over labels", item.attribute) if part)
             lines.append(
                 f"  {names.printable(f'{where} {item.group}')}: {in_words(item, known=known)}, {item.note}"

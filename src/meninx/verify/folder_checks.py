@@ -34,6 +34,7 @@ _OWN_PAPERS = (  # they hold the digest of the list, or are written after it
     "predict.json",
     "obfuscation.json",
     "release_audit.json",
+    "release_audit.sha256",
     "report.html",
 )
 _CACHE = re.compile(r"((?:bundle/)?scripts/(?:[^/]+/)*)__pycache__/([^/.]+)\.[a-z]+-[0-9]+\.pyc")
@@ -229,8 +230,8 @@ def features(book: CheckList, root: Path, progress: Progress) -> None:
     wrong = []
     if (record.cases, record.patients) != (len(table), len(patients)):
         wrong.append(f"other numbers of cases or patients than {artifacts.place(ObfuscationRecord)} says")
-    if set(record.attribute_removed) & set(table.columns):
-        wrong.append("the table has a column that was to be removed")
+    if {*table.columns} != {"case_id", "patient_id", "split", *record.published}:
+        wrong.append(f"other columns than {artifacts.place(ObfuscationRecord)} says")
     book.judge("manifest", wrong, remark=f"{len(table)} vectors of {len(patients)} patients")
     _release(book, root, None)
     modes(book, root)

@@ -1,0 +1,132 @@
+"""The contact sheet of layouts: before, mask and after, for people without a browser window of the review.
+
+``private/layouts.html`` shows the first image of each layout, from the pictures in ``private/layouts/``. Both
+show patients' data and stay private.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import closing
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from meninx.core import files
+from meninx.core.progress import Progress, task
+from meninx.core.workspace import Workspace
+from meninx.deid import burned_text, frames, instance
+from meninx.deid.file_part import FilePart
+from meninx.deid.layouts import LAYOUTS, TextLayout, read_layouts
+from meninx.deid.output import write_lines
+from meninx.imaging.decode import quiet
+from meninx.imaging.ocr import Picture
+
+PAGE, FOLDER = "layouts.html", "layouts"
+MOST_LAYOUTS = 500
+BEFORE, MASK, AFTER = "before", "mask", "after"
+_REDACTED, _KEPT = (230, 60, 40), (40, 190, 90)
+_TEMPLATE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Layouts of text in the pixels</title><style>
+body { font-family: system-ui, sans-serif; margin: 2em; background: #fff; color: #222 }
+section { margin: 0 0 2.5em }
+h2 { font-size: 1em; margin: 0 0 .4em }
+img { width: 32%; max-width: 512px; background: #000 }
+p { font-size: .85em; margin: .3em 0 }
+</style></head><body><!-- {{ digest }} -->
+<h1>Layouts: {{ layouts | length }}</h1>
+<p>One row per layout: the images of one device and size whose text lies in the same places. From left to
+right: before, with the redacted boxes (red) and the technical text that was kept (green), and after. This
+page shows patients' data; keep it private. Decisions in <code>decisions.csv</code> are applied by
+<code>meninx deid --decisions</code>.</p>
+{% for layout in layouts %}<section><h2>{{ layout.layout }}: {{ layout.instances }}
+image{{ "s" if layout.instances != 1 }}, {{ layout.mask.columns }} x {{ layout.mask.rows }},
+{{ layout.mask.manufacturer or "unknown device" }} {{ layout.mask.model }}
+{%- if layout.decision %}, decision: {{ layout.decision }}{% endif %}</h2>
+{% if layout.layout in shown %}{% for kind in kinds -%}
+<img alt="{{ kind }}" src="layouts/{{ layout.layout }}-{{ kind }}.png">
+{% endfor %}{% else %}<p>no picture</p>{% endif %}
+<p>{{ layout.texts | join(" · ") }}</p></section>
+{% endfor %}</body></html>
+"""
+
+
+def write(space: Workspace, source: Path, progress: Progress) -> None:
+    """Write ``private/layouts.html`` and its pictures from ``private/layouts.jsonl``, unless they are there.
+
+    Args:
+        space: the output folder; the clean images are in its staging folder.
+        source: folder of the originals.
+        progress: is told of each layout.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    table, page = space.private / LAYOUTS, space.private / PAGE
+    digest = files.digest(table)
+    if page.is_file() and digest.encode() in page.read_bytes()[:4096]:
+        return
+    found = read_layouts(table)
+    shown = set()
+    with task(progress, "layouts", min(len(found), MOST_LAYOUTS)):
+        for layout in found[:MOST_LAYOUTS]:
+            if _write_pictures(space, source, layout):
+                shown.add(layout.layout)
+            progress.advance()
+    environment = jinja2.Environment(autoescape=True)
+    text = environment.from_string(_TEMPLATE).render(
+        digest=digest, layouts=found, shown=shown, kinds=(BEFORE, MASK, AFTER)
+    )
+    write_lines(page, [text.encode()], mode=files.PRIVATE_MODE)
+
+
+def _write_pictures(space: Workspace, source: Path, layout: TextLayout) -> bool:
+    """Write the three pictures of a layout, and return whether its first image could be shown."""
+    try:
+        with quiet():
+            before = overview(source / layout.source if source.is_dir() else source)
+            after = overview(space.staging / layout.outputs[0])
+    except Exception:  # a page for people: an image that no decoder reads is shown as such
+        return False
+    for kind, picture in ((BEFORE, before), (MASK, _marked(before, layout)), (AFTER, after)):
+        stream = io.BytesIO()
+        Image.fromarray(picture).save(stream, "PNG")
+        with files.atomic(
+            picture_path(space.private, layout.layout, kind), mode=files.PRIVATE_MODE
+        ) as target:
+            target.write(stream.getvalue())
+    return True
+
+
+def picture_path(private: Path, layout: str, kind: str) -> Path:
+    """Return where a picture of a layout is: ``before``, ``mask`` or ``after``."""
+    return private / FOLDER / f"{layout}-{kind}.png"
+
+
+def overview(path: Path) -> Picture:
+    """Return one picture of all frames of a DICOM file: the brightest value of each pixel.
+
+    Raises:
+        Refused: the file cannot be read as an instance with pixels.
+        OSError: no such file.
+    """
+    with closing(path.open("rb", buffering=0)) as stream:
+        original = instance.read(FilePart(stream, 0, path.stat().st_size))
+        layers = frames.layers_of(original)
+        pictures = (burned_text.as_picture(values) for values in burned_text.views(original, layers))
+        result: Picture | None = None
+        for picture in pictures:
+            result = picture if result is None else np.maximum(result, picture)
+        assert result is not None
+        return result
+
+
+def _marked(picture: Picture, layout: TextLayout) -> Picture:
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    for boxes, colour in ((layout.mask.boxes, _REDACTED), (layout.kept, _KEPT)):
+        for box in boxes:
+            draw.rectangle((box.left, box.top, box.right - 1, box.bottom - 1), outline=colour, width=2)
+    return np.asarray(image)

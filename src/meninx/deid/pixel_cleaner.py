@@ -1,0 +1,161 @@
+"""What is done about text in the pixels of one instance: search, redact, search the result.
+
+The result looks to the rest of the engine like an instance that came in without the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from meninx.deid import burned_text, frames, layouts, redaction, review
+from meninx.deid.burned_text import Reader, TextLine, TextRule
+from meninx.deid.config import Pixels
+from meninx.deid.frames import Layers
+from meninx.deid.identifiers import Identifiers
+from meninx.deid.instance import Instance
+from meninx.deid.layouts import LayoutDecision, LayoutMask, ReviewChoice
+from meninx.deid.quarantine import Reason, Refused
+from meninx.imaging import ocr
+from meninx.imaging.ocr import Box
+
+_MOST_ROUNDS = 6  # searches of the result; text that is still there keeps the file out
+_MANUFACTURER, _MODEL = 0x00080070, 0x00081090
+_LONGEST, _MOST_LINES = 80, 500  # characters of a text and lines of an image in the journal
+_MARGIN = 3  # pixels by which what the search of the result finds is grown
+
+
+@dataclass(frozen=True)
+class PixelReport:
+    """What was found and done in the pixels of one instance.
+
+    Attributes:
+        reasons: why text may be in the pixels, in fixed words; empty when nothing suggests it.
+        searched: every frame was searched, and the result was searched again without a finding.
+        lines: the lines that were found; their texts are private.
+        recoded: the pixels lost their compression, because it was lossy.
+        mask: what the first search would redact, by which a layout is recognised; None without a search.
+        decision: the decision of a reviewer that was applied, or ``""``.
+    """
+
+    reasons: tuple[str, ...] = ()
+    searched: bool = False
+    lines: tuple[TextLine, ...] = ()
+    recoded: bool = False
+    mask: LayoutMask | None = None
+    decision: str = ""
+
+    def table(self) -> dict[str, Any]:
+        """Return what the private journal holds about a search; empty without one."""
+        if self.mask is None:
+            return {}
+        texts = [line.text[:_LONGEST] for line in self.lines if not line.technical]
+        return {
+            "mask": asdict(self.mask), "kept": list(self.kept)[:_MOST_LINES], "texts": texts[:_MOST_LINES],
+            "boxes": len(self.boxes), "recoded": self.recoded, "decision": self.decision,
+        }  # fmt: skip
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The boxes that were filled."""
+        return tuple(line.box for line in self.lines if not line.technical)
+
+    @property
+    def kept(self) -> tuple[Box, ...]:
+        """The boxes of technical text, which stays."""
+        return tuple(line.box for line in self.lines if line.technical)
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Why text may be in the pixels, if they were not searched."""
+        return () if self.searched else self.reasons
+
+
+@dataclass(frozen=True)
+class PixelCleaner:
+    """The setting for text in pixels, applied to one instance after the other.
+
+    Attributes:
+        pixels: ``redact`` searches and redacts, ``quarantine`` refuses what may hold text, ``keep`` leaves
+            all pixels alone.
+        search_all: search every instance with pixels, not only those that may hold text.
+        keep_measurements: keep the labels of measurements.
+        decisions: of reviewers, about layouts.
+        reader: how text is found and read.
+    """
+
+    pixels: Pixels = "redact"
+    search_all: bool = False
+    keep_measurements: bool = False
+    decisions: tuple[LayoutDecision, ...] = ()
+    reader: Reader = field(default_factory=Reader)
+
+    def clean(self, original: Instance, found: Identifiers) -> tuple[Instance, PixelReport]:
+        """Return an instance without text in its pixels that is not technical, and what was done.
+
+        Args:
+            original: the instance as it was read.
+            found: identifiers of its header.
+
+        Raises:
+            Refused: ``burned-in-declared`` or ``text-in-pixels-possible`` (not searched), ``text-remains``
+                (found again after redaction), ``refused-in-review``, ``pixels-unreadable``.
+        """
+        reasons = review.review_reasons(original)
+        searches = bool(original.pixels) and self.pixels == "redact" and (self.search_all or bool(reasons))
+        if searches and ocr.is_available():
+            return self._redacted(original, reasons, TextRule(found, self.keep_measurements))
+        if searches or (reasons and self.pixels != "keep"):
+            declared = review.declares_burned_in(original)
+            raise Refused(Reason.BURNED_IN_DECLARED if declared else Reason.TEXT_POSSIBLE)
+        return original, PixelReport(reasons)
+
+    def _redacted(
+        self, original: Instance, reasons: tuple[str, ...], rule: TextRule
+    ) -> tuple[Instance, PixelReport]:
+        layers = frames.layers_of(original)
+        if not burned_text.can_hold_text(layers):
+            return original, PixelReport(reasons, searched=True)
+        lines = burned_text.lines(original, layers, rule, self.reader)
+        plan = PixelReport(reasons, True, tuple(lines))
+        plan = replace(plan, mask=mask_of(original, layers, plan.boxes))
+        decision = layouts.decision_for(self.decisions, plan.mask) if plan.mask else None
+        if decision is not None:
+            plan = replace(plan, decision=str(decision.choice))
+            if decision.choice == ReviewChoice.QUARANTINE:
+                raise Refused(Reason.REFUSED_IN_REVIEW)
+            if decision.choice == ReviewChoice.KEEP:
+                return original, replace(plan, lines=())
+            lines += [TextLine(box, "", technical=False) for box in decision.extra]
+        result, recoded = original, False
+        for _ in range(_MOST_ROUNDS):
+            boxes = [line.box for line in lines if not line.technical]
+            if boxes:
+                redacted = redaction.apply(original, boxes)
+                result, recoded = redacted.instance, redacted.recoded
+            left = burned_text.lines(result, frames.layers_of(result), rule, self.reader, second=True)
+            new = [line for line in left if not line.technical and not _is_known(line, lines)]
+            if not new:
+                return result, replace(plan, lines=tuple(lines), recoded=recoded)
+            grown = [
+                replace(line, box=line.box.grown(_MARGIN, (layers.rows, layers.columns))) for line in new
+            ]
+            lines = burned_text.merged([*lines, *grown])
+        raise Refused(Reason.TEXT_REMAINS)
+
+
+def mask_of(original: Instance, layers: Layers, boxes: Sequence[Box]) -> LayoutMask:
+    """Return the boxes of an image with the device that its header names."""
+    manufacturer, model = (original.text(tag)[:_LONGEST] for tag in (_MANUFACTURER, _MODEL))
+    return LayoutMask(
+        manufacturer, model, layers.rows, layers.columns, layouts.line_boxes(boxes)[:_MOST_LINES]
+    )
+
+
+def _is_known(line: TextLine, lines: Sequence[TextLine]) -> bool:
+    """Return whether a line of the second search is one that the first search read and proved technical."""
+    return any(
+        other.technical and other.box.shared(line.box) >= 0.6 * max(line.box.area, 0.6 * other.box.area)
+        for other in lines
+    )

@@ -1,0 +1,287 @@
+"""Content items of structured reports and acquisition contexts: each is treated by its concept name.
+
+The same attributes (Text Value, Date, Person Name, ...) hold a finding in one content item and the patient's
+birth date in another, so the table of attributes cannot decide on them. Table E.3.4-1 lists the concept names
+that matter, each with the value type it is used with. What it does not list keeps numbers, codes, and texts
+that the text cleaner leaves. Names, UIDs and dates of unlisted concepts follow the table of attributes.
+
+An item whose concept must go is removed with its value. Where it has items below it, or where other items
+refer to positions in the tree, the item stays with a dummy value instead. Numbers and coded findings below it
+are then not lost, and references keep pointing to the right place.
+
+References:
+    DICOM PS3.15, edition 2026d, Annex E.3.4 and Table E.3.4-1 (``tables/structured_content.csv``).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from enum import StrEnum
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from meninx.deid.coded_entries import (
+    CODE_VALUE,
+    CODING_SCHEME,
+    LONG_CODE_VALUE,
+    canonical_code,
+    code_texts,
+    published_meanings,
+)
+from meninx.deid.dates import parse
+from meninx.deid.elements import Element
+from meninx.deid.options import Option
+from meninx.deid.profile import read_table
+from meninx.deid.text import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from meninx.deid.actions import FileContext
+
+CONCEPT_NAME, CONTENT, POSITIONS = 0x0040A043, 0x0040A730, 0x0040DB73
+TEXT, PERSON_NAME, DATE_TIME, DATE = 0x0040A160, 0x0040A123, 0x0040A120, 0x0040A121
+CODE, BIRTH_DATE = 0x0040A168, 0x00100030
+_FRAMES = frozenset({0x52009229, 0x52009230})
+MEASURED, UNITS, NUMBER, FLOATING = 0x0040A300, 0x004008EA, 0x0040A30A, 0x0040A161
+NUMERATOR, DENOMINATOR = 0x0040A162, 0x0040A163
+# The attribute that holds the value, by value type.
+VALUES = {
+    TEXT: ("TEXT",),
+    PERSON_NAME: ("PNAME",),
+    0x0040A124: ("UIDREF",),
+    DATE_TIME: ("DATETIME",),
+    DATE: ("DATE",),
+    0x0040A122: ("TIME",),
+    MEASURED: ("NUM",),
+    CODE: ("CODE",),
+    0x00081199: ("IMAGE", "COMPOSITE", "WAVEFORM"),
+    CONTENT: ("CONTAINER",),
+}
+SUBJECT_NAME, SUBJECT_ID = ("DCM", "121029"), ("DCM", "121030")
+# Concepts that say when the patient was born, besides the one in the table.
+_BIRTH_DATES = frozenset(
+    {("DCM", "121031"), ("LN", "21112-8"), ("LN", "57722-1"), ("SCT", "184099003"), ("SCT", "3950001")}
+)
+_YEARS = {"a": 1.0, "a_j": 1.0, "a_g": 1.0, "a_t": 1.0, "mo": 1 / 12, "mo_s": 1 / 12, "wk": 7 / 365.25}
+_YEARS |= {"d": 1 / 365.25, "h": 1 / 8766, "min": 1 / 525960, "s": 1 / 31557600}
+_AGE = re.compile(r"(?<!gestational )(?<!ultrasound )(?<!bone )\bage\b(?! corrected)", re.IGNORECASE)
+_AGES = frozenset(
+    {("DCM", "121033"), ("SCT", "397669002"), ("SCT", "424144002"), ("LN", "30525-0"), ("LN", "29553-5"),
+     ("LN", "21612-7"), ("LN", "63900-5"), ("LN", "35659-2"), ("LN", "30972-4")}
+)  # fmt: skip
+
+
+class Treatment(StrEnum):
+    """What happens to the value of one content item."""
+
+    REMOVED = "removed"
+    """The item goes."""
+    DUMMY = "dummy"
+    """The item stays with a value that says nothing."""
+    AS_LISTED = "as-listed"
+    """The table of attributes decides, as for every other element."""
+    KEPT = "kept"
+    """The value stays, less the identifiers in it."""
+    CLEANED = "cleaned"
+    """A text is reduced, a date or time is shifted."""
+
+
+class ContentRow(NamedTuple):
+    """One row of Table E.3.4-1."""
+
+    basic: str
+    cells: dict[Option, str]
+
+
+@lru_cache(maxsize=1)
+def table() -> dict[tuple[str, str, str], ContentRow]:
+    """Return (coding scheme, code, value type) -> row of Table E.3.4-1."""
+    return {
+        (row["scheme"], row["code"], row["value_type"]): ContentRow(
+            row["basic"], {item: row[item.column] for item in Option if row.get(item.column)}
+        )
+        for row in read_table("structured_content.csv")
+    }
+
+
+@lru_cache(maxsize=1)
+def _by_code() -> dict[tuple[str, str], dict[str, ContentRow]]:
+    """Return (scheme, code) -> value type -> row; version marks of a scheme are ignored."""
+    found: dict[tuple[str, str], dict[str, ContentRow]] = {}
+    for (scheme, code, kind), row in table().items():
+        found.setdefault(_canonical(scheme, code), {})[kind] = row
+    return found
+
+
+def _canonical(scheme: str, code: str) -> tuple[str, str]:
+    return canonical_code(re.sub(r"\s*\[.*\]$", "", scheme.strip()), code.strip())
+
+
+def concept_of(item: list[Element], encodings: tuple[str, ...]) -> tuple[str, str] | None:
+    """Return scheme and code of an item's concept name, both empty if it has no code; None without a name."""
+    for element in item:
+        if element.tag == CONCEPT_NAME and element.items:
+            text = code_texts(element.items[0], encodings)
+            return _canonical(
+                text.get(CODING_SCHEME, ""), text.get(CODE_VALUE) or text.get(LONG_CODE_VALUE, "")
+            )
+    return None
+
+
+@lru_cache(maxsize=4096)
+def treatment(concept: tuple[str, str], tag: int, options: frozenset[Option]) -> Treatment:
+    """Return what happens to the value of a content item.
+
+    Args:
+        concept: scheme and code of the concept name.
+        tag: the attribute that holds the value, one of :data:`VALUES`.
+        options: in force.
+    """
+    concept = _canonical(*concept)
+    if concept in _BIRTH_DATES and tag in (DATE_TIME, DATE, TEXT):
+        return Treatment.REMOVED
+    rows = _by_code().get(concept, {})
+    row = next((rows[kind] for kind in VALUES[tag] if kind in rows), None)
+    if row is None:
+        return _of_another_type(tag, rows)
+    chosen = {row.cells.get(option, "") for option in options}
+    if "C" in chosen:
+        return Treatment.CLEANED
+    if "K" in chosen:
+        return Treatment.KEPT
+    return Treatment.DUMMY if "D" in row.basic else Treatment.REMOVED
+
+
+def _of_another_type(tag: int, rows: dict[str, ContentRow]) -> Treatment:
+    """Return what happens to a listed concept with a value type that the table does not give it.
+
+    A name or number that the table removes as a text identifies in a coded or dated form as well.
+    """
+    if not rows or tag in (CONTENT, MEASURED, CODE):
+        return Treatment.AS_LISTED
+    strict = [row for row in rows.values() if not row.cells]
+    return Treatment.DUMMY if strict else Treatment.AS_LISTED
+
+
+def is_removed(item: list[Element], encodings: tuple[str, ...], context: FileContext) -> bool:
+    """Return whether a content item goes whole: its concept must go and nothing depends on its place."""
+    concept = concept_of(item, encodings)
+    if concept is None or context.positions_matter:
+        return False
+    tags = {element.tag for element in item}
+    wanted = [
+        treatment(concept, tag, context.profile.options) for tag in tags & VALUES.keys() if tag != CONTENT
+    ]
+    container = tags & VALUES.keys() <= {CONTENT}
+    if container:
+        return CONTENT in tags and treatment(concept, CONTENT, context.profile.options) == Treatment.REMOVED
+    return CONTENT not in tags and Treatment.REMOVED in wanted
+
+
+def refers_to_positions(elements: list[Element]) -> bool:
+    """Return whether any content item refers to another one by its position in the tree."""
+    return any(
+        element.tag == POSITIONS
+        or (element.tag == CONTENT and any(map(refers_to_positions, element.items or ())))
+        for element in elements
+    )
+
+
+def replacement(concept: tuple[str, str], tag: int, context: FileContext) -> str:
+    """Return the text that stands for a removed text, name or UID; empty where a plain dummy serves.
+
+    The patient's name and ID become the pseudonym, as in the header.
+    """
+    if concept in (SUBJECT_NAME, SUBJECT_ID) and tag in (PERSON_NAME, TEXT):
+        return context.patient.pseudonym
+    return ""
+
+
+def years_of(item: list[Element], encodings: tuple[str, ...], *, little: bool) -> float | None:
+    """Return the age that a numeric content item states, in years; None if it states none.
+
+    A concept counts if it is listed as an age, if its published meaning speaks of an age, or if its unit is
+    years. Gestational ages do not count.
+    """
+    measured = next((e for e in item if e.tag == MEASURED and e.items), None)
+    if measured is None or not measured.items:
+        return None
+    scale = _scale(measured.items[0], encodings)
+    if not (_is_age(concept_of(item, encodings)) or scale == 1.0):
+        return None
+    numbers = [number * (scale or 1.0) for number in _numbers(measured.items[0], little=little)]
+    return max(numbers, default=None)
+
+
+def capped(items: list[list[Element]], encodings: tuple[str, ...], max_age: int) -> list[list[Element]]:
+    """Return the items of a Measured Value Sequence with the age set to ``max_age + 1`` years."""
+    scale = (_scale(items[0], encodings) or 1.0) if items else 1.0
+    number = f"{round((max_age + 1) / scale):d}".encode()
+    value = number + b" " * (len(number) % 2)
+    gone = {FLOATING, NUMERATOR, DENOMINATOR}
+    return [
+        [Element(NUMBER, "DS", value) if e.tag == NUMBER else e for e in item if e.tag not in gone]
+        for item in items
+    ]
+
+
+def highest_age(elements: list[Element], encodings: tuple[str, ...], *, little: bool) -> float:
+    """Return the highest age in years that any numeric content item states, 0 when none does."""
+    return max(_ages(elements, encodings, little=little), default=0.0)
+
+
+def _ages(elements: list[Element], encodings: tuple[str, ...], *, little: bool) -> Iterator[float]:
+    for item in _content_items(elements):
+        age = years_of(item, encodings, little=little)
+        if age is not None:
+            yield age
+
+
+def birth_days(elements: list[Element], encodings: tuple[str, ...]) -> frozenset[str]:
+    """Return the birth dates of the header and of content items, at any depth, as ``YYYYMMDD``."""
+    values = [element for element in elements if element.tag == BIRTH_DATE]
+    for item in _content_items(elements):
+        about_birth = concept_of(item, encodings) in _BIRTH_DATES
+        values += [e for e in item if e.tag == BIRTH_DATE or (about_birth and e.tag in (DATE_TIME, DATE))]
+    found = (parse(decode(bytes(element.value), encodings)) for element in values if element.items is None)
+    return frozenset(day.strftime("%Y%m%d").rjust(8, "0") for day in found if day is not None)
+
+
+def _content_items(elements: list[Element]) -> Iterator[list[Element]]:
+    """Yield the items of every sequence at every depth; frames hold no content items and are left out."""
+    for element in elements:
+        if element.items and element.tag not in _FRAMES:
+            for item in element.items:
+                yield item
+                yield from _content_items(item)
+
+
+def _is_age(concept: tuple[str, str] | None) -> bool:
+    if concept is None:
+        return False
+    return concept in _AGES or any(_AGE.search(meaning) for meaning in published_meanings(*concept))
+
+
+def _scale(measured: list[Element], encodings: tuple[str, ...]) -> float | None:
+    """Return the length of the unit of a measured value in years, None if it is no unit of time."""
+    units = next((e for e in measured if e.tag == UNITS and e.items), None)
+    if units is None or not units.items:
+        return None
+    text = code_texts(units.items[0], encodings)
+    value = text.get(CODE_VALUE, "")
+    return _YEARS.get(value, 1.0 if re.fullmatch(r"(?i)y|yr|yrs|years?", value) else None)
+
+
+def _numbers(measured: list[Element], *, little: bool) -> Iterator[float]:
+    for element in measured:
+        value = bytes(element.value)
+        if element.tag == NUMBER:
+            for text in decode(value, ("iso8859",)).split("\\"):
+                if re.fullmatch(r" *[+-]?[0-9]{1,9}(\.[0-9]{0,12})? *", text):
+                    yield float(text)
+        elif element.tag == FLOATING and len(value) == 8:
+            yield from (
+                number for number in struct.unpack("<d" if little else ">d", value) if number == number
+            )

@@ -1,0 +1,214 @@
+"""Layouts of text: images of one device with text in the same places, and decisions about them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pydicom
+import pytest
+from deid_samples import clean, images, save
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pixel_samples import coloured
+
+from meninx.core import artifacts
+from meninx.core.errors import DataError
+from meninx.deid import burned_text, cleaner, layouts
+from meninx.deid.layouts import LayoutDecision, LayoutMask, LayoutTable, ReviewChoice, TextLayout, line_boxes
+from meninx.imaging import ocr
+from meninx.imaging.ocr import Box, Found, Reading
+
+NAME, SECOND_NAME, LABEL = Box(4, 4, 24, 10), Box(3, 4, 40, 10), Box(4, 20, 16, 26)
+FOUND = {"kept": [], "texts": ["QUENTINSSON"], "decision": ""}
+
+
+def capture(number: int, boxes: list[Box], model: str = "Sono 1"):
+    ds = coloured("grey 8")
+    ds.SOPInstanceUID = f"{ds.SOPInstanceUID}.{number}"
+    ds.ManufacturerModelName = model
+    values = np.full((ds.Rows, ds.Columns), 30, np.uint8)
+    for box in boxes:
+        values[box.top : box.bottom, box.left : box.right : 2] = 255
+    ds.PixelData = values.tobytes()
+    return ds
+
+
+@pytest.fixture
+def reader(monkeypatch):
+    """The search finds white boxes of this file and reads a label in one of them."""
+
+    def find(picture, search):
+        for boxes in ([SECOND_NAME, LABEL], [NAME, LABEL]):
+            found = [
+                box for box in boxes if (picture[box.top : box.bottom, box.right - 3 : box.right] > 200).any()
+            ]
+            if found and found[0] != LABEL:
+                break
+        return [Found(box, 0.9) for box in found]
+
+    monkeypatch.setattr(ocr, "is_available", lambda: True)
+    text = {LABEL: "MI 1.2"}
+    made = burned_text.Reader(
+        find, lambda picture, box: Reading(text.get(box, "NAME"), 0.9), lambda *given: False
+    )
+    real = cleaner.PixelCleaner
+    monkeypatch.setattr(cleaner, "PixelCleaner", lambda *given: real(*given, reader=made))
+
+
+@pytest.fixture
+def archive(tmp_path, reader):
+    """Four captures of three layouts: two names of one device, one of another device, one without text."""
+    save(capture(1, [NAME, LABEL]), tmp_path / "in" / "a")
+    save(capture(2, [SECOND_NAME, LABEL]), tmp_path / "in" / "b")
+    save(capture(3, [NAME], model="Sono 2"), tmp_path / "in" / "c")
+    save(capture(4, []), tmp_path / "in" / "d")
+    return tmp_path
+
+
+def decisions_of(folder, **choices):
+    found = layouts.read_layouts(folder / "out" / "private" / layouts.LAYOUTS)
+    rows = [
+        LayoutDecision(one.layout, choices["choice"], one.mask, choices.get("extra", ())) for one in found[:1]
+    ]
+    path = folder / "decisions.csv"
+    layouts.write_decisions(path, rows)
+    return path
+
+
+def test_a_run_lists_layouts_with_their_images(archive):
+    result = clean(archive)
+    assert result.files_written == 4, result.quarantined
+    found = layouts.read_layouts(archive / "out" / "private" / layouts.LAYOUTS)
+    assert [(one.mask.model, len(one.mask.boxes), one.instances) for one in found] == [
+        ("Sono 1", 1, 2), ("Sono 2", 1, 1), ("Sono 1", 0, 1),
+    ]  # fmt: skip
+    assert found[0].kept == (LABEL,)
+    assert found[0].texts == ("NAME",)
+    record = artifacts.read(archive / "out", artifacts.DeidRecord)
+    assert (record.pixels_searched, record.pixels_redacted, record.layouts) == (4, 3, 3)
+    assert "113101" in record.codes
+    public = (archive / "out" / "audit.jsonl").read_text() + (archive / "out" / "deid.json").read_text()
+    assert "Sono 1" not in public
+    assert [json.loads(line)["boxes_redacted"] for line in public.splitlines()[:4] if "boxes" in line]
+
+
+def test_the_sheet_shows_before_mask_and_after(archive):
+    clean(archive)
+    private = archive / "out" / "private"
+    page = (private / "layouts.html").read_text()
+    assert page.count("<section>") == 3
+    assert page.count("<img") == 9
+    found = layouts.read_layouts(private / layouts.LAYOUTS)
+    for kind in ("before", "mask", "after"):
+        path = private / "layouts" / f"{found[0].layout}-{kind}.png"
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.read_bytes().startswith(b"\x89PNG")
+    before = (private / "layouts" / f"{found[0].layout}-before.png").stat().st_mtime_ns
+    clean(archive)
+    assert (private / "layouts" / f"{found[0].layout}-before.png").stat().st_mtime_ns == before
+
+
+def test_a_decision_holds_for_every_image_of_its_layout(archive):
+    clean(archive)
+    more = decisions_of(archive, choice=ReviewChoice.REDACT, extra=(LABEL,))
+    clean(archive, out="more", decisions=more)
+    filled = [
+        ds.pixel_array[LABEL.top : LABEL.bottom].max() == 30
+        for ds in map(pydicom.dcmread, images(archive / "more"))
+    ]
+    assert filled.count(True) == 4  # both images of the layout, and the two without a label
+    untouched = decisions_of(archive, choice=ReviewChoice.KEEP)
+    clean(archive, out="kept", decisions=untouched)
+    white = [int(ds.pixel_array.max() == 255) for ds in map(pydicom.dcmread, images(archive / "kept"))]
+    assert sum(white) == 2
+    refused = decisions_of(archive, choice=ReviewChoice.QUARANTINE)
+    result = clean(archive, out="refused", decisions=refused)
+    assert result.quarantined == {"refused-in-review": 2}
+    found = layouts.read_layouts(archive / "more" / "private" / layouts.LAYOUTS)
+    assert sorted(one.decision for one in found) == ["", "", "redact"]
+
+
+def test_other_decisions_make_the_files_again(archive):
+    clean(archive)
+    accepted = decisions_of(archive, choice=ReviewChoice.ACCEPT)
+    result = clean(archive, decisions=accepted, overwrite=True)
+    assert result.files_resumed == 0
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        'x,maybe,,A,B,10,10,""', 'x,redact,,A,B,10,10,""', 'x,accept,1 1 2 2,A,B,10,10,""',
+        'x,redact,1 1 20 2,A,B,10,10,""', 'x,redact,1 1 1 2,A,B,10,10,""', 'x,redact,a b c d,A,B,10,10,""',
+        'x,keep,,A,B,ten,10,""', "x,keep", 'x,redact,1 1 2,A,B,10,10,""',
+    ],
+)  # fmt: skip
+def test_a_damaged_row_is_refused_by_its_number(tmp_path, row):
+    path = tmp_path / "decisions.csv"
+    path.write_text(",".join(layouts.COLUMNS[:-1]) + "\n" + row + "\n")
+    with pytest.raises(DataError, match="row 2"):
+        layouts.read_decisions(path)
+
+
+def test_tables_that_are_none_are_refused(tmp_path):
+    with pytest.raises(DataError):
+        layouts.read_decisions(tmp_path / "absent.csv")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="no column"):
+        layouts.read_decisions(tmp_path / "other.csv")
+    (tmp_path / layouts.LAYOUTS).write_text("{}\n")
+    with pytest.raises(DataError, match="damaged"):
+        layouts.read_layouts(tmp_path / layouts.LAYOUTS)
+
+
+def test_words_of_a_line_are_one_box():
+    assert line_boxes([Box(70, 11, 90, 21), Box(10, 10, 60, 20), Box(10, 40, 60, 50)]) == (
+        Box(10, 10, 90, 21),
+        Box(10, 40, 60, 50),
+    )
+    assert len(line_boxes([Box(10, 10, 60, 20), Box(200, 10, 260, 20)])) == 2
+
+
+def test_a_thousand_images_of_forty_layouts_are_forty_decisions():
+    draw = np.random.default_rng(0)
+    table = LayoutTable()
+    for number in range(1000):
+        device = number % 40
+        boxes = [
+            Box(left := 20 + int(draw.integers(-2, 3)), top := 30 * n + device + int(draw.integers(-2, 3)),
+                left + int(draw.integers(60, 200)), top + 20)
+            for n in range(1 + device % 4)
+        ]  # fmt: skip
+        table.add(LayoutMask("ACME", f"Sono {device}", 768, 1024, tuple(boxes)), FOUND, "a", "images/a")
+    assert len(table.layouts) == 40
+    assert sum(one.instances for one in table.layouts) == 1000
+    assert all(len(one.outputs) <= layouts.MOST_OUTPUTS for one in table.layouts)
+
+
+words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
+boxes = st.tuples(st.integers(0, 90), st.integers(0, 90), st.integers(1, 10), st.integers(1, 10)).map(
+    lambda t: Box(t[0], t[1], t[0] + t[2], t[1] + t[3])
+)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    words,
+    words,
+    st.lists(boxes, max_size=4),
+    st.sampled_from(ReviewChoice),
+    st.lists(boxes, min_size=1, max_size=3),
+)
+def test_decisions_and_layouts_come_back_as_they_were_written(
+    tmp_path_factory, maker, model, places, choice, extra
+):
+    mask = LayoutMask(maker, model, 100, 100, tuple(places))
+    more = tuple(extra) if choice == ReviewChoice.REDACT else ()
+    one = LayoutDecision(mask.digest, choice, mask, more, "a; b")
+    path = tmp_path_factory.mktemp("rows") / "decisions.csv"
+    layouts.write_decisions(path, [one])
+    assert layouts.read_decisions(path) == (one,)
+    layout = TextLayout(mask.digest, mask, tuple(extra), ("x", "\u2028"), "accept", 3, "a", ("images/b",))
+    assert TextLayout.from_line(layout.to_line()) == layout
+    assert layouts.decision_for([one], mask) == one
