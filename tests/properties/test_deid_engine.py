@@ -30,7 +30,8 @@ from meninx.deid.options import Option, method_codes
 from meninx.deid.output import WRITTEN
 from meninx.deid.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.quarantine import Quarantined, Reason
-from meninx.deid.text import _NUMBERS, VOCABULARY, _is_known, clean_text
+from meninx.deid.text import VOCABULARY, clean_text
+from meninx.deid.vocabulary import MEASURE, Kind, kind_of
 from meninx.deid.writer import METHOD
 
 NAMES = Pseudonyms(SiteKey(KEY, "north"))
@@ -41,8 +42,8 @@ WHOLE = settings(max_examples=60, deadline=None)
 
 
 def is_harmless(word: str) -> bool:
-    """A known word, or a number in the form of a measure or a thickness."""
-    return _is_known(word) or bool(word.isascii() and _NUMBERS.fullmatch(word))
+    """A known word, or a number in a form of the field."""
+    return kind_of(word) != Kind.UNKNOWN or bool(word.isascii() and MEASURE.fullmatch(word))
 
 
 def _cleaned(data: bytes, folder: Path) -> tuple[worker.FileResult, bytes]:
@@ -99,23 +100,46 @@ def test_one_bit_of_the_key_changes_every_map(bit):
 @given(st.text())
 @WHOLE
 def test_clean_text_holds_only_the_vocabulary(text):
-    assert all(is_harmless(word) for word in clean_text(text).split())
+    rest = MEASURE.sub(" ", clean_text(text))
+    assert all(is_harmless(word) for word in re.findall(r"[^\W_]+", rest))
 
 
-@given(
-    st.lists(
-        st.sampled_from(
-            ["3", "12.05", "1961", "555", "mm", "77mm", "B30f", "3.0", "-", "/", ".", " ", "Ö", "CT"]
-        ),
-        max_size=8,
-    )
-)
+PIECES = [
+    "W/O",
+    "WITH",
+    "NO",
+    "LEFT",
+    "RIGHT",
+    "CONTRAST",
+    "KNEE",
+    "fracture",
+    "Qxz",
+    "HEAD",
+    ",",
+    "AND",
+    "C-",
+    "-",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8))
 @WHOLE
-def test_numbers_stay_with_a_unit_or_a_kernel_only(pieces):
-    clean = clean_text("".join(pieces))
-    bare = [word for word in clean.split() if re.fullmatch(r"[0-9]+(\.[0-9]+)?", word)]
-    assert all(re.fullmatch(r"[0-9]\.[0-9]{1,2}", word) for word in bare)
-    assert len(bare) <= clean.casefold().count("b30f")
+def test_a_meaning_never_turns_into_another(pieces):
+    clean = clean_text(" ".join(pieces))
+    before, after = " ".join(pieces).split(), clean.replace(",", " , ").split()
+    for index, word in enumerate(after):
+        if word in ("W/O", "WITH", "NO", "LEFT", "RIGHT") and after[index + 1 :] and after[index + 1] != ",":
+            pair = f"{word} {after[index + 1]}"
+            assert pair in " ".join(before)
+        if word in ("CONTRAST", "fracture") and index and after[index - 1] != ",":
+            assert f"{after[index - 1]} {word}" in " ".join(before)
+
+
+@given(st.lists(st.sampled_from(["3", "12", "1961", "555", "0199", "-", "/", ".", " ", "CT"]), max_size=8))
+@WHOLE
+def test_a_bare_number_has_two_digits_and_stands_alone(pieces):
+    clean = MEASURE.sub(" ", clean_text(" ".join(pieces)))
+    assert all(len(number) <= 2 for number in re.findall(r"[0-9]+", clean))
 
 
 # what every output says of itself; a name that is part of it ("Form", "Tion") cannot be searched for

@@ -308,18 +308,21 @@ def _cleaned(tag: int, vr: str, text: str, context: FileContext) -> str:
         return text if _FORMS["TIMEZONE"].fullmatch(text.strip()) else ""
     if vr in FREE_TEXT:
         values = [text] if vr in SINGLE else text.split("\\")
-        clean = (_without_pieces(clean_text(value), context) for value in values)
-        kept = "\\".join(_fitted(value, vr) for value in clean)
+        kept = "\\".join(_description(value, vr, context) for value in values)
         return "" if context.found.spelled_apart_in(kept) else kept
     if vr in NAMES:
         return ""
     return _kept(tag, vr, text, context)
 
 
-def _fitted(text: str, vr: str) -> str:
-    """Return a text cut to the length that its VR allows, at the end of a word."""
-    limit = {"LO": 64, "SH": 16}.get(vr, len(text))
-    return text if len(text) <= limit else text[: limit + 1].rpartition(" ")[0]
+def _description(value: str, vr: str, context: FileContext) -> str:
+    """Return a free text cleaned; a short one that lost a part gets a suffix, so that it stays distinct."""
+    limit = {"LO": 64, "SH": 16}.get(vr)
+
+    def keyed(original: str) -> str:
+        return context.resolver.pseudonyms.suffix(context.patient, original)
+
+    return clean_text(value, keyed if limit else None, limit=limit, identifies=context.found.found_in)
 
 
 def _dates(tag: int, vr: str, values: list[str], days: int, context: FileContext) -> str:

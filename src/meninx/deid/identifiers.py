@@ -34,7 +34,7 @@ from meninx.deid.elements import PIXEL_DATA, Element, standard_vr
 from meninx.deid.file_part import FilePart, Piece
 from meninx.deid.profile import read_table
 from meninx.deid.pseudonyms import is_registered
-from meninx.deid.text import CHARSET_TAG, VOCABULARY, decode, encoded, encodings_of
+from meninx.deid.text import CHARSET_TAG, CORE_WORDS, decode, encoded, encodings_of
 
 UID = re.compile(r"(?<![0-9.])[0-9]+(?:\.[0-9]+)+")
 
@@ -552,7 +552,7 @@ def _each(add: Callable[[str], None], values: Iterable[str]) -> None:
 
 def is_common(text: str) -> bool:
     """Return whether a text consists of vocabulary and placeholder words only."""
-    return all(word in VOCABULARY or word in PLACEHOLDERS for word in _LETTERS.findall(text.casefold()))
+    return all(word in CORE_WORDS or word in PLACEHOLDERS for word in _LETTERS.findall(text.casefold()))
 
 
 def _is_name(letters: str) -> bool:

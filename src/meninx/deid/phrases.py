@@ -32,13 +32,15 @@ from meninx.deid.vocabulary import (
     kind_of,
 )
 
-# What is an identifier by its form, whatever its parts mean: addresses of the web, dates, numbers of seven and
-# more digits in groups, initials with dots.
+# What is an identifier by its form, whatever its parts mean: addresses of the web, dates,
+# initials with dots.
 _IDENTIFIERS = re.compile(
     r"""
       \S*@\S*
     | (?:https?://|www\.)\S*
-    | (?<![0-9])(?:[0-9]{4}[-./ ][0-9]{1,2}[-./ ][0-9]{1,2}|[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ][0-9]{2,4})(?![0-9])
+    | (?<![0-9])[0-9]{4}[-./ ][0-9]{1,2}[-./ ][0-9]{1,2}(?![0-9])
+    | (?<![0-9])[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ][0-9]{2,4}(?![0-9])
+    | (?<![0-9.])[0-9]{1,2}\.[0-9]{1,2}\.(?![0-9])
     | (?<![^\W_])(?:[^\W\d_]\.[ ]?){2,}(?=[^\W_]|\s|$)
     """,
     re.VERBOSE | re.IGNORECASE,
@@ -97,19 +99,22 @@ class Phrases:
 
     def settle(self) -> None:
         """Remove tokens until every rule holds."""
-        while any([self._settle_one(index) for index in range(len(self.words)) if self.stays[index]]):
-            pass
+        changed = True
+        while changed:
+            changed = False
+            for index in range(len(self.words)):
+                changed |= self.stays[index] and self._settle_one(index)
 
     def _settle_one(self, index: int) -> bool:
         """Remove a token (a phrase, if it begins with this token) that may not stay; return whether."""
         kind = self.kinds[index]
         if kind in _CHAIN:
             return self._settle_chain(index)
-        if kind in _NEEDS_PHRASE and self._is_cut_off(index, inside=True):
-            self.stays[index] = False
-        elif kind in _NEEDS_NEIGHBOURS and (self._is_cut_off(index, inside=False) or self._is_name(index)):
-            self.stays[index] = False
-        return not self.stays[index]
+        goes = kind in _NEEDS_PHRASE and self._is_cut_off(index, inside=True)
+        if kind in _NEEDS_NEIGHBOURS:
+            goes = self._is_cut_off(index, inside=False) or self._is_name(index)
+        self.stays[index] = not goes
+        return goes
 
     def _is_cut_off(self, index: int, *, inside: bool) -> bool:
         """Return whether a neighbour was removed.
@@ -121,7 +126,17 @@ class Phrases:
         last = behind == len(self.words) or (inside and self.breaks[behind])
         if self.kinds[index] == Kind.CONTRAST and self._is_stated(index):
             last = True  # "without contrast": what follows cannot turn it round
+        if before and not last and self.kinds[index] == Kind.SIDE and self._is_only_side(index):
+            before = False  # "Smith left knee": no other side could be meant
         return before or not (last or self.stays[behind])
+
+    def _is_only_side(self, index: int) -> bool:
+        start = end = index
+        while start > 0 and not self.breaks[start]:
+            start -= 1
+        while end + 1 < len(self.words) and not self.breaks[end + 1]:
+            end += 1
+        return self.kinds[start : end + 1].count(Kind.SIDE) == 1
 
     def _is_stated(self, index: int) -> bool:
         while index > 0 and not self.breaks[index] and self.stays[index - 1]:
@@ -165,8 +180,9 @@ class Phrases:
         return True
 
     def result(self) -> str:
-        """Return the tokens that stay, with what stood between neighbours; a blank marks a gap."""
+        """Return the tokens that stay, with what stood between neighbours; a blank or a comma marks a gap."""
         parts: list[str] = []
+        last = -1
         for index, (start, end) in enumerate(self.spans):
             if not self.stays[index]:
                 continue
@@ -175,8 +191,10 @@ class Phrases:
                 parts.append(between if _SEPARATOR.fullmatch(between) else " ")
             else:
                 sign = re.search(r"(?:^|(?<=\s))[+-]+$", between)
-                parts.append(" " + (sign[0] if sign else ""))
+                gap = self.text[self.spans[last][1] : start] if last >= 0 else ""
+                parts.append((", " if _BREAKS.search(gap) else " ") + (sign[0] if sign else ""))
             parts.append(self.text[start:end])
+            last = index
             follows = self.text[end : self.spans[index + 1][0]] if index + 1 < len(self.spans) else ""
             if index + 1 < len(self.spans) and not self.stays[index + 1]:
                 sign = re.match(r"[+-]+(?=\s)", follows)
@@ -231,7 +249,7 @@ def _remove_numbers(phrases: Phrases) -> None:
         if after_cue and all(_is_b_value(word) for word in words[index:end]):
             for each in range(index - 1, end):
                 kinds[each], phrases.stays[each] = Kind.MEASURE, True
-        elif beside & (AGES | MONTHS) or end - index > 2 or (end - index == 2 and not _is_pair(phrases, index)):
+        elif beside & (AGES | MONTHS) or not (end - index == 1 or _is_pair(phrases, index, end)):
             phrases.stays[index:end] = [False] * (end - index)
         index = end
 
@@ -240,10 +258,10 @@ def _is_b_value(word: str) -> bool:
     return len(word) <= 4 and word == str(int(word)) and (len(word) <= 2 or int(word) % 10 == 0)
 
 
-def _is_pair(phrases: Phrases, index: int) -> bool:
+def _is_pair(phrases: Phrases, index: int, end: int) -> bool:
     """Return whether two numbers are single digits with one sign between them, as in ``2-3``."""
     digits = all(len(word) == 1 for word in phrases.words[index : index + 2])
-    return digits and bool(_BARE_JOINS.fullmatch(phrases.between(index + 1)))
+    return end - index == 2 and digits and bool(_BARE_JOINS.fullmatch(phrases.between(index + 1)))
 
 
 @lru_cache(maxsize=4096)
@@ -263,7 +281,7 @@ def reduce_text(
     named = identifies is not None and identifies(clean)
     if not named and (limit is None or len(clean) <= limit) and (whole or keyed is None):
         return clean
-    suffix = "#" + keyed(text) if keyed is not None else ""
+    suffix = "#" + keyed(text.strip()) if keyed is not None and text.strip() else ""
     room = len(text) if limit is None else limit - len(suffix) - bool(suffix)
     if named or len(clean) > room:
         clean = _shorter(text, room, identifies)

@@ -15,7 +15,7 @@ import re
 from functools import lru_cache
 
 from meninx.deid.profile import read_table
-from meninx.deid.text import VOCABULARY
+from meninx.deid.text import CORE_WORDS
 
 _RUNS = re.compile(r"[^\W\d_]+|[0-9]+")
 _CAMEL = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
@@ -97,7 +97,7 @@ def _defined() -> dict[str, frozenset[str]]:
 def _words() -> frozenset[str]:
     """Return the words of the vocabulary and of all defined terms, casefolded."""
     terms = " ".join(term for found in _defined().values() for term in found)
-    return VOCABULARY | {word.casefold() for word in _RUNS.findall(terms) if word.isalpha()}
+    return CORE_WORDS | {word.casefold() for word in _RUNS.findall(terms) if word.isalpha()}
 
 
 @lru_cache(maxsize=1)

@@ -41,35 +41,32 @@ class Kind(Enum):
 
 # Words of other languages are listed although descriptions in them lose most words: an unknown "ohne" would
 # turn "ohne Kontrast" into "Kontrast".
-RELATIONS = frozenset(
-    """
+_RELATIONS_TEXT = """
     with without w wo wout wwo wowo wi wth no non not none minus plus pre post before after prior w/o w/out
     mit ohne avec sans com sem con sin senza zonder uden utan med bez nicht kein keine keinen pas aucun aucune
     nao geen ingen inga nessun nessuna absent absence excluding exclude excluded except free rule
-    """.split()
-)
-LINKS = frozenset(
-    """
+"""
+RELATIONS = frozenset(_RELATIONS_TEXT.split())
+_LINKS_TEXT = """
     and or of for by to from on at in per via versus vs the a an und et y e o oder ou von de der des du di da
     del della der die das le la les el los las for since during under over between within
-    """.split()
-)
-SIDES = frozenset(
-    """
+"""
+LINKS = frozenset(_LINKS_TEXT.split())
+_SIDES_TEXT = """
     left right bilateral bilat bil bilaterally both unilateral unilat ipsilateral ipsi contralateral contra l
     r lt rt lft rgt rht re li links rechts linke rechte linkes rechtes linken rechten beidseits bds gauche
     droite droit izquierda izquierdo derecha derecho destra destro sinistra sinistro esquerda esquerdo direita
     direito lewa lewy prawa prawy
-    """.split()
-)
-CONTRASTS = frozenset(
-    """
-    contrast contrasts contraste contrasto contrat contr cont con cntr cntrst contrst kontrast kontrastmittel km
+"""
+SIDES = frozenset(_SIDES_TEXT.split())
+_CONTRASTS_TEXT = """
+    contrast contrasts contraste contrasto contrat contr cont con cntr cntrst contrst kontrast
+    kontrastmittel km
     c ce cm iv ivcon gad gado gadolinium gd gadovist gadavist magnevist dotarem eovist primovist omniscan
     prohance multihance clariscan enhanced enhancement enhancing enh unenhanced noncontrast noncon nonenhanced
     agent medium dye oral rectal injection injected nativ native plain
-    """.split()
-)
+"""
+CONTRASTS = frozenset(_CONTRASTS_TEXT.split())
 
 _UNIT = (
     r"(?:mm|cm|ml|cc|kv|kvp|ma|mas|sec|secs|seconds?|s|ms|msec|min|mins|minutes?|hrs?|hours?|weeks?|wks?|months?|mos?"
@@ -93,7 +90,8 @@ MEASURE = re.compile(
 # Reconstruction kernels, spine levels, b-values, times of echo and repetition.
 SHAPES = re.compile(
     r"""(?:
-      [bhiutsd][0-9]{2}[fshmvd]? | (?:br|bl|bv|bf|hr|hc|hv|hp|hf|hn|qr|ur|sa|sf|ub|tr|fl|fc|bp|vb|cb|vt)[0-9]{2}[a-z]?
+      [bhiutsd][0-9]{2}[fshmvd]?
+    | (?:br|bl|bv|bf|hr|hc|hv|hp|hf|hn|qr|ur|sa|sf|ub|tr|fl|fc|bp|vb|cb|vt)[0-9]{2}[a-z]?
     | f[cl][0-9]{2} | [a-z](?:[0-9]|[1-8][0-9]) | [1-9][0-9]?x | x[1-9][0-9]? | [1-4][dt]
     | (?:b|te|tr|ti|fa|nex|etl)[0-9]{1,4} | [0-9]{1,4}b | [0-9]{2,3}(?:kv|kvp|ma|mas) | (?:kv|ma)[0-9]{2,3}
     | (?:1st|2nd|3rd|[4-9]th)
@@ -103,16 +101,17 @@ SHAPES = re.compile(
 _PIECES = re.compile(r"[a-z]+|[0-9]+", re.IGNORECASE)
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 # "14 Mar", "3Oct": the sequence MAR and the modality OCT lose their number.
-MONTHS = frozenset(
-    """
+_MONTHS_TEXT = """
     january february march april may june july august september october november december jan feb mar apr jun
     jul aug sep sept oct nov dec januar februar maerz mai juni juli oktober dezember okt dez janv fev avr
     juin juil aout ene abr ago dic gen mag giu lug set ott enero febrero marzo abril mayo junio julio agosto
     septiembre octubre noviembre diciembre
-    """.split()
-)
-AGES = frozenset("y yo yr yrs year years old age aged jahre jahr ans anni anos alter born".split())
-B_VALUES = frozenset({"b", "bval", "bvals", "bvalue", "bvalues", "te", "tr", "ti", "kv", "kvp", "ma", "mas", "fov"})
+"""
+MONTHS = frozenset(_MONTHS_TEXT.split())
+_AGES_TEXT = "y yo yr yrs year years old age aged jahre jahr ans anni anos alter born"
+AGES = frozenset(_AGES_TEXT.split())
+_CUES_TEXT = "b bval bvals bvalue bvalues te tr ti kv kvp ma mas fov"
+B_VALUES = frozenset(_CUES_TEXT.split())  # words before a number that is no day
 
 
 @lru_cache(maxsize=16384)
