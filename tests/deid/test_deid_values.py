@@ -128,8 +128,13 @@ def test_safe_private_texts_are_cleaned(tmp_path):
     ds.add(DataElement(0x20010010, "LO", "Philips Imaging DD 001"))
     ds.add(DataElement(0x20011020, "LO", "call Mrs Quentinsson 617-555-0199"))
     ds.add(DataElement(0x20011003, "FL", 1000.0))
+    ds.add(DataElement(0x20011087, "SH", "1H"))
+    ds.add(DataElement(0x00430010, "LO", "GEMS_PARM_01"))
+    ds.add(DataElement(0x00431027, "SH", "/1.375:1"))
     new = one(tmp_path, ds)
     assert new[0x20011003].value == 1000.0
+    assert new[0x20011087].value == "1H"
+    assert new[0x00431027].value == "/1.375:1"
     left = str(new.get((0x2001, 0x1020), ""))
     assert "Quentin" not in left
     assert "0199" not in left
@@ -246,3 +251,10 @@ def test_a_required_code_that_goes_becomes_a_dummy(tmp_path):
     new = one(tmp_path, image(SOPClassUID=seg, Modality="SEG", ContentLabel="KNEE MILLER"))
     assert new.ContentLabel == "REMOVED"
     assert one(tmp_path, image(PatientSex="MILLER"), out="b").PatientSex == ""
+
+
+def test_a_number_that_is_a_day_goes(tmp_path):
+    new = one(tmp_path, image(SeriesNumber="19570314", KVP="20191301", TableHeight="19570314"))
+    assert not new.get("SeriesNumber")
+    assert new.KVP == 20191301  # no such month
+    assert not new.get("TableHeight")

@@ -240,7 +240,9 @@ def _kept(tag: int, vr: str, text: str, context: FileContext) -> str:
         return "\\".join(dates.capped_age(value, context.max_age) for value in values)
     if vr in ("DS", "IS"):
         fits = (
-            _is_number(value, vr) and not context.found.spelled_by(value) for value in values if value.strip()
+            _is_number(value, vr) and not _is_day(value) and not context.found.spelled_by(value)
+            for value in values
+            if value.strip()
         )
         return text if all(fits) else ""
     if vr == "CS":
@@ -263,6 +265,12 @@ def _without_pieces(text: str, context: FileContext) -> str:
     values = (context.found.removed_from(value) for value in text.split("\\"))
     kept = "\\".join(values)
     return "" if context.found.spelled_apart_in(kept) else kept
+
+
+def _is_day(value: str) -> bool:
+    """Return whether a number is a day of the last or this century, which may be anybody's birth date."""
+    digits = value.strip()
+    return len(digits) == 8 and digits[:2] in ("19", "20") and dates.parse(digits) is not None
 
 
 def _is_number(value: str, vr: str) -> bool:

@@ -253,7 +253,8 @@ def _meaning(text: Mapping[int, str], values: list[int], context: FileContext) -
         return REMOVED
     if is_harmless(original) and not context.found.found_in(original):
         return original
-    return context.found.removed_from(clean_text(original)) or REMOVED
+    words = context.found.removed_from(clean_text(original))
+    return REMOVED if not words or context.found.spelled_apart_in(words) else words
 
 
 def _code_element(tag: int, text: str) -> Element:

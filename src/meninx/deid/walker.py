@@ -299,6 +299,6 @@ def _private_action(vr: str, context: FileContext) -> Action:
         return Action.C if Option.RETAIN_MODIFIED_DATES in options else Action.X
     if vr == "UI":
         return Action.U
-    if vr in actions.FREE_TEXT:
+    if vr in actions.FREE_TEXT - {"LO", "SH"}:  # these two keep what is technical, as unlisted public ones do
         return Action.C
     return Action.X if vr in actions.NAMES else Action.K

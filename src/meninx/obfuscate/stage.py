@@ -229,8 +229,6 @@ def audit_of_before(
 def refuse_below_floor(config: ObfuscateConfig, floor: LabelFloorRecord) -> None:
     """Refuse a target that a method cannot reach that keeps the labels and ignores the attribute.
 
-    A floor that labels without any meaning would give as well refuses nothing.
-
     Raises:
         PrivacyRefusal: the target is below the floor, and the floor is beyond chance (its lower end is above
             one half).
