@@ -31,7 +31,7 @@ from meninx.deid.output import WRITTEN
 from meninx.deid.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.quarantine import Quarantined, Reason
 from meninx.deid.text import VOCABULARY, clean_text
-from meninx.deid.vocabulary import MEASURE, Kind, kind_of
+from meninx.deid.vocabulary import MEASURE, Role, kind_of
 from meninx.deid.writer import METHOD
 
 NAMES = Pseudonyms(SiteKey(KEY, "north"))
@@ -43,7 +43,7 @@ WHOLE = settings(max_examples=60, deadline=None)
 
 def is_harmless(word: str) -> bool:
     """A known word, or a number in a form of the field."""
-    return kind_of(word) != Kind.UNKNOWN or bool(word.isascii() and MEASURE.fullmatch(word))
+    return kind_of(word) != Role.UNKNOWN or bool(word.isascii() and MEASURE.fullmatch(word))
 
 
 def _cleaned(data: bytes, folder: Path) -> tuple[worker.FileResult, bytes]:

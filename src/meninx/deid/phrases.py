@@ -28,7 +28,7 @@ from meninx.deid.vocabulary import (
     MEASURE,
     MONTHS,
     RELATIONS,
-    Kind,
+    Role,
     kind_of,
 )
 
@@ -58,9 +58,9 @@ _TOKENS = re.compile(
 _BREAKS = re.compile(r"[,;:|()\[\]{}\n\r]|\s-+\s|\.\s")
 _BARE_JOINS = re.compile(r"[-/+ ]")
 _SEPARATOR = re.compile(r"[ -\[\]-~\n\r\t]{0,8}")
-_CHAIN = frozenset({Kind.RELATION, Kind.LINK})
-_NEEDS_PHRASE = frozenset({Kind.SIDE, Kind.FINDING, Kind.CONTRAST})
-_NEEDS_NEIGHBOURS = frozenset({Kind.NAME, Kind.LETTER, Kind.NUMBER})
+_CHAIN = frozenset({Role.RELATION, Role.LINK})
+_NEEDS_PHRASE = frozenset({Role.SIDE, Role.FINDING, Role.CONTRAST})
+_NEEDS_NEIGHBOURS = frozenset({Role.NAME, Role.LETTER, Role.NUMBER})
 _STATES = RELATIONS - {"pre", "post", "before", "after", "prior"}
 
 
@@ -80,18 +80,18 @@ class Phrases:
     text: str
     words: list[str] = field(default_factory=list)
     spans: list[tuple[int, int]] = field(default_factory=list)
-    kinds: list[Kind] = field(default_factory=list)
+    kinds: list[Role] = field(default_factory=list)
     stays: list[bool] = field(default_factory=list)
     breaks: list[bool] = field(default_factory=list)
 
-    def add(self, start: int, end: int, kind: Kind) -> None:
+    def add(self, start: int, end: int, kind: Role) -> None:
         """Add the next token."""
         between = self.text[self.spans[-1][1] : start] if self.spans else ""
         self.breaks.append(not self.spans or bool(_BREAKS.search(between)))
         self.words.append(self.text[start:end].casefold())
         self.spans.append((start, end))
         self.kinds.append(kind)
-        self.stays.append(kind != Kind.UNKNOWN)
+        self.stays.append(kind != Role.UNKNOWN)
 
     def between(self, index: int) -> str:
         """Return what stands before a token, up to the token before it."""
@@ -124,9 +124,9 @@ class Phrases:
         before = index > 0 and not (inside and self.breaks[index]) and not self.stays[index - 1]
         behind = index + 1
         last = behind == len(self.words) or (inside and self.breaks[behind])
-        if self.kinds[index] == Kind.CONTRAST and self._is_stated(index):
+        if self.kinds[index] == Role.CONTRAST and self._is_stated(index):
             last = True  # "without contrast": what follows cannot turn it round
-        if before and not last and self.kinds[index] == Kind.SIDE and self._is_only_side(index):
+        if before and not last and self.kinds[index] == Role.SIDE and self._is_only_side(index):
             before = False  # "Smith left knee": no other side could be meant
         return before or not (last or self.stays[behind])
 
@@ -136,14 +136,14 @@ class Phrases:
             start -= 1
         while end + 1 < len(self.words) and not self.breaks[end + 1]:
             end += 1
-        return self.kinds[start : end + 1].count(Kind.SIDE) == 1
+        return self.kinds[start : end + 1].count(Role.SIDE) == 1
 
     def _is_stated(self, index: int) -> bool:
         while index > 0 and not self.breaks[index] and self.stays[index - 1]:
             index -= 1
             if self.words[index] in _STATES:
                 return True
-            if self.kinds[index] not in (Kind.CONTRAST, Kind.LINK, Kind.RELATION):
+            if self.kinds[index] not in (Role.CONTRAST, Role.LINK, Role.RELATION):
                 return False
         return False
 
@@ -154,10 +154,10 @@ class Phrases:
             if not 0 <= other < len(self.words) or not self.stays[other]:
                 continue
             beside = self.words[other]
-            initial = self.kinds[other] == Kind.LETTER
+            initial = self.kinds[other] == Role.LETTER
             if word in LAST_NAMES and (beside in FIRST_NAMES or initial):
                 return True
-            if (word in FIRST_NAMES or self.kinds[index] == Kind.LETTER) and beside in LAST_NAMES:
+            if (word in FIRST_NAMES or self.kinds[index] == Role.LETTER) and beside in LAST_NAMES:
                 return True
         return False
 
@@ -173,8 +173,8 @@ class Phrases:
         whole = all(self.stays[index:end])
         if whole and not (before_is_gone if alone else not self.stays[end]):
             return False
-        states = any(self.kinds[each] == Kind.RELATION for each in range(index, end))
-        while states and end < len(self.words) and not self.breaks[end] and self.kinds[end] != Kind.RELATION:
+        states = any(self.kinds[each] == Role.RELATION for each in range(index, end))
+        while states and end < len(self.words) and not self.breaks[end] and self.kinds[end] != Role.RELATION:
             end += 1
         self.stays[index:end] = [False] * (end - index)
         return True
@@ -213,7 +213,7 @@ def parsed(text: str) -> Phrases:
         if found[0].strip().casefold() in _ABBREVIATIONS or found.start() < at:
             continue
         _add_tokens(phrases, at, found.start())
-        phrases.add(*found.span(), Kind.UNKNOWN)
+        phrases.add(*found.span(), Role.UNKNOWN)
         at = found.end()
     _add_tokens(phrases, at, len(text))
     _remove_numbers(phrases)
@@ -226,16 +226,16 @@ def _add_tokens(phrases: Phrases, start: int, end: int) -> None:
         if token["word"]:
             kind = kind_of(token[0])
         elif token["without"]:
-            kind = Kind.RELATION
+            kind = Role.RELATION
         else:
-            kind = Kind.MEASURE if token["measure"] and token[0].isascii() else Kind.UNKNOWN
+            kind = Role.MEASURE if token["measure"] and token[0].isascii() else Role.UNKNOWN
         phrases.add(*token.span(), kind)
 
 
 def _remove_numbers(phrases: Phrases) -> None:
     """Remove bare numbers that may be part of a date, an age, a phone number or an address."""
     words, kinds = phrases.words, phrases.kinds
-    numeric = [kinds[i] == Kind.NUMBER or word.isdigit() for i, word in enumerate(words)]
+    numeric = [kinds[i] == Role.NUMBER or word.isdigit() for i, word in enumerate(words)]
     index = 0
     while index < len(words):
         if not numeric[index]:
@@ -245,10 +245,10 @@ def _remove_numbers(phrases: Phrases) -> None:
         while end < len(words) and numeric[end]:
             end += 1
         beside = {*words[max(index - 1, 0) : index], *words[end : end + 1]}
-        after_cue = index > 0 and words[index - 1] in B_VALUES and kinds[index - 1] != Kind.UNKNOWN
+        after_cue = index > 0 and words[index - 1] in B_VALUES and kinds[index - 1] != Role.UNKNOWN
         if after_cue and all(_is_b_value(word) for word in words[index:end]):
             for each in range(index - 1, end):
-                kinds[each], phrases.stays[each] = Kind.MEASURE, True
+                kinds[each], phrases.stays[each] = Role.MEASURE, True
         elif beside & (AGES | MONTHS) or not (end - index == 1 or _is_pair(phrases, index, end)):
             phrases.stays[index:end] = [False] * (end - index)
         index = end

@@ -23,7 +23,7 @@ PLAIN_WORDS: frozenset[str] = VOCABULARY - FIRST_NAMES - LAST_NAMES
 _FINDINGS: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["group"] == "finding")
 
 
-class Kind(Enum):
+class Role(Enum):
     """What a token is in a phrase."""
 
     UNKNOWN = auto()  # may be a name or an identifier
@@ -115,7 +115,7 @@ B_VALUES = frozenset(_CUES_TEXT.split())  # words before a number that is no day
 
 
 @lru_cache(maxsize=16384)
-def kind_of(text: str) -> Kind:
+def kind_of(text: str) -> Role:
     """Return what one token is, its neighbours aside.
 
     Args:
@@ -123,20 +123,20 @@ def kind_of(text: str) -> Kind:
     """
     word = text.casefold()
     if not text.isascii() or word in AGES or text in ("Mr", "Pt"):  # MR and PT are modalities
-        return Kind.UNKNOWN
+        return Role.UNKNOWN
     for words, kind in _CLOSED:
         if word in words:
             return kind
     if word.isdigit():
         small = len(word) <= 2 and (word == "0" or word[0] != "0") and int(word) <= 89
-        return Kind.NUMBER if small else Kind.UNKNOWN
+        return Role.NUMBER if small else Role.UNKNOWN
     if word in VOCABULARY:
         return _kind_of_word(word)
     if len(word) == 1:
-        return Kind.LETTER
+        return Role.LETTER
     if SHAPES.fullmatch(word) or word in B_VALUES:
-        return Kind.MEASURE
-    return Kind.WORD if is_compound(text) else Kind.UNKNOWN
+        return Role.MEASURE
+    return Role.WORD if is_compound(text) else Role.UNKNOWN
 
 
 def is_compound(text: str) -> bool:
@@ -161,16 +161,16 @@ def is_compound(text: str) -> bool:
 
 
 _CLOSED = (
-    (RELATIONS - CONTRASTS, Kind.RELATION),
-    (CONTRASTS, Kind.CONTRAST),
-    (SIDES, Kind.SIDE),
-    (LINKS, Kind.LINK),
+    (RELATIONS - CONTRASTS, Role.RELATION),
+    (CONTRASTS, Role.CONTRAST),
+    (SIDES, Role.SIDE),
+    (LINKS, Role.LINK),
 )
 
 
-def _kind_of_word(word: str) -> Kind:
+def _kind_of_word(word: str) -> Role:
     if word in _FINDINGS:
-        return Kind.FINDING
+        return Role.FINDING
     if len(word) == 1:
-        return Kind.LETTER
-    return Kind.WORD if word in PLAIN_WORDS else Kind.NAME
+        return Role.LETTER
+    return Role.WORD if word in PLAIN_WORDS else Role.NAME
