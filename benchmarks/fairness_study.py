@@ -78,7 +78,8 @@ def measured(name: str, data: Path, out: Path, seeds: Sequence[int], epsilon: fl
     start, root, sweep, chosen = time.process_time(), dataset(name, data, out), out / name, SETS[name]
     api.sweep(
         root, sweep, epsilons=epsilon, seeds=tuple(seeds), recipe=str(RECIPE), steps=chosen.steps,
-        batch_size=chosen.batch, delta=1e-3, attack_risk=False, threads=1, device="cpu",
+        batch_size=chosen.batch, delta=1e-4 if chosen.patients else 1e-3, attack_risk=False, threads=1,
+        device="cpu",
     )  # fmt: skip
     pairs = [
         tuple(sweep / "cells" / f"epsilon-{kind}_seed-{seed}" / "latest" for kind in (f"{epsilon:g}", "none"))

@@ -111,7 +111,7 @@ PHILIPS_001 = (
     "ca cb d0-df e9 f1-f6 f9"
 )
 PHILIPS_UNKNOWN_TO_PYDICOM = {0xCB: ("IS", "1", "Redundant Overlay Plane Id", "")}
-MODULE_TEXT = {"SH", "LO", "ST", "LT", "UT", "UC", "PN", "UR", "AE", "AS", "DA", "TM", "DT", "OB"}
+MODULE_TEXT = {"CS", "SH", "LO", "ST", "LT", "UT", "UC", "PN", "UR", "AE", "AS", "DA", "TM", "DT", "OB"}
 
 
 def idiscore_cells(folder: Path) -> dict[str, dict[str, str]]:
@@ -276,7 +276,7 @@ def strictest(one: str, two: str) -> str:
 def wanted_tags(rows: list[list[str]]) -> set[str]:
     """Return the tags whose action may depend on the IOD.
 
-    They are X or Z in the basic column, and unlisted text, dates and bytes.
+    They are X or Z in the basic column, and unlisted codes, text, dates and bytes.
     """
     listed = {row[0] for row in rows}
     unlisted = {

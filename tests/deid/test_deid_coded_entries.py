@@ -63,3 +63,9 @@ def test_a_code_that_may_be_a_name_gets_a_local_one(tmp_path):
     for keyword in ("AnatomicRegionSequence", "ViewCodeSequence", "ProcedureCodeSequence"):
         assert new[keyword].value[0].CodingSchemeDesignator == "99MENINX"
         assert new[keyword].value[0].CodeMeaning == "REMOVED"
+
+
+def test_a_meaning_spells_no_identifier_in_pieces(tmp_path):
+    ds = image(PatientID="078-05-1120")
+    ds.ViewCodeSequence = Sequence([code("A1", "99HOSPITAL", "078 mm 051 cm 120 ml")])
+    assert one(tmp_path, ds).ViewCodeSequence[0].CodeMeaning == "REMOVED"

@@ -128,8 +128,13 @@ def test_safe_private_texts_are_cleaned(tmp_path):
     ds.add(DataElement(0x20010010, "LO", "Philips Imaging DD 001"))
     ds.add(DataElement(0x20011020, "LO", "call Mrs Quentinsson 617-555-0199"))
     ds.add(DataElement(0x20011003, "FL", 1000.0))
+    ds.add(DataElement(0x20011087, "SH", "1H"))
+    ds.add(DataElement(0x00430010, "LO", "GEMS_PARM_01"))
+    ds.add(DataElement(0x00431027, "SH", "/1.375:1"))
     new = one(tmp_path, ds)
     assert new[0x20011003].value == 1000.0
+    assert new[0x20011087].value == "1H"
+    assert new[0x00431027].value == "/1.375:1"
     left = str(new.get((0x2001, 0x1020), ""))
     assert "Quentin" not in left
     assert "0199" not in left
@@ -218,3 +223,38 @@ def test_a_plain_look_up_table_stays(tmp_path):
     new = one(tmp_path, image(ModalityLUTSequence=Sequence([lut])))
     assert pydicom.dcmread(images(tmp_path / "out")[0]).ModalityLUTSequence[0].LUTData == values
     assert new.Rows == 8
+
+
+@pytest.mark.parametrize("vr", ["FL", "UN"])
+def test_a_private_number_that_is_a_text_goes(tmp_path, vr):
+    ds = image()
+    ds.add(DataElement(0x20010010, "LO", "Philips Imaging DD 001"))
+    save(ds, tmp_path / "in" / "a")
+    content = (tmp_path / "in" / "a").read_bytes()
+    head = b"\x01\x20\x03\x10" + vr.encode() + (b"\0\0\x08\0\0\0" if vr == "UN" else b"\x08\0")
+    creator = b"Philips Imaging DD 001"
+    at = content.index(creator) + len(creator)
+    (tmp_path / "in" / "a").write_bytes(content[:at] + head + b"MILLER2 " + content[at:])
+    assert clean(tmp_path).files_written == 1
+    assert b"MILLER2" not in images(tmp_path / "out")[0].read_bytes()
+
+
+def test_free_texts_that_an_option_keeps_are_checked(tmp_path):
+    new = one(tmp_path, image(EthnicGroup="KIM LEE"))
+    assert not new.get("EthnicGroup")
+    new = one(tmp_path, image(EthnicGroup="NOT HISPANIC"), out="b")
+    assert new.EthnicGroup == "NOT HISPANIC"
+
+
+def test_a_required_code_that_goes_becomes_a_dummy(tmp_path):
+    seg = "1.2.840.10008.5.1.4.1.1.66.4"
+    new = one(tmp_path, image(SOPClassUID=seg, Modality="SEG", ContentLabel="KNEE MILLER"))
+    assert new.ContentLabel == "REMOVED"
+    assert one(tmp_path, image(PatientSex="MILLER"), out="b").PatientSex == ""
+
+
+def test_a_number_that_is_a_day_goes(tmp_path):
+    new = one(tmp_path, image(SeriesNumber="19570314", KVP="20191301", TableHeight="19570314"))
+    assert not new.get("SeriesNumber")
+    assert new.KVP == 20191301  # no such month
+    assert not new.get("TableHeight")

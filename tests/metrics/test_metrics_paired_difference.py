@@ -217,6 +217,18 @@ def test_a_few_patients_whom_both_models_separate_prove_nothing():
     assert loss.interval == gap_row.interval == "unseen patient"
 
 
+def test_equal_calls_of_a_few_patients_are_not_one_model():
+    """Scores with all their digits tell that a run is compared with itself; decisions of 0 and 1 do not."""
+    rng = np.random.default_rng(0)
+    ill = (np.arange(60) % 2).astype(float)
+    for scores, high in ((ill + rng.normal(size=60), 0.0), (ill, 0.11)):
+        rows = compare(
+            scores[:, None], scores[:, None], ill[:, None], np.arange(60), ("ill",), {},
+            task="multilabel", seed=0, draws=200,
+        )  # fmt: skip
+        assert rows[0].high == pytest.approx(high, abs=0.02)
+
+
 def false_claims(few, before, tables):
     """Return how often a loss of the margin is called negligible, for the group and beyond the others."""
     found = [separated(seed, few, MARGIN, before=before) for seed in range(tables)]

@@ -39,7 +39,7 @@ CONCEPTS = st.sampled_from([(scheme, code) for scheme, code, _ in table()]) | st
 )
 TEXTS = st.lists(st.sampled_from(PEOPLE + NUMBERS + WORDS), min_size=1, max_size=5).map(" ".join)
 KINDS = ("TEXT", "PNAME", "UIDREF", "DATE", "DATETIME", "TIME", "NUM", "CODE", "IMAGE", "CONTAINER")
-SOME = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+SOME = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def code(scheme, value, meaning):

@@ -139,13 +139,13 @@ def test_a_record_of_pairs_that_do_not_belong_is_refused(wrong, tmp_path):
 
 
 def test_a_planted_cost_is_found_on_the_way_to_the_page(tmp_path):
-    """Noise for women alone is called amplified; without it, a small test split decides nothing."""
+    """Noise for women alone in the private scores is called amplified, and nothing is without it."""
     truth, _, scores, patients, attributes = cohort()
     female = (np.array(attributes["sex"]) == "F")[:, None]
     spoilt = np.where(female, np.random.default_rng(0).random(scores.shape), scores)
     common = {"task": "multilabel", "seed": 0, "draws": 200}
     runs = pair(tmp_path)
-    for private, word in ((spoilt, "amplified"), (scores, "not decided")):
+    for private, word in ((spoilt, "amplified"), (scores, "some groups too small")):
         rows = compare(private, scores, truth, patients, LABELS, attributes, **common)
         edit(runs[0] / place(ComparisonRecord), differences=[row.to_table() for row in rows])
         relist(runs[0])

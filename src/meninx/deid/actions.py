@@ -17,7 +17,7 @@ from meninx.deid.identifiers import Identifiers, keyword_of
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile, attribute_type, canonical, rows
 from meninx.deid.pseudonyms import Patient, Resolver, is_registered
-from meninx.deid.terms import is_term, technical_text
+from meninx.deid.terms import ETHNIC_KEYWORDS, is_term, technical_text
 from meninx.deid.text import REMOVED, clean_text, decode
 
 PATIENT_NAME, PATIENT_ID, BIRTH_DATE, AGE = 0x00100010, 0x00100020, 0x00100030, 0x00101010
@@ -48,6 +48,7 @@ _DUMMIES = {
     "TM": "000000",
     "UR": "removed:",
 }
+_READABLE = re.compile(rb"[ -~]{5}")  # in short numbers, which the self-check searches once more
 _SIZES = {
     "AT": 4, "FD": 8, "FL": 4, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "SL": 4, "SS": 2, "SV": 8,
     "UL": 4, "US": 2, "UV": 8,
@@ -113,7 +114,9 @@ class FileContext:
 
     def keeps_on_purpose(self, tag: int) -> bool:
         """Return whether a row of the table or an override decides this attribute, not the default."""
-        return canonical(tag) in rows() or self.profile.overrides_tag(tag)
+        if self.profile.overrides_tag(tag):
+            return True
+        return canonical(tag) in rows() and keyword_of(tag) not in ETHNIC_KEYWORDS
 
     def new_uid(self, original: str) -> str:
         """Return the replacement of a UID and remember the pair."""
@@ -237,12 +240,17 @@ def _kept(tag: int, vr: str, text: str, context: FileContext) -> str:
         return "\\".join(dates.capped_age(value, context.max_age) for value in values)
     if vr in ("DS", "IS"):
         fits = (
-            _is_number(value, vr) and not context.found.spelled_by(value) for value in values if value.strip()
+            _is_number(value, vr) and not _is_day(value) and not context.found.spelled_by(value)
+            for value in values
+            if value.strip()
         )
         return text if all(fits) else ""
     if vr == "CS":
         return _codes(tag, values, context)
-    if vr in FREE_TEXT and not context.keeps_on_purpose(tag):
+    on_purpose = context.keeps_on_purpose(tag)
+    if vr in NAMES and not on_purpose:
+        return ""
+    if vr in FREE_TEXT and not on_purpose:
         values = [technical_text(value, keyword_of(tag)) for value in values]
         return _without_pieces("\\".join(values), context)
     return (
@@ -257,6 +265,12 @@ def _without_pieces(text: str, context: FileContext) -> str:
     values = (context.found.removed_from(value) for value in text.split("\\"))
     kept = "\\".join(values)
     return "" if context.found.spelled_apart_in(kept) else kept
+
+
+def _is_day(value: str) -> bool:
+    """Return whether a number is a day of the last or this century, which may be anybody's birth date."""
+    digits = value.strip()
+    return len(digits) == 8 and digits[:2] in ("19", "20") and dates.parse(digits) is not None
 
 
 def _is_number(value: str, vr: str) -> bool:
@@ -338,9 +352,10 @@ def _binary(action: Action, element: Element, vr: str, context: FileContext) -> 
     if action == Action.C and vr not in NUMBERS:
         return None
     value = bytes(element.value)
-    if len(value) >= 5 and (
-        holds_identifier(value, context.found) or (len(value) >= 16 and _is_prose(value, vr))
-    ):
+    if vr in NUMBERS and len(value) % _SIZES[vr]:
+        return None
+    searched = len(value) > 64 or vr not in NUMBERS or _READABLE.search(value) is not None
+    if searched and (holds_identifier(value, context.found) or is_prose(value, vr)):
         return None
     return Element(element.tag, element.vr, value, undefined=element.undefined)
 
@@ -350,11 +365,14 @@ def holds_identifier(value: bytes, found: Identifiers) -> bool:
     return found.found_in_bytes(value) or (is_texty(value) and found.found_in(value.decode("latin-1")))
 
 
-def _is_prose(value: bytes, vr: str) -> bool:
-    """Return whether samples or numbers are readable text, which no look-up table or array is."""
+def is_prose(value: bytes, vr: str) -> bool:
+    """Return whether numbers or samples are readable text, which no array and no look-up table is."""
     sample = value.rstrip(b"\0 ")[:4096]
     letters = sum(65 <= sign <= 90 or 97 <= sign <= 122 or sign == 32 for sign in sample)
-    return vr != "UN" and is_texty(sample) and letters > 0.6 * len(sample)
+    plain = value.rstrip(b"\0")[:4096]
+    if vr in NUMBERS and len(plain) >= 7 and all(32 <= sign < 127 for sign in plain):
+        return True
+    return len(sample) >= 16 and vr != "UN" and is_texty(sample) and letters > 0.6 * len(sample)
 
 
 def is_texty(value: bytes) -> bool:

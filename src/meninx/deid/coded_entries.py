@@ -41,7 +41,6 @@ _SHAPES = {
     "SRT": re.compile(r"[A-Z][0-9A-Z]?-[0-9A-F]{5}"),
     "LN": re.compile(r"[0-9]{1,5}-[0-9]"),
     "I10": re.compile(r"[A-Z][0-9][0-9AB](?:\.[0-9A-Z]{1,4})?"),
-    "I10P": re.compile(r"[0-9A-HJ-NP-Z]{7}"),
     "I9": re.compile(r"[0-9]{3}(?:\.[0-9]{1,2})?"),
     "I9C": re.compile(r"[0-9]{2,3}(?:\.[0-9]{1,2})?"),
     "ICDO3": re.compile(r"[0-9]{4}/[0-9]|C[0-9]{2}(?:\.[0-9])?"),
@@ -50,16 +49,14 @@ _SHAPES = {
     "RADLEX": re.compile(r"RID[0-9]{1,5}"),
     "FMA": re.compile(r"[0-9]{4,6}"),
     "MSH": re.compile(r"D[0-9]{6}|D[0-9]{9}"),
-    "MDC": re.compile(r"[0-9]{1,6}"),
     "ATC": re.compile(r"[A-Z][0-9]{2}[A-Z]{2}[0-9]{2}"),
-    "RXNORM": re.compile(r"[0-9]{3,7}"),
-    "PUBCHEM_CID": re.compile(r"[0-9]{3,8}"),
     "NEU": re.compile(r"[0-9]{1,4}"),
     "BARI": re.compile(r"[0-9]{1,3}[a-z]?"),
-    "IBSI": re.compile(r"[0-9A-Z]{4}"),
-    "ISO3166_1": re.compile(r"[A-Z]{2,3}"),
+    "ISO3166_1": re.compile(r"[A-Z]{2}|USA|GBR|DEU|FRA|ESP|ITA|NLD|JPN|CHN|KOR|CAN|AUS"),
     "ISO639_1": re.compile(r"[a-z]{2}"),
-    "ISO639_2": re.compile(r"[a-z]{3}"),
+    "ISO639_2": re.compile(
+        "eng|deu|ger|fra|fre|spa|ita|nld|dut|por|pol|rus|jpn|zho|chi|kor|ara|swe|dan|nor|fin"
+    ),
     "RFC3066": re.compile(r"[a-z]{2}(?:-[A-Z]{2})?"),
     "IETF4646": re.compile(r"[a-z]{2}(?:-[A-Z]{2})?"),
 }
@@ -80,6 +77,7 @@ _UCUM_NOTES = frozenset(
     {"counts", "propcounts", "Particles", "Tissue", "WetWeight", "SUVbsa", "SUVbw", "SUVibw", "SUVlbm"}
 )
 _UCUM_NUMBER = re.compile(r"1|10|100|1000|10[*^][+-]?[0-9]{1,2}")
+_VERSION = re.compile(r"[vV]?[0-9]{1,4}(?:[._-][0-9]{1,2})?[a-z]?")
 PUBLISHED_SCHEMES: frozenset[str] = frozenset(row["designator"] for row in read_table("coding_schemes.csv"))
 
 
@@ -101,7 +99,7 @@ def clean_code(item: list[Element], encodings: tuple[str, ...], context: FileCon
     ):
         new = {tag: text[tag] for tag in (*values, CODING_SCHEME) if tag in text}
         version = text.get(SCHEME_VERSION, "")
-        if re.fullmatch(r"[0-9.vV_-]{1,16}", version) and not context.found.found_in(version):
+        if _VERSION.fullmatch(version) and not context.found.found_in(version):
             new[SCHEME_VERSION] = version
     else:
         pseudonyms = context.resolver.pseudonyms
@@ -255,7 +253,8 @@ def _meaning(text: Mapping[int, str], values: list[int], context: FileContext) -
         return REMOVED
     if is_harmless(original) and not context.found.found_in(original):
         return original
-    return context.found.removed_from(clean_text(original)) or REMOVED
+    words = context.found.removed_from(clean_text(original))
+    return REMOVED if not words or context.found.spelled_apart_in(words) else words
 
 
 def _code_element(tag: int, text: str) -> Element:

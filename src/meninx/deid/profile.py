@@ -345,7 +345,8 @@ class Profile:
             return Action.X
         if vr != "UN":
             vrs |= {vr}
-        gone = Action(resolve("X/Z/D", kind))
+        # A code that the file calls a text is none, so it goes even where the attribute is required.
+        gone = Action(resolve("X/Z/D", "3" if "CS" in vrs else kind))
         if vrs <= NUMBERS | {"CS"} or vrs == {"SQ"}:
             return Action.K
         if vrs <= DATES:

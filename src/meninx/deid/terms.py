@@ -74,6 +74,15 @@ _SHAPES = {
     "Manufacturer": re.compile(r"G\.E\.|G\. ?E\. MEDICAL SYSTEMS"),
     "ApplicableSafetyStandardDescription": re.compile(r"(?:IEC|EN|ISO)?[ ]?60601-2-33"),
 }
+_ETHNIC_WORDS = """
+    african alaska alaskan american arab arabic asian black caribbean caucasian central chinese declined
+    east eastern ethnicity european filipino group hawaiian hindu hispanic indian indigenous islander
+    japanese jewish korean latin latina latino latinx maori mestizo middle mixed more multiple
+    multiracial native non north not or other pacific patient race races refused romani south southeast
+    specified than two unknown vietnamese western white
+"""
+_ETHNIC = frozenset(_ETHNIC_WORDS.split())
+ETHNIC_KEYWORDS = frozenset({"EthnicGroup", "EthnicGroups"})  # free texts that an option keeps
 _MOST_LONE = 2  # groups of one or two letters that are no words: initials of a name need no more
 
 
@@ -149,13 +158,13 @@ def technical_text(value: str, keyword: str) -> str:
     shape = _SHAPES.get(keyword)
     if term in known.get(keyword, ()) or (shape is not None and shape.fullmatch(term)):
         return value
-    if len(term) > 1024:
-        return ""
+    if len(term) > 1024 or keyword in ETHNIC_KEYWORDS:
+        return value if all(word.casefold() in _ETHNIC for word in _RUNS.findall(term)) else ""
     version = keyword in _VERSIONS
     for pattern in (_ADDRESSES, _DAYS, _PHONES, *(() if version else (_SHORT_DAYS,))):
         term = _without(pattern, term)
     parts = [part for part in term.split() if _fits(part, shape, version=version)]
-    if sum(len(run) for run in _lone(" ".join(parts))) > 2 * _MOST_LONE and not version:
+    if sum(len(run) for run in _lone(" ".join(parts))) > 2 * _MOST_LONE:
         parts = [part for part in parts if not _lone(part)]
     if sum(part.isdigit() for part in parts) > 2 or sum(map(len, filter(str.isdigit, parts))) > 5:
         parts = [part for part in parts if not part.isdigit()]
@@ -187,7 +196,9 @@ def _fits(part: str, shape: re.Pattern[str] | None, *, version: bool) -> bool:
     if part.strip("()[].,:;") in map(str, range(1900, 2100)):
         return False
     dashed = not any(run.isalpha() for run in runs) and "." not in part
-    most = 16 if version and not dashed else 6
+    most = 16 if version else 6
+    if dashed:
+        most = 4
     if sum(map(len, digits)) > most or max(map(len, digits), default=0) > (5 if version else 4):
         return False
     loose = [run for run in runs if run.isalpha() and not _is_word(run, _product_words())]

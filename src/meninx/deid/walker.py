@@ -260,6 +260,9 @@ def _private(
         context.count(tag, "X")
         return None
     vr = element.vr if element.vr != "UN" else _private_vr(tag, name)
+    if element.items is None and element.value and _is_opaque_text(element, vr):
+        context.count(tag, "X")
+        return None
     action = _private_action(vr, context)
     if element.items is not None:
         new = _sequence(action, element, encodings, context, top=False)
@@ -269,6 +272,13 @@ def _private(
             new.vr = "UN"
     context.count(tag, "X" if new is None else str(action))
     return new
+
+
+def _is_opaque_text(element: Element, vr: str) -> bool:
+    """Return whether a private value is no value of its VR: text in bytes, or a sequence without items."""
+    if vr in ("SQ", "UN", ""):
+        return True
+    return vr not in actions.STRINGS | actions.NUMBERS and actions.is_texty(bytes(element.value))
 
 
 def _private_vr(tag: int, creator: str) -> str:
@@ -289,6 +299,6 @@ def _private_action(vr: str, context: FileContext) -> Action:
         return Action.C if Option.RETAIN_MODIFIED_DATES in options else Action.X
     if vr == "UI":
         return Action.U
-    if vr in actions.FREE_TEXT:
+    if vr in actions.FREE_TEXT - {"LO", "SH"}:  # these two keep what is technical, as unlisted public ones do
         return Action.C
     return Action.X if vr in actions.NAMES else Action.K

@@ -141,16 +141,16 @@ def label_floor(
 def refuse_below_floor(floor: LabelFloor, *, target: float) -> None:
     """Refuse a target that no mechanism can reach that ignores the attribute and keeps the labels.
 
-    The lower limit decides, so that the noise of few patients refuses nothing.
+    A floor that chance gives as well refuses nothing.
 
     Args:
         floor: of the attribute.
         target: largest AUROC of an attacker that is accepted.
 
     Raises:
-        PrivacyRefusal: the target is below the lower limit of the floor.
+        PrivacyRefusal: the target is below the floor.
     """
-    if target < floor.low:
+    if floor.beyond_chance and target < floor.value:
         what = f"a target of {target:g} is below the floor of {floor.value:.3f}: {floor.in_words}"
         fix = "accept a higher target, drop labels, or use a mechanism that knows the attribute"
         raise PrivacyRefusal(problem(what, where="target", fix=fix))

@@ -31,6 +31,7 @@ _NAMES = {"auroc": "auroc_difference", "auroc_gap": GAP_NAMES[0], TREND: GAP_NAM
 _QUANTILE = 1.959964  # of the normal distribution at 0.975
 _ONE_UNSEEN, _TWO_UNSEEN = 3.688879, 5.571643  # the same quantile of gamma variables of shape 1 and 2
 _TAIL = 0.025  # of the 95 % interval, beyond each end
+_NO_GUARD = -1.0  # no interval lies within it: a model does not differ from itself in patients not seen
 _HALVINGS = 40
 _POWER = 1.281552  # at 0.9: both ends of the interval lie within the margin with probability 0.8
 
@@ -79,10 +80,12 @@ def compare(
         y_true, patient_index, labels, attributes, task=task, seed=seed, draws=draws, asked=asked
     )
     ages = years(attributes["age"]) if "age" in attributes else None
-    pairs = [_PairDifference.of(problem, labels, a, b, ages, margin) for a, b in _paired(a_scores, b_scores)]
-    rows = _rows(problem, labels, _PairDifference.mean(pairs), ages, margin)
+    tables = list(_paired(a_scores, b_scores))
+    guard = _NO_GUARD if all(_same_model(a, b) for a, b in tables) else margin
+    pairs = [_PairDifference.of(problem, labels, a, b, ages, guard) for a, b in tables]
+    rows = _rows(problem, labels, _PairDifference.mean(pairs), ages, guard)
     if len(pairs) > 1:
-        each = [_rows(problem, labels, pair, ages, margin) for pair in pairs]
+        each = [_rows(problem, labels, pair, ages, guard) for pair in pairs]
         values = zip(*([row.value for row in found] for found in each), strict=True)
         rows = [
             row if math.isnan(row.value) else dataclasses.replace(row, by_run=tuple(value))
@@ -97,6 +100,11 @@ def _paired(a_scores: npt.ArrayLike, b_scores: npt.ArrayLike) -> Iterator[tuple[
         wanted = "two tables of scores of one shape, (cases, labels) or (pairs, cases, labels)"
         raise DataError(expected(wanted, got=f"{a.shape} and {b.shape}", where="scores"))
     yield from zip(a, b, strict=True) if a.ndim == 3 else [(a, b)]
+
+
+def _same_model(a: Array, b: Array) -> bool:
+    """Return whether two tables are of one model: many different scores, all equal to the last digit."""
+    return bool(np.array_equal(a, b) and 2 * np.unique(a[:, 0]).size > len(a))
 
 
 @dataclasses.dataclass(frozen=True)

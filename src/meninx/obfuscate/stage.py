@@ -231,7 +231,7 @@ def refuse_below_floor(config: ObfuscateConfig, floor: LabelFloorRecord) -> None
 
     Raises:
         PrivacyRefusal: the target is below the floor, and the floor is beyond chance (its lower end is above
-            one half). Labels without any meaning would give another floor as well.
+            one half).
     """
     target = config.release_audit.target
     beyond_chance = floor.auroc is not None and (floor.low or 0.0) > CHANCE
