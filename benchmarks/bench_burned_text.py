@@ -302,9 +302,10 @@ def table(score: Score, clips: tuple[float, float]) -> Iterator[str]:
         f"thread, search of the result included: median {np.median(score.cpu):.2f} s, highest "
         f"{max(score.cpu):.2f} s (n = {len(score.cpu)})."
     )
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     yield (
-        f"A clip of {FRAMES} frames with text that stays: {clips[1]:.2f} s, {clips[1] / clips[0]:.1f} times its "
-        f"first frame alone. Memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB."
+        f"A clip of {FRAMES} frames with text that stays: {clips[1]:.2f} s, "
+        f"{clips[1] / clips[0]:.1f} times its first frame alone. Memory of the process: {memory} MiB."
     )
 
 

@@ -28,7 +28,7 @@ from meninx.metrics.paired_difference import GAP_NAMES, gap_verdict
 from meninx.synthetic import write_dataset
 from study.sets import RECIPES
 
-RECIPE = RECIPES / "pad128-dp.toml"  # one network from a random start, with and without privacy
+RECIPE = RECIPES / "fairness.toml"  # one network from a random start, with and without privacy
 VERDICTS = ("amplified", "closes a gap", "not amplified", "not decided")
 
 
