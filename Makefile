@@ -25,7 +25,7 @@ endif
 TESTS ?= tests
 
 .PHONY: help setup shell demo picture test test-fast test-slow coverage lint fix types contracts docs docs-check site \
-	bench bench-audit bench-deid bench-dp bench-data bench-federated utility build clean constraints
+	bench bench-audit bench-burned-text bench-deid bench-dp bench-data bench-federated utility build clean constraints
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -112,6 +112,9 @@ bench-deid: $(READY) ## De-identification beside other tools (PEERS=environment 
 
 bench-federated: $(READY) ## Secure aggregation beside Flower's own; writes its tables into docs/benchmarks.md (7 min)
 	@$(BIN)/python benchmarks/bench_federated.py --end-to-end --write docs/benchmarks.md
+
+bench-burned-text: $(READY) ## Recall of text in pixels by kind, and its time; writes its table into docs/benchmarks.md (5 min)
+	@$(BIN)/python benchmarks/bench_burned_text.py --pages 2 --write docs/benchmarks.md
 
 utility: $(READY) ## Utility against epsilon on real images (DATA=prepared datasets, STUDY=results; 1 h); table and figure
 	@$(BIN)/python benchmarks/utility.py --data $(DATA) --out $(STUDY)

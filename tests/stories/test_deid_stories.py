@@ -858,10 +858,12 @@ def test_the_real_images(tmp_path):
     source = Path(__file__).resolve().parents[3] / "shared" / "data" / "dicom"
     if not source.is_dir():
         pytest.skip("no real images beside the checkout")
-    result = stage.run(DeidConfig(key=key_file(tmp_path), site="north", workers=1), source, tmp_path / "out")
+    config = DeidConfig(key=key_file(tmp_path), site="north", workers=1, pixels="keep")
+    result = stage.run(config, source, tmp_path / "out")
     assert result.files_read == 142
     assert result.quarantined == {}
-    assert result.burned_in_unknown == 0  # ultrasound, photographs, secondary captures and localizer are read
+    assert result.burned_in_unknown == 13  # ultrasound, photographs, secondary captures, the localizer
+    assert result.flagged["localizer"] == 1
     assert not leaks(
         tmp_path / "out",
         ("Dumbledore", "PGBM-003", "KILLEEN", "PATIENTFIVE", "CLEVELAND", "STANFORD", "104111149"),

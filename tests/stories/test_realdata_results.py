@@ -6,10 +6,12 @@ import io
 import json
 import os
 import re
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
@@ -42,7 +44,7 @@ def archive(tmp_path_factory) -> Path:
     key = root / "key"
     key.write_bytes(os.urandom(32))
     key.chmod(0o600)
-    deidentify(DeidConfig(key=key, site="demo", workers=1), DATA / "dicom", root / "clean")
+    deidentify(DeidConfig(key=key, site="demo", workers=1, pixels="keep"), DATA / "dicom", root / "clean")
     return root / "clean"
 
 
@@ -50,10 +52,38 @@ def test_every_file_comes_out_or_is_kept_out_with_its_reason(archive):
     sources = [path for path in (DATA / "dicom").rglob("*") if path.is_file()]
     summary = settings_of(archive)
     kept_out = sum(summary["quarantined"].values())
-    assert summary["quarantined"] == {"burned-in-declared": 1}  # the ultrasound says so itself
+    assert summary["quarantined"] == {}
     assert summary["files_read"] == len(sources) == 142
     assert summary["files_written"] + kept_out == len(sources)
     assert len(list((archive / "images").rglob("*.dcm"))) == summary["files_written"]
+
+
+@pytest.mark.slow
+def test_the_name_and_the_birth_date_in_the_pixels_are_gone_and_the_side_marker_is_kept(tmp_path):
+    """The localizer of presidio_burned_in, and the marker that a technician laid on a chest radiograph."""
+    pytest.importorskip("rapidocr")
+    for name in ("presidio_burned_in", "nih_dx", "deid_data_ultrasounds"):
+        shutil.copytree(DATA / "dicom" / name, tmp_path / "in" / name)
+    (tmp_path / "key").write_bytes(os.urandom(32))
+    (tmp_path / "key").chmod(0o600)
+    config, archive = DeidConfig(key=tmp_path / "key", site="demo", workers=1), tmp_path / "clean"
+    result = deidentify(config, tmp_path / "in", archive)
+    assert (result.quarantined, result.pixels_searched) == ({}, 6)
+    before, after = both(archive, "presidio_burned_in/2_ORIGINAL.dicom")
+    assert (before[:17, :230] > 20_000).sum() > 500  # KAUFMAN SCOTT [M] 03.09.2012
+    assert (before[14:30, 4:116] > 20_000).sum() > 200  # DOB: 07.22.1943
+    assert not (after[:32] > 20_000).any()
+    assert np.array_equal(after[200:], before[200:])
+    before, after = both(archive, "nih_dx/test3.dcm")
+    assert np.array_equal(after[84:121, 928:971], before[84:121, 928:971])  # an L, askew
+
+
+def both(archive: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels of a source file and of its clean file."""
+    lines = (archive / "private" / "journal.jsonl").read_text().splitlines()
+    entry = next(row for row in map(json.loads, lines) if row["path"] == name)
+    source = pydicom.dcmread(DATA / "dicom" / name, force=True)
+    return source.pixel_array, pydicom.dcmread(archive / entry["output"]).pixel_array
 
 
 def test_no_byte_of_the_output_holds_a_name_id_date_or_uid_of_the_source_headers(archive):

@@ -22,7 +22,7 @@ from meninx.imaging import ocr
 from meninx.imaging.ocr import Box, Found, Picture, Reading, Search
 
 FIRST, SECOND = Search(scale=1.25), Search(scale=1.0)
-"""The search, and the search of the result: another scale, and a picture with more contrast."""
+"""The search, and the search of the result in another scale."""
 # Mean probability of a line that is redacted in any case, and of one that is redacted if it can be read.
 _STRONG, _WEAK = 0.55, 0.12
 _LARGE = 72  # pixels in both directions; a larger find counts only if it can be read
@@ -103,7 +103,13 @@ def can_hold_text(layers: Layers) -> bool:
 
 
 def lines(
-    original: Instance, layers: Layers, rule: TextRule, reader: Reader, *, second: bool = False
+    original: Instance,
+    layers: Layers,
+    rule: TextRule,
+    reader: Reader,
+    *,
+    second: bool = False,
+    known: Sequence[Box] = (),
 ) -> list[TextLine]:
     """Return the lines of text in all frames of an instance.
 
@@ -113,18 +119,24 @@ def lines(
         rule: what decides whether a line may stay.
         reader: how text is found and read.
         second: search the way that the result is searched.
+        known: boxes of technical text; what is found there again is left out.
 
     Raises:
         Refused: ``pixels-unreadable``.
         UsageError: the extra ``ocr`` is not installed.
     """
     found: list[TextLine] = []
-    for values in views(original, layers):
+    for values in views(original, layers, single=not second):
         picture = as_picture(values, enhanced=second)
         places = reader.find(picture, SECOND if second else FIRST)
+        places = [one for one in places if not any(_is_same(one.box, box) for box in known)]
         ways = (_line(picture, one, rule, reader) for one in places)
         found += _without_crowded_glyphs([line for line in ways if line is not None])
     return merged(found)
+
+
+def _is_same(box: Box, known: Box) -> bool:
+    return known.shared(box) >= 0.6 * max(box.area, 0.6 * known.area)
 
 
 def _without_crowded_glyphs(found: list[TextLine]) -> list[TextLine]:
@@ -187,12 +199,12 @@ def merged(found: Sequence[TextLine]) -> list[TextLine]:
     return sorted(result, key=lambda one: one.box)
 
 
-def views(original: Instance, layers: Layers) -> Iterator[Values]:
+def views(original: Instance, layers: Layers, *, single: bool = True) -> Iterator[Values]:
     """Yield the images that show everything that is written in any frame of an instance.
 
     Up to three distinct frames, and pages of a secondary capture, are yielded as they are. A clip is reduced
     to its lowest and highest values: text that stays shows in both, and text of some frames in one of them.
-    What a single frame adds to the highest values is yielded, too.
+    What a single frame adds to the highest values is yielded, too, unless ``single`` is false.
 
     Raises:
         Refused: ``pixels-unreadable``.
@@ -214,7 +226,7 @@ def views(original: Instance, layers: Layers) -> Iterator[Values]:
             pages.append(values)
             if len(pages) > _MOST_PAGES:
                 range_ = _Range(pages)
-    yield from pages if range_ is None else range_.views()
+    yield from pages if range_ is None else range_.views(single=single)
 
 
 def _is_cine(original: Instance) -> bool:
@@ -240,12 +252,12 @@ class _Range:
         np.maximum(self.second, np.minimum(self.high, values), out=self.second)
         np.maximum(self.high, values, out=self.high)
 
-    def views(self) -> Iterator[Values]:
+    def views(self, *, single: bool) -> Iterator[Values]:
         """Yield the lowest values, the highest values and what one frame alone adds to them."""
         yield self.low
         yield self.high
         alone = self.high - self.second
-        if alone.max() > 0.15 * max(float(self.high.max()) - float(self.low.min()), 1e-6):
+        if single and alone.max() > 0.15 * max(float(self.high.max()) - float(self.low.min()), 1e-6):
             yield alone
 
 
@@ -254,11 +266,11 @@ def as_picture(values: Values, *, enhanced: bool = False) -> Picture:
 
     Args:
         values: shape (rows, columns) or (rows, columns, 3).
-        enhanced: show all values from the lowest to the highest, dark ones brighter. Otherwise 8 bits stay as
-            they are, and of other values the middle 99 % are shown, because text often has the highest value
-            that can be stored, far above the image itself.
+        enhanced: of more than 8 bits, show all values from the lowest to the highest, dark ones brighter.
+            Otherwise the middle 99 % are shown, because text often has the highest value that can be stored,
+            far above the image itself. 8 bits stay as they are.
     """
-    if values.dtype == np.uint8 and not enhanced:
+    if values.dtype == np.uint8:
         picture = values
     else:
         scaled = values.astype(np.float32)

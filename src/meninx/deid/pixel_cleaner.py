@@ -134,8 +134,11 @@ class PixelCleaner:
             if boxes:
                 redacted = redaction.apply(original, boxes)
                 result, recoded = redacted.instance, redacted.recoded
-            left = burned_text.lines(result, frames.layers_of(result), rule, self.reader, second=True)
-            new = [line for line in left if not line.technical and not _is_known(line, lines)]
+            known = [line.box for line in lines if line.technical]
+            left = burned_text.lines(
+                result, frames.layers_of(result), rule, self.reader, second=True, known=known
+            )
+            new = [line for line in left if not line.technical]
             if not new:
                 return result, replace(plan, lines=tuple(lines), recoded=recoded)
             grown = [
@@ -150,12 +153,4 @@ def mask_of(original: Instance, layers: Layers, boxes: Sequence[Box]) -> LayoutM
     manufacturer, model = (original.text(tag)[:_LONGEST] for tag in (_MANUFACTURER, _MODEL))
     return LayoutMask(
         manufacturer, model, layers.rows, layers.columns, layouts.line_boxes(boxes)[:_MOST_LINES]
-    )
-
-
-def _is_known(line: TextLine, lines: Sequence[TextLine]) -> bool:
-    """Return whether a line of the second search is one that the first search read and proved technical."""
-    return any(
-        other.technical and other.box.shared(line.box) >= 0.6 * max(line.box.area, 0.6 * other.box.area)
-        for other in lines
     )

@@ -33,6 +33,7 @@ Plane = npt.NDArray[np.float32]
 _PACKAGES = ("rapidocr", "onnxruntime", "cv2")
 _STEP = 32  # the detection network halves a picture five times
 _TILE, _OVERLAP = 1344, 64  # pixels; a larger picture is searched in tiles, so that memory stays bounded
+_ENLARGED, _MOST_ENLARGED = 320, 4.0  # pixels of the shorter side of a small picture; factor at most
 _LINE_HEIGHT, _WIDEST_LINE = 48, 1536  # pixels of a line as the recognition network reads it
 _FLAT = 3  # grey levels; a tile with a smaller range holds nothing to read
 
@@ -232,6 +233,7 @@ def _stretched(line: Picture) -> Picture:
 def _probability(picture: Picture, scale: float) -> Plane:
     """Return the probability of text for each pixel of a picture."""
     result = np.zeros(picture.shape[:2], dtype=np.float32)
+    scale = max(scale, min(_ENLARGED / min(picture.shape[:2]), _MOST_ENLARGED))
     side = int(_TILE / scale)
     for rows in _pieces(picture.shape[0], side):
         for columns in _pieces(picture.shape[1], side):
