@@ -34,6 +34,8 @@ def test_only_harmless_words_and_numbers_stay(text, clean):
     [
         ("CT SPINE W/O Quillfeather CONTRAST", "CT SPINE"),
         ("CT Quillfeather HEAD", "CT"),
+        ("MRI BREAST WO THEN W CONTRAST", "MRI BREAST WO THEN W CONTRAST"),
+        ("MRI BREAST WO Quillfeather W CONTRAST", "MRI BREAST"),
         ("CONTRAST Quillfeather, KNEE", "KNEE"),
         ("LEFT Quillfeather KNEE", "KNEE"),
         ("AX T1 C- Quillfeather", "AX T1"),

@@ -131,12 +131,17 @@ class Phrases:
         return before or not (last or self.stays[behind])
 
     def _is_only_side(self, index: int) -> bool:
-        start = end = index
+        start, end = self._phrase(index)
+        return self.kinds[start:end].count(Role.SIDE) == 1
+
+    def _phrase(self, index: int) -> tuple[int, int]:
+        """Return the range of the tokens between two breaks."""
+        start, end = index, index + 1
         while start > 0 and not self.breaks[start]:
             start -= 1
-        while end + 1 < len(self.words) and not self.breaks[end + 1]:
+        while end < len(self.words) and not self.breaks[end]:
             end += 1
-        return self.kinds[start : end + 1].count(Role.SIDE) == 1
+        return start, end
 
     def _is_stated(self, index: int) -> bool:
         while index > 0 and not self.breaks[index] and self.stays[index - 1]:
@@ -176,8 +181,18 @@ class Phrases:
         states = any(self.kinds[each] == Role.RELATION for each in range(index, end))
         while states and end < len(self.words) and not self.breaks[end] and self.kinds[end] != Role.RELATION:
             end += 1
+        stated = any(word in _STATES for word in self.words[index:end])
         self.stays[index:end] = [False] * (end - index)
+        if stated:
+            self._remove_states(index)
         return True
+
+    def _remove_states(self, index: int) -> None:
+        """Remove what else a phrase says of contrast and the like: half of "without, then with" is wrong."""
+        start, end = self._phrase(index)
+        for each in range(start, end):
+            if self.words[each] in _STATES or self.kinds[each] == Role.CONTRAST:
+                self.stays[each] = False
 
     def result(self) -> str:
         """Return the tokens that stay, with what stood between neighbours; a blank or a comma marks a gap."""

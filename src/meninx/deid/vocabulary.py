@@ -49,7 +49,7 @@ _RELATIONS_TEXT = """
 RELATIONS = frozenset(_RELATIONS_TEXT.split())
 _LINKS_TEXT = """
     and or of for by to from on at in per via versus vs the a an und et y e o oder ou von de der des du di da
-    del della der die das le la les el los las for since during under over between within
+    del della der die das le la les el los las for since during under over between within then
 """
 LINKS = frozenset(_LINKS_TEXT.split())
 _SIDES_TEXT = """
