@@ -20,6 +20,8 @@ from meninx.deid.text import clean_text
         ("5/3 1.5T 10% b1000 TE30 T2 L3-L4 2D 3D 3mm", "5/3 1.5T 10% b1000 TE30 T2 L3-L4 2D 3D 3mm"),
         ("CHEST PA Miller 12.3.", "CHEST PA"),
         ("AX T2 14 Mar 1957", "AX T2"),
+        ("AX T2 25 Oct 2003", "AX T2"),
+        ("BODY 233 414 2050 mm", "BODY mm"),
         ("CHEST 617-555-0199", "CHEST"),
         ("CHEST scan 12 Quillfeather", "CHEST scan"),
         ("CHEST 93 Y", "CHEST"),

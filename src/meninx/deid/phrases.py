@@ -266,6 +266,9 @@ def _remove_numbers(phrases: Phrases) -> None:
                 kinds[each], phrases.stays[each] = Role.MEASURE, True
         elif beside & (AGES | MONTHS) or not (end - index == 1 or _is_pair(phrases, index, end)):
             phrases.stays[index:end] = [False] * (end - index)
+            for each in (index - 1, end):
+                if 0 <= each < len(words) and words[each] in MONTHS:
+                    phrases.stays[each] = False
         index = end
 
 

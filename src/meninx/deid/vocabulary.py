@@ -78,7 +78,8 @@ _DECIMAL = rf"{_INTEGER}(?:[.,][0-9]{{1,3}})?"
 _BEFORE, _AFTER = r"(?<![^\W_])(?<![0-9][.,:/-])", r"(?![^\W_])(?![.,:/-][0-9])"
 MEASURE = re.compile(
     rf"""{_BEFORE}(?:
-      {_DECIMAL}[ ]?{_UNIT}(?![^\W_])                                      # 2.5mm, 10 min
+      {_DECIMAL}{_UNIT}(?![^\W_])                                          # 2.5mm
+    | (?!0[0-9]|[0-9]{{4}}){_DECIMAL}[ ]{_UNIT}(?![^\W_])                   # 10 min
     | {_INTEGER}(?:\.[0-9]{{1,2}})?[ ]?%                                    # 75%
     | [1-9](?:\.[0-9])?[ ]?t(?![^\W_])                                      # 1.5T
     | {_DECIMAL}(?:[ ]?x[ ]?{_DECIMAL}){{1,2}}(?:[ ]?{_UNIT})?{_AFTER}      # 256x256, 3 x 3 mm
