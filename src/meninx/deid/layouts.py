@@ -295,8 +295,9 @@ def read_decisions(path: Path) -> tuple[LayoutDecision, ...]:
     except OSError:
         raise DataError(problem("the table cannot be read", where=DECISIONS, fix="check the path")) from None
     except (ValueError, KeyError, AttributeError, TypeError, csv.Error):
-        rule = "accept, redact with extra boxes, keep or quarantine, and boxes inside the image"
-        raise DataError(expected(rule, got="another row", where=f"{DECISIONS}, row {number}")) from None
+        fix = "write accept, redact with extra boxes, keep or quarantine, and boxes inside the image"
+        where = f"{DECISIONS}, row {number}"
+        raise DataError(problem("the row is no decision", where=where, fix=fix)) from None
 
 
 def write_decisions(path: Path, decisions: Iterable[LayoutDecision]) -> None:
