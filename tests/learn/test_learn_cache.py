@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -432,6 +433,7 @@ def test_no_file_stays_open(volumes: Manifest) -> None:
     def mapped() -> int:
         return Path("/proc/self/maps").read_text().count(FILE)
 
+    gc.collect()  # an earlier test's cache may still be open, and would be closed in the middle of this one
     before = opened(), mapped()  # of other tests of this process
     store = CaseStore(volumes, ModelConfig())
     for _ in range(3):
