@@ -353,6 +353,15 @@ def again_text(out) -> str:
     return "\n".join(audit_lines(read(out, ReleaseAuditRecord)))
 
 
+def test_age_groups_of_a_hostile_record_are_refused(large, averaged, tmp_path):
+    out = Path(shutil.copytree(averaged.out, tmp_path / "received"))
+    table = json.loads((out / "obfuscation.json").read_text())
+    table["settings"]["age_bins"] = ["x"]
+    (out / "obfuscation.json").write_text(json.dumps(table))
+    with pytest.raises(DataError, match="age_bins are no numbers"):
+        again(large, out, draws=10)
+
+
 def test_a_weaker_attack_does_not_replace_the_record(large, averaged, tmp_path):
     out = Path(shutil.copytree(averaged.out, tmp_path / "hidden"))
     before = (out / "release_audit.json").read_bytes()

@@ -267,7 +267,7 @@ def _as_made(config: ReleaseAuditConfig, made: ObfuscationRecord, *, apart: bool
     Raises:
         UsageError: another question is asked, whose record would stand for the release's own.
     """
-    bins = tuple(float(value) for value in made.settings.get("age_bins", ()))
+    bins = _bins_of(made)
     asked = (
         ("attribute", config.attribute, made.attribute),
         ("age_bins", config.age_bins or bins, bins),
@@ -284,6 +284,18 @@ def _as_made(config: ReleaseAuditConfig, made: ObfuscationRecord, *, apart: bool
         age_bins=config.age_bins or (bins if "age" in config.attributes else ()),
         labels=config.labels or made.utility,
     )
+
+
+def _bins_of(made: ObfuscationRecord) -> tuple[float, ...]:
+    """Return the age groups of a release, whose record anybody may have written.
+
+    Raises:
+        DataError: they are no numbers.
+    """
+    values = made.settings.get("age_bins", [])
+    if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+        raise DataError(problem("age_bins are no numbers", where=artifacts.place(ObfuscationRecord)))
+    return tuple(float(value) for value in values)
 
 
 def _about_release(
