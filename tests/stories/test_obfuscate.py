@@ -573,3 +573,39 @@ def test_an_audit_attacks_every_column_that_somebodys_release_publishes(tmp_path
     assert record.columns[0].auroc > 0.99
     assert record.published == ("effusion", "pneumothorax", "nodule", "gown", "site")
     assert any("average of several releases" in text for text in record.not_measured)
+
+
+def changed_release(data: Path, out: Path, change) -> Path:
+    """Return a release of another program: a copy of the dataset whose cases were changed."""
+    foreign = Path(shutil.copytree(data, out))
+    before = Manifest.read(foreign)
+    bare = replace(before.info, attributes=())
+    Manifest(foreign, bare, tuple(change(replace(case, attributes={})) for case in before.cases)).write(
+        foreign
+    )
+    return foreign
+
+
+def test_labels_of_somebodys_release_that_are_not_those_of_the_original_are_refused(data, tmp_path, capsys):
+    sexes = {case.case_id: case.attributes["sex"] for case in Manifest.read(data).cases}
+
+    def told(case):
+        return replace(case, labels={**case.labels, "nodule": float(sexes[case.case_id] == "M")})
+
+    foreign = changed_release(data, tmp_path / "foreign", told)
+    assert run(["obfuscate", "audit", str(data), str(foreign), "--out", str(tmp_path / "found"), "-q"]) == 3
+    assert "labels are not those of the original" in capsys.readouterr().err
+
+
+def test_a_column_that_no_attacker_would_get_is_refused(data, tmp_path, capsys):
+    foreign = changed_release(data, tmp_path / "foreign", lambda case: case)
+    table = (foreign / "manifest.csv").read_text().splitlines()
+    lines = [f"{table[0]},extra", *(f"{line},x" for line in table[1:])]
+    (foreign / "manifest.csv").write_text("\n".join(lines) + "\n")
+    assert run(["obfuscate", "audit", str(data), str(foreign), "--out", str(tmp_path / "found"), "-q"]) == 3
+    assert "columns that dataset.toml does not name" in capsys.readouterr().err
+
+
+def test_a_release_does_not_publish_the_names_of_studies(data, hidden):
+    assert any(case.study for case in Manifest.read(data).cases)
+    assert not any(case.study for case in Manifest.read(hidden).cases)

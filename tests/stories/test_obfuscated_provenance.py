@@ -19,7 +19,8 @@ from meninx.synthetic import write_dataset
 
 QUICK = {"steps": 2, "batch_size": 4, "device": "cpu", "attack_risk": False, "model": "resnet9-small",
          "model_options": {"width": 4}}  # fmt: skip
-SENTENCE = f"trained on images obfuscated by Gaussian noise to hide sex, which {CAVEAT}"
+WHERE = "measured AUROC, where it was attacked: release_audit.json of the release"
+SENTENCE = f"trained on images obfuscated by Gaussian noise to hide sex, which {CAVEAT} ({WHERE})"
 UNKNOWN = "not attacked: nothing is known of what it hides"
 CARD = {"card": True, "authors": "A", "contact": "a@b.example", "license": "mit"}
 

@@ -27,7 +27,12 @@ from meninx.obfuscate.obfuscator import (
     fitting_half,
     stored,
 )
-from meninx.obfuscate.published_columns import columns_of_release, known_labels, published_columns
+from meninx.obfuscate.published_columns import (
+    columns_of_release,
+    in_order_of,
+    known_labels,
+    published_columns,
+)
 from meninx.obfuscate.release_audit import audit_release, foreign_release, strength_of
 from meninx.obfuscate.release_question import ReleaseQuestion, attack_rows
 from meninx.obfuscate.release_verdict import FAILED, PASSED, verdict_at, verdict_of
@@ -302,11 +307,12 @@ def _about_release(
     config: ReleaseAuditConfig, source: Manifest, released: Manifest, images: Values, progress: Progress
 ) -> ReleaseQuestion:
     """Return what is asked of a release, with the originals."""
+    released = in_order_of(source, released)
     published = columns_of_release(released, source)
     private = dataset_table.attribute_classes(source, config.attributes, config.bins)
-    table = dataset_table.read_table(source, private, published, images)
+    table = dataset_table.read_table(source, private, published, images, released)
     table = dataset_table.with_utility(table, known_labels(released.info, config.labels))
-    floor = dataset_table.measured_floor(source, private, published, config.seed)
+    floor = dataset_table.measured_floor(source, private, published, config.seed, released)
     progress.note(f"label floor: {floor.sentence or floor.refusal}")
     question = question_of(config, config.attacks, table, floor=floor, synthetic=source.info.synthetic)
     return replace(question, deterministic=config.deterministic, published=published.names)

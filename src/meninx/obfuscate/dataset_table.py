@@ -96,7 +96,11 @@ def read_images(manifest: Manifest, progress: bars.Progress) -> Values:
 
 
 def read_table(
-    manifest: Manifest, private: AttributeClasses, published: PublishedColumns, values: Values
+    manifest: Manifest,
+    private: AttributeClasses,
+    published: PublishedColumns,
+    values: Values,
+    shown: Manifest | None = None,
 ) -> ImageTable:
     """Return the table of a dataset whose images were read.
 
@@ -105,6 +109,7 @@ def read_table(
         private: the attribute to hide.
         published: columns of the released table.
         values: of :func:`read_images`.
+        shown: the released table, its cases in the same order, where it is not made of this dataset here.
 
     Raises:
         DataError: the same image is in two splits.
@@ -119,7 +124,7 @@ def read_table(
         private={private.attribute: private.index},
         classes={private.attribute: private.names},
         labels=_label_columns(manifest, published.labels),
-        published=indicators(manifest, published, private.attribute.split("+")),
+        published=indicators(shown or manifest, published, private.attribute.split("+")),
     )
 
 
@@ -190,15 +195,19 @@ def attribute_classes(
 
 
 def measured_floor(
-    manifest: Manifest, private: AttributeClasses, published: PublishedColumns, seed: int
+    manifest: Manifest,
+    private: AttributeClasses,
+    published: PublishedColumns,
+    seed: int,
+    released: Manifest | None = None,
 ) -> LabelFloorRecord:
     """Return how well the published columns alone tell the attribute, over all patients of the dataset.
 
     The true labels are among them, and the attribute columns that stay; not the attribute itself where it is
-    published on request.
+    published on request. ``released`` is the released table as in :func:`read_table`.
     """
     hidden = private.attribute.split("+")
-    shown = indicators(manifest, published, hidden)
+    shown = indicators(released or manifest, published, hidden)
     columns = {**_label_columns(manifest, published.labels), **shown}
     grouping = Grouping(private.attribute, private.names, private.index)
     known = private.index != UNKNOWN

@@ -13,8 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from meninx.core.errors import UsageError, problem
-from meninx.core.manifest import DatasetInfo, Manifest, TaskKind
+from meninx.core import csv_table
+from meninx.core.errors import DataError, UsageError, expected, problem
+from meninx.core.manifest import (
+    FIXED_COLUMNS,
+    INFO_NAME,
+    MANIFEST_NAME,
+    DatasetInfo,
+    Manifest,
+    TaskKind,
+)
 from meninx.obfuscate.config import ObfuscateConfig
 
 SITE = "site"
@@ -74,10 +82,45 @@ def published_columns(manifest: Manifest, config: ObfuscateConfig) -> PublishedC
 
 
 def columns_of_release(released: Manifest, source: Manifest) -> PublishedColumns:
-    """Return which columns of a dataset somebody's release of it publishes."""
-    shown = tuple(name for name in source.info.attributes if name in released.info.attributes)
-    labels = tuple(name for name in source.info.labels if name in released.info.labels)
-    return PublishedColumns(labels=labels, attributes=(*shown, *_site(released)))
+    """Return which columns somebody's release of a dataset publishes, also those that the dataset lacks.
+
+    Args:
+        released: the release, its cases in the order of the dataset: see :func:`in_order_of`.
+        source: the dataset.
+
+    Raises:
+        DataError: the release has labels that the dataset lacks or other values of its labels, or its table
+            has columns that ``dataset.toml`` does not name.
+    """
+    info = released.info
+    where = f"{MANIFEST_NAME} of the release"
+    named = {*FIXED_COLUMNS, *info.labels, *info.attributes}
+    unnamed = [n for n in csv_table.read_table(released.root / MANIFEST_NAME, ()).columns if n not in named]
+    if unnamed:
+        what = f"{len(unnamed)} columns that {INFO_NAME} does not name, which no attacker would get"
+        raise DataError(problem(what, where=where, fix="name them as attributes, or remove them"))
+    if not set(info.labels) <= set(source.info.labels):
+        raise DataError(problem("the release has labels that the original lacks", where=where))
+    pairs = zip(released.cases, source.cases, strict=True)
+    other = sum(one.labels.get(name) != two.labels.get(name) for one, two in pairs for name in info.labels)
+    if other:
+        what = f"{other} labels are not those of the original"
+        raise DataError(problem(what, where=where, fix="release the labels as they are, or leave them out"))
+    labels = tuple(name for name in source.info.labels if name in info.labels)
+    return PublishedColumns(labels=labels, attributes=(*info.attributes, *_site(released)))
+
+
+def in_order_of(source: Manifest, released: Manifest) -> Manifest:
+    """Return a release with its cases in the order of the dataset.
+
+    Raises:
+        DataError: the cases differ.
+    """
+    by_case = {case.case_id: case for case in released.cases}
+    if set(by_case) != {case.case_id for case in source.cases}:
+        got = "other cases than those of the original"
+        raise DataError(expected("a release of the same cases", got=got, where=MANIFEST_NAME))
+    return Manifest(released.root, released.info, tuple(by_case[case.case_id] for case in source.cases))
 
 
 def _site(manifest: Manifest) -> tuple[str, ...]:

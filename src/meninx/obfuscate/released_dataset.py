@@ -281,6 +281,7 @@ def _cases(source: Manifest, published: PublishedColumns) -> tuple[Case, ...]:
         replace(
             case,
             image=f"images/{case.case_id}.png",
+            study="",
             mask="",
             site="" if SITE in published.withheld else case.site,
             labels={name: case.labels.get(name) for name in published.labels},
