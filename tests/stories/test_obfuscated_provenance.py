@@ -15,6 +15,7 @@ import meninx
 from meninx.cli.app import run
 from meninx.core import artifacts, integrity
 from meninx.core.artifacts import DatasetExtract, ObfuscationRecord
+from meninx.obfuscate import sealed_audit
 from meninx.synthetic import write_dataset
 
 QUICK = {"steps": 2, "batch_size": 4, "device": "cpu", "attack_risk": False, "model": "resnet9-small",
@@ -44,9 +45,14 @@ def attacked(work, tmp_path) -> Path:
     root = Path(shutil.copytree(work, tmp_path / "attacked", symlinks=True))
     record = artifacts.read(root / "hidden", ObfuscationRecord)
     audit = audit_record(
-        source=record.source, method_summary=record.method_summary, attackers=(attacker("kernel", 0.9, 0.86),)
+        source=record.source,
+        method_summary=record.method_summary,
+        attackers=(attacker("kernel", 0.9, 0.86),),
+        labels=record.utility,
+        classes=record.classes,
+        published=record.published,
     )
-    artifacts.write(root / "hidden", replace(audit, checksums=integrity.digest_of(root / "hidden")))
+    sealed_audit.write(root / "hidden", replace(audit, checksums=integrity.digest_of(root / "hidden")))
     return root
 
 

@@ -119,7 +119,7 @@ def refuse_open_to_others(path: Path, stream: BufferedReader, where: str) -> Non
     Raises:
         PrivacyRefusal: with the command that mends it.
     """
-    if os.name != "posix":
+    if os.name != "posix" or not hasattr(os, "geteuid"):
         return
     found, user = os.fstat(stream.fileno()), os.geteuid()
     if found.st_mode & 0o077:
