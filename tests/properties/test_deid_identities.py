@@ -85,7 +85,10 @@ def test_every_order_and_partition_gives_the_same_pseudonyms(tmp_path_factory, c
             assert len({patient_id for _, patient_id in same}) == 1
             assert len({whose for whose, _ in same} - {""}) <= 1
     issuers = {normal(issuer) for _, issuer in files} - {"", "north"}
-    if policy.rule == "separate" or issuers <= policy.domains.keys():
+    # An issuer that the policy does not list, under the name of a domain that it declares for another one,
+    # may be either: such files are kept out, and which of them come first depends on the order.
+    unclear = (issuers - policy.domains.keys()) & set(policy.domains.values())
+    if issuers <= policy.domains.keys() or (policy.rule == "separate" and not unclear):
         assert first.keys() == second.keys()  # nobody is kept out where the policy names everybody
 
 
