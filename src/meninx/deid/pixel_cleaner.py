@@ -126,6 +126,9 @@ class PixelCleaner:
             if decision.choice == ReviewChoice.QUARANTINE:
                 raise Refused(Reason.REFUSED_IN_REVIEW)
             if decision.choice == ReviewChoice.KEEP:
+                # The decision is about the layout; another patient's name may stand in the same place.
+                if any(rule.found.found_in(line.text) for line in plan.lines):
+                    raise Refused(Reason.TEXT_REMAINS)
                 return original, replace(plan, lines=())
             lines += [TextLine(box, "", technical=False) for box in decision.extra]
         result, recoded = original, False
