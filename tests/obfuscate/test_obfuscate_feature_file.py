@@ -195,7 +195,7 @@ def test_a_small_file_that_grows_is_refused_before_it_takes_memory(tmp_path):
     assert path.stat().st_size < 1 << 20
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match="at most 64 arrays of .* MiB together"):
+        with pytest.raises(DataError, match=r"at most 64 arrays of .* MiB together"):
             read(path)
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
@@ -204,12 +204,14 @@ def test_a_small_file_that_grows_is_refused_before_it_takes_memory(tmp_path):
 
 def test_an_array_is_not_read_when_its_header_does_not_fit(tmp_path):
     path = tmp_path / "vectors.npz"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("features.npy", "w") as stream:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (ROWS, 3)}
-            np.lib.format.write_array_header_1_0(stream, header)
-            for _ in range(40):
-                stream.write(bytes(1 << 20))
+    header = {"descr": "<f4", "fortran_order": False, "shape": (ROWS, 3)}
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("features.npy", "w") as stream,
+    ):
+        np.lib.format.write_array_header_1_0(stream, header)
+        for _ in range(40):
+            stream.write(bytes(1 << 20))
     tracemalloc.start()
     try:
         with pytest.raises(DataError, match="does not hold what its header says"):
