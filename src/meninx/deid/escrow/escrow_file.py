@@ -37,7 +37,7 @@ Hex32 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Hex32OrNone = Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")]
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EscrowHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What stands before the chunks.
 
     Attributes:
@@ -80,7 +80,7 @@ class Recipient:
         """
         return cls(None if setting == BY_KEY else broker_key.read_public(Path(setting)))
 
-    def header(self, key: SiteKey, content: bytes) -> tuple[Header, bytes]:
+    def header(self, key: SiteKey, content: bytes) -> tuple[EscrowHeader, bytes]:
         """Return a new header and its content key.
 
         Raises:
@@ -91,10 +91,10 @@ class Recipient:
         salt, prefix = secrets.token_bytes(32), secrets.token_bytes(sealed_stream.PREFIX)
         common = {"site": key.site, "key": key.fingerprint(), "salt": salt.hex(), "prefix": prefix.hex()}
         if self.broker is None:
-            made = Header(kind="key", content=content.hex(), **common)
+            made = EscrowHeader(kind="key", content=content.hex(), **common)
             return made, _derived(key.derive("escrow"), made)
         fresh = X25519PrivateKey.generate()
-        made = Header(
+        made = EscrowHeader(
             kind="broker",
             content=content.hex(),
             broker=broker_key.fingerprint(self.broker),
@@ -103,7 +103,7 @@ class Recipient:
         )
         return made, _derived(_shared(fresh.private_bytes_raw(), self.broker), made)
 
-    def is_of(self, header: Header) -> bool:
+    def is_of(self, header: EscrowHeader) -> bool:
         """Return whether a file was sealed for this recipient."""
         return header.broker == (broker_key.fingerprint(self.broker) if self.broker else "")
 
@@ -132,7 +132,7 @@ class Opener:
         assert place is not None
         return place
 
-    def content_key(self, header: Header, *, where: str) -> bytes:
+    def content_key(self, header: EscrowHeader, *, where: str) -> bytes:
         """Return the content key of a file.
 
         Raises:
@@ -157,7 +157,7 @@ class Opener:
             raise PrivacyRefusal(expected("an escrow of this key", got=got, where=where, fix=fix))
         return _derived(key.derive("escrow"), header)
 
-    def log_key(self, header: Header) -> bytes:
+    def log_key(self, header: EscrowHeader) -> bytes:
         """Return the key of the access log that belongs to this key."""
         if self.broker is None:
             return read_key(self.key, header.site).derive("escrow access log")
@@ -217,7 +217,7 @@ def content_digest(key: SiteKey, text: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> EscrowHeader:
     """Return the header of a sealed file; nothing of it is authentic before the chunks are read.
 
     Raises:
@@ -243,7 +243,7 @@ def read(path: Path, opener: Opener) -> Iterator[bytes]:
         yield from sealed_stream.read(stream, secret, prefix, encoded, where=path.name)
 
 
-def refuse_other_site(header: Header, site: str | None, *, where: str) -> None:
+def refuse_other_site(header: EscrowHeader, site: str | None, *, where: str) -> None:
     """Refuse the escrow of a site that was not named; None accepts every site.
 
     Raises:
@@ -262,14 +262,14 @@ def shown(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text[:64])
 
 
-def _header(stream: IO[bytes], where: str) -> tuple[Header, bytes]:
+def _header(stream: IO[bytes], where: str) -> tuple[EscrowHeader, bytes]:
     if stream.read(len(MAGIC)) != MAGIC:
         raise DataError(problem("the file is no escrow of this version of meninx", where=where))
     size = int.from_bytes(stream.read(4), "big")
     if not 0 < size <= _LONGEST_HEADER:
         raise DataError(problem("the header of the escrow is damaged", where=where))
     encoded = stream.read(size)
-    header = plain.from_json(encoded, Header, where=where)
+    header = plain.from_json(encoded, EscrowHeader, where=where)
     if (header.kind == "broker") != bool(header.broker and header.fresh):
         raise DataError(problem("the header of the escrow is damaged", where=where))
     return header, encoded
@@ -289,7 +289,7 @@ def _shared(private: bytes, public: bytes) -> bytes:
         ) from error
 
 
-def _derived(secret: bytes, header: Header) -> bytes:
+def _derived(secret: bytes, header: EscrowHeader) -> bytes:
     """Return the content key: HKDF, with what names the recipient in its info."""
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF

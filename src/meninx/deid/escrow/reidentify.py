@@ -52,7 +52,9 @@ class Request:
     @property
     def kind(self) -> str:
         """The word of the access log."""
-        return "all" if self.everything else "dicom" if self.dicom else "pseudonyms"
+        if self.everything:
+            return "all"
+        return "dicom" if self.dicom else "pseudonyms"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,20 @@ class ReidentifyResult(Result):
     files_skipped: int = 0
     access_log: Path | None = None
     dry_run: bool = False
+
+    def summary(self) -> str:
+        """Return the counts in a few lines for people."""
+        rows = ", ".join(f"{number} {kind}" for kind, number in self.rows.items())
+        lines = [
+            f"site {self.site}: {self.patients} patients restored, {self.unknown} unknown"
+            + (" (dry run: nothing was written or recorded)" if self.dry_run else f" ({self.out})"),
+            f"rows: {rows or 'none'}; dates were {self.dates}",
+        ]
+        if self.partial_dates:
+            lines.append(f"{self.partial_dates} dates have no day and are not exact")
+        if self.files_skipped:
+            lines.append(f"{self.files_skipped} files are no DICOM, or of no patient of the escrow")
+        return "\n".join([*lines, *([f"recorded in {self.access_log}"] if self.access_log else [])])
 
 
 def run(
@@ -277,8 +293,18 @@ def _opened(path: Path, tags: list[str] | None) -> Iterator[tuple[str, Dataset |
 
 def _csv(row: Row) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow([csv_cell(cell) for cell in row])
+    cells = [cell if name == "shift_days" else _cell(cell) for name, cell in zip(COLUMNS, row, strict=True)]
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow(cells)
     return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _cell(text: str) -> str:
+    """Return a cell that no spreadsheet calculates; without its first apostrophe, if any, it is the text.
+
+    A number with a sign gets one, too, because a spreadsheet would drop the sign of an identifier.
+    """
+    quoted = text[:1] in ("'", "+", "-") or csv_cell(text) != text
+    return f"'{text}" if quoted and text else text
 
 
 def _nowhere(row: Row) -> None:

@@ -42,7 +42,7 @@ class SealResult(Result):
 
     def summary(self) -> str:
         """Return the result in a few lines for people."""
-        state = "would be written" if self.dry_run else "written" if self.written else "unchanged"
+        state = "unchanged" if not self.written else ("written", "would be written")[self.dry_run]
         whom = f"broker {self.broker[:16]}…" if self.broker else "the site key's holder"
         lines = [f"escrow of {self.files} files for {whom}: {state} ({self.out})"]
         if self.removed:
