@@ -247,3 +247,15 @@ def test_a_default_passes_the_checks_of_pydantic_which_flower_loads(invoke, tmp_
     pytest.importorskip("pydantic")
     for verb in ("train", "sweep"):
         assert invoke(verb, tmp_path / "nothing").code == 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_an_interrupt_while_the_command_line_is_imported_shows_no_traceback(tmp_path):
+    (tmp_path / "cyclopts.py").write_text("raise KeyboardInterrupt\n")  # the first thing that is imported
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", "meninx", "doctor"], env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "meninx: interrupted; nothing was begun\n"

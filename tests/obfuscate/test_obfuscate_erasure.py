@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -114,6 +116,22 @@ def test_kernel_features_are_released_beside_the_vectors_and_their_means_are_equ
     assert values.shape == (len(table), 28)
     assert means_apart(eraser.represented(table)[:, 8:], table, table.where("train")) > 0.05
     assert means_apart(values[:, 8:], table, table.where("train")) < 1e-5
+
+
+@pytest.mark.parametrize("large", [0, 3, 7])
+def test_the_unit_of_a_feature_changes_nothing_in_what_is_erased(large):
+    plain = vectors_of()
+    units = np.full(8, 1e-15)
+    units[large] = 1e15
+    table = replace(plain, values=(plain.values * units).astype(np.float32))
+    erased = fitted(table).release(table).astype(np.float64) / units
+    train, kinds = plain.where("train"), plain.private["sex"]
+    spread = plain.values[train].std(axis=0)
+    for values, most in ((plain.values.astype(np.float64), None), (erased, 1e-5)):
+        one, other = (values[train & (kinds == kind)].mean(axis=0) for kind in (0, 1))
+        apart = np.abs(one - other) / spread
+        assert apart.max() > 0.5 if most is None else apart.max() < most
+    np.testing.assert_allclose(erased, fitted(plain).release(plain), atol=0.6)  # shrinkage depends on units
 
 
 def test_patients_weigh_the_same_whatever_their_number_of_vectors():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -177,3 +178,44 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path, head, row):
         read(path)
     assert isinstance(refused.value, MeninxError)
     assert "high" not in str(refused.value)
+
+
+def test_a_small_file_that_grows_is_refused_before_it_takes_memory(tmp_path):
+    path = tmp_path / "vectors.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, array in columns(features=None).items():
+            content = io.BytesIO()
+            np.save(content, array)
+            archive.writestr(f"{name}.npy", content.getvalue())
+        with archive.open("features.npy", "w") as stream:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (ROWS, (256 << 20) // ROWS)}
+            np.lib.format.write_array_header_1_0(stream, header)
+            for _ in range(256):
+                stream.write(bytes(1 << 20))
+    assert path.stat().st_size < 1 << 20
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"at most 64 arrays of .* MiB together"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_array_is_not_read_when_its_header_does_not_fit(tmp_path):
+    path = tmp_path / "vectors.npz"
+    header = {"descr": "<f4", "fortran_order": False, "shape": (ROWS, 3)}
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("features.npy", "w") as stream,
+    ):
+        np.lib.format.write_array_header_1_0(stream, header)
+        for _ in range(40):
+            stream.write(bytes(1 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="does not hold what its header says"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()

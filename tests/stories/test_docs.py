@@ -174,6 +174,7 @@ def test_a_leak_of_the_tutorial_would_be_seen(way: Way, tmp_path: Path) -> None:
 
 SLOW_PAGES = (
     "how-to/add-a-model-or-recipe.md",
+    "how-to/first-archive.md",
     "how-to/de-identify.md",
     "how-to/fairness.md",
     "how-to/from-opacus.md",

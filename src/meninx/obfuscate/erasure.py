@@ -46,6 +46,8 @@ KERNEL = "kernel-erasure"
 _LEAST_PATIENTS = 10
 _SMALLEST = 1e-9  # canonical correlation with the attribute, below which a direction tells nothing
 _NEGLIGIBLE = 1e-12  # share of the largest variance
+_PRECISION = 1e-7  # of a number in float32
+_OTHER_SCALE = 1e3  # times the usual spread of a feature
 _STEPS, _STILL = 200, 1e-12
 _LEAST_FOURIER, _MOST_FOURIER = 16, 512
 _MOST_FOR_WIDTH = 1000
@@ -167,7 +169,7 @@ class FittedErasure:
 
     def private_files(self) -> Mapping[str, bytes]:
         """Return the fitted map, from which the means of the classes follow."""
-        arrays: dict[str, Any] = {"centre": self.scaling.centre, "scale": np.float64(self.scaling.scale)}
+        arrays: dict[str, Any] = {"centre": self.scaling.centre, "scale": self.scaling.scale}
         if self.linear is not None:
             arrays |= {"mean": self.linear.mean, "left": self.linear.left, "right": self.linear.right}
         if self.quadratic is not None:
@@ -372,23 +374,31 @@ def _shrunk(covariance: Array, count: float) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class _Scaling:
-    """Centre and common scale of vectors.
+    """Centre and scale of vectors.
 
     Attributes:
         centre: shape (d,).
-        scale: one number for all features, so that their covariance keeps its shape.
+        scale: of each feature, shape (d,). It is one number for all features whose spread is similar, so that
+            their covariance keeps its shape. A feature whose spread is more than a thousand times larger or
+            smaller is scaled by its own: otherwise a small feature would lie below the precision of the fit
+            and keep what it tells.
     """
 
     centre: Array
-    scale: float
+    scale: Array
 
     @classmethod
     def of(cls, vectors: Array, weights: Array) -> _Scaling:
         centre = weights @ vectors
-        variance = weights @ (vectors - centre) ** 2
-        if not variance.max() > _NEGLIGIBLE * float((centre**2).max()):
+        spread = np.sqrt(weights @ (vectors - centre) ** 2)
+        # Below the precision of float32, in which vectors are read, a difference is rounding.
+        varies = spread > _PRECISION * np.abs(centre)
+        if not varies.any():
             raise DataError(problem("the features do not differ between patients", where="features"))
-        return cls(centre, float(np.sqrt(variance.mean())))
+        common = float(np.median(spread[varies]))
+        near = varies & (spread < common * _OTHER_SCALE) & (spread > common / _OTHER_SCALE)
+        scale = np.full(len(spread), float(np.sqrt((spread[near] ** 2).mean())))
+        return cls(centre, np.where(varies & ~near, spread, scale))
 
     def __call__(self, vectors: npt.ArrayLike) -> Array:
         return np.asarray((np.asarray(vectors, dtype=np.float64) - self.centre) / self.scale)

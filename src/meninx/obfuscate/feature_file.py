@@ -6,19 +6,20 @@
 ========================  ==================================================================================
 
 Columns are ``case_id``, ``patient_id``, ``split`` (``train``, ``valid``, ``test``; without it patients are
-divided by the seed), attributes and labels. Nothing in a file is executed, and no more memory is used than
-its members have bytes.
+divided by the seed), attributes and labels. Nothing in a file is executed. The header of each array is
+checked before the array is read, and a packed file that would grow to more than 64 MiB and 200 times its size
+is refused, so that a small file never takes much memory.
 """
 
 from __future__ import annotations
 
-import io
 import math
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,7 @@ _PREFIX = "feature_"
 _MOST_BYTES, _MOST_MEMBERS, _MOST_FEATURES, _MOST_ROWS = 1 << 30, 64, 65536, 2_000_000
 _LONGEST = 512  # characters of a text
 _LONGEST_HEADER = 4096
+_FREE_BYTES, _MOST_GROWTH = 64 << 20, 200  # unpacked bytes that any file may have, and per packed byte
 _SHARES = (0.6, 0.8)  # of the patients in order: training, and training with validation
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 Column = tuple[str, ...]
@@ -180,7 +182,8 @@ def _checked(values: npt.NDArray[Any], where: str) -> Values:
         raise DataError(expected(what, got=f"shape {values.shape}"[:80], where=where))
     with np.errstate(over="ignore", invalid="ignore"):
         found = np.ascontiguousarray(values, dtype=np.float32)
-    if not np.isfinite(found).all() or np.abs(found).max(initial=0.0) > np.sqrt(np.finfo(np.float32).max):
+    largest = max(float(found.max()), -float(found.min()))  # NaN where one number is
+    if not largest <= np.sqrt(np.finfo(np.float32).max):
         raise DataError(expected("finite numbers", got="NaN, infinity or larger ones", where=where))
     return found
 
@@ -193,20 +196,22 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """
     what = "an .npz file of plain arrays"
     fix = "write it with numpy.savez, texts as numpy.array(texts, dtype=str)"
-    content = files.read_bytes(path, limit=_MOST_BYTES)
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with files.regular(path) as packed, zipfile.ZipFile(packed) as archive:
             members = archive.infolist()
-            if len(members) > _MOST_MEMBERS or sum(member.file_size for member in members) > _MOST_BYTES:
+            total = sum(member.file_size for member in members)
+            most = min(_MOST_BYTES, _FREE_BYTES + _MOST_GROWTH * os.fstat(packed.fileno()).st_size)
+            if len(members) > _MOST_MEMBERS or total > most:
                 got = f"{len(members)} arrays, or too many bytes"
-                raise DataError(expected(f"at most {_MOST_MEMBERS} arrays", got=got, where=path.name))
+                rule = f"at most {_MOST_MEMBERS} arrays of {most >> 20:,} MiB together"
+                raise DataError(expected(rule, got=got, where=path.name))
             found: dict[str, npt.NDArray[Any]] = {}
             for number, member in enumerate(members, start=1):
                 name = member.filename.removesuffix(".npy")
                 if name in found:
                     raise DataError(problem("an array is there twice", where=path.name))
                 with archive.open(member) as stream:  # never gives more bytes than the member states
-                    found[name] = _array(stream.read(), f"{path.name}, array {number}")
+                    found[name] = _array(stream, member.file_size, f"{path.name}, array {number}")
             return found
     except DataError:
         raise
@@ -214,9 +219,8 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise DataError(expected(what, got=type(error).__name__, where=path.name, fix=fix)) from error
 
 
-def _array(content: bytes, where: str) -> npt.NDArray[Any]:
-    """Return one array; its header is compared with the number of bytes before anything is allocated."""
-    stream = io.BytesIO(content)
+def _array(stream: IO[bytes], size: int, where: str) -> npt.NDArray[Any]:
+    """Return one array; its header is compared with the member's size before the rest is read."""
     try:
         version = np.lib.format.read_magic(stream)
         shape, fortran, kind = _READERS[version](stream, max_header_size=_LONGEST_HEADER)
@@ -230,15 +234,16 @@ def _array(content: bytes, where: str) -> npt.NDArray[Any]:
     ):
         fix = "store texts as numpy.array(texts, dtype=str)"
         raise DataError(problem("the array holds neither numbers nor short texts", where=where, fix=fix))
-    size = math.prod(shape) * kind.itemsize
     if (
         len(shape) not in (1, 2)
         or min(shape) < 0
         or not kind.itemsize
-        or len(content) - stream.tell() != size
+        or size - stream.tell() != math.prod(shape) * kind.itemsize
     ):
         raise DataError(problem("the array does not hold what its header says", where=where))
-    flat = np.frombuffer(content, dtype=kind, offset=stream.tell())
+    if math.prod(shape) * 4 > _MOST_BYTES:  # they become float32
+        raise DataError(expected(f"at most {_MOST_BYTES // 4:,} numbers", got="more", where=where))
+    flat = np.frombuffer(stream.read(), dtype=kind)
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
