@@ -410,6 +410,10 @@ class DeidSettings(TypedDict, total=False):
         registry: file in which the site's identities are registered, shared by all deliveries; beside the key
             by default.
         lookup_out: write ``private/lookup.csv`` in the format that ``lookup`` reads.
+        escrow: write ``private/escrow.meninx``, which `meninx reidentify` opens: ``key`` for the holder of
+            the site key, or the file of a broker's public key for that broker alone (extra ``escrow``).
+        escrow_only: once the escrow is complete, remove everything else that holds originals from
+            ``private/``. A later run reads every file again.
         rename: name output files after their new UIDs; otherwise keep the folder structure and replace each
             name by a keyed one.
         workers: processes; 0 chooses by the number of cores and files, 1 uses this process only.
@@ -453,6 +457,8 @@ class DeidSettings(TypedDict, total=False):
     missing_issuer: Literal["site", "quarantine"]
     registry: str | Path | None
     lookup_out: bool
+    escrow: str
+    escrow_only: bool
     rename: bool
     workers: int
     max_age: int

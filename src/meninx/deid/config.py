@@ -52,6 +52,10 @@ class DeidConfig(Settings):
         registry: file in which the site's identities are registered, shared by all deliveries; beside the
             key by default.
         lookup_out: write ``private/lookup.csv`` in the format that ``lookup`` reads.
+        escrow: write ``private/escrow.meninx``, which `meninx reidentify` opens: ``key`` for the holder of
+            the site key, or the file of a broker's public key for that broker alone (extra ``escrow``).
+        escrow_only: once the escrow is complete, remove everything else that holds originals from
+            ``private/``. A later run reads every file again.
         rename: name output files after their new UIDs; otherwise keep the folder structure and replace each
             name by a keyed one.
         workers: processes; 0 chooses by the number of cores and files, 1 uses this process only.
@@ -83,6 +87,8 @@ class DeidConfig(Settings):
     missing_issuer: MissingIssuer = "site"
     registry: Path | None = None
     lookup_out: bool = False
+    escrow: str = ""
+    escrow_only: bool = False
     rename: bool = True
     workers: CountOrZero = 0
     max_age: Annotated[int, Meta(ge=1, le=89)] = 89
@@ -103,6 +109,12 @@ class DeidConfig(Settings):
         if self.pixels != "redact" and name:
             fix = "set pixels to redact, or leave it out"
             raise ConfigError(problem(f"it has no effect with pixels = {self.pixels}", where=name, fix=fix))
+        if self.escrow_only and not self.escrow:
+            fix = "give --escrow key or --escrow BROKER.pub, too"
+            raise ConfigError(problem("it has no effect without escrow", where="escrow_only", fix=fix))
+        if self.escrow_only and self.lookup_out:
+            fix = "leave one of them out"
+            raise ConfigError(problem("escrow_only removes what it writes", where="lookup_out", fix=fix))
         object.__setattr__(self, "options", tuple(sorted(known.parse(self.options))))
         known.check(self.all_options)
 

@@ -29,6 +29,8 @@ from meninx.deid import (
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.discover import SourceFile, check_source, files_below
+from meninx.deid.escrow import sealing
+from meninx.deid.escrow.escrow_file import NAME, Recipient
 from meninx.deid.identity_registry import IdentityRegistry, usual_place
 from meninx.deid.keys import SiteKey, read_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
@@ -188,6 +190,7 @@ def run(
     refuse_import_in_worker()
     check_places(config, source, out)
     _refuse_earlier_format(config, out)
+    recipient = Recipient.of(config.escrow) if config.escrow else None
     engine, registry, fingerprint = _engine(config, source, out, throwaway)
     _check_claim(config, source, out, fingerprint)
     found = files_below(source)
@@ -221,7 +224,12 @@ def run(
         review.write_contact_sheet(space, progress)
         layout_sheet.write(space, engine.source, progress)
         journal.write_known(space.private)
+        if recipient is not None:
+            key = read_key(config.key, config.site)
+            sealing.write(space.private / NAME, journal, record, key, recipient)
         space.publish((output.IMAGES, *output.PUBLIC_FILES))
+        if config.escrow_only:
+            sealing.remove_plain_files(out)
     result = _result(config, out, record, resumed)
     _note_registry(registry, progress, is_new=is_new)
     if result.burned_in_unknown:

@@ -1,7 +1,7 @@
 """``meninx verify``: is a folder as meninx wrote it, and does what it says follow from what it holds?
 
-It sees damage, mixed-up parts and edited numbers. It sees forgery in a signed dossier alone: nothing else is
-signed, so who can write a folder and its digests can change both.
+It sees damage, mixed-up parts and edited numbers. It sees forgery in a signed dossier or clean archive alone:
+nothing else is signed, so who can write a folder and its digests can change both.
 """
 
 from __future__ import annotations
