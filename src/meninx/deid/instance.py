@@ -53,6 +53,7 @@ MOST_BYTES, MOST_HEADER = (
 MOST_FILE = 5 << 30  # native pixel data has at most 4 GiB
 _HEAD, _MORE = 4 << 20, 8  # bytes of a large file that are read first; how many times as many then
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ")
+_TAR = b"ustar"  # at byte 257
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _ENCAPSULATED = {
     "PDF": Reason.ENCAPSULATED_PDF,
@@ -165,7 +166,7 @@ def _of_bytes(data: bytes, whole: FilePart | None = None) -> tuple[Instance, byt
         data: a file, or its beginning.
         whole: the file where ``data`` is its beginning.
     """
-    if data.startswith(_ARCHIVES):
+    if is_archive(data):
         raise Refused(Reason.ARCHIVE)
     try:
         start, syntax, media_class = _meta(data)
@@ -179,6 +180,11 @@ def _of_bytes(data: bytes, whole: FilePart | None = None) -> tuple[Instance, byt
         raise Refused(Reason.TOO_LARGE) from error
     except Malformed as error:
         raise Refused(Reason.UNREADABLE) from error
+
+
+def is_archive(head: bytes) -> bool:
+    """Return whether a file with these first bytes packs other files: zip, tar, 7z, rar, gzip, bzip2, xz."""
+    return head.startswith(_ARCHIVES) or head[257:262] == _TAR
 
 
 def _encodings(elements: list[Element]) -> tuple[str, ...]:

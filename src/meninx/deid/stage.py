@@ -200,7 +200,7 @@ def run(
         return _dry_run(engine, registry, config, out, found, progress)
     signing_key = archive_signature.signing_key(read_key(config.key, config.site))
     claimed = workspace.claim(
-        out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
+        out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
         overwrite=config.overwrite, ours=output.is_older,
     )  # fmt: skip
     is_new = registry.path is not None and not registry.path.exists()
@@ -260,7 +260,7 @@ def check_places(config: DeidConfig, source: Path, out: Path) -> None:
             else.
         PrivacyRefusal: the key lies in the output folder.
     """
-    workspace.apart(out, _sources(source))
+    workspace.apart(out, [source])
     check_source(source)
     for name, path in (("key", config.key), ("registry", config.registry)):
         if path is not None and path.resolve().is_relative_to(out.resolve()):
@@ -276,7 +276,7 @@ def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) 
     """
     if not config.dry_run:
         workspace.check(
-            out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
+            out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
             overwrite=config.overwrite, ours=output.is_older,
         )  # fmt: skip
 
@@ -292,10 +292,6 @@ def _refuse_earlier_format(config: DeidConfig, out: Path) -> None:
         fix = "choose a new output folder, or give --overwrite to make every file again"
         got = "one of an earlier format, whose pseudonyms depended on the other files of a delivery"
         raise UsageError(expected(f"a result of format {FORMAT}", got=got, where=out.name, fix=fix))
-
-
-def _sources(source: Path) -> tuple[Path]:
-    return (source.parent if source.is_file() else source,)
 
 
 def _engine(
@@ -357,7 +353,7 @@ def _refuse_no_dicom(space: workspace.Workspace, journal: FileJournal) -> None:
     """Refuse a source in which no file is DICOM; nothing of the run is left then."""
     if all(entry.status != WRITTEN and entry.reason == Reason.NOT_DICOM for entry in journal.entries()):
         shutil.rmtree(space.staging, ignore_errors=True)
-        fix = "give the folder of the archive; compressed archives must be unpacked first"
+        fix = "give the folder of the archive; tar, 7z and rar archives must be unpacked first"
         raise DataError(problem("no file of the source is DICOM", where="source", fix=fix))
 
 
