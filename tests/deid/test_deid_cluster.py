@@ -199,7 +199,9 @@ def test_dead_workers_lose_no_item_and_the_deadly_one_is_named(tmp_path, cluster
     with address_of(cluster()).connected() as client, Stop() as stop:
         arguments = {"setup": work.install, "setup_args": (str(tmp_path),), "stop": stop}
         results = list(mapped_on(client, work.work, items, died=lambda item: ("died", item), **arguments))
-        assert [first for first, _ in results if first != "died"] == [item for item in items if item != "kills"]
+        assert [first for first, _ in results if first != "died"] == [
+            item for item in items if item != "kills"
+        ]
         assert [second for first, second in results if first == "died"] == ["kills"]
         assert results.index(("died", "kills")) == items.index("kills")
         with pytest.raises(DataError, match="died on item 2"):
