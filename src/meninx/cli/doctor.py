@@ -17,6 +17,7 @@ EXTRAS = {
     "dossier": ("rocrate", "reportlab", "cryptography"),
     "ocr": ("rapidocr", "onnxruntime"),
     "escrow": ("cryptography",),
+    "cluster": ("distributed", "cryptography"),
 }
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
-from meninx.core import files, workspace
+from meninx.core import cluster_pool, files, workspace
 from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
-from meninx.deid import layout_sheet, lookup, output, review, summary
+from meninx.deid import cluster, layout_sheet, lookup, output, review, summary
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.discover import SourceFile, check_source, files_below
@@ -370,13 +371,46 @@ def _processed(
     engine: Engine, pairs: Iterable[Pair], config: DeidConfig, count: int, stop: Stop, progress: Progress
 ) -> Generator[tuple[FileResult, bool], None, None]:
     """Yield the result of each file, in order, and whether an earlier run had finished it."""
-    with task(progress, "de-identify", count):
-        workers = _workers(config, count)
-        for result in mapped(
-            _one, pairs, workers=workers, stop=stop, setup=_begin, setup_args=(engine,), died=_died
-        ):
+    with task(progress, "de-identify", count), _results(engine, pairs, config, count, stop) as results:
+        for result in results:
             yield result
             progress.advance()
+
+
+@contextmanager
+def _results(
+    engine: Engine, pairs: Iterable[Pair], config: DeidConfig, count: int, stop: Stop
+) -> Iterator[Iterator[tuple[FileResult, bool]]]:
+    """Open the results of all files in order, from processes of this machine or from a cluster."""
+    if not config.scheduler:
+        with closing(
+            mapped(
+                _one,
+                pairs,
+                workers=_workers(config, count),
+                stop=stop,
+                setup=_begin,
+                setup_args=(engine,),
+                died=_died,
+            )
+        ) as results:
+            yield results
+        return
+    with config.cluster().connected() as client:
+        cluster_pool.check_same(client, cluster.versions)
+        if engine.out.is_dir():  # a dry run has no place to write, and needs none
+            cluster_pool.check_shared(client, engine.out, _sample(engine))
+        remote = cluster_pool.mapped_on(
+            client, _one, pairs, stop=stop, setup=_begin, setup_args=(engine,), died=_died
+        )
+        with closing(remote) as results:
+            yield results
+
+
+def _sample(engine: Engine) -> list[Path]:
+    """Return the first readable file of the source, which every machine must see alike."""
+    found = (engine.source / item.path for item in files_below(engine.source) if not item.refused)
+    return list(islice((path for path in found if os.access(path, os.R_OK)), 1))
 
 
 _engine_here: Engine | None = None
