@@ -39,7 +39,7 @@ def deid(
     """
     early.exists(source, config.lookup, config.overrides, config.issuer_domains, config.decisions)
     workspace.apart(out, [source])
-    early.extra(*(["escrow"] if config.escrow else []))
+    early.extra(*(["cluster"] if config.scheduler else []))
     from meninx.deid import keys, stage
 
     throwaway = None

@@ -60,6 +60,7 @@ _ENCAPSULATED = {
     "CDA": Reason.ENCAPSULATED_CDA,
     **dict.fromkeys(("STL", "OBJ", "MTL"), Reason.ENCAPSULATED_MODEL),
 }
+_RECORDS = 0x00041220
 _NO_PATIENT = (
     "Color Palette",
     "Hanging Protocol",
@@ -185,6 +186,21 @@ def _of_bytes(data: bytes, whole: FilePart | None = None) -> tuple[Instance, byt
 def is_archive(head: bytes) -> bool:
     """Return whether a file with these first bytes packs other files: zip, tar, 7z, rar, gzip, bzip2, xz."""
     return head.startswith(_ARCHIVES) or head[257:262] == _TAR
+
+
+def directory_records(data: bytes | FilePart) -> list[list[Element]]:
+    """Return the records of a DICOMDIR.
+
+    Raises:
+        Refused: it is too large.
+        Malformed: it cannot be parsed.
+    """
+    if len(data) > MOST_HEADER:
+        raise Refused(Reason.TOO_LARGE)
+    content = bytes(data)
+    start, syntax, _ = _meta(content)
+    elements = _dataset(memoryview(content)[start:], syntax).elements
+    return next((element.items or [] for element in elements if element.tag == _RECORDS), [])
 
 
 def _encodings(elements: list[Element]) -> tuple[str, ...]:

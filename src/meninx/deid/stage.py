@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
-from meninx.core import files, workspace
+from meninx.core import cluster_pool, files, workspace
 from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
@@ -18,8 +19,10 @@ from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.deid import (
     archive_signature,
+    cluster,
     layout_sheet,
     lookup,
+    media_directory,
     output,
     quarantine,
     review,
@@ -66,6 +69,7 @@ class DeidResult(Result):
         actions: keyword -> action letter -> elements.
         files_resumed: files that an earlier run had finished.
         dry_run: nothing was written.
+        directories: files that DICOMDIRs of the source name, and those of them missing or outside.
         signer: fingerprint of the site's signing key, which signed the output; empty in a dry run.
     """
 
@@ -85,6 +89,7 @@ class DeidResult(Result):
     files_resumed: int = 0
     dry_run: bool = False
     signer: str = ""
+    directories: Mapping[str, int] = field(default_factory=dict)
 
     def alerts(self) -> tuple[str, ...]:
         """Return what somebody has to decide before all files can be written."""
@@ -124,6 +129,11 @@ class DeidResult(Result):
             ),
             f"self-check: {self.residual_findings} files held an original identifier and were kept out",
         ]
+        if self.directories:
+            named, missing, outside = (self.directories.get(kind, 0) for kind in media_directory.COUNTS)
+            lines.append(
+                f"DICOMDIR: names {named} files, {missing} of them are missing, {outside} would lie outside"
+            )
         if self.pixels_searched:
             lines.append(
                 f"pixels: {self.pixels_searched} images searched for text, {self.pixels_redacted} redacted, "
@@ -386,13 +396,47 @@ def _processed(
     engine: Engine, pairs: Iterable[Pair], config: DeidConfig, count: int, stop: Stop, progress: Progress
 ) -> Generator[tuple[FileResult, bool], None, None]:
     """Yield the result of each file, in order, and whether an earlier run had finished it."""
-    with task(progress, "de-identify", count):
-        workers = _workers(config, count)
-        for result in mapped(
-            _one, pairs, workers=workers, stop=stop, setup=_begin, setup_args=(engine,), died=_died
-        ):
+    with task(progress, "de-identify", count), _results(engine, pairs, config, count, stop) as results:
+        for result in results:
             yield result
             progress.advance()
+
+
+@contextmanager
+def _results(
+    engine: Engine, pairs: Iterable[Pair], config: DeidConfig, count: int, stop: Stop
+) -> Iterator[Iterator[tuple[FileResult, bool]]]:
+    """Open the results of all files in order, from processes of this machine or from a cluster."""
+    if not config.scheduler:
+        with closing(
+            mapped(
+                _one,
+                pairs,
+                workers=_workers(config, count),
+                stop=stop,
+                setup=_begin,
+                setup_args=(engine,),
+                died=_died,
+            )
+        ) as results:
+            yield results
+        return
+    with config.cluster().connected() as client:
+        cluster_pool.check_same(client, cluster.versions)
+        if engine.out.is_dir():  # a dry run has no place to write, and needs none
+            cluster_pool.check_shared(client, engine.out, _sample(engine))
+        remote = cluster_pool.mapped_on(
+            client, _one, pairs, stop=stop, setup=_begin, setup_args=(engine,), died=_died
+        )
+        with closing(remote) as results:
+            yield results
+
+
+def _sample(engine: Engine) -> list[Path]:
+    """Return the first readable file of the source, which every machine must see alike."""
+    items = (item for item in files_below(engine.source) if not item.refused)
+    found = (engine.source / (item.archive or item.path) for item in items)
+    return list(islice((path for path in found if os.access(path, os.R_OK)), 1))
 
 
 _engine_here: Engine | None = None
@@ -554,6 +598,6 @@ def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> 
         "layouts",
         "signer",
     )
-    counts = {name: getattr(record, name) for name in (*names, "actions", "flagged")}
+    counts = {name: getattr(record, name) for name in (*names, "actions", "flagged", "directories")}
     written = 0 if config.dry_run else record.files_written
     return DeidResult(out=out, files_written=written, files_resumed=resumed, dry_run=config.dry_run, **counts)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from meninx.core import files
 from meninx.core.errors import StorageError
-from meninx.deid import instance, output, selfcheck, zip_archive
+from meninx.deid import instance, media_directory, output, selfcheck, zip_archive
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
 from meninx.deid.discover import SourceFile
 from meninx.deid.file_part import FilePart, JoinedPieces, Piece, windows_of
@@ -89,7 +89,10 @@ def process(engine: Engine, found: SourceFile, known: FileResult | None) -> File
         raise
     except Exception as error:  # it is counted, named in the private list and never copied
         issuer = error.issuer if isinstance(error, Refused) else ""
-        return FileResult(path=found.path, digest=digest, reason=reason_of(error), issuer=issuer)
+        reason = reason_of(error)
+        named = _directory(engine, found) if reason == Reason.DICOMDIR else {}
+        result = FileResult(path=found.path, digest=digest, reason=reason, issuer=issuer, directory=named)
+        return known if known is not None and known == result else result
 
 
 @contextmanager
@@ -138,6 +141,15 @@ def _file(path: Path) -> Iterator[bytes | FilePart]:
         yield content
 
 
+def _directory(engine: Engine, found: SourceFile) -> dict[str, int]:
+    """Return how many files a DICOMDIR names and how many are missing; empty if it cannot be read."""
+    try:
+        with content_of(engine.source, found, room=None) as data, quiet():
+            return media_directory.counts(engine.source, found, data)
+    except Exception:  # its files are read anyway
+        return {}
+
+
 def _digest(pieces: Iterable[Piece], sink: Callable[[bytes | memoryview], object] = len) -> tuple[int, str]:
     """Return the size and the SHA-256 of pieces in order; each window is given to a sink, too."""
     size, digest = 0, hashlib.sha256()
@@ -155,7 +167,7 @@ def _is_valid(engine: Engine, entry: FileResult) -> bool:
     The output must be unchanged, and the patient must still be the same under the policy on issuers.
     """
     if entry.status != WRITTEN:
-        return entry.reason not in DEPENDING_ON_IDENTITIES
+        return entry.reason not in {*DEPENDING_ON_IDENTITIES, Reason.DICOMDIR}
     if engine.domain(entry) != entry.domain:
         return False
     path = engine.out / entry.output
