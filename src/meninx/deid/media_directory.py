@@ -12,9 +12,9 @@ from meninx.deid import zip_archive
 from meninx.deid.discover import SourceFile
 from meninx.deid.file_part import FilePart
 from meninx.deid.instance import directory_records
+from meninx.deid.quarantine import MISSING, NAMED, OUTSIDE
 from meninx.deid.text import decode, encodings_of
 
-NAMED, MISSING, OUTSIDE = COUNTS = ("named", "missing", "outside")
 _FILE_ID = 0x00041500
 
 

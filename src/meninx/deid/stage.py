@@ -22,7 +22,6 @@ from meninx.deid import (
     cluster,
     layout_sheet,
     lookup,
-    media_directory,
     output,
     quarantine,
     review,
@@ -130,10 +129,7 @@ class DeidResult(Result):
             f"self-check: {self.residual_findings} files held an original identifier and were kept out",
         ]
         if self.directories:
-            named, missing, outside = (self.directories.get(kind, 0) for kind in media_directory.COUNTS)
-            lines.append(
-                f"DICOMDIR: names {named} files, {missing} of them are missing, {outside} would lie outside"
-            )
+            lines.append(f"DICOMDIR: {quarantine.directories_in_words(self.directories)}")
         if self.pixels_searched:
             lines.append(
                 f"pixels: {self.pixels_searched} images searched for text, {self.pixels_redacted} redacted, "

@@ -116,14 +116,13 @@ def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
             f"{record.residual_findings:,} files in which one was found were kept out",
         ),
         ("Pixels", pixels),
-        *([("DICOMDIRs of the source", _directories(record))] if record.directories else []),
+        *(
+            [("DICOMDIRs of the source", quarantine.directories_in_words(record.directories))]
+            if record.directories
+            else []
+        ),
         ("Kept out, never copied", _listed(reasons) or "none"),
     )
-
-
-def _directories(record: DeidRecord) -> str:
-    named, missing, outside = (record.directories.get(kind, 0) for kind in ("named", "missing", "outside"))
-    return f"name {named:,} files, of which {missing:,} are missing and {outside:,} would lie outside"
 
 
 def remains(record: DeidRecord) -> tuple[str, ...]:
