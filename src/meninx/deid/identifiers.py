@@ -71,9 +71,9 @@ class RawSearch:
 
     1. Two bytes beside each other have to be text. In pixels of 16 bits of which 13 are used, the high byte
        is no text, which the bitwise sum of the window shows.
-    2. Pairs of neighbouring bytes are looked up in a table of the pairs that occur in any identifier. An
-       identifier of five bytes or more begins only where four such pairs follow each other.
-    3. At these places the identifiers are compared, and a pattern decides whether one stands alone.
+    2. The pair of bytes at every fourth place is looked up in a table of the pairs that occur in any
+       identifier. One of five bytes or more covers such a place wherever it begins.
+    3. Around these places the identifiers are compared, and a pattern decides whether one stands alone.
 
     Args:
         patterns: identifier in lower case -> what must not stand around it; the pattern matches where the
@@ -83,34 +83,34 @@ class RawSearch:
     def __init__(self, patterns: Mapping[bytes, bytes]) -> None:
         self.patterns = patterns
 
-    def found_in(self, content: Piece, uids: frozenset[bytes]) -> bool:
-        """Return whether one of the identifiers, or of these UIDs, occurs in ``content`` in any case."""
-        around = {uid: _AROUND_UID + re.escape(uid) + _BEHIND_UID for uid in uids}
-        return any(
-            _stands(content, at, len(needle), pattern)
-            for at, needle in self._places(content, (*self.patterns, *uids))
-            for pattern in (self.patterns.get(needle), around.get(needle))
-            if pattern is not None
-        )
+    def found_in(self, content: Piece, uids: frozenset[bytes], *, coded: bool = False) -> bool:
+        """Return whether one of the identifiers, or of these UIDs, occurs in ``content`` in any case.
 
-    def spelled_in(self, content: Piece, uids: frozenset[bytes]) -> bool:
-        """Return whether an identifier of six bytes or more occurs, whatever stands around it.
-
-        For coded data, in which a letter or a digit beside an identifier means nothing.
+        Args:
+            content: the bytes.
+            uids: UIDs, which differ from file to file.
+            coded: the bytes are compressed data, in which a letter or a digit beside an identifier means
+                nothing; one of six bytes or more counts whatever stands around it.
         """
-        needles = tuple(needle for needle in (*self.patterns, *uids) if len(needle) >= 6)
-        return any(True for _ in self._places(content, needles))
+        for at, needle in self._places(content, (*self.patterns, *uids)):
+            if coded and len(needle) >= 6:
+                return True
+            ways = [self.patterns[needle]] if needle in self.patterns else []
+            if needle in uids:
+                ways.append(_AROUND_UID + re.escape(needle) + _BEHIND_UID)
+            if any(_stands(content, at, len(needle), pattern) for pattern in ways):
+                return True
+        return False
 
     def _places(self, content: Piece, needles: tuple[bytes, ...]) -> Iterator[tuple[int, bytes]]:
         """Yield where identifiers stand, in any case, whatever stands around them."""
         longest = max(map(len, needles), default=0)
         if not longest:
             return
-        pairs = _pairs_of(needles)
         by_start: dict[bytes, list[bytes]] = {}
         for needle in needles:
             by_start.setdefault(needle[:_LEAST], []).append(needle)
-        starts = np.array([int.from_bytes(start[:4], "little") for start in by_start], dtype=np.uint32)
+        pairs, starts = _pairs_of(needles), _starts_of(by_start)
         view = content if isinstance(content, FilePart) else memoryview(content)
         for start in range(0, len(view), _WINDOW):
             window = memoryview(view[start : start + _WINDOW + longest])  # type: ignore[arg-type]
@@ -152,30 +152,49 @@ def _may_be_text(window: memoryview) -> bool:
     return bool(low & quiet and high & quiet)
 
 
-def _candidates(
-    window: memoryview, pairs: npt.NDArray[np.bool_], starts: npt.NDArray[np.uint32]
-) -> list[int]:
-    """Return where four pairs of :func:`_pairs_of` follow each other, and an identifier may begin.
+def _starts_of(by_start: Iterable[bytes]) -> npt.NDArray[np.bool_]:
+    """Return a table of 65,536 numbers: those of the first four bytes of an identifier in lower case."""
+    found = [int.from_bytes(start[:4], "little") for start in by_start]
+    table = np.zeros(1 << 16, dtype=np.bool_)
+    table[_number_of(np.array(found, dtype=np.uint32))] = True
+    return table
+
+
+def _number_of(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Return a number below 65,536 for each group of four bytes."""
+    return words * np.uint32(0x9E3779B1) >> np.uint32(16)
+
+
+def _candidates(window: memoryview, pairs: npt.NDArray[np.bool_], starts: npt.NDArray[np.bool_]) -> list[int]:
+    """Return where an identifier may begin; every place where one begins is among them.
 
     Args:
         window: the bytes.
-        pairs: table of pairs.
-        starts: the first four bytes of every identifier in lower case, the first one low.
+        pairs: table of :func:`_pairs_of`.
+        starts: table of :func:`_starts_of`.
     """
-    if len(window) < _LEAST:
+    size = len(window)
+    if size < _LEAST:
         return []
-    even, odd = (
-        np.frombuffer(window[shift : shift + ((len(window) - shift) & ~1)], dtype="<u2") for shift in (0, 1)
-    )
-    fits = np.zeros(len(window) - 1, dtype=np.bool_)
-    fits[0::2], fits[1::2] = pairs[even], pairs[odd]
-    twice = fits[:-1] & fits[1:]
-    at = np.flatnonzero(twice[:-2] & twice[2:])
-    if len(at):
-        lower = _LOWER[np.frombuffer(window, dtype=np.uint8)[at[:, None] + np.arange(4)]]
-        at = at[np.isin(lower.view("<u4")[:, 0], starts)]
-    found: list[int] = at.tolist()
+    even = np.frombuffer(window[: size & ~1], dtype="<u2")
+    at = np.flatnonzero(pairs[even[::2]])
+    if not len(at):
+        return []
+    # The pair behind the place or the one before it belongs to the identifier, too, which has five bytes.
+    odd = pairs[np.frombuffer(window[1 : 1 + ((size - 1) & ~1)], dtype="<u2")[_beside(at, size)]]
+    places = at[odd.any(axis=0)] * 4
+    if not len(places):
+        return []
+    begins = (places - np.arange(4)[:, None]).ravel()
+    begins = begins[(begins >= 0) & (begins <= size - _LEAST)]
+    first = _LOWER[np.frombuffer(window, dtype=np.uint8)[begins[:, None] + np.arange(4)]]
+    found: list[int] = np.sort(begins[starts[_number_of(first.view("<u4")[:, 0])]]).tolist()
     return found
+
+
+def _beside(at: npt.NDArray[np.intp], size: int) -> npt.NDArray[np.intp]:
+    """Return the numbers of the odd pairs before and behind every fourth byte."""
+    return np.clip(np.stack((2 * at - 1, 2 * at)), 0, (size - 1) // 2 - 1)
 
 
 _LOWER = np.frombuffer(bytes(range(256)).lower(), dtype=np.uint8)
@@ -398,13 +417,12 @@ class Identifiers:
         words = {phrase.split()[0] for phrase in phrases if phrase.split()}
         return (*names, *numbers, *years, *words, *(uid.casefold() for uid in odd))
 
-    def found_in_bytes(self, content: Piece) -> bool:
-        """Return whether a longer identifier occurs in raw bytes, in any character set of the file."""
-        return self._raw.found_in(content, self._uid_bytes)
+    def found_in_bytes(self, content: Piece, *, coded: bool = False) -> bool:
+        """Return whether a longer identifier occurs in raw bytes, in any character set of the file.
 
-    def spelled_in_coded(self, content: Piece) -> bool:
-        """Return whether an identifier of six bytes or more occurs in compressed data, also within a word."""
-        return self._raw.spelled_in(content, self._uid_bytes)
+        In coded data, one of six bytes or more also counts within a word or a number.
+        """
+        return self._raw.found_in(content, self._uid_bytes, coded=coded)
 
     def spelled_by(self, number: str) -> bool:
         """Return whether one DS or IS value is an identifier of six digits or more, or a day.

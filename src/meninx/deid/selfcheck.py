@@ -79,9 +79,8 @@ def check(written: Content, original: Instance, context: FileContext) -> None:
         raise Refused(Reason.PROCESSING_FAILED) from error
     for word in marker_texts(context):
         header = header.replace(word, b"\n")
-    coded = (element.value for element in original.pixels if element.undefined)
-    if any(map(searched.found_in_bytes, (header, *(element.value for element in original.pixels)))) or any(
-        map(searched.spelled_in_coded, coded)
+    if searched.found_in_bytes(header) or any(
+        searched.found_in_bytes(element.value, coded=element.undefined) for element in original.pixels
     ):
         raise Refused(Reason.RESIDUAL_IDENTIFIER)
 
