@@ -153,19 +153,21 @@ def _may_be_text(window: memoryview) -> bool:
 
 
 def _starts_of(by_start: Iterable[bytes]) -> npt.NDArray[np.bool_]:
-    """Return a table of 65,536 numbers: those of the first four bytes of an identifier in lower case."""
-    found = [int.from_bytes(start[:4], "little") for start in by_start]
+    """Return a table of 65,536 numbers: those of the first four bytes of the identifiers."""
+    words = np.array([int.from_bytes(start[:4], "little") for start in by_start], dtype=np.uint32)
     table = np.zeros(1 << 16, dtype=np.bool_)
-    table[_number_of(np.array(found, dtype=np.uint32))] = True
+    table[_number_of(words)] = True
     return table
 
 
 def _number_of(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-    """Return a number below 65,536 for each group of four bytes."""
-    return words * np.uint32(0x9E3779B1) >> np.uint32(16)
+    """Return a number below 65,536 for each group of four bytes, the same for both cases of a letter."""
+    return (words | np.uint32(0x20202020)) * np.uint32(0x9E3779B1) >> np.uint32(16)
 
 
-def _candidates(window: memoryview, pairs: npt.NDArray[np.bool_], starts: npt.NDArray[np.bool_]) -> list[int]:
+def _candidates(
+    window: memoryview, pairs: npt.NDArray[np.bool_], starts: npt.NDArray[np.bool_]
+) -> list[int]:
     """Return where an identifier may begin; every place where one begins is among them.
 
     Args:
@@ -177,27 +179,16 @@ def _candidates(window: memoryview, pairs: npt.NDArray[np.bool_], starts: npt.ND
     if size < _LEAST:
         return []
     even = np.frombuffer(window[: size & ~1], dtype="<u2")
-    at = np.flatnonzero(pairs[even[::2]])
+    at = np.flatnonzero(pairs.take(even[::2]))
     if not len(at):
         return []
-    # The pair behind the place or the one before it belongs to the identifier, too, which has five bytes.
-    odd = pairs[np.frombuffer(window[1 : 1 + ((size - 1) & ~1)], dtype="<u2")[_beside(at, size)]]
-    places = at[odd.any(axis=0)] * 4
-    if not len(places):
-        return []
-    begins = (places - np.arange(4)[:, None]).ravel()
-    begins = begins[(begins >= 0) & (begins <= size - _LEAST)]
-    first = _LOWER[np.frombuffer(window, dtype=np.uint8)[begins[:, None] + np.arange(4)]]
-    found: list[int] = np.sort(begins[starts[_number_of(first.view("<u4")[:, 0])]]).tolist()
-    return found
-
-
-def _beside(at: npt.NDArray[np.intp], size: int) -> npt.NDArray[np.intp]:
-    """Return the numbers of the odd pairs before and behind every fourth byte."""
-    return np.clip(np.stack((2 * at - 1, 2 * at)), 0, (size - 1) // 2 - 1)
-
-
-_LOWER = np.frombuffer(bytes(range(256)).lower(), dtype=np.uint8)
+    words = np.frombuffer(bytes(4) + window[: size & ~3] + bytes(window[size & ~3 :]).ljust(4, b"\0"), "<u4")
+    before, here = words[at], words[at + 1]
+    found: list[int] = (at[starts.take(_number_of(here))] * 4).tolist()
+    for back in (1, 2, 3):  # an identifier that begins this many bytes before the place
+        word = before >> np.uint32(32 - 8 * back) | here << np.uint32(8 * back)
+        found += (at[starts.take(_number_of(word))] * 4 - back).tolist()
+    return sorted(place for place in found if place >= 0)
 
 
 _WINDOW = 1 << 18
