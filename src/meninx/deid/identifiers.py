@@ -31,7 +31,7 @@ from pydicom.datadict import keyword_for_tag
 
 from meninx.deid import dates
 from meninx.deid.elements import PIXEL_DATA, Element, standard_vr
-from meninx.deid.file_part import FilePart, Piece
+from meninx.deid.file_part import FilePart, Sliceable
 from meninx.deid.profile import read_table
 from meninx.deid.pseudonyms import is_registered
 from meninx.deid.text import CHARSET_TAG, CORE_WORDS, decode, encoded, encodings_of
@@ -83,7 +83,7 @@ class RawSearch:
     def __init__(self, patterns: Mapping[bytes, bytes]) -> None:
         self.patterns = patterns
 
-    def found_in(self, content: Piece, uids: frozenset[bytes], *, coded: bool = False) -> bool:
+    def found_in(self, content: Sliceable, uids: frozenset[bytes], *, coded: bool = False) -> bool:
         """Return whether one of the identifiers, or of these UIDs, occurs in ``content`` in any case.
 
         Args:
@@ -102,7 +102,7 @@ class RawSearch:
                 return True
         return False
 
-    def _places(self, content: Piece, needles: tuple[bytes, ...]) -> Iterator[tuple[int, bytes]]:
+    def _places(self, content: Sliceable, needles: tuple[bytes, ...]) -> Iterator[tuple[int, bytes]]:
         """Yield where identifiers stand, in any case, whatever stands around them."""
         longest = max(map(len, needles), default=0)
         if not longest:
@@ -111,9 +111,10 @@ class RawSearch:
         for needle in needles:
             by_start.setdefault(needle[:_LEAST], []).append(needle)
         pairs, starts = _pairs_of(needles), _starts_of(by_start)
-        view = content if isinstance(content, FilePart) else memoryview(content)
+        view = memoryview(content) if isinstance(content, bytes) else content
         for start in range(0, len(view), _WINDOW):
-            window = memoryview(view[start : start + _WINDOW + longest])  # type: ignore[arg-type]
+            part = view[start : start + _WINDOW + longest]
+            window = memoryview(bytes(part) if isinstance(part, FilePart) else part)
             if _may_be_text(window):
                 for at in _candidates(window, pairs, starts):
                     head = bytes(window[at : at + longest]).lower()
@@ -136,7 +137,7 @@ def _pairs_of(needles: tuple[bytes, ...]) -> npt.NDArray[np.bool_]:
     return table.reshape(-1)
 
 
-def _stands(content: Piece, at: int, length: int, pattern: bytes) -> bool:
+def _stands(content: Sliceable, at: int, length: int, pattern: bytes) -> bool:
     """Return whether an identifier stands alone; a pattern looks at two bytes before and behind it."""
     first = max(0, at - 2)
     return bool(_compiled(pattern).match(bytes(content[first : at + length + 2]), at - first))
@@ -165,9 +166,7 @@ def _number_of(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
     return (words | np.uint32(0x20202020)) * np.uint32(0x9E3779B1) >> np.uint32(16)
 
 
-def _candidates(
-    window: memoryview, pairs: npt.NDArray[np.bool_], starts: npt.NDArray[np.bool_]
-) -> list[int]:
+def _candidates(window: memoryview, pairs: npt.NDArray[np.bool_], starts: npt.NDArray[np.bool_]) -> list[int]:
     """Return where an identifier may begin; every place where one begins is among them.
 
     Args:
@@ -408,7 +407,7 @@ class Identifiers:
         words = {phrase.split()[0] for phrase in phrases if phrase.split()}
         return (*names, *numbers, *years, *words, *(uid.casefold() for uid in odd))
 
-    def found_in_bytes(self, content: Piece, *, coded: bool = False) -> bool:
+    def found_in_bytes(self, content: Sliceable, *, coded: bool = False) -> bool:
         """Return whether a longer identifier occurs in raw bytes, in any character set of the file.
 
         In coded data, one of six bytes or more also counts within a word or a number.
