@@ -24,6 +24,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx escrow seal clean/ --key site.key --dry-run",
     ),
     "escrow seal": ("meninx escrow seal clean/ --key site.key --remove-plain",),
+    "escrow broker-key": ("meninx escrow broker-key broker.key",),
+    "escrow log": ("meninx escrow log clean/private/escrow.meninx --key site.key",),
     "prepare": (
         (
             "meninx prepare clean/ data/ --reader dicom --table ../labels.csv --crosswalks "

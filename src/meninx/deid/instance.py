@@ -51,7 +51,7 @@ MOST_BYTES, MOST_HEADER = (
     256 << 20,
 )  # of a file that is in memory as a whole; of all its elements but the pixels
 MOST_FILE = 5 << 30  # native pixel data has at most 4 GiB
-_HEAD, _MORE = 4 << 20, 8  # bytes of a large file that are read first; how many times as many then
+_HEAD, _MORE = 256 << 10, 16  # bytes of a large file that are read first; how many times as many then
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ")
 _TAR = b"ustar"  # at byte 257
 _DICOMDIR = "1.2.840.10008.1.3.10"
