@@ -53,6 +53,8 @@ NEEDS = {
     "reidentify": ("clean", "site.key"),
     "escrow": ("clean", "site.key"),
     "escrow seal": ("clean", "site.key"),
+    "escrow broker-key": (),
+    "escrow log": ("clean", "site.key"),
     "prepare": ("clean", "labels.csv", "images"),
     "train": ("data",),
     "evaluate": ("data", "runs"),
@@ -134,7 +136,7 @@ def ready(shop, trained, tmp_path, monkeypatch) -> Callable[[str], None]:
         verb = _verb(line)
         for name in NEEDS[verb]:
             _put(name, tmp_path, shop, trained, verb)
-        if verb == "reidentify":
+        if verb in ("reidentify", "escrow log"):
             assert _done("meninx escrow seal clean/ --key site.key") == 0
         if line == VERIFIED_DOSSIER:
             for name in NEEDS["report"]:
@@ -301,7 +303,8 @@ def test_the_example_runs(ready, line, capsys):
         or line.startswith("meninx audit scores")
         or (line.startswith("meninx federate review") and "--approve" not in line and "--refuse" not in line)
         or (
-            "--copy" not in line and line.startswith(("meninx doctor", "meninx recipes", "meninx completion"))
+            "--copy" not in line
+            and line.startswith(("meninx doctor", "meninx recipes", "meninx completion", "meninx escrow log"))
         )
     )
     assert bool(new) is not looks_only
