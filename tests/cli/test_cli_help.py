@@ -50,7 +50,7 @@ def helps() -> dict:
 
 def test_every_verb_and_step_has_examples():
     groups = {"audit": AUDIT, "audit reconstruct": RECONSTRUCT, "dicom": STEPS, "federate": FEDERATE}
-    groups["obfuscate"] = OBFUSCATE
+    groups |= {"obfuscate": OBFUSCATE, "escrow": ("broker-key", "log", "seal")}
     steps = [f"{group} {step}" for group, names in groups.items() for step in names]
     assert set(EXAMPLES) == {*VERBS, *groups, *steps}
     assert all(line.startswith(f"meninx {verb}") for verb, lines in EXAMPLES.items() for line in lines)

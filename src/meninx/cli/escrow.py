@@ -45,7 +45,7 @@ def seal(
     output.show(sealing.seal(clean, key, recipient, remove_plain=remove_plain, dry_run=dry_run))
 
 
-@escrow.command
+@escrow.command(help_epilogue=epilogue("escrow broker-key"))
 def broker_key(path: Path, /, *, output: Output = Output()) -> None:  # noqa: B008 (frozen)
     """Make the key pair of a broker: PATH, which stays with the broker, and PATH.pub for the hospitals.
 
@@ -58,7 +58,7 @@ def broker_key(path: Path, /, *, output: Output = Output()) -> None:  # noqa: B0
     output.show(make_pair(path))
 
 
-@escrow.command
+@escrow.command(help_epilogue=epilogue("escrow log"))
 def log(
     escrow: Path,
     /,
