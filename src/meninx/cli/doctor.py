@@ -16,7 +16,6 @@ EXTRAS = {
     "export": ("onnx", "onnxscript", "highdicom"),
     "dossier": ("rocrate", "reportlab", "cryptography"),
     "ocr": ("rapidocr", "onnxruntime"),
-    "escrow": ("cryptography",),
     "cluster": ("distributed", "cryptography"),
 }
 

@@ -36,7 +36,6 @@ def seal(
             still be on the disk and in backups.
         dry_run: Change nothing; show what would be removed.
     """
-    early.extra("escrow")
     early.exists(clean, key, broker)
     from meninx.deid.escrow import sealing
     from meninx.deid.escrow.escrow_file import BY_KEY, Recipient
@@ -52,7 +51,6 @@ def broker_key(path: Path, /, *, output: Output = Output()) -> None:  # noqa: B0
     Args:
         path: New file for the private key.
     """
-    early.extra("escrow")
     from meninx.deid.escrow.broker_key import make_pair
 
     output.show(make_pair(path))
@@ -77,7 +75,6 @@ def log(
         key: File with the site key.
         broker: File with the broker's private key.
     """
-    early.extra("escrow")
     early.exists(escrow, key, broker)
     from meninx.deid.escrow.access_log import report
     from meninx.deid.escrow.escrow_file import Opener

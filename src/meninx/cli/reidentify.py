@@ -30,7 +30,7 @@ def reidentify(
 ) -> None:
     """Write the original identifiers of patients into one private table, and record who asked and why.
 
-    Needs the extra escrow. Clean DICOM files are read and never rewritten. The access log lies beside the
+    Clean DICOM files are read and never rewritten. The access log lies beside the
     key file. Exit code 3: none of the patients is in the escrow. 4: the escrow is for another key or site, or
     was changed.
 
@@ -49,7 +49,6 @@ def reidentify(
         dry_run: Count only; nothing is written and nothing is recorded.
         overwrite: Replace an existing table.
     """
-    early.extra("escrow")
     early.exists(escrow, key, broker, ids, dicom)
     early.new_file(out, overwrite=overwrite or dry_run)
     from meninx.deid.escrow import identities

@@ -54,7 +54,7 @@ class DeidConfig(Settings):
             key by default.
         lookup_out: write ``private/lookup.csv`` in the format that ``lookup`` reads.
         escrow: write ``private/escrow.meninx``, which `meninx reidentify` opens: ``key`` for the holder of
-            the site key, or the file of a broker's public key for that broker alone (extra ``escrow``).
+            the site key, or the file of a broker's public key for that broker alone.
         escrow_only: once the escrow is complete, remove everything else that holds originals from
             ``private/``. A later run reads every file again.
         rename: name output files after their new UIDs; otherwise keep the folder structure and replace each

@@ -17,7 +17,17 @@ from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageErr
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
-from meninx.deid import cluster, layout_sheet, lookup, output, review, summary
+from meninx.deid import (
+    archive_signature,
+    cluster,
+    layout_sheet,
+    lookup,
+    output,
+    quarantine,
+    review,
+    statement,
+    summary,
+)
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.discover import SourceFile, check_source, files_below
@@ -58,6 +68,7 @@ class DeidResult(Result):
         actions: keyword -> action letter -> elements.
         files_resumed: files that an earlier run had finished.
         dry_run: nothing was written.
+        signer: fingerprint of the site's signing key, which signed the output; empty in a dry run.
     """
 
     files_read: int
@@ -75,6 +86,7 @@ class DeidResult(Result):
     layouts: int = 0
     files_resumed: int = 0
     dry_run: bool = False
+    signer: str = ""
 
     def alerts(self) -> tuple[str, ...]:
         """Return what somebody has to decide before all files can be written."""
@@ -108,7 +120,10 @@ class DeidResult(Result):
             f"{self.files_read} files read, {self.files_written} written, {kept_out} kept out"
             + (" (dry run: nothing was written)" if self.dry_run else ""),
             f"{self.patients} patients, {self.studies} studies, {self.series} series",
-            *(f"  {number} x {reason}" for reason, number in self.quarantined.items()),
+            *(
+                f"  {number} x {reason}" + (f" ({advice})" if (advice := quarantine.advice(reason)) else "")
+                for reason, number in self.quarantined.items()
+            ),
             f"self-check: {self.residual_findings} files held an original identifier and were kept out",
         ]
         if self.pixels_searched:
@@ -132,6 +147,8 @@ class DeidResult(Result):
                 if self.dry_run
                 else [f"look at them before anything leaves: {self.out / 'private' / review.CONTACT_SHEET}"]
             )
+        if self.signer:
+            lines.append(f"signed by {self.signer}; tell it to whoever checks the archive")
         return "\n".join(lines)
 
 
@@ -183,6 +200,7 @@ def run(
         raise DataError(problem("the folder holds no files", where="source", fix="check the path"))
     if config.dry_run:
         return _dry_run(engine, registry, config, out, found, progress)
+    signing_key = archive_signature.signing_key(read_key(config.key, config.site))
     claimed = workspace.claim(
         out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
         overwrite=config.overwrite, ours=output.is_older,
@@ -200,8 +218,11 @@ def run(
         _clear_waiting(engine)
         _refuse_no_dicom(space, journal)
         record = summary.write_summary(
-            config, space, journal, engine.cleaner.profile, engine.cleaner.resolver.pseudonyms
-        )
+            config, space, journal, engine.cleaner.profile, engine.cleaner.resolver.pseudonyms,
+            signer=archive_signature.fingerprint_of(signing_key),
+        )  # fmt: skip
+        statement.write(space.staging, record)
+        archive_signature.write(space.staging, signing_key)
         review.write_contact_sheet(space, progress)
         layout_sheet.write(space, engine.source, progress)
         journal.write_known(space.private)
@@ -570,6 +591,7 @@ def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> 
         "pixels_searched",
         "pixels_redacted",
         "layouts",
+        "signer",
     )
     counts = {name: getattr(record, name) for name in (*names, "actions", "flagged")}
     written = 0 if config.dry_run else record.files_written
