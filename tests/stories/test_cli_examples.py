@@ -52,6 +52,8 @@ NEEDS = {
     "registry": ("site.key", "site.key.north.registry"),
     "reidentify": ("clean", "site.key"),
     "escrow": ("clean", "site.key"),
+    "escrow broker-key": (),
+    "escrow log": ("clean", "site.key"),
     "escrow seal": ("clean", "site.key"),
     "escrow broker-key": (),
     "escrow log": ("clean", "site.key"),
@@ -298,7 +300,13 @@ def test_the_example_runs(ready, line, capsys):
         "--dry-run" in line
         or line.startswith("meninx federate enrol chest/")  # changes the study file in its place
         or line.startswith(
-            ("meninx verify", "meninx registry", "meninx federate doctor", "meninx federate status")
+            (
+                "meninx verify",
+                "meninx registry",
+                "meninx escrow log",
+                "meninx federate doctor",
+                "meninx federate status",
+            )
         )
         or line.startswith("meninx audit scores")
         or (line.startswith("meninx federate review") and "--approve" not in line and "--refuse" not in line)
