@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from meninx.train.evaluate import EvaluateResult
     from meninx.train.stage import TrainResult
     from meninx.train.sweep import SweepResult
-    from meninx.verify.dicom_stage import DicomCheckResult
+    from meninx.verify.dicom_result import DicomCheckResult
     from meninx.verify.stage import VerifyResult
     from meninx.workflow import ReportedRun
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from meninx.deid.quarantine import Refused
 from meninx.deid.structured_content import Treatment
 from meninx.deid.text import CHARSET_TAG, decode, encodings_of
 from meninx.deid.walker import ALWAYS_REMOVED, MARKERS
-from meninx.verify.dicom_findings import Finding
+from meninx.verify.dicom_findings import FileFinding
 from meninx.verify.known_values import days_in
 
 REMOVED, METHOD, CODE_SEQUENCE, DATES_MODIFIED = 0x00120062, 0x00120063, 0x00120064, 0x00280303
@@ -65,12 +66,11 @@ def declared_options(instance: Instance) -> frozenset[Option]:
 
 
 def _method_codes(instance: Instance) -> set[str]:
+    sequences = (element.items or [] for element in instance.elements if element.tag == CODE_SEQUENCE)
+    entries = itertools.chain.from_iterable(itertools.chain.from_iterable(sequences))
     return {
         bytes(inner.value).decode("latin-1").strip(" \0")
-        for element in instance.elements
-        if element.tag == CODE_SEQUENCE
-        for item in element.items or []
-        for inner in item
+        for inner in entries
         if inner.tag == CODE_VALUE and inner.items is None
     }
 
@@ -101,7 +101,7 @@ def places(
             yield Place(element, here, encodings, elements, not path, own)
 
 
-def check(instance: Instance, meta: list[Element], head: bytes) -> list[Finding]:
+def check(instance: Instance, meta: list[Element], head: bytes) -> list[FileFinding]:
     """Return what one file shows by itself.
 
     Args:
@@ -124,56 +124,56 @@ def _contradicting(options: frozenset[Option]) -> frozenset[Option]:
     return frozenset({Option.RETAIN_FULL_DATES}) if both <= options else frozenset()
 
 
-def _markers(instance: Instance, options: frozenset[Option]) -> Iterator[Finding]:
+def _markers(instance: Instance, options: frozenset[Option]) -> Iterator[FileFinding]:
     if instance.text(REMOVED) != "YES":
-        yield Finding("marker-missing", "PatientIdentityRemoved")
+        yield FileFinding("marker-missing", "PatientIdentityRemoved")
     codes = _method_codes(instance)
     if BASIC_CODE.value not in codes:
-        yield Finding("method-missing", "DeidentificationMethodCodeSequence")
+        yield FileFinding("method-missing", "DeidentificationMethodCodeSequence")
     dated = any(instance.text(tag) for tag in (0x00080020, 0x00080021, 0x00080022, 0x00080023))
     stated = instance.text(DATES_MODIFIED)
     if (stated == "REMOVED" and dated) or (stated == "MODIFIED" and Option.RETAIN_FULL_DATES in options):
-        yield Finding("marker-contradicted", "LongitudinalTemporalInformationModified")
+        yield FileFinding("marker-contradicted", "LongitudinalTemporalInformationModified")
     if instance.text(BURNED_IN) == "YES":
-        yield Finding("burned-in-declared", "BurnedInAnnotation")
+        yield FileFinding("burned-in-declared", "BurnedInAnnotation")
 
 
-def _parts(instance: Instance, meta: list[Element], head: bytes) -> Iterator[Finding]:
+def _parts(instance: Instance, meta: list[Element], head: bytes) -> Iterator[FileFinding]:
     """Yield what stands in parts of the file that are no attribute of the patient."""
     if head[128:132] == b"DICM" and any(head[:128]):
-        yield Finding("preamble", "preamble")
+        yield FileFinding("preamble", "preamble")
     named = {e.tag: bytes(e.value).decode("latin-1").strip(" \0") for e in meta if e.items is None}
     if named.get(0x00020003, instance.text(SOP_INSTANCE)) != instance.text(SOP_INSTANCE) or named.get(
         0x00020002, instance.text(SOP_CLASS)
     ) != instance.text(SOP_CLASS):
-        yield Finding("uid-disagrees", "MediaStorageSOPInstanceUID")
+        yield FileFinding("uid-disagrees", "MediaStorageSOPInstanceUID")
     for element in instance.elements:
         tag = element.tag
         if tag == _TRAILING and bytes(element.value).strip(b"\0 "):
-            yield Finding("trailing-bytes", "DataSetTrailingPadding")
+            yield FileFinding("trailing-bytes", "DataSetTrailingPadding")
         elif tag in _OLD_VALUES:
-            yield Finding("old-values", name_of(tag))
+            yield FileFinding("old-values", name_of(tag))
         elif tag == ICON:
-            yield Finding("icon", name_of(tag))
+            yield FileFinding("icon", name_of(tag))
         elif tag == DOCUMENT:
-            yield Finding("encapsulated-document", name_of(tag))
+            yield FileFinding("encapsulated-document", name_of(tag))
         elif tag >> 24 in (0x50, 0x60) and not tag >> 16 & 1 and len(element.value or b""):
-            yield Finding("overlay", f"group {tag >> 16:04X}")
+            yield FileFinding("overlay", f"group {tag >> 16:04X}")
 
 
-def _attribute(place: Place, profile: Profile, instance: Instance) -> Iterator[Finding]:
+def _attribute(place: Place, profile: Profile, instance: Instance) -> Iterator[FileFinding]:
     element = place.element
     tag, vr = element.tag, element.vr.split(" or ")[0]
     if tag in MARKERS or tag == CHARSET_TAG or place.path.startswith("DeidentificationMethodCode"):
         return
     if not tag & 0xFFFF:
-        yield Finding("group-length", place.path)
+        yield FileFinding("group-length", place.path)
         return
     if tag >> 16 & 1:
         yield from _private(place, profile)
         return
     if _goes(place, profile, instance):
-        yield Finding("not-removed", place.path)
+        yield FileFinding("not-removed", place.path)
     pseudonyms = {instance.text(PATIENT_NAME), instance.patient_id}
     yield from (
         found
@@ -182,21 +182,21 @@ def _attribute(place: Place, profile: Profile, instance: Instance) -> Iterator[F
     )
 
 
-def _value(place: Place, tag: int, vr: str) -> Iterator[Finding]:
+def _value(place: Place, tag: int, vr: str) -> Iterator[FileFinding]:
     """Yield what the value of one attribute shows."""
     text = place.text.strip(" \0") if vr in _FREE | {"PN", "UI", "DA", "DT", "AS"} else ""
     if vr == "PN" and tag != PATIENT_NAME and text.strip("^= ") and not is_common(text):
-        yield Finding("person-name", place.path)
+        yield FileFinding("person-name", place.path)
     if tag == BIRTH_DATE and text:
-        yield Finding("birth-date", place.path)
+        yield FileFinding("birth-date", place.path)
     if tag == AGE and _is_old(text):
-        yield Finding("age-over-89", place.path)
+        yield FileFinding("age-over-89", place.path)
     if vr == "UI":
         yield from _uids(place, text)
     if vr in ("DA", "DT") and text and not all(_is_date(value, vr) for value in text.split("\\")):
-        yield Finding("invalid-date", place.path)
+        yield FileFinding("invalid-date", place.path)
     if vr in _FREE and _looks_identifying(place):
-        yield Finding("looks-identifying", place.path)
+        yield FileFinding("looks-identifying", place.path)
 
 
 def _goes(place: Place, profile: Profile, instance: Instance) -> bool:
@@ -216,16 +216,16 @@ def _goes(place: Place, profile: Profile, instance: Instance) -> bool:
     return action == Action.X
 
 
-def _private(place: Place, profile: Profile) -> Iterator[Finding]:
+def _private(place: Place, profile: Profile) -> Iterator[FileFinding]:
     tag = place.element.tag
     if 0x10 <= tag & 0xFFFF <= 0xFF:  # a creator: its elements are judged
         alone = not any(e.tag >> 8 == (tag >> 16 << 8 | tag & 0xFF) for e in place.item)
         if alone:
-            yield Finding("private-attribute", place.path)
+            yield FileFinding("private-attribute", place.path)
     elif not profile.keep_private(tag >> 16, tag & 0xFF, place.creator):
-        yield Finding("private-attribute", place.path)
+        yield FileFinding("private-attribute", place.path)
     elif is_texty(bytes(place.element.value[:4096])) and _looks_identifying(place):
-        yield Finding("looks-identifying", place.path)
+        yield FileFinding("looks-identifying", place.path)
 
 
 def _looks_identifying(place: Place) -> bool:
@@ -236,10 +236,10 @@ def _looks_identifying(place: Place) -> bool:
     return bool(_IDENTIFYING.search(place.text) or days_in(place.text))
 
 
-def _uids(place: Place, text: str) -> Iterator[Finding]:
+def _uids(place: Place, text: str) -> Iterator[FileFinding]:
     values = (value.strip(" \0") for value in text.split("\\"))
     if not all(not value or (len(value) <= 64 and _UID.fullmatch(value)) for value in values):
-        yield Finding("invalid-uid", place.path)
+        yield FileFinding("invalid-uid", place.path)
 
 
 def _is_date(value: str, vr: str) -> bool:
@@ -253,7 +253,7 @@ def _is_old(text: str) -> bool:
     return found is not None and found >= 91
 
 
-def _pixels(instance: Instance) -> Iterator[Finding]:
+def _pixels(instance: Instance) -> Iterator[FileFinding]:
     """Yield whether the pixel data holds more than a viewer shows."""
     if not instance.pixels:
         return
@@ -262,15 +262,15 @@ def _pixels(instance: Instance) -> Iterator[Finding]:
     try:
         pixels.rebuild(copies, instance.transfer_syntax, little=instance.encoding.little)
     except Refused as refused:
-        yield Finding("pixels-unchecked", f"PixelData: {refused.reason}")
+        yield FileFinding("pixels-unchecked", f"PixelData: {refused.reason}")
         return
     after = [_content_size(element, instance) for element in copies if element.tag in PIXEL_DATA]
     if any(was > now + 2 for was, now in zip(before, after, strict=True)):
-        yield Finding("hidden-bytes", "PixelData")
+        yield FileFinding("hidden-bytes", "PixelData")
     bits = unused_bits(instance.elements, little=instance.encoding.little)
     native = instance.transfer_syntax in pixels.NATIVE
     if bits is not None and native and any(bits.used_in(window) for window in _windows(instance)):
-        yield Finding("unused-bits", "PixelData")
+        yield FileFinding("unused-bits", "PixelData")
 
 
 def _windows(instance: Instance) -> Iterator[bytes | memoryview]:

@@ -22,7 +22,7 @@ from meninx.deid.terms import is_term
 from meninx.imaging.decode import quiet
 from meninx.verify import conformance, dicom_checks
 from meninx.verify.dicom_checks import Place
-from meninx.verify.dicom_findings import FileVerdict, Finding, verdict_of
+from meninx.verify.dicom_findings import FileFinding, FileVerdict, verdict_of
 from meninx.verify.known_values import CERTAIN, CHANCE, KnownValues, days_in
 from meninx.verify.originals import BROKEN, DAYS, OriginalFile, Originals, content, pixel_digest
 
@@ -34,7 +34,7 @@ _NUMBERS = frozenset({"DS", "IS"})
 
 
 @dataclass(frozen=True)
-class Search:
+class IdentifierSearch:
     """What every file is searched for.
 
     Attributes:
@@ -64,7 +64,7 @@ class FileOutcome:
         references: digests of the instances that it refers to.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[FileFinding, ...]
     dicom: bool = True
     matched: bool = False
     ids: tuple[bytes, ...] = ()
@@ -76,10 +76,10 @@ class FileOutcome:
         return verdict_of(self.findings, dicom=self.dicom)
 
 
-_search = Search()
+_search = IdentifierSearch()
 
 
-def prepare(search: Search) -> None:
+def prepare(search: IdentifierSearch) -> None:
     """Take over what is searched, once in every process."""
     global _search
     _search = search
@@ -87,7 +87,7 @@ def prepare(search: Search) -> None:
 
 def died(task: tuple[str, str]) -> FileOutcome:
     """Return the outcome of a file that ends its worker."""
-    return FileOutcome((Finding("unreadable", Reason.WORKER_DIED),))
+    return FileOutcome((FileFinding("unreadable", Reason.WORKER_DIED),))
 
 
 def check(task: tuple[str, str]) -> FileOutcome:
@@ -97,7 +97,9 @@ def check(task: tuple[str, str]) -> FileOutcome:
         task: path of the file, and its path below the folder, which is searched, too.
     """
     path, shown = task
-    found = [Finding("identifier-in-path", "path")] if _search.known.hit(words_of(shown)) == CERTAIN else []
+    found = (
+        [FileFinding("identifier-in-path", "path")] if _search.known.hit(words_of(shown)) == CERTAIN else []
+    )
     try:
         with quiet(), content(Path(path)) as data:
             try:
@@ -106,9 +108,9 @@ def check(task: tuple[str, str]) -> FileOutcome:
                 return _unparsed(refused.reason, data, found)
             return _checked(Path(path), one, head, found)
     except Refused as refused:
-        return FileOutcome((*found, Finding("unreadable", str(refused.reason))))
+        return FileOutcome((*found, FileFinding("unreadable", str(refused.reason))))
     except BROKEN:
-        return FileOutcome((*found, Finding("unreadable", Reason.PROCESSING_FAILED)))
+        return FileOutcome((*found, FileFinding("unreadable", Reason.PROCESSING_FAILED)))
 
 
 def words_of(path: str) -> str:
@@ -116,20 +118,20 @@ def words_of(path: str) -> str:
     return path.replace("/", " ").replace("_", " ")
 
 
-def _unparsed(reason: str, data: bytes | FilePart, found: list[Finding]) -> FileOutcome:
+def _unparsed(reason: str, data: bytes | FilePart, found: list[FileFinding]) -> FileOutcome:
     """Return the outcome of a file that is no readable DICOM; its bytes are searched."""
     if _search.known and _search.known.raw.found_in(data, frozenset()):
-        found.append(Finding("identifier-in-bytes", "file"))
+        found.append(FileFinding("identifier-in-bytes", "file"))
     elif _search.known and isinstance(data, bytes) and len(data) <= _SMALL and is_texty(data):
         lines = data.decode("utf-8", "replace").splitlines()
         if any(_search.known.hit(line) == CERTAIN for line in lines):
-            found.append(Finding("identifier-in-bytes", "file"))
+            found.append(FileFinding("identifier-in-bytes", "file"))
     if reason == Reason.NOT_DICOM:
         return FileOutcome(tuple(found), dicom=False)
-    return FileOutcome((*found, Finding("unreadable", str(reason))))
+    return FileOutcome((*found, FileFinding("unreadable", str(reason))))
 
 
-def _checked(path: Path, one: Instance, head: bytes, found: list[Finding]) -> FileOutcome:
+def _checked(path: Path, one: Instance, head: bytes, found: list[FileFinding]) -> FileOutcome:
     meta = instance.meta_elements(head)
     found += dicom_checks.check(one, meta, head)
     digest = pixel_digest(one) if _search.originals.by_pixels else b""
@@ -139,7 +141,7 @@ def _checked(path: Path, one: Instance, head: bytes, found: list[Finding]) -> Fi
         found += _identifiers(one, head, own)
         found += _unchanged(one, original)
         found += (
-            Finding("identifier-in-bytes", "file meta")
+            FileFinding("identifier-in-bytes", "file meta")
             for element in meta
             if element.items is None and _holds(bytes(element.value), own)
         )
@@ -168,7 +170,7 @@ def _hashed(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest() if text else b""
 
 
-def _identifiers(one: Instance, head: bytes, own: Identifiers) -> Iterator[Finding]:
+def _identifiers(one: Instance, head: bytes, own: Identifiers) -> Iterator[FileFinding]:
     """Yield where an identifier stands: of the file's own patient in any spelling, of others certainly."""
     options = dicom_checks.declared_options(one)
     all_places = list(dicom_checks.places(one.elements, one.encodings))
@@ -185,13 +187,13 @@ def _identifiers(one: Instance, head: bytes, own: Identifiers) -> Iterator[Findi
         kept = _kept_on_purpose(tag, options)
         yield from _in_place(place, kept, names if kept else whole, days)
     if head[128:132] == b"DICM" and _holds(head[:128], own):
-        yield Finding("identifier-in-bytes", "preamble")
+        yield FileFinding("identifier-in-bytes", "preamble")
     for element in one.pixels:
         if element.items is not None:
             continue
         coded = element.undefined and not isinstance(element.value, FilePart)
         if _raw(element.value, own) or (coded and own.spelled_in_coded(element.value)):
-            yield Finding("identifier-in-bytes", "PixelData")
+            yield FileFinding("identifier-in-bytes", "PixelData")
 
 
 def _kept_on_purpose(tag: int, options: frozenset[Option]) -> bool:
@@ -200,19 +202,19 @@ def _kept_on_purpose(tag: int, options: frozenset[Option]) -> bool:
     return row is not None and any(row.cells.get(option) == "K" for option in options)
 
 
-def _in_place(place: Place, kept: bool, own: Identifiers, days: Identifiers) -> Iterator[Finding]:
+def _in_place(place: Place, kept: bool, own: Identifiers, days: Identifiers) -> Iterator[FileFinding]:
     vr, keyword = place.element.vr.split(" or ")[0], keyword_of(place.element.tag)
     if vr == "UI":
         if not kept and not is_class_uid(keyword) and _holds_uid(place.text):
-            yield Finding("uid-unchanged", place.path)
+            yield FileFinding("uid-unchanged", place.path)
         return
     if vr in STRINGS or is_texty(bytes(place.element.value[:4096])):
         text = place.text if vr in STRINGS else bytes(place.element.value).decode("latin-1")
         word = _hit(text, vr, keyword, kept, own, days)
         if word:
-            yield Finding("identifier" if word == CERTAIN else "identifier-by-chance", place.path)
+            yield FileFinding("identifier" if word == CERTAIN else "identifier-by-chance", place.path)
     elif not kept and _raw(place.element.value, own):
-        yield Finding("identifier-in-bytes", place.path)
+        yield FileFinding("identifier-in-bytes", place.path)
 
 
 def _holds_uid(text: str) -> bool:
@@ -253,16 +255,16 @@ def _raw(value: Piece, own: Identifiers) -> bool:
     return own.found_in_bytes(value) or _search.known.raw.found_in(value, frozenset())
 
 
-def _unchanged(one: Instance, original: OriginalFile | None) -> Iterator[Finding]:
+def _unchanged(one: Instance, original: OriginalFile | None) -> Iterator[FileFinding]:
     """Yield the days that equal those of the original although the file declares no option to keep them."""
     if original is None or Option.RETAIN_FULL_DATES in dicom_checks.declared_options(one):
         return
     for (tag, keyword), day in zip(DAYS.items(), original.days, strict=True):
         if day and one.text(tag) == day:
-            yield Finding("date-unchanged", keyword)
+            yield FileFinding("date-unchanged", keyword)
 
 
-def _text(one: Instance, original: OriginalFile | None) -> Iterator[Finding]:
+def _text(one: Instance, original: OriginalFile | None) -> Iterator[FileFinding]:
     """Yield whether text that is not technical is read in the pixels."""
     own = _search.originals.people[original.person] if original is not None else Identifiers()
     try:
@@ -271,22 +273,22 @@ def _text(one: Instance, original: OriginalFile | None) -> Iterator[Finding]:
             return
         found = burned_text.lines(one, layers, TextRule(own), Reader())
     except Refused:
-        yield Finding("pixels-unchecked", "PixelData")
+        yield FileFinding("pixels-unchecked", "PixelData")
         return
     texts = [line.text for line in found if not line.technical]
     if any(own.found_in(text) or _search.known.hit(text) == CERTAIN for text in texts):
-        yield Finding("identifier-in-pixels", "PixelData")
+        yield FileFinding("identifier-in-pixels", "PixelData")
     elif texts:
-        yield Finding("text-in-pixels", "PixelData")
+        yield FileFinding("text-in-pixels", "PixelData")
 
 
-def _conformance(path: Path, original: OriginalFile | None) -> Iterator[Finding]:
+def _conformance(path: Path, original: OriginalFile | None) -> Iterator[FileFinding]:
     now = conformance.errors(path, _search.tool)
     before: Counter[str] | None = Counter()
     if original is not None and _search.source is not None:
         source = _search.source
         before = conformance.errors(source / original.path if source.is_dir() else source, _search.tool)
     if now is None or before is None:
-        yield Finding("conformance-unchecked", "dciodvfy")
+        yield FileFinding("conformance-unchecked", "dciodvfy")
     elif now - before:
-        yield Finding("new-conformance-error", "dciodvfy")
+        yield FileFinding("new-conformance-error", "dciodvfy")

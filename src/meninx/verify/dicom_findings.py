@@ -27,7 +27,7 @@ class Weight(StrEnum):
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Finding:
+class FileFinding:
     """One finding; it never holds a value.
 
     Attributes:
@@ -92,12 +92,12 @@ _VERDICTS = {
 }
 
 
-def verdict_of(found: Iterable[Finding], *, dicom: bool = True) -> FileVerdict:
+def verdict_of(found: Iterable[FileFinding], *, dicom: bool = True) -> FileVerdict:
     """Return the verdict of a file from its findings: the worst one counts.
 
-    >>> verdict_of([Finding("overlay"), Finding("identifier", "StudyDescription")])
+    >>> verdict_of([FileFinding("overlay"), FileFinding("identifier", "StudyDescription")])
     <FileVerdict.LEAK: 'leak'>
-    >>> verdict_of([Finding("group-length")])
+    >>> verdict_of([FileFinding("group-length")])
     <FileVerdict.CLEAN: 'clean'>
     """
     weights = {REASONS[item.reason][0] for item in found}

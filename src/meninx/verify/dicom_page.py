@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from meninx.report import page
 from meninx.report.table_model import ReportTable, Section, TableCell, Verdict, facts
 from meninx.verify.dicom_findings import REASONS, FileVerdict, Weight
-from meninx.verify.dicom_stage import MOST_SHOWN, CheckedFile, DicomCheckResult
+from meninx.verify.dicom_result import MOST_SHOWN, CheckedFile, DicomCheckResult
 
 _ROWS = 40  # rows that are not folded away
 
@@ -110,7 +110,7 @@ def _scope(result: DicomCheckResult) -> Section:
         *(f"Checked: {item}." for item in result.checked),
         *(f"Not checked: {item}." for item in result.not_checked),
         "Suspicious does not mean identifying: it means that the file does not show that it is clean.",
-        "A file without a reason holds none of the identifiers searched. Identifiers that nobody listed may be in it.",
+        "A file without a reason holds none of the identifiers searched. Others may be in it.",
     )
     return Section("scope", "What was checked, and what was not", tables=(numbers,), points=points)
 

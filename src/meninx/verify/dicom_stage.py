@@ -4,134 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from meninx.core import files, machine
-from meninx.core.errors import DataError, PrivacyRefusal, UsageError, problem
+from meninx.core.errors import DataError, UsageError, problem
 from meninx.core.pool import Stop, mapped
 from meninx.core.progress import SILENT, Progress, task
-from meninx.core.result import Result
 from meninx.core.workspace import PRIVATE
 from meninx.deid import discover
 from meninx.deid.discover import SourceFile
 from meninx.imaging import ocr
 from meninx.report import stage as reports
-from meninx.verify import conformance, dicom_file, identifier_list, originals
+from meninx.verify import conformance, dicom_file, dicom_page, identifier_list, originals
 from meninx.verify.config import DicomCheckConfig
-from meninx.verify.dicom_file import FileOutcome, Search
-from meninx.verify.dicom_findings import REASONS, FileVerdict, Finding, Weight, verdict_of
+from meninx.verify.dicom_file import FileOutcome, IdentifierSearch
+from meninx.verify.dicom_findings import REASONS, FileFinding, FileVerdict, Weight, verdict_of
+from meninx.verify.dicom_result import MOST_SHOWN, CheckedFile, DicomCheckResult
 from meninx.verify.known_values import CERTAIN, KnownValues
 from meninx.verify.originals import Originals
-
-MOST_SHOWN = 2000  # files that the page lists
-
-
-@dataclass(frozen=True)
-class CheckedFile:
-    """One file as it is shown.
-
-    Attributes:
-        name: its number, or its path where paths are shown.
-        verdict: the worst finding.
-        findings: reason codes with places.
-    """
-
-    name: str
-    verdict: FileVerdict
-    findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DicomCheckResult(Result):
-    """What was found in DICOM files.
-
-    Attributes:
-        files: number of files.
-        verdicts: number of files per verdict.
-        reasons: number of files per reason code.
-        places: number of files per reason code and attribute.
-        matched: files whose original is known.
-        originals: files of the archive given as originals that were read.
-        originals_unread: files of it that were not read.
-        people: people in the originals.
-        values: distinct identifiers that were searched for.
-        dangling: references to instances that are not among the files.
-        checked: what was checked, in sentences.
-        not_checked: what was not, in sentences.
-        findings: the files with a finding.
-        page: the page that was written, if any.
-    """
-
-    files: int
-    verdicts: dict[str, int]
-    reasons: dict[str, int]
-    places: dict[str, int]
-    matched: int
-    originals: int
-    originals_unread: int
-    people: int
-    values: int
-    dangling: int
-    checked: tuple[str, ...]
-    not_checked: tuple[str, ...]
-    findings: tuple[CheckedFile, ...] = field(repr=False)
-    page: Path | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether no identifier was found and every file was checked."""
-        return self.exit_code == 0
-
-    @property
-    def exit_code(self) -> int:
-        """4 if an identifier was found, 3 if files could not be checked (or originals not read), else 0."""
-        if self.verdicts.get(FileVerdict.LEAK):
-            return PrivacyRefusal.exit_code
-        return DataError.exit_code if self.verdicts.get(FileVerdict.UNREADABLE) else 0
-
-    def summary(self) -> str:
-        """Return the verdicts, the reasons, and what was not checked."""
-        counts = ", ".join(f"{count} {word}" for word, count in self.verdicts.items() if count)
-        lines = [f"{self.files} files: {counts or 'none'}"]
-        lines += [
-            f"  {code:<24} {count:>6}  {REASONS[code][1]} ({REASONS[code][0]})"
-            for code, count in self.reasons.items()
-        ]
-        if self.originals:
-            lines.append(
-                f"originals: {self.originals} files of {self.people} people, {self.originals_unread} not read; "
-                f"the original of {self.matched} files is known"
-            )
-        if self.values:
-            lines.append(f"searched for: {self.values} values")
-        lines += [f"not checked: {item}" for item in self.not_checked]
-        lines += [f"page: {self.page}"] if self.page is not None else []
-        return "\n".join(lines)
-
-    def to_table(self) -> dict[str, Any]:
-        """Return the fields as plain values, with the verdict."""
-        return {**super().to_table(), "ok": self.ok, "exit_code": self.exit_code}
-
-    def raise_if_failed(self) -> None:
-        """Raise the error of the verdict.
-
-        Raises:
-            PrivacyRefusal: an identifier was found.
-            DataError: files could not be checked.
-        """
-        count = self.verdicts.get(FileVerdict.LEAK, 0)
-        if count:
-            what, fix = f"{count} of {self.files} files hold an identifier", "do not pass these files on"
-            raise PrivacyRefusal(problem(what, where="verify", fix=fix))
-        count = self.verdicts.get(FileVerdict.UNREADABLE, 0)
-        if count:
-            what, fix = (
-                f"{count} of {self.files} files could not be checked",
-                "check them by hand, or leave them out",
-            )
-            raise DataError(problem(what, where="verify", fix=fix))
 
 
 def run(folder: Path, config: DicomCheckConfig, *, progress: Progress = SILENT) -> DicomCheckResult:
@@ -174,15 +64,19 @@ def run(folder: Path, config: DicomCheckConfig, *, progress: Progress = SILENT) 
                 raise DataError(problem("no file of the originals can be read", where="originals", fix=fix))
         if config.identifiers is not None:
             known.add(identifier_list.read(config.identifiers))
-        search = Search(known, source, config.originals, tool, config.pixels)
+        search = IdentifierSearch(known, source, config.originals, tool, config.pixels)
         outcomes = list(_outcomes(folder, entries, search, workers, stop, progress))
+    if all(one.verdict is FileVerdict.OTHER for one in outcomes):
+        fix = "give DICOM files, or a run, dataset, clean archive, predictions, release or sweep"
+        what = "meninx wrote no folder here, and no file is DICOM"
+        raise UsageError(problem(what, where=folder.name, fix=fix))
     return _result(folder, config, entries, outcomes, search)
 
 
 def _outcomes(
     folder: Path,
     entries: Sequence[SourceFile],
-    search: Search,
+    search: IdentifierSearch,
     workers: int,
     stop: Stop,
     progress: Progress,
@@ -200,13 +94,13 @@ def _outcomes(
             died=dicom_file.died,
         )
         for item in entries:
-            yield FileOutcome((Finding("unreadable", item.refused),)) if item.refused else next(done)
+            yield FileOutcome((FileFinding("unreadable", item.refused),)) if item.refused else next(done)
             progress.advance()
         done.close()
 
 
 def _conflicts(outcomes: Sequence[FileOutcome]) -> set[int]:
-    """Return the files of a study of two patients, of a series of two studies, and instances that occur twice."""
+    """Return the files of studies of two patients and of series of two studies, and repeated instances."""
     patients, studies, instances = dict[bytes, bytes](), dict[bytes, bytes](), set[bytes]()
     found = set()
     for number, one in enumerate(outcomes):
@@ -228,19 +122,21 @@ def _result(
     config: DicomCheckConfig,
     entries: Sequence[SourceFile],
     outcomes: Sequence[FileOutcome],
-    search: Search,
+    search: IdentifierSearch,
 ) -> DicomCheckResult:
     conflicts = _conflicts(outcomes)
     checked = []
     for number, (entry, one) in enumerate(zip(entries, outcomes, strict=True)):
-        more = (Finding("uid-conflict", "StudyInstanceUID"),) if number in conflicts else ()
+        more = (FileFinding("uid-conflict", "StudyInstanceUID"),) if number in conflicts else ()
         found = (*one.findings, *more)
         shown = config.show_paths and search.known.hit(dicom_file.words_of(entry.path)) != CERTAIN
         name = entry.path if shown else f"file {number + 1}"
         checked.append(CheckedFile(name, verdict_of(found, dicom=one.dicom), found))
     verdicts = Counter(item.verdict for item in checked)
-    reasons = Counter(code for item in checked for code in {f.reason for f in item.findings})
-    places = Counter(f"{f.reason} {f.place}" for item in checked for f in set(item.findings))
+    reasons, places = Counter[str](), Counter[str]()
+    for item in checked:
+        reasons.update({one.reason for one in item.findings})
+        places.update({f"{one.reason} {one.place}" for one in item.findings})
     here = {one.ids[3] for one in outcomes if len(one.ids) == 4}
     weight = [Weight.LEAK, Weight.UNREADABLE, Weight.SUSPICIOUS, Weight.NOTE]
     order = sorted(reasons, key=lambda code: (weight.index(REASONS[code][0]), -reasons[code], code))
@@ -263,8 +159,6 @@ def _result(
         page=config.page,
     )
     if config.page is not None:
-        from meninx.verify import dicom_page
-
         files.write_text(config.page, dicom_page.render(result))
     return result
 
@@ -272,8 +166,8 @@ def _result(
 def _scope(config: DicomCheckConfig, searched: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what was checked and what was not, in sentences."""
     done = [
-        "markers of de-identification against the content; attributes that the Basic Profile removes under "
-        "the options that each file declares; private attributes; names of persons, birth dates and ages above 90; "
+        "markers of de-identification; attributes that the Basic Profile removes under the options that "
+        "each file declares; private attributes; names of persons, birth dates and ages above 90; "
         "UIDs and dates; overlays, icons, embedded documents; preamble, padding, unused bits and bytes in "
         "pixel data that no viewer shows",
     ]

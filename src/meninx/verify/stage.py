@@ -20,7 +20,7 @@ from meninx.verify import dicom_stage, folder_checks
 from meninx.verify import run_checks as runs
 from meninx.verify.check_list import Check, CheckList, Expected, State, plain
 from meninx.verify.config import DicomCheckConfig
-from meninx.verify.dicom_stage import DicomCheckResult
+from meninx.verify.dicom_result import DicomCheckResult
 
 
 @dataclass(frozen=True, kw_only=True)
