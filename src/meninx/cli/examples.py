@@ -57,7 +57,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx report clean/ data/ runs/latest --out report.html",
         "meninx report clean/ data/ runs/latest --dossier dossier/ --key signing.key",
     ),
-    "verify": ("meninx verify data/", "meninx verify data/ --json", "meninx verify dossier/"),
+    "verify": (
+        "meninx verify data/",
+        "meninx verify data/ --json",
+        "meninx verify dossier/",
+        "meninx verify theirs/ --originals archive/ --page check.html",
+    ),
     "demo": ("meninx demo demo-out/", "meninx demo demo-out/ --dry-run"),
     "recipes": ("meninx recipes", "meninx recipes cxr-dp", "meninx recipes cxr-dp --copy mine.toml"),
     "doctor": (
