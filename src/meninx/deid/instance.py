@@ -53,12 +53,14 @@ MOST_BYTES, MOST_HEADER = (
 MOST_FILE = 5 << 30  # native pixel data has at most 4 GiB
 _HEAD, _MORE = 256 << 10, 16  # bytes of a large file that are read first; how many times as many then
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ")
+_TAR = b"ustar"  # at byte 257
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _ENCAPSULATED = {
     "PDF": Reason.ENCAPSULATED_PDF,
     "CDA": Reason.ENCAPSULATED_CDA,
     **dict.fromkeys(("STL", "OBJ", "MTL"), Reason.ENCAPSULATED_MODEL),
 }
+_RECORDS = 0x00041220
 _NO_PATIENT = (
     "Color Palette",
     "Hanging Protocol",
@@ -183,7 +185,7 @@ def _of_bytes(data: bytes, whole: FilePart | None = None) -> tuple[Instance, byt
         data: a file, or its beginning.
         whole: the file where ``data`` is its beginning.
     """
-    if data.startswith(_ARCHIVES):
+    if is_archive(data):
         raise Refused(Reason.ARCHIVE)
     try:
         start, syntax, media_class = _meta(data)
@@ -197,6 +199,26 @@ def _of_bytes(data: bytes, whole: FilePart | None = None) -> tuple[Instance, byt
         raise Refused(Reason.TOO_LARGE) from error
     except Malformed as error:
         raise Refused(Reason.UNREADABLE) from error
+
+
+def is_archive(head: bytes) -> bool:
+    """Return whether a file with these first bytes packs other files: zip, tar, 7z, rar, gzip, bzip2, xz."""
+    return head.startswith(_ARCHIVES) or head[257:262] == _TAR
+
+
+def directory_records(data: bytes | FilePart) -> list[list[Element]]:
+    """Return the records of a DICOMDIR.
+
+    Raises:
+        Refused: it is too large.
+        Malformed: it cannot be parsed.
+    """
+    if len(data) > MOST_HEADER:
+        raise Refused(Reason.TOO_LARGE)
+    content = bytes(data)
+    start, syntax, _ = _meta(content)
+    elements = _dataset(memoryview(content)[start:], syntax).elements
+    return next((element.items or [] for element in elements if element.tag == _RECORDS), [])
 
 
 def _encodings(elements: list[Element]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from meninx.core.errors import DataError
@@ -117,6 +118,15 @@ MEANINGS: dict[Reason, str] = {
     Reason.PROCESSING_FAILED: "the output could not be made",
 }
 """What each reason means, and for refused kinds what to do, in words for a page."""
+
+
+NAMED, MISSING, OUTSIDE = "named", "missing", "outside"  # files that a DICOMDIR names
+
+
+def directories_in_words(counts: Mapping[str, int]) -> str:
+    """Return what DICOMDIRs name and what is missing."""
+    named, missing, outside = (counts.get(kind, 0) for kind in (NAMED, MISSING, OUTSIDE))
+    return f"{named:,} files named, of which {missing:,} are missing and {outside:,} would lie outside"
 
 
 REFUSED_KINDS = (
