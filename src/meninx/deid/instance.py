@@ -136,13 +136,31 @@ def read(data: bytes | FilePart) -> Instance:
     Raises:
         Refused: with the reason code.
     """
-    instance, head = _of_bytes(data) if isinstance(data, bytes) else _of_file(data)
+    instance, head = parsed(data)
     _check_class(instance, marked=_is_marked(head))
     _check_identity(instance)
     if len(data) - sum(len(element.value) for element in instance.pixels) > MOST_HEADER:
         raise Refused(Reason.TOO_LARGE)
     pixels.rebuild(instance.elements, instance.transfer_syntax, little=instance.encoding.little)
     return instance
+
+
+def parsed(data: bytes | FilePart) -> tuple[Instance, bytes]:
+    """Return the instance in a file as it is written, and the beginning of the file.
+
+    Neither its class nor its pixel data is judged, so that files of other programs can be checked.
+
+    Raises:
+        Refused: with the reason code.
+    """
+    return _of_bytes(data) if isinstance(data, bytes) else _of_file(data)
+
+
+def meta_elements(head: bytes) -> list[Element]:
+    """Return the file meta information at the beginning of a file that :func:`parsed` has read."""
+    start = 132 if head[128:132] == b"DICM" else 4 * (head[:4] == b"DICM")
+    end = _end_of_meta(head, start)
+    return parse(head[start:end], _META) if end > start else []
 
 
 def _of_file(data: FilePart) -> tuple[Instance, bytes]:
