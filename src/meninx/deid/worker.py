@@ -87,8 +87,14 @@ def process(engine: Engine, found: SourceFile, known: FileResult | None) -> File
     except StorageError:
         raise
     except Exception as error:  # it is counted, named in the private list and never copied
-        issuer = error.issuer if isinstance(error, Refused) else ""
-        return FileResult(path=found.path, digest=digest, reason=reason_of(error), issuer=issuer)
+        refused = error if isinstance(error, Refused) else Refused(reason_of(error))
+        return FileResult(
+            path=found.path,
+            digest=digest,
+            reason=refused.reason,
+            issuer=refused.issuer,
+            pixels=refused.pixels,
+        )
 
 
 @contextmanager
