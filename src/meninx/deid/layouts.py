@@ -262,7 +262,8 @@ class LayoutTable:
         self.layouts.append(
             TextLayout(
                 layout=self._name(mask, found["decision"]), mask=mask,
-                kept=tuple(map(Box._make, found["kept"])), texts=tuple(found["texts"]), decision=found["decision"], instances=1,
+                kept=tuple(map(Box._make, found["kept"])), texts=tuple(found["texts"]),
+                decision=found["decision"], instances=1,
                 source=source if files.is_inside(source) else "", outputs=written,
             )
         )  # fmt: skip
