@@ -50,16 +50,8 @@ votes = st.lists(
 def test_a_vote_that_is_taken_back_was_never_given(before, two_person):
     again = [*before, vote("Anna", VoteKind.QUARANTINE), vote("Anna", VoteKind.UNDO)]
 
-    def result(given_votes):
-        made = decisions(given_votes, two_person=two_person)
-        return {(one.layout, one.choice, one.chosen, one.reviewers) for one in made if two_person}
-
-    assert result(again) == result(before)
-    states = [
-        state_of([v for v in some if v.layout == MASKS[0].digest], two_person=two_person)
-        for some in (again, before)
-    ]
-    assert set(states[0].standing) == set(states[1].standing)
+    assert decisions(again, two_person=two_person) == decisions(before, two_person=two_person)
+    assert last_of(again, "anna") == last_of(before, "anna")
 
 
 @given(votes)
@@ -127,7 +119,8 @@ def test_two_reviewers_who_redact_other_boxes_differ():
 @pytest.mark.parametrize(
     "change",
     [
-        {"time": "yesterday"}, {"layout": "../x"}, {"reviewer": ""}, {"reviewer": "a\nb"}, {"reviewer": "a; b"},
+        {"time": "yesterday"}, {"layout": "../x"}, {"reviewer": ""}, {"reviewer": "a\nb"},
+        {"reviewer": "a; b"},
         {"reviewer": "x" * 61}, {"kind": "burn"}, {"boxes": [[0, 0, 1, 1]]}, {"boxes": 3}, {"mask": None},
         {"two_person": "no"}, {"kind": "redact"}, {"kind": "keep", "boxes": [[50, 50, 60, 60]]},
         {"kind": "redact", "boxes": [[50, 50, 60, 600]]}, {"kind": "undo", "boxes": [[1, 1, 9, 5]]},

@@ -1,7 +1,7 @@
 """Votes of reviewers about layouts, and the decisions that follow from them.
 
-Votes are only added, never changed: taking a vote back is a line of its own. So the file says who decided what
-and when, and the decisions can be derived from it again.
+Votes are only added, never changed: taking a vote back is a line of its own. So the file says who decided
+what and when, and the decisions can be derived from it again.
 
     >>> mask = LayoutMask("ACME", "Sono 1", 768, 1024, (Box(10, 5, 210, 25),))
     >>> vote = Vote("2026-11-28T12:00:00+00:00", "Anna", mask.digest, VoteKind.ACCEPT, mask)
