@@ -26,7 +26,7 @@ from meninx.federated.flower import FLEET_ROUTES
 from meninx.federated.line import NotAdmitted, open_line
 from meninx.federated.listener import AllowList
 from meninx.federated.mailbox import MailboxClient
-from meninx.serving.listener import Listener
+from meninx.serving.http_listener import Listener
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from meninx.federated.mailbox import Presence
 from meninx.federated.messages import Position
 from meninx.federated.site_process import SiteResult
 from meninx.federated.study_watch import terms_of
-from meninx.serving.listener import Listener
+from meninx.serving.http_listener import Listener
 from meninx.synthetic import write_dataset
 
 

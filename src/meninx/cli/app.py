@@ -39,6 +39,7 @@ from meninx.core.errors import (
 
 VERBS = {
     "deid": "De-identify a DICOM archive with a site's own key.",
+    "review": "Decide once per layout about text in pixels, on a page on this machine.",
     "registry": "Show what a site's identity registry holds, as numbers per issuer.",
     "prepare": "Build one dataset of cleaned images with labels, splits by patient and sites.",
     "train": "Train a model, with or without differential privacy, into a run folder.",

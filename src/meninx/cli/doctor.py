@@ -15,8 +15,7 @@ EXTRAS = {
     "federated": ("flwr", "fastapi", "starlette", "uvicorn", "httpx"),
     "export": ("onnx", "onnxscript", "highdicom"),
     "dossier": ("rocrate", "reportlab", "cryptography"),
-    "ocr": ("rapidocr", "onnxruntime"),
-    "review": ("starlette", "uvicorn"),
+    "ocr": ("rapidocr", "onnxruntime", "starlette", "uvicorn"),
 }
 
 

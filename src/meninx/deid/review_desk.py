@@ -3,8 +3,8 @@
     with opened(Path("clean"), reviewer="Anna") as desk:
         desk.vote(0, VoteKind.ACCEPT)      # private/review_votes.jsonl, private/decisions.csv
 
-The folder is locked as long as the review is open, so that neither a run of ``meninx deid`` nor a second review
-changes it meanwhile. Every vote is on the disk before the next one.
+The folder is locked as long as the review is open, so that neither a run of ``meninx deid`` nor a second
+review changes it meanwhile. Every vote is on the disk before the next one.
 """
 
 from __future__ import annotations
@@ -298,6 +298,7 @@ def _refuse_other_decisions(path: Path, votes: list[Vote]) -> None:
 def _rerun(clean: Path, source: Path | None) -> str:
     """Return the command that applies the decisions, as far as the folder says it."""
     record = artifacts.read(clean, DeidRecord)
-    words = ["deid", source or "ARCHIVE", clean, "--key", "KEY", "--site", record.site]
+    site = record.site if record else "SITE"
+    words = ["deid", source or "ARCHIVE", clean, "--key", "KEY", "--site", site]
     table = clean / workspace.PRIVATE / DECISIONS
     return command(*words, "--decisions", table, "--overwrite").strip("`")

@@ -17,7 +17,7 @@ from meninx.federated.envelope import COORDINATOR, Signer
 from meninx.federated.flower import FLEET_ROUTES, FlowerLink, FlowerNode
 from meninx.federated.line import Unreachable, open_line
 from meninx.federated.listener import AllowList
-from meninx.serving.listener import Listener
+from meninx.serving.http_listener import Listener
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec

@@ -30,7 +30,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meninx.core.randomness import private_bytes
-from meninx.serving.listener import Listener
+from meninx.serving.http_listener import Listener
 
 HOST = "127.0.0.1"
 TOKEN_LENGTH = 64  # hexadecimal digits
