@@ -16,6 +16,7 @@ EXTRAS = {
     "export": ("onnx", "onnxscript", "highdicom"),
     "dossier": ("rocrate", "reportlab", "cryptography"),
     "ocr": ("rapidocr", "onnxruntime", "starlette", "uvicorn"),
+    "cluster": ("distributed", "cryptography"),
 }
 
 

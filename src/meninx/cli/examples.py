@@ -16,6 +16,18 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx review clean/ --source archive/ --reviewer Bert --two-person --no-browser",
     ),
     "registry": ("meninx registry site.key --site north", "meninx registry site.key --site north --json"),
+    "reidentify": (
+        (
+            "meninx reidentify clean/private/escrow.meninx --key site.key --dicom clean/images "
+            '--out table.csv --reason "incidental finding"'
+        ),
+        "meninx reidentify clean/private/escrow.meninx --key site.key --all --out table.csv --dry-run",
+    ),
+    "escrow": (
+        "meninx escrow broker-key broker.key",
+        "meninx escrow seal clean/ --key site.key --dry-run",
+    ),
+    "escrow seal": ("meninx escrow seal clean/ --key site.key --remove-plain",),
     "prepare": (
         (
             "meninx prepare clean/ data/ --reader dicom --table ../labels.csv --crosswalks "

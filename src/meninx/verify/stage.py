@@ -1,7 +1,7 @@
 """``meninx verify``: is a folder as meninx wrote it, and does what it says follow from what it holds?
 
-It sees damage, mixed-up parts and edited numbers. It sees forgery in a signed dossier alone: nothing else is
-signed, so who can write a folder and its digests can change both.
+It sees damage, mixed-up parts and edited numbers. It sees forgery in a signed dossier or clean archive alone:
+nothing else is signed, so who can write a folder and its digests can change both.
 """
 
 from __future__ import annotations
@@ -118,20 +118,25 @@ def run(
     Args:
         folder: a run, dataset, clean archive, predictions, release, bundle, sweep or dossier, or a folder of
             such.
-        signer: fingerprint of the key that a dossier has to be signed with; empty for any.
+        signer: fingerprint of the key that a dossier or clean archive has to be signed with; empty for any.
         decision: filled-in form of a dossier.
         progress: told of every file whose digest is computed.
 
     Raises:
         UsageError: there is no such folder, or nothing of meninx in it; or a signer or decision is given and
-            the folder is no dossier.
+            the folder is neither dossier nor, for a signer, clean archive.
     """
     root, known = folder.resolve(), Expected(signer=signer, decision=decision)
     if not root.is_dir():
         raise UsageError(problem("there is no such folder", where=root.name))
-    if known != Expected() and folder_checks.kind_of(root) != folder_checks.DOSSIER:
+    kind = folder_checks.kind_of(root)
+    if decision is not None and kind != folder_checks.DOSSIER:
         fix = "give the folder that holds dossier.json"
-        raise UsageError(problem("a signer or a decision belongs to a dossier", where=root.name, fix=fix))
+        raise UsageError(problem("a decision belongs to a dossier", where=root.name, fix=fix))
+    if signer and kind not in (folder_checks.DOSSIER, folder_checks.ARCHIVE):
+        fix = "give the folder that holds dossier.json or deid.json"
+        what = "a signer belongs to a dossier or a clean archive"
+        raise UsageError(problem(what, where=root.name, fix=fix))
     if signer:
         signing_key.read_fingerprint(signer)
     checks, kinds = list[Check](), list[str]()
@@ -158,7 +163,7 @@ def _check(book: CheckList, place: Path, kind: str, known: Expected, progress: P
     elif kind == folder_checks.DATASET:
         folder_checks.dataset(book, place, progress)
     elif kind == folder_checks.ARCHIVE:
-        folder_checks.archive(book, place, progress)
+        folder_checks.archive(book, place, known, progress)
     elif kind == folder_checks.PREDICTIONS:
         folder_checks.predictions(book, place, progress)
     elif kind == folder_checks.FEATURES:
