@@ -117,7 +117,7 @@ class Driver:
         port = ""
         while not port:
             line = self._process.stdout.readline()
-            port = line.rpartition("on port ")[2].strip(" .\n") if "on port " in line else ""
+            port = line.rpartition("on port ")[2].strip(" .\n") if "successfully" in line else ""
         self._root = f"http://127.0.0.1:{port}/session"
         flags = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-extensions
             --disable-background-networking --disable-component-update --disable-sync
@@ -179,6 +179,7 @@ class Driver:
         finally:
             self._process.terminate()
             self._process.wait(timeout=20)
+            self._process.stdout.close()
 
 
 @pytest.mark.slow
