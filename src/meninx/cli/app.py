@@ -40,6 +40,7 @@ from meninx.core.errors import (
 
 VERBS = {
     "deid": "De-identify a DICOM archive with a site's own key.",
+    "review": "Decide once per layout about text in pixels, on a page on this machine.",
     "registry": "Show what a site's identity registry holds, as numbers per issuer.",
     "reidentify": "Restore originals from an escrow, with its key and for a stated reason.",
     "prepare": "Build one dataset of cleaned images with labels, splits by patient and sites.",
