@@ -432,8 +432,9 @@ class DeidSettings(TypedDict, total=False):
         search_all: search the pixels of every image, not only of those that may hold text.
         keep_measurements: keep lines that show a measurement, e.g. ``Dist 3.4 cm``; otherwise only settings
             of the device, scales and side markers stay.
-        decisions: CSV file with decisions of reviewers, a row per layout of ``private/layouts.jsonl``. A kept
-            layout is not searched, so look at all of its images first.
+        decisions: CSV file with decisions of reviewers, a row per layout of ``private/layouts.jsonl``, as
+            ``meninx review`` writes it. Text in the boxes that a row keeps stays in all images of the layout,
+            unless it resembles an identifier of the header or cannot be read.
         dry_run: read and check everything, write nothing.
         resume: continue an interrupted run in the output folder.
         overwrite: replace an earlier result in the output folder, once the new one is complete.

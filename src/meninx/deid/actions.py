@@ -87,6 +87,7 @@ class FileContext:
         bits_cleared: unused bits of the pixels held something that was cleared.
         review: why text may be in pixels that were not searched; empty when nothing suggests it.
         searched: the pixels were searched for text, and the result was searched again without a finding.
+        text_kept: text stays in the pixels because a reviewer keeps it.
     """
 
     profile: Profile
@@ -107,6 +108,7 @@ class FileContext:
     bits_cleared: bool = False
     review: tuple[str, ...] = ()
     searched: bool = False
+    text_kept: bool = False
 
     def count(self, tag: int, letter: str) -> None:
         """Count one element."""

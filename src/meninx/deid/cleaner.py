@@ -158,6 +158,7 @@ class Cleaner:
         context = self._context(original)
         original, report = self.pixels.clean(original, context.found)
         context.review, context.searched = report.unread, report.searched
+        context.text_kept = report.kept_by_reviewer > 0
         _clear_unused_bits(original, context)
         elements = walker.clean(original.elements, original.encodings, context)
         elements = writer.finish(elements, original, context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 from meninx.core.errors import DataError
 
@@ -167,11 +168,13 @@ class Refused(Exception):
     Attributes:
         reason: the code, which is the whole message.
         issuer: original issuer of the PatientID, where the reason depends on it; for the private room only.
+        pixels: what was found in the pixels, where a reviewer may take the reason back; for the private room
+            only.
     """
 
-    def __init__(self, reason: Reason, *, issuer: str = "") -> None:
+    def __init__(self, reason: Reason, *, issuer: str = "", pixels: Mapping[str, Any] | None = None) -> None:
         super().__init__(str(reason))
-        self.reason, self.issuer = reason, issuer
+        self.reason, self.issuer, self.pixels = reason, issuer, dict(pixels or {})
 
 
 class Quarantined(DataError):
