@@ -89,10 +89,31 @@ def test_zip64_and_streamed_archives_are_read(tmp_path):
         b"a" * 1000,
         b"b" * 1000,
     ]
+
+
+@pytest.mark.slow
+def test_more_members_than_an_ordinary_directory_can_count_are_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "y", "w") as archive:
-        for number in range(65_600):  # more members than an ordinary directory can count
+        for number in range(65_600):
             archive.writestr(str(number), b"")
     assert len(zip_archive.members_of(tmp_path / "y")) == 65_600
+
+
+def test_a_zip64_end_record_is_read_and_must_agree(tmp_path):
+    path = packed(tmp_path / "a", [("x", b"hello")])
+    data = path.read_bytes()
+    at = data.index(END)
+    fields = struct.unpack_from("<4s4H2LH", data, at)
+    wide = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, fields[5], fields[6])
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, at, 1)
+    end = struct.pack("<4s4H2LH", END, 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    path.write_bytes(data[:at] + wide + locator + end)
+    (member,) = zip_archive.members_of(path)
+    assert content(path, member) == b"hello"
+    for wrong in (at - 1, at + 1, 0, 2**63):
+        path.write_bytes(data[:at] + wide + struct.pack("<4sLQL", b"PK\x06\x07", 0, wrong, 1) + end)
+        with pytest.raises(Refused, match="zip-damaged"):
+            zip_archive.members_of(path)
 
 
 @pytest.mark.parametrize(

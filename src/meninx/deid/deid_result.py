@@ -87,10 +87,7 @@ class DeidResult(Result):
             f"{self.files_read} files read, {self.files_written} written, {kept_out} kept out"
             + (" (dry run: nothing was written)" if self.dry_run else ""),
             f"{self.patients} patients, {self.studies} studies, {self.series} series",
-            *(
-                f"  {number} x {reason}" + (f" ({advice})" if (advice := quarantine.advice(reason)) else "")
-                for reason, number in self.quarantined.items()
-            ),
+            *(f"  {quarantine.counted(reason, number)}" for reason, number in self.quarantined.items()),
             f"self-check: {self.residual_findings} files held an original identifier and were kept out",
         ]
         if self.directories:

@@ -22,7 +22,7 @@ def counts(root: Path, found: SourceFile, content: bytes | FilePart) -> dict[str
     """Return how many files a DICOMDIR names, how many of them are missing, and how many lie outside.
 
     A name that leaves the folder of the DICOMDIR is not looked up. Names are compared as they are and in
-    lower case, as some systems show them.
+    lower case, as some systems show them. A DICOMDIR that names none gives no counts.
 
     Args:
         root: folder of the source, resolved.
@@ -38,6 +38,8 @@ def counts(root: Path, found: SourceFile, content: bytes | FilePart) -> dict[str
         names = [member.name for member in zip_archive.members_of(root / found.archive)]
         exists = _in_archive(names, PurePosixPath(found.member.name).parent)
     places = [exists(parts) if _is_plain(parts) else OUTSIDE for parts in _named(content)]
+    if not places:
+        return {}
     return {NAMED: len(places), MISSING: places.count(MISSING), OUTSIDE: places.count(OUTSIDE)}
 
 

@@ -145,9 +145,9 @@ def meaning(code: str) -> str:
     return MEANINGS[Reason(code)] if code in set(Reason) else ""
 
 
-def advice(code: str) -> str:
-    """Return what to do about a kind of object that is always refused; empty for other reasons."""
-    return meaning(code) if code in REFUSED_KINDS else ""
+def counted(code: str, number: int) -> str:
+    """Return a number of files with their reason, and what to do about kinds that are always refused."""
+    return f"{number} x {code}" + (f" ({meaning(code)})" if code in REFUSED_KINDS else "")
 
 
 DEPENDING_ON_IDENTITIES = frozenset(
