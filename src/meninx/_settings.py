@@ -1102,6 +1102,37 @@ class PredictSettings(TypedDict, total=False):
     overwrite: bool
 
 
+class VerifySettings(TypedDict, total=False):
+    """Settings of ``meninx.verify.config.DicomCheckConfig``.
+
+    Attributes:
+        dicom: Check the DICOM files of a clean archive of meninx instead of its digests and records.
+        originals: Archive from which the files were made. Its identifiers are searched in every file and
+            path.
+        identifiers: File with names, IDs and dates to search for: one per line, or a table with a header.
+        crosswalks: File crosswalk_uids.csv of meninx, which says from which original each file was made.
+        conformance: Run dciodvfy on every file (needs the extra `conformance`). With originals, only errors
+            that the original does not have count.
+        pixels: Search the pixels for text that is not technical (needs the extra `ocr`).
+        page: HTML page to write.
+        show_paths: Show the paths of the files. Without it each file has a number, because paths may hold
+            names.
+        workers: Processes; 0 chooses by the number of cores, 1 uses this process only.
+        overwrite: Replace an existing page.
+    """
+
+    dicom: bool
+    originals: str | Path | None
+    identifiers: str | Path | None
+    crosswalks: str | Path | None
+    conformance: bool
+    pixels: bool
+    page: str | Path | None
+    show_paths: bool
+    workers: int
+    overwrite: bool
+
+
 class ReportSettings(TypedDict, total=False):
     """Settings of ``meninx.report.config.ReportConfig``.
 

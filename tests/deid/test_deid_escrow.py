@@ -7,6 +7,7 @@ import csv
 import hashlib
 import hmac
 import io
+import itertools
 import json
 import re
 import stat
@@ -99,6 +100,21 @@ def test_a_clean_file_gives_its_originals_with_their_places(tmp_path):
     }  # fmt: skip
     assert {name: place.get(name) for name in wanted} == wanted
     assert tree(tmp_path / "out" / "images") == before
+
+
+def test_a_value_of_a_wrong_length_does_not_lose_the_others(tmp_path):
+    save(image(), tmp_path / "in" / "a")
+    clean(tmp_path, escrow="key")
+    path = images(tmp_path / "out")[0]
+    ds = pydicom.dcmread(path)
+    ds.add_new(0x00280106, "OB", b"abc")
+    ds.save_as(tmp_path / "copy.dcm")
+    content = (tmp_path / "copy.dcm").read_bytes()
+    wrong = content.replace(b"\x28\x00\x06\x01OB\0\0\x04\0\0\0abc\0", b"\x28\x00\x06\x01US\x03\0abc")
+    assert wrong != content
+    (tmp_path / "copy.dcm").write_bytes(wrong)
+    found = restored(tmp_path, Request(dicom=tmp_path / "copy.dcm"))
+    assert {"0000123", image().SOPInstanceUID, "20190314"} <= {row["original"] for row in found}
 
 
 LETTERS = st.text(st.sampled_from("ABCxyz0189-_ ./=+@äЖ'\""), min_size=1, max_size=20)
@@ -201,9 +217,9 @@ def test_one_changed_bit_anywhere_is_refused(place, bit):
 
 def test_every_changed_byte_is_refused(tmp_path):
     key_file(tmp_path)
-    for place in range(len(SEALED)):
+    for place, mask in itertools.product(range(len(SEALED)), (1, 0x20)):
         changed = bytearray(SEALED)
-        changed[place] ^= 0x20
+        changed[place] ^= mask
         with pytest.raises(MeninxError):
             opened(tmp_path, bytes(changed), key=tmp_path / "site.key")
 

@@ -10,9 +10,9 @@ from cyclopts import App, Parameter
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
+from meninx.cli.groups import GROUPS
 
-HELP = "Seal the identities of a clean archive for a key's holder or a broker; see who opened an escrow."
-escrow = App("escrow", HELP, help_epilogue=epilogue("escrow"))
+escrow = App("escrow", GROUPS["escrow"], help_epilogue=epilogue("escrow"))
 
 
 @escrow.command(help_epilogue=epilogue("escrow seal"))
@@ -44,7 +44,7 @@ def seal(
     output.show(sealing.seal(clean, key, recipient, remove_plain=remove_plain, dry_run=dry_run))
 
 
-@escrow.command
+@escrow.command(help_epilogue=epilogue("escrow broker-key"))
 def broker_key(path: Path, /, *, output: Output = Output()) -> None:  # noqa: B008 (frozen)
     """Make the key pair of a broker: PATH, which stays with the broker, and PATH.pub for the hospitals.
 
@@ -56,7 +56,7 @@ def broker_key(path: Path, /, *, output: Output = Output()) -> None:  # noqa: B0
     output.show(make_pair(path))
 
 
-@escrow.command
+@escrow.command(help_epilogue=epilogue("escrow log"))
 def log(
     escrow: Path,
     /,

@@ -55,7 +55,7 @@ class ClusterAddress:
         if not _is_safe(self.address):
             fix = "start scheduler and workers with certificates and give tls://HOST:PORT"
             rule = "an encrypted connection, because the site key goes to the workers"
-            raise PrivacyRefusal(expected(rule, got="another one", where="scheduler", fix=fix))
+            raise PrivacyRefusal(expected(rule, got="one in the clear", where="scheduler", fix=fix))
 
     @contextmanager
     def connected(self) -> Iterator[Any]:

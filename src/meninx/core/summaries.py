@@ -62,6 +62,8 @@ class DeidRecord:
         pixels_redacted: images among these in which text was redacted.
         pixels_recoded: images among these that lost a lossy compression.
         layouts: distinct layouts of text among these.
+        directories: files that DICOMDIRs of the source name, those among them that are missing, and those
+            that would lie outside of the DICOMDIR's folder, which are not looked up.
         audit_lines: number of lines of the audit log.
         audit_head: SHA-256 of its last line, which holds that of the line before it, and so on; empty in
             older archives.
@@ -95,6 +97,7 @@ class DeidRecord:
     pixels_redacted: int = 0
     pixels_recoded: int = 0
     layouts: int = 0
+    directories: dict[str, int] = field(default_factory=dict)
     audit_lines: int = 0
     audit_head: str = ""
     signer: str = ""

@@ -18,9 +18,12 @@ from meninx.core import files
 from meninx.core.progress import Progress, task
 from meninx.core.workspace import Workspace
 from meninx.deid import burned_text, frames, instance
+from meninx.deid.discover import member_at
 from meninx.deid.file_part import FilePart
 from meninx.deid.layouts import LAYOUTS, TextLayout, read_layouts
 from meninx.deid.output import check_below, write_lines
+from meninx.deid.worker import content_of
+from meninx.deid.zip_archive import SEPARATOR
 from meninx.imaging.decode import quiet
 from meninx.imaging.ocr import Picture
 
@@ -88,7 +91,7 @@ def _write_pictures(space: Workspace, source: Path, layout: TextLayout) -> list[
     """Write the pictures of a layout, and return their kinds; images that are kept out have none after."""
     try:
         with quiet():
-            before = before_picture(source, layout)
+            before = before_picture(source, layout, room=space.staging)
             pictures = {BEFORE: before, MASK: _marked(before, layout)}
             if layout.outputs:
                 pictures[AFTER] = after_picture(space.staging, layout.outputs[0])
@@ -100,13 +103,20 @@ def _write_pictures(space: Workspace, source: Path, layout: TextLayout) -> list[
     return list(pictures)
 
 
-def before_picture(source: Path, layout: TextLayout) -> Picture:
+def before_picture(source: Path, layout: TextLayout, *, room: Path | None = None) -> Picture:
     """Return a picture of the first image of a layout as it came in.
+
+    Args:
+        source: folder of the originals.
+        layout: names the image, which may be a member of an archive.
+        room: private folder for a large member; None for the system's own.
 
     Raises:
         Refused, OSError, DataError: there is none, or no decoder reads it.
     """
-    return overview(files.below(source, layout.source, where="layout"))
+    files.below(source, layout.source.partition(SEPARATOR)[0], where="layout")
+    with content_of(source, member_at(source, layout.source), room=room) as content:
+        return _brightest(content)
 
 
 def after_picture(root: Path, name: str) -> Picture:
@@ -142,14 +152,18 @@ def overview(path: Path) -> Picture:
         OSError: no such file.
     """
     with closing(path.open("rb", buffering=0)) as stream:
-        original = instance.read(FilePart(stream, 0, path.stat().st_size))
-        layers = frames.layers_of(original)
-        pictures = (burned_text.as_picture(values) for values in burned_text.views(original, layers))
-        result: Picture | None = None
-        for picture in pictures:
-            result = picture if result is None else np.maximum(result, picture)
-        assert result is not None
-        return result
+        return _brightest(FilePart(stream, 0, path.stat().st_size))
+
+
+def _brightest(content: bytes | FilePart) -> Picture:
+    original = instance.read(content)
+    layers = frames.layers_of(original)
+    pictures = (burned_text.as_picture(values) for values in burned_text.views(original, layers))
+    result: Picture | None = None
+    for picture in pictures:
+        result = picture if result is None else np.maximum(result, picture)
+    assert result is not None
+    return result
 
 
 def _marked(picture: Picture, layout: TextLayout) -> Picture:

@@ -142,6 +142,7 @@ class FileResult:
         burned_in_unknown: text may be burned into the pixels, which were not read.
         review: why a person must look at them, in fixed words.
         pixels: what was found in the pixels and redacted; empty when they were not searched.
+        directory: of a DICOMDIR, how many files it names and how many of them are missing or outside.
     """
 
     path: str
@@ -165,6 +166,7 @@ class FileResult:
     burned_in_unknown: bool = False
     review: tuple[str, ...] = ()
     pixels: Mapping[str, Any] = field(default_factory=dict)
+    directory: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> FileResult:

@@ -121,6 +121,15 @@ MEANINGS: dict[Reason, str] = {
 """What each reason means, and for refused kinds what to do, in words for a page."""
 
 
+NAMED, MISSING, OUTSIDE = "named", "missing", "outside"  # files that a DICOMDIR names
+
+
+def directories_in_words(counts: Mapping[str, int]) -> str:
+    """Return what DICOMDIRs name and what is missing."""
+    named, missing, outside = (counts.get(kind, 0) for kind in (NAMED, MISSING, OUTSIDE))
+    return f"{named:,} files named, of which {missing:,} are missing and {outside:,} would lie outside"
+
+
 REFUSED_KINDS = (
     Reason.ENCAPSULATED_PDF,
     Reason.ENCAPSULATED_CDA,

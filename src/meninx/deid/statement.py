@@ -116,6 +116,11 @@ def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
             f"{record.residual_findings:,} files in which one was found were kept out",
         ),
         ("Pixels", pixels),
+        *(
+            [("DICOMDIRs of the source", quarantine.directories_in_words(record.directories))]
+            if record.directories
+            else []
+        ),
         ("Kept out, never copied", _listed(reasons) or "none"),
     )
 

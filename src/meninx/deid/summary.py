@@ -55,6 +55,7 @@ class RunCounts:
         self.layouts = LayoutTable()
         self.quarantined: Counter[str] = Counter()
         self.flagged: Counter[str] = Counter()
+        self.directories: Counter[str] = Counter()
         self.actions: Counter[tuple[str, str]] = Counter()
         self.patients: set[str] = set()
         self.studies: set[tuple[str, str]] = set()
@@ -65,6 +66,7 @@ class RunCounts:
         self.read += 1
         if entry.status != WRITTEN:
             self.quarantined[str(entry.reason)] += 1
+            self.directories.update(entry.directory)
             self._add_layout(entry)  # a decision that keeps it out can be taken back
             return
         self.written += 1
@@ -124,6 +126,7 @@ def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidR
         residual_findings=tally.quarantined[quarantine.Reason.RESIDUAL_IDENTIFIER],
         burned_in_unknown=tally.unknown,
         flagged=dict(sorted(tally.flagged.items())),
+        directories=dict(sorted(tally.directories.items())),
         pixels=config.pixels,
         pixels_searched=tally.searched,
         pixels_redacted=tally.redacted,

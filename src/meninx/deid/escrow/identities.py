@@ -168,5 +168,5 @@ def pseudonyms_in(path: Path) -> tuple[str, ...]:
             break
         return tuple(dict.fromkeys(item.get(column) for item in table if item.get(column)))
     raise LayoutError(
-        expected(f"a row and one of the columns {', '.join(named)}", got="neither", where=path.name)
+        expected(f"a row and one of the columns {', '.join(named)}", got="no such row", where=path.name)
     )

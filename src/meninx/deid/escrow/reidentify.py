@@ -230,8 +230,13 @@ def _values(dataset: Dataset, above: str) -> Iterator[tuple[str, str, str]]:
 
     A place is a tag of eight hexadecimal digits, after those of the sequences around it.
     """
-    for element in dataset:
-        place = f"{above}{element.tag:08X}"
+    for tag in sorted(dataset.keys()):
+        try:
+            with quiet():
+                element = dataset[tag]
+        except Exception:  # pydicom has no common class for values that it cannot read; none is an identifier
+            continue
+        place = f"{above}{tag:08X}"
         if element.VR == "SQ":
             for number, item in enumerate(element.value):
                 yield from _values(item, f"{place}[{number}].")
@@ -273,8 +278,6 @@ def _opened(path: Path, tags: list[str] | None) -> Iterator[tuple[str, Dataset |
         try:
             with quiet():
                 read = pydicom.dcmread(root / found.path, stop_before_pixels=True, specific_tags=tags)
-                for _ in read.iterall() if tags is None else ():
-                    pass  # values are parsed here, where an error means a damaged file
             dataset = read
         except (
             InvalidDicomError,
