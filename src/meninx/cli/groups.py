@@ -6,7 +6,9 @@ GROUPS = {
         "Single steps on cleaned DICOM: write labels into tags, export and restore images, sort into class "
         "folders."
     ),
-    "escrow": "Seal the identities of a clean archive for a key's holder or a broker; see who opened an escrow.",
+    "escrow": (
+        "Seal the identities of a clean archive for a key's holder or a broker; see who opened an escrow."
+    ),
     "federate": (
         "Train one network at several hospitals. No image leaves a hospital, each hospital decides by its "
         "own policy, and the coordinator sees sums."

@@ -127,7 +127,7 @@ def reviewer_name(text: str) -> str:
     name = " ".join(text.split())
     if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable() or ";" in name:
         rule = f"a name of 1 to {_LONGEST_NAME} printable characters without a semicolon"
-        raise UsageError(expected(rule, got="another one", where="reviewer"))
+        raise UsageError(expected(rule, got="one of other signs", where="reviewer"))
     return name
 
 
