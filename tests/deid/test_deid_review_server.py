@@ -129,6 +129,7 @@ def test_pictures_come_by_index(browser):
         {"choice": "redact", "boxes": "1 1 9"},
         {"choice": "redact", "boxes": "1 1 9 99999"}, {"choice": "redact", "boxes": "-1 1 9 9"},
         {"choice": "redact", "boxes": "1 1 9 9;" * 501}, {"choice": "keep"}, {"choice": "keep", "keep": "7"},
+        {"choice": "accept", "boxes": "1 1 9 9"}, {"choice": "keep", "keep": "0", "boxes": "1 1 9 9"},
         {"choice": "keep", "keep": "../x"}, {"choice": "redact", "boxes": "<script>"},
     ],
 )  # fmt: skip

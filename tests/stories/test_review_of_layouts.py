@@ -210,6 +210,8 @@ def test_a_reviewer_decides_by_keys_and_drags_a_box_over_text_that_was_missed(tm
             drawn = driver.js("document.getElementById('more').value")
             if place := os.environ.get("MENINX_REVIEW_PICTURE"):
                 driver.picture(Path(place))
+            driver.press("a")  # would ignore the rectangle
+            assert "Press r" in driver.js("document.getElementById('hint').textContent")
             driver.press("r")
             driver.arrives("/layout/2")
             driver.press("k")

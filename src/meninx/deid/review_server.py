@@ -132,6 +132,11 @@ def _choice(form: Form, found: tuple[Box, ...]) -> tuple[VoteKind, tuple[Box, ..
     except (ValueError, TypeError, IndexError):
         fix = "write four numbers for each box: left top right bottom"
         raise UsageError(problem("the form holds no decision", where="boxes", fix=fix)) from None
+    if kind in (VoteKind.ACCEPT, VoteKind.KEEP) and form.get("boxes", [""])[-1].strip():
+        fix = "redact it, or remove its numbers"  # nobody draws a box in order to have it ignored
+        raise UsageError(
+            problem(f"there is a box to redact, which {kind} would ignore", where="boxes", fix=fix)
+        )
     if not boxes and kind in (VoteKind.REDACT, VoteKind.KEEP):
         fix = "drag a rectangle, or write its numbers" if kind == VoteKind.REDACT else "tick at least one"
         raise UsageError(problem(f"there is no box to {kind}", where="boxes", fix=fix))

@@ -16,6 +16,11 @@
     say("All boxes are ticked. Press k again to keep their text, or untick some.");
   }
 
+  function accept() {
+    if (!more.value.trim()) { press("accept"); return; }
+    say("There is a rectangle. Press r to redact it, or Escape to remove it.");
+  }
+
   function redact() {
     if (more.value.trim()) { press("redact"); return; }
     say("Drag a rectangle on the left picture, then press r again.");
@@ -28,7 +33,7 @@
       return;
     }
     const action = {
-      n: () => press("next"), p: () => press("previous"), a: () => press("accept"), q: () => press("quarantine"),
+      n: () => press("next"), p: () => press("previous"), a: accept, q: () => press("quarantine"),
       u: () => press("take-back"), k: keep, r: redact, Escape: () => forget(),
     }[event.key];
     const local = event.key === "n" || event.key === "p" || document.getElementById("vote");
