@@ -50,6 +50,9 @@ SERVING = ("coordinator", "site", "run", "resume", "stop")
 NEEDS = {
     "deid": ("archive",),
     "registry": ("site.key", "site.key.north.registry"),
+    "reidentify": ("clean", "site.key"),
+    "escrow": ("clean", "site.key"),
+    "escrow seal": ("clean", "site.key"),
     "prepare": ("clean", "labels.csv", "images"),
     "train": ("data",),
     "evaluate": ("data", "runs"),
@@ -131,6 +134,8 @@ def ready(shop, trained, tmp_path, monkeypatch) -> Callable[[str], None]:
         verb = _verb(line)
         for name in NEEDS[verb]:
             _put(name, tmp_path, shop, trained, verb)
+        if verb == "reidentify":
+            assert _done("meninx escrow seal clean/ --key site.key") == 0
         if line == VERIFIED_DOSSIER:
             for name in NEEDS["report"]:
                 if not (tmp_path / name).exists():

@@ -480,7 +480,7 @@ def test_what_cannot_be_cleaned_is_named_and_never_copied(tmp_path):
             "cut_header": "truncated",
         },
         **{
-            "pdf": "encapsulated-document",
+            "pdf": "encapsulated-pdf",
             "unknown_class": "unsupported-sop-class",
             "video": "video",
             "DICOMDIR": "dicomdir",
@@ -602,6 +602,8 @@ def test_the_public_papers_hold_nothing_original_and_the_private_room_is_closed(
         "deid.json",
         "images",
         "private",
+        "signature.json",
+        "statement.html",
     ]
     assert (out / "private").stat().st_mode & 0o777 == 0o700
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in (out / "private").iterdir())
@@ -709,7 +711,7 @@ def test_nothing_planted_in_a_hospitals_archive_survives(tmp_path):
     kept_out = {
         "dicomdir",
         "duplicate-identical",
-        "encapsulated-document",
+        "encapsulated-pdf",
         "not-dicom",
         "truncated",
         "burned-in-declared",

@@ -38,6 +38,7 @@ def deid(
     """
     early.exists(source, config.lookup, config.overrides, config.issuer_domains, config.decisions)
     workspace.apart(out, [source.parent if source.is_file() else source])
+    early.extra(*(["cluster"] if config.scheduler else []))
     from meninx.deid import keys, stage
 
     throwaway = None

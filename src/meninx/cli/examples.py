@@ -12,6 +12,20 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         ),
     ),
     "registry": ("meninx registry site.key --site north", "meninx registry site.key --site north --json"),
+    "reidentify": (
+        (
+            "meninx reidentify clean/private/escrow.meninx --key site.key --dicom clean/images "
+            '--out table.csv --reason "incidental finding"'
+        ),
+        "meninx reidentify clean/private/escrow.meninx --key site.key --all --out table.csv --dry-run",
+    ),
+    "escrow": (
+        "meninx escrow broker-key broker.key",
+        "meninx escrow seal clean/ --key site.key --dry-run",
+    ),
+    "escrow seal": ("meninx escrow seal clean/ --key site.key --remove-plain",),
+    "escrow broker-key": ("meninx escrow broker-key broker.key",),
+    "escrow log": ("meninx escrow log clean/private/escrow.meninx --key site.key",),
     "prepare": (
         (
             "meninx prepare clean/ data/ --reader dicom --table ../labels.csv --crosswalks "

@@ -62,6 +62,10 @@ class DeidRecord:
         pixels_redacted: images among these in which text was redacted.
         pixels_recoded: images among these that lost a lossy compression.
         layouts: distinct layouts of text among these.
+        audit_lines: number of lines of the audit log.
+        audit_head: SHA-256 of its last line, which holds that of the line before it, and so on; empty in
+            older archives.
+        signer: fingerprint of the key that signed the archive; empty in older archives.
         checksums: SHA-256 of ``checksums.sha256``; empty in older archives.
         version: version of meninx that wrote it.
     """
@@ -91,6 +95,9 @@ class DeidRecord:
     pixels_redacted: int = 0
     pixels_recoded: int = 0
     layouts: int = 0
+    audit_lines: int = 0
+    audit_head: str = ""
+    signer: str = ""
     checksums: str = ""
     version: str = ""
 

@@ -51,9 +51,14 @@ MOST_BYTES, MOST_HEADER = (
     256 << 20,
 )  # of a file that is in memory as a whole; of all its elements but the pixels
 MOST_FILE = 5 << 30  # native pixel data has at most 4 GiB
-_HEAD, _MORE = 4 << 20, 8  # bytes of a large file that are read first; how many times as many then
+_HEAD, _MORE = 256 << 10, 16  # bytes of a large file that are read first; how many times as many then
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ")
 _DICOMDIR = "1.2.840.10008.1.3.10"
+_ENCAPSULATED = {
+    "PDF": Reason.ENCAPSULATED_PDF,
+    "CDA": Reason.ENCAPSULATED_CDA,
+    **dict.fromkeys(("STL", "OBJ", "MTL"), Reason.ENCAPSULATED_MODEL),
+}
 _NO_PATIENT = (
     "Color Palette",
     "Hanging Protocol",
@@ -314,7 +319,8 @@ def _check_class(instance: Instance, *, marked: bool) -> None:
         raise Refused(Reason.DICOMDIR)
     name, kind = UID_dictionary.get(sop_class, ("", ""))[:2]
     if name.startswith("Encapsulated "):
-        raise Refused(Reason.ENCAPSULATED_DOCUMENT)
+        kind = name.removeprefix("Encapsulated ").split()[0]
+        raise Refused(_ENCAPSULATED.get(kind, Reason.ENCAPSULATED_DOCUMENT))
     if name.startswith("Video "):
         raise Refused(Reason.VIDEO)
     if kind != "SOP Class" or " Storage" not in name or any(word in name for word in _NO_PATIENT):

@@ -26,9 +26,12 @@ from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import StorageError, expected
 from meninx.core.integrity import CHECKSUMS
 from meninx.core.workspace import PRIVATE, Workspace
+from meninx.deid.archive_signature import SIGNATURE
+from meninx.deid.audit_chain import AUDIT_LOG
+from meninx.deid.statement import STATEMENT
 
 IMAGES, WAITING = "images", "waiting"
-PUBLIC_FILES = ("audit.jsonl", CHECKSUMS, artifacts.place(DeidRecord))
+PUBLIC_FILES = (AUDIT_LOG, CHECKSUMS, STATEMENT, SIGNATURE, artifacts.place(DeidRecord))
 """Public files in the order in which they are published; the last one marks the result as complete."""
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

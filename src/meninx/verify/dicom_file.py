@@ -140,11 +140,8 @@ def _checked(path: Path, one: Instance, head: bytes, found: list[FileFinding]) -
         own = _search.originals.people[original.person] if original is not None else Identifiers()
         found += _identifiers(one, head, own)
         found += _unchanged(one, original)
-        found += (
-            FileFinding("identifier-in-bytes", "file meta")
-            for element in meta
-            if element.items is None and _holds(bytes(element.value), own)
-        )
+        for element in meta:
+            found += _bytes(bytes(element.value), "file meta", own) if element.items is None else ()
     if _search.pixels and one.pixels:
         found += _text(one, original)
     if _search.tool:
@@ -186,13 +183,13 @@ def _identifiers(one: Instance, head: bytes, own: Identifiers) -> Iterator[FileF
             continue
         kept = _kept_on_purpose(tag, options)
         yield from _in_place(place, kept, names if kept else whole, days)
-    if head[128:132] == b"DICM" and _holds(head[:128], own):
-        yield FileFinding("identifier-in-bytes", "preamble")
+    if head[128:132] == b"DICM":
+        yield from _bytes(head[:128].rstrip(b"\0"), "preamble", own)
     for element in one.pixels:
         if element.items is not None:
             continue
         coded = element.undefined and not isinstance(element.value, FilePart)
-        if _raw(element.value, own) or (coded and own.spelled_in_coded(element.value)):
+        if _raw(element.value, own) or (coded and own.found_in_bytes(element.value, coded=True)):
             yield FileFinding("identifier-in-bytes", "PixelData")
 
 
@@ -246,9 +243,13 @@ def _unless_kept(hit: str, kept: bool, text: str) -> str:
     return hit
 
 
-def _holds(value: bytes, own: Identifiers) -> bool:
-    """Return whether bytes that may be text hold an identifier."""
-    return _raw(value, own) or (is_texty(value) and _search.known.hit(value.decode("latin-1")) == CERTAIN)
+def _bytes(value: bytes, place: str, own: Identifiers) -> Iterator[FileFinding]:
+    """Yield whether bytes that may be text hold an identifier."""
+    hit = _search.known.hit(value.decode("latin-1")) if is_texty(value) else ""
+    if hit == CERTAIN or _raw(value, own):
+        yield FileFinding("identifier-in-bytes", place)
+    elif hit:
+        yield FileFinding("identifier-by-chance", place)
 
 
 def _raw(value: Piece, own: Identifiers) -> bool:
