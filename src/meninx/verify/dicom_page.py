@@ -24,7 +24,7 @@ def render(result: DicomCheckResult) -> str:
 
 
 def _cards(result: DicomCheckResult) -> tuple[Verdict, ...]:
-    leaks, open_ = (result.verdicts.get(word, 0) for word in (FileVerdict.LEAK, FileVerdict.UNREADABLE))
+    leaks, open_ = result.verdicts.get(FileVerdict.LEAK, 0), result.reasons.get("unreadable", 0)
     suspicious, total = result.verdicts.get(FileVerdict.SUSPICIOUS, 0), f"of {result.files:,} files"
     known = f"{result.values:,} values of {result.people:,} people searched" if result.people else ""
     known = known or (f"{result.values:,} values searched" if result.values else "")
