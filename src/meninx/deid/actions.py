@@ -86,6 +86,7 @@ class FileContext:
         non_ascii: a text of the output needs UTF-8.
         bits_cleared: unused bits of the pixels held something that was cleared.
         review: why text may be in pixels that were not searched; empty when nothing suggests it.
+        face: ``defaced``, ``not-head``, or ``""`` where nothing was done about a face.
         searched: the pixels were searched for text, and the result was searched again without a finding.
     """
 
@@ -107,6 +108,7 @@ class FileContext:
     bits_cleared: bool = False
     review: tuple[str, ...] = ()
     searched: bool = False
+    face: str = ""
 
     def count(self, tag: int, letter: str) -> None:
         """Count one element."""

@@ -39,6 +39,10 @@ class Reason(StrEnum):
     TEXT_POSSIBLE = "text-in-pixels-possible"
     TEXT_REMAINS = "text-remains"
     REFUSED_IN_REVIEW = "refused-in-review"
+    HEAD_DOUBTFUL = "head-doubtful"
+    FACE_NOT_FOUND = "face-not-found"
+    FACE_GEOMETRY = "face-geometry"
+    FACE_PIXELS = "face-pixels"
     DUPLICATE_IDENTICAL = "duplicate-identical"
     DUPLICATE_DIFFERENT = "duplicate-different"
     SYMLINK_OUTSIDE = "symlink-outside"
@@ -67,11 +71,12 @@ class Refused(Exception):
     Attributes:
         reason: the code, which is the whole message.
         issuer: original issuer of the PatientID, where the reason depends on it; for the private room only.
+        face: the series and its plan, where the reason is about a face; for the private room only.
     """
 
-    def __init__(self, reason: Reason, *, issuer: str = "") -> None:
+    def __init__(self, reason: Reason, *, issuer: str = "", face: str = "") -> None:
         super().__init__(str(reason))
-        self.reason, self.issuer = reason, issuer
+        self.reason, self.issuer, self.face = reason, issuer, face
 
 
 class Quarantined(DataError):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from meninx.core import files, workspace
@@ -16,7 +18,7 @@ from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageErr
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
-from meninx.deid import layout_sheet, lookup, output, review, summary
+from meninx.deid import face_pass, layout_sheet, lookup, output, review, summary
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.discover import SourceFile, check_source, files_below
@@ -52,6 +54,9 @@ class DeidResult(Result):
         pixels_searched: images whose pixels were searched for text.
         pixels_redacted: images among these in which text was redacted.
         layouts: distinct layouts of text among these.
+        series_defaced: CT and MR series from which a mask of the face was removed.
+        series_not_head: CT and MR series that show no head, by header and pixels.
+        series_face_refused: CT and MR series that were kept out because they may show a face.
         actions: keyword -> action letter -> elements.
         files_resumed: files that an earlier run had finished.
         dry_run: nothing was written.
@@ -70,6 +75,9 @@ class DeidResult(Result):
     pixels_searched: int = 0
     pixels_redacted: int = 0
     layouts: int = 0
+    series_defaced: int = 0
+    series_not_head: int = 0
+    series_face_refused: int = 0
     files_resumed: int = 0
     dry_run: bool = False
 
@@ -115,6 +123,11 @@ class DeidResult(Result):
             )
             if not self.dry_run:
                 lines.append(f"look at each layout once: {self.out / 'private' / layout_sheet.PAGE}")
+        if self.series_defaced or self.series_not_head or self.series_face_refused:
+            lines.append(
+                f"faces: a mask was removed from {self.series_defaced} CT and MR series, "
+                f"{self.series_not_head} show no head, {self.series_face_refused} kept out"
+            )
         if self.quarantined.get(Reason.TEXT_POSSIBLE) and not ocr.is_available():
             lines.append(
                 "images that may hold text were kept out: pip install 'meninx[ocr]' to have them read"
@@ -178,7 +191,9 @@ def run(
     if not found:
         raise DataError(problem("the folder holds no files", where="source", fix="check the path"))
     if config.dry_run:
-        return _dry_run(engine, registry, config, out, found, progress)
+        with tempfile.TemporaryDirectory() as folder:  # a dry run leaves nothing in the output folder
+            engine = _with_plans(engine, config, Path(folder), found, progress)
+            return _dry_run(engine, registry, config, out, found, progress)
     claimed = workspace.claim(
         out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
         overwrite=config.overwrite, ours=output.is_older,
@@ -191,9 +206,12 @@ def run(
         journal = FileJournal(space.staging)
         journal.settle()
         _clear_waiting(engine)
+        plans = engine.out / face_pass.FOLDER
+        engine = _with_plans(engine, config, plans, found, progress)
         resumed = _work(engine, registry, config, found, journal, progress)
         journal.settle()
         _clear_waiting(engine)
+        shutil.rmtree(plans, ignore_errors=True)
         _refuse_no_dicom(space, journal)
         record = summary.write_summary(
             config, space, journal, engine.cleaner.profile, engine.cleaner.resolver.pseudonyms
@@ -303,8 +321,20 @@ def _engine(
     deciding += [config.pixels, str(config.search_all), str(config.keep_measurements)]
     deciding += [ocr.fingerprint() if config.pixels == "redact" else ""]
     deciding += [files.digest(config.decisions) if config.decisions else ""]
+    deciding += [f"defacing {config.defacing}"] if config.defacing != "off" else []
     digest = hashlib.sha256("\n".join(deciding).encode()).hexdigest()
     return engine, registry, f"{_MARK}{digest}"
+
+
+def _with_plans(
+    engine: Engine, config: DeidConfig, folder: Path, found: list[SourceFile], progress: Progress
+) -> Engine:
+    """Return the engine with the plans by which faces are removed, made from all files of each series."""
+    if config.defacing == "off":
+        return engine
+    workers = partial(_workers, config)
+    plans = face_pass.make_plans(engine.source, folder, found, workers, progress)
+    return replace(engine, cleaner=replace(engine.cleaner, faces=plans))
 
 
 def _refuse_other_identities(engine: Engine, space: workspace.Workspace, *, overwrite: bool) -> None:
@@ -528,6 +558,9 @@ def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> 
         "pixels_searched",
         "pixels_redacted",
         "layouts",
+        "series_defaced",
+        "series_not_head",
+        "series_face_refused",
     )
     counts = {name: getattr(record, name) for name in (*names, "actions", "flagged")}
     written = 0 if config.dry_run else record.files_written

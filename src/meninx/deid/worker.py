@@ -17,6 +17,7 @@ from meninx.core.errors import StorageError
 from meninx.deid import instance, output, selfcheck
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
 from meninx.deid.discover import SourceFile
+from meninx.deid.face_plans import FolderPlans
 from meninx.deid.file_part import FilePart, JoinedPieces, Piece, windows_of
 from meninx.deid.keys import plain_digest
 from meninx.deid.output import WRITTEN, FileResult
@@ -78,7 +79,7 @@ def process(engine: Engine, found: SourceFile, known: FileResult | None) -> File
         return FileResult(path=found.path, reason=found.refused)
     digest = ""
     try:
-        with _content(engine.source / found.path) as data:
+        with content(engine.source / found.path) as data:
             digest = _digest([data])[1]
             if known is not None and known.digest == digest and _is_valid(engine, known):
                 return known
@@ -87,12 +88,12 @@ def process(engine: Engine, found: SourceFile, known: FileResult | None) -> File
     except StorageError:
         raise
     except Exception as error:  # it is counted, named in the private list and never copied
-        issuer = error.issuer if isinstance(error, Refused) else ""
-        return FileResult(path=found.path, digest=digest, reason=reason_of(error), issuer=issuer)
+        issuer, face = (error.issuer, error.face) if isinstance(error, Refused) else ("", "")
+        return FileResult(path=found.path, digest=digest, reason=reason_of(error), issuer=issuer, face=face)
 
 
 @contextmanager
-def _content(path: Path) -> Iterator[bytes | FilePart]:
+def content(path: Path) -> Iterator[bytes | FilePart]:
     """Return the bytes of a small file, or a large file that stays open."""
     try:
         stream = path.open("rb", buffering=0)
@@ -103,10 +104,10 @@ def _content(path: Path) -> Iterator[bytes | FilePart]:
             size = os.fstat(stream.fileno()).st_size
             if size > instance.MOST_FILE:
                 raise Refused(Reason.TOO_LARGE)
-            content = stream.read(size) if size <= _LARGE else FilePart(stream, 0, size)
+            data = stream.read(size) if size <= _LARGE else FilePart(stream, 0, size)
         except OSError:
             raise Refused(Reason.UNREADABLE) from None
-        yield content
+        yield data
 
 
 def _digest(pieces: Iterable[Piece], sink: Callable[[bytes | memoryview], object] = len) -> tuple[int, str]:
@@ -126,12 +127,21 @@ def _is_valid(engine: Engine, entry: FileResult) -> bool:
     The output must be unchanged, and the patient must still be the same under the policy on issuers.
     """
     if entry.status != WRITTEN:
-        return entry.reason not in DEPENDING_ON_IDENTITIES
+        return not entry.face and entry.reason not in DEPENDING_ON_IDENTITIES
+    if entry.face and not _has_plan(engine, entry.face):
+        return False
     if engine.domain(entry) != entry.domain:
         return False
     path = engine.out / entry.output
     output.check_below(engine.out, entry.output)
     return path.is_file() and path.stat().st_size == entry.size and files.digest(path) == entry.output_digest
+
+
+def _has_plan(engine: Engine, face: str) -> bool:
+    """Return whether the series of an earlier result still has the same plan."""
+    series, digest = face.split(":")[1:]
+    plan = engine.cleaner.faces.read(series) if isinstance(engine.cleaner.faces, FolderPlans) else None
+    return plan is not None and plan.digest == digest
 
 
 def _deidentified(engine: Engine, path: str, digest: str, data: bytes | FilePart) -> FileResult:
@@ -183,6 +193,7 @@ def _result(engine: Engine, path: str, digest: str, clean: CleanInstance) -> Fil
         burned_in_unknown=bool(clean.context.review),
         review=clean.context.review,
         pixels=clean.pixels.table(),
+        face=clean.face.text(),
     )
 
 
