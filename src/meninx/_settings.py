@@ -424,6 +424,9 @@ class DeidSettings(TypedDict, total=False):
             of the device, scales and side markers stay.
         decisions: CSV file with decisions of reviewers, a row per layout of ``private/layouts.jsonl``. A kept
             layout is not searched, so look at all of its images first.
+        defacing: ``head`` removes a mask of the face from CT and MR series of the head. A series that may
+            show a head and cannot be defaced is quarantined. One that shows none, by its header and its
+            pixels, stays as it is. The rest of a head, or the brain itself, may still identify a person.
         dry_run: read and check everything, write nothing.
         resume: continue an interrupted run in the output folder.
         overwrite: replace an earlier result in the output folder, once the new one is complete.
@@ -460,6 +463,7 @@ class DeidSettings(TypedDict, total=False):
     search_all: bool
     keep_measurements: bool
     decisions: str | Path | None
+    defacing: Literal["off", "head"]
     dry_run: bool
     resume: bool
     overwrite: bool

@@ -151,8 +151,6 @@ def test_a_slice_that_was_not_part_of_the_plan_is_refused(tmp_path):
 
 def test_lossless_frames_stay_compressed_and_lossy_ones_are_refused():
     datasets, _ = head_scan()
-    for dataset in datasets:
-        dataset.is_little_endian = True if False else None
     packed = [pydicom.dcmread(_stream(dataset)) for dataset in datasets]
     for dataset in packed:
         compress(dataset, RLELossless, generate_instance_uid=False)
