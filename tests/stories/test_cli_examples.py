@@ -50,6 +50,13 @@ SERVING = ("coordinator", "site", "run", "resume", "stop")
 NEEDS = {
     "deid": ("archive",),
     "registry": ("site.key", "site.key.north.registry"),
+    "reidentify": ("clean", "site.key"),
+    "escrow": ("clean", "site.key"),
+    "escrow broker-key": (),
+    "escrow log": ("clean", "site.key"),
+    "escrow seal": ("clean", "site.key"),
+    "escrow broker-key": (),
+    "escrow log": ("clean", "site.key"),
     "prepare": ("clean", "labels.csv", "images"),
     "train": ("data",),
     "evaluate": ("data", "runs"),
@@ -131,6 +138,8 @@ def ready(shop, trained, tmp_path, monkeypatch) -> Callable[[str], None]:
         verb = _verb(line)
         for name in NEEDS[verb]:
             _put(name, tmp_path, shop, trained, verb)
+        if verb in ("reidentify", "escrow log"):
+            assert _done("meninx escrow seal clean/ --key site.key") == 0
         if line == VERIFIED_DOSSIER:
             for name in NEEDS["report"]:
                 if not (tmp_path / name).exists():
@@ -291,12 +300,19 @@ def test_the_example_runs(ready, line, capsys):
         "--dry-run" in line
         or line.startswith("meninx federate enrol chest/")  # changes the study file in its place
         or line.startswith(
-            ("meninx verify", "meninx registry", "meninx federate doctor", "meninx federate status")
+            (
+                "meninx verify",
+                "meninx registry",
+                "meninx escrow log",
+                "meninx federate doctor",
+                "meninx federate status",
+            )
         )
         or line.startswith("meninx audit scores")
         or (line.startswith("meninx federate review") and "--approve" not in line and "--refuse" not in line)
         or (
-            "--copy" not in line and line.startswith(("meninx doctor", "meninx recipes", "meninx completion"))
+            "--copy" not in line
+            and line.startswith(("meninx doctor", "meninx recipes", "meninx completion", "meninx escrow log"))
         )
     )
     assert bool(new) is not looks_only

@@ -22,6 +22,7 @@ from meninx.cli import early
 from meninx.cli.audit import audit
 from meninx.cli.dicom import dicom
 from meninx.cli.doctor import EXTRAS
+from meninx.cli.escrow import escrow
 from meninx.cli.examples import epilogue
 from meninx.cli.federate import federate
 from meninx.cli.flags import read_options, shown_default, without_tables
@@ -40,6 +41,7 @@ from meninx.core.errors import (
 VERBS = {
     "deid": "De-identify a DICOM archive with a site's own key.",
     "registry": "Show what a site's identity registry holds, as numbers per issuer.",
+    "reidentify": "Restore originals from an escrow, with its key and for a stated reason.",
     "prepare": "Build one dataset of cleaned images with labels, splits by patient and sites.",
     "train": "Train a model, with or without differential privacy, into a run folder.",
     "evaluate": "Measure a run on the test split, with intervals over patients.",
@@ -88,6 +90,7 @@ def build_app() -> App:
         app.command(f"meninx.cli.{name}:{name}", name=name, help=help_text, help_epilogue=epilogue(name))
     app.command(audit)
     app.command(dicom)
+    app.command(escrow)
     app.command(federate)
     app.command(obfuscate)
     return app

@@ -16,6 +16,7 @@ EXTRAS = {
     "export": ("onnx", "onnxscript", "highdicom"),
     "dossier": ("rocrate", "reportlab", "cryptography"),
     "ocr": ("rapidocr", "onnxruntime"),
+    "cluster": ("distributed", "cryptography"),
 }
 
 

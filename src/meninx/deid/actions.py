@@ -128,9 +128,12 @@ class FileContext:
         return new
 
 
+PRIVATE = "PrivateElement"  # all of them are counted under this name
+
+
 def keyword_for_count(tag: int) -> str:
     """Return the name under which an attribute is counted; private and unknown ones share one name each."""
-    return "PrivateElement" if tag >> 16 & 1 else keyword_of(tag) or "UnknownElement"
+    return PRIVATE if tag >> 16 & 1 else keyword_of(tag) or "UnknownElement"
 
 
 def apply(

@@ -16,11 +16,11 @@ from meninx.deid.discover import SourceFile
 from meninx.deid.face_plans import FolderPlans, SeriesFile, plan_of
 from meninx.deid.instance import Instance
 from meninx.deid.slice_header import SliceHeader, header_of
-from meninx.deid.worker import content
+from meninx.deid.worker import content_of
 from meninx.imaging.decode import quiet
 
 FOLDER = "faces"
-_Member = tuple[str, SliceHeader]
+_Member = tuple[SourceFile, SliceHeader]
 
 
 def make_plans(
@@ -44,14 +44,14 @@ def make_plans(
     shutil.rmtree(folder, ignore_errors=True)
     plans = FolderPlans(folder)
     series: dict[str, list[_Member]] = {}
-    paths = [item.path for item in found if not item.refused]
-    count = workers(len(paths))
-    with Stop() as stop, task(progress, "find heads", len(paths)):
-        headers = mapped(partial(_header, source), paths, workers=count, stop=stop, died=_no_header)
+    readable = [item for item in found if not item.refused]
+    count = workers(len(readable))
+    with Stop() as stop, task(progress, "find heads", len(readable)):
+        headers = mapped(partial(_header, source), readable, workers=count, stop=stop, died=_no_header)
         with closing(headers):
-            for path, header in zip(paths, headers, strict=True):
+            for item, header in zip(readable, headers, strict=True):
                 if header is not None:
-                    series.setdefault(header.series, []).append((path, header))
+                    series.setdefault(header.series, []).append((item, header))
                 progress.advance()
     count = min(count, max(len(series), 1))
     with Stop() as stop, task(progress, "find faces", len(series)):
@@ -62,10 +62,10 @@ def make_plans(
     return plans
 
 
-def _header(source: Path, path: str) -> SliceHeader | None:
+def _header(source: Path, found: SourceFile) -> SliceHeader | None:
     """Return the header of a CT or MR image, None for any other file and one that cannot be read."""
     try:
-        with quiet(), _opened(source / path) as original:
+        with quiet(), _opened(source, found) as original:
             return header_of(original)
     except StorageError:
         raise
@@ -73,14 +73,14 @@ def _header(source: Path, path: str) -> SliceHeader | None:
         return None
 
 
-def _no_header(path: str) -> None:
+def _no_header(found: SourceFile) -> None:
     """Return that a file which kills its worker has no header."""
 
 
 def _plan(source: Path, plans: FolderPlans, members: list[_Member]) -> None:
     """Make and write the plan of one series."""
     with quiet():
-        files = [SeriesFile(header, partial(_opened, source / path)) for path, header in members]
+        files = [SeriesFile(header, partial(_opened, source, item)) for item, header in members]
         plans.write(members[0][1].series, plan_of(files))
 
 
@@ -89,6 +89,6 @@ def _no_plan(members: list[_Member]) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Instance]:
-    with content(path) as data:
+def _opened(source: Path, found: SourceFile) -> Iterator[Instance]:
+    with content_of(source, found, room=None) as data:
         yield instance.read(data)

@@ -18,9 +18,11 @@ from meninx.core import files
 from meninx.core.progress import Progress, task
 from meninx.core.workspace import Workspace
 from meninx.deid import burned_text, frames, instance
+from meninx.deid.discover import member_at
 from meninx.deid.file_part import FilePart
 from meninx.deid.layouts import LAYOUTS, TextLayout, read_layouts
 from meninx.deid.output import write_lines
+from meninx.deid.worker import content_of
 from meninx.imaging.decode import quiet
 from meninx.imaging.ocr import Picture
 
@@ -86,7 +88,9 @@ def _write_pictures(space: Workspace, source: Path, layout: TextLayout) -> bool:
     """Write the three pictures of a layout, and return whether its first image could be shown."""
     try:
         with quiet():
-            before = overview(source / layout.source if source.is_dir() else source)
+            root = source if source.is_dir() else source.parent
+            with content_of(root, member_at(root, layout.source), room=space.staging) as content:
+                before = _brightest(content)
             after = overview(space.staging / layout.outputs[0])
     except Exception:  # a page for people: an image that no decoder reads is shown as such
         return False
@@ -113,14 +117,18 @@ def overview(path: Path) -> Picture:
         OSError: no such file.
     """
     with closing(path.open("rb", buffering=0)) as stream:
-        original = instance.read(FilePart(stream, 0, path.stat().st_size))
-        layers = frames.layers_of(original)
-        pictures = (burned_text.as_picture(values) for values in burned_text.views(original, layers))
-        result: Picture | None = None
-        for picture in pictures:
-            result = picture if result is None else np.maximum(result, picture)
-        assert result is not None
-        return result
+        return _brightest(FilePart(stream, 0, path.stat().st_size))
+
+
+def _brightest(content: bytes | FilePart) -> Picture:
+    original = instance.read(content)
+    layers = frames.layers_of(original)
+    pictures = (burned_text.as_picture(values) for values in burned_text.views(original, layers))
+    result: Picture | None = None
+    for picture in pictures:
+        result = picture if result is None else np.maximum(result, picture)
+    assert result is not None
+    return result
 
 
 def _marked(picture: Picture, layout: TextLayout) -> Picture:

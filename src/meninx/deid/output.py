@@ -26,9 +26,12 @@ from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import StorageError, expected
 from meninx.core.integrity import CHECKSUMS
 from meninx.core.workspace import PRIVATE, Workspace
+from meninx.deid.archive_signature import SIGNATURE
+from meninx.deid.audit_chain import AUDIT_LOG
+from meninx.deid.statement import STATEMENT
 
 IMAGES, WAITING = "images", "waiting"
-PUBLIC_FILES = ("audit.jsonl", CHECKSUMS, artifacts.place(DeidRecord))
+PUBLIC_FILES = (AUDIT_LOG, CHECKSUMS, STATEMENT, SIGNATURE, artifacts.place(DeidRecord))
 """Public files in the order in which they are published; the last one marks the result as complete."""
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -135,6 +138,7 @@ class FileResult:
         review: why a person must look at them, in fixed words.
         pixels: what was found in the pixels and redacted; empty when they were not searched.
         face: what was done about a face, the digest of the series and that of its plan; empty without.
+        directory: of a DICOMDIR, how many files it names and how many of them are missing or outside.
     """
 
     path: str
@@ -159,6 +163,7 @@ class FileResult:
     review: tuple[str, ...] = ()
     pixels: Mapping[str, Any] = field(default_factory=dict)
     face: str = ""
+    directory: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> FileResult:

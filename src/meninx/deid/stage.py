@@ -6,22 +6,36 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
-from meninx.core import files, workspace
+from meninx.core import cluster_pool, files, workspace
 from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
-from meninx.deid import face_pass, layout_sheet, lookup, output, review, summary
+from meninx.deid import (
+    archive_signature,
+    cluster,
+    face_pass,
+    layout_sheet,
+    lookup,
+    output,
+    quarantine,
+    review,
+    statement,
+    summary,
+)
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.discover import SourceFile, check_source, files_below
+from meninx.deid.escrow import sealing
+from meninx.deid.escrow.escrow_file import NAME, Recipient
 from meninx.deid.identity_registry import IdentityRegistry, usual_place
 from meninx.deid.keys import SiteKey, read_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
@@ -60,6 +74,8 @@ class DeidResult(Result):
         actions: keyword -> action letter -> elements.
         files_resumed: files that an earlier run had finished.
         dry_run: nothing was written.
+        directories: files that DICOMDIRs of the source name, and those of them missing or outside.
+        signer: fingerprint of the site's signing key, which signed the output; empty in a dry run.
     """
 
     files_read: int
@@ -80,6 +96,8 @@ class DeidResult(Result):
     series_face_refused: int = 0
     files_resumed: int = 0
     dry_run: bool = False
+    signer: str = ""
+    directories: Mapping[str, int] = field(default_factory=dict)
 
     def alerts(self) -> tuple[str, ...]:
         """Return what somebody has to decide before all files can be written."""
@@ -113,9 +131,14 @@ class DeidResult(Result):
             f"{self.files_read} files read, {self.files_written} written, {kept_out} kept out"
             + (" (dry run: nothing was written)" if self.dry_run else ""),
             f"{self.patients} patients, {self.studies} studies, {self.series} series",
-            *(f"  {number} x {reason}" for reason, number in self.quarantined.items()),
+            *(
+                f"  {number} x {reason}" + (f" ({advice})" if (advice := quarantine.advice(reason)) else "")
+                for reason, number in self.quarantined.items()
+            ),
             f"self-check: {self.residual_findings} files held an original identifier and were kept out",
         ]
+        if self.directories:
+            lines.append(f"DICOMDIR: {quarantine.directories_in_words(self.directories)}")
         if self.pixels_searched:
             lines.append(
                 f"pixels: {self.pixels_searched} images searched for text, {self.pixels_redacted} redacted, "
@@ -142,6 +165,8 @@ class DeidResult(Result):
                 if self.dry_run
                 else [f"look at them before anything leaves: {self.out / 'private' / review.CONTACT_SHEET}"]
             )
+        if self.signer:
+            lines.append(f"signed by {self.signer}; tell it to whoever checks the archive")
         return "\n".join(lines)
 
 
@@ -185,6 +210,7 @@ def run(
     refuse_import_in_worker()
     check_places(config, source, out)
     _refuse_earlier_format(config, out)
+    recipient = Recipient.of(config.escrow) if config.escrow else None
     engine, registry, fingerprint = _engine(config, source, out, throwaway)
     _check_claim(config, source, out, fingerprint)
     found = files_below(source)
@@ -194,8 +220,9 @@ def run(
         with tempfile.TemporaryDirectory() as folder:  # a dry run leaves nothing in the output folder
             engine = _with_plans(engine, config, Path(folder), found, progress)
             return _dry_run(engine, registry, config, out, found, progress)
+    signing_key = archive_signature.signing_key(read_key(config.key, config.site))
     claimed = workspace.claim(
-        out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
+        out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
         overwrite=config.overwrite, ours=output.is_older,
     )  # fmt: skip
     is_new = registry.path is not None and not registry.path.exists()
@@ -214,12 +241,20 @@ def run(
         shutil.rmtree(plans, ignore_errors=True)
         _refuse_no_dicom(space, journal)
         record = summary.write_summary(
-            config, space, journal, engine.cleaner.profile, engine.cleaner.resolver.pseudonyms
-        )
+            config, space, journal, engine.cleaner.profile, engine.cleaner.resolver.pseudonyms,
+            signer=archive_signature.fingerprint_of(signing_key),
+        )  # fmt: skip
+        statement.write(space.staging, record)
+        archive_signature.write(space.staging, signing_key)
         review.write_contact_sheet(space, progress)
         layout_sheet.write(space, engine.source, progress)
         journal.write_known(space.private)
+        if recipient is not None:
+            key = read_key(config.key, config.site)
+            sealing.write(space.private / NAME, journal, record, key, recipient)
         space.publish((output.IMAGES, *output.PUBLIC_FILES))
+        if config.escrow_only:
+            sealing.remove_plain_files(out)
     result = _result(config, out, record, resumed)
     _note_registry(registry, progress, is_new=is_new)
     if result.burned_in_unknown:
@@ -250,7 +285,7 @@ def check_places(config: DeidConfig, source: Path, out: Path) -> None:
             else.
         PrivacyRefusal: the key lies in the output folder.
     """
-    workspace.apart(out, _sources(source))
+    workspace.apart(out, [source])
     check_source(source)
     for name, path in (("key", config.key), ("registry", config.registry)):
         if path is not None and path.resolve().is_relative_to(out.resolve()):
@@ -266,7 +301,7 @@ def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) 
     """
     if not config.dry_run:
         workspace.check(
-            out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
+            out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
             overwrite=config.overwrite, ours=output.is_older,
         )  # fmt: skip
 
@@ -282,10 +317,6 @@ def _refuse_earlier_format(config: DeidConfig, out: Path) -> None:
         fix = "choose a new output folder, or give --overwrite to make every file again"
         got = "one of an earlier format, whose pseudonyms depended on the other files of a delivery"
         raise UsageError(expected(f"a result of format {FORMAT}", got=got, where=out.name, fix=fix))
-
-
-def _sources(source: Path) -> tuple[Path]:
-    return (source.parent if source.is_file() else source,)
 
 
 def _engine(
@@ -359,7 +390,7 @@ def _refuse_no_dicom(space: workspace.Workspace, journal: FileJournal) -> None:
     """Refuse a source in which no file is DICOM; nothing of the run is left then."""
     if all(entry.status != WRITTEN and entry.reason == Reason.NOT_DICOM for entry in journal.entries()):
         shutil.rmtree(space.staging, ignore_errors=True)
-        fix = "give the folder of the archive; compressed archives must be unpacked first"
+        fix = "give the folder of the archive; tar, 7z and rar archives must be unpacked first"
         raise DataError(problem("no file of the source is DICOM", where="source", fix=fix))
 
 
@@ -392,13 +423,47 @@ def _processed(
     engine: Engine, pairs: Iterable[Pair], config: DeidConfig, count: int, stop: Stop, progress: Progress
 ) -> Generator[tuple[FileResult, bool], None, None]:
     """Yield the result of each file, in order, and whether an earlier run had finished it."""
-    with task(progress, "de-identify", count):
-        workers = _workers(config, count)
-        for result in mapped(
-            _one, pairs, workers=workers, stop=stop, setup=_begin, setup_args=(engine,), died=_died
-        ):
+    with task(progress, "de-identify", count), _results(engine, pairs, config, count, stop) as results:
+        for result in results:
             yield result
             progress.advance()
+
+
+@contextmanager
+def _results(
+    engine: Engine, pairs: Iterable[Pair], config: DeidConfig, count: int, stop: Stop
+) -> Iterator[Iterator[tuple[FileResult, bool]]]:
+    """Open the results of all files in order, from processes of this machine or from a cluster."""
+    if not config.scheduler:
+        with closing(
+            mapped(
+                _one,
+                pairs,
+                workers=_workers(config, count),
+                stop=stop,
+                setup=_begin,
+                setup_args=(engine,),
+                died=_died,
+            )
+        ) as results:
+            yield results
+        return
+    with config.cluster().connected() as client:
+        cluster_pool.check_same(client, cluster.versions)
+        if engine.out.is_dir():  # a dry run has no place to write, and needs none
+            cluster_pool.check_shared(client, engine.out, _sample(engine))
+        remote = cluster_pool.mapped_on(
+            client, _one, pairs, stop=stop, setup=_begin, setup_args=(engine,), died=_died
+        )
+        with closing(remote) as results:
+            yield results
+
+
+def _sample(engine: Engine) -> list[Path]:
+    """Return the first readable file of the source, which every machine must see alike."""
+    items = (item for item in files_below(engine.source) if not item.refused)
+    found = (engine.source / (item.archive or item.path) for item in items)
+    return list(islice((path for path in found if os.access(path, os.R_OK)), 1))
 
 
 _engine_here: Engine | None = None
@@ -561,7 +626,8 @@ def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> 
         "series_defaced",
         "series_not_head",
         "series_face_refused",
+        "signer",
     )
-    counts = {name: getattr(record, name) for name in (*names, "actions", "flagged")}
+    counts = {name: getattr(record, name) for name in (*names, "actions", "flagged", "directories")}
     written = 0 if config.dry_run else record.files_written
     return DeidResult(out=out, files_written=written, files_resumed=resumed, dry_run=config.dry_run, **counts)

@@ -17,6 +17,7 @@ from meninx.core import artifacts, files, integrity
 from meninx.core.artifacts import DeidRecord, Departure
 from meninx.core.workspace import Workspace
 from meninx.deid import lookup, options, quarantine
+from meninx.deid.audit_chain import AUDIT_LOG, AuditChain
 from meninx.deid.config import DeidConfig
 from meninx.deid.face_plans import DEFACED, NOT_HEAD, REFUSED
 from meninx.deid.issuer_policy import OWN
@@ -55,6 +56,7 @@ class RunCounts:
         self.layouts = LayoutTable()
         self.quarantined: Counter[str] = Counter()
         self.flagged: Counter[str] = Counter()
+        self.directories: Counter[str] = Counter()
         self.actions: Counter[tuple[str, str]] = Counter()
         self.patients: set[str] = set()
         self.studies: set[tuple[str, str]] = set()
@@ -69,6 +71,7 @@ class RunCounts:
             self.faces[outcome].add(series)
         if entry.status != WRITTEN:
             self.quarantined[str(entry.reason)] += 1
+            self.directories.update(entry.directory)
             return
         self.written += 1
         self.unknown += entry.burned_in_unknown
@@ -122,6 +125,7 @@ def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidR
         residual_findings=tally.quarantined[quarantine.Reason.RESIDUAL_IDENTIFIER],
         burned_in_unknown=tally.unknown,
         flagged=dict(sorted(tally.flagged.items())),
+        directories=dict(sorted(tally.directories.items())),
         pixels=config.pixels,
         pixels_searched=tally.searched,
         pixels_redacted=tally.redacted,
@@ -166,11 +170,18 @@ def departures(config: DeidConfig, tally: RunCounts, profile: Profile) -> tuple[
 
 
 def write_summary(
-    config: DeidConfig, space: Workspace, journal: FileJournal, profile: Profile, pseudonyms: Pseudonyms
+    config: DeidConfig,
+    space: Workspace,
+    journal: FileJournal,
+    profile: Profile,
+    pseudonyms: Pseudonyms,
+    *,
+    signer: str,
 ) -> DeidRecord:
     """Write the private tables to their places and the public files to staging; return the summary.
 
-    A file whose content would not change is left alone.
+    A file whose content would not change is left alone. ``signer`` is the fingerprint of the key that will
+    sign the public files (:mod:`meninx.deid.archive_signature`).
 
     Raises:
         StorageError: the disk refused a write.
@@ -185,11 +196,18 @@ def write_summary(
                 _write_table(space.private / name, columns, lines.of(name))
         listed_layouts = [layout.to_line() for layout in tally.layouts.layouts]
         write_lines(space.private / LAYOUTS, listed_layouts, mode=files.PRIVATE_MODE)
-        write_lines(space.staging / "audit.jsonl", lines.of("audit"))
-        lines.add("checksums", _checksum("audit.jsonl", files.digest(space.staging / "audit.jsonl")))
+        chain = AuditChain()
+        write_lines(space.staging / AUDIT_LOG, chain.of(lines.of("audit")))
+        lines.add("checksums", _checksum(AUDIT_LOG, files.digest(space.staging / AUDIT_LOG)))
         listed = (line.decode().split("\0") for line in lines.of("checksums"))
         checksums = integrity.write_sorted(space.staging, ((path, digest) for path, digest in listed))
-    summary = replace(deid_record(config, tally, profile), checksums=checksums)
+    summary = replace(
+        deid_record(config, tally, profile),
+        audit_lines=chain.lines,
+        audit_head=chain.head,
+        signer=signer,
+        checksums=checksums,
+    )
     artifacts.write(space.staging, summary)
     return summary
 
