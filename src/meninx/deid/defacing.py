@@ -46,7 +46,7 @@ class NoHead(Exception):
 
 
 @dataclass(frozen=True)
-class Volume:
+class HeadVolume:
     """Values of a series on a grid along the patient's axes.
 
     Attributes:
@@ -90,7 +90,7 @@ class FaceMask:
         return found
 
 
-def face_of(volume: Volume) -> FaceMask:
+def face_of(volume: HeadVolume) -> FaceMask:
     """Return the part of space that holds the face.
 
     Raises:
@@ -110,7 +110,7 @@ def face_of(volume: Volume) -> FaceMask:
 # --- tissue ---------------------------------------------------------------------------------------------
 
 
-def _tissue(volume: Volume) -> Mask:
+def _tissue(volume: HeadVolume) -> Mask:
     """Return the largest body, without thin objects beside it and with the holes of each section filled."""
     if volume.kind == "CT":
         solid = volume.inside & (volume.values > _AIR)
@@ -132,7 +132,7 @@ def _tissue(volume: Volume) -> Mask:
     return ~flooded(border & outside, outside, axes=(1, 2))
 
 
-def _mr_threshold(volume: Volume) -> float:
+def _mr_threshold(volume: HeadVolume) -> float:
     """Return a value between air and tissue: half of Otsu's threshold."""
     values = volume.values[volume.inside]
     low, high = np.percentile(values, (0.5, 99.0))
@@ -205,7 +205,7 @@ def _areas(mask: Mask) -> npt.NDArray[np.float64]:
     return points * np.float64((STEP / 10) ** 2)
 
 
-def _check_skull(volume: Volume, tissue: Mask) -> None:
+def _check_skull(volume: HeadVolume, tissue: Mask) -> None:
     """Check that bone encloses a vault.
 
     Raises:
@@ -245,7 +245,7 @@ class _Vault:
     yaw: float
 
 
-def _vault(volume: Volume, tissue: Mask) -> _Vault:
+def _vault(volume: HeadVolume, tissue: Mask) -> _Vault:
     """Return the size and the place of the vault.
 
     Raises:
@@ -349,7 +349,7 @@ class _Landmarks:
     unit: float
 
 
-def _cut(volume: Volume, tissue: Mask, vault: _Vault) -> Mask:
+def _cut(volume: HeadVolume, tissue: Mask, vault: _Vault) -> Mask:
     """Return the points in front of the cut.
 
     Raises:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from meninx.core import files
 from meninx.core.errors import DataError
 from meninx.deid import frames
-from meninx.deid.defacing import MOST_POINTS, STEP, FaceMask, Grid, Kind, Mask, NoHead, Volume, face_of
+from meninx.deid.defacing import MOST_POINTS, STEP, FaceMask, Grid, HeadVolume, Kind, Mask, NoHead, face_of
 from meninx.deid.instance import Instance
 from meninx.deid.quarantine import Reason, Refused
 from meninx.deid.slice_header import SliceHeader
@@ -84,18 +84,17 @@ def plan_of(members: Sequence[SeriesFile]) -> FacePlan:
     headers = [one.header for one in members]
     instances = frozenset(header.instance for header in headers)
     hints = {header.hint for header in headers}
-    hint = "head" if "head" in hints else "unknown" if "unknown" in hints else "other"
     kind = headers[0].kind
     try:
         refused = next((header.refused for header in headers if header.refused), "")
         if refused:
             raise Refused(Reason(refused))
         face = face_of(gathered(members))
-        if hint == "other":
+        if hints == {"other"}:
             raise Refused(Reason.HEAD_DOUBTFUL)
         return FacePlan(DEFACED, "", kind, face, instances)
     except NoHead:
-        if hint == "other":
+        if hints == {"other"}:
             return FacePlan(NOT_HEAD, "", kind, None, instances)
         return FacePlan(REFUSED, Reason.HEAD_DOUBTFUL, kind, None, instances)
     except Refused as refusal:
@@ -119,7 +118,7 @@ class _Layout:
     affine: npt.NDArray[np.float64]
 
 
-def gathered(members: Sequence[SeriesFile]) -> Volume:
+def gathered(members: Sequence[SeriesFile]) -> HeadVolume:
     """Return the coarse volume of a series. One frame is in memory at a time.
 
     Raises:
@@ -204,10 +203,10 @@ def _blocks(values: Grid, layout: _Layout) -> npt.NDArray[np.float64]:
     return found
 
 
-def _on_patient_axes(values: Grid, affine: npt.NDArray[np.float64], kind: Kind) -> Volume:
+def _on_patient_axes(values: Grid, affine: npt.NDArray[np.float64], kind: Kind) -> HeadVolume:
     """Return a volume on the patient's axes, interpolated between neighbours."""
     far = np.array(values.shape[::-1]) - 1
-    corners = np.array([(x, y, z, 1) for x in (0, far[0]) for y in (0, far[1]) for z in (0, far[2])])
+    corners = np.array([(*far * corner, 1) for corner in np.ndindex(2, 2, 2)])
     ends = (affine @ corners.T)[:3]
     low, high = np.floor(ends.min(axis=1) / STEP) * STEP, ends.max(axis=1)
     count = np.ceil((high - low) / STEP).astype(int) + 1
@@ -223,7 +222,7 @@ def _on_patient_axes(values: Grid, affine: npt.NDArray[np.float64], kind: Kind) 
         points = np.stack([x, y, np.full_like(x, low[2] + STEP * section)], axis=-1)
         places = points @ back[:3, :3].T + back[:3, 3]
         grid[section], inside[section] = _interpolated(values, places[..., ::-1])
-    return Volume(grid, inside, (float(low[0]), float(low[1]), float(low[2])), kind)
+    return HeadVolume(grid, inside, (float(low[0]), float(low[1]), float(low[2])), kind)
 
 
 def _interpolated(values: Grid, places: npt.NDArray[np.float64]) -> tuple[Grid, Mask]:
