@@ -432,8 +432,9 @@ class DeidSettings(TypedDict, total=False):
         search_all: search the pixels of every image, not only of those that may hold text.
         keep_measurements: keep lines that show a measurement, e.g. ``Dist 3.4 cm``; otherwise only settings
             of the device, scales and side markers stay.
-        decisions: CSV file with decisions of reviewers, a row per layout of ``private/layouts.jsonl``. A kept
-            layout is not searched, so look at all of its images first.
+        decisions: CSV file with decisions of reviewers, a row per layout of ``private/layouts.jsonl``, as
+            ``meninx review`` writes it. Text in the boxes that a row keeps stays in all images of the layout,
+            unless it resembles an identifier of the header or cannot be read.
         defacing: ``head`` removes a mask of the face from CT and MR series of the head. A series that may
             show a head and cannot be defaced is quarantined. One that shows none, by its header and its
             pixels, stays as it is. The rest of a head, or the brain itself, may still identify a person.

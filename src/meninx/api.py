@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from meninx.audit.stage import AuditResult
-    from meninx.deid.stage import DeidResult
+    from meninx.deid.deid_result import DeidResult
     from meninx.dossier.stage import DossierResult
     from meninx.federated.simulate import SimulateResult
     from meninx.predict.stage import PredictResult

@@ -44,7 +44,8 @@ LONG_RECONSTRUCTIONS = (
 RELEASE_AUDITS = ("meninx obfuscate audit data/ released/ --attribute sex --permutations 19",)
 LONG = (*RELEASE_AUDITS, *SLOW, *LONG_AUDITS, *SEVERAL_PARTS, *LONG_RECONSTRUCTIONS)
 VERIFIED_DOSSIER = "meninx verify dossier/"  # of the example of `meninx report`
-# They serve until they are stopped; tests/stories/test_three_hospitals.py runs them as real processes.
+# They serve until they are stopped; tests/stories/test_three_hospitals.py and test_review_of_layouts.py
+# run them as real processes.
 SERVING = ("coordinator", "site", "run", "resume", "stop")
 # What must lie in the folder before an example can run; all else the example makes itself.
 NEEDS = {
@@ -55,8 +56,6 @@ NEEDS = {
     "escrow broker-key": (),
     "escrow log": ("clean", "site.key"),
     "escrow seal": ("clean", "site.key"),
-    "escrow broker-key": (),
-    "escrow log": ("clean", "site.key"),
     "prepare": ("clean", "labels.csv", "images"),
     "train": ("data",),
     "evaluate": ("data", "runs"),
@@ -283,7 +282,7 @@ def _done(line: str) -> int:
 
 def _serves(line: str) -> bool:
     words = line.split()
-    return words[1] == "federate" and words[2] in SERVING
+    return words[1] == "review" or (words[1] == "federate" and words[2] in SERVING)
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line not in LONG and not _serves(line)])

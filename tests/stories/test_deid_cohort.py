@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deid"))
 from deid_samples import tree
 
 from meninx.deid.config import DeidConfig
+from meninx.deid.deid_result import DeidResult
 from meninx.deid.output import PUBLIC_FILES
-from meninx.deid.stage import DeidResult, run
+from meninx.deid.stage import run
 from meninx.imaging.decode import quiet
 from meninx.synthetic.key import COMMON, NOT_BYTES, PlantedFile, encodings
 

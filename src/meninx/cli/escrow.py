@@ -10,9 +10,9 @@ from cyclopts import App, Parameter
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
+from meninx.cli.groups import GROUPS
 
-HELP = "Seal the identities of a clean archive for a key's holder or a broker; see who opened an escrow."
-escrow = App("escrow", HELP, help_epilogue=epilogue("escrow"))
+escrow = App("escrow", GROUPS["escrow"], help_epilogue=epilogue("escrow"))
 
 
 @escrow.command(help_epilogue=epilogue("escrow seal"))

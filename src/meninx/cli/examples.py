@@ -11,6 +11,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
             "retain-full-dates"
         ),
     ),
+    "review": (
+        "meninx review clean/ --source archive/ --reviewer Anna",
+        "meninx review clean/ --source archive/ --reviewer Bert --two-person --no-browser",
+    ),
     "registry": ("meninx registry site.key --site north", "meninx registry site.key --site north --json"),
     "reidentify": (
         (

@@ -23,12 +23,13 @@ def verify(
 ) -> None:
     """Check that a folder is as meninx wrote it, or what DICOM files of any origin still hold.
 
-    Nothing but the page is written. A folder of meninx: digests, matching records, epsilon from the ledger.
-    The command detects damage, mixed-up parts and edited numbers; forgery only where a folder is signed (a
-    clean archive, a dossier) and --signer names the key. Of a dossier, epsilon, the bounds on attacks and every fact are computed again from the files in
-    it. Of several folders, each one without a fault is shown in one line; `--verbose` and `--json` show every
-    check. Exit code 0: no check failed (checks that cannot be made are named). 3: damaged, incomplete, or a
-    dossier of another version, whose words cannot be derived again. 4: a guarantee to patients is broken.
+    Nothing but the page is written. A folder of meninx: digests, matching records, epsilon from the
+    ledger. The command detects damage, mixed-up parts and edited numbers; forgery only where a folder is
+    signed (a clean archive, a dossier) and --signer names the key. Of a dossier, epsilon, the bounds on
+    attacks and every fact are computed again from the files in it. Of several folders, each one without a
+    fault is shown in one line; `--verbose` and `--json` show every check. Exit code 0: no check failed
+    (checks that cannot be made are named). 3: damaged, incomplete, or a dossier of another version, whose
+    words cannot be derived again. 4: a guarantee to patients is broken.
 
     DICOM files that another program wrote (or of a clean archive, with `--dicom`): markers, attributes that
     the profile removes, private attributes, UIDs, dates, hidden bytes, and, with `--originals` or

@@ -88,6 +88,7 @@ class FileContext:
         review: why text may be in pixels that were not searched; empty when nothing suggests it.
         face: ``defaced``, ``not-head``, or ``""`` where nothing was done about a face.
         searched: the pixels were searched for text, and the result was searched again without a finding.
+        text_kept: text stays in the pixels because a reviewer keeps it.
     """
 
     profile: Profile
@@ -109,6 +110,7 @@ class FileContext:
     review: tuple[str, ...] = ()
     searched: bool = False
     face: str = ""
+    text_kept: bool = False
 
     def count(self, tag: int, letter: str) -> None:
         """Count one element."""

@@ -165,6 +165,7 @@ class Cleaner:
         context = self._context(original)
         original, report = self.pixels.clean(original, context.found)
         context.review, context.searched = report.unread, report.searched
+        context.text_kept = report.kept_by_reviewer > 0
         _clear_unused_bits(original, context)
         face = FaceReport()
         if self.faces is not None:

@@ -1,4 +1,4 @@
-"""What one run of the ``deid`` stage did, as numbers and in words."""
+"""What a run of the ``deid`` stage returns: counts, and what they mean in words."""
 
 from __future__ import annotations
 

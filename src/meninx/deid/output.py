@@ -65,6 +65,13 @@ def take_back(space: Workspace) -> None:
         raise files.storage_error(error, space.staging) from error
 
 
+def check_relative(relative: str) -> None:
+    """Raise ValueError for a path of another form than this stage gives its images."""
+    parts = relative.split("/")
+    if parts[0] != IMAGES or len(parts) < 2 or not all(map(_PART.fullmatch, parts)):
+        raise ValueError("no path of an image")
+
+
 def check_below(out: Path, relative: str) -> None:
     """Refuse a path that does not lie below the images of a folder, or that leads out of it by a link.
 
@@ -76,11 +83,9 @@ def check_below(out: Path, relative: str) -> None:
         ValueError: the path has another form than this stage gives its images.
         StorageError: a folder on the way is a link.
     """
-    parts = relative.split("/")
-    if parts[0] != IMAGES or len(parts) < 2 or not all(map(_PART.fullmatch, parts)):
-        raise ValueError("no path of an image")
+    check_relative(relative)
     place = out
-    for part in parts[:-1]:
+    for part in relative.split("/")[:-1]:
         place = place / part
         if place.is_symlink():
             fix = "remove the link, or choose another output folder"

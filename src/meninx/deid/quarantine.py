@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 from meninx.core.errors import DataError
 
@@ -175,12 +176,16 @@ class Refused(Exception):
     Attributes:
         reason: the code, which is the whole message.
         issuer: original issuer of the PatientID, where the reason depends on it; for the private room only.
+        pixels: what was found in the pixels, where a reviewer may take the reason back; for the private room
+            only.
         face: the series and its plan, where the reason is about a face; for the private room only.
     """
 
-    def __init__(self, reason: Reason, *, issuer: str = "", face: str = "") -> None:
+    def __init__(
+        self, reason: Reason, *, issuer: str = "", pixels: Mapping[str, Any] | None = None, face: str = ""
+    ) -> None:
         super().__init__(str(reason))
-        self.reason, self.issuer, self.face = reason, issuer, face
+        self.reason, self.issuer, self.pixels, self.face = reason, issuer, dict(pixels or {}), face
 
 
 class Quarantined(DataError):

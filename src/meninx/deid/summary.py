@@ -52,7 +52,7 @@ class RunCounts:
 
     def __init__(self) -> None:
         self.read = self.written = self.unknown = 0
-        self.searched = self.redacted = self.recoded = 0
+        self.searched = self.redacted = self.recoded = self.text_kept = 0
         self.layouts = LayoutTable()
         self.quarantined: Counter[str] = Counter()
         self.flagged: Counter[str] = Counter()
@@ -72,6 +72,7 @@ class RunCounts:
         if entry.status != WRITTEN:
             self.quarantined[str(entry.reason)] += 1
             self.directories.update(entry.directory)
+            self._add_layout(entry)  # a decision that keeps it out can be taken back
             return
         self.written += 1
         self.unknown += entry.burned_in_unknown
@@ -90,7 +91,13 @@ class RunCounts:
             self.searched += 1
             self.redacted += bool(found["boxes"])
             self.recoded += bool(found["recoded"])
-            self.layouts.add(LayoutMask.from_table(found["mask"]), found, entry.path, entry.output)
+            self.text_kept += bool(found.get("kept_by_reviewer"))
+        self._add_layout(entry)
+
+    def _add_layout(self, entry: FileResult) -> None:
+        if entry.pixels:
+            mask, output = LayoutMask.from_table(entry.pixels["mask"]), entry.output
+            self.layouts.add(mask, entry.pixels, entry.path, output if entry.status == WRITTEN else "")
 
     def total_actions(self) -> dict[str, dict[str, int]]:
         """Return keyword -> action letter -> elements over all files."""
@@ -163,6 +170,10 @@ def departures(config: DeidConfig, tally: RunCounts, profile: Profile) -> tuple[
     if config.pixels == "keep":
         found.append(
             Departure(kind="pixels", name="pixels", chosen="keep", usual="redact", files=tally.unknown)
+        )
+    if tally.text_kept:
+        found.append(
+            Departure(kind="pixels", name="decisions", chosen="keep", usual="redact", files=tally.text_kept)
         )
     if config.lookup is not None and config.missing_lookup == "pseudonym":
         found.append(Departure(kind="lookup", name="missing_lookup", chosen="pseudonym", usual="quarantine"))
@@ -254,6 +265,7 @@ def _audit_line(entry: FileResult, pseudonyms: Pseudonyms) -> str:
     letters: Counter[str] = Counter()
     for counts in entry.actions.values():
         letters.update(counts)
+    pixels = entry.pixels if entry.status == WRITTEN else {}
     line: Mapping[str, Any] = {
         "file": pseudonyms.digest(entry.path),
         "content": pseudonyms.digest(entry.digest),
@@ -266,9 +278,9 @@ def _audit_line(entry: FileResult, pseudonyms: Pseudonyms) -> str:
         "actions": dict(sorted(letters.items())),
         "burned_in_unknown": entry.burned_in_unknown,
         "review": list(entry.review),
-        "pixels_searched": bool(entry.pixels),
-        "boxes_redacted": entry.pixels.get("boxes", 0),
-        "recoded": entry.pixels.get("recoded", False),
+        "pixels_searched": bool(pixels),
+        "boxes_redacted": pixels.get("boxes", 0),
+        "recoded": pixels.get("recoded", False),
         "face": entry.face.split(":")[0],
     }
     return json.dumps(line)

@@ -89,11 +89,16 @@ def process(engine: Engine, found: SourceFile, known: FileResult | None) -> File
     except StorageError:
         raise
     except Exception as error:  # it is counted, named in the private list and never copied
-        issuer, face = (error.issuer, error.face) if isinstance(error, Refused) else ("", "")
-        reason = reason_of(error)
-        named = _directory(engine, found) if reason == Reason.DICOMDIR else {}
+        refused = error if isinstance(error, Refused) else Refused(reason_of(error))
+        named = _directory(engine, found) if refused.reason == Reason.DICOMDIR else {}
         result = FileResult(
-            path=found.path, digest=digest, reason=reason, issuer=issuer, directory=named, face=face
+            path=found.path,
+            digest=digest,
+            reason=refused.reason,
+            issuer=refused.issuer,
+            pixels=refused.pixels,
+            directory=named,
+            face=refused.face,
         )
         return known if known is not None and known == result else result
 

@@ -189,7 +189,7 @@ def _identifiers(one: Instance, head: bytes, own: Identifiers) -> Iterator[FileF
         if element.items is not None:
             continue
         coded = element.undefined and not isinstance(element.value, FilePart)
-        if _raw(element.value, own) or (coded and own.spelled_in_coded(element.value)):
+        if _raw(element.value, own) or (coded and own.found_in_bytes(element.value, coded=True)):
             yield FileFinding("identifier-in-bytes", "PixelData")
 
 
