@@ -435,6 +435,9 @@ class DeidSettings(TypedDict, total=False):
         decisions: CSV file with decisions of reviewers, a row per layout of ``private/layouts.jsonl``, as
             ``meninx review`` writes it. Text in the boxes that a row keeps stays in all images of the layout,
             unless it resembles an identifier of the header or cannot be read.
+        defacing: ``head`` removes a mask of the face from CT and MR series of the head. A series that may
+            show a head and cannot be defaced is quarantined. One that shows none, by its header and its
+            pixels, stays as it is. The rest of a head, or the brain itself, may still identify a person.
         dry_run: read and check everything, write nothing.
         resume: continue an interrupted run in the output folder.
         overwrite: replace an earlier result in the output folder, once the new one is complete.
@@ -477,6 +480,7 @@ class DeidSettings(TypedDict, total=False):
     search_all: bool
     keep_measurements: bool
     decisions: str | Path | None
+    defacing: Literal["off", "head"]
     dry_run: bool
     resume: bool
     overwrite: bool

@@ -86,6 +86,7 @@ class FileContext:
         non_ascii: a text of the output needs UTF-8.
         bits_cleared: unused bits of the pixels held something that was cleared.
         review: why text may be in pixels that were not searched; empty when nothing suggests it.
+        face: ``defaced``, ``not-head``, or ``""`` where nothing was done about a face.
         searched: the pixels were searched for text, and the result was searched again without a finding.
         text_kept: text stays in the pixels because a reviewer keeps it.
     """
@@ -108,6 +109,7 @@ class FileContext:
     bits_cleared: bool = False
     review: tuple[str, ...] = ()
     searched: bool = False
+    face: str = ""
     text_kept: bool = False
 
     def count(self, tag: int, letter: str) -> None:

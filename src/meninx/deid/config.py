@@ -22,6 +22,7 @@ from meninx.deid.profile import Action, Profile
 ProfileName = Literal["research", "basic"]  # the keys of options.PRESETS
 MissingLookup = Literal["pseudonym", "quarantine"]
 Pixels = Literal["redact", "quarantine", "keep"]
+Defacing = Literal["off", "head"]
 # An output states PatientIdentityRemoved = YES, which would be false if one of these were kept.
 _IDENTITY = frozenset(
     {0x00100010, 0x00100020, 0x00100030, 0x00101000, 0x00101001, 0x00101040, 0x00102154, 0x00101002}
@@ -78,6 +79,9 @@ class DeidConfig(Settings):
         decisions: CSV file with decisions of reviewers, a row per layout of ``private/layouts.jsonl``, as
             ``meninx review`` writes it. Text in the boxes that a row keeps stays in all images of the layout,
             unless it resembles an identifier of the header or cannot be read.
+        defacing: ``head`` removes a mask of the face from CT and MR series of the head. A series that may
+            show a head and cannot be defaced is quarantined. One that shows none, by its header and its
+            pixels, stays as it is. The rest of a head, or the brain itself, may still identify a person.
         dry_run: read and check everything, write nothing.
         resume: continue an interrupted run in the output folder.
         overwrite: replace an earlier result in the output folder, once the new one is complete.
@@ -108,6 +112,7 @@ class DeidConfig(Settings):
     search_all: bool = False
     keep_measurements: bool = False
     decisions: Path | None = None
+    defacing: Defacing = "off"
     dry_run: bool = False
     resume: bool = True
     overwrite: bool = False
@@ -138,6 +143,9 @@ class DeidConfig(Settings):
             if self.workers:
                 fix = "leave it out; the cluster has its own workers"
                 raise ConfigError(problem("it has no effect with scheduler", where="workers", fix=fix))
+            if self.defacing != "off":
+                fix = "run this archive on one machine, or leave defacing out"
+                raise ConfigError(problem("it is not built for a cluster", where="defacing", fix=fix))
         names = ("scheduler_ca", "scheduler_cert", "scheduler_key")
         name = next((one for one in names if getattr(self, one) and not self.scheduler), "")
         if name:

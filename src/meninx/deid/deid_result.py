@@ -30,6 +30,9 @@ class DeidResult(Result):
         pixels_searched: images whose pixels were searched for text.
         pixels_redacted: images among these in which text was redacted.
         layouts: distinct layouts of text among these.
+        series_defaced: CT and MR series from which a mask of the face was removed.
+        series_not_head: CT and MR series that show no head, by header and pixels.
+        series_face_refused: CT and MR series that were kept out because they may show a face.
         actions: keyword -> action letter -> elements.
         files_resumed: files that an earlier run had finished.
         dry_run: nothing was written.
@@ -50,6 +53,9 @@ class DeidResult(Result):
     pixels_searched: int = 0
     pixels_redacted: int = 0
     layouts: int = 0
+    series_defaced: int = 0
+    series_not_head: int = 0
+    series_face_refused: int = 0
     files_resumed: int = 0
     dry_run: bool = False
     signer: str = ""
@@ -99,6 +105,11 @@ class DeidResult(Result):
             )
             if not self.dry_run:
                 lines.append(f"look at each layout once: {self.out / 'private' / layout_sheet.PAGE}")
+        if self.series_defaced or self.series_not_head or self.series_face_refused:
+            lines.append(
+                f"faces: a mask was removed from {self.series_defaced} CT and MR series, "
+                f"{self.series_not_head} show no head, {self.series_face_refused} kept out"
+            )
         if self.quarantined.get(Reason.TEXT_POSSIBLE) and not ocr.is_available():
             lines.append(
                 "images that may hold text were kept out: pip install 'meninx[ocr]' to have them read"

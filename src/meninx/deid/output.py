@@ -142,6 +142,7 @@ class FileResult:
         burned_in_unknown: text may be burned into the pixels, which were not read.
         review: why a person must look at them, in fixed words.
         pixels: what was found in the pixels and redacted; empty when they were not searched.
+        face: what was done about a face, the digest of the series and that of its plan; empty without.
         directory: of a DICOMDIR, how many files it names and how many of them are missing or outside.
     """
 
@@ -166,6 +167,7 @@ class FileResult:
     burned_in_unknown: bool = False
     review: tuple[str, ...] = ()
     pixels: Mapping[str, Any] = field(default_factory=dict)
+    face: str = ""
     directory: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod

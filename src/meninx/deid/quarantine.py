@@ -55,6 +55,10 @@ class Reason(StrEnum):
     TEXT_POSSIBLE = "text-in-pixels-possible"
     TEXT_REMAINS = "text-remains"
     REFUSED_IN_REVIEW = "refused-in-review"
+    HEAD_DOUBTFUL = "head-doubtful"
+    FACE_NOT_FOUND = "face-not-found"
+    FACE_GEOMETRY = "face-geometry"
+    FACE_PIXELS = "face-pixels"
     DUPLICATE_IDENTICAL = "duplicate-identical"
     DUPLICATE_DIFFERENT = "duplicate-different"
     SYMLINK_OUTSIDE = "symlink-outside"
@@ -109,6 +113,10 @@ MEANINGS: dict[Reason, str] = {
     Reason.TEXT_POSSIBLE: "text in the pixels is possible, and they were not read",
     Reason.TEXT_REMAINS: "text was found again after redaction",
     Reason.REFUSED_IN_REVIEW: "a reviewer keeps the layout out",
+    Reason.HEAD_DOUBTFUL: "header and pixels of the series do not agree on whether it shows a head",
+    Reason.FACE_NOT_FOUND: "the series may show a head, but its face was not found",
+    Reason.FACE_GEOMETRY: "a CT or MR image without a complete series around it, so a face cannot be found",
+    Reason.FACE_PIXELS: "CT or MR pixels (lossy, colour, ...) from which a face cannot be removed exactly",
     Reason.DUPLICATE_IDENTICAL: "the same instance again, with the same bytes",
     Reason.DUPLICATE_DIFFERENT: "the same instance again, with other content",
     Reason.SYMLINK_OUTSIDE: "a link that leaves the source",
@@ -170,11 +178,14 @@ class Refused(Exception):
         issuer: original issuer of the PatientID, where the reason depends on it; for the private room only.
         pixels: what was found in the pixels, where a reviewer may take the reason back; for the private room
             only.
+        face: the series and its plan, where the reason is about a face; for the private room only.
     """
 
-    def __init__(self, reason: Reason, *, issuer: str = "", pixels: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, reason: Reason, *, issuer: str = "", pixels: Mapping[str, Any] | None = None, face: str = ""
+    ) -> None:
         super().__init__(str(reason))
-        self.reason, self.issuer, self.pixels = reason, issuer, dict(pixels or {})
+        self.reason, self.issuer, self.pixels, self.face = reason, issuer, dict(pixels or {}), face
 
 
 class Quarantined(DataError):

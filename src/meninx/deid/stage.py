@@ -6,8 +6,11 @@ import gc
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from meninx.core.progress import SILENT, Progress, task
 from meninx.deid import (
     archive_signature,
     cluster,
+    face_pass,
     layout_sheet,
     lookup,
     output,
@@ -95,7 +99,9 @@ def run(
     if not found:
         raise DataError(problem("the folder holds no files", where="source", fix="check the path"))
     if config.dry_run:
-        return _dry_run(engine, registry, config, out, found, progress)
+        with tempfile.TemporaryDirectory() as folder:  # a dry run leaves nothing in the output folder
+            engine = _with_plans(engine, config, Path(folder), found, progress)
+            return _dry_run(engine, registry, config, out, found, progress)
     signing_key = archive_signature.signing_key(read_key(config.key, config.site))
     claimed = workspace.claim(
         out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
@@ -109,9 +115,12 @@ def run(
         journal = FileJournal(space.staging)
         journal.settle()
         _clear_waiting(engine)
+        plans = engine.out / face_pass.FOLDER
+        engine = _with_plans(engine, config, plans, found, progress)
         resumed = _work(engine, registry, config, found, journal, progress)
         journal.settle()
         _clear_waiting(engine)
+        shutil.rmtree(plans, ignore_errors=True)
         _refuse_no_dicom(space, journal)
         record = summary.write_summary(
             config, space, journal, engine.cleaner.profile, engine.cleaner.resolver.pseudonyms,
@@ -224,9 +233,21 @@ def _engine(
     deciding += [table.digest if table else "", config.profile, *config.options]
     deciding += [config.pixels, str(config.search_all), str(config.keep_measurements)]
     deciding += [ocr.fingerprint() if config.pixels == "redact" else ""]
+    deciding += [f"defacing {config.defacing}"] if config.defacing != "off" else []
     deciding += [f"{_DECISIONS}{files.digest(config.decisions)}" if config.decisions else ""]
     digest = hashlib.sha256("\n".join(deciding).encode()).hexdigest()
     return engine, registry, f"{_MARK}{digest}"
+
+
+def _with_plans(
+    engine: Engine, config: DeidConfig, folder: Path, found: list[SourceFile], progress: Progress
+) -> Engine:
+    """Return the engine with the plans by which faces are removed, made from all files of each series."""
+    if config.defacing == "off":
+        return engine
+    workers = partial(_workers, config)
+    plans = face_pass.make_plans(engine.source, folder, found, workers, progress)
+    return replace(engine, cleaner=replace(engine.cleaner, faces=plans))
 
 
 def _refuse_other_identities(engine: Engine, space: workspace.Workspace, *, overwrite: bool) -> None:
@@ -485,6 +506,9 @@ def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> 
         "pixels_searched",
         "pixels_redacted",
         "layouts",
+        "series_defaced",
+        "series_not_head",
+        "series_face_refused",
         "signer",
     )
     counts = {name: getattr(record, name) for name in (*names, "actions", "flagged", "directories")}

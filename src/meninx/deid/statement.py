@@ -125,6 +125,16 @@ def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _faces(record: DeidRecord) -> str:
+    if record.defacing != "head":
+        return "Faces can be rebuilt from head scans."
+    return (
+        f"A mask of the face was removed from {record.series_defaced:,} CT and MR series; identification "
+        "from the rest of the head or from the brain itself stays possible. Other kinds of images were not "
+        "treated."
+    )
+
+
 def remains(record: DeidRecord) -> tuple[str, ...]:
     """Return in sentences what the archive may still tell about a patient; the report has the same words."""
     found = []
@@ -140,7 +150,7 @@ def remains(record: DeidRecord) -> tuple[str, ...]:
             "given. Look at private/layouts.html before the archive leaves."
         )
     found += [
-        "Faces can be rebuilt from head scans.",
+        _faces(record),
         "Rare findings, implants and combinations of what stays (age, sex, size, descriptions) can single "
         "out a person: de-identified is not anonymous.",
         "Whoever holds the site's key and the originals can link both. The folder private/ holds originals' "

@@ -19,6 +19,7 @@ from meninx.core.workspace import Workspace
 from meninx.deid import lookup, options, quarantine
 from meninx.deid.audit_chain import AUDIT_LOG, AuditChain
 from meninx.deid.config import DeidConfig
+from meninx.deid.face_plans import DEFACED, NOT_HEAD, REFUSED
 from meninx.deid.issuer_policy import OWN
 from meninx.deid.layouts import LAYOUTS, LayoutMask, LayoutTable
 from meninx.deid.options import Option, method_codes
@@ -60,10 +61,14 @@ class RunCounts:
         self.patients: set[str] = set()
         self.studies: set[tuple[str, str]] = set()
         self.series: set[tuple[str, str, str]] = set()
+        self.faces: dict[str, set[str]] = {DEFACED: set(), NOT_HEAD: set(), REFUSED: set()}
 
     def add(self, entry: FileResult) -> None:
         """Count one entry."""
         self.read += 1
+        if entry.face:
+            outcome, series = entry.face.split(":")[:2]
+            self.faces[outcome].add(series)
         if entry.status != WRITTEN:
             self.quarantined[str(entry.reason)] += 1
             self.directories.update(entry.directory)
@@ -104,11 +109,12 @@ class RunCounts:
 
 def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidRecord:
     """Return the content of ``deid.json``; ``profile`` is the one in force, overrides included."""
+    codes = method_codes(config.all_options, pixels=tally.searched > 0, faces=bool(tally.faces[DEFACED]))
     return DeidRecord(
         version=metadata.version("meninx"),
         profile=config.profile,
         options=tuple(sorted(str(option) for option in config.all_options)),
-        codes=tuple(code.value for code in method_codes(config.all_options, pixels=tally.searched > 0)),
+        codes=tuple(code.value for code in codes),
         departures=departures(config, tally, profile),
         overrides=profile.describe_overrides(),
         max_age=config.max_age,
@@ -132,6 +138,10 @@ def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidR
         pixels_redacted=tally.redacted,
         pixels_recoded=tally.recoded,
         layouts=len(tally.layouts.layouts),
+        defacing=config.defacing,
+        series_defaced=len(tally.faces[DEFACED]),
+        series_not_head=len(tally.faces[NOT_HEAD]),
+        series_face_refused=len(tally.faces[REFUSED]),
     )
 
 
@@ -271,6 +281,7 @@ def _audit_line(entry: FileResult, pseudonyms: Pseudonyms) -> str:
         "pixels_searched": bool(pixels),
         "boxes_redacted": pixels.get("boxes", 0),
         "recoded": pixels.get("recoded", False),
+        "face": entry.face.split(":")[0],
     }
     return json.dumps(line)
 

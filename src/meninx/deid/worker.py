@@ -18,6 +18,7 @@ from meninx.core.errors import StorageError
 from meninx.deid import instance, media_directory, output, selfcheck, zip_archive
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
 from meninx.deid.discover import SourceFile
+from meninx.deid.face_plans import FolderPlans
 from meninx.deid.file_part import FilePart, JoinedPieces, Piece, windows_of
 from meninx.deid.keys import plain_digest
 from meninx.deid.output import WRITTEN, FileResult
@@ -97,6 +98,7 @@ def process(engine: Engine, found: SourceFile, known: FileResult | None) -> File
             issuer=refused.issuer,
             pixels=refused.pixels,
             directory=named,
+            face=refused.face,
         )
         return known if known is not None and known == result else result
 
@@ -173,12 +175,21 @@ def _is_valid(engine: Engine, entry: FileResult) -> bool:
     The output must be unchanged, and the patient must still be the same under the policy on issuers.
     """
     if entry.status != WRITTEN:
-        return entry.reason not in {*DEPENDING_ON_IDENTITIES, Reason.DICOMDIR}
+        return not entry.face and entry.reason not in {*DEPENDING_ON_IDENTITIES, Reason.DICOMDIR}
+    if entry.face and not _has_plan(engine, entry.face):
+        return False
     if engine.domain(entry) != entry.domain:
         return False
     path = engine.out / entry.output
     output.check_below(engine.out, entry.output)
     return path.is_file() and path.stat().st_size == entry.size and files.digest(path) == entry.output_digest
+
+
+def _has_plan(engine: Engine, face: str) -> bool:
+    """Return whether the series of an earlier result still has the same plan."""
+    series, digest = face.split(":")[1:]
+    plan = engine.cleaner.faces.read(series) if isinstance(engine.cleaner.faces, FolderPlans) else None
+    return plan is not None and plan.digest == digest
 
 
 def _deidentified(engine: Engine, path: str, digest: str, data: bytes | FilePart) -> FileResult:
@@ -230,6 +241,7 @@ def _result(engine: Engine, path: str, digest: str, clean: CleanInstance) -> Fil
         burned_in_unknown=bool(clean.context.review),
         review=clean.context.review,
         pixels=clean.pixels.table(),
+        face=clean.face.text(),
     )
 
 

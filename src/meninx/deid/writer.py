@@ -12,7 +12,7 @@ from meninx.deid.dates import age_between, capped_age, parse, years
 from meninx.deid.elements import Element, Encoding, encode, encode_chunks
 from meninx.deid.file_part import Piece, windows_of
 from meninx.deid.instance import DEFLATED, SOP_INSTANCE, Instance
-from meninx.deid.options import Option, method_codes
+from meninx.deid.options import Code, Option, method_codes
 from meninx.deid.profile import Action, attribute_type
 from meninx.deid.text import CHARSET_TAG, UTF_8, is_valid
 from meninx.imaging.tags import NOT_REVIEWED
@@ -27,7 +27,7 @@ _SMALL = 1 << 16  # bytes
 CLEARED_BITS = "unused bits of the pixels cleared"
 TEXT_KEPT = "text in pixels kept in review"
 _META = Encoding(implicit=False, little=True)
-BURNED_IN = 0x00280301
+BURNED_IN, VISUAL_FEATURES = 0x00280301, 0x00280302
 _STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
 
 
@@ -39,6 +39,8 @@ def finish(elements: list[Element], original: Instance, context: FileContext) ->
     if charset:
         new[CHARSET_TAG] = Element(CHARSET_TAG, "CS", charset)
     _state_burned_in(new, context)
+    if context.face:
+        new[VISUAL_FEATURES] = _text(VISUAL_FEATURES, "CS", "NO")
     new.setdefault(0x00100010, _text(0x00100010, "PN", context.patient.pseudonym))
     new.setdefault(0x00100020, _text(0x00100020, "LO", context.patient.pseudonym))
     if AGE not in new or not bytes(new[AGE].value).strip():
@@ -65,6 +67,11 @@ def _state_burned_in(new: dict[int, Element], context: FileContext) -> None:
         kind = attribute_type(BURNED_IN, context.sop_class_uid, top_level=True)
         if kind not in ("1", "1C"):
             del new[BURNED_IN]
+
+
+def _codes(context: FileContext) -> tuple[Code, ...]:
+    """Return the codes of what was done to the file."""
+    return method_codes(context.profile.options, pixels=context.searched, faces=context.face == "defaced")
 
 
 def derived_age(original: Instance) -> str:
@@ -143,7 +150,7 @@ def marker_texts(context: FileContext) -> list[bytes]:
         CLEARED_BITS,
         TEXT_KEPT,
         IMPLEMENTATION_NAME,
-        *(word for code in method_codes(context.profile.options, pixels=context.searched) for word in code),
+        *(word for code in _codes(context) for word in code),
     ]
     return sorted((word.encode() for word in words), key=len, reverse=True)
 
@@ -156,7 +163,7 @@ def _markers(context: FileContext) -> list[Element]:
             _text(0x00080102, "SH", "DCM"),
             _text(0x00080104, "LO", code.meaning),
         ]
-        for code in method_codes(options, pixels=context.searched)
+        for code in _codes(context)
     ]
     method = f"{METHOD}, version {_version()}"[:64]
     remarks = [CLEARED_BITS] if context.bits_cleared else []
