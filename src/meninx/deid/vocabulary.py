@@ -68,8 +68,8 @@ _CONTRASTS_TEXT = """
     c ce cm iv ivcon gad gado gadolinium gd gadovist gadavist magnevist dotarem eovist primovist omniscan
     prohance multihance clariscan enhanced enhancement enhancing enh unenhanced noncontrast noncon nonenhanced
     agent medium dye oral rectal injection injected nativ native plain infused
-    kontrastem kontrastu kontrastowa kontrastowe kontrastowym kontrastowego kontr wzmocnieniem wzmocnienia wzmoc
-    contrasted contras contra contrastado contrastada enhance enha ceiv civ pocm
+    kontrastem kontrastu kontrastowa kontrastowe kontrastowym kontrastowego kontr wzmocnieniem wzmocnienia
+    wzmoc contrasted contras contra contrastado contrastada enhance enha ceiv civ pocm
 """
 CONTRASTS = frozenset(_CONTRASTS_TEXT.split())
 
@@ -99,7 +99,8 @@ SHAPES = re.compile(
       [bhiutsd][0-9]{2}[fshmvd]?
     | (?:br|bl|bv|bf|hr|hc|hv|hp|hf|hn|qr|ur|sa|sf|ub|tr|fl|fc|bp|vb|cb|vt)[0-9]{2}[a-z]?
     | f[cl][0-9]{2} | [a-z](?:[0-9]|[1-8][0-9]) | [1-9][0-9]?x | x[1-9][0-9]? | [1-4][dt]
-    | (?:b|te|tr|ti|fa|nex|etl)(?:[0-9]{1,3}|[1-9][0-9]?[05]0) | (?:[0-9]{1,3}|[1-9][0-9]?[05]0)b | [0-9]{2,3}(?:kv|kvp|ma|mas) | (?:kv|ma)[0-9]{2,3}
+    | (?:b|te|tr|ti|fa|nex|etl)(?:[0-9]{1,3}|[1-9][0-9]?[05]0) | (?:[0-9]{1,3}|[1-9][0-9]?[05]0)b
+    | [0-9]{2,3}(?:kv|kvp|ma|mas) | (?:kv|ma)[0-9]{2,3}
     | (?:1st|2nd|3rd|[4-9]th) | t?[0-9]{1,2}of[0-9]{1,2}
     | (?:st|ss|sl|th|ph|dyn|n|pe|ser)[0-9]{1,2}
     | (?:t?fl|ep|t?se|tse|tir|tfi|spc|ci|ciss|fi|gre|me|pc|fid|h|mrcp)[1-4]d[0-9]{0,2}
