@@ -30,7 +30,7 @@ from meninx.deid.worker import Engine, process
 from meninx.imaging import ocr
 
 STAGE = "deid"
-FORMAT = "3"  # raised when the same input would give other bytes
+FORMAT = "4"  # raised when the same input would give other bytes
 _MARK = f"format-{FORMAT}-"  # begins every fingerprint
 FILES_PER_WORKER = 40  # below that a second process costs more than it saves
 Pair = tuple[SourceFile, FileResult | None]  # a file and its result in an earlier run
