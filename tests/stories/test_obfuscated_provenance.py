@@ -13,7 +13,7 @@ from release_samples import CAVEAT, attacker, audit_record
 
 import meninx
 from meninx.cli.app import run
-from meninx.core import artifacts, integrity
+from meninx.core import artifacts, files, integrity
 from meninx.core.artifacts import DatasetExtract, ObfuscationRecord
 from meninx.obfuscate import sealed_audit
 from meninx.synthetic import write_dataset
@@ -52,7 +52,11 @@ def attacked(work, tmp_path) -> Path:
         classes=record.classes,
         published=record.published,
     )
-    sealed_audit.write(root / "hidden", replace(audit, checksums=integrity.digest_of(root / "hidden")))
+    digests = {
+        "checksums": integrity.digest_of(root / "hidden"),
+        "obfuscation": files.digest(root / "hidden/obfuscation.json"),
+    }
+    sealed_audit.write(root / "hidden", replace(audit, **digests))
     return root
 
 

@@ -117,11 +117,12 @@ def read(root: Path, name: str, info: DatasetInfo | None) -> ObfuscatedDataset |
         _refuse(_impossible(audit), f"{name}/{AUDIT}")
     _refuse(sealed_audit.contradictions(root), name)
     asked = asked_targets.history(root) if record is not None else ()
-    lost = asked_targets.lost(asked, audit) or sealed_audit.lost(root)
+    sealed = record is not None and sealed_release.is_sealed(root)
+    lost = (asked_targets.lost(asked, audit) if sealed else "") or sealed_audit.lost(root)
     synthetic = audit.synthetic if info is None and audit is not None else bool(info and info.synthetic)
     return ObfuscatedDataset(
         name=name, root=root, record=record, audit=audit, synthetic=synthetic, sentence=sentence,
-        asked=asked, lost=lost, sealed=record is not None and sealed_release.is_sealed(root),
+        asked=asked, lost=lost, sealed=sealed,
         patients=_patients(root) if record is not None else None,
     )  # fmt: skip
 
