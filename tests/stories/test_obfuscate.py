@@ -487,7 +487,7 @@ def test_a_damaged_release_is_refused_before_anything_is_attacked_or_replaced(
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     monkeypatch.setattr(audited_release, "audit_release", None)
     for place in (None, tmp_path / "record"):
-        with pytest.raises(DataError, match="missing, changed or not in|was changed since the"):
+        with pytest.raises(DataError, match=r"missing, changed or not in|was changed since the"):
             again(large, out, out=place)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
