@@ -413,7 +413,7 @@ def test_what_somebodys_release_says_of_itself_is_its_statement_and_leaves_no_at
     large, averaged, foreign, tmp_path
 ):
     plain = again(large, foreign, out=tmp_path / "plain", target=0.99, draws=10).record
-    said = replace(read(averaged.out, ObfuscationRecord), method="maxent", caveat="hides " * 200)
+    said = replace(read(averaged.out, ObfuscationRecord), method="maxent", caveat="hides " * 50)
     made = Manifest.read(foreign)
     Manifest(foreign, replace(made.info, obfuscated=said.sentence()), made.cases).write(foreign)
     statement(averaged.out, foreign, method="maxent", caveat=said.caveat)
@@ -555,7 +555,7 @@ def test_order_and_names_of_a_release_tell_no_more_than_chance(tmp_path):
         one, two = scores[truth[first] == 1], scores[truth[first] == 0]
         area = (one[:, None] > two).mean() + (one[:, None] == two).mean() / 2
         error = np.sqrt((len(one) + len(two) + 1) / (12 * len(one) * len(two)))
-        assert abs(area - 0.5) < 1.96 * error, name
+        assert abs(area - 0.5) < 2.5 * error, name  # the interval of four columns at 95 %
     assert all(case.image == f"images/{case.case_id}.png" for case in released)
 
 
