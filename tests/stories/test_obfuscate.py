@@ -409,6 +409,7 @@ def foreign(large, tmp_path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_what_somebodys_release_says_of_itself_is_its_statement_and_leaves_no_attacker_out(
     large, averaged, foreign, tmp_path
 ):
@@ -436,6 +437,7 @@ def test_a_target_of_somebodys_release_is_not_known_to_be_the_first(large, forei
     assert not found.verdicts["Attribute hidden?"].startswith("green")
 
 
+@pytest.mark.slow
 def test_a_target_that_was_missed_is_not_forgotten_by_writing_the_audit_elsewhere(large, averaged, tmp_path):
     out = Path(shutil.copytree(averaged.out, tmp_path / "hidden"))
     record = again(large, out, out=tmp_path / "record", target=0.99).record
@@ -464,6 +466,7 @@ def test_a_target_that_was_missed_is_not_forgotten_by_writing_the_audit_elsewher
         again(large, out, out=tmp_path / "third", target=0.99)
 
 
+@pytest.mark.slow
 def test_an_audit_elsewhere_of_a_release_that_was_not_attacked_is_on_its_page(large, tmp_path):
     made = meninx.obfuscate(large, tmp_path / "hidden", method="blur", audit=False)
     again(large, made.out, out=tmp_path / "record", target=0.55, draws=1)
