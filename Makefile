@@ -25,7 +25,7 @@ endif
 TESTS ?= tests
 
 .PHONY: help setup shell demo picture test test-fast test-slow coverage lint fix types contracts docs docs-check site \
-	bench bench-audit bench-burned-text bench-deid bench-dp bench-data bench-federated utility build clean constraints
+	bench bench-audit bench-burned-text bench-deid bench-deid-text bench-dp bench-data bench-federated utility build clean constraints
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -109,6 +109,9 @@ bench-data: $(READY) ## Images per second of the data pipeline (DATA=prepared da
 
 bench-deid: $(READY) ## De-identification beside other tools (PEERS=environment with them); writes its table into docs/benchmarks.md (3 min)
 	@$(BIN)/python benchmarks/bench_deid.py --peers $(PEERS) --write docs/benchmarks.md
+
+bench-deid-text: $(READY) ## What cleaned descriptions keep and let through (PEERS=environment with its packages); writes its table into docs/benchmarks.md (2 min)
+	@PYTHONPATH=$(PEERS) $(BIN)/python benchmarks/bench_deid_text.py --write docs/benchmarks.md
 
 bench-federated: $(READY) ## Secure aggregation beside Flower's own; writes its tables into docs/benchmarks.md (7 min)
 	@$(BIN)/python benchmarks/bench_federated.py --end-to-end --write docs/benchmarks.md

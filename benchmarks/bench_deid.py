@@ -1,17 +1,18 @@
 """Time, memory and leaks of de-identification beside other tools, on one generated archive.
 
-Run: ``python benchmarks/bench_deid.py [--peers VENV] [--scale 1] [--repeats 3] [--write PAGE]``. VENV is a
-virtual environment with ``dicom-anonymizer``, ``dicognito`` and ``dcmanon`` from PyPI; a tool that is not
-there is named as missing. The archive is written into a folder in memory where there is one. All tools take
-turns, round by round.
+Run: ``python benchmarks/bench_deid.py [--peers VENV] [--scale 1] [--repeats 3] [--classes] [--write PAGE]``.
+VENV is a virtual environment with ``dicom-anonymizer``, ``dicognito`` and ``dcmanon`` from PyPI; a tool that
+is not there is named as missing. The archive is written into a folder in memory where there is one. All tools
+take turns, round by round.
 
 Every file holds the name, number, birth date, accession number, institution and physician of an invented
 patient, also in a comment and in private elements. A string that is in the bytes of an output file has
-survived. The tools were not configured beyond their defaults. Pixels are left to the triggers
-(``--pixels keep``), because no other tool reads them.
+survived; every byte of every output file is searched, pixel data included. The tools were not configured
+beyond their defaults. Pixels are left to the triggers (``--pixels keep``), because no other tool reads them.
 
-A cell holds the median over rounds. CPU seconds (user and system, of all processes) hardly depend on what
-else the machine does; wall seconds do.
+A cell holds the median over rounds, with the lowest and the highest one in brackets. CPU seconds (user and
+system, of all processes) depend less on what else the machine does than wall seconds; the ratio of two tools
+in one round depends on it least.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from statistics import median
 
 import pages
 
+ONE, TWO, RIVAL = "meninx, one process", "meninx, two workers", "dicom-anonymizer"
+FEW = 20  # files of a class
 ROOT = Path(__file__).resolve().parents[1]
 _DCMANON = """
 import os, sys
@@ -74,6 +77,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="virtual environment with the other tools")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the files of each kind")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--classes", action="store_true", help="also the time per file of each class")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into a page")
     args = parser.parse_args()
     memory = Path("/dev/shm")
@@ -96,13 +100,47 @@ def main() -> None:
                 if tool.made:
                     out.mkdir()
                 costs[tool.name].append(measured(tool, source, out))
-                leaks[tool.name] = survivors(out, planted)
+                if tool.name not in leaks:  # a tool is given the same files in every round
+                    leaks[tool.name] = survivors(out, planted)
         files = sorted(source.iterdir())
         size = sum(path.stat().st_size for path in files)
         text = "\n".join(table(costs, leaks, len(files), size, args.repeats, args.peers)) + "\n"
+        if args.classes:
+            pair = [tool for tool in tools if tool.name in (ONE, RIVAL)]
+            text += "\n" + "\n".join(classes(pair, root, args.repeats)) + "\n"
     print(text)
     if args.write:
         pages.put(args.write, "bench-deid", text)
+
+
+def classes(tools: Sequence[Tool], root: Path, repeats: int) -> Iterator[str]:
+    """Yield the lines of a table of CPU milliseconds per file of each class, without the start of the tool.
+
+    A folder of :data:`FEW` files and one of a single file are processed in turns; the start is the same.
+    """
+    yield f"| class | MB a file | {' | '.join(f'{tool.name}, ms a file' for tool in tools)} |"
+    yield "|---" * (len(tools) + 2) + "|"
+    maker = [sys.executable, str(Path(__file__).with_name("deid_archive.py"))]
+    listed = subprocess.run([*maker, "--kinds"], check=True, capture_output=True, text=True).stdout
+    for kind in listed.splitlines():
+        few, one, out = root / "few", root / "one", root / "out"
+        shutil.rmtree(few, ignore_errors=True)
+        shutil.rmtree(one, ignore_errors=True)
+        subprocess.run([*maker, str(few), str(FEW), kind], check=True, capture_output=True)
+        one.mkdir()
+        first = min(few.iterdir())
+        shutil.copy(first, one)
+        cells = []
+        for tool in tools:
+            times: dict[Path, list[float]] = {few: [], one: []}
+            for folder in [*times] * repeats:
+                shutil.rmtree(out, ignore_errors=True)
+                if tool.made:
+                    out.mkdir()
+                times[folder].append(measured(tool, folder, out).cpu)
+            cells.append((median(times[few]) - median(times[one])) / (FEW - 1) * 1000)
+        size = first.stat().st_size / 1e6
+        yield f"| {kind} | {size:.1f} | {' | '.join(f'{cell:.0f}' for cell in cells)} |"
 
 
 def own_tools(key: Path) -> list[Tool]:
@@ -110,8 +148,8 @@ def own_tools(key: Path) -> list[Tool]:
     words = [sys.executable, "-m", "meninx", "deid", "IN", "OUT", "--key", str(key), "--site", "bench", "-q"]
     words += ["--pixels", "keep", "--overwrite"]
     return [
-        Tool("meninx, one process", [*words, "--workers", "1"], made=False),
-        Tool("meninx, two workers", [*words, "--workers", "2"], made=False),
+        Tool(ONE, [*words, "--workers", "1"], made=False),
+        Tool(TWO, [*words, "--workers", "2"], made=False),
         Tool("copy (`cp -r`)", ["cp", "-r", "IN/.", "OUT"]),
     ]
 
@@ -123,7 +161,7 @@ def peers(folder: Path | None) -> list[Tool]:
     programs = folder / "bin"
     found = []
     if (programs / "dicom-anonymizer").exists():
-        found.append(Tool("dicom-anonymizer", [str(programs / "dicom-anonymizer"), "IN", "OUT"]))
+        found.append(Tool(RIVAL, [str(programs / "dicom-anonymizer"), "IN", "OUT"]))
     python = str(programs / "python")
     if (programs / "dicognito").exists():
         words = [python, "-m", "dicognito", "--output-directory", "OUT", "IN"]
@@ -152,15 +190,30 @@ def measured(tool: Tool, source: Path, out: Path) -> Cost:
 def survivors(out: Path, planted: Sequence[bytes]) -> str:
     """Return in words how many output files hold how many planted strings."""
     images = [path for path in out.rglob("*") if path.is_file() and "private" not in path.parts]
-    images = [path for path in images if path.read_bytes()[128:132] == b"DICM"]
-    found = [sum(word in content for word in planted) for content in map(_header, images)]
+    images = [path for path in images if _is_dicom(path)]
+    found = [_count(path, planted) for path in images]
     return f"{sum(found)} in {sum(map(bool, found))} of {len(images)} files"
 
 
-def _header(path: Path) -> bytes:
-    """Return the first bytes of a file, in which all planted strings are, in lower case."""
+def _count(path: Path, planted: Sequence[bytes]) -> int:
+    """Return how many planted strings occur in a file; few of them begin differently, so that is fast.
+
+    The file is read in windows: a child inherits the high-water mark of its parent's memory.
+    """
+    begins, found = {word[:5] for word in planted}, set()
     with path.open("rb") as stream:
-        return stream.read(1 << 16).lower()
+        tail = b""
+        while window := stream.read(1 << 20):
+            content = tail + window.lower()
+            here = {begin for begin in begins if begin in content}
+            found |= {word for word in planted if word[:5] in here and word in content}
+            tail = content[-64:]
+    return len(found)
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
 
 
 def table(
@@ -172,7 +225,7 @@ def table(
     peers_from: Path | None,
 ) -> Iterator[str]:
     """Yield the lines of the table and what it was measured on."""
-    ours = costs["meninx, one process"]
+    ours = costs[ONE]
     head = (
         "tool",
         "CPU s",
@@ -185,19 +238,28 @@ def table(
     yield ""
     yield f"| {' | '.join(head)} |"
     yield "|---" * len(head) + "|"
-    base = costs.get("dicom-anonymizer")
+    base = costs.get(RIVAL)
     for name, runs in costs.items():
         cpu = median(run.cpu for run in runs)
-        ratio = "" if base is None else f"{cpu / median(run.cpu for run in base):.2f}"
+        ratio = "" if base is None else _ratio(runs, base)
         wall, memory = median(run.wall for run in runs), max(run.memory for run in runs) / 1024
-        yield f"| {name} | {cpu:.2f} | {ratio} | {wall:.1f} | {memory:.0f} | {leaks[name]} |"
-    missing = {"dicom-anonymizer", "dicognito", "dcmanon"} - set(costs)
+        lowest, highest = min(run.cpu for run in runs), max(run.cpu for run in runs)
+        cells = [name, f"{cpu:.2f} ({lowest:.2f} to {highest:.2f})", ratio, f"{wall:.1f}", f"{memory:.0f}"]
+        yield f"| {' | '.join(cells)} | {leaks[name]} |"
+    missing = {RIVAL, "dicognito", "dcmanon"} - set(costs)
     if missing:
         yield f"\nNot installed in {'no environment' if peers_from is None else 'the environment'}: "
         yield ", ".join(sorted(missing)) + "."
-    two = costs["meninx, two workers"]
-    share = median(run.wall for run in two) / median(run.wall for run in ours)
-    yield f"\nTwo workers took {share:.2f} times the wall time of one process."
+    two = costs[TWO]
+    shares = sorted(run.wall / other.wall for run, other in zip(two, ours, strict=True))
+    share = f"{median(shares):.2f} ({shares[0]:.2f} to {shares[-1]:.2f})"
+    yield f"\nTwo workers took {share} times the wall time of one process."
+
+
+def _ratio(runs: Sequence[Cost], base: Sequence[Cost]) -> str:
+    """Return the median over rounds of one tool's CPU against another's in the same round, and its range."""
+    ratios = sorted(run.cpu / other.cpu for run, other in zip(runs, base, strict=True))
+    return f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """A generated DICOM archive for the benchmark of de-identification.
 
 Run: ``python benchmarks/deid_archive.py FOLDER SCALE``. It writes 381 files (at scale 1) of the kinds and
-sizes of a hospital's archive, and prints the strings that are planted in them.
+sizes of a hospital's archive, and prints the strings that are planted in them. ``FOLDER COUNT KIND`` writes
+files of one kind, and ``--kinds`` prints the kinds.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import imagecodecs
@@ -14,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
 
 PATIENTS = 20
 KINDS = {
@@ -26,16 +28,33 @@ KINDS = {
     "US, 30 frames": (3, "1.2.840.10008.5.1.4.1.1.3.1"),
     "SR": (5, "1.2.840.10008.5.1.4.1.1.88.11"),
 }
+FURTHER = {
+    "MR, enhanced, 40 frames": "1.2.840.10008.5.1.4.1.1.4.1",
+    "CR, JPEG 2000": "1.2.840.10008.5.1.4.1.1.1",
+    "US, JPEG lossless": "1.2.840.10008.5.1.4.1.1.6.1",
+}
+"""Classes that are measured on their own and are not in the archive, so that its ratio keeps its meaning."""
 
 
-def write_archive(folder: Path, scale: float) -> list[str]:
-    """Write the archive and return the planted strings."""
+def class_of(kind: str) -> str:
+    """Return the SOP Class UID of a kind of file."""
+    return FURTHER[kind] if kind in FURTHER else KINDS[kind][1]
+
+
+def write_archive(folder: Path, scale: float, kinds: Mapping[str, tuple[int, str]] = KINDS) -> list[str]:
+    """Write the archive and return the planted strings.
+
+    Args:
+        folder: is made.
+        scale: share of the files of each kind; 0 for all of them.
+        kinds: kind -> number of files and SOP Class UID.
+    """
     folder.mkdir()
     rng = np.random.default_rng(0)
-    pictures = {kind: _pixels(kind, rng) for kind in KINDS if kind != "SR"}
+    pictures = {kind: _pixels(kind, rng) for kind in kinds if kind != "SR"}
     number = 0
-    for kind, (count, sop_class) in KINDS.items():
-        for copy in range(max(1, round(count * scale))):
+    for kind, (count, sop_class) in kinds.items():
+        for copy in range(max(1, round(count * scale)) if scale else count):
             number += 1
             dataset = _instance(number, kind, sop_class)
             syntax = ExplicitVRLittleEndian
@@ -97,9 +116,13 @@ def _item(line: int, patient: int) -> Dataset:
 
 def _pixels(kind: str, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
     """Return one smooth noisy picture, or the frames of a clip, in grey levels."""
+    kind = "CR" if kind == "CR, JPEG 2000" else kind
     sides = {"MR": (256, 256), "CR": (2048, 1760), "US": (768, 1024), "US, 30 frames": (600, 800)}
+    sides |= {"MR, enhanced, 40 frames": (256, 256), "US, JPEG lossless": (768, 1024)}
     height, width = sides.get(kind, (512, 512))
-    top = {"MR": 3000, "CR": 16000}.get(kind, 255 if kind.startswith("US") else 4000)
+    top = {"MR": 3000, "MR, enhanced, 40 frames": 3000, "CR": 16000}.get(
+        kind, 255 if kind.startswith("US") else 4000
+    )
     rows, columns = np.mgrid[0:height, 0:width]
     noise = rng.normal(0, top / 80, (height, width))
     grey = np.clip((np.sin(columns / 37) + np.cos(rows / 29) + 2) * top / 5 + noise, 0, top)
@@ -108,26 +131,66 @@ def _pixels(kind: str, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
 
 def _put(dataset: Dataset, kind: str, grey: npt.NDArray[np.uint16], copy: int) -> str:
     """Put pixels into a header and return the transfer syntax."""
-    colour, frames = kind.startswith("US"), 30 if kind == "US, 30 frames" else 1
+    colour = kind.startswith("US")
+    frames = {"US, 30 frames": 30, "MR, enhanced, 40 frames": 40}.get(kind, 1)
     dataset.Rows, dataset.Columns = grey.shape
     dataset.SamplesPerPixel, dataset.PixelRepresentation = 3 if colour else 1, 0
     dataset.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored = (8, 8) if colour else (16, 14 if kind == "CR" else 12)
+    dataset.BitsAllocated, dataset.BitsStored = (
+        (8, 8) if colour else (16, 14 if kind.startswith("CR") else 12)
+    )
     dataset.HighBit = dataset.BitsStored - 1
     if frames > 1:
         dataset.NumberOfFrames = frames
     moved = np.roll(grey, copy, axis=1)
+    if "JPEG" in kind:
+        return _put_coded(dataset, kind, moved)
     if colour:
         dataset.PlanarConfiguration = 0
         dataset.PixelData = np.stack([moved] * 3, axis=-1).astype(np.uint8).tobytes() * frames
-    elif "JPEG" in kind:
-        dataset.PixelData = encapsulate([imagecodecs.ljpeg_encode(moved, bitspersample=12)])
-        dataset["PixelData"].is_undefined_length = True
-        return str(JPEGLosslessSV1)
     else:
-        dataset.PixelData = moved.astype("<u2").tobytes()
+        dataset.PixelData = moved.astype("<u2").tobytes() * frames
+    if "enhanced" in kind:
+        _put_frame_items(dataset, frames)
     return str(ExplicitVRLittleEndian)
 
 
+def _put_coded(dataset: Dataset, kind: str, grey: npt.NDArray[np.uint16]) -> str:
+    """Put one compressed picture into a header and return the transfer syntax."""
+    if kind == "CR, JPEG 2000":
+        coded = imagecodecs.jpeg2k_encode(grey, codecformat="j2k", reversible=True, bitspersample=14)
+    elif kind == "US, JPEG lossless":
+        coded = imagecodecs.ljpeg_encode(grey.astype(np.uint8), bitspersample=8)
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"  # ljpeg is grey
+    else:
+        coded = imagecodecs.ljpeg_encode(grey, bitspersample=12)
+    dataset.PixelData = encapsulate([coded])
+    dataset["PixelData"].is_undefined_length = True
+    return str(JPEG2000Lossless if kind == "CR, JPEG 2000" else JPEGLosslessSV1)
+
+
+def _put_frame_items(dataset: Dataset, frames: int) -> None:
+    """Put an item of functional groups for each frame into a header."""
+    items = []
+    for frame in range(frames):
+        plane, content, item = Dataset(), Dataset(), Dataset()
+        plane.ImagePositionPatient = ["0", "0", str(frame)]
+        content.FrameAcquisitionDateTime, content.InStackPositionNumber = "20180412101112", frame + 1
+        item.PlanePositionSequence, item.FrameContentSequence = [plane], [content]
+        items.append(item)
+    dataset.PerFrameFunctionalGroupsSequence = items
+
+
+def main() -> None:
+    """Write an archive, or files of one kind, or print the kinds."""
+    if sys.argv[1] == "--kinds":
+        print("\n".join((*KINDS, *FURTHER)))
+        return
+    folder, scale, kinds = Path(sys.argv[1]), float(sys.argv[2]), KINDS
+    if len(sys.argv) > 3:
+        scale, kinds = 0.0, {sys.argv[3]: (int(sys.argv[2]), class_of(sys.argv[3]))}
+    print("\n".join(write_archive(folder, scale, kinds)))
+
+
 if __name__ == "__main__":
-    print("\n".join(write_archive(Path(sys.argv[1]), float(sys.argv[2]))))
+    main()

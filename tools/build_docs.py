@@ -45,6 +45,7 @@ CONFIGS = {
     "predict": "meninx.predict.config:PredictConfig",
     "sweep": "meninx.train.config:SweepConfig",
     "report": "meninx.report.config:ReportConfig",
+    "verify": "meninx.verify.config:DicomCheckConfig",
     "dossier": "meninx.dossier.config:DossierConfig",
     "demo": "meninx.demo.config:DemoConfig",
     "audit": "meninx.audit.plan_config:AuditConfig",

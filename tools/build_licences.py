@@ -41,6 +41,8 @@ PURPOSE = {
     "rich": "progress, tables and help in the terminal",
     "rocrate": "RO-Crate metadata of a dossier",
     "rapidocr": "text in images, found and read",
+    "starlette": "the page of the review",
+    "uvicorn": "serves the page of the review",
     "onnxruntime": "runs the networks of rapidocr",
     "scipy": "statistics and optimisation",
     "tensorboard": "training curves",

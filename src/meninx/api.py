@@ -30,6 +30,7 @@ from meninx._settings import (
     ReportSettings,
     StudySettings,
     TrainSettings,
+    VerifySettings,
 )
 from meninx.core import provenance
 from meninx.core import settings as config_settings
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from meninx.audit.stage import AuditResult
-    from meninx.deid.stage import DeidResult
+    from meninx.deid.deid_result import DeidResult
     from meninx.dossier.stage import DossierResult
     from meninx.federated.simulate import SimulateResult
     from meninx.predict.stage import PredictResult
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from meninx.train.evaluate import EvaluateResult
     from meninx.train.stage import TrainResult
     from meninx.train.sweep import SweepResult
+    from meninx.verify.dicom_result import DicomCheckResult
     from meninx.verify.stage import VerifyResult
     from meninx.workflow import ReportedRun
 
@@ -498,8 +500,9 @@ def verify(
     signer: str = "",
     decision: StrPath | None = None,
     progress: Progress = SILENT,
-) -> VerifyResult:
-    """Check that a folder is as meninx wrote it.
+    **settings: Unpack[VerifySettings],
+) -> VerifyResult | DicomCheckResult:
+    """Check that a folder is as meninx wrote it, or what DICOM files of another origin still hold.
 
     A failed check is in the result (``ok``, ``exit_code``), not raised.
 
@@ -508,11 +511,14 @@ def verify(
         signer: fingerprint of the key that a dossier has to be signed with; empty for any.
         decision: filled-in form of a dossier.
         progress: shows the files.
+        **settings: for DICOM files of another origin: :class:`meninx.verify.config.DicomCheckConfig`.
     """
+    from meninx.verify.config import DicomCheckConfig
     from meninx.verify.stage import run
 
     form = Path(decision) if decision is not None else None
-    return run(Path(folder), signer=signer, decision=form, progress=progress)
+    config = config_settings.build(DicomCheckConfig, settings, _HERE)
+    return run(Path(folder), signer=signer, decision=form, config=config, progress=progress)
 
 
 def _listed(value: Sequence[float] | float) -> tuple[float, ...] | float:

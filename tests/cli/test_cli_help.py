@@ -14,6 +14,7 @@ import pytest
 from meninx.cli.app import VERBS
 from meninx.cli.audit import audit
 from meninx.cli.dicom import dicom
+from meninx.cli.escrow import escrow
 from meninx.cli.examples import EXAMPLES
 from meninx.cli.federate import STEPS as FEDERATE
 from meninx.cli.obfuscate import obfuscate
@@ -23,6 +24,7 @@ from meninx.core import settings
 STEPS = tuple(name for name in dicom if not name.startswith("-"))
 AUDIT = tuple(name for name in audit if not name.startswith("-"))
 OBFUSCATE = tuple(name for name in obfuscate if not name.startswith("-"))
+ESCROW = tuple(name for name in escrow if not name.startswith("-"))
 RECONSTRUCT = tuple(name for name in reconstruct if not name.startswith("-"))
 HEAVY = ("torch", "monai", "flwr", "scipy", "sklearn", "matplotlib", "dp_accounting", "nibabel", "highdicom")
 
@@ -50,7 +52,7 @@ def helps() -> dict:
 
 def test_every_verb_and_step_has_examples():
     groups = {"audit": AUDIT, "audit reconstruct": RECONSTRUCT, "dicom": STEPS, "federate": FEDERATE}
-    groups["obfuscate"] = OBFUSCATE
+    groups |= {"obfuscate": OBFUSCATE, "escrow": ESCROW}
     steps = [f"{group} {step}" for group, names in groups.items() for step in names]
     assert set(EXAMPLES) == {*VERBS, *groups, *steps}
     assert all(line.startswith(f"meninx {verb}") for verb, lines in EXAMPLES.items() for line in lines)

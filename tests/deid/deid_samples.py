@@ -12,7 +12,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from meninx.deid.config import DeidConfig
-from meninx.deid.stage import DeidResult, run
+from meninx.deid.deid_result import DeidResult
+from meninx.deid.stage import run
 
 ROOT = "1.2.826.0.1.3680043.10.999"
 NAME, PATIENT_ID, ACCESSION, DOCTOR = (

@@ -68,7 +68,7 @@ def test_a_file_that_stays_on_the_disk_gives_the_bytes_that_memory_gives(tmp_pat
     large = image(Rows=512, Columns=512, NumberOfFrames="10", PixelData=pixels)
     path = save(large, tmp_path / "in" / "a", syntax=syntax)
     assert path.stat().st_size > worker._LARGE
-    with worker._content(path) as data:
+    with worker._file(path) as data:
         assert isinstance(data, FilePart)
     assert clean(tmp_path).files_written == 1
     expected = Deidentifier(key=KEY, site="north").deidentify(path.read_bytes()).content

@@ -7,69 +7,25 @@ import json
 import numpy as np
 import pydicom
 import pytest
-from deid_samples import clean, images, save
+from deid_samples import clean, images
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pixel_samples import coloured
+from layout_samples import LABEL, NAME
 
 from meninx.core import artifacts
 from meninx.core.errors import DataError
-from meninx.deid import burned_text, cleaner, layouts
+from meninx.deid import layouts
 from meninx.deid.layouts import LayoutDecision, LayoutMask, LayoutTable, ReviewChoice, TextLayout, line_boxes
-from meninx.imaging import ocr
-from meninx.imaging.ocr import Box, Found, Reading
+from meninx.imaging.ocr import Box
 
-NAME, SECOND_NAME, LABEL = Box(4, 4, 24, 10), Box(3, 4, 40, 10), Box(4, 20, 16, 26)
 FOUND = {"kept": [], "texts": ["QUENTINSSON"], "decision": ""}
-
-
-def capture(number: int, boxes: list[Box], model: str = "Sono 1"):
-    ds = coloured("grey 8")
-    ds.SOPInstanceUID = f"{ds.SOPInstanceUID}.{number}"
-    ds.ManufacturerModelName = model
-    values = np.full((ds.Rows, ds.Columns), 30, np.uint8)
-    for box in boxes:
-        values[box.top : box.bottom, box.left : box.right : 2] = 255
-    ds.PixelData = values.tobytes()
-    return ds
-
-
-@pytest.fixture
-def reader(monkeypatch):
-    """The search finds white boxes of this file and reads a label in one of them."""
-
-    def find(picture, search):
-        for boxes in ([SECOND_NAME, LABEL], [NAME, LABEL]):
-            found = [
-                box for box in boxes if (picture[box.top : box.bottom, box.right - 3 : box.right] > 200).any()
-            ]
-            if found and found[0] != LABEL:
-                break
-        return [Found(box, 0.9) for box in found]
-
-    monkeypatch.setattr(ocr, "is_available", lambda: True)
-    text = {LABEL: "MI 1.2"}
-    made = burned_text.Reader(
-        find, lambda picture, box: Reading(text.get(box, "NAME"), 0.9), lambda *given: False
-    )
-    real = cleaner.PixelCleaner
-    monkeypatch.setattr(cleaner, "PixelCleaner", lambda *given: real(*given, reader=made))
-
-
-@pytest.fixture
-def archive(tmp_path, reader):
-    """Four captures of three layouts: two names of one device, one of another device, one without text."""
-    save(capture(1, [NAME, LABEL]), tmp_path / "in" / "a")
-    save(capture(2, [SECOND_NAME, LABEL]), tmp_path / "in" / "b")
-    save(capture(3, [NAME], model="Sono 2"), tmp_path / "in" / "c")
-    save(capture(4, []), tmp_path / "in" / "d")
-    return tmp_path
 
 
 def decisions_of(folder, **choices):
     found = layouts.read_layouts(folder / "out" / "private" / layouts.LAYOUTS)
     rows = [
-        LayoutDecision(one.layout, choices["choice"], one.mask, choices.get("extra", ())) for one in found[:1]
+        LayoutDecision(one.layout, choices["choice"], one.mask, choices.get("chosen", ()))
+        for one in found[:1]
     ]
     path = folder / "decisions.csv"
     layouts.write_decisions(path, rows)
@@ -111,17 +67,13 @@ def test_the_sheet_shows_before_mask_and_after(archive):
 
 def test_a_decision_holds_for_every_image_of_its_layout(archive):
     clean(archive)
-    more = decisions_of(archive, choice=ReviewChoice.REDACT, extra=(LABEL,))
+    more = decisions_of(archive, choice=ReviewChoice.REDACT, chosen=(LABEL,))
     clean(archive, out="more", decisions=more)
     filled = [
         ds.pixel_array[LABEL.top : LABEL.bottom].max() == 30
         for ds in map(pydicom.dcmread, images(archive / "more"))
     ]
     assert filled.count(True) == 4  # both images of the layout, and the two without a label
-    untouched = decisions_of(archive, choice=ReviewChoice.KEEP)
-    clean(archive, out="kept", decisions=untouched)
-    white = [int(ds.pixel_array.max() == 255) for ds in map(pydicom.dcmread, images(archive / "kept"))]
-    assert sum(white) == 2
     refused = decisions_of(archive, choice=ReviewChoice.QUARANTINE)
     result = clean(archive, out="refused", decisions=refused)
     assert result.quarantined == {"refused-in-review": 2}
@@ -141,7 +93,8 @@ def test_other_decisions_make_the_files_again(archive):
     [
         'x,maybe,,A,B,10,10,""', 'x,redact,,A,B,10,10,""', 'x,accept,1 1 2 2,A,B,10,10,""',
         'x,redact,1 1 20 2,A,B,10,10,""', 'x,redact,1 1 1 2,A,B,10,10,""', 'x,redact,a b c d,A,B,10,10,""',
-        'x,keep,,A,B,ten,10,""', "x,keep", 'x,redact,1 1 2,A,B,10,10,""',
+        'x,keep,,A,B,ten,10,""', "x,keep", 'x,redact,1 1 2,A,B,10,10,""', 'x,keep,,A,B,10,10,"1 1 2 2"',
+        'x,keep,1 1 3 3,A,B,10,10,"1 1 2 2"', 'x,redact,١ 1 2 2,A,B,10,10,""', 'x,accept,,A,B,1_0,10,""',
     ],
 )  # fmt: skip
 def test_a_damaged_row_is_refused_by_its_number(tmp_path, row):
@@ -176,7 +129,7 @@ def test_a_thousand_images_of_forty_layouts_are_forty_decisions():
     for number in range(1000):
         device = number % 40
         boxes = [
-            Box(left := 20 + int(draw.integers(-2, 3)), top := 30 * n + device + int(draw.integers(-2, 3)),
+            Box(left := 20 + int(draw.integers(-2, 3)), top := 30 * n + device + int(draw.integers(2, 7)),
                 left + int(draw.integers(60, 200)), top + 20)
             for n in range(1 + device % 4)
         ]  # fmt: skip
@@ -184,6 +137,126 @@ def test_a_thousand_images_of_forty_layouts_are_forty_decisions():
     assert len(table.layouts) == 40
     assert sum(one.instances for one in table.layouts) == 1000
     assert all(len(one.outputs) <= layouts.MOST_OUTPUTS for one in table.layouts)
+
+
+def test_of_a_kept_layout_only_lines_in_the_kept_boxes_stay(archive):
+    clean(archive)
+    kept = decisions_of(archive, choice=ReviewChoice.KEEP, chosen=(NAME,))
+    result = clean(archive, out="kept", decisions=kept)
+    found = {ds.pixel_array[5, 20] == 255: ds for ds in map(pydicom.dcmread, images(archive / "kept"))}
+    stays = [
+        ds
+        for ds in map(pydicom.dcmread, images(archive / "kept"))
+        if "kept" in str(ds.DeidentificationMethod)
+    ]
+    assert len(stays) == 1, result.quarantined  # the longer line reaches out of the box and is redacted
+    assert set(found) == {True, False}
+    assert stays[0].pixel_array[NAME.top : NAME.bottom, NAME.left : NAME.right : 2].min() == 255
+    assert (stays[0].PatientIdentityRemoved, "BurnedInAnnotation" in stays[0]) == ("YES", False)
+    record = artifacts.read(archive / "kept", artifacts.DeidRecord)
+    assert [(one.name, one.chosen, one.files) for one in record.departures] == [("decisions", "keep", 1)]
+    assert record.pixels_redacted == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "confidence"), [("QUILLFEATHER", 0.9), ("QU1LLFEATHFR", 0.9), ("ID 0000123", 0.9), ("NAME", 0.7)]
+)
+def test_a_kept_line_that_resembles_the_header_or_is_not_legible_is_redacted(
+    archive, written, word, confidence
+):
+    clean(archive)
+    kept = decisions_of(archive, choice=ReviewChoice.KEEP, chosen=(NAME,))
+    written[:] = [word, confidence]
+    clean(archive, out="kept", decisions=kept)
+    after = [pydicom.dcmread(path) for path in images(archive / "kept")]
+    assert len(after) == 4
+    assert not any(ds.pixel_array[5, 4] == 255 for ds in after)
+    assert {ds.BurnedInAnnotation for ds in after} == {"NO"}
+
+
+def test_a_layout_that_is_kept_out_stays_on_the_list(archive):
+    clean(archive)
+    refused = decisions_of(archive, choice=ReviewChoice.QUARANTINE)
+    assert clean(archive, decisions=refused, overwrite=True).quarantined == {"refused-in-review": 2}
+    private = archive / "out" / "private"
+    found = {one.decision: one for one in layouts.read_layouts(private / layouts.LAYOUTS)}
+    assert (found["quarantine"].instances, found["quarantine"].outputs) == (2, ())
+    assert found["quarantine"].source == "a"
+    assert f"{found['quarantine'].layout}-mask.png" in (private / "layouts.html").read_text()
+    again = clean(archive, decisions=refused)  # from the journal
+    assert (again.files_resumed, len(layouts.read_layouts(private / layouts.LAYOUTS))) == (4, 3)
+    public = [json.loads(line) for line in (archive / "out" / "audit.jsonl").read_text().splitlines()]
+    assert {one["boxes_redacted"] for one in public if one["status"] == "quarantined"} == {0}
+    refused.write_text("")
+    layouts.write_decisions(refused, [])
+    assert clean(archive, decisions=refused, overwrite=True).files_written == 4
+
+
+def test_layouts_of_one_mask_and_two_decisions_have_two_names():
+    table, mask = LayoutTable(), LayoutMask("ACME", "Sono", 100, 100, (NAME,))
+    for decision in ("", "accept", "redact", ""):
+        table.add(mask, FOUND | {"decision": decision}, "a", "images/a")
+    names = [one.layout for one in table.layouts]
+    assert (len(names), len(set(names)), names[0]) == (3, 3, mask.digest)
+
+
+GOOD = TextLayout(
+    "0123456789ab", LayoutMask("A", "B", 100, 100, (NAME,)), (), ("x",), "", 1, "a", ("images/b",)
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layout": "../../../etc/x"}, {"layout": "0123456789AB"}, {"layout": 12}, {"source": "../secret"},
+        {"source": "/etc/passwd"}, {"source": 1}, {"outputs": ["../secret"]}, {"outputs": ["images/../../x"]},
+        {"outputs": ["private/site.key"]}, {"outputs": ["images/b"] * 51}, {"instances": "1"},
+        {"instances": -1}, {"instances": 1e400}, {"decision": "<b>"}, {"texts": ["x" * 81]},
+        {"texts": ["x"] * 501}, {"kept": [[0, 0, 101, 5]]}, {"kept": [[0, 0, 5]]}, {"kept": [["0", 0, 5, 5]]},
+        {"kept": [[0, 0, 1, 1]] * 501}, {"mask": {}}, {"mask": None},
+        {"mask": {"manufacturer": "A" * 81, "model": "B", "rows": 100, "columns": 100, "boxes": []}},
+        {"mask": {"manufacturer": "A", "model": "B", "rows": 0, "columns": 100, "boxes": []}},
+        {"mask": {"manufacturer": "A", "model": "B", "rows": 1 << 40, "columns": 100, "boxes": []}},
+        {"mask": {"manufacturer": "A", "model": "B", "rows": 10, "columns": 10, "boxes": [[0, 0, 10, 11]]}},
+    ],
+)  # fmt: skip
+def test_no_value_of_a_list_of_layouts_is_trusted(tmp_path, change):
+    path, table = tmp_path / layouts.LAYOUTS, json.loads(GOOD.to_line())
+    path.write_bytes(GOOD.to_line())
+    assert layouts.read_layouts(path) == [GOOD]
+    path.write_bytes(json.dumps(table | change).encode() + b"\n")
+    with pytest.raises(DataError, match="line 1"):
+        layouts.read_layouts(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 200_000, b"{" * 99, b'{"layout": ' + b"9" * 9000 + b"}\n", b"\xff\n", b"x" * (1 << 21),
+        GOOD.to_line() * 2, b"null\n",
+    ],
+)  # fmt: skip
+def test_a_list_that_is_none_is_an_error_of_the_data(tmp_path, content):
+    path = tmp_path / layouts.LAYOUTS
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"line \d"):
+        layouts.read_layouts(path)
+
+
+def test_a_source_whose_name_is_no_path_is_left_out():
+    table = LayoutTable()
+    table.add(GOOD.mask, FOUND, "a\udc80\x01", "images/b")
+    assert TextLayout.from_line(table.layouts[0].to_line()).source == ""
+
+
+def test_a_device_named_like_a_formula_computes_nothing_in_a_spreadsheet(tmp_path):
+    mask = LayoutMask("=cmd|'/c calc'!A0", "@SUM(1)", 100, 100, (NAME,))
+    one = LayoutDecision(mask.digest, ReviewChoice.ACCEPT, mask, (), "'+1")
+    layouts.write_decisions(tmp_path / "decisions.csv", [one])
+    text = (tmp_path / "decisions.csv").read_text()
+    assert "\"'=cmd|" in text
+    assert "\"'@SUM" in text
+    assert layouts.read_decisions(tmp_path / "decisions.csv") == (one,)
 
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
@@ -204,11 +277,14 @@ def test_decisions_and_layouts_come_back_as_they_were_written(
     tmp_path_factory, maker, model, places, choice, extra
 ):
     mask = LayoutMask(maker, model, 100, 100, tuple(places))
-    more = tuple(extra) if choice == ReviewChoice.REDACT else ()
+    places = places or [Box(1, 1, 2, 2)]
+    mask = LayoutMask(maker, model, 100, 100, tuple(places))
+    more = {ReviewChoice.REDACT: tuple(extra), ReviewChoice.KEEP: tuple(places[:1])}.get(choice, ())
     one = LayoutDecision(mask.digest, choice, mask, more, "a; b")
     path = tmp_path_factory.mktemp("rows") / "decisions.csv"
     layouts.write_decisions(path, [one])
     assert layouts.read_decisions(path) == (one,)
     layout = TextLayout(mask.digest, mask, tuple(extra), ("x", "\u2028"), "accept", 3, "a", ("images/b",))
+    assert not any(cell.startswith(tuple("=+-@\t\r\n")) for cell in one.to_row().values())
     assert TextLayout.from_line(layout.to_line()) == layout
     assert layouts.decision_for([one], mask) == one

@@ -45,6 +45,24 @@ def test_a_clean_file_passes_and_a_touched_one_does_not(tmp_path):
     assert refused(b"", original, context) == Reason.PROCESSING_FAILED
 
 
+@pytest.mark.parametrize("place", [0, 7, (1 << 18) - 1, 1 << 18, (1 << 18) + 40, -1])
+@pytest.mark.parametrize("identifiers", [True, False])
+def test_every_changed_byte_of_the_pixels_is_seen_whether_anything_is_searched(tmp_path, place, identifiers):
+    context = written(tmp_path, image())[2]
+    value = bytes(300 * 1024)
+    file = value[:place] + b"\1" + value[place:][1:] if place >= 0 else value[:-1] + b"\1"
+    for found, wrong in ((value, False), (file, True)):
+        both = selfcheck.ComparedBytes(b"head" + found + b"tail", 4, value)
+        seen = False
+        try:
+            if identifiers:
+                assert not context.found.found_in_bytes(both)
+            both.finish()
+        except Refused as refusal:
+            seen = refusal.reason == Reason.PIXELS_CHANGED
+        assert seen == wrong
+
+
 @pytest.mark.parametrize(
     "leak", [b"Marigold", b"MARIGOLD", b"quillfeather", b"ACC-778812", b"20190314", b"Willowmere Infirmary"]
 )

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import csv
 import json
 
+import pydicom
 from deid_samples import clean, image, images, save
 
 from meninx.core import artifacts, integrity
@@ -49,9 +51,31 @@ def test_the_archive_carries_checksums_that_sha256sum_reads(tmp_path):
     record = artifacts.read(out, artifacts.DeidRecord)
     assert record.checksums == integrity.digest_of(out)
     assert record.departures == ()
-    assert not integrity.damage(out, leave_out=("private", "deid.json"))
+    assert not integrity.damage(out, leave_out=("private", "deid.json", "signature.json", "statement.html"))
     written = images(out)[0]
     written.write_bytes(written.read_bytes()[:-1] + b"\x07")
     assert integrity.damage(out, leave_out=("private", "deid.json")).changed == (
         str(written.relative_to(out)),
     )
+
+
+def test_crosswalks_have_the_columns_that_the_script_of_midi_b_reads(tmp_path):
+    """Two tables, ``id_old,id_new``: one row per original, every new value in the files, and back."""
+    for number in (1, 2, 3):
+        save(image(number, study=number, PatientID=f"00{number}"), tmp_path / "in" / str(number))
+    clean(tmp_path)
+    written = [pydicom.dcmread(path) for path in (tmp_path / "out" / "images").rglob("*.dcm")]
+    for name, keywords in {
+        "crosswalk_patients.csv": ("PatientID",),
+        "crosswalk_uids.csv": ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
+    }.items():
+        with (tmp_path / "out" / "private" / name).open(newline="", encoding="utf-8") as stream:
+            assert stream.readline().replace('"', "") == "id_old,id_new\n"
+            rows = list(csv.reader(stream))
+        assert all(len(row) == 2 and all(row) for row in rows)
+        old, new = zip(*rows, strict=True)
+        assert len(set(old)) == len(old) == len(set(new))
+        assert not set(old) & set(new)
+        assert {ds[keyword].value for ds in written for keyword in keywords} <= set(new)
+        originals = [image(number, study=number, PatientID=f"00{number}") for number in (1, 2, 3)]
+        assert {ds[keyword].value for ds in originals for keyword in keywords} <= set(old)

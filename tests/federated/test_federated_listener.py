@@ -24,8 +24,9 @@ from meninx.federated.connections import CoordinatorServer, SiteClient
 from meninx.federated.envelope import COORDINATOR, EnvelopeRefused, Signer
 from meninx.federated.flower import FLEET_ROUTES
 from meninx.federated.line import NotAdmitted, open_line
-from meninx.federated.listener import AllowList, Listener
+from meninx.federated.listener import AllowList
 from meninx.federated.mailbox import MailboxClient
+from meninx.serving.http_listener import Listener
 
 
 @pytest.fixture(scope="module")

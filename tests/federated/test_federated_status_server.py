@@ -21,7 +21,8 @@ from meninx.core.errors import DataError, UsageError
 from meninx.federated import coordinator_process, status_page
 from meninx.federated import events as kinds
 from meninx.federated.events import StudyEvents
-from meninx.federated.status_server import PageAddress, StatusReader, scrape_token_of, serving
+from meninx.federated.status_server import StatusReader, scrape_token_of, serving
+from meninx.serving.local_page import PageAddress
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 Entered: TypeAlias = tuple[PageAddress, str]

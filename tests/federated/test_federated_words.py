@@ -31,11 +31,11 @@ from meninx.federated.connections import SiteClient
 from meninx.federated.coordinator_process import CoordinatorResult, RunOrder
 from meninx.federated.events import AnyEvent, StudyEnded, StudyOutcome
 from meninx.federated.line import Unreachable, line_error
-from meninx.federated.listener import Listener
 from meninx.federated.mailbox import Presence
 from meninx.federated.messages import Position
 from meninx.federated.site_process import SiteResult
 from meninx.federated.study_watch import terms_of
+from meninx.serving.http_listener import Listener
 from meninx.synthetic import write_dataset
 
 

@@ -98,6 +98,8 @@ def test_private_elements_stay_only_when_published_and_asked_for(chosen, group, 
     assert Profile.compile(chosen).keep_private(group, element, creator) == (
         listed and Option.RETAIN_SAFE_PRIVATE in chosen
     )
+    places = Profile.compile(chosen).kept_of_block(group, creator)
+    assert (element & 0xFF in places) == (listed and Option.RETAIN_SAFE_PRIVATE in chosen)
 
 
 @few
@@ -106,3 +108,4 @@ def test_published_private_elements_stay_in_any_block(chosen, entry, block):
     group, element, creator = entry
     kept = Profile.compile(chosen).keep_private(group, block << 8 | element, f"{creator} ")
     assert kept == (Option.RETAIN_SAFE_PRIVATE in chosen)
+    assert kept == (element in Profile.compile(chosen).kept_of_block(group, f"{creator} "))

@@ -41,7 +41,23 @@ def test_identifiers_in_bytes_are_found_where_a_plain_search_finds_them(content)
     needles = {**search.patterns, UID: around}
     uids = frozenset({UID})
     assert search.found_in(content, uids) == plainly(content, needles)
-    assert search.spelled_in(content, uids) == any(n in content.lower() for n in needles if len(n) >= 6)
+    spelled = any(n in content.lower() for n in needles if len(n) >= 6)
+    assert search.found_in(content, uids, coded=True) == (spelled or plainly(content, needles))
+
+
+@given(
+    st.sampled_from([b"DrAcu", b"dracu", b"Quillfeather", b"5512347", UID]),
+    st.integers(0, 40) | st.integers((1 << 18) - 12, (1 << 18) + 4),
+    st.sampled_from([b"\xff", b"\0", b"Q", b"51", b"\1\x0f"]),
+    st.integers(0, 9),
+    st.booleans(),
+)
+def test_an_identifier_is_found_at_every_place_among_any_pixels(word, place, pixels, behind, coded):
+    parts = [frozenset(part) for part in (NAMES, ("5512347",), ("19570314",), (), ())]
+    search = raw_search(*parts, frozenset({"iso8859"}))
+    content = (pixels * place)[:place] + b" " + word + b" " + (pixels * behind)[:behind]
+    assert search.found_in(content, frozenset({UID}), coded=coded)
+    assert not search.found_in(content.replace(word, word[:-2] + b"\0\0"), frozenset({UID}), coded=coded)
 
 
 @given(

@@ -44,12 +44,18 @@ LONG_RECONSTRUCTIONS = (
 RELEASE_AUDITS = ("meninx obfuscate audit data/ released/ --attribute sex --permutations 19",)
 LONG = (*RELEASE_AUDITS, *SLOW, *LONG_AUDITS, *SEVERAL_PARTS, *LONG_RECONSTRUCTIONS)
 VERIFIED_DOSSIER = "meninx verify dossier/"  # of the example of `meninx report`
-# They serve until they are stopped; tests/stories/test_three_hospitals.py runs them as real processes.
+# They serve until they are stopped; tests/stories/test_three_hospitals.py and test_review_of_layouts.py
+# run them as real processes.
 SERVING = ("coordinator", "site", "run", "resume", "stop")
 # What must lie in the folder before an example can run; all else the example makes itself.
 NEEDS = {
     "deid": ("archive",),
     "registry": ("site.key", "site.key.north.registry"),
+    "reidentify": ("clean", "site.key"),
+    "escrow": ("clean", "site.key"),
+    "escrow broker-key": (),
+    "escrow log": ("clean", "site.key"),
+    "escrow seal": ("clean", "site.key"),
     "prepare": ("clean", "labels.csv", "images"),
     "train": ("data",),
     "evaluate": ("data", "runs"),
@@ -131,6 +137,8 @@ def ready(shop, trained, tmp_path, monkeypatch) -> Callable[[str], None]:
         verb = _verb(line)
         for name in NEEDS[verb]:
             _put(name, tmp_path, shop, trained, verb)
+        if verb in ("reidentify", "escrow log"):
+            assert _done("meninx escrow seal clean/ --key site.key") == 0
         if line == VERIFIED_DOSSIER:
             for name in NEEDS["report"]:
                 if not (tmp_path / name).exists():
@@ -274,7 +282,7 @@ def _done(line: str) -> int:
 
 def _serves(line: str) -> bool:
     words = line.split()
-    return words[1] == "federate" and words[2] in SERVING
+    return words[1] == "review" or (words[1] == "federate" and words[2] in SERVING)
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line not in LONG and not _serves(line)])
@@ -291,12 +299,19 @@ def test_the_example_runs(ready, line, capsys):
         "--dry-run" in line
         or line.startswith("meninx federate enrol chest/")  # changes the study file in its place
         or line.startswith(
-            ("meninx verify", "meninx registry", "meninx federate doctor", "meninx federate status")
+            (
+                "meninx verify",
+                "meninx registry",
+                "meninx escrow log",
+                "meninx federate doctor",
+                "meninx federate status",
+            )
         )
         or line.startswith("meninx audit scores")
         or (line.startswith("meninx federate review") and "--approve" not in line and "--refuse" not in line)
         or (
-            "--copy" not in line and line.startswith(("meninx doctor", "meninx recipes", "meninx completion"))
+            "--copy" not in line
+            and line.startswith(("meninx doctor", "meninx recipes", "meninx completion", "meninx escrow log"))
         )
     )
     assert bool(new) is not looks_only

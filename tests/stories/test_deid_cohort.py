@@ -27,13 +27,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deid"))
 from deid_samples import tree
 
 from meninx.deid.config import DeidConfig
-from meninx.deid.stage import DeidResult, run
+from meninx.deid.deid_result import DeidResult
+from meninx.deid.output import PUBLIC_FILES
+from meninx.deid.stage import run
 from meninx.imaging.decode import quiet
 from meninx.synthetic.key import COMMON, NOT_BYTES, PlantedFile, encodings
 
 REASONS = {
     **{"truncated": "truncated", "not_dicom": "not-dicom", "dicomdir": "dicomdir"},
-    **{"encapsulated": "encapsulated-document", "duplicate": "duplicate-identical"},
+    **{"encapsulated": "encapsulated-pdf", "duplicate": "duplicate-identical"},
 }
 PICTURES = {"PixelData", "PixelData bit 15"}
 
@@ -218,7 +220,7 @@ def test_every_file_is_written_or_kept_out_for_the_right_reason(cohort, clean):
         written = {path for path in cleaned.out.rglob("*") if path.is_file() and "private" not in path.parts}
         assert written == {
             *cleaned.outputs.values(),
-            *(cleaned.out / name for name in ("deid.json", "audit.jsonl", "checksums.sha256")),
+            *(cleaned.out / name for name in PUBLIC_FILES),
         }
         assert cleaned.result.residual_findings == 0
         assert len(cleaned.outputs) + len(cleaned.refused) == cleaned.result.files_read

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -297,9 +298,15 @@ def test_a_changed_output_of_the_same_size_is_made_again(tmp_path):
     assert tree(tmp_path / "out") == whole
 
 
-def test_kill_minus_nine_and_run_again(tmp_path):
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_kill_minus_nine_and_run_again(tmp_path, kind):
     for number in range(30):
         save(image(number), tmp_path / "in" / f"f{number:02d}")
+    if kind == "zip":
+        shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "in")
+        shutil.rmtree(tmp_path / "in")
+        (tmp_path / "in").mkdir()
+        (tmp_path / "packed.zip").rename(tmp_path / "in" / "delivery")
     script = textwrap.dedent(
         f"""
         import sys, time
@@ -475,12 +482,12 @@ def test_what_cannot_be_cleaned_is_named_and_never_copied(tmp_path):
         **{
             "report.pdf": "not-dicom",
             "empty": "not-dicom",
-            "old.zip": "archive",
+            "old.zip": "zip-damaged",
             "cut": "truncated",
             "cut_header": "truncated",
         },
         **{
-            "pdf": "encapsulated-document",
+            "pdf": "encapsulated-pdf",
             "unknown_class": "unsupported-sop-class",
             "video": "video",
             "DICOMDIR": "dicomdir",
@@ -602,6 +609,8 @@ def test_the_public_papers_hold_nothing_original_and_the_private_room_is_closed(
         "deid.json",
         "images",
         "private",
+        "signature.json",
+        "statement.html",
     ]
     assert (out / "private").stat().st_mode & 0o777 == 0o700
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in (out / "private").iterdir())
@@ -709,7 +718,7 @@ def test_nothing_planted_in_a_hospitals_archive_survives(tmp_path):
     kept_out = {
         "dicomdir",
         "duplicate-identical",
-        "encapsulated-document",
+        "encapsulated-pdf",
         "not-dicom",
         "truncated",
         "burned-in-declared",

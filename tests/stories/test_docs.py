@@ -264,6 +264,7 @@ def test_the_readme_is_short_and_lists_the_verbs() -> None:
         "obfuscate",
         "federate",
         "dicom",
+        "escrow",
     ]
 
 

@@ -19,13 +19,10 @@ from typing import TextIO
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from meninx.cli import early
-from meninx.cli.audit import audit
-from meninx.cli.dicom import dicom
 from meninx.cli.doctor import EXTRAS
 from meninx.cli.examples import epilogue
-from meninx.cli.federate import federate
 from meninx.cli.flags import read_options, shown_default, without_tables
-from meninx.cli.obfuscate import obfuscate
+from meninx.cli.groups import GROUPS
 from meninx.core import check, settings
 from meninx.core.errors import (
     ConfigError,
@@ -39,7 +36,9 @@ from meninx.core.errors import (
 
 VERBS = {
     "deid": "De-identify a DICOM archive with a site's own key.",
+    "review": "Decide once per layout about text in pixels, on a page on this machine.",
     "registry": "Show what a site's identity registry holds, as numbers per issuer.",
+    "reidentify": "Restore originals from an escrow, with its key and for a stated reason.",
     "prepare": "Build one dataset of cleaned images with labels, splits by patient and sites.",
     "train": "Train a model, with or without differential privacy, into a run folder.",
     "evaluate": "Measure a run on the test split, with intervals over patients.",
@@ -72,7 +71,7 @@ EPILOGUE = (
 
 
 def build_app() -> App:
-    """Return the command line; verbs are imported when they are called, the light groups at once."""
+    """Return the command line; verbs and groups are imported when they are called."""
     several = Parameter(consume_multiple=True, negative_iterable=(), show_default=shown_default)
     version = metadata.version("meninx")
     app = App(
@@ -86,10 +85,8 @@ def build_app() -> App:
     )
     for name, help_text in VERBS.items():
         app.command(f"meninx.cli.{name}:{name}", name=name, help=help_text, help_epilogue=epilogue(name))
-    app.command(audit)
-    app.command(dicom)
-    app.command(federate)
-    app.command(obfuscate)
+    for name, help_text in GROUPS.items():
+        app.command(f"meninx.cli.{name}:{name}", name=name, help=help_text)
     return app
 
 
@@ -203,6 +200,8 @@ def _refuse_mistyped_part(arguments: list[str]) -> None:
     """
     if arguments[:1] != ["audit"] or len(arguments) < 2 or Path(arguments[1]).exists():
         return
+    from meninx.cli.audit import audit
+
     parts = [name for name in audit if not name.startswith("-")]
     meant = difflib.get_close_matches(arguments[1], parts, n=1, cutoff=0.75)
     if meant and meant != [arguments[1]]:

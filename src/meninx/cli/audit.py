@@ -20,9 +20,10 @@ from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
 from meninx.cli.flags import with_settings
+from meninx.cli.groups import GROUPS
 from meninx.cli.reconstruct import reconstruct
 
-HELP = "Audit a run: what is guaranteed, what attacks find, and whether the program keeps its promise."
+HELP = GROUPS["audit"]
 audit = App("audit", HELP, help_epilogue=epilogue("audit"))
 audit.command(reconstruct)
 

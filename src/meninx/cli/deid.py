@@ -30,14 +30,16 @@ def deid(
     Exit code 0: at least one file is clean; read the counts of those that were kept out. 3: none is.
 
     Args:
-        source: Folder of DICOM files, searched recursively; file names need no extension.
+        source: Folder of DICOM files, searched recursively; file names need no extension. Zip archives in it
+            are read, too. One file or zip archive alone is also a source.
         out: New folder for the clean files; must not be inside the source.
         new_key: Create the key file first; an existing file is never replaced. A dry run creates no file and
             uses a random key.
         recipe: TOML file with these settings; flags override it.
     """
     early.exists(source, config.lookup, config.overrides, config.issuer_domains, config.decisions)
-    workspace.apart(out, [source.parent if source.is_file() else source])
+    workspace.apart(out, [source])
+    early.extra(*(["cluster"] if config.scheduler else []))
     from meninx.deid import keys, stage
 
     throwaway = None

@@ -11,15 +11,13 @@ from cyclopts import App, Parameter
 from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
+from meninx.cli.groups import GROUPS
 from meninx.core.errors import UsageError, expected
 
 if TYPE_CHECKING:
     from meninx.dicom.label_rules import Rule
 
-HELP = (
-    "Single steps on cleaned DICOM: write labels into tags, export and restore images, sort into class "
-    "folders."
-)
+HELP = GROUPS["dicom"]
 dicom = App("dicom", HELP, help_epilogue=epilogue("dicom"))
 
 

@@ -15,7 +15,8 @@ EXTRAS = {
     "federated": ("flwr", "fastapi", "starlette", "uvicorn", "httpx"),
     "export": ("onnx", "onnxscript", "highdicom"),
     "dossier": ("rocrate", "reportlab", "cryptography"),
-    "ocr": ("rapidocr", "onnxruntime"),
+    "ocr": ("rapidocr", "onnxruntime", "starlette", "uvicorn"),
+    "cluster": ("distributed", "cryptography"),
 }
 
 

@@ -16,8 +16,6 @@ from meninx.core.artifacts import BundleRecord, RunRecord
 from meninx.core.errors import ConfigError, DataError, UsageError, problem
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest, read_info, refuse_other_task
 from meninx.core.run import Run, open_run
-from meninx.learn.config import AUTO_MODEL
-from meninx.models import network_names
 
 
 def dataset(folder: Path | None) -> None:
@@ -88,6 +86,9 @@ def network(name: str, data: Path) -> None:
         ConfigError: it is unknown, or for another task.
         LayoutError: ``dataset.toml`` cannot be read.
     """
+    from meninx.learn.config import AUTO_MODEL
+    from meninx.models import network_names
+
     if name == AUTO_MODEL:
         return
     network_names.refuse_unknown(name)

@@ -11,7 +11,22 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
             "retain-full-dates"
         ),
     ),
+    "review": (
+        "meninx review clean/ --source archive/ --reviewer Anna",
+        "meninx review clean/ --source archive/ --reviewer Bert --two-person --no-browser",
+    ),
     "registry": ("meninx registry site.key --site north", "meninx registry site.key --site north --json"),
+    "reidentify": (
+        (
+            "meninx reidentify clean/private/escrow.meninx --key site.key --dicom clean/images "
+            '--out table.csv --reason "incidental finding"'
+        ),
+        "meninx reidentify clean/private/escrow.meninx --key site.key --all --out table.csv --dry-run",
+    ),
+    "escrow": ("meninx escrow seal clean/ --key site.key --dry-run",),
+    "escrow broker-key": ("meninx escrow broker-key broker.key",),
+    "escrow log": ("meninx escrow log clean/private/escrow.meninx --key site.key",),
+    "escrow seal": ("meninx escrow seal clean/ --key site.key --remove-plain",),
     "prepare": (
         (
             "meninx prepare clean/ data/ --reader dicom --table ../labels.csv --crosswalks "
@@ -46,7 +61,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "meninx report clean/ data/ runs/latest --out report.html",
         "meninx report clean/ data/ runs/latest --dossier dossier/ --key signing.key",
     ),
-    "verify": ("meninx verify data/", "meninx verify data/ --json", "meninx verify dossier/"),
+    "verify": (
+        "meninx verify data/",
+        "meninx verify data/ --json",
+        "meninx verify dossier/",
+        "meninx verify theirs/ --originals archive/ --page check.html",
+    ),
     "demo": ("meninx demo demo-out/", "meninx demo demo-out/ --dry-run"),
     "recipes": ("meninx recipes", "meninx recipes cxr-dp", "meninx recipes cxr-dp --copy mine.toml"),
     "doctor": (

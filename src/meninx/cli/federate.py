@@ -6,11 +6,9 @@ from cyclopts import App, Parameter
 
 from meninx.cli.examples import epilogue
 from meninx.cli.flags import shown_default
+from meninx.cli.groups import GROUPS
 
-HELP = (
-    "Train one network at several hospitals. No image leaves a hospital, each hospital decides by its own "
-    "policy, and the coordinator sees sums."
-)
+HELP = GROUPS["federate"]
 STEPS = {
     "new": ("consortium", "Make a study at the coordinator, with keys, certificates and the study file."),
     "enrol": ("consortium", "Enrol a site, or take requests and answers of sites into a study."),

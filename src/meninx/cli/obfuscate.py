@@ -10,9 +10,10 @@ from meninx.cli import early
 from meninx.cli.console import Output
 from meninx.cli.examples import epilogue
 from meninx.cli.flags import with_settings
+from meninx.cli.groups import GROUPS
 from meninx.obfuscate.config import ObfuscateConfig, ReleaseAuditConfig
 
-HELP = "Release a dataset whose images hide an attribute of the patient, and attack the release."
+HELP = GROUPS["obfuscate"]
 obfuscate = App("obfuscate", HELP, help_epilogue=epilogue("obfuscate"))
 
 

@@ -17,10 +17,12 @@ def registry(
     issuer_domains: Path | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
-    """Show a site's identity registry: patients per issuer, and IDs that were kept out. Nothing is written.
+    """Show a site's identity registry: patients per issuer, IDs that were kept out, and the signing key.
 
-    The registry holds keyed digests, so an issuer has a name here only if --issuer-domains lists it. Exit
-    code 4: the registry was changed, or belongs to another key or site.
+    Nothing is written. The registry holds keyed digests, so an issuer has a name here only if
+    --issuer-domains lists it. The fingerprint is that of the key that signs the site's clean archives. It is
+    derived from the site key; tell it to whoever checks an archive with `meninx verify --signer`. Exit code
+    4: the registry was changed, or belongs to another key or site.
 
     Args:
         key: File with the site key.
@@ -29,10 +31,14 @@ def registry(
         issuer_domains: TOML file with the issuers of each domain, as for `meninx deid`.
     """
     early.exists(key, registry, issuer_domains)
-    from meninx.deid import identity_registry, issuer_policy, keys
+    from dataclasses import replace
+
+    from meninx.deid import archive_signature, identity_registry, issuer_policy, keys
 
     place = registry or identity_registry.usual_place(key, site)
     early.exists(place)
     policy = issuer_policy.read_policy(issuer_domains, site, "listed")
-    opened = identity_registry.IdentityRegistry(place, keys.read_key(key, site), policy, frozen=True)
-    output.show(opened.report())
+    secret = keys.read_key(key, site)
+    opened = identity_registry.IdentityRegistry(place, secret, policy, frozen=True)
+    signer = archive_signature.fingerprint_of(archive_signature.signing_key(secret))
+    output.show(replace(opened.report(), signer=signer))

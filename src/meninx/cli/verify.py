@@ -1,4 +1,4 @@
-"""``meninx verify``: check digests and records of a folder, and the epsilon of its ledger."""
+"""``meninx verify``: a folder of meninx against its records, or DICOM files against what they may hold."""
 
 from __future__ import annotations
 
@@ -6,35 +6,50 @@ from pathlib import Path
 
 from meninx.cli import early
 from meninx.cli.console import Output
+from meninx.cli.flags import with_settings
+from meninx.verify.config import DicomCheckConfig
 
 
+@with_settings("originals", "identifiers", "page")
 def verify(
     folder: Path,
     /,
     *,
+    config: DicomCheckConfig,
     signer: str = "",
     decision: Path | None = None,
+    recipe: str | None = None,
     output: Output = Output(),  # noqa: B008 (frozen)
 ) -> None:
-    """Check that a folder is as meninx wrote it: digests, matching records, epsilon from the ledger.
+    """Check that a folder is as meninx wrote it, or what DICOM files of any origin still hold.
 
-    Nothing is written. The command detects damage, mixed-up parts and edited numbers, but no forgery: only a
-    dossier may be signed. Of a dossier, epsilon, the bounds on attacks and every fact are computed again from
-    the files in it. Of several folders, each one without a fault is shown in one line; `--verbose` and
-    `--json` show every check. Exit code 0: no check failed (checks that cannot be made are named). 3:
-    damaged, incomplete, or a dossier of another version, whose words cannot be derived again. 4: a guarantee
-    to patients is broken.
+    Nothing but the page is written. A folder of meninx: digests, matching records, epsilon from the
+    ledger. The command detects damage, mixed-up parts and edited numbers; forgery only where a folder is
+    signed (a clean archive, a dossier) and --signer names the key. Of a dossier, epsilon, the bounds on
+    attacks and every fact are computed again from the files in it. Of several folders, each one without a
+    fault is shown in one line; `--verbose` and `--json` show every check. Exit code 0: no check failed
+    (checks that cannot be made are named). 3: damaged, incomplete, or a dossier of another version, whose
+    words cannot be derived again. 4: a guarantee to patients is broken.
+
+    DICOM files that another program wrote (or of a clean archive, with `--dicom`): markers, attributes that
+    the profile removes, private attributes, UIDs, dates, hidden bytes, and, with `--originals` or
+    `--identifiers`, every identifier at every depth, in paths and in the bytes of the pixels. Each file is
+    clean, suspicious, a leak or unreadable; values are never shown. Exit code 0: no identifier was found;
+    read the counts of suspicious files. 3: files could not be checked. 4: an identifier was found.
 
     Args:
-        folder: A run, dataset, clean archive, predictions, release, sweep or dossier, or a folder of them.
-        signer: Fingerprint of the key that has to have signed the dossier, as the signer read it to you.
+        folder: DICOM files of any origin; or a run, dataset, clean archive, predictions, release, sweep or
+            dossier, or a folder of them.
+        signer: Fingerprint of the key that has to have signed the dossier or the clean archive, as the signer
+            read it to you.
         decision: Filled-in copy of the dossier's form decision.json, to be checked with it.
+        recipe: TOML file with these settings; flags override it.
     """
-    early.exists(folder, decision)
+    early.exists(folder, decision, config.originals, config.identifiers, config.crosswalks)
     from meninx.verify import stage
 
-    result = stage.run(folder, signer=signer, decision=decision, progress=output.progress())
-    if output.verbose and not output.json:
+    result = stage.run(folder, signer=signer, decision=decision, config=config, progress=output.progress())
+    if isinstance(result, stage.VerifyResult) and output.verbose and not output.json:
         print(result.in_full())
     else:
         output.show(result)

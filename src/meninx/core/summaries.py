@@ -62,6 +62,16 @@ class DeidRecord:
         pixels_redacted: images among these in which text was redacted.
         pixels_recoded: images among these that lost a lossy compression.
         layouts: distinct layouts of text among these.
+        defacing: treatment of faces in CT and MR series; empty in older archives.
+        series_defaced: CT and MR series from which a mask of the face was removed.
+        series_not_head: CT and MR series that show no head, by header and pixels.
+        series_face_refused: CT and MR series that were kept out because they may show a face.
+        directories: files that DICOMDIRs of the source name, those among them that are missing, and those
+            that would lie outside of the DICOMDIR's folder, which are not looked up.
+        audit_lines: number of lines of the audit log.
+        audit_head: SHA-256 of its last line, which holds that of the line before it, and so on; empty in
+            older archives.
+        signer: fingerprint of the key that signed the archive; empty in older archives.
         checksums: SHA-256 of ``checksums.sha256``; empty in older archives.
         version: version of meninx that wrote it.
     """
@@ -91,6 +101,14 @@ class DeidRecord:
     pixels_redacted: int = 0
     pixels_recoded: int = 0
     layouts: int = 0
+    defacing: str = ""
+    series_defaced: int = 0
+    series_not_head: int = 0
+    series_face_refused: int = 0
+    directories: dict[str, int] = field(default_factory=dict)
+    audit_lines: int = 0
+    audit_head: str = ""
+    signer: str = ""
     checksums: str = ""
     version: str = ""
 

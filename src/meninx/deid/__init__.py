@@ -22,12 +22,12 @@ from meninx.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from meninx.deid.config import DeidConfig
+    from meninx.deid.deid_result import DeidResult
     from meninx.deid.deidentifier import DeidentifiedInstance, Deidentifier
     from meninx.deid.keys import KeyFile
     from meninx.deid.options import Option
     from meninx.deid.profile import Action
     from meninx.deid.quarantine import Quarantined, Reason
-    from meninx.deid.stage import DeidResult
 
 __all__ = [
     "Action",
@@ -46,7 +46,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for one that exist
         {
             "Action": "meninx.deid.profile",
             "DeidConfig": "meninx.deid.config",
-            "DeidResult": "meninx.deid.stage",
+            "DeidResult": "meninx.deid.deid_result",
             "DeidentifiedInstance": "meninx.deid.deidentifier",
             "Deidentifier": "meninx.deid.deidentifier",
             "KeyFile": "meninx.deid.keys",

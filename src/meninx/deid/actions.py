@@ -86,7 +86,9 @@ class FileContext:
         non_ascii: a text of the output needs UTF-8.
         bits_cleared: unused bits of the pixels held something that was cleared.
         review: why text may be in pixels that were not searched; empty when nothing suggests it.
+        face: ``defaced``, ``not-head``, or ``""`` where nothing was done about a face.
         searched: the pixels were searched for text, and the result was searched again without a finding.
+        text_kept: text stays in the pixels because a reviewer keeps it.
     """
 
     profile: Profile
@@ -107,6 +109,8 @@ class FileContext:
     bits_cleared: bool = False
     review: tuple[str, ...] = ()
     searched: bool = False
+    face: str = ""
+    text_kept: bool = False
 
     def count(self, tag: int, letter: str) -> None:
         """Count one element."""
@@ -126,9 +130,12 @@ class FileContext:
         return new
 
 
+PRIVATE = "PrivateElement"  # all of them are counted under this name
+
+
 def keyword_for_count(tag: int) -> str:
     """Return the name under which an attribute is counted; private and unknown ones share one name each."""
-    return "PrivateElement" if tag >> 16 & 1 else keyword_of(tag) or "UnknownElement"
+    return PRIVATE if tag >> 16 & 1 else keyword_of(tag) or "UnknownElement"
 
 
 def apply(

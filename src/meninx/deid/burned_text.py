@@ -17,6 +17,7 @@ from meninx.deid import frames
 from meninx.deid.frames import Layers, Values
 from meninx.deid.identifiers import Identifiers
 from meninx.deid.instance import SOP_CLASS, Instance
+from meninx.deid.layouts import NEAR
 from meninx.deid.technical_text import is_technical
 from meninx.imaging import ocr
 from meninx.imaging.ocr import Box, Found, Picture, Reading, Search
@@ -56,14 +57,18 @@ class TextLine:
     Attributes:
         box: its place.
         text: what was read, which may be wrong; private.
-        technical: it is proven to be technical and is kept.
+        technical: it is proven to be technical, or a reviewer keeps it; it stays.
         glyph: it is one character that was not read as a technical one.
+        confidence: with which it was read, 0 to 1.
+        reviewed: it stays because a reviewer keeps it.
     """
 
     box: Box
     text: str
     technical: bool
     glyph: bool = False
+    confidence: float = 0.0
+    reviewed: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,26 @@ class TextRule:
             for word in words
             for seed in seeds
         )
+
+
+def kept_by_reviewer(found: Sequence[TextLine], places: Sequence[Box], rule: TextRule) -> list[TextLine]:
+    """Return lines in which those stay that lie in places that a reviewer keeps.
+
+    A line that was not read with confidence, or resembles something of the header, does not stay: the
+    decision is about a layout, and another patient's name may stand in the same place.
+
+    Args:
+        found: lines of one image.
+        places: boxes that the reviewer saw in the first image of the layout.
+        rule: what decides whether a line may stay.
+    """
+    around = [place.grown(NEAR, (1 << 30, 1 << 30)) for place in places]
+
+    def stays(line: TextLine) -> bool:
+        inside = any(place.shared(line.box) == line.box.area for place in around)
+        return inside and not line.technical and line.confidence >= _READ and not rule.resembles(line.text)
+
+    return [replace(line, technical=True, reviewed=True) if stays(line) else line for line in found]
 
 
 def can_hold_text(layers: Layers) -> bool:
@@ -165,7 +190,7 @@ def _line(picture: Picture, one: Found, rule: TextRule, reader: Reader) -> TextL
         turned = [] if upright and not large else _turned(picture, one.box, reader)
         if not any(_is_legible(way, rule) for way in (reading, *turned)):
             return None
-    plain = TextLine(one.box, reading.text, rule.is_technical(reading))
+    plain = TextLine(one.box, reading.text, rule.is_technical(reading), confidence=reading.confidence)
     short = len(reading.text.strip()) <= 1 and 0.45 < one.box.width / one.box.height < 2.2
     if not plain.technical and short and reader.is_glyph(picture, one.box):
         return replace(plain, technical=True, glyph=True)

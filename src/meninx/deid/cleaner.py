@@ -10,10 +10,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from meninx.deid import instance, layouts, pixels, selfcheck, structured_content, walker, writer
+from meninx.deid import face_removal, instance, layouts, pixels, selfcheck, structured_content, walker, writer
 from meninx.deid.actions import ACCESSION, BIRTH_DATE, FileContext
 from meninx.deid.config import DeidConfig
 from meninx.deid.elements import Element
+from meninx.deid.face_plans import SingleFilePlans
+from meninx.deid.face_removal import FaceReport, Plans
 from meninx.deid.file_part import FilePart, Piece, windows_of
 from meninx.deid.identifiers import collect
 from meninx.deid.instance import Instance
@@ -39,10 +41,11 @@ class CleanInstance:
     It holds original identifiers (``original`` and ``context``), so it stays in the process that made it.
 
     Attributes:
-        original: the instance as it was read, without the text in its pixels that was redacted.
+        original: the instance as it was read, without the text and the face in its pixels that were removed.
         elements: the cleaned data set.
         context: identifiers, counts and replaced values of this file.
         pixels: what was found and done in the pixels.
+        face: what was done about a face.
         study: new StudyInstanceUID.
         series: new SeriesInstanceUID.
         instance: new SOPInstanceUID.
@@ -52,6 +55,7 @@ class CleanInstance:
     elements: list[Element]
     context: FileContext
     pixels: PixelReport
+    face: FaceReport
     study: str
     series: str
     instance: str
@@ -118,12 +122,14 @@ class Cleaner:
         resolver: pseudonyms of the site.
         max_age: highest age that stays exact, in years.
         pixels: what is done about text in the pixels.
+        faces: the plans by which faces are removed; None leaves them.
     """
 
     profile: Profile
     resolver: Resolver
     max_age: int = 89
     pixels: PixelCleaner = field(default_factory=PixelCleaner)
+    faces: Plans | None = None
 
     @classmethod
     def from_config(
@@ -141,7 +147,8 @@ class Cleaner:
         resolver = Resolver(Pseudonyms(key), policy, lookup, strict=config.missing_lookup == "quarantine")
         decisions = layouts.read_decisions(config.decisions) if config.decisions else ()
         reader = PixelCleaner(config.pixels, config.search_all, config.keep_measurements, decisions)
-        return cls(profile=profile, resolver=resolver, max_age=config.max_age, pixels=reader)
+        faces = SingleFilePlans() if config.defacing == "head" else None
+        return cls(profile=profile, resolver=resolver, max_age=config.max_age, pixels=reader, faces=faces)
 
     def clean(self, data: bytes | FilePart) -> CleanInstance:
         """Return the cleaned instance in the bytes of a file, or in a large file, which has to stay open.
@@ -158,7 +165,12 @@ class Cleaner:
         context = self._context(original)
         original, report = self.pixels.clean(original, context.found)
         context.review, context.searched = report.unread, report.searched
+        context.text_kept = report.kept_by_reviewer > 0
         _clear_unused_bits(original, context)
+        face = FaceReport()
+        if self.faces is not None:
+            original, face = face_removal.remove(original, self.faces)
+            context.face = face.outcome
         elements = walker.clean(original.elements, original.encodings, context)
         elements = writer.finish(elements, original, context)
         if len(context.uids) > _MOST_UIDS:
@@ -166,7 +178,7 @@ class Cleaner:
         named = (instance.STUDY, instance.SERIES, instance.SOP_INSTANCE)
         values = {e.tag: bytes(e.value) for e in elements if e.tag in named and e.items is None}
         study, series, sop = (self._written_uid(tag, values.get(tag, b"")) for tag in named)
-        return CleanInstance(original, elements, context, report, study, series, sop)
+        return CleanInstance(original, elements, context, report, face, study, series, sop)
 
     def _context(self, original: Instance) -> FileContext:
         study, sop_class = original.text(instance.STUDY), original.text(instance.SOP_CLASS)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from meninx.core.cluster_pool import ClusterAddress
 from meninx.core.errors import ConfigError, PrivacyRefusal, expected, problem
 from meninx.core.setting_types import CountOrZero
 from meninx.core.settings import Settings
@@ -21,6 +22,7 @@ from meninx.deid.profile import Action, Profile
 ProfileName = Literal["research", "basic"]  # the keys of options.PRESETS
 MissingLookup = Literal["pseudonym", "quarantine"]
 Pixels = Literal["redact", "quarantine", "keep"]
+Defacing = Literal["off", "head"]
 # An output states PatientIdentityRemoved = YES, which would be false if one of these were kept.
 _IDENTITY = frozenset(
     {0x00100010, 0x00100020, 0x00100030, 0x00101000, 0x00101001, 0x00101040, 0x00102154, 0x00101002}
@@ -52,9 +54,19 @@ class DeidConfig(Settings):
         registry: file in which the site's identities are registered, shared by all deliveries; beside the
             key by default.
         lookup_out: write ``private/lookup.csv`` in the format that ``lookup`` reads.
+        escrow: write ``private/escrow.meninx``, which `meninx reidentify` opens: ``key`` for the holder of
+            the site key, or the file of a broker's public key for that broker alone.
+        escrow_only: once the escrow is complete, remove everything else that holds originals from
+            ``private/``. A later run reads every file again.
         rename: name output files after their new UIDs; otherwise keep the folder structure and replace each
             name by a keyed one.
         workers: processes; 0 chooses by the number of cores and files, 1 uses this process only.
+        scheduler: address of a Dask scheduler whose workers take the files, ``tls://host:port``; all machines
+            share the file system of source and output (extra ``cluster``).
+        scheduler_ca: PEM file of the authority of the cluster's certificates; by default Dask's configuration
+            names the files.
+        scheduler_cert: PEM file of this client's certificate.
+        scheduler_key: PEM file of the key of that certificate.
         max_age: highest age that is kept, in years; older patients get ``max_age + 1`` and no birth date.
         pixels: action for an image that may hold text in its pixels, e.g. an ultrasound, a secondary capture
             or a localizer. ``redact`` searches it, fills every line that is not technical and searches the
@@ -64,8 +76,12 @@ class DeidConfig(Settings):
         search_all: search the pixels of every image, not only of those that may hold text.
         keep_measurements: keep lines that show a measurement, e.g. ``Dist 3.4 cm``; otherwise only settings
             of the device, scales and side markers stay.
-        decisions: CSV file with decisions of reviewers, a row per layout of ``private/layouts.jsonl``. A kept
-            layout is not searched, so look at all of its images first.
+        decisions: CSV file with decisions of reviewers, a row per layout of ``private/layouts.jsonl``, as
+            ``meninx review`` writes it. Text in the boxes that a row keeps stays in all images of the layout,
+            unless it resembles an identifier of the header or cannot be read.
+        defacing: ``head`` removes a mask of the face from CT and MR series of the head. A series that may
+            show a head and cannot be defaced is quarantined. One that shows none, by its header and its
+            pixels, stays as it is. The rest of a head, or the brain itself, may still identify a person.
         dry_run: read and check everything, write nothing.
         resume: continue an interrupted run in the output folder.
         overwrite: replace an earlier result in the output folder, once the new one is complete.
@@ -83,13 +99,20 @@ class DeidConfig(Settings):
     missing_issuer: MissingIssuer = "site"
     registry: Path | None = None
     lookup_out: bool = False
+    escrow: str = ""
+    escrow_only: bool = False
     rename: bool = True
     workers: CountOrZero = 0
+    scheduler: str = ""
+    scheduler_ca: Path | None = None
+    scheduler_cert: Path | None = None
+    scheduler_key: Path | None = None
     max_age: Annotated[int, Meta(ge=1, le=89)] = 89
     pixels: Pixels = "redact"
     search_all: bool = False
     keep_measurements: bool = False
     decisions: Path | None = None
+    defacing: Defacing = "off"
     dry_run: bool = False
     resume: bool = True
     overwrite: bool = False
@@ -103,8 +126,38 @@ class DeidConfig(Settings):
         if self.pixels != "redact" and name:
             fix = "set pixels to redact, or leave it out"
             raise ConfigError(problem(f"it has no effect with pixels = {self.pixels}", where=name, fix=fix))
+        self._check_scheduler()
+        if self.escrow_only and not self.escrow:
+            fix = "give --escrow key or --escrow BROKER.pub, too"
+            raise ConfigError(problem("it has no effect without escrow", where="escrow_only", fix=fix))
+        if self.escrow_only and self.lookup_out:
+            fix = "leave one of them out"
+            raise ConfigError(problem("escrow_only removes what it writes", where="lookup_out", fix=fix))
         object.__setattr__(self, "options", tuple(sorted(known.parse(self.options))))
         known.check(self.all_options)
+
+    def _check_scheduler(self) -> None:
+        """Refuse settings of a cluster that have no effect, and an address that is not encrypted."""
+        if self.scheduler:
+            self.cluster().check()
+            if self.workers:
+                fix = "leave it out; the cluster has its own workers"
+                raise ConfigError(problem("it has no effect with scheduler", where="workers", fix=fix))
+            if self.defacing != "off":
+                fix = "run this archive on one machine, or leave defacing out"
+                raise ConfigError(problem("it is not built for a cluster", where="defacing", fix=fix))
+        names = ("scheduler_ca", "scheduler_cert", "scheduler_key")
+        name = next((one for one in names if getattr(self, one) and not self.scheduler), "")
+        if name:
+            raise ConfigError(
+                problem("it has no effect without scheduler", where=name, fix="give scheduler, too")
+            )
+
+    def cluster(self) -> ClusterAddress:
+        """Return where the scheduler listens."""
+        return ClusterAddress(
+            address=self.scheduler, ca=self.scheduler_ca, cert=self.scheduler_cert, key=self.scheduler_key
+        )
 
     @property
     def all_options(self) -> frozenset[Option]:

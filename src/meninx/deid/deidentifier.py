@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from meninx.core.errors import ConfigError, expected
 from meninx.deid import selfcheck
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
-from meninx.deid.config import DeidConfig, MissingLookup, Pixels, ProfileName, profile_with
+from meninx.deid.config import Defacing, DeidConfig, MissingLookup, Pixels, ProfileName, profile_with
 from meninx.deid.identity_registry import IdentityRegistry, usual_place
 from meninx.deid.instance import MOST_BYTES
 from meninx.deid.issuer_policy import IssuerRule, MissingIssuer
@@ -126,6 +126,9 @@ class Deidentifier:
             refuses such an instance, ``keep`` cleans its header only.
         search_all: search the pixels of every instance.
         keep_measurements: keep lines of text that show a measurement.
+        defacing: ``head`` removes a mask of the face from a multi-frame CT or MR of a head. One slice is no
+            series, so CT and MR images of one frame are refused with ``face-geometry``; use the folder stage
+            for them.
 
     Raises:
         ConfigError: a setting has another type, is out of its range or contradicts another one; or the key is
@@ -163,6 +166,7 @@ class Deidentifier:
         pixels: Pixels = "redact",
         search_all: bool = False,
         keep_measurements: bool = False,
+        defacing: Defacing = "off",
     ) -> None:
         _refuse_other_types(options, overrides)
         config = DeidConfig(
@@ -179,6 +183,7 @@ class Deidentifier:
             pixels=pixels,
             search_all=search_all,
             keep_measurements=keep_measurements,
+            defacing=defacing,
         )
         letters = {name: str(action) for name, action in (overrides or {}).items()}
         policy, site_key = config.issuer_policy(), _site_key(key, site)
@@ -197,6 +202,7 @@ class Deidentifier:
                 "issuers": issuers, "issuer_domains": config.issuer_domains,
                 "missing_issuer": missing_issuer, "registry": config.registry, "max_age": max_age,
                 "pixels": pixels, "search_all": search_all, "keep_measurements": keep_measurements,
+                "defacing": defacing,
             }  # fmt: skip
 
     def __repr__(self) -> str:

@@ -26,6 +26,8 @@ SHORT = frozenset(
     "UL",
     "US",
 }
+_LITTLE_CODES = {int.from_bytes(vr.encode(), "little"): vr for vr in SHORT}
+_BIG_CODES = {int.from_bytes(vr.encode(), "big"): vr for vr in SHORT}
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -175,6 +177,7 @@ class _Parser:
     def __init__(self, view: memoryview, little: bool) -> None:
         self.view = view
         self.left = MOST_ELEMENTS
+        self.little = little
         sign = "<" if little else ">"
         self.tag_and_length = struct.Struct(sign + "HHL")
         self.length16 = struct.Struct(sign + "H")
@@ -187,10 +190,8 @@ class _Parser:
         if depth > MAXIMUM_DEPTH:
             raise Malformed("nested too deeply")
         elements: list[Element] = []
-        while at < end:
-            if end - at < 8 or (depth == 0 and not any(self.view[at : at + 8])):
-                if any(self.view[at:end]):
-                    raise Truncated("trailing bytes")
+        while (at := at if implicit else self._plain(at, end, elements)) < end:
+            if self._is_over(at, end, depth):
                 return elements, end
             tag, _ = self._tag(at)
             if tag == ITEM_END and delimited:
@@ -209,6 +210,32 @@ class _Parser:
         if delimited:
             raise Truncated("no item delimiter")
         return elements, at
+
+    def _is_over(self, at: int, end: int, depth: int) -> bool:
+        """Return whether nothing but zeros follows."""
+        if end - at >= 8 and (depth or any(self.view[at : at + 8])):
+            return False
+        if any(self.view[at:end]):
+            raise Truncated("trailing bytes")
+        return True
+
+    def _plain(self, at: int, end: int, elements: list[Element]) -> int:
+        """Add the elements with a length of 16 bits, which most are, and return where another thing begins.
+
+        It may be anything: the end, the pixel data, or bytes that are no element.
+        """
+        view, read = self.view, self.tag_and_length.unpack_from
+        codes = _LITTLE_CODES if self.little else _BIG_CODES
+        while self.left > 0 and end - at >= 8:
+            group, number, word = read(view, at)
+            code, size = (word & 0xFFFF, word >> 16) if self.little else (word >> 16, word & 0xFFFF)
+            vr, stop = codes.get(code), at + 8 + size
+            if vr is None or stop > end or group >= 0x7FE0:
+                break
+            self.left -= 1
+            elements.append(Element(group << 16 | number, vr, bytes(view[at + 8 : stop])))
+            at = stop
+        return at
 
     def _stray(self, at: int, end: int, implicit: bool) -> int:
         """Return where an item or a delimiter outside any sequence ends.

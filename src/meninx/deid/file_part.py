@@ -12,7 +12,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, overload
+from typing import BinaryIO, Protocol, overload
 
 from meninx.deid.quarantine import Reason, Refused
 
@@ -108,6 +108,13 @@ def windows_of(piece: Piece) -> Iterator[bytes | memoryview]:
         yield from piece.windows()
     else:
         yield piece
+
+
+class Sliceable(Protocol):
+    """Bytes that are read slice by slice, from the first one to the last one."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, at: slice, /) -> bytes | memoryview | FilePart: ...
 
 
 class JoinedPieces:

@@ -31,7 +31,7 @@ from pydicom.datadict import keyword_for_tag
 
 from meninx.deid import dates
 from meninx.deid.elements import PIXEL_DATA, Element, standard_vr
-from meninx.deid.file_part import FilePart, Piece
+from meninx.deid.file_part import FilePart, Sliceable
 from meninx.deid.profile import read_table
 from meninx.deid.pseudonyms import is_registered
 from meninx.deid.text import CHARSET_TAG, CORE_WORDS, decode, encoded, encodings_of
@@ -71,9 +71,9 @@ class RawSearch:
 
     1. Two bytes beside each other have to be text. In pixels of 16 bits of which 13 are used, the high byte
        is no text, which the bitwise sum of the window shows.
-    2. Pairs of neighbouring bytes are looked up in a table of the pairs that occur in any identifier. An
-       identifier of five bytes or more begins only where four such pairs follow each other.
-    3. At these places the identifiers are compared, and a pattern decides whether one stands alone.
+    2. The pair of bytes at every fourth place is looked up in a table of the pairs that occur in any
+       identifier. One of five bytes or more covers such a place wherever it begins.
+    3. Around these places the identifiers are compared, and a pattern decides whether one stands alone.
 
     Args:
         patterns: identifier in lower case -> what must not stand around it; the pattern matches where the
@@ -83,37 +83,38 @@ class RawSearch:
     def __init__(self, patterns: Mapping[bytes, bytes]) -> None:
         self.patterns = patterns
 
-    def found_in(self, content: Piece, uids: frozenset[bytes]) -> bool:
-        """Return whether one of the identifiers, or of these UIDs, occurs in ``content`` in any case."""
-        around = {uid: _AROUND_UID + re.escape(uid) + _BEHIND_UID for uid in uids}
-        return any(
-            _stands(content, at, len(needle), pattern)
-            for at, needle in self._places(content, (*self.patterns, *uids))
-            for pattern in (self.patterns.get(needle), around.get(needle))
-            if pattern is not None
-        )
+    def found_in(self, content: Sliceable, uids: frozenset[bytes], *, coded: bool = False) -> bool:
+        """Return whether one of the identifiers, or of these UIDs, occurs in ``content`` in any case.
 
-    def spelled_in(self, content: Piece, uids: frozenset[bytes]) -> bool:
-        """Return whether an identifier of six bytes or more occurs, whatever stands around it.
-
-        For coded data, in which a letter or a digit beside an identifier means nothing.
+        Args:
+            content: the bytes.
+            uids: UIDs, which differ from file to file.
+            coded: the bytes are compressed data, in which a letter or a digit beside an identifier means
+                nothing; one of six bytes or more counts whatever stands around it.
         """
-        needles = tuple(needle for needle in (*self.patterns, *uids) if len(needle) >= 6)
-        return any(True for _ in self._places(content, needles))
+        for at, needle in self._places(content, (*self.patterns, *uids)):
+            if coded and len(needle) >= 6:
+                return True
+            ways = [self.patterns[needle]] if needle in self.patterns else []
+            if needle in uids:
+                ways.append(_AROUND_UID + re.escape(needle) + _BEHIND_UID)
+            if any(_stands(content, at, len(needle), pattern) for pattern in ways):
+                return True
+        return False
 
-    def _places(self, content: Piece, needles: tuple[bytes, ...]) -> Iterator[tuple[int, bytes]]:
+    def _places(self, content: Sliceable, needles: tuple[bytes, ...]) -> Iterator[tuple[int, bytes]]:
         """Yield where identifiers stand, in any case, whatever stands around them."""
         longest = max(map(len, needles), default=0)
         if not longest:
             return
-        pairs = _pairs_of(needles)
         by_start: dict[bytes, list[bytes]] = {}
         for needle in needles:
             by_start.setdefault(needle[:_LEAST], []).append(needle)
-        starts = np.array([int.from_bytes(start[:4], "little") for start in by_start], dtype=np.uint32)
-        view = content if isinstance(content, FilePart) else memoryview(content)
+        pairs, starts = _pairs_of(needles), _starts_of(by_start)
+        view = memoryview(content) if isinstance(content, bytes) else content
         for start in range(0, len(view), _WINDOW):
-            window = memoryview(view[start : start + _WINDOW + longest])  # type: ignore[arg-type]
+            part = view[start : start + _WINDOW + longest]
+            window = memoryview(bytes(part) if isinstance(part, FilePart) else part)
             if _may_be_text(window):
                 for at in _candidates(window, pairs, starts):
                     head = bytes(window[at : at + longest]).lower()
@@ -136,7 +137,7 @@ def _pairs_of(needles: tuple[bytes, ...]) -> npt.NDArray[np.bool_]:
     return table.reshape(-1)
 
 
-def _stands(content: Piece, at: int, length: int, pattern: bytes) -> bool:
+def _stands(content: Sliceable, at: int, length: int, pattern: bytes) -> bool:
     """Return whether an identifier stands alone; a pattern looks at two bytes before and behind it."""
     first = max(0, at - 2)
     return bool(_compiled(pattern).match(bytes(content[first : at + length + 2]), at - first))
@@ -152,33 +153,41 @@ def _may_be_text(window: memoryview) -> bool:
     return bool(low & quiet and high & quiet)
 
 
-def _candidates(
-    window: memoryview, pairs: npt.NDArray[np.bool_], starts: npt.NDArray[np.uint32]
-) -> list[int]:
-    """Return where four pairs of :func:`_pairs_of` follow each other, and an identifier may begin.
+def _starts_of(by_start: Iterable[bytes]) -> npt.NDArray[np.bool_]:
+    """Return a table of 65,536 numbers: those of the first four bytes of the identifiers."""
+    words = np.array([int.from_bytes(start[:4], "little") for start in by_start], dtype=np.uint32)
+    table = np.zeros(1 << 16, dtype=np.bool_)
+    table[_number_of(words)] = True
+    return table
+
+
+def _number_of(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Return a number below 65,536 for each group of four bytes, the same for both cases of a letter."""
+    return (words | np.uint32(0x20202020)) * np.uint32(0x9E3779B1) >> np.uint32(16)
+
+
+def _candidates(window: memoryview, pairs: npt.NDArray[np.bool_], starts: npt.NDArray[np.bool_]) -> list[int]:
+    """Return where an identifier may begin; every place where one begins is among them.
 
     Args:
         window: the bytes.
-        pairs: table of pairs.
-        starts: the first four bytes of every identifier in lower case, the first one low.
+        pairs: table of :func:`_pairs_of`.
+        starts: table of :func:`_starts_of`.
     """
-    if len(window) < _LEAST:
+    size = len(window)
+    if size < _LEAST:
         return []
-    even, odd = (
-        np.frombuffer(window[shift : shift + ((len(window) - shift) & ~1)], dtype="<u2") for shift in (0, 1)
-    )
-    fits = np.zeros(len(window) - 1, dtype=np.bool_)
-    fits[0::2], fits[1::2] = pairs[even], pairs[odd]
-    twice = fits[:-1] & fits[1:]
-    at = np.flatnonzero(twice[:-2] & twice[2:])
-    if len(at):
-        lower = _LOWER[np.frombuffer(window, dtype=np.uint8)[at[:, None] + np.arange(4)]]
-        at = at[np.isin(lower.view("<u4")[:, 0], starts)]
-    found: list[int] = at.tolist()
-    return found
-
-
-_LOWER = np.frombuffer(bytes(range(256)).lower(), dtype=np.uint8)
+    even = np.frombuffer(window[: size & ~1], dtype="<u2")
+    at = np.flatnonzero(pairs.take(even[::2]))
+    if not len(at):
+        return []
+    words = np.frombuffer(bytes(4) + window[: size & ~3] + bytes(window[size & ~3 :]).ljust(4, b"\0"), "<u4")
+    before, here = words[at], words[at + 1]
+    found: list[int] = (at[starts.take(_number_of(here))] * 4).tolist()
+    for back in (1, 2, 3):  # an identifier that begins this many bytes before the place
+        word = before >> np.uint32(32 - 8 * back) | here << np.uint32(8 * back)
+        found += (at[starts.take(_number_of(word))] * 4 - back).tolist()
+    return sorted(place for place in found if place >= 0)
 
 
 _WINDOW = 1 << 18
@@ -398,13 +407,12 @@ class Identifiers:
         words = {phrase.split()[0] for phrase in phrases if phrase.split()}
         return (*names, *numbers, *years, *words, *(uid.casefold() for uid in odd))
 
-    def found_in_bytes(self, content: Piece) -> bool:
-        """Return whether a longer identifier occurs in raw bytes, in any character set of the file."""
-        return self._raw.found_in(content, self._uid_bytes)
+    def found_in_bytes(self, content: Sliceable, *, coded: bool = False) -> bool:
+        """Return whether a longer identifier occurs in raw bytes, in any character set of the file.
 
-    def spelled_in_coded(self, content: Piece) -> bool:
-        """Return whether an identifier of six bytes or more occurs in compressed data, also within a word."""
-        return self._raw.spelled_in(content, self._uid_bytes)
+        In coded data, one of six bytes or more also counts within a word or a number.
+        """
+        return self._raw.found_in(content, self._uid_bytes, coded=coded)
 
     def spelled_by(self, number: str) -> bool:
         """Return whether one DS or IS value is an identifier of six digits or more, or a day.

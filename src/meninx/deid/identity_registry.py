@@ -118,6 +118,7 @@ class RegistryReport(Result):
             issuer out.
         kept_out: pairs of PatientID and issuer that are kept out.
         issuers: one count per issuer and domain.
+        signer: fingerprint of the key that signs the site's archives; empty where nobody asked for it.
     """
 
     patients: int
@@ -125,6 +126,7 @@ class RegistryReport(Result):
     split_ids: int
     kept_out: int
     issuers: tuple[IssuerCount, ...]
+    signer: str = ""
 
     def summary(self) -> str:
         """Return the numbers as a table."""
@@ -140,6 +142,7 @@ class RegistryReport(Result):
             f"{self.split_ids:,} of them occur without an issuer, too",
             f"{self.kept_out:,} PatientIDs of an issuer are kept out",
             *(f"  {row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]:>9}  {row[3]:>9}" for row in rows),
+            *([f"archives are signed by {self.signer}"] if self.signer else []),
         ]
         return "\n".join(lines)
 

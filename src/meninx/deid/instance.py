@@ -51,9 +51,16 @@ MOST_BYTES, MOST_HEADER = (
     256 << 20,
 )  # of a file that is in memory as a whole; of all its elements but the pixels
 MOST_FILE = 5 << 30  # native pixel data has at most 4 GiB
-_HEAD, _MORE = 4 << 20, 8  # bytes of a large file that are read first; how many times as many then
+_HEAD, _MORE = 256 << 10, 16  # bytes of a large file that are read first; how many times as many then
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ")
+_TAR = b"ustar"  # at byte 257
 _DICOMDIR = "1.2.840.10008.1.3.10"
+_ENCAPSULATED = {
+    "PDF": Reason.ENCAPSULATED_PDF,
+    "CDA": Reason.ENCAPSULATED_CDA,
+    **dict.fromkeys(("STL", "OBJ", "MTL"), Reason.ENCAPSULATED_MODEL),
+}
+_RECORDS = 0x00041220
 _NO_PATIENT = (
     "Color Palette",
     "Hanging Protocol",
@@ -129,13 +136,31 @@ def read(data: bytes | FilePart) -> Instance:
     Raises:
         Refused: with the reason code.
     """
-    instance, head = _of_bytes(data) if isinstance(data, bytes) else _of_file(data)
+    instance, head = parsed(data)
     _check_class(instance, marked=_is_marked(head))
     _check_identity(instance)
     if len(data) - sum(len(element.value) for element in instance.pixels) > MOST_HEADER:
         raise Refused(Reason.TOO_LARGE)
     pixels.rebuild(instance.elements, instance.transfer_syntax, little=instance.encoding.little)
     return instance
+
+
+def parsed(data: bytes | FilePart) -> tuple[Instance, bytes]:
+    """Return the instance in a file as it is written, and the beginning of the file.
+
+    Neither its class nor its pixel data is judged, so that files of other programs can be checked.
+
+    Raises:
+        Refused: with the reason code.
+    """
+    return _of_bytes(data) if isinstance(data, bytes) else _of_file(data)
+
+
+def meta_elements(head: bytes) -> list[Element]:
+    """Return the file meta information at the beginning of a file that :func:`parsed` has read."""
+    start = 132 if head[128:132] == b"DICM" else 4 * (head[:4] == b"DICM")
+    end = _end_of_meta(head, start)
+    return parse(head[start:end], _META) if end > start else []
 
 
 def _of_file(data: FilePart) -> tuple[Instance, bytes]:
@@ -160,7 +185,7 @@ def _of_bytes(data: bytes, whole: FilePart | None = None) -> tuple[Instance, byt
         data: a file, or its beginning.
         whole: the file where ``data`` is its beginning.
     """
-    if data.startswith(_ARCHIVES):
+    if is_archive(data):
         raise Refused(Reason.ARCHIVE)
     try:
         start, syntax, media_class = _meta(data)
@@ -174,6 +199,26 @@ def _of_bytes(data: bytes, whole: FilePart | None = None) -> tuple[Instance, byt
         raise Refused(Reason.TOO_LARGE) from error
     except Malformed as error:
         raise Refused(Reason.UNREADABLE) from error
+
+
+def is_archive(head: bytes) -> bool:
+    """Return whether a file with these first bytes packs other files: zip, tar, 7z, rar, gzip, bzip2, xz."""
+    return head.startswith(_ARCHIVES) or head[257:262] == _TAR
+
+
+def directory_records(data: bytes | FilePart) -> list[list[Element]]:
+    """Return the records of a DICOMDIR.
+
+    Raises:
+        Refused: it is too large.
+        Malformed: it cannot be parsed.
+    """
+    if len(data) > MOST_HEADER:
+        raise Refused(Reason.TOO_LARGE)
+    content = bytes(data)
+    start, syntax, _ = _meta(content)
+    elements = _dataset(memoryview(content)[start:], syntax).elements
+    return next((element.items or [] for element in elements if element.tag == _RECORDS), [])
 
 
 def _encodings(elements: list[Element]) -> tuple[str, ...]:
@@ -296,7 +341,8 @@ def _check_class(instance: Instance, *, marked: bool) -> None:
         raise Refused(Reason.DICOMDIR)
     name, kind = UID_dictionary.get(sop_class, ("", ""))[:2]
     if name.startswith("Encapsulated "):
-        raise Refused(Reason.ENCAPSULATED_DOCUMENT)
+        kind = name.removeprefix("Encapsulated ").split()[0]
+        raise Refused(_ENCAPSULATED.get(kind, Reason.ENCAPSULATED_DOCUMENT))
     if name.startswith("Video "):
         raise Refused(Reason.VIDEO)
     if kind != "SOP Class" or " Storage" not in name or any(word in name for word in _NO_PATIENT):

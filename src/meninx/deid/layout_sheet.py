@@ -18,9 +18,12 @@ from meninx.core import files
 from meninx.core.progress import Progress, task
 from meninx.core.workspace import Workspace
 from meninx.deid import burned_text, frames, instance
+from meninx.deid.discover import member_at
 from meninx.deid.file_part import FilePart
 from meninx.deid.layouts import LAYOUTS, TextLayout, read_layouts
-from meninx.deid.output import write_lines
+from meninx.deid.output import check_below, write_lines
+from meninx.deid.worker import content_of
+from meninx.deid.zip_archive import SEPARATOR
 from meninx.imaging.decode import quiet
 from meninx.imaging.ocr import Picture
 
@@ -38,14 +41,17 @@ p { font-size: .85em; margin: .3em 0 }
 </style></head><body><!-- {{ digest }} -->
 <h1>Layouts: {{ layouts | length }}</h1>
 <p>One row per layout: the images of one device and size whose text lies in the same places. From left to
-right: before, with the redacted boxes (red) and the technical text that was kept (green), and after. This
-page shows patients' data; keep it private. Decisions in <code>decisions.csv</code> are applied by
-<code>meninx deid --decisions</code>.</p>
+right: before, with the redacted boxes (red) and the text that was kept (green), and after. This
+page shows patients' data; keep it private. <code>meninx review</code> opens a page on which reviewers decide
+about each layout. Decisions in <code>decisions.csv</code> are applied by
+<code>meninx deid --decisions</code>.
+{% if layouts | length > most %}There are pictures of the first {{ most }} layouts; <code>meninx review
+--source</code> shows all.{% endif %}</p>
 {% for layout in layouts %}<section><h2>{{ layout.layout }}: {{ layout.instances }}
 image{{ "s" if layout.instances != 1 }}, {{ layout.mask.columns }} x {{ layout.mask.rows }},
 {{ layout.mask.manufacturer or "unknown device" }} {{ layout.mask.model }}
 {%- if layout.decision %}, decision: {{ layout.decision }}{% endif %}</h2>
-{% if layout.layout in shown %}{% for kind in kinds -%}
+{% if shown[layout.layout] %}{% for kind in shown[layout.layout] -%}
 <img alt="{{ kind }}" src="layouts/{{ layout.layout }}-{{ kind }}.png">
 {% endfor %}{% else %}<p>no picture</p>{% endif %}
 <p>{{ layout.texts | join(" · ") }}</p></section>
@@ -69,35 +75,68 @@ def write(space: Workspace, source: Path, progress: Progress) -> None:
     if page.is_file() and digest.encode() in page.read_bytes()[:4096]:
         return
     found = read_layouts(table)
-    shown = set()
+    shown: dict[str, list[str]] = {layout.layout: [] for layout in found}
     with task(progress, "layouts", min(len(found), MOST_LAYOUTS)):
         for layout in found[:MOST_LAYOUTS]:
-            if _write_pictures(space, source, layout):
-                shown.add(layout.layout)
+            shown[layout.layout] = _write_pictures(space, source, layout)
             progress.advance()
     environment = jinja2.Environment(autoescape=True)
     text = environment.from_string(_TEMPLATE).render(
-        digest=digest, layouts=found, shown=shown, kinds=(BEFORE, MASK, AFTER)
+        digest=digest, layouts=found, shown=shown, most=MOST_LAYOUTS
     )
     write_lines(page, [text.encode()], mode=files.PRIVATE_MODE)
 
 
-def _write_pictures(space: Workspace, source: Path, layout: TextLayout) -> bool:
-    """Write the three pictures of a layout, and return whether its first image could be shown."""
+def _write_pictures(space: Workspace, source: Path, layout: TextLayout) -> list[str]:
+    """Write the pictures of a layout, and return their kinds; images that are kept out have none after."""
     try:
         with quiet():
-            before = overview(source / layout.source if source.is_dir() else source)
-            after = overview(space.staging / layout.outputs[0])
+            before = before_picture(source, layout, room=space.staging)
+            pictures = {BEFORE: before, MASK: _marked(before, layout)}
+            if layout.outputs:
+                pictures[AFTER] = after_picture(space.staging, layout.outputs[0])
     except Exception:  # a page for people: an image that no decoder reads is shown as such
-        return False
-    for kind, picture in ((BEFORE, before), (MASK, _marked(before, layout)), (AFTER, after)):
-        stream = io.BytesIO()
-        Image.fromarray(picture).save(stream, "PNG")
-        with files.atomic(
-            picture_path(space.private, layout.layout, kind), mode=files.PRIVATE_MODE
-        ) as target:
-            target.write(stream.getvalue())
-    return True
+        return []
+    for kind, picture in pictures.items():
+        content = png(picture)
+        files.write_bytes(picture_path(space.private, layout.layout, kind), content, mode=files.PRIVATE_MODE)
+    return list(pictures)
+
+
+def before_picture(source: Path, layout: TextLayout, *, room: Path | None = None) -> Picture:
+    """Return a picture of the first image of a layout as it came in.
+
+    Args:
+        source: folder of the originals.
+        layout: names the image, which may be a member of an archive.
+        room: private folder for a large member; None for the system's own.
+
+    Raises:
+        Refused, OSError, DataError: there is none, or no decoder reads it.
+    """
+    files.below(source, layout.source.partition(SEPARATOR)[0], where="layout")
+    with content_of(source, member_at(source, layout.source), room=room) as content:
+        return _brightest(content)
+
+
+def after_picture(root: Path, name: str) -> Picture:
+    """Return a picture of a clean image; raises as :func:`before_picture`, and for links.
+
+    Args:
+        root: the folder that holds ``images``.
+        name: path of the image below it.
+    """
+    check_below(root, name)
+    return overview(root / name)
+
+
+def png(picture: Picture, longest: int = 0) -> bytes:
+    """Return a picture as PNG, reduced to a longest side where one is given."""
+    stream, image = io.BytesIO(), Image.fromarray(picture)
+    if longest:
+        image.thumbnail((longest, longest))
+    image.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def picture_path(private: Path, layout: str, kind: str) -> Path:
@@ -113,14 +152,18 @@ def overview(path: Path) -> Picture:
         OSError: no such file.
     """
     with closing(path.open("rb", buffering=0)) as stream:
-        original = instance.read(FilePart(stream, 0, path.stat().st_size))
-        layers = frames.layers_of(original)
-        pictures = (burned_text.as_picture(values) for values in burned_text.views(original, layers))
-        result: Picture | None = None
-        for picture in pictures:
-            result = picture if result is None else np.maximum(result, picture)
-        assert result is not None
-        return result
+        return _brightest(FilePart(stream, 0, path.stat().st_size))
+
+
+def _brightest(content: bytes | FilePart) -> Picture:
+    original = instance.read(content)
+    layers = frames.layers_of(original)
+    pictures = (burned_text.as_picture(values) for values in burned_text.views(original, layers))
+    result: Picture | None = None
+    for picture in pictures:
+        result = picture if result is None else np.maximum(result, picture)
+    assert result is not None
+    return result
 
 
 def _marked(picture: Picture, layout: TextLayout) -> Picture:

@@ -17,15 +17,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from meninx.core import files
+from meninx.core import files, plain
 from meninx.core.errors import DataError, expected, problem
-from meninx.deid.output import csv_line, write_lines
+from meninx.deid.output import check_relative, csv_line, write_lines
 from meninx.imaging.ocr import Box
 
 LAYOUTS, DECISIONS = "layouts.jsonl", "decisions.csv"
@@ -33,7 +34,7 @@ MOST_OUTPUTS = 50  # paths that are listed per layout
 COLUMNS = (
     "layout",
     "decision",
-    "extra_boxes",
+    "chosen_boxes",
     "manufacturer",
     "model",
     "rows",
@@ -41,9 +42,16 @@ COLUMNS = (
     "boxes",
     "reviewers",
 )
-_NEAR = 10  # pixels by which an edge of a line may differ in one layout
-_MOST_SIDE = 1 << 16
+NEAR = 10  # pixels by which an edge of a line may differ in one layout
+MOST_BOXES, LONGEST = 500, 80  # boxes of an image; characters of a text or of a device's name
+_MOST_SIDE = (1 << 16) - 1
+_MOST_LISTED = 100_000  # layouts of a run, decisions of a table
+_LONGEST_LINE = 1 << 20  # bytes of a layout
 _LIMIT = 1 << 24  # bytes of a table of decisions
+_NAME, _NUMBER = re.compile("[0-9a-f]{12}"), re.compile("[0-9]{1,5}")
+# What makes a spreadsheet compute a cell, and the apostrophe by which it is written as text.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
+_DAMAGES = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, MemoryError)
 
 
 class ReviewChoice(StrEnum):
@@ -77,10 +85,20 @@ class LayoutMask:
         text = json.dumps([self.manufacturer, self.model, self.rows, self.columns, self.boxes])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    def __post_init__(self) -> None:
+        sides = all(0 < side <= _MOST_SIDE for side in (self.rows, self.columns))
+        if not sides or max(len(self.manufacturer), len(self.model)) > LONGEST:
+            raise ValueError("no image of a device")
+        check_boxes(self.boxes, self.rows, self.columns)
+
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> LayoutMask:
-        """Return a mask from its JSON table."""
-        return cls(**{**table, "boxes": _boxes_of(table["boxes"])})
+        """Return a mask from its JSON table.
+
+        Raises:
+            DataError, ValueError: it is damaged.
+        """
+        return plain.from_plain(table, cls, where="layout")
 
     def matches(self, other: LayoutMask) -> bool:
         """Return whether two images have one layout.
@@ -120,9 +138,24 @@ def _paired(boxes: Sequence[Box], others: Sequence[Box]) -> bool:
 
 
 def _same_place(a: Box, b: Box) -> bool:
-    line = abs(a.top - b.top) <= _NEAR and abs(a.bottom - b.bottom) <= _NEAR
-    middle = abs(a.left + a.right - b.left - b.right) <= 2 * _NEAR
-    return line and (abs(a.left - b.left) <= _NEAR or abs(a.right - b.right) <= _NEAR or middle)
+    line = abs(a.top - b.top) <= NEAR and abs(a.bottom - b.bottom) <= NEAR
+    middle = abs(a.left + a.right - b.left - b.right) <= 2 * NEAR
+    return line and (abs(a.left - b.left) <= NEAR or abs(a.right - b.right) <= NEAR or middle)
+
+
+def check_boxes(boxes: Sequence[Box], rows: int, columns: int) -> None:
+    """Raise ValueError unless the boxes are not empty, lie inside an image and are not too many."""
+    if len(boxes) > MOST_BOXES:
+        raise ValueError("too many boxes")
+    for box in boxes:
+        if not (0 <= box.left < box.right <= columns and 0 <= box.top < box.bottom <= rows):
+            raise ValueError("a box outside the image")
+
+
+def clipped(boxes: Iterable[Box], rows: int, columns: int) -> tuple[Box, ...]:
+    """Return the parts of boxes inside an image, without empty ones; the first 500."""
+    inside = (box.grown(0, (rows, columns)) for box in boxes)
+    return tuple(box for box in inside if box.left < box.right and box.top < box.bottom)[:MOST_BOXES]
 
 
 @dataclass(frozen=True)
@@ -130,14 +163,15 @@ class TextLayout:
     """One layout of a run: a line of ``private/layouts.jsonl``.
 
     Attributes:
-        layout: short name, the digest of the first mask.
+        layout: short name, made from the first mask; no two layouts of a run share one.
         mask: of its first image.
         kept: boxes of technical text in the first image.
         texts: what was read in the redacted boxes of the first image.
         decision: the decision of a reviewer that was applied, or ``""``.
         instances: number of instances.
-        source: path of the first image below the source.
-        outputs: paths of the first images below the output folder, fifty at most.
+        source: path of the first image below the source; empty if its name is none that is read back.
+        outputs: paths of the first images below the output folder, fifty at most; none if the decision keeps
+            them out.
     """
 
     layout: str
@@ -157,31 +191,51 @@ class TextLayout:
     def from_line(cls, line: str | bytes) -> TextLayout:
         """Return the layout of one line.
 
+        Guarantee: the name is twelve hexadecimal digits, every box lies inside the image, every path stays
+            below its folder, and no field is longer than this module writes it.
+
         Raises:
-            ValueError, TypeError, KeyError: the line is damaged.
+            ValueError, TypeError, RecursionError, MemoryError, DataError: the line is damaged.
         """
-        table = json.loads(line)
-        table |= {"mask": LayoutMask.from_table(table["mask"]), "kept": _boxes_of(table["kept"])}
-        return cls(**{**table, "texts": tuple(table["texts"]), "outputs": tuple(table["outputs"])})
-
-
-def _boxes_of(rows: Iterable[Iterable[int]]) -> tuple[Box, ...]:
-    return tuple(Box(*map(int, row)) for row in rows)
+        layout = plain.from_plain(json.loads(line), cls, where=LAYOUTS)
+        mask = layout.mask
+        check_boxes(layout.kept, mask.rows, mask.columns)
+        if layout.decision:
+            ReviewChoice(layout.decision)
+        for output in layout.outputs:
+            check_relative(output)
+        fits = len(layout.texts) <= MOST_BOXES and len(layout.outputs) <= MOST_OUTPUTS
+        fits &= all(len(text) <= LONGEST for text in layout.texts) and 0 < layout.instances < 1 << 53
+        named = _NAME.fullmatch(layout.layout) and (not layout.source or files.is_inside(layout.source))
+        if not (fits and named):
+            raise ValueError("a field that this module does not write")
+        return layout
 
 
 def read_layouts(path: Path) -> list[TextLayout]:
     """Return the layouts of a run.
 
     Raises:
-        DataError: no such file, or a damaged line.
+        DataError: no such file, too many lines, or a damaged line; the message names the line.
     """
+    found: list[TextLayout] = []
+    names: set[str] = set()
     try:
-        with path.open("rb") as stream:
-            return [TextLayout.from_line(line) for line in stream]
-    except OSError:
-        raise DataError(problem("no such file", where=LAYOUTS, fix="run meninx deid first")) from None
-    except (ValueError, TypeError, KeyError):
-        raise DataError(problem("a line is damaged", where=LAYOUTS, fix="run meninx deid again")) from None
+        with files.regular(path) as stream:
+            while line := stream.readline(_LONGEST_LINE + 1):
+                if len(line) > _LONGEST_LINE or len(found) == _MOST_LISTED:
+                    raise ValueError("too long")
+                layout = TextLayout.from_line(line)
+                if layout.layout in names:
+                    raise ValueError("a name twice")
+                names.add(layout.layout)
+                found.append(layout)
+    except (*_DAMAGES, DataError) as error:
+        if not path.is_file():
+            raise DataError(problem("no such file", where=LAYOUTS, fix="run meninx deid first")) from error
+        where, fix = f"{LAYOUTS}, line {len(found) + 1}", "run meninx deid again"
+        raise DataError(problem("a line is damaged", where=where, fix=fix)) from None
+    return found
 
 
 @dataclass
@@ -197,19 +251,29 @@ class LayoutTable:
             mask: of the image.
             found: ``kept``, ``texts`` and ``decision`` of it.
             source: path below the source.
-            output: path below the output folder.
+            output: path below the output folder; empty for an image that a decision keeps out.
         """
+        written = (output,) if output else ()
         for at, layout in enumerate(self.layouts):
             if layout.decision == found["decision"] and layout.mask.matches(mask):
-                outputs = (*layout.outputs, output)[:MOST_OUTPUTS]
+                outputs = (*layout.outputs, *written)[:MOST_OUTPUTS]
                 self.layouts[at] = replace(layout, instances=layout.instances + 1, outputs=outputs)
                 return
         self.layouts.append(
             TextLayout(
-                layout=mask.digest, mask=mask, kept=_boxes_of(found["kept"]), texts=tuple(found["texts"]),
-                decision=found["decision"], instances=1, source=source, outputs=(output,),
+                layout=self._name(mask, found["decision"]), mask=mask,
+                kept=tuple(map(Box._make, found["kept"])), texts=tuple(found["texts"]),
+                decision=found["decision"], instances=1,
+                source=source if files.is_inside(source) else "", outputs=written,
             )
         )  # fmt: skip
+
+    def _name(self, mask: LayoutMask, decision: str) -> str:
+        """Return the digest of the mask, or of it and the decision where another layout has that name."""
+        name, taken = mask.digest, {layout.layout for layout in self.layouts}
+        while name in taken:
+            name = hashlib.sha256(f"{name} {decision}".encode()).hexdigest()[:12]
+        return name
 
 
 @dataclass(frozen=True)
@@ -218,58 +282,78 @@ class LayoutDecision:
 
     Attributes:
         layout: short name of the layout.
-        choice: ``accept`` redacts what was found, ``redact`` redacts more, ``keep`` redacts nothing,
-            ``quarantine`` keeps the images out.
+        choice: ``accept`` redacts what was found, ``redact`` redacts more, ``keep`` leaves the text in some
+            of its boxes, ``quarantine`` keeps the images out.
         mask: of the first image of the layout; it says which images the row is about.
-        extra: boxes to redact besides.
+        chosen: boxes to redact besides, or the boxes of the mask to keep.
         reviewers: who decided, free words.
     """
 
     layout: str
     choice: ReviewChoice
     mask: LayoutMask
-    extra: tuple[Box, ...] = ()
+    chosen: tuple[Box, ...] = ()
     reviewers: str = ""
+
+    def __post_init__(self) -> None:
+        check_boxes(self.chosen, self.mask.rows, self.mask.columns)
+        takes_boxes = self.choice in (ReviewChoice.REDACT, ReviewChoice.KEEP)
+        foreign = self.choice == ReviewChoice.KEEP and not set(self.chosen) <= set(self.mask.boxes)
+        if bool(self.chosen) != takes_boxes or foreign:
+            raise ValueError("boxes that the choice does not take")
+        if len(self.layout) > LONGEST or len(self.reviewers) > 50 * LONGEST:
+            raise ValueError("too long")
 
     def to_row(self) -> dict[str, str]:
         """Return the row of the table."""
         mask = self.mask
-        return {
-            "layout": self.layout, "decision": str(self.choice), "extra_boxes": _text_of(self.extra),
+        row = {
+            "layout": self.layout, "decision": str(self.choice), "chosen_boxes": boxes_text(self.chosen),
             "manufacturer": mask.manufacturer, "model": mask.model, "rows": str(mask.rows),
-            "columns": str(mask.columns), "boxes": _text_of(mask.boxes), "reviewers": self.reviewers,
+            "columns": str(mask.columns), "boxes": boxes_text(mask.boxes), "reviewers": self.reviewers,
         }  # fmt: skip
+        return {name: f"'{cell}" if cell.startswith(_FORMULA) else cell for name, cell in row.items()}
 
     @classmethod
     def from_row(cls, row: Mapping[str, str]) -> LayoutDecision:
         """Return the decision of a row.
 
         Raises:
-            ValueError, KeyError, AttributeError: the row is damaged.
+            ValueError, KeyError, AttributeError, TypeError: the row is damaged.
         """
-        rows, columns = int(row["rows"]), int(row["columns"])
-        boxes = _parsed(row["boxes"], rows, columns)
-        mask = LayoutMask(row["manufacturer"], row["model"], rows, columns, boxes)
-        choice, extra = ReviewChoice(row["decision"].strip()), _parsed(row["extra_boxes"], rows, columns)
-        if bool(extra) != (choice == ReviewChoice.REDACT):
-            raise ValueError("extra boxes")
-        return cls(row["layout"].strip(), choice, mask, extra, row.get("reviewers") or "")
+        cells = {name: _unquoted(row[name]) for name in COLUMNS[:-1]}
+        rows, columns = _number(cells["rows"]), _number(cells["columns"])
+        mask = LayoutMask(cells["manufacturer"], cells["model"], rows, columns, parse_boxes(cells["boxes"]))
+        choice, chosen = ReviewChoice(cells["decision"].strip()), parse_boxes(cells["chosen_boxes"])
+        return cls(cells["layout"].strip(), choice, mask, chosen, _unquoted(row.get("reviewers") or ""))
 
 
-def _text_of(boxes: Iterable[Box]) -> str:
+def _unquoted(cell: str) -> str:
+    """Return the text of a cell that was written as text, so that no spreadsheet computes it."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
+
+
+def _number(text: str) -> int:
+    if not _NUMBER.fullmatch(text.strip()):
+        raise ValueError("no number")
+    return int(text)
+
+
+def boxes_text(boxes: Iterable[Box]) -> str:
+    """Return boxes as words: left, top, right and bottom of each, with semicolons between them."""
     return "; ".join(" ".join(map(str, box)) for box in boxes)
 
 
-def _parsed(text: str, rows: int, columns: int) -> tuple[Box, ...]:
-    """Return the boxes of a cell: four numbers each, inside the image and not empty."""
-    boxes = []
-    for part in text.split(";") if text.strip() else ():
-        box = Box(*map(int, part.split()))
-        inside = 0 <= box.left < box.right <= columns and 0 <= box.top < box.bottom <= rows
-        if not inside or max(rows, columns) > _MOST_SIDE:
-            raise ValueError("a box outside the image")
-        boxes.append(box)
-    return tuple(boxes)
+def parse_boxes(text: str) -> tuple[Box, ...]:
+    """Return the boxes of such a text; :func:`check_boxes` checks their place.
+
+    Raises:
+        ValueError, TypeError: it holds something else.
+    """
+    parts = text.strip(" ;\r\n").split(";") if text.strip(" ;\r\n") else []
+    if len(parts) > MOST_BOXES:
+        raise ValueError("too many boxes")
+    return tuple(Box(*map(_number, part.split())) for part in parts)
 
 
 def read_decisions(path: Path) -> tuple[LayoutDecision, ...]:
@@ -289,13 +373,18 @@ def read_decisions(path: Path) -> tuple[LayoutDecision, ...]:
                 got = f"no column {min(missing)!r}"
                 raise DataError(expected("the columns of decisions.csv", got=got, where=DECISIONS))
             decisions = []
-            for number, row in enumerate(table, start=2):  # noqa: B007 (named in the error)
+            for number, row in enumerate(table, start=2):
+                if number > _MOST_LISTED:
+                    raise ValueError("too many")
                 decisions.append(LayoutDecision.from_row(row))
             return tuple(decisions)
     except OSError:
         raise DataError(problem("the table cannot be read", where=DECISIONS, fix="check the path")) from None
-    except (ValueError, KeyError, AttributeError, TypeError, csv.Error):
-        fix = "write accept, redact with extra boxes, keep or quarantine, and boxes inside the image"
+    except (*_DAMAGES, csv.Error):
+        fix = (
+            "write accept, quarantine, redact with boxes inside the image, or keep with some of the layout's "
+            "boxes"
+        )
         where = f"{DECISIONS}, row {number}"
         raise DataError(problem("the row is no decision", where=where, fix=fix)) from None
 

@@ -117,14 +117,19 @@ def check(options: frozenset[Option]) -> None:
         )
 
 
+FACE_CODE = Code("113102", "Clean Recognizable Visual Features Option")
 PIXEL_CODE = Code("113101", "Clean Pixel Data Option")
 
 
-def method_codes(options: frozenset[Option], *, pixels: bool = False) -> tuple[Code, ...]:
+def method_codes(
+    options: frozenset[Option], *, pixels: bool = False, faces: bool = False
+) -> tuple[Code, ...]:
     """Return the codes of the Basic Profile and of what was applied, by ascending code value.
 
     Args:
         options: options of the profile.
         pixels: whether the pixels were searched for text and cleaned.
+        faces: whether a face was removed.
     """
-    return (BASIC_CODE, *sorted([*(item.code for item in options), *([PIXEL_CODE] if pixels else [])]))
+    applied = [*([PIXEL_CODE] if pixels else []), *([FACE_CODE] if faces else [])]
+    return (BASIC_CODE, *sorted([*(item.code for item in options), *applied]))

@@ -26,9 +26,12 @@ from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import StorageError, expected
 from meninx.core.integrity import CHECKSUMS
 from meninx.core.workspace import PRIVATE, Workspace
+from meninx.deid.archive_signature import SIGNATURE
+from meninx.deid.audit_chain import AUDIT_LOG
+from meninx.deid.statement import STATEMENT
 
 IMAGES, WAITING = "images", "waiting"
-PUBLIC_FILES = ("audit.jsonl", CHECKSUMS, artifacts.place(DeidRecord))
+PUBLIC_FILES = (AUDIT_LOG, CHECKSUMS, STATEMENT, SIGNATURE, artifacts.place(DeidRecord))
 """Public files in the order in which they are published; the last one marks the result as complete."""
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -62,6 +65,13 @@ def take_back(space: Workspace) -> None:
         raise files.storage_error(error, space.staging) from error
 
 
+def check_relative(relative: str) -> None:
+    """Raise ValueError for a path of another form than this stage gives its images."""
+    parts = relative.split("/")
+    if parts[0] != IMAGES or len(parts) < 2 or not all(map(_PART.fullmatch, parts)):
+        raise ValueError("no path of an image")
+
+
 def check_below(out: Path, relative: str) -> None:
     """Refuse a path that does not lie below the images of a folder, or that leads out of it by a link.
 
@@ -73,11 +83,9 @@ def check_below(out: Path, relative: str) -> None:
         ValueError: the path has another form than this stage gives its images.
         StorageError: a folder on the way is a link.
     """
-    parts = relative.split("/")
-    if parts[0] != IMAGES or len(parts) < 2 or not all(map(_PART.fullmatch, parts)):
-        raise ValueError("no path of an image")
+    check_relative(relative)
     place = out
-    for part in parts[:-1]:
+    for part in relative.split("/")[:-1]:
         place = place / part
         if place.is_symlink():
             fix = "remove the link, or choose another output folder"
@@ -134,6 +142,8 @@ class FileResult:
         burned_in_unknown: text may be burned into the pixels, which were not read.
         review: why a person must look at them, in fixed words.
         pixels: what was found in the pixels and redacted; empty when they were not searched.
+        face: what was done about a face, the digest of the series and that of its plan; empty without.
+        directory: of a DICOMDIR, how many files it names and how many of them are missing or outside.
     """
 
     path: str
@@ -157,6 +167,8 @@ class FileResult:
     burned_in_unknown: bool = False
     review: tuple[str, ...] = ()
     pixels: Mapping[str, Any] = field(default_factory=dict)
+    face: str = ""
+    directory: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> FileResult:

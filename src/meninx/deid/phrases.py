@@ -6,7 +6,9 @@ removed or retained by what it is *and* by what becomes of its neighbours:
 
 * a negation, a "with" or a "pre" needs the token behind it; without that token the phrase goes up to the next
   break;
-* a side, a finding and a mention of contrast need both neighbours inside their phrase;
+* a finding and a mention of contrast need both neighbours inside their phrase;
+* a side needs one neighbour, or both where its phrase has two sides; its neighbours go with it;
+* a word that few people are called goes beside an unknown word of letters;
 * a word that is also a name, a single letter and a bare number need both neighbours wherever these are;
 * a number beside the name of a month or an age goes.
 
@@ -19,6 +21,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 
 from meninx.deid.vocabulary import (
     AGES,
@@ -27,6 +30,7 @@ from meninx.deid.vocabulary import (
     LAST_NAMES,
     MEASURE,
     MONTHS,
+    RARE_NAMES,
     RELATIONS,
     Role,
     kind_of,
@@ -36,16 +40,18 @@ from meninx.deid.vocabulary import (
 # initials with dots.
 _IDENTIFIERS = re.compile(
     r"""
-      \S*@\S*
+      (?<!\S)[^\s@]+@\S*
+    | [^\s@]{0,64}@\S*
     | (?:https?://|www\.)\S*
     | (?<![0-9])[0-9]{4}[-./ ][0-9]{1,2}[-./ ][0-9]{1,2}(?![0-9])
     | (?<![0-9])[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ][0-9]{2,4}(?![0-9])
     | (?<![0-9.])[0-9]{1,2}\.[0-9]{1,2}\.(?![0-9])
-    | (?<![^\W_])(?:[^\W\d_]\.[ ]?){2,}(?=[^\W_]|\s|$)
+    | (?<![^\W_])[^\W\d_](?:[ ]?[._-][ ]?[^\W\d_])?\.(?![0-9])(?:[ ]?[^\W\d_]\.(?![0-9]))*
+    | (?<![^\W_])[^\W\d_]\.[ ]?[^\W\d_](?![^\W_])
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_ABBREVIATIONS = frozenset({"w.o.", "i.v.", "a.p.", "p.a.", "p.e.", "l.s.", "c.s.", "t.s.", "r.l.", "c.e."})
+_ABBREVIATIONS = frozenset({"w.o.", "w.o", "w."})
 _TOKENS = re.compile(
     rf"""
       (?P<without>(?<![^\W_])w[ ]?[/._\\-][ ]?o(?:ut)?(?![^\W_]))
@@ -56,10 +62,17 @@ _TOKENS = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _BREAKS = re.compile(r"[,;:|()\[\]{}\n\r]|\s-+\s|\.\s")
+_DOTTED = re.compile(r"(?:[^\W\d_][ ]?\.[ ]?)+")
+_TITLES_TEXT = "dr drs doctor prof professor mr mrs ms miss mister herr frau mme sig sra dott dra mlle"
+_TITLES = frozenset(_TITLES_TEXT.split())
+_MAY_BE_NAMES = frozenset({Role.WORD, Role.RARE, Role.NAME, Role.FINDING})
+_LONGEST = 64  # tokens of a phrase in which the meaning of a side or of contrast is looked for
+_LETTERS = re.compile(r"[^0-9]*[^\W\d_][^0-9]*")
+_ENDS = re.compile(r"[;|()\[\]{}\n\r]")  # what is never between the two parts of a name
 _BARE_JOINS = re.compile(r"[-/+ ]")
 _SEPARATOR = re.compile(r"[ -\[\]-~\n\r\t]{0,8}")
 _CHAIN = frozenset({Role.RELATION, Role.LINK})
-_NEEDS_PHRASE = frozenset({Role.SIDE, Role.FINDING, Role.CONTRAST})
+_NEEDS_PHRASE = frozenset({Role.FINDING, Role.CONTRAST})
 _NEEDS_NEIGHBOURS = frozenset({Role.NAME, Role.LETTER, Role.NUMBER})
 _STATES = RELATIONS - {"pre", "post", "before", "after", "prior"}
 
@@ -75,6 +88,7 @@ class Phrases:
         kinds: what they are.
         stays: whether each stays.
         breaks: whether a phrase ends before each token.
+        ranges: the range of tokens of each token's phrase, once it was asked for.
     """
 
     text: str
@@ -83,6 +97,7 @@ class Phrases:
     kinds: list[Role] = field(default_factory=list)
     stays: list[bool] = field(default_factory=list)
     breaks: list[bool] = field(default_factory=list)
+    ranges: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, start: int, end: int, kind: Role) -> None:
         """Add the next token."""
@@ -99,18 +114,23 @@ class Phrases:
 
     def settle(self) -> None:
         """Remove tokens until every rule holds."""
-        changed = True
+        order, changed = range(len(self.words)), True
         while changed:
             changed = False
-            for index in range(len(self.words)):
+            for index in order:
                 changed |= self.stays[index] and self._settle_one(index)
+            order = order[::-1]  # a removal spreads to either side in one pass
 
     def _settle_one(self, index: int) -> bool:
         """Remove a token (a phrase, if it begins with this token) that may not stay; return whether."""
         kind = self.kinds[index]
         if kind in _CHAIN:
             return self._settle_chain(index)
+        if kind == Role.SIDE:
+            return self._settle_side(index)
         goes = kind in _NEEDS_PHRASE and self._is_cut_off(index, inside=True)
+        if kind == Role.RARE or self.words[index] in RARE_NAMES:
+            goes |= self._is_beside_a_stranger(index) or self._is_name(index)
         if kind in _NEEDS_NEIGHBOURS:
             goes = self._is_cut_off(index, inside=False) or self._is_name(index)
         self.stays[index] = not goes
@@ -126,25 +146,48 @@ class Phrases:
         last = behind == len(self.words) or (inside and self.breaks[behind])
         if self.kinds[index] == Role.CONTRAST and self._is_stated(index):
             last = True  # "without contrast": what follows cannot turn it round
-        if before and not last and self.kinds[index] == Role.SIDE and self._is_only_side(index):
-            before = False  # "Smith left knee": no other side could be meant
         return before or not (last or self.stays[behind])
+
+    def _settle_side(self, index: int) -> bool:
+        """Remove a side, and the words that it may have belonged to; return whether."""
+        beside = [index - 1] if not self.breaks[index] else []
+        beside += [index + 1] if index + 1 < len(self.words) and not self.breaks[index + 1] else []
+        gone = [each for each in beside if not self.stays[each]]
+        # "Smith left knee": no other side could be meant.
+        if not gone or (len(gone) < len(beside) and self._is_only_side(index)):
+            return False
+        for each in range(max(index - 1, 0), min(index + 2, len(self.words))):
+            self.stays[each] = False
+            if self.kinds[each] == Role.RELATION:
+                self.stays[each : self._phrase(each)[1]] = [False] * (self._phrase(each)[1] - each)
+                self._remove_states(each)
+        return True
+
+    def _is_beside_a_stranger(self, index: int) -> bool:
+        """Return whether an unknown word of letters is beside this one: together they may be a name."""
+        for other in (index - 1, index + 1):
+            if not 0 <= other < len(self.words) or self.stays[other] or self.kinds[other] != Role.UNKNOWN:
+                continue
+            if _LETTERS.fullmatch(self.words[other]) and not _ENDS.search(self.between(max(index, other))):
+                return True
+        return False
 
     def _is_only_side(self, index: int) -> bool:
         start, end = self._phrase(index)
-        return self.kinds[start:end].count(Role.SIDE) == 1
+        return end - start < _LONGEST and self.kinds[start:end].count(Role.SIDE) == 1
 
     def _phrase(self, index: int) -> tuple[int, int]:
         """Return the range of the tokens between two breaks."""
-        start, end = index, index + 1
-        while start > 0 and not self.breaks[start]:
-            start -= 1
-        while end < len(self.words) and not self.breaks[end]:
-            end += 1
-        return start, end
+        if len(self.ranges) != len(self.words):
+            first = [each for each, breaks in enumerate(self.breaks) if breaks]
+            pairs = pairwise([*first, len(self.words)])
+            self.ranges = [pair for pair in pairs for _ in range(*pair)]
+        return self.ranges[index]
 
     def _is_stated(self, index: int) -> bool:
-        while index > 0 and not self.breaks[index] and self.stays[index - 1]:
+        for _ in range(min(index, _LONGEST)):
+            if self.breaks[index] or not self.stays[index - 1]:
+                return False
             index -= 1
             if self.words[index] in _STATES:
                 return True
@@ -160,6 +203,10 @@ class Phrases:
                 continue
             beside = self.words[other]
             initial = self.kinds[other] == Role.LETTER
+            if (initial and word in RARE_NAMES) or (
+                self.kinds[index] == Role.LETTER and beside in RARE_NAMES
+            ):
+                return True
             if word in LAST_NAMES and (beside in FIRST_NAMES or initial):
                 return True
             if (word in FIRST_NAMES or self.kinds[index] == Role.LETTER) and beside in LAST_NAMES:
@@ -176,9 +223,10 @@ class Phrases:
         alone = end == len(self.words) or self.breaks[end]
         before_is_gone = index > 0 and not self.breaks[index] and not self.stays[index - 1]
         whole = all(self.stays[index:end])
-        if whole and not (before_is_gone if alone else not self.stays[end]):
-            return False
         states = any(self.kinds[each] == Role.RELATION for each in range(index, end))
+        lost = before_is_gone if alone else not self.stays[end]
+        if whole and not lost and (states or not before_is_gone):
+            return False
         while states and end < len(self.words) and not self.breaks[end] and self.kinds[end] != Role.RELATION:
             end += 1
         stated = any(word in _STATES for word in self.words[index:end])
@@ -190,8 +238,10 @@ class Phrases:
     def _remove_states(self, index: int) -> None:
         """Remove what else a phrase says of contrast and the like: half of "without, then with" is wrong."""
         start, end = self._phrase(index)
+        stated = False
         for each in range(start, end):
-            if self.words[each] in _STATES or self.kinds[each] == Role.CONTRAST:
+            stated |= self.words[each] in _STATES
+            if stated or self.kinds[each] == Role.CONTRAST:
                 self.stays[each] = False
 
     def result(self) -> str:
@@ -232,6 +282,7 @@ def parsed(text: str) -> Phrases:
         at = found.end()
     _add_tokens(phrases, at, len(text))
     _remove_numbers(phrases)
+    _remove_titled(phrases)
     phrases.settle()
     return phrases
 
@@ -270,6 +321,20 @@ def _remove_numbers(phrases: Phrases) -> None:
                 if 0 <= each < len(words) and words[each] in MONTHS:
                     phrases.stays[each] = False
         index = end
+
+
+def _remove_titled(phrases: Phrases) -> None:
+    """Remove words behind a title, and words beside an initial with a dot."""
+    for index, word in enumerate(phrases.words):
+        dotted = phrases.kinds[index] == Role.UNKNOWN and _DOTTED.fullmatch(word)
+        beside = [index - 1, index + 1] if dotted else []
+        if word in _TITLES:
+            beside = [index + 1]
+        for each in beside:
+            if not 0 <= each < len(phrases.words) or not phrases.words[each].isalpha():
+                continue
+            if phrases.kinds[each] in _MAY_BE_NAMES:
+                phrases.stays[each] = False
 
 
 def _is_b_value(word: str) -> bool:

@@ -15,14 +15,13 @@ from meninx.deid.config import Pixels
 from meninx.deid.frames import Layers
 from meninx.deid.identifiers import Identifiers
 from meninx.deid.instance import Instance
-from meninx.deid.layouts import LayoutDecision, LayoutMask, ReviewChoice
+from meninx.deid.layouts import LONGEST, MOST_BOXES, LayoutDecision, LayoutMask, ReviewChoice
 from meninx.deid.quarantine import Reason, Refused
 from meninx.imaging import ocr
 from meninx.imaging.ocr import Box
 
 _MOST_ROUNDS = 6  # searches of the result; text that is still there keeps the file out
 _MANUFACTURER, _MODEL = 0x00080070, 0x00081090
-_LONGEST, _MOST_LINES = 80, 500  # characters of a text and lines of an image in the journal
 _MARGIN = 3  # pixels by which what the search of the result finds is grown
 
 
@@ -50,10 +49,12 @@ class PixelReport:
         """Return what the private journal holds about a search; empty without one."""
         if self.mask is None:
             return {}
-        texts = [line.text[:_LONGEST] for line in self.lines if not line.technical]
+        texts = [line.text[:LONGEST] for line in self.lines if not line.technical or line.reviewed]
+        kept = layouts.clipped(self.kept, self.mask.rows, self.mask.columns)
         return {
-            "mask": asdict(self.mask), "kept": list(self.kept)[:_MOST_LINES], "texts": texts[:_MOST_LINES],
+            "mask": asdict(self.mask), "kept": list(kept), "texts": texts[:MOST_BOXES],
             "boxes": len(self.boxes), "recoded": self.recoded, "decision": self.decision,
+            "kept_by_reviewer": self.kept_by_reviewer,
         }  # fmt: skip
 
     @property
@@ -63,8 +64,13 @@ class PixelReport:
 
     @property
     def kept(self) -> tuple[Box, ...]:
-        """The boxes of technical text, which stays."""
+        """The boxes of text that stays: technical, or kept by a reviewer."""
         return tuple(line.box for line in self.lines if line.technical)
+
+    @property
+    def kept_by_reviewer(self) -> int:
+        """Lines that stay only because a reviewer keeps their place."""
+        return sum(line.reviewed for line in self.lines)
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -121,16 +127,15 @@ class PixelCleaner:
         plan = PixelReport(reasons, True, tuple(lines))
         plan = replace(plan, mask=mask_of(original, layers, plan.boxes))
         decision = layouts.decision_for(self.decisions, plan.mask) if plan.mask else None
+        kept: tuple[Box, ...] = ()
         if decision is not None:
             plan = replace(plan, decision=str(decision.choice))
             if decision.choice == ReviewChoice.QUARANTINE:
-                raise Refused(Reason.REFUSED_IN_REVIEW)
-            if decision.choice == ReviewChoice.KEEP:
-                # The decision is about the layout; another patient's name may stand in the same place.
-                if any(rule.found.found_in(line.text) for line in plan.lines):
-                    raise Refused(Reason.TEXT_REMAINS)
-                return original, replace(plan, lines=())
-            lines += [TextLine(box, "", technical=False) for box in decision.extra]
+                raise Refused(Reason.REFUSED_IN_REVIEW, pixels=plan.table())
+            if decision.choice == ReviewChoice.REDACT:
+                lines += [TextLine(box, "", technical=False) for box in decision.chosen]
+            kept = decision.chosen if decision.choice == ReviewChoice.KEEP else ()
+            lines = burned_text.kept_by_reviewer(lines, kept, rule)
         result, recoded = original, False
         for _ in range(_MOST_ROUNDS):
             boxes = [line.box for line in lines if not line.technical]
@@ -141,7 +146,7 @@ class PixelCleaner:
             left = burned_text.lines(
                 result, frames.layers_of(result), rule, self.reader, second=True, known=known
             )
-            new = [line for line in left if not line.technical]
+            new = [line for line in burned_text.kept_by_reviewer(left, kept, rule) if not line.technical]
             if not new:
                 return result, replace(plan, lines=tuple(lines), recoded=recoded)
             grown = [
@@ -153,7 +158,6 @@ class PixelCleaner:
 
 def mask_of(original: Instance, layers: Layers, boxes: Sequence[Box]) -> LayoutMask:
     """Return the boxes of an image with the device that its header names."""
-    manufacturer, model = (original.text(tag)[:_LONGEST] for tag in (_MANUFACTURER, _MODEL))
-    return LayoutMask(
-        manufacturer, model, layers.rows, layers.columns, layouts.line_boxes(boxes)[:_MOST_LINES]
-    )
+    manufacturer, model = (original.text(tag)[:LONGEST] for tag in (_MANUFACTURER, _MODEL))
+    lines = layouts.line_boxes(layouts.clipped(boxes, layers.rows, layers.columns))
+    return LayoutMask(manufacturer, model, layers.rows, layers.columns, lines)

@@ -164,6 +164,14 @@ def safe_private() -> frozenset[tuple[int, int, str]]:
     )
 
 
+@lru_cache(maxsize=1)
+def _safe_blocks() -> dict[tuple[int, str], frozenset[int]]:
+    blocks: dict[tuple[int, str], set[int]] = {}
+    for group, element, creator in safe_private():
+        blocks.setdefault((group, creator), set()).add(element)
+    return {block: frozenset(elements) for block, elements in blocks.items()}
+
+
 def canonical(tag: int) -> int:
     """Return the tag under which a repeating group (50xx, 60xx) is listed; other tags unchanged."""
     group = tag >> 16
@@ -277,6 +285,15 @@ class Profile:
         if Option.RETAIN_SAFE_PRIVATE not in self.options:
             return False
         return (group, element_offset & 0xFF, creator.strip()) in safe_private()
+
+    def kept_of_block(self, group: int, creator: str) -> frozenset[int]:
+        """Return the places (low bytes of the element numbers) of a private block whose elements may stay.
+
+        They are those for which :meth:`keep_private` is true.
+        """
+        if Option.RETAIN_SAFE_PRIVATE not in self.options:
+            return frozenset()
+        return _safe_blocks().get((group, creator.strip()), frozenset())
 
     def describe(self, sop_class_uid: str = "") -> list[tuple[str, Action]]:
         """Return (keyword, action) of every attribute that the table, the allow list or an override names.

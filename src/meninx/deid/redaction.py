@@ -76,13 +76,48 @@ def apply(original: Instance, boxes: Sequence[Box]) -> Redacted:
             return Redacted(_replaced(original, value, undefined=False), False)
         if frames.is_lossless(layers.syntax):
             try:
-                stream = _recompressed(original, layers, boxes)
+                stream = _recompressed(original, layers, _filling(boxes, layers))
                 return Redacted(_replaced(original, stream, undefined=True), False)
             except _NotExact:
                 pass
         return Redacted(_decompressed(original, layers, boxes), True)
     except (ValueError, IndexError, TypeError) as error:
         raise Refused(Reason.PIXELS_UNREADABLE) from error
+
+
+Change = Callable[[int, Values], bool]
+"""Changes the values of a frame, given its number, in place; returns whether it did."""
+
+
+def changed(original: Instance, change: Change) -> Instance:
+    """Return an instance with changed stored values, in its own transfer syntax.
+
+    Guarantee: every value that ``change`` leaves alone is the stored one, bit for bit.
+
+    Args:
+        original: an instance of one sample per pixel, 8, 16 or 32 bits; not changed.
+        change: gets native values unsigned, as the bits are stored, and compressed ones as they are decoded.
+
+    Raises:
+        Refused: ``face-pixels`` where the frames cannot be compressed again without loss;
+            ``pixels-unreadable``.
+    """
+    layers = frames.layers_of(original)
+    try:
+        if layers.is_encapsulated:
+            return _replaced(original, _recompressed(original, layers, change), undefined=True)
+        return _replaced(original, _collected(_changed_native(original, layers, change)), undefined=False)
+    except _NotExact:
+        raise Refused(Reason.FACE_PIXELS) from None
+    except (ValueError, IndexError, TypeError) as error:
+        raise Refused(Reason.PIXELS_UNREADABLE) from error
+
+
+def _changed_native(original: Instance, layers: Layers, change: Change) -> Iterator[bytes]:
+    for number, frame in enumerate(frames.frame_bytes(original, layers)):
+        content = bytearray(frame)
+        change(number, _view(content, layers)[0][:, :, 0])
+        yield bytes(content)
 
 
 def fill(values: Values, boxes: Sequence[Box], *, palette: bool = False) -> None:
@@ -184,13 +219,23 @@ def _one_bit(original: Instance, layers: Layers, boxes: Sequence[Box]) -> bytes:
     return np.packbits(bits, bitorder="little").tobytes()
 
 
-def _recompressed(original: Instance, layers: Layers, boxes: Sequence[Box]) -> bytes:
+def _filling(boxes: Sequence[Box], layers: Layers) -> Change:
+    def change(number: int, values: Values) -> bool:
+        fill(values, boxes, palette=layers.photometric == "PALETTE COLOR")
+        return True
+
+    return change
+
+
+def _recompressed(original: Instance, layers: Layers, change: Change) -> bytes:
     encode = _encoder(layers)
     streams = []
-    for frame in frames.frame_bytes(original, layers):
+    for number, frame in enumerate(frames.frame_bytes(original, layers)):
         values, photometric = frames.decoded(frame, layers)
         values = np.array(values)
-        fill(values, boxes, palette=layers.photometric == "PALETTE COLOR")
+        if not change(number, values):
+            streams.append(bytes(frame))
+            continue
         try:
             stream = encode(values)
             again, same = frames.decoded(stream, layers)

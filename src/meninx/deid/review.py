@@ -1,7 +1,8 @@
 """Images that a person must look at, because text may be burned into their pixels, and a contact sheet.
 
-This version does not read pixels. It decides from the header and lists the files in ``private/review.csv``;
-the page ``private/review.html`` shows thumbnails.
+The header decides which images may hold text. Where their pixels were not searched (``pixels = "keep"``), the
+files are listed in ``private/review.csv``, and the page ``private/review.html`` shows thumbnails. Layouts of
+searched images are reviewed on the page of ``meninx review``.
 """
 
 from __future__ import annotations

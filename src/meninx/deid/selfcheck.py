@@ -59,7 +59,7 @@ def check(written: Content, original: Instance, context: FileContext) -> None:
     tail = encode_chunks(original.pixels, original.encoding)
     try:
         with quiet():
-            header = _header(written, original, sum(map(len, tail)))
+            written, header, pixels = _parts(written, original, sum(map(len, tail)))
             dataset = pydicom.dcmread(io.BytesIO(header))
             _check_structure(header, dataset)
             if any(searched.found_in(text) for text in _texts(dataset)):
@@ -79,11 +79,51 @@ def check(written: Content, original: Instance, context: FileContext) -> None:
         raise Refused(Reason.PROCESSING_FAILED) from error
     for word in marker_texts(context):
         header = header.replace(word, b"\n")
-    coded = (element.value for element in original.pixels if element.undefined)
-    if any(map(searched.found_in_bytes, (header, *(element.value for element in original.pixels)))) or any(
-        map(searched.spelled_in_coded, coded)
-    ):
+    if searched.found_in_bytes(header):
         raise Refused(Reason.RESIDUAL_IDENTIFIER)
+    for start, element in pixels:
+        both = ComparedBytes(written, start, element.value)
+        if searched.found_in_bytes(both, coded=element.undefined):
+            raise Refused(Reason.RESIDUAL_IDENTIFIER)
+        both.finish()
+
+
+class ComparedBytes:
+    """The bytes of a value, read from a file and compared with the original value while they are searched.
+
+    So every byte is read once. A search reads them from the first to the last one.
+
+    Args:
+        written: the file.
+        start: where the value begins in it.
+        value: the original value.
+    """
+
+    def __init__(self, written: Content, start: int, value: Piece) -> None:
+        self._written, self._start, self._value = written, start, value
+        self._compared = 0
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __getitem__(self, at: slice) -> bytes:
+        """Return the bytes of a slice.
+
+        Raises:
+            Refused: ``pixels-changed``; they are not those of the original.
+        """
+        start, stop, _ = at.indices(len(self))
+        found = bytes(self._written[self._start + start : self._start + stop])
+        if found != bytes(self._value[start:stop]):
+            raise Refused(Reason.PIXELS_CHANGED)
+        if start <= self._compared:
+            self._compared = max(self._compared, stop)
+        return found
+
+    def finish(self) -> None:
+        """Compare the bytes that were not read."""
+        while self._compared < len(self):
+            self[self._compared : self._compared + _WINDOW]
 
 
 def check_public_texts(texts: Iterable[str], context: FileContext) -> None:
@@ -102,11 +142,13 @@ def _check_structure(header: bytes, dataset: pydicom.FileDataset) -> None:
         raise ValueError("preamble or file meta out of step")
 
 
-def _header(written: Content, original: Instance, tail: int) -> bytes:
-    """Return a file without its pixel data, inflated where it is deflated, after looking at the pixel data.
+def _parts(
+    written: Content, original: Instance, tail: int
+) -> tuple[Content, bytes, list[tuple[int, Element]]]:
+    """Return a file (inflated where it is deflated), all before its pixel data, and where the values begin.
 
     Raises:
-        Refused: ``pixels-changed``.
+        Refused: ``pixels-changed``; the file is longer or shorter, or another element begins there.
     """
     if original.transfer_syntax == DEFLATED:
         start = _end_of_meta(written)
@@ -117,16 +159,14 @@ def _header(written: Content, original: Instance, tail: int) -> bytes:
     at = len(written) - tail
     if at < 132:
         raise ValueError("shorter than its pixels")
-    header = bytes(written[:at])
+    header, values = bytes(written[:at]), []
     for element in original.pixels:
         start = at + _check_element(written, at, element, original.encoding)
-        end = start + len(element.value)
-        if not _same(written, start, element.value):
-            raise Refused(Reason.PIXELS_CHANGED)
-        at = end + (8 if element.undefined else len(element.value) % 2)
+        values.append((start, element))
+        at = start + len(element.value) + (8 if element.undefined else len(element.value) % 2)
     if at != len(written):
         raise Refused(Reason.PIXELS_CHANGED)
-    return header
+    return written, header, values
 
 
 def _check_element(written: Content, at: int, element: Element, encoding: Encoding) -> int:
@@ -140,14 +180,6 @@ def _check_element(written: Content, at: int, element: Element, encoding: Encodi
     if (group << 16 | number, length) != (element.tag, wanted):
         raise Refused(Reason.PIXELS_CHANGED)
     return size
-
-
-def _same(written: Content, at: int, value: Piece) -> bool:
-    places = range(0, len(value), _WINDOW)
-    return all(
-        bytes(written[at + n : at + min(n + _WINDOW, len(value))]) == bytes(value[n : n + _WINDOW])
-        for n in places
-    )
 
 
 def _end_of_meta(written: Content) -> int:

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import shutil
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import closing
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
-from meninx.core import files, workspace
+from meninx.core import cluster_pool, files, workspace
 from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
-from meninx.core.result import Result
-from meninx.deid import layout_sheet, lookup, output, review, summary
+from meninx.deid import (
+    archive_signature,
+    cluster,
+    face_pass,
+    layout_sheet,
+    lookup,
+    output,
+    review,
+    statement,
+    summary,
+)
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
+from meninx.deid.deid_result import DeidResult
 from meninx.deid.discover import SourceFile, check_source, files_below
+from meninx.deid.escrow import sealing
+from meninx.deid.escrow.escrow_file import NAME, Recipient
 from meninx.deid.identity_registry import IdentityRegistry, usual_place
 from meninx.deid.keys import SiteKey, read_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
@@ -29,107 +45,10 @@ from meninx.imaging import ocr
 
 STAGE = "deid"
 FORMAT = "3"  # raised when the same input would give other bytes
+_DECISIONS = "per box "  # changed when the same decisions would give other pixels
 _MARK = f"format-{FORMAT}-"  # begins every fingerprint
 FILES_PER_WORKER = 40  # below that a second process costs more than it saves
 Pair = tuple[SourceFile, FileResult | None]  # a file and its result in an earlier run
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeidResult(Result):
-    """What one run did.
-
-    Attributes:
-        files_read: files found below the source.
-        files_written: instances in the output folder (none in a dry run).
-        quarantined: reason code -> files.
-        patients: distinct patients written.
-        studies: distinct studies written.
-        series: distinct series written.
-        residual_findings: files in which the self-check found an original identifier; none of them was
-            published.
-        burned_in_unknown: images that may show text in their pixels, which were not searched.
-        flagged: reason -> images among these.
-        pixels_searched: images whose pixels were searched for text.
-        pixels_redacted: images among these in which text was redacted.
-        layouts: distinct layouts of text among these.
-        actions: keyword -> action letter -> elements.
-        files_resumed: files that an earlier run had finished.
-        dry_run: nothing was written.
-    """
-
-    files_read: int
-    files_written: int
-    quarantined: Mapping[str, int]
-    patients: int
-    studies: int
-    series: int
-    residual_findings: int
-    burned_in_unknown: int
-    actions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    flagged: Mapping[str, int] = field(default_factory=dict)
-    pixels_searched: int = 0
-    pixels_redacted: int = 0
-    layouts: int = 0
-    files_resumed: int = 0
-    dry_run: bool = False
-
-    def alerts(self) -> tuple[str, ...]:
-        """Return what somebody has to decide before all files can be written."""
-        waiting = self.quarantined.get(Reason.ISSUER_CONFLICT, 0)
-        if not waiting:
-            return ()
-        return (
-            f"{waiting} files were kept out because their PatientID is also that of another issuer; look at "
-            "private/issuers.csv, and say in --issuer-domains which issuers number their patients together",
-        )
-
-    def raise_if_nothing_is_clean(self) -> None:
-        """Raise if no file could be de-identified.
-
-        Raises:
-            DataError: with the number of files.
-        """
-        if self.files_read and sum(self.quarantined.values()) == self.files_read:
-            fix = "private/quarantine.csv in the output folder lists the reasons"
-            if self.dry_run:
-                fix = (
-                    "the reasons are counted above; without --dry-run, private/quarantine.csv lists the files"
-                )
-            what = f"none of {self.files_read:,} files could be de-identified"
-            raise DataError(problem(what, where="source", fix=fix))
-
-    def summary(self) -> str:
-        """Return the result in a few lines for people."""
-        kept_out = sum(self.quarantined.values())
-        lines = [
-            f"{self.files_read} files read, {self.files_written} written, {kept_out} kept out"
-            + (" (dry run: nothing was written)" if self.dry_run else ""),
-            f"{self.patients} patients, {self.studies} studies, {self.series} series",
-            *(f"  {number} x {reason}" for reason, number in self.quarantined.items()),
-            f"self-check: {self.residual_findings} files held an original identifier and were kept out",
-        ]
-        if self.pixels_searched:
-            lines.append(
-                f"pixels: {self.pixels_searched} images searched for text, {self.pixels_redacted} redacted, "
-                f"{self.layouts} layouts"
-            )
-            if not self.dry_run:
-                lines.append(f"look at each layout once: {self.out / 'private' / layout_sheet.PAGE}")
-        if self.quarantined.get(Reason.TEXT_POSSIBLE) and not ocr.is_available():
-            lines.append(
-                "images that may hold text were kept out: pip install 'meninx[ocr]' to have them read"
-            )
-        if self.burned_in_unknown:
-            lines.append(
-                f"NOT checked: {self.burned_in_unknown} images may show text in their pixels "
-                "(ultrasound, captures, ...)"
-            )
-            lines += (
-                []
-                if self.dry_run
-                else [f"look at them before anything leaves: {self.out / 'private' / review.CONTACT_SHEET}"]
-            )
-        return "\n".join(lines)
 
 
 def run(
@@ -147,9 +66,10 @@ def run(
 
     Guarantee: nothing below ``out/images`` was copied; every file there was built element by element under
         the profile and passed the self-check of :mod:`meninx.deid.selfcheck`. Originals' identifiers are
-        written to ``out/private`` (mode 0700) only. Pixels are carried as they are: text burned into them is
-        not removed by this version. A patient has the pseudonym that the policy on issuers gives, whatever
-        else is delivered; patients of two issuers share one only if the policy declares them one domain.
+        written to ``out/private`` (mode 0700) only. Text in pixels is searched for and redacted where the
+        settings ask for it; some of it may be missed. A patient has the pseudonym that the policy on issuers
+        gives, whatever else is delivered; patients of two issuers share one only if the policy declares them
+        one domain.
 
     Args:
         config: settings.
@@ -172,15 +92,19 @@ def run(
     refuse_import_in_worker()
     check_places(config, source, out)
     _refuse_earlier_format(config, out)
+    recipient = Recipient.of(config.escrow) if config.escrow else None
     engine, registry, fingerprint = _engine(config, source, out, throwaway)
     _check_claim(config, source, out, fingerprint)
     found = files_below(source)
     if not found:
         raise DataError(problem("the folder holds no files", where="source", fix="check the path"))
     if config.dry_run:
-        return _dry_run(engine, registry, config, out, found, progress)
+        with tempfile.TemporaryDirectory() as folder:  # a dry run leaves nothing in the output folder
+            engine = _with_plans(engine, config, Path(folder), found, progress)
+            return _dry_run(engine, registry, config, out, found, progress)
+    signing_key = archive_signature.signing_key(read_key(config.key, config.site))
     claimed = workspace.claim(
-        out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
+        out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
         overwrite=config.overwrite, ours=output.is_older,
     )  # fmt: skip
     is_new = registry.path is not None and not registry.path.exists()
@@ -191,17 +115,28 @@ def run(
         journal = FileJournal(space.staging)
         journal.settle()
         _clear_waiting(engine)
+        plans = engine.out / face_pass.FOLDER
+        engine = _with_plans(engine, config, plans, found, progress)
         resumed = _work(engine, registry, config, found, journal, progress)
         journal.settle()
         _clear_waiting(engine)
+        shutil.rmtree(plans, ignore_errors=True)
         _refuse_no_dicom(space, journal)
         record = summary.write_summary(
-            config, space, journal, engine.cleaner.profile, engine.cleaner.resolver.pseudonyms
-        )
+            config, space, journal, engine.cleaner.profile, engine.cleaner.resolver.pseudonyms,
+            signer=archive_signature.fingerprint_of(signing_key),
+        )  # fmt: skip
+        statement.write(space.staging, record)
+        archive_signature.write(space.staging, signing_key)
         review.write_contact_sheet(space, progress)
         layout_sheet.write(space, engine.source, progress)
         journal.write_known(space.private)
+        if recipient is not None:
+            key = read_key(config.key, config.site)
+            sealing.write(space.private / NAME, journal, record, key, recipient)
         space.publish((output.IMAGES, *output.PUBLIC_FILES))
+        if config.escrow_only:
+            sealing.remove_plain_files(out)
     result = _result(config, out, record, resumed)
     _note_registry(registry, progress, is_new=is_new)
     if result.burned_in_unknown:
@@ -232,7 +167,7 @@ def check_places(config: DeidConfig, source: Path, out: Path) -> None:
             else.
         PrivacyRefusal: the key lies in the output folder.
     """
-    workspace.apart(out, _sources(source))
+    workspace.apart(out, [source])
     check_source(source)
     for name, path in (("key", config.key), ("registry", config.registry)):
         if path is not None and path.resolve().is_relative_to(out.resolve()):
@@ -248,7 +183,7 @@ def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) 
     """
     if not config.dry_run:
         workspace.check(
-            out, stage=STAGE, fingerprint=fingerprint, sources=_sources(source), resume=config.resume,
+            out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
             overwrite=config.overwrite, ours=output.is_older,
         )  # fmt: skip
 
@@ -264,10 +199,6 @@ def _refuse_earlier_format(config: DeidConfig, out: Path) -> None:
         fix = "choose a new output folder, or give --overwrite to make every file again"
         got = "one of an earlier format, whose pseudonyms depended on the other files of a delivery"
         raise UsageError(expected(f"a result of format {FORMAT}", got=got, where=out.name, fix=fix))
-
-
-def _sources(source: Path) -> tuple[Path]:
-    return (source.parent if source.is_file() else source,)
 
 
 def _engine(
@@ -302,9 +233,21 @@ def _engine(
     deciding += [table.digest if table else "", config.profile, *config.options]
     deciding += [config.pixels, str(config.search_all), str(config.keep_measurements)]
     deciding += [ocr.fingerprint() if config.pixels == "redact" else ""]
-    deciding += [files.digest(config.decisions) if config.decisions else ""]
+    deciding += [f"defacing {config.defacing}"] if config.defacing != "off" else []
+    deciding += [f"{_DECISIONS}{files.digest(config.decisions)}" if config.decisions else ""]
     digest = hashlib.sha256("\n".join(deciding).encode()).hexdigest()
     return engine, registry, f"{_MARK}{digest}"
+
+
+def _with_plans(
+    engine: Engine, config: DeidConfig, folder: Path, found: list[SourceFile], progress: Progress
+) -> Engine:
+    """Return the engine with the plans by which faces are removed, made from all files of each series."""
+    if config.defacing == "off":
+        return engine
+    workers = partial(_workers, config)
+    plans = face_pass.make_plans(engine.source, folder, found, workers, progress)
+    return replace(engine, cleaner=replace(engine.cleaner, faces=plans))
 
 
 def _refuse_other_identities(engine: Engine, space: workspace.Workspace, *, overwrite: bool) -> None:
@@ -329,7 +272,7 @@ def _refuse_no_dicom(space: workspace.Workspace, journal: FileJournal) -> None:
     """Refuse a source in which no file is DICOM; nothing of the run is left then."""
     if all(entry.status != WRITTEN and entry.reason == Reason.NOT_DICOM for entry in journal.entries()):
         shutil.rmtree(space.staging, ignore_errors=True)
-        fix = "give the folder of the archive; compressed archives must be unpacked first"
+        fix = "give the folder of the archive; tar, 7z and rar archives must be unpacked first"
         raise DataError(problem("no file of the source is DICOM", where="source", fix=fix))
 
 
@@ -362,13 +305,47 @@ def _processed(
     engine: Engine, pairs: Iterable[Pair], config: DeidConfig, count: int, stop: Stop, progress: Progress
 ) -> Generator[tuple[FileResult, bool], None, None]:
     """Yield the result of each file, in order, and whether an earlier run had finished it."""
-    with task(progress, "de-identify", count):
-        workers = _workers(config, count)
-        for result in mapped(
-            _one, pairs, workers=workers, stop=stop, setup=_begin, setup_args=(engine,), died=_died
-        ):
+    with task(progress, "de-identify", count), _results(engine, pairs, config, count, stop) as results:
+        for result in results:
             yield result
             progress.advance()
+
+
+@contextmanager
+def _results(
+    engine: Engine, pairs: Iterable[Pair], config: DeidConfig, count: int, stop: Stop
+) -> Iterator[Iterator[tuple[FileResult, bool]]]:
+    """Open the results of all files in order, from processes of this machine or from a cluster."""
+    if not config.scheduler:
+        with closing(
+            mapped(
+                _one,
+                pairs,
+                workers=_workers(config, count),
+                stop=stop,
+                setup=_begin,
+                setup_args=(engine,),
+                died=_died,
+            )
+        ) as results:
+            yield results
+        return
+    with config.cluster().connected() as client:
+        cluster_pool.check_same(client, cluster.versions)
+        if engine.out.is_dir():  # a dry run has no place to write, and needs none
+            cluster_pool.check_shared(client, engine.out, _sample(engine))
+        remote = cluster_pool.mapped_on(
+            client, _one, pairs, stop=stop, setup=_begin, setup_args=(engine,), died=_died
+        )
+        with closing(remote) as results:
+            yield results
+
+
+def _sample(engine: Engine) -> list[Path]:
+    """Return the first readable file of the source, which every machine must see alike."""
+    items = (item for item in files_below(engine.source) if not item.refused)
+    found = (engine.source / (item.archive or item.path) for item in items)
+    return list(islice((path for path in found if os.access(path, os.R_OK)), 1))
 
 
 _engine_here: Engine | None = None
@@ -378,6 +355,7 @@ def _begin(engine: Engine) -> None:
     """Set what all files of this process need."""
     global _engine_here
     _engine_here = engine
+    gc.freeze()  # what was imported stays; looking through it again and again takes 2 % of the time
 
 
 def _one(pair: Pair) -> tuple[FileResult, bool]:
@@ -528,7 +506,11 @@ def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> 
         "pixels_searched",
         "pixels_redacted",
         "layouts",
+        "series_defaced",
+        "series_not_head",
+        "series_face_refused",
+        "signer",
     )
-    counts = {name: getattr(record, name) for name in (*names, "actions", "flagged")}
+    counts = {name: getattr(record, name) for name in (*names, "actions", "flagged", "directories")}
     written = 0 if config.dry_run else record.files_written
     return DeidResult(out=out, files_written=written, files_resumed=resumed, dry_run=config.dry_run, **counts)

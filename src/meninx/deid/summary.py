@@ -17,7 +17,9 @@ from meninx.core import artifacts, files, integrity
 from meninx.core.artifacts import DeidRecord, Departure
 from meninx.core.workspace import Workspace
 from meninx.deid import lookup, options, quarantine
+from meninx.deid.audit_chain import AUDIT_LOG, AuditChain
 from meninx.deid.config import DeidConfig
+from meninx.deid.face_plans import DEFACED, NOT_HEAD, REFUSED
 from meninx.deid.issuer_policy import OWN
 from meninx.deid.layouts import LAYOUTS, LayoutMask, LayoutTable
 from meninx.deid.options import Option, method_codes
@@ -50,20 +52,27 @@ class RunCounts:
 
     def __init__(self) -> None:
         self.read = self.written = self.unknown = 0
-        self.searched = self.redacted = self.recoded = 0
+        self.searched = self.redacted = self.recoded = self.text_kept = 0
         self.layouts = LayoutTable()
         self.quarantined: Counter[str] = Counter()
         self.flagged: Counter[str] = Counter()
+        self.directories: Counter[str] = Counter()
         self.actions: Counter[tuple[str, str]] = Counter()
         self.patients: set[str] = set()
         self.studies: set[tuple[str, str]] = set()
         self.series: set[tuple[str, str, str]] = set()
+        self.faces: dict[str, set[str]] = {DEFACED: set(), NOT_HEAD: set(), REFUSED: set()}
 
     def add(self, entry: FileResult) -> None:
         """Count one entry."""
         self.read += 1
+        if entry.face:
+            outcome, series = entry.face.split(":")[:2]
+            self.faces[outcome].add(series)
         if entry.status != WRITTEN:
             self.quarantined[str(entry.reason)] += 1
+            self.directories.update(entry.directory)
+            self._add_layout(entry)  # a decision that keeps it out can be taken back
             return
         self.written += 1
         self.unknown += entry.burned_in_unknown
@@ -82,7 +91,13 @@ class RunCounts:
             self.searched += 1
             self.redacted += bool(found["boxes"])
             self.recoded += bool(found["recoded"])
-            self.layouts.add(LayoutMask.from_table(found["mask"]), found, entry.path, entry.output)
+            self.text_kept += bool(found.get("kept_by_reviewer"))
+        self._add_layout(entry)
+
+    def _add_layout(self, entry: FileResult) -> None:
+        if entry.pixels:
+            mask, output = LayoutMask.from_table(entry.pixels["mask"]), entry.output
+            self.layouts.add(mask, entry.pixels, entry.path, output if entry.status == WRITTEN else "")
 
     def total_actions(self) -> dict[str, dict[str, int]]:
         """Return keyword -> action letter -> elements over all files."""
@@ -94,11 +109,12 @@ class RunCounts:
 
 def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidRecord:
     """Return the content of ``deid.json``; ``profile`` is the one in force, overrides included."""
+    codes = method_codes(config.all_options, pixels=tally.searched > 0, faces=bool(tally.faces[DEFACED]))
     return DeidRecord(
         version=metadata.version("meninx"),
         profile=config.profile,
         options=tuple(sorted(str(option) for option in config.all_options)),
-        codes=tuple(code.value for code in method_codes(config.all_options, pixels=tally.searched > 0)),
+        codes=tuple(code.value for code in codes),
         departures=departures(config, tally, profile),
         overrides=profile.describe_overrides(),
         max_age=config.max_age,
@@ -116,11 +132,16 @@ def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidR
         residual_findings=tally.quarantined[quarantine.Reason.RESIDUAL_IDENTIFIER],
         burned_in_unknown=tally.unknown,
         flagged=dict(sorted(tally.flagged.items())),
+        directories=dict(sorted(tally.directories.items())),
         pixels=config.pixels,
         pixels_searched=tally.searched,
         pixels_redacted=tally.redacted,
         pixels_recoded=tally.recoded,
         layouts=len(tally.layouts.layouts),
+        defacing=config.defacing,
+        series_defaced=len(tally.faces[DEFACED]),
+        series_not_head=len(tally.faces[NOT_HEAD]),
+        series_face_refused=len(tally.faces[REFUSED]),
     )
 
 
@@ -150,17 +171,28 @@ def departures(config: DeidConfig, tally: RunCounts, profile: Profile) -> tuple[
         found.append(
             Departure(kind="pixels", name="pixels", chosen="keep", usual="redact", files=tally.unknown)
         )
+    if tally.text_kept:
+        found.append(
+            Departure(kind="pixels", name="decisions", chosen="keep", usual="redact", files=tally.text_kept)
+        )
     if config.lookup is not None and config.missing_lookup == "pseudonym":
         found.append(Departure(kind="lookup", name="missing_lookup", chosen="pseudonym", usual="quarantine"))
     return tuple(found)
 
 
 def write_summary(
-    config: DeidConfig, space: Workspace, journal: FileJournal, profile: Profile, pseudonyms: Pseudonyms
+    config: DeidConfig,
+    space: Workspace,
+    journal: FileJournal,
+    profile: Profile,
+    pseudonyms: Pseudonyms,
+    *,
+    signer: str,
 ) -> DeidRecord:
     """Write the private tables to their places and the public files to staging; return the summary.
 
-    A file whose content would not change is left alone.
+    A file whose content would not change is left alone. ``signer`` is the fingerprint of the key that will
+    sign the public files (:mod:`meninx.deid.archive_signature`).
 
     Raises:
         StorageError: the disk refused a write.
@@ -175,11 +207,18 @@ def write_summary(
                 _write_table(space.private / name, columns, lines.of(name))
         listed_layouts = [layout.to_line() for layout in tally.layouts.layouts]
         write_lines(space.private / LAYOUTS, listed_layouts, mode=files.PRIVATE_MODE)
-        write_lines(space.staging / "audit.jsonl", lines.of("audit"))
-        lines.add("checksums", _checksum("audit.jsonl", files.digest(space.staging / "audit.jsonl")))
+        chain = AuditChain()
+        write_lines(space.staging / AUDIT_LOG, chain.of(lines.of("audit")))
+        lines.add("checksums", _checksum(AUDIT_LOG, files.digest(space.staging / AUDIT_LOG)))
         listed = (line.decode().split("\0") for line in lines.of("checksums"))
         checksums = integrity.write_sorted(space.staging, ((path, digest) for path, digest in listed))
-    summary = replace(deid_record(config, tally, profile), checksums=checksums)
+    summary = replace(
+        deid_record(config, tally, profile),
+        audit_lines=chain.lines,
+        audit_head=chain.head,
+        signer=signer,
+        checksums=checksums,
+    )
     artifacts.write(space.staging, summary)
     return summary
 
@@ -226,6 +265,7 @@ def _audit_line(entry: FileResult, pseudonyms: Pseudonyms) -> str:
     letters: Counter[str] = Counter()
     for counts in entry.actions.values():
         letters.update(counts)
+    pixels = entry.pixels if entry.status == WRITTEN else {}
     line: Mapping[str, Any] = {
         "file": pseudonyms.digest(entry.path),
         "content": pseudonyms.digest(entry.digest),
@@ -238,9 +278,10 @@ def _audit_line(entry: FileResult, pseudonyms: Pseudonyms) -> str:
         "actions": dict(sorted(letters.items())),
         "burned_in_unknown": entry.burned_in_unknown,
         "review": list(entry.review),
-        "pixels_searched": bool(entry.pixels),
-        "boxes_redacted": entry.pixels.get("boxes", 0),
-        "recoded": entry.pixels.get("recoded", False),
+        "pixels_searched": bool(pixels),
+        "boxes_redacted": pixels.get("boxes", 0),
+        "recoded": pixels.get("recoded", False),
+        "face": entry.face.split(":")[0],
     }
     return json.dumps(line)
 

@@ -20,6 +20,7 @@ CORE_WORDS: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["orig
 FIRST_NAMES: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name"] in ("first", "both"))
 LAST_NAMES: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name"] in ("last", "both"))
 PLAIN_WORDS: frozenset[str] = VOCABULARY - FIRST_NAMES - LAST_NAMES
+RARE_NAMES: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name"] == "rare")
 _FINDINGS: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["group"] == "finding")
 
 
@@ -29,6 +30,7 @@ class Role(Enum):
     UNKNOWN = auto()  # may be a name or an identifier
     WORD = auto()
     NAME = auto()  # a word of the field that is also a name of people
+    RARE = auto()  # a word of the field that few people are called
     LETTER = auto()  # one letter, which may be an initial
     NUMBER = auto()  # a number that nothing marks as a measure
     MEASURE = auto()
@@ -44,17 +46,18 @@ class Role(Enum):
 _RELATIONS_TEXT = """
     with without w wo wout wwo wowo wi wth no non not none minus plus pre post before after prior w/o w/out
     mit ohne avec sans com sem con sin senza zonder uden utan med bez nicht kein keine keinen pas aucun aucune
-    nao geen ingen inga nessun nessuna absent absence excluding exclude excluded except free rule
+    nao geen ingen nessun nessuna absent absence excluding exclude excluded except free rule
+    ze przed
 """
 RELATIONS = frozenset(_RELATIONS_TEXT.split())
 _LINKS_TEXT = """
     and or of for by to from on at in per via versus vs the a an und et y e o oder ou von de der des du di da
-    del della der die das le la les el los las for since during under over between within then
+    del der die das le la les el los las for since during under over between within then
 """
 LINKS = frozenset(_LINKS_TEXT.split())
 _SIDES_TEXT = """
     left right bilateral bilat bil bilaterally both unilateral unilat ipsilateral ipsi contralateral contra l
-    r lt rt lft rgt rht re li links rechts linke rechte linkes rechtes linken rechten beidseits bds gauche
+    r lt rt lft rgt rht re li links rechts rechte linkes rechtes linken rechten beidseits bds gauche
     droite droit izquierda izquierdo derecha derecho destra destro sinistra sinistro esquerda esquerdo direita
     direito lewa lewy prawa prawy
 """
@@ -64,7 +67,9 @@ _CONTRASTS_TEXT = """
     kontrastmittel km
     c ce cm iv ivcon gad gado gadolinium gd gadovist gadavist magnevist dotarem eovist primovist omniscan
     prohance multihance clariscan enhanced enhancement enhancing enh unenhanced noncontrast noncon nonenhanced
-    agent medium dye oral rectal injection injected nativ native plain
+    agent medium dye oral rectal injection injected nativ native plain infused
+    kontrastem kontrastu kontrastowa kontrastowe kontrastowym kontrastowego kontr wzmocnieniem wzmocnienia
+    wzmoc contrasted contras contra contrastado contrastada enhance enha ceiv civ pocm
 """
 CONTRASTS = frozenset(_CONTRASTS_TEXT.split())
 
@@ -80,7 +85,7 @@ MEASURE = re.compile(
     rf"""{_BEFORE}(?:
       {_DECIMAL}{_UNIT}(?![^\W_])                                          # 2.5mm
     | (?!0[0-9]|[0-9]{{4}}){_DECIMAL}[ ]{_UNIT}(?![^\W_])                   # 10 min
-    | {_INTEGER}(?:\.[0-9]{{1,2}})?[ ]?%                                    # 75%
+    | [0-9]{{1,3}}(?:\.[0-9]{{1,2}})?[ ]?%                                    # 75%
     | [1-9](?:\.[0-9])?[ ]?t(?![^\W_])                                      # 1.5T
     | {_DECIMAL}(?:[ ]?x[ ]?{_DECIMAL}){{1,2}}(?:[ ]?{_UNIT})?{_AFTER}      # 256x256, 3 x 3 mm
     | [0-9](?:\.[0-9]{{1,2}})?/[0-9](?:\.[0-9]{{1,2}})?{_AFTER}             # thickness/increment: 2.5/1.25
@@ -94,10 +99,18 @@ SHAPES = re.compile(
       [bhiutsd][0-9]{2}[fshmvd]?
     | (?:br|bl|bv|bf|hr|hc|hv|hp|hf|hn|qr|ur|sa|sf|ub|tr|fl|fc|bp|vb|cb|vt)[0-9]{2}[a-z]?
     | f[cl][0-9]{2} | [a-z](?:[0-9]|[1-8][0-9]) | [1-9][0-9]?x | x[1-9][0-9]? | [1-4][dt]
-    | (?:b|te|tr|ti|fa|nex|etl)[0-9]{1,4} | [0-9]{1,4}b | [0-9]{2,3}(?:kv|kvp|ma|mas) | (?:kv|ma)[0-9]{2,3}
-    | (?:1st|2nd|3rd|[4-9]th)
+    | (?:b|te|tr|ti|fa|nex|etl)(?:[0-9]{1,3}|[1-9][0-9]?[05]0) | (?:[0-9]{1,3}|[1-9][0-9]?[05]0)b
+    | [0-9]{2,3}(?:kv|kvp|ma|mas) | (?:kv|ma)[0-9]{2,3}
+    | (?:1st|2nd|3rd|[4-9]th) | t?[0-9]{1,2}of[0-9]{1,2}
+    | (?:st|ss|sl|th|ph|dyn|n|pe|ser)[0-9]{1,2}
+    | (?:t?fl|ep|t?se|tse|tir|tfi|spc|ci|ciss|fi|gre|me|pc|fid|h|mrcp)[1-4]d[0-9]{0,2}
+    | [1-4](?:p|pl|ave|avg|dfse|nex|rx|dwb) | [0-9]{1,2}(?:dir|st|ns|ph|sl|ch)
     )""",
     re.IGNORECASE | re.VERBOSE,
+)
+# A weighting or a number of dimensions glued to a word: "T2FSE", "fsT1", "3DWB", "t5of9MRI".
+_GLUED = re.compile(
+    r"(?:t[12]|[234]d|t?[0-9]{1,2}of[0-9]{1,2})([a-z]{2,})|([a-z]{2,})(?:t[12]|[234]d)", re.IGNORECASE
 )
 _PIECES = re.compile(r"[a-z]+|[0-9]+", re.IGNORECASE)
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
@@ -145,6 +158,9 @@ def is_compound(text: str) -> bool:
 
     Every word has two letters or more and is no name of people.
     """
+    glued = _GLUED.fullmatch(text)
+    if glued and (glued[1] or glued[2]).casefold() in PLAIN_WORDS - MONTHS:
+        return True
     for pattern in (_PIECES, _CAMEL):
         pieces = pattern.findall(text)
         words = [piece.casefold() for piece in pieces if not piece.isdigit()]
@@ -171,7 +187,9 @@ _CLOSED = (
 
 def _kind_of_word(word: str) -> Role:
     if word in _FINDINGS:
-        return Role.FINDING
+        return Role.FINDING if word in PLAIN_WORDS else Role.NAME
     if len(word) == 1:
         return Role.LETTER
+    if word in RARE_NAMES:
+        return Role.RARE
     return Role.WORD if word in PLAIN_WORDS else Role.NAME

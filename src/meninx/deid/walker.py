@@ -75,7 +75,7 @@ def clean(
     coded = {} if top else clean_code(elements, encodings, context)
     concept = structured_content.concept_of(elements, encodings)
     result: dict[int, Element] = {}
-    for element in elements:
+    for element in _without_private(elements, creators, context):
         tag = element.tag
         if tag in result or _is_structure(tag):  # an element that is repeated is written once
             continue
@@ -231,6 +231,30 @@ def _creators(elements: list[Element]) -> dict[int, bytes]:
         for e in elements
         if e.tag >> 16 & 1 and 0x10 <= e.tag & 0xFFFF <= 0xFF and e.items is None
     }
+
+
+def _without_private(
+    elements: list[Element], creators: dict[int, bytes], context: FileContext
+) -> list[Element]:
+    """Return the elements without the private ones that the profile removes, which are counted here.
+
+    They are most elements of many files.
+    """
+    places = {
+        block: context.profile.kept_of_block(block >> 8, name.decode("latin-1").strip(" \0"))
+        for block, name in creators.items()
+    }
+    found: list[Element] = []
+    removed = 0
+    for element in elements:
+        tag = element.tag
+        if tag >> 16 & 1 and tag & 0xFF not in places.get(tag >> 8, ()):
+            removed += not _is_structure(tag)
+        else:
+            found.append(element)
+    if removed:
+        context.counts[actions.PRIVATE, "X"] += removed
+    return found
 
 
 def _add_creator(result: dict[int, Element], tag: int, name: bytes) -> None:

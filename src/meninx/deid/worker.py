@@ -5,18 +5,20 @@ The functions run in any process and keep no state between files. Publication is
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meninx.core import files
 from meninx.core.errors import StorageError
-from meninx.deid import instance, output, selfcheck
+from meninx.deid import instance, media_directory, output, selfcheck, zip_archive
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
 from meninx.deid.discover import SourceFile
+from meninx.deid.face_plans import FolderPlans
 from meninx.deid.file_part import FilePart, JoinedPieces, Piece, windows_of
 from meninx.deid.keys import plain_digest
 from meninx.deid.output import WRITTEN, FileResult
@@ -78,7 +80,7 @@ def process(engine: Engine, found: SourceFile, known: FileResult | None) -> File
         return FileResult(path=found.path, reason=found.refused)
     digest = ""
     try:
-        with _content(engine.source / found.path) as data:
+        with content_of(engine.source, found, room=None if engine.dry_run else engine.waiting) as data:
             digest = _digest([data])[1]
             if known is not None and known.digest == digest and _is_valid(engine, known):
                 return known
@@ -87,13 +89,51 @@ def process(engine: Engine, found: SourceFile, known: FileResult | None) -> File
     except StorageError:
         raise
     except Exception as error:  # it is counted, named in the private list and never copied
-        issuer = error.issuer if isinstance(error, Refused) else ""
-        return FileResult(path=found.path, digest=digest, reason=reason_of(error), issuer=issuer)
+        refused = error if isinstance(error, Refused) else Refused(reason_of(error))
+        named = _directory(engine, found) if refused.reason == Reason.DICOMDIR else {}
+        result = FileResult(
+            path=found.path,
+            digest=digest,
+            reason=refused.reason,
+            issuer=refused.issuer,
+            pixels=refused.pixels,
+            directory=named,
+            face=refused.face,
+        )
+        return known if known is not None and known == result else result
 
 
 @contextmanager
-def _content(path: Path) -> Iterator[bytes | FilePart]:
-    """Return the bytes of a small file, or a large file that stays open."""
+def content_of(root: Path, found: SourceFile, *, room: Path | None) -> Iterator[bytes | FilePart]:
+    """Give the bytes of a small file, or a large file that stays open.
+
+    Args:
+        root: folder that holds the files.
+        found: the file, or a member of an archive.
+        room: private folder for a large member that has to be inflated; None for the system's own.
+
+    Raises:
+        Refused: the file cannot be read, or is too large.
+        StorageError: there is no room for a large member.
+    """
+    if found.member is None:
+        with _file(root / found.path) as content:
+            yield content
+        return
+    with ExitStack() as stack:
+        try:
+            content = stack.enter_context(zip_archive.opened(root / found.archive, found.member, room))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise files.storage_error(error, room or root) from error
+            raise Refused(Reason.UNREADABLE) from None
+        if instance.is_archive(bytes(content[:512])):
+            raise Refused(Reason.ARCHIVE_IN_ARCHIVE)
+        yield content
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[bytes | FilePart]:
     try:
         stream = path.open("rb", buffering=0)
     except OSError:
@@ -107,6 +147,15 @@ def _content(path: Path) -> Iterator[bytes | FilePart]:
         except OSError:
             raise Refused(Reason.UNREADABLE) from None
         yield content
+
+
+def _directory(engine: Engine, found: SourceFile) -> dict[str, int]:
+    """Return how many files a DICOMDIR names and how many are missing; empty if it cannot be read."""
+    try:
+        with content_of(engine.source, found, room=None) as data, quiet():
+            return media_directory.counts(engine.source, found, data)
+    except Exception:  # its files are read anyway
+        return {}
 
 
 def _digest(pieces: Iterable[Piece], sink: Callable[[bytes | memoryview], object] = len) -> tuple[int, str]:
@@ -126,12 +175,21 @@ def _is_valid(engine: Engine, entry: FileResult) -> bool:
     The output must be unchanged, and the patient must still be the same under the policy on issuers.
     """
     if entry.status != WRITTEN:
-        return entry.reason not in DEPENDING_ON_IDENTITIES
+        return not entry.face and entry.reason not in {*DEPENDING_ON_IDENTITIES, Reason.DICOMDIR}
+    if entry.face and not _has_plan(engine, entry.face):
+        return False
     if engine.domain(entry) != entry.domain:
         return False
     path = engine.out / entry.output
     output.check_below(engine.out, entry.output)
     return path.is_file() and path.stat().st_size == entry.size and files.digest(path) == entry.output_digest
+
+
+def _has_plan(engine: Engine, face: str) -> bool:
+    """Return whether the series of an earlier result still has the same plan."""
+    series, digest = face.split(":")[1:]
+    plan = engine.cleaner.faces.read(series) if isinstance(engine.cleaner.faces, FolderPlans) else None
+    return plan is not None and plan.digest == digest
 
 
 def _deidentified(engine: Engine, path: str, digest: str, data: bytes | FilePart) -> FileResult:
@@ -183,11 +241,12 @@ def _result(engine: Engine, path: str, digest: str, clean: CleanInstance) -> Fil
         burned_in_unknown=bool(clean.context.review),
         review=clean.context.review,
         pixels=clean.pixels.table(),
+        face=clean.face.text(),
     )
 
 
 def _kept_folders(engine: Engine, path: str) -> str:
     """Return the output path that keeps the folders of the source, each name replaced by a keyed one."""
     pseudonyms, parts = engine.cleaner.resolver.pseudonyms, path.split("/")
-    names = (pseudonyms.path_part("/".join(parts[: i + 1])) for i in range(len(parts)))
+    names = (pseudonyms.path_part("/".join(parts[: i + 1])) for i, part in enumerate(parts) if part)
     return "images/" + "/".join(names) + ".dcm"

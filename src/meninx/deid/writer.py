@@ -12,7 +12,7 @@ from meninx.deid.dates import age_between, capped_age, parse, years
 from meninx.deid.elements import Element, Encoding, encode, encode_chunks
 from meninx.deid.file_part import Piece, windows_of
 from meninx.deid.instance import DEFLATED, SOP_INSTANCE, Instance
-from meninx.deid.options import Option, method_codes
+from meninx.deid.options import Code, Option, method_codes
 from meninx.deid.profile import Action, attribute_type
 from meninx.deid.text import CHARSET_TAG, UTF_8, is_valid
 from meninx.imaging.tags import NOT_REVIEWED
@@ -25,8 +25,9 @@ LAST_TAG = (
 )
 _SMALL = 1 << 16  # bytes
 CLEARED_BITS = "unused bits of the pixels cleared"
+TEXT_KEPT = "text in pixels kept in review"
 _META = Encoding(implicit=False, little=True)
-BURNED_IN = 0x00280301
+BURNED_IN, VISUAL_FEATURES = 0x00280301, 0x00280302
 _STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
 
 
@@ -38,6 +39,8 @@ def finish(elements: list[Element], original: Instance, context: FileContext) ->
     if charset:
         new[CHARSET_TAG] = Element(CHARSET_TAG, "CS", charset)
     _state_burned_in(new, context)
+    if context.face:
+        new[VISUAL_FEATURES] = _text(VISUAL_FEATURES, "CS", "NO")
     new.setdefault(0x00100010, _text(0x00100010, "PN", context.patient.pseudonym))
     new.setdefault(0x00100020, _text(0x00100020, "LO", context.patient.pseudonym))
     if AGE not in new or not bytes(new[AGE].value).strip():
@@ -51,14 +54,24 @@ def finish(elements: list[Element], original: Instance, context: FileContext) ->
 def _state_burned_in(new: dict[int, Element], context: FileContext) -> None:
     """Set BurnedInAnnotation to NO after a search; remove a NO of the device that nobody has checked.
 
-    Where the IOD requires a value, the device's own one stays.
+    Where a reviewer keeps text, neither YES nor NO is proven, so the attribute is removed, too. Where the IOD
+    requires a value, the device's own one stays.
     """
-    if context.searched:
+    if context.searched and not context.text_kept:
         new[BURNED_IN] = _text(BURNED_IN, "CS", "NO")
-    elif context.review and BURNED_IN in new and bytes(new[BURNED_IN].value).strip() == b"NO":
+    elif (
+        (context.review or context.text_kept)
+        and BURNED_IN in new
+        and bytes(new[BURNED_IN].value).strip() == b"NO"
+    ):
         kind = attribute_type(BURNED_IN, context.sop_class_uid, top_level=True)
         if kind not in ("1", "1C"):
             del new[BURNED_IN]
+
+
+def _codes(context: FileContext) -> tuple[Code, ...]:
+    """Return the codes of what was done to the file."""
+    return method_codes(context.profile.options, pixels=context.searched, faces=context.face == "defaced")
 
 
 def derived_age(original: Instance) -> str:
@@ -135,8 +148,9 @@ def marker_texts(context: FileContext) -> list[bytes]:
         METHOD,
         NOT_REVIEWED,
         CLEARED_BITS,
+        TEXT_KEPT,
         IMPLEMENTATION_NAME,
-        *(word for code in method_codes(context.profile.options, pixels=context.searched) for word in code),
+        *(word for code in _codes(context) for word in code),
     ]
     return sorted((word.encode() for word in words), key=len, reverse=True)
 
@@ -149,11 +163,12 @@ def _markers(context: FileContext) -> list[Element]:
             _text(0x00080102, "SH", "DCM"),
             _text(0x00080104, "LO", code.meaning),
         ]
-        for code in method_codes(options, pixels=context.searched)
+        for code in _codes(context)
     ]
     method = f"{METHOD}, version {_version()}"[:64]
     remarks = [CLEARED_BITS] if context.bits_cleared else []
     remarks += [NOT_REVIEWED] if context.review else []
+    remarks += [TEXT_KEPT] if context.text_kept else []
     dates = "MODIFIED" if Option.RETAIN_MODIFIED_DATES in options else "REMOVED"
     if Option.RETAIN_FULL_DATES in options:
         dates = "UNMODIFIED"

@@ -16,7 +16,8 @@ from meninx.federated.carrier import SiteCarrier, StudyExchange, persistently
 from meninx.federated.envelope import COORDINATOR, Signer
 from meninx.federated.flower import FLEET_ROUTES, FlowerLink, FlowerNode
 from meninx.federated.line import Unreachable, open_line
-from meninx.federated.listener import AllowList, Listener
+from meninx.federated.listener import AllowList
+from meninx.serving.http_listener import Listener
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec

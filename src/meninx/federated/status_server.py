@@ -3,19 +3,9 @@
     with serving(events, viewer="east") as address:
         print(address.url)     # http://127.0.0.1:41237/enter?token=...
 
-Who may read the page:
-
-- The server listens on 127.0.0.1 alone and answers GET alone.
-- The token in the address works once. It is exchanged for a cookie that scripts cannot read (HttpOnly) and
-  that no foreign page can make a browser send (SameSite=Strict).
-- A request must name this machine in its Host header, so a foreign name that resolves to 127.0.0.1 (DNS
-  rebinding) is refused.
-- The content security policy allows the page's own style and script and nothing inline or foreign.
-- Prometheus sends the token of a file as ``Authorization: Bearer``; the token opens ``/metrics`` and
-  ``/status.json`` only.
-
-Cookies do not tell ports of one machine apart. On a machine that several people share, another person's
-program could receive the cookie if this browser visited it. The cookie opens this page only, until it ends.
+Who may read the page is the business of :mod:`meninx.serving.local_page`: one person at this machine, by GET.
+Prometheus sends the token of a file as ``Authorization: Bearer``; the token opens ``/metrics`` and
+``/status.json`` only.
 
 Starlette comes with ``meninx[federated]``, so this module is imported when a page is asked for.
 """
@@ -23,56 +13,26 @@ Starlette comes with ``meninx[federated]``, so this module is imported when a pa
 from __future__ import annotations
 
 import hashlib
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from meninx.core import files, plain
 from meninx.core.errors import DataError, UsageError, problem
-from meninx.core.randomness import private_bytes
 from meninx.federated import status_metrics, status_page
 from meninx.federated.events import StudyEvents
-from meninx.federated.listener import Listener
 from meninx.federated.study_status import StudyStatus, status_of, view_of
+from meninx.serving.local_page import TOKEN_LENGTH, LocalPage, PageAddress, is_secret, new_token, served
 
-HOST = "127.0.0.1"
 SCRAPE_TOKEN = "metrics.token"  # beside the events; Prometheus reads it as credentials_file
 _SCRAPED = ("/metrics", "/status.json")
-_TOKEN_BYTES = 32
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PageAddress:
-    """Where the page is.
-
-    Attributes:
-        port: port at 127.0.0.1.
-        url: address for one person, with the token that works once.
-    """
-
-    port: int
-    url: str
 
 
 class StatusReader:
@@ -152,60 +112,13 @@ def application(reader: StatusReader, *, token: str, scrape_token: str = "") -> 
         "/icon.svg": icon,
     }
     app = Starlette(routes=[Route(path, answer, methods=["GET"]) for path, answer in routes.items()])
-    return _Guard(app, token=token, scrape_token=scrape_token)
 
+    def scrapes(request: Request) -> bool:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        known = bool(scrape_token) and scheme.lower() == "bearer" and is_secret(given, scrape_token)
+        return known and request.url.path in _SCRAPED
 
-class _Guard:
-    """Lets only requests of the page's reader through, and adds the protective headers to every answer."""
-
-    def __init__(self, app: ASGIApp, *, token: str, scrape_token: str) -> None:
-        self._app, self._scrape_token = app, scrape_token
-        self._token: str | None = token
-        self._session = _new_token()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-
-        async def protected(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                added = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
-                message["headers"] = [*message.get("headers", []), *added]
-            await send(message)
-
-        answer = self._answer(Request(scope))
-        await (self._app if answer is None else answer)(scope, receive, protected)
-
-    def _answer(self, request: Request) -> Response | None:
-        """Return what ends the request here; None when the page answers it."""
-        port = request.scope["server"][1]  # where the connection arrived
-        if request.headers.getlist("host") not in ([f"{HOST}:{port}"], [f"localhost:{port}"]):
-            return PlainTextResponse("This page answers to 127.0.0.1 and localhost only.\n", status_code=421)
-        if request.method != "GET":
-            return PlainTextResponse("Only GET is allowed.\n", status_code=405, headers={"Allow": "GET"})
-        cookie = f"meninx_{port}"  # browsers keep the cookies of all ports together
-        known = _same(request.cookies.get(cookie, ""), self._session)
-        if request.url.path == "/enter":
-            return self._enter(request.query_params.get("token", ""), known, cookie)
-        if known or (request.url.path in _SCRAPED and self._scrapes(request)):
-            return None
-        text = "Open this page by the address that meninx printed when it started.\n"
-        return PlainTextResponse(text, status_code=403)
-
-    def _enter(self, token: str, known: bool, cookie: str) -> Response:
-        """Exchange the token for the cookie, once."""
-        if not known:
-            if self._token is None or not _same(token, self._token):
-                text = "This address was used already, or is not the one that meninx printed."
-                return PlainTextResponse(f"{text} Start the page again.\n", status_code=403)
-            self._token = None
-        answer = RedirectResponse("/", status_code=303)
-        answer.set_cookie(cookie, self._session, path="/", httponly=True, samesite="strict")
-        return answer
-
-    def _scrapes(self, request: Request) -> bool:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        return bool(self._scrape_token) and scheme.lower() == "bearer" and _same(token, self._scrape_token)
+    return LocalPage(app, token=token, admits=scrapes)
 
 
 @contextmanager
@@ -223,14 +136,10 @@ def serving(
     Raises:
         UsageError: the port is taken.
     """
-    token = _new_token()
+    token = new_token()
     app = application(StatusReader(events, viewer), token=token, scrape_token=scrape_token)
-    listener = Listener(app, HOST, port)
-    try:
-        listener.start()
-        yield PageAddress(port=listener.port, url=f"http://{HOST}:{listener.port}/enter?token={token}")
-    finally:
-        listener.stop()
+    with served(app, token, port) as address:
+        yield address
 
 
 def scrape_token_of(folder: Path) -> str:
@@ -242,17 +151,8 @@ def scrape_token_of(folder: Path) -> str:
     """
     path = folder / SCRAPE_TOKEN
     if not path.exists():
-        files.write_text(path, _new_token(), mode=files.PRIVATE_MODE)
+        files.write_text(path, new_token(), mode=files.PRIVATE_MODE)
     token = files.read_text(path, limit=4096)
-    if len(token) != 2 * _TOKEN_BYTES or set(token) - set("0123456789abcdef"):
+    if len(token) != TOKEN_LENGTH or set(token) - set("0123456789abcdef"):
         raise DataError(problem("the file holds no token", where=SCRAPE_TOKEN, fix="delete it"))
     return token
-
-
-def _new_token() -> str:
-    return private_bytes(_TOKEN_BYTES).hex()
-
-
-def _same(text: str, secret: str) -> bool:
-    """Return whether two texts are equal, in a time that does not depend on where they differ."""
-    return secrets.compare_digest(text.encode("utf-8", "replace"), secret.encode())

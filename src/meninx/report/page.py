@@ -26,7 +26,7 @@ from meninx.report import (
 from meninx.report.audits import Audit
 from meninx.report.context import ReportContext
 from meninx.report.obfuscated_datasets import ObfuscatedDataset
-from meninx.report.table_model import Picture
+from meninx.report.table_model import Picture, Section, Verdict
 from meninx.report.verdict import verdicts
 
 _LONG_WORD = 16  # letters that fit into the narrowest column
@@ -123,6 +123,30 @@ def render_comparison(record: ReleaseComparisonRecord, releases: Sequence[Obfusc
         configs=(),
         headline=None,
         holds="It holds no image, no model and no value of a single person.",
+    )
+
+
+def render_sections(
+    *, title: str, date: str, verdicts: Sequence[Verdict], sections: Sequence[Section], holds: str
+) -> str:
+    """Return a page of given cards and sections, with the same template as a report.
+
+    Args:
+        title: heading.
+        date: printed above it.
+        verdicts: cards that come first.
+        sections: the other parts.
+        holds: a sentence that says what the page holds of single persons.
+    """
+    return _drawn(
+        title=title,
+        date=date,
+        banner=(),
+        verdicts=verdicts,
+        sections=sections,
+        configs=(),
+        headline=None,
+        holds=holds,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from meninx.deid import quarantine, statement
 from meninx.report import deid_attributes, formatting
 from meninx.report.context import ReportContext, deid_total, departures_of, keeps_attribute
 from meninx.report.table_model import ReportTable, Section, TableCell
@@ -51,8 +52,15 @@ def deid(context: ReportContext) -> Section:
         reasons.update(item.record.quarantined)
     tables.append(_counted("Quarantined files (never copied)", "files", reasons))
     tables += _by_keyword(context)
+    remaining = dict.fromkeys(
+        sentence for item in context.deid for sentence in statement.remains(item.record)
+    )
     return Section(
-        "deid", "De-identification", tuple(lead), tables=tuple(table for table in tables if table is not None)
+        "deid",
+        "De-identification",
+        tuple(lead),
+        tables=tuple(table for table in tables if table is not None),
+        points=tuple(remaining),
     )
 
 
@@ -91,7 +99,7 @@ def _flagged(context: ReportContext) -> ReportTable | None:
 
 def _counted(caption: str, what: str, reasons: Mapping[str, int]) -> ReportTable | None:
     rows = tuple(
-        (TableCell(code, head=True), TableCell(f"{count:,}", number=True))
+        (TableCell(code, sub=quarantine.meaning(code), head=True), TableCell(f"{count:,}", number=True))
         for code, count in sorted(reasons.items())
     )
     return ReportTable(caption, ("reason", what), rows) if rows else None

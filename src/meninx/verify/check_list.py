@@ -52,11 +52,11 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What the checker of a dossier knows from elsewhere.
+    """What the checker of a dossier or a clean archive knows from elsewhere.
 
     Attributes:
         signer: fingerprint that the signer told the checker; empty when it was not given.
-        decision: filled-in form to check; None when none was given.
+        decision: filled-in form of a dossier to check; None when none was given.
     """
 
     signer: str = ""

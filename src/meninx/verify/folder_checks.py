@@ -24,7 +24,8 @@ from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest
 from meninx.core.progress import Progress
 from meninx.obfuscate.sealed_release import NOT_SEALED
 from meninx.report import obfuscated_datasets
-from meninx.verify.check_list import CheckList, damaged, some
+from meninx.verify import archive_papers
+from meninx.verify.check_list import CheckList, Expected, damaged, some
 
 RUN, DATASET, ARCHIVE, RELEASE, SWEEP = "run", "dataset", "clean archive", "release", "sweep"
 PREDICTIONS, DOSSIER, FEATURES = "predictions", "dossier", "features"
@@ -198,7 +199,7 @@ def _release(book: CheckList, root: Path, info: DatasetInfo | None) -> None:
         book.judge("records of what hides an attribute", wrong, remark=remark)
 
 
-def archive(book: CheckList, root: Path, progress: Progress) -> None:
+def archive(book: CheckList, root: Path, expected: Expected, progress: Progress) -> None:
     """Check a de-identified archive."""
     if not completion(book, root):
         return
@@ -209,9 +210,11 @@ def archive(book: CheckList, root: Path, progress: Progress) -> None:
         book,
         root,
         record.checksums if record else "",
-        leave_out=(workspace.PRIVATE, *_OWN_PAPERS),
+        leave_out=(workspace.PRIVATE, *_OWN_PAPERS, *archive_papers.signed_apart(root)),
         progress=progress,
     )
+    if record is not None:
+        archive_papers.check(book, root, record, expected)
     modes(book, root)
 
 

@@ -1,7 +1,7 @@
 """``meninx verify``: is a folder as meninx wrote it, and does what it says follow from what it holds?
 
-It sees damage, mixed-up parts and edited numbers. It sees forgery in a signed dossier alone: nothing else is
-signed, so who can write a folder and its digests can change both.
+It sees damage, mixed-up parts and edited numbers. It sees forgery in a signed dossier or clean archive alone:
+nothing else is signed, so who can write a folder and its digests can change both.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from meninx.core.artifacts import RunRecord, SweepRecord
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
-from meninx.verify import folder_checks
+from meninx.verify import dicom_stage, folder_checks
 from meninx.verify import run_checks as runs
 from meninx.verify.check_list import Check, CheckList, Expected, State, plain
+from meninx.verify.config import DicomCheckConfig
+from meninx.verify.dicom_result import DicomCheckResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,38 +113,59 @@ class VerifyResult(Result):
 
 
 def run(
-    folder: Path, *, signer: str = "", decision: Path | None = None, progress: Progress = SILENT
-) -> VerifyResult:
-    """Check every folder of meninx in a place; nothing is written.
+    folder: Path,
+    *,
+    signer: str = "",
+    decision: Path | None = None,
+    config: DicomCheckConfig | None = None,
+    progress: Progress = SILENT,
+) -> VerifyResult | DicomCheckResult:
+    """Check every folder of meninx in a place, or the DICOM files in a place that holds none.
 
     Args:
         folder: a run, dataset, clean archive, predictions, release, bundle, sweep or dossier, or a folder of
             such.
-        signer: fingerprint of the key that a dossier has to be signed with; empty for any.
+        signer: fingerprint of the key that a dossier or clean archive has to be signed with; empty for any.
         decision: filled-in form of a dossier.
+        config: what is searched for in DICOM files of another origin; by default nothing but what they
+            show by themselves.
         progress: told of every file whose digest is computed.
 
     Raises:
-        UsageError: there is no such folder, or nothing of meninx in it; or a signer or decision is given and
-            the folder is no dossier.
+        UsageError: there is no such folder, or nothing of meninx and no DICOM in it; a decision is given and
+            the folder is no dossier; a signer is given and it is neither dossier nor clean archive; or
+            settings for DICOM files of another origin are given and meninx wrote the folder.
     """
     root, known = folder.resolve(), Expected(signer=signer, decision=decision)
+    settings = config or DicomCheckConfig()
+    if known == Expected() and (root.is_file() or settings.dicom):
+        return dicom_stage.run(root, settings, progress=progress)
     if not root.is_dir():
         raise UsageError(problem("there is no such folder", where=root.name))
-    if known != Expected() and folder_checks.kind_of(root) != folder_checks.DOSSIER:
+    kind = folder_checks.kind_of(root)
+    if decision is not None and kind != folder_checks.DOSSIER:
         fix = "give the folder that holds dossier.json"
-        raise UsageError(problem("a signer or a decision belongs to a dossier", where=root.name, fix=fix))
+        raise UsageError(problem("a decision belongs to a dossier", where=root.name, fix=fix))
+    if signer and kind not in (folder_checks.DOSSIER, folder_checks.ARCHIVE):
+        fix = "give the folder that holds dossier.json or deid.json"
+        what = "a signer belongs to a dossier or a clean archive"
+        raise UsageError(problem(what, where=root.name, fix=fix))
     if signer:
         signing_key.read_fingerprint(signer)
+    places = list(folder_checks.found(root))
+    if not places and known == Expected():
+        return dicom_stage.run(root, settings, progress=progress)
+    if settings != DicomCheckConfig():
+        fix = "give --dicom to check the DICOM files in it"
+        raise UsageError(
+            problem("meninx wrote this folder, and verify compares its digests", where=root.name, fix=fix)
+        )
     checks, kinds = list[Check](), list[str]()
-    for place, kind in folder_checks.found(root):
+    for place, kind in places:
         book = CheckList("" if place == root else place.relative_to(root).as_posix())
         book.guard(kind, partial(_check, book, place, kind, known, progress))
         checks += book.checks
         kinds.append(kind)
-    if not kinds:
-        fix = "give a run, dataset, clean archive, predictions, release or sweep, or a folder of them"
-        raise UsageError(problem("meninx wrote no folder here", where=root.name, fix=fix))
     return VerifyResult(out=root, kinds=tuple(kinds), checks=tuple(checks))
 
 
@@ -158,7 +181,7 @@ def _check(book: CheckList, place: Path, kind: str, known: Expected, progress: P
     elif kind == folder_checks.DATASET:
         folder_checks.dataset(book, place, progress)
     elif kind == folder_checks.ARCHIVE:
-        folder_checks.archive(book, place, progress)
+        folder_checks.archive(book, place, known, progress)
     elif kind == folder_checks.PREDICTIONS:
         folder_checks.predictions(book, place, progress)
     elif kind == folder_checks.FEATURES:

@@ -1,0 +1,98 @@
+"""Checks of a clean archive's papers: the chain of the audit log, the signature, the statement."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from meninx.core import integrity, signing_key
+from meninx.core.artifacts import DeidRecord
+from meninx.core.errors import DataError
+from meninx.deid import archive_signature, audit_chain, statement
+from meninx.deid.archive_signature import SIGNATURE
+from meninx.deid.audit_chain import AUDIT_LOG
+from meninx.deid.statement import STATEMENT
+from meninx.verify.check_list import CheckList, Expected, some
+
+_IMAGES = "images/"
+
+
+def signed_apart(root: Path) -> tuple[str, ...]:
+    """Return the names of files that the signature covers and the list of digests does not."""
+    return (SIGNATURE, STATEMENT) if (root / SIGNATURE).is_file() else ()
+
+
+def check(book: CheckList, root: Path, record: DeidRecord, expected: Expected) -> None:
+    """Check the papers of an archive. One that an older version wrote may have none."""
+    book.guard("audit log", lambda: _chain(book, root, record))
+    book.guard("signature", lambda: _signature(book, root, record, expected))
+    book.guard("statement", lambda: _statement(book, root, record))
+
+
+def _chain(book: CheckList, root: Path, record: DeidRecord) -> None:
+    what = "chain of the audit log"
+    if not record.audit_head:
+        book.impossible(what, "an older version wrote this archive")
+        return
+    found = audit_chain.check(root / AUDIT_LOG)
+    wrong = [found.wrong] if found.wrong else []
+    if not wrong and found.lines != record.audit_lines:
+        wrong.append(f"{found.lines:,} lines, but deid.json says {record.audit_lines:,}")
+    if not wrong and found.head != record.audit_head:
+        wrong.append("the last line is not the one that deid.json names")
+    if not wrong:
+        wrong += _other_images(found.written, integrity.read(root))
+    book.judge(what, wrong, privacy=True, remark=f"{found.lines:,} lines")
+
+
+def _other_images(written: Mapping[str, str], listed: Mapping[str, str]) -> list[str]:
+    """Return how the images of the log differ from those of the list of digests."""
+    images = {name: digest for name, digest in listed.items() if name.startswith(_IMAGES)}
+    odd = {name for name, _ in written.items() ^ images.items()}
+    return [f"log and {integrity.CHECKSUMS} name other images: {some(odd)}"] if odd else []
+
+
+def _signature(book: CheckList, root: Path, record: DeidRecord, expected: Expected) -> None:
+    what = "signature"
+    if importlib.util.find_spec("cryptography") is None:
+        book.unverified(what, "cryptography is not installed", fix="pip install cryptography")
+        return
+    signed = archive_signature.read(root)
+    if signed is None:
+        if record.signer or expected.signer:
+            fix = "ask for the whole archive"
+            book.judge(what, [f"{SIGNATURE} is missing"], privacy=True, fix=fix)
+        else:
+            book.impossible(what, "unsigned: an older version wrote this archive, or somebody changed it")
+        return
+    found = signing_key.fingerprint(signed.signer)
+    names = {"record": "deid.json", "checksums": integrity.CHECKSUMS, "statement": STATEMENT}
+    there = archive_signature.digests(root)
+    wrong = [
+        f"{names[key]} is not the file that was signed" for key in names if there[key] != getattr(signed, key)
+    ]
+    if record.signer != found:
+        wrong.append("deid.json names another signer")
+    book.judge(what, wrong, privacy=True, remark=f"key {found}")
+    if not expected.signer:
+        book.impossible("signer", "give --signer FINGERPRINT, as the site told it to you")
+        return
+    wrong = [] if found == signing_key.read_fingerprint(expected.signer) else ["another key signed it"]
+    book.judge("signer", wrong, privacy=True, remark="the expected key")
+
+
+def _statement(book: CheckList, root: Path, record: DeidRecord) -> None:
+    """Check that the statement says what follows from the summary, where this version wrote both."""
+    what = "statement"
+    if not record.signer:
+        return
+    if record.version != metadata.version("meninx"):
+        book.impossible(what, "its words are those of another version")
+        return
+    try:
+        same = (root / STATEMENT).read_bytes() == statement.page(record)
+    except OSError:
+        raise DataError(f"{STATEMENT} is missing") from None
+    book.judge(what, [] if same else [f"{STATEMENT} does not follow from deid.json"])

@@ -1,0 +1,295 @@
+"""The check of one DICOM file, in a worker process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from meninx.deid import burned_text, frames, instance
+from meninx.deid.actions import STRINGS, is_texty
+from meninx.deid.burned_text import Reader, TextRule
+from meninx.deid.file_part import FilePart, Piece
+from meninx.deid.identifiers import Identifiers, is_class_uid, is_common, keyword_of
+from meninx.deid.instance import PATIENT_ID, SERIES, SOP_INSTANCE, STUDY, Instance
+from meninx.deid.options import Option
+from meninx.deid.profile import canonical, rows
+from meninx.deid.pseudonyms import is_registered
+from meninx.deid.quarantine import Reason, Refused
+from meninx.deid.terms import is_term
+from meninx.imaging.decode import quiet
+from meninx.verify import conformance, dicom_checks
+from meninx.verify.dicom_checks import Place
+from meninx.verify.dicom_findings import FileFinding, FileVerdict, verdict_of
+from meninx.verify.known_values import CERTAIN, CHANCE, KnownValues, days_in
+from meninx.verify.originals import BROKEN, DAYS, OriginalFile, Originals, content, pixel_digest
+
+_SMALL = 8 << 20  # bytes of a file that is no DICOM and is searched as text
+_MOST_REFERENCES = 10_000  # of one file
+_REFERENCE = 0x00081155
+_TIMES = frozenset({"AS", "TM"})
+_NUMBERS = frozenset({"DS", "IS"})
+
+
+@dataclass(frozen=True)
+class IdentifierSearch:
+    """What every file is searched for.
+
+    Attributes:
+        known: identifiers of everybody.
+        originals: the originals, if they are given.
+        source: their folder.
+        tool: path of dciodvfy; empty for no check of conformance.
+        pixels: whether text in the pixels is read.
+    """
+
+    known: KnownValues = field(default_factory=KnownValues)
+    originals: Originals = field(default_factory=Originals)
+    source: Path | None = None
+    tool: str = ""
+    pixels: bool = False
+
+
+@dataclass(frozen=True)
+class FileOutcome:
+    """What came of one file; it holds no value, only keyed or hashed identities.
+
+    Attributes:
+        findings: reason codes with places.
+        dicom: whether it is DICOM.
+        matched: whether its original is known.
+        ids: digests of patient, study, series and instance.
+        references: digests of the instances that it refers to.
+    """
+
+    findings: tuple[FileFinding, ...]
+    dicom: bool = True
+    matched: bool = False
+    ids: tuple[bytes, ...] = ()
+    references: frozenset[bytes] = frozenset()
+
+    @property
+    def verdict(self) -> FileVerdict:
+        """The verdict, by its worst finding."""
+        return verdict_of(self.findings, dicom=self.dicom)
+
+
+_search = IdentifierSearch()
+
+
+def prepare(search: IdentifierSearch) -> None:
+    """Take over what is searched, once in every process."""
+    global _search
+    _search = search
+
+
+def died(task: tuple[str, str]) -> FileOutcome:
+    """Return the outcome of a file that ends its worker."""
+    return FileOutcome((FileFinding("unreadable", Reason.WORKER_DIED),))
+
+
+def check(task: tuple[str, str]) -> FileOutcome:
+    """Return the outcome of one file; no file raises.
+
+    Args:
+        task: path of the file, and its path below the folder, which is searched, too.
+    """
+    path, shown = task
+    found = (
+        [FileFinding("identifier-in-path", "path")] if _search.known.hit(words_of(shown)) == CERTAIN else []
+    )
+    try:
+        with quiet(), content(Path(path)) as data:
+            try:
+                one, head = instance.parsed(data)
+            except Refused as refused:
+                return _unparsed(refused.reason, data, found)
+            return _checked(Path(path), one, head, found)
+    except Refused as refused:
+        return FileOutcome((*found, FileFinding("unreadable", str(refused.reason))))
+    except BROKEN:
+        return FileOutcome((*found, FileFinding("unreadable", Reason.PROCESSING_FAILED)))
+
+
+def words_of(path: str) -> str:
+    """Return a path as text in which identifiers are searched."""
+    return path.replace("/", " ").replace("_", " ")
+
+
+def _unparsed(reason: str, data: bytes | FilePart, found: list[FileFinding]) -> FileOutcome:
+    """Return the outcome of a file that is no readable DICOM; its bytes are searched."""
+    if _search.known and _search.known.raw.found_in(data, frozenset()):
+        found.append(FileFinding("identifier-in-bytes", "file"))
+    elif _search.known and isinstance(data, bytes) and len(data) <= _SMALL and is_texty(data):
+        lines = data.decode("utf-8", "replace").splitlines()
+        if any(_search.known.hit(line) == CERTAIN for line in lines):
+            found.append(FileFinding("identifier-in-bytes", "file"))
+    if reason == Reason.NOT_DICOM:
+        return FileOutcome(tuple(found), dicom=False)
+    return FileOutcome((*found, FileFinding("unreadable", str(reason))))
+
+
+def _checked(path: Path, one: Instance, head: bytes, found: list[FileFinding]) -> FileOutcome:
+    meta = instance.meta_elements(head)
+    found += dicom_checks.check(one, meta, head)
+    digest = pixel_digest(one) if _search.originals.by_pixels else b""
+    original = _search.originals.of(one.text(SOP_INSTANCE), digest)
+    if _search.known:
+        own = _search.originals.people[original.person] if original is not None else Identifiers()
+        found += _identifiers(one, head, own)
+        found += _unchanged(one, original)
+        for element in meta:
+            found += _bytes(bytes(element.value), "file meta", own) if element.items is None else ()
+    if _search.pixels and one.pixels:
+        found += _text(one, original)
+    if _search.tool:
+        found += _conformance(path, original)
+    refers = (place.text.strip(" \0") for place in _references(one))
+    return FileOutcome(
+        tuple(dict.fromkeys(found)),
+        matched=original is not None,
+        ids=tuple(_hashed(one.text(tag)) for tag in (PATIENT_ID, STUDY, SERIES, SOP_INSTANCE)),
+        references=frozenset(
+            _hashed(uid) for uid, _ in zip(refers, range(_MOST_REFERENCES), strict=False) if uid
+        ),
+    )
+
+
+def _references(one: Instance) -> Iterator[Place]:
+    return (
+        place for place in dicom_checks.places(one.elements, one.encodings) if place.element.tag == _REFERENCE
+    )
+
+
+def _hashed(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest() if text else b""
+
+
+def _identifiers(one: Instance, head: bytes, own: Identifiers) -> Iterator[FileFinding]:
+    """Yield where an identifier stands: of the file's own patient in any spelling, of others certainly."""
+    options = dicom_checks.declared_options(one)
+    all_places = list(dicom_checks.places(one.elements, one.encodings))
+    in_dates = {
+        day for place in all_places if place.element.vr in ("DA", "DT") for day in days_in(place.text[:8])
+    }
+    names = Identifiers(names={name for name in own.names if not is_common(name)})
+    whole = Identifiers(names=names.names, numbers=own.numbers, uids=own.uids, phrases=own.phrases)
+    days = Identifiers(days=own.days - in_dates)
+    for place in all_places:
+        tag, vr = place.element.tag, place.element.vr
+        if place.path.startswith("DeidentificationMethodCode") or vr in _TIMES or vr in ("DA", "DT"):
+            continue
+        kept = _kept_on_purpose(tag, options)
+        yield from _in_place(place, kept, names if kept else whole, days)
+    if head[128:132] == b"DICM":
+        yield from _bytes(head[:128].rstrip(b"\0"), "preamble", own)
+    for element in one.pixels:
+        if element.items is not None:
+            continue
+        coded = element.undefined and not isinstance(element.value, FilePart)
+        if _raw(element.value, own) or (coded and own.found_in_bytes(element.value, coded=True)):
+            yield FileFinding("identifier-in-bytes", "PixelData")
+
+
+def _kept_on_purpose(tag: int, options: frozenset[Option]) -> bool:
+    """Return whether an option that the file declares keeps this attribute as it was."""
+    row = rows().get(canonical(tag))
+    return row is not None and any(row.cells.get(option) == "K" for option in options)
+
+
+def _in_place(place: Place, kept: bool, own: Identifiers, days: Identifiers) -> Iterator[FileFinding]:
+    vr, keyword = place.element.vr.split(" or ")[0], keyword_of(place.element.tag)
+    if vr == "UI":
+        if not kept and not is_class_uid(keyword) and _holds_uid(place.text):
+            yield FileFinding("uid-unchanged", place.path)
+        return
+    if vr in STRINGS or is_texty(bytes(place.element.value[:4096])):
+        text = place.text if vr in STRINGS else bytes(place.element.value).decode("latin-1")
+        word = _hit(text, vr, keyword, kept, own, days)
+        if word:
+            yield FileFinding("identifier" if word == CERTAIN else "identifier-by-chance", place.path)
+    elif not kept and _raw(place.element.value, own):
+        yield FileFinding("identifier-in-bytes", place.path)
+
+
+def _holds_uid(text: str) -> bool:
+    values = (value.strip(" \0") for value in text.split("\\"))
+    return any(value in _search.known.values.uids and not is_registered(value) for value in values)
+
+
+def _hit(text: str, vr: str, keyword: str, kept: bool, own: Identifiers, days: Identifiers) -> str:
+    """Return how certainly a text holds an identifier; empty for not at all."""
+    if vr in _NUMBERS:
+        values = text.split("\\")
+        if any(own.spelled_by(value) or _search.known.spelled_by(value) for value in values):
+            return CERTAIN
+        return ""
+    if vr == "CS":
+        text = "\\".join(value for value in text.split("\\") if not is_term(value.strip(" \0"), keyword))
+    if own.found_in(text) or days.found_in(text) or own.spelled_apart_in(text):
+        return CERTAIN
+    hit = _search.known.hit(text)
+    return "" if kept and hit == CHANCE else _unless_kept(hit, kept, text)
+
+
+def _unless_kept(hit: str, kept: bool, text: str) -> str:
+    """Return a hit, unless an option keeps the attribute and the hit is no name."""
+    if hit and kept:
+        return (
+            CERTAIN if KnownValues(Identifiers(names=_search.known.values.names)).hit(text) == CERTAIN else ""
+        )
+    return hit
+
+
+def _bytes(value: bytes, place: str, own: Identifiers) -> Iterator[FileFinding]:
+    """Yield whether bytes that may be text hold an identifier."""
+    hit = _search.known.hit(value.decode("latin-1")) if is_texty(value) else ""
+    if hit == CERTAIN or _raw(value, own):
+        yield FileFinding("identifier-in-bytes", place)
+    elif hit:
+        yield FileFinding("identifier-by-chance", place)
+
+
+def _raw(value: Piece, own: Identifiers) -> bool:
+    return own.found_in_bytes(value) or _search.known.raw.found_in(value, frozenset())
+
+
+def _unchanged(one: Instance, original: OriginalFile | None) -> Iterator[FileFinding]:
+    """Yield the days that equal those of the original although the file declares no option to keep them."""
+    if original is None or Option.RETAIN_FULL_DATES in dicom_checks.declared_options(one):
+        return
+    for (tag, keyword), day in zip(DAYS.items(), original.days, strict=True):
+        if day and one.text(tag) == day:
+            yield FileFinding("date-unchanged", keyword)
+
+
+def _text(one: Instance, original: OriginalFile | None) -> Iterator[FileFinding]:
+    """Yield whether text that is not technical is read in the pixels."""
+    own = _search.originals.people[original.person] if original is not None else Identifiers()
+    try:
+        layers = frames.layers_of(one)
+        if not burned_text.can_hold_text(layers):
+            return
+        found = burned_text.lines(one, layers, TextRule(own), Reader())
+    except Refused:
+        yield FileFinding("pixels-unchecked", "PixelData")
+        return
+    texts = [line.text for line in found if not line.technical]
+    if any(own.found_in(text) or _search.known.hit(text) == CERTAIN for text in texts):
+        yield FileFinding("identifier-in-pixels", "PixelData")
+    elif texts:
+        yield FileFinding("text-in-pixels", "PixelData")
+
+
+def _conformance(path: Path, original: OriginalFile | None) -> Iterator[FileFinding]:
+    now = conformance.errors(path, _search.tool)
+    before: Counter[str] | None = Counter()
+    if original is not None and _search.source is not None:
+        source = _search.source
+        before = conformance.errors(source / original.path if source.is_dir() else source, _search.tool)
+    if now is None or before is None:
+        yield FileFinding("conformance-unchecked", "dciodvfy")
+    elif now - before:
+        yield FileFinding("new-conformance-error", "dciodvfy")

@@ -1,0 +1,183 @@
+"""The archive from which files were made: its identifiers per person, and which file is whose."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from meninx.core import csv_table, files
+from meninx.core.pool import Stop, mapped
+from meninx.core.progress import Progress, task
+from meninx.deid import discover, instance, pixels
+from meninx.deid.elements import Element
+from meninx.deid.file_part import FilePart, windows_of
+from meninx.deid.identifiers import Identifiers, collect
+from meninx.deid.instance import SOP_INSTANCE, Instance
+from meninx.deid.quarantine import Reason, Refused
+from meninx.verify.known_values import KnownValues
+
+DAYS = {
+    0x00080020: "StudyDate",
+    0x00080021: "SeriesDate",
+    0x00080022: "AcquisitionDate",
+    0x00080023: "ContentDate",
+    0x00100030: "PatientBirthDate",
+}
+_LARGE = 64 << 20  # bytes of a file that stays on disk
+_LEAST = 1024  # bytes of pixel data that tell one image from another
+BROKEN = (RecursionError, MemoryError, OverflowError, ValueError, LookupError, TypeError, OSError)
+"""What a parser raises on a hostile file."""
+
+
+class OriginalFile(NamedTuple):
+    """One file of the archive: number of its person, and its days in the order of :data:`DAYS`."""
+
+    person: int
+    days: tuple[str, ...]
+    path: str
+
+
+@dataclass
+class Originals:
+    """What is known of the originals.
+
+    Attributes:
+        people: identifiers per person (PatientID and issuer).
+        files: the readable files.
+        by_uid: SOP instance UID -> number of the file.
+        by_pixels: digest of the pixel data -> number of the file; pixels of several people are left out.
+        crosswalk: new UID -> old UID.
+        unread: files that are no DICOM or cannot be read.
+    """
+
+    people: list[Identifiers] = field(default_factory=list)
+    files: list[OriginalFile] = field(default_factory=list)
+    by_uid: dict[str, int] = field(default_factory=dict)
+    by_pixels: dict[bytes, int] = field(default_factory=dict)
+    crosswalk: dict[str, str] = field(default_factory=dict)
+    unread: int = 0
+
+    def of(self, uid: str, digest: bytes) -> OriginalFile | None:
+        """Return the original of a file: by the crosswalk, by its UID, else by its pixels; None if unknown.
+
+        Args:
+            uid: SOP instance UID of the file.
+            digest: of its pixels; may be empty.
+        """
+        number = self.by_uid.get(self.crosswalk.get(uid, uid))
+        if number is None:
+            number = self.by_pixels.get(digest)
+        return self.files[number] if number is not None else None
+
+
+@contextmanager
+def content(path: Path) -> Iterator[bytes | FilePart]:
+    """Return the bytes of a file; a large one stays on disk and is open as long as they are used.
+
+    Raises:
+        Refused: ``too-large``, ``unreadable``.
+    """
+    try:
+        with files.regular(path) as stream:
+            size = path.stat().st_size
+            if size > instance.MOST_FILE:
+                raise Refused(Reason.TOO_LARGE)
+            yield stream.read(size) if size <= _LARGE else FilePart(stream, 0, size)
+    except OSError as error:
+        raise Refused(Reason.UNREADABLE) from error
+
+
+def pixel_digest(one: Instance) -> bytes:
+    """Return a digest of the pixel data that does not depend on offset tables and padding; empty for none."""
+    digest, size = hashlib.blake2b(digest_size=16), 0
+    for element in one.pixels:
+        for part in _parts(element):
+            digest.update(part)
+            size += len(part)
+    return digest.digest() if size >= _LEAST else b""
+
+
+def _parts(element: Element) -> Iterator[bytes | memoryview]:
+    if element.items is not None:
+        return
+    if element.undefined and not isinstance(element.value, FilePart):
+        try:
+            fragments = pixels.fragments_of(element)[1:]
+        except Refused:
+            fragments = []
+        yield b"".join(bytes(part).rstrip(b"\0") for part in fragments)
+        return
+    yield from windows_of(element.value)
+
+
+class _Read(NamedTuple):
+    person: tuple[str, str]
+    found: Identifiers
+    uid: str
+    digest: bytes
+    days: tuple[str, ...]
+
+
+def read(
+    folder: Path, crosswalks: Path | None, *, workers: int, stop: Stop, progress: Progress
+) -> tuple[Originals, KnownValues]:
+    """Return the originals below a folder, and the identifiers of all of them together.
+
+    A file that cannot be read is counted and stops nothing.
+
+    Raises:
+        DataError: there is no such folder, or the crosswalk cannot be read.
+    """
+    result, known = Originals(), KnownValues()
+    if crosswalks is not None:
+        table = csv_table.read_table(crosswalks, ("id_old", "id_new"))
+        result.crosswalk = {row.get("id_new"): row.get("id_old") for row in table}
+    found = [item for item in discover.files_below(folder) if not item.refused]
+    numbers: dict[tuple[str, str], int] = {}
+    with task(progress, "originals", len(found)):
+        paths = (str(folder / item.path if folder.is_dir() else folder) for item in found)
+        done = mapped(_read, paths, workers=workers, stop=stop, died=_died)
+        for item, one in zip(found, done, strict=True):
+            progress.advance()
+            if one is None:
+                result.unread += 1
+                continue
+            person = numbers.setdefault(one.person, len(numbers))
+            if person == len(result.people):
+                result.people.append(Identifiers())
+            _merge(result, known, one, person, item.path)
+    return result, known
+
+
+def _merge(result: Originals, known: KnownValues, one: _Read, person: int, path: str) -> None:
+    known.add(one.found)
+    people = KnownValues(result.people[person])
+    people.add(one.found)
+    number = len(result.files)
+    result.files.append(OriginalFile(person, one.days, path))
+    result.by_uid.setdefault(one.uid, number)
+    if one.digest:
+        other = result.by_pixels.setdefault(one.digest, number)
+        if other >= 0 and result.files[other].person != person:
+            result.by_pixels.pop(one.digest)  # pixels of two people say nothing
+
+
+def _died(path: str) -> _Read | None:
+    return None
+
+
+def _read(path: str) -> _Read | None:
+    """Return what one original holds; None if it is no readable DICOM."""
+    try:
+        with content(Path(path)) as data:
+            one, _ = instance.parsed(data)
+            found, _ = collect(one.elements, one.encodings)
+            days = tuple(one.text(tag) for tag in DAYS)
+            person = (one.patient_id or one.text(instance.STUDY), one.issuer)
+            return _Read(person, found, one.text(SOP_INSTANCE), pixel_digest(one), days)
+    except (Refused, *BROKEN):
+        return None

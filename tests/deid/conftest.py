@@ -1,0 +1,3 @@
+"""Fixtures that several tests of text in pixels share."""
+
+from layout_samples import archive, reader, written  # noqa: F401

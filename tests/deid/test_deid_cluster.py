@@ -1,0 +1,248 @@
+"""De-identification on a Dask cluster: the same bytes as on one machine, over encrypted connections only."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import ipaddress
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from deid_samples import clean, image, key_file, save, tree
+
+from meninx.core import cluster_pool
+from meninx.core.cluster_pool import ClusterAddress, _opened, _sealed, check_same, check_shared, mapped_on
+from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefusal, UsageError
+from meninx.core.pool import Stop
+from meninx.core.progress import Silent
+from meninx.deid.cluster import versions
+from meninx.deid.config import DeidConfig
+from meninx.deid.stage import run
+
+pytest.importorskip("distributed")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "tcp://10.0.0.3:8786",
+        "tcp://scheduler:8786",
+        "10.0.0.3:8786",
+        "inproc://a",
+        "http://127.0.0.1",
+        "tcp://[::1",
+        "",
+    ],
+)
+def test_an_address_without_encryption_is_refused(address):
+    with pytest.raises(PrivacyRefusal, match="encrypted"):
+        ClusterAddress(address=address).check()
+
+
+@pytest.mark.parametrize(
+    "address", ["tls://scheduler:8786", "tcp://127.0.0.1:8786", "tcp://[::1]:1", "tcp://localhost:1"]
+)
+def test_encrypted_addresses_and_this_machine_are_accepted(address):
+    ClusterAddress(address=address).check()
+
+
+def test_settings_without_effect_are_refused():
+    with pytest.raises(ConfigError, match="workers"):
+        DeidConfig(scheduler="tls://a:1", workers=2)
+    with pytest.raises(ConfigError, match="scheduler_ca"):
+        DeidConfig(scheduler_ca=Path("a"))
+    with pytest.raises(PrivacyRefusal):
+        DeidConfig(scheduler="tcp://a:1")
+
+
+def test_items_are_sealed():
+    key = bytes(range(32))
+    assert b"0000123" not in _sealed(key, ("0000123",))
+    assert _opened(key, _sealed(key, ("0000123",))) == ("0000123",)
+
+
+def certificates(folder: Path) -> dict[str, Path]:
+    """Write one self-signed certificate that is authority, server and client."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    host = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([host]), critical=False)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    pem = serialization.Encoding.PEM
+    (folder / "cert.pem").write_bytes(made.public_bytes(pem))
+    pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, pkcs8, plain))
+    return {
+        "scheduler_ca": folder / "cert.pem",
+        "scheduler_cert": folder / "cert.pem",
+        "scheduler_key": folder / "key.pem",
+    }
+
+
+CLUSTER = """
+    import sys
+    from distributed import LocalCluster, Security
+
+    if __name__ == "__main__":
+        cert, key, threads, workers = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+        names = {f"tls_{who}_{what}": path for who in ("scheduler", "worker", "client")
+                 for what, path in (("cert", cert), ("key", key))}
+        security = Security(tls_ca_file=cert, require_encryption=True, **names)
+        with LocalCluster(n_workers=workers, threads_per_worker=threads, processes=True, host="127.0.0.1",
+                          protocol="tls://", security=security, dashboard_address=None) as cluster:
+            print(cluster.scheduler_address, flush=True)
+            sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A function that starts a cluster of its own processes and returns the settings of a client."""
+    started = []
+
+    def start(threads: int = 1, workers: int = 2) -> dict[str, object]:
+        files = certificates(tmp_path)
+        (tmp_path / "cluster.py").write_text(textwrap.dedent(CLUSTER))
+        words = [tmp_path / "cluster.py", files["scheduler_cert"], files["scheduler_key"], threads, workers]
+        process = subprocess.Popen(
+            [sys.executable, *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+        started.append(process)
+        address = process.stdout.readline().strip()
+        assert address.startswith("tls://")
+        return {"scheduler": address, **files}
+
+    yield start
+    for process in started:
+        process.stdin.close()
+        process.wait(30)
+        process.stdout.close()
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_bytes(tmp_path, cluster):
+    for number in range(1, 9):
+        save(image(number, study=number, PatientID=f"00{number}"), tmp_path / "in" / f"{number}")
+    (tmp_path / "in" / "note.txt").write_text("no DICOM")
+    key_file(tmp_path)
+    clean(tmp_path, out="alone")
+    result = clean(tmp_path, out="out", workers=0, **cluster())
+    assert result.files_written == 8
+    assert tree(tmp_path / "out" / "images") == tree(tmp_path / "alone" / "images")
+    for name in ("audit.jsonl", "deid.json", "checksums.sha256", "private/journal.jsonl"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_workers_with_threads_and_strangers_are_refused(tmp_path, cluster):
+    save(image(), tmp_path / "in" / "a")
+    settings = cluster(threads=2, workers=1)
+    with pytest.raises(UsageError, match="several threads"):
+        clean(tmp_path, workers=0, **settings)
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(UsageError, match="cannot be reached"):
+        clean(tmp_path, workers=0, **{**settings, **certificates(other)})
+
+
+WORK = """
+    import os
+    import time
+
+    def install(folder):
+        global here
+        here = folder
+
+    def work(item):
+        if item == "kills":
+            os._exit(9)
+        if item == "kills once" and not os.path.exists(f"{here}/mark"):
+            open(f"{here}/mark", "w").close()
+            os._exit(9)
+        time.sleep(0.02)
+        return item, os.getpid()
+"""
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A module that workers can import, too."""
+    (tmp_path / "cluster_work.py").write_text(textwrap.dedent(WORK))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
+    return importlib.import_module("cluster_work")
+
+
+def address_of(given: dict[str, object]) -> ClusterAddress:
+    return DeidConfig(**given).cluster()
+
+
+@pytest.mark.slow
+def test_dead_workers_lose_no_item_and_the_deadly_one_is_named(tmp_path, cluster, work):
+    items = [*map(str, range(6)), "kills once", *map(str, range(6, 12)), "kills", *map(str, range(12, 18))]
+    with address_of(cluster()).connected() as client, Stop() as stop:
+        arguments = {"setup": work.install, "setup_args": (str(tmp_path),), "stop": stop}
+        results = list(mapped_on(client, work.work, items, died=lambda item: ("died", item), **arguments))
+        assert [first for first, _ in results if first != "died"] == [
+            item for item in items if item != "kills"
+        ]
+        assert [second for first, second in results if first == "died"] == ["kills"]
+        assert results.index(("died", "kills")) == items.index("kills")
+        with pytest.raises(DataError, match="died on item 2"):
+            list(mapped_on(client, work.work, ["0", "kills"], **arguments))
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_without_the_cluster(tmp_path, cluster):
+    for number in range(1, 25):
+        save(image(number, study=number, PatientID=f"00{number}"), tmp_path / "in" / f"{number:02d}")
+    key = key_file(tmp_path)
+    config = {"key": key, "site": "north"}
+
+    class Stopping(Silent):
+        seen = 0
+
+        def advance(self, *words: object, **more: object) -> None:
+            Stopping.seen += 1
+            if Stopping.seen == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        run(DeidConfig(**config, **cluster()), tmp_path / "in", tmp_path / "out", progress=Stopping())
+    assert Stopping.seen < 24
+    result = clean(tmp_path, out="out")
+    assert 3 <= result.files_resumed < 24
+    clean(tmp_path, out="alone")
+    assert tree(tmp_path / "out" / "images") == tree(tmp_path / "alone" / "images")
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_not_shared_and_another_version_are_refused(tmp_path, cluster, work, monkeypatch):
+    with address_of(cluster()).connected() as client:
+        check_shared(client, tmp_path, [tmp_path / "cluster.py"])
+        hidden = tmp_path / "cluster.py"
+        monkeypatch.setattr(cluster_pool, "_head", lambda path: b"another file")  # of this process alone
+        with pytest.raises(UsageError, match="does not see the files"):
+            check_shared(client, tmp_path, [hidden])
+        assert not list(tmp_path.glob(".partial-*"))
+        check_same(client, versions)
+        monkeypatch.setattr(cluster_pool, "_head", None)
+        (tmp_path / "other.py").write_text("import os\ndef said():\n    return {'a': str(os.getpid())}\n")
+        with pytest.raises(UsageError, match="others of a"):
+            check_same(client, importlib.import_module("other").said)

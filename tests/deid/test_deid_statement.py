@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+from deid_samples import clean, image, leaks, save
+
+from meninx.core import artifacts
+from meninx.core.artifacts import DeidRecord, Departure
+from meninx.deid import statement
+from meninx.deid.options import method_codes
+from meninx.deid.quarantine import MEANINGS, Reason
+
+RECORD = DeidRecord(
+    profile="research", options=("retain-modified-dates",), codes=("113100",), pixels="redact"
+)
+
+
+def test_every_reason_has_a_meaning_and_no_meaning_is_told_twice():
+    assert set(MEANINGS) == set(Reason)
+    assert len(set(MEANINGS.values())) == len(MEANINGS)
+
+
+def test_the_statement_says_what_the_summary_says_and_holds_no_value(tmp_path):
+    save(image(), tmp_path / "in" / "a")
+    (tmp_path / "in" / "b").write_text("no image")
+    clean(tmp_path, overrides=None, pixels="keep")
+    record = artifacts.read(tmp_path / "out", DeidRecord)
+    page = (tmp_path / "out" / "statement.html").read_text()
+    assert page.encode() == statement.page(record)
+    for words in (*(code.value for code in method_codes(frozenset())), "PS3.15", "2026d", record.signer):
+        assert words in page
+    assert "1 × not-dicom (no DICOM file)" in page
+    assert "pixels: keep (usual: redact)" in page
+    assert record.checksums in page
+    assert record.audit_head in page
+    assert not leaks(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "gone", "there"),
+    [
+        ({"options": ("retain-full-dates",)}, "shifted by whole days", "<td>kept</td>"),
+        ({"max_age": 70}, "above 89", "above 70"),
+        ({"pixels": "keep", "burned_in_unknown": 7}, "searched; text that", "7 images may show"),
+        ({"quarantined": {"video": 3}}, "<td>none</td></tr>\n</table>", "3 × video (a video"),
+    ],
+)
+def test_another_summary_gives_another_statement(change, gone, there):
+    before, after = (statement.page(record).decode() for record in (RECORD, replace(RECORD, **change)))
+    assert there not in before
+    assert there in after
+    assert gone in before
+    assert gone not in after
+
+
+def test_a_hostile_summary_stays_text_and_the_page_stays_short():
+    evil = "<script>alert(1)</script>\u202e\n"
+    record = replace(
+        RECORD,
+        site=evil,
+        version=evil,
+        codes=(evil,),
+        quarantined={f"{evil}{number}": number for number in range(1000)},
+        departures=tuple(
+            Departure(kind="override", name=evil * 1000, chosen="K", usual="X") for _ in range(1000)
+        ),
+    )
+    page = statement.page(record).decode()
+    assert "<script" not in page
+    assert "\u202e" not in page
+    assert not re.search(r"https?://|src=", page)
+    assert len(page) < 12_000
+    assert "and 994 more in deid.json" in page
+
+
+@pytest.mark.slow
+def test_the_statement_prints_on_one_page(tmp_path):
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no Chromium here")
+    reasons = {str(reason): 12_345 for reason in Reason}
+    longest = Departure(kind="override", name="X" * 60, chosen="K", usual="X", files=12_345)
+    record = replace(
+        RECORD,
+        site="The hospital of the north",
+        codes=tuple(code.value for code in method_codes(frozenset(statement.CODES), pixels=True)),
+        quarantined=reasons,
+        departures=(longest,) * 20,
+        burned_in_unknown=5,
+        signer="a" * 64,
+        checksums="b" * 64,
+        audit_head="c" * 64,
+    )
+    (tmp_path / "page.html").write_bytes(statement.page(record))
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+               "--disable-background-networking", "--disable-component-update", "--disable-sync",
+               "--no-pdf-header-footer", f"--user-data-dir={tmp_path / 'user'}")  # fmt: skip
+    subprocess.run(
+        [chromium, *options, f"--print-to-pdf={tmp_path / 'page.pdf'}", f"file://{tmp_path / 'page.html'}"],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    pages = re.findall(rb"/Type\s*/Page\b", (tmp_path / "page.pdf").read_bytes())
+    assert len(pages) == 1
