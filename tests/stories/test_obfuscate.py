@@ -476,7 +476,7 @@ def test_an_audit_elsewhere_of_a_release_that_was_not_attacked_is_on_its_page(la
     assert (later.target, later.verdict) == (0.55, "failed")
 
 
-@pytest.mark.parametrize("damage", ["image", "record", "audit"])
+@pytest.mark.parametrize("damage", ["image", "table", "record", "audit"])
 def test_a_damaged_release_is_refused_before_anything_is_attacked_or_replaced(
     large, averaged, tmp_path, damage, monkeypatch
 ):
@@ -485,12 +485,13 @@ def test_a_damaged_release_is_refused_before_anything_is_attacked_or_replaced(
         one, other = Manifest.read(out).cases[:2]
         shutil.copy(out / one.image, out / other.image)
     else:
-        path = out / {"record": "obfuscation.json", "audit": "release_audit.json"}[damage]
-        path.write_text(path.read_text().replace('"made": "', '"made": "1'))
+        names = {"record": "obfuscation.json", "audit": "release_audit.json", "table": "manifest.csv"}
+        path = out / names[damage]
+        path.write_text(path.read_text().replace('"made": "', '"made": "1').replace(",0,", ",1,"))
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     monkeypatch.setattr(audited_release, "audit_release", None)
     for place in (None, tmp_path / "record"):
-        with pytest.raises(DataError, match=r"missing, changed or not in|was changed since the"):
+        with pytest.raises(DataError, match=r"missing, changed or not in|was changed since"):
             again(large, out, out=place)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
