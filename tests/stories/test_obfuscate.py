@@ -14,12 +14,13 @@ import pytest
 
 import meninx
 from meninx.cli.app import run
-from meninx.core import artifacts, integrity
+from meninx.core import artifacts, integrity, source_names
 from meninx.core.artifacts import ObfuscationRecord, ReleaseAuditRecord, RunRecord, read
 from meninx.core.errors import AuditFinding, ConfigError, DataError, PrivacyRefusal, UsageError
 from meninx.core.manifest import Manifest
 from meninx.imaging import png
 from meninx.imaging.image import Image
+from meninx.learn import identity_linkage
 from meninx.obfuscate import audited_release, released_dataset, stage
 from meninx.obfuscate.audit_words import audit_lines
 from meninx.obfuscate.stage import ObfuscateResult
@@ -802,3 +803,18 @@ def test_a_column_that_no_attacker_would_get_is_refused(data, tmp_path, capsys):
 def test_a_release_does_not_publish_the_names_of_studies(data, hidden):
     assert any(case.study for case in Manifest.read(data).cases)
     assert not any(case.study for case in Manifest.read(hidden).cases)
+
+
+def test_images_of_a_release_ask_those_of_its_source_by_the_private_table_alone(data, hidden, tmp_path):
+    source, released = Manifest.read(data), Manifest.read(hidden)
+    named = source_names.under_source_names(released)
+    assert {case.case_id for case in named.cases} == {case.case_id for case in source.cases}
+    identity_linkage.refuse_other_cases(source, named)
+    copy = Path(shutil.copytree(hidden, tmp_path / "copy"))
+    table = copy / "private/cases.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataError, match="1 cases that it lacks"):
+        source_names.under_source_names(Manifest.read(copy))
+    shutil.rmtree(copy / "private")
+    with pytest.raises(DataError, match="same cases"):
+        meninx.audit_identity(data, probes=copy, out=tmp_path / "out")

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from meninx.core import artifacts, csv_table, names
+from meninx.core import artifacts, csv_table, names, source_names
 from meninx.core.errors import DataError, expected
 from meninx.core.manifest import MANIFEST_NAME, SOURCES_NAME, Case, Manifest
 
@@ -90,7 +90,7 @@ class KeyedNames:
         known = _identifiers(source.root)
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("case_id", "patient_id", "key", "patient", "source_case_id", "source_patient_id"))
+        writer.writerow(("case_id", "patient_id", "key", "patient", *source_names.COLUMNS))
         for case in (source.cases[row] for row in self.rows):
             own = known.get(case.case_id, ("", ""))
             cells = (*own, names.csv_cell(case.case_id), names.csv_cell(case.patient_id))
