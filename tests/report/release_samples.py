@@ -19,7 +19,7 @@ from meninx.core.obfuscation_records import (
     ReidentificationRecord,
     UtilityLossRecord,
 )
-from meninx.obfuscate import sealed_audit
+from meninx.obfuscate import asked_targets, sealed_audit, sealed_release
 from meninx.obfuscate.release_verdict import chosen_of, verdict_of
 from meninx.synthetic import write_dataset
 
@@ -139,3 +139,12 @@ def relist(root: Path, record: ObfuscationRecord, **info: Any) -> None:
     paths = [root / MANIFEST_NAME, root / INFO_NAME, *sorted((root / "images").iterdir())]
     checksums = integrity.write(root, dict(integrity.measured(root, paths)))
     artifacts.write(root, replace(record, checksums=checksums))
+
+
+def seal(root: Path, key: bytes = b"k" * 32) -> None:
+    """Give a release its private room: key, seal of its record, and a history without an audit."""
+    room = root / "private"
+    room.mkdir(mode=0o700, exist_ok=True)
+    (room / "obfuscation.key").write_bytes(key)
+    sealed_release.write_seal(root / "obfuscation.json", room, key)
+    asked_targets.begin(room, integrity.digest_of(root), key)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from release_samples import STRENGTH, attacker, audit_record, loss, write_release
+from release_samples import STRENGTH, attacker, audit_record, loss, seal, write_release
 
 import meninx
 from meninx.cli.app import run
@@ -152,8 +152,7 @@ def test_with_the_original_the_releases_are_proven_to_be_of_it(tmp_path):
     with pytest.raises(DataError, match="without its key"):
         meninx_compare(made, tmp_path / "out", original=original)
     for root in made:
-        (root / "private").mkdir()
-        (root / "private" / "obfuscation.key").write_bytes(key)
+        seal(root, key)
     assert meninx_compare(made, tmp_path / "out", original=original).record.original_given
     other = write_dataset(tmp_path / "other", patients=12, size=16, seed=1).root
     with pytest.raises(DataError, match="no release of this original"):

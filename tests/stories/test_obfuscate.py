@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -13,12 +14,14 @@ import pytest
 
 import meninx
 from meninx.cli.app import run
+from meninx.core import artifacts, integrity, source_names
 from meninx.core.artifacts import ObfuscationRecord, ReleaseAuditRecord, RunRecord, read
 from meninx.core.errors import AuditFinding, ConfigError, DataError, PrivacyRefusal, UsageError
 from meninx.core.manifest import Manifest
 from meninx.imaging import png
 from meninx.imaging.image import Image
-from meninx.obfuscate import released_dataset, stage
+from meninx.learn import identity_linkage
+from meninx.obfuscate import audited_release, released_dataset, stage
 from meninx.obfuscate.audit_words import audit_lines
 from meninx.obfuscate.stage import ObfuscateResult
 from meninx.synthetic import write_dataset
@@ -51,15 +54,25 @@ def pixels(root: Path) -> np.ndarray:
     return np.array([png.read(root / case.image).array for case in Manifest.read(root).cases])
 
 
+def crosswalk(root: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((root / "private/cases.csv").read_text().splitlines()))
+
+
 def test_the_release_is_a_dataset_with_the_same_cases_and_without_the_attribute(data, hidden):
     before, after = Manifest.read(data), Manifest.read(hidden)
     assert (after.info.attributes, after.info.labels) == ((), before.info.labels)
-    for one, other in zip(before.cases, after.cases, strict=True):
-        assert (one.case_id, one.patient_id, one.split, one.labels) == (
-            other.case_id, other.patient_id, other.split, other.labels,
-        )  # fmt: skip
+    known = {row["source_case_id"]: row for row in crosswalk(hidden)}
+    released = {case.case_id: case for case in after.cases}
+    change = []
+    for one in before.cases:
+        row = known[one.case_id]
+        other = released[row["case_id"]]
+        assert (row["source_patient_id"], row["patient_id"]) == (one.patient_id, other.patient_id)
+        assert (one.split, one.labels) == (other.split, other.labels)
+        change.append(png.read(hidden / other.image).array / 255 - png.read(data / one.image).array / 255)
+    assert len(after.patients) == len(before.patients)
     assert "sex" not in (hidden / "manifest.csv").read_text()
-    change = np.abs(pixels(hidden) / 255 - pixels(data) / 255).mean()
+    change = np.abs(change).mean()
     assert change == pytest.approx(0.05, rel=0.01)
 
 
@@ -358,6 +371,7 @@ def test_age_groups_of_a_hostile_record_are_refused(large, averaged, tmp_path):
     table = json.loads((out / "obfuscation.json").read_text())
     table["settings"]["age_bins"] = ["x"]
     (out / "obfuscation.json").write_text(json.dumps(table))
+    shutil.rmtree(out / "private")
     with pytest.raises(DataError, match="age_bins are no numbers"):
         again(large, out, draws=10)
 
@@ -368,24 +382,204 @@ def test_a_weaker_attack_does_not_replace_the_record(large, averaged, tmp_path):
     with pytest.raises(UsageError, match=r"recorded attack is stronger \(draws 1 and 2\)"):
         again(large, out, draws=1)
     (out / "private/obfuscation.key").unlink()
-    with pytest.raises(UsageError, match=r"is stronger .not measured: average of several releases"):
+    with pytest.raises(DataError, match="names that only its private room translates"):
         again(large, out, out=out, draws=10)
-    with pytest.raises(UsageError, match="no effect: one release is there to attack"):
-        again(large, out, out=tmp_path / "record", draws=2)
     assert (out / "release_audit.json").read_bytes() == before
 
 
-def test_a_release_without_its_private_room_says_what_was_not_measured_and_does_not_pass(
-    large, averaged, tmp_path
+def statement(release: Path, foreign: Path, **fields) -> None:
+    """Give somebody's release an ``obfuscation.json`` and the list of digests that it names."""
+    paths = [foreign / "manifest.csv", foreign / "dataset.toml", *sorted((foreign / "images").iterdir())]
+    (foreign / "checksums.sha256").unlink(missing_ok=True)
+    for name in ("prepare.json", "private"):
+        assert not (foreign / name).exists()
+    record = replace(read(release, ObfuscationRecord), **fields)
+    listed = integrity.write(foreign, dict(integrity.measured(foreign, paths)))
+    artifacts.write(foreign, replace(record, checksums=listed))
+
+
+@pytest.fixture
+def foreign(large, tmp_path) -> Path:
+    """Somebody's release: the images of the cohort at half their brightness, under its own names."""
+    out = Path(shutil.copytree(large, tmp_path / "foreign"))
+    made = Manifest.read(out)
+    for case in made.cases:
+        png.write(out / case.image, Image(png.read(out / case.image).array // 2))
+    cases = tuple(replace(case, attributes={}) for case in made.cases)
+    Manifest(out, replace(made.info, attributes=()), cases).write(out)
+    return out
+
+
+@pytest.mark.slow
+def test_what_somebodys_release_says_of_itself_is_its_statement_and_leaves_no_attacker_out(
+    large, averaged, foreign, tmp_path
 ):
-    out = Path(shutil.copytree(averaged.out, tmp_path / "received"))
-    shutil.rmtree(out / "private")
-    result = again(large, out, out=tmp_path / "record", target=0.99, draws=10)
-    assert result.record.not_measured == ("average of several releases: its private room is not here",)
-    assert result.record.unaveraged
-    assert result.record.verdict != "passed"
-    assert "not measured: average of several releases" in result.summary()
-    assert "its private room is not here" in (tmp_path / "record" / "report.html").read_text()
+    plain = again(large, foreign, out=tmp_path / "plain", target=0.99, draws=10).record
+    said = replace(read(averaged.out, ObfuscationRecord), method="maxent", caveat="hides " * 50)
+    made = Manifest.read(foreign)
+    Manifest(foreign, replace(made.info, obfuscated=said.sentence()), made.cases).write(foreign)
+    statement(averaged.out, foreign, method="maxent", caveat=said.caveat)
+    record = again(large, foreign, out=tmp_path / "record", target=0.99, draws=10).record
+    assert (record.method, record.caveat, record.not_measured) == ("", "", plain.not_measured)
+    assert [(one.name, one.auroc) for one in record.attackers] == [
+        (one.name, one.auroc) for one in plain.attackers
+    ]
+    assert record.splits == plain.splits  # a learned method would take half of the attackers' patients
+    assert len(record.stated) <= 301
+    assert any("states of itself, which was not checked" in line for line in audit_lines(record))
+    assert "states of itself, which was not checked" in (tmp_path / "record/report.html").read_text()
+
+
+def test_a_target_of_somebodys_release_is_not_known_to_be_the_first(large, foreign, tmp_path):
+    result = again(large, foreign, out=tmp_path / "record", target=0.99, draws=10)
+    assert result.record.earlier_unknown
+    assert "earlier targets are not known" in result.summary()
+    found = meninx.report([tmp_path / "record"], tmp_path / "page.html")
+    assert not found.verdicts["Attribute hidden?"].startswith("green")
+
+
+@pytest.mark.slow
+def test_a_target_that_was_missed_is_not_forgotten_by_writing_the_audit_elsewhere(large, averaged, tmp_path):
+    out = Path(shutil.copytree(averaged.out, tmp_path / "hidden"))
+    record = again(large, out, out=tmp_path / "record", target=0.99).record
+    assert (record.target, record.verdict) == (0.6, "failed")
+    assert [item.target for item in record.asked] == [0.6, 0.99]
+    for name in ("release_audit.json", "release_audit.sha256", "report.html", "private/release_audit.sha256"):
+        (out / name).unlink()
+    again_elsewhere = again(large, out, out=tmp_path / "second", target=0.99).record
+    assert [item.target for item in again_elsewhere.asked] == [0.6, 0.99, 0.99]
+    found = meninx.report([out], tmp_path / "page.html")
+    assert found.verdicts["Attribute hidden?"].startswith("red: target missed in another audit")
+    assert "the release was audited, and the record is missing (sex, target 0.60: missed)" in (
+        tmp_path / "page.html"
+    ).read_text().replace("<wbr>", "")
+    assert not meninx.verify(out).ok
+    made = meninx.obfuscate(large, out, method="noise", target=0.99, resume=True, **QUICK_AUDIT).audit
+    assert (made.target, made.verdict) == (0.6, "failed")
+    history = out / "private/asked_targets.jsonl"
+    lines = history.read_text().splitlines(keepends=True)
+    for kept in ([*lines[:-2], lines[-1]], lines[:2], lines[:-1], []):
+        history.write_text("".join(kept))
+        with pytest.raises(DataError, match="history of targets was changed"):
+            again(large, out, out=tmp_path / "third", target=0.99)
+    history.unlink()
+    with pytest.raises(DataError, match="history of targets is missing"):
+        again(large, out, out=tmp_path / "third", target=0.99)
+
+
+@pytest.mark.slow
+def test_an_audit_elsewhere_of_a_release_that_was_not_attacked_is_on_its_page(large, tmp_path):
+    made = meninx.obfuscate(large, tmp_path / "hidden", method="blur", audit=False)
+    again(large, made.out, out=tmp_path / "record", target=0.55, draws=1)
+    found = meninx.report([made.out], tmp_path / "page.html")
+    assert found.verdicts["Attribute hidden?"].startswith("red: target missed in another audit")
+    later = again(large, made.out, target=0.99, draws=1).record
+    assert (later.target, later.verdict) == (0.55, "failed")
+
+
+@pytest.mark.parametrize("damage", ["image", "table", "record", "audit"])
+def test_a_damaged_release_is_refused_before_anything_is_attacked_or_replaced(
+    large, averaged, tmp_path, damage, monkeypatch
+):
+    out = Path(shutil.copytree(averaged.out, tmp_path / "hidden"))
+    if damage == "image":
+        one, other = Manifest.read(out).cases[:2]
+        shutil.copy(out / one.image, out / other.image)
+    else:
+        names = {"record": "obfuscation.json", "audit": "release_audit.json", "table": "manifest.csv"}
+        path = out / names[damage]
+        path.write_text(path.read_text().replace('"made": "', '"made": "1').replace(",0,", ",1,"))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    monkeypatch.setattr(audited_release, "audit_release", None)
+    for place in (None, tmp_path / "record"):
+        with pytest.raises(DataError, match=r"missing, changed or not in|was changed since"):
+            again(large, out, out=place)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_an_edit_of_the_record_is_refused_where_its_seal_is_and_a_copy_says_that_it_is_not_sealed(
+    hidden, tmp_path
+):
+    record = read(hidden, ObfuscationRecord)
+    edits = {
+        "floor": replace(record.floor, sentence="nothing"), "facts": {"sigma": 9.0}, "settings": {"seed": 1},
+        "published": (), "withheld": (), "splits": {}, "made": "2020-01-01T00:00:00+00:00", "patients": 9,
+    }  # fmt: skip
+    for name, value in edits.items():
+        copy = Path(shutil.copytree(hidden, tmp_path / name))
+        artifacts.write(copy, replace(record, **{name: value}))
+        assert "obfuscation.json was changed since the release" in meninx.verify(copy).summary()
+        with pytest.raises(DataError, match=r"obfuscation\.json was changed since the release"):
+            meninx.report([copy], tmp_path / "page.html")
+    shutil.rmtree(copy / "private")  # the copy with another number of patients
+    assert "not sealed: copied without its private room" in meninx.verify(copy).summary()
+    meninx.report([copy], tmp_path / "page.html")
+    text = re.sub(r"<[^>]+>", "", (tmp_path / "page.html").read_text())
+    assert "not sealed: copied without its private room" in text
+    assert f"images of {len(Manifest.read(copy).patients)} patients" in text
+    (hidden_copy := Path(shutil.copytree(hidden, tmp_path / "old"))).joinpath(
+        "private/obfuscation.sha256"
+    ).unlink()
+    assert "an earlier version made the release" in meninx.verify(hidden_copy).summary()
+
+
+def test_a_record_that_was_edited_after_the_audit_is_refused_in_a_copy_too(averaged, tmp_path):
+    copy = Path(shutil.copytree(averaged.out, tmp_path / "copy"))
+    shutil.rmtree(copy / "private")
+    assert meninx.verify(copy).ok
+    artifacts.write(copy, replace(read(copy, ObfuscationRecord), facts={"sigma": 9.0}))
+    assert "obfuscation.json is not the one that the audit names" in meninx.verify(copy).summary()
+
+
+def test_order_and_names_of_a_release_tell_no_more_than_chance(tmp_path):
+    made = write_dataset(tmp_path / "data", patients=200, size=8)
+    ordered = sorted(made.cases, key=lambda case: case.attributes["sex"])
+    names: dict[str, str] = {}
+    for case in ordered:
+        names.setdefault(case.patient_id, f"P{len(names):04d}")
+    cases = tuple(
+        replace(case, case_id=f"C{row:04d}", patient_id=names[case.patient_id])
+        for row, case in enumerate(ordered)
+    )
+    Manifest(made.root, made.info, cases).write(made.root)
+    out = obfuscate(made.root, tmp_path / "out", method="blur", deterministic=True).out
+    sex = {case.case_id: float(case.attributes["sex"] == "M") for case in cases}
+    source = {row["case_id"]: row["source_case_id"] for row in crosswalk(out)}
+    released = Manifest.read(out).cases
+    truth = np.array([sex[source[case.case_id]] for case in released])
+    people = np.unique([case.patient_id for case in released], return_inverse=True)[1]
+    shown = {
+        "position": np.arange(len(released)),
+        "case": [int(case.case_id[1:], 16) for case in released],
+        "patient": [int(case.patient_id[1:], 16) for case in released],
+        "file time": [(out / case.image).stat().st_mtime_ns for case in released],
+    }
+    for name, column in shown.items():
+        first = np.unique(people, return_index=True)[1]  # one row of each patient
+        scores = np.asarray(column, dtype=float)[first]
+        one, two = scores[truth[first] == 1], scores[truth[first] == 0]
+        area = (one[:, None] > two).mean() + (one[:, None] == two).mean() / 2
+        error = np.sqrt((len(one) + len(two) + 1) / (12 * len(one) * len(two)))
+        assert abs(area - 0.5) < 2.5 * error, name  # the interval of four columns at 95 %
+    assert all(case.image == f"images/{case.case_id}.png" for case in released)
+
+
+def test_the_rows_of_the_source_may_be_shuffled_without_another_release(data, tmp_path):
+    before = Manifest.read(data)
+    root = Path(shutil.copytree(data, tmp_path / "data"))
+    Manifest(root, before.info, before.cases[::-1]).write(root)
+    one, two = (
+        obfuscate(source, tmp_path / name, method="pixelation", deterministic=True).out
+        for source, name in ((data, "one"), (root, "two"))
+    )
+    assert (one / "checksums.sha256").read_bytes() == (two / "checksums.sha256").read_bytes()
+
+
+def test_two_releases_of_a_dataset_name_its_patients_differently(data, hidden, tmp_path):
+    other = obfuscate(data, tmp_path / "other", method="blur").out
+    one, two = (set(Manifest.read(root).patients) for root in (hidden, other))
+    assert not one & two
+    assert not one & set(Manifest.read(data).patients)
 
 
 @pytest.mark.slow
@@ -453,7 +647,7 @@ def test_a_release_of_another_dataset_is_refused(large, attacked, tmp_path, caps
     shutil.rmtree(received / "private")
     out = ["--out", str(tmp_path / "record"), "-q"]
     assert run(["obfuscate", "audit", str(other), str(received), *out]) == 3
-    assert "a release of the same cases" in capsys.readouterr().err
+    assert "names that only its private room translates" in capsys.readouterr().err
     assert not (tmp_path / "record").exists()
 
 
@@ -489,13 +683,13 @@ def test_a_published_release_with_other_images_is_not_gone_on_with(data, hidden,
     first = Manifest.read(out).cases[0].image
     words = ["obfuscate", str(data), str(out), "--method", "noise", "--no-audit", "--resume", "-q"]
     content = (out / first).read_bytes()
-    shutil.copy(data / first, out / first)
+    shutil.copy(data / Manifest.read(data).cases[0].image, out / first)
     assert run(words) == 3
     assert "the file that was prepared" in capsys.readouterr().err
     (out / first).write_bytes(content)
     (out / "private/obfuscation.key").write_bytes(bytes(32))
     assert run(words) == 3
-    assert "images that the method does not give" in capsys.readouterr().err
+    assert "obfuscation.json was changed since the release" in capsys.readouterr().err
     (out / "private/obfuscation.key").unlink()
     assert run(words) == 3
     assert "the key of the release is gone" in capsys.readouterr().err
@@ -609,3 +803,18 @@ def test_a_column_that_no_attacker_would_get_is_refused(data, tmp_path, capsys):
 def test_a_release_does_not_publish_the_names_of_studies(data, hidden):
     assert any(case.study for case in Manifest.read(data).cases)
     assert not any(case.study for case in Manifest.read(hidden).cases)
+
+
+def test_images_of_a_release_ask_those_of_its_source_by_the_private_table_alone(data, hidden, tmp_path):
+    source, released = Manifest.read(data), Manifest.read(hidden)
+    named = source_names.under_source_names(released)
+    assert {case.case_id for case in named.cases} == {case.case_id for case in source.cases}
+    identity_linkage.refuse_other_cases(source, named)
+    copy = Path(shutil.copytree(hidden, tmp_path / "copy"))
+    table = copy / "private/cases.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataError, match="1 cases that it lacks"):
+        source_names.under_source_names(Manifest.read(copy))
+    shutil.rmtree(copy / "private")
+    with pytest.raises(DataError, match="same cases"):
+        meninx.audit_identity(data, probes=copy, out=tmp_path / "out")

@@ -13,10 +13,13 @@ from release_samples import CAVEAT, attacker, audit_record
 
 import meninx
 from meninx.cli.app import run
-from meninx.core import artifacts, integrity
+from meninx.core import artifacts, files, integrity
 from meninx.core.artifacts import DatasetExtract, ObfuscationRecord
+from meninx.core.manifest import Manifest
+from meninx.core.run import Run
 from meninx.obfuscate import sealed_audit
 from meninx.synthetic import write_dataset
+from meninx.train import identity, testdata
 
 QUICK = {"steps": 2, "batch_size": 4, "device": "cpu", "attack_risk": False, "model": "resnet9-small",
          "model_options": {"width": 4}}  # fmt: skip
@@ -52,7 +55,11 @@ def attacked(work, tmp_path) -> Path:
         classes=record.classes,
         published=record.published,
     )
-    sealed_audit.write(root / "hidden", replace(audit, checksums=integrity.digest_of(root / "hidden")))
+    digests = {
+        "checksums": integrity.digest_of(root / "hidden"),
+        "obfuscation": files.digest(root / "hidden/obfuscation.json"),
+    }
+    sealed_audit.write(root / "hidden", replace(audit, **digests))
     return root
 
 
@@ -108,3 +115,19 @@ def test_a_dossier_without_the_release_says_that_it_is_not_shown(work, tmp_path)
     meninx.dossier([work / "model"], tmp_path / "dossier")
     record = json.loads((tmp_path / "dossier" / "dossier.json").read_text())
     assert any("what attackers find in them is not shown" in warning for warning in record["warnings"])
+
+
+def test_patients_of_a_release_are_compared_with_its_source_by_identifiers_and_not_by_names(work, tmp_path):
+    data = Manifest.read(work / "data")
+    run_of_release = Run(work / "model")
+    assert not testdata.standing(run_of_release, data, data.split("test"), given=True).compared
+    root = Path(shutil.copytree(work / "data", tmp_path / "data"))
+    rows = [
+        f"{case.case_id},{case.patient_id},k-{case.case_id},id-{case.patient_id},x" for case in data.cases
+    ]
+    (root / "private").mkdir(exist_ok=True)
+    (root / "private/cases.csv").write_text("\n".join(["case_id,patient_id,key,patient,where", *rows, ""]))
+    out = meninx.obfuscate(root, tmp_path / "out", method="blur", audit=False).out
+    known = identity.identifiers_of(Manifest.read(root))
+    assert len(known) == len(data.patients)
+    assert identity.identifiers_of(Manifest.read(out)) == known

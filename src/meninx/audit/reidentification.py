@@ -35,7 +35,7 @@ from meninx.audit.identity_findings import (
     verdict_words,
 )
 from meninx.audit.identity_reconstructions import link_reconstructions
-from meninx.core import artifacts, files, provenance, workspace
+from meninx.core import artifacts, files, provenance, source_names, workspace
 from meninx.core import run as runs
 from meninx.core.artifacts import Origin, RunRecord
 from meninx.core.errors import UsageError, problem
@@ -165,7 +165,7 @@ def run_identity(
         fix = "leave it out: the source is the dataset"
         raise UsageError(problem("the dataset of a run has no effect without a run", where="data", fix=fix))
     gallery = dataset_of(run, data) if run else Manifest.read(source)
-    other = Manifest.read(probes) if probes is not None else None
+    other = source_names.under_source_names(Manifest.read(probes)) if probes is not None else None
     if other is not None:
         refuse_other_cases(gallery, other)
     several = patients_with_several(gallery, config.fit_share)

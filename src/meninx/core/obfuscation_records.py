@@ -329,6 +329,12 @@ class ReleaseAuditRecord:
         source: origin of the original dataset.
         released: origin of the released one.
         checksums: SHA-256 of ``checksums.sha256`` of the released dataset; empty where it has none.
+        obfuscation: SHA-256 of ``obfuscation.json`` of the release; empty where it has none, and in a record
+            of an earlier version.
+        earlier_unknown: the private room of the release was not there, so that it is not known whether other
+            targets were asked for before.
+        stated: what ``obfuscation.json`` says of a release whose private room was not there: the statement
+            of whoever made it.
         version: format of the record.
     """
 
@@ -376,6 +382,9 @@ class ReleaseAuditRecord:
     null: NullRecord | None = None
     subject: str = "images"
     checksums: str = ""
+    obfuscation: str = ""
+    earlier_unknown: bool = False
+    stated: str = ""
     version: int = FORMAT
 
     @property
@@ -500,6 +509,9 @@ class ObfuscationRecord:
         made: time, ISO 8601 in UTC; empty in a deterministic release.
         versions: package -> version.
         subject: what was obfuscated: ``images`` or ``features``.
+        keyed_names: cases and patients have names under the key of the release, and rows stand in the order
+            of these names. False in a release of an earlier version, which kept names and order of its
+            source.
         version: format of the record.
     """
 
@@ -524,6 +536,7 @@ class ObfuscationRecord:
     made: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     subject: str = "images"
+    keyed_names: bool = False
     version: int = FORMAT
 
     @property

@@ -93,7 +93,20 @@ def columns_words(record: ReleaseAuditRecord) -> str:
 
 def _history(record: ReleaseAuditRecord) -> list[str]:
     words = history_words(record)
-    return [f"targets: {words}; the first one decides"] if words else []
+    lines = [f"targets: {words}; the first one decides"] if words else []
+    if record.stated:
+        lines.append(f'the release states of itself, which was not checked: "{printable(record.stated)}"')
+    return [*lines, unknown_words(record)] if record.earlier_unknown else lines
+
+
+def unknown_words(record: ReleaseAuditRecord) -> str:
+    """Return that earlier targets are not known; empty where they are."""
+    if not record.earlier_unknown:
+        return ""
+    return (
+        "earlier targets are not known: the private room of the release was not here, and a target that is "
+        "chosen after an attack was seen proves nothing"
+    )
 
 
 def _columns(record: ReleaseAuditRecord) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,9 +18,10 @@ from meninx.core.obfuscation_records import AskedTarget, LabelFloorRecord
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
 from meninx.learn import runtime
-from meninx.obfuscate import dataset_table, released_dataset, sealed_audit
+from meninx.obfuscate import asked_targets, dataset_table, released_dataset, sealed_audit, sealed_release
 from meninx.obfuscate.audit_words import audit_lines, verdict_line
 from meninx.obfuscate.config import AttackSettings, HiddenAttribute, ObfuscateConfig, ReleaseAuditConfig
+from meninx.obfuscate.keyed_names import KeyedNames
 from meninx.obfuscate.obfuscator import (
     OBFUSCATORS,
     CodedObfuscator,
@@ -109,7 +112,7 @@ def audit_own(work: Release, released: Manifest, progress: Progress) -> ReleaseA
         config, config.release_audit, work.table, floor=work.floor, synthetic=work.source.info.synthetic
     )
     question = replace(with_method(question, work, released), published=work.published.names)
-    return _finished(question, released.root, released.root, None, progress)
+    return _finished(question, released.root, released.root, progress)
 
 
 def audit_existing(
@@ -122,9 +125,11 @@ def audit_existing(
 ) -> ReleaseAuditResult:
     """Attack a released dataset, whoever made it, and write ``release_audit.json``.
 
-    Images are matched by case. A release of meninx whose private room is there has to be a release of this
-    very original. Its method is fitted again from its settings and its key, so that everything is measured
-    that `meninx obfuscate` measures. What cannot be measured of another release is named in the record.
+    A release of meninx whose private room is there has to be as it was written, and a release of this very
+    original. Its method is fitted again from its settings and its key, so that everything is measured
+    that `meninx obfuscate` measures, and the audit is entered into its history of targets wherever the record
+    goes. Images of another release are matched by case. What its ``obfuscation.json`` says is its own
+    statement, which leaves out no attacker; what cannot be measured of it is named in the record.
 
     Args:
         config: the settings; classes, labels and target of an own release are those that it was made with.
@@ -141,11 +146,14 @@ def audit_existing(
     source, released = Manifest.read(original), Manifest.read(release)
     dataset_table.refuse_unfit(source.info)
     made = artifacts.read(release, ObfuscationRecord)
+    if made is not None:
+        sealed_release.refuse_damaged(release, made, released.info, progress)
     key = _key_of(release, made, source)
     place = out or (release if key else Path(PLACE))
     if made is not None:
         config = _as_made(config, made, apart=place.resolve() != release.resolve())
     earlier = _earlier(place, config, (original, *(() if place == release else (release,))))
+    released = _under_names_of(source, released, made, key)
     images = dataset_table.read_images(source, progress)
     question = _about_release(config, source, released, images, progress)
     values = foreign_release(question.original, _released_table(released, progress))
@@ -157,7 +165,8 @@ def audit_existing(
         question = _of_published(question, made, key, source, released, values)
     if earlier is not None:
         _refuse_weaker(question, earlier)
-    record = _finished(question, place, release, earlier, progress)
+    before = earlier.asked if earlier is not None else ()
+    record = _finished(question, place, release, progress, known=before, stated="" if key else _stated(made))
     return ReleaseAuditResult(out=place, record=record)
 
 
@@ -223,18 +232,18 @@ def with_method(question: ReleaseQuestion, work: Release, released: Manifest) ->
     return replace(question, certificates=found)
 
 
-def finished(found: ReleaseAuditRecord, earlier: ReleaseAuditRecord | None) -> ReleaseAuditRecord:
+def finished(found: ReleaseAuditRecord, earlier: Sequence[AskedTarget] = ()) -> ReleaseAuditRecord:
     """Return a record that knows which targets were asked for before, and is judged by the first one.
 
     Args:
         found: a new audit, or the earlier one with another target.
-        earlier: the audit of the same release that it replaces; None for none.
+        earlier: targets that were asked of the same release about the same classes, the first one first.
     """
     made = found.released.made
     asked = AskedTarget(
         target=found.target, verdict=verdict_at(found, found.target), seed=found.seed, made=made
     )
-    history = (*(earlier.asked if earlier is not None else ()), asked)
+    history = (*earlier, asked)
     found = replace(found, asked=history, target=history[0].target)
     verdict, reason = verdict_of(found)
     return replace(found, verdict=verdict, reason=reason)
@@ -242,8 +251,30 @@ def finished(found: ReleaseAuditRecord, earlier: ReleaseAuditRecord | None) -> R
 
 def with_target(there: ReleaseAuditRecord, target: float, root: Path) -> ReleaseAuditRecord:
     """Return a finished audit with another target entered behind the first one, and write it."""
-    record = finished(replace(there, target=target), there)
-    sealed_audit.write(root, record)
+    return entered(replace(there, target=target, asked=()), root, root, known=there.asked)
+
+
+def entered(
+    found: ReleaseAuditRecord, place: Path, release: Path, *, known: Sequence[AskedTarget] = ()
+) -> ReleaseAuditRecord:
+    """Return a finished audit after it was entered into the history of its release, and written.
+
+    Args:
+        found: the audit with the target that is asked for.
+        place: folder of the record.
+        release: the release.
+        known: targets of an earlier record in ``place``, which stand for the history where the private room
+            of the release is not here.
+
+    Raises:
+        DataError: the history was changed.
+    """
+    sealed = sealed_release.is_sealed(release)
+    with workspace.audit_locked(release) if sealed else nullcontext():
+        past = [line.asked for line in asked_targets.history(release) if line.is_about(found)]
+        record = finished(replace(found, earlier_unknown=not sealed), past if sealed else known)
+        asked_targets.enter(release, record, elsewhere=place.resolve() != release.resolve())
+        sealed_audit.write(place, record)
     return record
 
 
@@ -251,14 +282,45 @@ def _finished(
     question: ReleaseQuestion,
     place: Path,
     release: Path,
-    earlier: ReleaseAuditRecord | None,
     progress: Progress,
+    *,
+    known: Sequence[AskedTarget] = (),
+    stated: str = "",
 ) -> ReleaseAuditRecord:
-    """Attack, enter target and digest, write the record, and return it."""
-    record = audit_release(question, progress=progress)
-    record = finished(replace(record, checksums=integrity.digest_of(release)), earlier)
-    sealed_audit.write(place, record)
-    return record
+    """Attack, enter target and digests, write the record, and return it."""
+    found = audit_release(question, progress=progress)
+    made = release / sealed_release.RECORD
+    found = replace(
+        found,
+        checksums=integrity.digest_of(release),
+        obfuscation=files.digest(made) if made.is_file() else "",
+        stated=stated,
+    )
+    return entered(found, place, release, known=known)
+
+
+def _stated(made: ObfuscationRecord | None) -> str:
+    """Return what somebody's release says of itself, on one line and of limited length."""
+    return sealed_release.stated(made.sentence()) if made is not None else ""
+
+
+def _under_names_of(
+    source: Manifest, released: Manifest, made: ObfuscationRecord | None, key: bytes
+) -> Manifest:
+    """Return a release under the names of its source.
+
+    Raises:
+        DataError: the key does not give its names, or it has keyed names and the key is not here.
+    """
+    if made is None or not made.keyed_names:
+        return released
+    if key:
+        return KeyedNames.of(source.cases, key).of_source(released)
+    if {case.case_id for case in released.cases} == {case.case_id for case in source.cases}:
+        return released
+    what = "cases and patients of the release have names that only its private room translates"
+    fix = "audit the folder that `meninx obfuscate` wrote, with private/"
+    raise DataError(problem(what, where=sealed_release.RECORD, fix=fix))
 
 
 def _as_made(config: ReleaseAuditConfig, made: ObfuscationRecord, *, apart: bool) -> ReleaseAuditConfig:
@@ -326,27 +388,30 @@ def _of_published(
     released: Manifest,
     values: Values,
 ) -> ReleaseQuestion:
-    """Return a question about published images alone, which names what cannot be measured of them."""
+    """Return a question about published images alone, which names what cannot be measured of them.
+
+    Only a sealed record is believed. Any other one could leave out attackers: by a method that draws nothing,
+    or by one that was fitted on half of the patients.
+    """
     used = key or randomness.private_bytes(randomness.KEY_BYTES)
     still = question.deterministic
     question = replace(
         question,
         draws=lambda number: values,
-        fitted=_fitting_half_of(made, question.original),
         source=released_dataset.origin(used, source, deterministic=still),
         released=released_dataset.origin(used, released, deterministic=still),
         not_measured=(ONE_RELEASE,),
     )
-    if made is None:
+    if made is None or not key:
         return question
     method = OBFUSCATORS.get(made.method)  # type: ignore[call-overload]
-    why = "its private room is not here" if not key else "the method, fitted again, gives other images"
+    why = "the method, fitted again, gives other images"
     missing = [f"average of several releases: {why}"]
     if method is not None and method.certified:
         missing = [f"attack on the code: {why}", f"certificate: {why}"]
     return replace(
         question, method=made.method, method_summary=made.method_summary, caveat=made.caveat,
-        random=method is None or method.random,
+        fitted=_fitting_half_of(made, question.original), random=method is None or method.random,
         not_measured=tuple(missing) if method is None or method.random or method.certified else (),
     )  # fmt: skip
 
@@ -414,10 +479,9 @@ def _key_of(release: Path, made: ObfuscationRecord | None, source: Manifest) -> 
     Raises:
         DataError: it is the release of another dataset.
     """
-    path = release / workspace.PRIVATE / released_dataset.KEY
-    if made is None or not path.is_file():
+    key = sealed_release.key_of(release)
+    if made is None or not key:
         return b""
-    key = files.read_bytes(path, limit=randomness.KEY_BYTES)
     if released_dataset.keyed(key, source.root) != made.source.data:
         fix = "give the dataset that was released, as it was then"
         got = "a release of another dataset"
@@ -425,10 +489,10 @@ def _key_of(release: Path, made: ObfuscationRecord | None, source: Manifest) -> 
     return key
 
 
-def _fitting_half_of(made: ObfuscationRecord | None, table: ImageTable) -> npt.NDArray[np.bool_] | None:
+def _fitting_half_of(made: ObfuscationRecord, table: ImageTable) -> npt.NDArray[np.bool_] | None:
     """Return which rows a learned method of meninx was fitted on; None where it is not known."""
-    method = OBFUSCATORS.get(made.method) if made is not None else None  # type: ignore[call-overload]
-    if made is None or method is None or not method.learned:
+    method = OBFUSCATORS.get(made.method)  # type: ignore[call-overload]
+    if method is None or not method.learned:
         return None
     seed = made.settings.get("seed", 0)
     if not isinstance(seed, int):

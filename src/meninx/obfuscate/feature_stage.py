@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from meninx.core import files, workspace
 from meninx.core import progress as bars
-from meninx.core import workspace
 from meninx.core.artifacts import ObfuscationRecord, ReleaseAuditRecord
 from meninx.core.errors import ConfigError, UsageError, problem
 from meninx.core.names import printable
 from meninx.core.obfuscation_records import LabelFloorRecord
 from meninx.core.result import Result
-from meninx.obfuscate import dataset_table, feature_source, released_features, sealed_audit
+from meninx.obfuscate import dataset_table, feature_source, released_features, sealed_audit, sealed_release
 from meninx.obfuscate.audit_words import audit_lines
-from meninx.obfuscate.audited_release import finished, question_of, raise_if_failed
+from meninx.obfuscate.audited_release import entered, question_of, raise_if_failed
 from meninx.obfuscate.config import ERASURES, ObfuscateConfig
 from meninx.obfuscate.feature_file import SUFFIXES
 from meninx.obfuscate.feature_source import FeatureSource
@@ -259,9 +259,8 @@ def _audited(
         found = fitted.certificates(new, config.attribute, target=config.release_audit.target)
         question = replace(question, codes=fitted.codes(table), certificates=found)
     audit = audit_release(question, progress=progress)
-    audit = finished(replace(audit, checksums=record.checksums), None)
-    sealed_audit.write(out, audit)
-    return audit
+    made = files.digest(out / sealed_release.RECORD)
+    return entered(replace(audit, checksums=record.checksums, obfuscation=made), out, out)
 
 
 def _before(fitted: FittedObfuscator, table: ImageTable) -> Values:

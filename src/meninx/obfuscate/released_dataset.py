@@ -4,7 +4,8 @@ data-hidden/
 manifest.csv  dataset.toml  images/  checksums.sha256   the released dataset
 obfuscation.json                                        how it was made
 release_audit.json  report.html                         what attackers find in it
-private/    key, files of the method, comparison.png    never leave the hospital
+private/    key, seals, history of targets, cases.csv (names in the source), files of the method,
+            comparison.png: never leave the hospital
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from meninx.core.manifest import (
 from meninx.core.obfuscation_records import LabelFloorRecord
 from meninx.imaging import png
 from meninx.imaging.image import Image
+from meninx.obfuscate import asked_targets, keyed_names, sealed_release
 from meninx.obfuscate.comparison_sheet import comparison_sheet
 from meninx.obfuscate.config import WORK_FIELDS, ObfuscateConfig, ReleaseAuditSettings
 from meninx.obfuscate.dataset_table import read_images
@@ -51,12 +53,14 @@ from meninx.obfuscate.obfuscator import (
 )
 from meninx.obfuscate.published_columns import SITE, PublishedColumns
 from meninx.obfuscate.sealed_audit import AUDIT, PAGE, SEAL
+from meninx.obfuscate.sealed_release import KEY, RECORD, RECORD_SEAL
 
 STAGE = "obfuscate"
-KEY, SHEET = "obfuscation.key", "comparison.png"
-RECORD = artifacts.place(ObfuscationRecord)
+SHEET = "comparison.png"
 PUBLISHED = ("images", MANIFEST_NAME, INFO_NAME, integrity.CHECKSUMS, RECORD)
 """Files outside the private folder; the last one is written last and marks completeness."""
+OWN_SECRETS = (KEY, RECORD_SEAL, asked_targets.HISTORY, keyed_names.CROSSWALK)
+"""Private files of every release, of images or features."""
 _PRIVATE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}\.[a-z0-9]{1,8}")
 
 
@@ -178,8 +182,15 @@ def refuse_other_images(work: Release, out: Path, progress: bars.Progress) -> No
     Raises:
         DataError: they differ, or a file was changed.
     """
-    if not np.array_equal(read_images(Manifest.read(out), progress), work.values):
-        fix = "give --overwrite to make the release again"
+    fix = "give --overwrite to make the release again"
+    wrong = next(sealed_release.broken_seal(out), "")
+    if wrong:
+        raise DataError(problem(wrong, where=out.name, fix=fix))
+    there, known = Manifest.read(out), keyed_names.KeyedNames.of(work.source.cases, work.key)
+    same = [case.case_id for case in there.cases] == [
+        known.case(work.source.cases[row]) for row in known.rows
+    ]
+    if not same or not np.array_equal(read_images(there, progress), work.values[known.rows]):
         got = "images that the method does not give"
         raise DataError(expected("the published images", got=got, where=out.name, fix=fix))
 
@@ -194,22 +205,32 @@ def publish(space: workspace.Workspace, work: Release, progress: bars.Progress) 
     """
     staging, room = space.staging, space.staging / workspace.PRIVATE
     config, source, fitted = work.config, work.source, work.fitted
-    record = _record(work)
+    record, known = _record(work), keyed_names.KeyedNames.of(source.cases, work.key)
     manifest = Manifest(
-        space.root, _info(source.info, work.published, record), _cases(source, work.published)
+        space.root, _info(source.info, work.published, record), _cases(source, work.published, known)
     )
-    digests = _write_images(staging, manifest, work.values, progress)
+    digests = _write_images(staging, manifest, work.values[known.rows], progress)
     manifest.write(staging)
     tables = integrity.measured(staging, [staging / MANIFEST_NAME, staging / INFO_NAME])
     checksums = integrity.write(staging, {**digests, **tables})
-    artifacts.write(staging, replace(record, checksums=checksums))
+    write_record(staging, replace(record, checksums=checksums), work.key)
     sheet = png.encode(Image(comparison_sheet(work.table.values, work.values, seed=config.seed)))
-    secrets = {SHEET: sheet, **_named(fitted.private_files())}
+    secrets = {
+        SHEET: sheet, keyed_names.CROSSWALK: known.crosswalk(source), **_named(fitted.private_files())
+    }  # fmt: skip
     for name, content in secrets.items():
         files.write_bytes(room / name, content, mode=files.PRIVATE_MODE)
     stale = [name for name in (AUDIT, PAGE, SEAL) if (space.root / name).exists()]
-    space.publish(PUBLISHED, remove=stale, secret=(KEY, *secrets))
-    remove_others(space.private, {KEY, *secrets})
+    space.publish(PUBLISHED, remove=stale, secret=(*OWN_SECRETS, *secrets))
+    remove_others(space.private, {*OWN_SECRETS, *secrets})
+
+
+def write_record(staging: Path, record: ObfuscationRecord, key: bytes) -> None:
+    """Write ``obfuscation.json``, its seal, and the history of targets, which is empty."""
+    room = staging / workspace.PRIVATE
+    artifacts.write(staging, record)
+    sealed_release.write_seal(staging / RECORD, room, key)
+    asked_targets.begin(room, record.checksums, key)
 
 
 def keyed(key: bytes, root: Path) -> str:
@@ -253,6 +274,7 @@ def _record(work: Release) -> ObfuscationRecord:
         source_record=artifacts.keyed(key, files.digest(prepared)) if prepared.is_file() else "",
         checksums="",
         source=origin(key, source, deterministic=config.deterministic),
+        keyed_names=True,
         made="" if config.deterministic else artifacts.now(),
         versions=provenance.packages(),
     )
@@ -276,18 +298,20 @@ def _info(source: DatasetInfo, published: PublishedColumns, record: ObfuscationR
     )
 
 
-def _cases(source: Manifest, published: PublishedColumns) -> tuple[Case, ...]:
+def _cases(source: Manifest, published: PublishedColumns, known: keyed_names.KeyedNames) -> tuple[Case, ...]:
     return tuple(
         replace(
             case,
-            image=f"images/{case.case_id}.png",
+            case_id=known.case(case),
+            patient_id=known.patient(case),
+            image=f"images/{known.case(case)}.png",
             study="",
             mask="",
             site="" if SITE in published.withheld else case.site,
             labels={name: case.labels.get(name) for name in published.labels},
             attributes={name: text for name, text in case.attributes.items() if name in published.attributes},
         )
-        for case in source.cases
+        for case in (source.cases[row] for row in known.rows)
     )
 
 
@@ -320,6 +344,6 @@ def remove_others(room: Path, wanted: set[str]) -> None:
 def _named(secrets: Mapping[str, bytes]) -> Mapping[str, bytes]:
     """Return the private files of a method, whose names must be plain and not the stage's own."""
     for name in secrets:
-        if not _PRIVATE_NAME.fullmatch(name) or name in (KEY, SHEET):
+        if not _PRIVATE_NAME.fullmatch(name) or name in (*OWN_SECRETS, SHEET):
             raise ValueError(f"{name!r} is no name of a private file of a method")
     return secrets

@@ -6,7 +6,7 @@ manifest.csv      case_id, patient_id, split, labels, attributes that are not hi
 checksums.sha256
 obfuscation.json  how it was made
 release_audit.json  report.html
-private/          key and files of the method: never leave the hospital
+private/          key, seals, history of targets, cases.csv (names in the source), files of the method
 """
 
 from __future__ import annotations
@@ -23,16 +23,23 @@ import numpy as np
 
 from meninx.core import artifacts, files, integrity, names, provenance, workspace
 from meninx.core.artifacts import ObfuscationRecord, Origin
-from meninx.core.errors import DataError, expected
+from meninx.core.errors import DataError, expected, problem
 from meninx.core.manifest import Case
 from meninx.core.obfuscation_records import LabelFloorRecord
+from meninx.obfuscate import keyed_names
 from meninx.obfuscate.config import ObfuscateConfig
 from meninx.obfuscate.feature_file import CASE, FEATURES, RELEASED
 from meninx.obfuscate.feature_source import FeatureSource
 from meninx.obfuscate.obfuscator import OBFUSCATORS, FittedObfuscator, ImageTable, Values
 from meninx.obfuscate.published_columns import SITE, PublishedColumns
-from meninx.obfuscate.released_dataset import KEY, RECORD, release_settings, remove_others
+from meninx.obfuscate.released_dataset import (
+    OWN_SECRETS,
+    release_settings,
+    remove_others,
+    write_record,
+)
 from meninx.obfuscate.sealed_audit import AUDIT, PAGE, SEAL
+from meninx.obfuscate.sealed_release import OWN_PAPERS, RECORD, broken_seal
 
 STAGE = "obfuscate-features"
 VECTORS, TABLE = "features.npz", "manifest.csv"
@@ -66,6 +73,11 @@ class FeatureRelease:
     key: bytes = field(repr=False)
 
     @property
+    def names(self) -> keyed_names.KeyedNames:
+        """Names and order of the released rows."""
+        return keyed_names.KeyedNames.of(self.source.manifest.cases, self.key)
+
+    @property
     def origin(self) -> Origin:
         """Origin of the original vectors: run, weights and data, the latter under the key of the release."""
         return _origin(self, artifacts.keyed(self.key, "data", self.source.digest))
@@ -97,21 +109,22 @@ def publish(space: workspace.Workspace, work: FeatureRelease) -> ObfuscationReco
     staging = space.staging
     record = _record(work)
     stream = io.BytesIO()
-    cases = np.array(work.table.cases, dtype=str)
-    arrays = {FEATURES: work.values, CASE: cases, RELEASED: np.array([record.sentence()])}
+    cases, known = work.source.manifest.cases, work.names
+    shown = np.array([known.case(cases[row]) for row in known.rows], dtype=str)
+    arrays = {FEATURES: work.values[known.rows], CASE: shown, RELEASED: np.array([record.sentence()])}
     np.savez(stream, allow_pickle=False, **arrays)
     files.write_bytes(staging / VECTORS, stream.getvalue())
     files.write_text(staging / TABLE, _table(work))
     listed = integrity.measured(staging, [staging / VECTORS, staging / TABLE])
     record = replace(record, checksums=integrity.write(staging, listed))
-    artifacts.write(staging, record)
-    secrets = work.fitted.private_files()
+    write_record(staging, record, work.key)
+    secrets = {keyed_names.CROSSWALK: known.crosswalk(work.source.manifest), **work.fitted.private_files()}
     room = staging / workspace.PRIVATE
     for name, content in secrets.items():
         files.write_bytes(room / name, content, mode=files.PRIVATE_MODE)
     stale = [name for name in (AUDIT, PAGE, SEAL) if (space.root / name).exists()]
-    space.publish(PUBLISHED, remove=stale, secret=(KEY, *secrets))
-    remove_others(space.private, {KEY, *secrets})
+    space.publish(PUBLISHED, remove=stale, secret=(*OWN_SECRETS, *secrets))
+    remove_others(space.private, {*OWN_SECRETS, *secrets})
     return record
 
 
@@ -123,11 +136,13 @@ def refuse_other_vectors(work: FeatureRelease, out: Path) -> ObfuscationRecord:
     """
     record = artifacts.require(out, ObfuscationRecord, fix="give --overwrite to make the release again")
     fix = "give --overwrite to make the release again"
-    same = integrity.digest_of(out) == record.checksums and not integrity.damage(
-        out, leave_out=(workspace.PRIVATE, RECORD, AUDIT, PAGE, SEAL)
-    )
+    wrong = next(broken_seal(out), "")
+    if wrong:
+        raise DataError(problem(wrong, where=out.name, fix=fix))
+    same = integrity.digest_of(out) == record.checksums and not integrity.damage(out, leave_out=OWN_PAPERS)
     stream = io.BytesIO(files.read_bytes(out / VECTORS, limit=_MOST_BYTES)) if same else None
-    if stream is None or not np.array_equal(np.load(stream, allow_pickle=False)[FEATURES], work.values):
+    values = work.values[work.names.rows]
+    if stream is None or not np.array_equal(np.load(stream, allow_pickle=False)[FEATURES], values):
         got = "vectors that the method does not give"
         raise DataError(expected("the published vectors", got=got, where=out.name, fix=fix))
     return record
@@ -138,11 +153,12 @@ def _table(work: FeatureRelease) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["case_id", "patient_id", "split", *shown, *kept])
-    for case in work.source.manifest.cases:
+    secret = work.names
+    for case in (work.source.manifest.cases[row] for row in secret.rows):
         known = [case.labels.get(name) for name in shown]
         labels = ["" if value is None else f"{value:g}" for value in known]
         texts = [names.csv_cell(_text(case, name)) for name in kept]
-        writer.writerow([case.case_id, case.patient_id, case.split, *labels, *texts])
+        writer.writerow([secret.case(case), secret.patient(case), case.split, *labels, *texts])
     return text.getvalue()
 
 
@@ -172,6 +188,7 @@ def _record(work: FeatureRelease) -> ObfuscationRecord:
         source_record="",
         checksums="",
         source=work.origin,
+        keyed_names=True,
         made="" if config.deterministic else artifacts.now(),
         versions=provenance.packages(),
     )

@@ -51,12 +51,11 @@ def seal(root: Path) -> None:
 def contradictions(root: Path) -> Iterator[str]:
     """Yield what is wrong with record and page of an audit, compared with their digests.
 
-    A page that is missing is not wrong: it is written again from the record.
+    A page that is missing is not wrong: it is written again from the record. Nor is a record: see
+    :func:`lost`.
     """
     kept = root / workspace.PRIVATE / SEAL
     if not (root / AUDIT).is_file():
-        if (root / SEAL).is_file() or kept.is_file():
-            yield f"{AUDIT} is missing, and the release was audited"
         return
     if not (root / SEAL).is_file():
         yield f"{SEAL} is missing: another version of meninx made the audit, or it was removed"
@@ -73,13 +72,21 @@ def contradictions(root: Path) -> Iterator[str]:
             yield f"{name} was changed since the audit"
 
 
+def lost(root: Path) -> str:
+    """Return that the record of an audit is missing whose digests are there; empty where none is."""
+    kept = root / workspace.PRIVATE / SEAL
+    if not (root / AUDIT).is_file() and ((root / SEAL).is_file() or kept.is_file()):
+        return f"{AUDIT} is missing, and the release was audited"
+    return ""
+
+
 def earlier(root: Path) -> ReleaseAuditRecord | None:
     """Return the record of an earlier audit in a folder; None where there is none.
 
     Raises:
         DataError: it was edited, removed, or made by another version.
     """
-    wrong = next(contradictions(root), "")
+    wrong = next(contradictions(root), "") or lost(root)
     if wrong:
         raise DataError(problem(wrong, where=root.name, fix="restore the folder as meninx wrote it"))
     return artifacts.read(root, ReleaseAuditRecord)

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from meninx.core import artifacts, files, integrity, names
+from meninx.core import artifacts, csv_table, files, integrity, names
 from meninx.core.artifacts import ObfuscationRecord, ReleaseAuditRecord
 from meninx.core.errors import DataError, problem
-from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo
+from meninx.core.manifest import MANIFEST_NAME, DatasetInfo
 from meninx.core.obfuscation_records import AttackerRecord
 from meninx.metrics.groups import MIN_CELL
-from meninx.obfuscate import sealed_audit
+from meninx.obfuscate import asked_targets, sealed_audit, sealed_release
+from meninx.obfuscate.asked_targets import AskedAudit
 from meninx.obfuscate.audit_words import measured_words
 from meninx.obfuscate.release_verdict import chosen_of, verdict_at, verdict_of
 
@@ -33,6 +34,10 @@ class ObfuscatedDataset:
         audit: what attackers find in it; None where it was not attacked.
         synthetic: nobody stands behind the images.
         sentence: how the images were changed, as the dataset says it.
+        asked: every audit of the release, wherever its record is; empty without its private room.
+        lost: that the record of an audit is missing, in words; else empty.
+        sealed: the private room is here, and the record is the one that was written with it.
+        patients: patients in the table that lies here; None where that is unknown.
     """
 
     name: str
@@ -41,6 +46,10 @@ class ObfuscatedDataset:
     audit: ReleaseAuditRecord | None = None
     synthetic: bool = False
     sentence: str = ""
+    asked: tuple[AskedAudit, ...] = ()
+    lost: str = ""
+    sealed: bool = False
+    patients: int | None = None
 
     @property
     def attribute(self) -> str:
@@ -54,7 +63,7 @@ class ObfuscatedDataset:
         """The method in words."""
         known = self.record or self.audit
         words = known.method_summary if known is not None else ""
-        return names.printable(words) or "a method that is not recorded"
+        return sealed_release.stated(words) or "a method that is not recorded"
 
     @property
     def of_features(self) -> bool:
@@ -69,7 +78,7 @@ class ObfuscatedDataset:
     def caveat(self) -> str:
         """Return what the method does not do, with the number that was measured."""
         known = self.record or self.audit
-        words = names.printable(known.caveat) if known is not None else ""
+        words = sealed_release.stated(known.caveat) if known is not None else ""
         what = "features" if self.of_features else "images"
         start = f"To hide {self.attribute or 'an attribute'}, {what} were changed by {self.method}"
         return f"{start}, which {words}; {self.finding()}." if words else f"{start}; {self.finding()}."
@@ -77,7 +86,7 @@ class ObfuscatedDataset:
     def finding(self) -> str:
         """Return what retrained attackers find, in words that stand behind a semicolon."""
         if self.audit is None:
-            return NOT_ATTACKED
+            return self.lost or NOT_ATTACKED
         if self.audit.highest_attacker is None:
             return "no attacker could be measured: nothing is known of what it hides"
         other = self.record is not None and self.audit.attribute != self.record.attribute
@@ -102,34 +111,32 @@ def read(root: Path, name: str, info: DatasetInfo | None) -> ObfuscatedDataset |
     if record is None and audit is None and not sentence:
         return None
     if record is not None:
-        _refuse(_contradictions(root, record, info), f"{name}/{RECORD}")
+        _refuse(sealed_release.contradictions(root, record, info), f"{name}/{RECORD}")
     if audit is not None:
         _refuse(_of_another(root, audit, record, has_data=info is not None), f"{name}/{AUDIT}")
         _refuse(_impossible(audit), f"{name}/{AUDIT}")
     _refuse(sealed_audit.contradictions(root), name)
+    asked = asked_targets.history(root) if record is not None else ()
+    sealed = record is not None and sealed_release.is_sealed(root)
+    lost = (asked_targets.lost(asked, audit) if sealed else "") or sealed_audit.lost(root)
     synthetic = audit.synthetic if info is None and audit is not None else bool(info and info.synthetic)
     return ObfuscatedDataset(
-        name=name, root=root, record=record, audit=audit, synthetic=synthetic, sentence=sentence
-    )
+        name=name, root=root, record=record, audit=audit, synthetic=synthetic, sentence=sentence,
+        asked=asked, lost=lost, sealed=sealed,
+        patients=_patients(root) if record is not None else None,
+    )  # fmt: skip
+
+
+def _patients(root: Path) -> int:
+    """Return the patients of the table of a release, whose digest was checked."""
+    table = csv_table.read_table(root / MANIFEST_NAME, ("patient_id",))
+    return len({row.get("patient_id") for row in table})
 
 
 def _refuse(found: Iterator[str], where: str) -> None:
     wrong = next(found, "")
     if wrong:
         raise DataError(problem(wrong, where=where, fix=_RESTORE))
-
-
-def _contradictions(root: Path, record: ObfuscationRecord, info: DatasetInfo | None) -> Iterator[str]:
-    """Yield what is wrong with the record of a release, compared with the dataset or features beside it."""
-    if info is not None and record.sentence() != info.obfuscated:
-        yield f"the record says otherwise how the images were changed than {INFO_NAME}"
-    if record.checksums != integrity.digest_of(root):
-        yield f"{integrity.CHECKSUMS} is missing, or not the one that the record names"
-    needed = {MANIFEST_NAME, *([INFO_NAME] if info is not None else [])}
-    listed = {path: digest for path, digest in integrity.read(root).items() if "/" not in path}
-    for path in sorted(needed | set(listed)):  # images are left to `meninx verify`
-        if not (root / path).is_file() or listed.get(path) != files.digest(root / path):
-            yield f"{path} is missing, or was changed since the release"
 
 
 def _of_another(
@@ -142,6 +149,10 @@ def _of_another(
         return
     if not audit.checksums:
         yield "the audit does not say which release was attacked"
+    if audit.obfuscation != files.digest(root / RECORD) and (audit.obfuscation or record.keyed_names):
+        yield f"{RECORD} is not the one that the audit names"
+    if audit.earlier_unknown:
+        return  # the audit believes nothing of the record
     if audit.source.data != record.source.data:
         yield "the release was audited against another dataset than the one that it was made of"
     theirs = (audit.method, audit.method_summary, audit.caveat)

@@ -12,7 +12,7 @@ from statistics import fmean
 from meninx.core import artifacts, files, randomness, workspace
 from meninx.core.artifacts import ReleaseComparisonRecord
 from meninx.core.errors import DataError, UsageError, expected, problem
-from meninx.core.manifest import Case, Manifest, dataset_digest
+from meninx.core.manifest import Manifest, dataset_digest
 from meninx.core.names import csv_cell, printable
 from meninx.core.obfuscation_records import ComparedRelease, ObfuscationRecord, ReleaseAuditRecord
 from meninx.core.result import Result
@@ -67,7 +67,7 @@ def compare(
         releases: folders that `meninx obfuscate` wrote, at least two.
         out: folder of the results.
         original: the dataset that all were made of. With it and the releases' private rooms, that is proven;
-            without, it is concluded from cases, patients, splits, labels and sizes.
+            without, it is concluded from the splits and labels of every patient's images, and their size.
         overwrite: replace an earlier comparison.
 
     Raises:
@@ -137,11 +137,12 @@ def _refuse_unlike(first: _Compared, other: _Compared) -> None:
 
 
 def _rows(manifest: Manifest) -> list[tuple[object, ...]]:
-    return sorted((_row(case) for case in manifest.cases), key=str)
-
-
-def _row(case: Case) -> tuple[object, ...]:
-    return (case.case_id, case.patient_id, case.split, tuple(sorted(case.labels.items())))
+    """Return the rows without names and order, which differ between releases of one dataset, by patient."""
+    patients: dict[str, list[tuple[object, ...]]] = {}
+    for case in manifest.cases:
+        labels = tuple(sorted((name, str(value)) for name, value in case.labels.items()))
+        patients.setdefault(case.patient_id, []).append((case.split, labels))
+    return sorted((tuple(sorted(rows, key=str)) for rows in patients.values()), key=str)
 
 
 def _patients(audit: ReleaseAuditRecord) -> tuple[int | None, ...]:

@@ -11,8 +11,10 @@ from meninx.core.obfuscation_records import (
     ReleaseAuditRecord,
     UtilityLossRecord,
 )
-from meninx.obfuscate.audit_words import columns_words, history_words, measured_words
-from meninx.obfuscate.release_verdict import noticeable
+from meninx.obfuscate.asked_targets import missed_elsewhere
+from meninx.obfuscate.audit_words import columns_words, history_words, measured_words, unknown_words
+from meninx.obfuscate.release_verdict import FAILED, noticeable
+from meninx.obfuscate.sealed_release import NOT_SEALED
 from meninx.report import formatting, obfuscation_figures
 from meninx.report.obfuscated_datasets import NOT_ATTACKED, ObfuscatedDataset
 from meninx.report.obfuscation_figures import area, lost
@@ -26,8 +28,9 @@ RULE = (
     "green: the audit is valid and met the target that was set first, by the upper limit of every "
     "retrained attacker, and the published columns alone do not exceed it either; red: the target is "
     "missed, or without one the whole interval of a retrained attacker is above what permuted attributes "
-    "give; amber: not found, but without a target, or published columns may tell it; grey: not attacked, "
-    "or void"
+    "give, or another audit of the release missed it; amber: not found, but without a target, or published "
+    "columns may tell it, or the target was met and it is not known whether it was set first; grey: not "
+    "attacked, void, or the record of an audit is missing"
 )
 _WORSE = ("green", "amber", "grey", "red")
 _SUBJECTS = {
@@ -46,9 +49,13 @@ def verdict_of_release(found: ObfuscatedDataset, *, anchor: str = ANCHOR) -> Ver
     audit = found.audit
     subject = f"{found.name}: {found.attribute or 'an attribute'} by {found.method}"
     if audit is None:
-        return Verdict(QUESTION, "grey", "not attacked", formatting.DASH, f"{subject}; {NOT_ATTACKED}", RULE,
-                       anchor)  # fmt: skip
+        return _without_audit(found, subject, anchor)
     colour, word = _colour(audit)
+    elsewhere = missed_elsewhere(found.asked, audit) if colour != "red" else ""
+    if elsewhere:
+        colour, word = "red", "target missed in another audit"
+    if found.lost and colour != "red":
+        colour, word = "grey", "the record of a later audit is missing"
     if found.record is not None and found.record.attribute_published and colour != "red":
         colour, word = "red", "the table holds the attribute"
     if found.deterministic and colour != "red":
@@ -61,10 +68,24 @@ def verdict_of_release(found: ObfuscatedDataset, *, anchor: str = ANCHOR) -> Ver
     value = formatting.DASH if shown is None else f"AUROC {shown.auroc:.3f}"
     target = f"; target {audit.target:g}" if audit.target else "; no target was set"
     more = [printable(audit.reason), columns_words(audit), history_words(audit) and _asked(audit)]
+    more += [elsewhere, found.lost, unknown_words(audit)]
     reason = "".join(f"; {text}" for text in more if text)
     people = f"; {highest.patients:,} test patients" if highest is not None and highest.patients else ""
     detail = f"{subject}; {measured_words(audit)}{people}{target}{reason}"
     return Verdict(QUESTION, colour, word, value, detail, RULE, anchor)
+
+
+def _without_audit(found: ObfuscatedDataset, subject: str, anchor: str) -> Verdict:
+    """Return the card of a release beside which there is no audit."""
+    words = "; ".join(line.words() for line in found.asked)
+    detail = f"{subject}; {found.lost or NOT_ATTACKED}"
+    if words and not found.lost:
+        detail = f"{subject}; audited elsewhere, and the record is not here: {words}"
+    missed = any(line.verdict == FAILED for line in found.asked)
+    colour, word = ("red", "target missed in another audit") if missed else ("grey", "not attacked")
+    if found.lost and not missed:
+        word = "the record of the audit is missing"
+    return Verdict(QUESTION, colour, word, formatting.DASH, detail, RULE, anchor)
 
 
 def _asked(audit: ReleaseAuditRecord) -> str:
@@ -79,8 +100,11 @@ def _colour(audit: ReleaseAuditRecord) -> tuple[str, str]:
     if audit.verdict == "failed":
         return "red", "target missed"
     if audit.verdict == "passed":
-        told = columns_words(audit)
-        return ("amber", "the published columns may tell it") if told else ("green", "target met")
+        if columns_words(audit):
+            return "amber", "the published columns may tell it"
+        if audit.earlier_unknown:
+            return "amber", "target met, and not known to be the first"
+        return "green", "target met"
     if not any(item.low is not None for item in audit.retrained):
         return "grey", "not measured"
     chance = noticeable(audit)
@@ -181,7 +205,7 @@ def _what(found: ObfuscatedDataset, prefix: str) -> Section:
         rows += [
             ("classes", [printable(name) for name in record.classes]),
             ("labels to keep", [printable(name) for name in record.utility]),
-            ("released", f"{record.cases:,} {what} of {record.patients:,} patients"),
+            ("released", f"{record.cases:,} {what} of {found.patients or record.patients:,} patients"),
             ("budget", _budget(record.settings)),
             *((printable(name).replace("_", " "), _plain(value)) for name, value in record.facts.items()),
             (f"columns published beside the {what}", [printable(name) for name in record.published]),
@@ -216,9 +240,33 @@ def _cautions(found: ObfuscatedDataset) -> tuple[str, ...]:
         texts.append(f"{_capital(_asked(audit))}. The first one decides.")
     if audit is not None:
         texts += [f"Not measured: {printable(text)}." for text in audit.not_measured]
+        texts += [f"{_capital(unknown_words(audit))}."] if audit.earlier_unknown else []
+        if audit.stated:
+            texts.append(f'The release states of itself, which was not checked: "{printable(audit.stated)}".')
+    texts += [f"{_capital(found.lost)}."] if found.lost else []
+    if found.asked:
+        asked = "; ".join(line.words() for line in found.asked)
+        texts.append(f"All audits of this release, the first one first: {asked}.")
+    if found.record is not None:
+        texts += _of_the_record(found)
+    return tuple(texts)
+
+
+def _of_the_record(found: ObfuscatedDataset) -> list[str]:
+    """Return what is to be known of the record of a release before it is believed."""
+    texts = []
     if found.record is not None and found.record.attribute_published:
         texts.append("The released table holds the attribute itself.")
-    return tuple(texts)
+    if found.record is not None and not found.record.keyed_names:
+        texts.append(
+            "An earlier version made the release: rows and names of cases and patients are those of the "
+            "source. They may tell the attribute, and nobody attacked them."
+        )
+    if not found.sealed:
+        texts.append(
+            f"{NOT_SEALED}. Method, settings and counts are the release's own statement, not checked here."
+        )
+    return texts
 
 
 def _capital(text: str) -> str:

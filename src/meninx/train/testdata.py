@@ -156,10 +156,11 @@ def standing(
 def _comparable(run: Run, dataset: Manifest, members: Members | None, found: identity.Overlap) -> bool:
     """Return whether the comparison would find a patient who is in both datasets.
 
-    Pseudonyms are equal under the same dataset name. Otherwise both sides need identifiers of the source,
-    which a copy without ``private/`` lacks.
+    Pseudonyms are equal under the same dataset name, unless one side is a release, which has its own.
+    Otherwise both sides need identifiers of the source, which a copy without ``private/`` lacks.
     """
-    same_name = run.record is not None and run.record.dataset == dataset.info.name
+    released = bool(dataset.info.obfuscated or (run.record is not None and run.record.obfuscated))
+    same_name = not released and run.record is not None and run.record.dataset == dataset.info.name
     return same_name or bool(found.of_identifiers and members is not None and members.identifiers)
 
 

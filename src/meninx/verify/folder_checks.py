@@ -22,6 +22,7 @@ from meninx.core.dossier_records import DossierRecord
 from meninx.core.errors import DataError
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest
 from meninx.core.progress import Progress
+from meninx.obfuscate.sealed_release import NOT_SEALED
 from meninx.report import obfuscated_datasets
 from meninx.verify import archive_papers
 from meninx.verify.check_list import CheckList, Expected, damaged, some
@@ -189,8 +190,12 @@ def _release(book: CheckList, root: Path, info: DatasetInfo | None) -> None:
         found = obfuscated_datasets.read(root, root.name, info)
     except DataError as error:
         found, wrong = None, [str(error)]
+    if found is not None and found.lost:
+        wrong = [found.lost]
     if wrong or found is not None:
         remark = found.finding() if found is not None else ""
+        if found is not None and found.record is not None and not found.sealed:
+            remark = f"{remark}; {NOT_SEALED}"
         book.judge("records of what hides an attribute", wrong, remark=remark)
 
 

@@ -1,0 +1,34 @@
+"""The names that cases and patients of a released dataset have in its source, from the private table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from meninx.core import csv_table
+from meninx.core.errors import DataError, expected
+from meninx.core.manifest import SOURCES_NAME, Manifest
+
+COLUMNS = ("source_case_id", "source_patient_id")
+"""Columns of ``private/cases.csv`` of a release; a dataset that `meninx prepare` wrote has none."""
+
+
+def under_source_names(released: Manifest) -> Manifest:
+    """Return a dataset under the names of the one that it was made of; itself where no table translates.
+
+    Raises:
+        DataError: the private table lacks a case.
+    """
+    path = released.root / SOURCES_NAME
+    if not released.info.obfuscated or not path.is_file():
+        return released
+    table = csv_table.read_table(path, ("case_id",))
+    if not set(COLUMNS) <= set(table.columns):
+        return released
+    known = {row.cells["case_id"]: tuple(row.cells[name] for name in COLUMNS) for row in table.rows}
+    missing = sum(case.case_id not in known for case in released.cases)
+    if missing:
+        got = f"{missing} cases that it lacks"
+        raise DataError(expected("the names of all cases", got=got, where=SOURCES_NAME))
+    named = ((case, *known[case.case_id]) for case in released.cases)
+    cases = tuple(replace(case, case_id=own, patient_id=patient) for case, own, patient in named)
+    return Manifest(released.root, released.info, cases)
