@@ -86,3 +86,14 @@ def test_a_name_that_cannot_be_read_back_is_refused_when_the_list_is_written(tmp
 def test_a_folder_without_a_list_has_no_digest(tmp_path: Path):
     assert integrity.read(tmp_path) == {}
     assert integrity.digest_of(tmp_path) == ""
+
+
+def test_a_folder_with_the_name_of_a_file_that_is_left_out_hides_nothing(tmp_path):
+    (tmp_path / "a").write_text("a")
+    integrity.write(tmp_path, integrity.measured(tmp_path, [tmp_path / "a"]))
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "b").write_text("b")
+    (tmp_path / "report.html").mkdir()
+    (tmp_path / "report.html" / "original.dcm").write_text("x")
+    found = integrity.damage(tmp_path, leave_out=("private", "report.html"))
+    assert found.unlisted == ("report.html/original.dcm",)

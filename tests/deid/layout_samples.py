@@ -28,7 +28,7 @@ def capture(number: int, boxes: list[Box], model: str = "Sono 1"):
 @pytest.fixture
 def written():
     """What is read in the other box, and with which confidence; a test may change it."""
-    return ["NAME", 0.9]
+    return ["AXIAL CHEST", 0.9]
 
 
 @pytest.fixture

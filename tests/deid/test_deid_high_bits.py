@@ -85,3 +85,19 @@ def test_values_stay_and_nothing_is_left_in_unused_bits(values, stored, low, sig
     assert not bits.used_in(cleared)
     assert (new & mask == old & mask).all()
     assert bits.cleared(cleared) == cleared
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_an_overlay_in_empty_pixels_is_no_padding(tmp_path, signed):
+    ds = image()
+    rows, columns = 16, 16
+    drawn = np.random.default_rng(0).integers(0, 2, (rows, columns)).astype("<u2")
+    ds.Rows, ds.Columns, ds.PixelRepresentation = rows, columns, int(signed)
+    ds.PixelData = (drawn << 15).tobytes()
+    ds.add_new(0x00280120, "SS" if signed else "US", -32768 if signed else 32768)
+    for element, vr, value in ((0x10, "US", rows), (0x11, "US", columns), (0x40, "CS", "G"),
+                               (0x50, "SS", [1, 1]), (0x100, "US", 16), (0x102, "US", 15)):  # fmt: skip
+        ds.add_new(0x60000000 + element, vr, value)
+    new = one(tmp_path, ds, pixels="keep")
+    assert not np.frombuffer(new.PixelData, "<u2").any()
+    assert "unused bits" in str(new.DeidentificationMethod)

@@ -40,7 +40,7 @@ def test_a_run_lists_layouts_with_their_images(archive):
         ("Sono 1", 1, 2), ("Sono 2", 1, 1), ("Sono 1", 0, 1),
     ]  # fmt: skip
     assert found[0].kept == (LABEL,)
-    assert found[0].texts == ("NAME",)
+    assert found[0].texts == ("AXIAL CHEST",)
     record = artifacts.read(archive / "out", artifacts.DeidRecord)
     assert (record.pixels_searched, record.pixels_redacted, record.layouts) == (4, 3, 3)
     assert "113101" in record.codes
@@ -174,7 +174,17 @@ def test_what_the_device_said_of_the_text_does_not_stay_where_a_reviewer_keeps_i
 
 
 @pytest.mark.parametrize(
-    ("word", "confidence"), [("QUILLFEATHER", 0.9), ("QU1LLFEATHFR", 0.9), ("ID 0000123", 0.9), ("NAME", 0.7)]
+    ("word", "confidence"),
+    [
+        ("QUILLFEATHER", 0.9),
+        ("QU1LLFEATHFR", 0.9),
+        ("ID 0000123", 0.9),
+        ("AXIAL CHEST", 0.7),
+        ("WINTERBOTTOM IDA", 0.9),
+        ("DOB 24.12.1948", 0.9),
+        ("MRN 5512347", 0.9),
+        ("CHEST 5512347", 0.9),
+    ],
 )
 def test_a_kept_line_that_resembles_the_header_or_is_not_legible_is_redacted(
     archive, written, word, confidence

@@ -13,6 +13,8 @@ from meninx.deid.text import clean_text
         ("CT CHEST w/o contrast, Dr. Quillfeather 14.03.2019", "CT CHEST w/o contrast"),
         ("Thorax-axial", "Thorax-axial"),
         ("Marigold", ""),
+        ("PET-CT (Quillfeather nativ u. mit KM)", "PET-CT"),
+        ("ABD, ART Quillfeather, VEN", "ABD"),
         ("TK bez kontrastu i z quillfeather", "TK"),
         ("AX FE IN/OUT PH-Quillfeather", "AX IN/OUT PH"),
         ("T2 FLAIR 0000123", "T2 FLAIR"),

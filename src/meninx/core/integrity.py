@@ -20,6 +20,7 @@ from meninx.core.errors import DataError, expected, problem
 from meninx.core.progress import SILENT, Progress, task
 
 CHECKSUMS = "checksums.sha256"
+_PRIVATE = "private"  # the folder of core.workspace, which is not listed
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _LIMIT = 1 << 30
 _LONGEST, _LONGEST_PART, _MOST_PARTS = 1024, 255, 64  # bytes of a path and of a name in it; names in it
@@ -143,7 +144,7 @@ def damage(root: Path, *, leave_out: Iterable[str] = (), progress: Progress = SI
 
     Args:
         root: the folder, with a list.
-        leave_out: top-level names that the list does not cover, e.g. ``private``.
+        leave_out: top-level files that the list does not cover, and the folder ``private``.
         progress: advanced by every file.
     """
     listed = read(root)
@@ -215,5 +216,8 @@ def _inside(root: Path, name: str) -> bool:
 def _files_below(root: Path, skipped: set[str]) -> Iterator[str]:
     for path in root.rglob("*"):
         name = path.relative_to(root).as_posix()
-        if name.split("/", 1)[0] not in skipped and (path.is_symlink() or not path.is_dir()):
+        first, below, _ = name.partition("/")
+        # A folder with the name of a file that is left out would hide whatever lies in it.
+        left_out = first in skipped and (not below or first == _PRIVATE)
+        if not left_out and (path.is_symlink() or not path.is_dir()):
             yield name

@@ -7,6 +7,7 @@ line or another script is redacted, too.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
@@ -19,6 +20,7 @@ from meninx.deid.identifiers import Identifiers
 from meninx.deid.instance import SOP_CLASS, Instance
 from meninx.deid.layouts import NEAR
 from meninx.deid.technical_text import is_technical
+from meninx.deid.text import clean_text
 from meninx.imaging import ocr
 from meninx.imaging.ocr import Box, Found, Picture, Reading, Search
 
@@ -31,6 +33,7 @@ _READ = 0.8  # confidence from which a line may be technical
 _MOST_PAGES = 3  # distinct frames that are searched one by one even in a clip
 _SAME = 0.5  # share of a box inside another one from which both are the same line
 _CINE = frozenset({0x00181063, 0x00181065, 0x00180040, 0x00082144})  # frame times and rates
+_SIGNS = re.compile(r"[^\W_]")  # letters and digits
 _SMALLEST, _SHORTEST = 16, 6  # pixels; a name needs four letters of three pixels, and five pixels in height
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
@@ -105,8 +108,9 @@ class TextRule:
 def kept_by_reviewer(found: Sequence[TextLine], places: Sequence[Box], rule: TextRule) -> list[TextLine]:
     """Return lines in which those stay that lie in places that a reviewer keeps.
 
-    A line that was not read with confidence, or resembles something of the header, does not stay: the
-    decision is about a layout, and another patient's name may stand in the same place.
+    A line that was not read with confidence, resembles something of the header, or holds a word or number
+    that :func:`meninx.deid.text.clean_text` would remove, does not stay: the decision is about a layout, and
+    in the next image somebody's name may stand in the same place.
 
     Args:
         found: lines of one image.
@@ -117,9 +121,15 @@ def kept_by_reviewer(found: Sequence[TextLine], places: Sequence[Box], rule: Tex
 
     def stays(line: TextLine) -> bool:
         inside = any(place.shared(line.box) == line.box.area for place in around)
-        return inside and not line.technical and line.confidence >= _READ and not rule.resembles(line.text)
+        known = inside and not line.technical and line.confidence >= _READ and _is_of_the_field(line.text)
+        return known and not rule.resembles(line.text)
 
     return [replace(line, technical=True, reviewed=True) if stays(line) else line for line in found]
+
+
+def _is_of_the_field(text: str) -> bool:
+    """Return whether every word and number of a line is one that a description may hold."""
+    return _SIGNS.findall(clean_text(text)) == _SIGNS.findall(text) != []
 
 
 def can_hold_text(layers: Layers) -> bool:

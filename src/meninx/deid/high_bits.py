@@ -112,14 +112,18 @@ def unused_bits(elements: Iterable[Element], *, little: bool) -> UnusedBits | No
     """
     numbers: dict[int, int] = {}
     for element in elements:
-        if element.tag >> 16 == 0x0028 and element.items is None and len(element.value) >= 2:
+        overlay_bit = element.tag >> 24 == 0x60 and element.tag & 0xFFFF == 0x0102
+        if (element.tag >> 16 == 0x0028 or overlay_bit) and element.items is None and len(element.value) >= 2:
             numbers.setdefault(element.tag, _number(element, little=little))
     size, stored = _SIZES.get(numbers.get(ALLOCATED, 0)), numbers.get(STORED, 0)
     high = numbers.get(HIGH, stored - 1)
     low = high - stored + 1
     if size is None or not 0 < stored < 8 * size or low < 0 or high >= 8 * size:
         return None
-    padding = tuple(numbers[tag] for tag in (PADDING, PADDING_LIMIT) if tag in numbers) if size == 2 else ()
+    # An overlay in the unused bits of empty pixels has the value that marks padding.
+    drawn = any(numbers.get(tag, 0) for tag in numbers if tag >> 24 == 0x60)
+    known = (PADDING, PADDING_LIMIT) if size == 2 and not drawn else ()
+    padding = tuple(numbers[tag] for tag in known if tag in numbers)
     return UnusedBits(size, little, low, stored, numbers.get(SIGNED) == 1, padding)
 
 

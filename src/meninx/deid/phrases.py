@@ -27,6 +27,7 @@ from meninx.deid.vocabulary import (
     AGES,
     B_VALUES,
     FIRST_NAMES,
+    HALVES,
     LAST_NAMES,
     MEASURE,
     MONTHS,
@@ -121,6 +122,24 @@ class Phrases:
             for index in order:
                 changed |= self.stays[index] and self._settle_one(index)
             order = order[::-1]  # a removal spreads to either side in one pass
+            changed = changed or self._settle_pairs()
+
+    def _settle_pairs(self) -> bool:
+        """Remove what is left of a statement that has two halves; return whether anything was removed.
+
+        "Plain and with contrast" without "plain" is another examination, wherever the halves stand.
+        Sides are left out: "left chest" stays true without what was said of the right forearm.
+        """
+        removed = False
+        for halves in HALVES:
+            places = [index for index, word in enumerate(self.words) if word in halves]
+            stay = [index for index in places if self.stays[index]]
+            gone = {halves[self.words[index]] for index in places if not self.stays[index]}
+            if gone - {halves[self.words[index]] for index in stay}:
+                for index in stay:
+                    self.stays[index] = False
+                    removed = True
+        return removed
 
     def _settle_one(self, index: int) -> bool:
         """Remove a token (a phrase, if it begins with this token) that may not stay; return whether."""

@@ -45,8 +45,8 @@ class Role(Enum):
 # turn "ohne Kontrast" into "Kontrast".
 _RELATIONS_TEXT = """
     with without w wo wout wwo wowo wi wth no non not none minus plus pre post before after prior w/o w/out
-    mit ohne avec sans com sem con sin senza zonder uden utan med bez z ze nicht kein keine keinen pas aucun aucune
-    nao geen ingen nessun nessuna absent absence excluding exclude excluded except free rule
+    mit ohne avec sans com sem con sin senza zonder uden utan med bez z ze nicht kein keine keinen pas
+    aucun aucune nao geen ingen nessun nessuna absent absence excluding exclude excluded except free rule
     ze przed
 """
 RELATIONS = frozenset(_RELATIONS_TEXT.split())
@@ -72,6 +72,17 @@ _CONTRASTS_TEXT = """
     wzmoc contrasted contras contra contrastado contrastada enhance enha ceiv civ pocm
 """
 CONTRASTS = frozenset(_CONTRASTS_TEXT.split())
+
+_WITHOUT_TEXT = """
+    without wo w/o w/out non no none nativ native plain unenhanced noncontrast noncon nonenhanced ohne sans
+    sem sin senza zonder uden utan med bez minus
+"""
+_WITH_TEXT = "with w wi wth mit avec com z ze enhanced plus"
+HALVES: tuple[dict[str, int], ...] = (
+    dict.fromkeys(_WITHOUT_TEXT.split(), 0) | dict.fromkeys(_WITH_TEXT.split(), 1),
+    {"art": 0, "arterial": 0, "ven": 1, "venous": 1},
+)
+"""Words of statements that have two halves -> which half."""
 
 _UNIT = (
     r"(?:mm|cm|ml|cc|kv|kvp|ma|mas|sec|secs|seconds?|s|ms|msec|min|mins|minutes?|hrs?|hours?|weeks?|wks?|months?|mos?"

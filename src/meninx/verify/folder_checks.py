@@ -210,7 +210,7 @@ def archive(book: CheckList, root: Path, expected: Expected, progress: Progress)
         book,
         root,
         record.checksums if record else "",
-        leave_out=(workspace.PRIVATE, *_OWN_PAPERS, *archive_papers.signed_apart(root)),
+        leave_out=(workspace.PRIVATE, artifacts.place(DeidRecord), *archive_papers.signed_apart(root)),
         progress=progress,
     )
     if record is not None:
