@@ -54,3 +54,8 @@ def test_wrong_overrides_are_refused(tmp_path, text):
 
 def test_every_preset_is_a_profile():
     assert set(get_args(ProfileName)) == set(PRESETS)
+
+
+def test_a_rule_for_a_missing_table_is_refused():
+    with pytest.raises(ConfigError, match="missing_lookup"):
+        DeidConfig(missing_lookup="quarantine")

@@ -7,14 +7,14 @@ import json
 import numpy as np
 import pydicom
 import pytest
-from deid_samples import clean, images
+from deid_samples import clean, images, key_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layout_samples import LABEL, NAME
 
 from meninx.core import artifacts
 from meninx.core.errors import DataError
-from meninx.deid import layouts
+from meninx.deid import Deidentifier, Quarantined, layouts
 from meninx.deid.layouts import LayoutDecision, LayoutMask, LayoutTable, ReviewChoice, TextLayout, line_boxes
 from meninx.imaging.ocr import Box
 
@@ -313,3 +313,16 @@ def test_decisions_and_layouts_come_back_as_they_were_written(
     assert not any(cell.startswith(tuple("=+-@\t\r\n")) for cell in one.to_row().values())
     assert TextLayout.from_line(layout.to_line()) == layout
     assert layouts.decision_for([one], mask) == one
+
+
+def test_a_decision_holds_for_an_instance_in_memory_too(archive):
+    clean(archive)
+    refused = decisions_of(archive, choice=ReviewChoice.QUARANTINE)
+    deidentifier = Deidentifier(key=key_file(archive), site="north", decisions=refused)
+    reasons = []
+    for path in sorted((archive / "in").iterdir()):
+        try:
+            deidentifier.deidentify(path.read_bytes())
+        except Quarantined as kept_out:
+            reasons.append(str(kept_out.reason))
+    assert reasons == ["refused-in-review"] * 2

@@ -15,10 +15,25 @@ def test_the_summary_says_which_rules_were_in_force(tmp_path):
     table = json.loads((tmp_path / "plain" / "deid.json").read_text())
     assert (table["overrides"], table["max_age"], table["missing_lookup"]) == ([], 89, "pseudonym")
     (tmp_path / "rules.toml").write_text('StudyDescription = "X"\n"0008,103E" = "Z"\n60xx3000 = "K"\n')
-    clean(tmp_path, overrides=tmp_path / "rules.toml", max_age=80, missing_lookup="quarantine")
+    (tmp_path / "lookup.csv").write_text("old_patient_id,new_patient_id\n0000123,X1\n")
+    clean(
+        tmp_path, overrides=tmp_path / "rules.toml", max_age=80, missing_lookup="quarantine",
+        lookup=tmp_path / "lookup.csv",
+    )  # fmt: skip
     table = json.loads((tmp_path / "out" / "deid.json").read_text())
     assert table["overrides"] == ["OverlayData=K", "SeriesDescription=Z", "StudyDescription=X"]
     assert (table["max_age"], table["missing_lookup"]) == (80, "quarantine")
+
+
+def test_measurements_that_stay_and_a_search_of_every_image_are_told(tmp_path):
+    save(image(), tmp_path / "in" / "a")
+    clean(tmp_path, keep_measurements=True, search_all=True)
+    record = artifacts.read(tmp_path / "out", artifacts.DeidRecord)
+    assert [(one.name, one.chosen) for one in record.departures] == [("keep_measurements", "on")]
+    assert record.search_all
+    assert "were not searched" not in (tmp_path / "out" / "statement.html").read_text()
+    clean(tmp_path, out="plain")
+    assert "gives no cause were not searched" in (tmp_path / "plain" / "statement.html").read_text()
 
 
 def test_departures_from_the_profile_are_told_one_by_one(tmp_path):

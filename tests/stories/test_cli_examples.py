@@ -139,6 +139,9 @@ def ready(shop, trained, tmp_path, monkeypatch) -> Callable[[str], None]:
             _put(name, tmp_path, shop, trained, verb)
         if verb in ("reidentify", "escrow log"):
             assert _done("meninx escrow seal clean/ --key site.key") == 0
+        if "theirs/" in line:
+            shutil.copytree(shop / "clean" / "images", tmp_path / "theirs")
+            shutil.copytree(shop / "archive", tmp_path / "archive")
         if line == VERIFIED_DOSSIER:
             for name in NEEDS["report"]:
                 if not (tmp_path / name).exists():
@@ -314,7 +317,7 @@ def test_the_example_runs(ready, line, capsys):
             and line.startswith(("meninx doctor", "meninx recipes", "meninx completion", "meninx escrow log"))
         )
     )
-    assert bool(new) is not looks_only
+    assert bool(new) is not (looks_only and "--page" not in line)
 
 
 @pytest.mark.slow

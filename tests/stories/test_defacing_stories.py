@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pydicom
@@ -75,3 +76,17 @@ def test_a_few_slices_are_kept_out_and_one_in_memory_is_refused(tmp_path, scan):
     assert "1 kept out" in result.summary()
     with pytest.raises(Quarantined, match="face-geometry"):
         Deidentifier(key=bytes(range(32)), site="north", defacing="head").deidentify(content(scan[0]))
+
+
+@pytest.mark.parametrize(
+    ("modality", "sop_class"),
+    [("PT", "1.2.840.10008.5.1.4.1.1.128"), ("NM", "1.2.840.10008.5.1.4.1.1.20"),
+     ("CT", "1.2.840.10008.5.1.4.1.1.7"), ("DX", "1.2.840.10008.5.1.4.1.1.13.1.2")],
+)  # fmt: skip
+def test_a_head_of_another_kind_is_kept_out(tmp_path, scan, modality, sop_class):
+    one = copy.deepcopy(scan[0])
+    one.Modality, one.SOPClassUID, one.BodyPartExamined = modality, sop_class, "HEAD"
+    deidentifier = Deidentifier(key=bytes(range(32)), site="n", defacing="head", pixels="keep")
+    with pytest.raises(Quarantined) as refused:
+        deidentifier.deidentify(content(one))
+    assert str(refused.value.reason) in ("head-doubtful", "face-geometry", "unsupported-sop-class")

@@ -1,11 +1,14 @@
 """``meninx verify`` of DICOM files: what is planted is found, clean files give nothing, no file stops it."""
 
+import io
 import json
 import tempfile
+import zipfile
 from pathlib import Path
 
 import dicom_check_samples as samples
 import pytest
+from deid_samples import image, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
@@ -217,3 +220,36 @@ def test_dciodvfy_counts_only_errors_that_the_original_does_not_have(tmp_path):
     (tmp_path / "theirs" / "a.dcm").write_bytes(samples.changed(broken))
     result = meninx.verify(tmp_path / "theirs", originals=tmp_path / "archive", conformance=True, workers=1)
     assert "new-conformance-error" in result.reasons
+
+
+def test_members_of_archives_are_files_and_stop_nothing(tmp_path):
+    inner, outer = io.BytesIO(), tmp_path / "delivery" / "x.zip"
+    save(image(), tmp_path / "delivery" / "plain")
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.write(tmp_path / "delivery" / "plain", "a")
+    with zipfile.ZipFile(outer, "w") as archive:
+        archive.write(tmp_path / "delivery" / "plain", "b")
+        archive.writestr("nested.zip", inner.getvalue())
+    result = dicom_stage.run(tmp_path / "delivery", DicomCheckConfig())
+    assert result.files == 3
+    assert result.reasons["unreadable"] == 1
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "reason"),
+    [("PatientName", "Quentinsson^Marlowena", "person-name"), ("OverlayData", bytes(8), "overlay"),
+     ("EncapsulatedDocument", b"%PDF", "encapsulated-document"), ("PixelData", bytes(8), "icon")],
+)  # fmt: skip
+def test_what_stands_in_items_is_seen(tmp_path, keyword, value, reason):
+    def change(ds):
+        inner = Dataset()
+        if keyword == "OverlayData":
+            inner.add_new(0x60003000, "OW", value)
+        else:
+            setattr(inner, keyword, value)
+        if keyword == "PixelData":
+            inner[keyword].VR = "OW"
+        ds.ReferencedStudySequence = [inner]
+
+    (tmp_path / "one").write_bytes(samples.changed(change))
+    assert reason in dicom_stage.run(tmp_path, DicomCheckConfig()).reasons

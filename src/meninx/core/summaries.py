@@ -58,6 +58,7 @@ class DeidRecord:
         burned_in_unknown: images written that may show text in their pixels and were not inspected.
         flagged: reason -> images among these.
         pixels: treatment of images that may hold text in their pixels; empty in older archives.
+        search_all: all images were searched, not only those that may hold text by their header.
         pixels_searched: images whose pixels were searched for text.
         pixels_redacted: images among these in which text was redacted.
         pixels_recoded: images among these that lost a lossy compression.
@@ -97,6 +98,7 @@ class DeidRecord:
     burned_in_unknown: int = 0
     flagged: dict[str, int] = field(default_factory=dict)
     pixels: str = ""
+    search_all: bool = False
     pixels_searched: int = 0
     pixels_redacted: int = 0
     pixels_recoded: int = 0

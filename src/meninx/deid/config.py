@@ -127,6 +127,9 @@ class DeidConfig(Settings):
             fix = "set pixels to redact, or leave it out"
             raise ConfigError(problem(f"it has no effect with pixels = {self.pixels}", where=name, fix=fix))
         self._check_scheduler()
+        if self.missing_lookup != "pseudonym" and self.lookup is None:
+            fix = "name the table with --lookup, or leave it out"
+            raise ConfigError(problem("it has no effect without lookup", where="missing_lookup", fix=fix))
         if self.escrow_only and not self.escrow:
             fix = "give --escrow key or --escrow BROKER.pub, too"
             raise ConfigError(problem("it has no effect without escrow", where="escrow_only", fix=fix))

@@ -55,10 +55,11 @@ class DeidentifiedInstance:
         series_uid: the new SeriesInstanceUID.
         sop_instance_uid: the new SOPInstanceUID.
         sop_class_uid: the class of the instance.
-        transfer_syntax_uid: the transfer syntax, that of the original.
+        transfer_syntax_uid: the transfer syntax: that of the original, or Explicit VR Little Endian where
+            text was redacted in lossy pixels.
         review: reasons why text may stand in the pixels, in fixed words; empty when nothing suggests it. The
-            pixels themselves were not read. With a reason the file states ``PatientIdentityRemoved NO``, and
-            a person must look at the image before it is passed on.
+            pixels themselves were not searched. With a reason the file states ``PatientIdentityRemoved NO``,
+            and a person must look at the image before it is passed on.
         actions: keyword -> action letter (DICOM PS3.15 Annex E) -> number of elements. Private and unknown
             attributes share the keywords ``PrivateElement`` and ``UnknownElement``.
     """
@@ -89,8 +90,9 @@ class Deidentifier:
     """De-identifies instances in memory with the engine, the tables and the self-check of ``meninx deid``.
 
     The result has the bytes that the folder stage writes for the same file, key, site and settings. The
-    folder stage differs in two ways: a second file of the same instance is kept out, and crosswalk, audit log
-    and list of images to look at are written.
+    folder stage differs: a second file of the same instance is kept out, zip archives are opened, files may
+    have up to 5 GiB, series of single slices are defaced, and crosswalk, audit log and list of layouts are
+    written.
 
     Identities are registered as by the folder stage (:mod:`meninx.deid.identity_registry`): a PatientID that
     two unlisted issuers use is refused for the second. An object whose key is a file takes the registry
@@ -104,8 +106,8 @@ class Deidentifier:
 
     Guarantee: as of :func:`meninx.deid.stage.run`. Nothing of the input is copied to the output except by an
         action of the profile, and the output is returned only after the self-check has searched every byte of
-        it for the original's own identifiers. Text that is burned into the pixels is not found and not
-        removed; see :attr:`DeidentifiedInstance.review`.
+        it for the original's own identifiers. Text in the pixels is searched and redacted as ``pixels`` says;
+        some is missed.
 
     Args:
         key: the site's key: a file (a path or :class:`KeyFile`), or the bytes that such a file holds, 32 or
@@ -126,6 +128,7 @@ class Deidentifier:
             refuses such an instance, ``keep`` cleans its header only.
         search_all: search the pixels of every instance.
         keep_measurements: keep lines of text that show a measurement.
+        decisions: CSV file with decisions of reviewers about layouts of text.
         defacing: ``head`` removes a mask of the face from a multi-frame CT or MR of a head. One slice is no
             series, so CT and MR images of one frame are refused with ``face-geometry``; use the folder stage
             for them.
@@ -166,6 +169,7 @@ class Deidentifier:
         pixels: Pixels = "redact",
         search_all: bool = False,
         keep_measurements: bool = False,
+        decisions: os.PathLike[str] | None = None,
         defacing: Defacing = "off",
     ) -> None:
         _refuse_other_types(options, overrides)
@@ -183,6 +187,7 @@ class Deidentifier:
             pixels=pixels,
             search_all=search_all,
             keep_measurements=keep_measurements,
+            decisions=_place("decisions", decisions),
             defacing=defacing,
         )
         letters = {name: str(action) for name, action in (overrides or {}).items()}
@@ -202,7 +207,7 @@ class Deidentifier:
                 "issuers": issuers, "issuer_domains": config.issuer_domains,
                 "missing_issuer": missing_issuer, "registry": config.registry, "max_age": max_age,
                 "pixels": pixels, "search_all": search_all, "keep_measurements": keep_measurements,
-                "defacing": defacing,
+                "decisions": config.decisions, "defacing": defacing,
             }  # fmt: skip
 
     def __repr__(self) -> str:
@@ -229,7 +234,7 @@ class Deidentifier:
             source: the bytes of a DICOM file, a binary stream of them (read from where it stands, up to 2
                 GiB), or a pydicom data set, which is not modified. A data set is written to bytes first, in
                 its own transfer syntax (Explicit VR Little Endian when it names none), so what pydicom cannot
-                write is refused. Compressed pixels are not decoded.
+                write is refused.
 
         Raises:
             Quarantined: the instance cannot be de-identified; with the reason code, without a value.

@@ -14,7 +14,7 @@ from meninx.deid.face_plans import NOT_HEAD, REFUSED, FacePlan
 from meninx.deid.frames import Layers, Values
 from meninx.deid.instance import Instance
 from meninx.deid.quarantine import Reason, Refused
-from meninx.deid.slice_header import SliceHeader, header_of
+from meninx.deid.slice_header import SliceHeader, header_of, may_show_a_face
 from meninx.imaging.slice_geometry import Plane
 
 _FEW = 50  # pixels of air from which its value is taken
@@ -60,6 +60,8 @@ def remove(original: Instance, plans: Plans) -> tuple[Instance, FaceReport]:
     """
     header = header_of(original)
     if header is None:
+        if may_show_a_face(original):
+            raise Refused(Reason.HEAD_DOUBTFUL)
         return original, FaceReport()
     plan = plans.of(header, original)
     report = FaceReport(plan.outcome, header.series, plan.digest)

@@ -95,6 +95,19 @@ def header_of(original: Instance) -> SliceHeader | None:
     )
 
 
+def may_show_a_face(original: Instance) -> bool:
+    """Return whether an image of another kind than CT and MR may show a face in three dimensions.
+
+    Its header names a head, and it is a slice of another modality, a volume of X-rays, or a capture, which
+    may be a rendering. No face is removed from these.
+    """
+    name = str(UID_dictionary.get(original.text(SOP_CLASS), ("",))[0])
+    spatial = original.text(_MODALITY).upper() in ("PT", "NM", "OT", "SC") or re.search(
+        r"3D|Secondary Cap", name
+    )
+    return bool(original.pixels and spatial) and _kind(original) is None and _hint(original) == "head"
+
+
 def series_key(original: Instance) -> str:
     """Return the digest of patient, study and series."""
     named = (original.text(STUDY), original.text(SERIES), original.whole_text(PATIENT_ID), original.issuer)

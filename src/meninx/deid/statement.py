@@ -146,8 +146,9 @@ def remains(record: DeidRecord) -> tuple[str, ...]:
     if record.pixels == "redact":
         found.append(
             "The search for text in pixels misses some; the recall that was measured stands in the "
-            "benchmarks of meninx. Images whose header gives no cause were searched only if --search-all was "
-            "given. Look at private/layouts.html before the archive leaves."
+            "benchmarks of meninx. "
+            + ("" if record.search_all else "Images whose header gives no cause were not searched. ")
+            + "Look at private/layouts.html before the archive leaves."
         )
     found += [
         _faces(record),
@@ -201,7 +202,7 @@ _TEMPLATE = """<!DOCTYPE html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>Statement on the de-identification of an archive</title>
 <style>
-:root { --ink: #1b2430; --soft: #556070; --line: #d6dbe2; --page: #ffffff; }
+:root { --ink: #1b2430; --muted: #556070; --line: #d6dbe2; --page: #ffffff; }
 * { box-sizing: border-box; }
 html { font-size: 15px; }
 body { max-width: 52rem; margin: 0 auto; padding: 1.5rem; color: var(--ink); background: var(--page);
@@ -210,14 +211,14 @@ body { max-width: 52rem; margin: 0 auto; padding: 1.5rem; color: var(--ink); bac
 h1 { font-size: 1.5rem; line-height: 1.2; margin: 0 0 .2rem; }
 h2 { font-size: 1.05rem; margin: 1rem 0 .3rem; padding-top: .6rem; border-top: 1px solid var(--line); }
 p, ul { margin: 0 0 .4rem; } ul { padding-left: 1.1rem; }
-.sub { color: var(--soft); font-size: .85rem; }
+.sub { color: var(--muted); font-size: .85rem; }
 table { width: 100%; border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .2rem .7rem .2rem 0;
   border-bottom: 1px solid var(--line); }
 th { font-weight: 500; width: 24%; }
 code { font: .82rem/1.4 ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace; }
 .lines { display: grid; grid-template-columns: 1fr 1fr 1fr; gap: 1.5rem; margin-top: 1.6rem; }
-.lines div { border-top: 1px solid var(--soft); padding-top: .2rem; color: var(--soft); font-size: .85rem; }
+.lines div { border-top: 1px solid var(--muted); padding-top: .2rem; color: var(--muted); font-size: .85rem; }
 @page { size: A4; margin: 11mm; }
 @media print { html { font-size: 8.5pt; } body { padding: 0; max-width: none; line-height: 1.3; }
   h2 { margin-top: .5rem; padding-top: .35rem; break-after: avoid; } tr, li { break-inside: avoid; } }

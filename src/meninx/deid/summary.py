@@ -134,6 +134,7 @@ def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidR
         flagged=dict(sorted(tally.flagged.items())),
         directories=dict(sorted(tally.directories.items())),
         pixels=config.pixels,
+        search_all=config.search_all,
         pixels_searched=tally.searched,
         pixels_redacted=tally.redacted,
         pixels_recoded=tally.recoded,
@@ -175,6 +176,8 @@ def departures(config: DeidConfig, tally: RunCounts, profile: Profile) -> tuple[
         found.append(
             Departure(kind="pixels", name="decisions", chosen="keep", usual="redact", files=tally.text_kept)
         )
+    if config.keep_measurements:
+        found.append(Departure(kind="pixels", name="keep_measurements", chosen="on", usual="off"))
     if config.lookup is not None and config.missing_lookup == "pseudonym":
         found.append(Departure(kind="lookup", name="missing_lookup", chosen="pseudonym", usual="quarantine"))
     return tuple(found)

@@ -38,7 +38,8 @@ def deid(context: ReportContext) -> Section:
         lead.append(
             "Images that may hold text by their header (ultrasound, captures, localizers, dose pages and the "
             f"like) were searched for it: {searched:,} images, text redacted in {redacted:,}, lossy "
-            f"compression given up in {recoded:,}. Other images were not searched."
+            f"compression given up in {recoded:,}."
+            + ("" if all(record.search_all for record in records) else " Other images were not searched.")
         )
     tables = [
         _departures(context),

@@ -147,18 +147,41 @@ def _parts(instance: Instance, meta: list[Element], head: bytes) -> Iterator[Fil
         0x00020002, instance.text(SOP_CLASS)
     ) != instance.text(SOP_CLASS):
         yield FileFinding("uid-disagrees", "MediaStorageSOPInstanceUID")
-    for element in instance.elements:
-        tag = element.tag
-        if tag == _TRAILING and bytes(element.value).strip(b"\0 "):
-            yield FileFinding("trailing-bytes", "DataSetTrailingPadding")
-        elif tag in _OLD_VALUES:
-            yield FileFinding("old-values", name_of(tag))
-        elif tag == ICON:
-            yield FileFinding("icon", name_of(tag))
-        elif tag == DOCUMENT:
-            yield FileFinding("encapsulated-document", name_of(tag))
-        elif tag >> 24 in (0x50, 0x60) and not tag >> 16 & 1 and len(element.value or b""):
-            yield FileFinding("overlay", f"group {tag >> 16:04X}")
+    yield from _meta(named)
+    for element, nested in _every(instance.elements):
+        yield from _part(element, nested=nested)
+
+
+def _part(element: Element, *, nested: bool) -> Iterator[FileFinding]:
+    tag = element.tag
+    if nested and tag in PIXEL_DATA:
+        yield FileFinding("icon", name_of(tag))
+    elif tag == _TRAILING and bytes(element.value).strip(b"\0 "):
+        yield FileFinding("trailing-bytes", "DataSetTrailingPadding")
+    elif tag in _OLD_VALUES:
+        yield FileFinding("old-values", name_of(tag))
+    elif tag == ICON:
+        yield FileFinding("icon", name_of(tag))
+    elif tag == DOCUMENT:
+        yield FileFinding("encapsulated-document", name_of(tag))
+    elif tag >> 24 in (0x50, 0x60) and not tag >> 16 & 1 and len(element.value or b""):
+        yield FileFinding("overlay", f"group {tag >> 16:04X}")
+
+
+def _meta(named: dict[int, str]) -> Iterator[FileFinding]:
+    """Yield what the file meta information says of the place that wrote the file."""
+    if named.get(0x00020102) or named.get(0x00020100):
+        yield FileFinding("private-attribute", "PrivateInformation")
+    if named.get(0x00020016):
+        yield FileFinding("not-removed", "SourceApplicationEntityTitle")
+
+
+def _every(elements: list[Element], *, nested: bool = False) -> Iterator[tuple[Element, bool]]:
+    """Yield every element at every depth, and whether it stands in an item."""
+    for element in elements:
+        yield element, nested
+        for item in element.items or ():
+            yield from _every(item, nested=True)
 
 
 def _attribute(place: Place, profile: Profile, instance: Instance) -> Iterator[FileFinding]:
@@ -172,7 +195,7 @@ def _attribute(place: Place, profile: Profile, instance: Instance) -> Iterator[F
     if tag >> 16 & 1:
         yield from _private(place, profile)
         return
-    if _goes(place, profile, instance):
+    if _goes(place, profile, instance) or _is_unknown_text(place):
         yield FileFinding("not-removed", place.path)
     pseudonyms = {instance.text(PATIENT_NAME), instance.patient_id}
     yield from (
@@ -185,7 +208,8 @@ def _attribute(place: Place, profile: Profile, instance: Instance) -> Iterator[F
 def _value(place: Place, tag: int, vr: str) -> Iterator[FileFinding]:
     """Yield what the value of one attribute shows."""
     text = place.text.strip(" \0") if vr in _FREE | {"PN", "UI", "DA", "DT", "AS"} else ""
-    if vr == "PN" and tag != PATIENT_NAME and text.strip("^= ") and not is_common(text):
+    other = tag != PATIENT_NAME or not place.top  # that of the data set is the pseudonym
+    if vr == "PN" and other and text.strip("^= ") and not is_common(text):
         yield FileFinding("person-name", place.path)
     if tag == BIRTH_DATE and text:
         yield FileFinding("birth-date", place.path)
@@ -214,6 +238,13 @@ def _goes(place: Place, profile: Profile, instance: Instance) -> bool:
             return False
     action = profile.action(tag, vr, sop_class_uid=instance.text(SOP_CLASS), top_level=place.top)
     return action == Action.X
+
+
+def _is_unknown_text(place: Place) -> bool:
+    """Return whether an attribute that no dictionary knows holds text."""
+    element = place.element
+    known = keyword_of(element.tag) or element.tag >> 24 in (0x50, 0x60)
+    return not known and is_texty(bytes(element.value[:4096]).strip(b" \0"))
 
 
 def _private(place: Place, profile: Profile) -> Iterator[FileFinding]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from meninx.deid import burned_text, frames, instance
 from meninx.deid.actions import STRINGS, is_texty
 from meninx.deid.burned_text import Reader, TextRule
+from meninx.deid.discover import SourceFile
 from meninx.deid.file_part import FilePart, Piece
 from meninx.deid.identifiers import Identifiers, is_class_uid, is_common, keyword_of
 from meninx.deid.instance import PATIENT_ID, SERIES, SOP_INSTANCE, STUDY, Instance
@@ -19,6 +20,7 @@ from meninx.deid.profile import canonical, rows
 from meninx.deid.pseudonyms import is_registered
 from meninx.deid.quarantine import Reason, Refused
 from meninx.deid.terms import is_term
+from meninx.deid.zip_archive import SEPARATOR
 from meninx.imaging.decode import quiet
 from meninx.verify import conformance, dicom_checks
 from meninx.verify.dicom_checks import Place
@@ -85,32 +87,40 @@ def prepare(search: IdentifierSearch) -> None:
     _search = search
 
 
-def died(task: tuple[str, str]) -> FileOutcome:
+def died(task: tuple[str, SourceFile]) -> FileOutcome:
     """Return the outcome of a file that ends its worker."""
     return FileOutcome((FileFinding("unreadable", Reason.WORKER_DIED),))
 
 
-def check(task: tuple[str, str]) -> FileOutcome:
+def check(task: tuple[str, SourceFile]) -> FileOutcome:
     """Return the outcome of one file; no file raises.
 
     Args:
-        task: path of the file, and its path below the folder, which is searched, too.
+        task: the folder, and the file below it, whose path is searched, too.
     """
-    path, shown = task
+    root, entry = Path(task[0]), task[1]
+    shown = entry.path
     found = (
         [FileFinding("identifier-in-path", "path")] if _search.known.hit(words_of(shown)) == CERTAIN else []
     )
     try:
-        with quiet(), content(Path(path)) as data:
+        with quiet(), content(root, entry) as data:
             try:
                 one, head = instance.parsed(data)
             except Refused as refused:
                 return _unparsed(refused.reason, data, found)
-            return _checked(Path(path), one, head, found)
+            return _checked(_place(root, entry), one, head, found)
     except Refused as refused:
         return FileOutcome((*found, FileFinding("unreadable", str(refused.reason))))
     except BROKEN:
         return FileOutcome((*found, FileFinding("unreadable", Reason.PROCESSING_FAILED)))
+
+
+def _place(root: Path, entry: SourceFile) -> Path | None:
+    """Return the path of a file on the disk; None for a member of an archive."""
+    if entry.member is not None:
+        return None
+    return root / entry.path if root.is_dir() else root
 
 
 def words_of(path: str) -> str:
@@ -131,7 +141,7 @@ def _unparsed(reason: str, data: bytes | FilePart, found: list[FileFinding]) -> 
     return FileOutcome((*found, FileFinding("unreadable", str(reason))))
 
 
-def _checked(path: Path, one: Instance, head: bytes, found: list[FileFinding]) -> FileOutcome:
+def _checked(path: Path | None, one: Instance, head: bytes, found: list[FileFinding]) -> FileOutcome:
     meta = instance.meta_elements(head)
     found += dicom_checks.check(one, meta, head)
     digest = pixel_digest(one) if _search.originals.by_pixels else b""
@@ -145,7 +155,7 @@ def _checked(path: Path, one: Instance, head: bytes, found: list[FileFinding]) -
     if _search.pixels and one.pixels:
         found += _text(one, original)
     if _search.tool:
-        found += _conformance(path, original)
+        found += _conformance(path, original) if path is not None else ()
     refers = (place.text.strip(" \0") for place in _references(one))
     return FileOutcome(
         tuple(dict.fromkeys(found)),
@@ -288,6 +298,8 @@ def _conformance(path: Path, original: OriginalFile | None) -> Iterator[FileFind
     before: Counter[str] | None = Counter()
     if original is not None and _search.source is not None:
         source = _search.source
+        if SEPARATOR in original.path:  # a member of an archive
+            return
         before = conformance.errors(source / original.path if source.is_dir() else source, _search.tool)
     if now is None or before is None:
         yield FileFinding("conformance-unchecked", "dciodvfy")

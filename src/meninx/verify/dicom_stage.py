@@ -82,7 +82,7 @@ def _outcomes(
     progress: Progress,
 ) -> Iterator[FileOutcome]:
     opened = [item for item in entries if not item.refused]
-    tasks = ((str(folder / item.path if folder.is_dir() else folder), item.path) for item in opened)
+    tasks = ((str(folder), item) for item in opened)
     with task(progress, "verify", len(entries)):
         done = mapped(
             dicom_file.check,

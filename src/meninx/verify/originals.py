@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from meninx.core import csv_table, files
+from meninx.core import csv_table
 from meninx.core.pool import Stop, mapped
 from meninx.core.progress import Progress, task
 from meninx.deid import discover, instance, pixels
+from meninx.deid.discover import SourceFile
 from meninx.deid.elements import Element
 from meninx.deid.file_part import FilePart, windows_of
 from meninx.deid.identifiers import Identifiers, collect
 from meninx.deid.instance import SOP_INSTANCE, Instance
-from meninx.deid.quarantine import Reason, Refused
+from meninx.deid.quarantine import Refused
+from meninx.deid.worker import content_of
 from meninx.verify.known_values import KnownValues
 
 DAYS = {
@@ -27,7 +29,6 @@ DAYS = {
     0x00080023: "ContentDate",
     0x00100030: "PatientBirthDate",
 }
-_LARGE = 64 << 20  # bytes of a file that stays on disk
 _LEAST = 1024  # bytes of pixel data that tell one image from another
 BROKEN = (RecursionError, MemoryError, OverflowError, ValueError, LookupError, TypeError, OSError)
 """What a parser raises on a hostile file."""
@@ -74,21 +75,15 @@ class Originals:
         return self.files[number] if number is not None else None
 
 
-@contextmanager
-def content(path: Path) -> Iterator[bytes | FilePart]:
-    """Return the bytes of a file; a large one stays on disk and is open as long as they are used.
+def content(root: Path, entry: SourceFile) -> AbstractContextManager[bytes | FilePart]:
+    """Return the bytes of a file or of a member of an archive, a large one as a part of a file.
 
     Raises:
-        Refused: ``too-large``, ``unreadable``.
+        Refused: ``too-large``, ``unreadable`` and what is wrong with an archive.
+        StorageError: there is no room for a large member.
     """
-    try:
-        with files.regular(path) as stream:
-            size = path.stat().st_size
-            if size > instance.MOST_FILE:
-                raise Refused(Reason.TOO_LARGE)
-            yield stream.read(size) if size <= _LARGE else FilePart(stream, 0, size)
-    except OSError as error:
-        raise Refused(Reason.UNREADABLE) from error
+    folder = root if root.is_dir() else root.parent
+    return content_of(folder, entry, room=None)
 
 
 def pixel_digest(one: Instance) -> bytes:
@@ -139,8 +134,8 @@ def read(
     found = [item for item in discover.files_below(folder) if not item.refused]
     numbers: dict[tuple[str, str], int] = {}
     with task(progress, "originals", len(found)):
-        paths = (str(folder / item.path if folder.is_dir() else folder) for item in found)
-        done = mapped(_read, paths, workers=workers, stop=stop, died=_died)
+        tasks = ((str(folder), item) for item in found)
+        done = mapped(_read, tasks, workers=workers, stop=stop, died=_died)
         for item, one in zip(found, done, strict=True):
             progress.advance()
             if one is None:
@@ -166,14 +161,14 @@ def _merge(result: Originals, known: KnownValues, one: _Read, person: int, path:
             result.by_pixels.pop(one.digest)  # pixels of two people say nothing
 
 
-def _died(path: str) -> _Read | None:
+def _died(task: tuple[str, SourceFile]) -> _Read | None:
     return None
 
 
-def _read(path: str) -> _Read | None:
+def _read(task: tuple[str, SourceFile]) -> _Read | None:
     """Return what one original holds; None if it is no readable DICOM."""
     try:
-        with content(Path(path)) as data:
+        with content(Path(task[0]), task[1]) as data:
             one, _ = instance.parsed(data)
             found, _ = collect(one.elements, one.encodings)
             days = tuple(one.text(tag) for tag in DAYS)

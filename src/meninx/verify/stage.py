@@ -157,6 +157,8 @@ def run(
         return dicom_stage.run(root, settings, progress=progress)
     if settings != DicomCheckConfig():
         fix = "give --dicom to check the DICOM files in it"
+        if settings.dicom:
+            fix = "run it once with --signer, and once with --dicom and the other settings"
         raise UsageError(
             problem("meninx wrote this folder, and verify compares its digests", where=root.name, fix=fix)
         )

@@ -19,7 +19,9 @@ from meninx.deid.pseudonyms import Pseudonyms
 
 # What may stay in the private folder: none of it holds an original value. Everything else goes, so that a
 # file that a later version writes cannot be forgotten here.
-KEPT = frozenset({NAME, f"{NAME}.sha256", workspace.MARKER, workspace.LOCK, "decisions.csv"})
+KEPT = frozenset(
+    {NAME, f"{NAME}.sha256", workspace.MARKER, workspace.LOCK, "decisions.csv", "review_votes.jsonl"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
