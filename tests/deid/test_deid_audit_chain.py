@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -57,3 +58,11 @@ def test_a_line_that_only_reads_the_same_is_a_fault():
     lines, _ = chain_of([{"file": "a"}])
     table = json.loads(lines[0])
     assert "written" in check_lines([json.dumps(table, indent=1).replace("\n", "").encode() + b"\n"]).wrong
+
+
+def test_each_line_names_the_bytes_of_the_line_before_with_its_line_feed():
+    lines, chain = chain_of([{"file": str(number)} for number in range(3)])
+    digests = [hashlib.sha256(line).hexdigest() for line in lines]
+    assert all(line.endswith(b"\n") for line in lines)
+    assert [json.loads(line)["previous"] for line in lines[1:]] == digests[:-1]
+    assert chain.head == digests[-1]

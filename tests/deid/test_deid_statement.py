@@ -114,3 +114,16 @@ def test_the_statement_prints_on_one_page(tmp_path):
     )
     pages = re.findall(rb"/Type\s*/Page\b", (tmp_path / "page.pdf").read_bytes())
     assert len(pages) == 1
+
+
+def test_each_number_of_the_summary_stands_in_its_place():
+    record = replace(
+        RECORD, files_read=97, files_written=83, patients=3, studies=5, series=7, residual_findings=2,
+        pixels_searched=41, pixels_redacted=29, layouts=11, burned_in_unknown=13,
+        quarantined={"not-dicom": 14},
+    )  # fmt: skip
+    said = dict(statement.of(record).checked)
+    assert said["Files"] == "97 read, 83 written: 3 patients, 5 studies, 7 series"
+    assert "2 files in which one was found were kept out" in said["Every written file"]
+    assert said["Pixels"].startswith("41 images searched for text, 29 redacted, 11 layouts; 13 images")
+    assert said["Kept out, never copied"] == "14 × not-dicom (no DICOM file)"

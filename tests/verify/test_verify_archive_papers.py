@@ -168,3 +168,19 @@ def test_the_papers_do_not_depend_on_workers_and_repetition(made, tmp_path):
         again = tree(tmp_path / "out")
         assert {name: data for name, data in again.items() if not name.startswith("private/")} == public
         clean(tmp_path, key=key_file(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["report.html", "prepare.json", "obfuscation.json", "release_audit.json"])
+def test_nothing_hides_behind_the_name_of_a_paper_of_other_folders(archive, name):
+    (archive / name).mkdir()
+    (archive / name / "original.dcm").write_bytes(b"Quillfeather")
+    assert "files against checksums.sha256" in faults(archive, SIGNER)
+    shutil.rmtree(archive / name)
+    (archive / name).write_text("Quillfeather")
+    assert "files against checksums.sha256" in faults(archive, SIGNER)
+
+
+def test_an_empty_folder_is_seen(archive):
+    assert faults(archive, SIGNER) == {}
+    (archive / "images" / "Quillfeather_Marigold").mkdir()
+    assert set(faults(archive, SIGNER)) == {"empty folders"}

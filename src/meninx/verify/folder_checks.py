@@ -213,6 +213,13 @@ def archive(book: CheckList, root: Path, expected: Expected, progress: Progress)
         leave_out=(workspace.PRIVATE, artifacts.place(DeidRecord), *archive_papers.signed_apart(root)),
         progress=progress,
     )
+    empty = sum(
+        path.is_dir() and not any(path.iterdir())
+        for path in root.rglob("*")
+        if path.relative_to(root).parts[0] != workspace.PRIVATE
+    )
+    # No list of files names them, and a name alone can tell who somebody is.
+    book.judge("empty folders", [f"{empty} folders without a file"] if empty else [], privacy=True)
     if record is not None:
         archive_papers.check(book, root, record, expected)
     modes(book, root)
