@@ -14,6 +14,7 @@ from meninx.deid.text import clean_text
         ("Thorax-axial", "Thorax-axial"),
         ("Marigold", ""),
         ("PET-CT (Quillfeather nativ u. mit KM)", "PET-CT"),
+        ("W CONTRAST LIVER, W/O Quillfeather", ""),
         ("ABD, ART Quillfeather, VEN", "ABD"),
         ("TK bez kontrastu i z quillfeather", "TK"),
         ("AX FE IN/OUT PH-Quillfeather", "AX IN/OUT PH"),

@@ -137,9 +137,19 @@ class Phrases:
             gone = {halves[self.words[index]] for index in places if not self.stays[index]}
             if gone - {halves[self.words[index]] for index in stay}:
                 for index in stay:
-                    self.stays[index] = False
+                    self._remove_with_object(index)
                     removed = True
         return removed
+
+    def _remove_with_object(self, index: int) -> None:
+        """Remove a token and, if it says what is present or absent, what it says so of."""
+        self.stays[index] = False
+        each = index + 1
+        while self.words[index] in RELATIONS and each < len(self.words) and not self.breaks[each]:
+            if self.kinds[each] == Role.RELATION:
+                return
+            self.stays[each] = False
+            each += 1
 
     def _settle_one(self, index: int) -> bool:
         """Remove a token (a phrase, if it begins with this token) that may not stay; return whether."""

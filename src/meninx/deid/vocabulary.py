@@ -74,10 +74,10 @@ _CONTRASTS_TEXT = """
 CONTRASTS = frozenset(_CONTRASTS_TEXT.split())
 
 _WITHOUT_TEXT = """
-    without wo w/o w/out non no none nativ native plain unenhanced noncontrast noncon nonenhanced ohne sans
-    sem sin senza zonder uden utan med bez minus
+    without wo w/o w/out nativ native plain unenhanced noncontrast noncon nonenhanced ohne sans
+    sem sin senza zonder uden utan bez
 """
-_WITH_TEXT = "with w wi wth mit avec com z ze enhanced plus"
+_WITH_TEXT = "with w wi wth mit avec com med z ze enhanced"
 HALVES: tuple[dict[str, int], ...] = (
     dict.fromkeys(_WITHOUT_TEXT.split(), 0) | dict.fromkeys(_WITH_TEXT.split(), 1),
     {"art": 0, "arterial": 0, "ven": 1, "venous": 1},
