@@ -206,7 +206,9 @@ def test_a_letter_that_stands_alone_is_a_marker_and_beside_text_it_goes():
 def test_images_too_small_for_a_name_are_not_searched():
     fake = Fake({})
     tiny = instance.read(bytes_in(image(Modality="US"), ExplicitVRLittleEndian))
-    assert cleaned(tiny, fake)[1].searched
+    report = cleaned(tiny, fake)[1]
+    assert report.searched
+    assert report.table()["boxes"] == 0  # it counts among the searched images, as its markers say
     assert fake.pictures == 0
 
 

@@ -159,6 +159,21 @@ def test_of_a_kept_layout_only_lines_in_the_kept_boxes_stay(archive):
 
 
 @pytest.mark.parametrize(
+    ("sop_class", "stated"), [("1.2.840.10008.5.1.4.1.1.1.1", "NO"), ("1.2.840.10008.5.1.4.1.1.6.1", None)]
+)
+def test_what_the_device_said_of_the_text_does_not_stay_where_a_reviewer_keeps_it(archive, sop_class, stated):
+    for path in (archive / "in").iterdir():
+        ds = pydicom.dcmread(path)
+        ds.SOPClassUID, ds.BurnedInAnnotation = sop_class, "YES"
+        ds.save_as(path)
+    clean(archive)
+    clean(archive, out="kept", decisions=decisions_of(archive, choice=ReviewChoice.KEEP, chosen=(NAME,)))
+    after = [pydicom.dcmread(path) for path in images(archive / "kept")]
+    (kept,) = [ds for ds in after if "kept" in str(ds.DeidentificationMethod)]
+    assert (kept.PatientIdentityRemoved, kept.get("BurnedInAnnotation")) == ("YES", stated)
+
+
+@pytest.mark.parametrize(
     ("word", "confidence"), [("QUILLFEATHER", 0.9), ("QU1LLFEATHFR", 0.9), ("ID 0000123", 0.9), ("NAME", 0.7)]
 )
 def test_a_kept_line_that_resembles_the_header_or_is_not_legible_is_redacted(

@@ -92,6 +92,17 @@ def test_lossy_frames_become_native_and_say_so(kind):
     assert not layers.is_encapsulated
 
 
+def test_every_frame_of_a_lossy_clip_is_filled():
+    ds = coloured("grey 8")
+    import imagecodecs
+
+    values = ds.pixel_array
+    clip = [np.roll(values, 3 * number, axis=1) for number in range(3)]
+    ds.NumberOfFrames = len(clip)
+    ds.PixelData = encapsulate([imagecodecs.jpeg8_encode(frame, level=95) for frame in clip])
+    check(bytes_in(ds, JPEGBaseline8Bit), recoded=True)
+
+
 def test_native_422_colour_is_filled_by_pairs():
     ds = coloured("RGB")
     rows, columns = ds.Rows, ds.Columns
@@ -109,6 +120,16 @@ def test_images_of_one_bit_are_filled():
     after = shown(redaction.apply(original, BOXES).instance)
     outside = redaction.outside(before.shape[1:3], BOXES)
     assert np.array_equal(before[:, outside], after[:, outside])
+
+
+@pytest.mark.parametrize("width", [24, 27])  # frames of one bit follow each other without padding
+def test_every_frame_of_a_clip_of_one_bit_is_filled(width):
+    ds = coloured("one bit")
+    values = np.random.default_rng(3).integers(0, 2, (3, 20, width), dtype=np.uint8)
+    ds.NumberOfFrames, ds.Rows, ds.Columns = values.shape
+    packed = np.packbits(values.reshape(-1), bitorder="little").tobytes()
+    ds.PixelData = packed + b"\0" * (len(packed) % 2)
+    check(bytes_in(ds, ExplicitVRLittleEndian))
 
 
 def test_the_fill_is_the_value_of_the_surroundings():

@@ -11,7 +11,7 @@ from deid_samples import clean, image, leaks, save
 from meninx.core import artifacts
 from meninx.core.artifacts import DeidRecord, Departure
 from meninx.deid import statement
-from meninx.deid.options import method_codes
+from meninx.deid.options import Option, method_codes
 from meninx.deid.quarantine import MEANINGS, Reason
 
 RECORD = DeidRecord(
@@ -22,6 +22,13 @@ RECORD = DeidRecord(
 def test_every_reason_has_a_meaning_and_no_meaning_is_told_twice():
     assert set(MEANINGS) == set(Reason)
     assert len(set(MEANINGS.values())) == len(MEANINGS)
+
+
+def test_every_code_that_a_file_may_have_has_a_meaning():
+    given = method_codes(frozenset(Option), pixels=True, faces=True)
+    said = statement.of(replace(RECORD, codes=tuple(code.value for code in given))).codes
+    assert said == tuple((code.value, code.meaning) for code in given)
+    assert "113102" in dict(said)
 
 
 def test_the_statement_says_what_the_summary_says_and_holds_no_value(tmp_path):

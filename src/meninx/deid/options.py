@@ -121,6 +121,10 @@ FACE_CODE = Code("113102", "Clean Recognizable Visual Features Option")
 PIXEL_CODE = Code("113101", "Clean Pixel Data Option")
 
 
+EVERY_CODE: tuple[Code, ...] = tuple(dict.fromkeys((BASIC_CODE, PIXEL_CODE, FACE_CODE, *CODES.values())))
+"""Every code that :func:`method_codes` may give."""
+
+
 def method_codes(
     options: frozenset[Option], *, pixels: bool = False, faces: bool = False
 ) -> tuple[Code, ...]:

@@ -55,6 +55,7 @@ _ABBREVIATIONS = frozenset({"w.o.", "w.o", "w."})
 _TOKENS = re.compile(
     rf"""
       (?P<without>(?<![^\W_])w[ ]?[/._\\-][ ]?o(?:ut)?(?![^\W_]))
+    | (?P<phase>(?<![^\W_])in[ ]?[/&+-][ ]?out(?![^\W_]))
     | (?P<measure>{MEASURE.pattern})
     | (?P<decimal>[0-9]+(?:\.[0-9]+)+)
     | (?P<word>[^\W_]+(?:['’][^\W_]+)*)
@@ -293,6 +294,8 @@ def _add_tokens(phrases: Phrases, start: int, end: int) -> None:
             kind = kind_of(token[0])
         elif token["without"]:
             kind = Role.RELATION
+        elif token["phase"]:
+            kind = Role.WORD
         else:
             kind = Role.MEASURE if token["measure"] and token[0].isascii() else Role.UNKNOWN
         phrases.add(*token.span(), kind)

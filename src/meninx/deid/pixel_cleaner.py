@@ -122,7 +122,7 @@ class PixelCleaner:
     ) -> tuple[Instance, PixelReport]:
         layers = frames.layers_of(original)
         if not burned_text.can_hold_text(layers):
-            return original, PixelReport(reasons, searched=True)
+            return original, PixelReport(reasons, searched=True, mask=mask_of(original, layers, ()))
         lines = burned_text.lines(original, layers, rule, self.reader)
         plan = PixelReport(reasons, True, tuple(lines))
         plan = replace(plan, mask=mask_of(original, layers, plan.boxes))

@@ -44,8 +44,7 @@ from meninx.deid.worker import Engine, process
 from meninx.imaging import ocr
 
 STAGE = "deid"
-FORMAT = "3"  # raised when the same input would give other bytes
-_DECISIONS = "per box "  # changed when the same decisions would give other pixels
+FORMAT = "4"  # raised when the same input would give other bytes
 _MARK = f"format-{FORMAT}-"  # begins every fingerprint
 FILES_PER_WORKER = 40  # below that a second process costs more than it saves
 Pair = tuple[SourceFile, FileResult | None]  # a file and its result in an earlier run
@@ -189,7 +188,7 @@ def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) 
 
 
 def _refuse_earlier_format(config: DeidConfig, out: Path) -> None:
-    """Refuse to go on with a result whose pseudonyms were made by another rule.
+    """Refuse to go on with a result that was made by other rules.
 
     Raises:
         UsageError: it is one, and is not to be replaced.
@@ -197,7 +196,7 @@ def _refuse_earlier_format(config: DeidConfig, out: Path) -> None:
     marker = None if config.dry_run or config.overwrite else workspace.read_marker(out)
     if marker is not None and marker.published and not marker.published.startswith(_MARK):
         fix = "choose a new output folder, or give --overwrite to make every file again"
-        got = "one of an earlier format, whose pseudonyms depended on the other files of a delivery"
+        got = "one of an earlier format, whose texts, pixels or pseudonyms were made by other rules"
         raise UsageError(expected(f"a result of format {FORMAT}", got=got, where=out.name, fix=fix))
 
 
@@ -234,7 +233,7 @@ def _engine(
     deciding += [config.pixels, str(config.search_all), str(config.keep_measurements)]
     deciding += [ocr.fingerprint() if config.pixels == "redact" else ""]
     deciding += [f"defacing {config.defacing}"] if config.defacing != "off" else []
-    deciding += [f"{_DECISIONS}{files.digest(config.decisions)}" if config.decisions else ""]
+    deciding += [files.digest(config.decisions) if config.decisions else ""]
     digest = hashlib.sha256("\n".join(deciding).encode()).hexdigest()
     return engine, registry, f"{_MARK}{digest}"
 

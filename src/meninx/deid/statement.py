@@ -17,12 +17,12 @@ from meninx.core import files
 from meninx.core.artifacts import DeidRecord
 from meninx.core.names import printable
 from meninx.deid import quarantine
-from meninx.deid.options import BASIC_CODE, CODES, PIXEL_CODE
+from meninx.deid.options import EVERY_CODE
 
 STATEMENT = "statement.html"
 EDITION = "2026d"  # of DICOM PS3.15
 _MOST_ROWS, _MOST_LETTERS = 6, 160  # of a list and of a value on the page, so that it stays one page
-_MEANINGS = {code.value: code.meaning for code in (BASIC_CODE, PIXEL_CODE, *CODES.values())}
+_MEANINGS = {code.value: code.meaning for code in EVERY_CODE}
 
 
 @dataclass(frozen=True)

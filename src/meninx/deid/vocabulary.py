@@ -45,7 +45,7 @@ class Role(Enum):
 # turn "ohne Kontrast" into "Kontrast".
 _RELATIONS_TEXT = """
     with without w wo wout wwo wowo wi wth no non not none minus plus pre post before after prior w/o w/out
-    mit ohne avec sans com sem con sin senza zonder uden utan med bez nicht kein keine keinen pas aucun aucune
+    mit ohne avec sans com sem con sin senza zonder uden utan med bez z ze nicht kein keine keinen pas aucun aucune
     nao geen ingen nessun nessuna absent absence excluding exclude excluded except free rule
     ze przed
 """

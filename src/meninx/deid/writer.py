@@ -26,6 +26,7 @@ LAST_TAG = (
 _SMALL = 1 << 16  # bytes
 CLEARED_BITS = "unused bits of the pixels cleared"
 TEXT_KEPT = "text in pixels kept in review"
+OVERRIDES = "attributes treated by rules of the site"
 _META = Encoding(implicit=False, little=True)
 BURNED_IN, VISUAL_FEATURES = 0x00280301, 0x00280302
 _STUDY_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)
@@ -54,19 +55,19 @@ def finish(elements: list[Element], original: Instance, context: FileContext) ->
 def _state_burned_in(new: dict[int, Element], context: FileContext) -> None:
     """Set BurnedInAnnotation to NO after a search; remove a NO of the device that nobody has checked.
 
-    Where a reviewer keeps text, neither YES nor NO is proven, so the attribute is removed, too. Where the IOD
-    requires a value, the device's own one stays.
+    Where a reviewer keeps text, the device's own value is about the image as it came in, so it goes in any
+    case. What stays was read, resembles nothing of the header and was judged by a person: where the IOD
+    requires a value, NO stands, and DeidentificationMethod says that text was kept.
     """
-    if context.searched and not context.text_kept:
+    required = attribute_type(BURNED_IN, context.sop_class_uid, top_level=True) in ("1", "1C")
+    if context.searched and (required or not context.text_kept):
         new[BURNED_IN] = _text(BURNED_IN, "CS", "NO")
+    elif context.text_kept:
+        new.pop(BURNED_IN, None)
     elif (
-        (context.review or context.text_kept)
-        and BURNED_IN in new
-        and bytes(new[BURNED_IN].value).strip() == b"NO"
+        context.review and BURNED_IN in new and bytes(new[BURNED_IN].value).strip() == b"NO" and not required
     ):
-        kind = attribute_type(BURNED_IN, context.sop_class_uid, top_level=True)
-        if kind not in ("1", "1C"):
-            del new[BURNED_IN]
+        del new[BURNED_IN]
 
 
 def _codes(context: FileContext) -> tuple[Code, ...]:
@@ -149,6 +150,7 @@ def marker_texts(context: FileContext) -> list[bytes]:
         NOT_REVIEWED,
         CLEARED_BITS,
         TEXT_KEPT,
+        OVERRIDES,
         IMPLEMENTATION_NAME,
         *(word for code in _codes(context) for word in code),
     ]
@@ -169,6 +171,7 @@ def _markers(context: FileContext) -> list[Element]:
     remarks = [CLEARED_BITS] if context.bits_cleared else []
     remarks += [NOT_REVIEWED] if context.review else []
     remarks += [TEXT_KEPT] if context.text_kept else []
+    remarks += [OVERRIDES] if context.profile.overrides else []
     dates = "MODIFIED" if Option.RETAIN_MODIFIED_DATES in options else "REMOVED"
     if Option.RETAIN_FULL_DATES in options:
         dates = "UNMODIFIED"
