@@ -20,6 +20,7 @@ from meninx.obfuscate import dataset_table
 from meninx.obfuscate.codes import LEAST_IMAGES, create
 from meninx.obfuscate.config import CodeSettings, ObfuscateConfig
 from meninx.obfuscate.obfuscator import CodedObfuscator
+from meninx.obfuscate.published_columns import PublishedColumns
 from meninx.obfuscate.utility_scores import cross_fitted_utility
 from meninx.synthetic import write_dataset
 
@@ -388,7 +389,7 @@ def test_4000_generated_patients_are_certified_and_no_attacker_does_better(tmp_p
     manifest = write_dataset(tmp_path / "cohort", patients=4000, size=32, seed=3)
     sexes = dataset_table.attribute_classes(manifest, ("sex",), ())
     values = dataset_table.read_images(manifest, SILENT)
-    table = dataset_table.read_table(manifest, sexes, manifest.info.labels, values)
+    table = dataset_table.read_table(manifest, sexes, PublishedColumns(labels=manifest.info.labels), values)
     train, rest, sex = table.where("train"), ~table.where("train"), table.private["sex"]
     assert area_of(coarse(table.values), sex, train, rest) > 0.9
     codes = fitted(table)
