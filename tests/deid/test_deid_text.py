@@ -15,6 +15,7 @@ from meninx.deid.text import clean_text
         ("Marigold", ""),
         ("PET-CT (Quillfeather nativ u. mit KM)", "PET-CT"),
         ("W CONTRAST LIVER, W/O Quillfeather", ""),
+        ("Quillfeather LEFT LEFT CHEST", ""),
         ("ABD, ART Quillfeather, VEN", "ABD"),
         ("TK bez kontrastu i z quillfeather", "TK"),
         ("AX FE IN/OUT PH-Quillfeather", "AX IN/OUT PH"),

@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pydicom
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
@@ -18,7 +18,7 @@ from pydicom.uid import UID
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deid"))
 from deid_samples import KEY, image, item, nested, save
 
-from meninx.deid import dates, worker
+from meninx.deid import dates, worker, writer
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.deidentifier import Deidentifier
@@ -26,7 +26,7 @@ from meninx.deid.discover import SourceFile
 from meninx.deid.elements import Element, Encoding, encode, parse
 from meninx.deid.identifiers import PLACEHOLDERS
 from meninx.deid.keys import SiteKey
-from meninx.deid.options import Option, method_codes
+from meninx.deid.options import EVERY_CODE, Option, method_codes
 from meninx.deid.output import WRITTEN
 from meninx.deid.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.quarantine import Quarantined, Reason
@@ -160,6 +160,10 @@ PLACES = [
 ]
 
 
+# A patient may be called like a word that every output holds; the file is then kept out or holds it.
+OWN_WORDS = " ".join([METHOD, writer.IMPLEMENTATION_NAME, *(code.meaning for code in EVERY_CODE)]).casefold()
+
+
 @given(
     name=WORDS,
     place=st.sampled_from(PLACES),
@@ -168,6 +172,7 @@ PLACES = [
 )
 @WHOLE
 def test_a_name_in_any_place_and_depth_never_survives(name, place, depth, kind):
+    assume(name not in OWN_WORDS)
     ds = image(SpecificCharacterSet="ISO_IR 192", PatientName=f"{name}^Ann")
     tag = pydicom.datadict.tag_for_keyword(place)
     value = f"x {name}".encode()

@@ -61,6 +61,7 @@ NEEDS = {
     "evaluate": ("data", "runs"),
     "predict": ("runs", "clean", "images"),
     "verify": ("data",),
+    "review": ("clean",),
     "sweep": ("data",),
     "report": ("clean", "data", "runs"),
     "audit": ("many patients", "private run"),

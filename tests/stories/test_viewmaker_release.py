@@ -11,6 +11,7 @@ import pytest
 import meninx
 from meninx.cli.app import run
 from meninx.core.manifest import Manifest
+from meninx.core.source_names import under_source_names
 from meninx.imaging import png
 from meninx.synthetic import write_dataset
 
@@ -41,7 +42,9 @@ def hidden(data, tmp_path_factory) -> Path:
 
 
 def pixels(root: Path) -> np.ndarray:
-    return np.array([png.read(root / case.image).array for case in Manifest.read(root).cases]) / 255
+    """Return the images in the order of the source's names."""
+    cases = sorted(under_source_names(Manifest.read(root)).cases, key=lambda case: case.case_id)
+    return np.array([png.read(root / case.image).array for case in cases]) / 255
 
 
 def test_every_image_stays_inside_the_budget_and_the_folder_verifies(data, hidden):

@@ -186,12 +186,18 @@ class Phrases:
         # "Smith left knee": no other side could be meant.
         if not gone or (len(gone) < len(beside) and self._is_only_side(index)):
             return False
+        self._remove_side(index)
+        return True
+
+    def _remove_side(self, index: int) -> None:
+        """Remove a side and what stands beside it; a side there takes what stands beside it with it."""
         for each in range(max(index - 1, 0), min(index + 2, len(self.words))):
-            self.stays[each] = False
+            stood, self.stays[each] = self.stays[each], False
             if self.kinds[each] == Role.RELATION:
                 self.stays[each : self._phrase(each)[1]] = [False] * (self._phrase(each)[1] - each)
                 self._remove_states(each)
-        return True
+            elif stood and each != index and self.kinds[each] == Role.SIDE:
+                self._remove_side(each)
 
     def _is_beside_a_stranger(self, index: int) -> bool:
         """Return whether an unknown word of letters is beside this one: together they may be a name."""
