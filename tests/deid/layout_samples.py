@@ -47,7 +47,7 @@ def reader(monkeypatch, written):
     monkeypatch.setattr(ocr, "is_available", lambda: True)
     text = {LABEL: "MI 1.2"}
     made = burned_text.Reader(
-        find, lambda picture, box: Reading(text.get(box, written[0]), written[1]), lambda *given: False
+        find, lambda picture, box: Reading(text.get(box, written[0]), written[1]), lambda *given: None
     )
     real = cleaner.PixelCleaner
     monkeypatch.setattr(cleaner, "PixelCleaner", lambda *given: real(*given, reader=made))

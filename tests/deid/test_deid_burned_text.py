@@ -14,7 +14,7 @@ from meninx.deid.identifiers import Identifiers
 from meninx.deid.pixel_cleaner import PixelCleaner
 from meninx.deid.quarantine import Refused
 from meninx.imaging import ocr
-from meninx.imaging.ocr import Box, Found, Reading
+from meninx.imaging.ocr import Box, Found, Glyph, Reading
 
 WHITE, GREY = 255, 30
 NAME, LABEL = Box(4, 4, 24, 10), Box(4, 20, 16, 26)
@@ -39,7 +39,7 @@ class Fake:
         return Reading(self.texts.get(box, ""), self.confidence)
 
     def reader(self) -> Reader:
-        return Reader(self.find, self.read, lambda picture, box: False)
+        return Reader(self.find, self.read, lambda picture, box: None)
 
 
 def page(count: int = 1, written: dict[int, list[Box]] | None = None, **changes):
@@ -197,7 +197,7 @@ def test_a_letter_that_stands_alone_is_a_marker_and_beside_text_it_goes():
     reader = Fake({}).reader()
     for boxes, kept in (((marker,), {marker}), ((NAME, beside), set())):
         fake = Fake({box: "Г" if box != NAME else "QUENTIN" for box in boxes})
-        reader = Reader(fake.find, fake.read, lambda picture, box: box.width < 10)
+        reader = Reader(fake.find, fake.read, lambda picture, box: Glyph(box) if box.width < 10 else None)
         original = page(1, {0: list(boxes)})
         lines = burned_text.lines(original, frames.layers_of(original), TextRule(Identifiers()), reader)
         assert {line.box for line in lines if line.technical} == kept
