@@ -26,7 +26,7 @@ from meninx.deid.review.layouts import (
 )
 from meninx.imaging.ocr import Box
 
-FOUND = {"kept": [], "texts": ["QUENTINSSON"], "decision": ""}
+FOUND = {"filled": [], "kept": [], "texts": ["QUENTINSSON"], "decision": ""}
 
 
 def decisions_of(folder, **choices):
@@ -245,7 +245,9 @@ GOOD = TextLayout(
         {"source": "/etc/passwd"}, {"source": 1}, {"outputs": ["../secret"]}, {"outputs": ["images/../../x"]},
         {"outputs": ["private/site.key"]}, {"outputs": ["images/b"] * 51}, {"instances": "1"},
         {"instances": -1}, {"instances": 1e400}, {"decision": "<b>"}, {"texts": ["x" * 81]},
-        {"texts": ["x"] * 501}, {"kept": [[0, 0, 101, 5]]}, {"kept": [[0, 0, 5]]}, {"kept": [["0", 0, 5, 5]]},
+        {"texts": ["x"] * 501}, {"kept": [[0, 0, 101, 5]]}, {"kept": [[0, 0, 5]]},
+        {"filled": [[0, 0, 101, 5]]}, {"filled": [[5, 0, 5, 5]]},
+        {"filled": [[0, 0, 1, 1]] * 501}, {"kept": [["0", 0, 5, 5]]},
         {"kept": [[0, 0, 1, 1]] * 501}, {"mask": {}}, {"mask": None},
         {"mask": {"manufacturer": "A" * 81, "model": "B", "rows": 100, "columns": 100, "boxes": []}},
         {"mask": {"manufacturer": "A", "model": "B", "rows": 0, "columns": 100, "boxes": []}},
@@ -317,7 +319,9 @@ def test_decisions_and_layouts_come_back_as_they_were_written(
     path = tmp_path_factory.mktemp("rows") / "decisions.csv"
     layouts.write_decisions(path, [one])
     assert layouts.read_decisions(path) == (one,)
-    layout = TextLayout(mask.digest, mask, tuple(extra), ("x", "\u2028"), "accept", 3, "a", ("images/b",))
+    layout = TextLayout(
+        mask.digest, mask, tuple(extra), ("x", "\u2028"), "accept", 3, "a", ("images/b",), mask.boxes
+    )
     assert not any(cell.startswith(tuple("=+-@\t\r\n")) for cell in one.to_row().values())
     assert TextLayout.from_line(layout.to_line()) == layout
     assert layouts.decision_for([one], mask) == one

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from meninx.core.errors import DataError, problem
 from meninx.core.result import Result
-from meninx.deid.burned_in.pixel_triggers import CONTACT_SHEET
-from meninx.deid.review import layout_sheet
+from meninx.core.summaries import mostly_filled, unsearched
+from meninx.deid.review import layout_sheet, thumbnail_sheet
 from meninx.dicomfile import media_directory, refusals
 from meninx.dicomfile.refusals import Reason
 from meninx.imaging import ocr
@@ -31,6 +31,7 @@ class DeidResult(Result):
         flagged: reason -> images among these.
         pixels_searched: images whose pixels were searched for text.
         pixels_redacted: images among these in which text was redacted.
+        pixels_mostly_filled: images among these of which more than half was filled.
         layouts: distinct layouts of text among these.
         series_defaced: CT and MR series from which a mask of the face was removed.
         series_not_head: CT and MR series that show no head, by header and pixels.
@@ -54,6 +55,7 @@ class DeidResult(Result):
     flagged: Mapping[str, int] = field(default_factory=dict)
     pixels_searched: int = 0
     pixels_redacted: int = 0
+    pixels_mostly_filled: int = 0
     layouts: int = 0
     series_defaced: int = 0
     series_not_head: int = 0
@@ -103,6 +105,8 @@ class DeidResult(Result):
                 f"pixels: {self.pixels_searched} images searched for text, {self.pixels_redacted} redacted, "
                 f"{self.layouts} layouts"
             )
+            if self.pixels_mostly_filled:
+                lines.append(f"LOOK: {mostly_filled(self.pixels_mostly_filled)}")
             if not self.dry_run:
                 lines.append(f"look at each layout once: {self.out / 'private' / layout_sheet.PAGE}")
         if self.series_defaced or self.series_not_head or self.series_face_refused:
@@ -115,14 +119,11 @@ class DeidResult(Result):
                 "images that may hold text were kept out: pip install 'meninx[ocr]' to have them read"
             )
         if self.burned_in_unknown:
-            lines.append(
-                f"NOT checked: {self.burned_in_unknown} images may show text in their pixels "
-                "(ultrasound, captures, ...)"
-            )
+            lines.append(f"NOT checked: {unsearched(self.burned_in_unknown)} (ultrasound, captures, ...)")
             lines += (
                 []
                 if self.dry_run
-                else [f"look at them before anything leaves: {self.out / 'private' / CONTACT_SHEET}"]
+                else [f"look at them before anything leaves: {self.out / 'private' / thumbnail_sheet.PAGE}"]
             )
         if self.signer:
             lines.append(f"signed by {self.signer}; tell it to whoever checks the archive")

@@ -94,7 +94,7 @@ def _archive(found: FactList, record: ArchiveExtract, path: str, name: str) -> N
     found.add(f"{name}/quarantined", "files kept out", record.quarantined, path, missing=hidden)
     residual = "files kept out because the self-check found an identifier"
     found.add(f"{name}/residual", residual, record.residual_findings, path, missing=hidden)
-    unseen = "images that may show text in their pixels, at which nobody looked"
+    unseen = "images that may show text in their pixels, which were not searched"
     found.add(f"{name}/burned_in", unseen, record.burned_in_unknown, path, missing=hidden)
     actions = [f"{letter}: {count:,}" for letter, count in sorted((record.actions or {}).items())]
     found.add(f"{name}/actions", "elements by action", actions, path, missing=hidden)

@@ -34,7 +34,9 @@ _LARGE, _LARGE_PART = 72, 0.5
 _READ = 0.8  # confidence from which a line may be technical
 _MOST_PAGES = 3  # distinct frames that are searched one by one even in a clip
 _PART = 0.8  # share of a find inside a known line from which it is a part of it
-_INITIALS = 0.5  # height of a line beside a side marker, as a share of the marker's, up to which it is no name
+_INITIALS = (
+    0.5  # height of a line beside a side marker, as a share of the marker's, up to which it is no name
+)
 _MARGIN = 2  # pixels around what stands beside a side marker
 _SAME = 0.5  # share of a box inside another one from which both are the same line
 _CINE = frozenset({0x00181063, 0x00181065, 0x00180040, 0x00082144})  # frame times and rates
@@ -170,7 +172,7 @@ def lines(
         picture = as_picture(values, enhanced=second)
         places = reader.find(picture, SECOND if second else FIRST)
         places = [one for one in places if not any(_is_same(one.box, box) for box in known)]
-        found += _without_crowded_glyphs([line for one in places for line in _lines(picture, one, rule, reader)])
+        found += _without_crowded_glyphs([_lines(picture, one, rule, reader) for one in places])
     return merged(found)
 
 
@@ -180,20 +182,21 @@ def _is_same(box: Box, known: Box) -> bool:
     return shared >= 0.6 * max(box.area, 0.6 * known.area) or shared >= _PART * box.area
 
 
-def _without_crowded_glyphs(found: list[TextLine]) -> list[TextLine]:
-    """Return lines in which a single character stays only if it stands alone.
+def _without_crowded_glyphs(found: list[list[TextLine]]) -> list[TextLine]:
+    """Return the lines of all finds, in which a single character stays only if it stands alone.
 
     A letter on an empty background is a side marker and identifies nobody, even where the network cannot name
     it because a technician laid it askew. Beside other letters of its size it may be part of a name. Initials
     beside a marker are smaller and go by themselves.
     """
     result = []
-    for line in found:
-        around = line.box.grown(2 * line.box.height, (1 << 30, 1 << 30))
-        letters = (one.box for one in found if one.box.height > _INITIALS * line.box.height and one is not line)
-        crowded = any(around.shared(box) for box in letters)
-        alone = line.glyph and line.technical and not crowded
-        result.append(replace(line, technical=alone) if line.glyph else line)
+    for at, one in enumerate(found):
+        others = [line.box for lines in found[:at] + found[at + 1 :] for line in lines]
+        for line in one:
+            near = line.box.grown(2 * line.box.height, (1 << 30, 1 << 30))
+            crowded = any(near.shared(box) and box.height > _INITIALS * line.box.height for box in others)
+            alone = line.technical and not crowded
+            result.append(replace(line, technical=alone) if line.glyph else line)
     return result
 
 
@@ -216,7 +219,7 @@ def _lines(picture: Picture, one: Found, rule: TextRule, reader: Reader) -> list
     glyph = reader.glyph(picture, one.box)
     if glyph is None or not _is_letter(glyph.box):
         return [plain]
-    beside = [_around(box, glyph.box, picture.shape) for box in line_boxes(glyph.beside)]
+    beside = [around(box, [glyph.box], _MARGIN, picture.shape) for box in line_boxes(glyph.beside)]
     marker = replace(plain, box=glyph.box, technical=True, glyph=True)
     return [marker, *(TextLine(box, "", technical=False) for box in beside)]
 
@@ -225,10 +228,10 @@ def _is_letter(box: Box) -> bool:
     return 0.45 < box.width / box.height < 2.2
 
 
-def _around(box: Box, other: Box, shape: tuple[int, ...]) -> Box:
-    """Return a box with the largest margin that leaves another one alone."""
-    grown = (box.grown(pixels, shape) for pixels in range(_MARGIN, 0, -1))
-    return next((one for one in grown if not one.shared(other)), box)
+def around(box: Box, others: Sequence[Box], margin: int, shape: tuple[int, ...]) -> Box:
+    """Return a box with the largest margin, up to a given one, that reaches into no other box."""
+    grown = (box.grown(pixels, shape) for pixels in range(margin, 0, -1))
+    return next((one for one in grown if not any(one.shared(other) for other in others)), box)
 
 
 def _is_legible(reading: Reading, rule: TextRule) -> bool:
