@@ -126,7 +126,7 @@ class MediaRecord:
         series: distinct series.
         private_records: name of a SOP class -> instances with a private record in the DICOMDIR.
         stand_ins: keyword -> records with a value that the archive does not have.
-        archive: SHA-256 of the list of digests of the archive; the UID of the file-set follows from it.
+        archive: SHA-256 of the list of digests of the archive.
         signer: fingerprint of the key that signed the archive; empty for an unsigned one.
         checksums: SHA-256 of ``checksums.sha256`` of the medium.
         software: versions of meninx and pydicom that wrote the DICOMDIR.

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, TypedDict
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
@@ -25,9 +26,10 @@ from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.staging import Build
-from meninx.dicom import copies, directory_records
-from meninx.dicom.directory_file import DirectoryFile
-from meninx.dicom.directory_records import KEYWORDS, PATIENT, PRIVATE, SERIES, STUDY, StandIns
+from meninx.dicom import copies
+from meninx.dicomfile import directory_records
+from meninx.dicomfile.directory_file import DirectoryFile
+from meninx.dicomfile.directory_records import KEYWORDS, PATIENT, PRIVATE, SERIES, STUDY, StandIns
 from meninx.imaging import decode
 
 DIRECTORY, PAPERS = "DICOMDIR", "papers"
@@ -57,6 +59,7 @@ class MediaResult(Result):
         stand_ins: keyword -> records that got a value that the archive does not have.
         written: files that this run copied or linked.
         signer: fingerprint of the key that signed the archive; empty for an unsigned one.
+        dry_run: nothing was written.
     """
 
     files: int
@@ -67,13 +70,15 @@ class MediaResult(Result):
     stand_ins: dict[str, int] = field(default_factory=dict)
     written: int = 0
     signer: str = ""
+    dry_run: bool = False
 
     def summary(self) -> str:
         """Return what the medium holds, and what its DICOMDIR says that the files do not."""
         lines = [
-            f"{self.files} files of {self.patients} patients, {self.studies} studies, {self.series} series",
-            f"burn or hand over the whole folder: {self.out}",
+            f"{self.files} files of {self.patients} patients, {self.studies} studies, {self.series} series"
+            + (" (dry run: nothing was written)" if self.dry_run else "")
         ]
+        lines += [] if self.dry_run else [f"burn or hand over the whole folder: {self.out}"]
         if self.stand_ins:
             counted = ", ".join(f"{name} ({number})" for name, number in self.stand_ins.items())
             lines.append(f"the DICOMDIR has stand-ins for values that the archive leaves empty: {counted}")
@@ -85,7 +90,7 @@ class MediaResult(Result):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ListedInstance:
     """One instance.
 
     Attributes:
@@ -115,7 +120,7 @@ class Placed:
         level: 0 for the first file of a patient, 1 of a study, 2 of a series, 3 for any other.
     """
 
-    entry: Entry
+    entry: ListedInstance
     name: tuple[str, str, str, str]
     level: int
 
@@ -125,7 +130,9 @@ class Placed:
         return "/".join(self.name)
 
 
-def write_medium(source: Path, out: Path, *, way: Way = "copy", progress: Progress = SILENT) -> MediaResult:
+def write_medium(
+    source: Path, out: Path, *, way: Way = "copy", dry_run: bool = False, progress: Progress = SILENT
+) -> MediaResult:
     """Write the files of a clean archive and a DICOMDIR to a new folder, ready to be burned.
 
     The names are ``PT000000/ST000000/SE000000/IM000000``, numbered in the order of the new identifiers. The
@@ -138,6 +145,7 @@ def write_medium(source: Path, out: Path, *, way: Way = "copy", progress: Progre
         source: folder that `meninx deid` wrote.
         out: new folder, outside the archive.
         way: ``copy``, or ``hardlink`` on the same file system.
+        dry_run: read and count everything, write nothing.
         progress: advanced by every file.
 
     Raises:
@@ -149,14 +157,20 @@ def write_medium(source: Path, out: Path, *, way: Way = "copy", progress: Progre
     check.one_of(("copy", "hardlink"), way=way)
     copies.refuse_inside(source, out)
     record, listed = _archive(source)
-    medium = placed(planned(source, listed, progress))
+    medium, uid = placed(planned(source, listed, progress)), file_set_uid(listed.values())
+    if dry_run:
+        with tempfile.TemporaryFile() as stream:
+            said = write_directory(stream, medium, lambda one: source / one.entry.path, uid, progress)
+        return MediaResult(
+            out=out, **counted(medium), private_records=said.private, stand_ins=said.stand_ins, dry_run=True
+        )
     with copies.building(source, out, record.checksums, way, last=artifacts.place(MediaRecord)) as build:
         _refuse_others(out, {one.path for one in medium})
         written = _copied(source, build, medium, listed, way, progress)
         for name in (name for name in SIGNED_PAPERS if (source / name).is_file()):
             copies.place_file(source / name, build, f"{PAPERS}/{name}", name, way="copy", overwrite=False)
         with files.atomic(build.new(DIRECTORY)) as stream:
-            said = write_directory(stream, medium, build.existing, file_set_uid(record.checksums), progress)
+            said = write_directory(stream, medium, lambda one: build.existing(one.path), uid, progress)
         summary = MediaRecord(
             **counted(medium),
             private_records=said.private,
@@ -177,7 +191,7 @@ def write_medium(source: Path, out: Path, *, way: Way = "copy", progress: Progre
     )
 
 
-def planned(root: Path, paths: Iterable[str], progress: Progress = SILENT) -> list[Entry]:
+def planned(root: Path, paths: Iterable[str], progress: Progress = SILENT) -> list[ListedInstance]:
     """Return the instances in the order of the DICOMDIR.
 
     Patients are in the order of their IDs, studies of their dates, series and instances of their numbers.
@@ -190,7 +204,11 @@ def planned(root: Path, paths: Iterable[str], progress: Progress = SILENT) -> li
     Raises:
         DataError: a file is not readable as DICOM, lacks an identifier, or repeats an instance.
     """
-    entries, days, numbers = list[Entry](), dict[tuple[str, str], str](), dict[tuple[str, str], int]()
+    entries, days, numbers = (
+        list[ListedInstance](),
+        dict[tuple[str, str], str](),
+        dict[tuple[str, str], int](),
+    )
     known = list(paths)
     with task(progress, "read headers", len(known)):
         for path in known:
@@ -200,7 +218,9 @@ def planned(root: Path, paths: Iterable[str], progress: Progress = SILENT) -> li
             patient, study, series, instance = (_text(header, name) for name in _IDENTIFIERS)
             if not (patient and study and series and instance):
                 raise DataError(problem("an identifier of the instance is missing", where=path))
-            entries.append(Entry(patient, study, series, _number(header, "InstanceNumber"), instance, path))
+            entries.append(
+                ListedInstance(patient, study, series, _number(header, "InstanceNumber"), instance, path)
+            )
             day = _text(header, "StudyDate") + _text(header, "StudyTime")
             days[patient, study] = min(day, days.get((patient, study), day))
             number = _number(header, "SeriesNumber")
@@ -217,7 +237,7 @@ def planned(root: Path, paths: Iterable[str], progress: Progress = SILENT) -> li
     return entries
 
 
-def placed(entries: Iterable[Entry]) -> list[Placed]:
+def placed(entries: Iterable[ListedInstance]) -> list[Placed]:
     """Return each instance with its name on the medium.
 
     Raises:
@@ -238,8 +258,17 @@ def placed(entries: Iterable[Entry]) -> list[Placed]:
     return found
 
 
-def counted(medium: Iterable[Placed]) -> dict[str, int]:
-    """Return the numbers of files, patients, studies and series."""
+class MediumCounts(TypedDict):
+    """Numbers of files, patients, studies and series."""
+
+    files: int
+    patients: int
+    studies: int
+    series: int
+
+
+def counted(medium: Iterable[Placed]) -> MediumCounts:
+    """Return how many files, patients, studies and series a medium holds."""
     levels = [one.level for one in medium]
     return {
         "files": len(levels),
@@ -249,9 +278,14 @@ def counted(medium: Iterable[Placed]) -> dict[str, int]:
     }
 
 
-def counts_of(record: MediaRecord) -> dict[str, int]:
-    """Return the same numbers of a summary."""
-    return {name: getattr(record, name) for name in counted(())}
+def counts_of(record: MediaRecord) -> MediumCounts:
+    """Return the same numbers as a summary says them."""
+    return {
+        "files": record.files,
+        "patients": record.patients,
+        "studies": record.studies,
+        "series": record.series,
+    }
 
 
 @dataclass(frozen=True)
@@ -270,7 +304,7 @@ class Said:
 def write_directory(
     stream: IO[bytes],
     medium: Iterable[Placed],
-    find: Callable[[str], Path | None],
+    find: Callable[[Placed], Path | None],
     uid: str,
     progress: Progress = SILENT,
 ) -> Said:
@@ -279,7 +313,7 @@ def write_directory(
     Args:
         stream: empty, open for writing, with ``seek``.
         medium: the instances in order.
-        find: path on the medium -> the file.
+        find: instance -> its file.
         uid: UID of the file-set.
         progress: advanced by every file.
 
@@ -290,8 +324,8 @@ def write_directory(
     with DirectoryFile(stream, uid) as directory, task(progress, "write the DICOMDIR", len(known)):
         for one in known:
             try:
-                path = find(one.path)
-                header = decode.open_dataset(path or Path(one.path), pixels=False, keywords=KEYWORDS)
+                path = find(one) or Path(one.path)
+                header = decode.open_dataset(path, pixels=False, keywords=KEYWORDS)
                 with decode.quiet():
                     private.update(_add(directory, one, header, stand_ins))
             except DataError:
@@ -319,9 +353,9 @@ def _add(directory: DirectoryFile, one: Placed, header: Dataset, stand_ins: Stan
     return [UID(header.SOPClassUID).name] if kind == PRIVATE else []
 
 
-def file_set_uid(digest: str) -> str:
-    """Return the UID of the file-set of an archive, a function of its list of digests."""
-    drawn = hashlib.sha256(f"meninx file-set\0{digest}".encode()).digest()[:16]
+def file_set_uid(digests: Iterable[str]) -> str:
+    """Return the UID of a file-set, a function of the digests of its DICOM files."""
+    drawn = hashlib.sha256("\n".join(["meninx file-set", *sorted(digests)]).encode()).digest()[:16]
     return f"2.25.{uuid.UUID(bytes=drawn, version=4).int}"
 
 

@@ -64,7 +64,11 @@ def _directory(
             again = Path(folder) / media.DIRECTORY
             with again.open("w+b") as stream:
                 said = media.write_directory(
-                    stream, medium, root.joinpath, media.file_set_uid(record.archive), progress
+                    stream,
+                    medium,
+                    lambda one: root / one.path,
+                    media.file_set_uid(on_medium.values()),
+                    progress,
                 )
             if files.digest(again) != _digest(root / media.DIRECTORY):
                 wrong.append("it is not the one that follows from the files")

@@ -7,18 +7,19 @@ has the form that FileSet loads.
 
 from __future__ import annotations
 
-import struct
 from types import TracebackType
 from typing import IO
 
 from meninx.core.errors import DataError, problem
+from meninx.dicomfile.elements import Element, Encoding, encode
 
 LIMIT = 0xFFFF_FF00
 """Bytes of a DICOMDIR: its offsets have 32 bits."""
 IMPLEMENTATION_UID = "2.25.143117266427250402733927413215219361857"
 _SYNTAX, _CLASS = "1.2.840.10008.1.2.1", "1.2.840.10008.1.3.10"
 _ITEM = b"\xfe\xff\x00\xe0"
-_WIDE = ("OB", "SQ")
+_SEQUENCE = b"\x04\0\x20\x12SQ\0\0\0\0\0\0"  # (0004,1220); its length is entered at the end
+_EXPLICIT = Encoding(implicit=False, little=True)
 _NEXT, _LOWER = 8 + 8, 8 + 30  # places of the two offsets of a record, from the beginning of its item
 
 
@@ -51,7 +52,7 @@ class DirectoryFile:
         head += _element(0x00041130, "CS", b"")
         self._root = len(head) + 8
         head += _element(0x00041200, "UL", _long(0)) + _element(0x00041202, "UL", _long(0))
-        head += _element(0x00041212, "US", bytes(2)) + _element(0x00041220, "SQ", b"")
+        head += _element(0x00041212, "US", bytes(2)) + _SEQUENCE
         stream.write(head)
         self._first = self._end = len(head)
         self._above: list[int] = []  # offsets of the latest record of each level
@@ -103,10 +104,9 @@ class DirectoryFile:
 
 
 def _element(tag: int, vr: str, value: bytes) -> bytes:
-    value += (b"\0" if vr in ("UI", "OB") else b" ") * (len(value) % 2)
-    length = b"\0\0" + _long(len(value)) if vr in _WIDE else struct.pack("<H", len(value))
-    return struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr.encode() + length + value
+    padding = (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
+    return encode([Element(tag, vr, value + padding)], _EXPLICIT)
 
 
 def _long(number: int) -> bytes:
-    return struct.pack("<I", number)
+    return number.to_bytes(4, "little")

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from pydicom._uid_dict import UID_dictionary
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomIO
 from pydicom.fileset import DIRECTORY_RECORDERS
@@ -110,9 +112,12 @@ class StandIns:
         usual = dict.fromkeys(_DATES, "19000101") | dict.fromkeys(_TIMES, "000000")
         usual |= {"Modality": "OT", "ContentLabel": "UNNAMED"}
         usual |= {name: str(number) for name, number in numbers.items()}
+        for name in KEYWORDS:
+            if name in header and not _is_readable(header, name):
+                del header[name]
         empty = frozenset(name for name in usual if not _has_value(header, name))
         for name in empty:
-            setattr(header, name, usual[name])
+            header[name] = DataElement(name, dictionary_VR(name), usual[name])
         for name in _OPTIONAL:
             if name in header and not _has_value(header, name):
                 del header[name]
@@ -175,12 +180,17 @@ def encoded(record: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def _has_value(header: Dataset, keyword: str) -> bool:
-    """Return whether an attribute has a value that can be read."""
+def _is_readable(header: Dataset, keyword: str) -> bool:
+    """Return whether a record can hold the value: it was read, and can be made, as the dictionary says."""
     try:
-        return keyword in header and header[keyword].VM > 0 and bool(str(header[keyword].value).strip())
+        element, vr = header[keyword], dictionary_VR(keyword)
+        return element.VR == vr == DataElement(keyword, vr, element.value).VR
     except Exception:
         return False
+
+
+def _has_value(header: Dataset, keyword: str) -> bool:
+    return keyword in header and header[keyword].VM > 0 and bool(str(header[keyword].value).strip())
 
 
 def _keep_modifiers(header: Dataset) -> None:
