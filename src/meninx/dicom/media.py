@@ -110,7 +110,7 @@ class ListedInstance:
     path: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Placed:
     """An instance under its name on the medium.
 
