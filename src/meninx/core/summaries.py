@@ -1,4 +1,4 @@
-"""Summaries of stages: the records ``deid.json``, ``prepare.json`` and ``predict.json``.
+"""Summaries of stages: the records ``deid.json``, ``media.json``, ``prepare.json`` and ``predict.json``.
 
 Written and read by :mod:`meninx.core.artifacts`.
 """
@@ -113,6 +113,35 @@ class DeidRecord:
     signer: str = ""
     checksums: str = ""
     version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaRecord:
+    """Summary of a medium that was written from a clean archive: ``media.json``.
+
+    Attributes:
+        files: instances.
+        patients: distinct patients.
+        studies: distinct studies.
+        series: distinct series.
+        private_records: name of a SOP class -> instances with a private record in the DICOMDIR.
+        stand_ins: keyword -> records with a value that the archive does not have.
+        archive: SHA-256 of the list of digests of the archive.
+        signer: fingerprint of the key that signed the archive; empty for an unsigned one.
+        checksums: SHA-256 of ``checksums.sha256`` of the medium.
+        software: versions of meninx and pydicom that wrote the DICOMDIR.
+    """
+
+    files: int
+    patients: int
+    studies: int
+    series: int
+    private_records: dict[str, int] = field(default_factory=dict)
+    stand_ins: dict[str, int] = field(default_factory=dict)
+    archive: str
+    signer: str = ""
+    checksums: str
+    software: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meninx.core.errors import DataError, problem
-from meninx.core.result import Result
+from meninx.core.result import Result, command
 from meninx.deid.burned_in.pixel_triggers import CONTACT_SHEET
 from meninx.deid.review import layout_sheet
 from meninx.dicomfile import media_directory, refusals
@@ -98,6 +98,9 @@ class DeidResult(Result):
         ]
         if self.directories:
             lines.append(f"DICOMDIR: {media_directory.directories_in_words(self.directories)}")
+            if not self.dry_run:
+                medium = self.out.with_name(f"{self.out.name}-medium")
+                lines.append(f"a medium with a new DICOMDIR: {command('dicom', 'media', self.out, medium)}")
         if self.pixels_searched:
             lines.append(
                 f"pixels: {self.pixels_searched} images searched for text, {self.pixels_redacted} redacted, "
