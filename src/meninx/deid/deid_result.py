@@ -27,6 +27,9 @@ class DeidResult(Result):
         series: distinct series written.
         residual_findings: files in which the self-check found an original identifier; none of them was
             published.
+        contradicting: patients whose files contradict each other in name, birth date or sex.
+        deidentified_before: instances whose original was a clean file of meninx, made with another key or for
+            another site.
         burned_in_unknown: images that may show text in their pixels, which were not searched.
         flagged: reason -> images among these.
         pixels_searched: images whose pixels were searched for text.
@@ -38,6 +41,8 @@ class DeidResult(Result):
         actions: keyword -> action letter -> elements.
         files_resumed: files that an earlier run had finished.
         dry_run: nothing was written.
+        private_files: what was done in the private folder because the settings ask for it, or would be done
+            without ``dry_run``; in words.
         directories: files that DICOMDIRs of the source name, and those of them missing or outside.
         signer: fingerprint of the site's signing key, which signed the output; empty in a dry run.
     """
@@ -59,7 +64,10 @@ class DeidResult(Result):
     series_not_head: int = 0
     series_face_refused: int = 0
     files_resumed: int = 0
+    contradicting: int = 0
+    deidentified_before: int = 0
     dry_run: bool = False
+    private_files: tuple[str, ...] = ()
     signer: str = ""
     directories: Mapping[str, int] = field(default_factory=dict)
 
@@ -90,12 +98,13 @@ class DeidResult(Result):
         """Return the result in a few lines for people."""
         kept_out = sum(self.quarantined.values())
         lines = [
-            f"{self.files_read} files read, {self.files_written} written, {kept_out} kept out"
+            f"{self.files_read} files read, {self._written(kept_out)}, {kept_out} kept out"
             + (" (dry run: nothing was written)" if self.dry_run else ""),
             f"{self.patients} patients, {self.studies} studies, {self.series} series",
             *(f"  {refusals.counted(reason, number)}" for reason, number in self.quarantined.items()),
             f"self-check: {self.residual_findings} files held an original identifier and were kept out",
         ]
+        lines += self._identities()
         if self.directories:
             lines.append(f"DICOMDIR: {media_directory.directories_in_words(self.directories)}")
         if self.pixels_searched:
@@ -124,6 +133,31 @@ class DeidResult(Result):
                 if self.dry_run
                 else [f"look at them before anything leaves: {self.out / 'private' / CONTACT_SHEET}"]
             )
+        lines += self.private_files
         if self.signer:
             lines.append(f"signed by {self.signer}; tell it to whoever checks the archive")
         return "\n".join(lines)
+
+    def _written(self, kept_out: int) -> str:
+        return (
+            f"{self.files_read - kept_out} would be written"
+            if self.dry_run
+            else f"{self.files_written} written"
+        )
+
+    def _identities(self) -> list[str]:
+        """Return what somebody has to look at, because two people may be one patient or one person two."""
+        lines = []
+        if self.contradicting:
+            lines.append(
+                f"contradicting name, birth date or sex under one PatientID: {self.contradicting} patients; "
+                "two people may share the ID"
+            )
+            if not self.dry_run:
+                lines.append(f"look at them: {self.out / 'private' / 'contradictions.csv'}")
+        if self.deidentified_before:
+            lines.append(
+                f"de-identified by meninx before, under another key or site: {self.deidentified_before} "
+                "images; their patients count as other ones"
+            )
+        return lines

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from meninx.core.errors import ConfigError, DataError, expected
-from meninx.deid import selfcheck
+from meninx.deid import selfcheck, writer
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
 from meninx.deid.config import Defacing, DeidConfig, MissingLookup, Pixels, ProfileName, profile_with
 from meninx.deid.identity.identity_registry import IdentityRegistry, usual_place
@@ -268,6 +268,8 @@ class Deidentifier:
             # would otherwise travel along as the context of this one.
             raise Quarantined(outcome)
         clean, result = outcome
+        if writer.is_own_output(clean.original) and self._registry.gave(clean.patient_id):
+            raise Quarantined(Reason.ALREADY_DEIDENTIFIED)
         refused = self._registry.admit(
             clean.patient_id, clean.issuer, clean.context.patient.domain, result.patient_id
         )

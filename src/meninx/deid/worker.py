@@ -11,13 +11,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from meninx.core import files
 from meninx.core.errors import StorageError
-from meninx.deid import output, selfcheck
+from meninx.deid import output, selfcheck, writer
+from meninx.deid.actions import BIRTH_DATE
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
 from meninx.deid.faces.face_plans import FolderPlans
+from meninx.deid.identity import traits
 from meninx.deid.identity.keys import plain_digest
 from meninx.deid.output import WRITTEN, FileResult
 from meninx.dicomfile import instance, media_directory, zip_archive
@@ -37,6 +40,7 @@ _DEPENDING_ON_IDENTITIES = frozenset(
 )
 """Reasons that another policy on issuers can remove, so such a file is tried again in every run."""
 
+PATIENT_NAME, SEX = 0x00100010, 0x00100040
 _LARGE = 4 << 20  # bytes of a file from which native pixel data stays in the file
 
 
@@ -62,6 +66,11 @@ class Engine:
     def waiting(self) -> Path:
         """Where a file waits between the self-check and its publication."""
         return self.out / output.WAITING
+
+    @property
+    def room(self) -> Path | None:
+        """Where a large member of an archive is inflated; None for the system's folder in a dry run."""
+        return None if self.dry_run else self.waiting
 
     def staged(self, path: str) -> Path:
         """Return the private place of one file's output before it is published."""
@@ -92,7 +101,7 @@ def process(engine: Engine, found: SourceFile, known: FileResult | None) -> File
         return FileResult(path=found.path, reason=found.refused)
     digest = ""
     try:
-        with content_of(engine.source, found, room=None if engine.dry_run else engine.waiting) as data:
+        with content_of(engine.source, found, room=engine.room) as data:
             digest = _digest([data])[1]
             if known is not None and known.digest == digest and _is_valid(engine, known):
                 return known
@@ -164,7 +173,7 @@ def _file(path: Path) -> Iterator[bytes | FilePart]:
 def _directory(engine: Engine, found: SourceFile) -> dict[str, int]:
     """Return how many files a DICOMDIR names and how many are missing; empty if it cannot be read."""
     try:
-        with content_of(engine.source, found, room=None) as data, quiet():
+        with content_of(engine.source, found, room=engine.room) as data, quiet():
             return media_directory.counts(engine.source, found, data)
     except Exception:  # its files are read anyway
         return {}
@@ -186,6 +195,8 @@ def _is_valid(engine: Engine, entry: FileResult) -> bool:
 
     The output must be unchanged, and the patient must still be the same under the policy on issuers.
     """
+    if entry.status == WRITTEN and entry.traits is None:
+        return False
     if entry.status != WRITTEN:
         return not entry.face and entry.reason not in {*_DEPENDING_ON_IDENTITIES, Reason.DICOMDIR}
     if entry.face and not _has_plan(engine, entry.face):
@@ -254,7 +265,18 @@ def _result(engine: Engine, path: str, digest: str, clean: CleanInstance) -> Fil
         review=clean.context.review,
         pixels=clean.pixels.table(),
         face=clean.face.text(),
+        traits=_traits(engine, clean),
+        cleaned_before=writer.is_own_output(clean.original),
     )
+
+
+def _traits(engine: Engine, clean: CleanInstance) -> dict[str, list[str]]:
+    """Return what the file says of its patient; nothing where no PatientID names one."""
+    if not clean.patient_id:
+        return {}
+    digest = partial(engine.cleaner.resolver.pseudonyms.trait, clean.context.patient.pseudonym)
+    name, birth_date, sex = (clean.original.text(tag) for tag in (PATIENT_NAME, BIRTH_DATE, SEX))
+    return traits.traits(digest, name=name, birth_date=birth_date, sex=sex)
 
 
 def _kept_folders(engine: Engine, path: str) -> str:

@@ -244,6 +244,10 @@ class IdentityRegistry:
                 self._read_on()
                 return None if self._is_known(fact) else self._judged(fact, self.path)
 
+    def gave(self, patient_id: str) -> bool:
+        """Return whether a PatientID is a new one that the site gave a patient, in a delivery seen so far."""
+        return self._digest("new", normal(patient_id)) in self._owners
+
     def report(self) -> RegistryReport:
         """Return numbers: of patients, per issuer, and of what is kept out."""
         with self._threads:

@@ -66,7 +66,17 @@ class Pseudonyms:
         self.site = key.site
         self._keys = {
             name: key.derive(name)
-            for name in ("uid", "patient", "accession", "identifier", "dates", "audit", "path", "text")
+            for name in (
+                "uid",
+                "patient",
+                "accession",
+                "identifier",
+                "dates",
+                "audit",
+                "path",
+                "text",
+                "trait",
+            )
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -135,6 +145,13 @@ class Pseudonyms:
     def digest(self, content: str | bytes) -> str:
         """Return a keyed digest that may stand in the public audit log."""
         return self._mac("audit", content if isinstance(content, bytes) else framed(content)).hex()[:32]
+
+    def trait(self, pseudonym: str, kind: str, text: str) -> str:
+        """Return a keyed digest of what a file says of a patient, for the private room.
+
+        Digests of two patients cannot be compared with each other.
+        """
+        return self._mac("trait", framed(pseudonym, kind, text)).hex()[:16]
 
     def path_part(self, path: str) -> str:
         """Return a file name part that stands for an original path."""
