@@ -10,13 +10,15 @@ from deid_samples import KEY, clean, image, save, tree
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meninx.cli.app import run
 from meninx.core import artifacts
 from meninx.core.artifacts import DeidRecord
+from meninx.deid import Deidentifier
 from meninx.deid.identity.keys import SiteKey
 from meninx.deid.identity.pseudonyms import Pseudonyms
 from meninx.deid.identity.traits import contradictions, traits
 
-DIGEST = partial(Pseudonyms(SiteKey(KEY, "north")).trait, "P1")
+DIGEST = partial(Pseudonyms(SiteKey(KEY, "north")).trait, b"7001")
 
 
 def of(name: str = "", birth_date: str = "", sex: str = "") -> dict[str, list[str]]:
@@ -94,7 +96,9 @@ def test_a_very_long_name_and_very_many_variants_are_bounded():
 
 def test_digests_of_two_patients_cannot_be_compared():
     pseudonyms = Pseudonyms(SiteKey(KEY, "north"))
-    one, other = (traits(partial(pseudonyms.trait, who), name="", birth_date="", sex="F") for who in "ab")
+    one, other = (
+        traits(partial(pseudonyms.trait, who), name="", birth_date="", sex="F") for who in (b"a", b"b")
+    )
     assert one != other
 
 
@@ -140,3 +144,36 @@ def test_results_of_an_earlier_version_are_read_again_for_the_comparison(tmp_pat
     result = clean(tmp_path)
     assert (result.contradicting, result.files_resumed) == (1, 0)
     assert tree(tmp_path / "out") == whole
+
+
+def test_two_deliveries_and_a_stream_are_compared_by_the_registry(tmp_path, capsys):
+    save(image(1), tmp_path / "in" / "a")
+    save(image(2, study=2, PatientSex="M"), tmp_path / "later" / "b")
+    clean(tmp_path)
+    before = tree(tmp_path / "out")
+    words = ("deid", "later", "next", "--key", "site.key", "--site", "north")
+    assert (
+        run([word if word[0] == "-" or i in (0, 6) else str(tmp_path / word) for i, word in enumerate(words)])
+        == 0
+    )
+    told = capsys.readouterr()
+    assert "in all deliveries of the site, 1 patients have contradicting name, birth date or sex" in told.err
+    assert "contradicting" not in told.out
+    assert run(["registry", str(tmp_path / "site.key"), "--site", "north"]) == 0
+    assert "1 patients have instances with contradicting name, birth date or sex" in capsys.readouterr().out
+    assert clean(tmp_path).contradicting == 0
+    assert tree(tmp_path / "out") == before  # a statement that was signed does not change
+    engine = Deidentifier(key=tmp_path / "site.key", site="north")
+    assert engine.deidentify((tmp_path / "in" / "a").read_bytes()).contradictions == ("sex",)
+    other = Deidentifier(key=KEY, site="north")
+    assert other.deidentify((tmp_path / "in" / "a").read_bytes()).contradictions == ()
+    assert other.deidentify((tmp_path / "later" / "b").read_bytes()).contradictions == ("sex",)
+
+
+def test_a_lookup_table_of_a_later_delivery_is_no_contradiction(tmp_path):
+    save(image(1), tmp_path / "in" / "a")
+    clean(tmp_path)
+    (tmp_path / "lookup.csv").write_text("old_patient_id,new_patient_id\n0000123,STUDY-1\n")
+    clean(tmp_path, "next", lookup=tmp_path / "lookup.csv")
+    engine = Deidentifier(key=tmp_path / "site.key", site="north")
+    assert engine.deidentify((tmp_path / "in" / "a").read_bytes()).contradictions == ()

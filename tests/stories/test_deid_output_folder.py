@@ -173,7 +173,11 @@ def test_the_same_command_with_new_key_continues_its_own_run(tmp_path, invoke, m
 
 def sealed(tmp: Path) -> Path:
     deliver(tmp, "in", 1, 2)
-    clean(tmp, escrow="key", escrow_only=True)
+    deliver(tmp, "in", 3, PatientSex="M")
+    result = clean(tmp, escrow="key", escrow_only=True)
+    assert "1 patients; two people may share" in result.summary()
+    assert "look at" not in result.summary()  # the list was removed
+    assert "contradictions.csv" in clean(tmp, "open").summary()
     return tmp / "out"
 
 
@@ -210,12 +214,12 @@ def test_a_folder_sealed_for_a_broker_is_not_opened_for_the_keys_holder(tmp_path
 def test_another_source_does_not_replace_a_sealed_result(tmp_path):
     out = sealed(tmp_path)
     before = tree(out)
-    deliver(tmp_path, "second", 1, 3)
+    deliver(tmp_path, "second", 1, 2, 4)
     with pytest.raises(UsageError, match=r"1 file.*--overwrite"):
         clean(tmp_path, source="second", escrow="key", escrow_only=True)
     assert tree(out) == before
-    deliver(tmp_path, "in", 3)
-    assert clean(tmp_path, escrow="key", escrow_only=True).files_written == 3
+    deliver(tmp_path, "in", 4)
+    assert clean(tmp_path, escrow="key", escrow_only=True).files_written == 4
 
 
 # --- a clean archive inside the source ---

@@ -41,6 +41,7 @@ class DeidResult(Result):
         actions: keyword -> action letter -> elements.
         files_resumed: files that an earlier run had finished.
         dry_run: nothing was written.
+        sealed: an escrow replaces the lists and tables of the private folder.
         private_files: what was done in the private folder because the settings ask for it, or would be done
             without ``dry_run``; in words.
         directories: files that DICOMDIRs of the source name, and those of them missing or outside.
@@ -67,18 +68,25 @@ class DeidResult(Result):
     contradicting: int = 0
     deidentified_before: int = 0
     dry_run: bool = False
+    sealed: bool = False
     private_files: tuple[str, ...] = ()
     signer: str = ""
     directories: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether the private folder holds the lists of the run: not after a dry run, nor once sealed."""
+        return not (self.dry_run or self.sealed)
 
     def alerts(self) -> tuple[str, ...]:
         """Return what somebody has to decide before all files can be written."""
         waiting = self.quarantined.get(Reason.ISSUER_CONFLICT, 0)
         if not waiting:
             return ()
+        look = "look at private/issuers.csv, and say" if self.has_lists else "say"
         return (
-            f"{waiting} files were kept out because their PatientID is also that of another issuer; look at "
-            "private/issuers.csv, and say in --issuer-domains which issuers number their patients together",
+            f"{waiting} files were kept out because their PatientID is also that of another issuer; {look} "
+            "in --issuer-domains which issuers number their patients together",
         )
 
     def raise_if_nothing_is_clean(self) -> None:
@@ -112,7 +120,7 @@ class DeidResult(Result):
                 f"pixels: {self.pixels_searched} images searched for text, {self.pixels_redacted} redacted, "
                 f"{self.layouts} layouts"
             )
-            if not self.dry_run:
+            if self.has_lists:
                 lines.append(f"look at each layout once: {self.out / 'private' / layout_sheet.PAGE}")
         if self.series_defaced or self.series_not_head or self.series_face_refused:
             lines.append(
@@ -128,11 +136,8 @@ class DeidResult(Result):
                 f"NOT checked: {self.burned_in_unknown} images may show text in their pixels "
                 "(ultrasound, captures, ...)"
             )
-            lines += (
-                []
-                if self.dry_run
-                else [f"look at them before anything leaves: {self.out / 'private' / CONTACT_SHEET}"]
-            )
+            if self.has_lists:
+                lines.append(f"look at them before anything leaves: {self.out / 'private' / CONTACT_SHEET}")
         lines += self.private_files
         if self.signer:
             lines.append(f"signed by {self.signer}; tell it to whoever checks the archive")
@@ -153,7 +158,7 @@ class DeidResult(Result):
                 f"contradicting name, birth date or sex under one PatientID: {self.contradicting} patients; "
                 "two people may share the ID"
             )
-            if not self.dry_run:
+            if self.has_lists:
                 lines.append(f"look at them: {self.out / 'private' / 'contradictions.csv'}")
         if self.deidentified_before:
             lines.append(

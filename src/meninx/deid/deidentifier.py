@@ -6,7 +6,7 @@ import copy
 import io
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,6 +78,8 @@ class DeidentifiedInstance:
         review: reasons why text may stand in the pixels, in fixed words; empty when nothing suggests it, and
             when the pixels were searched. With a reason the file states ``PatientIdentityRemoved NO``,
             and a person must look at the image before it is passed on.
+        contradictions: in which of name, birth date and sex the instances of this patient contradict each
+            other so far, by the registry: two people may share the PatientID.
         actions: keyword -> action letter (DICOM PS3.15 Annex E) -> number of elements. Private and unknown
             attributes share the keywords ``PrivateElement`` and ``UnknownElement``.
     """
@@ -91,6 +93,7 @@ class DeidentifiedInstance:
     sop_class_uid: str
     transfer_syntax_uid: str
     review: tuple[str, ...]
+    contradictions: tuple[str, ...] = ()
     actions: Mapping[str, Mapping[str, int]] = field(repr=False)
 
     @property
@@ -109,8 +112,8 @@ class Deidentifier:
 
     The result has the bytes that the folder stage writes for the same file, key, site and settings. The
     folder stage differs: a second file of the same instance is kept out, zip archives are opened, files may
-    have up to 5 GiB (here 2 GiB), series of single slices are defaced, patients whose files contradict each
-    other in name, birth date or sex are counted, and crosswalk, audit log and list of layouts are written.
+    have up to 5 GiB (here 2 GiB), series of single slices are defaced, and
+    crosswalk, audit log, list of layouts and list of contradicting patients are written.
 
     Identities are registered as by the folder stage (:mod:`meninx.deid.identity.identity_registry`): a
     PatientID that two unlisted issuers use is refused for the second. An object whose key is a file takes the
@@ -272,12 +275,13 @@ class Deidentifier:
         clean, result = outcome
         if writer.is_own_output(clean.original) and self._registry.gave(clean.patient_id):
             raise Quarantined(Reason.ALREADY_DEIDENTIFIED)
+        domain = clean.context.patient.domain
         refused = self._registry.admit(
-            clean.patient_id, clean.issuer, clean.context.patient.domain, result.patient_id
+            clean.patient_id, clean.issuer, domain, result.patient_id, clean.traits()
         )
         if refused is not None:
             raise Quarantined(refused)
-        return result
+        return replace(result, contradictions=self._registry.contradictions(clean.patient_id, domain))
 
     def _outcome(self, data: bytes | Dataset) -> tuple[CleanInstance, DeidentifiedInstance] | Reason:
         try:

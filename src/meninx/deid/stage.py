@@ -119,7 +119,7 @@ def run(
         if config.escrow_only:
             sealing.remove_plain_files(out)
     result = _result(config, out, record, resumed)
-    _note_registry(registry, progress, is_new=is_new)
+    _note_registry(registry, progress, is_new=is_new, contradicting=result.contradicting)
     if result.burned_in_unknown:
         progress.note(
             f"{result.burned_in_unknown} images may show text in their pixels; pixels were not checked"
@@ -178,11 +178,22 @@ def _write_papers(
     return record
 
 
-def _note_registry(registry: IdentityRegistry, progress: Progress, *, is_new: bool) -> None:
-    """Say that a registry was made, and how many IDs may have been split by the policy on issuers."""
+def _note_registry(
+    registry: IdentityRegistry, progress: Progress, *, is_new: bool, contradicting: int
+) -> None:
+    """Say that a registry was made, and what is doubtful in all deliveries about who a patient is.
+
+    ``contradicting`` is the number of contradicting patients of this delivery.
+    """
     if is_new and registry.path is not None and registry.path.exists():
         progress.note(f"the site's identity registry was made: {registry.path}; keep it with the key")
-    split = registry.report().split_ids
+    report = registry.report()
+    if report.contradicting > contradicting:
+        progress.note(
+            f"in all deliveries of the site, {report.contradicting} patients have contradicting name, birth "
+            "date or sex; two people may share a PatientID"
+        )
+    split = report.split_ids
     if split:
         progress.note(
             f"{split} PatientIDs occur with and without an issuer and count as different patients; where "
@@ -387,7 +398,7 @@ def admitted(registry: IdentityRegistry, entry: FileResult) -> FileResult:
     old, new = entry.patient
     if entry.cleaned_before and registry.gave(old):
         return FileResult(path=entry.path, digest=entry.digest, reason=Reason.ALREADY_DEIDENTIFIED)
-    reason = registry.admit(old, entry.issuer, entry.domain, new)
+    reason = registry.admit(old, entry.issuer, entry.domain, new, entry.traits)
     if reason is None:
         return entry
     return FileResult(path=entry.path, digest=entry.digest, reason=reason, issuer=entry.issuer)
@@ -448,7 +459,7 @@ def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> 
     written = 0 if config.dry_run else record.files_written
     return DeidResult(
         out=out, files_written=written, files_resumed=resumed, dry_run=config.dry_run,
-        private_files=_private_files(config), **counts,
+        sealed=config.escrow_only, private_files=_private_files(config), **counts,
     )  # fmt: skip
 
 

@@ -11,16 +11,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from meninx.core import files
 from meninx.core.errors import StorageError
 from meninx.deid import output, selfcheck, writer
-from meninx.deid.actions import BIRTH_DATE
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
 from meninx.deid.faces.face_plans import FolderPlans
-from meninx.deid.identity import traits
 from meninx.deid.identity.keys import plain_digest
 from meninx.deid.output import WRITTEN, FileResult
 from meninx.dicomfile import instance, media_directory, zip_archive
@@ -40,7 +37,6 @@ _DEPENDING_ON_IDENTITIES = frozenset(
 )
 """Reasons that another policy on issuers can remove, so such a file is tried again in every run."""
 
-PATIENT_NAME, SEX = 0x00100010, 0x00100040
 _LARGE = 4 << 20  # bytes of a file from which native pixel data stays in the file
 
 
@@ -265,18 +261,9 @@ def _result(engine: Engine, path: str, digest: str, clean: CleanInstance) -> Fil
         review=clean.context.review,
         pixels=clean.pixels.table(),
         face=clean.face.text(),
-        traits=_traits(engine, clean),
+        traits=clean.traits(),
         cleaned_before=writer.is_own_output(clean.original),
     )
-
-
-def _traits(engine: Engine, clean: CleanInstance) -> dict[str, list[str]]:
-    """Return what the file says of its patient; nothing where no PatientID names one."""
-    if not clean.patient_id:
-        return {}
-    digest = partial(engine.cleaner.resolver.pseudonyms.trait, clean.context.patient.pseudonym)
-    name, birth_date, sex = (clean.original.text(tag) for tag in (PATIENT_NAME, BIRTH_DATE, SEX))
-    return traits.traits(digest, name=name, birth_date=birth_date, sex=sex)
 
 
 def _kept_folders(engine: Engine, path: str) -> str:

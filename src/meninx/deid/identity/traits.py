@@ -15,7 +15,7 @@ Example:
     >>> from functools import partial
     >>> from meninx.deid.identity.keys import SiteKey
     >>> from meninx.deid.identity.pseudonyms import Pseudonyms
-    >>> digest = partial(Pseudonyms(SiteKey(bytes(range(32)), "north")).trait, "P1")
+    >>> digest = partial(Pseudonyms(SiteKey(bytes(range(32)), "north")).trait, b"7001")
     >>> one, two, three = (
     ...     traits(digest, name=name, birth_date="19800312", sex="F")
     ...     for name in ("Meyer^Anna", "ANNA MAIER", "Okafor^Peter")
@@ -39,7 +39,7 @@ Traits = Mapping[str, Collection[str]]
 
 NAME, BIRTH_DATE, SEX = "name", "birth date", "sex"
 _YEAR, _DAY = "year", "day"
-_LONGEST, _MOST_PARTS, _MOST_VARIANTS = 512, 12, 50
+_LONGEST, _MOST_PARTS, MOST_VARIANTS = 512, 12, 50
 _LETTERS = re.compile(r"[^\W\d_]+")
 _UNKNOWN_YEAR = 1900  # and earlier
 # Different spellings of one sound, in Latin letters without accents; applied in this order.
@@ -95,7 +95,7 @@ class TraitVariants:
         """Add a file of a patient."""
         variant = variant_of(found)
         first = self._first.setdefault(patient, variant)
-        if variant != first and len(self._more.setdefault(patient, {})) < _MOST_VARIANTS:
+        if variant != first and len(self._more.setdefault(patient, {})) < MOST_VARIANTS:
             self._more[patient][variant] = None
 
     def contradicting(self) -> dict[str, tuple[str, ...]]:
@@ -113,7 +113,7 @@ def contradictions(variants: Collection[Traits]) -> tuple[str, ...]:
     Args:
         variants: the distinct traits of the patient's files; of very many the first fifty are compared.
     """
-    pairs = itertools.combinations(itertools.islice(variants, _MOST_VARIANTS), 2)
+    pairs = itertools.combinations(itertools.islice(variants, MOST_VARIANTS), 2)
     found = {kind for one, other in pairs for kind in _between(one, other)}
     return tuple(kind for kind in (NAME, BIRTH_DATE, SEX) if kind in found)
 
