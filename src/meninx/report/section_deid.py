@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from meninx.core.summaries import unsearched
+from meninx.core.summaries import UNSEARCHED, unsearched
 from meninx.deid.papers import statement
 from meninx.dicomfile import refusals
 from meninx.report import deid_attributes, formatting
@@ -97,7 +97,7 @@ def _flagged(context: ReportContext) -> ReportTable | None:
     reasons: Counter[str] = Counter()
     for item in context.deid:
         reasons.update(item.record.flagged)
-    return _counted("Images that may show text in their pixels, which were not searched", "images", reasons)
+    return _counted(UNSEARCHED.capitalize(), "images", reasons)
 
 
 def _counted(caption: str, what: str, reasons: Mapping[str, int]) -> ReportTable | None:
