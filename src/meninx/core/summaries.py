@@ -53,6 +53,9 @@ class DeidRecord:
         patients: distinct patients written.
         studies: distinct studies written.
         series: distinct series written.
+        contradicting: patients among these whose files contradict each other in name, birth date or sex.
+        deidentified_before: instances written whose original was a clean file of meninx, made with another
+            key or for another site.
         actions: keyword -> action letter -> elements.
         residual_findings: files excluded because the self-check found an original identifier.
         burned_in_unknown: images written that may show text in their pixels and were not inspected.
@@ -93,6 +96,8 @@ class DeidRecord:
     patients: int = 0
     studies: int = 0
     series: int = 0
+    contradicting: int = 0
+    deidentified_before: int = 0
     actions: dict[str, dict[str, int]] = field(default_factory=dict)
     residual_findings: int = 0
     burned_in_unknown: int = 0
