@@ -79,8 +79,8 @@ class MediaResult(Result):
         if not self.burned_in_unknown:
             return ()
         return (
-            f"{self.burned_in_unknown} images may show text in their pixels, which were not searched; look at "
-            "private/review.html of the archive before the medium leaves",
+            f"{self.burned_in_unknown} images may show text in their pixels, which were not searched; "
+            "look at private/review.html of the archive before the medium leaves",
         )
 
     def summary(self) -> str:
