@@ -256,7 +256,10 @@ def test_files_that_another_site_cleaned_are_read_and_counted(tmp_path, invoke):
     assert (result.files_written, result.deidentified_before) == (2, 2)
     assert "de-identified by meninx before, under another key or site: 2 images" in result.summary()
     assert artifacts.read(tmp_path / "out", DeidRecord).deidentified_before == 2
-    assert "before, under another key or site: 2 images" in (tmp_path / "out" / "statement.html").read_text()
+    assert (
+        "De-identified by meninx before, under another key or site: 2 images"
+        in (tmp_path / "out" / "statement.html").read_text()
+    )
     assert clean(tmp_path, source="first/images").deidentified_before == 2
     deliver(tmp_path, "plain", 3)
     assert clean(tmp_path, "third", "plain").deidentified_before == 0
