@@ -347,6 +347,12 @@ def test_a_changed_log_stops_every_look_up(tmp_path, change):
     assert not (tmp_path / "d.csv").exists()
 
 
+def record_of(path: Path) -> Path:
+    """Return the record beside a log or an escrow."""
+    (found,) = path.parent.glob(f"{path.name}{access_log.RECORD}*")
+    return found
+
+
 @pytest.mark.parametrize("loss", ["deleted", "cut", "replaced"])
 @pytest.mark.parametrize("other", ["log", "escrow"])
 def test_a_log_that_was_deleted_or_cut_stops_every_look_up(tmp_path, capsys, loss, other):
@@ -357,7 +363,7 @@ def test_a_log_that_was_deleted_or_cut_stops_every_look_up(tmp_path, capsys, los
     report = access_log.report(tmp_path / ESCROW, opener)
     assert report.missing_records == ()
     log = report.out
-    records = {"log": log.with_name(log.name + ".opened"), "escrow": tmp_path / f"{ESCROW}.opened"}
+    records = {"log": record_of(log), "escrow": record_of(tmp_path / ESCROW)}
     assert {stat.S_IMODE(record.stat().st_mode) for record in records.values()} == {0o600}
     records[other].unlink()  # one of the two is enough
     first = log.read_bytes().splitlines(keepends=True)[0]
@@ -385,7 +391,7 @@ def test_a_log_that_was_deleted_or_cut_stops_every_look_up(tmp_path, capsys, los
 def test_records_of_the_log_are_sealed_and_stay_when_plain_tables_go(tmp_path):
     archive(tmp_path, ["0000123"])
     restored(tmp_path, Request(everything=True), "a.csv")
-    record = tmp_path / f"{ESCROW}.opened"
+    record = record_of(tmp_path / ESCROW)
     sealing.seal(tmp_path / "out", tmp_path / "site.key", Recipient(), remove_plain=True)
     content = record.read_bytes()
     assert b"0000123" not in content
@@ -396,7 +402,7 @@ def test_records_of_the_log_are_sealed_and_stay_when_plain_tables_go(tmp_path):
     record.unlink()  # a copied escrow has none yet
     report = access_log.report(tmp_path / ESCROW, Opener(key=tmp_path / "site.key"))
     assert report.missing_records == (record.name,)
-    assert "not there: escrow.meninx.opened" in report.summary()
+    assert f"not there: {record.name}" in report.summary()
     restored(tmp_path, Request(everything=True), "b.csv")
     assert record.is_file()
 

@@ -32,7 +32,7 @@ from meninx.deid.escrow.escrow_file import Opener
 from meninx.deid.identity.identity_registry import usual_place
 
 SUFFIX = ".reidentify-log"
-RECORD = ".opened"  # appended to the names of the log and of the escrow
+RECORD = ".opened-"  # between the name of the log or of the escrow and eight digits that name the key
 LONGEST_REASON = 500
 MOST_DIGESTS = 10_000  # in one line; a larger request is logged by its number and the digest of all
 _LIMIT = 1 << 30
@@ -98,7 +98,8 @@ class AccessLog:
 
     def __init__(self, path: Path, key: bytes, escrow: Path) -> None:
         self.path, self._key = path, key
-        self.records = (path.with_name(path.name + RECORD), escrow.with_name(escrow.name + RECORD))
+        suffix = RECORD + self._mac(b"name of a record")[:8]  # an escrow may be sealed anew for another key
+        self.records = (path.with_name(path.name + suffix), escrow.with_name(escrow.name + suffix))
 
     def lines(self) -> Iterator[Access]:
         """Yield the lines in order.

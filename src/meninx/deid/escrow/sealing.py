@@ -77,7 +77,7 @@ def seal(
         clean: the archive.
         key_file: the site key with which it was made.
         recipient: who can open the escrow.
-        remove_plain: remove everything of ``private/`` that is not in :data:`KEPT`.
+        remove_plain: remove everything of ``private/`` but :data:`KEPT` and the records of the access log.
         dry_run: change nothing.
 
     Raises:
@@ -171,7 +171,8 @@ def remove_plain_files(clean: Path, *, dry_run: bool = False) -> list[str]:
         StorageError: the disk refused.
     """
     private = clean / workspace.PRIVATE
-    found = sorted(item.name for item in private.iterdir() if item.name not in KEPT)
+    names = (item.name for item in private.iterdir())
+    found = sorted(name for name in names if name not in KEPT and not name.startswith(f"{NAME}{RECORD}"))
     if dry_run:
         return found
     try:
