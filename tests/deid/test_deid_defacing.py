@@ -114,6 +114,11 @@ def test_what_cannot_be_fitted_is_refused(scan, reason):
     assert (plan.outcome, plan.reason) == (REFUSED, reason)
 
 
+def test_the_brow_of_a_head_without_a_nose_in_view_is_no_nose():
+    plan = planned(head_scan(Head.drawn(1500, "CT"), Scan(low=5.0))[0])[1]
+    assert (plan.outcome, plan.reason) == (REFUSED, Reason.FACE_NOT_FOUND)
+
+
 def test_a_missing_slice_a_second_orientation_and_one_slice_are_refused():
     datasets, _ = head_scan()
     turned, _ = head_scan(Head(), replace(COARSE, plane="sagittal"))
