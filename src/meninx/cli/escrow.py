@@ -68,8 +68,9 @@ def log(
 ) -> None:
     """Check the access log beside a key, and show who opened escrows of a site with it. Nothing is written.
 
-    Exit code 4: a line was changed, removed or added by somebody who does not hold the key. Lines cut from
-    the end are not detected.
+    Exit code 4: a line was changed, removed or added by somebody who does not hold the key, or the log was
+    deleted or cut. The latter is noticed by records beside the log and beside the escrow: not if both are
+    deleted, too.
 
     Args:
         escrow: An escrow of the site.
