@@ -16,6 +16,7 @@ import jinja2
 from meninx.core import files
 from meninx.core.artifacts import DeidRecord
 from meninx.core.names import printable
+from meninx.core.summaries import mostly_filled, unsearched
 from meninx.deid.options import EVERY_CODE
 from meninx.dicomfile import media_directory, refusals
 
@@ -102,8 +103,10 @@ def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
         f"{record.pixels_searched:,} images searched for text, {record.pixels_redacted:,} redacted, "
         f"{record.layouts:,} layouts"
     )
+    if record.pixels_mostly_filled:
+        pixels += f"; {mostly_filled(record.pixels_mostly_filled)}"
     if record.burned_in_unknown:
-        pixels += f"; {record.burned_in_unknown:,} images that may show text were NOT searched"
+        pixels += f"; {unsearched(record.burned_in_unknown)}"
     return (
         (
             "Files",
@@ -164,10 +167,7 @@ def remains(record: DeidRecord) -> tuple[str, ...]:
             f"{record.deidentified_before:,} images. Their patients count as other ones."
         )
     if record.burned_in_unknown:
-        found.append(
-            f"{record.burned_in_unknown:,} images may show names or numbers in their pixels: somebody has to "
-            "look at each."
-        )
+        found.append(f"{unsearched(record.burned_in_unknown)}: somebody has to look at each.")
     if record.pixels == "redact":
         found.append(
             "The search for text in pixels misses some; the recall that was measured stands in the "
