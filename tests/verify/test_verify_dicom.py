@@ -137,7 +137,7 @@ def test_one_bad_file_stops_nothing_and_every_file_is_counted(tmp_path):
     (folder / "f.dcm").write_bytes(samples.clean()[:-2000] + deep)
     result = meninx.verify(folder, workers=1)
     assert result.files == sum(result.verdicts.values()) == 6
-    assert (result.verdicts["clean"], result.verdicts["unreadable"], result.verdicts["not DICOM"]) == (
+    assert (result.verdicts["nothing found"], result.verdicts["unreadable"], result.verdicts["not DICOM"]) == (
         1,
         4,
         1,
@@ -156,7 +156,7 @@ def test_two_processes_find_what_one_finds(tmp_path):
     both = [meninx.verify(folder, originals=source, workers=workers).to_json() for workers in (1, 2)]
     assert both[0] == both[1]
     assert json.loads(both[0])["verdicts"] == {
-        "clean": 3, "suspicious": 0, "leak": 1, "unreadable": 0, "not DICOM": 0,
+        "nothing found": 3, "suspicious": 0, "leak": 1, "unreadable": 0, "not DICOM": 0,
     }  # fmt: skip
 
 
