@@ -120,9 +120,9 @@ class RawSearch:
             if _may_be_text(window):
                 for at in _candidates(window, needles.pairs, needles.starts):
                     head = bytes(window[at : at + longest]).lower()
-                    for needle in needles.by_start.get(head[:_LEAST], ()):
-                        if head.startswith(needle):
-                            yield start + at, needle
+                    for length, group in needles.by_start.get(head[:_LEAST], {}).items():
+                        if head[:length] in group:
+                            yield start + at, head[:length]
 
 
 class _Needles:
@@ -130,9 +130,10 @@ class _Needles:
 
     def __init__(self, needles: tuple[bytes, ...], uids: frozenset[bytes]) -> None:
         self.uids, self.longest = uids, max(map(len, needles), default=0)
-        self.by_start: dict[bytes, list[bytes]] = {}
+        self.by_start: dict[bytes, dict[int, set[bytes]]] = {}  # first bytes -> length -> identifiers
         for needle in needles:
-            self.by_start.setdefault(needle[:_LEAST], []).append(needle)
+            group = self.by_start.setdefault(needle[:_LEAST], {})
+            group.setdefault(len(needle), set()).add(needle)
         self.pairs, self.starts = _pairs_of(needles), _starts_of(self.by_start)
 
 

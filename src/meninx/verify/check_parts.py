@@ -95,7 +95,8 @@ def _part(name: str, whole: bool, what: str) -> CheckPart:
 def _known(counts: CheckCounts) -> CheckPart:
     if not counts.values:
         return CheckPart(KNOWN, PartState.NOT, "neither originals nor a list of identifiers was given")
-    unread = sum(number for code, number in counts.originals_unread.items() if code != Reason.NOT_DICOM)
+    without = (Reason.NOT_DICOM, Reason.DICOMDIR)  # the files that a DICOMDIR names are read themselves
+    unread = sum(number for code, number in counts.originals_unread.items() if code not in without)
     what = (
         "in every text at every depth, in file meta information, preamble, bytes of the pixel data and paths"
     )
