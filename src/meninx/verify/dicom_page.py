@@ -164,7 +164,7 @@ def _reasons(result: DicomCheckResult) -> Section:
                 wide=True,
             )
         )
-    lead = (result.verdict + ".",)
+    lead = (result.verdict[0].upper() + result.verdict[1:] + ".",)
     return Section("reasons", "What was found", lead=lead, tables=tuple(tables if rows else ()))
 
 
