@@ -33,6 +33,7 @@ from meninx.deid.vocabulary import (
     MONTHS,
     RARE_NAMES,
     RELATIONS,
+    STATED,
     Role,
     kind_of,
 )
@@ -73,8 +74,8 @@ _LETTERS = re.compile(r"[^0-9]*[^\W\d_][^0-9]*")
 _ENDS = re.compile(r"[;|()\[\]{}\n\r]")  # what is never between the two parts of a name
 _BARE_JOINS = re.compile(r"[-/+ ]")
 _SEPARATOR = re.compile(r"[ -\[\]-~\n\r\t]{0,8}")
-_CHAIN = frozenset({Role.RELATION, Role.LINK})
-_NEEDS_PHRASE = frozenset({Role.FINDING, Role.CONTRAST})
+_STATEMENTS = frozenset({Role.RELATION, Role.CONTRAST, Role.SIDE})
+_NUMBERS = re.compile(r"[0-9]+(?:\.[0-9]+)*|[a-z]{0,4}[0-9]{4,}", re.IGNORECASE)
 _NEEDS_NEIGHBOURS = frozenset({Role.NAME, Role.LETTER, Role.NUMBER})
 _STATES = RELATIONS - {"pre", "post", "before", "after", "prior"}
 
@@ -91,6 +92,7 @@ class Phrases:
         stays: whether each stays.
         breaks: whether a phrase ends before each token.
         ranges: the range of tokens of each token's phrase, once it was asked for.
+        gone: whether the phrase that begins with a token was removed as a whole.
     """
 
     text: str
@@ -100,6 +102,7 @@ class Phrases:
     stays: list[bool] = field(default_factory=list)
     breaks: list[bool] = field(default_factory=list)
     ranges: list[tuple[int, int]] = field(default_factory=list)
+    gone: list[bool] = field(default_factory=list)
 
     def add(self, start: int, end: int, kind: Role) -> None:
         """Add the next token."""
@@ -109,6 +112,7 @@ class Phrases:
         self.spans.append((start, end))
         self.kinds.append(kind)
         self.stays.append(kind != Role.UNKNOWN)
+        self.gone.append(False)
 
     def between(self, index: int) -> str:
         """Return what stands before a token, up to the token before it."""
@@ -122,49 +126,82 @@ class Phrases:
             for index in order:
                 changed |= self.stays[index] and self._settle_one(index)
             order = order[::-1]  # a removal spreads to either side in one pass
-            changed = changed or self._settle_pairs()
+            changed = self._settle_statements() or changed
 
-    def _settle_pairs(self) -> bool:
-        """Remove what is left of a statement that has two halves; return whether anything was removed.
-
-        "Plain and with contrast" without "plain" is another examination, wherever the halves stand.
-        Sides are left out: "left chest" stays true without what was said of the right forearm.
-        """
+    def _settle_statements(self) -> bool:
+        """Remove the phrases of statements that lost a part; return whether anything was removed."""
         removed = False
+        for index, word in enumerate(self.words):
+            if not self.stays[index] and (self.kinds[index] in _STATEMENTS or word in STATED):
+                removed |= self._remove_phrase(index)
         for halves in HALVES:
             places = [index for index, word in enumerate(self.words) if word in halves]
             stay = [index for index in places if self.stays[index]]
             gone = {halves[self.words[index]] for index in places if not self.stays[index]}
             if gone - {halves[self.words[index]] for index in stay}:
                 for index in stay:
-                    self._remove_with_object(index)
-                    removed = True
+                    removed |= self._remove_phrase(index)
         return removed
 
-    def _remove_with_object(self, index: int) -> None:
-        """Remove a token and, if it says what is present or absent, what it says so of."""
-        self.stays[index] = False
-        each = index + 1
-        while self.words[index] in RELATIONS and each < len(self.words) and not self.breaks[each]:
-            if self.kinds[each] == Role.RELATION:
-                return
-            self.stays[each] = False
-            each += 1
+    def _remove_phrase(self, index: int) -> bool:
+        """Remove the phrase of a token that states something, and the phrase that this token borders on.
+
+        Return whether anything was removed.
+        """
+        start, end = self._phrase(index)
+        if self.gone[start] and not (index == start or index == end - 1):
+            return False
+        ranges = [(start, end)]
+        if index == start > 0:
+            ranges.append(self._phrase(index - 1))
+        if index == end - 1 and end < len(self.words):
+            ranges.append(self._phrase(end))
+        removed = False
+        for first, last in ranges:
+            if not self.gone[first]:
+                self.gone[first], removed = True, True
+                self.stays[first:last] = [False] * (last - first)
+        return removed
 
     def _settle_one(self, index: int) -> bool:
-        """Remove a token (a phrase, if it begins with this token) that may not stay; return whether."""
+        """Remove a token (its phrase, if it states something) that may not stay; return whether."""
         kind = self.kinds[index]
-        if kind in _CHAIN:
-            return self._settle_chain(index)
-        if kind == Role.SIDE:
-            return self._settle_side(index)
-        goes = kind in _NEEDS_PHRASE and self._is_cut_off(index, inside=True)
+        if kind in _STATEMENTS:
+            return self._is_broken(index) and self._remove_phrase(index)
+        if kind == Role.LINK:
+            goes = any(not self.stays[other] for other in self._beside(index))
+            self.stays[index] = not goes
+            return goes
+        goes = kind == Role.FINDING and self._is_cut_off(index, inside=True)
         if kind == Role.RARE or self.words[index] in RARE_NAMES:
             goes |= self._is_beside_a_stranger(index) or self._is_name(index)
         if kind in _NEEDS_NEIGHBOURS:
             goes = self._is_cut_off(index, inside=False) or self._is_name(index)
         self.stays[index] = not goes
         return goes
+
+    def _is_broken(self, index: int) -> bool:
+        """Return whether a token that states something lost a word that it stands beside in its phrase."""
+        return any(
+            not self.stays[other]
+            for other in self._beside(index)
+            if other < index or self.kinds[index] != Role.CONTRAST or not self._is_stated(index)
+        )
+
+    def _beside(self, index: int) -> list[int]:
+        """Return the neighbours of a token inside its phrase; a removed number is passed over.
+
+        A number qualifies nothing, so "left 5512347 knee" is "left knee".
+        """
+        start, end = self._phrase(index)
+        found = []
+        for step in (-1, 1):
+            other = index + step
+            while start <= other < end and not self.stays[other] and _NUMBERS.fullmatch(self.words[other]):
+                other += step
+            if start <= other < end:
+                found.append(other)
+        return found
 
     def _is_cut_off(self, index: int, *, inside: bool) -> bool:
         """Return whether a neighbour was removed.
@@ -174,30 +211,7 @@ class Phrases:
         before = index > 0 and not (inside and self.breaks[index]) and not self.stays[index - 1]
         behind = index + 1
         last = behind == len(self.words) or (inside and self.breaks[behind])
-        if self.kinds[index] == Role.CONTRAST and self._is_stated(index):
-            last = True  # "without contrast": what follows cannot turn it round
         return before or not (last or self.stays[behind])
-
-    def _settle_side(self, index: int) -> bool:
-        """Remove a side, and the words that it may have belonged to; return whether."""
-        beside = [index - 1] if not self.breaks[index] else []
-        beside += [index + 1] if index + 1 < len(self.words) and not self.breaks[index + 1] else []
-        gone = [each for each in beside if not self.stays[each]]
-        # "Smith left knee": no other side could be meant.
-        if not gone or (len(gone) < len(beside) and self._is_only_side(index)):
-            return False
-        self._remove_side(index)
-        return True
-
-    def _remove_side(self, index: int) -> None:
-        """Remove a side and what stands beside it; a side there takes what stands beside it with it."""
-        for each in range(max(index - 1, 0), min(index + 2, len(self.words))):
-            stood, self.stays[each] = self.stays[each], False
-            if self.kinds[each] == Role.RELATION:
-                self.stays[each : self._phrase(each)[1]] = [False] * (self._phrase(each)[1] - each)
-                self._remove_states(each)
-            elif stood and each != index and self.kinds[each] == Role.SIDE:
-                self._remove_side(each)
 
     def _is_beside_a_stranger(self, index: int) -> bool:
         """Return whether an unknown word of letters is beside this one: together they may be a name."""
@@ -207,10 +221,6 @@ class Phrases:
             if _LETTERS.fullmatch(self.words[other]) and not _ENDS.search(self.between(max(index, other))):
                 return True
         return False
-
-    def _is_only_side(self, index: int) -> bool:
-        start, end = self._phrase(index)
-        return end - start < _LONGEST and self.kinds[start:end].count(Role.SIDE) == 1
 
     def _phrase(self, index: int) -> tuple[int, int]:
         """Return the range of the tokens between two breaks."""
@@ -248,37 +258,6 @@ class Phrases:
             if (word in FIRST_NAMES or self.kinds[index] == Role.LETTER) and beside in LAST_NAMES:
                 return True
         return False
-
-    def _settle_chain(self, index: int) -> bool:
-        """Remove a chain (``with and without``) that lost its object, and the rest of the phrase."""
-        if index > 0 and not self.breaks[index] and self.kinds[index - 1] in _CHAIN and self.stays[index - 1]:
-            return False  # the first token of the chain decides
-        end = index + 1
-        while end < len(self.words) and not self.breaks[end] and self.kinds[end] in _CHAIN:
-            end += 1
-        alone = end == len(self.words) or self.breaks[end]
-        before_is_gone = index > 0 and not self.breaks[index] and not self.stays[index - 1]
-        whole = all(self.stays[index:end])
-        states = any(self.kinds[each] == Role.RELATION for each in range(index, end))
-        lost = before_is_gone if alone else not self.stays[end]
-        if whole and not lost and (states or not before_is_gone):
-            return False
-        while states and end < len(self.words) and not self.breaks[end] and self.kinds[end] != Role.RELATION:
-            end += 1
-        stated = any(word in _STATES for word in self.words[index:end])
-        self.stays[index:end] = [False] * (end - index)
-        if stated:
-            self._remove_states(index)
-        return True
-
-    def _remove_states(self, index: int) -> None:
-        """Remove what else a phrase says of contrast and the like: half of "without, then with" is wrong."""
-        start, end = self._phrase(index)
-        stated = False
-        for each in range(start, end):
-            stated |= self.words[each] in _STATES
-            if stated or self.kinds[each] == Role.CONTRAST:
-                self.stays[each] = False
 
     def result(self) -> str:
         """Return the tokens that stay, with what stood between neighbours; a blank or a comma marks a gap."""
@@ -371,7 +350,8 @@ def _remove_titled(phrases: Phrases) -> None:
         for each in beside:
             if not 0 <= each < len(phrases.words) or not phrases.words[each].isalpha():
                 continue
-            if phrases.kinds[each] in _MAY_BE_NAMES:
+            modality = phrases.text[slice(*phrases.spans[index])] == "MR"
+            if phrases.kinds[each] == Role.NAME or (phrases.kinds[each] in _MAY_BE_NAMES and not modality):
                 phrases.stays[each] = False
 
 

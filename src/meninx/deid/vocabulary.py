@@ -81,8 +81,11 @@ _WITH_TEXT = "with w wi wth mit avec com med z ze enhanced"
 HALVES: tuple[dict[str, int], ...] = (
     dict.fromkeys(_WITHOUT_TEXT.split(), 0) | dict.fromkeys(_WITH_TEXT.split(), 1),
     {"art": 0, "arterial": 0, "ven": 1, "venous": 1},
+    {"pre": 0, "before": 0, "post": 1, "after": 1},
+    {"in": 0, "ip": 0, "inphase": 0, "out": 1, "op": 1, "opp": 1, "opposed": 1, "outphase": 1},
 )
 """Words of statements that have two halves -> which half."""
+STATED = frozenset(word for halves in HALVES for word in halves) - {"in"}
 
 _UNIT = (
     r"(?:mm|cm|ml|cc|kv|kvp|ma|mas|sec|secs|seconds?|s|ms|msec|min|mins|minutes?|hrs?|hours?|weeks?|wks?|months?|mos?"
