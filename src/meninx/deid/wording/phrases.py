@@ -33,6 +33,7 @@ from meninx.deid.wording.vocabulary import (
     MONTHS,
     RARE_NAMES,
     RELATIONS,
+    SELDOM,
     STATED,
     Role,
     kind_of,
@@ -69,6 +70,7 @@ _DOTTED = re.compile(r"(?:[^\W\d_][ ]?\.[ ]?)+")
 _TITLES_TEXT = "dr drs doctor prof professor mr mrs ms miss mister herr frau mme sig sra dott dra mlle"
 _TITLES = frozenset(_TITLES_TEXT.split())
 _MAY_BE_NAMES = frozenset({Role.WORD, Role.RARE, Role.NAME, Role.FINDING})
+_STYLED = frozenset({Role.WORD, Role.RARE, Role.FINDING, Role.CONTRAST, Role.SIDE, Role.RELATION})
 _LONGEST = 64  # tokens of a phrase in which the meaning of a side or of contrast is looked for
 _LETTERS = re.compile(r"[^0-9]*[^\W\d_][^0-9]*")
 _ENDS = re.compile(r"[;|()\[\]{}\n\r]")  # what is never between the two parts of a name
@@ -93,6 +95,7 @@ class Phrases:
         breaks: whether a phrase ends before each token.
         ranges: the range of tokens of each token's phrase, once it was asked for.
         gone: whether the phrase that begins with a token was removed as a whole.
+        styles: how the long words are written, once it was asked for.
     """
 
     text: str
@@ -103,6 +106,7 @@ class Phrases:
     breaks: list[bool] = field(default_factory=list)
     ranges: list[tuple[int, int]] = field(default_factory=list)
     gone: list[bool] = field(default_factory=list)
+    styles: list[str] | None = None
 
     def add(self, start: int, end: int, kind: Role) -> None:
         """Add the next token."""
@@ -175,6 +179,7 @@ class Phrases:
         goes = kind == Role.FINDING and self._is_cut_off(index, inside=True)
         if kind == Role.RARE or self.words[index] in RARE_NAMES:
             goes |= self._is_beside_a_stranger(index) or self._is_name(index)
+            goes |= self.words[index] in SELDOM and self._is_inserted(index)
         if kind in _NEEDS_NEIGHBOURS:
             goes = self._is_cut_off(index, inside=False) or self._is_name(index)
         self.stays[index] = not goes
@@ -241,6 +246,26 @@ class Phrases:
                 return False
         return False
 
+    def _is_inserted(self, index: int) -> bool:
+        """Return whether a word that is also a name looks as if somebody put it into the text.
+
+        It begins like no other long word of the text (``foot`` in ``Axial CHEST foot``), or a blank and the
+        sign between the parts of a person's name are beside it.
+        """
+        start, end = self.spans[index]
+        if self.text[max(start - 2, 0) : start] == " ^" or self.text[end : end + 2] in (" ^", "^ "):
+            return True
+        style = _style(self.text[start:end])
+        if not style:
+            return False
+        if self.styles is None:
+            self.styles = [
+                _style(self.text[slice(*span)]) if self.kinds[each] in _STYLED and span[1] - span[0] > 3 else ""
+                for each, span in enumerate(self.spans)
+            ]
+        others = {found for each, found in enumerate(self.styles) if found and each != index}
+        return bool(others) and style not in others
+
     def _is_name(self, index: int) -> bool:
         """Return whether a word is beside another one with which it makes a person's name."""
         word = self.words[index]
@@ -283,6 +308,15 @@ class Phrases:
         if self.spans and self.stays[-1] and _SEPARATOR.fullmatch(tail):
             parts.append(tail)
         return "".join(parts).strip()
+
+
+def _style(word: str) -> str:
+    """Return ``A`` for capitals, ``a`` for small letters, ``Aa`` for a capital first, or an empty string."""
+    if not word.isalpha() or len(word) < 3:
+        return ""
+    if word.isupper():
+        return "A" * (len(word) > 4)  # a shorter one is an abbreviation
+    return "a" if word.islower() else "Aa" * word.istitle()
 
 
 def parsed(text: str) -> Phrases:

@@ -20,7 +20,8 @@ CORE_WORDS: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["orig
 FIRST_NAMES: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name"] in ("first", "both"))
 LAST_NAMES: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name"] in ("last", "both"))
 PLAIN_WORDS: frozenset[str] = VOCABULARY - FIRST_NAMES - LAST_NAMES
-RARE_NAMES: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name"] == "rare")
+SELDOM: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name"] == "seldom")
+RARE_NAMES: frozenset[str] = SELDOM | {row["word"] for row in _ROWS if row["name"] == "rare"}
 _FINDINGS: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["group"] == "finding")
 
 
