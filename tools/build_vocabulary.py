@@ -56,6 +56,8 @@ COMMON = 3_000  # a marked word goes beside a name, and "knee" is worth more tha
 COMMON_SURNAME = 20_000  # rank of a surname from which on a word of the index is rather a word than a name
 SHORTEST_FORM, MOST_CUT = 5, 4  # letters of a form or of an unused code word; letters that a cut lacks
 _WITH_FORMS = frozenset({"modality", "anatomy", "orientation", "acquisition"})
+# Abbreviations that are written together with other words: "ctabdpel", "mriabd".
+_SHORT_PIECES = frozenset("abd pel ct mr mri pet nm ptct con non cor sag tra axl axi cap thx pre wo wwo".split())
 HEADER = ["word", "group", "origin", "name"]
 MODALITIES = frozenset({"CT", "MR", "PT", "CR", "DX", "MG", "US", "NM", "XA", "RF"})
 # Titles, cues of an identifier, and words of addresses. A name or a number beside one of them must go, and it
@@ -70,7 +72,7 @@ _CUES = """
     referred ref refer radiologist technologist tech operator nurse attending consultant surgeon reader
     patient patients mother father son daughter wife husband sister brother email mail www http https com org
     net edu address signed signature dictated by reported called contact staff observer author recorder
-    performer reviewer investigator user person people individual employer member company insurance
+    performer reviewer investigator user person people individual employer member company insurance min
 """
 CUES = frozenset(_CUES.split())
 # Context groups of PS3.16 that list breeds, many of which are called after a place.
@@ -89,12 +91,14 @@ class Names:
     Attributes:
         surnames: surname -> rank by frequency, 1 for the most common.
         unranked: surnames of other lists.
+        census: all surnames of a hundred people or more in the United States; most are very rare.
         first: first names.
         places: cities, states and countries.
     """
 
     surnames: dict[str, int] = field(default_factory=dict)
     unranked: set[str] = field(default_factory=set)
+    census: set[str] = field(default_factory=set)
     first: set[str] = field(default_factory=set)
     places: set[str] = field(default_factory=set)
 
@@ -114,7 +118,7 @@ class Names:
     def forbids(self, word: str) -> bool:
         """Return whether a word is rather a name of a person or a place."""
         common = self.surnames.get(word, COMMON_SURNAME) < COMMON_SURNAME
-        return common or word in self.unranked or word in self.first or word in self.places
+        return common or any(word in each for each in (self.unranked, self.census, self.first, self.places))
 
 
 def derives(collection: str) -> bool:
@@ -167,8 +171,9 @@ def vocabulary(
     used = {word: len(found) for word, found in index.items()}
     for word, group in core.items():
         common = names.surnames.get(word, COMMON) < COMMON
-        seldom = "seldom" if used.get(word, 0) < programmes else "rare"
-        mark = seldom if names.has(word) and len(word) > 2 else ""
+        often = used.get(word, 0)
+        named = names.has(word) or (often < ESTABLISHED and word in names.census)
+        mark = ("seldom" if often < programmes else "rare") if named and len(word) > 2 else ""
         rows.append([word, group, "hand", "last" if common else mark])
     for word in sorted({*codes, *used} - set(core)):
         often = used.get(word, 0)
@@ -177,7 +182,7 @@ def vocabulary(
             continue
         if often < ESTABLISHED and names.forbids(word):
             continue
-        if not often and (names.has(word) or len(word) < SHORTEST_FORM):
+        if not often and (names.has(word) or word in names.census or len(word) < SHORTEST_FORM):
             continue  # nobody is seen to use it in a description, so it is rather a name
         origin = f"index:{often}" if often >= programmes else codes[word]
         rows.append(
@@ -190,7 +195,7 @@ def vocabulary(
         )
     known = {row[0] for row in rows}
     for form, word in sorted(forms(core).items()):
-        if form not in known and form not in CUES and not names.has(form) and form not in names.places:
+        if form not in known and form not in CUES and not names.forbids(form) and not names.has(form):
             rows.append([form, core[word], f"form:{word}", "rare"])
     return rows
 
@@ -210,6 +215,36 @@ def forms(core: Mapping[str, str]) -> dict[str, str]:
         for end in range(max(SHORTEST_FORM + 1, len(word) - MOST_CUT), len(word)):
             found.setdefault(word[:end], word)
     return found
+
+
+def pieces(core: Mapping[str, str], names: Names) -> list[list[str]]:
+    """Return the rows of the table of words that are written together, as in ``chestabdpel``.
+
+    Args:
+        core: word -> group.
+        names: a name of any list that consists of the pieces is a row of its own, so that it goes.
+    """
+    found = {
+        word
+        for word, group in core.items()
+        if (word.isalpha() and word.isascii() and len(word) > 3 and group in _WITH_FORMS)
+        or word in _SHORT_PIECES
+    }
+    every = {*names.surnames, *names.unranked, *names.census, *names.first, *names.places}
+    never = {name for name in every if name.isalpha() and name not in core and _parts(name, found)}
+    return [*([word, "piece"] for word in sorted(found)), *([word, "name"] for word in sorted(never))]
+
+
+def _parts(word: str, pieces: set[str]) -> list[str]:
+    """Return two pieces or more of which a word consists, or an empty list."""
+    ways: dict[int, list[str]] = {0: []}
+    for start in range(len(word)):
+        if start in ways:
+            for end in range(start + 2, len(word) + 1):
+                if word[start:end] in pieces and end not in ways:
+                    ways[end] = [*ways[start], word[start:end]]
+    found = ways.get(len(word), [])
+    return found if len(found) > 1 else []
 
 
 def _is_word(word: str, *, listed: bool) -> bool:
@@ -278,7 +313,9 @@ def name_lists(path: Path | None) -> Names:
     """
     if path is not None:
         lists = json.loads(path.read_text(encoding="utf-8"))
-        return Names(lists["surnames"], *(set(lists[kind]) for kind in ("unranked", "first", "places")))
+        return Names(
+            lists["surnames"], *(set(lists[kind]) for kind in ("unranked", "census", "first", "places"))
+        )
     from anyascii import anyascii  # type: ignore[import-not-found]
 
     names = Names()
@@ -296,7 +333,7 @@ def name_lists(path: Path | None) -> Names:
                 names.unranked.add(word)
             else:
                 names.first.add(word)
-    names.unranked |= _surnames_of_2010()
+    names.census = _surnames_of_2010()
     names.places = _places()
     return names
 
@@ -379,6 +416,8 @@ def main(arguments: list[str] | None = None) -> int:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
         writer.writerows(vocabulary(core, codes, index, names))
+    with options.out.with_name("word_pieces.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([["word", "kind"], *pieces(core, names)])
     return 0
 
 

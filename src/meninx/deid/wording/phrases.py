@@ -31,10 +31,12 @@ from meninx.deid.wording.vocabulary import (
     LAST_NAMES,
     MEASURE,
     MONTHS,
+    NAMED_NEGATIONS,
     RARE_NAMES,
     RELATIONS,
     SELDOM,
     STATED,
+    STATED_OR_IN,
     Role,
     kind_of,
 )
@@ -48,6 +50,7 @@ _IDENTIFIERS = re.compile(
     | (?:https?://|www\.)\S*
     | (?<![0-9])[0-9]{4}[-./ ][0-9]{1,2}[-./ ][0-9]{1,2}(?![0-9])
     | (?<![0-9])[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ][0-9]{2,4}(?![0-9])
+    | (?<![0-9])[0-9]{3}[-.][0-9]{2,3}[-.][0-9]{4}(?![0-9])
     | (?<![0-9.])[0-9]{1,2}\.[0-9]{1,2}\.(?![0-9])
     | (?<![^\W_])[^\W\d_](?:[ ]?[._-][ ]?[^\W\d_])?\.(?![0-9])(?:[ ]?[^\W\d_]\.(?![0-9]))*
     | (?<![^\W_])[^\W\d_]\.[ ]?[^\W\d_](?![^\W_])
@@ -65,20 +68,31 @@ _TOKENS = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+# How a subtraction is called after its two images: (examination/series/image)-(examination/series/image).
+# The number of the examination identifies a study.
+_IMAGE = r"(?P<exam{0}>[0-9]{{3,6}})?(?P<image{0}>/[0-9]{{1,4}}/[0-9]{{1,4}}(?:\.\.[0-9]{{1,4}})?)"
+_SUBTRACTIONS = re.compile(rf"\(?{_IMAGE.format(1)}\)[+-]\({_IMAGE.format(2)}\)")
 _BREAKS = re.compile(r"[,;:|()\[\]{}\n\r]|\s-+\s|\.\s")
 _DOTTED = re.compile(r"(?:[^\W\d_][ ]?\.[ ]?)+")
 _TITLES_TEXT = "dr drs doctor prof professor mr mrs ms miss mister herr frau mme sig sra dott dra mlle"
 _TITLES = frozenset(_TITLES_TEXT.split())
 _MAY_BE_NAMES = frozenset({Role.WORD, Role.RARE, Role.NAME, Role.FINDING})
+_NEGATED = frozenset({Role.CONTRAST, Role.FINDING, Role.RELATION, Role.LINK})
 _STYLED = frozenset({Role.WORD, Role.RARE, Role.FINDING, Role.CONTRAST, Role.SIDE, Role.RELATION})
+_HIGHEST_B_VALUE = 5000
 _LONGEST = 64  # tokens of a phrase in which the meaning of a side or of contrast is looked for
 _LETTERS = re.compile(r"[^0-9]*[^\W\d_][^0-9]*")
+_DIFFUSION = re.compile(r"e?dwi|diff(?:usion)?|adc|b[0-9]{1,4}|[0-9]b")
+_TRIALS = re.compile(r"(?:acrin|calgb|ecog|nrg|nsabp|rtog|swog) [0-9]{4}")
 _ENDS = re.compile(r"[;|()\[\]{}\n\r]")  # what is never between the two parts of a name
 _BARE_JOINS = re.compile(r"[-/+ ]")
 _SEPARATOR = re.compile(r"[ -\[\]-~\n\r\t]{0,8}")
+_ODD_SEPARATORS = re.compile(r"[\W_]{9}|[^ -\[\]-~\n\r\t\w]")  # what _SEPARATOR does not match
 _STATEMENTS = frozenset({Role.RELATION, Role.CONTRAST, Role.SIDE})
 _NUMBERS = re.compile(r"[0-9]+(?:\.[0-9]+)*|[a-z]{0,4}[0-9]{4,}", re.IGNORECASE)
 _NEEDS_NEIGHBOURS = frozenset({Role.NAME, Role.LETTER, Role.NUMBER})
+_CONDITIONAL = _STATEMENTS | _NEEDS_NEIGHBOURS | {Role.LINK, Role.FINDING, Role.RARE}
+_GO_ALONE = frozenset({Role.NAME, Role.LETTER, Role.FINDING, Role.RARE})  # even where everything else stays
 _STATES = RELATIONS - {"pre", "post", "before", "after", "prior"}
 
 
@@ -124,25 +138,41 @@ class Phrases:
 
     def settle(self) -> None:
         """Remove tokens until every rule holds."""
-        order, changed = range(len(self.words)), True
+        if all(self.stays) and _GO_ALONE.isdisjoint(self.kinds):
+            return
+        strange = Role.UNKNOWN in self.kinds
+        order = [
+            index
+            for index, kind in enumerate(self.kinds)
+            if self.stays[index] and (kind in _CONDITIONAL or (strange and kind == Role.WORD))
+        ]
+        stated = [
+            index
+            for index, kind in enumerate(self.kinds)
+            if kind in _STATEMENTS or self.words[index] in STATED_OR_IN
+        ]
+        changed = True
         while changed:
             changed = False
             for index in order:
                 changed |= self.stays[index] and self._settle_one(index)
             order = order[::-1]  # a removal spreads to either side in one pass
-            changed = self._settle_statements() or changed
+            changed = (bool(stated) and self._settle_statements(stated)) or changed
 
-    def _settle_statements(self) -> bool:
+    def _settle_statements(self, stated: list[int]) -> bool:
         """Remove the phrases of statements that lost a part; return whether anything was removed."""
+        gone = [index for index in stated if not self.stays[index]]
+        if not gone:
+            return False
         removed = False
-        for index, word in enumerate(self.words):
-            if not self.stays[index] and (self.kinds[index] in _STATEMENTS or word in STATED):
+        for index in gone:
+            if self.kinds[index] in _STATEMENTS or self.words[index] in STATED:
                 removed |= self._remove_phrase(index)
         for halves in HALVES:
-            places = [index for index, word in enumerate(self.words) if word in halves]
+            places = [index for index in stated if self.words[index] in halves]
             stay = [index for index in places if self.stays[index]]
-            gone = {halves[self.words[index]] for index in places if not self.stays[index]}
-            if gone - {halves[self.words[index]] for index in stay}:
+            lost = {halves[self.words[index]] for index in places if not self.stays[index]}
+            if lost - {halves[self.words[index]] for index in stay}:
                 for index in stay:
                     removed |= self._remove_phrase(index)
         return removed
@@ -171,12 +201,14 @@ class Phrases:
         """Remove a token (its phrase, if it states something) that may not stay; return whether."""
         kind = self.kinds[index]
         if kind in _STATEMENTS:
-            return self._is_broken(index) and self._remove_phrase(index)
+            broken = self._is_broken(index) or (kind == Role.SIDE and self._is_beside_a_stranger(index))
+            return broken and self._remove_phrase(index)
         if kind == Role.LINK:
-            goes = any(not self.stays[other] for other in self._beside(index))
+            goes = not (self._stays_beside(index, -1) and self._stays_beside(index, 1))
             self.stays[index] = not goes
             return goes
-        goes = kind == Role.FINDING and self._is_cut_off(index, inside=True)
+        goes = kind == Role.WORD and self._is_part_of_a_name(index)
+        goes |= kind == Role.FINDING and self._is_cut_off(index, inside=True)
         if kind == Role.RARE or self.words[index] in RARE_NAMES:
             goes |= self._is_beside_a_stranger(index) or self._is_name(index)
             goes |= self.words[index] in SELDOM and self._is_inserted(index)
@@ -187,26 +219,23 @@ class Phrases:
 
     def _is_broken(self, index: int) -> bool:
         """Return whether a token that states something lost a word that it stands beside in its phrase."""
-        return any(
-            not self.stays[other]
-            for other in self._beside(index)
-            if other < index or self.kinds[index] != Role.CONTRAST or not self._is_stated(index)
-        )
+        if index and not self.breaks[index] and not self._stays_beside(index, -1):
+            return True
+        last = index + 1 == len(self.words) or self.breaks[index + 1]
+        if last or self._stays_beside(index, 1):
+            return False
+        return self.kinds[index] != Role.CONTRAST or not self._is_stated(index)
 
-    def _beside(self, index: int) -> list[int]:
-        """Return the neighbours of a token inside its phrase; a removed number is passed over.
+    def _stays_beside(self, index: int, step: int) -> bool:
+        """Return whether the neighbour of a token stays, if its phrase goes on; a removed number is passed over.
 
         A number qualifies nothing, so "left 5512347 knee" is "left knee".
         """
         start, end = self._phrase(index)
-        found = []
-        for step in (-1, 1):
-            other = index + step
-            while start <= other < end and not self.stays[other] and _NUMBERS.fullmatch(self.words[other]):
-                other += step
-            if start <= other < end:
-                found.append(other)
-        return found
+        index += step
+        while start <= index < end and not self.stays[index] and _NUMBERS.fullmatch(self.words[index]):
+            index += step
+        return not start <= index < end or self.stays[index]
 
     def _is_cut_off(self, index: int, *, inside: bool) -> bool:
         """Return whether a neighbour was removed.
@@ -246,6 +275,18 @@ class Phrases:
                 return False
         return False
 
+    def _is_part_of_a_name(self, index: int) -> bool:
+        """Return whether a short word begins with a capital and so does an unknown word beside it."""
+        if _style(self.text[slice(*self.spans[index])]) != "Aa" or len(self.words[index]) > 5:
+            return False
+        return any(
+            0 <= other < len(self.words)
+            and self.kinds[other] == Role.UNKNOWN
+            and _style(self.text[slice(*self.spans[other])]) == "Aa"
+            and not _ENDS.search(self.between(max(index, other)))
+            for other in (index - 1, index + 1)
+        )
+
     def _is_inserted(self, index: int) -> bool:
         """Return whether a word that is also a name looks as if somebody put it into the text.
 
@@ -264,7 +305,8 @@ class Phrases:
                 for each, span in enumerate(self.spans)
             ]
         others = {found for each, found in enumerate(self.styles) if found and each != index}
-        return bool(others) and style not in others
+        begins = index == 0 and style == "Aa" and "a" in others  # as a sentence does
+        return bool(others) and style not in others and not begins
 
     def _is_name(self, index: int) -> bool:
         """Return whether a word is beside another one with which it makes a person's name."""
@@ -286,6 +328,8 @@ class Phrases:
 
     def result(self) -> str:
         """Return the tokens that stay, with what stood between neighbours; a blank or a comma marks a gap."""
+        if self.spans and all(self.stays) and not _ODD_SEPARATORS.search(self.text):
+            return self.text.strip()
         parts: list[str] = []
         last = -1
         for index, (start, end) in enumerate(self.spans):
@@ -297,7 +341,8 @@ class Phrases:
             else:
                 sign = re.search(r"(?:^|(?<=\s))[+-]+$", between)
                 gap = self.text[self.spans[last][1] : start] if last >= 0 else ""
-                parts.append((", " if _BREAKS.search(gap) else " ") + (sign[0] if sign else ""))
+                comma = ", " if _BREAKS.search(gap) else " "
+                parts.append(comma * (not parts[-1:][0].endswith("(") if parts else 1) + (sign[0] if sign else ""))
             parts.append(self.text[start:end])
             last = index
             follows = self.text[end : self.spans[index + 1][0]] if index + 1 < len(self.spans) else ""
@@ -323,17 +368,31 @@ def parsed(text: str) -> Phrases:
     """Return the phrases of a text with every rule applied that needs the text only."""
     phrases = Phrases(text)
     at = 0
-    for found in _IDENTIFIERS.finditer(text):
+    for found in _SUBTRACTIONS.finditer(text) if ")" in text else ():
+        _add_part(phrases, at, found.start())
+        for number, end in (("1", found.start("exam2")), ("2", found.end("image2"))):
+            if found[f"exam{number}"]:
+                phrases.add(*found.span(f"exam{number}"), Role.UNKNOWN)
+            start = found.start(f"image{number}")
+            phrases.add(start, end if end > start else found.start("image2"), Role.MEASURE)
+        at = found.end("image2")
+    _add_part(phrases, at, len(text))
+    _remove_numbers(phrases)
+    _remove_titled(phrases)
+    _remove_negations(phrases)
+    phrases.settle()
+    return phrases
+
+
+def _add_part(phrases: Phrases, at: int, end: int) -> None:
+    """Add the tokens of a part of the text, identifiers first."""
+    for found in _IDENTIFIERS.finditer(phrases.text, at, end):
         if found[0].strip().casefold() in _ABBREVIATIONS or found.start() < at:
             continue
         _add_tokens(phrases, at, found.start())
         phrases.add(*found.span(), Role.UNKNOWN)
         at = found.end()
-    _add_tokens(phrases, at, len(text))
-    _remove_numbers(phrases)
-    _remove_titled(phrases)
-    phrases.settle()
-    return phrases
+    _add_tokens(phrases, at, end)
 
 
 def _add_tokens(phrases: Phrases, start: int, end: int) -> None:
@@ -362,11 +421,16 @@ def _remove_numbers(phrases: Phrases) -> None:
         while end < len(words) and numeric[end]:
             end += 1
         beside = {*words[max(index - 1, 0) : index], *words[end : end + 1]}
+        dated = bool(beside & (AGES | MONTHS))
+        named = end < len(words) and kinds[end] == Role.UNKNOWN and words[end].isalpha()
         after_cue = index > 0 and words[index - 1] in B_VALUES and kinds[index - 1] != Role.UNKNOWN
-        if after_cue and all(_is_b_value(word) for word in words[index:end]):
-            for each in range(index - 1, end):
+        after_cue = after_cue and all(_is_b_value(word) for word in words[index:end])
+        if (after_cue or _are_b_values(words, index, end)) and not dated and not named:
+            for each in range(index - after_cue, end):
                 kinds[each], phrases.stays[each] = Role.MEASURE, True
-        elif beside & (AGES | MONTHS) or not (end - index == 1 or _is_pair(phrases, index, end)):
+        elif end - index == 1 and _TRIALS.fullmatch(" ".join(words[max(index - 1, 0) : end])):
+            kinds[index], phrases.stays[index] = Role.MEASURE, True
+        elif dated or not (end - index == 1 or _is_pair(phrases, index, end)):
             phrases.stays[index:end] = [False] * (end - index)
             for each in (index - 1, end):
                 if 0 <= each < len(words) and words[each] in MONTHS:
@@ -389,8 +453,28 @@ def _remove_titled(phrases: Phrases) -> None:
                 phrases.stays[each] = False
 
 
+def _remove_negations(phrases: Phrases) -> None:
+    """Remove negations that are also names where they negate nothing that a negation stands before."""
+    for index, word in enumerate(phrases.words):
+        if word not in NAMED_NEGATIONS:
+            continue
+        behind = phrases.kinds[index + 1] if index + 1 < len(phrases.words) else Role.UNKNOWN
+        if behind not in _NEGATED:
+            phrases.kinds[index], phrases.stays[index] = Role.UNKNOWN, False
+
+
 def _is_b_value(word: str) -> bool:
-    return len(word) <= 4 and word == str(int(word)) and (len(word) <= 2 or int(word) % 10 == 0)
+    fits = len(word) <= 2 or (int(word) % 10 == 0 and int(word) <= _HIGHEST_B_VALUE)
+    return len(word) <= 4 and word == str(int(word)) and fits
+
+
+def _are_b_values(words: list[str], index: int, end: int) -> bool:
+    """Return whether numbers are a list of b-values behind ``DWI`` or another one: ``B0,50,400,1400``."""
+    before = words[max(index - (_LONGEST if end - index > 2 else 1), 0) : index]
+    if not any(_DIFFUSION.fullmatch(word) for word in before):
+        return False
+    values = [int(word) for word in words[index:end] if len(word) <= 4]
+    return len(values) == end - index and max(values) >= 100 and all(value % 50 == 0 for value in values)
 
 
 def _is_pair(phrases: Phrases, index: int, end: int) -> bool:

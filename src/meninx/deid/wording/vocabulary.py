@@ -22,6 +22,9 @@ LAST_NAMES: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name
 PLAIN_WORDS: frozenset[str] = VOCABULARY - FIRST_NAMES - LAST_NAMES
 SELDOM: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name"] == "seldom")
 RARE_NAMES: frozenset[str] = SELDOM | {row["word"] for row in _ROWS if row["name"] == "rare"}
+_PIECES_ROWS = read_table("word_pieces.csv")
+PIECES: frozenset[str] = frozenset(row["word"] for row in _PIECES_ROWS if row["kind"] == "piece")
+_NOT_WRITTEN_TOGETHER = frozenset(row["word"] for row in _PIECES_ROWS if row["kind"] == "name")
 _FINDINGS: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["group"] == "finding")
 
 
@@ -51,15 +54,16 @@ _RELATIONS_TEXT = """
     ze przed
 """
 RELATIONS = frozenset(_RELATIONS_TEXT.split())
+NAMED_NEGATIONS = frozenset("sin sans pas free minus kein sem bez rule".split())
 _LINKS_TEXT = """
-    and or of for by to from on at in per via versus vs the a an und et y e o oder ou von de der des du di da
-    del der die das le la les el los las for since during under over between within then
+    and or of for by to from on at in via versus vs the a an und et y e o oder ou von de der des du di da
+    del der le la el for since during under over between within then
 """
 LINKS = frozenset(_LINKS_TEXT.split())
 _SIDES_TEXT = """
     left right bilateral bilat bil bilaterally both unilateral unilat ipsilateral ipsi contralateral contra l
     r lt rt lft rgt rht re li links rechts rechte linkes rechtes linken rechten beidseits bds gauche
-    droite droit izquierda izquierdo derecha derecho destra destro sinistra sinistro esquerda esquerdo direita
+    droite droit izquierda izquierdo derecha derecho destra sinistra sinistro esquerda esquerdo direita
     direito lewa lewy prawa prawy
 """
 SIDES = frozenset(_SIDES_TEXT.split())
@@ -86,15 +90,16 @@ HALVES: tuple[dict[str, int], ...] = (
     {"in": 0, "ip": 0, "inphase": 0, "out": 1, "op": 1, "opp": 1, "opposed": 1, "outphase": 1},
 )
 """Words of statements that have two halves -> which half."""
-STATED = frozenset(word for halves in HALVES for word in halves) - {"in"}
+STATED_OR_IN = frozenset(word for halves in HALVES for word in halves)
+STATED = STATED_OR_IN - {"in"}  # "in" is rather a preposition
 
 _UNIT = (
-    r"(?:mm|cm|ml|cc|kv|kvp|ma|mas|sec|secs|seconds?|s|ms|msec|min|mins|minutes?|hrs?|hours?|weeks?|wks?|months?|mos?"
+    r"(?:mm|cm|mls?|cc|kv|kvp|ma|mas|sec|secs|seconds?|s|ms|msec|min|mins|minutes?|hrs?|hours?|weeks?|wks?|months?|mos?"
     r"|mgy|cgy|gy|mbq|mci|hz|khz|mhz|tesla|um|deg|degrees?|fps|bpm|rpm|hu|kev|mev|mv|ug|mcg|mg|uci|bq|ppm|phases?|mpx|frames?|slices?"
     r"|views?|vws?|planes?|pl)"
 )
-_INTEGER = r"(?:0|[1-9][0-9]{0,3})"
-_DECIMAL = rf"{_INTEGER}(?:[.,][0-9]{{1,3}})?"
+_INTEGER = r"(?:0|(?!19[0-9]{2}|20[0-2][0-9])[1-9][0-9]{0,3})"  # a year is no measure
+_DECIMAL = rf"{_INTEGER}(?:\.[0-9]{{1,3}}|,[0-9]{{1,2}})?"
 _BEFORE, _AFTER = r"(?<![^\W_])(?<![0-9][.,:/-])", r"(?![^\W_])(?![.,:/-][0-9])"
 MEASURE = re.compile(
     rf"""{_BEFORE}(?:
@@ -104,6 +109,7 @@ MEASURE = re.compile(
     | [1-9](?:\.[0-9])?[ ]?t(?![^\W_])                                      # 1.5T
     | {_DECIMAL}(?:[ ]?x[ ]?{_DECIMAL}){{1,2}}(?:[ ]?{_UNIT})?{_AFTER}      # 256x256, 3 x 3 mm
     | [0-9](?:\.[0-9]{{1,2}})?/[0-9](?:\.[0-9]{{1,2}})?{_AFTER}             # thickness/increment: 2.5/1.25
+    | [0-9]{{1,2}}\.[0-9](?=[ ]{{1,3}}[A-Z][a-z]?[0-9]{{2}}[a-z]?(?![^\W_]))        # thickness before a kernel
     | (?:[0-9]{{1,2}}\.0{{1,3}}|0\.[0-9]{{1,4}}|[0-9]\.(?:5|25|75|125|375|625|875|[0-9]{{3}})){_AFTER}(?!\.)
     )""",
     re.IGNORECASE | re.VERBOSE,
@@ -118,7 +124,7 @@ SHAPES = re.compile(
     | [0-9]{2,3}(?:kv|kvp|ma|mas) | (?:kv|ma)[0-9]{2,3}
     | (?:1st|2nd|3rd|[4-9]th) | t?[0-9]{1,2}of[0-9]{1,2}
     | (?:st|ss|sl|th|ph|dyn|n|pe|ser)[0-9]{1,2}
-    | (?:t?fl|ep|t?se|tse|tir|tfi|spc|ci|ciss|fi|gre|me|pc|fid|h|mrcp)[1-4]d[0-9]{0,2}
+    | (?:t?fl|ep|t?se|tse|tir|tfi|spc|ci|ciss|fi|gre|me|pc|fid|h|mrcp)[1-4]d[0-9]{0,2}(?:r{1,2}[0-9]{1,2})? | wip[0-9]{3}[a-z]?
     | [1-4](?:p|pl|ave|avg|dfse|nex|rx|dwb) | [0-9]{1,2}(?:dir|st|ns|ph|sl|ch)
     )""",
     re.IGNORECASE | re.VERBOSE,
@@ -127,8 +133,11 @@ SHAPES = re.compile(
 _GLUED = re.compile(
     r"(?:t[12]|[234]d|t?[0-9]{1,2}of[0-9]{1,2})([a-z]{2,})|([a-z]{2,})(?:t[12]|[234]d)", re.IGNORECASE
 )
+_WITH_INITIAL = re.compile(r"[A-Z]?[a-z]{2,}[A-Z]")  # "CostaL"
 _PIECES = re.compile(r"[a-z]+|[0-9]+", re.IGNORECASE)
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+# Pixels of a matrix, kilovolts, tenths of millimetres: no age, no day.
+_SIZES = frozenset("120 128 130 135 140 150 160 192 200 224 240 256 288 300 320 352 384 400 448 512 640 768 1024".split())
 # "14 Mar", "3Oct": the sequence MAR and the modality OCT lose their number.
 _MONTHS_TEXT = """
     january february march april may june july august september october november december jan feb mar apr jun
@@ -150,15 +159,19 @@ def kind_of(text: str) -> Role:
     Args:
         text: letters and digits without a blank, in any case.
     """
+    if len(text) > 3 and text[-2:].casefold() in ("'s", "’s"):
+        text = text[:-2]
     word = text.casefold()
     if not text.isascii() or word in AGES or text in ("Mr", "Pt"):  # MR and PT are modalities
+        return Role.UNKNOWN
+    if _WITH_INITIAL.fullmatch(text):
         return Role.UNKNOWN
     for words, kind in _CLOSED:
         if word in words:
             return kind
     if word.isdigit():
-        small = len(word) <= 2 and (word == "0" or word[0] != "0") and int(word) <= 89
-        return Role.NUMBER if small else Role.UNKNOWN
+        small = len(word) <= 2 and int(word) <= 89
+        return Role.NUMBER if small or word in _SIZES else Role.UNKNOWN
     if word in VOCABULARY:
         return _kind_of_word(word)
     if len(word) == 1:
@@ -173,6 +186,8 @@ def is_compound(text: str) -> bool:
 
     Every word has two letters or more and is no name of people.
     """
+    if (text.isupper() or text.islower() or text.istitle()) and _is_written_together(text.casefold()):
+        return True
     glued = _GLUED.fullmatch(text)
     if glued and (glued[1] or glued[2]).casefold() in PLAIN_WORDS - MONTHS:
         return True
@@ -190,6 +205,17 @@ def is_compound(text: str) -> bool:
         ):
             return True
     return False
+
+
+def _is_written_together(word: str) -> bool:
+    """Return whether a token consists of two words of the field or more: ``chestabdpel``, ``skullbase``."""
+    if not 6 <= len(word) <= 32 or not word.isalpha() or word in _NOT_WRITTEN_TOGETHER:
+        return False
+    ends = {0}
+    for start in range(len(word) - 1):
+        if start in ends:
+            ends |= {end for end in range(start + 2, len(word) + 1) if word[start:end] in PIECES}
+    return len(word) in ends and word not in PIECES
 
 
 _CLOSED = (
