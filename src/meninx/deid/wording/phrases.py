@@ -232,10 +232,11 @@ class Phrases:
         A number qualifies nothing, so "left 5512347 knee" is "left knee".
         """
         start, end = self._phrase(index)
+        needs = step > 0 and self.kinds[index] == Role.RELATION and index + 1 < end  # what it is said of
         index += step
         while start <= index < end and not self.stays[index] and _NUMBERS.fullmatch(self.words[index]):
             index += step
-        return not start <= index < end or self.stays[index]
+        return self.stays[index] if start <= index < end else not needs
 
     def _is_cut_off(self, index: int, *, inside: bool) -> bool:
         """Return whether a neighbour was removed.
@@ -342,7 +343,8 @@ class Phrases:
                 sign = re.search(r"(?:^|(?<=\s))[+-]+$", between)
                 gap = self.text[self.spans[last][1] : start] if last >= 0 else ""
                 comma = ", " if _BREAKS.search(gap) else " "
-                parts.append(comma * (not parts[-1:][0].endswith("(") if parts else 1) + (sign[0] if sign else ""))
+                comma = "" if "".join(parts[-2:]).endswith("(") else comma
+                parts.append(comma + (sign[0] if sign else ""))
             parts.append(self.text[start:end])
             last = index
             follows = self.text[end : self.spans[index + 1][0]] if index + 1 < len(self.spans) else ""
