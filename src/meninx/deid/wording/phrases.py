@@ -4,12 +4,15 @@ Two things must not happen when words are taken out of a description. A name mus
 not say something else: ``W/O Smith CONTRAST`` may become ``CONTRAST`` in no case. Each token is therefore
 removed or retained by what it is *and* by what becomes of its neighbours:
 
-* a negation, a "with" or a "pre" needs the token behind it; without that token the phrase goes up to the next
-  break;
-* a finding and a mention of contrast need both neighbours inside their phrase;
-* a side needs one neighbour, or both where its phrase has two sides; its neighbours go with it;
-* a word that few people are called goes beside an unknown word of letters;
-* a word that is also a name, a single letter and a bare number need both neighbours wherever these are;
+* what states something (a negation, "with", "pre", a side, contrast) needs the tokens beside it in its
+  phrase, and a statement with two halves (with and without, pre and post, in and out of phase, arterial and
+  venous) needs both. Otherwise its whole phrase goes, and the next phrase if the word stands at its border.
+  What follows "without contrast" may go;
+* a finding needs both neighbours inside its phrase;
+* a word that is also a name goes beside an unknown word of letters. One that is seldom used goes as well
+  where it is written like no other word of the text (``Axial CHEST foot``);
+* a word that many people are called, a single letter and a bare number need both neighbours wherever these
+  are;
 * a number beside the name of a month or an age goes.
 
 Tokens that stay keep what stands between them (``W/WO``, ``T1+C``, ``SpinEcho_AP``).
@@ -26,6 +29,7 @@ from itertools import pairwise
 from meninx.deid.wording.vocabulary import (
     AGES,
     B_VALUES,
+    ENGLISH_SIDES,
     FIRST_NAMES,
     HALVES,
     LAST_NAMES,
@@ -201,7 +205,8 @@ class Phrases:
         """Remove a token (its phrase, if it states something) that may not stay; return whether."""
         kind = self.kinds[index]
         if kind in _STATEMENTS:
-            broken = self._is_broken(index) or (kind == Role.SIDE and self._is_beside_a_stranger(index))
+            foreign = kind == Role.SIDE and self.words[index] not in ENGLISH_SIDES
+            broken = self._is_broken(index) or (foreign and self._is_beside_a_stranger(index))
             return broken and self._remove_phrase(index)
         if kind == Role.LINK:
             goes = not (self._stays_beside(index, -1) and self._stays_beside(index, 1))
@@ -219,20 +224,27 @@ class Phrases:
 
     def _is_broken(self, index: int) -> bool:
         """Return whether a token that states something lost a word that it stands beside in its phrase."""
-        if index and not self.breaks[index] and not self._stays_beside(index, -1):
-            return True
         last = index + 1 == len(self.words) or self.breaks[index + 1]
+        if index and not self.breaks[index] and not self._stays_beside(index, -1):
+            # "Smith left kidney": in English a side stands before what it belongs to.
+            if last or self.words[index] not in ENGLISH_SIDES or not self._is_only_side(index):
+                return True
         if last or self._stays_beside(index, 1):
             return False
         return self.kinds[index] != Role.CONTRAST or not self._is_stated(index)
 
-    def _stays_beside(self, index: int, step: int) -> bool:
-        """Return whether the neighbour of a token stays, if its phrase goes on; a removed number is passed over.
+    def _is_only_side(self, index: int) -> bool:
+        start, end = self._phrase(index)
+        return end - start < _LONGEST and self.kinds[start:end].count(Role.SIDE) == 1
 
-        A number qualifies nothing, so "left 5512347 knee" is "left knee".
+    def _stays_beside(self, index: int, step: int) -> bool:
+        """Return whether the neighbour of a token stays, if its phrase goes on.
+
+        A removed number is passed over: a number qualifies nothing, so "left 5512347 knee" is "left knee".
         """
         start, end = self._phrase(index)
-        needs = step > 0 and self.kinds[index] == Role.RELATION and index + 1 < end  # what it is said of
+        needs = step > 0 and self.kinds[index] == Role.RELATION and index + 1 < end
+        needs = needs and not self.words[index + 1].isdigit()  # "without MRN5512347": of what, is unknown
         index += step
         while start <= index < end and not self.stays[index] and _NUMBERS.fullmatch(self.words[index]):
             index += step
@@ -302,7 +314,9 @@ class Phrases:
             return False
         if self.styles is None:
             self.styles = [
-                _style(self.text[slice(*span)]) if self.kinds[each] in _STYLED and span[1] - span[0] > 3 else ""
+                _style(self.text[slice(*span)])
+                if self.kinds[each] in _STYLED and span[1] - span[0] > 3
+                else ""
                 for each, span in enumerate(self.spans)
             ]
         others = {found for each, found in enumerate(self.styles) if found and each != index}

@@ -48,13 +48,15 @@ class Role(Enum):
 # Words of other languages are listed although descriptions in them lose most words: an unknown "ohne" would
 # turn "ohne Kontrast" into "Kontrast".
 _RELATIONS_TEXT = """
-    with without w wo wout wwo wowo wi wth no non not none minus plus pre post before after prior w/o w/out
+    with without wthout wihout witout withot withou
+    w wo wout wwo wowo wi wth no non not none minus plus pre post before after prior w/o w/out
     mit ohne avec sans com sem con sin senza zonder uden utan med bez z ze nicht kein keine keinen pas
     aucun aucune nao geen ingen nessun nessuna absent absence excluding exclude excluded except free rule
     ze przed
 """
 RELATIONS = frozenset(_RELATIONS_TEXT.split())
-NAMED_NEGATIONS = frozenset("sin sans pas free minus kein sem bez rule".split())
+_NAMED_NEGATIONS_TEXT = "sin sans pas free minus kein rule"
+NAMED_NEGATIONS = frozenset(_NAMED_NEGATIONS_TEXT.split())  # people are called so, too
 _LINKS_TEXT = """
     and or of for by to from on at in via versus vs the a an und et y e o oder ou von de der des du di da
     del der le la el for since during under over between within then
@@ -67,8 +69,10 @@ _SIDES_TEXT = """
     direito lewa lewy prawa prawy
 """
 SIDES = frozenset(_SIDES_TEXT.split())
+_ENGLISH_SIDES_TEXT = "left right bilateral bilat both unilateral lt rt lft rgt"
+ENGLISH_SIDES = frozenset(_ENGLISH_SIDES_TEXT.split())
 _CONTRASTS_TEXT = """
-    contrast contrasts contraste contrasto contrat contr cont con cntr cntrst contrst kontrast
+    contrast contrasts co contraste contrasto contrat contr cont con cntr cntrst contrst kontrast
     kontrastmittel km
     c ce cm iv ivcon gad gado gadolinium gd gadovist gadavist magnevist dotarem eovist primovist omniscan
     prohance multihance clariscan enhanced enhancement enhancing enh unenhanced noncontrast noncon nonenhanced
@@ -79,7 +83,8 @@ _CONTRASTS_TEXT = """
 CONTRASTS = frozenset(_CONTRASTS_TEXT.split())
 
 _WITHOUT_TEXT = """
-    without wo w/o w/out nativ native plain unenhanced noncontrast noncon nonenhanced ohne sans
+    without wthout wihout witout withot withou
+    wo w/o w/out nativ native plain unenhanced noncontrast noncon nonenhanced ohne sans
     sem sin senza zonder uden utan bez
 """
 _WITH_TEXT = "with w wi wth mit avec com med z ze enhanced"
@@ -109,7 +114,7 @@ MEASURE = re.compile(
     | [1-9](?:\.[0-9])?[ ]?t(?![^\W_])                                      # 1.5T
     | {_DECIMAL}(?:[ ]?x[ ]?{_DECIMAL}){{1,2}}(?:[ ]?{_UNIT})?{_AFTER}      # 256x256, 3 x 3 mm
     | [0-9](?:\.[0-9]{{1,2}})?/[0-9](?:\.[0-9]{{1,2}})?{_AFTER}             # thickness/increment: 2.5/1.25
-    | [0-9]{{1,2}}\.[0-9](?=[ ]{{1,3}}[A-Z][a-z]?[0-9]{{2}}[a-z]?(?![^\W_]))        # thickness before a kernel
+    | [0-9]{{1,2}}\.[0-9](?=[ ]{{1,3}}[A-Z][a-z]?[0-9]{{2}}[a-z]?(?![^\W_]))  # thickness before a kernel
     | (?:[0-9]{{1,2}}\.0{{1,3}}|0\.[0-9]{{1,4}}|[0-9]\.(?:5|25|75|125|375|625|875|[0-9]{{3}})){_AFTER}(?!\.)
     )""",
     re.IGNORECASE | re.VERBOSE,
@@ -124,7 +129,8 @@ SHAPES = re.compile(
     | [0-9]{2,3}(?:kv|kvp|ma|mas) | (?:kv|ma)[0-9]{2,3}
     | (?:1st|2nd|3rd|[4-9]th) | t?[0-9]{1,2}of[0-9]{1,2}
     | (?:st|ss|sl|th|ph|dyn|n|pe|ser)[0-9]{1,2}
-    | (?:t?fl|ep|t?se|tse|tir|tfi|spc|ci|ciss|fi|gre|me|pc|fid|h|mrcp)[1-4]d[0-9]{0,2}(?:r{1,2}[0-9]{1,2})? | wip[0-9]{3}[a-z]?
+    | (?:t?fl|ep|t?se|tse|tir|tfi|spc|ci|ciss|fi|gre|me|pc|fid|h|mrcp)[1-4]d[0-9]{0,2}(?:r{1,2}[0-9]{1,2})?
+    | wip[0-9]{3}[a-z]?
     | [1-4](?:p|pl|ave|avg|dfse|nex|rx|dwb) | [0-9]{1,2}(?:dir|st|ns|ph|sl|ch)
     )""",
     re.IGNORECASE | re.VERBOSE,
@@ -137,7 +143,11 @@ _WITH_INITIAL = re.compile(r"[A-Z]?[a-z]{2,}[A-Z]")  # "CostaL"
 _PIECES = re.compile(r"[a-z]+|[0-9]+", re.IGNORECASE)
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 # Pixels of a matrix, kilovolts, tenths of millimetres: no age, no day.
-_SIZES = frozenset("120 128 130 135 140 150 160 192 200 224 240 256 288 300 320 352 384 400 448 512 640 768 1024".split())
+_SIZES_TEXT = """
+    120 128 130 135 140 150 160 192 200 224 240 256 288 300 320 352 384
+    400 448 512 640 768 1024
+"""
+_SIZES = frozenset(_SIZES_TEXT.split())
 # "14 Mar", "3Oct": the sequence MAR and the modality OCT lose their number.
 _MONTHS_TEXT = """
     january february march april may june july august september october november december jan feb mar apr jun
