@@ -225,10 +225,10 @@ class Phrases:
     def _is_broken(self, index: int) -> bool:
         """Return whether a token that states something lost a word that it stands beside in its phrase."""
         last = index + 1 == len(self.words) or self.breaks[index + 1]
-        if index and not self.breaks[index] and not self._stays_beside(index, -1):
-            # "Smith left kidney": in English a side stands before what it belongs to.
-            if last or self.words[index] not in ENGLISH_SIDES or not self._is_only_side(index):
-                return True
+        # "Smith left kidney": in English a side stands before what it belongs to.
+        alone = not last and self.words[index] in ENGLISH_SIDES and self._is_only_side(index)
+        if index and not self.breaks[index] and not alone and not self._stays_beside(index, -1):
+            return True
         if last or self._stays_beside(index, 1):
             return False
         return self.kinds[index] != Role.CONTRAST or not self._is_stated(index)
