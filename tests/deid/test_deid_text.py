@@ -37,7 +37,7 @@ from meninx.deid.wording.text import clean_text
         ("bVals Quillfeather =0,600,800", "bVals"),
         ("DWI MRN1554833 50/400/1400", "DWI 50/400/1400"),
         ("13 Dec 1956,3X3 AXIAL", "3X3 AXIAL"),
-        ("CTABDPELW SkullBase chestabdpel CostaL", "SkullBase chestabdpel"),
+        ("SkullBase headnecklung CostaL CeCe", "SkullBase headnecklung"),
         ("Abdomen^01_Routine", "Abdomen^01_Routine"),
         ("ACRIN-6698 WIP576 3 MIP's", "ACRIN-6698 WIP576 3 MIP's"),
         ("Axial FOREARM Vibe, Quillfeather", "Axial FOREARM"),

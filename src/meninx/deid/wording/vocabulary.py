@@ -199,8 +199,10 @@ def is_compound(text: str) -> bool:
     if (text.isupper() or text.islower() or text.istitle()) and _is_written_together(text.casefold()):
         return True
     glued = _GLUED.fullmatch(text)
-    if glued and (glued[1] or glued[2]).casefold() in PLAIN_WORDS - MONTHS:
-        return True
+    if glued:
+        rest = (glued[1] or glued[2]).casefold()
+        if (rest in PLAIN_WORDS and rest not in MONTHS) or _is_written_together(rest):
+            return True
     for pattern in (_PIECES, _CAMEL):
         pieces = pattern.findall(text)
         words = [piece.casefold() for piece in pieces if not piece.isdigit()]
@@ -210,6 +212,7 @@ def is_compound(text: str) -> bool:
             and len(pieces) > 1
             and words
             and all(len(word) > 1 and word in PLAIN_WORDS and word not in MONTHS for word in words)
+            and (len(words) == 1 or max(map(len, words)) > 2)
             and all(len(number) <= 2 for number in numbers)
             and len(numbers) <= 2
         ):
