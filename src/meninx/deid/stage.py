@@ -69,16 +69,18 @@ def run(
     Args:
         config: settings.
         source: folder (or one file).
-        out: output folder, apart from the source; continued when it holds an interrupted run of the same
-            settings.
+        out: output folder, apart from the source; continued when it holds a run of the same settings and
+            source (:mod:`meninx.deid.continuation`).
         progress: shows how far the run is.
         throwaway: key that a dry run takes in place of ``config.key``; other runs never use it.
 
     Raises:
         PrivacyRefusal: no usable key, a setting that would keep the identity, a registry that is not the
-            site's own, or a policy on issuers that would change earlier pseudonyms.
-        UsageError: the output folder lies in the source, holds something else, or another configuration's
-            result; or a script calls this unguarded, so that every worker process would call it again.
+            site's own, a policy on issuers that would change earlier pseudonyms, or a sealed output folder
+            that would be written in plain.
+        UsageError: the output folder lies in the source, holds something else, or the result of another
+            configuration or source; or a script calls this unguarded, so that every worker process would
+            call it again.
         DataError: the source cannot be read, or a lookup table is wrong.
         StorageError: the disk refused a write; finished files stay.
         RunLocked: another process writes to ``out``.

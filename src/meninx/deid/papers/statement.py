@@ -119,7 +119,6 @@ def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
             f"{record.residual_findings:,} files in which one was found were kept out",
         ),
         ("Pixels", pixels),
-        *([("Identities", identities)] if (identities := _identities(record)) else []),
         *(
             [("DICOMDIRs of the source", media_directory.directories_in_words(record.directories))]
             if record.directories
@@ -127,22 +126,6 @@ def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
         ),
         ("Kept out, never copied", _reasons(record.quarantined) or "none"),
     )
-
-
-def _identities(record: DeidRecord) -> str:
-    """Return what is doubtful about who a patient is; empty if nothing is."""
-    found = []
-    if record.contradicting:
-        found.append(
-            f"contradicting name, birth date or sex under one PatientID: {record.contradicting:,} patients; "
-            "two people may share the ID (private/contradictions.csv)"
-        )
-    if record.deidentified_before:
-        found.append(
-            "de-identified by meninx before, under another key or site: "
-            f"{record.deidentified_before:,} images; their patients count as other ones"
-        )
-    return "; ".join(found)
 
 
 def _reasons(quarantined: Mapping[str, int]) -> str:
@@ -172,6 +155,17 @@ def _faces(record: DeidRecord) -> str:
 def remains(record: DeidRecord) -> tuple[str, ...]:
     """Return in sentences what the archive may still tell about a patient; the report has the same words."""
     found = []
+    if record.contradicting:
+        found.append(
+            "Contradicting name, birth date or sex under one PatientID: "
+            f"{record.contradicting:,} patients. Two people may count as one; somebody has to look at "
+            "private/contradictions.csv."
+        )
+    if record.deidentified_before:
+        found.append(
+            "De-identified by meninx before, under another key or site: "
+            f"{record.deidentified_before:,} images. Their patients count as other ones."
+        )
     if record.burned_in_unknown:
         found.append(f"{unsearched(record.burned_in_unknown)}: somebody has to look at each.")
     if record.pixels == "redact":
