@@ -32,8 +32,9 @@ def seal(
         clean: Output folder of `meninx deid`.
         key: File with the site key that made it.
         broker: File with a broker's public key; without it the escrow is for the site key's holder.
-        remove_plain: Then remove everything else that holds originals from private/. A removed file can
-            still be on the disk and in backups.
+        remove_plain: Then remove everything else that holds originals from private/. Later runs of
+            `meninx deid` in the folder must seal it again. A removed file can still be on the disk and in
+            backups.
         dry_run: Change nothing; show what would be removed.
     """
     early.exists(clean, key, broker)
