@@ -103,7 +103,12 @@ def change(**values):
         {"PatientName": "Quillfeather"},
         {"PatientName": "", "PatientBirthDate": "19610502"},
         {"PatientName": "青山花子", "PatientBirthDate": None, "SpecificCharacterSet": "ISO_IR 192"},
-        {"PatientName": "O'Sullibane^Eberhardus", "PatientBirthDate": "", "ReferringPhysicianName": ""},
+        {  # the name alone
+            "PatientName": "O'Sullibane^Eberhardus",
+            "PatientBirthDate": "",
+            "ReferringPhysicianName": "",
+            "InstitutionName": "",
+        },
     ],
 )
 def test_an_original_fails_without_any_list(values, tmp_path):
