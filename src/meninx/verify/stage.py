@@ -123,8 +123,8 @@ def run(
     """Check every folder of meninx in a place, or the DICOM files in a place that holds none.
 
     Args:
-        folder: a run, dataset, clean archive, predictions, release, bundle, sweep or dossier, or a folder of
-            such.
+        folder: a run, dataset, clean archive, medium, predictions, release, bundle, sweep or dossier, or a
+            folder of such.
         signer: fingerprint of the key that a dossier or clean archive has to be signed with; empty for any.
         decision: filled-in form of a dossier.
         config: what is searched for in DICOM files of another origin; by default nothing but what they
@@ -133,7 +133,7 @@ def run(
 
     Raises:
         UsageError: there is no such folder, or nothing of meninx and no DICOM in it; a decision is given and
-            the folder is no dossier; a signer is given and it is neither dossier nor clean archive; or
+            the folder is no dossier; a signer is given and it is no dossier, clean archive or medium; or
             settings for DICOM files of another origin are given and meninx wrote the folder.
     """
     root, known = folder.resolve(), Expected(signer=signer, decision=decision)
