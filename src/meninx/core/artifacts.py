@@ -54,6 +54,7 @@ from meninx.core.risk_records import BoundsRecord
 from meninx.core.summaries import FORMAT as FORMAT
 from meninx.core.summaries import DeidRecord as DeidRecord
 from meninx.core.summaries import Departure as Departure
+from meninx.core.summaries import MediaRecord as MediaRecord
 from meninx.core.summaries import Noticed as Noticed
 from meninx.core.summaries import PredictRecord as PredictRecord
 from meninx.core.summaries import PrepareRecord as PrepareRecord
@@ -408,6 +409,7 @@ _PLACES: Mapping[type, str] = {
     ReconstructionAudit: "audit/reconstruction.json",
     CaseValuesRecord: "private/case_values.json",
     DeidRecord: "deid.json",
+    MediaRecord: "media.json",
     PrepareRecord: "prepare.json",
     PredictRecord: "predict.json",
     ObfuscationRecord: "obfuscation.json",

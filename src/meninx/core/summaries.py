@@ -1,4 +1,4 @@
-"""Summaries of stages: the records ``deid.json``, ``prepare.json`` and ``predict.json``.
+"""Summaries of stages: the records ``deid.json``, ``media.json``, ``prepare.json`` and ``predict.json``.
 
 Written and read by :mod:`meninx.core.artifacts`.
 """
@@ -10,6 +10,23 @@ from typing import Any
 
 FORMAT = 2
 """Format of every record that carries a version."""
+
+UNSEARCHED = "images that may show text in their pixels, which were not searched"
+
+
+def unsearched(count: int) -> str:
+    """Return in words that images may show text, because their pixels were not searched.
+
+    >>> unsearched(1200)
+    '1,200 images may show text in their pixels, which were not searched'
+    """
+    images, their = ("image", "its") if count == 1 else ("images", "their")
+    return f"{count:,} {images} may show text in {their} pixels, which were not searched"
+
+
+def mostly_filled(count: int) -> str:
+    """Return in words that more than half of some images was filled, which may be a mistake of the search."""
+    return f"in {count:,} image{'' if count == 1 else 's'} more than half of the picture was filled"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +70,18 @@ class DeidRecord:
         patients: distinct patients written.
         studies: distinct studies written.
         series: distinct series written.
+        contradicting: patients among these whose files contradict each other in name, birth date or sex.
+        deidentified_before: instances written whose original was a clean file of meninx, made with another
+            key or for another site.
         actions: keyword -> action letter -> elements.
         residual_findings: files excluded because the self-check found an original identifier.
-        burned_in_unknown: images written that may show text in their pixels and were not inspected.
+        burned_in_unknown: images written that may show text in their pixels, which were not searched.
         flagged: reason -> images among these.
         pixels: treatment of images that may hold text in their pixels; empty in older archives.
         search_all: all images were searched, not only those that may hold text by their header.
         pixels_searched: images whose pixels were searched for text.
         pixels_redacted: images among these in which text was redacted.
+        pixels_mostly_filled: images among these of which more than half was filled.
         pixels_recoded: images among these that lost a lossy compression.
         layouts: distinct layouts of text among these.
         defacing: treatment of faces in CT and MR series; empty in older archives.
@@ -93,6 +114,8 @@ class DeidRecord:
     patients: int = 0
     studies: int = 0
     series: int = 0
+    contradicting: int = 0
+    deidentified_before: int = 0
     actions: dict[str, dict[str, int]] = field(default_factory=dict)
     residual_findings: int = 0
     burned_in_unknown: int = 0
@@ -101,6 +124,7 @@ class DeidRecord:
     search_all: bool = False
     pixels_searched: int = 0
     pixels_redacted: int = 0
+    pixels_mostly_filled: int = 0
     pixels_recoded: int = 0
     layouts: int = 0
     defacing: str = ""
@@ -113,6 +137,35 @@ class DeidRecord:
     signer: str = ""
     checksums: str = ""
     version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaRecord:
+    """Summary of a medium that was written from a clean archive: ``media.json``.
+
+    Attributes:
+        files: instances.
+        patients: distinct patients.
+        studies: distinct studies.
+        series: distinct series.
+        private_records: name of a SOP class -> instances with a private record in the DICOMDIR.
+        stand_ins: keyword -> records with a value that the archive does not have.
+        archive: SHA-256 of the list of digests of the archive.
+        signer: fingerprint of the key that signed the archive; empty for an unsigned one.
+        checksums: SHA-256 of ``checksums.sha256`` of the medium.
+        software: versions of meninx and pydicom that wrote the DICOMDIR.
+    """
+
+    files: int
+    patients: int
+    studies: int
+    series: int
+    private_records: dict[str, int] = field(default_factory=dict)
+    stand_ins: dict[str, int] = field(default_factory=dict)
+    archive: str
+    signer: str = ""
+    checksums: str
+    software: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,8 +28,8 @@ class VerifyResult(Result):
     """What was checked and what came of it.
 
     Attributes:
-        kinds: what was found: ``run``, ``dataset``, ``clean archive``, ``predictions``, ``release``,
-            ``sweep`` or ``dossier``.
+        kinds: what was found: ``run``, ``dataset``, ``clean archive``, ``medium``, ``predictions``,
+            ``release``, ``sweep`` or ``dossier``.
         checks: one line each.
     """
 
@@ -123,8 +123,8 @@ def run(
     """Check every folder of meninx in a place, or the DICOM files in a place that holds none.
 
     Args:
-        folder: a run, dataset, clean archive, predictions, release, bundle, sweep or dossier, or a folder of
-            such.
+        folder: a run, dataset, clean archive, medium, predictions, release, bundle, sweep or dossier, or a
+            folder of such.
         signer: fingerprint of the key that a dossier or clean archive has to be signed with; empty for any.
         decision: filled-in form of a dossier.
         config: what is searched for in DICOM files of another origin; by default nothing but what they
@@ -133,7 +133,7 @@ def run(
 
     Raises:
         UsageError: there is no such folder, or nothing of meninx and no DICOM in it; a decision is given and
-            the folder is no dossier; a signer is given and it is neither dossier nor clean archive; or
+            the folder is no dossier; a signer is given and it is no dossier, clean archive or medium; or
             settings for DICOM files of another origin are given and meninx wrote the folder.
     """
     root, known = folder.resolve(), Expected(signer=signer, decision=decision)
@@ -146,9 +146,9 @@ def run(
     if decision is not None and kind != folder_checks.DOSSIER:
         fix = "give the folder that holds dossier.json"
         raise UsageError(problem("a decision belongs to a dossier", where=root.name, fix=fix))
-    if signer and kind not in (folder_checks.DOSSIER, folder_checks.ARCHIVE):
-        fix = "give the folder that holds dossier.json or deid.json"
-        what = "a signer belongs to a dossier or a clean archive"
+    if signer and kind not in (folder_checks.DOSSIER, folder_checks.ARCHIVE, folder_checks.MEDIUM):
+        fix = "give the folder that holds dossier.json, deid.json or media.json"
+        what = "a signer belongs to a dossier, a clean archive or a medium of one"
         raise UsageError(problem(what, where=root.name, fix=fix))
     if signer:
         signing_key.read_fingerprint(signer)
@@ -156,12 +156,12 @@ def run(
     if not places and known == Expected():
         return dicom_stage.run(root, settings, progress=progress)
     if settings != DicomCheckConfig():
+        what = "meninx wrote this folder, and verify compares its digests"
         fix = "give --dicom to check the DICOM files in it"
-        if settings.dicom:
-            fix = "run it once with --signer, and once with --dicom and the other settings"
-        raise UsageError(
-            problem("meninx wrote this folder, and verify compares its digests", where=root.name, fix=fix)
-        )
+        if settings.dicom:  # so a signer or decision is given, too
+            what = "--signer belongs to the check of digests, and --dicom to that of the DICOM files"
+            fix = "run it once with --signer, and once without it and with the other settings"
+        raise UsageError(problem(what, where=root.name, fix=fix))
     checks, kinds = list[Check](), list[str]()
     for place, kind in places:
         book = CheckList("" if place == root else place.relative_to(root).as_posix())
@@ -184,6 +184,8 @@ def _check(book: CheckList, place: Path, kind: str, known: Expected, progress: P
         folder_checks.dataset(book, place, progress)
     elif kind == folder_checks.ARCHIVE:
         folder_checks.archive(book, place, known, progress)
+    elif kind == folder_checks.MEDIUM:
+        folder_checks.medium(book, place, known, progress)
     elif kind == folder_checks.PREDICTIONS:
         folder_checks.predictions(book, place, progress)
     elif kind == folder_checks.FEATURES:

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from meninx.core import artifacts, files, integrity
+from meninx.core import artifacts, files, integrity, names
 from meninx.core.artifacts import DeidRecord, Departure
 from meninx.core.workspace import Workspace
 from meninx.deid import options
@@ -22,6 +22,7 @@ from meninx.deid.faces.face_plans import DEFACED, NOT_HEAD, REFUSED
 from meninx.deid.identity import lookup
 from meninx.deid.identity.issuer_policy import OWN
 from meninx.deid.identity.pseudonyms import Pseudonyms
+from meninx.deid.identity.traits import TraitVariants, variant_of
 from meninx.deid.options import Option, method_codes
 from meninx.deid.output import (
     WRITTEN,
@@ -34,7 +35,7 @@ from meninx.deid.output import (
 )
 from meninx.deid.papers.audit_chain import AUDIT_LOG, AuditChain
 from meninx.deid.profile import Profile
-from meninx.deid.review.layouts import LAYOUTS, LayoutMask, LayoutTable
+from meninx.deid.review.layouts import LAYOUTS, LayoutMask, LayoutTable, is_mostly_filled
 from meninx.dicomfile import refusals
 
 _PAIRS = ("id_old", "id_new")
@@ -42,6 +43,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "crosswalk_uids.csv": _PAIRS,
     "crosswalk_patients.csv": _PAIRS,
     "crosswalk_accessions.csv": _PAIRS,
+    "contradictions.csv": ("id_old", "id_new", "differs", "path"),
     "quarantine.csv": ("path", "reason"),
     "issuers.csv": ("issuer", "domain", "result"),
     "review.csv": ("output", "why"),
@@ -54,7 +56,7 @@ class RunCounts:
 
     def __init__(self) -> None:
         self.read = self.written = self.unknown = 0
-        self.searched = self.redacted = self.recoded = self.text_kept = 0
+        self.searched = self.redacted = self.recoded = self.text_kept = self.mostly_filled = 0
         self.layouts = LayoutTable()
         self.quarantined: Counter[str] = Counter()
         self.flagged: Counter[str] = Counter()
@@ -63,6 +65,8 @@ class RunCounts:
         self.patients: set[str] = set()
         self.studies: set[tuple[str, str]] = set()
         self.series: set[tuple[str, str, str]] = set()
+        self.cleaned_before = 0
+        self.variants = TraitVariants()
         self.faces: dict[str, set[str]] = {DEFACED: set(), NOT_HEAD: set(), REFUSED: set()}
 
     def add(self, entry: FileResult) -> None:
@@ -82,6 +86,8 @@ class RunCounts:
         self.flagged.update(entry.review)
         patient = entry.patient[1]
         self.patients.add(patient)
+        self.cleaned_before += entry.cleaned_before
+        self.variants.add(patient, entry.traits or {})
         self.studies.add((patient, entry.study))
         self.series.add((patient, entry.study, entry.series))
         for keyword, letters in entry.actions.items():
@@ -93,6 +99,7 @@ class RunCounts:
             self.searched += 1
             self.redacted += bool(found["boxes"])
             self.recoded += bool(found["recoded"])
+            self.mostly_filled += is_mostly_filled(found)
             self.text_kept += bool(found.get("kept_by_reviewer"))
         self._add_layout(entry)
 
@@ -130,6 +137,8 @@ def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidR
         patients=len(tally.patients),
         studies=len(tally.studies),
         series=len(tally.series),
+        contradicting=len(tally.variants.contradicting()),
+        deidentified_before=tally.cleaned_before,
         actions=tally.total_actions(),
         residual_findings=tally.quarantined[refusals.Reason.RESIDUAL_IDENTIFIER],
         burned_in_unknown=tally.unknown,
@@ -139,6 +148,7 @@ def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidR
         search_all=config.search_all,
         pixels_searched=tally.searched,
         pixels_redacted=tally.redacted,
+        pixels_mostly_filled=tally.mostly_filled,
         pixels_recoded=tally.recoded,
         layouts=len(tally.layouts.layouts),
         defacing=config.defacing,
@@ -207,8 +217,11 @@ def write_summary(
         for entry in journal.entries():
             tally.add(entry)
             _add(lines, entry, pseudonyms)
+        _add_contradictions(lines, journal, tally.variants.contradicting())
         for name, columns in TABLES.items():
-            if name != "lookup.csv" or config.lookup_out:
+            if name == "review.csv" and not tally.flagged:
+                (space.private / name).unlink(missing_ok=True)  # of an earlier run with other settings
+            elif name != "lookup.csv" or config.lookup_out:
                 _write_table(space.private / name, columns, lines.of(name))
         listed_layouts = [layout.to_line() for layout in tally.layouts.layouts]
         write_lines(space.private / LAYOUTS, listed_layouts, mode=files.PRIVATE_MODE)
@@ -259,6 +272,20 @@ def _add(lines: SortedLines, entry: FileResult, pseudonyms: Pseudonyms) -> None:
         for row in rows:
             if row[0]:
                 lines.add(name, csv_line(row))
+
+
+def _add_contradictions(
+    lines: SortedLines, journal: FileJournal, contradicting: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Add the files of patients whose files contradict each other; the first file of each variant."""
+    seen: set[tuple[str, str]] = set()
+    for entry in journal.entries() if contradicting else ():
+        old, new = entry.patient
+        variant = new, variant_of(entry.traits or {})
+        if entry.status == WRITTEN and new in contradicting and variant not in seen:
+            seen.add(variant)
+            row = (old, new, "; ".join(contradicting[new]), entry.path)
+            lines.add("contradictions.csv", csv_line([names.csv_cell(cell) for cell in row]))
 
 
 def _checksum(path: str, digest: str) -> bytes:
