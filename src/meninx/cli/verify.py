@@ -33,9 +33,12 @@ def verify(
 
     DICOM files that another program wrote (or of a clean archive, with `--dicom`): markers, attributes that
     the profile removes, private attributes, UIDs, dates, hidden bytes, and, with `--originals` or
-    `--identifiers`, every identifier at every depth, in paths and in the bytes of the pixels. Each file is
-    clean, suspicious, a leak or unreadable; values are never shown. Exit code 0: no identifier was found;
-    read the counts of suspicious files. 3: files could not be checked. 4: an identifier was found.
+    `--identifiers`, every identifier at every depth, in paths and in the bytes of the pixels; with
+    `--pixels` also in what the pixels show. A file that no marker calls de-identified and that names a
+    person fails without any list. For each file: nothing found, suspicious, a leak or unreadable; values
+    are never shown. The last line names the parts that were not checked. Exit code 0: no leak in what was
+    checked; read the counts of suspicious files. 3: files could not be read. 4: an identifier was found, or
+    a file is not de-identified.
 
     Args:
         folder: DICOM files of any origin; or a run, dataset, clean archive, predictions, release, sweep or

@@ -83,6 +83,7 @@ class RawSearch:
 
     def __init__(self, patterns: Mapping[bytes, bytes]) -> None:
         self.patterns = patterns
+        self._needles = _Needles((), frozenset())
 
     def found_in(self, content: Sliceable, uids: frozenset[bytes], *, coded: bool = False) -> bool:
         """Return whether one of the identifiers, or of these UIDs, occurs in ``content`` in any case.
@@ -93,7 +94,7 @@ class RawSearch:
             coded: the bytes are compressed data, in which a letter or a digit beside an identifier means
                 nothing; one of six bytes or more counts whatever stands around it.
         """
-        for at, needle in self._places(content, (*self.patterns, *uids)):
+        for at, needle in self._places(content, uids):
             if coded and len(needle) >= 6:
                 return True
             ways = [self.patterns[needle]] if needle in self.patterns else []
@@ -103,25 +104,37 @@ class RawSearch:
                 return True
         return False
 
-    def _places(self, content: Sliceable, needles: tuple[bytes, ...]) -> Iterator[tuple[int, bytes]]:
+    def _places(self, content: Sliceable, uids: frozenset[bytes]) -> Iterator[tuple[int, bytes]]:
         """Yield where identifiers stand, in any case, whatever stands around them."""
-        longest = max(map(len, needles), default=0)
+        needles = self._needles
+        if not needles.by_start or needles.uids != uids:
+            # Kept for the next value of the same file, because the tables take longer than a short value.
+            needles = self._needles = _Needles((*self.patterns, *uids), uids)
+        longest = needles.longest
         if not longest:
             return
-        by_start: dict[bytes, list[bytes]] = {}
-        for needle in needles:
-            by_start.setdefault(needle[:_LEAST], []).append(needle)
-        pairs, starts = _pairs_of(needles), _starts_of(by_start)
         view = memoryview(content) if isinstance(content, bytes) else content
         for start in range(0, len(view), _WINDOW):
             part = view[start : start + _WINDOW + longest]
             window = memoryview(bytes(part) if isinstance(part, FilePart) else part)
             if _may_be_text(window):
-                for at in _candidates(window, pairs, starts):
+                for at in _candidates(window, needles.pairs, needles.starts):
                     head = bytes(window[at : at + longest]).lower()
-                    for needle in by_start.get(head[:_LEAST], ()):
-                        if head.startswith(needle):
-                            yield start + at, needle
+                    for length, group in needles.by_start.get(head[:_LEAST], {}).items():
+                        if head[:length] in group:
+                            yield start + at, head[:length]
+
+
+class _Needles:
+    """What is searched at once: the identifiers by their first bytes, and the tables of the first steps."""
+
+    def __init__(self, needles: tuple[bytes, ...], uids: frozenset[bytes]) -> None:
+        self.uids, self.longest = uids, max(map(len, needles), default=0)
+        self.by_start: dict[bytes, dict[int, set[bytes]]] = {}  # first bytes -> length -> identifiers
+        for needle in needles:
+            group = self.by_start.setdefault(needle[:_LEAST], {})
+            group.setdefault(len(needle), set()).add(needle)
+        self.pairs, self.starts = _pairs_of(needles), _starts_of(self.by_start)
 
 
 _LEAST = 5  # bytes of the shortest identifier that is searched in raw bytes

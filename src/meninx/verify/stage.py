@@ -156,12 +156,12 @@ def run(
     if not places and known == Expected():
         return dicom_stage.run(root, settings, progress=progress)
     if settings != DicomCheckConfig():
+        what = "meninx wrote this folder, and verify compares its digests"
         fix = "give --dicom to check the DICOM files in it"
-        if settings.dicom:
-            fix = "run it once with --signer, and once with --dicom and the other settings"
-        raise UsageError(
-            problem("meninx wrote this folder, and verify compares its digests", where=root.name, fix=fix)
-        )
+        if settings.dicom:  # so a signer or decision is given, too
+            what = "--signer belongs to the check of digests, and --dicom to that of the DICOM files"
+            fix = "run it once with --signer, and once without it and with the other settings"
+        raise UsageError(problem(what, where=root.name, fix=fix))
     checks, kinds = list[Check](), list[str]()
     for place, kind in places:
         book = CheckList("" if place == root else place.relative_to(root).as_posix())
