@@ -5,13 +5,19 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sketched_figures
 from proven_networks import proved_once
 
-from meninx.synthetic import AnswerKey, PhantomConfig, write_archives
+from meninx.core import machine
+from meninx.synthetic import AnswerKey, PhantomConfig, dataset, write_archives
+from meninx.synthetic.chest import Radiograph
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime reads this when it is loaded
 
@@ -29,9 +35,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def what_is_loaded_is_no_garbage() -> None:
-    """All modules are loaded when the first test begins; no later collection of garbage looks at them."""
+    """All modules are loaded when the first test begins; no later collection of garbage looks at them.
+
+    Collections are rare: at the usual threshold they take 7 % of the time of the tests.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -42,6 +52,46 @@ def no_wait_for_the_disk() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_process_unless_a_test_asks_for_more() -> Iterator[None]:
+    """Stages whose number of workers nobody states run in the process of the tests.
+
+    Starting two costs two seconds of imports. Tests of what several processes do state the number.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "processors", lambda: 1)
+        yield
+
+
+_draw = lru_cache(maxsize=2048)(dataset.render)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def images_are_drawn_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Synthetic images are kept: most datasets of the tests are of the same cohort.
+
+    An image depends on its patient, number, size and seed alone, which tests of ``synthetic`` prove: they
+    draw every image.
+    """
+
+    def drawn(*given: Any, **named: Any) -> Radiograph:
+        image = _draw(*given, **named)
+        return Radiograph(image.array.copy(), image.mask.copy(), dict(image.findings))
+
+    with pytest.MonkeyPatch.context() as patch:
+        if "synthetic" not in request.node.name:
+            patch.setattr(dataset, "render", drawn)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def figures_are_sketches(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Figures are sketched where slow tests are left out, but not in tests of ``report/``."""
+    quick = request.config.option.markexpr == "not slow" and request.path.parent.name != "report"
+    with sketched_figures.sketched() if quick else nullcontext():
         yield
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import forked_commands
 import pytest
 from audit_samples import given_parts, one_run_record, record_of
 from report_samples import write_run
@@ -40,26 +39,16 @@ def died(*_, **__):
     raise Killed
 
 
-def elsewhere(folder, code):
-    """Return the exit code and stderr of Python code in another process, while this one holds its locks."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stderr
-
-
-AUDIT = (
-    "import sys; from meninx.cli.app import run; "
-    "sys.exit(run(['audit', sys.argv[1], '--parts', 'bounds', '-q']))"
-)
-
-
 def test_a_second_audit_of_the_same_run_is_refused_and_the_first_goes_on(folder):
     def second(config, run, data, progress):
-        code, words = elsewhere(folder, AUDIT)
-        assert code != 0
-        assert "an audit of this run is running" in words
+        words = ("audit", folder, "--parts", "bounds", "-q")
+        other = forked_commands.start(folder.parent, *words, prepare=as_packaged)
+        assert other.wait() != 0
+        assert "an audit of this run is running" in other.err.read_text()
         right.carry_out(config, run, data, progress)
+
+    def as_packaged():
+        parts.REGISTRY["bounds"] = right
 
     with given_parts(folder, one_run=one_run_record(record_of(folder))):
         right = parts.REGISTRY["bounds"]

@@ -72,6 +72,10 @@ def plan(data: Manifest, **changes: Any) -> Plan:
     return Plan.build(**fields | {"noise_multiplier": 1.0, "max_grad_norm": 1.0, "delta": 1e-3} | changes)
 
 
+def adaptive_plan(data: Manifest) -> Plan:
+    return plan(data, clipping="adaptive", clip_rate=1.0, count_noise_multiplier=5.0)
+
+
 # starting processes
 
 
@@ -156,14 +160,14 @@ def force_draws() -> None:
     PrivateSampler.__call__ = drawn  # type: ignore[method-assign]
 
 
-def private(data: Manifest, run: Run, **changes: Any) -> Callable[[], Any]:
+def private(data: Manifest, run: Run, *, steps: int = 6, **changes: Any) -> Callable[[], Any]:
     """Return the work of a private run that leaves its sums beside the run folder."""
 
     def work() -> Any:
         force_draws()
         seen = Recorder()
         seen.run = run
-        result = fit(SMALL.replace(**changes), data, run, plan=plan(data), world=WORLD)
+        result = fit(SMALL.replace(**changes), data, run, plan=plan(data, steps=steps), world=WORLD)
         final = torch.load(result.checkpoint, weights_only=True)["players"]["model"]["weights"]
         kept = {"sums": seen.sums, "released": seen.released, "final": final}
         if WORLD.main:
@@ -309,8 +313,7 @@ def adaptive(data: Manifest, run: Run) -> Callable[[], Any]:
     """Return the last threshold of a run that adapts it to the norms of all processes' units."""
 
     def work() -> Any:
-        terms = plan(data, clipping="adaptive", clip_rate=1.0, count_noise_multiplier=5.0)
-        result = fit(NARROW, data, run, plan=terms, world=WORLD)
+        result = fit(NARROW, data, run, plan=adaptive_plan(data), world=WORLD)
         return float(torch.load(result.checkpoint, weights_only=True)["threshold"])
 
     return work
@@ -351,11 +354,11 @@ def main(folder: Path) -> None:
     for number, config in enumerate((SMALL, SMALL.replace(physical_batch=2), NARROW)):
         # What these runs import and prove, the children need not.
         fit(config, data, new(f"first-{number}"), plan=plan(data, steps=1), world=WORLD)
-    terms = plan(data)
-    for steps in range(1, terms.steps + 1):
-        # Every private process shows its epsilon at these steps; forked, it has the values already.
-        accounting.epsilon([terms.phase(steps)], terms.delta, coarse=True)
-    terms.spent()
+    for terms in (plan(data), plan(data, steps=1), adaptive_plan(data)):
+        for steps in range(1, terms.steps + 1):
+            # Every private process shows its epsilon at these steps; forked, it has the values already.
+            accounting.epsilon([terms.phase(steps)], terms.delta, coarse=True)
+        terms.spent()
     os.fsync = lambda handle: None  # type: ignore[assignment] # a killed process loses nothing that it has written
     names = "one two four double killed lost slow stop plain1 plain2 fit1 fit3 unequal"
     runs = {name: new(name) for name in names.split()}
@@ -365,7 +368,7 @@ def main(folder: Path) -> None:
 
     def planted() -> Any:
         double_noise()
-        return private(data, runs["double"])()
+        return private(data, runs["double"], steps=1)()
 
     scene("double", 2, planted)
     scene("masks", 2, masks(data, new("masks"), planted=False))

@@ -15,8 +15,9 @@ import pytest
 from release_samples import audit_record, write_release
 
 from meninx import api
-from meninx.cli.app import run
+from meninx.cli.app import build_app, run
 from meninx.cli.examples import EXAMPLES
+from meninx.cli.flags import read_options, without_tables
 from meninx.core.manifest import Manifest
 from meninx.federated.events import StudyEvents, StudyStarted
 from meninx.synthetic import write_dataset
@@ -42,7 +43,13 @@ LONG_RECONSTRUCTIONS = (
     "meninx audit reconstruct create runs/private/ --batches 5 --bins 128",
 )
 RELEASE_AUDITS = ("meninx obfuscate audit data/ released/ --attribute sex --permutations 19",)
-LONG = (*RELEASE_AUDITS, *SLOW, *LONG_AUDITS, *SEVERAL_PARTS, *LONG_RECONSTRUCTIONS)
+# The quick tests of features, attributes and simulation call the same functions with less work.
+SECONDS_LONG = (
+    "meninx obfuscate features vectors.npz shared/ --method leace --attribute sex --labels effusion",
+    "meninx audit attributes runs/private/ --attributes sex --permutations 99",
+    "meninx federate simulate east/ north/ west/ --recipe tiny --rounds 3 --local-steps 4",
+)
+LONG = (*RELEASE_AUDITS, *SLOW, *LONG_AUDITS, *SEVERAL_PARTS, *LONG_RECONSTRUCTIONS, *SECONDS_LONG)
 VERIFIED_DOSSIER = "meninx verify dossier/"  # of the example of `meninx report`
 # They serve until they are stopped; tests/stories/test_three_hospitals.py and test_review_of_layouts.py
 # run them as real processes.
@@ -67,7 +74,7 @@ NEEDS = {
     "audit": ("many patients", "private run"),
     "audit bounds": (),
     "audit scores": ("scores",),
-    "audit one-run": ("data", "private run"),
+    "audit one-run": ("many patients", "private run"),
     "audit membership": ("many patients", "private run"),
     "audit reconstruct": ("many patients", "private run"),
     "audit reconstruct match": ("many patients", "private run", "candidates"),
@@ -118,7 +125,7 @@ def shop(cohort, tmp_path_factory) -> Path:
 def trained(tmp_path_factory) -> Path:
     """A folder with ``data`` and ``runs``: 40 invented patients, a run called ``first`` and a later one.
 
-    ``many patients`` is a dataset of 140, with smaller images.
+    ``many patients`` is a dataset of 140, with smaller images; ``private run`` holds a private run on it.
     """
     root = tmp_path_factory.mktemp("trained")
     write_dataset(root / "many patients", patients=140, size=16)
@@ -126,6 +133,9 @@ def trained(tmp_path_factory) -> Path:
     first = api.train(root / "data", out=root / "runs", recipe="tiny", epochs=1)
     (root / "runs" / "first").symlink_to(first.out.name)
     api.train(root / "data", out=root / "runs", recipe="tiny", epochs=1, seed=1)
+    private = {"epsilon": 8.0, "delta": 1e-3, "deterministic": True}
+    made = api.train(root / "many patients", out=root / "private run", recipe="tiny", epochs=1, **private)
+    (root / "private run" / "private").symlink_to(made.out.name)
     return root
 
 
@@ -166,9 +176,10 @@ def _put(name: str, here: Path, shop: Path, trained: Path, verb: str) -> None:
         _put_study(here, trained / "data")
     elif name == "many patients":
         shutil.copytree(trained / name, here / "data")
-    elif name in ("data", "runs"):
-        shutil.copytree(trained / name, here / name, symlinks=True)
-        for known in (here / name).glob("*/private/data.json"):
+    elif name in ("data", "runs", "private run"):
+        place = here / ("data" if name == "data" else "runs")
+        shutil.copytree(trained / name, place, symlinks=True)
+        for known in place.glob("*/private/data.json"):
             known.write_text(json.dumps(json.loads(known.read_text()) | {"dataset": str(here / "data")}))
             run_json = known.parents[1] / "run.json"
             record = json.loads(run_json.read_text())
@@ -209,12 +220,6 @@ def _put_scores(here: Path) -> None:
     rng = np.random.default_rng(0)
     for name, mean in (("in", 0.4), ("out", 0.0)):
         np.save(here / f"{name}.npy", rng.normal(mean, 1.0, 300))
-
-
-def _put_private_run(here: Path) -> None:
-    private = {"epsilon": 8.0, "delta": 1e-3, "deterministic": True}
-    made = api.train(here / "data", out=here / "runs", recipe="tiny", epochs=1, **private)
-    (here / "runs" / "private").symlink_to(made.out.name)
 
 
 def _put_candidates(here: Path) -> None:
@@ -258,7 +263,6 @@ MADE = {
     "candidates": _put_candidates,
     "matches": _put_matches,
     "scores": _put_scores,
-    "private run": _put_private_run,
     "hospitals": _put_hospitals,
     "events": _put_events,
 }
@@ -329,6 +333,22 @@ def test_the_long_example_runs(ready, line, capsys):
     written = Path(SLOW[line])
     assert str(written.parent) in capsys.readouterr().out
     assert ("<html" if written.suffix == ".html" else ",") in written.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", SECONDS_LONG)
+def test_the_example_of_some_seconds_runs(ready, line):
+    ready(line)
+    before = _files()
+    assert _done(line) == 0
+    assert _files() - before
+
+
+@pytest.mark.parametrize("line", LONG)
+def test_the_words_of_a_long_example_are_understood(line):
+    app = build_app()
+    app.config = (read_options,)
+    app.parse_args(without_tables(shlex.split(line)[1:]), exit_on_error=False, print_error=False)
 
 
 @pytest.mark.slow

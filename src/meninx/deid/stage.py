@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from meninx.core import cluster_pool, files, workspace
+from meninx.core import cluster_pool, files, machine, workspace
 from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
@@ -302,7 +302,7 @@ def _refuse_no_dicom(space: workspace.Workspace, journal: FileJournal) -> None:
 
 
 def _workers(config: DeidConfig, count: int) -> int:
-    automatic = max(1, min(os.cpu_count() or 1, count // FILES_PER_WORKER))
+    automatic = max(1, min(machine.processors(), count // FILES_PER_WORKER))
     return min(config.workers or automatic, max(count, 1))
 
 

@@ -91,7 +91,11 @@ def seed_torch(seed: int, *names: str | int) -> None:
 
     A private step does not use these generators.
     """
-    torch.manual_seed(randomness.child_seed(seed, *names))
+    number = randomness.child_seed(seed, *names)
+    if torch.accelerator.is_available():
+        torch.manual_seed(number)
+    else:  # torch.manual_seed would keep the text of three call stacks for devices that are not there
+        torch.default_generator.manual_seed(number)
 
 
 def _restore(value: str | None) -> None:

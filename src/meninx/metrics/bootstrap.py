@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from meninx.metrics.intervals import CLOPPER_PEARSON, COMBINED, PERCENTILE, Ends
 
 Array = npt.NDArray[np.float64]
 BLOCK = 100
+_KEPT = 1 << 20  # counts of patients that are kept for the next metric: 8 MB
 _CACHED = 1 << 16  # weights processed at a time: half a megabyte, which fits into the processor's cache
 
 
@@ -59,15 +61,33 @@ class Draws:
 
     def blocks(self, size: int = BLOCK) -> Iterator[npt.NDArray[np.int64]]:
         """Yield how often each patient was drawn, in blocks of shape (at most ``size``, patients)."""
+        few = size == BLOCK and self.count * self.patients <= _KEPT
+        yield from self._kept if few else self._drawn(size)
+
+    @cached_property
+    def _kept(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """All blocks of few patients, drawn once for all metrics that share this object; read-only."""
+        blocks = tuple(self._drawn(BLOCK))
+        for block in blocks:
+            block.flags.writeable = False
+        return blocks
+
+    def _drawn(self, size: int) -> Iterator[npt.NDArray[np.int64]]:
         rng = child(self.seed, "bootstrap")
         strata = np.zeros(self.patients, dtype=np.int64) if self.strata is None else self.strata
         members = [np.flatnonzero(strata == value) for value in np.unique(strata)]
         for start in range(0, self.count, size):
-            block = np.zeros((min(size, self.count - start), self.patients), dtype=np.int64)
-            for row in block:
-                for group in members:
-                    drawn = rng.integers(0, group.size, size=group.size)
-                    row[group] = np.bincount(drawn, minlength=group.size)
+            rows = min(size, self.count - start)
+            block = np.zeros((rows, self.patients), dtype=np.int64)
+            if len(members) == 1:  # one call gives the same numbers as one call for each row
+                people = members[0].size
+                drawn = rng.integers(0, people, size=(rows, people)) + people * np.arange(rows)[:, None]
+                block[:] = np.bincount(drawn.ravel(), minlength=block.size).reshape(block.shape)
+            else:
+                for row in block:
+                    for group in members:
+                        drawn = rng.integers(0, group.size, size=group.size)
+                        row[group] = np.bincount(drawn, minlength=group.size)
             yield block
 
 

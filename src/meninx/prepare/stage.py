@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from meninx.core import pool
+from meninx.core import machine, pool
 from meninx.core import progress as bars
 from meninx.core.errors import DataError, expected
 from meninx.core.manifest import EMPTY_SPLITS, SPLITS, Case, Manifest, TaskKind
@@ -330,7 +329,7 @@ def prepare_all(
     """
     records: dict[str, CaseRecord] = {}
     reused = 0
-    count = min(workers or os.cpu_count() or 1, max(1, len(jobs) // JOBS_PER_WORKER))
+    count = min(workers or machine.processors(), max(1, len(jobs) // JOBS_PER_WORKER))
     try:
         with (
             bars.task(progress, "prepare images", len(jobs)),

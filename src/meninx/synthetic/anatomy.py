@@ -6,6 +6,7 @@ Coordinates: x runs from -1 (image left, the patient's right) to 1, y from -1 (t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ class Anatomy:
     waves: Floats
 
 
+@lru_cache(maxsize=256)  # a patient's images are drawn one after the other
 def random_anatomy(seed: int, index: int, sex: str, age: int) -> Anatomy:
     """Return the chest of patient ``index``; sex and age shift the means of its random parameters.
 
