@@ -41,10 +41,11 @@ from scipy.stats import beta
 
 import pages
 from burned_text_pictures import COLUMNS, KINDS, ROWS, Page, Writer
-from meninx.deid import burned_text, frames, instance, redaction
-from meninx.deid.burned_text import TextRule
+from meninx.deid.burned_in import burned_text
+from meninx.deid.burned_in.burned_text import TextRule
+from meninx.deid.burned_in.pixel_cleaner import PixelCleaner
 from meninx.deid.identifiers import Identifiers
-from meninx.deid.pixel_cleaner import PixelCleaner
+from meninx.dicomfile import frames, instance, redaction
 from meninx.imaging import ocr
 from meninx.imaging.ocr import Search
 

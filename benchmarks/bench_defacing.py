@@ -23,10 +23,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "deid"))
 from head_phantoms import FACE, OTHER, Head, Scan, content, shell, slices
 
 from meninx.core.proportions import clopper_pearson
-from meninx.deid import face_removal, instance
-from meninx.deid.face_plans import DEFACED, FacePlan, SeriesFile, plan_of
-from meninx.deid.instance import Instance
-from meninx.deid.slice_header import SliceHeader, header_of
+from meninx.deid.faces import face_removal
+from meninx.deid.faces.face_plans import DEFACED, FacePlan, SeriesFile, plan_of
+from meninx.deid.faces.slice_header import SliceHeader, header_of
+from meninx.dicomfile import instance
+from meninx.dicomfile.instance import Instance
 
 CONTRASTS = ("CT", "T1", "T2", "FLAIR")
 SCANS = {

@@ -45,7 +45,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 import build_vocabulary
 import pages
-from meninx.deid.text import clean_text
+from meninx.deid.wording.text import clean_text
 
 LIMITS = {"StudyDescription": 64, "SeriesDescription": 64}
 SIMULATED = frozenset({"victre", "ct4harmonization_multicentric"})

@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from meninx.core.errors import MeninxError
-from meninx.deid import keys
 from meninx.deid.config import DeidConfig
+from meninx.deid.identity import keys
 from meninx.deid.stage import run
 from meninx.synthetic import PhantomConfig, write_archives
 from meninx.verify import conformance

@@ -67,7 +67,7 @@ def new_key(path: StrPath) -> None:
     Raises:
         UsageError: the file exists.
     """
-    from meninx.deid.keys import make_key
+    from meninx.deid.identity.keys import make_key
 
     make_key(Path(path))
 

@@ -11,7 +11,7 @@ import pytest
 from meninx import api
 from meninx.core import errors
 from meninx.core.manifest import MANIFEST_NAME, Manifest, TaskKind
-from meninx.deid.keys import make_key
+from meninx.deid.identity.keys import make_key
 from meninx.synthetic import write_dataset
 
 

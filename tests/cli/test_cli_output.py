@@ -15,7 +15,7 @@ from meninx.cli import console, doctor
 from meninx.cli.console import Bar, Output, PlainLines
 from meninx.core import errors, files
 from meninx.core.progress import Silent
-from meninx.deid.keys import make_key
+from meninx.deid.identity.keys import make_key
 from meninx.synthetic import write_dataset
 
 EIGHT = ("--privacy.epsilon", "8", "--privacy.delta", "1e-3", "--batch-size", "6")

@@ -7,7 +7,8 @@ import pytest
 from deid_samples import save
 from pixel_samples import coloured
 
-from meninx.deid import burned_text, cleaner
+from meninx.deid import cleaner
+from meninx.deid.burned_in import burned_text
 from meninx.imaging import ocr
 from meninx.imaging.ocr import Box, Found, Reading
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meninx.deid.audit_chain import AuditChain, check, check_lines
+from meninx.deid.papers.audit_chain import AuditChain, check, check_lines
 
 tables = st.lists(
     st.fixed_dictionaries({"file": st.text(max_size=8), "boxes": st.integers(0, 9)}), min_size=1, max_size=6

@@ -8,11 +8,12 @@ from deid_samples import image, one
 from pixel_samples import bytes_in, coloured
 from pydicom.uid import ExplicitVRLittleEndian
 
-from meninx.deid import burned_text, frames, instance, pixel_cleaner
-from meninx.deid.burned_text import Reader, TextRule
+from meninx.deid.burned_in import burned_text, pixel_cleaner
+from meninx.deid.burned_in.burned_text import Reader, TextRule
+from meninx.deid.burned_in.pixel_cleaner import PixelCleaner
 from meninx.deid.identifiers import Identifiers
-from meninx.deid.pixel_cleaner import PixelCleaner
-from meninx.deid.quarantine import Refused
+from meninx.dicomfile import frames, instance
+from meninx.dicomfile.refusals import Refused
 from meninx.imaging import ocr
 from meninx.imaging.ocr import Box, Found, Reading
 

@@ -15,9 +15,10 @@ from head_phantoms import FACE, OTHER, Head, Scan, content, shell, slices
 from pydicom.pixels import compress
 from pydicom.uid import JPEGLSNearLossless, RLELossless
 
-from meninx.deid import face_removal, instance, slice_header
-from meninx.deid.face_plans import DEFACED, NOT_HEAD, REFUSED, FacePlan, SeriesFile, plan_of
-from meninx.deid.quarantine import Reason, Refused
+from meninx.deid.faces import face_removal, slice_header
+from meninx.deid.faces.face_plans import DEFACED, NOT_HEAD, REFUSED, FacePlan, SeriesFile, plan_of
+from meninx.dicomfile import instance
+from meninx.dicomfile.refusals import Reason, Refused
 
 COARSE = Scan(spacing=3.0, step=5.0)
 
@@ -134,7 +135,7 @@ def test_a_head_that_its_header_calls_a_knee_is_refused():
 
 
 def test_a_slice_that_was_not_part_of_the_plan_is_refused(tmp_path):
-    from meninx.deid.face_plans import FolderPlans
+    from meninx.deid.faces.face_plans import FolderPlans
 
     datasets, _ = head_scan()
     originals, plan = planned(datasets)
@@ -159,7 +160,7 @@ def test_lossless_frames_stay_compressed_and_lossy_ones_are_refused():
     middle = len(datasets) // 3
     after = face_removal.remove(originals[middle], OnePlan(plan))[0]
     plain = face_removal.remove(planned(datasets)[0][middle], OnePlan(plan))[0]
-    from meninx.deid import frames
+    from meninx.dicomfile import frames
 
     layers = frames.layers_of(after)
     assert after.transfer_syntax == RLELossless

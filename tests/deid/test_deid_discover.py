@@ -5,7 +5,7 @@ import os
 import pytest
 
 from meninx.core.errors import DataError
-from meninx.deid.discover import SourceFile, files_below
+from meninx.dicomfile.discover import SourceFile, files_below
 
 
 def test_files_come_in_one_order_and_one_file_alone_is_a_source(tmp_path):

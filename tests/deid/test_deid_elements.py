@@ -6,7 +6,7 @@ import pytest
 from deid_samples import image, item, nested, save
 from pydicom.sequence import Sequence
 
-from meninx.deid.elements import Element, Encoding, Malformed, Truncated, encode, parse, parse_items
+from meninx.dicomfile.elements import Element, Encoding, Malformed, Truncated, encode, parse, parse_items
 
 LITTLE = Encoding(implicit=False, little=True)
 

@@ -29,8 +29,8 @@ from meninx.deid import dates
 from meninx.deid.escrow import access_log, broker_key, escrow_file, identities, sealed_stream, sealing
 from meninx.deid.escrow.escrow_file import Opener, Recipient
 from meninx.deid.escrow.reidentify import Request, run
-from meninx.deid.keys import SiteKey
-from meninx.deid.pseudonyms import Pseudonyms
+from meninx.deid.identity.keys import SiteKey
+from meninx.deid.identity.pseudonyms import Pseudonyms
 
 BY_KEY = Recipient()
 ESCROW = "out/private/escrow.meninx"

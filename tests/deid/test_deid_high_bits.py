@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataelem import DataElement
 
-from meninx.deid.high_bits import UnusedBits, unused_bits
+from meninx.dicomfile.high_bits import UnusedBits, unused_bits
 
 PIXELS = np.arange(64, dtype="<u2")
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from meninx.deid.elements import Element
 from meninx.deid.identifiers import Identifiers, collect
+from meninx.dicomfile.elements import Element
 
 
 def _of(*elements):

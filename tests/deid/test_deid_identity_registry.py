@@ -10,12 +10,12 @@ import pytest
 from deid_samples import KEY
 
 from meninx.core.errors import LayoutError, PrivacyRefusal, StorageError
-from meninx.deid import identity_registry
-from meninx.deid.identity_registry import IdentityRegistry, usual_place
-from meninx.deid.issuer_policy import IssuerPolicy
-from meninx.deid.keys import SiteKey
-from meninx.deid.pseudonyms import Pseudonyms, Resolver
-from meninx.deid.quarantine import Reason
+from meninx.deid.identity import identity_registry
+from meninx.deid.identity.identity_registry import IdentityRegistry, usual_place
+from meninx.deid.identity.issuer_policy import IssuerPolicy
+from meninx.deid.identity.keys import SiteKey
+from meninx.deid.identity.pseudonyms import Pseudonyms, Resolver
+from meninx.dicomfile.refusals import Reason
 
 SITE = SiteKey(KEY, "north")
 NAMES = Pseudonyms(SITE)

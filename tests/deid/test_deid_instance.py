@@ -12,8 +12,8 @@ from deid_samples import PLANTED, clean, image, images, leaks, save
 from pydicom.uid import ExplicitVRBigEndian, JPEGBaseline8Bit
 from test_deid_pixels import grey8, jpeg_frame
 
-from meninx.deid import elements, instance
-from meninx.deid.quarantine import Refused
+from meninx.dicomfile import elements, instance
+from meninx.dicomfile.refusals import Refused
 
 DELIMITER = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
 

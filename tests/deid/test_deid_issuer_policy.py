@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from meninx.core.errors import ConfigError
-from meninx.deid.issuer_policy import IssuerPolicy, read_policy
+from meninx.deid.identity.issuer_policy import IssuerPolicy, read_policy
 
 
 def written(folder, text: str):

@@ -7,8 +7,8 @@ import pytest
 from deid_samples import KEY, key_file
 
 from meninx.core.errors import PrivacyRefusal
-from meninx.deid import keys
-from meninx.deid.keys import KeyFile, SiteKey, make_key, read_key
+from meninx.deid.identity import keys
+from meninx.deid.identity.keys import KeyFile, SiteKey, make_key, read_key
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="modes and owners of POSIX")
 

@@ -16,17 +16,18 @@ import pytest
 from deid_samples import KEY, clean, image, images, key_file, save
 
 from meninx.core.progress import SILENT
-from meninx.deid import identity_registry, stage, worker
+from meninx.deid import stage, worker
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.deidentifier import Deidentifier
-from meninx.deid.discover import SourceFile
-from meninx.deid.file_part import FilePart
-from meninx.deid.issuer_policy import IssuerPolicy
-from meninx.deid.keys import SiteKey
+from meninx.deid.identity import identity_registry
+from meninx.deid.identity.issuer_policy import IssuerPolicy
+from meninx.deid.identity.keys import SiteKey
+from meninx.deid.identity.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
-from meninx.deid.pseudonyms import Pseudonyms, Resolver
-from meninx.deid.quarantine import Reason
+from meninx.dicomfile.discover import SourceFile
+from meninx.dicomfile.file_part import FilePart
+from meninx.dicomfile.refusals import Reason
 
 IMPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 FRAME = 512 * 512 * 2  # bytes

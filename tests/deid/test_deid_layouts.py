@@ -14,8 +14,16 @@ from layout_samples import LABEL, NAME
 
 from meninx.core import artifacts
 from meninx.core.errors import DataError
-from meninx.deid import Deidentifier, Quarantined, layouts
-from meninx.deid.layouts import LayoutDecision, LayoutMask, LayoutTable, ReviewChoice, TextLayout, line_boxes
+from meninx.deid import Deidentifier, Quarantined
+from meninx.deid.review import layouts
+from meninx.deid.review.layouts import (
+    LayoutDecision,
+    LayoutMask,
+    LayoutTable,
+    ReviewChoice,
+    TextLayout,
+    line_boxes,
+)
 from meninx.imaging.ocr import Box
 
 FOUND = {"kept": [], "texts": ["QUENTINSSON"], "decision": ""}

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from meninx.core.errors import DataError, LayoutError
-from meninx.deid import lookup
-from meninx.deid.issuer_policy import IssuerPolicy
+from meninx.deid.identity import lookup
+from meninx.deid.identity.issuer_policy import IssuerPolicy
 from meninx.deid.output import csv_line
 
 OWN, APART = IssuerPolicy("north"), IssuerPolicy("north", "separate")

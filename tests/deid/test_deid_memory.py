@@ -18,13 +18,14 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from meninx.core.errors import ConfigError, DataError, LayoutError, PrivacyRefusal
-from meninx.deid import deidentifier, instance, selfcheck, walker
+from meninx.deid import deidentifier, selfcheck, walker
 from meninx.deid.config import DeidConfig
-from meninx.deid.deidentifier import Deidentifier
-from meninx.deid.keys import KeyFile, SiteKey
+from meninx.deid.deidentifier import Deidentifier, Quarantined
+from meninx.deid.identity.keys import KeyFile, SiteKey
 from meninx.deid.options import Option
-from meninx.deid.quarantine import Quarantined, Reason
 from meninx.deid.stage import run
+from meninx.dicomfile import instance
+from meninx.dicomfile.refusals import Reason
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "dicom"
 OF_A_FOLDER = {Reason.DUPLICATE_IDENTICAL, Reason.DUPLICATE_DIFFERENT}  # a single file has no duplicate

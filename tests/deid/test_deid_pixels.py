@@ -22,9 +22,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from meninx.deid import codestreams, instance
-from meninx.deid import jp2 as jp2_files
-from meninx.deid.quarantine import Refused
+from meninx.dicomfile import codestreams, instance
+from meninx.dicomfile import jp2 as jp2_files
+from meninx.dicomfile.refusals import Refused
 from meninx.imaging.decode import quiet
 
 OWN, OTHER = b"Marigold Quillfeather", b"Rosalind Featherstonehaugh"
@@ -251,7 +251,7 @@ def test_no_text_survives_behind_the_runs_of_rle_or_in_its_header(tmp_path, text
 
 
 def test_the_last_run_of_an_rle_plane_does_not_reach_beyond_it():
-    from meninx.deid.codestreams import rle
+    from meninx.dicomfile.codestreams import rle
 
     header = struct.pack("<16L", 1, 64, *[0] * 14)
     assert rle(header + b"\x03ABCDEFGH", 2, 1)[64:] == b"\x01AB\0"
@@ -427,7 +427,7 @@ def progressive_frame() -> bytes:
 
 
 def test_a_progressive_jpeg_keeps_every_table_that_its_scans_use():
-    from meninx.deid import codestreams
+    from meninx.dicomfile import codestreams
 
     frame = progressive_frame()
     size = codestreams.Size(16, 16, 3)
@@ -443,7 +443,7 @@ def test_a_scan_that_comes_twice_keeps_the_file_out(tmp_path):
     for number, again in enumerate((scan, text)):
         ds = grey8([frame[:-2] + again + b"\xff\xd9"])
         assert quarantined(tmp_path / str(number), ds, JPEGBaseline8Bit) == "pixels-unreadable"
-    from meninx.deid import codestreams
+    from meninx.dicomfile import codestreams
 
     late = progressive_frame()
     last = late[late.rindex(b"\xff\xda") : -2]

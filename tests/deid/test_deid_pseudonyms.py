@@ -5,8 +5,8 @@ from deid_samples import KEY
 from pydicom.uid import UID
 
 from meninx.core.errors import PrivacyRefusal
-from meninx.deid.keys import SiteKey, framed, normal
-from meninx.deid.pseudonyms import ALPHABET, SHIFT_DAYS, Pseudonyms, is_registered
+from meninx.deid.identity.keys import SiteKey, framed, normal
+from meninx.deid.identity.pseudonyms import ALPHABET, SHIFT_DAYS, Pseudonyms, is_registered
 
 NORTH = Pseudonyms(SiteKey(KEY, "north"))
 

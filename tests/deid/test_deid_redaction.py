@@ -20,7 +20,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from meninx.deid import frames, instance, redaction
+from meninx.dicomfile import frames, instance, redaction
 from meninx.imaging.ocr import Box
 
 BOXES = (Box(4, 2, 14, 8), Box(20, 10, 24, 16))

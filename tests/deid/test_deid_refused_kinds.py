@@ -9,8 +9,8 @@ from pydicom.uid import UID_dictionary
 
 from meninx.core import artifacts
 from meninx.core.artifacts import DeidRecord
-from meninx.deid.quarantine import REFUSED_KINDS, Reason, meaning
-from meninx.deid.statement import page
+from meninx.deid.papers.statement import page
+from meninx.dicomfile.refusals import REFUSED_KINDS, Reason, meaning
 
 DOCUMENTS = {
     "1.2.840.10008.5.1.4.1.1.104.1": "encapsulated-pdf",

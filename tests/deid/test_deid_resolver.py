@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 from deid_samples import KEY
 
-from meninx.deid.issuer_policy import IssuerPolicy
-from meninx.deid.keys import SiteKey
-from meninx.deid.lookup import Lookup
-from meninx.deid.pseudonyms import Pseudonyms, Resolver
-from meninx.deid.quarantine import Reason, Refused
+from meninx.deid.identity.issuer_policy import IssuerPolicy
+from meninx.deid.identity.keys import SiteKey
+from meninx.deid.identity.lookup import Lookup
+from meninx.deid.identity.pseudonyms import Pseudonyms, Resolver
+from meninx.dicomfile.refusals import Reason, Refused
 
 NAMES = Pseudonyms(SiteKey(KEY, "north"))
 OWN, APART = IssuerPolicy("north"), IssuerPolicy("north", "separate", domains={"pacs": "", "lab": "east"})

@@ -9,10 +9,10 @@ import pytest
 from deid_samples import clean, tree
 
 from meninx.core.errors import DataError, RunLocked, UsageError
-from meninx.deid import layouts
-from meninx.deid.layouts import ReviewChoice, read_decisions
-from meninx.deid.review_desk import opened
-from meninx.deid.review_votes import VOTES, VoteKind, VoteStage
+from meninx.deid.review import layouts
+from meninx.deid.review.layouts import ReviewChoice, read_decisions
+from meninx.deid.review.review_desk import opened
+from meninx.deid.review.review_votes import VOTES, VoteKind, VoteStage
 from meninx.imaging.ocr import Box
 
 

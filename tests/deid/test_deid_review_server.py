@@ -14,10 +14,10 @@ from deid_samples import clean
 pytest.importorskip("starlette", reason="the page needs meninx[ocr]")
 pytest.importorskip("uvicorn", reason="the page needs meninx[ocr]")
 
-from meninx.deid import layouts
-from meninx.deid.layouts import read_decisions
-from meninx.deid.review_desk import opened
-from meninx.deid.review_server import serving
+from meninx.deid.review import layouts
+from meninx.deid.review.layouts import read_decisions
+from meninx.deid.review.review_desk import opened
+from meninx.deid.review.review_server import serving
 from meninx.serving import local_page
 
 FORM = "application/x-www-form-urlencoded"

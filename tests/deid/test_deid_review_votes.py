@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from meninx.core import plain
 from meninx.core.errors import DataError, UsageError
-from meninx.deid.layouts import LayoutMask, ReviewChoice
-from meninx.deid.review_votes import (
+from meninx.deid.review.layouts import LayoutMask, ReviewChoice
+from meninx.deid.review.review_votes import (
     Vote,
     VoteKind,
     VoteStage,

@@ -9,9 +9,9 @@ from deid_samples import clean, image, save
 from meninx.deid import selfcheck
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
-from meninx.deid.keys import SiteKey
-from meninx.deid.pseudonyms import Pseudonyms, Resolver
-from meninx.deid.quarantine import Reason, Refused
+from meninx.deid.identity.keys import SiteKey
+from meninx.deid.identity.pseudonyms import Pseudonyms, Resolver
+from meninx.dicomfile.refusals import Reason, Refused
 
 WORDS = "SIEMENS MEDICAL SYSTEMS HEALTHCARE GMBH."  # stays as it is
 

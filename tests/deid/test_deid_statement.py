@@ -10,9 +10,9 @@ from deid_samples import clean, image, leaks, save
 
 from meninx.core import artifacts
 from meninx.core.artifacts import DeidRecord, Departure
-from meninx.deid import statement
 from meninx.deid.options import Option, method_codes
-from meninx.deid.quarantine import MEANINGS, Reason
+from meninx.deid.papers import statement
+from meninx.dicomfile.refusals import MEANINGS, Reason
 
 RECORD = DeidRecord(
     profile="research", options=("retain-modified-dates",), codes=("113100",), pixels="redact"

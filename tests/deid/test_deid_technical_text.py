@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from meninx.deid.technical_text import is_technical
+from meninx.deid.burned_in.technical_text import is_technical
 
 TECHNICAL = (
     "MI 1.2", "MI1.2", "TIS 0.4", "12.5 cm", "3.5 MHz", "Gain 54", "60 dB", "R", "L", "28 Hz", "Depth 16 cm",

@@ -4,7 +4,7 @@ import pytest
 from deid_samples import image, item, one
 from pydicom.sequence import Sequence
 
-from meninx.deid.text import clean_text
+from meninx.deid.wording.text import clean_text
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meninx.deid.text import clean_text
+from meninx.deid.wording.text import clean_text
 
 NEGATIONS = ("without", "W/O", "no", "NON", "w/wo", "before")
 SIDES = ("LEFT", "right", "LT", "BILATERAL")

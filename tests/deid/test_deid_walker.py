@@ -10,9 +10,9 @@ from pydicom.dataelem import DataElement
 from pydicom.sequence import Sequence
 
 from meninx.deid.config import DeidConfig
-from meninx.deid.elements import Element
 from meninx.deid.options import Option
 from meninx.deid.walker import understood_vr
+from meninx.dicomfile.elements import Element
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,18 @@ import pytest
 from deid_samples import KEY, image, save
 
 from meninx.core.errors import StorageError
-from meninx.deid import instance, review, walker, worker
+from meninx.deid import walker, worker
+from meninx.deid.burned_in import pixel_triggers
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
-from meninx.deid.discover import SourceFile
-from meninx.deid.instance import DEFLATED, read
-from meninx.deid.issuer_policy import IssuerPolicy
-from meninx.deid.keys import SiteKey
+from meninx.deid.identity.issuer_policy import IssuerPolicy
+from meninx.deid.identity.keys import SiteKey
+from meninx.deid.identity.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.output import WRITTEN
-from meninx.deid.pseudonyms import Pseudonyms, Resolver
-from meninx.deid.quarantine import Reason
+from meninx.dicomfile import instance
+from meninx.dicomfile.discover import SourceFile
+from meninx.dicomfile.instance import DEFLATED, read
+from meninx.dicomfile.refusals import Reason
 
 
 def engine(folder: Path, *, resolver: Resolver | None = None, dry_run: bool = False) -> worker.Engine:
@@ -135,4 +137,4 @@ def test_no_file_inflates_beyond_its_share(monkeypatch):
 )
 def test_images_that_may_show_text(tmp_path, changes, expected):
     original = read(save(image(**changes), tmp_path / "a").read_bytes())
-    assert bool(review.review_reasons(original)) is expected
+    assert bool(pixel_triggers.review_reasons(original)) is expected

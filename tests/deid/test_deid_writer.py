@@ -6,9 +6,9 @@ from deid_samples import clean, image, images, one, save
 from pydicom.uid import UID
 
 from meninx.deid.config import DeidConfig
-from meninx.deid.instance import read
 from meninx.deid.options import Option, method_codes
 from meninx.deid.writer import METHOD, derived_age, is_over_age
+from meninx.dicomfile.instance import read
 
 
 @pytest.mark.parametrize("profile", ["basic", "research"])

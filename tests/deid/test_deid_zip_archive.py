@@ -16,9 +16,10 @@ import pytest
 from deid_samples import clean, image, images, key_file, leaks, save, tree
 
 from meninx.core.errors import DataError
-from meninx.deid import worker, zip_archive
-from meninx.deid.discover import files_below, member_at
-from meninx.deid.quarantine import Reason, Refused
+from meninx.deid import worker
+from meninx.dicomfile import zip_archive
+from meninx.dicomfile.discover import files_below, member_at
+from meninx.dicomfile.refusals import Reason, Refused
 
 
 def instance_bytes(folder: Path, number: int = 1, **changes) -> bytes:

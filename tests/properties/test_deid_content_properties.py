@@ -13,12 +13,12 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
 from meninx.deid.cleaner import Cleaner
-from meninx.deid.keys import SiteKey
+from meninx.deid.identity.keys import SiteKey
+from meninx.deid.identity.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.options import PRESETS, Option
 from meninx.deid.profile import Profile
-from meninx.deid.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.structured_content import VALUES, Treatment, table, treatment
-from meninx.deid.terms import is_harmless, is_term, technical_text
+from meninx.deid.wording.terms import is_harmless, is_term, technical_text
 
 SR, ROOT = "1.2.840.10008.5.1.4.1.1.88.33", "1.2.826.0.1.3680043.10.999"
 RESOLVER = Resolver(Pseudonyms(SiteKey(bytes(range(7, 47)), "north")))

@@ -21,18 +21,18 @@ from deid_samples import KEY, image, item, nested, save
 from meninx.deid import dates, worker, writer
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
-from meninx.deid.deidentifier import Deidentifier
-from meninx.deid.discover import SourceFile
-from meninx.deid.elements import Element, Encoding, encode, parse
+from meninx.deid.deidentifier import Deidentifier, Quarantined
 from meninx.deid.identifiers import PLACEHOLDERS
-from meninx.deid.keys import SiteKey
+from meninx.deid.identity.keys import SiteKey
+from meninx.deid.identity.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.options import EVERY_CODE, Option, method_codes
 from meninx.deid.output import WRITTEN
-from meninx.deid.pseudonyms import Pseudonyms, Resolver
-from meninx.deid.quarantine import Quarantined, Reason
-from meninx.deid.text import VOCABULARY, clean_text
-from meninx.deid.vocabulary import MEASURE, Role, kind_of
+from meninx.deid.wording.text import VOCABULARY, clean_text
+from meninx.deid.wording.vocabulary import MEASURE, Role, kind_of
 from meninx.deid.writer import METHOD
+from meninx.dicomfile.discover import SourceFile
+from meninx.dicomfile.elements import Element, Encoding, encode, parse
+from meninx.dicomfile.refusals import Reason
 
 NAMES = Pseudonyms(SiteKey(KEY, "north"))
 DAYS = st.dates(min_value=date(1900, 1, 1), max_value=date(2100, 1, 1))

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meninx.core.errors import DataError
-from meninx.deid.identity_registry import IdentityRegistry
-from meninx.deid.issuer_policy import IssuerPolicy
-from meninx.deid.keys import SiteKey, normal
-from meninx.deid.lookup import read_lookup
-from meninx.deid.pseudonyms import Pseudonyms, Resolver
-from meninx.deid.quarantine import Refused
+from meninx.deid.identity.identity_registry import IdentityRegistry
+from meninx.deid.identity.issuer_policy import IssuerPolicy
+from meninx.deid.identity.keys import SiteKey, normal
+from meninx.deid.identity.lookup import read_lookup
+from meninx.deid.identity.pseudonyms import Pseudonyms, Resolver
+from meninx.dicomfile.refusals import Refused
 
 KEY = SiteKey(bytes(range(64)), "north")
 NAMES = Pseudonyms(KEY)

@@ -9,8 +9,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meninx.deid.file_part import WINDOW, FilePart, JoinedPieces
 from meninx.deid.identifiers import Identifiers, raw_search
+from meninx.dicomfile.file_part import WINDOW, FilePart, JoinedPieces
 
 NAMES = ("müller", "smith", "dracu", "quillfeather")
 UID = b"1.2.3.4.5.678"

@@ -47,7 +47,7 @@ from meninx.core.progress import Silent
 from meninx.core.workspace import locked
 from meninx.deid import actions, stage, worker
 from meninx.deid.config import DeidConfig
-from meninx.deid.keys import make_key
+from meninx.deid.identity.keys import make_key
 from meninx.deid.options import Option
 from meninx.dicom.export import survey
 from meninx.imaging.decode import quiet

@@ -22,10 +22,12 @@ from deid_samples import clean, image, images, save, tree
 
 pytest.importorskip("starlette", reason="the page needs meninx[ocr]")
 
-from meninx.deid import burned_text, cleaner, layouts
-from meninx.deid.layouts import read_decisions
-from meninx.deid.review_desk import opened
-from meninx.deid.review_votes import VoteKind
+from meninx.deid import cleaner
+from meninx.deid.burned_in import burned_text
+from meninx.deid.review import layouts
+from meninx.deid.review.layouts import read_decisions
+from meninx.deid.review.review_desk import opened
+from meninx.deid.review.review_votes import VoteKind
 from meninx.imaging import ocr
 from meninx.imaging.ocr import Box, Found, Reading
 

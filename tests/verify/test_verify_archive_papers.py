@@ -18,8 +18,8 @@ from deid_samples import KEY, clean, image, key_file, leaks, save, tree
 from meninx.core import artifacts, integrity, workspace
 from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import UsageError
-from meninx.deid import archive_signature, audit_chain, statement
-from meninx.deid.keys import SiteKey
+from meninx.deid.identity.keys import SiteKey
+from meninx.deid.papers import archive_signature, audit_chain, statement
 from meninx.verify.stage import run
 
 PAPERS = ("audit.jsonl", "deid.json", "checksums.sha256", "statement.html")

@@ -40,7 +40,8 @@ def deid(
     early.exists(source, config.lookup, config.overrides, config.issuer_domains, config.decisions)
     workspace.apart(out, [source])
     early.extra(*(["cluster"] if config.scheduler else []))
-    from meninx.deid import keys, stage
+    from meninx.deid import stage
+    from meninx.deid.identity import keys
 
     throwaway = None
     if new_key and config.key is not None:

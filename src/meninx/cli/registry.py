@@ -33,7 +33,8 @@ def registry(
     early.exists(key, registry, issuer_domains)
     from dataclasses import replace
 
-    from meninx.deid import archive_signature, identity_registry, issuer_policy, keys
+    from meninx.deid.identity import identity_registry, issuer_policy, keys
+    from meninx.deid.papers import archive_signature
 
     place = registry or identity_registry.usual_place(key, site)
     early.exists(place)

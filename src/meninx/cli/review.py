@@ -51,8 +51,8 @@ def review(
     if not 0 <= port < 1 << 16:
         raise UsageError(expected("a port from 0 to 65535", got=port, where="port"))
     early.extra("ocr")
-    from meninx.deid.review_desk import opened
-    from meninx.deid.review_server import serving
+    from meninx.deid.review.review_desk import opened
+    from meninx.deid.review.review_server import serving
 
     name = reviewer if reviewer is not None else _account()
     with opened(clean, reviewer=name, two_person=two_person, source=source) as desk:

@@ -23,11 +23,11 @@ from meninx.core.lazy import lazy_exports
 if TYPE_CHECKING:
     from meninx.deid.config import DeidConfig
     from meninx.deid.deid_result import DeidResult
-    from meninx.deid.deidentifier import DeidentifiedInstance, Deidentifier
-    from meninx.deid.keys import KeyFile
+    from meninx.deid.deidentifier import DeidentifiedInstance, Deidentifier, Quarantined
+    from meninx.deid.identity.keys import KeyFile
     from meninx.deid.options import Option
     from meninx.deid.profile import Action
-    from meninx.deid.quarantine import Quarantined, Reason
+    from meninx.dicomfile.refusals import Reason
 
 __all__ = [
     "Action",
@@ -49,9 +49,9 @@ if not TYPE_CHECKING:  # a type checker would take every name for one that exist
             "DeidResult": "meninx.deid.deid_result",
             "DeidentifiedInstance": "meninx.deid.deidentifier",
             "Deidentifier": "meninx.deid.deidentifier",
-            "KeyFile": "meninx.deid.keys",
+            "KeyFile": "meninx.deid.identity.keys",
             "Option": "meninx.deid.options",
-            "Quarantined": "meninx.deid.quarantine",
-            "Reason": "meninx.deid.quarantine",
+            "Quarantined": "meninx.deid.deidentifier",
+            "Reason": "meninx.dicomfile.refusals",
         },
     )

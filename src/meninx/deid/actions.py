@@ -12,13 +12,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from meninx.deid import dates
-from meninx.deid.elements import Element, Encoding
 from meninx.deid.identifiers import Identifiers, keyword_of
+from meninx.deid.identity.pseudonyms import Patient, Resolver, is_registered
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile, attribute_type, canonical, rows
-from meninx.deid.pseudonyms import Patient, Resolver, is_registered
-from meninx.deid.terms import ETHNIC_KEYWORDS, is_term, technical_text
-from meninx.deid.text import REMOVED, clean_text, decode
+from meninx.deid.wording.terms import ETHNIC_KEYWORDS, is_term, technical_text
+from meninx.deid.wording.text import REMOVED, clean_text
+from meninx.dicomfile.charset import decode
+from meninx.dicomfile.elements import Element, Encoding
 
 PATIENT_NAME, PATIENT_ID, BIRTH_DATE, AGE = 0x00100010, 0x00100020, 0x00100030, 0x00101010
 ACCESSION = 0x00080050

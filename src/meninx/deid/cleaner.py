@@ -10,23 +10,26 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from meninx.deid import face_removal, instance, layouts, pixels, selfcheck, structured_content, walker, writer
+from meninx.deid import selfcheck, structured_content, walker, writer
 from meninx.deid.actions import ACCESSION, BIRTH_DATE, FileContext
+from meninx.deid.burned_in.pixel_cleaner import PixelCleaner, PixelReport
 from meninx.deid.config import DeidConfig
-from meninx.deid.elements import Element
-from meninx.deid.face_plans import SingleFilePlans
-from meninx.deid.face_removal import FaceReport, Plans
-from meninx.deid.file_part import FilePart, Piece, windows_of
+from meninx.deid.faces import face_removal
+from meninx.deid.faces.face_plans import SingleFilePlans
+from meninx.deid.faces.face_removal import FaceReport, Plans
 from meninx.deid.identifiers import collect
-from meninx.deid.instance import Instance
-from meninx.deid.issuer_policy import IssuerPolicy
-from meninx.deid.keys import SiteKey
-from meninx.deid.lookup import Lookup
+from meninx.deid.identity.issuer_policy import IssuerPolicy
+from meninx.deid.identity.keys import SiteKey
+from meninx.deid.identity.lookup import Lookup
+from meninx.deid.identity.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.options import Option
-from meninx.deid.pixel_cleaner import PixelCleaner, PixelReport
 from meninx.deid.profile import Action, Profile
-from meninx.deid.pseudonyms import Pseudonyms, Resolver
-from meninx.deid.quarantine import Reason, Refused
+from meninx.deid.review import layouts
+from meninx.dicomfile import instance, pixels
+from meninx.dicomfile.elements import Element
+from meninx.dicomfile.file_part import FilePart, Piece, windows_of
+from meninx.dicomfile.instance import Instance
+from meninx.dicomfile.refusals import Reason, Refused
 
 _MOST_UIDS = 50_000  # in one file: its line of the journal stays below the longest one that is read
 _NEW_UID = re.compile(r"2\.25\.[1-9]\d{0,38}")

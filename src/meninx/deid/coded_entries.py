@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from meninx.deid.elements import Element
+from meninx.deid.identity.pseudonyms import is_registered
 from meninx.deid.options import Option
 from meninx.deid.profile import read_table
-from meninx.deid.pseudonyms import is_registered
-from meninx.deid.terms import is_harmless
-from meninx.deid.text import REMOVED, clean_text, decode
+from meninx.deid.wording.terms import is_harmless
+from meninx.deid.wording.text import REMOVED, clean_text
+from meninx.dicomfile.charset import decode
+from meninx.dicomfile.elements import Element
 
 if TYPE_CHECKING:
     from meninx.deid.actions import FileContext

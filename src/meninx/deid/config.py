@@ -15,7 +15,7 @@ from meninx.core.errors import ConfigError, PrivacyRefusal, expected, problem
 from meninx.core.setting_types import CountOrZero
 from meninx.core.settings import Settings
 from meninx.deid import options as known
-from meninx.deid.issuer_policy import IssuerPolicy, IssuerRule, MissingIssuer, read_policy
+from meninx.deid.identity.issuer_policy import IssuerPolicy, IssuerRule, MissingIssuer, read_policy
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from meninx.core.errors import DataError, problem
 from meninx.core.result import Result
-from meninx.deid import layout_sheet, quarantine, review
-from meninx.deid.quarantine import Reason
+from meninx.deid.burned_in.pixel_triggers import CONTACT_SHEET
+from meninx.deid.review import layout_sheet
+from meninx.dicomfile import media_directory, refusals
+from meninx.dicomfile.refusals import Reason
 from meninx.imaging import ocr
 
 
@@ -80,9 +82,7 @@ class DeidResult(Result):
         if self.files_read and sum(self.quarantined.values()) == self.files_read:
             fix = "private/quarantine.csv in the output folder lists the reasons"
             if self.dry_run:
-                fix = (
-                    "the reasons are counted above; without --dry-run, private/quarantine.csv lists the files"
-                )
+                fix = "the reasons are counted above; private/quarantine.csv of a run lists the files"
             what = f"none of {self.files_read:,} files could be de-identified"
             raise DataError(problem(what, where="source", fix=fix))
 
@@ -93,11 +93,11 @@ class DeidResult(Result):
             f"{self.files_read} files read, {self.files_written} written, {kept_out} kept out"
             + (" (dry run: nothing was written)" if self.dry_run else ""),
             f"{self.patients} patients, {self.studies} studies, {self.series} series",
-            *(f"  {quarantine.counted(reason, number)}" for reason, number in self.quarantined.items()),
+            *(f"  {refusals.counted(reason, number)}" for reason, number in self.quarantined.items()),
             f"self-check: {self.residual_findings} files held an original identifier and were kept out",
         ]
         if self.directories:
-            lines.append(f"DICOMDIR: {quarantine.directories_in_words(self.directories)}")
+            lines.append(f"DICOMDIR: {media_directory.directories_in_words(self.directories)}")
         if self.pixels_searched:
             lines.append(
                 f"pixels: {self.pixels_searched} images searched for text, {self.pixels_redacted} redacted, "
@@ -122,7 +122,7 @@ class DeidResult(Result):
             lines += (
                 []
                 if self.dry_run
-                else [f"look at them before anything leaves: {self.out / 'private' / review.CONTACT_SHEET}"]
+                else [f"look at them before anything leaves: {self.out / 'private' / CONTACT_SHEET}"]
             )
         if self.signer:
             lines.append(f"signed by {self.signer}; tell it to whoever checks the archive")

@@ -14,21 +14,39 @@ import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from meninx.core.errors import ConfigError, expected
+from meninx.core.errors import ConfigError, DataError, expected
 from meninx.deid import selfcheck
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
 from meninx.deid.config import Defacing, DeidConfig, MissingLookup, Pixels, ProfileName, profile_with
-from meninx.deid.identity_registry import IdentityRegistry, usual_place
-from meninx.deid.instance import MOST_BYTES
-from meninx.deid.issuer_policy import IssuerRule, MissingIssuer
-from meninx.deid.keys import KeyFile, SiteKey
-from meninx.deid.lookup import read_lookup
+from meninx.deid.identity.identity_registry import IdentityRegistry, usual_place
+from meninx.deid.identity.issuer_policy import IssuerRule, MissingIssuer
+from meninx.deid.identity.keys import KeyFile, SiteKey
+from meninx.deid.identity.lookup import read_lookup
 from meninx.deid.options import Option, parse
 from meninx.deid.profile import Action
-from meninx.deid.quarantine import Quarantined, Reason, Refused
+from meninx.dicomfile.instance import MOST_BYTES
+from meninx.dicomfile.refusals import Reason, Refused
 from meninx.imaging.decode import quiet
 
 _PIECE = 16 << 20  # bytes of a stream that are read at a time
+
+
+class Quarantined(DataError):
+    """An instance in memory cannot be de-identified; the folder stage would quarantine it.
+
+    The message holds the reason code and no value of the file. The exception has no cause and no context,
+    because the errors of a parser quote values.
+
+    Attributes:
+        reason: the code, as ``private/quarantine.csv`` of the folder stage names it.
+    """
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(f"expected an instance that can be de-identified, got {reason}")
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[Quarantined], tuple[Reason]]:
+        return Quarantined, (self.reason,)
 
 
 class Readable(Protocol):
@@ -94,10 +112,10 @@ class Deidentifier:
     have up to 5 GiB, series of single slices are defaced, and crosswalk, audit log and list of layouts are
     written.
 
-    Identities are registered as by the folder stage (:mod:`meninx.deid.identity_registry`): a PatientID that
-    two unlisted issuers use is refused for the second. An object whose key is a file takes the registry
-    beside the key, which the folder stage and all other processes share. An object made from the bytes of a
-    key remembers identities as long as it lives, unless ``registry`` names a file.
+    Identities are registered as by the folder stage (:mod:`meninx.deid.identity.identity_registry`): a
+    PatientID that two unlisted issuers use is refused for the second. An object whose key is a file takes the
+    registry beside the key, which the folder stage and all other processes share. An object made from the
+    bytes of a key remembers identities as long as it lives, unless ``registry`` names a file.
 
     One object may be used by several threads at once. While a call runs, pydicom's warnings and log lines are
     silenced in the whole process, because they quote values. Python code runs in one thread at a time, so use
@@ -119,7 +137,7 @@ class Deidentifier:
         lookup: CSV file with the hospital's own new PatientIDs (and accession numbers).
         missing_lookup: what to do with a patient whom ``lookup`` does not list.
         issuers: what an issuer means that ``issuer_domains`` does not list; see
-            :mod:`meninx.deid.issuer_policy`.
+            :mod:`meninx.deid.identity.issuer_policy`.
         issuer_domains: TOML file with the issuers that number their patients together.
         missing_issuer: what to do with an instance without an issuer.
         registry: file of the site's identities; beside a key file by default.

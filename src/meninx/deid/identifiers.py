@@ -30,11 +30,12 @@ import numpy.typing as npt
 from pydicom.datadict import keyword_for_tag
 
 from meninx.deid import dates
-from meninx.deid.elements import PIXEL_DATA, Element, standard_vr
-from meninx.deid.file_part import FilePart, Sliceable
+from meninx.deid.identity.pseudonyms import is_registered
 from meninx.deid.profile import read_table
-from meninx.deid.pseudonyms import is_registered
-from meninx.deid.text import CHARSET_TAG, CORE_WORDS, decode, encoded, encodings_of
+from meninx.deid.wording.text import CORE_WORDS
+from meninx.dicomfile.charset import CHARSET_TAG, decode, encoded, encodings_of
+from meninx.dicomfile.elements import PIXEL_DATA, Element, standard_vr
+from meninx.dicomfile.file_part import FilePart, Sliceable
 
 UID = re.compile(r"(?<![0-9.])[0-9]+(?:\.[0-9]+)+")
 

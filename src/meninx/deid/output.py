@@ -26,9 +26,9 @@ from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import StorageError, expected
 from meninx.core.integrity import CHECKSUMS
 from meninx.core.workspace import PRIVATE, Workspace
-from meninx.deid.archive_signature import SIGNATURE
-from meninx.deid.audit_chain import AUDIT_LOG
-from meninx.deid.statement import STATEMENT
+from meninx.deid.papers.archive_signature import SIGNATURE
+from meninx.deid.papers.audit_chain import AUDIT_LOG
+from meninx.deid.papers.statement import STATEMENT
 
 IMAGES, WAITING = "images", "waiting"
 PUBLIC_FILES = (AUDIT_LOG, CHECKSUMS, STATEMENT, SIGNATURE, artifacts.place(DeidRecord))

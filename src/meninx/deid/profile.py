@@ -21,8 +21,8 @@ from pydicom.datadict import dictionary_keyword, dictionary_VR, keyword_dict
 
 from meninx.core.check import did_you_mean
 from meninx.core.errors import ConfigError, expected, problem
-from meninx.deid.elements import standard_vr
 from meninx.deid.options import Option, check
+from meninx.dicomfile.elements import standard_vr
 
 TABLES = Path(__file__).parent / "tables"
 STRICTNESS = ("1", "1C", "2", "2C", "3")

@@ -12,7 +12,11 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from meninx.deid.actions import NUMBERS, STRINGS, TERMS, FileContext, is_texty
-from meninx.deid.elements import (
+from meninx.deid.identifiers import strings
+from meninx.deid.walker import MARKERS
+from meninx.deid.writer import marker_texts
+from meninx.dicomfile.charset import decode, encodings_of
+from meninx.dicomfile.elements import (
     PIXEL_DATA,
     UNDEFINED,
     Element,
@@ -21,13 +25,9 @@ from meninx.deid.elements import (
     parse_items,
     standard_vr,
 )
-from meninx.deid.file_part import Content, Piece
-from meninx.deid.identifiers import strings
-from meninx.deid.instance import DEFLATED, EXPLICIT, Instance
-from meninx.deid.quarantine import Reason, Refused
-from meninx.deid.text import decode, encodings_of
-from meninx.deid.walker import MARKERS
-from meninx.deid.writer import marker_texts
+from meninx.dicomfile.file_part import Content, Piece
+from meninx.dicomfile.instance import DEFLATED, EXPLICIT, Instance
+from meninx.dicomfile.refusals import Reason, Refused
 from meninx.imaging.decode import quiet
 
 # The walk keeps only well-formed values of these, and numbers that spell an identifier are found in the raw
@@ -48,7 +48,7 @@ def check(written: Content, original: Instance, context: FileContext) -> None:
 
     Args:
         written: all bytes of the file.
-        original: the original instance; its pixel data rebuilt by :mod:`meninx.deid.pixels`.
+        original: the original instance; its pixel data rebuilt by :mod:`meninx.dicomfile.pixels`.
         context: of the file, after the walk.
 
     Raises:

@@ -19,28 +19,23 @@ from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
-from meninx.deid import (
-    archive_signature,
-    cluster,
-    face_pass,
-    layout_sheet,
-    lookup,
-    output,
-    review,
-    statement,
-    summary,
-)
+from meninx.deid import cluster, output
+from meninx.deid.burned_in import pixel_triggers
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.deid_result import DeidResult
-from meninx.deid.discover import SourceFile, check_source, files_below
 from meninx.deid.escrow import sealing
 from meninx.deid.escrow.escrow_file import NAME, Recipient
-from meninx.deid.identity_registry import IdentityRegistry, usual_place
-from meninx.deid.keys import SiteKey, read_key
+from meninx.deid.faces import face_pass
+from meninx.deid.identity import lookup
+from meninx.deid.identity.identity_registry import IdentityRegistry, usual_place
+from meninx.deid.identity.keys import SiteKey, read_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
-from meninx.deid.quarantine import Reason
+from meninx.deid.papers import archive_signature, statement, summary
+from meninx.deid.review import layout_sheet
 from meninx.deid.worker import Engine, process
+from meninx.dicomfile.discover import SourceFile, check_source, files_below
+from meninx.dicomfile.refusals import Reason
 from meninx.imaging import ocr
 
 STAGE = "deid"
@@ -127,7 +122,7 @@ def run(
         )  # fmt: skip
         statement.write(space.staging, record)
         archive_signature.write(space.staging, signing_key)
-        review.write_contact_sheet(space, progress)
+        pixel_triggers.write_contact_sheet(space, progress)
         layout_sheet.write(space, engine.source, progress)
         journal.write_known(space.private)
         if recipient is not None:

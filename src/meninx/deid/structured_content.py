@@ -30,10 +30,10 @@ from meninx.deid.coded_entries import (
     published_meanings,
 )
 from meninx.deid.dates import parse
-from meninx.deid.elements import Element
 from meninx.deid.options import Option
 from meninx.deid.profile import read_table
-from meninx.deid.text import decode
+from meninx.dicomfile.charset import decode
+from meninx.dicomfile.elements import Element
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

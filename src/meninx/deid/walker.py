@@ -10,13 +10,13 @@ from pydicom.datadict import private_dictionary_VR
 from meninx.deid import actions, structured_content
 from meninx.deid.actions import FileContext
 from meninx.deid.coded_entries import clean_code, dummy_code
-from meninx.deid.elements import PIXEL_DATA, Element, standard_vr
 from meninx.deid.identifiers import keyword_of
 from meninx.deid.options import Option
-from meninx.deid.pixels import EXTENDED_OFFSETS
 from meninx.deid.profile import Action, attribute_type, read_table
 from meninx.deid.structured_content import Treatment
-from meninx.deid.text import CHARSET_TAG, encodings_of
+from meninx.dicomfile.charset import CHARSET_TAG, encodings_of
+from meninx.dicomfile.elements import PIXEL_DATA, Element, standard_vr
+from meninx.dicomfile.pixels import EXTENDED_OFFSETS
 
 MARKERS = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
 # Old values, signatures over them, encrypted copies, pictures of the image and drawings on it: no option
@@ -62,7 +62,7 @@ def clean(
 
     Args:
         elements: the original ones; unknown values already resolved by
-            :func:`meninx.deid.elements.resolve_unknown`.
+            :func:`meninx.dicomfile.elements.resolve_unknown`.
         encodings: character sets in force outside.
         context: of the file.
         top: whether this is the data set itself.

@@ -15,15 +15,27 @@ from pathlib import Path
 
 from meninx.core import files
 from meninx.core.errors import StorageError
-from meninx.deid import instance, media_directory, output, selfcheck, zip_archive
+from meninx.deid import output, selfcheck
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
-from meninx.deid.discover import SourceFile
-from meninx.deid.face_plans import FolderPlans
-from meninx.deid.file_part import FilePart, JoinedPieces, Piece, windows_of
-from meninx.deid.keys import plain_digest
+from meninx.deid.faces.face_plans import FolderPlans
+from meninx.deid.identity.keys import plain_digest
 from meninx.deid.output import WRITTEN, FileResult
-from meninx.deid.quarantine import DEPENDING_ON_IDENTITIES, Reason, Refused
+from meninx.dicomfile import instance, media_directory, zip_archive
+from meninx.dicomfile.discover import SourceFile
+from meninx.dicomfile.file_part import FilePart, JoinedPieces, Piece, windows_of
+from meninx.dicomfile.refusals import Reason, Refused
 from meninx.imaging.decode import quiet
+
+_DEPENDING_ON_IDENTITIES = frozenset(
+    {
+        Reason.LOOKUP_WITHOUT_ISSUER,
+        Reason.LOOKUP_CONFLICT,
+        Reason.ISSUER_CONFLICT,
+        Reason.ISSUER_MISSING,
+        Reason.ISSUER_NOT_LISTED,
+    }
+)
+"""Reasons that another policy on issuers can remove, so such a file is tried again in every run."""
 
 _LARGE = 4 << 20  # bytes of a file from which native pixel data stays in the file
 
@@ -175,7 +187,7 @@ def _is_valid(engine: Engine, entry: FileResult) -> bool:
     The output must be unchanged, and the patient must still be the same under the policy on issuers.
     """
     if entry.status != WRITTEN:
-        return not entry.face and entry.reason not in {*DEPENDING_ON_IDENTITIES, Reason.DICOMDIR}
+        return not entry.face and entry.reason not in {*_DEPENDING_ON_IDENTITIES, Reason.DICOMDIR}
     if entry.face and not _has_plan(engine, entry.face):
         return False
     if engine.domain(entry) != entry.domain:

@@ -9,12 +9,12 @@ from importlib import metadata
 from meninx.deid import structured_content
 from meninx.deid.actions import AGE, BIRTH_DATE, FileContext
 from meninx.deid.dates import age_between, capped_age, parse, years
-from meninx.deid.elements import Element, Encoding, encode, encode_chunks
-from meninx.deid.file_part import Piece, windows_of
-from meninx.deid.instance import DEFLATED, SOP_INSTANCE, Instance
 from meninx.deid.options import Code, Option, method_codes
 from meninx.deid.profile import Action, attribute_type
-from meninx.deid.text import CHARSET_TAG, UTF_8, is_valid
+from meninx.dicomfile.charset import CHARSET_TAG, UTF_8, is_valid
+from meninx.dicomfile.elements import Element, Encoding, encode, encode_chunks
+from meninx.dicomfile.file_part import Piece, windows_of
+from meninx.dicomfile.instance import DEFLATED, SOP_INSTANCE, Instance
 from meninx.imaging.tags import NOT_REVIEWED
 
 IMPLEMENTATION_UID = "2.25.193457043928650216484709873224171529361"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from meninx.deid import quarantine, statement
+from meninx.deid.papers import statement
+from meninx.dicomfile import refusals
 from meninx.report import deid_attributes, formatting
 from meninx.report.context import ReportContext, deid_total, departures_of, keeps_attribute
 from meninx.report.table_model import ReportTable, Section, TableCell
@@ -100,7 +101,7 @@ def _flagged(context: ReportContext) -> ReportTable | None:
 
 def _counted(caption: str, what: str, reasons: Mapping[str, int]) -> ReportTable | None:
     rows = tuple(
-        (TableCell(code, sub=quarantine.meaning(code), head=True), TableCell(f"{count:,}", number=True))
+        (TableCell(code, sub=refusals.meaning(code), head=True), TableCell(f"{count:,}", number=True))
         for code, count in sorted(reasons.items())
     )
     return ReportTable(caption, ("reason", what), rows) if rows else None

@@ -7,19 +7,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from meninx.deid import dates, pixels, structured_content
+from meninx.deid import dates, structured_content
 from meninx.deid.actions import is_texty
-from meninx.deid.elements import PIXEL_DATA, Element
-from meninx.deid.file_part import FilePart
-from meninx.deid.high_bits import unused_bits
 from meninx.deid.identifiers import is_common, keyword_of
-from meninx.deid.instance import SOP_CLASS, SOP_INSTANCE, Instance
 from meninx.deid.options import BASIC_CODE, CODES, Option
 from meninx.deid.profile import Action, Profile, canonical, rows
-from meninx.deid.quarantine import Refused
 from meninx.deid.structured_content import Treatment
-from meninx.deid.text import CHARSET_TAG, decode, encodings_of
 from meninx.deid.walker import ALWAYS_REMOVED, MARKERS
+from meninx.dicomfile import pixels
+from meninx.dicomfile.charset import CHARSET_TAG, decode, encodings_of
+from meninx.dicomfile.elements import PIXEL_DATA, Element
+from meninx.dicomfile.file_part import FilePart
+from meninx.dicomfile.high_bits import unused_bits
+from meninx.dicomfile.instance import SOP_CLASS, SOP_INSTANCE, Instance
+from meninx.dicomfile.refusals import Refused
 from meninx.verify.dicom_findings import FileFinding
 from meninx.verify.known_values import days_in
 

@@ -8,19 +8,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from meninx.deid import burned_text, frames, instance
 from meninx.deid.actions import STRINGS, is_texty
-from meninx.deid.burned_text import Reader, TextRule
-from meninx.deid.discover import SourceFile
-from meninx.deid.file_part import FilePart, Piece
+from meninx.deid.burned_in import burned_text
+from meninx.deid.burned_in.burned_text import Reader, TextRule
 from meninx.deid.identifiers import Identifiers, is_class_uid, is_common, keyword_of
-from meninx.deid.instance import PATIENT_ID, SERIES, SOP_INSTANCE, STUDY, Instance
+from meninx.deid.identity.pseudonyms import is_registered
 from meninx.deid.options import Option
 from meninx.deid.profile import canonical, rows
-from meninx.deid.pseudonyms import is_registered
-from meninx.deid.quarantine import Reason, Refused
-from meninx.deid.terms import is_term
-from meninx.deid.zip_archive import SEPARATOR
+from meninx.deid.wording.terms import is_term
+from meninx.dicomfile import frames, instance
+from meninx.dicomfile.discover import SourceFile
+from meninx.dicomfile.file_part import FilePart, Piece
+from meninx.dicomfile.instance import PATIENT_ID, SERIES, SOP_INSTANCE, STUDY, Instance
+from meninx.dicomfile.refusals import Reason, Refused
+from meninx.dicomfile.zip_archive import SEPARATOR
 from meninx.imaging.decode import quiet
 from meninx.verify import conformance, dicom_checks
 from meninx.verify.dicom_checks import Place

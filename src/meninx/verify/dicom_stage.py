@@ -11,8 +11,8 @@ from meninx.core.errors import DataError, UsageError, problem
 from meninx.core.pool import Stop, mapped
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.workspace import PRIVATE
-from meninx.deid import discover
-from meninx.deid.discover import SourceFile
+from meninx.dicomfile import discover
+from meninx.dicomfile.discover import SourceFile
 from meninx.imaging import ocr
 from meninx.report import stage as reports
 from meninx.verify import conformance, dicom_file, dicom_page, identifier_list, originals

@@ -12,14 +12,14 @@ from typing import NamedTuple
 from meninx.core import csv_table
 from meninx.core.pool import Stop, mapped
 from meninx.core.progress import Progress, task
-from meninx.deid import discover, instance, pixels
-from meninx.deid.discover import SourceFile
-from meninx.deid.elements import Element
-from meninx.deid.file_part import FilePart, windows_of
 from meninx.deid.identifiers import Identifiers, collect
-from meninx.deid.instance import SOP_INSTANCE, Instance
-from meninx.deid.quarantine import Refused
 from meninx.deid.worker import content_of
+from meninx.dicomfile import discover, instance, pixels
+from meninx.dicomfile.discover import SourceFile
+from meninx.dicomfile.elements import Element
+from meninx.dicomfile.file_part import FilePart, windows_of
+from meninx.dicomfile.instance import SOP_INSTANCE, Instance
+from meninx.dicomfile.refusals import Refused
 from meninx.verify.known_values import KnownValues
 
 DAYS = {

@@ -24,7 +24,7 @@ from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, 
 from meninx.core.result import Result
 from meninx.deid.escrow import escrow_file
 from meninx.deid.escrow.escrow_file import Opener
-from meninx.deid.identity_registry import usual_place
+from meninx.deid.identity.identity_registry import usual_place
 
 SUFFIX = ".reidentify-log"
 LONGEST_REASON = 500

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from meninx.core import files, signing_key
 from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.core.result import Result
-from meninx.deid.keys import refuse_open_to_others
+from meninx.deid.identity.keys import refuse_open_to_others
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey

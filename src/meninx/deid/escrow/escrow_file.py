@@ -24,7 +24,7 @@ from msgspec import Meta
 from meninx.core import files, plain
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.deid.escrow import broker_key, sealed_stream
-from meninx.deid.keys import SiteKey, framed, normal, read_key
+from meninx.deid.identity.keys import SiteKey, framed, normal, read_key
 
 MAGIC = b"meninx escrow 1\n"
 NAME = "escrow.meninx"

@@ -20,9 +20,9 @@ from msgspec import Meta
 
 from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import DataError, problem
+from meninx.deid.identity.pseudonyms import Pseudonyms
 from meninx.deid.options import Option
 from meninx.deid.output import WRITTEN, FileResult, SortedLines
-from meninx.deid.pseudonyms import Pseudonyms
 
 Dates = Literal["shifted", "kept", "removed"]
 TABLE = "escrow"

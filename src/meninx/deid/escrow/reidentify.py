@@ -18,11 +18,11 @@ from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.names import csv_cell
 from meninx.core.result import Result
 from meninx.deid import dates
-from meninx.deid.discover import files_below
 from meninx.deid.escrow import escrow_file, identities
 from meninx.deid.escrow.access_log import AccessLog, checked_reason, log_of
 from meninx.deid.escrow.escrow_file import Opener
 from meninx.deid.escrow.identities import Archive, Identity
+from meninx.dicomfile.discover import files_below
 from meninx.imaging.decode import quiet
 
 COLUMNS = ("kind", "pseudonym", "new", "original", "issuer", "domain", "shift_days", "file", "attribute")

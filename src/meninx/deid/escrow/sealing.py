@@ -13,9 +13,9 @@ from meninx.core.errors import DataError, PrivacyRefusal, problem
 from meninx.core.result import Result
 from meninx.deid.escrow import broker_key, escrow_file, identities
 from meninx.deid.escrow.escrow_file import NAME, Opener, Recipient
-from meninx.deid.keys import SiteKey, read_key
+from meninx.deid.identity.keys import SiteKey, read_key
+from meninx.deid.identity.pseudonyms import Pseudonyms
 from meninx.deid.output import FileJournal, sorted_lines
-from meninx.deid.pseudonyms import Pseudonyms
 
 # What may stay in the private folder: none of it holds an original value. Everything else goes, so that a
 # file that a later version writes cannot be forgotten here.

@@ -1,0 +1,165 @@
+"""What is done about text in the pixels of one instance: search, redact, search the result.
+
+The result looks to the rest of the engine like an instance that came in without the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from meninx.deid.burned_in import burned_text, pixel_triggers
+from meninx.deid.burned_in.burned_text import Reader, TextLine, TextRule
+from meninx.deid.config import Pixels
+from meninx.deid.identifiers import Identifiers
+from meninx.deid.review import layouts
+from meninx.deid.review.layouts import LONGEST, MOST_BOXES, LayoutDecision, LayoutMask, ReviewChoice
+from meninx.dicomfile import frames, redaction
+from meninx.dicomfile.frames import Layers
+from meninx.dicomfile.instance import Instance
+from meninx.dicomfile.refusals import Reason, Refused
+from meninx.imaging import ocr
+from meninx.imaging.ocr import Box
+
+_MOST_ROUNDS = 6  # searches of the result; text that is still there keeps the file out
+_MANUFACTURER, _MODEL = 0x00080070, 0x00081090
+_MARGIN = 3  # pixels by which what the search of the result finds is grown
+
+
+@dataclass(frozen=True)
+class PixelReport:
+    """What was found and done in the pixels of one instance.
+
+    Attributes:
+        reasons: why text may be in the pixels, in fixed words; empty when nothing suggests it.
+        searched: every frame was searched, and the result was searched again without a finding.
+        lines: the lines that were found; their texts are private.
+        recoded: the pixels lost their compression, because it was lossy.
+        mask: what the first search would redact, by which a layout is recognised; None without a search.
+        decision: the decision of a reviewer that was applied, or ``""``.
+    """
+
+    reasons: tuple[str, ...] = ()
+    searched: bool = False
+    lines: tuple[TextLine, ...] = ()
+    recoded: bool = False
+    mask: LayoutMask | None = None
+    decision: str = ""
+
+    def table(self) -> dict[str, Any]:
+        """Return what the private journal holds about a search; empty without one."""
+        if self.mask is None:
+            return {}
+        texts = [line.text[:LONGEST] for line in self.lines if not line.technical or line.reviewed]
+        kept = layouts.clipped(self.kept, self.mask.rows, self.mask.columns)
+        return {
+            "mask": asdict(self.mask), "kept": list(kept), "texts": texts[:MOST_BOXES],
+            "boxes": len(self.boxes), "recoded": self.recoded, "decision": self.decision,
+            "kept_by_reviewer": self.kept_by_reviewer,
+        }  # fmt: skip
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The boxes that were filled."""
+        return tuple(line.box for line in self.lines if not line.technical)
+
+    @property
+    def kept(self) -> tuple[Box, ...]:
+        """The boxes of text that stays: technical, or kept by a reviewer."""
+        return tuple(line.box for line in self.lines if line.technical)
+
+    @property
+    def kept_by_reviewer(self) -> int:
+        """Lines that stay only because a reviewer keeps their place."""
+        return sum(line.reviewed for line in self.lines)
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Why text may be in the pixels, if they were not searched."""
+        return () if self.searched else self.reasons
+
+
+@dataclass(frozen=True)
+class PixelCleaner:
+    """The setting for text in pixels, applied to one instance after the other.
+
+    Attributes:
+        pixels: ``redact`` searches and redacts, ``quarantine`` refuses what may hold text, ``keep`` leaves
+            all pixels alone.
+        search_all: search every instance with pixels, not only those that may hold text.
+        keep_measurements: keep the labels of measurements.
+        decisions: of reviewers, about layouts.
+        reader: how text is found and read.
+    """
+
+    pixels: Pixels = "redact"
+    search_all: bool = False
+    keep_measurements: bool = False
+    decisions: tuple[LayoutDecision, ...] = ()
+    reader: Reader = field(default_factory=Reader)
+
+    def clean(self, original: Instance, found: Identifiers) -> tuple[Instance, PixelReport]:
+        """Return an instance without text in its pixels that is not technical, and what was done.
+
+        Args:
+            original: the instance as it was read.
+            found: identifiers of its header.
+
+        Raises:
+            Refused: ``burned-in-declared`` or ``text-in-pixels-possible`` (not searched), ``text-remains``
+                (found again after redaction), ``refused-in-review``, ``pixels-unreadable``.
+        """
+        reasons = pixel_triggers.review_reasons(original)
+        searches = bool(original.pixels) and self.pixels == "redact" and (self.search_all or bool(reasons))
+        if searches and ocr.is_available():
+            return self._redacted(original, reasons, TextRule(found, self.keep_measurements))
+        if searches or (reasons and self.pixels != "keep"):
+            declared = pixel_triggers.declares_burned_in(original)
+            raise Refused(Reason.BURNED_IN_DECLARED if declared else Reason.TEXT_POSSIBLE)
+        return original, PixelReport(reasons)
+
+    def _redacted(
+        self, original: Instance, reasons: tuple[str, ...], rule: TextRule
+    ) -> tuple[Instance, PixelReport]:
+        layers = frames.layers_of(original)
+        if not burned_text.can_hold_text(layers):
+            return original, PixelReport(reasons, searched=True, mask=mask_of(original, layers, ()))
+        lines = burned_text.lines(original, layers, rule, self.reader)
+        plan = PixelReport(reasons, True, tuple(lines))
+        plan = replace(plan, mask=mask_of(original, layers, plan.boxes))
+        decision = layouts.decision_for(self.decisions, plan.mask) if plan.mask else None
+        kept: tuple[Box, ...] = ()
+        if decision is not None:
+            plan = replace(plan, decision=str(decision.choice))
+            if decision.choice == ReviewChoice.QUARANTINE:
+                raise Refused(Reason.REFUSED_IN_REVIEW, pixels=plan.table())
+            if decision.choice == ReviewChoice.REDACT:
+                lines += [TextLine(box, "", technical=False) for box in decision.chosen]
+            kept = decision.chosen if decision.choice == ReviewChoice.KEEP else ()
+            lines = burned_text.kept_by_reviewer(lines, kept, rule)
+        result, recoded = original, False
+        for _ in range(_MOST_ROUNDS):
+            boxes = [line.box for line in lines if not line.technical]
+            if boxes:
+                redacted = redaction.apply(original, boxes)
+                result, recoded = redacted.instance, redacted.recoded
+            known = [line.box for line in lines if line.technical]
+            left = burned_text.lines(
+                result, frames.layers_of(result), rule, self.reader, second=True, known=known
+            )
+            new = [line for line in burned_text.kept_by_reviewer(left, kept, rule) if not line.technical]
+            if not new:
+                return result, replace(plan, lines=tuple(lines), recoded=recoded)
+            grown = [
+                replace(line, box=line.box.grown(_MARGIN, (layers.rows, layers.columns))) for line in new
+            ]
+            lines = burned_text.merged([*lines, *grown])
+        raise Refused(Reason.TEXT_REMAINS)
+
+
+def mask_of(original: Instance, layers: Layers, boxes: Sequence[Box]) -> LayoutMask:
+    """Return the boxes of an image with the device that its header names."""
+    manufacturer, model = (original.text(tag)[:LONGEST] for tag in (_MANUFACTURER, _MODEL))
+    lines = layouts.line_boxes(layouts.clipped(boxes, layers.rows, layers.columns))
+    return LayoutMask(manufacturer, model, layers.rows, layers.columns, lines)

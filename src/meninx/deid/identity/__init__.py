@@ -1,0 +1,1 @@
+"""Who a patient is, and under which pseudonym: site key, issuers, lookup tables, registry."""

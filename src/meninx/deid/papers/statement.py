@@ -1,0 +1,263 @@
+"""The statement on a clean archive: one page for the file of the officer who approves its delivery.
+
+``statement.html`` says what was applied, what was checked and what remains. Every word follows from
+``deid.json`` by :func:`of`, so the page holds no value of a patient, and a run that is repeated gives the
+same bytes. It has no date: whoever signs it on paper writes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from meninx.core import files
+from meninx.core.artifacts import DeidRecord
+from meninx.core.names import printable
+from meninx.deid.options import EVERY_CODE
+from meninx.dicomfile import media_directory, refusals
+
+STATEMENT = "statement.html"
+EDITION = "2026d"  # of DICOM PS3.15
+_MOST_ROWS, _MOST_LETTERS = 6, 160  # of a list and of a value on the page, so that it stays one page
+_MEANINGS = {code.value: code.meaning for code in EVERY_CODE}
+
+
+@dataclass(frozen=True)
+class ArchiveStatement:
+    """What is stated of a clean archive, in words.
+
+    Attributes:
+        site: name of the site; may be empty.
+        version: version of meninx that wrote the archive.
+        codes: code values of CID 7050 with their meanings.
+        actions: (subject, what was done).
+        checked: (subject, what was found).
+        remains: sentences about what was not removed or cannot be excluded.
+        proof: (subject, digest or fingerprint).
+    """
+
+    site: str
+    version: str
+    codes: tuple[tuple[str, str], ...]
+    actions: tuple[tuple[str, str], ...]
+    checked: tuple[tuple[str, str], ...]
+    remains: tuple[str, ...]
+    proof: tuple[tuple[str, str], ...]
+
+
+def of(record: DeidRecord) -> ArchiveStatement:
+    """Return what is stated of the archive that a summary describes."""
+    codes = tuple((_short(code), _MEANINGS.get(code, "unknown to this version")) for code in record.codes)
+    return ArchiveStatement(
+        site=_short(record.site),
+        version=_short(record.version),
+        codes=codes,
+        actions=_applied(record),
+        checked=_checked(record),
+        remains=remains(record),
+        proof=(
+            ("signing key of the site (fingerprint)", _short(record.signer)),
+            ("list of all files (SHA-256 of checksums.sha256)", _short(record.checksums)),
+            (f"audit log of {record.audit_lines:,} lines (its last digest)", _short(record.audit_head)),
+        ),
+    )
+
+
+def _applied(record: DeidRecord) -> tuple[tuple[str, str], ...]:
+    changes = [
+        f"{item.name}: {item.chosen} (usual: {item.usual})"
+        + (f", {item.files:,} images" if item.files is not None else "")
+        for item in record.departures
+    ]
+    pixels = {
+        "redact": "images that may hold text by their header were searched; text that is not technical was "
+        "filled",
+        "quarantine": "images that may hold text by their header were kept out",
+        "keep": "NOT searched; images that may hold text are in the archive",
+    }
+    dates = "removed"
+    if "retain-modified-dates" in record.options:
+        dates = "shifted by whole days, one to ten years back, by the same number for all files of a patient"
+    if "retain-full-dates" in record.options:
+        dates = "kept"
+    return (
+        ("Rules", f"DICOM PS3.15 Annex E, edition {EDITION}; preset {_short(record.profile)}"),
+        ("Dates", dates),
+        ("Ages", f"above {record.max_age} years: capped, and no birth date"),
+        ("Identities", "pseudonyms and UIDs are derived from a secret key that stays at the site"),
+        ("Pixels", pixels.get(record.pixels, "not stated")),
+        ("Departures from the preset", _listed(changes) or "none"),
+    )
+
+
+def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
+    reasons = [
+        f"{number:,} × {code}" + (f" ({meaning})" if (meaning := refusals.meaning(code)) else "")
+        for code, number in sorted(record.quarantined.items(), key=lambda pair: (-pair[1], pair[0]))
+    ]
+    pixels = (
+        f"{record.pixels_searched:,} images searched for text, {record.pixels_redacted:,} redacted, "
+        f"{record.layouts:,} layouts"
+    )
+    if record.burned_in_unknown:
+        pixels += f"; {record.burned_in_unknown:,} images that may show text were NOT searched"
+    return (
+        (
+            "Files",
+            f"{record.files_read:,} read, {record.files_written:,} written: {record.patients:,} patients, "
+            f"{record.studies:,} studies, {record.series:,} series",
+        ),
+        (
+            "Every written file",
+            "was read back and searched for its own original names, identifiers, dates and UIDs; "
+            f"{record.residual_findings:,} files in which one was found were kept out",
+        ),
+        ("Pixels", pixels),
+        *(
+            [("DICOMDIRs of the source", media_directory.directories_in_words(record.directories))]
+            if record.directories
+            else []
+        ),
+        ("Kept out, never copied", _listed(reasons) or "none"),
+    )
+
+
+def _faces(record: DeidRecord) -> str:
+    if record.defacing != "head":
+        return "Faces can be rebuilt from head scans."
+    return (
+        f"A mask of the face was removed from {record.series_defaced:,} CT and MR series; identification "
+        "from the rest of the head or from the brain itself stays possible. Other kinds of images were not "
+        "treated."
+    )
+
+
+def remains(record: DeidRecord) -> tuple[str, ...]:
+    """Return in sentences what the archive may still tell about a patient; the report has the same words."""
+    found = []
+    if record.burned_in_unknown:
+        found.append(
+            f"{record.burned_in_unknown:,} images may show names or numbers in their pixels: somebody has to "
+            "look at each."
+        )
+    if record.pixels == "redact":
+        found.append(
+            "The search for text in pixels misses some; the recall that was measured stands in the "
+            "benchmarks of meninx. "
+            + ("" if record.search_all else "Images whose header gives no cause were not searched. ")
+            + "Look at private/layouts.html before the archive leaves."
+        )
+    found += [
+        _faces(record),
+        "Rare findings, implants and combinations of what stays (age, sex, size, descriptions) can single "
+        "out a person: de-identified is not anonymous.",
+        "Whoever holds the site's key and the originals can link both. The folder private/ holds originals' "
+        "identifiers and must not leave the site.",
+        "Documents, videos and other kinds of object that nothing reads were kept out and are not part of "
+        "this statement.",
+    ]
+    return tuple(found)
+
+
+def write(root: Path, record: DeidRecord) -> None:
+    """Write the statement beside the summary, unless it is there already.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    path, content = root / STATEMENT, page(record)
+    if not (path.is_file() and path.read_bytes() == content):
+        files.write_bytes(path, content)
+
+
+def page(record: DeidRecord) -> bytes:
+    """Return the statement on an archive as one HTML page without script or address."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return (environment.from_string(_TEMPLATE).render(stated=of(record)) + "\n").encode()
+
+
+def _listed(every: Sequence[str]) -> str:
+    """Return the first entries of a list and the number of the others."""
+    left = len(every) - _MOST_ROWS
+    shown = [_short(one) for one in every[:_MOST_ROWS]]
+    return "; ".join([*shown, *([f"and {left:,} more in deid.json"] if left > 0 else [])])
+
+
+def _short(text: str) -> str:
+    plain = printable(text)
+    return plain if len(plain) <= _MOST_LETTERS else f"{plain[: _MOST_LETTERS - 1]}…"
+
+
+_TEMPLATE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="meninx">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>Statement on the de-identification of an archive</title>
+<style>
+:root { --ink: #1b2430; --muted: #556070; --line: #d6dbe2; --page: #ffffff; }
+* { box-sizing: border-box; }
+html { font-size: 15px; }
+body { max-width: 52rem; margin: 0 auto; padding: 1.5rem; color: var(--ink); background: var(--page);
+  font: 1rem/1.4 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+  overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; line-height: 1.2; margin: 0 0 .2rem; }
+h2 { font-size: 1.05rem; margin: 1rem 0 .3rem; padding-top: .6rem; border-top: 1px solid var(--line); }
+p, ul { margin: 0 0 .4rem; } ul { padding-left: 1.1rem; }
+.sub { color: var(--muted); font-size: .85rem; }
+table { width: 100%; border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; vertical-align: top; padding: .2rem .7rem .2rem 0;
+  border-bottom: 1px solid var(--line); }
+th { font-weight: 500; width: 24%; }
+code { font: .82rem/1.4 ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace; }
+.lines { display: grid; grid-template-columns: 1fr 1fr 1fr; gap: 1.5rem; margin-top: 1.6rem; }
+.lines div { border-top: 1px solid var(--muted); padding-top: .2rem; color: var(--muted); font-size: .85rem; }
+@page { size: A4; margin: 11mm; }
+@media print { html { font-size: 8.5pt; } body { padding: 0; max-width: none; line-height: 1.3; }
+  h2 { margin-top: .5rem; padding-top: .35rem; break-after: avoid; } tr, li { break-inside: avoid; } }
+</style>
+</head>
+<body>
+<h1>Statement on the de-identification of an archive</h1>
+<p class="sub">{% if stated.site %}Site: {{ stated.site }}. {% endif %}Made by meninx
+{{ stated.version }} from deid.json, which lies beside this page.</p>
+<h2>What was applied</h2>
+<table>
+{% for name, value in stated.actions %}
+<tr><th scope="row">{{ name }}</th><td>{{ value }}</td></tr>
+{% endfor %}
+<tr><th scope="row">Codes in the files (CID 7050)</th><td>
+{% for value, meaning in stated.codes %}<code>{{ value }}</code> {{ meaning }}{{ "; " if not loop.last }}
+{% endfor %}</td></tr>
+</table>
+<h2>What was checked</h2>
+<table>
+{% for name, value in stated.checked %}
+<tr><th scope="row">{{ name }}</th><td>{{ value }}</td></tr>
+{% endfor %}
+</table>
+<h2>What remains</h2>
+<ul>
+{% for sentence in stated.remains %}
+<li>{{ sentence }}</li>
+{% endfor %}
+</ul>
+<h2>Proof</h2>
+<table>
+{% for name, value in stated.proof %}
+<tr><th scope="row">{{ name }}</th><td><code>{{ value or "none" }}</code></td></tr>
+{% endfor %}
+</table>
+<p class="sub">Check the archive with <code>meninx verify FOLDER --signer FINGERPRINT</code>, with the
+fingerprint as the site told it to you. This page is no legal opinion.</p>
+<div class="lines"><div>approved by</div><div>date</div><div>signature</div></div>
+</body>
+</html>
+"""

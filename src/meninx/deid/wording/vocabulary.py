@@ -1,0 +1,206 @@
+"""The words and forms of numbers that free text may hold, and what each of them is in a phrase.
+
+The words are in ``tables/vocabulary.csv``, which ``tools/build_vocabulary.py`` derives from open sources. The
+words that decide what a phrase says (negations, sides, contrast) are listed here, because the rules in
+:mod:`meninx.deid.wording.phrases` depend on each of them.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum, auto
+from functools import lru_cache
+
+from meninx.deid.profile import read_table
+
+_ROWS = read_table("vocabulary.csv")
+VOCABULARY: frozenset[str] = frozenset(row["word"] for row in _ROWS)
+# Chosen by hand; the other words come from code meanings and from an index of archive descriptions.
+CORE_WORDS: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["origin"] == "hand")
+FIRST_NAMES: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name"] in ("first", "both"))
+LAST_NAMES: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name"] in ("last", "both"))
+PLAIN_WORDS: frozenset[str] = VOCABULARY - FIRST_NAMES - LAST_NAMES
+RARE_NAMES: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name"] == "rare")
+_FINDINGS: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["group"] == "finding")
+
+
+class Role(Enum):
+    """What a token is in a phrase."""
+
+    UNKNOWN = auto()  # may be a name or an identifier
+    WORD = auto()
+    NAME = auto()  # a word of the field that is also a name of people
+    RARE = auto()  # a word of the field that few people are called
+    LETTER = auto()  # one letter, which may be an initial
+    NUMBER = auto()  # a number that nothing marks as a measure
+    MEASURE = auto()
+    FINDING = auto()
+    CONTRAST = auto()
+    SIDE = auto()
+    RELATION = auto()  # says that something is present, absent, before or after
+    LINK = auto()  # joins two parts: "and", "of"
+
+
+# Words of other languages are listed although descriptions in them lose most words: an unknown "ohne" would
+# turn "ohne Kontrast" into "Kontrast".
+_RELATIONS_TEXT = """
+    with without w wo wout wwo wowo wi wth no non not none minus plus pre post before after prior w/o w/out
+    mit ohne avec sans com sem con sin senza zonder uden utan med bez z ze nicht kein keine keinen pas
+    aucun aucune nao geen ingen nessun nessuna absent absence excluding exclude excluded except free rule
+    ze przed
+"""
+RELATIONS = frozenset(_RELATIONS_TEXT.split())
+_LINKS_TEXT = """
+    and or of for by to from on at in per via versus vs the a an und et y e o oder ou von de der des du di da
+    del der die das le la les el los las for since during under over between within then
+"""
+LINKS = frozenset(_LINKS_TEXT.split())
+_SIDES_TEXT = """
+    left right bilateral bilat bil bilaterally both unilateral unilat ipsilateral ipsi contralateral contra l
+    r lt rt lft rgt rht re li links rechts rechte linkes rechtes linken rechten beidseits bds gauche
+    droite droit izquierda izquierdo derecha derecho destra destro sinistra sinistro esquerda esquerdo direita
+    direito lewa lewy prawa prawy
+"""
+SIDES = frozenset(_SIDES_TEXT.split())
+_CONTRASTS_TEXT = """
+    contrast contrasts contraste contrasto contrat contr cont con cntr cntrst contrst kontrast
+    kontrastmittel km
+    c ce cm iv ivcon gad gado gadolinium gd gadovist gadavist magnevist dotarem eovist primovist omniscan
+    prohance multihance clariscan enhanced enhancement enhancing enh unenhanced noncontrast noncon nonenhanced
+    agent medium dye oral rectal injection injected nativ native plain infused
+    kontrastem kontrastu kontrastowa kontrastowe kontrastowym kontrastowego kontr wzmocnieniem wzmocnienia
+    wzmoc contrasted contras contra contrastado contrastada enhance enha ceiv civ pocm
+"""
+CONTRASTS = frozenset(_CONTRASTS_TEXT.split())
+
+_WITHOUT_TEXT = """
+    without wo w/o w/out nativ native plain unenhanced noncontrast noncon nonenhanced ohne sans
+    sem sin senza zonder uden utan bez
+"""
+_WITH_TEXT = "with w wi wth mit avec com med z ze enhanced"
+HALVES: tuple[dict[str, int], ...] = (
+    dict.fromkeys(_WITHOUT_TEXT.split(), 0) | dict.fromkeys(_WITH_TEXT.split(), 1),
+    {"art": 0, "arterial": 0, "ven": 1, "venous": 1},
+)
+"""Words of statements that have two halves -> which half."""
+
+_UNIT = (
+    r"(?:mm|cm|ml|cc|kv|kvp|ma|mas|sec|secs|seconds?|s|ms|msec|min|mins|minutes?|hrs?|hours?|weeks?|wks?|months?|mos?"
+    r"|mgy|cgy|gy|mbq|mci|hz|khz|mhz|tesla|um|deg|degrees?|fps|bpm|rpm|hu|kev|mev|mv|ug|mcg|mg|uci|bq|ppm|phases?|mpx|frames?|slices?"
+    r"|views?|vws?|planes?|pl)"
+)
+_INTEGER = r"(?:0|[1-9][0-9]{0,3})"
+_DECIMAL = rf"{_INTEGER}(?:[.,][0-9]{{1,3}})?"
+_BEFORE, _AFTER = r"(?<![^\W_])(?<![0-9][.,:/-])", r"(?![^\W_])(?![.,:/-][0-9])"
+MEASURE = re.compile(
+    rf"""{_BEFORE}(?:
+      {_DECIMAL}{_UNIT}(?![^\W_])                                          # 2.5mm
+    | (?!0[0-9]|[0-9]{{4}}){_DECIMAL}[ ]{_UNIT}(?![^\W_])                   # 10 min
+    | [0-9]{{1,3}}(?:\.[0-9]{{1,2}})?[ ]?%                                    # 75%
+    | [1-9](?:\.[0-9])?[ ]?t(?![^\W_])                                      # 1.5T
+    | {_DECIMAL}(?:[ ]?x[ ]?{_DECIMAL}){{1,2}}(?:[ ]?{_UNIT})?{_AFTER}      # 256x256, 3 x 3 mm
+    | [0-9](?:\.[0-9]{{1,2}})?/[0-9](?:\.[0-9]{{1,2}})?{_AFTER}             # thickness/increment: 2.5/1.25
+    | (?:[0-9]{{1,2}}\.0{{1,3}}|0\.[0-9]{{1,4}}|[0-9]\.(?:5|25|75|125|375|625|875|[0-9]{{3}})){_AFTER}(?!\.)
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# Reconstruction kernels, spine levels, b-values, times of echo and repetition.
+SHAPES = re.compile(
+    r"""(?:
+      [bhiutsd][0-9]{2}[fshmvd]?
+    | (?:br|bl|bv|bf|hr|hc|hv|hp|hf|hn|qr|ur|sa|sf|ub|tr|fl|fc|bp|vb|cb|vt)[0-9]{2}[a-z]?
+    | f[cl][0-9]{2} | [a-z](?:[0-9]|[1-8][0-9]) | [1-9][0-9]?x | x[1-9][0-9]? | [1-4][dt]
+    | (?:b|te|tr|ti|fa|nex|etl)(?:[0-9]{1,3}|[1-9][0-9]?[05]0) | (?:[0-9]{1,3}|[1-9][0-9]?[05]0)b
+    | [0-9]{2,3}(?:kv|kvp|ma|mas) | (?:kv|ma)[0-9]{2,3}
+    | (?:1st|2nd|3rd|[4-9]th) | t?[0-9]{1,2}of[0-9]{1,2}
+    | (?:st|ss|sl|th|ph|dyn|n|pe|ser)[0-9]{1,2}
+    | (?:t?fl|ep|t?se|tse|tir|tfi|spc|ci|ciss|fi|gre|me|pc|fid|h|mrcp)[1-4]d[0-9]{0,2}
+    | [1-4](?:p|pl|ave|avg|dfse|nex|rx|dwb) | [0-9]{1,2}(?:dir|st|ns|ph|sl|ch)
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# A weighting or a number of dimensions glued to a word: "T2FSE", "fsT1", "3DWB", "t5of9MRI".
+_GLUED = re.compile(
+    r"(?:t[12]|[234]d|t?[0-9]{1,2}of[0-9]{1,2})([a-z]{2,})|([a-z]{2,})(?:t[12]|[234]d)", re.IGNORECASE
+)
+_PIECES = re.compile(r"[a-z]+|[0-9]+", re.IGNORECASE)
+_CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+# "14 Mar", "3Oct": the sequence MAR and the modality OCT lose their number.
+_MONTHS_TEXT = """
+    january february march april may june july august september october november december jan feb mar apr jun
+    jul aug sep sept oct nov dec januar februar maerz mai juni juli oktober dezember okt dez janv fev avr
+    juin juil aout ene abr ago dic gen mag giu lug set ott enero febrero marzo abril mayo junio julio agosto
+    septiembre octubre noviembre diciembre
+"""
+MONTHS = frozenset(_MONTHS_TEXT.split())
+_AGES_TEXT = "y yo yr yrs year years old age aged jahre jahr ans anni anos alter born"
+AGES = frozenset(_AGES_TEXT.split())
+_CUES_TEXT = "b bval bvals bvalue bvalues te tr ti kv kvp ma mas fov"
+B_VALUES = frozenset(_CUES_TEXT.split())  # words before a number that is no day
+
+
+@lru_cache(maxsize=16384)
+def kind_of(text: str) -> Role:
+    """Return what one token is, its neighbours aside.
+
+    Args:
+        text: letters and digits without a blank, in any case.
+    """
+    word = text.casefold()
+    if not text.isascii() or word in AGES or text in ("Mr", "Pt"):  # MR and PT are modalities
+        return Role.UNKNOWN
+    for words, kind in _CLOSED:
+        if word in words:
+            return kind
+    if word.isdigit():
+        small = len(word) <= 2 and (word == "0" or word[0] != "0") and int(word) <= 89
+        return Role.NUMBER if small else Role.UNKNOWN
+    if word in VOCABULARY:
+        return _kind_of_word(word)
+    if len(word) == 1:
+        return Role.LETTER
+    if SHAPES.fullmatch(word) or word in B_VALUES:
+        return Role.MEASURE
+    return Role.WORD if is_compound(text) else Role.UNKNOWN
+
+
+def is_compound(text: str) -> bool:
+    """Return whether a token consists of known words and small numbers: ``SpinEcho``, ``run2``, ``AX3D``.
+
+    Every word has two letters or more and is no name of people.
+    """
+    glued = _GLUED.fullmatch(text)
+    if glued and (glued[1] or glued[2]).casefold() in PLAIN_WORDS - MONTHS:
+        return True
+    for pattern in (_PIECES, _CAMEL):
+        pieces = pattern.findall(text)
+        words = [piece.casefold() for piece in pieces if not piece.isdigit()]
+        numbers = [piece for piece in pieces if piece.isdigit()]
+        if (
+            "".join(pieces) == text
+            and len(pieces) > 1
+            and words
+            and all(len(word) > 1 and word in PLAIN_WORDS and word not in MONTHS for word in words)
+            and all(len(number) <= 2 for number in numbers)
+            and len(numbers) <= 2
+        ):
+            return True
+    return False
+
+
+_CLOSED = (
+    (RELATIONS - CONTRASTS, Role.RELATION),
+    (CONTRASTS, Role.CONTRAST),
+    (SIDES, Role.SIDE),
+    (LINKS, Role.LINK),
+)
+
+
+def _kind_of_word(word: str) -> Role:
+    if word in _FINDINGS:
+        return Role.FINDING if word in PLAIN_WORDS else Role.NAME
+    if len(word) == 1:
+        return Role.LETTER
+    if word in RARE_NAMES:
+        return Role.RARE
+    return Role.WORD if word in PLAIN_WORDS else Role.NAME

@@ -1,0 +1,297 @@
+"""Checks that pixel data agrees with its header, and rebuilds compressed frames.
+
+Bytes that the header does not account for would reach the output without being displayed: frames that are not
+counted, padding, and segments of compressed frames. Such files are refused, or the bytes are dropped.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+from pydicom._uid_dict import UID_dictionary
+
+from meninx.dicomfile import codestreams, jp2
+from meninx.dicomfile.elements import ITEM, Element
+from meninx.dicomfile.file_part import FilePart, windows_of
+from meninx.dicomfile.high_bits import unused_bits
+from meninx.dicomfile.refusals import Reason, Refused
+
+PIXELS, FLOAT, DOUBLE = 0x7FE00010, 0x7FE00008, 0x7FE00009
+EXTENDED_OFFSETS = frozenset({0x7FE00001, 0x7FE00002})
+NATIVE = frozenset(
+    {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"}
+)
+_UNCOMPRESSED_FRAGMENTS, _RLE = "1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.5"
+_IS = re.compile(rb" *[+-]?\d{1,12} *\0?")
+_MOST_FRAMES = 1 << 24
+
+
+class Description:
+    """The attributes of a header that describe its pixels.
+
+    Attributes:
+        rows, columns, allocated, samples: values of the header; 0 when absent.
+        photometric: photometric interpretation.
+        frames: number of frames; 1 when the attribute is absent, None when it is empty or no whole number.
+    """
+
+    def __init__(self, elements: list[Element], *, little: bool) -> None:
+        plain = {
+            e.tag: bytes(e.value) for e in reversed(elements) if e.tag >> 16 == 0x0028 and e.items is None
+        }
+
+        def number(tag: int) -> int:
+            return int.from_bytes(plain.get(tag, b"")[:2], "little" if little else "big")
+
+        self.rows, self.columns, self.allocated = number(0x00280010), number(0x00280011), number(0x00280100)
+        self.samples = number(0x00280002) or 1
+        self.photometric = plain.get(0x00280004, b"").decode("latin-1").strip(" \0")
+        text = plain.get(0x00280008)
+        self.frames: int | None = 1 if text is None else _whole(text)
+
+    def frame_bits(self, tag: int) -> set[int]:
+        """Return how many bits one native frame may take.
+
+        4:2:2 colour is often declared and not used, so it has two answers.
+
+        Raises:
+            Refused: rows, columns or bits are missing.
+        """
+        pixels = self.rows * self.columns
+        allocated = {FLOAT: 32, DOUBLE: 64}.get(tag, self.allocated)
+        if not pixels or not allocated:
+            raise Refused(Reason.PIXEL_SIZE_MISSING)
+        full = pixels * allocated * self.samples
+        return (
+            {full, pixels * allocated * 2}
+            if self.photometric.endswith("_422") and self.samples == 3
+            else {full}
+        )
+
+
+def _whole(text: bytes) -> int | None:
+    """Return the number of frames in an IS value, None when it is none."""
+    if not _IS.fullmatch(text):
+        return None
+    number = int(text.strip(b" \0"))
+    return number if 1 <= number <= _MOST_FRAMES else None
+
+
+def rebuild(elements: list[Element], syntax: str, *, little: bool) -> None:
+    """Check the pixel data of a data set against its description, and rebuild compressed frames in place.
+
+    Guarantee: afterwards native pixel data is as long as rows, columns, bits and frames say, and holds the
+        bytes that were read; encapsulated pixel data has one fragment a frame, each of the size that the
+        header says and without the segments that a decoder ignores, and an offset table made anew. Coded data
+        is copied as it is: :mod:`codestreams` says which bytes stay in it that a decoder may ignore. The
+        decoded pixels are those that were read. Where the number of frames was empty or no number, the one
+        that the pixel data proves is written.
+
+    Args:
+        elements: the data set; changed in place.
+        syntax: UID of its transfer syntax.
+        little: byte order of the data set.
+
+    Raises:
+        Refused: ``pixel-size-missing``, ``truncated``, ``pixel-data-too-long``, ``frames-disagree``,
+            ``size-disagrees``, ``pixels-unreadable``.
+    """
+    found = [element for element in elements if element.tag in (PIXELS, FLOAT, DOUBLE)]
+    if len(found) > 1:
+        raise Refused(Reason.PIXELS_UNREADABLE)
+    for element in found:
+        about = Description(elements, little=little)
+        if element.items is not None:
+            raise Refused(Reason.PIXELS_UNREADABLE)
+        if syntax in NATIVE or element.tag != PIXELS:
+            if element.undefined:
+                _join(element)
+            frames = _native(element, about)
+        elif element.undefined:
+            frames = _encapsulated(element, about, syntax)
+        else:
+            raise Refused(Reason.PIXELS_UNREADABLE)
+        if about.frames is None:
+            _set_frames(elements, frames)
+
+
+def clear_unused_bits(elements: list[Element], syntax: str, *, little: bool) -> bool:
+    """Clear what stands in the unused bits of native pixels in place, and return whether anything did.
+
+    Guarantee: afterwards no bit outside the stored value differs from zero, from sign extension or from the
+        padding value; pixel data without such bits keeps its bytes.
+
+    Args:
+        elements: the data set, after :func:`rebuild`.
+        syntax: UID of its transfer syntax.
+        little: byte order of the data set.
+    """
+    bits = unused_bits(elements, little=little) if syntax in NATIVE else None
+    found = next((element for element in elements if element.tag == PIXELS), None)
+    if bits is None or found is None or not any(map(bits.used_in, windows_of(found.value))):
+        return False
+    value = found.value
+    found.value = value.changed(bits.cleared) if isinstance(value, FilePart) else bits.cleared(value)
+    return True
+
+
+def _set_frames(elements: list[Element], frames: int) -> None:
+    for element in elements:
+        if element.tag == 0x00280008:
+            element.vr, element.items = "IS", None
+            element.value = f"{frames}".encode().ljust(len(f"{frames}") + len(f"{frames}") % 2)
+
+
+def _join(element: Element) -> None:
+    """Turn native pixels that were written as fragments into one value."""
+    element.value, element.undefined = b"".join(fragments_of(element)[1:]), False
+    if element.vr not in ("OB", "OW"):
+        element.vr = "OW"
+
+
+def _native(element: Element, about: Description) -> int:
+    """Return the number of frames of native pixel data whose length agrees with its description."""
+    length = len(element.value)
+    if not length:
+        return about.frames or 1
+    frame_bits = about.frame_bits(element.tag)
+    if about.frames is None:
+        # NumberOfFrames is empty or no number: the length proves it, if it is a whole number of frames.
+        counts = {8 * length // bits for bits in frame_bits if bits and 8 * length // bits}
+        fitting = [
+            (bits, count)
+            for bits in frame_bits
+            for count in counts
+            if _padding(length, bits * count) in (0, 1)
+        ]
+        if not fitting:
+            raise Refused(Reason.FRAMES_DISAGREE)
+        needed, frames = fitting[0][0] * fitting[0][1], fitting[0][1]
+    else:
+        frames = about.frames
+        totals = sorted(bits * frames for bits in frame_bits)
+        needed = next((bits for bits in totals if _padding(length, bits) in (0, 1)), 0)
+        if not needed:
+            raise Refused(Reason.TRUNCATED if 8 * length < totals[0] else Reason.PIXEL_DATA_TOO_LONG)
+    if _padding(length, needed) and (length % 2 or element.value[-1]):
+        element.value = element.value[:-1]  # the encoder pads with a zero byte
+    return frames
+
+
+def _padding(length: int, bits: int) -> int:
+    return length - (bits + 7) // 8
+
+
+def fragments_of(element: Element) -> list[memoryview]:
+    """Return the fragments of encapsulated pixel data, the offset table first."""
+    assert not isinstance(element.value, FilePart)  # fragments are always in memory
+    value, at, found = memoryview(element.value), 0, []
+    while at + 8 <= len(value):
+        group, number, length = struct.unpack_from("<HHL", value, at)
+        if group << 16 | number != ITEM or at + 8 + length > len(value):
+            raise Refused(Reason.PIXELS_UNREADABLE)
+        found.append(value[at + 8 : at + 8 + length])
+        at += 8 + length
+    return found
+
+
+def _encapsulated(element: Element, about: Description, syntax: str) -> int:
+    """Rebuild encapsulated pixel data and return its number of frames."""
+    table, *fragments = fragments_of(element) or [memoryview(b"")]
+    try:
+        streams = _frames(fragments, _offsets(table), about.frames)
+        frames = [_rebuilt(stream, about, syntax) for stream in streams]
+    except codestreams.AnotherFrame as error:
+        raise Refused(Reason.FRAMES_DISAGREE) from error
+    except codestreams.AnotherSize as error:
+        raise Refused(Reason.SIZE_DISAGREES) from error
+    except codestreams.CutShort as error:
+        raise Refused(Reason.TRUNCATED) from error
+    except (codestreams.Unparsable, IndexError, struct.error) as error:
+        raise Refused(Reason.PIXELS_UNREADABLE) from error
+    element.value = b"".join(_items(frames, table=bool(len(table))))
+    return len(frames)
+
+
+def _offsets(table: memoryview) -> list[int]:
+    count = len(table) // 4
+    return list(struct.unpack(f"<{count}L", table[: 4 * count]))
+
+
+def _frames(fragments: list[memoryview], offsets: list[int], wanted: int | None) -> list[bytes]:
+    """Return the bytes of each frame, which may be several fragments.
+
+    Raises:
+        Refused: the fragments cannot be divided into the number of frames that the header states.
+    """
+    starts, at = [], 0
+    for fragment in fragments:
+        starts.append(at)
+        at += 8 + len(fragment)
+    full = [(start, fragment) for start, fragment in zip(starts, fragments, strict=True) if len(fragment)]
+    begins = [number for number, (_, fragment) in enumerate(full) if _begins(fragment)]
+    by_table = [number for number, (start, _) in enumerate(full) if start in set(offsets)]
+    whole = list(range(len(full)))
+    # The ways in which writers store frames, most certain first: all fragments are one frame, each fragment
+    # is a frame, the offset table names the first fragments, or a frame begins where an image header does. A
+    # way
+    # fits only if it gives the number of frames in the header and no image header is inside a frame.
+    for choice in (
+        [0] if full and wanted == 1 else [],
+        whole,
+        by_table if len(by_table) == len(offsets) else [],
+        begins,
+    ):
+        fits = len(choice) == wanted or (wanted is None and choice and (choice == begins or not begins))
+        if fits and choice[0] == 0 and not set(begins) - set(choice):
+            ends = [*choice[1:], len(full)]
+            return [
+                b"".join(fragment for _, fragment in full[a:b]) for a, b in zip(choice, ends, strict=True)
+            ]
+    raise Refused(Reason.FRAMES_DISAGREE)
+
+
+def _begins(fragment: memoryview) -> bool:
+    """Return whether a JPEG or JPEG 2000 image starts with this fragment."""
+    head = bytes(fragment[:12])
+    return head.startswith((codestreams.JPEG_START, codestreams.JPEG2000_START)) or head[4:8] == b"jP  "
+
+
+def _rebuilt(stream: bytes, about: Description, syntax: str) -> bytes:
+    name = UID_dictionary[syntax][0]
+    if syntax == _UNCOMPRESSED_FRAGMENTS:
+        lengths = {(bits + 7) // 8 for bits in about.frame_bits(PIXELS)}
+        length = next((n for n in sorted(lengths) if 0 <= len(stream) - n <= 1), None)
+        if length is None:
+            raise Refused(Reason.TRUNCATED if len(stream) < min(lengths) else Reason.PIXEL_DATA_TOO_LONG)
+        return stream[:length]
+    about.frame_bits(PIXELS)
+    if syntax == _RLE:
+        pixels = about.rows * about.columns
+        planes = about.samples * ((about.allocated + 7) // 8)
+        return codestreams.rle(stream, (pixels + 7) // 8 if about.allocated == 1 else pixels, planes)
+    size = codestreams.Size(about.rows, about.columns, about.samples)
+    if "2000" in name:
+        return codestreams.jpeg2000(jp2.codestream(stream, size), size)
+    if "JPEG" in name and "XL" not in name:
+        return codestreams.jpeg(stream, size)
+    raise Refused(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
+
+
+def _items(frames: list[bytes], *, table: bool) -> Iterator[bytes]:
+    """Yield the offset table and the fragments with their item tags.
+
+    The table is empty if there was none before, or if an offset exceeds 32 bits.
+    """
+    lengths = [len(frame) + len(frame) % 2 for frame in frames]
+    offsets = [0]
+    for length in lengths[:-1]:
+        offsets.append(offsets[-1] + 8 + length)
+    offset_table = struct.pack(f"<{len(offsets)}L", *offsets) if table and offsets[-1] < 1 << 32 else b""
+    for content in (offset_table, *frames):
+        padding = len(content) % 2
+        yield struct.pack("<HHL", ITEM >> 16, ITEM & 0xFFFF, len(content) + padding)
+        yield content
+        yield b"\0" * padding
