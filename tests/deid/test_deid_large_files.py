@@ -117,14 +117,14 @@ def test_a_byte_that_changes_between_writing_and_checking_is_found(tmp_path, mon
     at = {"first pixel": -len(pixels), "last pixel": -1, "middle": -len(pixels) // 2}[place]
     check = worker.selfcheck.check
 
-    def after_a_fault(written, original, context):
+    def after_a_fault(written, original, context, see):
         path = engine(tmp_path).staged("a")
         with path.open("r+b") as stream:
             stream.seek(at, os.SEEK_END)
             byte = stream.read(1)[0]
             stream.seek(at, os.SEEK_END)
             stream.write(bytes([byte ^ 1]))
-        check(written, original, context)
+        check(written, original, context, see)
 
     monkeypatch.setattr(worker.selfcheck, "check", after_a_fault)
     entry = worker.process(engine(tmp_path), SourceFile("a"), None)

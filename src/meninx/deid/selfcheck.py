@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -36,7 +36,16 @@ _CHECKED_BY_FORM = frozenset({"AS", "DS", "IS", "TM"})
 _WINDOW = 1 << 20
 
 
-def check(written: Content, original: Instance, context: FileContext) -> None:
+def _nothing(content: bytes | memoryview) -> None:
+    """Ignore some bytes."""
+
+
+def check(
+    written: Content,
+    original: Instance,
+    context: FileContext,
+    see: Callable[[bytes | memoryview], object] = _nothing,
+) -> None:
     """Return when a written file holds none of its original identifiers, and the pixel data of the original.
 
     Guarantee: no identifier collected by :func:`meninx.deid.identifiers.collect` from the original header
@@ -50,6 +59,7 @@ def check(written: Content, original: Instance, context: FileContext) -> None:
         written: all bytes of the file.
         original: the original instance; its pixel data rebuilt by :mod:`meninx.dicomfile.pixels`.
         context: of the file, after the walk.
+        see: is given all bytes of the file in order, so that a digest needs no further reading.
 
     Raises:
         Refused: ``residual-identifier``, ``pixels-changed``, or ``processing-failed`` when the file cannot be
@@ -59,7 +69,10 @@ def check(written: Content, original: Instance, context: FileContext) -> None:
     tail = encode_chunks(original.pixels, original.encoding)
     try:
         with quiet():
-            written, header, pixels = _parts(written, original, sum(map(len, tail)))
+            if original.transfer_syntax == DEFLATED:
+                see(bytes(written[0:]))
+                written, see = _inflated(written), _nothing
+            header, pixels = _parts(written, original, sum(map(len, tail)))
             dataset = pydicom.dcmread(io.BytesIO(header))
             _check_structure(header, dataset)
             if any(searched.found_in(text) for text in _texts(dataset)):
@@ -77,15 +90,20 @@ def check(written: Content, original: Instance, context: FileContext) -> None:
         zlib.error,
     ) as error:
         raise Refused(Reason.PROCESSING_FAILED) from error
+    see(header)
+    at = len(header)
     for word in marker_texts(context):
         header = header.replace(word, b"\n")
     if searched.found_in_bytes(header):
         raise Refused(Reason.RESIDUAL_IDENTIFIER)
     for start, element in pixels:
-        both = ComparedBytes(written, start, element.value)
+        see(bytes(written[at:start]))
+        both = ComparedBytes(written, start, element.value, see)
         if searched.found_in_bytes(both, coded=element.undefined):
             raise Refused(Reason.RESIDUAL_IDENTIFIER)
         both.finish()
+        at = start + len(element.value)
+    see(bytes(written[at:]))
 
 
 class ComparedBytes:
@@ -97,10 +115,13 @@ class ComparedBytes:
         written: the file.
         start: where the value begins in it.
         value: the original value.
+        see: is given the bytes in order, each once.
     """
 
-    def __init__(self, written: Content, start: int, value: Piece) -> None:
-        self._written, self._start, self._value = written, start, value
+    def __init__(
+        self, written: Content, start: int, value: Piece, see: Callable[[bytes | memoryview], object]
+    ) -> None:
+        self._written, self._start, self._value, self._see = written, start, value, see
         self._compared = 0
 
     def __len__(self) -> int:
@@ -116,8 +137,9 @@ class ComparedBytes:
         found = bytes(self._written[self._start + start : self._start + stop])
         if found != bytes(self._value[start:stop]):
             raise Refused(Reason.PIXELS_CHANGED)
-        if start <= self._compared:
-            self._compared = max(self._compared, stop)
+        if start <= self._compared < stop:
+            self._see(memoryview(found)[self._compared - start :])
+            self._compared = stop
         return found
 
     def finish(self) -> None:
@@ -142,20 +164,20 @@ def _check_structure(header: bytes, dataset: pydicom.FileDataset) -> None:
         raise ValueError("preamble or file meta out of step")
 
 
-def _parts(
-    written: Content, original: Instance, tail: int
-) -> tuple[Content, bytes, list[tuple[int, Element]]]:
-    """Return a file (inflated where it is deflated), all before its pixel data, and where the values begin.
+def _inflated(written: Content) -> bytes:
+    """Return a deflated file as one in the plain transfer syntax that it holds."""
+    start = _end_of_meta(written)
+    content = bytes(written[:start]) + zlib.decompressobj(-15).decompress(bytes(written[start:]))
+    named = DEFLATED.encode() + b"\0" * (len(DEFLATED) % 2)
+    return content.replace(named, EXPLICIT.encode().ljust(len(DEFLATED), b"\0"), 1)
+
+
+def _parts(written: Content, original: Instance, tail: int) -> tuple[bytes, list[tuple[int, Element]]]:
+    """Return all of a file before its pixel data, and where the values of these begin.
 
     Raises:
         Refused: ``pixels-changed``; the file is longer or shorter, or another element begins there.
     """
-    if original.transfer_syntax == DEFLATED:
-        start = _end_of_meta(written)
-        written = bytes(written[:start]) + zlib.decompressobj(-15).decompress(bytes(written[start:]))
-        written = written.replace(
-            DEFLATED.encode() + b"\0" * (len(DEFLATED) % 2), EXPLICIT.encode().ljust(len(DEFLATED), b"\0"), 1
-        )
     at = len(written) - tail
     if at < 132:
         raise ValueError("shorter than its pixels")
@@ -166,7 +188,7 @@ def _parts(
         at = start + len(element.value) + (8 if element.undefined else len(element.value) % 2)
     if at != len(written):
         raise Refused(Reason.PIXELS_CHANGED)
-    return written, header, values
+    return header, values
 
 
 def _check_element(written: Content, at: int, element: Element, encoding: Encoding) -> int:
