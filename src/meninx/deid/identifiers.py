@@ -199,13 +199,32 @@ def collect(
         keeps: whether the profile keeps an attribute (tag, VR) as it is.
     """
     found, kept = Identifiers(), Identifiers()
-    for element, own in _valued(elements, encodings, found.encodings):
-        kind = _kind(element.tag, element.vr)
-        value = bytes(element.value)
-        if kind == "bulk" or (kind == "text" and b"@" not in value):
-            continue  # most elements: nothing of them is an identifier
-        _collect(kept if keeps(element.tag, element.vr) else found, kind, decode(value, own))
+    _collect_all(elements, encodings, keeps, found, kept)
     return found.without(kept), kept
+
+
+def _collect_all(
+    elements: list[Element],
+    encodings: tuple[str, ...],
+    keeps: Callable[[int, str], bool],
+    found: Identifiers,
+    kept: Identifiers,
+) -> None:
+    """Add the identifiers of every depth; without :func:`_valued`, for speed."""
+    for element in elements:
+        if element.tag == CHARSET_TAG:
+            encodings = encodings_of(bytes(element.value))
+            found.encodings.update(encodings)
+    for element in elements:
+        tag, vr, value = element.tag, element.vr, element.value
+        if element.items is not None:
+            for item in element.items:
+                _collect_all(item, encodings, keeps, found, kept)
+        elif len(value) and tag not in PIXEL_DATA:
+            kind = _kind(tag, vr)
+            if kind == "bulk" or (kind == "text" and b"@" not in bytes(value)):
+                continue  # most elements: nothing of them is an identifier
+            _collect(kept if keeps(tag, vr) else found, kind, decode(bytes(value), encodings))
 
 
 def strings(

@@ -35,6 +35,7 @@ class RawSearch:
 
     def __init__(self, patterns: Mapping[bytes, bytes]) -> None:
         self.patterns = patterns
+        self._last: tuple[frozenset[bytes], _Needles] | None = None
 
     def found_in(self, content: Sliceable, uids: frozenset[bytes], *, coded: bool = False) -> bool:
         """Return whether one of the identifiers, or of these UIDs, occurs in ``content`` in any case.
@@ -45,7 +46,7 @@ class RawSearch:
             coded: the bytes are compressed data, in which a letter or a digit beside an identifier means
                 nothing; one of six bytes or more counts whatever stands around it.
         """
-        for at, needle in self._places(content, (*self.patterns, *uids)):
+        for at, needle in _places(content, self._needles(uids)):
             if coded and len(needle) >= 6:
                 return True
             ways = [self.patterns[needle]] if needle in self.patterns else []
@@ -55,25 +56,46 @@ class RawSearch:
                 return True
         return False
 
-    def _places(self, content: Sliceable, needles: tuple[bytes, ...]) -> Iterator[tuple[int, bytes]]:
-        """Yield where identifiers stand, in any case, whatever stands around them."""
-        longest = max(map(len, needles), default=0)
-        if not longest:
-            return
-        by_start: dict[bytes, list[bytes]] = {}
+    def _needles(self, uids: frozenset[bytes]) -> _Needles:
+        """Return what is searched; header and pixels of a file have the same UIDs."""
+        if self._last is None or self._last[0] != uids:
+            self._last = uids, _Needles((*self.patterns, *uids))
+        return self._last[1]
+
+
+class _Needles:
+    """Identifiers in lower case with the tables by which places for them are found.
+
+    Attributes:
+        longest: bytes of the longest one; 0 without any.
+        by_start: their first bytes -> identifiers.
+        pairs: table of :func:`_pairs_of`.
+        starts: table of :func:`_starts_of`.
+    """
+
+    def __init__(self, needles: tuple[bytes, ...]) -> None:
+        self.longest = max(map(len, needles), default=0)
+        self.by_start: dict[bytes, list[bytes]] = {}
         for needle in needles:
-            by_start.setdefault(needle[:_LEAST], []).append(needle)
-        pairs, starts = _pairs_of(needles), _starts_of(by_start)
-        view = memoryview(content) if isinstance(content, bytes) else content
-        for start in range(0, len(view), _WINDOW):
-            part = view[start : start + _WINDOW + longest]
-            window = memoryview(bytes(part) if isinstance(part, FilePart) else part)
-            if _may_be_text(window):
-                for at in _candidates(window, pairs, starts):
-                    head = bytes(window[at : at + longest]).lower()
-                    for needle in by_start.get(head[:_LEAST], ()):
-                        if head.startswith(needle):
-                            yield start + at, needle
+            self.by_start.setdefault(needle[:_LEAST], []).append(needle)
+        self.pairs, self.starts = _pairs_of(needles), _starts_of(self.by_start)
+
+
+def _places(content: Sliceable, needles: _Needles) -> Iterator[tuple[int, bytes]]:
+    """Yield where identifiers stand, in any case, whatever stands around them."""
+    longest = needles.longest
+    if not longest:
+        return
+    view = memoryview(content) if isinstance(content, bytes) else content
+    for start in range(0, len(view), _WINDOW):
+        part = view[start : start + _WINDOW + longest]
+        window = memoryview(bytes(part) if isinstance(part, FilePart) else part)
+        if _may_be_text(window):
+            for at in _candidates(window, needles.pairs, needles.starts):
+                head = bytes(window[at : at + longest]).lower()
+                for needle in needles.by_start.get(head[:_LEAST], ()):
+                    if head.startswith(needle):
+                        yield start + at, needle
 
 
 _LEAST = 5  # bytes of the shortest identifier that is searched in raw bytes

@@ -8,11 +8,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 
 import pydicom
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from meninx.deid.actions import NUMBERS, STRINGS, TERMS, FileContext, is_texty
-from meninx.deid.identifiers import strings
+from meninx.deid.identifiers import Identifiers, strings
 from meninx.deid.walker import MARKERS
 from meninx.deid.writer import marker_texts
 from meninx.dicomfile.charset import decode, encodings_of
@@ -32,7 +33,8 @@ from meninx.imaging.decode import quiet
 
 # The walk keeps only well-formed values of these, and numbers that spell an identifier are found in the raw
 # bytes.
-_CHECKED_BY_FORM = frozenset({"AS", "DS", "IS", "TM"})
+_CHECKED_BY_FORM = NUMBERS | {"AS", "DS", "IS", "TM"}
+_NOT_SEARCHED = MARKERS | PIXEL_DATA
 _WINDOW = 1 << 20
 
 
@@ -75,7 +77,7 @@ def check(
             header, pixels = _parts(written, original, sum(map(len, tail)))
             dataset = pydicom.dcmread(io.BytesIO(header))
             _check_structure(header, dataset)
-            if any(searched.found_in(text) for text in _texts(dataset)):
+            if _any_found(searched, _texts(dataset)):
                 raise Refused(Reason.RESIDUAL_IDENTIFIER)
             if any(tag in dataset for tag in PIXEL_DATA):
                 raise Refused(Reason.PIXELS_CHANGED)
@@ -155,8 +157,17 @@ def check_public_texts(texts: Iterable[str], context: FileContext) -> None:
         Refused: ``residual-identifier``.
     """
     searched = context.found.without(context.kept)
-    if any(searched.found_in(text) or any(uid in text for uid in searched.uids) for text in texts):
+    told = "\0".join(texts)
+    if _any_found(searched, [told]) or any(uid in told for uid in searched.uids):
         raise Refused(Reason.RESIDUAL_IDENTIFIER)
+
+
+def _any_found(searched: Identifiers, texts: Iterable[str]) -> bool:
+    """Return whether an identifier is in any of some texts; they are searched at once.
+
+    No identifier holds the sign between them, and every pattern takes it for the end of a word or a number.
+    """
+    return searched.found_in("\0".join(texts))
 
 
 def _check_structure(header: bytes, dataset: pydicom.FileDataset) -> None:
@@ -210,8 +221,9 @@ def _end_of_meta(written: Content) -> int:
 
 def _texts(dataset: Dataset) -> Iterator[str]:
     """Yield the text of every element of a file, its meta information included."""
-    for tag in list(getattr(dataset, "file_meta", Dataset()).keys()):
-        yield from _element_texts(dataset.file_meta, int(tag), ("iso8859",))
+    meta = getattr(dataset, "file_meta", Dataset())
+    for raw in list(meta.values()):
+        yield from _element_texts(meta, raw, ("iso8859",))
     yield from _dataset_texts(dataset, ("iso8859",))
 
 
@@ -221,20 +233,22 @@ def _dataset_texts(dataset: Dataset, encodings: tuple[str, ...]) -> Iterator[str
         encodings = encodings_of(
             "\\".join([terms] if isinstance(terms, str) else [str(term) for term in terms or ("",)]).encode()
         )
-    for tag in list(dataset.keys()):
-        if int(tag) not in MARKERS | PIXEL_DATA:
-            yield from _element_texts(dataset, int(tag), encodings)
+    for raw in list(dataset.values()):
+        if raw.tag not in _NOT_SEARCHED:
+            yield from _element_texts(dataset, raw, encodings)
 
 
-def _element_texts(dataset: Dataset, tag: int, encodings: tuple[str, ...]) -> Iterator[str]:
-    raw = dataset.get_item(tag)
+def _element_texts(
+    dataset: Dataset, raw: RawDataElement | DataElement, encodings: tuple[str, ...]
+) -> Iterator[str]:
+    tag = int(raw.tag)
     vr = raw.VR or standard_vr(tag).split(" or ")[0]
     if vr == "SQ":
         for item in dataset[tag].value or ():
             yield from _dataset_texts(item, encodings)
         return
     value = raw.value
-    if vr in NUMBERS | _CHECKED_BY_FORM or not value:
+    if vr in _CHECKED_BY_FORM or not value:
         return
     if not isinstance(value, bytes):
         value = str(value).encode("utf-8", "replace")

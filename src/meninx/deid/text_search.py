@@ -35,10 +35,14 @@ class TextSearch:
     ) -> None:
         self._parts = (names, numbers, days, phrases, uids)
         self._known: dict[str, bool] = {}
-        years = {day[2:4] for day in days}  # the century is optional
-        words = {phrase.split()[0] for phrase in phrases if phrase.split()}
-        # One piece of every identifier that is in each text that the pattern matches.
-        self._pieces = (*names, *numbers, *years, *words, *(uid.casefold() for uid in uids))
+        self._years = {day[2:4] for day in days}  # the century is optional
+        ways = [(name, _name_pattern(name)) for name in names]
+        ways += [(number, number_pattern(number)) for number in numbers]
+        ways += [(phrase.split()[0], _phrase_pattern(phrase)) for phrase in phrases if phrase.split()]
+        ways += [(uid.casefold(), _uid_pattern(uid)) for uid in uids]
+        # A piece that is in each text that the pattern matches, and the pattern. Few pieces are in a text.
+        self._ways = tuple(ways)
+        self._compiled: dict[str, re.Pattern[str]] = {}
 
     @cached_property
     def pattern(self) -> re.Pattern[str] | None:
@@ -58,10 +62,20 @@ class TextSearch:
         return known
 
     def _occurs(self, folded: str) -> bool:
-        """Return whether the pattern matches; it is compiled only when a piece of an identifier is there."""
-        if not any(piece in folded for piece in self._pieces):
-            return False
-        return self.pattern is not None and bool(self.pattern.search(folded))
+        """Return whether a pattern matches; one is tried only when a piece of its identifier is there."""
+        if any(piece in folded and self._of(way).search(folded) for piece, way in self._ways):
+            return True
+        return any(year in folded for year in self._years) and bool(self._day_pattern.search(folded))
+
+    def _of(self, pattern: str) -> re.Pattern[str]:
+        """Return the compiled pattern; those that are never tried are never compiled."""
+        return self._compiled.get(pattern) or self._compiled.setdefault(pattern, re.compile(pattern))
+
+    @cached_property
+    def _day_pattern(self) -> re.Pattern[str]:
+        return re.compile(
+            "|".join(pattern for day in sorted(self._parts[2]) for pattern in _day_patterns(day))
+        )
 
     def spelled_apart_in(self, text: str) -> bool:
         """Return whether letters or digits of one value spell an identifier in pieces (``D R A C U``).
@@ -120,9 +134,9 @@ def _text_pattern(
         uids: those that are no numbers between dots; the others are looked up by :data:`UID`.
     """
     choices = [*map(_name_pattern, names), *map(number_pattern, numbers)]
-    choices += [re.escape(phrase).replace(r"\ ", r"\s+") for phrase in phrases]
+    choices += map(_phrase_pattern, phrases)
     choices += [pattern for day in days for pattern in _day_patterns(day)]
-    choices += [rf"(?<![\d.]){re.escape(uid.casefold())}(?!\d|\.\d)" for uid in uids]
+    choices += map(_uid_pattern, uids)
     return re.compile("|".join(sorted(choices, key=lambda item: (-len(item), item)))) if choices else None
 
 
@@ -133,6 +147,14 @@ def _name_pattern(name: str) -> str:
         if len(name) >= 5 or not name.isascii()
         else rf"(?<![^\W\d_]){re.escape(name)}(?![^\W\d_])"
     )
+
+
+def _phrase_pattern(phrase: str) -> str:
+    return re.escape(phrase).replace(r"\ ", r"\s+")
+
+
+def _uid_pattern(uid: str) -> str:
+    return rf"(?<![\d.]){re.escape(uid.casefold())}(?!\d|\.\d)"
 
 
 def number_pattern(number: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydicom._uid_dict import UID_dictionary
 
@@ -98,8 +99,13 @@ class Instance:
 
     def whole_text(self, tag: int) -> str:
         """Return all values of a string attribute, as they are written."""
-        element = next((e for e in self.elements if e.tag == tag and e.items is None), None)
+        element = self._plain_elements.get(tag)
         return "" if element is None else decode(bytes(element.value), self.encodings)
+
+    @cached_property
+    def _plain_elements(self) -> dict[int, Element]:
+        """The first element of each tag that is no sequence; they are changed in place, never replaced."""
+        return {element.tag: element for element in reversed(self.elements) if element.items is None}
 
     @property
     def patient_id(self) -> str:
