@@ -480,7 +480,7 @@ def test_nothing_is_removed_if_the_escrow_is_damaged_or_the_key_another_one(tmp_
     archive(tmp_path, ["0000123"])
     (tmp_path / "out/private/journal.jsonl").rename(tmp_path / "journal.jsonl")
     content = (tmp_path / ESCROW).read_bytes()
-    (tmp_path / ESCROW).write_bytes(content[:-1] + b"x")
+    (tmp_path / ESCROW).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(DataError):
         sealing.seal(tmp_path / "out", tmp_path / "site.key", BY_KEY, remove_plain=True)
     (tmp_path / "journal.jsonl").rename(tmp_path / "out/private/journal.jsonl")
