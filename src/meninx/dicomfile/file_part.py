@@ -73,6 +73,11 @@ class FilePart:
         """Return the part with its bytes changed whenever they are read; the file stays as it is."""
         return replace(self, change=change)
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the file holds the bytes as they are read."""
+        return self.change is None
+
     def copy_to(self, stream: IO[bytes]) -> None:
         """Append the bytes to a file that is open for writing.
 
@@ -83,7 +88,7 @@ class FilePart:
             OSError: the disk refused.
         """
         done = 0
-        if self.change is None and hasattr(os, "copy_file_range"):
+        if self.is_stored and hasattr(os, "copy_file_range"):
             stream.flush()
             source, target = self.stream.fileno(), stream.fileno()
             try:

@@ -8,10 +8,11 @@ from functools import cached_property
 
 from pydicom._uid_dict import UID_dictionary
 
-from meninx.dicomfile import pixels
+from meninx.dicomfile import fragments, pixels
 from meninx.dicomfile.charset import CHARSET_TAG, decode, encodings_of
 from meninx.dicomfile.elements import (
     PIXEL_DATA,
+    UNDEFINED,
     Element,
     Encoding,
     Malformed,
@@ -136,8 +137,8 @@ def read(data: bytes | FilePart) -> Instance:
     """Return the instance in the bytes of a file, with or without preamble and file meta information.
 
     Args:
-        data: the bytes, or a large file. Native pixel data of a large file stays in the file; anything else
-            is read into memory.
+        data: the bytes, or a large file. Pixel data of a large file stays in the file; anything else is read
+            into memory.
 
     Raises:
         Refused: with the reason code.
@@ -276,7 +277,7 @@ def _guessed_syntax(data: bytes, at: int) -> str:
 
 
 def _elements(content: bytes | memoryview, encoding: Encoding, rest: FilePart | None) -> list[Element]:
-    """Return the elements of a data set whose native pixel data may go on in the file.
+    """Return the elements of a data set whose pixel data may go on in the file.
 
     Args:
         content: the data set, or its beginning.
@@ -286,12 +287,16 @@ def _elements(content: bytes | memoryview, encoding: Encoding, rest: FilePart | 
     try:
         return parse(content, encoding)
     except PixelsBeyond as beyond:
-        end = beyond.at + beyond.length
-        if rest is None or end > len(rest):
+        if rest is None:
+            raise Truncated("a value") from None
+        listed = beyond.length == UNDEFINED
+        end = fragments.end_in_file(rest, beyond.at) if listed else beyond.at + beyond.length
+        if end > len(rest):
             raise Truncated("a value") from None
         if len(rest) - end > MOST_HEADER:
             raise TooManyElements("behind the pixels") from None
-        pixel_data = Element(beyond.tag, beyond.vr, rest.part(beyond.at, beyond.length))
+        value = rest.part(beyond.at, end - 8 * listed - beyond.at)
+        pixel_data = Element(beyond.tag, beyond.vr, value, undefined=listed)
         return [*beyond.elements, pixel_data, *parse(bytes(rest[end:]), encoding)]
 
 
