@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("core", "deid", "dicom", "prepare", "imaging", "synthetic", "metrics", "cli")
+FOLDERS = ("core", "deid", "dicom", "dicomfile", "prepare", "imaging", "synthetic", "metrics", "cli")
 HEAVY = {
     *("torch", "monai", "einops", "dp_accounting", "scipy", "tensorboard"),
     *("onnx", "onnxscript", "onnxruntime", "highdicom", "opacus", "sklearn"),

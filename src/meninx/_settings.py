@@ -413,7 +413,7 @@ class DeidSettings(TypedDict, total=False):
         escrow: write ``private/escrow.meninx``, which `meninx reidentify` opens: ``key`` for the holder of
             the site key, or the file of a broker's public key for that broker alone.
         escrow_only: once the escrow is complete, remove everything else that holds originals from
-            ``private/``. A later run reads every file again.
+            ``private/``. A later run reads every file again, and must seal the folder again.
         rename: name output files after their new UIDs; otherwise keep the folder structure and replace each
             name by a keyed one.
         workers: processes; 0 chooses by the number of cores and files, 1 uses this process only.

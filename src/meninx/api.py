@@ -65,7 +65,8 @@ def new_key(path: StrPath) -> None:
     """Make a site key for :func:`deidentify`; an existing file is never replaced.
 
     Raises:
-        UsageError: the file exists.
+        PrivacyRefusal: the file exists.
+        StorageError: it cannot be written.
     """
     from meninx.deid.identity.keys import make_key
 

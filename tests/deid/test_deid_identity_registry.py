@@ -178,8 +178,8 @@ def test_another_file_is_no_registry_and_is_not_written_to(tmp_path, content):
 
 def test_a_registry_of_a_later_version_is_not_read(tmp_path):
     lines = filled(tmp_path)
-    (tmp_path / "r").write_bytes(b"".join(lines).replace(b"registry 1 ", b"registry 2 ", 1))
-    with pytest.raises(LayoutError, match="format 1, got 2"):
+    (tmp_path / "r").write_bytes(b"".join(lines).replace(b"registry 2 ", b"registry 3 ", 1))
+    with pytest.raises(LayoutError, match="format 2, got 3"):
         opened(tmp_path)
 
 
@@ -292,3 +292,37 @@ def test_another_process_that_holds_the_lock_is_waited_for(tmp_path, monkeypatch
     with FileLock(tmp_path / "r.lock"), pytest.raises(RunLocked, match="another process"):
         admit(opened(tmp_path), "1")
     assert admit(opened(tmp_path), "1") is None
+
+
+def test_contradictions_between_deliveries_are_noticed_and_cost_no_line_twice(tmp_path):
+    said = [{"sex": [sex]} for sex in ("aa", "bb", "aa")]
+    for number, one in enumerate(said):
+        registry = opened(tmp_path)
+        assert registry.admit("7", "", "", "P7", one) is None
+        assert registry.admit("8", "", "", "P8", said[0]) is None
+        assert registry.contradictions("7", "") == (("sex",) if number else ())
+        assert registry.contradictions("8", "") == registry.contradictions("9", "") == ()
+        assert registry.report().contradicting == bool(number)
+    lines = (tmp_path / "r").read_bytes().splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [b"claim", b"traits", b"claim", b"traits", b"traits"]
+    assert max(map(len, lines)) < 1024
+
+
+def test_the_longest_traits_fit_into_a_line(tmp_path):
+    scripts = ["latin", "cyrillic", "greek", "hebrew", "arabic", "devanagari"]
+    said = {f"name {script}": ["0" * 16, "f" * 16] for script in scripts}
+    said |= {kind: ["0" * 16] for kind in ("year", "day", "sex")}
+    assert opened(tmp_path).admit("7", "", "", "P7", said) is None
+    assert opened(tmp_path).report().patients == 1
+
+
+def test_a_registry_of_format_1_stays_one(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(identity_registry, "FORMAT", "1")
+        opened(tmp_path).admit("7", "", "", "P7", {"sex": ["aa"]})
+    registry = opened(tmp_path)
+    for sex in ("aa", "bb"):
+        assert registry.admit("7", "", "", "P7", {"sex": [sex]}) is None
+    assert registry.contradictions("7", "") == ("sex",)  # as long as this object lives
+    assert b"traits" not in (tmp_path / "r").read_bytes()
+    assert opened(tmp_path).report().contradicting == 0

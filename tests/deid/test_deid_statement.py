@@ -84,6 +84,18 @@ def test_a_hostile_summary_stays_text_and_the_page_stays_short():
     assert "and 994 more in deid.json" in page
 
 
+def test_every_reason_stands_on_the_statement():
+    """`duplicate-different` and `zip-damaged` were hidden behind "and 3 more" when they were rare."""
+    counts = {str(reason): number for number, reason in enumerate(Reason, start=1)}
+    said = dict(statement.of(replace(RECORD, quarantined=counts | {"of-the-future": 7})).checked)
+    line = said["Kept out, never copied"]
+    for code, number in counts.items():
+        assert re.search(rf"\b{number} × {code}\b", line)
+    assert line.endswith("7 × reasons unknown to this version")
+    few = dict(statement.of(replace(RECORD, quarantined={"zip-damaged": 1, "video": 1})).checked)
+    assert few["Kept out, never copied"].count("(") == 3  # all with their meaning
+
+
 @pytest.mark.slow
 def test_the_statement_prints_on_one_page(tmp_path):
     chromium = shutil.which("chromium")
@@ -94,10 +106,13 @@ def test_the_statement_prints_on_one_page(tmp_path):
     record = replace(
         RECORD,
         site="The hospital of the north",
-        codes=tuple(code.value for code in method_codes(frozenset(statement.CODES), pixels=True)),
+        codes=tuple(code.value for code in method_codes(frozenset(Option), pixels=True, faces=True)),
         quarantined=reasons,
         departures=(longest,) * 20,
         burned_in_unknown=5,
+        contradicting=12_345,
+        deidentified_before=12_345,
+        directories={"named": 12_345, "missing": 12, "outside": 1},
         signer="a" * 64,
         checksums="b" * 64,
         audit_head="c" * 64,

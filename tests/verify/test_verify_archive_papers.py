@@ -154,7 +154,7 @@ def test_a_signature_of_another_kind_is_refused(archive):
 def test_a_signer_belongs_to_an_archive_or_a_dossier(archive):
     with pytest.raises(UsageError, match="64 hexadecimal digits"):
         run(archive, signer="abc")
-    with pytest.raises(UsageError, match="belongs to a dossier or a clean archive"):
+    with pytest.raises(UsageError, match="belongs to a dossier, a clean archive or a medium"):
         run(archive.parent, signer=SIGNER)
     with pytest.raises(UsageError, match="a decision belongs"):
         run(archive, decision=archive / "deid.json")

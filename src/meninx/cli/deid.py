@@ -33,8 +33,9 @@ def deid(
         source: Folder of DICOM files, searched recursively; file names need no extension. Zip archives in it
             are read, too. One file or zip archive alone is also a source.
         out: New folder for the clean files; must not be inside the source.
-        new_key: Create the key file first; an existing file is never replaced. A dry run creates no file and
-            uses a random key.
+        new_key: Create the key file first; an existing file is never replaced, and refused unless OUT holds a
+            run with this key and these settings, which goes on. A dry run creates no file and uses a random
+            key.
         recipe: TOML file with these settings; flags override it.
     """
     early.exists(source, config.lookup, config.overrides, config.issuer_domains, config.decisions)
@@ -46,10 +47,10 @@ def deid(
     throwaway = None
     if new_key and config.key is not None:
         stage.check_places(config, source, out)
-        if not config.dry_run:
+        if config.dry_run:
+            throwaway = None if config.key.exists() else keys.throwaway_key(config.site)
+        elif not stage.is_begun(config, source, out):
             keys.make_key(config.key)
-        elif not config.key.exists():
-            throwaway = keys.throwaway_key(config.site)
     result = stage.run(config, source, out, progress=output.progress(), throwaway=throwaway)
     output.show(result)
     result.raise_if_nothing_is_clean()

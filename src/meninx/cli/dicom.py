@@ -135,6 +135,30 @@ def restore(source: Path, out: Path, /, *, overwrite: bool = False, output: Outp
     output.show(restore_images(source, out, overwrite=overwrite, progress=output.progress()))
 
 
+@dicom.command(help_epilogue=epilogue("dicom media"))
+def media(
+    source: Path,
+    out: Path,
+    /,
+    *,
+    way: Literal["copy", "hardlink"] = "copy",
+    dry_run: bool = False,
+    output: Output = Output(),  # noqa: B008 (frozen)
+) -> None:
+    """Write a clean archive as a medium: short names and a new DICOMDIR, to burn or to hand to a viewer.
+
+    Args:
+        source: Folder that `meninx deid` wrote.
+        out: New folder of the medium. It holds nothing private.
+        way: How files get there; a hard link saves space and needs the same disk.
+        dry_run: Read and count everything, write nothing.
+    """
+    early.exists(source)
+    from meninx.dicom.media import write_medium
+
+    output.show(write_medium(source, out, way=way, dry_run=dry_run, progress=output.progress()))
+
+
 @dicom.command(help_epilogue=epilogue("dicom folders"))
 def folders(
     source: Path,

@@ -149,6 +149,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "dicom label": ("meninx dicom label clean/ labelled/ --tag ClinicalTrialTimePointID --from-folder -1",),
     "dicom export": ("meninx dicom export clean/ images/ --intensity display --bits 8",),
     "dicom restore": ("meninx dicom restore images/ back/",),
+    "dicom media": (
+        "meninx dicom media clean/ medium/ --dry-run",
+        "meninx dicom media clean/ medium/",
+    ),
     "dicom folders": ("meninx dicom folders clean/ classes/ --from-tag PatientSex",),
     "dicom table": ("meninx dicom table classes/ classes.csv",),
 }

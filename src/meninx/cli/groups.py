@@ -3,8 +3,8 @@
 GROUPS = {
     "audit": "Audit a run: what is guaranteed, what attacks find, and whether the program keeps its promise.",
     "dicom": (
-        "Single steps on cleaned DICOM: write labels into tags, export and restore images, sort into class "
-        "folders."
+        "Single steps on cleaned DICOM: write labels into tags, export and restore images, write a medium "
+        "with a DICOMDIR, sort into class folders."
     ),
     "escrow": (
         "Seal the identities of a clean archive for a key's holder or a broker; see who opened an escrow."

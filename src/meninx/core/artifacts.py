@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from meninx.core.run_records import ThresholdRecord as ThresholdRecord
     from meninx.core.summaries import DeidRecord as DeidRecord
     from meninx.core.summaries import Departure as Departure
+    from meninx.core.summaries import MediaRecord as MediaRecord
     from meninx.core.summaries import Noticed as Noticed
     from meninx.core.summaries import PredictRecord as PredictRecord
     from meninx.core.summaries import PrepareRecord as PrepareRecord
@@ -93,6 +94,7 @@ _PLACES: Mapping[str, str] = {
     "reconstruction_records.ReconstructionAudit": "audit/reconstruction.json",
     "run_records.CaseValuesRecord": "private/case_values.json",
     "summaries.DeidRecord": "deid.json",
+    "summaries.MediaRecord": "media.json",
     "summaries.PrepareRecord": "prepare.json",
     "summaries.PredictRecord": "predict.json",
     "obfuscation_records.ObfuscationRecord": "obfuscation.json",

@@ -1,4 +1,4 @@
-"""Summaries of stages: the records ``deid.json``, ``prepare.json`` and ``predict.json``.
+"""Summaries of stages: the records ``deid.json``, ``media.json``, ``prepare.json`` and ``predict.json``.
 
 Written and read by :mod:`meninx.core.artifacts`.
 """
@@ -53,6 +53,9 @@ class DeidRecord:
         patients: distinct patients written.
         studies: distinct studies written.
         series: distinct series written.
+        contradicting: patients among these whose files contradict each other in name, birth date or sex.
+        deidentified_before: instances written whose original was a clean file of meninx, made with another
+            key or for another site.
         actions: keyword -> action letter -> elements.
         residual_findings: files excluded because the self-check found an original identifier.
         burned_in_unknown: images written that may show text in their pixels and were not inspected.
@@ -93,6 +96,8 @@ class DeidRecord:
     patients: int = 0
     studies: int = 0
     series: int = 0
+    contradicting: int = 0
+    deidentified_before: int = 0
     actions: dict[str, dict[str, int]] = field(default_factory=dict)
     residual_findings: int = 0
     burned_in_unknown: int = 0
@@ -113,6 +118,35 @@ class DeidRecord:
     signer: str = ""
     checksums: str = ""
     version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaRecord:
+    """Summary of a medium that was written from a clean archive: ``media.json``.
+
+    Attributes:
+        files: instances.
+        patients: distinct patients.
+        studies: distinct studies.
+        series: distinct series.
+        private_records: name of a SOP class -> instances with a private record in the DICOMDIR.
+        stand_ins: keyword -> records with a value that the archive does not have.
+        archive: SHA-256 of the list of digests of the archive.
+        signer: fingerprint of the key that signed the archive; empty for an unsigned one.
+        checksums: SHA-256 of ``checksums.sha256`` of the medium.
+        software: versions of meninx and pydicom that wrote the DICOMDIR.
+    """
+
+    files: int
+    patients: int
+    studies: int
+    series: int
+    private_records: dict[str, int] = field(default_factory=dict)
+    stand_ins: dict[str, int] = field(default_factory=dict)
+    archive: str
+    signer: str = ""
+    checksums: str
+    software: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from meninx.deid import selfcheck, structured_content, walker, writer
 from meninx.deid.actions import ACCESSION, BIRTH_DATE, FileContext
@@ -22,6 +23,7 @@ from meninx.deid.identity.issuer_policy import IssuerPolicy
 from meninx.deid.identity.keys import SiteKey
 from meninx.deid.identity.lookup import Lookup
 from meninx.deid.identity.pseudonyms import Pseudonyms, Resolver
+from meninx.deid.identity.traits import traits
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile
 from meninx.deid.review import layouts
@@ -31,6 +33,7 @@ from meninx.dicomfile.file_part import FilePart, Piece, windows_of
 from meninx.dicomfile.instance import Instance
 from meninx.dicomfile.refusals import Reason, Refused
 
+_PATIENT_NAME, _SEX = 0x00100010, 0x00100040
 _MOST_UIDS = 50_000  # in one file: its line of the journal stays below the longest one that is read
 _NEW_UID = re.compile(r"2\.25\.[1-9]\d{0,38}")
 _KEPT_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
@@ -86,6 +89,14 @@ class CleanInstance:
         """The original accession number -> the new one; empty when the file has none."""
         number = self.original.text(ACCESSION)
         return {number: self.context.accessions[number]} if number in self.context.accessions else {}
+
+    def traits(self) -> dict[str, list[str]]:
+        """Return what the file says of its patient, as keyed digests; nothing without a PatientID."""
+        if not self.patient_id:
+            return {}
+        digest = partial(self.context.resolver.pseudonyms.trait, self.context.patient.identity)
+        name, birth_date, sex = (self.original.text(tag) for tag in (_PATIENT_NAME, BIRTH_DATE, _SEX))
+        return traits(digest, name=name, birth_date=birth_date, sex=sex)
 
     def path(self) -> str:
         """Return the path that new identifiers give the file: patient, study, series and instance."""

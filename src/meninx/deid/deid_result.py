@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meninx.core.errors import DataError, problem
-from meninx.core.result import Result
+from meninx.core.result import Result, command
 from meninx.deid.burned_in.pixel_triggers import CONTACT_SHEET
 from meninx.deid.review import layout_sheet
 from meninx.dicomfile import media_directory, refusals
@@ -27,6 +27,9 @@ class DeidResult(Result):
         series: distinct series written.
         residual_findings: files in which the self-check found an original identifier; none of them was
             published.
+        contradicting: patients whose files contradict each other in name, birth date or sex.
+        deidentified_before: instances whose original was a clean file of meninx, made with another key or for
+            another site.
         burned_in_unknown: images that may show text in their pixels, which were not searched.
         flagged: reason -> images among these.
         pixels_searched: images whose pixels were searched for text.
@@ -38,6 +41,9 @@ class DeidResult(Result):
         actions: keyword -> action letter -> elements.
         files_resumed: files that an earlier run had finished.
         dry_run: nothing was written.
+        sealed: an escrow replaces the lists and tables of the private folder.
+        private_files: what was done in the private folder because the settings ask for it, or would be done
+            without ``dry_run``; in words.
         directories: files that DICOMDIRs of the source name, and those of them missing or outside.
         signer: fingerprint of the site's signing key, which signed the output; empty in a dry run.
     """
@@ -59,18 +65,28 @@ class DeidResult(Result):
     series_not_head: int = 0
     series_face_refused: int = 0
     files_resumed: int = 0
+    contradicting: int = 0
+    deidentified_before: int = 0
     dry_run: bool = False
+    sealed: bool = False
+    private_files: tuple[str, ...] = ()
     signer: str = ""
     directories: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether the private folder holds the lists of the run: not after a dry run, nor once sealed."""
+        return not (self.dry_run or self.sealed)
 
     def alerts(self) -> tuple[str, ...]:
         """Return what somebody has to decide before all files can be written."""
         waiting = self.quarantined.get(Reason.ISSUER_CONFLICT, 0)
         if not waiting:
             return ()
+        look = "look at private/issuers.csv, and say" if self.has_lists else "say"
         return (
-            f"{waiting} files were kept out because their PatientID is also that of another issuer; look at "
-            "private/issuers.csv, and say in --issuer-domains which issuers number their patients together",
+            f"{waiting} files were kept out because their PatientID is also that of another issuer; {look} "
+            "in --issuer-domains which issuers number their patients together",
         )
 
     def raise_if_nothing_is_clean(self) -> None:
@@ -90,20 +106,24 @@ class DeidResult(Result):
         """Return the result in a few lines for people."""
         kept_out = sum(self.quarantined.values())
         lines = [
-            f"{self.files_read} files read, {self.files_written} written, {kept_out} kept out"
+            f"{self.files_read} files read, {self._written(kept_out)}, {kept_out} kept out"
             + (" (dry run: nothing was written)" if self.dry_run else ""),
             f"{self.patients} patients, {self.studies} studies, {self.series} series",
             *(f"  {refusals.counted(reason, number)}" for reason, number in self.quarantined.items()),
             f"self-check: {self.residual_findings} files held an original identifier and were kept out",
         ]
+        lines += self._identities()
         if self.directories:
             lines.append(f"DICOMDIR: {media_directory.directories_in_words(self.directories)}")
+            if not self.dry_run:
+                medium = self.out.with_name(f"{self.out.name}-medium")
+                lines.append(f"a medium with a new DICOMDIR: {command('dicom', 'media', self.out, medium)}")
         if self.pixels_searched:
             lines.append(
                 f"pixels: {self.pixels_searched} images searched for text, {self.pixels_redacted} redacted, "
                 f"{self.layouts} layouts"
             )
-            if not self.dry_run:
+            if self.has_lists:
                 lines.append(f"look at each layout once: {self.out / 'private' / layout_sheet.PAGE}")
         if self.series_defaced or self.series_not_head or self.series_face_refused:
             lines.append(
@@ -119,11 +139,33 @@ class DeidResult(Result):
                 f"NOT checked: {self.burned_in_unknown} images may show text in their pixels "
                 "(ultrasound, captures, ...)"
             )
-            lines += (
-                []
-                if self.dry_run
-                else [f"look at them before anything leaves: {self.out / 'private' / CONTACT_SHEET}"]
-            )
+            if self.has_lists:
+                lines.append(f"look at them before anything leaves: {self.out / 'private' / CONTACT_SHEET}")
+        lines += self.private_files
         if self.signer:
             lines.append(f"signed by {self.signer}; tell it to whoever checks the archive")
         return "\n".join(lines)
+
+    def _written(self, kept_out: int) -> str:
+        return (
+            f"{self.files_read - kept_out} would be written"
+            if self.dry_run
+            else f"{self.files_written} written"
+        )
+
+    def _identities(self) -> list[str]:
+        """Return what somebody has to look at, because two people may be one patient or one person two."""
+        lines = []
+        if self.contradicting:
+            lines.append(
+                f"contradicting name, birth date or sex under one PatientID: {self.contradicting} patients; "
+                "two people may share the ID"
+            )
+            if self.has_lists:
+                lines.append(f"look at them: {self.out / 'private' / 'contradictions.csv'}")
+        if self.deidentified_before:
+            lines.append(
+                f"de-identified by meninx before, under another key or site: {self.deidentified_before} "
+                "images; their patients count as other ones"
+            )
+        return lines

@@ -6,7 +6,7 @@ import copy
 import io
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from meninx.core.errors import ConfigError, DataError, expected
-from meninx.deid import selfcheck
+from meninx.deid import selfcheck, writer
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
 from meninx.deid.config import Defacing, DeidConfig, MissingLookup, Pixels, ProfileName, profile_with
 from meninx.deid.identity.identity_registry import IdentityRegistry, usual_place
@@ -62,7 +62,7 @@ Source = Dataset | bytes | bytearray | memoryview | Readable
 
 @dataclass(frozen=True, kw_only=True)
 class DeidentifiedInstance:
-    """A clean instance and what was done to it. It holds no value of the original header.
+    """A clean instance and what was done to it. Beside what the settings keep, it holds no original value.
 
     Attributes:
         content: the bytes of the clean DICOM file.
@@ -75,9 +75,11 @@ class DeidentifiedInstance:
         sop_class_uid: the class of the instance.
         transfer_syntax_uid: the transfer syntax: that of the original, or Explicit VR Little Endian where
             text was redacted in lossy pixels.
-        review: reasons why text may stand in the pixels, in fixed words; empty when nothing suggests it. The
-            pixels themselves were not searched. With a reason the file states ``PatientIdentityRemoved NO``,
+        review: reasons why text may stand in the pixels, in fixed words; empty when nothing suggests it, and
+            when the pixels were searched. With a reason the file states ``PatientIdentityRemoved NO``,
             and a person must look at the image before it is passed on.
+        contradictions: in which of name, birth date and sex the instances of this patient contradict each
+            other so far, by the registry: two people may share the PatientID.
         actions: keyword -> action letter (DICOM PS3.15 Annex E) -> number of elements. Private and unknown
             attributes share the keywords ``PrivateElement`` and ``UnknownElement``.
     """
@@ -91,6 +93,7 @@ class DeidentifiedInstance:
     sop_class_uid: str
     transfer_syntax_uid: str
     review: tuple[str, ...]
+    contradictions: tuple[str, ...] = ()
     actions: Mapping[str, Mapping[str, int]] = field(repr=False)
 
     @property
@@ -109,13 +112,14 @@ class Deidentifier:
 
     The result has the bytes that the folder stage writes for the same file, key, site and settings. The
     folder stage differs: a second file of the same instance is kept out, zip archives are opened, files may
-    have up to 5 GiB, series of single slices are defaced, and crosswalk, audit log and list of layouts are
-    written.
+    have up to 5 GiB (here 2 GiB), series of single slices are defaced, and
+    crosswalk, audit log, list of layouts and list of contradicting patients are written.
 
     Identities are registered as by the folder stage (:mod:`meninx.deid.identity.identity_registry`): a
     PatientID that two unlisted issuers use is refused for the second. An object whose key is a file takes the
     registry beside the key, which the folder stage and all other processes share. An object made from the
-    bytes of a key remembers identities as long as it lives, unless ``registry`` names a file.
+    bytes of a key remembers identities as long as it lives, unless ``registry`` names a file. A clean
+    instance whose PatientID the site gave, as the registry knows, is refused (``already-deidentified``).
 
     One object may be used by several threads at once. While a call runs, pydicom's warnings and log lines are
     silenced in the whole process, because they quote values. Python code runs in one thread at a time, so use
@@ -258,6 +262,7 @@ class Deidentifier:
             Quarantined: the instance cannot be de-identified; with the reason code, without a value.
             PrivacyRefusal: the registry was changed since this object was made.
             StorageError: the registry cannot be written.
+            RunLocked: another process holds the registry for a minute.
             TypeError: ``source`` is something else, e.g. a path or a text stream.
             OSError: the stream cannot be read.
         """
@@ -268,12 +273,15 @@ class Deidentifier:
             # would otherwise travel along as the context of this one.
             raise Quarantined(outcome)
         clean, result = outcome
+        if writer.is_own_output(clean.original) and self._registry.gave(clean.patient_id):
+            raise Quarantined(Reason.ALREADY_DEIDENTIFIED)
+        domain = clean.context.patient.domain
         refused = self._registry.admit(
-            clean.patient_id, clean.issuer, clean.context.patient.domain, result.patient_id
+            clean.patient_id, clean.issuer, domain, result.patient_id, clean.traits()
         )
         if refused is not None:
             raise Quarantined(refused)
-        return result
+        return replace(result, contradictions=self._registry.contradictions(clean.patient_id, domain))
 
     def _outcome(self, data: bytes | Dataset) -> tuple[CleanInstance, DeidentifiedInstance] | Reason:
         try:

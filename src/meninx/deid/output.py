@@ -14,7 +14,7 @@ import io
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +143,9 @@ class FileResult:
         review: why a person must look at them, in fixed words.
         pixels: what was found in the pixels and redacted; empty when they were not searched.
         face: what was done about a face, the digest of the series and that of its plan; empty without.
+        traits: keyed digests of the patient's name, birth date and sex (:mod:`.identity.traits`); None in
+            entries of earlier versions.
+        cleaned_before: the original is a clean file of this program.
         directory: of a DICOMDIR, how many files it names and how many of them are missing or outside.
     """
 
@@ -168,6 +171,8 @@ class FileResult:
     review: tuple[str, ...] = ()
     pixels: Mapping[str, Any] = field(default_factory=dict)
     face: str = ""
+    traits: Mapping[str, Sequence[str]] | None = None
+    cleaned_before: bool = False
     directory: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -195,6 +200,11 @@ class FileJournal:
         if next(self.new.tables(), None) is not None:
             self.known.rewrite(_merged(self.known.tables(), self.new.tables()))
         self.new.path.unlink(missing_ok=True)
+
+    def forget(self, paths: Collection[str]) -> None:
+        """Remove the known entries of these paths."""
+        if paths:
+            self.known.rewrite(table for table in self.known.tables() if table["path"] not in paths)
 
     def write_known(self, folder: Path) -> None:
         """Write what is known to ``journal.jsonl`` of another folder, unless it is there already."""

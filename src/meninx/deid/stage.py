@@ -16,22 +16,23 @@ from pathlib import Path
 
 from meninx.core import cluster_pool, files, workspace
 from meninx.core.artifacts import DeidRecord
-from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected, problem
+from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
-from meninx.deid import cluster, output
+from meninx.deid import cluster, continuation, options, output
 from meninx.deid.burned_in import pixel_triggers
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.deid_result import DeidResult
 from meninx.deid.escrow import sealing
-from meninx.deid.escrow.escrow_file import NAME, Recipient
+from meninx.deid.escrow.escrow_file import BY_KEY, NAME, Recipient
 from meninx.deid.faces import face_pass
 from meninx.deid.identity import lookup
 from meninx.deid.identity.identity_registry import IdentityRegistry, usual_place
 from meninx.deid.identity.keys import SiteKey, read_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
 from meninx.deid.papers import archive_signature, statement, summary
+from meninx.deid.publication import InstanceOwners, publish_entry
 from meninx.deid.review import layout_sheet
 from meninx.deid.worker import Engine, process
 from meninx.dicomfile.discover import SourceFile, check_source, files_below
@@ -85,8 +86,9 @@ def run(
     """
     refuse_import_in_worker()
     check_places(config, source, out)
-    _refuse_earlier_format(config, out)
+    continuation.refuse_earlier_format(config, out, _MARK)
     recipient = Recipient.of(config.escrow) if config.escrow else None
+    continuation.refuse_unsealing(config, out, recipient)
     engine, registry, fingerprint = _engine(config, source, out, throwaway)
     _check_claim(config, source, out, fingerprint)
     found = files_below(source)
@@ -96,43 +98,28 @@ def run(
         with tempfile.TemporaryDirectory() as folder:  # a dry run leaves nothing in the output folder
             engine = _with_plans(engine, config, Path(folder), found, progress)
             return _dry_run(engine, registry, config, out, found, progress)
-    signing_key = archive_signature.signing_key(read_key(config.key, config.site))
     claimed = workspace.claim(
         out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
         overwrite=config.overwrite, ours=output.is_older,
     )  # fmt: skip
     is_new = registry.path is not None and not registry.path.exists()
     with claimed as space:
-        _refuse_other_identities(engine, space, overwrite=config.overwrite)
-        if space.earlier == fingerprint and not config.overwrite:
+        continuation.refuse_other_identities(engine, space, overwrite=config.overwrite)
+        continuation.refuse_other_source(engine, config, space, found, fingerprint)
+        resealing = continuation.is_sealed(out) and not config.overwrite
+        if space.earlier == fingerprint and not config.overwrite and not resealing:
             output.take_back(space)
         journal = FileJournal(space.staging)
-        journal.settle()
-        _clear_waiting(engine)
-        plans = engine.out / face_pass.FOLDER
-        engine = _with_plans(engine, config, plans, found, progress)
-        resumed = _work(engine, registry, config, found, journal, progress)
-        journal.settle()
-        _clear_waiting(engine)
-        shutil.rmtree(plans, ignore_errors=True)
+        resumed = _finish(engine, registry, config, found, journal, progress)
         _refuse_no_dicom(space, journal)
-        record = summary.write_summary(
-            config, space, journal, engine.cleaner.profile, engine.cleaner.resolver.pseudonyms,
-            signer=archive_signature.fingerprint_of(signing_key),
-        )  # fmt: skip
-        statement.write(space.staging, record)
-        archive_signature.write(space.staging, signing_key)
-        pixel_triggers.write_contact_sheet(space, progress)
-        layout_sheet.write(space, engine.source, progress)
-        journal.write_known(space.private)
-        if recipient is not None:
-            key = read_key(config.key, config.site)
-            sealing.write(space.private / NAME, journal, record, key, recipient)
+        if resealing:
+            continuation.refuse_lost_files(space, journal, rename=config.rename)
+        record = _write_papers(engine, config, space, journal, recipient, progress)
         space.publish((output.IMAGES, *output.PUBLIC_FILES))
         if config.escrow_only:
             sealing.remove_plain_files(out)
     result = _result(config, out, record, resumed)
-    _note_registry(registry, progress, is_new=is_new)
+    _note_registry(registry, progress, is_new=is_new, contradicting=result.contradicting)
     if result.burned_in_unknown:
         progress.note(
             f"{result.burned_in_unknown} images may show text in their pixels; pixels were not checked"
@@ -140,11 +127,73 @@ def run(
     return result
 
 
-def _note_registry(registry: IdentityRegistry, progress: Progress, *, is_new: bool) -> None:
-    """Say that a registry was made, and how many IDs may have been split by the policy on issuers."""
+def _finish(
+    engine: Engine,
+    registry: IdentityRegistry,
+    config: DeidConfig,
+    found: list[SourceFile],
+    journal: FileJournal,
+    progress: Progress,
+) -> int:
+    """Process every file that no earlier run finished; return how many were finished before.
+
+    What an earlier run left of a killed one is settled first, and entries of files that were kept out and are
+    gone from the source are forgotten.
+    """
+    journal.settle()
+    there = {item.path for item in found}
+    journal.forget({entry.path for entry in journal.entries() if entry.path not in there})
+    shutil.rmtree(engine.waiting, ignore_errors=True)
+    plans = engine.out / face_pass.FOLDER
+    engine = _with_plans(engine, config, plans, found, progress)
+    resumed = _work(engine, registry, config, found, journal, progress)
+    journal.settle()
+    for folder in (engine.waiting, plans):
+        shutil.rmtree(folder, ignore_errors=True)
+    return resumed
+
+
+def _write_papers(
+    engine: Engine,
+    config: DeidConfig,
+    space: workspace.Workspace,
+    journal: FileJournal,
+    recipient: Recipient | None,
+    progress: Progress,
+) -> DeidRecord:
+    """Write everything but the images: public papers to staging, tables and pages to the private folder."""
+    key = read_key(config.key, config.site)
+    signing_key = archive_signature.signing_key(key)
+    record = summary.write_summary(
+        config, space, journal, engine.cleaner.profile, engine.cleaner.resolver.pseudonyms,
+        signer=archive_signature.fingerprint_of(signing_key),
+    )  # fmt: skip
+    statement.write(space.staging, record)
+    archive_signature.write(space.staging, signing_key)
+    pixel_triggers.write_contact_sheet(space, progress)
+    layout_sheet.write(space, engine.source, progress)
+    journal.write_known(space.private)
+    if recipient is not None:
+        sealing.write(space.private / NAME, journal, record, key, recipient)
+    return record
+
+
+def _note_registry(
+    registry: IdentityRegistry, progress: Progress, *, is_new: bool, contradicting: int
+) -> None:
+    """Say that a registry was made, and what is doubtful in all deliveries about who a patient is.
+
+    ``contradicting`` is the number of contradicting patients of this delivery.
+    """
     if is_new and registry.path is not None and registry.path.exists():
         progress.note(f"the site's identity registry was made: {registry.path}; keep it with the key")
-    split = registry.report().split_ids
+    report = registry.report()
+    if report.contradicting > contradicting:
+        progress.note(
+            f"in all deliveries of the site, {report.contradicting} patients have contradicting name, birth "
+            "date or sex; two people may share a PatientID"
+        )
+    split = report.split_ids
     if split:
         progress.note(
             f"{split} PatientIDs occur with and without an issuer and count as different patients; where "
@@ -170,6 +219,18 @@ def check_places(config: DeidConfig, source: Path, out: Path) -> None:
     _check_claim(config.replace(overwrite=True), source, out, "")
 
 
+def is_begun(config: DeidConfig, source: Path, out: Path) -> bool:
+    """Return whether the output folder holds a run with these settings and the key that is there.
+
+    Raises:
+        PrivacyRefusal, ConfigError, DataError: as :func:`run`.
+    """
+    marker = workspace.read_marker(out)
+    if marker is None or config.key is None or not config.key.exists():
+        return False
+    return _engine(config, source, out, None)[2] in (marker.building, marker.published)
+
+
 def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) -> None:
     """Refuse an output folder that :func:`meninx.core.workspace.claim` would refuse.
 
@@ -180,19 +241,6 @@ def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) 
             out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
             overwrite=config.overwrite, ours=output.is_older,
         )  # fmt: skip
-
-
-def _refuse_earlier_format(config: DeidConfig, out: Path) -> None:
-    """Refuse to go on with a result that was made by other rules.
-
-    Raises:
-        UsageError: it is one, and is not to be replaced.
-    """
-    marker = None if config.dry_run or config.overwrite else workspace.read_marker(out)
-    if marker is not None and marker.published and not marker.published.startswith(_MARK):
-        fix = "choose a new output folder, or give --overwrite to make every file again"
-        got = "one of an earlier format, whose texts, pixels or pseudonyms were made by other rules"
-        raise UsageError(expected(f"a result of format {FORMAT}", got=got, where=out.name, fix=fix))
 
 
 def _engine(
@@ -224,7 +272,8 @@ def _engine(
         str(config.max_age),
         config.missing_lookup,
     ]
-    deciding += [table.digest if table else "", config.profile, *config.options]
+    added = sorted(set(config.options) - options.preset(config.profile))  # others change nothing
+    deciding += [table.digest if table else "", config.profile, *added]
     deciding += [config.pixels, str(config.search_all), str(config.keep_measurements)]
     deciding += [ocr.fingerprint() if config.pixels == "redact" else ""]
     deciding += [f"defacing {config.defacing}"] if config.defacing != "off" else []
@@ -244,24 +293,6 @@ def _with_plans(
     return replace(engine, cleaner=replace(engine.cleaner, faces=plans))
 
 
-def _refuse_other_identities(engine: Engine, space: workspace.Workspace, *, overwrite: bool) -> None:
-    """Refuse to go on with files whose patients the policy on issuers would give other pseudonyms.
-
-    Raises:
-        PrivacyRefusal: with the number of files.
-    """
-    folders = [space.staging, *([] if overwrite else [space.private])]
-    entries = (entry for folder in folders for entry in FileJournal(folder).entries())
-    changed = sum(
-        entry.status == WRITTEN and engine.domain(entry) not in (entry.domain, None) for entry in entries
-    )
-    if changed:
-        fix = "use the earlier policy on issuers, or --overwrite to make every file again"
-        got = f"one that gives the patients of {changed} finished files other ones"
-        rule = "a policy on issuers under which pseudonyms stay"
-        raise PrivacyRefusal(expected(rule, got=got, where="issuers", fix=fix))
-
-
 def _refuse_no_dicom(space: workspace.Workspace, journal: FileJournal) -> None:
     """Refuse a source in which no file is DICOM; nothing of the run is left then."""
     if all(entry.status != WRITTEN and entry.reason == Reason.NOT_DICOM for entry in journal.entries()):
@@ -273,10 +304,6 @@ def _refuse_no_dicom(space: workspace.Workspace, journal: FileJournal) -> None:
 def _workers(config: DeidConfig, count: int) -> int:
     automatic = max(1, min(os.cpu_count() or 1, count // FILES_PER_WORKER))
     return min(config.workers or automatic, max(count, 1))
-
-
-def _clear_waiting(engine: Engine) -> None:
-    shutil.rmtree(engine.waiting, ignore_errors=True)
 
 
 def _dry_run(
@@ -369,7 +396,9 @@ def admitted(registry: IdentityRegistry, entry: FileResult) -> FileResult:
     if entry.status != WRITTEN:
         return entry
     old, new = entry.patient
-    reason = registry.admit(old, entry.issuer, entry.domain, new)
+    if entry.cleaned_before and registry.gave(old):
+        return FileResult(path=entry.path, digest=entry.digest, reason=Reason.ALREADY_DEIDENTIFIED)
+    reason = registry.admit(old, entry.issuer, entry.domain, new, entry.traits)
     if reason is None:
         return entry
     return FileResult(path=entry.path, digest=entry.digest, reason=reason, issuer=entry.issuer)
@@ -401,91 +430,10 @@ def _work(
                 if same and judged is entry:
                     resumed += 1
                 else:
-                    adder.add(_published(engine, judged, known, owners))
+                    adder.add(publish_entry(engine, judged, known, owners))
         except KeyboardInterrupt:
             raise interrupted() from None
     return resumed
-
-
-class InstanceOwners:
-    """Who owns each instance: the first file, in the order of paths, that has it.
-
-    Some 200 bytes per instance.
-    """
-
-    def __init__(self) -> None:
-        self._owners: dict[bytes, bytes] = {}
-
-    def add(self, entry: FileResult) -> bytes:
-        """Return the owner of an entry's instance, which the entry becomes when there is none."""
-        return (
-            self._owners.setdefault(_short(entry.patient[1], entry.instance), _owner(entry))
-            if entry.status == WRITTEN
-            else b""
-        )
-
-    def judged(self, entry: FileResult) -> FileResult:
-        """Return the entry, or the entry of a duplicate, which is quarantined.
-
-        The reason code tells whether the two clean files are the same.
-        """
-        if entry.status != WRITTEN:
-            return entry
-        owner, own = self.add(entry), _owner(entry)
-        if owner[:16] == own[:16]:
-            return entry
-        reason = Reason.DUPLICATE_IDENTICAL if owner[16:] == own[16:] else Reason.DUPLICATE_DIFFERENT
-        return FileResult(path=entry.path, digest=entry.digest, reason=reason)
-
-    def release(self, entry: FileResult) -> None:
-        """Forget that an entry owns its instance."""
-        key = _short(entry.patient[1], entry.instance)
-        if self._owners.get(key, b"")[:16] == _owner(entry)[:16]:
-            del self._owners[key]
-
-
-def _owner(entry: FileResult) -> bytes:
-    return _short(entry.path) + bytes.fromhex(entry.output_digest)[:16]
-
-
-def _short(*parts: str) -> bytes:
-    return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def _published(
-    engine: Engine, entry: FileResult, before: FileResult | None, owners: InstanceOwners
-) -> FileResult:
-    """Move one checked output to its place and return the entry to journal.
-
-    The first path in sorting order owns an instance; a later file with the same one is kept out as its
-    duplicate.
-
-    Raises:
-        StorageError: the disk refused; any other failure is a result of the file.
-    """
-    try:
-        return _placed(engine, entry, before, owners)
-    except StorageError:
-        raise
-    except Exception:
-        engine.staged(entry.path).unlink(missing_ok=True)
-        owners.release(entry)
-        return FileResult(path=entry.path, digest=entry.digest, reason=Reason.PROCESSING_FAILED)
-
-
-def _placed(
-    engine: Engine, entry: FileResult, before: FileResult | None, owners: InstanceOwners
-) -> FileResult:
-    judged = owners.judged(entry)
-    if judged.status != WRITTEN:
-        engine.staged(entry.path).unlink(missing_ok=True)
-    if before is not None and before.status == WRITTEN and before.output != judged.output:
-        output.check_below(engine.out, before.output)
-        (engine.out / before.output).unlink(missing_ok=True)
-        owners.release(before)
-    if judged.status == WRITTEN:
-        output.publish(engine.out, judged.output, engine.staged(entry.path))
-    return judged
 
 
 def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> DeidResult:
@@ -503,8 +451,26 @@ def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> 
         "series_defaced",
         "series_not_head",
         "series_face_refused",
+        "contradicting",
+        "deidentified_before",
         "signer",
     )
     counts = {name: getattr(record, name) for name in (*names, "actions", "flagged", "directories")}
     written = 0 if config.dry_run else record.files_written
-    return DeidResult(out=out, files_written=written, files_resumed=resumed, dry_run=config.dry_run, **counts)
+    return DeidResult(
+        out=out, files_written=written, files_resumed=resumed, dry_run=config.dry_run,
+        sealed=config.escrow_only, private_files=_private_files(config), **counts,
+    )  # fmt: skip
+
+
+def _private_files(config: DeidConfig) -> tuple[str, ...]:
+    """Return in words what the settings ask for in the private folder."""
+    done = "would be " if config.dry_run else ""
+    holder = "the holder of the site key" if config.escrow == BY_KEY else "the broker"
+    lookup_table, escrow, rest = (
+        f"private/lookup.csv {done}written",
+        f"private/escrow.meninx {done}written for {holder}",
+        f"everything else that holds originals {done}removed from private/",
+    )
+    asked = {lookup_table: config.lookup_out, escrow: bool(config.escrow), rest: config.escrow_only}
+    return tuple(words for words, wanted in asked.items() if wanted)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from meninx.core import files
 from meninx.core.errors import StorageError
-from meninx.deid import output, selfcheck
+from meninx.deid import output, selfcheck, writer
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
 from meninx.deid.faces.face_plans import FolderPlans
 from meninx.deid.identity.keys import plain_digest
@@ -63,6 +63,11 @@ class Engine:
         """Where a file waits between the self-check and its publication."""
         return self.out / output.WAITING
 
+    @property
+    def room(self) -> Path | None:
+        """Where a large member of an archive is inflated; None for the system's folder in a dry run."""
+        return None if self.dry_run else self.waiting
+
     def staged(self, path: str) -> Path:
         """Return the private place of one file's output before it is published."""
         return self.waiting / f"{plain_digest(path.encode('utf-8', 'surrogateescape'))[:32]}.dcm"
@@ -92,7 +97,7 @@ def process(engine: Engine, found: SourceFile, known: FileResult | None) -> File
         return FileResult(path=found.path, reason=found.refused)
     digest = ""
     try:
-        with content_of(engine.source, found, room=None if engine.dry_run else engine.waiting) as data:
+        with content_of(engine.source, found, room=engine.room) as data:
             source = Digested(data)
             if known is not None and known.digest == source.value() and _is_valid(engine, known):
                 return known
@@ -168,7 +173,7 @@ def _file(path: Path) -> Iterator[bytes | FilePart]:
 def _directory(engine: Engine, found: SourceFile) -> dict[str, int]:
     """Return how many files a DICOMDIR names and how many are missing; empty if it cannot be read."""
     try:
-        with content_of(engine.source, found, room=None) as data, quiet():
+        with content_of(engine.source, found, room=engine.room) as data, quiet():
             return media_directory.counts(engine.source, found, data)
     except Exception:  # its files are read anyway
         return {}
@@ -179,6 +184,8 @@ def _is_valid(engine: Engine, entry: FileResult) -> bool:
 
     The output must be unchanged, and the patient must still be the same under the policy on issuers.
     """
+    if entry.status == WRITTEN and entry.traits is None:
+        return False
     if entry.status != WRITTEN:
         return not entry.face and entry.reason not in {*_DEPENDING_ON_IDENTITIES, Reason.DICOMDIR}
     if entry.face and not _has_plan(engine, entry.face):
@@ -256,6 +263,8 @@ def _result(engine: Engine, path: str, clean: CleanInstance) -> FileResult:
         review=clean.context.review,
         pixels=clean.pixels.table(),
         face=clean.face.text(),
+        traits=clean.traits(),
+        cleaned_before=writer.is_own_output(clean.original),
     )
 
 

@@ -157,6 +157,11 @@ def marker_texts(context: FileContext) -> list[bytes]:
     return sorted((word.encode() for word in words), key=len, reverse=True)
 
 
+def is_own_output(original: Instance) -> bool:
+    """Return whether this program made a file, by the method that it states."""
+    return original.text(0x00120063).startswith(METHOD.split(" Annex")[0])
+
+
 def _markers(context: FileContext) -> list[Element]:
     options = context.profile.options
     codes = [

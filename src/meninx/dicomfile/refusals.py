@@ -52,6 +52,7 @@ class Reason(StrEnum):
     BURNED_IN_DECLARED = "burned-in-declared"
     TEXT_POSSIBLE = "text-in-pixels-possible"
     TEXT_REMAINS = "text-remains"
+    ALREADY_DEIDENTIFIED = "already-deidentified"
     REFUSED_IN_REVIEW = "refused-in-review"
     HEAD_DOUBTFUL = "head-doubtful"
     FACE_NOT_FOUND = "face-not-found"
@@ -110,6 +111,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.BURNED_IN_DECLARED: "the header declares text in the pixels, which were not read",
     Reason.TEXT_POSSIBLE: "text in the pixels is possible, and they were not read",
     Reason.TEXT_REMAINS: "text was found again after redaction",
+    Reason.ALREADY_DEIDENTIFIED: "a clean file of this site and key: give the original instead",
     Reason.REFUSED_IN_REVIEW: "a reviewer keeps the layout out",
     Reason.HEAD_DOUBTFUL: "header and pixels of the series do not agree on whether it shows a head",
     Reason.FACE_NOT_FOUND: "the series may show a head, but its face was not found",

@@ -27,7 +27,7 @@ def signed_apart(root: Path) -> tuple[str, ...]:
 def check(book: CheckList, root: Path, record: DeidRecord, expected: Expected) -> None:
     """Check the papers of an archive. One that an older version wrote may have none."""
     book.guard("audit log", lambda: _chain(book, root, record))
-    book.guard("signature", lambda: _signature(book, root, record, expected))
+    book.guard("signature", lambda: signature(book, root, record, expected))
     book.guard("statement", lambda: _statement(book, root, record))
 
 
@@ -54,7 +54,8 @@ def _other_images(written: Mapping[str, str], listed: Mapping[str, str]) -> list
     return [f"log and {integrity.CHECKSUMS} name other images: {some(odd)}"] if odd else []
 
 
-def _signature(book: CheckList, root: Path, record: DeidRecord, expected: Expected) -> None:
+def signature(book: CheckList, root: Path, record: DeidRecord, expected: Expected) -> None:
+    """Check who signed the papers in a folder, and that they are the ones that were signed."""
     what = "signature"
     if importlib.util.find_spec("cryptography") is None:
         book.unverified(what, "cryptography is not installed", fix="pip install cryptography")

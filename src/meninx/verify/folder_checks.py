@@ -12,6 +12,7 @@ from meninx.core import artifacts, csv_table, integrity, workspace
 from meninx.core.artifacts import (
     DeidRecord,
     Lineage,
+    MediaRecord,
     ObfuscationRecord,
     PredictRecord,
     PrepareRecord,
@@ -24,11 +25,11 @@ from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest
 from meninx.core.progress import Progress
 from meninx.obfuscate.sealed_release import NOT_SEALED
 from meninx.report import obfuscated_datasets
-from meninx.verify import archive_papers
+from meninx.verify import archive_papers, medium_checks
 from meninx.verify.check_list import CheckList, Expected, damaged, some
 
 RUN, DATASET, ARCHIVE, RELEASE, SWEEP = "run", "dataset", "clean archive", "release", "sweep"
-PREDICTIONS, DOSSIER, FEATURES = "predictions", "dossier", "features"
+PREDICTIONS, DOSSIER, FEATURES, MEDIUM = "predictions", "dossier", "features", "medium"
 _DEPTH = 4  # a sweep keeps its runs in cells/<epsilon>/<seed>/<run>
 _OWN_PAPERS = (  # they hold the digest of the list, or are written after it
     "deid.json",
@@ -55,6 +56,8 @@ def kind_of(folder: Path) -> str:
         return SWEEP
     if (folder / artifacts.place(DeidRecord)).is_file():
         return ARCHIVE
+    if (folder / artifacts.place(MediaRecord)).is_file():
+        return MEDIUM
     if (folder / artifacts.place(PredictRecord)).is_file():
         return PREDICTIONS
     if (folder / MANIFEST_NAME).is_file() and (folder / INFO_NAME).is_file():
@@ -213,16 +216,28 @@ def archive(book: CheckList, root: Path, expected: Expected, progress: Progress)
         leave_out=(workspace.PRIVATE, artifacts.place(DeidRecord), *archive_papers.signed_apart(root)),
         progress=progress,
     )
+    _empty_folders(book, root)
+    if record is not None:
+        archive_papers.check(book, root, record, expected)
+    modes(book, root)
+
+
+def _empty_folders(book: CheckList, root: Path) -> None:
+    """Refuse folders that no list of files names: a name alone can tell who somebody is."""
     empty = sum(
         path.is_dir() and not any(path.iterdir())
         for path in root.rglob("*")
         if path.relative_to(root).parts[0] != workspace.PRIVATE
     )
-    # No list of files names them, and a name alone can tell who somebody is.
     book.judge("empty folders", [f"{empty} folders without a file"] if empty else [], privacy=True)
-    if record is not None:
-        archive_papers.check(book, root, record, expected)
-    modes(book, root)
+
+
+def medium(book: CheckList, root: Path, expected: Expected, progress: Progress) -> None:
+    """Check a medium with a DICOMDIR."""
+    record = artifacts.require(root, MediaRecord, fix="make the medium again from the archive")
+    digests(book, root, record.checksums, leave_out=(artifacts.place(MediaRecord),), progress=progress)
+    _empty_folders(book, root)
+    medium_checks.check(book, root, record, expected, progress)
 
 
 def predictions(book: CheckList, root: Path, progress: Progress) -> None:

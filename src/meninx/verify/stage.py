@@ -28,8 +28,8 @@ class VerifyResult(Result):
     """What was checked and what came of it.
 
     Attributes:
-        kinds: what was found: ``run``, ``dataset``, ``clean archive``, ``predictions``, ``release``,
-            ``sweep`` or ``dossier``.
+        kinds: what was found: ``run``, ``dataset``, ``clean archive``, ``medium``, ``predictions``,
+            ``release``, ``sweep`` or ``dossier``.
         checks: one line each.
     """
 
@@ -146,9 +146,9 @@ def run(
     if decision is not None and kind != folder_checks.DOSSIER:
         fix = "give the folder that holds dossier.json"
         raise UsageError(problem("a decision belongs to a dossier", where=root.name, fix=fix))
-    if signer and kind not in (folder_checks.DOSSIER, folder_checks.ARCHIVE):
-        fix = "give the folder that holds dossier.json or deid.json"
-        what = "a signer belongs to a dossier or a clean archive"
+    if signer and kind not in (folder_checks.DOSSIER, folder_checks.ARCHIVE, folder_checks.MEDIUM):
+        fix = "give the folder that holds dossier.json, deid.json or media.json"
+        what = "a signer belongs to a dossier, a clean archive or a medium of one"
         raise UsageError(problem(what, where=root.name, fix=fix))
     if signer:
         signing_key.read_fingerprint(signer)
@@ -184,6 +184,8 @@ def _check(book: CheckList, place: Path, kind: str, known: Expected, progress: P
         folder_checks.dataset(book, place, progress)
     elif kind == folder_checks.ARCHIVE:
         folder_checks.archive(book, place, known, progress)
+    elif kind == folder_checks.MEDIUM:
+        folder_checks.medium(book, place, known, progress)
     elif kind == folder_checks.PREDICTIONS:
         folder_checks.predictions(book, place, progress)
     elif kind == folder_checks.FEATURES:

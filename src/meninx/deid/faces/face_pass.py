@@ -32,7 +32,7 @@ def make_plans(
 
     Args:
         source: folder of the files.
-        folder: private folder for the plans, emptied first.
+        folder: private folder for the plans, emptied first; large members of archives are inflated in it.
         found: the files.
         workers: number of items -> number of processes.
         progress: shows how far the pass is.
@@ -47,7 +47,9 @@ def make_plans(
     readable = [item for item in found if not item.refused]
     count = workers(len(readable))
     with Stop() as stop, task(progress, "find heads", len(readable)):
-        headers = mapped(partial(_header, source), readable, workers=count, stop=stop, died=_no_header)
+        headers = mapped(
+            partial(_header, source, folder), readable, workers=count, stop=stop, died=_no_header
+        )
         with closing(headers):
             for item, header in zip(readable, headers, strict=True):
                 if header is not None:
@@ -55,17 +57,17 @@ def make_plans(
                 progress.advance()
     count = min(count, max(len(series), 1))
     with Stop() as stop, task(progress, "find faces", len(series)):
-        make = partial(_plan, source, plans)
+        make = partial(_plan, source, folder, plans)
         with closing(mapped(make, series.values(), workers=count, stop=stop, died=_no_plan)) as made:
             for _ in made:
                 progress.advance()
     return plans
 
 
-def _header(source: Path, found: SourceFile) -> SliceHeader | None:
+def _header(source: Path, room: Path, found: SourceFile) -> SliceHeader | None:
     """Return the header of a CT or MR image, None for any other file and one that cannot be read."""
     try:
-        with quiet(), _opened(source, found) as original:
+        with quiet(), _opened(source, room, found) as original:
             return header_of(original)
     except StorageError:
         raise
@@ -77,10 +79,10 @@ def _no_header(found: SourceFile) -> None:
     """Return that a file which kills its worker has no header."""
 
 
-def _plan(source: Path, plans: FolderPlans, members: list[_Member]) -> None:
+def _plan(source: Path, room: Path, plans: FolderPlans, members: list[_Member]) -> None:
     """Make and write the plan of one series."""
     with quiet():
-        files = [SeriesFile(header, partial(_opened, source, item)) for item, header in members]
+        files = [SeriesFile(header, partial(_opened, source, room, item)) for item, header in members]
         plans.write(members[0][1].series, plan_of(files))
 
 
@@ -89,6 +91,6 @@ def _no_plan(members: list[_Member]) -> None:
 
 
 @contextmanager
-def _opened(source: Path, found: SourceFile) -> Iterator[Instance]:
-    with content_of(source, found, room=None) as data:
+def _opened(source: Path, room: Path, found: SourceFile) -> Iterator[Instance]:
+    with content_of(source, found, room=room) as data:
         yield instance.read(data)

@@ -8,6 +8,9 @@ used which PatientID, so that a later delivery that contradicts an earlier one i
 - a new PatientID of a lookup table that an earlier table gave to somebody else (``lookup-conflict``),
 - a policy that would give patients of earlier deliveries other pseudonyms.
 
+It also notices patients whose instances contradict each other in name, birth date or sex
+(:mod:`meninx.deid.identity.traits`), in whatever deliveries they come. That keeps nothing out.
+
 One registry serves all deliveries of a site and any number of processes on a machine: the folder stage, and
 every :class:`meninx.deid.Deidentifier`.
 
@@ -15,10 +18,12 @@ On disk, one line of text per fact, after a first line with the format and the f
 
     claim <PatientID> <domain> <issuer> <new PatientID> <seal>
     conflict <PatientID> <domain> <issuer> <new PatientID> <seal>
+    traits <PatientID> <domain> <name, birth date and sex> <seal>
 
 Every value is a keyed digest (HMAC-SHA-256, 128 bits); no name, ID or issuer can be read from the file
 without the site key and a list of candidates. Every seal covers its line and the seal before it. Lines are
-only ever appended, under a lock beside the file, and synchronised to disk.
+only ever appended, under a lock beside the file, and synchronised to disk. A file of format 1 stays one and
+gets no line ``traits``.
 
 Example:
     >>> from meninx.deid.identity.keys import SiteKey
@@ -41,7 +46,7 @@ import hmac
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,14 +67,15 @@ from meninx.core.errors import (
 from meninx.core.result import Result
 from meninx.deid.identity.issuer_policy import OWN, IssuerPolicy
 from meninx.deid.identity.keys import SiteKey, framed, normal, refuse_open_to_others, refuse_pickle
+from meninx.deid.identity.traits import MOST_VARIANTS, Traits, contradictions
 from meninx.dicomfile.refusals import Reason
 
-FORMAT = "1"
+FORMAT, _WITHOUT_TRAITS = "2", "1"
 _TITLE = "meninx-identity-registry"
-_CLAIM, _CONFLICT = b"claim", b"conflict"
+_CLAIM, _CONFLICT, _TRAITS = b"claim", b"conflict", b"traits"
 _DIGEST = 16  # bytes of a digest
 _SEAL = 32  # bytes of a seal
-_LONGEST = 512  # bytes of a line
+_LONGEST = 1024  # bytes of a line
 _PATIENCE = 60.0  # seconds to wait for another process, which holds the lock for one line
 
 
@@ -117,6 +123,7 @@ class RegistryReport(Result):
         split_ids: those that also occur without an issuer: they may be one person, whose reports leave the
             issuer out.
         kept_out: pairs of PatientID and issuer that are kept out.
+        contradicting: patients whose instances contradict each other in name, birth date or sex.
         issuers: one count per issuer and domain.
         signer: fingerprint of the key that signs the site's archives; empty where nobody asked for it.
     """
@@ -125,6 +132,7 @@ class RegistryReport(Result):
     shared_ids: int
     split_ids: int
     kept_out: int
+    contradicting: int
     issuers: tuple[IssuerCount, ...]
     signer: str = ""
 
@@ -141,6 +149,7 @@ class RegistryReport(Result):
             f"{self.shared_ids:,} PatientIDs mean another patient in another domain, "
             f"{self.split_ids:,} of them occur without an issuer, too",
             f"{self.kept_out:,} PatientIDs of an issuer are kept out",
+            f"{self.contradicting:,} patients have instances with contradicting name, birth date or sex",
             *(f"  {row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]:>9}  {row[3]:>9}" for row in rows),
             *([f"archives are signed by {self.signer}"] if self.signer else []),
         ]
@@ -193,10 +202,12 @@ class IdentityRegistry:
             for issuer, name in policy.domains.items()
         }
         self._listed[self._own] = self._own
-        # About 400 bytes per patient. A person is the digests of PatientID and domain.
+        # About 700 bytes per patient. A person is the digests of PatientID and domain.
         self._issuers: dict[bytes, tuple[bytes, ...]] = {}  # person -> issuers
         self._owners: dict[bytes, bytes] = {}  # new PatientID -> person
         self._domains: dict[bytes, bytes] = {}  # issuer -> its domain in every fact
+        self._variants: dict[bytes, tuple[bytes, ...]] = {}  # person -> traits of its instances
+        self._format = FORMAT
         self._conflicts: set[tuple[bytes, bytes]] = set()  # person, issuer
         self._checked = 0  # number of domains that fit the policy
         self._end, self._seal = 0, b""  # of the lines read so far
@@ -209,7 +220,9 @@ class IdentityRegistry:
         refuse_pickle()
         return self.__dict__
 
-    def admit(self, patient_id: str, issuer: str, domain: str, new_id: str) -> Reason | None:
+    def admit(
+        self, patient_id: str, issuer: str, domain: str, new_id: str, said: Traits | None = None
+    ) -> Reason | None:
         """Return None and record a patient's ID and issuer; or return why its files are kept out.
 
         A fact that is known is admitted without touching the disk. A patient without a PatientID is never
@@ -220,6 +233,7 @@ class IdentityRegistry:
             issuer: the original issuer; may be empty.
             domain: the issuer's domain under the policy; empty for the site's own.
             new_id: the new PatientID.
+            said: what the instance says of the patient, as keyed digests.
 
         Raises:
             PrivacyRefusal: the file was changed since it was opened, or another process works under a policy
@@ -235,14 +249,31 @@ class IdentityRegistry:
             self._digest("name", normal(issuer)),
             self._digest("new", normal(new_id)),
         )
-        if self._is_known(fact):  # without waiting: facts are only ever added
+        variant = _packed(said or {})
+        if self._is_known(fact) and self._has(fact, variant):  # without waiting: facts are only ever added
             return None
         with self._threads:
             if self.path is None or self._frozen:
-                return None if self._is_known(fact) else self._judged(fact, None)
+                return self._judged(fact, variant, None)
             with self._locked(self.path):
                 self._read_on()
-                return None if self._is_known(fact) else self._judged(fact, self.path)
+                return self._judged(fact, variant, self.path)
+
+    def contradictions(self, patient_id: str, domain: str) -> tuple[str, ...]:
+        """Return in which of name, birth date and sex the instances of a patient contradict each other.
+
+        All deliveries count that the registry has seen.
+
+        Args:
+            patient_id: the original PatientID.
+            domain: its domain under the policy; empty for the site's own.
+        """
+        person = self._digest("patient", normal(patient_id)) + self._digest("name", domain or self.site)
+        return contradictions([_unpacked(variant) for variant in self._variants.get(person, ())])
+
+    def gave(self, patient_id: str) -> bool:
+        """Return whether a PatientID is a new one that the site gave a patient, in a delivery seen so far."""
+        return self._digest("new", normal(patient_id)) in self._owners
 
     def report(self) -> RegistryReport:
         """Return numbers: of patients, per issuer, and of what is kept out."""
@@ -257,21 +288,33 @@ class IdentityRegistry:
         person = fact.patient + fact.domain
         return fact.issuer in self._issuers.get(person, ()) and self._owners.get(fact.new) == person
 
-    def _judged(self, fact: IdentityFact, path: Path | None) -> Reason | None:
-        """Record a new fact, as a claim or as a conflict, and return the reason of a conflict."""
-        person = fact.patient + fact.domain
-        reason = None
-        if len({self._group(issuer) for issuer in (*self._issuers.get(person, ()), fact.issuer)} - {b""}) > 1:
-            reason = Reason.ISSUER_CONFLICT
-        elif self._owners.get(fact.new, person) != person:
-            reason = Reason.LOOKUP_CONFLICT
-        if reason is not None and (person, fact.issuer) in self._conflicts:
+    def _has(self, fact: IdentityFact, variant: bytes) -> bool:
+        known = self._variants.get(fact.patient + fact.domain, ())
+        return not variant or variant in known or len(known) >= MOST_VARIANTS
+
+    def _judged(self, fact: IdentityFact, variant: bytes, path: Path | None) -> Reason | None:
+        """Record what is new, as a claim or as a conflict, and return the reason of a conflict."""
+        reason = None if self._is_known(fact) else self._conflict(fact)
+        if reason is not None and (fact.patient + fact.domain, fact.issuer) in self._conflicts:
             return reason
-        word = _CLAIM if reason is None else _CONFLICT
+        lines = []
+        if not self._is_known(fact):
+            lines.append((_CLAIM if reason is None else _CONFLICT, *(part.hex().encode() for part in fact)))
+        if reason is None and not self._has(fact, variant):
+            lines.append((_TRAITS, fact.patient.hex().encode(), fact.domain.hex().encode(), variant))
         if path is not None:
-            self._append(path, b" ".join((word, *(part.hex().encode() for part in fact))))
-        self._take(word, fact)
+            written = [line for line in lines if line[0] != _TRAITS or self._format != _WITHOUT_TRAITS]
+            self._append(path, *map(b" ".join, written))
+        for word, *values in lines:
+            self._take(word, values)
         return reason
+
+    def _conflict(self, fact: IdentityFact) -> Reason | None:
+        """Return why a fact contradicts the facts that are recorded."""
+        person = fact.patient + fact.domain
+        if len({self._group(issuer) for issuer in (*self._issuers.get(person, ()), fact.issuer)} - {b""}) > 1:
+            return Reason.ISSUER_CONFLICT
+        return None if self._owners.get(fact.new, person) == person else Reason.LOOKUP_CONFLICT
 
     def _group(self, issuer: bytes) -> bytes:
         """Return what tells issuers of one domain apart: nothing for files without an issuer."""
@@ -279,7 +322,13 @@ class IdentityRegistry:
             return b""
         return b"listed" if issuer in self._listed else issuer
 
-    def _take(self, word: bytes, fact: IdentityFact) -> None:
+    def _take(self, word: bytes, values: Sequence[bytes]) -> None:
+        """Take in the values of one line."""
+        if word == _TRAITS:
+            person = bytes.fromhex((values[0] + values[1]).decode("ascii"))
+            self._variants[person] = (*self._variants.get(person, ()), values[2])
+            return
+        fact = IdentityFact(*(bytes.fromhex(value.decode("ascii")) for value in values))
         person = fact.patient + fact.domain
         if word == _CONFLICT:
             self._conflicts.add((person, fact.issuer))
@@ -342,6 +391,10 @@ class IdentityRegistry:
             shared_ids=sum(number > 1 for number in domains.values()),
             split_ids=sum(domains[one] > 1 for one in nameless),
             kept_out=sum(waiting.values()),
+            contradicting=sum(
+                bool(contradictions([_unpacked(variant) for variant in variants]))
+                for variants in self._variants.values()
+            ),
             issuers=tuple(sorted(counts, key=lambda one: (one.domain != OWN, one.domain, one.issuer))),
         )
 
@@ -366,7 +419,7 @@ class IdentityRegistry:
             lock.release()
 
     def _head(self) -> bytes:
-        return f"{_TITLE} {FORMAT} {self._fingerprint}".encode()
+        return f"{_TITLE} {self._format} {self._fingerprint}".encode()
 
     def _line(self, body: bytes) -> bytes:
         return body + b" " + self._sealed(body).hex().encode() + b"\n"
@@ -414,7 +467,7 @@ class IdentityRegistry:
             raise _changed(path)
         if self._end:
             word, *values = body.split(b" ")
-            self._take(word, IdentityFact(*(bytes.fromhex(value.decode("ascii")) for value in values)))
+            self._take(word, values)
         self._seal = expected_seal
 
     def _check_head(self, path: Path, head: bytes) -> None:
@@ -422,12 +475,13 @@ class IdentityRegistry:
         if title != _TITLE.encode():
             raise self._no_registry(path)
         version = rest.partition(b" ")[0].decode("latin-1")
-        if version != FORMAT:
+        if version not in (FORMAT, _WITHOUT_TRAITS):
             fix = "use the version of meninx that wrote it"
             got = "an unknown one" if not version.isdecimal() else version[:9]
             raise LayoutError(
                 expected(f"an identity registry of format {FORMAT}", got=got, where=path.name, fix=fix)
             )
+        self._format = version
         if head != self._head():
             fix = "give the key and the site that it was made with, or name another registry with --registry"
             got = "that of another key or site"
@@ -439,8 +493,8 @@ class IdentityRegistry:
         fix = "name another file with --registry; it is made when there is none"
         return LayoutError(problem("the file is no identity registry", where=path.name, fix=fix))
 
-    def _append(self, path: Path, body: bytes) -> None:
-        """Add one line; the lock is held and every earlier line was read.
+    def _append(self, path: Path, *bodies: bytes) -> None:
+        """Add lines; the lock is held and every earlier line was read.
 
         Raises:
             StorageError: the disk refused.
@@ -451,7 +505,7 @@ class IdentityRegistry:
                 new = self._end == 0
                 stream.truncate(self._end)  # a line that a killed process left incomplete
                 stream.seek(self._end)
-                for text in (self._head(), body) if new else (body,):
+                for text in (self._head(), *bodies) if new else bodies:
                     line = self._line(text)
                     if stream.write(line) != len(line):
                         raise OSError("a short write")
@@ -461,6 +515,17 @@ class IdentityRegistry:
                 _synchronise(path.resolve().parent)
         except OSError as error:
             raise _unwritable(error) from error
+
+
+def _packed(said: Traits) -> bytes:
+    """Return traits as one word of a line; empty if there are none."""
+    kinds = (f"{kind.replace(' ', '-')}:{','.join(digests)}" for kind, digests in sorted(said.items()))
+    return ";".join(kinds).encode("ascii")
+
+
+def _unpacked(word: bytes) -> dict[str, list[str]]:
+    pairs = (one.partition(":") for one in word.decode("ascii").split(";"))
+    return {kind: digests.split(",") for kind, _, digests in pairs}
 
 
 def _synchronise(folder: Path) -> None:

@@ -66,7 +66,17 @@ class Pseudonyms:
         self.site = key.site
         self._keys = {
             name: key.derive(name)
-            for name in ("uid", "patient", "accession", "identifier", "dates", "audit", "path", "text")
+            for name in (
+                "uid",
+                "patient",
+                "accession",
+                "identifier",
+                "dates",
+                "audit",
+                "path",
+                "text",
+                "trait",
+            )
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -135,6 +145,18 @@ class Pseudonyms:
     def digest(self, content: str | bytes) -> str:
         """Return a keyed digest that may stand in the public audit log."""
         return self._mac("audit", content if isinstance(content, bytes) else framed(content)).hex()[:32]
+
+    def trait(self, identity: bytes, kind: str, text: str) -> str:
+        """Return a keyed digest of what a file says of a patient, for the private room.
+
+        Digests of two patients cannot be compared with each other.
+
+        Args:
+            identity: of the patient.
+            kind: what is said, e.g. ``sex``.
+            text: the value, in the form in which it is compared.
+        """
+        return self._mac("trait", framed(kind, text) + identity).hex()[:16]
 
     def path_part(self, path: str) -> str:
         """Return a file name part that stands for an original path."""

@@ -7,7 +7,7 @@ same bytes. It has no date: whoever signs it on paper writes one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,11 @@ from meninx.dicomfile import media_directory, refusals
 
 STATEMENT = "statement.html"
 EDITION = "2026d"  # of DICOM PS3.15
-_MOST_ROWS, _MOST_LETTERS = 6, 160  # of a list and of a value on the page, so that it stays one page
+_MOST_ROWS, _MOST_REASONS, _MOST_LETTERS = (
+    6,
+    5,
+    160,
+)  # of a list and of a value on the page, so that it stays one page
 _MEANINGS = {code.value: code.meaning for code in EVERY_CODE}
 
 
@@ -94,10 +98,6 @@ def _applied(record: DeidRecord) -> tuple[tuple[str, str], ...]:
 
 
 def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
-    reasons = [
-        f"{number:,} × {code}" + (f" ({meaning})" if (meaning := refusals.meaning(code)) else "")
-        for code, number in sorted(record.quarantined.items(), key=lambda pair: (-pair[1], pair[0]))
-    ]
     pixels = (
         f"{record.pixels_searched:,} images searched for text, {record.pixels_redacted:,} redacted, "
         f"{record.layouts:,} layouts"
@@ -116,13 +116,44 @@ def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
             f"{record.residual_findings:,} files in which one was found were kept out",
         ),
         ("Pixels", pixels),
+        *([("Identities", identities)] if (identities := _identities(record)) else []),
         *(
             [("DICOMDIRs of the source", media_directory.directories_in_words(record.directories))]
             if record.directories
             else []
         ),
-        ("Kept out, never copied", _listed(reasons) or "none"),
+        ("Kept out, never copied", _reasons(record.quarantined) or "none"),
     )
+
+
+def _identities(record: DeidRecord) -> str:
+    """Return what is doubtful about who a patient is; empty if nothing is."""
+    found = []
+    if record.contradicting:
+        found.append(
+            f"contradicting name, birth date or sex under one PatientID: {record.contradicting:,} patients; "
+            "two people may share the ID (private/contradictions.csv)"
+        )
+    if record.deidentified_before:
+        found.append(
+            "de-identified by meninx before, under another key or site: "
+            f"{record.deidentified_before:,} images; their patients count as other ones"
+        )
+    return "; ".join(found)
+
+
+def _reasons(quarantined: Mapping[str, int]) -> str:
+    """Return every reason with its number of files: the most frequent ones with their meaning.
+
+    Codes that no version of this program writes are counted together, because the page has a limit.
+    """
+    known = [(code, number) for code, number in quarantined.items() if refusals.meaning(code)]
+    known.sort(key=lambda pair: (-pair[1], pair[0]))
+    found = [f"{number:,} × {code} ({refusals.meaning(code)})" for code, number in known[:_MOST_REASONS]]
+    if known[_MOST_REASONS:]:
+        found.append("also " + ", ".join(f"{number:,} × {code}" for code, number in known[_MOST_REASONS:]))
+    others = sum(quarantined.values()) - sum(number for _, number in known)
+    return "; ".join([*found, *([f"{others:,} × reasons unknown to this version"] if others else [])])
 
 
 def _faces(record: DeidRecord) -> str:
@@ -215,12 +246,12 @@ p, ul { margin: 0 0 .4rem; } ul { padding-left: 1.1rem; }
 table { width: 100%; border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .2rem .7rem .2rem 0;
   border-bottom: 1px solid var(--line); }
-th { font-weight: 500; width: 24%; }
+th { font-weight: 500; width: 20%; }
 code { font: .82rem/1.4 ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace; }
 .lines { display: grid; grid-template-columns: 1fr 1fr 1fr; gap: 1.5rem; margin-top: 1.6rem; }
 .lines div { border-top: 1px solid var(--muted); padding-top: .2rem; color: var(--muted); font-size: .85rem; }
 @page { size: A4; margin: 11mm; }
-@media print { html { font-size: 8.5pt; } body { padding: 0; max-width: none; line-height: 1.3; }
+@media print { html { font-size: 8pt; } body { padding: 0; max-width: none; line-height: 1.25; }
   h2 { margin-top: .5rem; padding-top: .35rem; break-after: avoid; } tr, li { break-inside: avoid; } }
 </style>
 </head>

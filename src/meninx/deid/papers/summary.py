@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from meninx.core import artifacts, files, integrity
+from meninx.core import artifacts, files, integrity, names
 from meninx.core.artifacts import DeidRecord, Departure
 from meninx.core.workspace import Workspace
 from meninx.deid import options
@@ -22,6 +22,7 @@ from meninx.deid.faces.face_plans import DEFACED, NOT_HEAD, REFUSED
 from meninx.deid.identity import lookup
 from meninx.deid.identity.issuer_policy import OWN
 from meninx.deid.identity.pseudonyms import Pseudonyms
+from meninx.deid.identity.traits import TraitVariants, variant_of
 from meninx.deid.options import Option, method_codes
 from meninx.deid.output import (
     WRITTEN,
@@ -42,6 +43,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "crosswalk_uids.csv": _PAIRS,
     "crosswalk_patients.csv": _PAIRS,
     "crosswalk_accessions.csv": _PAIRS,
+    "contradictions.csv": ("id_old", "id_new", "differs", "path"),
     "quarantine.csv": ("path", "reason"),
     "issuers.csv": ("issuer", "domain", "result"),
     "review.csv": ("output", "why"),
@@ -63,6 +65,8 @@ class RunCounts:
         self.patients: set[str] = set()
         self.studies: set[tuple[str, str]] = set()
         self.series: set[tuple[str, str, str]] = set()
+        self.cleaned_before = 0
+        self.variants = TraitVariants()
         self.faces: dict[str, set[str]] = {DEFACED: set(), NOT_HEAD: set(), REFUSED: set()}
 
     def add(self, entry: FileResult) -> None:
@@ -82,6 +86,8 @@ class RunCounts:
         self.flagged.update(entry.review)
         patient = entry.patient[1]
         self.patients.add(patient)
+        self.cleaned_before += entry.cleaned_before
+        self.variants.add(patient, entry.traits or {})
         self.studies.add((patient, entry.study))
         self.series.add((patient, entry.study, entry.series))
         for keyword, letters in entry.actions.items():
@@ -130,6 +136,8 @@ def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidR
         patients=len(tally.patients),
         studies=len(tally.studies),
         series=len(tally.series),
+        contradicting=len(tally.variants.contradicting()),
+        deidentified_before=tally.cleaned_before,
         actions=tally.total_actions(),
         residual_findings=tally.quarantined[refusals.Reason.RESIDUAL_IDENTIFIER],
         burned_in_unknown=tally.unknown,
@@ -207,6 +215,7 @@ def write_summary(
         for entry in journal.entries():
             tally.add(entry)
             _add(lines, entry, pseudonyms)
+        _add_contradictions(lines, journal, tally.variants.contradicting())
         for name, columns in TABLES.items():
             if name != "lookup.csv" or config.lookup_out:
                 _write_table(space.private / name, columns, lines.of(name))
@@ -259,6 +268,20 @@ def _add(lines: SortedLines, entry: FileResult, pseudonyms: Pseudonyms) -> None:
         for row in rows:
             if row[0]:
                 lines.add(name, csv_line(row))
+
+
+def _add_contradictions(
+    lines: SortedLines, journal: FileJournal, contradicting: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Add the files of patients whose files contradict each other; the first file of each variant."""
+    seen: set[tuple[str, str]] = set()
+    for entry in journal.entries() if contradicting else ():
+        old, new = entry.patient
+        variant = new, variant_of(entry.traits or {})
+        if entry.status == WRITTEN and new in contradicting and variant not in seen:
+            seen.add(variant)
+            row = (old, new, "; ".join(contradicting[new]), entry.path)
+            lines.add("contradictions.csv", csv_line([names.csv_cell(cell) for cell in row]))
 
 
 def _checksum(path: str, digest: str) -> bytes:

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from deid_samples import PLANTED, clean, image, images, leaks, save
 from pydicom.uid import ExplicitVRBigEndian, JPEGBaseline8Bit
-from test_deid_pixels import grey8, jpeg_frame
+from test_dicomfile_pixels import grey8, jpeg_frame
 
 from meninx.dicomfile import elements, instance
 from meninx.dicomfile.refusals import Refused

@@ -1,0 +1,85 @@
+"""Checks of a medium that `meninx dicom media` wrote: its files, its DICOMDIR, and the archive it came from.
+
+Nothing on a medium is signed for the medium. Its files are those of the archive, whose signed papers go with
+it, and the DICOMDIR is compared with the one that follows from the files.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from meninx.core import artifacts, files, integrity
+from meninx.core.artifacts import DeidRecord, MediaRecord
+from meninx.core.errors import DataError, problem
+from meninx.core.progress import Progress
+from meninx.dicom import media
+from meninx.verify import archive_papers
+from meninx.verify.check_list import CheckList, Expected
+
+_IMAGES = "images/"
+
+
+def check(book: CheckList, root: Path, record: MediaRecord, expected: Expected, progress: Progress) -> None:
+    """Check what a medium holds beyond its own list of digests."""
+    listed = integrity.read(root)
+    apart = {artifacts.place(MediaRecord), media.DIRECTORY}
+    on_medium = {
+        name: digest
+        for name, digest in listed.items()
+        if name not in apart and not name.startswith(f"{media.PAPERS}/")
+    }
+    book.guard("papers of the archive", lambda: _papers(book, root, record, on_medium, expected))
+    book.guard("DICOMDIR", lambda: _directory(book, root, record, on_medium, progress))
+
+
+def _papers(
+    book: CheckList, root: Path, record: MediaRecord, on_medium: dict[str, str], expected: Expected
+) -> None:
+    """Check that the files are those of one archive, and its papers."""
+    papers = root / media.PAPERS
+    archive = artifacts.require(papers, DeidRecord, fix="make the medium again from the archive")
+    listed = {name: digest for name, digest in integrity.read(papers).items() if name.startswith(_IMAGES)}
+    wrong = []
+    if not record.archive == archive.checksums == integrity.digest_of(papers):
+        wrong.append("deid.json, media.json and the list of the archive do not belong together")
+    if sorted(listed.values()) != sorted(on_medium.values()):
+        wrong.append("the files are not those that the archive lists")
+    book.judge("papers of the archive", wrong, privacy=True, remark=f"{len(listed):,} files of the archive")
+    archive_papers.signature(book, papers, archive, expected)
+
+
+def _directory(
+    book: CheckList, root: Path, record: MediaRecord, on_medium: dict[str, str], progress: Progress
+) -> None:
+    """Write the DICOMDIR again from the files on the medium, and compare."""
+    medium = media.placed(media.planned(root, sorted(on_medium), progress))
+    wrong = []
+    if any(one.path != one.entry.path for one in medium):
+        wrong.append("files have other names than their order gives")
+    if media.counted(medium) != media.counts_of(record):
+        wrong.append(f"{artifacts.place(MediaRecord)} says other numbers")
+    if not wrong and record.software == media.software():
+        with tempfile.TemporaryDirectory() as folder:
+            again = Path(folder) / media.DIRECTORY
+            with again.open("w+b") as stream:
+                said = media.write_directory(
+                    stream,
+                    medium,
+                    lambda one: root / one.path,
+                    media.file_set_uid(on_medium.values()),
+                    progress,
+                )
+            if files.digest(again) != _digest(root / media.DIRECTORY):
+                wrong.append("it is not the one that follows from the files")
+        if (said.private, said.stand_ins) != (record.private_records, record.stand_ins):
+            wrong.append(f"{artifacts.place(MediaRecord)} says other stand-ins or private records")
+    elif not wrong:
+        book.impossible("records of the DICOMDIR", f"{record.software} wrote it, this is {media.software()}")
+    book.judge("DICOMDIR", wrong, privacy=True, remark=f"{len(medium):,} files")
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        raise DataError(problem("it is missing", where=media.DIRECTORY))
+    return files.digest(path)
