@@ -13,6 +13,7 @@ from meninx.imaging import ocr
 from meninx.imaging.ocr import Box, Found, Reading
 
 NAME, SECOND_NAME, LABEL = Box(4, 4, 24, 10), Box(3, 4, 40, 10), Box(4, 20, 16, 26)
+OTHER = Box(4, 28, 34, 35)  # of a second line
 
 
 def capture(number: int, boxes: list[Box], model: str = "Sono 1"):
@@ -37,18 +38,18 @@ def reader(monkeypatch, written):
     """The search finds white boxes of this file and reads a label in one of them."""
 
     def find(picture, search):
-        for boxes in ([SECOND_NAME, LABEL], [NAME, LABEL]):
+        for boxes in ([SECOND_NAME, LABEL, OTHER], [NAME, LABEL, OTHER]):
             found = [
                 box for box in boxes if (picture[box.top : box.bottom, box.right - 3 : box.right] > 200).any()
             ]
-            if found and found[0] != LABEL:
+            if SECOND_NAME in found or NAME in found:
                 break
         return [Found(box, 0.9) for box in found]
 
     monkeypatch.setattr(ocr, "is_available", lambda: True)
     text = {LABEL: "MI 1.2"}
     made = burned_text.Reader(
-        find, lambda picture, box: Reading(text.get(box, written[0]), written[1]), lambda *given: False
+        find, lambda picture, box: Reading(text.get(box, written[0]), written[1]), lambda *given: None
     )
     real = cleaner.PixelCleaner
     monkeypatch.setattr(cleaner, "PixelCleaner", lambda *given: real(*given, reader=made))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from deid_samples import image, one
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
 from pixel_samples import bytes_in, coloured
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -12,10 +17,11 @@ from meninx.deid.burned_in import burned_text, pixel_cleaner
 from meninx.deid.burned_in.burned_text import Reader, TextRule
 from meninx.deid.burned_in.pixel_cleaner import PixelCleaner
 from meninx.deid.identifiers import Identifiers
-from meninx.dicomfile import frames, instance
+from meninx.deid.review.layouts import LayoutDecision, ReviewChoice, TextLayout
+from meninx.dicomfile import frames, instance, redaction
 from meninx.dicomfile.refusals import Refused
 from meninx.imaging import ocr
-from meninx.imaging.ocr import Box, Found, Reading
+from meninx.imaging.ocr import Box, Found, Glyph, Reading
 
 WHITE, GREY = 255, 30
 NAME, LABEL = Box(4, 4, 24, 10), Box(4, 20, 16, 26)
@@ -40,7 +46,7 @@ class Fake:
         return Reading(self.texts.get(box, ""), self.confidence)
 
     def reader(self) -> Reader:
-        return Reader(self.find, self.read, lambda picture, box: False)
+        return Reader(self.find, self.read, lambda picture, box: None)
 
 
 def page(count: int = 1, written: dict[int, list[Box]] | None = None, **changes):
@@ -149,7 +155,115 @@ def test_the_result_is_searched_and_what_is_left_is_redacted_too():
 
     result, report = cleaned(page(), Blind({NAME: "QUENTINSSON", LABEL: "MI 1.2"}))
     assert len(report.boxes) == 1
+    assert report.mask.boxes == report.filled == report.boxes  # a later search has no list of its own
+    assert report.filled[0].shared(NAME) == NAME.area
     assert (pixels(result)[0, NAME.top : NAME.bottom, NAME.left : NAME.right] == GREY).all()
+
+
+places = st.tuples(st.integers(0, 36), st.integers(0, 30), st.integers(2, 12), st.integers(2, 9)).map(
+    lambda t: Box(t[0], t[1], t[0] + t[2], t[1] + t[3])
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(places, st.integers(0, 3), st.sampled_from(["QUENTINSSON", "MI 1.2", "Г"])), max_size=6
+    ),
+    st.sampled_from(["grey 8", "RGB", "palette", "422"]),
+    st.lists(places, max_size=2),
+)
+def test_no_pixel_changes_outside_the_listed_boxes(finds, kind, more):
+    """Whatever search of whatever round finds it, and whatever a reviewer adds."""
+    texts, rounds = {box: text for box, _, text in finds}, {box: number for box, number, _ in finds}
+
+    class Later(Fake):
+        def find(self, picture, search):
+            self.pictures += 1
+            seen = [box for box, number in rounds.items() if number < self.pictures]
+            return [
+                Found(box, 0.9)
+                for box in seen
+                if len(np.unique(picture[box.top : box.bottom, box.left : box.right].reshape(-1, 3), axis=0))
+                > 1
+            ]
+
+    def reader() -> Reader:
+        fake = Later(texts)
+        return Reader(fake.find, fake.read, lambda picture, box: Glyph(box) if box.width < 5 else None)
+
+    ds = coloured("RGB" if kind == "422" else kind)
+    if kind == "422":
+        ds.PhotometricInterpretation = "YBR_FULL_422"
+        values = np.random.default_rng(1).integers(90, 160, (ds.Rows, ds.Columns // 2, 4), dtype=np.uint8)
+        ds.PixelData = values.tobytes()
+    original = instance.read(bytes_in(ds, ExplicitVRLittleEndian))
+    with patch.object(ocr, "is_available", lambda: True), contextlib.suppress(Refused):  # text-remains
+        result, report = PixelCleaner(reader=reader()).clean(original, Identifiers())
+        check_listed(original, result, report)
+        assert report.mask.boxes == report.filled  # without a decision
+        event("filled" if report.filled else "nothing to fill")
+        if more:
+            decision = LayoutDecision("x", ReviewChoice.REDACT, report.mask, tuple(more))
+            cleaner = PixelCleaner(decisions=(decision,), reader=reader())
+            result, again = cleaner.clean(original, Identifiers())
+            check_listed(original, result, again)
+            assert again.mask == report.mask  # the same decision is found in the next run
+
+
+def check_listed(original, result, report):
+    before, after = pixels(original), pixels(result)
+    outside = redaction.outside(before.shape[1:3], report.filled)
+    assert np.array_equal(before[:, outside], after[:, outside])
+    layout = TextLayout("0123456789ab", report.mask, filled=report.filled)
+    assert layout.share == pytest.approx(1 - outside.mean())
+
+
+def test_a_side_marker_stays_and_the_initials_beside_it_go():
+    marker, initials = Box(10, 14, 24, 28), Box(12, 7, 20, 11)
+    both = Box(8, 6, 27, 25)  # the search cuts the marker off
+
+    class Joined(Fake):
+        def find(self, picture, search):
+            return [Found(both, 0.9)] if search == burned_text.SECOND or self.pictures else []
+
+        def read(self, picture, box):
+            return Reading("T", 0.4)
+
+    shapes = {True: Glyph(marker, (initials,)), False: Glyph(marker)}
+    fake = Joined({})
+
+    def glyph(picture, box):
+        lit = picture[initials.top : initials.bottom, initials.left : initials.right] > 200
+        return shapes[bool(lit.any())]
+
+    original = page(1, {0: [marker, initials]})
+    result, report = PixelCleaner(reader=Reader(fake.find, fake.read, glyph)).clean(original, Identifiers())
+    assert marker in report.kept
+    before, after = pixels(original)[0], pixels(result)[0]
+    assert np.array_equal(before[13:], after[13:])
+    assert (after[:13] == GREY).all()
+    assert not any(box.shared(marker) for box in report.filled)
+
+
+def test_a_worse_reading_of_a_part_of_a_label_does_not_make_it_text():
+    part = Box(LABEL.left, LABEL.top, LABEL.left + 4, LABEL.bottom)
+
+    class Partial(Fake):
+        def find(self, picture, search):
+            return [Found(part if search == burned_text.SECOND else LABEL, 0.9)]
+
+    _, report = cleaned(page(), Partial({LABEL: "MI 1.2", part: "Mi"}))
+    assert (report.boxes, report.kept) == ((), (LABEL,))
+
+
+@pytest.mark.parametrize(
+    ("height", "text", "counts"), [(23, "p", False), (23, "QUENTIN", True), (19, "p", True)]
+)
+def test_what_fills_half_of_a_small_picture_counts_if_it_can_be_read(height, text, counts):
+    box = Box(2, 6, 46, 6 + height)
+    _, report = cleaned(page(1, {0: [box]}), Fake({box: text}))
+    assert bool(report.boxes) is counts
 
 
 def test_text_that_stays_after_redaction_keeps_the_file_out():
@@ -198,7 +312,7 @@ def test_a_letter_that_stands_alone_is_a_marker_and_beside_text_it_goes():
     reader = Fake({}).reader()
     for boxes, kept in (((marker,), {marker}), ((NAME, beside), set())):
         fake = Fake({box: "Г" if box != NAME else "QUENTIN" for box in boxes})
-        reader = Reader(fake.find, fake.read, lambda picture, box: box.width < 10)
+        reader = Reader(fake.find, fake.read, lambda picture, box: Glyph(box) if box.width < 10 else None)
         original = page(1, {0: list(boxes)})
         lines = burned_text.lines(original, frames.layers_of(original), TextRule(Identifiers()), reader)
         assert {line.box for line in lines if line.technical} == kept

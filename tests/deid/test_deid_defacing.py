@@ -114,6 +114,11 @@ def test_what_cannot_be_fitted_is_refused(scan, reason):
     assert (plan.outcome, plan.reason) == (REFUSED, reason)
 
 
+def test_the_brow_of_a_head_without_a_nose_in_view_is_no_nose():
+    plan = planned(head_scan(Head.drawn(1500, "CT"), Scan(low=5.0))[0])[1]
+    assert (plan.outcome, plan.reason) == (REFUSED, Reason.FACE_NOT_FOUND)
+
+
 def test_a_missing_slice_a_second_orientation_and_one_slice_are_refused():
     datasets, _ = head_scan()
     turned, _ = head_scan(Head(), replace(COARSE, plane="sagittal"))
@@ -194,3 +199,83 @@ def test_the_fill_is_air_in_the_stored_bits(signed):
     after = stored(face_removal.remove(originals[number], OnePlan(plan))[0], datasets[number]).astype("<u2")
     changed = after != before.astype("<u2")
     assert set(after[changed].view("<i2" if signed else "<u2").tolist()) == {-1000 if signed else 24}
+
+
+def with_header(datasets, change, part="KNEE"):
+    """Return copies of a scan whose header is changed and names a part of the body."""
+    datasets = copy.deepcopy(datasets)
+    for dataset in datasets:
+        dataset.BodyPartExamined = part
+        change(dataset)
+    return datasets
+
+
+def rescaled(slope, intercept):
+    def change(dataset):
+        dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept
+
+    return change
+
+
+def spaced(across, along):
+    def change(dataset):
+        dataset.PixelSpacing = [float(one) * across for one in dataset.PixelSpacing]
+        x, y, z = map(float, dataset.ImagePositionPatient)
+        dataset.ImagePositionPatient = [x * across, y * across, z * along]
+
+    return change
+
+
+def turned(dataset):
+    dataset.ImageOrientationPatient = [-1, 0, 0, 0, -1, 0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        rescaled(0.2, -1024), rescaled(0.5, -1024), rescaled(2, -1024), rescaled(10, -1024),
+        rescaled(1, 0), rescaled(1, -2048), rescaled(1, 1000), rescaled(0.001, 0),
+        spaced(0.25, 1), spaced(0.3, 0.3), spaced(1, 0.15), turned,
+    ],
+)  # fmt: skip
+def test_a_ct_head_with_a_wrong_scale_and_another_part_in_its_header_is_no_knee(change):
+    plan = planned(with_header(head_scan(Head(contrast="CT"))[0], change))[1]
+    assert plan.outcome == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("contrast", "scan", "change"),
+    [
+        ("T1", COARSE, spaced(0.5, 1)),
+        ("T2", COARSE, spaced(2, 1)),
+        ("FLAIR", replace(COARSE, plane="sagittal"), spaced(0.3, 0.3)),
+        ("T1", replace(COARSE, high=30.0), spaced(1, 1)),  # cut below the vertex
+        ("T2", replace(COARSE, high=30.0), spaced(0.5, 0.5)),
+    ],
+)
+def test_an_mr_head_with_a_wrong_spacing_or_without_its_vertex_is_no_knee(contrast, scan, change):
+    plan = planned(with_header(head_scan(Head(contrast=contrast), scan)[0], change))[1]
+    assert plan.outcome == REFUSED
+
+
+@pytest.mark.parametrize("kind", ["CT", "MR"])
+def test_a_trunk_and_a_limb_pass_if_their_header_names_them(kind):
+    """A trunk has ribs, lungs and a spine; a limb has fat, muscle, and bone around marrow."""
+    y, x = np.indices((100, 140)) * 3.0 - np.array([150.0, 210.0])[:, None, None]
+    air, lung, fat, muscle, bone = (24, 174, 924, 1074, 1824) if kind == "CT" else (5, 15, 800, 300, 30)
+    for part, half in (("CHEST", (190.0, 125.0)), ("LEG", (75.0, 75.0))):
+        body = np.hypot(x / half[0], y / half[1])
+        values = np.where(body < 1, fat, air)
+        values[body < 0.9] = muscle
+        if part == "CHEST":
+            values[np.minimum(np.hypot((x - 85) / 65, y / 75), np.hypot((x + 85) / 65, y / 75)) < 1] = lung
+            values[(body > 0.8) & (body < 0.86) & (np.sin(8 * np.arctan2(y, x)) > 0.3)] = bone
+            values[np.hypot(x / 20, (y - 70) / 18) < 1] = bone
+        else:
+            values[np.hypot(x, y) < 18] = bone
+            values[np.hypot(x, y) < 10] = fat
+        datasets, _ = head_scan(Head(contrast="CT" if kind == "CT" else "T1"), replace(COARSE, step=10.0))
+        for dataset in datasets:
+            dataset.BodyPartExamined, (dataset.Rows, dataset.Columns) = part, values.shape
+            dataset.PixelData = values.astype("<u2").tobytes()
+        assert planned(datasets)[1].outcome == NOT_HEAD

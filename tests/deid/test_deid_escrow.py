@@ -321,7 +321,9 @@ def test_every_access_is_recorded_without_a_pseudonym(tmp_path):
     assert "0000123" not in content
     assert stat.S_IMODE(report.out.stat().st_mode) == 0o600
     key = Opener(key=tmp_path / "site.key").log_key(escrow_file.read_header(tmp_path / ESCROW))
-    assert access_log.AccessLog(report.out, key).digest(pseudonym) in report.lines[0].digests
+    assert (
+        access_log.AccessLog(report.out, key, tmp_path / ESCROW).digest(pseudonym) in report.lines[0].digests
+    )
 
 
 @pytest.mark.parametrize("change", ["edit", "remove", "swap", "forge"])
@@ -343,6 +345,66 @@ def test_a_changed_log_stops_every_look_up(tmp_path, change):
     with pytest.raises(PrivacyRefusal, match="access log was changed"):
         restored(tmp_path, Request(everything=True), "d.csv")
     assert not (tmp_path / "d.csv").exists()
+
+
+def record_of(path: Path) -> Path:
+    """Return the record beside a log or an escrow."""
+    (found,) = path.parent.glob(f"{path.name}{access_log.RECORD}*")
+    return found
+
+
+@pytest.mark.parametrize("loss", ["deleted", "cut", "replaced"])
+@pytest.mark.parametrize("other", ["log", "escrow"])
+def test_a_log_that_was_deleted_or_cut_stops_every_look_up(tmp_path, capsys, loss, other):
+    archive(tmp_path, ["0000123"])
+    for name in ("a.csv", "b.csv"):
+        restored(tmp_path, Request(everything=True), name)
+    opener = Opener(key=tmp_path / "site.key")
+    report = access_log.report(tmp_path / ESCROW, opener)
+    assert report.missing_records == ()
+    log = report.out
+    records = {"log": record_of(log), "escrow": record_of(tmp_path / ESCROW)}
+    assert {stat.S_IMODE(record.stat().st_mode) for record in records.values()} == {0o600}
+    records[other].unlink()  # one of the two is enough
+    first = log.read_bytes().splitlines(keepends=True)[0]
+    log.unlink()
+    if loss == "cut":
+        log.write_bytes(first)
+    if loss == "replaced":  # by a new log of the same length, which somebody without the records would get
+        kept = {path: path.read_bytes() for path in records.values() if path.exists()}
+        for path in kept:
+            path.unlink()
+        for name in ("c.csv", "d.csv"):
+            run(tmp_path / ESCROW, opener, Request(everything=True), tmp_path / name, reason="harmless")
+        for path in records.values():
+            path.unlink()
+        for path, content in kept.items():
+            path.write_bytes(content)
+    with pytest.raises(PrivacyRefusal, match="had 2 lines or more and was deleted, cut or replaced"):
+        restored(tmp_path, Request(everything=True), "e.csv")
+    assert not (tmp_path / "e.csv").exists()
+    arguments = ["escrow", "log", str(tmp_path / ESCROW), "--key", str(tmp_path / "site.key")]
+    assert command(arguments) == 4
+    assert "put the log back" in capsys.readouterr().err
+
+
+def test_records_of_the_log_are_sealed_and_stay_when_plain_tables_go(tmp_path):
+    archive(tmp_path, ["0000123"])
+    restored(tmp_path, Request(everything=True), "a.csv")
+    record = record_of(tmp_path / ESCROW)
+    sealing.seal(tmp_path / "out", tmp_path / "site.key", Recipient(), remove_plain=True)
+    content = record.read_bytes()
+    assert b"0000123" not in content
+    for wrong in (content.replace(b'"number":1', b'"number":2'), b"nothing", b"[" * 4000):
+        record.write_bytes(wrong)
+        with pytest.raises(PrivacyRefusal, match="record of the access log was changed"):
+            restored(tmp_path, Request(everything=True), "b.csv")
+    record.unlink()  # a copied escrow has none yet
+    report = access_log.report(tmp_path / ESCROW, Opener(key=tmp_path / "site.key"))
+    assert report.missing_records == (record.name,)
+    assert f"not there: {record.name}" in report.summary()
+    restored(tmp_path, Request(everything=True), "b.csv")
+    assert record.is_file()
 
 
 def test_what_is_refused(tmp_path):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from unittest import mock
 
 import numpy as np
 import pydicom
 import pytest
-from deid_samples import clean, images, key_file
+from deid_samples import clean, images, key_file, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layout_samples import LABEL, NAME
+from layout_samples import LABEL, NAME, OTHER, SECOND_NAME, capture
 
 from meninx.core import artifacts
 from meninx.core.errors import DataError
 from meninx.deid import Deidentifier, Quarantined
+from meninx.deid.burned_in import burned_text
+from meninx.deid.burned_in.burned_text import TextLine, TextRule
+from meninx.deid.identifiers import Identifiers
 from meninx.deid.review import layouts
 from meninx.deid.review.layouts import (
     LayoutDecision,
@@ -24,9 +28,10 @@ from meninx.deid.review.layouts import (
     TextLayout,
     line_boxes,
 )
+from meninx.dicomfile import redaction
 from meninx.imaging.ocr import Box
 
-FOUND = {"kept": [], "texts": ["QUENTINSSON"], "decision": ""}
+FOUND = {"filled": [], "kept": [], "texts": ["QUENTINSSON"], "decision": ""}
 
 
 def decisions_of(folder, **choices):
@@ -207,6 +212,62 @@ def test_a_kept_line_that_resembles_the_header_or_is_not_legible_is_redacted(
     assert {ds.BurnedInAnnotation for ds in after} == {"NO"}
 
 
+def test_of_two_boxes_only_the_chosen_one_is_kept(archive, written):
+    for name in "cd":
+        (archive / "in" / name).unlink()
+    (archive / "in" / "b").unlink()
+    save(capture(1, [NAME, OTHER]), archive / "in" / "a")
+    clean(archive)
+    (layout,) = layouts.read_layouts(archive / "out" / "private" / layouts.LAYOUTS)
+    assert layout.mask.boxes == layout.filled == (NAME, OTHER)
+    kept = decisions_of(archive, choice=ReviewChoice.KEEP, chosen=(OTHER,))
+    clean(archive, out="kept", decisions=kept)
+    (path,) = images(archive / "kept")
+    after = pydicom.dcmread(path).pixel_array
+    assert (after[NAME.top : NAME.bottom] == 30).all()
+    assert after[OTHER.top : OTHER.bottom, OTHER.left : OTHER.right].max() == 255
+    (layout,) = layouts.read_layouts(archive / "kept" / "private" / layouts.LAYOUTS)
+    assert (layout.mask.boxes, layout.filled, layout.kept) == ((NAME, OTHER), (NAME,), (OTHER,))
+
+
+@pytest.mark.parametrize(
+    ("confidence", "box", "text", "stays"),
+    [
+        (0.9, NAME, "AXIAL CHEST", True), (0.7, NAME, "AXIAL CHEST", False),
+        (0.9, OTHER, "AXIAL CHEST", False), (0.9, NAME, "QUILLFEATHER", False),
+    ],
+)  # fmt: skip
+def test_a_line_stays_in_a_chosen_place_if_it_is_legible_and_names_nobody(confidence, box, text, stays):
+    line = TextLine(box, text, technical=False, confidence=confidence)
+    (result,) = burned_text.kept_by_reviewer([line], [NAME], TextRule(Identifiers()))
+    assert (result.technical, result.reviewed) == (stays, stays)
+
+
+def test_what_a_decision_redacts_besides_is_on_the_list(archive):
+    clean(archive)
+    clean(archive, out="more", decisions=decisions_of(archive, choice=ReviewChoice.REDACT, chosen=(LABEL,)))
+    found = layouts.read_layouts(archive / "more" / "private" / layouts.LAYOUTS)
+    (layout,) = [one for one in found if one.decision == "redact" and one.mask.boxes]
+    assert layout.mask.boxes == (NAME,)
+    assert layout.filled == (SECOND_NAME, LABEL)  # of all its images
+
+
+def test_a_picture_that_is_mostly_filled_is_counted_and_marked(archive, monkeypatch):
+    result = clean(archive)
+    assert "more than half" not in result.summary() + (archive / "out" / "statement.html").read_text()
+    monkeypatch.setattr(layouts, "MOSTLY", 0.05)
+    result = clean(archive, out="much")
+    assert "in 2 images more than half of the picture was filled" not in result.summary()
+    assert result.pixels_mostly_filled == 3
+    assert "in 3 images more than half of the picture was filled" in result.summary()
+    assert (
+        "in 3 images more than half of the picture was filled"
+        in (archive / "much" / "statement.html").read_text()
+    )
+    assert artifacts.read(archive / "much", artifacts.DeidRecord).pixels_mostly_filled == 3
+    assert (archive / "much" / "private" / "layouts.html").read_text().count("of the picture is filled") == 2
+
+
 def test_a_layout_that_is_kept_out_stays_on_the_list(archive):
     clean(archive)
     refused = decisions_of(archive, choice=ReviewChoice.QUARANTINE)
@@ -245,7 +306,9 @@ GOOD = TextLayout(
         {"source": "/etc/passwd"}, {"source": 1}, {"outputs": ["../secret"]}, {"outputs": ["images/../../x"]},
         {"outputs": ["private/site.key"]}, {"outputs": ["images/b"] * 51}, {"instances": "1"},
         {"instances": -1}, {"instances": 1e400}, {"decision": "<b>"}, {"texts": ["x" * 81]},
-        {"texts": ["x"] * 501}, {"kept": [[0, 0, 101, 5]]}, {"kept": [[0, 0, 5]]}, {"kept": [["0", 0, 5, 5]]},
+        {"texts": ["x"] * 501}, {"kept": [[0, 0, 101, 5]]}, {"kept": [[0, 0, 5]]},
+        {"filled": [[0, 0, 101, 5]]}, {"filled": [[5, 0, 5, 5]]},
+        {"filled": [[0, 0, 1, 1]] * 501}, {"kept": [["0", 0, 5, 5]]},
         {"kept": [[0, 0, 1, 1]] * 501}, {"mask": {}}, {"mask": None},
         {"mask": {"manufacturer": "A" * 81, "model": "B", "rows": 100, "columns": 100, "boxes": []}},
         {"mask": {"manufacturer": "A", "model": "B", "rows": 0, "columns": 100, "boxes": []}},
@@ -292,6 +355,28 @@ def test_a_device_named_like_a_formula_computes_nothing_in_a_spreadsheet(tmp_pat
     assert layouts.read_decisions(tmp_path / "decisions.csv") == (one,)
 
 
+near = st.lists(
+    st.tuples(st.integers(-5, 40), st.integers(-5, 30), st.integers(1, 20), st.integers(1, 9)).map(
+        lambda t: Box(t[0], t[1], t[0] + t[2], t[1] + t[3])
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(near, near, st.sampled_from([3, 500]))
+def test_lists_of_boxes_hold_every_pixel_of_every_image(boxes, others, most):
+    with mock.patch.object(layouts, "MOST_BOXES", most):
+        mine, theirs = layouts.listed(boxes, 30, 40), layouts.listed(others, 30, 40)
+        both = layouts.with_boxes(mine, theirs)
+    assert max(len(mine), len(theirs), len(both)) <= most
+    for given_ones, result in ((boxes, mine), (others, theirs), ([*mine, *theirs], both)):
+        layouts.check_boxes(result, 30, 40)
+        inside = [box.grown(0, (30, 40)) for box in given_ones if box.right > 0 < box.bottom]
+        assert not (redaction.outside((30, 40), result) & ~redaction.outside((30, 40), inside)).any()
+        assert layouts.share(result, 30, 40) == pytest.approx(1 - redaction.outside((30, 40), result).mean())
+
+
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
 boxes = st.tuples(st.integers(0, 90), st.integers(0, 90), st.integers(1, 10), st.integers(1, 10)).map(
     lambda t: Box(t[0], t[1], t[0] + t[2], t[1] + t[3])
@@ -317,7 +402,9 @@ def test_decisions_and_layouts_come_back_as_they_were_written(
     path = tmp_path_factory.mktemp("rows") / "decisions.csv"
     layouts.write_decisions(path, [one])
     assert layouts.read_decisions(path) == (one,)
-    layout = TextLayout(mask.digest, mask, tuple(extra), ("x", "\u2028"), "accept", 3, "a", ("images/b",))
+    layout = TextLayout(
+        mask.digest, mask, tuple(extra), ("x", "\u2028"), "accept", 3, "a", ("images/b",), mask.boxes
+    )
     assert not any(cell.startswith(tuple("=+-@\t\r\n")) for cell in one.to_row().values())
     assert TextLayout.from_line(layout.to_line()) == layout
     assert layouts.decision_for([one], mask) == one

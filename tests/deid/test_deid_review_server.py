@@ -90,7 +90,8 @@ def test_the_list_shows_every_layout_also_one_without_a_box(browser):
 
 def test_a_layout_is_decided_by_its_form_and_the_next_one_follows(browser, folder):
     page = browser.get("/layout/0").text
-    assert 'class="found" x="4" y="4" width="20" height="6"' in page
+    assert 'class="found" x="3" y="4" width="37" height="6"' in page  # what is filled in both images
+    assert 'class="first" x="4" y="4" width="20" height="6"' in page  # what is found in the first one
     assert 'class="kept"' in page
     answer = browser.post("/layout/0/vote", {"choice": "accept"})
     assert (answer.status, answer.headers["Location"]) == (303, "/layout/1")

@@ -91,3 +91,10 @@ def test_a_text_in_another_script_declares_its_character_set(tmp_path):
 def test_full_dates_are_declared(tmp_path):
     new = one(tmp_path, image(), options=(Option.RETAIN_FULL_DATES,))
     assert new.LongitudinalTemporalInformationModified == "UNMODIFIED"
+
+
+def test_a_device_that_states_no_visual_features_is_not_believed(tmp_path):
+    assert "RecognizableVisualFeatures" not in one(tmp_path, image(RecognizableVisualFeatures="NO"))
+    assert one(tmp_path, image(RecognizableVisualFeatures="YES"), out="b").RecognizableVisualFeatures == "YES"
+    required = image(SOPClassUID="1.2.840.10008.5.1.4.1.1.82.1", RecognizableVisualFeatures="NO")
+    assert one(tmp_path, required, out="c", pixels="keep").RecognizableVisualFeatures == "NO"  # type 1

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import pydicom
 import pytest
@@ -135,6 +136,26 @@ def test_kill_minus_nine_and_run_again(archive, tmp_path):
     assert tree(tmp_path / "cd") == tree(tmp_path / "whole")
 
 
+def test_killed_while_it_is_moved_into_place_it_does_not_look_complete(archive, tmp_path):
+    def dies() -> None:
+        real = Path.replace
+
+        def killed(path, target):
+            if Path(target) == tmp_path / "cd" / "papers" / "statement.html":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(path, target)
+
+        Path.replace = killed
+
+    words = ("dicom", "media", archive, tmp_path / "cd")
+    assert start(tmp_path, *words, prepare=dies).wait() == -signal.SIGKILL
+    assert (tmp_path / "cd" / "DICOMDIR").exists()
+    assert not (tmp_path / "cd" / "media.json").exists()
+    write_medium(archive, tmp_path / "cd")
+    write_medium(archive, tmp_path / "whole")
+    assert tree(tmp_path / "cd") == tree(tmp_path / "whole")
+
+
 def test_a_folder_with_other_files_is_refused_and_keeps_them(archive, tmp_path):
     (tmp_path / "cd").mkdir()
     (tmp_path / "cd" / "letter.txt").write_text("x")
@@ -161,8 +182,8 @@ def test_an_archive_that_is_not_as_it_was_written_is_refused(archive, tmp_path, 
     if what == "image":
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     elif what == "list":
-        with (archive / "checksums.sha256").open("a") as stream:
-            stream.write(f"{'0' * 64}  images/x.dcm\n")
+        lines = (archive / "checksums.sha256").read_text().splitlines(keepends=True)
+        (archive / "checksums.sha256").write_text("".join(lines[:-1]))  # one image less on the medium
     elif what == "unfinished":
         marker = archive / "private" / "workspace.json"
         marker.write_text(json.dumps({**json.loads(marker.read_text()), "published": ""}))

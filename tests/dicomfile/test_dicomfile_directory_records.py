@@ -121,6 +121,10 @@ def test_a_report_gives_the_modifiers_of_its_title_and_nothing_else():
     assert kind == "SR DOCUMENT"
     assert [one.TextValue for one in record.ContentSequence] == ["English"]
     assert b"finding" not in encoded(record)
+    assert "VerificationDateTime" not in record
+    report.VerificationFlag = "VERIFIED"
+    StandIns().fill(report, NUMBERS)
+    assert instance(report, ("A",))[1].VerificationDateTime == "19000101000000"
 
 
 def test_what_a_record_can_hold_is_read():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from deid_samples import clean, image, images, one, save
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataelem import DataElement
 
@@ -61,30 +61,89 @@ def test_bits_below_a_left_aligned_value_are_unused():
     header = image(BitsStored=12, HighBit=15)
     bits = UnusedBits(size=2, little=True, low=4, stored=12, signed=False)
     assert header.HighBit == 15
-    assert bits.used_in(b"\x01\x00")
-    assert bits.cleared(b"\x17\xff\x05") == b"\x10\xff\x05"
+    assert cleared(bits, b"\x01\x00") == b"\0\0"
+    assert cleared(bits, b"\x17\xff\x05") == b"\x10\xff\x05"
+
+
+def cleared(bits: UnusedBits, *windows: bytes) -> bytes:
+    """Return pixels that come in pieces as they are written."""
+    clearing = bits.clearing(windows)
+    return b"".join(windows if clearing is None else map(clearing.cleared, windows))
 
 
 def test_a_header_that_makes_no_sense_has_no_plan():
     assert unused_bits([], little=True) is None
 
 
-@given(
-    values=st.lists(st.integers(0, 65535), min_size=1, max_size=40),
-    stored=st.integers(1, 15),
-    low=st.integers(0, 8),
-    signed=st.booleans(),
-)
-def test_values_stay_and_nothing_is_left_in_unused_bits(values, stored, low, signed):
-    low = min(low, 16 - stored)
-    bits = UnusedBits(size=2, little=True, low=low, stored=stored, signed=signed)
-    old = np.array(values, dtype="<u2")
-    cleared = bits.cleared(old.tobytes())
-    new = np.frombuffer(cleared, "<u2")
-    mask = ((1 << stored) - 1) << low
-    assert not bits.used_in(cleared)
-    assert (new & mask == old & mask).all()
-    assert bits.cleared(cleared) == cleared
+@st.composite
+def pictures(draw):
+    """Return unused bits, and words whose unused bits are zero, extended, padding or anything."""
+    size = draw(st.sampled_from([1, 2, 4]))
+    stored = draw(st.integers(1, 8 * size - 1))
+    low = draw(st.integers(0, min(8, 8 * size - stored)))
+    signed = draw(st.booleans())
+    every = st.integers(0, (1 << 8 * size) - 1)
+    padding = tuple(draw(st.lists(every, max_size=2))) if size == 2 else ()
+    bits = UnusedBits(size, draw(st.booleans()), low, stored, signed, padding)
+    values = st.sampled_from(draw(st.lists(every, min_size=1, max_size=4))).map(lambda one: one & bits.value)
+    above = sum(1 << bit for bit in range(low + stored, 8 * size))
+    forms = [lambda value: value, lambda value: value | above, lambda value: value | bits.unused]
+    forms += [lambda value, mark=mark: mark for mark in padding]
+    chosen = draw(st.lists(st.sampled_from(forms), min_size=1, max_size=3))
+    words = [draw(st.sampled_from(chosen))(draw(values)) for _ in range(draw(st.integers(1, 40)))]
+    order = "<" if bits.little else ">"
+    return bits, np.array(words, dtype=f"{order}u{size}")
+
+
+@given(pictures(), st.integers(0, 40))
+@settings(max_examples=300)
+def test_unused_bits_follow_from_the_stored_value_in_one_way_for_all_pixels(picture, cut):
+    bits, old = picture
+    content = old.tobytes()
+    result = cleared(bits, content[: cut * bits.size], content[cut * bits.size :])
+    new = np.frombuffer(result, old.dtype)
+    values = old & bits.value
+    assert ((new & bits.value) == values).all()
+    assert cleared(bits, result) == result
+    forms = {}
+    for word, value in zip(new.tolist(), values.tolist(), strict=True):
+        assert forms.setdefault(value, word) == word
+    top = 1 << (bits.low + bits.stored - 1)
+    above = sum(1 << bit for bit in range(bits.low + bits.stored, 8 * bits.size))
+    ordinary = {value: word for value, word in forms.items() if word not in bits.padding}
+    plain = all(word == value for value, word in ordinary.items())
+    extended = all(word == (value | above if value & top else value) for value, word in ordinary.items())
+    assert plain or (bits.signed and extended)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("name", ["PixelPaddingValue", "PixelPaddingRangeLimit"])
+def test_a_drawing_that_equals_the_padding_value_without_an_overlay_is_cleared(tmp_path, signed, name):
+    ds = image(Rows=16, Columns=16, PixelRepresentation=int(signed))
+    drawing = np.random.default_rng(0).integers(0, 3, (16, 16)) == 0
+    ds.PixelData = (drawing.astype("<u2") << 15).tobytes()
+    setattr(ds, name, -32768 if signed else 32768)
+    ds[name].VR = "SS" if signed else "US"
+    new = one(tmp_path, ds, pixels="keep")
+    assert not np.frombuffer(new.PixelData, "<u2").any()
+    assert "unused bits" in str(new.DeidentificationMethod)
+
+
+def test_a_drawing_in_the_sign_extension_is_cleared(tmp_path):
+    drawing = np.random.default_rng(0).integers(0, 2, 64) == 0
+    words = np.where(drawing, 0xF830, 0x0830).astype("<u2")  # -2000 in 12 bits, with and without a sign
+    ds = image(PixelRepresentation=1, PixelData=words.tobytes())
+    new = one(tmp_path, ds, pixels="keep")
+    assert set(np.frombuffer(new.PixelData, "<u2").tolist()) == {0xF830}
+    assert (new.pixel_array == -2000).all()
+
+
+def test_a_round_field_of_padding_looks_the_same_though_a_pixel_has_its_stored_value(tmp_path):
+    words = np.array([0xF830] * 40 + [17] * 23 + [0x0830], dtype="<u2")
+    ds = image(PixelPaddingValue=0xF830, PixelData=words.tobytes())
+    new = one(tmp_path, ds, pixels="keep")
+    assert (np.frombuffer(new.PixelData, "<u2")[:63] == words[:63]).all()
+    assert ((np.frombuffer(new.PixelData, "<u2") & 0xFFF) == (words & 0xFFF)).all()
 
 
 @pytest.mark.parametrize("signed", [False, True])

@@ -60,8 +60,15 @@ def test_a_single_letter_is_one_shape_and_a_word_is_not(page):
     picture, found, _ = page
     letter = np.zeros((60, 60, 3), np.uint8)
     letter[10:50, 15:22] = letter[43:50, 15:40] = 200  # an L
-    assert ocr.is_glyph(letter, Box(5, 5, 50, 55))
-    assert not ocr.is_glyph(picture, found[0].box)
+    box = Box(5, 5, 50, 55)
+    assert ocr.glyph(letter, box) == ocr.Glyph(box)
+    assert ocr.glyph(picture, found[0].box) is None
+    initials = letter.copy()
+    initials[0:6, 20:24] = initials[0:6, 27:31] = 220
+    box = Box(5, 0, 50, 55)
+    assert ocr.glyph(initials, box) == ocr.Glyph(Box(15, 10, 40, 50), (Box(27, 0, 31, 6), Box(20, 0, 24, 6)))
+    initials[12:34, 28:32] = 220  # a shape within the letter's rows and columns: not beside it
+    assert ocr.glyph(initials, box) is None
 
 
 @pytest.mark.parametrize(("length", "most"), [(10, 100), (100, 100), (101, 100), (1000, 300), (4000, 1075)])

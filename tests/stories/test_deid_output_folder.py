@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deid"))
 from deid_samples import KEY, ROOT, clean, image, images, key_file, save, tree
@@ -87,6 +89,32 @@ def test_a_source_may_grow_and_move(tmp_path):
     )
     clean(tmp_path, "fresh", "moved")
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
+SOURCES = st.dictionaries(st.sampled_from("abc"), st.integers(1, 4), min_size=1).filter(
+    lambda files: len(set(files.values())) == len(files)  # which of two copies is written, order decides
+)
+
+
+@given(SOURCES, SOURCES)
+@settings(max_examples=15, deadline=None, phases=[Phase.explicit, Phase.generate])
+def test_a_second_source_is_refused_or_gives_what_it_gives_alone(first, second):
+    """Path -> instance of two sources, one after the other in one output folder."""
+    with tempfile.TemporaryDirectory() as name:
+        tmp = Path(name)
+        for folder, files in (("in", first), ("second", second)):
+            for path, number in files.items():
+                save(image(number, study=number), tmp / folder / path)
+        clean(tmp)
+        before = tree(tmp / "out")
+        if first.items() <= second.items():
+            assert clean(tmp, source="second").files_resumed == len(first)
+            clean(tmp, "alone", "second")
+            assert tree(tmp / "out") == tree(tmp / "alone")
+        else:
+            with pytest.raises(UsageError, match=f"{len(first.items() - second.items())} file"):
+                clean(tmp, source="second")
+            assert tree(tmp / "out") == before
 
 
 def test_a_corrected_file_of_the_same_instance_is_made_again(tmp_path):
@@ -256,7 +284,10 @@ def test_files_that_another_site_cleaned_are_read_and_counted(tmp_path, invoke):
     assert (result.files_written, result.deidentified_before) == (2, 2)
     assert "de-identified by meninx before, under another key or site: 2 images" in result.summary()
     assert artifacts.read(tmp_path / "out", DeidRecord).deidentified_before == 2
-    assert "before, under another key or site: 2 images" in (tmp_path / "out" / "statement.html").read_text()
+    assert (
+        "De-identified by meninx before, under another key or site: 2 images"
+        in (tmp_path / "out" / "statement.html").read_text()
+    )
     assert clean(tmp_path, source="first/images").deidentified_before == 2
     deliver(tmp_path, "plain", 3)
     assert clean(tmp_path, "third", "plain").deidentified_before == 0

@@ -640,6 +640,8 @@ def test_images_that_may_show_text_are_counted_and_named(tmp_path):
     assert strict.quarantined == {"burned-in-declared": 1, "text-in-pixels-possible": 1}
     result = clean(tmp_path, pixels="keep")
     assert result.burned_in_unknown == 2
+    private = tmp_path / "strict" / "private"
+    assert not [name for name in ("review.csv", "review.html") if (private / name).exists()]
     assert "NOT checked: 2 images" in result.summary()
     assert "review.html" in result.summary()
     marks = {

@@ -65,6 +65,13 @@ def test_the_directory_of_the_source_has_no_influence(tmp_path):
     assert different <= {"media.json", "checksums.sha256", *(name for name in plain if "papers" in name)}
 
 
+def test_pixels_that_nobody_read_are_told_before_a_medium_leaves(tmp_path, capsys):
+    save(image(1, SOPClassUID="1.2.840.10008.5.1.4.1.1.7", Modality="OT"), tmp_path / "in" / "a")
+    clean(tmp_path, pixels="keep")
+    assert run_command(["dicom", "media", str(tmp_path / "out"), str(tmp_path / "cd")]) == 0
+    assert "1 images may show text in their pixels" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_dry_run_of_de_identification_names_no_folder_that_is_not_there(tmp_path, capsys):
     source = original(tmp_path)
     words = [source, tmp_path / "clean", "--key", key_file(tmp_path), "--site", "north", "--dry-run"]

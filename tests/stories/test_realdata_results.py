@@ -19,7 +19,9 @@ from pydicom.multival import MultiValue
 
 from meninx.core import settings
 from meninx.deid.config import DeidConfig
+from meninx.deid.review import layouts
 from meninx.deid.stage import run as deidentify
+from meninx.dicomfile import frames, instance, redaction
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.stage import run as prepare
 from meninx.train import evaluate, stage
@@ -76,6 +78,23 @@ def test_the_name_and_the_birth_date_in_the_pixels_are_gone_and_the_side_marker_
     assert np.array_equal(after[200:], before[200:])
     before, after = both(archive, "nih_dx/test3.dcm")
     assert np.array_equal(after[84:121, 928:971], before[84:121, 928:971])  # an L, askew
+    before, after = both(archive, "nih_dx/test2.dcm")
+    assert (before[:8, 932:966] > 128).any()  # what the edge left of initials above a marker
+    assert not (after[:8, 932:966] > 128).any()
+    assert np.array_equal(after[13:], before[13:])  # the marker, upside down
+    found = layouts.read_layouts(archive / "private" / layouts.LAYOUTS)
+    assert sum(layout.instances for layout in found) == 6
+    for layout in found:
+        before = shown(DATA / "dicom" / layout.source)
+        outside = redaction.outside(before.shape[1:3], layout.filled)
+        for output in layout.outputs[:1]:
+            assert np.array_equal(before[:, outside], shown(archive / output)[:, outside])
+
+
+def shown(path: Path) -> np.ndarray:
+    """Return all frames of a file."""
+    original = instance.read(path.read_bytes())
+    return np.stack(list(frames.all_shown(original, frames.layers_of(original))))
 
 
 def both(archive: Path, name: str) -> tuple[np.ndarray, np.ndarray]:

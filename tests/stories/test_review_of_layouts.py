@@ -51,7 +51,7 @@ def search(monkeypatch):
             found.append(Found(Box(4, int(top), right, int(bottom)), 0.9))
         return found
 
-    made = burned_text.Reader(find, lambda *given: Reading("AXIAL CHEST", 0.9), lambda *given: False)
+    made = burned_text.Reader(find, lambda *given: Reading("AXIAL CHEST", 0.9), lambda *given: None)
     real = cleaner.PixelCleaner
     monkeypatch.setattr(ocr, "is_available", lambda: True)
     monkeypatch.setattr(cleaner, "PixelCleaner", lambda *given: real(*given, reader=made))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -113,21 +114,61 @@ def test_an_allowed_name_needs_a_reason(tmp_path):
 
 
 def named_types():
-    """Return (type, module) of every row of the table of types in ARCHITECTURE.md."""
+    """Return (type, modules) of every row of the table of types in ARCHITECTURE.md that names modules.
+
+    A module without a folder lies beside the one before it.
+    """
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (`[A-Z].*?) \| `([a-z_/]+\.py)` \|", text, re.MULTILINE)
-    return [(name, module) for names, module in rows for name in re.findall(r"`(\w+)`", names)]
+    rows = re.findall(r"^\| (`[A-Z][^|]*?) \| ((?:`[a-z_/]+\.py`(?:, )?)+) \|", text, re.MULTILINE)
+    found = []
+    for names, cell in rows:
+        modules, folder = [], ""
+        for module in re.findall(r"`([a-z_/]+\.py)`", cell):
+            folder = module.rpartition("/")[0] if "/" in module else folder
+            modules.append(f"{folder}/{module.rpartition('/')[2]}")
+        found += [(name, tuple(modules)) for name in re.findall(r"`(\w+)`", names)]
+    return found
 
 
 def test_the_table_of_types_is_read():
-    assert len(named_types()) >= 15
+    assert len(named_types()) >= 60
 
 
-@pytest.mark.parametrize(("name", "module"), named_types())
-def test_a_type_of_the_architecture_is_where_it_says_and_used_elsewhere(name, module):
+@pytest.mark.parametrize(("name", "modules"), named_types())
+def test_a_type_of_the_architecture_is_where_it_says_and_used_elsewhere(name, modules):
     source = ROOT / "src" / "meninx"
-    tree = ast.parse((source / module).read_text(encoding="utf-8"))
-    assert name in {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    homes = [
+        source / module
+        for module in modules
+        if name in _defined(ast.parse((source / module).read_text(encoding="utf-8")))
+    ]
+    assert len(homes) == 1
     word = re.compile(rf"\b{name}\b")
-    others = [path for path in source.rglob("*.py") if path != source / module]
+    others = [path for path in source.rglob("*.py") if path != homes[0]]
     assert any(word.search(path.read_text(encoding="utf-8")) for path in others)
+
+
+def _defined(tree):
+    """Return the classes, and the type aliases, of a module."""
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    aliases = {node.target.id for node in tree.body if isinstance(node, ast.AnnAssign)}
+    return classes | aliases
+
+
+def test_the_layers_of_the_architecture_are_those_of_the_contract():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    contract = next(one for one in contracts["contracts"] if one["name"] == "layers")["layers"]
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    block = re.search(r"^## Layers\n[^|]*?\n\n((?:    [^\n]*\n)+)", text, re.MULTILINE)
+    assert block is not None
+    rows = [re.match(r" +((?:\w+(?:/|\.py) +)+)", line)[1] for line in block[1].splitlines()]
+    assert [set(re.findall(r"\w+(?=/|\.py)", row)) for row in rows] == [
+        set(re.split(r" *\| *", row)) for row in contract
+    ]
+
+
+def test_rooms_of_deid_are_those_of_its_folder():
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    section = text.partition("## Inside deid")[2].partition("\n## ")[0]
+    rooms = {path.parent.name for path in (ROOT / "src" / "meninx" / "deid").glob("*/__init__.py")}
+    assert set(re.findall(r"^\| `(\w+)/` \|", section, re.MULTILINE)) == rooms

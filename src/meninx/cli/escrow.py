@@ -32,8 +32,9 @@ def seal(
         clean: Output folder of `meninx deid`.
         key: File with the site key that made it.
         broker: File with a broker's public key; without it the escrow is for the site key's holder.
-        remove_plain: Then remove everything else that holds originals from private/. A removed file can
-            still be on the disk and in backups.
+        remove_plain: Then remove everything else that holds originals from private/. Later runs of
+            `meninx deid` in the folder must seal it again. A removed file can still be on the disk and in
+            backups.
         dry_run: Change nothing; show what would be removed.
     """
     early.exists(clean, key, broker)
@@ -67,8 +68,9 @@ def log(
 ) -> None:
     """Check the access log beside a key, and show who opened escrows of a site with it. Nothing is written.
 
-    Exit code 4: a line was changed, removed or added by somebody who does not hold the key. Lines cut from
-    the end are not detected.
+    Exit code 4: a line was changed, removed or added by somebody who does not hold the key, or the log was
+    deleted or cut. The latter is noticed by records beside the log and beside the escrow: not if both are
+    deleted, too.
 
     Args:
         escrow: An escrow of the site.

@@ -11,6 +11,23 @@ from typing import Any
 FORMAT = 2
 """Format of every record that carries a version."""
 
+UNSEARCHED = "images that may show text in their pixels, which were not searched"
+
+
+def unsearched(count: int) -> str:
+    """Return in words that images may show text, because their pixels were not searched.
+
+    >>> unsearched(1200)
+    '1,200 images may show text in their pixels, which were not searched'
+    """
+    images, their = ("image", "its") if count == 1 else ("images", "their")
+    return f"{count:,} {images} may show text in {their} pixels, which were not searched"
+
+
+def mostly_filled(count: int) -> str:
+    """Return in words that more than half of some images was filled, which may be a mistake of the search."""
+    return f"in {count:,} image{'' if count == 1 else 's'} more than half of the picture was filled"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Departure:
@@ -58,12 +75,13 @@ class DeidRecord:
             key or for another site.
         actions: keyword -> action letter -> elements.
         residual_findings: files excluded because the self-check found an original identifier.
-        burned_in_unknown: images written that may show text in their pixels and were not inspected.
+        burned_in_unknown: images written that may show text in their pixels, which were not searched.
         flagged: reason -> images among these.
         pixels: treatment of images that may hold text in their pixels; empty in older archives.
         search_all: all images were searched, not only those that may hold text by their header.
         pixels_searched: images whose pixels were searched for text.
         pixels_redacted: images among these in which text was redacted.
+        pixels_mostly_filled: images among these of which more than half was filled.
         pixels_recoded: images among these that lost a lossy compression.
         layouts: distinct layouts of text among these.
         defacing: treatment of faces in CT and MR series; empty in older archives.
@@ -106,6 +124,7 @@ class DeidRecord:
     search_all: bool = False
     pixels_searched: int = 0
     pixels_redacted: int = 0
+    pixels_mostly_filled: int = 0
     pixels_recoded: int = 0
     layouts: int = 0
     defacing: str = ""

@@ -21,12 +21,14 @@ _DECIDING = (
     "pyjpegls",
 )
 
+PARTS = ("core", "deid", "dicomfile", "imaging")  # packages whose files decide the clean bytes
+
 
 def versions() -> Mapping[str, str]:
     """Return the versions of all that decides the clean bytes, and a digest of the program's own files."""
     found = {name: metadata.version(name) for name in _DECIDING}
     source, digest = Path(ocr.__file__).parents[1], hashlib.sha256()
-    for part in ("core", "deid", "imaging"):
+    for part in PARTS:
         for path in sorted((source / part).rglob("*")):
             if path.suffix in (".py", ".csv"):
                 digest.update(path.relative_to(source).as_posix().encode() + b"\0" + path.read_bytes())

@@ -83,7 +83,7 @@ class DeidConfig(Settings):
             show a head and cannot be defaced is quarantined. One that shows none, by its header and its
             pixels, stays as it is. The rest of a head, or the brain itself, may still identify a person.
         dry_run: read and check everything, write nothing.
-        resume: continue an interrupted run in the output folder.
+        resume: continue an interrupted run in the output folder, or add what is new in its source.
         overwrite: replace an earlier result in the output folder, once the new one is complete.
     """
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from meninx.core.errors import DataError, problem
 from meninx.core.result import Result, command
-from meninx.deid.burned_in.pixel_triggers import CONTACT_SHEET
-from meninx.deid.review import layout_sheet
+from meninx.core.summaries import mostly_filled, unsearched
+from meninx.deid.review import layout_sheet, thumbnail_sheet
 from meninx.dicomfile import media_directory, refusals
 from meninx.dicomfile.refusals import Reason
 from meninx.imaging import ocr
@@ -34,6 +34,7 @@ class DeidResult(Result):
         flagged: reason -> images among these.
         pixels_searched: images whose pixels were searched for text.
         pixels_redacted: images among these in which text was redacted.
+        pixels_mostly_filled: images among these of which more than half was filled.
         layouts: distinct layouts of text among these.
         series_defaced: CT and MR series from which a mask of the face was removed.
         series_not_head: CT and MR series that show no head, by header and pixels.
@@ -60,6 +61,7 @@ class DeidResult(Result):
     flagged: Mapping[str, int] = field(default_factory=dict)
     pixels_searched: int = 0
     pixels_redacted: int = 0
+    pixels_mostly_filled: int = 0
     layouts: int = 0
     series_defaced: int = 0
     series_not_head: int = 0
@@ -118,13 +120,7 @@ class DeidResult(Result):
             if not self.dry_run:
                 medium = self.out.with_name(f"{self.out.name}-medium")
                 lines.append(f"a medium with a new DICOMDIR: {command('dicom', 'media', self.out, medium)}")
-        if self.pixels_searched:
-            lines.append(
-                f"pixels: {self.pixels_searched} images searched for text, {self.pixels_redacted} redacted, "
-                f"{self.layouts} layouts"
-            )
-            if self.has_lists:
-                lines.append(f"look at each layout once: {self.out / 'private' / layout_sheet.PAGE}")
+        lines += self._searches()
         if self.series_defaced or self.series_not_head or self.series_face_refused:
             lines.append(
                 f"faces: a mask was removed from {self.series_defaced} CT and MR series, "
@@ -135,12 +131,10 @@ class DeidResult(Result):
                 "images that may hold text were kept out: pip install 'meninx[ocr]' to have them read"
             )
         if self.burned_in_unknown:
-            lines.append(
-                f"NOT checked: {self.burned_in_unknown} images may show text in their pixels "
-                "(ultrasound, captures, ...)"
-            )
+            lines.append(f"NOT checked: {unsearched(self.burned_in_unknown)} (ultrasound, captures, ...)")
             if self.has_lists:
-                lines.append(f"look at them before anything leaves: {self.out / 'private' / CONTACT_SHEET}")
+                page = self.out / "private" / thumbnail_sheet.PAGE
+                lines.append(f"look at them before anything leaves: {page}")
         lines += self.private_files
         if self.signer:
             lines.append(f"signed by {self.signer}; tell it to whoever checks the archive")
@@ -169,3 +163,15 @@ class DeidResult(Result):
                 "images; their patients count as other ones"
             )
         return lines
+
+    def _searches(self) -> Iterator[str]:
+        if not self.pixels_searched:
+            return
+        yield (
+            f"pixels: {self.pixels_searched} images searched for text, {self.pixels_redacted} redacted, "
+            f"{self.layouts} layouts"
+        )
+        if self.pixels_mostly_filled:
+            yield f"LOOK: {mostly_filled(self.pixels_mostly_filled)}"
+        if self.has_lists:
+            yield f"look at each layout once: {self.out / 'private' / layout_sheet.PAGE}"

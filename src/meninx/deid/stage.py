@@ -19,8 +19,8 @@ from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
+from meninx.core.summaries import unsearched
 from meninx.deid import cluster, continuation, options, output
-from meninx.deid.burned_in import pixel_triggers
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.deid_result import DeidResult
@@ -33,14 +33,14 @@ from meninx.deid.identity.keys import SiteKey, read_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
 from meninx.deid.papers import archive_signature, statement, summary
 from meninx.deid.publication import InstanceOwners, publish_entry
-from meninx.deid.review import layout_sheet
+from meninx.deid.review import layout_sheet, thumbnail_sheet
 from meninx.deid.worker import Engine, process
 from meninx.dicomfile.discover import SourceFile, check_source, files_below
 from meninx.dicomfile.refusals import Reason
 from meninx.imaging import ocr
 
 STAGE = "deid"
-FORMAT = "4"  # raised when the same input would give other bytes
+FORMAT = "5"  # raised when the same input would give other bytes
 _MARK = f"format-{FORMAT}-"  # begins every fingerprint
 FILES_PER_WORKER = 40  # below that a second process costs more than it saves
 Pair = tuple[SourceFile, FileResult | None]  # a file and its result in an earlier run
@@ -69,16 +69,18 @@ def run(
     Args:
         config: settings.
         source: folder (or one file).
-        out: output folder, apart from the source; continued when it holds an interrupted run of the same
-            settings.
+        out: output folder, apart from the source; continued when it holds a run of the same settings and
+            source (:mod:`meninx.deid.continuation`).
         progress: shows how far the run is.
         throwaway: key that a dry run takes in place of ``config.key``; other runs never use it.
 
     Raises:
         PrivacyRefusal: no usable key, a setting that would keep the identity, a registry that is not the
-            site's own, or a policy on issuers that would change earlier pseudonyms.
-        UsageError: the output folder lies in the source, holds something else, or another configuration's
-            result; or a script calls this unguarded, so that every worker process would call it again.
+            site's own, a policy on issuers that would change earlier pseudonyms, or a sealed output folder
+            that would be written in plain.
+        UsageError: the output folder lies in the source, holds something else, or the result of another
+            configuration or source; or a script calls this unguarded, so that every worker process would
+            call it again.
         DataError: the source cannot be read, or a lookup table is wrong.
         StorageError: the disk refused a write; finished files stay.
         RunLocked: another process writes to ``out``.
@@ -121,9 +123,7 @@ def run(
     result = _result(config, out, record, resumed)
     _note_registry(registry, progress, is_new=is_new, contradicting=result.contradicting)
     if result.burned_in_unknown:
-        progress.note(
-            f"{result.burned_in_unknown} images may show text in their pixels; pixels were not checked"
-        )
+        progress.note(unsearched(result.burned_in_unknown))
     return result
 
 
@@ -170,7 +170,7 @@ def _write_papers(
     )  # fmt: skip
     statement.write(space.staging, record)
     archive_signature.write(space.staging, signing_key)
-    pixel_triggers.write_contact_sheet(space, progress)
+    thumbnail_sheet.write(space, progress)
     layout_sheet.write(space, engine.source, progress)
     journal.write_known(space.private)
     if recipient is not None:
@@ -447,6 +447,7 @@ def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> 
         "burned_in_unknown",
         "pixels_searched",
         "pixels_redacted",
+        "pixels_mostly_filled",
         "layouts",
         "series_defaced",
         "series_not_head",

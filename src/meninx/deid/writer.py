@@ -40,8 +40,7 @@ def finish(elements: list[Element], original: Instance, context: FileContext) ->
     if charset:
         new[CHARSET_TAG] = Element(CHARSET_TAG, "CS", charset)
     _state_burned_in(new, context)
-    if context.face:
-        new[VISUAL_FEATURES] = _text(VISUAL_FEATURES, "CS", "NO")
+    _state_visual_features(new, context)
     new.setdefault(0x00100010, _text(0x00100010, "PN", context.patient.pseudonym))
     new.setdefault(0x00100020, _text(0x00100020, "LO", context.patient.pseudonym))
     if AGE not in new or not bytes(new[AGE].value).strip():
@@ -68,6 +67,19 @@ def _state_burned_in(new: dict[int, Element], context: FileContext) -> None:
         context.review and BURNED_IN in new and bytes(new[BURNED_IN].value).strip() == b"NO" and not required
     ):
         del new[BURNED_IN]
+
+
+def _state_visual_features(new: dict[int, Element], context: FileContext) -> None:
+    """Set RecognizableVisualFeatures to NO after a search for a face; else remove a NO of the device.
+
+    Nobody has checked the latter. It stays where the IOD requires a value, and this program claims nothing.
+    """
+    stated = bytes(new[VISUAL_FEATURES].value).strip() if VISUAL_FEATURES in new else b""
+    kind = attribute_type(VISUAL_FEATURES, context.sop_class_uid, top_level=True)
+    if context.face:
+        new[VISUAL_FEATURES] = _text(VISUAL_FEATURES, "CS", "NO")
+    elif stated == b"NO" and kind not in ("1", "1C"):
+        del new[VISUAL_FEATURES]
 
 
 def _codes(context: FileContext) -> tuple[Code, ...]:

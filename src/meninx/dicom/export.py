@@ -17,6 +17,7 @@ from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageErr
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.staging import Build
+from meninx.core.summaries import unsearched
 from meninx.dicom import copies, sidecar
 from meninx.imaging import decode, dicom_image, nifti, png, tags
 from meninx.imaging.image import Image
@@ -255,7 +256,7 @@ def survey(
             if not trusted and tags.NOT_REVIEWED in str(header.get("DeidentificationMethod") or ""):
                 fix = "look at private/review.html of the clean archive, then set trusted"
                 what, where = "an image whose pixels need no look", "PatientIdentityRemoved"
-                failed.append((number, expected(what, got="one that may show text", where=where, fix=fix)))
+                failed.append((number, expected(what, got=unsearched(1), where=where, fix=fix)))
                 continue
             entries.append(entry)
             if str(header.get("PatientIdentityRemoved") or "").strip().upper() != "YES":

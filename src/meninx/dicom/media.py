@@ -59,6 +59,7 @@ class MediaResult(Result):
         stand_ins: keyword -> records that got a value that the archive does not have.
         written: files that this run copied or linked.
         signer: fingerprint of the key that signed the archive; empty for an unsigned one.
+        burned_in_unknown: images of the archive that may show text in their pixels, which were not searched.
         dry_run: nothing was written.
     """
 
@@ -70,7 +71,17 @@ class MediaResult(Result):
     stand_ins: dict[str, int] = field(default_factory=dict)
     written: int = 0
     signer: str = ""
+    burned_in_unknown: int = 0
     dry_run: bool = False
+
+    def alerts(self) -> tuple[str, ...]:
+        """Return what somebody has to look at before the medium leaves."""
+        if not self.burned_in_unknown:
+            return ()
+        return (
+            f"{self.burned_in_unknown} images may show text in their pixels, which were not searched; "
+            "look at private/review.html of the archive before the medium leaves",
+        )
 
     def summary(self) -> str:
         """Return what the medium holds, and what its DICOMDIR says that the files do not."""
@@ -162,7 +173,12 @@ def write_medium(
         with tempfile.TemporaryFile() as stream:
             said = write_directory(stream, medium, lambda one: source / one.entry.path, uid, progress)
         return MediaResult(
-            out=out, **counted(medium), private_records=said.private, stand_ins=said.stand_ins, dry_run=True
+            out=out,
+            **counted(medium),
+            private_records=said.private,
+            stand_ins=said.stand_ins,
+            burned_in_unknown=record.burned_in_unknown,
+            dry_run=True,
         )
     with copies.building(source, out, record.checksums, way, last=artifacts.place(MediaRecord)) as build:
         _refuse_others(out, {one.path for one in medium})
@@ -188,6 +204,7 @@ def write_medium(
         stand_ins=summary.stand_ins,
         written=written,
         signer=summary.signer,
+        burned_in_unknown=record.burned_in_unknown,
     )
 
 

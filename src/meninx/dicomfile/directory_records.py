@@ -112,6 +112,10 @@ class StandIns:
         usual = dict.fromkeys(_DATES, "19000101") | dict.fromkeys(_TIMES, "000000")
         usual |= {"Modality": "OT", "ContentLabel": "UNNAMED"}
         usual |= {name: str(number) for name, number in numbers.items()}
+        if (
+            header.get("VerificationFlag") == "VERIFIED"
+        ):  # a report then says when, in an item that is removed
+            usual["VerificationDateTime"] = "19000101000000"
         for name in KEYWORDS:
             if name in header and not _is_readable(header, name):
                 del header[name]

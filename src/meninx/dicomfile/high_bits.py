@@ -2,7 +2,8 @@
 
 BitsStored and HighBit say which bits of a pixel are its value. Older devices wrote graphics and patient texts
 into the other bits, where no viewer shows them as pixels. They are cleared. Sign extension and the padding
-value, which are written with all bits by many devices, are no such use.
+value, which many devices write with all bits, are no such use as long as they follow from the stored value
+alone. Where two pixels have one stored value and other unused bits, all pixels of that value get one form.
 
 References:
     DICOM PS3.5, section 8.1.1; PS3.3, section C.9.2 (retired use of the unused bits).
@@ -10,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +30,7 @@ ALLOCATED, STORED, HIGH, SIGNED, PADDING, PADDING_LIMIT = (
     0x00280121,
 )
 _SIZES = {8: 1, 16: 2, 32: 4}
+Words = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -50,57 +53,105 @@ class UnusedBits:
     signed: bool
     padding: tuple[int, ...] = ()
 
-    def used_in(self, pixels: bytes | memoryview) -> bool:
-        """Return whether any pixel has something in its unused bits.
+    def clearing(self, windows: Iterable[bytes | memoryview]) -> Clearing | None:
+        """Return how the unused bits are cleared; None where nothing stands in them.
 
         Args:
-            pixels: whole pixels; bytes of an incomplete last one are ignored.
+            windows: all pixels, in pieces; bytes of an incomplete last pixel are ignored.
         """
-        words = self._words(pixels)
-        if not len(words) or not int(np.bitwise_or.reduce(words)) & self._unused:
-            return False
-        return bool(self._strays(words).any())
+        seen: Counter[str] = Counter()
+        marks = {mark: Counter[str]() for mark in self.padding if mark & self.unused}
+        for window in windows:
+            words = self.words(window)
+            if not len(words) or not (marks or self.signed or np.bitwise_or.reduce(words) & self.unused):
+                continue
+            for mark, counts in marks.items():
+                same = (words & self.value) == (mark & self.value)
+                if same.any():
+                    counts += self._forms(words[same], mark)
+                    words = words[~same]
+            seen += self._forms(words)
+        extends = self.signed and bool(seen["extended"] or seen["stray"])
+        kept = tuple(mark for mark, counts in marks.items() if 2 * counts["mark"] > counts.total())
+        clears = bool(seen["stray"] or (seen["extended"] and seen["plain"]))
+        for mark, counts in marks.items():
+            usual = "extended" if extends and self._is_negative(mark) else "plain"
+            clears |= counts["mark" if mark in kept else usual] != counts.total()
+        return Clearing(self, extends, kept) if clears else None
+
+    @property
+    def value(self) -> int:
+        """The bits of the stored value."""
+        return ((1 << self.stored) - 1) << self.low
+
+    @property
+    def unused(self) -> int:
+        """The other bits."""
+        return ((1 << 8 * self.size) - 1) ^ self.value
+
+    def words(self, pixels: bytes | memoryview) -> Words:
+        """Return whole pixels as unsigned numbers."""
+        kind = np.dtype(f"{'<' if self.little else '>'}u{self.size}")
+        return np.frombuffer(pixels, dtype=kind, count=len(pixels) // self.size)
+
+    def extended(self, values: Words) -> Words:
+        """Return stored values with ones above the negative ones."""
+        return np.where(self._is_negative(values), values | self._above, values).astype(values.dtype)
+
+    @property
+    def _above(self) -> int:
+        return ((1 << 8 * self.size) - 1) ^ ((1 << (self.low + self.stored)) - 1)
+
+    def _is_negative(self, words: Any) -> Any:
+        return (words >> (self.low + self.stored - 1)) & 1 == 1
+
+    def _forms(self, words: Words, mark: int | None = None) -> Counter[str]:
+        """Return how many pixels have which form of their unused bits.
+
+        ``mark``: the padding value. ``plain``: zeros, of a value that could be extended or is one of padding.
+        ``extended``: ones above a negative value. ``stray``: anything else.
+        """
+        values = words & self.value
+        is_mark = words == mark if mark is not None else np.zeros(len(words), dtype=np.bool_)
+        is_plain = (words == values) & ~is_mark
+        is_extended = (
+            (words == self.extended(values)) & ~is_plain & ~is_mark if self.signed else np.zeros_like(is_mark)
+        )
+        stray = int(np.count_nonzero(~(is_mark | is_plain | is_extended)))
+        if mark is None:
+            is_plain &= self._is_negative(values)
+        return Counter(
+            mark=int(np.count_nonzero(is_mark)), plain=int(np.count_nonzero(is_plain)),
+            extended=int(np.count_nonzero(is_extended)), stray=stray,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Clearing:
+    """One form of the unused bits for each stored value.
+
+    Attributes:
+        bits: which they are.
+        extends: whether negative values get ones above them.
+        padding: whole values that all pixels of their stored value get.
+    """
+
+    bits: UnusedBits
+    extends: bool
+    padding: tuple[int, ...]
 
     def cleared(self, pixels: bytes | memoryview) -> bytes:
-        """Return the pixels with the unused bits cleared where they are used; signed values are extended.
+        """Return pixels whose unused bits follow from their stored values.
 
         Args:
             pixels: whole pixels; bytes of an incomplete last one are returned as they are.
         """
-        words = self._words(pixels)
-        strays = self._strays(words)
-        new = words.copy()
-        new[strays] = (
-            self._extended(words & self._value)[strays] if self.signed else words[strays] & self._value
-        )
-        return new.tobytes() + bytes(pixels[len(words) * self.size :])
-
-    @property
-    def _value(self) -> int:
-        return ((1 << self.stored) - 1) << self.low
-
-    @property
-    def _unused(self) -> int:
-        return ((1 << 8 * self.size) - 1) ^ self._value
-
-    def _words(self, pixels: bytes | memoryview) -> NDArray[np.integer[Any]]:
-        count = len(pixels) // self.size
-        kind = np.dtype(f"{'<' if self.little else '>'}u{self.size}")
-        return np.frombuffer(pixels, dtype=kind, count=count)
-
-    def _strays(self, words: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-        strays: NDArray[np.bool_] = (words & self._unused) != 0
-        if self.signed:
-            strays &= words != self._extended(words & self._value)
-        if self.padding:
-            strays &= ~np.isin(words, self.padding)
-        return strays
-
-    def _extended(self, values: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-        """Return values with the bits above the highest one set where the highest one is."""
-        top = self.low + self.stored
-        above = ((1 << 8 * self.size) - 1) ^ ((1 << top) - 1)
-        return np.where((values >> (top - 1)) & 1, values | above, values).astype(values.dtype)
+        words = self.bits.words(pixels)
+        values = words & self.bits.value
+        new = self.bits.extended(values) if self.extends else values
+        for mark in self.padding:
+            new[values == (mark & self.bits.value)] = mark
+        return new.astype(words.dtype).tobytes() + bytes(pixels[len(words) * self.bits.size :])
 
 
 def unused_bits(elements: Iterable[Element], *, little: bool) -> UnusedBits | None:
@@ -123,7 +174,7 @@ def unused_bits(elements: Iterable[Element], *, little: bool) -> UnusedBits | No
     # An overlay in the unused bits of empty pixels has the value that marks padding.
     drawn = any(numbers.get(tag, 0) for tag in numbers if tag >> 24 == 0x60)
     known = (PADDING, PADDING_LIMIT) if size == 2 and not drawn else ()
-    padding = tuple(numbers[tag] for tag in known if tag in numbers)
+    padding = tuple(dict.fromkeys(numbers[tag] for tag in known if tag in numbers))
     return UnusedBits(size, little, low, stored, numbers.get(SIGNED) == 1, padding)
 
 

@@ -122,8 +122,8 @@ def rebuild(elements: list[Element], syntax: str, *, little: bool) -> None:
 def clear_unused_bits(elements: list[Element], syntax: str, *, little: bool) -> bool:
     """Clear what stands in the unused bits of native pixels in place, and return whether anything did.
 
-    Guarantee: afterwards no bit outside the stored value differs from zero, from sign extension or from the
-        padding value; pixel data without such bits keeps its bytes.
+    Guarantee: afterwards the bits outside of a pixel's stored value follow from that value, in one way for
+        all pixels, so they carry nothing; pixel data of which this was true before keeps its bytes.
 
     Args:
         elements: the data set, after :func:`rebuild`.
@@ -132,10 +132,11 @@ def clear_unused_bits(elements: list[Element], syntax: str, *, little: bool) -> 
     """
     bits = unused_bits(elements, little=little) if syntax in NATIVE else None
     found = next((element for element in elements if element.tag == PIXELS), None)
-    if bits is None or found is None or not any(map(bits.used_in, windows_of(found.value))):
+    clearing = bits.clearing(windows_of(found.value)) if bits is not None and found is not None else None
+    if clearing is None or found is None:
         return False
-    value = found.value
-    found.value = value.changed(bits.cleared) if isinstance(value, FilePart) else bits.cleared(value)
+    value, cleared = found.value, clearing.cleared
+    found.value = value.changed(cleared) if isinstance(value, FilePart) else cleared(value)
     return True
 
 

@@ -205,6 +205,14 @@ def _view(content: bytearray, layers: Layers) -> tuple[Values, int]:
     raise Refused(Reason.PIXELS_UNREADABLE)
 
 
+def whole_pixels(box: Box, layers: Layers) -> Box:
+    """Return the box that is filled for a box: in native 4:2:2 colour it begins and ends at even columns."""
+    if layers.is_encapsulated or not layers.photometric.endswith("_422"):
+        return box
+    pairs = _divided(box, 2)
+    return Box(2 * pairs.left, pairs.top, 2 * pairs.right, pairs.bottom)
+
+
 def _divided(box: Box, divisor: int) -> Box:
     return Box(box.left // divisor, box.top, -(-box.right // divisor), box.bottom)
 

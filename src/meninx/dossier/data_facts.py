@@ -5,6 +5,7 @@ from __future__ import annotations
 from meninx.core import artifacts
 from meninx.core.artifacts import Lineage, RunRecord
 from meninx.core.dossier_records import ArchiveExtract, DatasetExtract, DossierPart
+from meninx.core.summaries import UNSEARCHED
 from meninx.dossier.facts import DATA, RELEASE, RUN, EvidenceFolder, FactList
 from meninx.report import privacy_account
 
@@ -94,8 +95,7 @@ def _archive(found: FactList, record: ArchiveExtract, path: str, name: str) -> N
     found.add(f"{name}/quarantined", "files kept out", record.quarantined, path, missing=hidden)
     residual = "files kept out because the self-check found an identifier"
     found.add(f"{name}/residual", residual, record.residual_findings, path, missing=hidden)
-    unseen = "images that may show text in their pixels, at which nobody looked"
-    found.add(f"{name}/burned_in", unseen, record.burned_in_unknown, path, missing=hidden)
+    found.add(f"{name}/burned_in", UNSEARCHED, record.burned_in_unknown, path, missing=hidden)
     actions = [f"{letter}: {count:,}" for letter, count in sorted((record.actions or {}).items())]
     found.add(f"{name}/actions", "elements by action", actions, path, missing=hidden)
     found.add(f"{name}/version", "version of the program", record.made_with, path)

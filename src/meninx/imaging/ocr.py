@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -35,6 +36,7 @@ _STEP = 32  # the detection network halves a picture five times
 _TILE, _OVERLAP = 1344, 64  # pixels; a larger picture is searched in tiles, so that memory stays bounded
 _ENLARGED, _MOST_ENLARGED = 320, 4.0  # pixels of the shorter side of a small picture; factor at most
 _LINE_HEIGHT, _WIDEST_LINE = 48, 1536  # pixels of a line as the recognition network reads it
+_MOST_BESIDE = 0.5  # height of a shape beside a letter, as a share of its own
 _FLAT = 3  # grey levels; a tile with a smaller range holds nothing to read
 
 
@@ -125,6 +127,18 @@ class Reading(NamedTuple):
     confidence: float
 
 
+class Glyph(NamedTuple):
+    """One connected shape, as a single letter has it.
+
+    Attributes:
+        box: its place.
+        beside: places of smaller shapes beside it.
+    """
+
+    box: Box
+    beside: tuple[Box, ...] = ()
+
+
 def is_available() -> bool:
     """Return whether the packages of the extra ``ocr`` are installed."""
     return all(find_spec(name) is not None for name in _PACKAGES)
@@ -202,8 +216,11 @@ def read(picture: Picture, box: Box) -> Reading:
     return Reading("".join(characters[number] for number in best[begins]), confidence)
 
 
-def is_glyph(picture: Picture, box: Box) -> bool:
-    """Return whether a box shows one connected shape, as a single letter does, and nothing else.
+def glyph(picture: Picture, box: Box) -> Glyph | None:
+    """Return the one connected shape of a box, as a single letter has it, or None.
+
+    Smaller shapes may stand beside it, such as initials above a side marker, if none of them reaches half its
+    height or stands within its rows and columns.
 
     Args:
         picture: shape (rows, columns, 3), RGB, 0 to 255.
@@ -216,9 +233,22 @@ def is_glyph(picture: Picture, box: Box) -> bool:
     bright = grey > 127
     shape = bright if bright.mean() < 0.5 else ~bright
     if not 0.03 < shape.mean() < 0.6:
-        return False
-    count, _, stats, _ = _opencv().connectedComponentsWithStats(shape.astype(np.uint8), connectivity=8)
-    return count > 1 and int(stats[1:, 4].max()) >= 0.95 * int(shape.sum())
+        return None
+    _, _, stats, _ = _opencv().connectedComponentsWithStats(shape.astype(np.uint8), connectivity=8)
+    parts = sorted(((int(pixels), *map(int, place)) for *place, pixels in stats[1:]), reverse=True)
+    pixels, *place = parts[0]
+    if pixels >= 0.95 * int(shape.sum()):
+        return Glyph(box)
+    main = _moved(place, box)
+    others = [(_moved(one, box), size) for size, *one in parts[1:]]
+    beside = [one for one, size in others if size > 0.02 * pixels]
+    apart = not any(main.shared(one) or one.height > _MOST_BESIDE * main.height for one in beside)
+    return Glyph(main, tuple(one for one, _ in others if not main.shared(one))) if apart else None
+
+
+def _moved(place: Sequence[int], box: Box) -> Box:
+    left, top, width, height = place
+    return Box(box.left + left, box.top + top, box.left + left + width, box.top + top + height)
 
 
 def _stretched(line: Picture) -> Picture:

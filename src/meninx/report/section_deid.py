@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from meninx.core.summaries import UNSEARCHED, unsearched
 from meninx.deid.papers import statement
 from meninx.dicomfile import refusals
 from meninx.report import deid_attributes, formatting
@@ -27,7 +28,7 @@ def deid(context: ReportContext) -> Section:
     ]
     unknown = deid_total(context, "burned_in_unknown")
     if unknown or not all(item.record.pixels == "redact" for item in context.deid):
-        text = f" {unknown:,} images may show text; nobody looked." if unknown else ""
+        text = f" {unsearched(unknown)}." if unknown else ""
         lead.append(
             f"Pixels were NOT checked for burned-in text.{text} Look at the images before they leave "
             "the hospital."
@@ -96,7 +97,7 @@ def _flagged(context: ReportContext) -> ReportTable | None:
     reasons: Counter[str] = Counter()
     for item in context.deid:
         reasons.update(item.record.flagged)
-    return _counted("Images that may show text in their pixels; nobody looked", "images", reasons)
+    return _counted(UNSEARCHED.capitalize(), "images", reasons)
 
 
 def _counted(caption: str, what: str, reasons: Mapping[str, int]) -> ReportTable | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from meninx.core.artifacts import DeidRecord
+from meninx.core.summaries import unsearched
 from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.metrics.paired_difference import AMPLIFIED, CLOSED, MARGIN, NOT_AMPLIFIED, NOT_DECIDED
 from meninx.report import formatting, privacy_cost, section_audit, section_obfuscation, training_log
@@ -83,7 +84,7 @@ def _pixels(records: Sequence[DeidRecord]) -> str:
         )
     if not flagged:
         return "headers were searched; nobody read the pixels"
-    return f"{flagged:,} image{'s' if flagged > 1 else ''} may show text that nobody has looked at"
+    return unsearched(flagged)
 
 
 def _few(names: Sequence[str]) -> str:

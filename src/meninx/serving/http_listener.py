@@ -1,4 +1,10 @@
-"""One ASGI application in a thread: plain HTTP on loopback, TLS elsewhere."""
+"""One ASGI application in a thread: plain HTTP on loopback, TLS elsewhere.
+
+Nobody can occupy the listener with requests that are never finished: header and body have deadlines, and
+where one address or all of them together hold too many connections, the oldest one without a request in
+progress is closed for a new one. On a machine of several accounts all of them come from one address, so a
+limit that refused new connections would lock out the reader of a local page.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +22,109 @@ from meninx.core.errors import StorageError, UsageError, problem
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+    from uvicorn.protocols.http.h11_impl import H11Protocol as HttpProtocol
+else:
+    try:  # as uvicorn chooses
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as HttpProtocol
+    except ImportError:
+        from uvicorn.protocols.http.h11_impl import H11Protocol as HttpProtocol
 
-_CONNECTIONS = 256  # at most
+CONNECTIONS, CONNECTIONS_OF_ONE = 256, 128  # at most, in all and from one address
+HEADER_SECONDS, BODY_SECONDS = 10.0, 30.0  # until a header is complete; until a body is, beside its size
+SLOWEST = 8192.0  # bytes of a body per second
 _START_SECONDS = 30.0
+
+
+class Connection(HttpProtocol):
+    """One connection, which ends when a request does not arrive in time or its place is needed.
+
+    uvicorn has neither a deadline for a request nor a choice of who has to go.
+    """
+
+    since = 0.0  # loop's time since which it is without a request
+    _begun = 0.0  # loop's time at which the awaited part began
+    _received = 0  # bytes of that part
+    _timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether no request is in progress: none has come, or only a part of its header."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the place of an older connection where there are too many."""
+        super().connection_made(transport)
+        self.since = self.loop.time()
+        _make_room(self)
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadline."""
+        self._cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Set the deadline of what is still missing, or forget it."""
+        before = self.cycle
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self.cycle is not before:
+            self._cancel()
+        if self.is_waiting or self.cycle.more_body:
+            self._received += len(data)
+            self._expect()
+        else:
+            self._cancel()
+
+    def on_response_complete(self) -> None:
+        """Note since when the connection is without a request."""
+        self._cancel()
+        self.since = self.loop.time()
+        super().on_response_complete()
+
+    def close_for_another(self) -> None:
+        """End at once, and no longer be counted."""
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _expect(self) -> None:
+        if self._timer is None:
+            self._begun, self._received = self.loop.time(), 0
+            self._arm()
+
+    def _arm(self) -> None:
+        self._timer = self.loop.call_at(self._deadline(), self._check)
+
+    def _deadline(self) -> float:
+        if self.is_waiting:
+            return self._begun + HEADER_SECONDS
+        return self._begun + BODY_SECONDS + self._received / SLOWEST
+
+    def _check(self) -> None:
+        now = self.loop.time()
+        if not self.is_waiting and self.flow.read_paused:  # the application is slow, not the other end
+            self._begun = now
+        if self._deadline() > now:
+            self._arm()
+        else:
+            self.transport.abort()
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _make_room(new: Connection) -> None:
+    """Close those connections that wait longest until a new one is within the limits."""
+    everybody = [one for one in new.connections if isinstance(one, Connection) and one is not new]
+    same = [one for one in everybody if new.client and one.client and one.client[0] == new.client[0]]
+    for group, most in ((same, CONNECTIONS_OF_ONE), (everybody, CONNECTIONS - 1)):
+        present = [one for one in group if one in new.connections]
+        waiting = sorted((one for one in present if one.is_waiting), key=lambda one: one.since)
+        for one in waiting[: max(len(present) + 1 - most, 0)]:
+            one.close_for_another()
 
 
 class Listener:
@@ -68,7 +174,8 @@ class Listener:
             proxy_headers=False,
             server_header=False,
             date_header=False,
-            limit_concurrency=_CONNECTIONS,
+            http=Connection,
+            limit_concurrency=CONNECTIONS,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
             ssl_certfile=certificate,

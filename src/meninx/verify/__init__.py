@@ -1,4 +1,8 @@
-"""Checks of folders that meninx wrote: digests, consistent records, epsilon recomputed from the ledger."""
+"""Checks of folders that meninx wrote, and of DICOM files that anybody wrote.
+
+Folders: digests, signatures, consistent records, epsilon computed again from the ledger. DICOM files:
+identifiers that are left, markers, UIDs, dates, conformance, text in the pixels.
+"""
 
 from meninx.core.lazy import callable_package
 

@@ -302,7 +302,7 @@ def _pixels(instance: Instance) -> Iterator[FileFinding]:
         yield FileFinding("hidden-bytes", "PixelData")
     bits = unused_bits(instance.elements, little=instance.encoding.little)
     native = instance.transfer_syntax in pixels.NATIVE
-    if bits is not None and native and any(bits.used_in(window) for window in _windows(instance)):
+    if bits is not None and native and bits.clearing(_windows(instance)) is not None:
         yield FileFinding("unused-bits", "PixelData")
 
 

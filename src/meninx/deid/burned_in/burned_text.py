@@ -16,21 +16,28 @@ import numpy as np
 
 from meninx.deid.burned_in.technical_text import is_technical
 from meninx.deid.identifiers import Identifiers
-from meninx.deid.review.layouts import NEAR
+from meninx.deid.review.layouts import NEAR, line_boxes
 from meninx.deid.wording.text import clean_text
 from meninx.dicomfile import frames
 from meninx.dicomfile.frames import Layers, Values
 from meninx.dicomfile.instance import SOP_CLASS, Instance
 from meninx.imaging import ocr
-from meninx.imaging.ocr import Box, Found, Picture, Reading, Search
+from meninx.imaging.ocr import Box, Found, Glyph, Picture, Reading, Search
 
 FIRST, SECOND = Search(scale=1.25), Search(scale=1.0)
 """The search, and the search of the result in another scale."""
 # Mean probability of a line that is redacted in any case, and of one that is redacted if it can be read.
 _STRONG, _WEAK = 0.55, 0.12
-_LARGE = 72  # pixels in both directions; a larger find counts only if it can be read
+# A find that is larger in both directions counts only if it can be read: pixels, and a share of the shorter
+# side of the picture, because an organ in a small picture is no larger than a letter elsewhere.
+_LARGE, _LARGE_PART = 72, 0.5
 _READ = 0.8  # confidence from which a line may be technical
 _MOST_PAGES = 3  # distinct frames that are searched one by one even in a clip
+_PART = 0.8  # share of a find inside a known line from which it is a part of it
+_INITIALS = (
+    0.5  # height of a line beside a side marker, as a share of the marker's, up to which it is no name
+)
+_MARGIN = 2  # pixels around what stands beside a side marker
 _SAME = 0.5  # share of a box inside another one from which both are the same line
 _CINE = frozenset({0x00181063, 0x00181065, 0x00180040, 0x00082144})  # frame times and rates
 _SIGNS = re.compile(r"[^\W_]")  # letters and digits
@@ -45,12 +52,12 @@ class Reader:
     Attributes:
         find: picture and search -> lines.
         read: picture and box -> characters.
-        is_glyph: picture and box -> whether it shows one connected character.
+        glyph: picture and box -> the one connected character in it, if any.
     """
 
     find: Callable[[Picture, Search], list[Found]] = ocr.find
     read: Callable[[Picture, Box], Reading] = ocr.read
-    is_glyph: Callable[[Picture, Box], bool] = ocr.is_glyph
+    glyph: Callable[[Picture, Box], Glyph | None] = ocr.glyph
 
 
 @dataclass(frozen=True)
@@ -165,46 +172,66 @@ def lines(
         picture = as_picture(values, enhanced=second)
         places = reader.find(picture, SECOND if second else FIRST)
         places = [one for one in places if not any(_is_same(one.box, box) for box in known)]
-        ways = (_line(picture, one, rule, reader) for one in places)
-        found += _without_crowded_glyphs([line for line in ways if line is not None])
+        found += _without_crowded_glyphs([_lines(picture, one, rule, reader) for one in places])
     return merged(found)
 
 
 def _is_same(box: Box, known: Box) -> bool:
-    return known.shared(box) >= 0.6 * max(box.area, 0.6 * known.area)
+    """Return whether a find is a known line or a part of it, whatever a second reading of it says."""
+    shared = known.shared(box)
+    return shared >= 0.6 * max(box.area, 0.6 * known.area) or shared >= _PART * box.area
 
 
-def _without_crowded_glyphs(found: list[TextLine]) -> list[TextLine]:
-    """Return lines in which a single character stays only if it stands alone.
+def _without_crowded_glyphs(found: list[list[TextLine]]) -> list[TextLine]:
+    """Return the lines of all finds, in which a single character stays only if it stands alone.
 
     A letter on an empty background is a side marker and identifies nobody, even where the network cannot name
-    it because a technician laid it askew. Beside other text it may be part of a name.
+    it because a technician laid it askew. Beside other letters of its size it may be part of a name. Initials
+    beside a marker are smaller and go by themselves.
     """
     result = []
-    for line in found:
-        around = line.box.grown(2 * line.box.height, (1 << 30, 1 << 30))
-        crowded = any(around.shared(other.box) for other in found if other is not line)
-        alone = line.glyph and line.technical and not crowded
-        result.append(replace(line, technical=alone) if line.glyph else line)
+    for at, one in enumerate(found):
+        others = [line.box for lines in found[:at] + found[at + 1 :] for line in lines]
+        for line in one:
+            near = line.box.grown(2 * line.box.height, (1 << 30, 1 << 30))
+            crowded = any(near.shared(box) and box.height > _INITIALS * line.box.height for box in others)
+            alone = line.technical and not crowded
+            result.append(replace(line, technical=alone) if line.glyph else line)
     return result
 
 
-def _line(picture: Picture, one: Found, rule: TextRule, reader: Reader) -> TextLine | None:
+def _lines(picture: Picture, one: Found, rule: TextRule, reader: Reader) -> list[TextLine]:
+    """Return what a find is: nothing, a line, or a side marker and what stands beside it."""
     if one.score < _WEAK:
-        return None
-    large = min(one.box.width, one.box.height) > _LARGE
+        return []
+    shorter, allowed = min(one.box.width, one.box.height), _LARGE_PART * min(picture.shape[:2])
+    large = shorter > min(_LARGE, allowed)
     upright = one.box.height <= 2.2 * one.box.width
     reading = reader.read(picture, one.box) if upright else Reading("", 0.0)
     if large or one.score < _STRONG:
         # Round organs resemble a large O. Letters of this size can be read, in one of four directions.
         turned = [] if upright and not large else _turned(picture, one.box, reader)
         if not any(_is_legible(way, rule) for way in (reading, *turned)):
-            return None
+            return []
     plain = TextLine(one.box, reading.text, rule.is_technical(reading), confidence=reading.confidence)
-    short = len(reading.text.strip()) <= 1 and 0.45 < one.box.width / one.box.height < 2.2
-    if not plain.technical and short and reader.is_glyph(picture, one.box):
-        return replace(plain, technical=True, glyph=True)
-    return plain
+    if plain.technical or len(reading.text.strip()) > 1 or not _is_letter(one.box):
+        return [plain]
+    glyph = reader.glyph(picture, one.box)
+    if glyph is None or not _is_letter(glyph.box):
+        return [plain]
+    beside = [around(box, [glyph.box], _MARGIN, picture.shape) for box in line_boxes(glyph.beside)]
+    marker = replace(plain, box=glyph.box, technical=True, glyph=True)
+    return [marker, *(TextLine(box, "", technical=False) for box in beside)]
+
+
+def _is_letter(box: Box) -> bool:
+    return 0.45 < box.width / box.height < 2.2
+
+
+def around(box: Box, others: Sequence[Box], margin: int, shape: tuple[int, ...]) -> Box:
+    """Return a box with the largest margin, up to a given one, that reaches into no other box."""
+    grown = (box.grown(pixels, shape) for pixels in range(margin, 0, -1))
+    return next((one for one in grown if not any(one.shared(other) for other in others)), box)
 
 
 def _is_legible(reading: Reading, rule: TextRule) -> bool:

@@ -36,8 +36,9 @@ class PixelReport:
         searched: every frame was searched, and the result was searched again without a finding.
         lines: the lines that were found; their texts are private.
         recoded: the pixels lost their compression, because it was lossy.
-        mask: what the first search would redact, by which a layout is recognised; None without a search.
+        mask: what is redacted without a decision, by which a layout is recognised; None without a search.
         decision: the decision of a reviewer that was applied, or ``""``.
+        filled: places that hold every filled pixel, a line of words as one place.
     """
 
     reasons: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class PixelReport:
     recoded: bool = False
     mask: LayoutMask | None = None
     decision: str = ""
+    filled: tuple[Box, ...] = ()
 
     def table(self) -> dict[str, Any]:
         """Return what the private journal holds about a search; empty without one."""
@@ -54,7 +56,8 @@ class PixelReport:
         texts = [line.text[:LONGEST] for line in self.lines if not line.technical or line.reviewed]
         kept = layouts.clipped(self.kept, self.mask.rows, self.mask.columns)
         return {
-            "mask": asdict(self.mask), "kept": list(kept), "texts": texts[:MOST_BOXES],
+            "mask": asdict(self.mask), "filled": list(self.filled), "kept": list(kept),
+            "texts": texts[:MOST_BOXES],
             "boxes": len(self.boxes), "recoded": self.recoded, "decision": self.decision,
             "kept_by_reviewer": self.kept_by_reviewer,
         }  # fmt: skip
@@ -125,41 +128,86 @@ class PixelCleaner:
         layers = frames.layers_of(original)
         if not burned_text.can_hold_text(layers):
             return original, PixelReport(reasons, searched=True, mask=mask_of(original, layers, ()))
-        lines = burned_text.lines(original, layers, rule, self.reader)
-        plan = PixelReport(reasons, True, tuple(lines))
-        plan = replace(plan, mask=mask_of(original, layers, plan.boxes))
-        decision = layouts.decision_for(self.decisions, plan.mask) if plan.mask else None
-        kept: tuple[Box, ...] = ()
+        filling = _Filling(original, layers, rule, self.reader)
+        first = burned_text.lines(original, layers, rule, self.reader)
+        result = filling.result(first)
+        report = PixelReport(reasons, True, mask=mask_of(original, layers, result.boxes))
+        decision = layouts.decision_for(self.decisions, report.mask) if report.mask else None
         if decision is not None:
-            plan = replace(plan, decision=str(decision.choice))
-            if decision.choice == ReviewChoice.QUARANTINE:
-                raise Refused(Reason.REFUSED_IN_REVIEW, pixels=plan.table())
+            report = replace(report, decision=str(decision.choice))
             if decision.choice == ReviewChoice.REDACT:
-                lines += [TextLine(box, "", technical=False) for box in decision.chosen]
-            kept = decision.chosen if decision.choice == ReviewChoice.KEEP else ()
-            lines = burned_text.kept_by_reviewer(lines, kept, rule)
-        result, recoded = original, False
+                more = [TextLine(box, "", technical=False) for box in decision.chosen]
+                result = filling.result(burned_text.merged([*result.lines, *more]))
+            if decision.choice == ReviewChoice.KEEP:
+                result = filling.result(first, decision.chosen)
+        filled = listed_boxes(layers, result.boxes)
+        report = replace(report, lines=tuple(result.lines), recoded=result.recoded, filled=filled)
+        if decision is not None and decision.choice == ReviewChoice.QUARANTINE:
+            raise Refused(Reason.REFUSED_IN_REVIEW, pixels=report.table())
+        return result.instance, report
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """An instance whose text is filled, and the lines of all searches."""
+
+    instance: Instance
+    lines: list[TextLine]
+    recoded: bool
+
+    @property
+    def boxes(self) -> list[Box]:
+        return [line.box for line in self.lines if not line.technical]
+
+
+@dataclass(frozen=True)
+class _Filling:
+    """Fills lines of text, searches the result and fills what is left, until nothing is."""
+
+    original: Instance
+    layers: Layers
+    rule: TextRule
+    reader: Reader
+
+    def result(self, lines: list[TextLine], kept: Sequence[Box] = ()) -> _Filled:
+        """Return the instance without these lines and without what the searches of the result find.
+
+        Args:
+            lines: of the instance as it came in.
+            kept: places that a reviewer keeps.
+
+        Raises:
+            Refused: ``text-remains`` or ``pixels-unreadable``.
+        """
+        done = _Filled(self.original, burned_text.kept_by_reviewer(lines, kept, self.rule), recoded=False)
         for _ in range(_MOST_ROUNDS):
-            boxes = [line.box for line in lines if not line.technical]
-            if boxes:
-                redacted = redaction.apply(original, boxes)
-                result, recoded = redacted.instance, redacted.recoded
-            known = [line.box for line in lines if line.technical]
-            left = burned_text.lines(
-                result, frames.layers_of(result), rule, self.reader, second=True, known=known
-            )
-            new = [line for line in burned_text.kept_by_reviewer(left, kept, rule) if not line.technical]
+            if done.boxes:
+                redacted = redaction.apply(self.original, done.boxes)
+                done = _Filled(redacted.instance, done.lines, redacted.recoded)
+            known = [line.box for line in done.lines if line.technical]
+            layers = frames.layers_of(done.instance)
+            left = burned_text.lines(done.instance, layers, self.rule, self.reader, second=True, known=known)
+            left = burned_text.kept_by_reviewer(left, kept, self.rule)
+            new = [line for line in left if not line.technical]
+            stays = [line for line in left if line.technical]
+            done = replace(done, lines=burned_text.merged([*done.lines, *stays, *self._grown(new, stays)]))
             if not new:
-                return result, replace(plan, lines=tuple(lines), recoded=recoded)
-            grown = [
-                replace(line, box=line.box.grown(_MARGIN, (layers.rows, layers.columns))) for line in new
-            ]
-            lines = burned_text.merged([*lines, *grown])
+                return done
         raise Refused(Reason.TEXT_REMAINS)
+
+    def _grown(self, new: list[TextLine], stays: list[TextLine]) -> list[TextLine]:
+        """Return lines with a margin that leaves the letters alone that stay beside them."""
+        shape, letters = (self.layers.rows, self.layers.columns), [line.box for line in stays if line.glyph]
+        return [replace(line, box=burned_text.around(line.box, letters, _MARGIN, shape)) for line in new]
 
 
 def mask_of(original: Instance, layers: Layers, boxes: Sequence[Box]) -> LayoutMask:
     """Return the boxes of an image with the device that its header names."""
     manufacturer, model = (original.text(tag)[:LONGEST] for tag in (_MANUFACTURER, _MODEL))
-    lines = layouts.line_boxes(layouts.clipped(boxes, layers.rows, layers.columns))
-    return LayoutMask(manufacturer, model, layers.rows, layers.columns, lines)
+    return LayoutMask(manufacturer, model, layers.rows, layers.columns, listed_boxes(layers, boxes))
+
+
+def listed_boxes(layers: Layers, boxes: Sequence[Box]) -> tuple[Box, ...]:
+    """Return boxes for the list of layouts, which hold every pixel that is filled for these boxes."""
+    whole = (redaction.whole_pixels(box, layers) for box in boxes)
+    return layouts.listed(whole, layers.rows, layers.columns)

@@ -130,7 +130,7 @@ def run(
     scanned = _patients_in(request.dicom) if request.dicom else None
     wanted = set(scanned[0] if scanned else request.pseudonyms)
     table = _Table(None if request.everything else wanted, keep=request.dicom is not None)
-    log = AccessLog(log_of(opener, header.site), opener.log_key(header))
+    log = AccessLog(log_of(opener, header.site), opener.log_key(header), escrow)
 
     def result(*, log_place: Path | None) -> ReidentifyResult:
         return ReidentifyResult(

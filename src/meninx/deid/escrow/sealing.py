@@ -12,6 +12,7 @@ from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import DataError, PrivacyRefusal, problem
 from meninx.core.result import Result
 from meninx.deid.escrow import broker_key, escrow_file, identities
+from meninx.deid.escrow.access_log import RECORD
 from meninx.deid.escrow.escrow_file import NAME, Opener, Recipient
 from meninx.deid.identity.keys import SiteKey, read_key
 from meninx.deid.identity.pseudonyms import Pseudonyms
@@ -20,7 +21,15 @@ from meninx.deid.output import FileJournal, sorted_lines
 # What may stay in the private folder: none of it holds an original value. Everything else goes, so that a
 # file that a later version writes cannot be forgotten here.
 KEPT = frozenset(
-    {NAME, f"{NAME}.sha256", workspace.MARKER, workspace.LOCK, "decisions.csv", "review_votes.jsonl"}
+    {
+        NAME,
+        f"{NAME}.sha256",
+        f"{NAME}{RECORD}",
+        workspace.MARKER,
+        workspace.LOCK,
+        "decisions.csv",
+        "review_votes.jsonl",
+    }
 )
 
 
@@ -68,7 +77,7 @@ def seal(
         clean: the archive.
         key_file: the site key with which it was made.
         recipient: who can open the escrow.
-        remove_plain: remove everything of ``private/`` that is not in :data:`KEPT`.
+        remove_plain: remove everything of ``private/`` but :data:`KEPT` and the records of the access log.
         dry_run: change nothing.
 
     Raises:
@@ -162,7 +171,8 @@ def remove_plain_files(clean: Path, *, dry_run: bool = False) -> list[str]:
         StorageError: the disk refused.
     """
     private = clean / workspace.PRIVATE
-    found = sorted(item.name for item in private.iterdir() if item.name not in KEPT)
+    names = (item.name for item in private.iterdir())
+    found = sorted(name for name in names if name not in KEPT and not name.startswith(f"{NAME}{RECORD}"))
     if dry_run:
         return found
     try:

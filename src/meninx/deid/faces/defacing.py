@@ -30,6 +30,7 @@ _TRUNK, _NECK, _NECK_LENGTH = 350.0, 200.0, 60.0  # cm2, cm2, mm: a narrow part 
 _LENGTH, _WIDTH = (110.0, 235.0), (80.0, 200.0)  # mm of a vault, from newborns to adults
 _SMALL = 60.0  # mm; what is shorter along two axes shows no face
 _MOST_YAW = 30.0  # degrees
+_LEAST_DROP = 0.45  # of the vault's length, from the vertex (or where the scan ends) down to the nose
 _LEAST_PROMINENCE = 9.0  # mm of the nose before the cheeks; a forehead has about 6
 
 
@@ -387,6 +388,8 @@ def _landmarks(
     if not best:
         raise Refused(Reason.FACE_NOT_FOUND)
     nose = first + below + int(np.flatnonzero(ridge[below:] >= 0.95 * best)[-1])
+    if (vault.top - nose) * STEP < _LEAST_DROP * vault.length:
+        raise Refused(Reason.FACE_NOT_FOUND)  # the brow of a head whose nose is out of view
     middle = float(sides[int(smooth[nose].argmax())])
     near = np.abs(sides - middle) <= 9
     end = nose

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from meninx.core import files
 from meninx.core.errors import DataError
+from meninx.deid.faces import head_shape
 from meninx.deid.faces.defacing import (
     MOST_POINTS,
     STEP,
@@ -28,6 +29,7 @@ from meninx.deid.faces.defacing import (
     NoHead,
     face_of,
 )
+from meninx.deid.faces.head_shape import Tally
 from meninx.deid.faces.slice_header import SliceHeader
 from meninx.dicomfile import frames
 from meninx.dicomfile.instance import Instance
@@ -36,8 +38,10 @@ from meninx.imaging.slice_geometry import LPS_TO_RAS, Plane, same_orientation, s
 
 DEFACED, NOT_HEAD, REFUSED = "defaced", "not-head", "refused"
 _COARSE = 2.5  # mm up to which pixels and slices are averaged while a series is read
+_LEAST_POINTS = 96  # along a side of a slice, where it has as many: a wrong spacing must not hide a shape
 _LEAST_SLICES = 8
 _LEAST_EXTENT = 30.0  # mm along the normal
+_CT_VALUES = -1024, 3071  # HU
 _MOST_GATHERED = 64 << 20  # values of a series that is averaged
 
 
@@ -99,14 +103,17 @@ def plan_of(members: Sequence[SeriesFile]) -> FacePlan:
         refused = next((header.refused for header in headers if header.refused), "")
         if refused:
             raise Refused(Reason(refused))
-        face = face_of(gathered(members))
+        scan = gathered(members)
+        try:
+            face = face_of(scan.volume)
+        except NoHead:
+            if hints != {"other"}:
+                raise Refused(Reason.HEAD_DOUBTFUL) from None
+            scan.check_no_head()
+            return FacePlan(NOT_HEAD, "", kind, None, instances)
         if hints == {"other"}:
             raise Refused(Reason.HEAD_DOUBTFUL)
         return FacePlan(DEFACED, "", kind, face, instances)
-    except NoHead:
-        if hints == {"other"}:
-            return FacePlan(NOT_HEAD, "", kind, None, instances)
-        return FacePlan(REFUSED, Reason.HEAD_DOUBTFUL, kind, None, instances)
     except Refused as refusal:
         return FacePlan(REFUSED, refusal.reason, kind, None, instances)
     except MemoryError:
@@ -128,8 +135,40 @@ class _Layout:
     affine: npt.NDArray[np.float64]
 
 
-def gathered(members: Sequence[SeriesFile]) -> HeadVolume:
-    """Return the coarse volume of a series. One frame is in memory at a time.
+@dataclass(frozen=True)
+class CoarseScan:
+    """A series on a coarse grid of its own axes, and on the patient's.
+
+    Attributes:
+        volume: on the patient's axes.
+        values: shape (slabs, rows, columns).
+        steps: millimetres along these axes.
+        spacing: (between rows, between columns) of the slices, in millimetres.
+        tally: of the real values.
+    """
+
+    volume: HeadVolume
+    values: Grid
+    steps: tuple[float, float, float]
+    spacing: tuple[float, float]
+    tally: Tally
+
+    def check_no_head(self) -> None:
+        """Check that a series in which no head was found can be believed.
+
+        Raises:
+            Refused: ``head-doubtful``: impossible values or sizes, or the shape of a head at another scale.
+        """
+        length, rows, columns = (
+            size * step for size, step in zip(self.values.shape, self.steps, strict=True)
+        )
+        self.tally.check()
+        head_shape.check_extent(self.spacing, (rows, columns), length)
+        head_shape.check_shape(self.values, self.volume.kind, self.steps)
+
+
+def gathered(members: Sequence[SeriesFile]) -> CoarseScan:
+    """Return a series on a coarse grid. One frame is in memory at a time.
 
     Raises:
         Refused: ``face-geometry``, ``too-large``, ``pixels-unreadable``.
@@ -141,12 +180,16 @@ def gathered(members: Sequence[SeriesFile]) -> HeadVolume:
     places, layout = _layout(planes, headers[0].size)
     sums = np.zeros(layout.shape, dtype=np.float64)
     counts = np.zeros(layout.shape[0], dtype=np.int64)
+    kind, tally = headers[0].kind, Tally(headers[0].kind)
     for number, values in enumerate(_frames(members, headers)):
-        coarse = _blocks(values, layout)
+        tally.add(values)
+        coarse = _blocks(np.clip(values, *_CT_VALUES) if kind == "CT" else values, layout)
         sums[places[number] // layout.slab] += coarse
         counts[places[number] // layout.slab] += 1
     values = (sums / np.maximum(counts, 1)[:, None, None]).astype(np.float32)
-    return _on_patient_axes(values, layout.affine, headers[0].kind)
+    across, down, along = (float(step) for step in np.linalg.norm(layout.affine[:3, :3], axis=0))
+    volume = _on_patient_axes(values, layout.affine, kind)
+    return CoarseScan(volume, values, (along, down, across), planes[0].spacing, tally)
 
 
 def _layout(planes: Sequence[Plane], size: tuple[int, int]) -> tuple[list[int], _Layout]:
@@ -167,7 +210,10 @@ def _layout(planes: Sequence[Plane], size: tuple[int, int]) -> tuple[list[int], 
     if step > 12 or step * len(order) < _LEAST_EXTENT:
         raise Refused(Reason.FACE_GEOMETRY)
     rank = {level: place for place, level in enumerate(order)}
-    block = tuple(max(1, int(_COARSE // spacing)) for spacing in first.spacing)
+    block = tuple(
+        max(1, min(int(_COARSE // spacing), count // _LEAST_POINTS))
+        for spacing, count in zip(first.spacing, size, strict=True)
+    )
     slab = max(1, int(_COARSE // step))
     shape = (-(-len(order) // slab), max(size[0] // block[0], 1), max(size[1] // block[1], 1))
     if int(np.prod(shape)) > _MOST_GATHERED:
@@ -201,8 +247,6 @@ def _frames(members: Sequence[SeriesFile], headers: Sequence[SliceHeader]) -> It
                 frames.frame_bytes(original, layers), header.rescale, strict=True
             ):
                 values = frames.decoded(frame, layers)[0].astype(np.float32) * slope + intercept
-                if header.kind == "CT":
-                    values = np.clip(values, -1024, 3071)
                 yield -values if inverted else values
 
 

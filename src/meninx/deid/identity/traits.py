@@ -31,6 +31,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 
 from meninx.deid import dates
 
@@ -125,7 +126,8 @@ def _between(one: Traits, other: Traits) -> set[str]:
     return found | ({BIRTH_DATE} if differ & {_YEAR, _DAY} else set()) | differ & {SEX}
 
 
-def _parts(name: str) -> dict[str, set[str]]:
+@lru_cache(maxsize=64)  # the files of a patient come one after the other
+def _parts(name: str) -> Mapping[str, set[str]]:
     """Return script -> the parts of a name in the form in which they are compared.
 
     Prefix and suffix, the fourth and fifth component, are left out.

@@ -16,6 +16,7 @@ import jinja2
 from meninx.core import files
 from meninx.core.artifacts import DeidRecord
 from meninx.core.names import printable
+from meninx.core.summaries import mostly_filled, unsearched
 from meninx.deid.options import EVERY_CODE
 from meninx.dicomfile import media_directory, refusals
 
@@ -102,8 +103,10 @@ def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
         f"{record.pixels_searched:,} images searched for text, {record.pixels_redacted:,} redacted, "
         f"{record.layouts:,} layouts"
     )
+    if record.pixels_mostly_filled:
+        pixels += f"; {mostly_filled(record.pixels_mostly_filled)}"
     if record.burned_in_unknown:
-        pixels += f"; {record.burned_in_unknown:,} images that may show text were NOT searched"
+        pixels += f"; {unsearched(record.burned_in_unknown)}"
     return (
         (
             "Files",
@@ -116,7 +119,6 @@ def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
             f"{record.residual_findings:,} files in which one was found were kept out",
         ),
         ("Pixels", pixels),
-        *([("Identities", identities)] if (identities := _identities(record)) else []),
         *(
             [("DICOMDIRs of the source", media_directory.directories_in_words(record.directories))]
             if record.directories
@@ -124,22 +126,6 @@ def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
         ),
         ("Kept out, never copied", _reasons(record.quarantined) or "none"),
     )
-
-
-def _identities(record: DeidRecord) -> str:
-    """Return what is doubtful about who a patient is; empty if nothing is."""
-    found = []
-    if record.contradicting:
-        found.append(
-            f"contradicting name, birth date or sex under one PatientID: {record.contradicting:,} patients; "
-            "two people may share the ID (private/contradictions.csv)"
-        )
-    if record.deidentified_before:
-        found.append(
-            "de-identified by meninx before, under another key or site: "
-            f"{record.deidentified_before:,} images; their patients count as other ones"
-        )
-    return "; ".join(found)
 
 
 def _reasons(quarantined: Mapping[str, int]) -> str:
@@ -169,11 +155,19 @@ def _faces(record: DeidRecord) -> str:
 def remains(record: DeidRecord) -> tuple[str, ...]:
     """Return in sentences what the archive may still tell about a patient; the report has the same words."""
     found = []
-    if record.burned_in_unknown:
+    if record.contradicting:
         found.append(
-            f"{record.burned_in_unknown:,} images may show names or numbers in their pixels: somebody has to "
-            "look at each."
+            "Contradicting name, birth date or sex under one PatientID: "
+            f"{record.contradicting:,} patients. Two people may count as one; somebody has to look at "
+            "private/contradictions.csv."
         )
+    if record.deidentified_before:
+        found.append(
+            "De-identified by meninx before, under another key or site: "
+            f"{record.deidentified_before:,} images. Their patients count as other ones."
+        )
+    if record.burned_in_unknown:
+        found.append(f"{unsearched(record.burned_in_unknown)}: somebody has to look at each.")
     if record.pixels == "redact":
         found.append(
             "The search for text in pixels misses some; the recall that was measured stands in the "

@@ -35,7 +35,7 @@ from meninx.deid.output import (
 )
 from meninx.deid.papers.audit_chain import AUDIT_LOG, AuditChain
 from meninx.deid.profile import Profile
-from meninx.deid.review.layouts import LAYOUTS, LayoutMask, LayoutTable
+from meninx.deid.review.layouts import LAYOUTS, LayoutMask, LayoutTable, is_mostly_filled
 from meninx.dicomfile import refusals
 
 _PAIRS = ("id_old", "id_new")
@@ -56,7 +56,7 @@ class RunCounts:
 
     def __init__(self) -> None:
         self.read = self.written = self.unknown = 0
-        self.searched = self.redacted = self.recoded = self.text_kept = 0
+        self.searched = self.redacted = self.recoded = self.text_kept = self.mostly_filled = 0
         self.layouts = LayoutTable()
         self.quarantined: Counter[str] = Counter()
         self.flagged: Counter[str] = Counter()
@@ -99,6 +99,7 @@ class RunCounts:
             self.searched += 1
             self.redacted += bool(found["boxes"])
             self.recoded += bool(found["recoded"])
+            self.mostly_filled += is_mostly_filled(found)
             self.text_kept += bool(found.get("kept_by_reviewer"))
         self._add_layout(entry)
 
@@ -147,6 +148,7 @@ def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidR
         search_all=config.search_all,
         pixels_searched=tally.searched,
         pixels_redacted=tally.redacted,
+        pixels_mostly_filled=tally.mostly_filled,
         pixels_recoded=tally.recoded,
         layouts=len(tally.layouts.layouts),
         defacing=config.defacing,
@@ -217,7 +219,9 @@ def write_summary(
             _add(lines, entry, pseudonyms)
         _add_contradictions(lines, journal, tally.variants.contradicting())
         for name, columns in TABLES.items():
-            if name != "lookup.csv" or config.lookup_out:
+            if name == "review.csv" and not tally.flagged:
+                (space.private / name).unlink(missing_ok=True)  # of an earlier run with other settings
+            elif name != "lookup.csv" or config.lookup_out:
                 _write_table(space.private / name, columns, lines.of(name))
         listed_layouts = [layout.to_line() for layout in tally.layouts.layouts]
         write_lines(space.private / LAYOUTS, listed_layouts, mode=files.PRIVATE_MODE)

@@ -42,9 +42,9 @@ p { font-size: .85em; margin: .3em 0 }
 </style></head><body><!-- {{ digest }} -->
 <h1>Layouts: {{ layouts | length }}</h1>
 <p>One row per layout: the images of one device and size whose text lies in the same places. From left to
-right: before, with the redacted boxes (red) and the text that was kept (green), and after. This
-page shows patients' data; keep it private. <code>meninx review</code> opens a page on which reviewers decide
-about each layout. Decisions in <code>decisions.csv</code> are applied by
+right: before, with the boxes that were filled in any of the images (red) and the text that was kept (green),
+and after. This page shows patients' data; keep it private. <code>meninx review</code> opens a page on
+which reviewers decide about each layout. Decisions in <code>decisions.csv</code> are applied by
 <code>meninx deid --decisions</code>.
 {% if layouts | length > most %}There are pictures of the first {{ most }} layouts; <code>meninx review
 --source</code> shows all.{% endif %}</p>
@@ -52,6 +52,8 @@ about each layout. Decisions in <code>decisions.csv</code> are applied by
 image{{ "s" if layout.instances != 1 }}, {{ layout.mask.columns }} x {{ layout.mask.rows }},
 {{ layout.mask.manufacturer or "unknown device" }} {{ layout.mask.model }}
 {%- if layout.decision %}, decision: {{ layout.decision }}{% endif %}</h2>
+{% if layout.is_mostly_filled %}<p><strong>{{ "{:.0%}".format(layout.share) }} of the picture is filled: look
+whether the search took the image itself for text.</strong></p>{% endif %}
 {% if shown[layout.layout] %}{% for kind in shown[layout.layout] -%}
 <img alt="{{ kind }}" src="layouts/{{ layout.layout }}-{{ kind }}.png">
 {% endfor %}{% else %}<p>no picture</p>{% endif %}
@@ -170,7 +172,7 @@ def _brightest(content: bytes | FilePart) -> Picture:
 def _marked(picture: Picture, layout: TextLayout) -> Picture:
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
-    for boxes, colour in ((layout.mask.boxes, _REDACTED), (layout.kept, _KEPT)):
+    for boxes, colour in ((layout.filled, _REDACTED), (layout.kept, _KEPT)):
         for box in boxes:
             draw.rectangle((box.left, box.top, box.right - 1, box.bottom - 1), outline=colour, width=2)
     return np.asarray(image)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,6 +49,7 @@ _MOST_SIDE = (1 << 16) - 1
 _MOST_LISTED = 100_000  # layouts of a run, decisions of a table
 _LONGEST_LINE = 1 << 20  # bytes of a layout
 _LIMIT = 1 << 24  # bytes of a table of decisions
+MOSTLY = 0.5  # share of an image above which it is counted as mostly filled
 _NAME, _NUMBER = re.compile("[0-9a-f]{12}"), re.compile("[0-9]{1,5}")
 # What makes a spreadsheet compute a cell, and the apostrophe by which it is written as text.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'")
@@ -112,6 +114,12 @@ class LayoutMask:
         return _paired(self.boxes, other.boxes) and _paired(other.boxes, self.boxes)
 
 
+def is_mostly_filled(found: Mapping[str, Any]) -> bool:
+    """Return whether more than half of an image is filled, given what the journal holds about its search."""
+    filled, mask = [Box(*box) for box in found["filled"]], found["mask"]
+    return share(filled, mask["rows"], mask["columns"]) > MOSTLY
+
+
 def line_boxes(boxes: Iterable[Box]) -> tuple[Box, ...]:
     """Return boxes with those joined that follow each other on one line, from top to bottom.
 
@@ -158,6 +166,54 @@ def clipped(boxes: Iterable[Box], rows: int, columns: int) -> tuple[Box, ...]:
     return tuple(box for box in inside if box.left < box.right and box.top < box.bottom)[:MOST_BOXES]
 
 
+def listed(boxes: Iterable[Box], rows: int, columns: int) -> tuple[Box, ...]:
+    """Return boxes for a list, which cover every pixel of an image that lies in one of the given boxes.
+
+    Those on one line are joined. Of more than 500, the last ones are one box.
+    """
+    inside = (box.grown(0, (rows, columns)) for box in boxes)
+    joined = line_boxes(box for box in inside if box.left < box.right and box.top < box.bottom)
+    if len(joined) <= MOST_BOXES:
+        return joined
+    return (*joined[: MOST_BOXES - 1], _hull(joined[MOST_BOXES - 1 :]))
+
+
+def _hull(boxes: Sequence[Box]) -> Box:
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return Box(min(lefts), min(tops), max(rights), max(bottoms))
+
+
+def with_boxes(listed_ones: Sequence[Box], boxes: Iterable[Box]) -> tuple[Box, ...]:
+    """Return boxes that cover listed ones and further ones, such as those of another image of a layout.
+
+    A line that is in the same place as a listed one becomes one box with it.
+    """
+    result = list(listed_ones)
+    for box in boxes:
+        if any(other.shared(box) == box.area for other in result):
+            continue
+        at = next((at for at, other in enumerate(result) if _same_place(box, other)), None)
+        if at is None and len(result) >= MOST_BOXES:
+            at = len(result) - 1
+        if at is None:
+            result.append(box)
+        else:
+            result[at] = _hull((box, result[at]))
+    return tuple(result)
+
+
+def share(boxes: Sequence[Box], rows: int, columns: int) -> float:
+    """Return which share of an image lies in boxes, 0 to 1."""
+    edges = sorted({edge for box in boxes for edge in (box.top, box.bottom)})
+    filled = 0
+    for top, bottom in itertools.pairwise(edges):
+        reached = 0
+        for box in sorted(box for box in boxes if box.top <= top and box.bottom >= bottom):
+            filled += (bottom - top) * max(box.right - max(box.left, reached), 0)
+            reached = max(reached, box.right)
+    return filled / (rows * columns)
+
+
 @dataclass(frozen=True)
 class TextLayout:
     """One layout of a run: a line of ``private/layouts.jsonl``.
@@ -172,6 +228,7 @@ class TextLayout:
         source: path of the first image below the source; empty if its name is none that is read back.
         outputs: paths of the first images below the output folder, fifty at most; none if the decision keeps
             them out.
+        filled: boxes that hold every filled pixel of every image of the layout.
     """
 
     layout: str
@@ -182,6 +239,17 @@ class TextLayout:
     instances: int = 0
     source: str = ""
     outputs: tuple[str, ...] = ()
+    filled: tuple[Box, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Share of the pixels that is filled, 0 to 1."""
+        return share(self.filled, self.mask.rows, self.mask.columns)
+
+    @property
+    def is_mostly_filled(self) -> bool:
+        """Whether so much is filled that the search may have taken the image itself for text."""
+        return self.share > MOSTLY
 
     def to_line(self) -> bytes:
         """Return the layout as a line of JSON."""
@@ -199,6 +267,7 @@ class TextLayout:
         """
         layout = plain.from_plain(json.loads(line), cls, where=LAYOUTS)
         mask = layout.mask
+        check_boxes(layout.filled, mask.rows, mask.columns)
         check_boxes(layout.kept, mask.rows, mask.columns)
         if layout.decision:
             ReviewChoice(layout.decision)
@@ -249,19 +318,23 @@ class LayoutTable:
 
         Args:
             mask: of the image.
-            found: ``kept``, ``texts`` and ``decision`` of it.
+            found: ``filled``, ``kept``, ``texts`` and ``decision`` of it.
             source: path below the source.
             output: path below the output folder; empty for an image that a decision keeps out.
         """
         written = (output,) if output else ()
+        filled = tuple(map(Box._make, found["filled"]))
         for at, layout in enumerate(self.layouts):
             if layout.decision == found["decision"] and layout.mask.matches(mask):
                 outputs = (*layout.outputs, *written)[:MOST_OUTPUTS]
-                self.layouts[at] = replace(layout, instances=layout.instances + 1, outputs=outputs)
+                self.layouts[at] = replace(
+                    layout, instances=layout.instances + 1, outputs=outputs,
+                    filled=with_boxes(layout.filled, filled),
+                )  # fmt: skip
                 return
         self.layouts.append(
             TextLayout(
-                layout=self._name(mask, found["decision"]), mask=mask,
+                layout=self._name(mask, found["decision"]), mask=mask, filled=filled,
                 kept=tuple(map(Box._make, found["kept"])), texts=tuple(found["texts"]),
                 decision=found["decision"], instances=1,
                 source=source if files.is_inside(source) else "", outputs=written,

@@ -24,6 +24,7 @@ from meninx.core.artifacts import DeidRecord
 from meninx.core.csv_table import CsvRow, CsvTable, read_table
 from meninx.core.errors import ConfigError, DataError, LayoutError, PrivacyRefusal, expected, problem
 from meninx.core.manifest import TaskKind
+from meninx.core.summaries import unsearched
 from meninx.imaging import decode, label_objects, tags
 from meninx.prepare.config import PrepareConfig
 from meninx.prepare.readers import dicom_masks, mask_labels, values
@@ -207,7 +208,7 @@ def _reviewed(headers: dict[Path, Header]) -> tuple[dict[Path, Header], list[tup
     kept = {path: header for path, header in headers.items() if header["PatientIdentityRemoved"] == "YES"}
     if headers and not kept:
         fix = "look at private/review.html of the clean archive, then give trusted"
-        got = f"{len(headers)} files whose pixels may show text"
+        got = unsearched(len(headers))
         raise PrivacyRefusal(
             expected("images whose pixels need no look", got=got, where="DICOM source", fix=fix)
         )
