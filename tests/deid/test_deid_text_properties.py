@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meninx.deid.wording import phrases
 from meninx.deid.wording.text import clean_text
 
 NEGATIONS = ("without", "W/O", "no", "NON", "w/wo", "before")
@@ -52,6 +53,81 @@ def test_no_negation_and_no_side_is_dropped_while_what_it_stands_before_stays(te
         said = {word.casefold() for word in (*NEGATIONS, *SIDES)}
         if at and before[at - 1] in said:
             assert after[: after.index(word)][-1:] == [before[at - 1]], clean_text(text)
+
+
+WITHOUT = ("without", "ohne", "W/O", "nativ")
+WITH = ("with", "mit", "w", "enhanced")
+PAIRS = (WITHOUT, WITH), (("pre",), ("post",)), (("arterial",), ("venous",))
+STATED = (*WITHOUT, *WITH, "pre", "post", "left", "rechts", "BILAT", "contrast", "gad", "no", "con")
+SIDE_WORDS = ("left", "rechts", "BILAT")
+PLAIN = ("abdomen", "pelvis", "femur", "axial", "sagittal", "flair", "tibia", "humerus", "B30f", "3mm")
+STRANGE = ("Quillfeather", "zweygardt", "MARIGOLDX", "Nguy\u1ec5n", "Qx-Zz", "J.", "Qx7z")
+EACH_ONCE = st.lists(
+    st.tuples(
+        st.sampled_from([*STATED, "arterial", "venous", "and", *PLAIN, *STRANGE]),
+        st.sampled_from([" ", " ", "_", "/", " ", ", ", "; ", ": "]),
+    ),
+    min_size=2, max_size=12, unique_by=lambda part: part[0],
+)  # fmt: skip
+
+
+def statements_lost(parts, clean):
+    """Return the phrases of which a word stays while a word that states something is missing.
+
+    Args:
+        parts: (word, what stands behind it); each word is there once.
+        clean: the cleaned text.
+    """
+    phrases = [[]]
+    for word, behind in parts:
+        phrases[-1].append(word)
+        if behind.strip() in (",", ";", ":"):
+            phrases.append([])
+    there = {word.casefold() for word in re.findall(r"w/o(?![^\W_])|[^\W_]+", clean.casefold())}
+    kept = lambda word: word.casefold() in there  # noqa: E731
+    lost = [
+        phrase
+        for phrase in phrases
+        if any(map(kept, phrase)) and not all(kept(word) for word in phrase if word in STATED)
+    ]
+    for phrase in phrases:
+        for at, word in enumerate(phrase):
+            if word not in STATED or not kept(word):
+                continue
+            behind = (
+                phrase[at + 1 : at + 2] if word not in ("contrast", "gad", "con", "nativ", "enhanced") else []
+            )
+            before = phrase[max(at - 1, 0) : at]
+            if word in ("left", "BILAT") and behind and sum(side in phrase for side in SIDE_WORDS) == 1:
+                before = []  # "Smith left kidney"
+            if not all(map(kept, [*before, *behind])):
+                lost.append(phrase)
+    every = [word for word, _ in parts]
+    for halves in PAIRS:
+        states = [[kept(word) for word in half if word in every] for half in halves]
+        if all(states) and any(map(any, states)) and not all(map(any, states)):
+            lost.append(every)
+    return lost
+
+
+@given(EACH_ONCE)
+@settings(max_examples=400, deadline=None)
+def test_a_statement_stays_with_all_its_parts_or_its_whole_phrase_goes(parts):
+    clean = clean_text("".join(map("".join, parts)))
+    assert not statements_lost(parts, clean), (parts, clean)
+
+
+def test_a_statement_that_is_taken_apart_would_be_seen(monkeypatch):
+    parts = [("abdomen", " "), ("left", " "), ("Quillfeather", " "), ("femur", " ")]
+    text = "".join(map("".join, parts))
+    assert clean_text(text) == ""
+    phrases._reduced.cache_clear()
+    monkeypatch.setattr(phrases.Phrases, "_remove_phrase", lambda self, index: False)
+    try:
+        assert statements_lost([("abdomen", " "), ("left", "")], "abdomen")
+        assert statements_lost(parts, clean_text(text))
+    finally:
+        phrases._reduced.cache_clear()
 
 
 @given(TEXTS)

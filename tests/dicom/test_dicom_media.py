@@ -226,7 +226,13 @@ def test_what_is_changed_on_a_medium_is_seen(archive, tmp_path):
         path = sorted(folder.rglob("IM*"))[0]
         path.write_bytes(path.read_bytes()[:-1] + b"?")
 
+    def letter(folder):
+        (folder / "papers" / "letter.txt").write_text("Quillfeather")
+        with (folder / "checksums.sha256").open("a") as stream:
+            stream.write(f"{'0' * 64}  papers/letter.txt\n")
+
     assert set(changed("a", relabel)) == {"DICOMDIR"}
+    assert "papers of the archive" in changed("d", letter)
     assert set(changed("b", swap)) >= {"DICOMDIR"}
     assert set(changed("c", pixel)) == {"papers of the archive", "DICOMDIR"}
     assert run(whole, signer="0" * 64).exit_code == 4

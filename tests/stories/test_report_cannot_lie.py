@@ -674,7 +674,7 @@ class TestDeidentification:
         result, text = reported(tmp_path, folder)
         assert result.verdicts[REMOVED] == "amber: less than the profile"
         assert "Departures from the profile" in text
-        assert "12 images may show text that nobody has looked at" in text
+        assert "12 images may show text in their pixels, which were not searched" in text
         assert "secondary capture" in text
 
     def test_a_page_of_de_identification_alone_names_its_version(self, tmp_path):

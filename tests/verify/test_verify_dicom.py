@@ -137,11 +137,8 @@ def test_one_bad_file_stops_nothing_and_every_file_is_counted(tmp_path):
     (folder / "f.dcm").write_bytes(samples.clean()[:-2000] + deep)
     result = meninx.verify(folder, workers=1)
     assert result.files == sum(result.verdicts.values()) == 6
-    assert (result.verdicts["clean"], result.verdicts["unreadable"], result.verdicts["not DICOM"]) == (
-        1,
-        4,
-        1,
-    )
+    counts = result.verdicts
+    assert (counts["nothing found"], counts["unreadable"], counts["not DICOM"]) == (1, 4, 1)
     assert result.exit_code == 3
     with pytest.raises(DataError, match="4 of 6 files could not be checked"):
         result.raise_if_failed()
@@ -156,7 +153,7 @@ def test_two_processes_find_what_one_finds(tmp_path):
     both = [meninx.verify(folder, originals=source, workers=workers).to_json() for workers in (1, 2)]
     assert both[0] == both[1]
     assert json.loads(both[0])["verdicts"] == {
-        "clean": 3, "suspicious": 0, "leak": 1, "unreadable": 0, "not DICOM": 0,
+        "nothing found": 3, "suspicious": 0, "leak": 1, "unreadable": 0, "not DICOM": 0,
     }  # fmt: skip
 
 
@@ -206,6 +203,8 @@ def test_settings_without_effect_and_places_that_hold_nothing_are_refused(tmp_pa
         meninx.verify(tmp_path)
     with pytest.raises(UsageError, match="no effect without originals"):
         DicomCheckConfig(crosswalks=tmp_path / "a.txt")
+    with pytest.raises(UsageError, match="no page to replace"):
+        DicomCheckConfig(overwrite=True)
     with pytest.raises(UsageError, match="among the files"):
         dicom_stage.run(tmp_path, DicomCheckConfig(page=tmp_path / "page.html"))
 

@@ -7,6 +7,7 @@ import pytest
 
 from meninx.core.pool import Stop
 from meninx.core.progress import SILENT
+from meninx.dicomfile.discover import SourceFile
 from meninx.verify import dicom_file, originals
 
 KINDS = (
@@ -56,8 +57,8 @@ PLACES = {
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # pydicom says that the planted values are too long for their VR
-@pytest.mark.parametrize(("known", "leaks", "suspicious", "clean"), [(True, 119, 5, 2), (False, 97, 27, 2)])
-def test_each_identifier_in_each_place(known, leaks, suspicious, clean, tmp_path):
+@pytest.mark.parametrize(("known", "leaks", "suspicious", "nothing"), [(True, 119, 5, 2), (False, 97, 27, 2)])
+def test_each_identifier_in_each_place(known, leaks, suspicious, nothing, tmp_path):
     source = samples.archive(tmp_path / "archive")
     with Stop() as stop:
         found, values = originals.read(source, None, workers=1, stop=stop, progress=SILENT)
@@ -66,11 +67,13 @@ def test_each_identifier_in_each_place(known, leaks, suspicious, clean, tmp_path
     for change in PLACES.values():
         for value in KINDS:
             planted = samples.clean() if change is None else _planted(change, value)
-            (tmp_path / "a.dcm").write_bytes(planted)
-            path = f"a/{value}/a.dcm" if change is None else "a.dcm"
-            counts[str(dicom_file.check((str(tmp_path / "a.dcm"), path)).verdict)] += 1
+            path = f"{value}/a.dcm" if change is None else "a.dcm"
+            place = tmp_path / "theirs" / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(planted)
+            counts[str(dicom_file.check((str(tmp_path / "theirs"), SourceFile(path))).verdict)] += 1
     dicom_file.prepare(dicom_file.IdentifierSearch())
-    assert counts == {"leak": leaks, "suspicious": suspicious, "clean": clean}
+    assert counts == {"leak": leaks, "suspicious": suspicious, "nothing found": nothing}
 
 
 def _planted(change, value):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 NOT_SHOWN = "not shown"
-DOSSIER, FORM, SIGNATURE = "dossier.json", "decision.json", "signature.json"
+DOSSIER, FORM = "dossier.json", "decision.json"
 PAGE, PDF, CRATE, SCHEMA = "dossier.html", "dossier.pdf", "ro-crate-metadata.json", "dossier.schema.json"
 DOSSIER_FORMAT = 1
 """Format of ``dossier.json``."""

@@ -24,9 +24,9 @@ from meninx.core import artifacts, files
 from meninx.core import journal as core_journal
 from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import StorageError, expected
+from meninx.core.folder_signature import SIGNATURE
 from meninx.core.integrity import CHECKSUMS
 from meninx.core.workspace import PRIVATE, Workspace
-from meninx.deid.papers.archive_signature import SIGNATURE
 from meninx.deid.papers.audit_chain import AUDIT_LOG
 from meninx.deid.papers.statement import STATEMENT
 

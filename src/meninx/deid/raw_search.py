@@ -68,16 +68,16 @@ class _Needles:
 
     Attributes:
         longest: bytes of the longest one; 0 without any.
-        by_start: their first bytes -> identifiers.
+        by_start: their first bytes -> length -> identifiers; a list from a user may hold very many.
         pairs: table of :func:`_pairs_of`.
         starts: table of :func:`_starts_of`.
     """
 
     def __init__(self, needles: tuple[bytes, ...]) -> None:
         self.longest = max(map(len, needles), default=0)
-        self.by_start: dict[bytes, list[bytes]] = {}
+        self.by_start: dict[bytes, dict[int, set[bytes]]] = {}
         for needle in needles:
-            self.by_start.setdefault(needle[:_LEAST], []).append(needle)
+            self.by_start.setdefault(needle[:_LEAST], {}).setdefault(len(needle), set()).add(needle)
         self.pairs, self.starts = _pairs_of(needles), _starts_of(self.by_start)
 
 
@@ -93,9 +93,9 @@ def _places(content: Sliceable, needles: _Needles) -> Iterator[tuple[int, bytes]
         if _may_be_text(window):
             for at in _candidates(window, needles.pairs, needles.starts):
                 head = bytes(window[at : at + longest]).lower()
-                for needle in needles.by_start.get(head[:_LEAST], ()):
-                    if head.startswith(needle):
-                        yield start + at, needle
+                for length, group in needles.by_start.get(head[:_LEAST], {}).items():
+                    if head[:length] in group:
+                        yield start + at, head[:length]
 
 
 _LEAST = 5  # bytes of the shortest identifier that is searched in raw bytes

@@ -391,7 +391,8 @@ def _archive(source: Path) -> tuple[DeidRecord, dict[str, str]]:
     unfinished = marker is not None and not workspace.is_complete(source)  # a delivery has no private room
     if record is None or not record.checksums or unfinished:
         fix = "give the folder that `meninx deid` wrote; if it was interrupted, run the same command again"
-        raise DataError(expected("a complete clean archive", got="none", where=source.name, fix=fix))
+        got = "a folder that is not one"
+        raise DataError(expected("a complete clean archive", got=got, where=source.name, fix=fix))
     if integrity.digest_of(source) != record.checksums:
         fix = "`meninx verify` says what was changed"
         what = "the list of digests is not the one that deid.json names"

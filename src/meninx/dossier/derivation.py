@@ -17,11 +17,11 @@ from meninx.core.dossier_records import (
     PAGE,
     PDF,
     SCHEMA,
-    SIGNATURE,
     DossierPart,
     DossierRecord,
     EvidenceFile,
 )
+from meninx.core.folder_signature import SIGNATURE
 from meninx.core.integrity import CHECKSUMS
 from meninx.dossier import audit_facts, cautions, data_facts, headings, model_facts, privacy_facts
 from meninx.dossier.facts import DATA, RELEASE, RUN, RUNS, SELECTION, EvidenceFolder

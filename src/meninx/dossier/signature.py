@@ -9,10 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meninx.core import files, integrity, signed_file, signing_key, workspace
-from meninx.core.dossier_records import SIGNATURE
+from meninx.core import folder_signature, integrity, signing_key, workspace
 from meninx.core.errors import UsageError, problem
-from meninx.core.signed_file import Statement
+from meninx.core.folder_signature import FolderSignature
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,20 +19,18 @@ if TYPE_CHECKING:
 UNSIGNED = "unsigned"
 
 
-class DossierSignature(Statement, frozen=True, kw_only=True, tag="egress dossier"):
+class DossierSignature(FolderSignature, frozen=True, kw_only=True, tag="egress dossier"):
     """What is signed: ``signature.json``.
 
     Attributes:
         checksums: SHA-256 of ``checksums.sha256``.
         files: number of files in that list.
         run: identity of the run whose model is to be released.
-        signer: raw public key, 32 bytes.
     """
 
     checksums: str
     files: int
     run: str
-    signer: bytes
 
 
 def key_in(path: Path, out: Path) -> Ed25519PrivateKey:
@@ -66,22 +63,9 @@ def write(root: Path, key: Ed25519PrivateKey, run: str) -> None:
         run=run,
         signer=signing_key.public_bytes(key),
     )
-    files.write_bytes(root / SIGNATURE, signed_file.seal(statement, key))
+    folder_signature.write(root, statement, key)
 
 
 def read(root: Path) -> DossierSignature | None:
-    """Return what was signed, after checking the signature with the key that it names; None without one.
-
-    Who holds that key is another question: compare :func:`meninx.core.signing_key.fingerprint`.
-
-    Raises:
-        DataError: it is no signature of a dossier.
-        PrivacyRefusal: it does not fit.
-    """
-    path = root / SIGNATURE
-    if not path.is_file():
-        return None
-    content = files.read_bytes(path, limit=signed_file.LIMIT)
-    statement = signed_file.read(content, DossierSignature, where=SIGNATURE)
-    signed_file.check_signature(content, statement.signer, where=SIGNATURE)
-    return statement
+    """Return what was signed, see :func:`.folder_signature.read`."""
+    return folder_signature.read(root, DossierSignature)

@@ -19,11 +19,11 @@ from meninx.core.dossier_records import (
     PAGE,
     PDF,
     SCHEMA,
-    SIGNATURE,
     Decision,
     DossierRecord,
 )
 from meninx.core.errors import DataError, UsageError, problem
+from meninx.core.folder_signature import SIGNATURE
 from meninx.core.names import printable
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result, command

@@ -10,8 +10,8 @@ from pathlib import Path
 from meninx.core import integrity, signing_key
 from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import DataError
+from meninx.core.folder_signature import SIGNATURE
 from meninx.deid.papers import archive_signature, audit_chain, statement
-from meninx.deid.papers.archive_signature import SIGNATURE
 from meninx.deid.papers.audit_chain import AUDIT_LOG
 from meninx.deid.papers.statement import STATEMENT
 from meninx.verify.check_list import CheckList, Expected, some

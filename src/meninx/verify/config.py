@@ -42,10 +42,12 @@ class DicomCheckConfig(Settings):
     overwrite: bool = False
 
     def check_rules(self) -> None:
-        """Refuse a crosswalk without the originals that it names."""
+        """Refuse a crosswalk without its originals, and the replacement of a page that is not written."""
         if self.crosswalks is not None and self.originals is None:
             raise ConfigError(
                 problem(
                     "a crosswalk has no effect without originals", where="crosswalks", fix="give --originals"
                 )
             )
+        if self.overwrite and self.page is None:
+            raise ConfigError(problem("there is no page to replace", where="overwrite", fix="give --page"))

@@ -22,11 +22,12 @@ from meninx.dicomfile.fragments import Fragments
 from meninx.dicomfile.high_bits import unused_bits
 from meninx.dicomfile.instance import SOP_CLASS, SOP_INSTANCE, Instance
 from meninx.dicomfile.refusals import Refused
+from meninx.verify import person_evidence
 from meninx.verify.dicom_findings import FileFinding
 from meninx.verify.known_values import days_in
+from meninx.verify.person_evidence import BIRTH_DATE, METHOD_CODES, PATIENT_NAME, REMOVED
 
-REMOVED, METHOD, CODE_SEQUENCE, DATES_MODIFIED = 0x00120062, 0x00120063, 0x00120064, 0x00280303
-CODE_VALUE, PATIENT_NAME, BIRTH_DATE, AGE = 0x00080100, 0x00100010, 0x00100030, 0x00101010
+CODE_VALUE, AGE, DATES_MODIFIED = 0x00080100, 0x00101010, 0x00280303
 BURNED_IN, ICON, DOCUMENT, PERSON_NAME = 0x00280301, 0x00880200, 0x00420011, 0x0040A123
 _TRAILING = 0xFFFCFFFC
 _OLD_VALUES = frozenset({0x04000561, 0x04000500, 0x04000550, 0xFFFAFFFA})
@@ -68,7 +69,7 @@ def declared_options(instance: Instance) -> frozenset[Option]:
 
 
 def _method_codes(instance: Instance) -> set[str]:
-    sequences = (element.items or [] for element in instance.elements if element.tag == CODE_SEQUENCE)
+    sequences = (element.items or [] for element in instance.elements if element.tag == METHOD_CODES)
     entries = itertools.chain.from_iterable(itertools.chain.from_iterable(sequences))
     return {
         bytes(inner.value).decode("latin-1").strip(" \0")
@@ -129,6 +130,10 @@ def _contradicting(options: frozenset[Option]) -> frozenset[Option]:
 def _markers(instance: Instance, options: frozenset[Option]) -> Iterator[FileFinding]:
     if instance.text(REMOVED) != "YES":
         yield FileFinding("marker-missing", "PatientIdentityRemoved")
+    if not person_evidence.has_marker(instance) and person_evidence.names_a_person(instance):
+        yield FileFinding("not-deidentified")
+    elif person_evidence.is_person_name(instance.text(PATIENT_NAME)):
+        yield FileFinding("patient-name", "PatientName")
     codes = _method_codes(instance)
     if BASIC_CODE.value not in codes:
         yield FileFinding("method-missing", "DeidentificationMethodCodeSequence")
@@ -213,7 +218,7 @@ def _value(place: Place, tag: int, vr: str) -> Iterator[FileFinding]:
     other = tag != PATIENT_NAME or not place.top  # that of the data set is the pseudonym
     if vr == "PN" and other and text.strip("^= ") and not is_common(text):
         yield FileFinding("person-name", place.path)
-    if tag == BIRTH_DATE and text:
+    if tag == BIRTH_DATE and text and not text.startswith("0001"):  # what some tools write for none
         yield FileFinding("birth-date", place.path)
     if tag == AGE and _is_old(text):
         yield FileFinding("age-over-89", place.path)

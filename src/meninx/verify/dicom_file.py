@@ -9,21 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meninx.deid.actions import STRINGS, is_texty
-from meninx.deid.burned_in import burned_text
-from meninx.deid.burned_in.burned_text import Reader, TextRule
+from meninx.deid.burned_in.burned_text import Reader
 from meninx.deid.identifiers import Identifiers, is_class_uid, is_common, keyword_of
 from meninx.deid.identity.pseudonyms import is_registered
 from meninx.deid.options import Option
 from meninx.deid.profile import canonical, rows
 from meninx.deid.wording.terms import is_term
-from meninx.dicomfile import frames, instance
+from meninx.dicomfile import instance
 from meninx.dicomfile.discover import SourceFile
 from meninx.dicomfile.file_part import FilePart, Piece
 from meninx.dicomfile.instance import PATIENT_ID, SERIES, SOP_INSTANCE, STUDY, Instance
 from meninx.dicomfile.refusals import Reason, Refused
 from meninx.dicomfile.zip_archive import SEPARATOR
 from meninx.imaging.decode import quiet
-from meninx.verify import conformance, dicom_checks
+from meninx.verify import conformance, dicom_checks, pixel_text
 from meninx.verify.dicom_checks import Place
 from meninx.verify.dicom_findings import FileFinding, FileVerdict, verdict_of
 from meninx.verify.known_values import CERTAIN, CHANCE, KnownValues, days_in
@@ -45,14 +44,14 @@ class IdentifierSearch:
         originals: the originals, if they are given.
         source: their folder.
         tool: path of dciodvfy; empty for no check of conformance.
-        pixels: whether text in the pixels is read.
+        reader: how text in the pixels is found and read; None where it is not.
     """
 
     known: KnownValues = field(default_factory=KnownValues)
     originals: Originals = field(default_factory=Originals)
     source: Path | None = None
     tool: str = ""
-    pixels: bool = False
+    reader: Reader | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class FileOutcome:
         findings: reason codes with places.
         dicom: whether it is DICOM.
         matched: whether its original is known.
+        image: whether it has pixel data.
         ids: digests of patient, study, series and instance.
         references: digests of the instances that it refers to.
     """
@@ -70,6 +70,7 @@ class FileOutcome:
     findings: tuple[FileFinding, ...]
     dicom: bool = True
     matched: bool = False
+    image: bool = False
     ids: tuple[bytes, ...] = ()
     references: frozenset[bytes] = frozenset()
 
@@ -135,7 +136,7 @@ def _unparsed(reason: str, data: bytes | FilePart, found: list[FileFinding]) -> 
         found.append(FileFinding("identifier-in-bytes", "file"))
     elif _search.known and isinstance(data, bytes) and len(data) <= _SMALL and is_texty(data):
         lines = data.decode("utf-8", "replace").splitlines()
-        if any(_search.known.hit(line) == CERTAIN for line in lines):
+        if any(_search.known.hit(line, prose=True) == CERTAIN for line in lines):
             found.append(FileFinding("identifier-in-bytes", "file"))
     if reason == Reason.NOT_DICOM:
         return FileOutcome(tuple(found), dicom=False)
@@ -147,20 +148,21 @@ def _checked(path: Path | None, one: Instance, head: bytes, found: list[FileFind
     found += dicom_checks.check(one, meta, head)
     digest = pixel_digest(one) if _search.originals.by_pixels else b""
     original = _search.originals.of(one.text(SOP_INSTANCE), digest)
+    own = _search.originals.people[original.person] if original is not None else Identifiers()
     if _search.known:
-        own = _search.originals.people[original.person] if original is not None else Identifiers()
         found += _identifiers(one, head, own)
         found += _unchanged(one, original)
         for element in meta:
             found += _bytes(bytes(element.value), "file meta", own) if element.items is None else ()
-    if _search.pixels and one.pixels:
-        found += _text(one, original)
+    if _search.reader is not None and one.pixels:
+        found += pixel_text.findings(one, own, _search.known, _search.reader)
     if _search.tool:
         found += _conformance(path, original) if path is not None else ()
     refers = (place.text.strip(" \0") for place in _references(one))
     return FileOutcome(
         tuple(dict.fromkeys(found)),
         matched=original is not None,
+        image=bool(one.pixels),
         ids=tuple(_hashed(one.text(tag)) for tag in (PATIENT_ID, STUDY, SERIES, SOP_INSTANCE)),
         references=frozenset(
             _hashed(uid) for uid, _ in zip(refers, range(_MOST_REFERENCES), strict=False) if uid
@@ -274,24 +276,6 @@ def _unchanged(one: Instance, original: OriginalFile | None) -> Iterator[FileFin
     for (tag, keyword), day in zip(DAYS.items(), original.days, strict=True):
         if day and one.text(tag) == day:
             yield FileFinding("date-unchanged", keyword)
-
-
-def _text(one: Instance, original: OriginalFile | None) -> Iterator[FileFinding]:
-    """Yield whether text that is not technical is read in the pixels."""
-    own = _search.originals.people[original.person] if original is not None else Identifiers()
-    try:
-        layers = frames.layers_of(one)
-        if not burned_text.can_hold_text(layers):
-            return
-        found = burned_text.lines(one, layers, TextRule(own), Reader())
-    except Refused:
-        yield FileFinding("pixels-unchecked", "PixelData")
-        return
-    texts = [line.text for line in found if not line.technical]
-    if any(own.found_in(text) or _search.known.hit(text) == CERTAIN for text in texts):
-        yield FileFinding("identifier-in-pixels", "PixelData")
-    elif texts:
-        yield FileFinding("text-in-pixels", "PixelData")
 
 
 def _conformance(path: Path, original: OriginalFile | None) -> Iterator[FileFinding]:

@@ -8,9 +8,9 @@ from enum import StrEnum
 
 
 class FileVerdict(StrEnum):
-    """What came of one file."""
+    """What came of one file: the worst finding, or that what was checked found nothing."""
 
-    CLEAN = "clean"
+    NOTHING = "nothing found"
     SUSPICIOUS = "suspicious"
     LEAK = "leak"
     UNREADABLE = "unreadable"
@@ -40,6 +40,10 @@ class FileFinding:
 
 
 REASONS: dict[str, tuple[Weight, str]] = {
+    "not-deidentified": (
+        Weight.LEAK,
+        "nothing says that the file is de-identified, and it names a person: an original",
+    ),
     "identifier": (Weight.LEAK, "an identifier of the original, or of the list"),
     "identifier-in-path": (Weight.LEAK, "an identifier in the path of the file"),
     "identifier-in-bytes": (Weight.LEAK, "an identifier in bytes that are no attribute's text"),
@@ -54,6 +58,7 @@ REASONS: dict[str, tuple[Weight, str]] = {
     "method-missing": (Weight.SUSPICIOUS, "no de-identification method, or no codes of the profile"),
     "marker-contradicted": (Weight.SUSPICIOUS, "dates are declared removed, and are there"),
     "not-removed": (Weight.SUSPICIOUS, "the profile removes this attribute, and it has a value"),
+    "patient-name": (Weight.SUSPICIOUS, "PatientName has the form of a person's name"),
     "person-name": (Weight.SUSPICIOUS, "a person's name other than that of the patient"),
     "birth-date": (Weight.SUSPICIOUS, "a birth date"),
     "age-over-89": (Weight.SUSPICIOUS, "an age above 90 years"),
@@ -68,6 +73,7 @@ REASONS: dict[str, tuple[Weight, str]] = {
     "invalid-date": (Weight.SUSPICIOUS, "a value that is no date"),
     "burned-in-declared": (Weight.SUSPICIOUS, "BurnedInAnnotation is YES"),
     "text-in-pixels": (Weight.SUSPICIOUS, "text in the pixels that is not technical"),
+    "pixel-text-unread": (Weight.SUSPICIOUS, "pixels that cannot be decoded, so text in them was not read"),
     "overlay": (Weight.SUSPICIOUS, "an overlay or a curve"),
     "unused-bits": (Weight.SUSPICIOUS, "content in bits of the pixels that are not displayed"),
     "icon": (Weight.SUSPICIOUS, "an icon image, which shows the pixels as they were"),
@@ -98,10 +104,10 @@ def verdict_of(found: Iterable[FileFinding], *, dicom: bool = True) -> FileVerdi
     >>> verdict_of([FileFinding("overlay"), FileFinding("identifier", "StudyDescription")])
     <FileVerdict.LEAK: 'leak'>
     >>> verdict_of([FileFinding("group-length")])
-    <FileVerdict.CLEAN: 'clean'>
+    <FileVerdict.NOTHING: 'nothing found'>
     """
     weights = {REASONS[item.reason][0] for item in found}
     worst = next((weight for weight in _ORDER if weight in weights), None)
     if worst is not None:
         return _VERDICTS[worst]
-    return FileVerdict.CLEAN if dicom else FileVerdict.OTHER
+    return FileVerdict.NOTHING if dicom else FileVerdict.OTHER

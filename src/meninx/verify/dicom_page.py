@@ -6,10 +6,14 @@ from datetime import UTC, datetime
 
 from meninx.report import page
 from meninx.report.table_model import ReportTable, Section, TableCell, Verdict, facts
+from meninx.verify.check_parts import HEADERS, KNOWN, PIXELS, PartState
 from meninx.verify.dicom_findings import REASONS, FileVerdict, Weight
-from meninx.verify.dicom_result import MOST_SHOWN, CheckedFile, DicomCheckResult
+from meninx.verify.dicom_result import MOST_SHOWN, CheckedFile, DicomCheckResult, unread_in_words
 
 _ROWS = 40  # rows that are not folded away
+_IDENTIFIED = frozenset(
+    {"identifier", "identifier-in-path", "identifier-in-bytes", "date-unchanged", "uid-unchanged"}
+)
 
 
 def render(result: DicomCheckResult) -> str:
@@ -24,44 +28,115 @@ def render(result: DicomCheckResult) -> str:
 
 
 def _cards(result: DicomCheckResult) -> tuple[Verdict, ...]:
-    leaks, open_ = result.verdicts.get(FileVerdict.LEAK, 0), result.reasons.get("unreadable", 0)
-    suspicious, total = result.verdicts.get(FileVerdict.SUSPICIOUS, 0), f"of {result.files:,} files"
-    known = f"{result.values:,} values of {result.people:,} people searched" if result.people else ""
-    known = known or (f"{result.values:,} values searched" if result.values else "")
-    if leaks:
-        first = ("red", "yes")
-    elif not result.values:
-        first = ("grey", "not searched")
-    else:
-        first = ("green", "none found") if not open_ else ("amber", "none found where read")
+    """Return one card for each question; one is green only for what was checked, and wholly."""
     return (
+        _deidentified(result),
+        _known(result),
+        _pixels(result),
+        _remainder(result),
+        _files_read(result),
         Verdict(
-            "Is a known identifier in the files?",
-            *first,
-            f"{leaks:,} {total}",
-            known or "neither originals nor a list of identifiers was given",
-            "green: none",
-            "reasons",
-        ),
-        Verdict(
-            "Is there something to look at?",
-            "amber" if suspicious else "green",
-            "yes" if suspicious else "no",
-            f"{suspicious:,} {total}",
-            "each reason is listed with its attributes",
-            "green: no file",
-            "reasons",
-        ),
-        Verdict(
-            "Was every file checked?",
-            "amber" if open_ else "green",
-            "no" if open_ else "yes",
-            f"{open_:,} {total} unreadable",
-            f"{result.verdicts.get(FileVerdict.OTHER, 0):,} files are no DICOM",
-            "green: all",
-            "files",
+            "Can a face be recognized?",
+            "grey",
+            PartState.NOT,
+            "",
+            "images of a head may show a face; this check does not look for it",
+            "never green",
+            "scope",
         ),
     )
+
+
+def _deidentified(result: DicomCheckResult) -> Verdict:
+    raw, unmarked = (result.reasons.get(code, 0) for code in ("not-deidentified", "marker-missing"))
+    first, count = ("green", "yes"), f"{unmarked:,} {_of(result)} without marker"
+    if raw:
+        first, count = ("red", "no"), f"{raw:,} {_of(result)}"
+    elif unmarked:
+        first = ("amber", "not all")
+    elif result.state(HEADERS) is not PartState.CHECKED:
+        first = ("amber", "yes where read")
+    return Verdict(
+        "Does every file say that it is de-identified?",
+        *first,
+        count,
+        "red: files without any marker that name a person",
+        "green: PatientIdentityRemoved is YES in all",
+        "reasons",
+    )
+
+
+def _known(result: DicomCheckResult) -> Verdict:
+    found = len([item for item in result.findings if any(one.reason in _IDENTIFIED for one in item.findings)])
+    known = f"{result.values:,} values of {result.people:,} people searched" if result.people else ""
+    known = known or (f"{result.values:,} values searched" if result.values else "")
+    state = result.state(KNOWN)
+    first = {
+        PartState.CHECKED: ("green", "none found"),
+        PartState.PARTLY: ("amber", "none found where read"),
+        PartState.NOT: ("grey", "not checked"),
+    }[state]
+    return Verdict(
+        "Is a known identifier in headers, bytes or paths?",
+        *(("red", "yes") if found else first),
+        f"{found:,} {_of(result)}" if state is not PartState.NOT else "",
+        known or "neither originals nor a list of identifiers was given",
+        "green: none",
+        "reasons",
+    )
+
+
+def _pixels(result: DicomCheckResult) -> Verdict:
+    known, text = (result.reasons.get(code, 0) for code in ("identifier-in-pixels", "text-in-pixels"))
+    state = result.state(PIXELS)
+    first = {
+        PartState.CHECKED: ("green", "none found"),
+        PartState.PARTLY: ("amber", "none found where read"),
+        PartState.NOT: ("grey", "not checked"),
+    }[state]
+    if known:
+        first = ("red", "with an identifier")
+    elif text:
+        first = ("amber", "yes")
+    what = next(part.what for part in result.parts if part.name == PIXELS)
+    return Verdict(
+        "Is there text in the pixels?",
+        *first,
+        f"{known + text:,} {_of(result)}" if state is not PartState.NOT else "",
+        what if state is not PartState.NOT else "the pixels were not read; --pixels reads them",
+        "green: none but technical text",
+        "reasons" if state is not PartState.NOT else "scope",
+    )
+
+
+def _remainder(result: DicomCheckResult) -> Verdict:
+    suspicious = result.verdicts.get(FileVerdict.SUSPICIOUS, 0)
+    whole = result.state(HEADERS) is PartState.CHECKED
+    first = ("amber", "yes") if suspicious else ("green", "no")
+    return Verdict(
+        "Is there something else to look at in the headers?",
+        *(first if suspicious or whole else ("amber", "not where read")),
+        f"{suspicious:,} {_of(result)}",
+        "each reason is listed with its attributes",
+        "green: no file",
+        "reasons",
+    )
+
+
+def _files_read(result: DicomCheckResult) -> Verdict:
+    unread = result.reasons.get("unreadable", 0)
+    return Verdict(
+        "Was every file read?",
+        *(("amber", "no") if unread else ("green", "yes")),
+        f"{unread:,} {_of(result)} unreadable",
+        f"{result.verdicts.get(FileVerdict.OTHER, 0):,} files are no DICOM",
+        "green: all",
+        "files",
+    )
+
+
+def _of(result: DicomCheckResult) -> str:
+    return f"of {result.files:,} files"
 
 
 def _reasons(result: DicomCheckResult) -> Section:
@@ -89,7 +164,7 @@ def _reasons(result: DicomCheckResult) -> Section:
                 wide=True,
             )
         )
-    lead = () if rows else ("No reason was found in any file.",)
+    lead = (result.verdict[0].upper() + result.verdict[1:] + ".",)
     return Section("reasons", "What was found", lead=lead, tables=tuple(tables if rows else ()))
 
 
@@ -100,19 +175,31 @@ def _scope(result: DicomCheckResult) -> Section:
             ("files", result.files),
             *((str(word), count) for word, count in result.verdicts.items()),
             ("originals read", result.originals),
-            ("originals not read", result.originals_unread),
+            *(
+                (f"originals not read: {words}", count)
+                for words, count in unread_in_words(result.originals_unread)
+            ),
             ("files whose original is known", result.matched),
             ("identifiers searched", result.values),
             ("references to instances that are not here", result.dangling),
         ],
     )
-    points = (
-        *(f"Checked: {item}." for item in result.checked),
-        *(f"Not checked: {item}." for item in result.not_checked),
-        "Suspicious does not mean identifying: it means that the file does not show that it is clean.",
-        "A file without a reason holds none of the identifiers searched. Others may be in it.",
+    scope = ReportTable(
+        "Parts of the check",
+        ("part", "state", "what"),
+        tuple(
+            (TableCell(part.name, head=True), TableCell(part.state), TableCell(part.what))
+            for part in result.parts
+        ),
+        wide=True,
     )
-    return Section("scope", "What was checked, and what was not", tables=(numbers,), points=points)
+    paths = (f"Not read: {path}" for path in result.unread_paths[:MOST_SHOWN])
+    points = (
+        *paths,
+        "Suspicious does not mean identifying: it means that the file does not show that it is clean.",
+        "In a file without a reason, what was checked found nothing. What was not checked was not looked at.",
+    )
+    return Section("scope", "What was checked, and what was not", tables=(scope, numbers), points=points)
 
 
 def _files(result: DicomCheckResult) -> Section:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from meninx.core.errors import DataError, PrivacyRefusal, problem
 from meninx.core.result import Result
+from meninx.dicomfile.refusals import meaning
+from meninx.verify.check_parts import CheckPart, PartState, open_parts
 from meninx.verify.dicom_findings import REASONS, FileFinding, FileVerdict
 
 MOST_SHOWN = 2000  # files that the page lists
@@ -39,12 +42,12 @@ class DicomCheckResult(Result):
         places: number of files per reason code and attribute.
         matched: files whose original is known.
         originals: files of the archive given as originals that were read.
-        originals_unread: files of it that were not read.
+        originals_unread: reason code -> files of it that were not read.
+        unread_paths: their paths, where paths are shown.
         people: people in the originals.
         values: distinct identifiers that were searched for.
         dangling: references to instances that are not among the files.
-        checked: what was checked, in sentences.
-        not_checked: what was not, in sentences.
+        parts: what was checked, in part or not at all.
         findings: the files with a finding.
         page: the page that was written, if any.
     """
@@ -55,29 +58,50 @@ class DicomCheckResult(Result):
     places: dict[str, int]
     matched: int
     originals: int
-    originals_unread: int
+    originals_unread: dict[str, int]
+    unread_paths: tuple[str, ...]
     people: int
     values: int
     dangling: int
-    checked: tuple[str, ...]
-    not_checked: tuple[str, ...]
+    parts: tuple[CheckPart, ...]
     findings: tuple[CheckedFile, ...] = field(repr=False)
     page: Path | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether no identifier was found and every file was checked."""
+        """Whether no file is a leak and every file could be read, whatever parts were checked."""
         return self.exit_code == 0
 
     @property
     def exit_code(self) -> int:
-        """4 if an identifier was found, 3 if files could not be checked (or originals not read), else 0."""
+        """4 if an identifier or a file that is not de-identified was found, 3 if a file could not be read."""
         if self.verdicts.get(FileVerdict.LEAK):
             return PrivacyRefusal.exit_code
         return DataError.exit_code if self.verdicts.get(FileVerdict.UNREADABLE) else 0
 
+    def state(self, name: str) -> PartState:
+        """Return whether a part, by its name, was checked."""
+        return next(part.state for part in self.parts if part.name == name)
+
+    @property
+    def verdict(self) -> str:
+        """One line: what was found in what was checked, and the names of what was not checked."""
+        leaks, unread, open_ = (
+            self.verdicts.get(word, 0)
+            for word in (FileVerdict.LEAK, FileVerdict.UNREADABLE, FileVerdict.SUSPICIOUS)
+        )
+        if leaks:
+            first = f"FAILED: {leaks:,} of {self.files:,} files hold an identifier or are not de-identified"
+        elif unread:
+            first = f"NOT VERIFIED: {unread:,} of {self.files:,} files could not be read"
+        elif open_:
+            first = f"no leak in what was checked; {open_:,} of {self.files:,} files are to be looked at"
+        else:
+            first = f"nothing found in what was checked of {self.files:,} files"
+        return f"{first}. Not checked: {', '.join(open_parts(self.parts))}"
+
     def summary(self) -> str:
-        """Return the verdicts, the reasons, and what was not checked."""
+        """Return counts, reasons, what was checked and what was not; the last line is the verdict."""
         counts = ", ".join(f"{count} {word}" for word, count in self.verdicts.items() if count)
         lines = [f"{self.files} files: {counts or 'none'}"]
         lines += [
@@ -86,30 +110,36 @@ class DicomCheckResult(Result):
         ]
         if self.originals:
             lines.append(
-                f"originals: {self.originals} files of {self.people} people, "
-                f"{self.originals_unread} not read; "
+                f"originals: {self.originals} files of {self.people} people; "
                 f"the original of {self.matched} files is known"
             )
+        lines += [f"  not read: {count} x {words}" for words, count in unread_in_words(self.originals_unread)]
+        lines += [f"  not read: {name}" for name in self.unread_paths]
         if self.values:
             lines.append(f"searched for: {self.values} values")
-        lines += [f"not checked: {item}" for item in self.not_checked]
+        done = [part.name for part in self.parts if part.state is PartState.CHECKED]
+        lines += [f"checked: {', '.join(done)}"] if done else []
+        left = (part for part in self.parts if part.state is not PartState.CHECKED)
+        lines += [f"{part.state}: {part.name}: {part.what}" for part in left]
         lines += [f"page: {self.page}"] if self.page is not None else []
-        return "\n".join(lines)
+        return "\n".join([*lines, self.verdict])
 
     def to_table(self) -> dict[str, Any]:
         """Return the fields as plain values, with the verdict."""
-        return {**super().to_table(), "ok": self.ok, "exit_code": self.exit_code}
+        more = {"ok": self.ok, "exit_code": self.exit_code, "verdict": self.verdict}
+        return {**super().to_table(), **more}
 
     def raise_if_failed(self) -> None:
         """Raise the error of the verdict.
 
         Raises:
-            PrivacyRefusal: an identifier was found.
-            DataError: files could not be checked.
+            PrivacyRefusal: a file is a leak.
+            DataError: files could not be read.
         """
         count = self.verdicts.get(FileVerdict.LEAK, 0)
         if count:
-            what, fix = f"{count} of {self.files} files hold an identifier", "do not pass these files on"
+            what = f"{count} of {self.files} files hold an identifier or are not de-identified"
+            fix = "do not pass these files on"
             raise PrivacyRefusal(problem(what, where="verify", fix=fix))
         count = self.verdicts.get(FileVerdict.UNREADABLE, 0)
         if count:
@@ -118,3 +148,8 @@ class DicomCheckResult(Result):
                 "check them by hand, or leave them out",
             )
             raise DataError(problem(what, where="verify", fix=fix))
+
+
+def unread_in_words(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return each reason for which originals were not read, with what it means, and the number of files."""
+    return [(f"{code} ({meaning(code)})", count) for code, count in sorted(counts.items())]

@@ -11,11 +11,12 @@ from meninx.core.errors import DataError, UsageError, problem
 from meninx.core.pool import Stop, mapped
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.workspace import PRIVATE
+from meninx.deid.burned_in.burned_text import Reader
 from meninx.dicomfile import discover
 from meninx.dicomfile.discover import SourceFile
 from meninx.imaging import ocr
-from meninx.report import stage as reports
-from meninx.verify import conformance, dicom_file, dicom_page, identifier_list, originals
+from meninx.verify import check_parts, conformance, dicom_file, identifier_list, originals, pixel_text
+from meninx.verify.check_parts import CheckCounts
 from meninx.verify.config import DicomCheckConfig
 from meninx.verify.dicom_file import FileOutcome, IdentifierSearch
 from meninx.verify.dicom_findings import REASONS, FileFinding, FileVerdict, Weight, verdict_of
@@ -24,7 +25,9 @@ from meninx.verify.known_values import CERTAIN, KnownValues
 from meninx.verify.originals import Originals
 
 
-def run(folder: Path, config: DicomCheckConfig, *, progress: Progress = SILENT) -> DicomCheckResult:
+def run(
+    folder: Path, config: DicomCheckConfig, *, progress: Progress = SILENT, reader: Reader | None = None
+) -> DicomCheckResult:
     """Check every file below a folder, or one file; nothing but the page is written.
 
     Guarantee: every file is counted under one verdict, and no result holds a value of a file.
@@ -33,6 +36,7 @@ def run(folder: Path, config: DicomCheckConfig, *, progress: Progress = SILENT) 
         folder: the files.
         config: what is searched for and checked.
         progress: told of every file.
+        reader: how text in the pixels is read; by default the models of the extra ``ocr``.
 
     Raises:
         UsageError: there is nothing to check, a needed extra is not installed, or the page cannot be written
@@ -41,11 +45,13 @@ def run(folder: Path, config: DicomCheckConfig, *, progress: Progress = SILENT) 
         Interrupted: stopped by the user.
     """
     if config.page is not None:
+        from meninx.report import stage as reports  # with its plots it takes a second to import
+
         reports.refuse_page(config.page, overwrite=config.overwrite)
         if folder.is_dir() and config.page.resolve().is_relative_to(folder.resolve()):
             fix = "write the page elsewhere"
             raise UsageError(problem("the page would lie among the files", where="page", fix=fix))
-    if config.pixels and not ocr.is_available():
+    if config.pixels and reader is None and not ocr.is_available():
         fix = "pip install 'meninx[ocr]'"
         raise UsageError(problem("text in pixels cannot be read without rapidocr", where="pixels", fix=fix))
     tool = conformance.program() if config.conformance else ""
@@ -64,7 +70,8 @@ def run(folder: Path, config: DicomCheckConfig, *, progress: Progress = SILENT) 
                 raise DataError(problem("no file of the originals can be read", where="originals", fix=fix))
         if config.identifiers is not None:
             known.add(identifier_list.read(config.identifiers))
-        search = IdentifierSearch(known, source, config.originals, tool, config.pixels)
+        reading = (reader or Reader()) if config.pixels else None
+        search = IdentifierSearch(known, source, config.originals, tool, reading)
         outcomes = list(_outcomes(folder, entries, search, workers, stop, progress))
     if all(one.verdict is FileVerdict.OTHER for one in outcomes):
         fix = "give DICOM files, or a run, dataset, clean archive, predictions, release or sweep"
@@ -129,7 +136,7 @@ def _result(
     for number, (entry, one) in enumerate(zip(entries, outcomes, strict=True)):
         more = (FileFinding("uid-conflict", "StudyInstanceUID"),) if number in conflicts else ()
         found = (*one.findings, *more)
-        shown = config.show_paths and search.known.hit(dicom_file.words_of(entry.path)) != CERTAIN
+        shown = config.show_paths and not _names_somebody(entry.path, search)
         name = entry.path if shown else f"file {number + 1}"
         checked.append(CheckedFile(name, verdict_of(found, dicom=one.dicom), found))
     verdicts = Counter(item.verdict for item in checked)
@@ -140,48 +147,44 @@ def _result(
     here = {one.ids[3] for one in outcomes if len(one.ids) == 4}
     weight = [Weight.LEAK, Weight.UNREADABLE, Weight.SUSPICIOUS, Weight.NOTE]
     order = sorted(reasons, key=lambda code: (weight.index(REASONS[code][0]), -reasons[code], code))
-    done, open_ = _scope(config, bool(search.known))
+    matched = sum(one.matched for one in outcomes)
+    parts = check_parts.parts_of(
+        config,
+        CheckCounts(
+            dicom=len(checked) - verdicts[FileVerdict.OTHER],
+            unreadable=verdicts[FileVerdict.UNREADABLE],
+            images=sum(one.image for one in outcomes),
+            unread_images=reasons[pixel_text.UNREAD],
+            matched=matched,
+            values=search.known.count,
+            originals_unread=search.originals.unread,
+            untested=reasons["conformance-unchecked"],
+        ),
+    )
+    shown_paths = (item for item in search.originals.unread_paths if config.show_paths)
     result = DicomCheckResult(
         out=folder,
         files=len(checked),
         verdicts={word: verdicts[word] for word in FileVerdict},
         reasons={code: reasons[code] for code in order},
         places=dict(places.most_common(MOST_SHOWN)),
-        matched=sum(one.matched for one in outcomes),
+        matched=matched,
         originals=len(search.originals.files),
-        originals_unread=search.originals.unread,
+        originals_unread=dict(sorted(search.originals.unread.items())),
+        unread_paths=tuple(item for item in shown_paths if not _names_somebody(item, search)),
         people=len(search.originals.people),
         values=search.known.count,
         dangling=len({one for item in outcomes for one in item.references} - here),
-        checked=done,
-        not_checked=open_,
+        parts=parts,
         findings=tuple(item for item in checked if item.findings),
         page=config.page,
     )
     if config.page is not None:
+        from meninx.verify import dicom_page
+
         files.write_text(config.page, dicom_page.render(result))
     return result
 
 
-def _scope(config: DicomCheckConfig, searched: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what was checked and what was not, in sentences."""
-    done = [
-        "markers of de-identification; attributes that the Basic Profile removes under the options that "
-        "each file declares; private attributes; names of persons, birth dates and ages above 90; "
-        "UIDs and dates; overlays, icons, embedded documents; preamble, padding, unused bits and bytes in "
-        "pixel data that no viewer shows",
-    ]
-    open_ = ["faces in head images, which can be recognized"]
-    if searched:
-        done.append("every text at every depth, the bytes of the pixel data and the paths, for identifiers")
-    else:
-        open_.append("identifiers of the patients: neither originals nor a list was given")
-    for wanted, what in (
-        (config.pixels, "text in the pixels"),
-        (config.conformance, "conformance by dciodvfy"),
-    ):
-        (done if wanted else open_).append(what)
-    if config.originals is None:
-        open_.append("whether dates were shifted and UIDs replaced, which takes the originals")
-    open_.append("names and texts that are on no list: free text was not read for its meaning")
-    return tuple(done), tuple(open_)
+def _names_somebody(path: str, search: IdentifierSearch) -> bool:
+    return search.known.hit(dicom_file.words_of(path)) == CERTAIN

@@ -16,11 +16,11 @@ from meninx.core.dossier_records import (
     PAGE,
     PDF,
     SCHEMA,
-    SIGNATURE,
     Decision,
     DossierRecord,
     Fact,
 )
+from meninx.core.folder_signature import SIGNATURE
 from meninx.core.progress import Progress
 from meninx.dossier import audit_facts, dossier_page, dossier_pdf, privacy_facts, schema, signature
 from meninx.dossier.derivation import LIMITS, derived

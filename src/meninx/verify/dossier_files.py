@@ -6,8 +6,9 @@ import contextlib
 from pathlib import Path
 
 from meninx.core import artifacts, integrity
-from meninx.core.dossier_records import SIGNATURE, DossierRecord
+from meninx.core.dossier_records import DossierRecord
 from meninx.core.errors import DataError
+from meninx.core.folder_signature import SIGNATURE
 from meninx.core.progress import Progress
 from meninx.verify import folder_checks
 from meninx.verify.check_list import CheckList, some

@@ -57,10 +57,15 @@ class KnownValues:
         parts = (self.values.names, self.values.numbers, self.values.days, self.values.uids)
         return sum(map(len, parts)) + len(self.values.phrases)
 
-    def hit(self, text: str) -> str:
-        """Return ``certain`` or ``chance`` if a text holds an identifier, an empty string otherwise."""
+    def hit(self, text: str, *, prose: bool = False) -> str:
+        """Return ``certain`` or ``chance`` if a text holds an identifier, an empty string otherwise.
+
+        Args:
+            text: a value of an attribute, or a line.
+            prose: it is a line of running text, in which a word in lower case is a name by chance.
+        """
         hits = set(itertools.chain(self._uids(text), self._phrases(text), self._numbers(text)))
-        hits |= {*self._names(text), *self._days(text)}
+        hits |= {*self._names(text, prose=prose), *self._days(text)}
         return next((word for word in (CERTAIN, CHANCE) if word in hits), "")
 
     def spelled_by(self, number: str) -> bool:
@@ -92,13 +97,16 @@ class KnownValues:
         for found in (tokens | runs | squeezed) & self.values.numbers:
             yield CERTAIN if len(found) >= 6 else CHANCE
 
-    def _names(self, text: str) -> Iterator[str]:
+    def _names(self, text: str, *, prose: bool) -> Iterator[str]:
         if not self.values.names:
             return
         for run in _RUN.findall(text):
             for piece in {run, *_HUMP.split(run)}:
                 for way in {piece.casefold(), _plain(piece)} & self.values.names:
-                    yield CHANCE if (len(way) < 4 and way.isascii()) or is_common(way) else CERTAIN
+                    short = len(way) < 4 and way.isascii()
+                    yield CHANCE if short or is_common(way) or (prose and piece.islower()) else CERTAIN
+            if prose and run.islower():
+                continue
             folded = _plain(run)
             if len(folded) > _INSIDE and len(text) <= _MOST_TEXT and not is_common(folded):
                 yield from self._inside(folded)

@@ -22,13 +22,8 @@ _IMAGES = "images/"
 
 def check(book: CheckList, root: Path, record: MediaRecord, expected: Expected, progress: Progress) -> None:
     """Check what a medium holds beyond its own list of digests."""
-    listed = integrity.read(root)
-    apart = {artifacts.place(MediaRecord), media.DIRECTORY}
-    on_medium = {
-        name: digest
-        for name, digest in listed.items()
-        if name not in apart and not name.startswith(f"{media.PAPERS}/")
-    }
+    apart = {media.DIRECTORY, *(f"{media.PAPERS}/{name}" for name in media.SIGNED_PAPERS)}
+    on_medium = {name: digest for name, digest in integrity.read(root).items() if name not in apart}
     book.guard("papers of the archive", lambda: _papers(book, root, record, on_medium, expected))
     book.guard("DICOMDIR", lambda: _directory(book, root, record, on_medium, progress))
 

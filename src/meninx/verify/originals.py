@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from meninx.dicomfile.elements import Element
 from meninx.dicomfile.file_part import FilePart, windows_of
 from meninx.dicomfile.fragments import Fragments
 from meninx.dicomfile.instance import SOP_INSTANCE, Instance
-from meninx.dicomfile.refusals import Refused
+from meninx.dicomfile.refusals import Reason, Refused
 from meninx.verify.known_values import KnownValues
 
 DAYS = {
@@ -54,7 +55,8 @@ class Originals:
         by_uid: SOP instance UID -> number of the file.
         by_pixels: digest of the pixel data -> number of the file; pixels of several people are left out.
         crosswalk: new UID -> old UID.
-        unread: files that are no DICOM or cannot be read.
+        unread: reason code -> files of the archive that were not read: no DICOM, or they cannot be read.
+        unread_paths: their paths, which may hold names.
     """
 
     people: list[Identifiers] = field(default_factory=list)
@@ -62,7 +64,8 @@ class Originals:
     by_uid: dict[str, int] = field(default_factory=dict)
     by_pixels: dict[bytes, int] = field(default_factory=dict)
     crosswalk: dict[str, str] = field(default_factory=dict)
-    unread: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
+    unread_paths: list[str] = field(default_factory=list)
 
     def of(self, uid: str, digest: bytes) -> OriginalFile | None:
         """Return the original of a file: by the crosswalk, by its UID, else by its pixels; None if unknown.
@@ -90,7 +93,7 @@ def content(root: Path, entry: SourceFile) -> AbstractContextManager[bytes | Fil
 
 def pixel_digest(one: Instance) -> bytes:
     """Return a digest of the pixel data that does not depend on offset tables and padding; empty for none."""
-    digest, size = hashlib.blake2b(digest_size=16), 0
+    digest, size = hashlib.sha256(), 0
     for element in one.pixels:
         for part in _parts(element):
             digest.update(part)
@@ -130,20 +133,23 @@ def read(
     if crosswalks is not None:
         table = csv_table.read_table(crosswalks, ("id_old", "id_new"))
         result.crosswalk = {row.get("id_new"): row.get("id_old") for row in table}
-    found = [item for item in discover.files_below(folder) if not item.refused]
+    found = discover.files_below(folder)
     numbers: dict[tuple[str, str], int] = {}
     with task(progress, "originals", len(found)):
-        tasks = ((str(folder), item) for item in found)
+        tasks = ((str(folder), item) for item in found if not item.refused)
         done = mapped(_read, tasks, workers=workers, stop=stop, died=_died)
-        for item, one in zip(found, done, strict=True):
+        for item in found:
+            one = Reason(item.refused) if item.refused else next(done)
             progress.advance()
-            if one is None:
-                result.unread += 1
+            if isinstance(one, Reason):
+                result.unread[one] += 1
+                result.unread_paths.append(item.path)
                 continue
             person = numbers.setdefault(one.person, len(numbers))
             if person == len(result.people):
                 result.people.append(Identifiers())
             _merge(result, known, one, person, item.path)
+        done.close()
     return result, known
 
 
@@ -160,12 +166,12 @@ def _merge(result: Originals, known: KnownValues, one: _Read, person: int, path:
             result.by_pixels.pop(one.digest)  # pixels of two people say nothing
 
 
-def _died(task: tuple[str, SourceFile]) -> _Read | None:
-    return None
+def _died(task: tuple[str, SourceFile]) -> _Read | Reason:
+    return Reason.WORKER_DIED
 
 
-def _read(task: tuple[str, SourceFile]) -> _Read | None:
-    """Return what one original holds; None if it is no readable DICOM."""
+def _read(task: tuple[str, SourceFile]) -> _Read | Reason:
+    """Return what one original holds, or why it was not read."""
     try:
         with content(Path(task[0]), task[1]) as data:
             one, _ = instance.parsed(data)
@@ -173,5 +179,7 @@ def _read(task: tuple[str, SourceFile]) -> _Read | None:
             days = tuple(one.text(tag) for tag in DAYS)
             person = (one.patient_id or one.text(instance.STUDY), one.issuer)
             return _Read(person, found, one.text(SOP_INSTANCE), pixel_digest(one), days)
-    except (Refused, *BROKEN):
-        return None
+    except Refused as refused:
+        return refused.reason
+    except BROKEN:
+        return Reason.PROCESSING_FAILED

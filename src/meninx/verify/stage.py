@@ -123,8 +123,8 @@ def run(
     """Check every folder of meninx in a place, or the DICOM files in a place that holds none.
 
     Args:
-        folder: a run, dataset, clean archive, predictions, release, bundle, sweep or dossier, or a folder of
-            such.
+        folder: a run, dataset, clean archive, medium, predictions, release, bundle, sweep or dossier, or a
+            folder of such.
         signer: fingerprint of the key that a dossier or clean archive has to be signed with; empty for any.
         decision: filled-in form of a dossier.
         config: what is searched for in DICOM files of another origin; by default nothing but what they
@@ -133,7 +133,7 @@ def run(
 
     Raises:
         UsageError: there is no such folder, or nothing of meninx and no DICOM in it; a decision is given and
-            the folder is no dossier; a signer is given and it is neither dossier nor clean archive; or
+            the folder is no dossier; a signer is given and it is no dossier, clean archive or medium; or
             settings for DICOM files of another origin are given and meninx wrote the folder.
     """
     root, known = folder.resolve(), Expected(signer=signer, decision=decision)
@@ -156,12 +156,12 @@ def run(
     if not places and known == Expected():
         return dicom_stage.run(root, settings, progress=progress)
     if settings != DicomCheckConfig():
+        what = "meninx wrote this folder, and verify compares its digests"
         fix = "give --dicom to check the DICOM files in it"
-        if settings.dicom:
-            fix = "run it once with --signer, and once with --dicom and the other settings"
-        raise UsageError(
-            problem("meninx wrote this folder, and verify compares its digests", where=root.name, fix=fix)
-        )
+        if settings.dicom:  # so a signer or decision is given, too
+            what = "--signer belongs to the check of digests, and --dicom to that of the DICOM files"
+            fix = "run it once with --signer, and once without it and with the other settings"
+        raise UsageError(problem(what, where=root.name, fix=fix))
     checks, kinds = list[Check](), list[str]()
     for place, kind in places:
         book = CheckList("" if place == root else place.relative_to(root).as_posix())

@@ -53,7 +53,9 @@ class PixelReport:
         """Return what the private journal holds about a search; empty without one."""
         if self.mask is None:
             return {}
-        texts = [line.text[:LONGEST] for line in self.lines if not line.technical or line.reviewed]
+        texts = [
+            line.text[:LONGEST] for line in self.lines if line.text and (not line.technical or line.reviewed)
+        ]
         kept = layouts.clipped(self.kept, self.mask.rows, self.mask.columns)
         return {
             "mask": asdict(self.mask), "filled": list(self.filled), "kept": list(kept),

@@ -15,34 +15,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meninx.core import artifacts, files, integrity, signed_file
+from meninx.core import artifacts, files, folder_signature, integrity
 from meninx.core import signing_key as keys_in_files
 from meninx.core.artifacts import DeidRecord
-from meninx.core.signed_file import Statement
+from meninx.core.folder_signature import FolderSignature
 from meninx.deid.identity.keys import SiteKey
 from meninx.deid.papers.statement import STATEMENT
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-SIGNATURE = "signature.json"
 _PURPOSE = "signature of clean archives"
 
 
-class ArchiveSignature(Statement, frozen=True, kw_only=True, tag="clean archive"):
+class ArchiveSignature(FolderSignature, frozen=True, kw_only=True, tag="clean archive"):
     """What is signed: ``signature.json``.
 
     Attributes:
         record: SHA-256 of ``deid.json``, which holds the number of lines and the last digest of the log.
         checksums: SHA-256 of ``checksums.sha256``, which lists the images and the audit log.
         statement: SHA-256 of ``statement.html``.
-        signer: raw public key, 32 bytes.
     """
 
     record: str
     checksums: str
     statement: str
-    signer: bytes
 
 
 def signing_key(key: SiteKey) -> Ed25519PrivateKey:
@@ -65,7 +62,7 @@ def write(root: Path, key: Ed25519PrivateKey) -> None:
         StorageError: the disk refused.
     """
     statement = ArchiveSignature(**digests(root), signer=keys_in_files.public_bytes(key))
-    files.write_bytes(root / SIGNATURE, signed_file.seal(statement, key))
+    folder_signature.write(root, statement, key)
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -78,18 +75,5 @@ def digests(root: Path) -> dict[str, str]:
 
 
 def read(root: Path) -> ArchiveSignature | None:
-    """Return what was signed, after checking the signature with the key that it names; None without one.
-
-    Who holds that key is another question: compare the fingerprint.
-
-    Raises:
-        DataError: it is no signature of a clean archive.
-        PrivacyRefusal: it does not fit.
-    """
-    path = root / SIGNATURE
-    if not path.is_file():
-        return None
-    content = files.read_bytes(path, limit=signed_file.LIMIT)
-    statement = signed_file.read(content, ArchiveSignature, where=SIGNATURE)
-    signed_file.check_signature(content, statement.signer, where=SIGNATURE)
-    return statement
+    """Return what was signed, see :func:`.folder_signature.read`."""
+    return folder_signature.read(root, ArchiveSignature)

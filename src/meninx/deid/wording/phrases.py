@@ -4,12 +4,15 @@ Two things must not happen when words are taken out of a description. A name mus
 not say something else: ``W/O Smith CONTRAST`` may become ``CONTRAST`` in no case. Each token is therefore
 removed or retained by what it is *and* by what becomes of its neighbours:
 
-* a negation, a "with" or a "pre" needs the token behind it; without that token the phrase goes up to the next
-  break;
-* a finding and a mention of contrast need both neighbours inside their phrase;
-* a side needs one neighbour, or both where its phrase has two sides; its neighbours go with it;
-* a word that few people are called goes beside an unknown word of letters;
-* a word that is also a name, a single letter and a bare number need both neighbours wherever these are;
+* what states something (a negation, "with", "pre", a side, contrast) needs the tokens beside it in its
+  phrase, and a statement with two halves (with and without, pre and post, in and out of phase, arterial and
+  venous) needs both. Otherwise its whole phrase goes, and the next phrase if the word stands at its border.
+  What follows "without contrast" may go;
+* a finding needs both neighbours inside its phrase;
+* a word that is also a name goes beside an unknown word of letters. One that is seldom used goes as well
+  where it is written like no other word of the text (``Axial CHEST foot``);
+* a word that many people are called, a single letter and a bare number need both neighbours wherever these
+  are;
 * a number beside the name of a month or an age goes.
 
 Tokens that stay keep what stands between them (``W/WO``, ``T1+C``, ``SpinEcho_AP``).
@@ -26,13 +29,18 @@ from itertools import pairwise
 from meninx.deid.wording.vocabulary import (
     AGES,
     B_VALUES,
+    ENGLISH_SIDES,
     FIRST_NAMES,
     HALVES,
     LAST_NAMES,
     MEASURE,
     MONTHS,
+    NAMED_NEGATIONS,
     RARE_NAMES,
     RELATIONS,
+    SELDOM,
+    STATED,
+    STATED_OR_IN,
     Role,
     kind_of,
 )
@@ -46,6 +54,7 @@ _IDENTIFIERS = re.compile(
     | (?:https?://|www\.)\S*
     | (?<![0-9])[0-9]{4}[-./ ][0-9]{1,2}[-./ ][0-9]{1,2}(?![0-9])
     | (?<![0-9])[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ][0-9]{2,4}(?![0-9])
+    | (?<![0-9])[0-9]{3}[-.][0-9]{2,3}[-.][0-9]{4}(?![0-9])
     | (?<![0-9.])[0-9]{1,2}\.[0-9]{1,2}\.(?![0-9])
     | (?<![^\W_])[^\W\d_](?:[ ]?[._-][ ]?[^\W\d_])?\.(?![0-9])(?:[ ]?[^\W\d_]\.(?![0-9]))*
     | (?<![^\W_])[^\W\d_]\.[ ]?[^\W\d_](?![^\W_])
@@ -63,19 +72,31 @@ _TOKENS = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+# How a subtraction is called after its two images: (examination/series/image)-(examination/series/image).
+# The number of the examination identifies a study.
+_IMAGE = r"(?P<exam{0}>[0-9]{{3,6}})?(?P<image{0}>/[0-9]{{1,4}}/[0-9]{{1,4}}(?:\.\.[0-9]{{1,4}})?)"
+_SUBTRACTIONS = re.compile(rf"\(?{_IMAGE.format(1)}\)[+-]\({_IMAGE.format(2)}\)")
 _BREAKS = re.compile(r"[,;:|()\[\]{}\n\r]|\s-+\s|\.\s")
 _DOTTED = re.compile(r"(?:[^\W\d_][ ]?\.[ ]?)+")
 _TITLES_TEXT = "dr drs doctor prof professor mr mrs ms miss mister herr frau mme sig sra dott dra mlle"
 _TITLES = frozenset(_TITLES_TEXT.split())
 _MAY_BE_NAMES = frozenset({Role.WORD, Role.RARE, Role.NAME, Role.FINDING})
+_NEGATED = frozenset({Role.CONTRAST, Role.FINDING, Role.RELATION, Role.LINK})
+_STYLED = frozenset({Role.WORD, Role.RARE, Role.FINDING, Role.CONTRAST, Role.SIDE, Role.RELATION})
+_HIGHEST_B_VALUE = 5000
 _LONGEST = 64  # tokens of a phrase in which the meaning of a side or of contrast is looked for
 _LETTERS = re.compile(r"[^0-9]*[^\W\d_][^0-9]*")
+_DIFFUSION = re.compile(r"e?dwi|diff(?:usion)?|adc|b[0-9]{1,4}|[0-9]b")
+_TRIALS = re.compile(r"(?:acrin|calgb|ecog|nrg|nsabp|rtog|swog) [0-9]{4}")
 _ENDS = re.compile(r"[;|()\[\]{}\n\r]")  # what is never between the two parts of a name
 _BARE_JOINS = re.compile(r"[-/+ ]")
 _SEPARATOR = re.compile(r"[ -\[\]-~\n\r\t]{0,8}")
-_CHAIN = frozenset({Role.RELATION, Role.LINK})
-_NEEDS_PHRASE = frozenset({Role.FINDING, Role.CONTRAST})
+_ODD_SEPARATORS = re.compile(r"[\W_]{9}|[^ -\[\]-~\n\r\t\w]")  # what _SEPARATOR does not match
+_STATEMENTS = frozenset({Role.RELATION, Role.CONTRAST, Role.SIDE})
+_NUMBERS = re.compile(r"[0-9]+(?:\.[0-9]+)*|[a-z]{0,4}[0-9]{4,}", re.IGNORECASE)
 _NEEDS_NEIGHBOURS = frozenset({Role.NAME, Role.LETTER, Role.NUMBER})
+_CONDITIONAL = _STATEMENTS | _NEEDS_NEIGHBOURS | {Role.LINK, Role.FINDING, Role.RARE}
+_GO_ALONE = frozenset({Role.NAME, Role.LETTER, Role.FINDING, Role.RARE})  # even where everything else stays
 _STATES = RELATIONS - {"pre", "post", "before", "after", "prior"}
 
 
@@ -91,6 +112,8 @@ class Phrases:
         stays: whether each stays.
         breaks: whether a phrase ends before each token.
         ranges: the range of tokens of each token's phrase, once it was asked for.
+        gone: whether the phrase that begins with a token was removed as a whole.
+        styles: how the long words are written, once it was asked for.
     """
 
     text: str
@@ -100,6 +123,8 @@ class Phrases:
     stays: list[bool] = field(default_factory=list)
     breaks: list[bool] = field(default_factory=list)
     ranges: list[tuple[int, int]] = field(default_factory=list)
+    gone: list[bool] = field(default_factory=list)
+    styles: list[str] | None = None
 
     def add(self, start: int, end: int, kind: Role) -> None:
         """Add the next token."""
@@ -109,6 +134,7 @@ class Phrases:
         self.spans.append((start, end))
         self.kinds.append(kind)
         self.stays.append(kind != Role.UNKNOWN)
+        self.gone.append(False)
 
     def between(self, index: int) -> str:
         """Return what stands before a token, up to the token before it."""
@@ -116,55 +142,113 @@ class Phrases:
 
     def settle(self) -> None:
         """Remove tokens until every rule holds."""
-        order, changed = range(len(self.words)), True
+        if all(self.stays) and _GO_ALONE.isdisjoint(self.kinds):
+            return
+        strange = Role.UNKNOWN in self.kinds
+        order = [
+            index
+            for index, kind in enumerate(self.kinds)
+            if self.stays[index] and (kind in _CONDITIONAL or (strange and kind == Role.WORD))
+        ]
+        stated = [
+            index
+            for index, kind in enumerate(self.kinds)
+            if kind in _STATEMENTS or self.words[index] in STATED_OR_IN
+        ]
+        changed = True
         while changed:
             changed = False
             for index in order:
                 changed |= self.stays[index] and self._settle_one(index)
             order = order[::-1]  # a removal spreads to either side in one pass
-            changed = changed or self._settle_pairs()
+            changed = (bool(stated) and self._settle_statements(stated)) or changed
 
-    def _settle_pairs(self) -> bool:
-        """Remove what is left of a statement that has two halves; return whether anything was removed.
-
-        "Plain and with contrast" without "plain" is another examination, wherever the halves stand.
-        Sides are left out: "left chest" stays true without what was said of the right forearm.
-        """
+    def _settle_statements(self, stated: list[int]) -> bool:
+        """Remove the phrases of statements that lost a part; return whether anything was removed."""
+        gone = [index for index in stated if not self.stays[index]]
+        if not gone:
+            return False
         removed = False
+        for index in gone:
+            if self.kinds[index] in _STATEMENTS or self.words[index] in STATED:
+                removed |= self._remove_phrase(index)
         for halves in HALVES:
-            places = [index for index, word in enumerate(self.words) if word in halves]
+            places = [index for index in stated if self.words[index] in halves]
             stay = [index for index in places if self.stays[index]]
-            gone = {halves[self.words[index]] for index in places if not self.stays[index]}
-            if gone - {halves[self.words[index]] for index in stay}:
+            lost = {halves[self.words[index]] for index in places if not self.stays[index]}
+            if lost - {halves[self.words[index]] for index in stay}:
                 for index in stay:
-                    self._remove_with_object(index)
-                    removed = True
+                    removed |= self._remove_phrase(index)
         return removed
 
-    def _remove_with_object(self, index: int) -> None:
-        """Remove a token and, if it says what is present or absent, what it says so of."""
-        self.stays[index] = False
-        each = index + 1
-        while self.words[index] in RELATIONS and each < len(self.words) and not self.breaks[each]:
-            if self.kinds[each] == Role.RELATION:
-                return
-            self.stays[each] = False
-            each += 1
+    def _remove_phrase(self, index: int) -> bool:
+        """Remove the phrase of a token that states something, and the phrase that this token borders on.
+
+        Return whether anything was removed.
+        """
+        start, end = self._phrase(index)
+        if self.gone[start] and not (index == start or index == end - 1):
+            return False
+        ranges = [(start, end)]
+        if index == start > 0:
+            ranges.append(self._phrase(index - 1))
+        if index == end - 1 and end < len(self.words):
+            ranges.append(self._phrase(end))
+        removed = False
+        for first, last in ranges:
+            if not self.gone[first]:
+                self.gone[first], removed = True, True
+                self.stays[first:last] = [False] * (last - first)
+        return removed
 
     def _settle_one(self, index: int) -> bool:
-        """Remove a token (a phrase, if it begins with this token) that may not stay; return whether."""
+        """Remove a token (its phrase, if it states something) that may not stay; return whether."""
         kind = self.kinds[index]
-        if kind in _CHAIN:
-            return self._settle_chain(index)
-        if kind == Role.SIDE:
-            return self._settle_side(index)
-        goes = kind in _NEEDS_PHRASE and self._is_cut_off(index, inside=True)
+        if kind in _STATEMENTS:
+            foreign = kind == Role.SIDE and self.words[index] not in ENGLISH_SIDES
+            broken = self._is_broken(index) or (foreign and self._is_beside_a_stranger(index))
+            return broken and self._remove_phrase(index)
+        if kind == Role.LINK:
+            goes = not (self._stays_beside(index, -1) and self._stays_beside(index, 1))
+            self.stays[index] = not goes
+            return goes
+        goes = kind == Role.WORD and self._is_part_of_a_name(index)
+        goes |= kind == Role.FINDING and self._is_cut_off(index, inside=True)
         if kind == Role.RARE or self.words[index] in RARE_NAMES:
             goes |= self._is_beside_a_stranger(index) or self._is_name(index)
+            goes |= self.words[index] in SELDOM and self._is_inserted(index)
         if kind in _NEEDS_NEIGHBOURS:
             goes = self._is_cut_off(index, inside=False) or self._is_name(index)
         self.stays[index] = not goes
         return goes
+
+    def _is_broken(self, index: int) -> bool:
+        """Return whether a token that states something lost a word that it stands beside in its phrase."""
+        last = index + 1 == len(self.words) or self.breaks[index + 1]
+        # "Smith left kidney": in English a side stands before what it belongs to.
+        alone = not last and self.words[index] in ENGLISH_SIDES and self._is_only_side(index)
+        if index and not self.breaks[index] and not alone and not self._stays_beside(index, -1):
+            return True
+        if last or self._stays_beside(index, 1):
+            return False
+        return self.kinds[index] != Role.CONTRAST or not self._is_stated(index)
+
+    def _is_only_side(self, index: int) -> bool:
+        start, end = self._phrase(index)
+        return end - start < _LONGEST and self.kinds[start:end].count(Role.SIDE) == 1
+
+    def _stays_beside(self, index: int, step: int) -> bool:
+        """Return whether the neighbour of a token stays, if its phrase goes on.
+
+        A removed number is passed over: a number qualifies nothing, so "left 5512347 knee" is "left knee".
+        """
+        start, end = self._phrase(index)
+        needs = step > 0 and self.kinds[index] == Role.RELATION and index + 1 < end
+        needs = needs and not self.words[index + 1].isdigit()  # "without MRN5512347": of what, is unknown
+        index += step
+        while start <= index < end and not self.stays[index] and _NUMBERS.fullmatch(self.words[index]):
+            index += step
+        return self.stays[index] if start <= index < end else not needs
 
     def _is_cut_off(self, index: int, *, inside: bool) -> bool:
         """Return whether a neighbour was removed.
@@ -174,30 +258,7 @@ class Phrases:
         before = index > 0 and not (inside and self.breaks[index]) and not self.stays[index - 1]
         behind = index + 1
         last = behind == len(self.words) or (inside and self.breaks[behind])
-        if self.kinds[index] == Role.CONTRAST and self._is_stated(index):
-            last = True  # "without contrast": what follows cannot turn it round
         return before or not (last or self.stays[behind])
-
-    def _settle_side(self, index: int) -> bool:
-        """Remove a side, and the words that it may have belonged to; return whether."""
-        beside = [index - 1] if not self.breaks[index] else []
-        beside += [index + 1] if index + 1 < len(self.words) and not self.breaks[index + 1] else []
-        gone = [each for each in beside if not self.stays[each]]
-        # "Smith left knee": no other side could be meant.
-        if not gone or (len(gone) < len(beside) and self._is_only_side(index)):
-            return False
-        self._remove_side(index)
-        return True
-
-    def _remove_side(self, index: int) -> None:
-        """Remove a side and what stands beside it; a side there takes what stands beside it with it."""
-        for each in range(max(index - 1, 0), min(index + 2, len(self.words))):
-            stood, self.stays[each] = self.stays[each], False
-            if self.kinds[each] == Role.RELATION:
-                self.stays[each : self._phrase(each)[1]] = [False] * (self._phrase(each)[1] - each)
-                self._remove_states(each)
-            elif stood and each != index and self.kinds[each] == Role.SIDE:
-                self._remove_side(each)
 
     def _is_beside_a_stranger(self, index: int) -> bool:
         """Return whether an unknown word of letters is beside this one: together they may be a name."""
@@ -207,10 +268,6 @@ class Phrases:
             if _LETTERS.fullmatch(self.words[other]) and not _ENDS.search(self.between(max(index, other))):
                 return True
         return False
-
-    def _is_only_side(self, index: int) -> bool:
-        start, end = self._phrase(index)
-        return end - start < _LONGEST and self.kinds[start:end].count(Role.SIDE) == 1
 
     def _phrase(self, index: int) -> tuple[int, int]:
         """Return the range of the tokens between two breaks."""
@@ -231,6 +288,41 @@ class Phrases:
                 return False
         return False
 
+    def _is_part_of_a_name(self, index: int) -> bool:
+        """Return whether a short word begins with a capital and so does an unknown word beside it."""
+        if _style(self.text[slice(*self.spans[index])]) != "Aa" or len(self.words[index]) > 5:
+            return False
+        return any(
+            0 <= other < len(self.words)
+            and self.kinds[other] == Role.UNKNOWN
+            and _style(self.text[slice(*self.spans[other])]) == "Aa"
+            and not _ENDS.search(self.between(max(index, other)))
+            for other in (index - 1, index + 1)
+        )
+
+    def _is_inserted(self, index: int) -> bool:
+        """Return whether a word that is also a name looks as if somebody put it into the text.
+
+        It begins like no other long word of the text (``foot`` in ``Axial CHEST foot``), or a blank and the
+        sign between the parts of a person's name are beside it.
+        """
+        start, end = self.spans[index]
+        if self.text[max(start - 2, 0) : start] == " ^" or self.text[end : end + 2] in (" ^", "^ "):
+            return True
+        style = _style(self.text[start:end])
+        if not style:
+            return False
+        if self.styles is None:
+            self.styles = [
+                _style(self.text[slice(*span)])
+                if self.kinds[each] in _STYLED and span[1] - span[0] > 3
+                else ""
+                for each, span in enumerate(self.spans)
+            ]
+        others = {found for each, found in enumerate(self.styles) if found and each != index}
+        begins = index == 0 and style == "Aa" and "a" in others  # as a sentence does
+        return bool(others) and style not in others and not begins
+
     def _is_name(self, index: int) -> bool:
         """Return whether a word is beside another one with which it makes a person's name."""
         word = self.words[index]
@@ -249,39 +341,10 @@ class Phrases:
                 return True
         return False
 
-    def _settle_chain(self, index: int) -> bool:
-        """Remove a chain (``with and without``) that lost its object, and the rest of the phrase."""
-        if index > 0 and not self.breaks[index] and self.kinds[index - 1] in _CHAIN and self.stays[index - 1]:
-            return False  # the first token of the chain decides
-        end = index + 1
-        while end < len(self.words) and not self.breaks[end] and self.kinds[end] in _CHAIN:
-            end += 1
-        alone = end == len(self.words) or self.breaks[end]
-        before_is_gone = index > 0 and not self.breaks[index] and not self.stays[index - 1]
-        whole = all(self.stays[index:end])
-        states = any(self.kinds[each] == Role.RELATION for each in range(index, end))
-        lost = before_is_gone if alone else not self.stays[end]
-        if whole and not lost and (states or not before_is_gone):
-            return False
-        while states and end < len(self.words) and not self.breaks[end] and self.kinds[end] != Role.RELATION:
-            end += 1
-        stated = any(word in _STATES for word in self.words[index:end])
-        self.stays[index:end] = [False] * (end - index)
-        if stated:
-            self._remove_states(index)
-        return True
-
-    def _remove_states(self, index: int) -> None:
-        """Remove what else a phrase says of contrast and the like: half of "without, then with" is wrong."""
-        start, end = self._phrase(index)
-        stated = False
-        for each in range(start, end):
-            stated |= self.words[each] in _STATES
-            if stated or self.kinds[each] == Role.CONTRAST:
-                self.stays[each] = False
-
     def result(self) -> str:
         """Return the tokens that stay, with what stood between neighbours; a blank or a comma marks a gap."""
+        if self.spans and all(self.stays) and not _ODD_SEPARATORS.search(self.text):
+            return self.text.strip()
         parts: list[str] = []
         last = -1
         for index, (start, end) in enumerate(self.spans):
@@ -293,7 +356,9 @@ class Phrases:
             else:
                 sign = re.search(r"(?:^|(?<=\s))[+-]+$", between)
                 gap = self.text[self.spans[last][1] : start] if last >= 0 else ""
-                parts.append((", " if _BREAKS.search(gap) else " ") + (sign[0] if sign else ""))
+                comma = ", " if _BREAKS.search(gap) else " "
+                comma = "" if "".join(parts[-2:]).endswith("(") else comma
+                parts.append(comma + (sign[0] if sign else ""))
             parts.append(self.text[start:end])
             last = index
             follows = self.text[end : self.spans[index + 1][0]] if index + 1 < len(self.spans) else ""
@@ -306,21 +371,44 @@ class Phrases:
         return "".join(parts).strip()
 
 
+def _style(word: str) -> str:
+    """Return ``A`` for capitals, ``a`` for small letters, ``Aa`` for a capital first, or an empty string."""
+    if not word.isalpha() or len(word) < 3:
+        return ""
+    if word.isupper():
+        return "A" * (len(word) > 4)  # a shorter one is an abbreviation
+    return "a" if word.islower() else "Aa" * word.istitle()
+
+
 def parsed(text: str) -> Phrases:
     """Return the phrases of a text with every rule applied that needs the text only."""
     phrases = Phrases(text)
     at = 0
-    for found in _IDENTIFIERS.finditer(text):
+    for found in _SUBTRACTIONS.finditer(text) if ")" in text else ():
+        _add_part(phrases, at, found.start())
+        for number, end in (("1", found.start("exam2")), ("2", found.end("image2"))):
+            if found[f"exam{number}"]:
+                phrases.add(*found.span(f"exam{number}"), Role.UNKNOWN)
+            start = found.start(f"image{number}")
+            phrases.add(start, end if end > start else found.start("image2"), Role.MEASURE)
+        at = found.end("image2")
+    _add_part(phrases, at, len(text))
+    _remove_numbers(phrases)
+    _remove_titled(phrases)
+    _remove_negations(phrases)
+    phrases.settle()
+    return phrases
+
+
+def _add_part(phrases: Phrases, at: int, end: int) -> None:
+    """Add the tokens of a part of the text, identifiers first."""
+    for found in _IDENTIFIERS.finditer(phrases.text, at, end):
         if found[0].strip().casefold() in _ABBREVIATIONS or found.start() < at:
             continue
         _add_tokens(phrases, at, found.start())
         phrases.add(*found.span(), Role.UNKNOWN)
         at = found.end()
-    _add_tokens(phrases, at, len(text))
-    _remove_numbers(phrases)
-    _remove_titled(phrases)
-    phrases.settle()
-    return phrases
+    _add_tokens(phrases, at, end)
 
 
 def _add_tokens(phrases: Phrases, start: int, end: int) -> None:
@@ -349,11 +437,16 @@ def _remove_numbers(phrases: Phrases) -> None:
         while end < len(words) and numeric[end]:
             end += 1
         beside = {*words[max(index - 1, 0) : index], *words[end : end + 1]}
+        dated = bool(beside & (AGES | MONTHS))
+        named = end < len(words) and kinds[end] == Role.UNKNOWN and words[end].isalpha()
         after_cue = index > 0 and words[index - 1] in B_VALUES and kinds[index - 1] != Role.UNKNOWN
-        if after_cue and all(_is_b_value(word) for word in words[index:end]):
-            for each in range(index - 1, end):
+        after_cue = after_cue and all(_is_b_value(word) for word in words[index:end])
+        if (after_cue or _are_b_values(words, index, end)) and not dated and not named:
+            for each in range(index - after_cue, end):
                 kinds[each], phrases.stays[each] = Role.MEASURE, True
-        elif beside & (AGES | MONTHS) or not (end - index == 1 or _is_pair(phrases, index, end)):
+        elif end - index == 1 and _TRIALS.fullmatch(" ".join(words[max(index - 1, 0) : end])):
+            kinds[index], phrases.stays[index] = Role.MEASURE, True
+        elif dated or not (end - index == 1 or _is_pair(phrases, index, end)):
             phrases.stays[index:end] = [False] * (end - index)
             for each in (index - 1, end):
                 if 0 <= each < len(words) and words[each] in MONTHS:
@@ -371,12 +464,33 @@ def _remove_titled(phrases: Phrases) -> None:
         for each in beside:
             if not 0 <= each < len(phrases.words) or not phrases.words[each].isalpha():
                 continue
-            if phrases.kinds[each] in _MAY_BE_NAMES:
+            modality = phrases.text[slice(*phrases.spans[index])] == "MR"
+            if phrases.kinds[each] == Role.NAME or (phrases.kinds[each] in _MAY_BE_NAMES and not modality):
                 phrases.stays[each] = False
 
 
+def _remove_negations(phrases: Phrases) -> None:
+    """Remove negations that are also names where they negate nothing that a negation stands before."""
+    for index, word in enumerate(phrases.words):
+        if word not in NAMED_NEGATIONS:
+            continue
+        behind = phrases.kinds[index + 1] if index + 1 < len(phrases.words) else Role.UNKNOWN
+        if behind not in _NEGATED:
+            phrases.kinds[index], phrases.stays[index] = Role.UNKNOWN, False
+
+
 def _is_b_value(word: str) -> bool:
-    return len(word) <= 4 and word == str(int(word)) and (len(word) <= 2 or int(word) % 10 == 0)
+    fits = len(word) <= 2 or (int(word) % 10 == 0 and int(word) <= _HIGHEST_B_VALUE)
+    return len(word) <= 4 and word == str(int(word)) and fits
+
+
+def _are_b_values(words: list[str], index: int, end: int) -> bool:
+    """Return whether numbers are a list of b-values behind ``DWI`` or another one: ``B0,50,400,1400``."""
+    before = words[max(index - (_LONGEST if end - index > 2 else 1), 0) : index]
+    if not any(_DIFFUSION.fullmatch(word) for word in before):
+        return False
+    values = [int(word) for word in words[index:end] if len(word) <= 4]
+    return len(values) == end - index and max(values) >= 100 and all(value % 50 == 0 for value in values)
 
 
 def _is_pair(phrases: Phrases, index: int, end: int) -> bool:

@@ -27,11 +27,12 @@ def clean_text(
     """Return what is harmless of ``value`` in its order; often an empty string.
 
     Guarantee: every word of the result is a member of :data:`VOCABULARY` (any case), a word composed of its
-        members, one of the relations and sides in :mod:`meninx.deid.wording.vocabulary`, a single letter, a
-        number with a unit or in a form of the field (``2.5mm``, ``B30f``, ``L3``), a number of at most two
-        digits, or the suffix. A negation, a side and a mention of contrast stay only with what they stood
-        beside, so none of them is turned round. With ``keyed``, two texts give the same
-        result only if they are equal or if their suffixes collide.
+        members or of the pieces in ``tables/word_pieces.csv``, one of the relations and sides in
+        :mod:`meninx.deid.wording.vocabulary`, a single letter, a number with a unit or in a form of the field
+        (``2.5mm``, ``B30f``, ``L3``), a number of at most two digits, the size of a matrix, or the suffix.
+        What states something (a negation, a side, contrast, both halves of "with and without") stays with the
+        words beside it, or its whole phrase goes. With ``keyed``, two texts give the same result only if they
+        are equal or if their suffixes collide; that holds for each text alone, whatever else was cleaned.
 
     Args:
         value: one value, decoded.

@@ -20,7 +20,11 @@ CORE_WORDS: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["orig
 FIRST_NAMES: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name"] in ("first", "both"))
 LAST_NAMES: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name"] in ("last", "both"))
 PLAIN_WORDS: frozenset[str] = VOCABULARY - FIRST_NAMES - LAST_NAMES
-RARE_NAMES: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name"] == "rare")
+SELDOM: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["name"] == "seldom")
+RARE_NAMES: frozenset[str] = SELDOM | {row["word"] for row in _ROWS if row["name"] == "rare"}
+_PIECES_ROWS = read_table("word_pieces.csv")
+PIECES: frozenset[str] = frozenset(row["word"] for row in _PIECES_ROWS if row["kind"] == "piece")
+_NOT_WRITTEN_TOGETHER = frozenset(row["word"] for row in _PIECES_ROWS if row["kind"] == "name")
 _FINDINGS: frozenset[str] = frozenset(row["word"] for row in _ROWS if row["group"] == "finding")
 
 
@@ -44,26 +48,31 @@ class Role(Enum):
 # Words of other languages are listed although descriptions in them lose most words: an unknown "ohne" would
 # turn "ohne Kontrast" into "Kontrast".
 _RELATIONS_TEXT = """
-    with without w wo wout wwo wowo wi wth no non not none minus plus pre post before after prior w/o w/out
+    with without wthout wihout witout withot withou
+    w wo wout wwo wowo wi wth no non not none minus plus pre post before after prior w/o w/out
     mit ohne avec sans com sem con sin senza zonder uden utan med bez z ze nicht kein keine keinen pas
     aucun aucune nao geen ingen nessun nessuna absent absence excluding exclude excluded except free rule
     ze przed
 """
 RELATIONS = frozenset(_RELATIONS_TEXT.split())
+_NAMED_NEGATIONS_TEXT = "sin sans pas free minus kein rule"
+NAMED_NEGATIONS = frozenset(_NAMED_NEGATIONS_TEXT.split())  # people are called so, too
 _LINKS_TEXT = """
-    and or of for by to from on at in per via versus vs the a an und et y e o oder ou von de der des du di da
-    del der die das le la les el los las for since during under over between within then
+    and or of for by to from on at in via versus vs the a an und et y e o oder ou von de der des du di da
+    del der le la el for since during under over between within then
 """
 LINKS = frozenset(_LINKS_TEXT.split())
 _SIDES_TEXT = """
     left right bilateral bilat bil bilaterally both unilateral unilat ipsilateral ipsi contralateral contra l
     r lt rt lft rgt rht re li links rechts rechte linkes rechtes linken rechten beidseits bds gauche
-    droite droit izquierda izquierdo derecha derecho destra destro sinistra sinistro esquerda esquerdo direita
+    droite droit izquierda izquierdo derecha derecho destra sinistra sinistro esquerda esquerdo direita
     direito lewa lewy prawa prawy
 """
 SIDES = frozenset(_SIDES_TEXT.split())
+_ENGLISH_SIDES_TEXT = "left right bilateral bilat both unilateral lt rt lft rgt"
+ENGLISH_SIDES = frozenset(_ENGLISH_SIDES_TEXT.split())
 _CONTRASTS_TEXT = """
-    contrast contrasts contraste contrasto contrat contr cont con cntr cntrst contrst kontrast
+    contrast contrasts co contraste contrasto contrat contr cont con cntr cntrst contrst kontrast
     kontrastmittel km
     c ce cm iv ivcon gad gado gadolinium gd gadovist gadavist magnevist dotarem eovist primovist omniscan
     prohance multihance clariscan enhanced enhancement enhancing enh unenhanced noncontrast noncon nonenhanced
@@ -74,23 +83,28 @@ _CONTRASTS_TEXT = """
 CONTRASTS = frozenset(_CONTRASTS_TEXT.split())
 
 _WITHOUT_TEXT = """
-    without wo w/o w/out nativ native plain unenhanced noncontrast noncon nonenhanced ohne sans
+    without wthout wihout witout withot withou
+    wo w/o w/out nativ native plain unenhanced noncontrast noncon nonenhanced ohne sans
     sem sin senza zonder uden utan bez
 """
 _WITH_TEXT = "with w wi wth mit avec com med z ze enhanced"
 HALVES: tuple[dict[str, int], ...] = (
     dict.fromkeys(_WITHOUT_TEXT.split(), 0) | dict.fromkeys(_WITH_TEXT.split(), 1),
     {"art": 0, "arterial": 0, "ven": 1, "venous": 1},
+    {"pre": 0, "before": 0, "post": 1, "after": 1},
+    {"in": 0, "ip": 0, "inphase": 0, "out": 1, "op": 1, "opp": 1, "opposed": 1, "outphase": 1},
 )
 """Words of statements that have two halves -> which half."""
+STATED_OR_IN = frozenset(word for halves in HALVES for word in halves)
+STATED = STATED_OR_IN - {"in"}  # "in" is rather a preposition
 
 _UNIT = (
-    r"(?:mm|cm|ml|cc|kv|kvp|ma|mas|sec|secs|seconds?|s|ms|msec|min|mins|minutes?|hrs?|hours?|weeks?|wks?|months?|mos?"
+    r"(?:mm|cm|mls?|cc|kv|kvp|ma|mas|sec|secs|seconds?|s|ms|msec|min|mins|minutes?|hrs?|hours?|weeks?|wks?|months?|mos?"
     r"|mgy|cgy|gy|mbq|mci|hz|khz|mhz|tesla|um|deg|degrees?|fps|bpm|rpm|hu|kev|mev|mv|ug|mcg|mg|uci|bq|ppm|phases?|mpx|frames?|slices?"
     r"|views?|vws?|planes?|pl)"
 )
-_INTEGER = r"(?:0|[1-9][0-9]{0,3})"
-_DECIMAL = rf"{_INTEGER}(?:[.,][0-9]{{1,3}})?"
+_INTEGER = r"(?:0|(?!19[0-9]{2}|20[0-2][0-9])[1-9][0-9]{0,3})"  # a year is no measure
+_DECIMAL = rf"{_INTEGER}(?:\.[0-9]{{1,3}}|,[0-9]{{1,2}})?"
 _BEFORE, _AFTER = r"(?<![^\W_])(?<![0-9][.,:/-])", r"(?![^\W_])(?![.,:/-][0-9])"
 MEASURE = re.compile(
     rf"""{_BEFORE}(?:
@@ -100,6 +114,7 @@ MEASURE = re.compile(
     | [1-9](?:\.[0-9])?[ ]?t(?![^\W_])                                      # 1.5T
     | {_DECIMAL}(?:[ ]?x[ ]?{_DECIMAL}){{1,2}}(?:[ ]?{_UNIT})?{_AFTER}      # 256x256, 3 x 3 mm
     | [0-9](?:\.[0-9]{{1,2}})?/[0-9](?:\.[0-9]{{1,2}})?{_AFTER}             # thickness/increment: 2.5/1.25
+    | [0-9]{{1,2}}\.[0-9](?=[ ]{{1,3}}[A-Z][a-z]?[0-9]{{2}}[a-z]?(?![^\W_]))  # thickness before a kernel
     | (?:[0-9]{{1,2}}\.0{{1,3}}|0\.[0-9]{{1,4}}|[0-9]\.(?:5|25|75|125|375|625|875|[0-9]{{3}})){_AFTER}(?!\.)
     )""",
     re.IGNORECASE | re.VERBOSE,
@@ -114,7 +129,8 @@ SHAPES = re.compile(
     | [0-9]{2,3}(?:kv|kvp|ma|mas) | (?:kv|ma)[0-9]{2,3}
     | (?:1st|2nd|3rd|[4-9]th) | t?[0-9]{1,2}of[0-9]{1,2}
     | (?:st|ss|sl|th|ph|dyn|n|pe|ser)[0-9]{1,2}
-    | (?:t?fl|ep|t?se|tse|tir|tfi|spc|ci|ciss|fi|gre|me|pc|fid|h|mrcp)[1-4]d[0-9]{0,2}
+    | (?:t?fl|ep|t?se|tse|tir|tfi|spc|ci|ciss|fi|gre|me|pc|fid|h|mrcp)[1-4]d[0-9]{0,2}(?:r{1,2}[0-9]{1,2})?
+    | wip[0-9]{3}[a-z]?
     | [1-4](?:p|pl|ave|avg|dfse|nex|rx|dwb) | [0-9]{1,2}(?:dir|st|ns|ph|sl|ch)
     )""",
     re.IGNORECASE | re.VERBOSE,
@@ -123,8 +139,15 @@ SHAPES = re.compile(
 _GLUED = re.compile(
     r"(?:t[12]|[234]d|t?[0-9]{1,2}of[0-9]{1,2})([a-z]{2,})|([a-z]{2,})(?:t[12]|[234]d)", re.IGNORECASE
 )
+_WITH_INITIAL = re.compile(r"[A-Z]?[a-z]{2,}[A-Z]")  # "CostaL"
 _PIECES = re.compile(r"[a-z]+|[0-9]+", re.IGNORECASE)
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+# Pixels of a matrix, kilovolts, tenths of millimetres: no age, no day.
+_SIZES_TEXT = """
+    120 128 130 135 140 150 160 192 200 224 240 256 288 300 320 352 384
+    400 448 512 640 768 1024
+"""
+_SIZES = frozenset(_SIZES_TEXT.split())
 # "14 Mar", "3Oct": the sequence MAR and the modality OCT lose their number.
 _MONTHS_TEXT = """
     january february march april may june july august september october november december jan feb mar apr jun
@@ -146,15 +169,19 @@ def kind_of(text: str) -> Role:
     Args:
         text: letters and digits without a blank, in any case.
     """
+    if len(text) > 3 and text[-2:].casefold() in ("'s", "’s"):
+        text = text[:-2]
     word = text.casefold()
     if not text.isascii() or word in AGES or text in ("Mr", "Pt"):  # MR and PT are modalities
+        return Role.UNKNOWN
+    if _WITH_INITIAL.fullmatch(text):
         return Role.UNKNOWN
     for words, kind in _CLOSED:
         if word in words:
             return kind
     if word.isdigit():
-        small = len(word) <= 2 and (word == "0" or word[0] != "0") and int(word) <= 89
-        return Role.NUMBER if small else Role.UNKNOWN
+        small = len(word) <= 2 and int(word) <= 89
+        return Role.NUMBER if small or word in _SIZES else Role.UNKNOWN
     if word in VOCABULARY:
         return _kind_of_word(word)
     if len(word) == 1:
@@ -169,9 +196,13 @@ def is_compound(text: str) -> bool:
 
     Every word has two letters or more and is no name of people.
     """
-    glued = _GLUED.fullmatch(text)
-    if glued and (glued[1] or glued[2]).casefold() in PLAIN_WORDS - MONTHS:
+    if (text.isupper() or text.islower() or text.istitle()) and _is_written_together(text.casefold()):
         return True
+    glued = _GLUED.fullmatch(text)
+    if glued:
+        rest = (glued[1] or glued[2]).casefold()
+        if (rest in PLAIN_WORDS and rest not in MONTHS) or _is_written_together(rest):
+            return True
     for pattern in (_PIECES, _CAMEL):
         pieces = pattern.findall(text)
         words = [piece.casefold() for piece in pieces if not piece.isdigit()]
@@ -181,11 +212,23 @@ def is_compound(text: str) -> bool:
             and len(pieces) > 1
             and words
             and all(len(word) > 1 and word in PLAIN_WORDS and word not in MONTHS for word in words)
+            and (len(words) == 1 or max(map(len, words)) > 2)
             and all(len(number) <= 2 for number in numbers)
             and len(numbers) <= 2
         ):
             return True
     return False
+
+
+def _is_written_together(word: str) -> bool:
+    """Return whether a token consists of two words of the field or more: ``chestabdpel``, ``skullbase``."""
+    if not 6 <= len(word) <= 32 or not word.isalpha() or word in _NOT_WRITTEN_TOGETHER:
+        return False
+    ends = {0}
+    for start in range(len(word) - 1):
+        if start in ends:
+            ends |= {end for end in range(start + 2, len(word) + 1) if word[start:end] in PIECES}
+    return len(word) in ends and word not in PIECES
 
 
 _CLOSED = (
