@@ -118,6 +118,7 @@ def test_an_original_fails_without_any_list(values, tmp_path):
     with pytest.raises(PrivacyRefusal, match="not de-identified"):
         result.raise_if_failed()
     assert cards(result)["Does every file say"] == ("red", "no")
+    assert cards(result)["Is there something else"] == ("amber", "yes")  # in files that are leaks, too
 
 
 @pytest.mark.parametrize(

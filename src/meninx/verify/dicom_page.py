@@ -7,13 +7,15 @@ from datetime import UTC, datetime
 from meninx.report import page
 from meninx.report.table_model import ReportTable, Section, TableCell, Verdict, facts
 from meninx.verify.check_parts import HEADERS, KNOWN, PIXELS, PartState
-from meninx.verify.dicom_findings import REASONS, FileVerdict, Weight
+from meninx.verify.dicom_findings import REASONS, FileFinding, FileVerdict, Weight
 from meninx.verify.dicom_result import MOST_SHOWN, CheckedFile, DicomCheckResult, unread_in_words
+from meninx.verify.pixel_text import UNREAD
 
 _ROWS = 40  # rows that are not folded away
 _IDENTIFIED = frozenset(
     {"identifier", "identifier-in-path", "identifier-in-bytes", "date-unchanged", "uid-unchanged"}
 )
+_ON_OTHER_CARDS = frozenset({"marker-missing", "text-in-pixels", UNREAD})
 
 
 def render(result: DicomCheckResult) -> str:
@@ -102,7 +104,7 @@ def _pixels(result: DicomCheckResult) -> Verdict:
     return Verdict(
         "Is there text in the pixels?",
         *first,
-        f"{known + text:,} {_of(result)}" if state is not PartState.NOT else "",
+        f"{known or text:,} {_of(result)}" if state is not PartState.NOT else "",
         what if state is not PartState.NOT else "the pixels were not read; --pixels reads them",
         "green: none but technical text",
         "reasons" if state is not PartState.NOT else "scope",
@@ -110,17 +112,22 @@ def _pixels(result: DicomCheckResult) -> Verdict:
 
 
 def _remainder(result: DicomCheckResult) -> Verdict:
-    suspicious = result.verdicts.get(FileVerdict.SUSPICIOUS, 0)
+    suspicious = sum(any(map(_is_remainder, item.findings)) for item in result.findings)
     whole = result.state(HEADERS) is PartState.CHECKED
     first = ("amber", "yes") if suspicious else ("green", "no")
     return Verdict(
-        "Is there something else to look at in the headers?",
+        "Is there something else to look at?",
         *(first if suspicious or whole else ("amber", "not where read")),
         f"{suspicious:,} {_of(result)}",
-        "each reason is listed with its attributes",
+        "attributes, private elements, hidden bytes; each reason is listed",
         "green: no file",
         "reasons",
     )
+
+
+def _is_remainder(found: FileFinding) -> bool:
+    """Return whether a finding is something to look at that no other card counts."""
+    return REASONS[found.reason][0] is Weight.SUSPICIOUS and found.reason not in _ON_OTHER_CARDS
 
 
 def _files_read(result: DicomCheckResult) -> Verdict:
@@ -129,7 +136,7 @@ def _files_read(result: DicomCheckResult) -> Verdict:
         "Was every file read?",
         *(("amber", "no") if unread else ("green", "yes")),
         f"{unread:,} {_of(result)} unreadable",
-        f"{result.verdicts.get(FileVerdict.OTHER, 0):,} files are no DICOM",
+        f"no DICOM, and without a finding: {result.verdicts.get(FileVerdict.OTHER, 0):,} files",
         "green: all",
         "files",
     )
