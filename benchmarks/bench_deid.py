@@ -8,7 +8,8 @@ take turns, round by round.
 Every file holds the name, number, birth date, accession number, institution and physician of an invented
 patient, also in a comment and in private elements. A string that is in the bytes of an output file has
 survived; every byte of every output file is searched, pixel data included. The tools were not configured
-beyond their defaults. Pixels are left to the triggers (``--pixels keep``), because no other tool reads them.
+beyond their defaults, and each is run once before, so that its modules are compiled. Pixels are left to the
+triggers (``--pixels keep``), because no other tool reads them.
 
 A cell holds the median over rounds, with the lowest and the highest one in brackets. CPU seconds (user and
 system, of all processes) depend less on what else the machine does than wall seconds; the ratio of two tools
@@ -91,6 +92,7 @@ def main() -> None:
         key.write_bytes(os.urandom(32))
         key.chmod(0o600)
         tools = [*own_tools(key), *peers(args.peers)]
+        warm_up(tools, source, root)
         costs: dict[str, list[Cost]] = {tool.name: [] for tool in tools}
         leaks: dict[str, str] = {}
         for _ in range(args.repeats):
@@ -111,6 +113,18 @@ def main() -> None:
     print(text)
     if args.write:
         pages.put(args.write, "bench-deid", text)
+
+
+def warm_up(tools: Sequence[Tool], source: Path, root: Path) -> None:
+    """Run every tool on one file without measuring it, so that its modules are compiled."""
+    one, out = root / "one", root / "out"
+    one.mkdir()
+    shutil.copy(min(source.iterdir()), one)
+    for tool in tools:
+        shutil.rmtree(out, ignore_errors=True)
+        if tool.made:
+            out.mkdir()
+        measured(tool, one, out)
 
 
 def classes(tools: Sequence[Tool], root: Path, repeats: int) -> Iterator[str]:
@@ -176,6 +190,7 @@ def measured(tool: Tool, source: Path, out: Path) -> Cost:
     words = [word.replace("IN", str(source), 1) if word.startswith("IN") else word for word in tool.command]
     words = [str(out) if word == "OUT" else word for word in words]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)  # what pip installs has been compiled once, too
     begun = time.perf_counter()
     with subprocess.Popen(
         words, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -10,7 +10,7 @@ The descriptions are those of the Imaging Data Commons (PyPI ``idc-index-data``,
 without the collection NLST, whose few texts would count a hundred thousand times. Half of the
 collections made the
 vocabulary (``derives`` in ``tools/build_vocabulary.py``); the other half is measured. A text counts once per
-collection. Nothing of the measured half was looked at to change the cleaner.
+collection. What was seen of the measured half is in docs/benchmarks.md.
 
 * Recall: share of a text's tokens (letters and digits) that stay, on average over texts; the interval is a
   bootstrap over collections.

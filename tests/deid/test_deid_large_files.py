@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -12,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from deid_samples import KEY, clean, image, images, key_file, save
+from pydicom.encaps import encapsulate, generate_frames
 
 from meninx.core.progress import SILENT
 from meninx.deid import stage, worker
@@ -29,6 +32,7 @@ from meninx.dicomfile.discover import SourceFile
 from meninx.dicomfile.file_part import FilePart
 from meninx.dicomfile.refusals import Reason
 
+FRAGMENTS = "1.2.840.10008.1.2.1.98"  # native frames as fragments, which no codec has to read
 IMPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 FRAME = 512 * 512 * 2  # bytes
 _RUN = """
@@ -57,6 +61,21 @@ def many_frames(path: Path, frames: int) -> Path:
     return path
 
 
+def many_fragments(path: Path, frames: int) -> Path:
+    """Write an encapsulated multi-frame image whose zero pixels take no room on the disk; return its path."""
+    one = image(Rows=512, Columns=512, NumberOfFrames=str(frames), PixelData=encapsulate([b"\0\0"]))
+    one["PixelData"].VR, one["PixelData"].is_undefined_length = "OB", True
+    content = save(one, path, syntax=FRAGMENTS).read_bytes()
+    at = content.index(b"\xe0\x7f\x10\0OB") + 12
+    with path.open("wb") as stream:
+        stream.write(content[:at] + b"\xfe\xff\0\xe0\0\0\0\0")
+        for _ in range(frames):
+            stream.write(b"\xfe\xff\0\xe0" + struct.pack("<L", FRAME))
+            stream.seek(FRAME, os.SEEK_CUR)
+        stream.write(b"\xfe\xff\xdd\xe0\0\0\0\0")
+    return path
+
+
 def noise(frames: int = 10) -> bytes:
     return np.random.default_rng(5).integers(0, 4096, frames * FRAME // 2).astype("<u2").tobytes()
 
@@ -78,10 +97,41 @@ def test_a_file_that_stays_on_the_disk_gives_the_bytes_that_memory_gives(tmp_pat
     assert syntax == DEFLATED or pixels in expected
 
 
-def test_memory_does_not_grow_with_the_pixels(tmp_path):
+@pytest.mark.parametrize("way", ["one fragment a frame", "text behind frames", "frames in two fragments"])
+def test_a_compressed_file_that_stays_on_the_disk_gives_the_bytes_that_memory_gives(tmp_path, way):
+    ds = image(Rows=512, Columns=512, NumberOfFrames="3", PixelData=noise(3))
+    ds.file_meta = pydicom.dataset.FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    ds.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
+    coded = list(generate_frames(ds.PixelData, number_of_frames=3))
+    if way == "text behind frames":
+        coded = [frame + b"Marigold" for frame in coded]
+    parts = 2 if way == "frames in two fragments" else 1
+    ds.PixelData = encapsulate(coded, fragments_per_frame=parts, has_bot=way != "text behind frames")
+    ds["PixelData"].is_undefined_length = True
+    path = save(ds, tmp_path / "in" / "a", syntax=pydicom.uid.RLELossless)
+    assert path.stat().st_size > worker._LARGE
+    assert clean(tmp_path).files_written == 1
+    [written] = images(tmp_path / "out")
+    assert written.read_bytes() == Deidentifier(key=KEY, site="north").deidentify(path.read_bytes()).content
+    [entry] = FileJournal(tmp_path / "out" / "private").new.tables()
+    assert entry["digest"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert entry["output_digest"] == hashlib.sha256(written.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("cut", [4, 12, FRAME])
+def test_a_compressed_file_that_is_cut_off_is_kept_out(tmp_path, cut):
+    path = many_fragments(tmp_path / "in" / "a", 4)
+    with path.open("r+b") as stream:
+        stream.truncate(path.stat().st_size - cut)
+    assert clean(tmp_path).quarantined == {"truncated": 1}
+
+
+@pytest.mark.parametrize("made", [many_frames, many_fragments])
+def test_memory_does_not_grow_with_the_pixels(tmp_path, made):
     peaks = []
     for frames in (16, 96):
-        many_frames(tmp_path / "in" / "a", frames)
+        made(tmp_path / "in" / "a", frames)
         tracemalloc.start()
         try:
             assert worker.process(engine(tmp_path), SourceFile("a"), None).status == WRITTEN
@@ -93,11 +143,12 @@ def test_memory_does_not_grow_with_the_pixels(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_gibibytes_add_less_than_twenty_megabytes(tmp_path):
+@pytest.mark.parametrize("made", [many_frames, many_fragments])
+def test_two_gibibytes_add_less_than_twenty_megabytes(tmp_path, made):
     most = {}
     for frames in (1, 4095):
         folder = tmp_path / str(frames)
-        many_frames(folder / "in" / "a", frames)
+        made(folder / "in" / "a", frames)
         words = [folder / "in", folder / "out", key_file(tmp_path)]
         done = subprocess.run(
             [sys.executable, "-c", _RUN, *map(str, words)], check=True, capture_output=True, text=True
@@ -117,14 +168,14 @@ def test_a_byte_that_changes_between_writing_and_checking_is_found(tmp_path, mon
     at = {"first pixel": -len(pixels), "last pixel": -1, "middle": -len(pixels) // 2}[place]
     check = worker.selfcheck.check
 
-    def after_a_fault(written, original, context):
+    def after_a_fault(written, original, context, see):
         path = engine(tmp_path).staged("a")
         with path.open("r+b") as stream:
             stream.seek(at, os.SEEK_END)
             byte = stream.read(1)[0]
             stream.seek(at, os.SEEK_END)
             stream.write(bytes([byte ^ 1]))
-        check(written, original, context)
+        check(written, original, context, see)
 
     monkeypatch.setattr(worker.selfcheck, "check", after_a_fault)
     entry = worker.process(engine(tmp_path), SourceFile("a"), None)

@@ -52,7 +52,7 @@ def test_every_changed_byte_of_the_pixels_is_seen_whether_anything_is_searched(t
     value = bytes(300 * 1024)
     file = value[:place] + b"\1" + value[place:][1:] if place >= 0 else value[:-1] + b"\1"
     for found, wrong in ((value, False), (file, True)):
-        both = selfcheck.ComparedBytes(b"head" + found + b"tail", 4, value)
+        both = selfcheck.ComparedBytes(b"head" + found + b"tail", 4, value, len)
         seen = False
         try:
             if identifiers:

@@ -9,7 +9,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meninx.deid.identifiers import Identifiers, raw_search
+from meninx.deid.identifiers import Identifiers
+from meninx.deid.raw_search import raw_search
 from meninx.dicomfile.file_part import WINDOW, FilePart, JoinedPieces
 
 NAMES = ("müller", "smith", "dracu", "quillfeather")
@@ -73,7 +74,7 @@ def test_an_identifier_is_found_at_every_place_among_any_pixels(word, place, pix
 )
 def test_a_text_without_a_piece_of_an_identifier_holds_none(text):
     found = Identifiers(set(NAMES), {"5512347"}, {"19570314"}, set(), {"elm street"})
-    assert found.found_in(text) == bool(found._pattern.search(text.casefold()))
+    assert found.found_in(text) == bool(found._texts.pattern.search(text.casefold()))
 
 
 @settings(max_examples=20)

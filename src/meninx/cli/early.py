@@ -12,10 +12,7 @@ from pathlib import Path
 
 from meninx.cli.doctor import EXTRAS
 from meninx.core import artifacts, workspace
-from meninx.core.artifacts import BundleRecord, RunRecord
 from meninx.core.errors import ConfigError, DataError, UsageError, problem
-from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest, read_info, refuse_other_task
-from meninx.core.run import Run, open_run
 
 
 def dataset(folder: Path | None) -> None:
@@ -24,6 +21,8 @@ def dataset(folder: Path | None) -> None:
     Raises:
         LayoutError: ``manifest.csv`` or ``dataset.toml`` is missing; names it.
     """
+    from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, Manifest
+
     if folder is not None and not all((folder / name).is_file() for name in (INFO_NAME, MANIFEST_NAME)):
         Manifest.read(folder)
 
@@ -34,6 +33,8 @@ def runs(*folders: Path | None) -> None:
     Raises:
         UsageError: it is none.
     """
+    from meninx.core.run import open_run
+
     for folder in folders:
         if folder is not None:
             open_run(folder)
@@ -45,8 +46,8 @@ def model(folder: Path) -> None:
     Raises:
         UsageError: it is no run, no release and no bundle.
     """
-    record = artifacts.place(BundleRecord)
-    marks = (record, f"bundle/{record}", "config.toml", artifacts.place(RunRecord))
+    record = artifacts.place(artifacts.BundleRecord)
+    marks = (record, f"bundle/{record}", "config.toml", artifacts.place(artifacts.RunRecord))
     if not any((folder / name).is_file() for name in marks):
         what = "this folder holds no trained model" if folder.exists() else "there is no such folder"
         fix = "give a run folder, its release/ or release/bundle"
@@ -86,6 +87,7 @@ def network(name: str, data: Path) -> None:
         ConfigError: it is unknown, or for another task.
         LayoutError: ``dataset.toml`` cannot be read.
     """
+    from meninx.core.manifest import INFO_NAME, read_info
     from meninx.learn.config import AUTO_MODEL
     from meninx.models import network_names
 
@@ -108,8 +110,13 @@ def same_task(data: Path | None, *folders: Path | None) -> None:
     Raises:
         DataError: the tasks differ, or a record is damaged.
     """
+    from meninx.core.manifest import read_info, refuse_other_task
+    from meninx.core.run import Run
+
     bundles = [Run(folder).release / "bundle" for folder in folders if folder is not None]
-    records = [record for bundle in bundles if (record := artifacts.read(bundle, BundleRecord)) is not None]
+    records = [
+        record for bundle in bundles if (record := artifacts.read(bundle, artifacts.BundleRecord)) is not None
+    ]
     if data is None and not records:
         return
     here = read_info(data) if data is not None else records[0].info

@@ -32,7 +32,8 @@ NESTED = "nested"
 def read_table(name: str) -> list[dict[str, str]]:
     """Return the rows of one table of ``tables/`` as dictionaries by column name."""
     with (TABLES / name).open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+        head, *rows = csv.reader(stream)  # much quicker than a DictReader
+        return [dict(zip(head, row, strict=True)) for row in rows]
 
 
 @lru_cache(maxsize=1)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pydicom
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from meninx.deid.actions import NUMBERS, STRINGS, TERMS, FileContext, is_texty
-from meninx.deid.identifiers import strings
+from meninx.deid.identifiers import Identifiers, strings
 from meninx.deid.walker import MARKERS
 from meninx.deid.writer import marker_texts
 from meninx.dicomfile.charset import decode, encodings_of
@@ -32,11 +33,21 @@ from meninx.imaging.decode import quiet
 
 # The walk keeps only well-formed values of these, and numbers that spell an identifier are found in the raw
 # bytes.
-_CHECKED_BY_FORM = frozenset({"AS", "DS", "IS", "TM"})
+_CHECKED_BY_FORM = NUMBERS | {"AS", "DS", "IS", "TM"}
+_NOT_SEARCHED = MARKERS | PIXEL_DATA
 _WINDOW = 1 << 20
 
 
-def check(written: Content, original: Instance, context: FileContext) -> None:
+def _nothing(content: bytes | memoryview) -> None:
+    """Ignore some bytes."""
+
+
+def check(
+    written: Content,
+    original: Instance,
+    context: FileContext,
+    see: Callable[[bytes | memoryview], object] = _nothing,
+) -> None:
     """Return when a written file holds none of its original identifiers, and the pixel data of the original.
 
     Guarantee: no identifier collected by :func:`meninx.deid.identifiers.collect` from the original header
@@ -50,6 +61,7 @@ def check(written: Content, original: Instance, context: FileContext) -> None:
         written: all bytes of the file.
         original: the original instance; its pixel data rebuilt by :mod:`meninx.dicomfile.pixels`.
         context: of the file, after the walk.
+        see: is given all bytes of the file in order, so that a digest needs no further reading.
 
     Raises:
         Refused: ``residual-identifier``, ``pixels-changed``, or ``processing-failed`` when the file cannot be
@@ -59,10 +71,13 @@ def check(written: Content, original: Instance, context: FileContext) -> None:
     tail = encode_chunks(original.pixels, original.encoding)
     try:
         with quiet():
-            written, header, pixels = _parts(written, original, sum(map(len, tail)))
+            if original.transfer_syntax == DEFLATED:
+                see(bytes(written[0:]))
+                written, see = _inflated(written), _nothing
+            header, pixels = _parts(written, original, sum(map(len, tail)))
             dataset = pydicom.dcmread(io.BytesIO(header))
             _check_structure(header, dataset)
-            if any(searched.found_in(text) for text in _texts(dataset)):
+            if _any_found(searched, _texts(dataset)):
                 raise Refused(Reason.RESIDUAL_IDENTIFIER)
             if any(tag in dataset for tag in PIXEL_DATA):
                 raise Refused(Reason.PIXELS_CHANGED)
@@ -77,15 +92,20 @@ def check(written: Content, original: Instance, context: FileContext) -> None:
         zlib.error,
     ) as error:
         raise Refused(Reason.PROCESSING_FAILED) from error
+    see(header)
+    at = len(header)
     for word in marker_texts(context):
         header = header.replace(word, b"\n")
     if searched.found_in_bytes(header):
         raise Refused(Reason.RESIDUAL_IDENTIFIER)
     for start, element in pixels:
-        both = ComparedBytes(written, start, element.value)
+        see(bytes(written[at:start]))
+        both = ComparedBytes(written, start, element.value, see)
         if searched.found_in_bytes(both, coded=element.undefined):
             raise Refused(Reason.RESIDUAL_IDENTIFIER)
         both.finish()
+        at = start + len(element.value)
+    see(bytes(written[at:]))
 
 
 class ComparedBytes:
@@ -97,10 +117,13 @@ class ComparedBytes:
         written: the file.
         start: where the value begins in it.
         value: the original value.
+        see: is given the bytes in order, each once.
     """
 
-    def __init__(self, written: Content, start: int, value: Piece) -> None:
-        self._written, self._start, self._value = written, start, value
+    def __init__(
+        self, written: Content, start: int, value: Piece, see: Callable[[bytes | memoryview], object]
+    ) -> None:
+        self._written, self._start, self._value, self._see = written, start, value, see
         self._compared = 0
 
     def __len__(self) -> int:
@@ -116,8 +139,9 @@ class ComparedBytes:
         found = bytes(self._written[self._start + start : self._start + stop])
         if found != bytes(self._value[start:stop]):
             raise Refused(Reason.PIXELS_CHANGED)
-        if start <= self._compared:
-            self._compared = max(self._compared, stop)
+        if start <= self._compared < stop:
+            self._see(memoryview(found)[self._compared - start :])
+            self._compared = stop
         return found
 
     def finish(self) -> None:
@@ -133,8 +157,17 @@ def check_public_texts(texts: Iterable[str], context: FileContext) -> None:
         Refused: ``residual-identifier``.
     """
     searched = context.found.without(context.kept)
-    if any(searched.found_in(text) or any(uid in text for uid in searched.uids) for text in texts):
+    told = "\0".join(texts)
+    if _any_found(searched, [told]) or any(uid in told for uid in searched.uids):
         raise Refused(Reason.RESIDUAL_IDENTIFIER)
+
+
+def _any_found(searched: Identifiers, texts: Iterable[str]) -> bool:
+    """Return whether an identifier is in any of some texts; they are searched at once.
+
+    No identifier holds the sign between them, and every pattern takes it for the end of a word or a number.
+    """
+    return searched.found_in("\0".join(texts))
 
 
 def _check_structure(header: bytes, dataset: pydicom.FileDataset) -> None:
@@ -142,20 +175,20 @@ def _check_structure(header: bytes, dataset: pydicom.FileDataset) -> None:
         raise ValueError("preamble or file meta out of step")
 
 
-def _parts(
-    written: Content, original: Instance, tail: int
-) -> tuple[Content, bytes, list[tuple[int, Element]]]:
-    """Return a file (inflated where it is deflated), all before its pixel data, and where the values begin.
+def _inflated(written: Content) -> bytes:
+    """Return a deflated file as one in the plain transfer syntax that it holds."""
+    start = _end_of_meta(written)
+    content = bytes(written[:start]) + zlib.decompressobj(-15).decompress(bytes(written[start:]))
+    named = DEFLATED.encode() + b"\0" * (len(DEFLATED) % 2)
+    return content.replace(named, EXPLICIT.encode().ljust(len(DEFLATED), b"\0"), 1)
+
+
+def _parts(written: Content, original: Instance, tail: int) -> tuple[bytes, list[tuple[int, Element]]]:
+    """Return all of a file before its pixel data, and where the values of these begin.
 
     Raises:
         Refused: ``pixels-changed``; the file is longer or shorter, or another element begins there.
     """
-    if original.transfer_syntax == DEFLATED:
-        start = _end_of_meta(written)
-        written = bytes(written[:start]) + zlib.decompressobj(-15).decompress(bytes(written[start:]))
-        written = written.replace(
-            DEFLATED.encode() + b"\0" * (len(DEFLATED) % 2), EXPLICIT.encode().ljust(len(DEFLATED), b"\0"), 1
-        )
     at = len(written) - tail
     if at < 132:
         raise ValueError("shorter than its pixels")
@@ -166,7 +199,7 @@ def _parts(
         at = start + len(element.value) + (8 if element.undefined else len(element.value) % 2)
     if at != len(written):
         raise Refused(Reason.PIXELS_CHANGED)
-    return written, header, values
+    return header, values
 
 
 def _check_element(written: Content, at: int, element: Element, encoding: Encoding) -> int:
@@ -188,8 +221,9 @@ def _end_of_meta(written: Content) -> int:
 
 def _texts(dataset: Dataset) -> Iterator[str]:
     """Yield the text of every element of a file, its meta information included."""
-    for tag in list(getattr(dataset, "file_meta", Dataset()).keys()):
-        yield from _element_texts(dataset.file_meta, int(tag), ("iso8859",))
+    meta = getattr(dataset, "file_meta", Dataset())
+    for raw in list(meta.values()):
+        yield from _element_texts(meta, raw, ("iso8859",))
     yield from _dataset_texts(dataset, ("iso8859",))
 
 
@@ -199,20 +233,22 @@ def _dataset_texts(dataset: Dataset, encodings: tuple[str, ...]) -> Iterator[str
         encodings = encodings_of(
             "\\".join([terms] if isinstance(terms, str) else [str(term) for term in terms or ("",)]).encode()
         )
-    for tag in list(dataset.keys()):
-        if int(tag) not in MARKERS | PIXEL_DATA:
-            yield from _element_texts(dataset, int(tag), encodings)
+    for raw in list(dataset.values()):
+        if raw.tag not in _NOT_SEARCHED:
+            yield from _element_texts(dataset, raw, encodings)
 
 
-def _element_texts(dataset: Dataset, tag: int, encodings: tuple[str, ...]) -> Iterator[str]:
-    raw = dataset.get_item(tag)
+def _element_texts(
+    dataset: Dataset, raw: RawDataElement | DataElement, encodings: tuple[str, ...]
+) -> Iterator[str]:
+    tag = int(raw.tag)
     vr = raw.VR or standard_vr(tag).split(" or ")[0]
     if vr == "SQ":
         for item in dataset[tag].value or ():
             yield from _dataset_texts(item, encodings)
         return
     value = raw.value
-    if vr in NUMBERS | _CHECKED_BY_FORM or not value:
+    if vr in _CHECKED_BY_FORM or not value:
         return
     if not isinstance(value, bytes):
         value = str(value).encode("utf-8", "replace")

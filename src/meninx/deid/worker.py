@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from meninx.deid.identity.keys import plain_digest
 from meninx.deid.output import WRITTEN, FileResult
 from meninx.dicomfile import instance, media_directory, zip_archive
 from meninx.dicomfile.discover import SourceFile
-from meninx.dicomfile.file_part import FilePart, JoinedPieces, Piece, windows_of
+from meninx.dicomfile.file_part import Content, Digested, FilePart, JoinedPieces
 from meninx.dicomfile.refusals import Reason, Refused
 from meninx.imaging.decode import quiet
 
@@ -37,7 +37,7 @@ _DEPENDING_ON_IDENTITIES = frozenset(
 )
 """Reasons that another policy on issuers can remove, so such a file is tried again in every run."""
 
-_LARGE = 4 << 20  # bytes of a file from which native pixel data stays in the file
+_LARGE = 1 << 20  # bytes of a file from which native pixel data stays in the file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +98,15 @@ def process(engine: Engine, found: SourceFile, known: FileResult | None) -> File
     digest = ""
     try:
         with content_of(engine.source, found, room=engine.room) as data:
-            digest = _digest([data])[1]
-            if known is not None and known.digest == digest and _is_valid(engine, known):
+            source = Digested(data)
+            if known is not None and known.digest == source.value() and _is_valid(engine, known):
                 return known
-            with quiet():  # pydicom's warnings and log lines quote values
-                return _deidentified(engine, found.path, digest, data)
+            try:
+                with quiet():  # pydicom's warnings and log lines quote values
+                    result = _deidentified(engine, found.path, source.data)
+            finally:
+                digest = source.value()
+            return replace(result, digest=digest)
     except StorageError:
         raise
     except Exception as error:  # it is counted, named in the private list and never copied
@@ -175,17 +179,6 @@ def _directory(engine: Engine, found: SourceFile) -> dict[str, int]:
         return {}
 
 
-def _digest(pieces: Iterable[Piece], sink: Callable[[bytes | memoryview], object] = len) -> tuple[int, str]:
-    """Return the size and the SHA-256 of pieces in order; each window is given to a sink, too."""
-    size, digest = 0, hashlib.sha256()
-    for piece in pieces:
-        for window in windows_of(piece):
-            sink(window)
-            digest.update(window)
-            size += len(window)
-    return size, digest.hexdigest()
-
-
 def _is_valid(engine: Engine, entry: FileResult) -> bool:
     """Return whether an earlier result is still valid.
 
@@ -211,16 +204,14 @@ def _has_plan(engine: Engine, face: str) -> bool:
     return plan is not None and plan.digest == digest
 
 
-def _deidentified(engine: Engine, path: str, digest: str, data: bytes | FilePart) -> FileResult:
+def _deidentified(engine: Engine, path: str, data: bytes | FilePart) -> FileResult:
     clean = engine.cleaner.clean(data)
-    result = _result(engine, path, digest, clean)
+    result = _result(engine, path, clean)
     selfcheck.check_public_texts(clean.public_texts(result.output.removeprefix("images/")), clean.context)
     if engine.dry_run:
-        pieces = clean.chunks()
-        selfcheck.check(JoinedPieces(pieces), clean.original, clean.context)
-        size, output_digest = _digest(pieces)
-        return replace(result, size=size, output_digest=output_digest)
-    size, output_digest = _write_and_check(engine.staged(path), clean)
+        size, output_digest = _checked(JoinedPieces(clean.chunks()), clean)
+    else:
+        size, output_digest = _write_and_check(engine.staged(path), clean)
     return replace(result, size=size, output_digest=output_digest)
 
 
@@ -229,21 +220,32 @@ def _write_and_check(path: Path, clean: CleanInstance) -> tuple[int, str]:
 
     A file that fails is gone before this raises.
     """
+    size = 0
     with files.atomic(path) as stream:
-        size, digest = _digest(clean.chunks(), stream.write)
+        for piece in clean.chunks():
+            size += len(piece)
+            if isinstance(piece, FilePart):
+                piece.copy_to(stream)
+            else:
+                stream.write(piece)
     try:
         with path.open("rb", buffering=0) as written:
-            selfcheck.check(FilePart(written, 0, size), clean.original, clean.context)
+            return _checked(FilePart(written, 0, size), clean)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return size, digest
 
 
-def _result(engine: Engine, path: str, digest: str, clean: CleanInstance) -> FileResult:
+def _checked(content: Content, clean: CleanInstance) -> tuple[int, str]:
+    """Return size and SHA-256 of a clean file after the self-check, which reads every byte once."""
+    digest = hashlib.sha256()
+    selfcheck.check(content, clean.original, clean.context, digest.update)
+    return len(content), digest.hexdigest()
+
+
+def _result(engine: Engine, path: str, clean: CleanInstance) -> FileResult:
     return FileResult(
         path=path,
-        digest=digest,
         status=WRITTEN,
         output=f"images/{clean.path()}" if engine.rename else _kept_folders(engine, path),
         patient=(clean.patient_id, clean.context.patient.pseudonym),

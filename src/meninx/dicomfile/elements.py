@@ -57,7 +57,7 @@ class PixelsBeyond(Truncated):
         elements: what stands before it.
         tag, vr: of the pixel data.
         at: offset of its value.
-        length: of its value, in bytes.
+        length: of its value, in bytes; :data:`UNDEFINED` of a list of fragments.
     """
 
     def __init__(self, elements: list[Element], tag: int, vr: str, at: int, length: int) -> None:
@@ -315,7 +315,12 @@ class _Parser:
         self, tag: int, vr: str, at: int, end: int, implicit: bool, depth: int
     ) -> tuple[Element, int]:
         if tag in PIXEL_DATA or vr in ("OB", "OW"):
-            stop = self._fragments(at, end)
+            try:
+                stop = self._fragments(at, end)
+            except Truncated:
+                if depth == 0 and tag in PIXEL_DATA:
+                    raise PixelsBeyond([], tag, vr, at, UNDEFINED) from None
+                raise
             value = self.view[at : stop - 8]
             return Element(tag, vr, value if tag in PIXEL_DATA else bytes(value), undefined=True), stop
         if vr not in ("SQ", "UN"):

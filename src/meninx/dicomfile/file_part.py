@@ -7,12 +7,14 @@ is a :class:`FilePart`, which every later step reads window by window.
 from __future__ import annotations
 
 import bisect
+import errno
+import hashlib
 import io
 import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, Protocol, overload
+from typing import IO, BinaryIO, Protocol, overload
 
 from meninx.dicomfile.refusals import Reason, Refused
 
@@ -29,12 +31,14 @@ class FilePart:
         offset: of the first byte.
         length: in bytes; the file had them when the part was made.
         change: what is done to the bytes when they are read, :data:`UNIT` at a time or a multiple of it.
+        observe: is told the offset in the file and the bytes of everything that is read, before any change.
     """
 
     stream: BinaryIO = field(repr=False)
     offset: int
     length: int
     change: Callable[[bytes], bytes] | None = field(default=None, repr=False)
+    observe: Callable[[int, bytes], None] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return self.length
@@ -69,6 +73,35 @@ class FilePart:
         """Return the part with its bytes changed whenever they are read; the file stays as it is."""
         return replace(self, change=change)
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the file holds the bytes as they are read."""
+        return self.change is None
+
+    def copy_to(self, stream: IO[bytes]) -> None:
+        """Append the bytes to a file that is open for writing.
+
+        The operating system copies them where it can: on some file systems they then take no room.
+
+        Raises:
+            Refused: the file has become shorter, or cannot be read.
+            OSError: the disk refused.
+        """
+        done = 0
+        if self.is_stored and hasattr(os, "copy_file_range"):
+            stream.flush()
+            source, target = self.stream.fileno(), stream.fileno()
+            try:
+                while done < self.length and (
+                    count := os.copy_file_range(source, target, self.length - done, self.offset + done)
+                ):
+                    done += count
+            except OSError as error:  # not every pair of file systems can do it
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise
+        for start in range(done, self.length, WINDOW):
+            stream.write(self._read(start, min(WINDOW, self.length - start)))
+
     def windows(self) -> Iterator[bytes]:
         """Yield the bytes in order, :data:`WINDOW` at a time.
 
@@ -96,7 +129,44 @@ class FilePart:
             raise Refused(Reason.UNREADABLE) from None
         if len(content) != count:
             raise Refused(Reason.UNREADABLE)
+        if self.observe is not None:
+            self.observe(self.offset + start, content)
         return content
+
+
+class Digested:
+    """Bytes whose SHA-256 is computed while they are read for other reasons.
+
+    Args:
+        data: bytes, or a whole file.
+
+    Attributes:
+        data: to be read in place of the argument.
+    """
+
+    def __init__(self, data: bytes | FilePart) -> None:
+        self._digest, self._next = hashlib.sha256(), 0
+        self.data = replace(data, observe=self._saw) if isinstance(data, FilePart) else data
+
+    def value(self) -> str:
+        """Return the digest as hexadecimal digits; what was not read yet is read now.
+
+        Raises:
+            Refused: the file has become shorter, or cannot be read.
+        """
+        if isinstance(self.data, FilePart):
+            while self._next < self.data.length:
+                self.data[self._next : self._next + WINDOW]
+        elif not self._next:
+            self._saw(0, self.data)
+        return self._digest.hexdigest()
+
+    def _saw(self, offset: int, content: bytes) -> None:
+        """Add the bytes that follow those that were added; any others come again."""
+        end = offset + len(content)
+        if offset <= self._next < end:
+            self._digest.update(memoryview(content)[self._next - offset :])
+            self._next = end
 
 
 Piece = bytes | memoryview | FilePart

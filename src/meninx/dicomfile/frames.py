@@ -19,6 +19,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from meninx.dicomfile import pixels
 from meninx.dicomfile.elements import Element
+from meninx.dicomfile.fragments import Fragments
 from meninx.dicomfile.instance import Instance
 from meninx.dicomfile.refusals import Reason, Refused
 from meninx.imaging.decode import pixels_of, stored_values
@@ -151,7 +152,7 @@ def frame_bytes(original: Instance, layers: Layers) -> Iterator[bytes | memoryvi
     """
     element = original.pixels[0]
     if layers.is_encapsulated:
-        yield from pixels.fragments_of(element)[1:]
+        yield from Fragments(element.value).of_frames()
         return
     value = element.value
     if layers.allocated == 1:

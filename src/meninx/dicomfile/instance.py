@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydicom._uid_dict import UID_dictionary
 
-from meninx.dicomfile import pixels
+from meninx.dicomfile import fragments, pixels
 from meninx.dicomfile.charset import CHARSET_TAG, decode, encodings_of
 from meninx.dicomfile.elements import (
     PIXEL_DATA,
+    UNDEFINED,
     Element,
     Encoding,
     Malformed,
@@ -98,8 +100,13 @@ class Instance:
 
     def whole_text(self, tag: int) -> str:
         """Return all values of a string attribute, as they are written."""
-        element = next((e for e in self.elements if e.tag == tag and e.items is None), None)
+        element = self._plain_elements.get(tag)
         return "" if element is None else decode(bytes(element.value), self.encodings)
+
+    @cached_property
+    def _plain_elements(self) -> dict[int, Element]:
+        """The first element of each tag that is no sequence; they are changed in place, never replaced."""
+        return {element.tag: element for element in reversed(self.elements) if element.items is None}
 
     @property
     def patient_id(self) -> str:
@@ -130,8 +137,8 @@ def read(data: bytes | FilePart) -> Instance:
     """Return the instance in the bytes of a file, with or without preamble and file meta information.
 
     Args:
-        data: the bytes, or a large file. Native pixel data of a large file stays in the file; anything else
-            is read into memory.
+        data: the bytes, or a large file. Pixel data of a large file stays in the file; anything else is read
+            into memory.
 
     Raises:
         Refused: with the reason code.
@@ -270,7 +277,7 @@ def _guessed_syntax(data: bytes, at: int) -> str:
 
 
 def _elements(content: bytes | memoryview, encoding: Encoding, rest: FilePart | None) -> list[Element]:
-    """Return the elements of a data set whose native pixel data may go on in the file.
+    """Return the elements of a data set whose pixel data may go on in the file.
 
     Args:
         content: the data set, or its beginning.
@@ -280,12 +287,16 @@ def _elements(content: bytes | memoryview, encoding: Encoding, rest: FilePart | 
     try:
         return parse(content, encoding)
     except PixelsBeyond as beyond:
-        end = beyond.at + beyond.length
-        if rest is None or end > len(rest):
+        if rest is None:
+            raise Truncated("a value") from None
+        listed = beyond.length == UNDEFINED
+        end = fragments.end_in_file(rest, beyond.at) if listed else beyond.at + beyond.length
+        if end > len(rest):
             raise Truncated("a value") from None
         if len(rest) - end > MOST_HEADER:
             raise TooManyElements("behind the pixels") from None
-        pixel_data = Element(beyond.tag, beyond.vr, rest.part(beyond.at, beyond.length))
+        value = rest.part(beyond.at, end - 8 * listed - beyond.at)
+        pixel_data = Element(beyond.tag, beyond.vr, value, undefined=listed)
         return [*beyond.elements, pixel_data, *parse(bytes(rest[end:]), encoding)]
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 
 from pydicom._uid_dict import UID_dictionary
 
 from meninx.dicomfile import codestreams, jp2
-from meninx.dicomfile.elements import ITEM, Element
+from meninx.dicomfile.elements import Element
 from meninx.dicomfile.file_part import FilePart, windows_of
+from meninx.dicomfile.fragments import Fragments
 from meninx.dicomfile.high_bits import unused_bits
+from meninx.dicomfile.rebuilt_frames import RebuiltFrames, RebuiltPart, items, offset_table
 from meninx.dicomfile.refusals import Reason, Refused
 
 PIXELS, FLOAT, DOUBLE = 0x7FE00010, 0x7FE00008, 0x7FE00009
@@ -26,6 +27,7 @@ NATIVE = frozenset(
 _UNCOMPRESSED_FRAGMENTS, _RLE = "1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.5"
 _IS = re.compile(rb" *[+-]?\d{1,12} *\0?")
 _MOST_FRAMES = 1 << 24
+_MOST_JOINED = 2 << 30  # bytes of native pixels that were written as fragments
 
 
 class Description:
@@ -147,7 +149,9 @@ def _set_frames(elements: list[Element], frames: int) -> None:
 
 def _join(element: Element) -> None:
     """Turn native pixels that were written as fragments into one value."""
-    element.value, element.undefined = b"".join(fragments_of(element)[1:]), False
+    if len(element.value) > _MOST_JOINED:
+        raise Refused(Reason.TOO_LARGE)
+    element.value, element.undefined = b"".join(Fragments(element.value).of_frames()), False
     if element.vr not in ("OB", "OW"):
         element.vr = "OW"
 
@@ -185,25 +189,25 @@ def _padding(length: int, bits: int) -> int:
     return length - (bits + 7) // 8
 
 
-def fragments_of(element: Element) -> list[memoryview]:
-    """Return the fragments of encapsulated pixel data, the offset table first."""
-    assert not isinstance(element.value, FilePart)  # fragments are always in memory
-    value, at, found = memoryview(element.value), 0, []
-    while at + 8 <= len(value):
-        group, number, length = struct.unpack_from("<HHL", value, at)
-        if group << 16 | number != ITEM or at + 8 + length > len(value):
-            raise Refused(Reason.PIXELS_UNREADABLE)
-        found.append(value[at + 8 : at + 8 + length])
-        at += 8 + length
-    return found
-
-
 def _encapsulated(element: Element, about: Description, syntax: str) -> int:
     """Rebuild encapsulated pixel data and return its number of frames."""
-    table, *fragments = fragments_of(element) or [memoryview(b"")]
+    fragments = Fragments(element.value)
+    if not len(fragments):
+        raise Refused(Reason.FRAMES_DISAGREE)
+    table = bytes(fragments[0])
+
+    def rebuild(stream: bytes) -> bytes:
+        return _rebuilt(stream, about, syntax)
+
     try:
-        streams = _frames(fragments, _offsets(table), about.frames)
-        frames = [_rebuilt(stream, about, syntax) for stream in streams]
+        ranges = _frames(fragments, _offsets(table), about.frames)
+        if isinstance(element.value, FilePart):
+            frames = RebuiltFrames(fragments, ranges, rebuild, table=bool(table))
+            if not frames.same:
+                element.value = RebuiltPart.of(frames, element.value.stream)
+        else:
+            streams = [rebuild(b"".join(fragments[part] for part in range(*whole))) for whole in ranges]
+            element.value = items(streams, offset_table([*map(len, streams)]) if table else b"")
     except codestreams.AnotherFrame as error:
         raise Refused(Reason.FRAMES_DISAGREE) from error
     except codestreams.AnotherSize as error:
@@ -212,28 +216,25 @@ def _encapsulated(element: Element, about: Description, syntax: str) -> int:
         raise Refused(Reason.TRUNCATED) from error
     except (codestreams.Unparsable, IndexError, struct.error) as error:
         raise Refused(Reason.PIXELS_UNREADABLE) from error
-    element.value = b"".join(_items(frames, table=bool(len(table))))
-    return len(frames)
+    return len(ranges)
 
 
-def _offsets(table: memoryview) -> list[int]:
+def _offsets(table: bytes) -> list[int]:
     count = len(table) // 4
     return list(struct.unpack(f"<{count}L", table[: 4 * count]))
 
 
-def _frames(fragments: list[memoryview], offsets: list[int], wanted: int | None) -> list[bytes]:
-    """Return the bytes of each frame, which may be several fragments.
+def _frames(fragments: Fragments, offsets: list[int], wanted: int | None) -> list[tuple[int, int]]:
+    """Return the range of fragments of each frame.
 
     Raises:
         Refused: the fragments cannot be divided into the number of frames that the header states.
     """
-    starts, at = [], 0
-    for fragment in fragments:
-        starts.append(at)
-        at += 8 + len(fragment)
-    full = [(start, fragment) for start, fragment in zip(starts, fragments, strict=True) if len(fragment)]
-    begins = [number for number, (_, fragment) in enumerate(full) if _begins(fragment)]
-    by_table = [number for number, (start, _) in enumerate(full) if start in set(offsets)]
+    first = fragments.offsets[1] if len(fragments) > 1 else 0
+    full = [number for number in range(1, len(fragments)) if fragments.lengths[number]]
+    begins = [at for at, number in enumerate(full) if _begins(fragments.head(number))]
+    named = set(offsets)
+    by_table = [at for at, number in enumerate(full) if fragments.offsets[number] - first in named]
     whole = list(range(len(full)))
     # The ways in which writers store frames, most certain first: all fragments are one frame, each fragment
     # is a frame, the offset table names the first fragments, or a frame begins where an image header does. A
@@ -248,15 +249,12 @@ def _frames(fragments: list[memoryview], offsets: list[int], wanted: int | None)
         fits = len(choice) == wanted or (wanted is None and choice and (choice == begins or not begins))
         if fits and choice[0] == 0 and not set(begins) - set(choice):
             ends = [*choice[1:], len(full)]
-            return [
-                b"".join(fragment for _, fragment in full[a:b]) for a, b in zip(choice, ends, strict=True)
-            ]
+            return [(full[a], full[b - 1] + 1) for a, b in zip(choice, ends, strict=True)]
     raise Refused(Reason.FRAMES_DISAGREE)
 
 
-def _begins(fragment: memoryview) -> bool:
-    """Return whether a JPEG or JPEG 2000 image starts with this fragment."""
-    head = bytes(fragment[:12])
+def _begins(head: bytes) -> bool:
+    """Return whether a JPEG or JPEG 2000 image starts with the first bytes of a fragment."""
     return head.startswith((codestreams.JPEG_START, codestreams.JPEG2000_START)) or head[4:8] == b"jP  "
 
 
@@ -279,20 +277,3 @@ def _rebuilt(stream: bytes, about: Description, syntax: str) -> bytes:
     if "JPEG" in name and "XL" not in name:
         return codestreams.jpeg(stream, size)
     raise Refused(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
-
-
-def _items(frames: list[bytes], *, table: bool) -> Iterator[bytes]:
-    """Yield the offset table and the fragments with their item tags.
-
-    The table is empty if there was none before, or if an offset exceeds 32 bits.
-    """
-    lengths = [len(frame) + len(frame) % 2 for frame in frames]
-    offsets = [0]
-    for length in lengths[:-1]:
-        offsets.append(offsets[-1] + 8 + length)
-    offset_table = struct.pack(f"<{len(offsets)}L", *offsets) if table and offsets[-1] < 1 << 32 else b""
-    for content in (offset_table, *frames):
-        padding = len(content) % 2
-        yield struct.pack("<HHL", ITEM >> 16, ITEM & 0xFFFF, len(content) + padding)
-        yield content
-        yield b"\0" * padding

@@ -69,7 +69,7 @@ class Draws:
         """All blocks of few patients, drawn once for all metrics that share this object; read-only."""
         blocks = tuple(self._drawn(BLOCK))
         for block in blocks:
-            block.flags.writeable = False
+            block.setflags(write=False)
         return blocks
 
     def _drawn(self, size: int) -> Iterator[npt.NDArray[np.int64]]:

@@ -18,6 +18,7 @@ from meninx.dicomfile import pixels
 from meninx.dicomfile.charset import CHARSET_TAG, decode, encodings_of
 from meninx.dicomfile.elements import PIXEL_DATA, Element
 from meninx.dicomfile.file_part import FilePart
+from meninx.dicomfile.fragments import Fragments
 from meninx.dicomfile.high_bits import unused_bits
 from meninx.dicomfile.instance import SOP_CLASS, SOP_INSTANCE, Instance
 from meninx.dicomfile.refusals import Refused
@@ -322,9 +323,9 @@ def _windows(instance: Instance) -> Iterator[bytes | memoryview]:
 
 def _content_size(element: Element, instance: Instance) -> int:
     """Return the bytes of the frames, without offset table, item headers and padding."""
-    if not element.undefined or isinstance(element.value, FilePart):
+    if not element.undefined:
         return len(element.value)
     try:
-        return sum(len(bytes(part).rstrip(b"\0")) for part in pixels.fragments_of(element)[1:])
+        return sum(len(bytes(part).rstrip(b"\0")) for part in Fragments(element.value).of_frames())
     except Refused:
         return len(element.value)

@@ -201,7 +201,7 @@ def _identifiers(one: Instance, head: bytes, own: Identifiers) -> Iterator[FileF
     for element in one.pixels:
         if element.items is not None:
             continue
-        coded = element.undefined and not isinstance(element.value, FilePart)
+        coded = element.undefined
         if _raw(element.value, own) or (coded and own.found_in_bytes(element.value, coded=True)):
             yield FileFinding("identifier-in-bytes", "PixelData")
 

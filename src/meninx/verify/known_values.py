@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from meninx.deid.identifiers import UID, Identifiers, RawSearch, is_common, raw_search
+from meninx.deid.identifiers import UID, Identifiers, is_common
+from meninx.deid.raw_search import RawSearch, raw_search
 
 CERTAIN, CHANCE = "certain", "chance"
 _RUN = re.compile(r"[^\W\d_]+")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from meninx.core.pool import Stop, mapped
 from meninx.core.progress import Progress, task
 from meninx.deid.identifiers import Identifiers, collect
 from meninx.deid.worker import content_of
-from meninx.dicomfile import discover, instance, pixels
+from meninx.dicomfile import discover, instance
 from meninx.dicomfile.discover import SourceFile
 from meninx.dicomfile.elements import Element
 from meninx.dicomfile.file_part import FilePart, windows_of
+from meninx.dicomfile.fragments import Fragments
 from meninx.dicomfile.instance import SOP_INSTANCE, Instance
 from meninx.dicomfile.refusals import Reason, Refused
 from meninx.verify.known_values import KnownValues
@@ -102,12 +104,9 @@ def pixel_digest(one: Instance) -> bytes:
 def _parts(element: Element) -> Iterator[bytes | memoryview]:
     if element.items is not None:
         return
-    if element.undefined and not isinstance(element.value, FilePart):
-        try:
-            fragments = pixels.fragments_of(element)[1:]
-        except Refused:
-            fragments = []
-        yield b"".join(bytes(part).rstrip(b"\0") for part in fragments)
+    if element.undefined:
+        with contextlib.suppress(Refused):
+            yield from (bytes(part).rstrip(b"\0") for part in Fragments(element.value).of_frames())
         return
     yield from windows_of(element.value)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 
 _NUMBER = r"[-+±]?\d{1,4}(?:[.,]\d{1,3})?"
 _SHORT_NUMBER = r"[-+]?(?:\d{1,3}|\d{1,3}[.,]\d{1,2})"
@@ -39,6 +40,7 @@ _SEPARATOR = r"[ ]*[:=]?[ ]*"
 _TICKS = r"[+x×*✚|•·<>^v▲▼◄►]"
 
 
+@cache  # compiled when a picture has text, which most have not
 def _line(labels: str, prefix: str = "") -> re.Pattern[str]:
     value = rf"{_NUMBER}[ ]?(?:{_UNITS})"
     part = (
@@ -50,8 +52,6 @@ def _line(labels: str, prefix: str = "") -> re.Pattern[str]:
     return re.compile(rf"[ ]*{prefix}{part}(?:[ ,;/|-]*{part})*[ ]*")
 
 
-_TECHNICAL = _line(_LABELS)
-_MEASURED = _line(f"{_MEASUREMENTS}|{_LABELS}", prefix="(?:[1-9][ ])?")  # number of the caliper
 _ALONE = re.compile(rf"{_TICKS}?[ ]*(?:{_SHORT_NUMBER}|(\d{{1,3}})/(\d{{1,3}}))[ ]*")
 
 
@@ -69,4 +69,6 @@ def is_technical(text: str, *, measurements: bool = False) -> bool:
     if alone:
         # A counter such as 12/30 counts up to its second number; 30/12 could be a day.
         return alone[1] is None or int(alone[1]) <= int(alone[2])
-    return bool((_MEASURED if measurements else _TECHNICAL).fullmatch(line))
+    if measurements:
+        return bool(_line(f"{_MEASUREMENTS}|{_LABELS}", "(?:[1-9][ ])?").fullmatch(line))  # caliper's number
+    return bool(_line(_LABELS).fullmatch(line))

@@ -129,9 +129,9 @@ def _encoded(path: Path) -> str:
 
 
 def _grey_or_colour(pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    values = pixels.astype(np.float32)
-    low, high = float(values.min()), float(values.max())
     if pixels.dtype == np.uint8 and pixels.ndim == 3:
         return pixels.astype(np.uint8)
+    values = pixels.astype(np.float32)
+    low, high = float(values.min()), float(values.max())
     scaled = (values - low) * (255.0 / max(high - low, 1e-6))
     return scaled.clip(0, 255).astype(np.uint8)

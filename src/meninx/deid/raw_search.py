@@ -1,0 +1,206 @@
+"""The search for identifiers in raw bytes, fast enough for every byte of the pixels."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from meninx.deid import dates
+from meninx.deid.text_search import number_pattern
+from meninx.dicomfile.charset import encoded
+from meninx.dicomfile.file_part import FilePart, Sliceable
+
+
+class RawSearch:
+    """Identifiers in raw bytes, fast enough for every byte of the pixels.
+
+    Searching each identifier on its own takes a few nanoseconds per byte. The search therefore has three
+    steps, each for a window of :data:`_WINDOW` bytes:
+
+    1. Two bytes beside each other have to be text. In pixels of 16 bits of which 13 are used, the high byte
+       is no text, which the bitwise sum of the window shows.
+    2. The pair of bytes at every fourth place is looked up in a table of the pairs that occur in any
+       identifier. One of five bytes or more covers such a place wherever it begins.
+    3. Around these places the identifiers are compared, and a pattern decides whether one stands alone.
+
+    Args:
+        patterns: identifier in lower case -> what must not stand around it; the pattern matches where the
+            identifier begins.
+    """
+
+    def __init__(self, patterns: Mapping[bytes, bytes]) -> None:
+        self.patterns = patterns
+        self._last: tuple[frozenset[bytes], _Needles] | None = None
+
+    def found_in(self, content: Sliceable, uids: frozenset[bytes], *, coded: bool = False) -> bool:
+        """Return whether one of the identifiers, or of these UIDs, occurs in ``content`` in any case.
+
+        Args:
+            content: the bytes.
+            uids: UIDs, which differ from file to file.
+            coded: the bytes are compressed data, in which a letter or a digit beside an identifier means
+                nothing; one of six bytes or more counts whatever stands around it.
+        """
+        for at, needle in _places(content, self._needles(uids)):
+            if coded and len(needle) >= 6:
+                return True
+            ways = [self.patterns[needle]] if needle in self.patterns else []
+            if needle in uids:
+                ways.append(_AROUND_UID + re.escape(needle) + _BEHIND_UID)
+            if any(_stands(content, at, len(needle), pattern) for pattern in ways):
+                return True
+        return False
+
+    def _needles(self, uids: frozenset[bytes]) -> _Needles:
+        """Return what is searched; header and pixels of a file have the same UIDs."""
+        if self._last is None or self._last[0] != uids:
+            self._last = uids, _Needles((*self.patterns, *uids))
+        return self._last[1]
+
+
+class _Needles:
+    """Identifiers in lower case with the tables by which places for them are found.
+
+    Attributes:
+        longest: bytes of the longest one; 0 without any.
+        by_start: their first bytes -> length -> identifiers; a list from a user may hold very many.
+        pairs: table of :func:`_pairs_of`.
+        starts: table of :func:`_starts_of`.
+    """
+
+    def __init__(self, needles: tuple[bytes, ...]) -> None:
+        self.longest = max(map(len, needles), default=0)
+        self.by_start: dict[bytes, dict[int, set[bytes]]] = {}
+        for needle in needles:
+            self.by_start.setdefault(needle[:_LEAST], {}).setdefault(len(needle), set()).add(needle)
+        self.pairs, self.starts = _pairs_of(needles), _starts_of(self.by_start)
+
+
+def _places(content: Sliceable, needles: _Needles) -> Iterator[tuple[int, bytes]]:
+    """Yield where identifiers stand, in any case, whatever stands around them."""
+    longest = needles.longest
+    if not longest:
+        return
+    view = memoryview(content) if isinstance(content, bytes) else content
+    for start in range(0, len(view), _WINDOW):
+        part = view[start : start + _WINDOW + longest]
+        window = memoryview(bytes(part) if isinstance(part, FilePart) else part)
+        if _may_be_text(window):
+            for at in _candidates(window, needles.pairs, needles.starts):
+                head = bytes(window[at : at + longest]).lower()
+                for length, group in needles.by_start.get(head[:_LEAST], {}).items():
+                    if head[:length] in group:
+                        yield start + at, head[:length]
+
+
+_LEAST = 5  # bytes of the shortest identifier that is searched in raw bytes
+
+
+def _pairs_of(needles: tuple[bytes, ...]) -> npt.NDArray[np.bool_]:
+    """Return a table of 65,536 pairs of bytes, the first one low: those that occur in an identifier."""
+    table = np.zeros((256, 256), dtype=np.bool_)  # second byte, first byte
+    joined = b"\0".join(needles)
+    ways = [np.frombuffer(text, dtype=np.uint8) for text in (joined, joined.upper())]
+    for first, second in itertools.product(ways, ways):
+        table[second[1:], first[:-1]] = True
+    table[0] = table[:, 0] = False  # the separator
+    return table.reshape(-1)
+
+
+def _stands(content: Sliceable, at: int, length: int, pattern: bytes) -> bool:
+    """Return whether an identifier stands alone; a pattern looks at two bytes before and behind it."""
+    first = max(0, at - 2)
+    return bool(_compiled(pattern).match(bytes(content[first : at + length + 2]), at - first))
+
+
+def _may_be_text(window: memoryview) -> bool:
+    """Return whether two bytes beside each other can both be text, which control characters are not."""
+    whole = len(window) & ~7
+    every = int(np.bitwise_or.reduce(np.frombuffer(window[:whole], dtype="<u8"), initial=0))
+    every |= int.from_bytes(window[whole:], "little")
+    low, high = every & 0x00FF00FF00FF00FF, every >> 8 & 0x00FF00FF00FF00FF
+    quiet = 0x00E000E000E000E0  # the bits that a control character, below 32, does not have
+    return bool(low & quiet and high & quiet)
+
+
+def _starts_of(by_start: Iterable[bytes]) -> npt.NDArray[np.bool_]:
+    """Return a table of 65,536 numbers: those of the first four bytes of the identifiers."""
+    words = np.array([int.from_bytes(start[:4], "little") for start in by_start], dtype=np.uint32)
+    table = np.zeros(1 << 16, dtype=np.bool_)
+    table[_number_of(words)] = True
+    return table
+
+
+def _number_of(words: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Return a number below 65,536 for each group of four bytes, the same for both cases of a letter."""
+    return (words | np.uint32(0x20202020)) * np.uint32(0x9E3779B1) >> np.uint32(16)
+
+
+def _candidates(window: memoryview, pairs: npt.NDArray[np.bool_], starts: npt.NDArray[np.bool_]) -> list[int]:
+    """Return where an identifier may begin; every place where one begins is among them.
+
+    Args:
+        window: the bytes.
+        pairs: table of :func:`_pairs_of`.
+        starts: table of :func:`_starts_of`.
+    """
+    size = len(window)
+    if size < _LEAST:
+        return []
+    even = np.frombuffer(window[: size & ~1], dtype="<u2")
+    at = np.flatnonzero(pairs.take(even[::2]))
+    if not len(at):
+        return []
+    words = np.frombuffer(bytes(4) + window[: size & ~3] + bytes(window[size & ~3 :]).ljust(4, b"\0"), "<u4")
+    before, here = words[at], words[at + 1]
+    found: list[int] = (at[starts.take(_number_of(here))] * 4).tolist()
+    for back in (1, 2, 3):  # an identifier that begins this many bytes before the place
+        word = before >> np.uint32(32 - 8 * back) | here << np.uint32(8 * back)
+        found += (at[starts.take(_number_of(word))] * 4 - back).tolist()
+    return sorted(place for place in found if place >= 0)
+
+
+_WINDOW = 1 << 18
+_AROUND_UID, _BEHIND_UID = rb"(?<![0-9.])", rb"(?![0-9])(?!\.[0-9])"
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: bytes) -> re.Pattern[bytes]:
+    return re.compile(pattern, re.IGNORECASE)
+
+
+@lru_cache(maxsize=128)
+def raw_search(
+    names: frozenset[str],
+    numbers: frozenset[str],
+    days: frozenset[str],
+    phrases: frozenset[str],
+    uids: frozenset[str],
+    declared: frozenset[str],
+) -> RawSearch:
+    """Return the search for the longer identifiers in raw bytes, in every character set in ``declared``."""
+    patterns: dict[bytes, bytes] = {}
+    encodings = tuple(sorted(declared)) or ("iso8859",)
+    for phrase in phrases:
+        patterns |= {way.lower(): re.escape(way) for way in encoded(phrase, encodings) if len(way) >= 6}
+    for name in names:
+        ways = {way for form in (name, name.upper(), name.capitalize()) for way in encoded(form, encodings)}
+        before, after = (rb"(?<![A-Za-z])", rb"(?![A-Za-z])") if name.isascii() else (b"", b"")
+        patterns |= {way.lower(): before + re.escape(way) + after for way in ways if len(way) >= 5}
+    long = (
+        number for number in numbers if len(number) >= 6 and number.isascii() and not _may_be_time(number)
+    )
+    patterns |= {number.encode().lower(): number_pattern(number).encode() for number in long}
+    patterns |= {day.encode(): rb"(?<!\d)" + day.encode() + rb"(?!\d)" for day in days}
+    patterns |= {uid.encode().lower(): re.escape(uid.encode()) for uid in uids if uid.isascii()}
+    return RawSearch({needle: patterns[needle] for needle in sorted(patterns)})
+
+
+def _may_be_time(number: str) -> bool:
+    """Return whether six digits may also be a time of day; in raw bytes the two look the same."""
+    return len(number) == 6 and dates.is_tm(number)
