@@ -60,7 +60,7 @@ PRIVACY, ATTACK, USEFUL, REMOVED = "Privacy of training?", "Attack risk?", "Usef
 
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
-    """Leave figures out, which take most of the time, where a story is not about them; draw them where it is."""
+    """Draw figures where a story is about them, and leave them out elsewhere: they take most of the time."""
     if "points" in request.node.name or "names_from_files" in request.node.name:
         with sketched_figures.drawn():
             yield
