@@ -138,7 +138,8 @@ class Identifiers:
 
     @cached_property
     def _raw(self) -> RawSearch:
-        return raw_search(*self._parts, frozenset(self.encodings))
+        names, numbers, days, phrases, uids = self._parts
+        return raw_search(names, numbers, days, phrases, uids, frozenset(self.encodings))
 
     @cached_property
     def _uid_bytes(self) -> frozenset[bytes]:
