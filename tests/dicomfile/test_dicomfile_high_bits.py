@@ -71,6 +71,12 @@ def cleared(bits: UnusedBits, *windows: bytes) -> bytes:
     return b"".join(windows if clearing is None else map(clearing.cleared, windows))
 
 
+@pytest.mark.parametrize("high", [16, 99, 3])
+def test_an_impossible_high_bit_hides_no_drawing(tmp_path, high):
+    new = one(tmp_path, drawn(HighBit=high), pixels="keep")
+    assert (np.frombuffer(new.PixelData, "<u2") == PIXELS).all()
+
+
 def test_a_header_that_makes_no_sense_has_no_plan():
     assert unused_bits([], little=True) is None
 

@@ -155,7 +155,7 @@ class Clearing:
 
 
 def unused_bits(elements: Iterable[Element], *, little: bool) -> UnusedBits | None:
-    """Return which bits of the pixels are unused; None where all are used or the header does not say.
+    """Return which bits of a native pixel are unused; None where all are used or the header does not say.
 
     Args:
         elements: the data set.
@@ -169,8 +169,10 @@ def unused_bits(elements: Iterable[Element], *, little: bool) -> UnusedBits | No
     size, stored = _SIZES.get(numbers.get(ALLOCATED, 0)), numbers.get(STORED, 0)
     high = numbers.get(HIGH, stored - 1)
     low = high - stored + 1
-    if size is None or not 0 < stored < 8 * size or low < 0 or high >= 8 * size:
+    if size is None or not 0 < stored < 8 * size:
         return None
+    if low < 0 or high >= 8 * size:
+        low = 0  # an impossible HighBit; decoders take the lowest bits
     # An overlay in the unused bits of empty pixels has the value that marks padding.
     drawn = any(numbers.get(tag, 0) for tag in numbers if tag >> 24 == 0x60)
     known = (PADDING, PADDING_LIMIT) if size == 2 and not drawn else ()
