@@ -8,6 +8,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import sketched_figures
 
 from meninx.audit import bounds, mechanism
 from meninx.audit.config import BoundsConfig
@@ -65,7 +66,8 @@ def test_every_number_is_finite_from_a_hundredth_to_a_billion_billions(tmp_path)
 
 
 def test_the_figure_says_what_it_needs(tmp_path):
-    bounds.run_bounds(of(noise_multiplier=3.1835, eps_min=2, eps_max=60, n_eps=3), tmp_path)
+    with sketched_figures.drawn():
+        bounds.run_bounds(of(noise_multiplier=3.1835, eps_min=2, eps_max=60, n_eps=3), tmp_path)
     text = (tmp_path / "bounds.svg").read_text()
     for words in (
         "no guarantee",

@@ -13,6 +13,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+import sketched_figures
 from report_samples import (
     LABELS,
     PATIENTS,
@@ -59,11 +60,15 @@ PRIVACY, ATTACK, USEFUL, REMOVED = "Privacy of training?", "Attack risk?", "Usef
 
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
-    """Leave figures out, which take most of the time, where a story is not about them."""
-    if "points" not in request.node.name and "names_from_files" not in request.node.name:
-        monkeypatch.setattr(
-            figures, "drawn", lambda draw, name, alt, size: f"<svg aria-label='{len(alt)}'></svg>"
-        )
+    """Draw figures where a story is about them, and leave them out elsewhere: they take most of the time."""
+    if "points" in request.node.name or "names_from_files" in request.node.name:
+        with sketched_figures.drawn():
+            yield
+        return
+    monkeypatch.setattr(
+        figures, "drawn", lambda draw, name, alt, size: f"<svg aria-label='{len(alt)}'></svg>"
+    )
+    yield
 
 
 def reported(tmp_path, *sources, config=CONFIG):

@@ -1,6 +1,6 @@
 """What a file says of a person: names in the form of a person's, full birth dates, addresses.
 
-A tool that de-identifies leaves a marker, or replaces names by codes and words such as ``ANONYMIZED``. A
+A tool that de-identifies leaves a marker, or replaces names by codes and words such as ``REMOVED``. A
 file that says nowhere that it is de-identified, and still names a person, is therefore an original, or as
 good as one. Neither originals nor a list are needed to see that.
 """
@@ -48,7 +48,7 @@ def is_person_name(text: str) -> bool:
 def is_word_name(text: str) -> bool:
     """Return whether a PN value consists of words that a person may be called, in any form.
 
-    >>> [is_word_name(name) for name in ("Smithson", "Ann Smithson", "P1234", "ANONYMIZED", "XXX")]
+    >>> [is_word_name(name) for name in ("Smithson", "Ann Smithson", "P1234", "REMOVED", "XXX")]
     [True, True, False, False, False]
     """
     words = _words(text)
