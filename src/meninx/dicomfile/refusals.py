@@ -103,7 +103,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.ISSUER_NOT_LISTED: "an issuer that the policy does not list",
     Reason.RESIDUAL_IDENTIFIER: "the self-check found an original identifier",
     Reason.INVALID_UID: "a cleaned UID is not a valid one",
-    Reason.PIXEL_SIZE_MISSING: "pixels without rows, columns or bits",
+    Reason.PIXEL_SIZE_MISSING: "pixels without rows, columns or a number of bits that all readers understand",
     Reason.PIXEL_DATA_TOO_LONG: "bytes after the pixels",
     Reason.SIZE_DISAGREES: "a frame of another size than the header says",
     Reason.FRAMES_DISAGREE: "another number of frames than the header says",
