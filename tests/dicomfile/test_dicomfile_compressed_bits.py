@@ -181,6 +181,20 @@ def test_frames_without_stray_bits_keep_their_bytes(tmp_path, syntax, kind):
     assert "unused bits" not in str(new.DeidentificationMethod)
 
 
+@pytest.mark.parametrize("precision", [13, 14])
+def test_a_sign_that_fills_a_precision_between_stored_and_allocated_is_no_drawing(precision):
+    words = (PICTURE.astype("<i2") - 900).view("<u2") & ((1 << precision) - 1)
+    original = read(
+        dataset([stream(words, JPEGLSLossless, precision)], PixelRepresentation=1), JPEGLSLossless
+    )
+    assert cleared(original) is original
+    drawn = words ^ (DRAWING << 12).astype("<u2")
+    original = read(
+        dataset([stream(drawn, JPEGLSLossless, precision)], PixelRepresentation=1), JPEGLSLossless
+    )
+    assert (coded(cleared(original))[:, :, 0] == words & 0xFFF).all()
+
+
 def test_frames_of_the_stored_precision_are_not_decoded(monkeypatch):
     original = read(dataset([stream(PICTURE, JPEGLSLossless, 12)]), JPEGLSLossless)
     monkeypatch.setattr(compressed_bits.frames, "decoded", None)
