@@ -33,7 +33,7 @@ from meninx.deid.identity.keys import SiteKey, read_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
 from meninx.deid.papers import archive_signature, statement, summary
 from meninx.deid.publication import InstanceOwners, publish_entry
-from meninx.deid.review import layout_sheet, thumbnail_sheet
+from meninx.deid.review import layout_sheet, layouts, thumbnail_sheet
 from meninx.deid.worker import Engine, process
 from meninx.dicomfile.discover import SourceFile, check_source, files_below
 from meninx.dicomfile.refusals import Reason
@@ -122,9 +122,19 @@ def run(
             sealing.remove_plain_files(out)
     result = _result(config, out, record, resumed)
     _note_registry(registry, progress, is_new=is_new, contradicting=result.contradicting)
+    _note_unused_decisions(engine, out, progress)
     if result.burned_in_unknown:
         progress.note(unsearched(result.burned_in_unknown))
     return result
+
+
+def _note_unused_decisions(engine: Engine, out: Path, progress: Progress) -> None:
+    """Say how many decisions of reviewers had no effect, because no image has their layout."""
+    decisions, listed = engine.cleaner.pixels.decisions, out / workspace.PRIVATE / layouts.LAYOUTS
+    if decisions and listed.exists():  # a run that seals everything removes the list
+        left = layouts.unused(decisions, layouts.read_layouts(listed))
+        if left:
+            progress.note(f"{left} of {len(decisions)} decisions fit no image of this source")
 
 
 def _finish(
