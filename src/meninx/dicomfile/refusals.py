@@ -108,7 +108,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.SIZE_DISAGREES: "a frame of another size than the header says",
     Reason.FRAMES_DISAGREE: "another number of frames than the header says",
     Reason.PIXELS_UNREADABLE: "a compressed frame cannot be parsed",
-    Reason.UNUSED_BITS: "bits of compressed pixels beyond their value that could not be read or cleared",
+    Reason.UNUSED_BITS: "bits of pixels beyond their value that cannot be read or cleared",
     Reason.PIXELS_CHANGED: "the pixels of the output could not be verified",
     Reason.BURNED_IN_DECLARED: "the header declares text in the pixels, which were not read",
     Reason.TEXT_POSSIBLE: "text in the pixels is possible, and they were not read",
