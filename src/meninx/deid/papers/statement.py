@@ -15,12 +15,12 @@ import jinja2
 
 from meninx.core import files
 from meninx.core.artifacts import DeidRecord
+from meninx.core.clean_archive import STATEMENT
 from meninx.core.names import printable
 from meninx.core.summaries import mostly_filled, unsearched
 from meninx.deid.options import EVERY_CODE
 from meninx.dicomfile import media_directory, refusals
 
-STATEMENT = "statement.html"
 EDITION = "2026d"  # of DICOM PS3.15
 _MOST_ROWS, _MOST_REASONS, _MOST_LETTERS = (
     6,
