@@ -48,6 +48,7 @@ class Reason(StrEnum):
     SIZE_DISAGREES = "size-disagrees"
     FRAMES_DISAGREE = "frames-disagree"
     PIXELS_UNREADABLE = "pixels-unreadable"
+    UNUSED_BITS = "unused-bits"
     PIXELS_CHANGED = "pixels-changed"
     BURNED_IN_DECLARED = "burned-in-declared"
     TEXT_POSSIBLE = "text-in-pixels-possible"
@@ -103,11 +104,12 @@ MEANINGS: dict[Reason, str] = {
     Reason.ISSUER_NOT_LISTED: "an issuer that the policy does not list",
     Reason.RESIDUAL_IDENTIFIER: "the self-check found an original identifier",
     Reason.INVALID_UID: "a cleaned UID is not a valid one",
-    Reason.PIXEL_SIZE_MISSING: "pixels without rows, columns or bits",
+    Reason.PIXEL_SIZE_MISSING: "pixels without rows, columns or a number of bits that all readers understand",
     Reason.PIXEL_DATA_TOO_LONG: "bytes after the pixels",
     Reason.SIZE_DISAGREES: "a frame of another size than the header says",
     Reason.FRAMES_DISAGREE: "another number of frames than the header says",
     Reason.PIXELS_UNREADABLE: "a compressed frame cannot be parsed",
+    Reason.UNUSED_BITS: "bits of compressed pixels beyond their value that could not be read or cleared",
     Reason.PIXELS_CHANGED: "the pixels of the output could not be verified",
     Reason.BURNED_IN_DECLARED: "the header declares text in the pixels, which were not read",
     Reason.TEXT_POSSIBLE: "text in the pixels is possible, and they were not read",
