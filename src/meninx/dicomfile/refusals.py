@@ -56,6 +56,7 @@ class Reason(StrEnum):
     ALREADY_DEIDENTIFIED = "already-deidentified"
     REFUSED_IN_REVIEW = "refused-in-review"
     HEAD_DOUBTFUL = "head-doubtful"
+    HEAD_OUTLINE = "head-outline"
     FACE_NOT_FOUND = "face-not-found"
     FACE_GEOMETRY = "face-geometry"
     FACE_PIXELS = "face-pixels"
@@ -116,6 +117,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.ALREADY_DEIDENTIFIED: "a clean file of this site and key: give the original instead",
     Reason.REFUSED_IN_REVIEW: "a reviewer keeps the layout out",
     Reason.HEAD_DOUBTFUL: "header and pixels of the series do not agree on whether it shows a head",
+    Reason.HEAD_OUTLINE: "contours, a segmentation or a surface that may outline a face",
     Reason.FACE_NOT_FOUND: "the series may show a head, but its face was not found",
     Reason.FACE_GEOMETRY: "a CT or MR image without a complete series around it, so a face cannot be found",
     Reason.FACE_PIXELS: "CT or MR pixels (lossy, colour, ...) from which a face cannot be removed exactly",

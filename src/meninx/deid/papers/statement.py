@@ -147,8 +147,8 @@ def _faces(record: DeidRecord) -> str:
         return "Faces can be rebuilt from head scans."
     return (
         f"A mask of the face was removed from {record.series_defaced:,} CT and MR series; identification "
-        "from the rest of the head or from the brain itself stays possible. Other kinds of images were not "
-        "treated."
+        "from the rest of the head or from the brain itself stays possible. Contours, segmentations and "
+        "surfaces that may outline a head were kept out. Other kinds of images were not treated."
     )
 
 
