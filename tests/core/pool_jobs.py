@@ -3,6 +3,8 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def square(item: int) -> int:
@@ -42,18 +44,32 @@ def process(item: int) -> int:
     return os.getpid()
 
 
-def broken_setup(message: str) -> None:
+@contextmanager
+def broken_setup(message: str) -> Iterator[None]:
     from meninx.core.errors import DataError
 
     raise DataError(message)
+    yield
 
 
-READY: list[str] = []
+@contextmanager
+def remembered(word: str) -> Iterator[list[str]]:
+    """Open a list of a word and how often the process opened one."""
+    OPENED.append(word)
+    words = [word, str(len(OPENED))]
+    try:
+        yield words
+    finally:
+        words.clear()
 
 
-def remember(word: str) -> None:
-    READY.append(word)
+OPENED: list[str] = []
 
 
-def recall(item: int) -> str:
-    return f"{item}{''.join(READY)}"
+def recall(words: list[str], item: int) -> str:
+    time.sleep(0.001)  # lets another thread in
+    return f"{item}{words[0]}{words[1]}"
+
+
+def nothing(context: None, item: int) -> int:
+    return item

@@ -9,6 +9,9 @@ import textwrap
 import threading
 import time
 import tracemalloc
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pool_jobs
@@ -49,12 +52,17 @@ def test_setup_happens_once_in_every_process_and_its_error_is_its_own():
     with Stop() as stop:
         found = list(
             mapped(
-                pool_jobs.recall, range(9), workers=2, stop=stop, setup=pool_jobs.remember, setup_args=("x",)
+                pool_jobs.recall,
+                range(9),
+                workers=2,
+                stop=stop,
+                setup=pool_jobs.remembered,
+                setup_args=("x",),
             )
         )
-        assert found == [f"{number}x" for number in range(9)]
+        assert found == [f"{number}x1" for number in range(9)]
         broken = mapped(
-            pool_jobs.square,
+            pool_jobs.nothing,
             range(3),
             workers=2,
             stop=stop,
@@ -63,6 +71,47 @@ def test_setup_happens_once_in_every_process_and_its_error_is_its_own():
         )
         with pytest.raises(DataError, match="key is bad"):
             list(broken)
+
+
+def test_calls_in_two_threads_keep_their_contexts_and_close_them():
+    contexts: list[list[str]] = []
+
+    @contextmanager
+    def watched(word: str) -> Iterator[list[str]]:
+        with pool_jobs.remembered(word) as words:
+            contexts.append(words)
+            yield words
+
+    def call(word: str) -> list[str]:
+        both.wait(5)
+        with Stop() as stop:
+            return list(
+                mapped(pool_jobs.recall, range(40), workers=1, stop=stop, setup=watched, setup_args=(word,))
+            )
+
+    both = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(call, "ab"))
+    for word, results in zip("ab", found, strict=True):
+        assert [result.rstrip("0123456789") for result in results] == [f"{n}{word}" for n in range(40)]
+    assert contexts == [[], []]  # closed
+
+
+def test_a_call_that_is_left_early_closes_its_context():
+    contexts: list[list[str]] = []
+
+    @contextmanager
+    def watched() -> Iterator[list[str]]:
+        with pool_jobs.remembered("x") as words:
+            contexts.append(words)
+            yield words
+
+    with Stop() as stop:
+        results = mapped(pool_jobs.recall, range(3), workers=1, stop=stop, setup=watched)
+        next(results)
+        assert contexts != [[]]
+        results.close()
+    assert contexts == [[]]
 
 
 def test_a_dead_worker_is_named_by_the_number_of_its_item():

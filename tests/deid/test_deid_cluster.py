@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -165,11 +166,25 @@ WORK = """
     import os
     import time
 
-    def install(folder):
-        global here
-        here = folder
+    from contextlib import contextmanager
 
-    def work(item):
+    opened = []
+
+    @contextmanager
+    def install(folder):
+        opened.append(folder)
+        try:
+            yield folder
+        finally:
+            opened.remove(folder)
+
+    def still_open():
+        return list(opened)
+
+    def where(here, item):
+        return here
+
+    def work(here, item):
         if item == "kills":
             os._exit(9)
         if item == "kills once" and not os.path.exists(f"{here}/mark"):
@@ -206,6 +221,39 @@ def test_dead_workers_lose_no_item_and_the_deadly_one_is_named(tmp_path, cluster
         assert results.index(("died", "kills")) == items.index("kills")
         with pytest.raises(DataError, match="died on item 2"):
             list(mapped_on(client, work.work, ["0", "kills"], **arguments))
+
+
+@pytest.mark.slow
+def test_two_runs_on_one_worker_keep_apart_and_leave_no_engine(tmp_path, cluster, work):
+
+    def engines() -> list[str]:
+        import gc
+
+        gc.unfreeze()
+        gc.collect()
+        kinds = [type(one) for one in gc.get_objects()]
+        return [kind.__name__ for kind in kinds if kind.__name__ in ("Engine", "Cleaner", "SiteKey")]
+
+    for name in ("north", "south"):
+        (tmp_path / name).mkdir()
+        key_file(tmp_path / name)
+        for number in range(1, 4):
+            save(image(number, PatientID=f"{name}{number}"), tmp_path / name / "in" / f"{name}{number}")
+    given = cluster(workers=1)
+    with address_of(given).connected() as client, Stop() as stop:
+        runs = [
+            mapped_on(client, work.where, range(9), stop=stop, setup=work.install, setup_args=(name,))
+            for name in ("a", "b")
+        ]
+        firsts = [next(run) for run in runs]  # both are installed
+        assert [{first, *run} for first, run in zip(firsts, runs, strict=True)] == [{"a"}, {"b"}]
+        assert list(client.run(work.still_open).values()) == [[]]
+        with ThreadPoolExecutor(2) as threads:
+            done = threads.map(
+                lambda name: clean(tmp_path / name, site=name, workers=0, **given), ("north", "south")
+            )
+            assert [(one.files_written, one.quarantined) for one in done] == [(3, {}), (3, {})]
+        assert list(client.run(engines).values()) == [[]]
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def test_measurements_that_stay_and_a_search_of_every_image_are_told(tmp_path):
 def test_departures_from_the_profile_are_told_one_by_one(tmp_path):
     save(image(1), tmp_path / "in" / "a")
     save(image(2, BurnedInAnnotation="YES"), tmp_path / "in" / "b")
-    (tmp_path / "rules.toml").write_text('OperatorsName = "K"\n')
+    (tmp_path / "rules.toml").write_text('InstitutionName = "K"\n')
     (tmp_path / "lookup.csv").write_text("old_patient_id,new_patient_id\n9,X1\n")
     clean(
         tmp_path,
@@ -51,7 +51,7 @@ def test_departures_from_the_profile_are_told_one_by_one(tmp_path):
     record = artifacts.read(tmp_path / "out", artifacts.DeidRecord)
     told = [(one.kind, one.name, one.chosen, one.usual, one.files) for one in record.departures]
     assert told == [
-        ("override", "OperatorsName", "K", "Z", None),
+        ("override", "InstitutionName", "K", "X", None),
         ("option", "retain-device", "on", "off", None),
         ("pixels", "pixels", "keep", "redact", 1),
         ("lookup", "missing_lookup", "pseudonym", "quarantine", None),

@@ -15,7 +15,7 @@ import pickle
 import secrets
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from meninx.core import files
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
-from meninx.core.pool import AHEAD, Stop, interrupted
+from meninx.core.pool import AHEAD, ContextT, Setup, Stop, interrupted, opened
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -159,15 +159,17 @@ def check_shared(client: Any, folder: Path, samples: Sequence[Path] = ()) -> Non
 
 def mapped_on(
     client: Any,
-    work: Callable[[ItemT], ResultT],
+    work: Callable[[ContextT, ItemT], ResultT],
     items: Iterable[ItemT],
     *,
     stop: Stop,
-    setup: Callable[..., None],
+    setup: Callable[..., AbstractContextManager[ContextT]],
     setup_args: tuple[Any, ...],
     died: Callable[[ItemT], ResultT] | None = None,
 ) -> Generator[ResultT, None, None]:
-    """Yield ``work(item)`` for every item in order, as :func:`.pool.mapped` does, on a cluster.
+    """Yield ``work(context, item)`` for every item in order, as :func:`.pool.mapped` does, on a cluster.
+
+    Each worker opens one context for this call, whatever other runs it serves, and closes it at the end.
 
     At most ``AHEAD`` items per worker are in flight. Items of a dead worker are tried again at others. One
     that is lost with several workers is tried alone, and then handed to ``died``.
@@ -199,7 +201,7 @@ class _ClusterCrew:
     """Submits sealed items and opens sealed results."""
 
     def __init__(
-        self, client: Any, work: Callable[..., Any], setup: Callable[..., None], arguments: tuple[Any, ...]
+        self, client: Any, work: Callable[..., Any], setup: Setup, arguments: tuple[Any, ...]
     ) -> None:
         self._client, self._token, self._key = client, secrets.token_hex(8), secrets.token_bytes(32)
         self._session = _pickled((self._key, work, setup, arguments))
@@ -295,19 +297,30 @@ def _is_safe(address: str) -> bool:
     return local and address.startswith("tcp://")
 
 
-# In a worker process: token of a run -> its key, work and state of the setup.
-_sessions: dict[str, tuple[bytes, Callable[[Any], Any]]] = {}
+@dataclass(frozen=True)
+class _Session:
+    """What a worker process holds for one run: its key, the work with its context, and what closes that."""
+
+    key: bytes
+    work: Callable[[Any], Any]
+    stack: ExitStack
+
+
+_sessions: dict[str, _Session] = {}  # in a worker process, by the token of a run
 
 
 def _install(token: str, content: bytes) -> None:
     """Prepare a worker process for a run."""
     key, work, setup, arguments = pickle.loads(content)
-    setup(*arguments)
-    _sessions[token] = (key, work)
+    stack = ExitStack()
+    _sessions[token] = _Session(key, opened(stack, work, setup, arguments), stack)
 
 
 def _forget(token: str) -> None:
-    _sessions.pop(token, None)
+    """Close what a worker process holds for a run."""
+    session = _sessions.pop(token, None)
+    if session is not None:
+        session.stack.close()
 
 
 def _done_here(token: str, sealed: bytes) -> tuple[bool, Any]:
@@ -317,8 +330,7 @@ def _done_here(token: str, sealed: bytes) -> tuple[bool, Any]:
         from distributed import get_worker
 
         return False, get_worker().address
-    key, work = session
-    return True, _sealed(key, work(_opened(key, sealed)))
+    return True, _sealed(session.key, session.work(_opened(session.key, sealed)))
 
 
 def _probed(probe: str, samples: Sequence[str]) -> tuple[bytes, list[bytes], str]:

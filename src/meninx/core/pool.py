@@ -4,6 +4,9 @@
     ...     list(mapped(abs, [-1, 2, -3], workers=1, stop=stop))
     [1, 2, 3]
 
+What all items share is the context of a call: ``setup`` opens it, and ``work`` receives it with every item.
+No module holds it, so calls in several threads do not meet.
+
 Processes are started with ``spawn`` on every platform, so a stage behaves identically on Linux, macOS and
 Windows. A worker that dies (killed for memory, crashed in a codec) is detected; the items that it may have
 held are tried again one at a time in a separate process, and the error names the item that kills its process.
@@ -21,15 +24,19 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, ExitStack
+from functools import cached_property, partial
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.synchronize import Event
 from types import FrameType, TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from meninx.core.errors import DataError, Interrupted, UsageError, expected
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+ContextT = TypeVar("ContextT")
+Setup = Callable[..., AbstractContextManager[Any]]
 AHEAD = 4  # items in flight per worker: enough to keep it busy, few enough to stop quickly
 STARTS = 3  # attempts to start a process for one item
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -76,24 +83,47 @@ def interrupted() -> Interrupted:
     return Interrupted("stopped; every finished item is saved, run the same command again to go on")
 
 
+@overload
 def mapped(
     work: Callable[[ItemT], ResultT],
     items: Iterable[ItemT],
     *,
     workers: int,
     stop: Stop,
-    setup: Callable[..., None] | None = None,
+    died: Callable[[ItemT], ResultT] | None = None,
+) -> Generator[ResultT, None, None]: ...
+@overload
+def mapped(
+    work: Callable[[ContextT, ItemT], ResultT],
+    items: Iterable[ItemT],
+    *,
+    workers: int,
+    stop: Stop,
+    setup: Callable[..., AbstractContextManager[ContextT]],
+    setup_args: tuple[Any, ...] = (),
+    died: Callable[[ItemT], ResultT] | None = None,
+) -> Generator[ResultT, None, None]: ...
+def mapped(
+    work: Callable[..., ResultT],
+    items: Iterable[ItemT],
+    *,
+    workers: int,
+    stop: Stop,
+    setup: Setup | None = None,
     setup_args: tuple[Any, ...] = (),
     died: Callable[[ItemT], ResultT] | None = None,
 ) -> Generator[ResultT, None, None]:
     """Yield ``work(item)`` for every item, in the order of the items, which are taken lazily.
+
+    With ``setup`` it is ``work(context, item)``.
 
     Args:
         work: a function of a module, so that other processes can import it.
         items: the items.
         workers: number of processes; 1 runs everything in this one.
         stop: polled between items; items in flight are still yielded before Interrupted is raised.
-        setup: called once in every process before its first item, e.g. to load shared data.
+        setup: opens the context in every process before its first item. In this process it is closed after
+            the last one; a worker process ends instead.
         setup_args: its arguments.
         died: returns the result of an item that kills its worker; without it such an item stops the stage.
 
@@ -105,7 +135,8 @@ def mapped(
         Exception: whatever ``work`` raises.
     """
     if workers == 1:
-        yield from _inline(work, items, stop, setup, setup_args)
+        with ExitStack() as stack:
+            yield from _inline(opened(stack, work, setup, setup_args), items, stop)
         return
     refuse_import_in_worker()
     crew = _Crew(work, workers, setup, setup_args, died)
@@ -129,15 +160,14 @@ def mapped(
         crew.close()
 
 
-def _inline(
-    work: Callable[[ItemT], ResultT],
-    items: Iterable[ItemT],
-    stop: Stop,
-    setup: Callable[..., None] | None,
-    arguments: tuple[Any, ...],
-) -> Iterator[ResultT]:
-    if setup is not None:
-        setup(*arguments)
+def opened(
+    stack: ExitStack, work: Callable[..., ResultT], setup: Setup | None, arguments: tuple[Any, ...]
+) -> Callable[[Any], ResultT]:
+    """Return ``work`` with the context that ``setup`` opens, which ``stack`` closes."""
+    return work if setup is None else partial(work, stack.enter_context(setup(*arguments)))
+
+
+def _inline(work: Callable[[ItemT], ResultT], items: Iterable[ItemT], stop: Stop) -> Iterator[ResultT]:
     for item in items:
         if stop.wanted:
             raise interrupted()
@@ -156,14 +186,14 @@ class _Crew(Generic[ItemT, ResultT]):
 
     def __init__(
         self,
-        work: Callable[[ItemT], ResultT],
+        work: Callable[..., ResultT],
         workers: int,
-        setup: Callable[..., None] | None,
+        setup: Setup | None,
         arguments: tuple[Any, ...],
         died: Callable[[ItemT], ResultT] | None,
     ) -> None:
         self.workers, self.died = workers, died
-        self._work, self._setup, self._arguments = work, setup, arguments
+        self._task = (work, setup, arguments)
         self._count = 0
         self.window: deque[_Task[ItemT, ResultT]] = deque()
         self._pool = self._opened(workers)
@@ -175,7 +205,7 @@ class _Crew(Generic[ItemT, ResultT]):
 
     def submit(self, item: ItemT) -> None:
         self._count += 1
-        self.window.append(_Task(self._count, item, self._pool.submit(self._work, item)))
+        self.window.append(_Task(self._count, item, self._pool.submit(item)))
 
     def next(self) -> ResultT:
         """Return the result of the oldest item."""
@@ -203,7 +233,8 @@ class _Crew(Generic[ItemT, ResultT]):
             fresh = self._apart is None
             self._apart = self._apart or self._opened(1)
             try:
-                return self._apart.submit(self._work, task.item).result()
+                result: ResultT = self._apart.submit(task.item).result()
+                return result
             except BrokenProcessPool as error:
                 ended, self._apart = self._apart, None
                 ended.kill()
@@ -235,7 +266,7 @@ class _Crew(Generic[ItemT, ResultT]):
         for place, task in enumerate(lost):
             task.suspect = place <= self.workers
             if not task.suspect:
-                task.future = self._pool.submit(self._work, task.item)
+                task.future = self._pool.submit(task.item)
 
     def cancel(self) -> None:
         """Cancel the items that no worker has begun, from the last one backwards."""
@@ -248,7 +279,7 @@ class _Crew(Generic[ItemT, ResultT]):
             self._apart.close()
 
     def _opened(self, count: int) -> _Workers:
-        return _Workers(count, self._setup, self._arguments)
+        return _Workers(count, *self._task)
 
 
 class _Workers:
@@ -259,14 +290,16 @@ class _Workers:
     executor. This class therefore keeps track of all processes and kills them itself.
     """
 
-    def __init__(self, count: int, setup: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    def __init__(
+        self, count: int, work: Callable[..., Any], setup: Setup | None, arguments: tuple[Any, ...]
+    ) -> None:
         self._context = _Context()
         self._begun = self._context.Event()
         self._pool = ProcessPoolExecutor(
             count,
             mp_context=self._context,
             initializer=_begin,
-            initargs=(self._begun, setup, arguments),
+            initargs=(self._begun, work, setup, arguments),
         )
 
     @property
@@ -282,13 +315,13 @@ class _Workers:
         """
         return not self.begun and any(code >= 0 for code in self._context.exit_codes())
 
-    def submit(self, work: Callable[[ItemT], ResultT], item: ItemT) -> Future[ResultT]:
+    def submit(self, item: Any) -> Future[Any]:
         """Return the future of an item; it holds BrokenProcessPool if a worker is known to be dead."""
         try:
-            return self._pool.submit(_done, work, item)
+            return self._pool.submit(_done, item)
         # OSError: the process started for this item was killed before it had read its arguments.
         except (BrokenProcessPool, OSError) as error:
-            future: Future[ResultT] = Future()
+            future: Future[Any] = Future()
             future.set_exception(BrokenProcessPool(f"a worker died before this item ({error})"))
             return future
 
@@ -349,21 +382,32 @@ class _Context(SpawnContext):
             process.join()
 
 
-# In a worker process: the setup that is still to be called before its first item.
-_waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+class _Post:
+    """What a worker process does with its items; it belongs to one pool, which started it.
 
-
-def _done(work: Callable[[ItemT], ResultT], item: ItemT) -> ResultT:
-    """Return the result of an item, after the setup of the process.
-
-    The setup runs here so that its error is reported as the item's: an error in the executor's initializer
-    would only break the pool.
+    An executor gives the result of its initializer to nobody, so the process keeps it.
     """
-    if _waiting:
-        setup, arguments = _waiting[0]
-        setup(*arguments)
-        _waiting.clear()
-    return work(item)
+
+    def __init__(self, work: Callable[..., Any], setup: Setup | None, arguments: tuple[Any, ...]) -> None:
+        self._task = (work, setup, arguments)
+        self._stack = ExitStack()  # never closed: the process ends
+
+    @cached_property
+    def work(self) -> Callable[[Any], Any]:
+        """The work with its context, which is opened before the first item."""
+        return opened(self._stack, *self._task)
+
+
+_post: list[_Post] = []  # empty in every process but a worker, where it holds one
+
+
+def _done(item: Any) -> Any:
+    """Return the result of an item.
+
+    The context is opened here so that its error is reported as the item's: an error in the executor's
+    initializer would only break the pool.
+    """
+    return _post[0].work(item)
 
 
 def unguarded(got: str) -> UsageError:
@@ -385,13 +429,12 @@ def refuse_import_in_worker() -> None:
         raise unguarded("the call again in a worker process")
 
 
-def _begin(begun: Event, setup: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+def _begin(begun: Event, work: Callable[..., Any], setup: Setup | None, arguments: tuple[Any, ...]) -> None:
     """Prepare a worker process: it ignores signals and ends when the main process ends."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if setup is not None:
-        _waiting.append((setup, arguments))
+    _post.append(_Post(work, setup, arguments))
     begun.set()
 
 

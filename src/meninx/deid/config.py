@@ -15,6 +15,7 @@ from meninx.core.errors import ConfigError, PrivacyRefusal, expected, problem
 from meninx.core.setting_types import CountOrZero
 from meninx.core.settings import Settings
 from meninx.deid import options as known
+from meninx.deid.identifiers import names_somebody
 from meninx.deid.identity.issuer_policy import IssuerPolicy, IssuerRule, MissingIssuer, read_policy
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile
@@ -23,10 +24,6 @@ ProfileName = Literal["research", "basic"]  # the keys of options.PRESETS
 MissingLookup = Literal["pseudonym", "quarantine"]
 Pixels = Literal["redact", "quarantine", "keep"]
 Defacing = Literal["off", "head"]
-# An output states PatientIdentityRemoved = YES, which would be false if one of these were kept.
-_IDENTITY = frozenset(
-    {0x00100010, 0x00100020, 0x00100030, 0x00101000, 0x00101001, 0x00101040, 0x00102154, 0x00101002}
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +135,9 @@ class DeidConfig(Settings):
             raise ConfigError(problem("escrow_only removes what it writes", where="lookup_out", fix=fix))
         object.__setattr__(self, "options", tuple(sorted(known.parse(self.options))))
         known.check(self.all_options)
+        if self.max_age != 89 and self.overrides is None and not known.KEEPING_AGES & self.all_options:
+            fix = "leave it out, or keep ages with the option retain-patient-characteristics"
+            raise ConfigError(problem("it has no effect where ages are removed", where="max_age", fix=fix))
 
     def _check_scheduler(self) -> None:
         """Refuse settings of a cluster that have no effect, and an address that is not encrypted."""
@@ -204,10 +204,13 @@ def profile_with(options: frozenset[Option], overrides: Mapping[str, str]) -> Pr
     """
     profile = Profile.compile(options, overrides)
     for tag, action in profile.overrides:
-        if tag in _IDENTITY and action == Action.K:
+        # An output states PatientIdentityRemoved = YES, which would be false.
+        if action == Action.K and names_somebody(tag):
             fix = "every output states that the identity was removed; choose another action"
             raise PrivacyRefusal(
-                expected("no K on the patient's identity", got=f"{tag:08X} = K", where="overrides", fix=fix)
+                expected(
+                    "no K on a name, an ID or an address", got=f"{tag:08X} = K", where="overrides", fix=fix
+                )
             )
     if Option.RETAIN_FULL_DATES not in options and Option.RETAIN_MODIFIED_DATES in options:
         for _, keyword, vr, action in profile.override_table():

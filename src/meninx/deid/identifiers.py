@@ -28,7 +28,7 @@ from pydicom.datadict import keyword_for_tag
 
 from meninx.deid import dates
 from meninx.deid.identity.pseudonyms import is_registered
-from meninx.deid.profile import read_table
+from meninx.deid.profile import canonical, read_table, rows
 from meninx.deid.raw_search import RawSearch, raw_search
 from meninx.deid.text_search import TextSearch, text_search, unaccented
 from meninx.deid.wording.text import CORE_WORDS
@@ -138,7 +138,8 @@ class Identifiers:
 
     @cached_property
     def _raw(self) -> RawSearch:
-        return raw_search(*self._parts, frozenset(self.encodings))
+        names, numbers, days, phrases, uids = self._parts
+        return raw_search(names, numbers, days, phrases, uids, frozenset(self.encodings))
 
     @cached_property
     def _uid_bytes(self) -> frozenset[bytes]:
@@ -281,6 +282,33 @@ def _kind(tag: int, vr: str) -> str:
     if "UI" in vrs and not is_class_uid(keyword):
         return "uid"
     return _KINDS.get(keyword) or ("bulk" if vr in _BULK else "text")
+
+
+_ABOUT_A_PERSON = frozenset({"name", "number", "phrase"})
+_WHO_OF_OTHER_KINDS = frozenset(
+    {
+        "PatientBirthDate", "PatientBirthTime", "PatientComments", "OtherPatientIDsSequence", "NameToUse",
+        "NameToUseComment", "IdentifyingComments", "ScheduledPatientInstitutionResidence", "CameraOwnerName",
+        "TopicAuthor", "AddressTrial", "TelephoneNumberTrial", "BarcodeValue", "GPSLatitude", "GPSLongitude",
+    }
+)  # fmt: skip
+
+
+def names_somebody(tag: int) -> bool:
+    """Return whether an attribute holds a name, an ID or an address that no option of the standard keeps.
+
+    Those that an option keeps are of the device or the institution, such as StationName. Descriptions, dates
+    and UIDs are of other kinds; the birth date, and texts such as comments on the patient, count, too.
+
+    >>> names_somebody(0x00100010), names_somebody(0x00081010), names_somebody(0x00081030)
+    (True, False, False)
+    """
+    row = rows().get(canonical(tag))
+    if (row.keyword if row is not None else keyword_of(tag)) in _WHO_OF_OTHER_KINDS:
+        return True
+    if row is not None and "K" in row.cells.values():
+        return False
+    return _kind(tag, row.vr if row is not None else standard_vr(tag)) in _ABOUT_A_PERSON
 
 
 _BULK = frozenset({"OB", "OW", "OF", "OD", "OL", "OV", "US", "SS", "UL", "SL", "FL", "FD", "AT", "SV", "UV"})

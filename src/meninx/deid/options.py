@@ -88,6 +88,17 @@ def preset(name: str) -> frozenset[Option]:
     return PRESETS[name]
 
 
+KEEPING_AGES = frozenset(
+    {
+        Option.RETAIN_PATIENT_CHARACTERISTICS,
+        Option.CLEAN_STRUCTURED_CONTENT,
+        Option.RETAIN_FULL_DATES,
+        Option.RETAIN_MODIFIED_DATES,
+    }
+)
+"""Only with one of these can an age or a birth date stay, so that ``max_age`` has an effect."""
+
+
 def parse(names: Iterable[str]) -> frozenset[Option]:
     """Return the options with these names.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from meninx.core.value_caches import cached
 from meninx.deid import dates
 from meninx.deid.text_search import number_pattern
 from meninx.dicomfile.charset import encoded
@@ -169,12 +169,12 @@ _WINDOW = 1 << 18
 _AROUND_UID, _BEHIND_UID = rb"(?<![0-9.])", rb"(?![0-9])(?!\.[0-9])"
 
 
-@lru_cache(maxsize=256)
+@cached(maxsize=256)
 def _compiled(pattern: bytes) -> re.Pattern[bytes]:
     return re.compile(pattern, re.IGNORECASE)
 
 
-@lru_cache(maxsize=128)
+@cached(maxsize=128)
 def raw_search(
     names: frozenset[str],
     numbers: frozenset[str],

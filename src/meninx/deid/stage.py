@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from meninx.core import cluster_pool, files, machine, workspace
+from meninx.core import cluster_pool, files, machine, value_caches, workspace
 from meninx.core.artifacts import DeidRecord
 from meninx.core.clean_archive import IMAGES
 from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
@@ -355,7 +355,7 @@ def _results(
                 pairs,
                 workers=_workers(config, count),
                 stop=stop,
-                setup=_begin,
+                setup=_begun,
                 setup_args=(engine,),
                 died=_died,
             )
@@ -367,7 +367,7 @@ def _results(
         if engine.out.is_dir():  # a dry run has no place to write, and needs none
             cluster_pool.check_shared(client, engine.out, _sample(engine))
         remote = cluster_pool.mapped_on(
-            client, _one, pairs, stop=stop, setup=_begin, setup_args=(engine,), died=_died
+            client, _one, pairs, stop=stop, setup=_begun, setup_args=(engine,), died=_died
         )
         with closing(remote) as results:
             yield results
@@ -380,20 +380,17 @@ def _sample(engine: Engine) -> list[Path]:
     return list(islice((path for path in found if os.access(path, os.R_OK)), 1))
 
 
-_engine_here: Engine | None = None
-
-
-def _begin(engine: Engine) -> None:
-    """Set what all files of this process need."""
-    global _engine_here
-    _engine_here = engine
+@contextmanager
+def _begun(engine: Engine) -> Iterator[Engine]:
+    """Give the engine to the files of a run in one process, which keeps nothing of it afterwards."""
     gc.freeze()  # what was imported stays; looking through it again and again takes 2 % of the time
+    with value_caches.cleared():
+        yield engine
 
 
-def _one(pair: Pair) -> tuple[FileResult, bool]:
+def _one(engine: Engine, pair: Pair) -> tuple[FileResult, bool]:
     """Return the result of one file, and whether an earlier run had finished it."""
-    assert _engine_here is not None
-    entry = process(_engine_here, *pair)
+    entry = process(engine, *pair)
     return entry, entry is pair[1]
 
 

@@ -21,6 +21,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from meninx.core.value_caches import cached
 from meninx.deid.coded_entries import (
     CODE_VALUE,
     CODING_SCHEME,
@@ -130,7 +131,7 @@ def concept_of(item: list[Element], encodings: tuple[str, ...]) -> tuple[str, st
     return None
 
 
-@lru_cache(maxsize=4096)
+@cached(maxsize=4096)
 def treatment(concept: tuple[str, str], tag: int, options: frozenset[Option]) -> Treatment:
     """Return what happens to the value of a content item.
 

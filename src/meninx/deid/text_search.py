@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from functools import cached_property, lru_cache
+from functools import cached_property
+
+from meninx.core.value_caches import cached
 
 _MOST_KNOWN, _LONGEST_KNOWN = 512, 256  # texts that a search remembers; characters of the longest of them
 
@@ -105,7 +107,7 @@ class TextSearch:
         return _any_of(word for word in letters if len(word) >= 5), _any_of(digits | days)
 
 
-@lru_cache(maxsize=64)
+@cached(maxsize=64)
 def text_search(
     names: frozenset[str],
     numbers: frozenset[str],

@@ -1,6 +1,7 @@
 """The work on one file of a folder: read it, clean it, write it to staging, read it back and check it.
 
-The functions run in any process and keep no state between files. Publication is the stage's.
+The functions run in any process, take the engine with every file and keep no state of their own.
+Caches of patients' values end with the run (:mod:`meninx.core.value_caches`). Publication is the stage's.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,19 +193,14 @@ class SharedSettings:
     earlier: Path
 
 
-_shared: SharedSettings  # of this process; set by begin
+@contextmanager
+def sharing(shared: SharedSettings) -> Iterator[SharedSettings]:
+    """Give the shared settings to the jobs of a process."""
+    yield shared
 
 
-def begin(shared: SharedSettings) -> None:
-    """Set the shared settings of all jobs of this process."""
-    global _shared
-    _shared = shared
-
-
-def run_job(job: CaseJob) -> PreparedCase | checks.Unusable:
+def run_job(shared: SharedSettings, job: CaseJob) -> PreparedCase | checks.Unusable:
     """Write the files of a case and return its record, or return why the case cannot be used.
-
-    :func:`begin` must be called first in the process.
 
     A case whose source and settings equal those of ``job.before`` is taken over if its files have the digests
     recorded there.
@@ -213,18 +210,18 @@ def run_job(job: CaseJob) -> PreparedCase | checks.Unusable:
         StorageError: a file cannot be written.
     """
     try:
-        return _prepare(job)
+        return _prepare(shared, job)
     except checks.Unusable as reason:
         return reason
 
 
-def _prepare(job: CaseJob) -> PreparedCase:
-    found, plan = job.source, _shared.plan
+def _prepare(shared: SharedSettings, job: CaseJob) -> PreparedCase:
+    found, plan = job.source, shared.plan
     reason = job.missing(plan)
     if reason:
         raise checks.Unusable(reason)
     source = _digest(found, plan)
-    if job.before is not None and _unchanged(job.before, source):
+    if job.before is not None and _unchanged(shared, job.before, source):
         return PreparedCase(job.before, reused=True)
     image = _load(found.image, plan, checks.UNREADABLE)
     if image.spatial_dims != plan.preprocessing.spatial_dims:
@@ -238,12 +235,12 @@ def _prepare(job: CaseJob) -> PreparedCase:
     content = array_digest(image.array)
     mask = _mask(found, image, plan) if plan.labels else None
     written = _ready(image, plan)
-    image_path = _shared.out / plan.image_name(job.case_id)
+    image_path = shared.out / plan.image_name(job.case_id)
     load.save(image_path, written)
     voxels: tuple[int, ...] = ()
     mask_digest = ""
     if mask is not None:
-        mask_path = _shared.out / plan.mask_name(job.case_id)
+        mask_path = shared.out / plan.mask_name(job.case_id)
         load.save(mask_path, mask)
         mask_digest = files.digest(mask_path)
         voxels = tuple(int(n) for n in np.bincount(mask.array.ravel(), minlength=len(plan.labels) + 1)[1:])
@@ -251,7 +248,7 @@ def _prepare(job: CaseJob) -> PreparedCase:
     values = written.array.astype(np.float64)
     record = CaseRecord(
         case_id=job.case_id,
-        settings=_shared.settings,
+        settings=shared.settings,
         source=source,
         content=content,
         size=written.size,
@@ -297,17 +294,17 @@ def _digest(found: SourceCase, plan: CasePlan) -> str:
         raise checks.Unusable(checks.UNREADABLE, type(error).__name__) from error
 
 
-def _unchanged(before: CaseRecord, source: str) -> bool:
+def _unchanged(shared: SharedSettings, before: CaseRecord, source: str) -> bool:
     """Return whether a case is finished already; if so, its files are linked into the folder being built."""
-    if (before.settings, before.source) != (_shared.settings, source):
+    if (before.settings, before.source) != (shared.settings, source):
         return False
-    plan = _shared.plan
+    plan = shared.plan
     files_of_case = [
         (plan.image_name(before.case_id), before.image),
         (plan.mask_name(before.case_id), before.mask),
     ]
     return all(
-        files.taken_over(_shared.earlier / name, _shared.out / name, digest)
+        files.taken_over(shared.earlier / name, shared.out / name, digest)
         for name, digest in files_of_case
         if name
     )

@@ -20,9 +20,9 @@ from meninx.prepare.cases import (
     CasePlan,
     CaseRecord,
     SharedSettings,
-    begin,
     is_in_color,
     run_job,
+    sharing,
 )
 from meninx.prepare.checks import Findings, Unusable
 from meninx.prepare.collect import CollectedCases, collect_cases, sources_of
@@ -341,7 +341,7 @@ def prepare_all(
                 jobs,
                 workers=count,
                 stop=stop,
-                setup=begin,
+                setup=sharing,
                 setup_args=(shared,),
                 died=_refuse_deadly,
             )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from meninx.core import value_caches
 from meninx.deid.actions import STRINGS, is_texty
 from meninx.deid.burned_in.burned_text import Reader
 from meninx.deid.identifiers import Identifiers, is_class_uid, is_common, keyword_of
@@ -80,13 +82,11 @@ class FileOutcome:
         return verdict_of(self.findings, dicom=self.dicom)
 
 
-_search = IdentifierSearch()
-
-
-def prepare(search: IdentifierSearch) -> None:
-    """Take over what is searched, once in every process."""
-    global _search
-    _search = search
+@contextmanager
+def prepared(search: IdentifierSearch) -> Iterator[IdentifierSearch]:
+    """Give what is searched to the files of one check in a process, which keeps nothing of it afterwards."""
+    with value_caches.cleared():
+        yield search
 
 
 def died(task: tuple[str, SourceFile]) -> FileOutcome:
@@ -94,24 +94,25 @@ def died(task: tuple[str, SourceFile]) -> FileOutcome:
     return FileOutcome((FileFinding("unreadable", Reason.WORKER_DIED),))
 
 
-def check(task: tuple[str, SourceFile]) -> FileOutcome:
+def check(search: IdentifierSearch, task: tuple[str, SourceFile]) -> FileOutcome:
     """Return the outcome of one file; no file raises.
 
     Args:
+        search: what is searched.
         task: the folder, and the file below it, whose path is searched, too.
     """
     root, entry = Path(task[0]), task[1]
     shown = entry.path
     found = (
-        [FileFinding("identifier-in-path", "path")] if _search.known.hit(words_of(shown)) == CERTAIN else []
+        [FileFinding("identifier-in-path", "path")] if search.known.hit(words_of(shown)) == CERTAIN else []
     )
     try:
         with quiet(), content(root, entry) as data:
             try:
                 one, head = instance.parsed(data)
             except Refused as refused:
-                return _unparsed(refused.reason, data, found)
-            return _checked(_place(root, entry), one, head, found)
+                return _unparsed(search, refused.reason, data, found)
+            return _checked(search, _place(root, entry), one, head, found)
     except Refused as refused:
         return FileOutcome((*found, FileFinding("unreadable", str(refused.reason))))
     except BROKEN:
@@ -130,13 +131,15 @@ def words_of(path: str) -> str:
     return path.replace("/", " ").replace("_", " ")
 
 
-def _unparsed(reason: str, data: bytes | FilePart, found: list[FileFinding]) -> FileOutcome:
+def _unparsed(
+    search: IdentifierSearch, reason: str, data: bytes | FilePart, found: list[FileFinding]
+) -> FileOutcome:
     """Return the outcome of a file that is no readable DICOM; its bytes are searched."""
-    if _search.known and _search.known.raw.found_in(data, frozenset()):
+    if search.known and search.known.raw.found_in(data, frozenset()):
         found.append(FileFinding("identifier-in-bytes", "file"))
-    elif _search.known and isinstance(data, bytes) and len(data) <= _SMALL:
+    elif search.known and isinstance(data, bytes) and len(data) <= _SMALL:
         lines = _text_of(data).splitlines()
-        if any(_search.known.hit(line, prose=True) == CERTAIN for line in lines):
+        if any(search.known.hit(line, prose=True) == CERTAIN for line in lines):
             found.append(FileFinding("identifier-in-bytes", "file"))
     if reason == Reason.NOT_DICOM:
         return FileOutcome(tuple(found), dicom=False)
@@ -156,21 +159,23 @@ def _text_of(data: bytes) -> str:
     return data.decode("utf-8", "replace") if is_texty(data) else ""
 
 
-def _checked(path: Path | None, one: Instance, head: bytes, found: list[FileFinding]) -> FileOutcome:
+def _checked(
+    search: IdentifierSearch, path: Path | None, one: Instance, head: bytes, found: list[FileFinding]
+) -> FileOutcome:
     meta = instance.meta_elements(head)
     found += dicom_checks.check(one, meta, head)
-    digest = pixel_digest(one) if _search.originals.by_pixels else b""
-    original = _search.originals.of(one.text(SOP_INSTANCE), digest)
-    own = _search.originals.people[original.person] if original is not None else Identifiers()
-    if _search.known:
-        found += _identifiers(one, head, own)
+    digest = pixel_digest(one) if search.originals.by_pixels else b""
+    original = search.originals.of(one.text(SOP_INSTANCE), digest)
+    own = search.originals.people[original.person] if original is not None else Identifiers()
+    if search.known:
+        found += _identifiers(search, one, head, own)
         found += _unchanged(one, original)
         for element in meta:
-            found += _bytes(bytes(element.value), "file meta", own) if element.items is None else ()
-    if _search.reader is not None and one.pixels:
-        found += pixel_text.findings(one, own, _search.known, _search.reader)
-    if _search.tool:
-        found += _conformance(path, original) if path is not None else ()
+            found += _bytes(search, bytes(element.value), "file meta", own) if element.items is None else ()
+    if search.reader is not None and one.pixels:
+        found += pixel_text.findings(one, own, search.known, search.reader)
+    if search.tool:
+        found += _conformance(search, path, original) if path is not None else ()
     refers = (place.text.strip(" \0") for place in _references(one))
     return FileOutcome(
         tuple(dict.fromkeys(found)),
@@ -193,7 +198,9 @@ def _hashed(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest() if text else b""
 
 
-def _identifiers(one: Instance, head: bytes, own: Identifiers) -> Iterator[FileFinding]:
+def _identifiers(
+    search: IdentifierSearch, one: Instance, head: bytes, own: Identifiers
+) -> Iterator[FileFinding]:
     """Yield where an identifier stands: of the file's own patient in any spelling, of others certainly."""
     options = dicom_checks.declared_options(one)
     all_places = list(dicom_checks.places(one.elements, one.encodings))
@@ -208,14 +215,14 @@ def _identifiers(one: Instance, head: bytes, own: Identifiers) -> Iterator[FileF
         if place.path.startswith("DeidentificationMethodCode") or vr in _TIMES or vr in ("DA", "DT"):
             continue
         kept = _kept_on_purpose(tag, options)
-        yield from _in_place(place, kept, names if kept else whole, days)
+        yield from _in_place(search, place, kept, names if kept else whole, days)
     if head[128:132] == b"DICM":
-        yield from _bytes(head[:128].rstrip(b"\0"), "preamble", own)
+        yield from _bytes(search, head[:128].rstrip(b"\0"), "preamble", own)
     for element in one.pixels:
         if element.items is not None:
             continue
         coded = element.undefined
-        if _raw(element.value, own) or (coded and own.found_in_bytes(element.value, coded=True)):
+        if _raw(search, element.value, own) or (coded and own.found_in_bytes(element.value, coded=True)):
             yield FileFinding("identifier-in-bytes", "PixelData")
 
 
@@ -225,61 +232,71 @@ def _kept_on_purpose(tag: int, options: frozenset[Option]) -> bool:
     return row is not None and any(row.cells.get(option) == "K" for option in options)
 
 
-def _in_place(place: Place, kept: bool, own: Identifiers, days: Identifiers) -> Iterator[FileFinding]:
+def _in_place(
+    search: IdentifierSearch, place: Place, kept: bool, own: Identifiers, days: Identifiers
+) -> Iterator[FileFinding]:
     vr, keyword = place.element.vr.split(" or ")[0], keyword_of(place.element.tag)
     if vr == "UI":
-        if not kept and not is_class_uid(keyword) and _holds_uid(place.text):
+        if not kept and not is_class_uid(keyword) and _holds_uid(search, place.text):
             yield FileFinding("uid-unchanged", place.path)
         return
     if vr in STRINGS or is_texty(bytes(place.element.value[:4096])):
         text = place.text if vr in STRINGS else bytes(place.element.value).decode("latin-1")
-        word = _hit(text, vr, keyword, kept, own, days)
+        word = _hit(search, text, vr, keyword, kept, own, days)
         if word:
             yield FileFinding("identifier" if word == CERTAIN else "identifier-by-chance", place.path)
-    elif not kept and _raw(place.element.value, own):
+    elif not kept and _raw(search, place.element.value, own):
         yield FileFinding("identifier-in-bytes", place.path)
 
 
-def _holds_uid(text: str) -> bool:
+def _holds_uid(search: IdentifierSearch, text: str) -> bool:
     values = (value.strip(" \0") for value in text.split("\\"))
-    return any(value in _search.known.values.uids and not is_registered(value) for value in values)
+    return any(value in search.known.values.uids and not is_registered(value) for value in values)
 
 
-def _hit(text: str, vr: str, keyword: str, kept: bool, own: Identifiers, days: Identifiers) -> str:
+def _hit(
+    search: IdentifierSearch,
+    text: str,
+    vr: str,
+    keyword: str,
+    kept: bool,
+    own: Identifiers,
+    days: Identifiers,
+) -> str:
     """Return how certainly a text holds an identifier; empty for not at all."""
     if vr in _NUMBERS:
         values = text.split("\\")
-        if any(own.spelled_by(value) or _search.known.spelled_by(value) for value in values):
+        if any(own.spelled_by(value) or search.known.spelled_by(value) for value in values):
             return CERTAIN
         return ""
     if vr == "CS":
         text = "\\".join(value for value in text.split("\\") if not is_term(value.strip(" \0"), keyword))
     if own.found_in(text) or days.found_in(text) or own.spelled_apart_in(text):
         return CERTAIN
-    hit = _search.known.hit(text)
-    return "" if kept and hit == CHANCE else _unless_kept(hit, kept, text)
+    hit = search.known.hit(text)
+    return "" if kept and hit == CHANCE else _unless_kept(search, hit, kept, text)
 
 
-def _unless_kept(hit: str, kept: bool, text: str) -> str:
+def _unless_kept(search: IdentifierSearch, hit: str, kept: bool, text: str) -> str:
     """Return a hit, unless an option keeps the attribute and the hit is no name."""
     if hit and kept:
         return (
-            CERTAIN if KnownValues(Identifiers(names=_search.known.values.names)).hit(text) == CERTAIN else ""
+            CERTAIN if KnownValues(Identifiers(names=search.known.values.names)).hit(text) == CERTAIN else ""
         )
     return hit
 
 
-def _bytes(value: bytes, place: str, own: Identifiers) -> Iterator[FileFinding]:
+def _bytes(search: IdentifierSearch, value: bytes, place: str, own: Identifiers) -> Iterator[FileFinding]:
     """Yield whether bytes that may be text hold an identifier."""
-    hit = _search.known.hit(value.decode("latin-1")) if is_texty(value) else ""
-    if hit == CERTAIN or _raw(value, own):
+    hit = search.known.hit(value.decode("latin-1")) if is_texty(value) else ""
+    if hit == CERTAIN or _raw(search, value, own):
         yield FileFinding("identifier-in-bytes", place)
     elif hit:
         yield FileFinding("identifier-by-chance", place)
 
 
-def _raw(value: Piece, own: Identifiers) -> bool:
-    return own.found_in_bytes(value) or _search.known.raw.found_in(value, frozenset())
+def _raw(search: IdentifierSearch, value: Piece, own: Identifiers) -> bool:
+    return own.found_in_bytes(value) or search.known.raw.found_in(value, frozenset())
 
 
 def _unchanged(one: Instance, original: OriginalFile | None) -> Iterator[FileFinding]:
@@ -291,14 +308,16 @@ def _unchanged(one: Instance, original: OriginalFile | None) -> Iterator[FileFin
             yield FileFinding("date-unchanged", keyword)
 
 
-def _conformance(path: Path, original: OriginalFile | None) -> Iterator[FileFinding]:
-    now = conformance.errors(path, _search.tool)
+def _conformance(
+    search: IdentifierSearch, path: Path, original: OriginalFile | None
+) -> Iterator[FileFinding]:
+    now = conformance.errors(path, search.tool)
     before: Counter[str] | None = Counter()
-    if original is not None and _search.source is not None:
-        source = _search.source
+    if original is not None and search.source is not None:
+        source = search.source
         if SEPARATOR in original.path:  # a member of an archive
             return
-        before = conformance.errors(source / original.path if source.is_dir() else source, _search.tool)
+        before = conformance.errors(source / original.path if source.is_dir() else source, search.tool)
     if now is None or before is None:
         yield FileFinding("conformance-unchecked", "dciodvfy")
     elif now - before:

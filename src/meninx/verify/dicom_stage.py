@@ -96,7 +96,7 @@ def _outcomes(
             tasks,
             workers=workers,
             stop=stop,
-            setup=dicom_file.prepare,
+            setup=dicom_file.prepared,
             setup_args=(search,),
             died=dicom_file.died,
         )

@@ -31,8 +31,8 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
-from functools import lru_cache
 
+from meninx.core.value_caches import cached
 from meninx.deid import dates
 
 Traits = Mapping[str, Collection[str]]
@@ -126,7 +126,7 @@ def _between(one: Traits, other: Traits) -> set[str]:
     return found | ({BIRTH_DATE} if differ & {_YEAR, _DAY} else set()) | differ & {SEX}
 
 
-@lru_cache(maxsize=64)  # the files of a patient come one after the other
+@cached(maxsize=64)  # the files of a patient come one after the other
 def _parts(name: str) -> Mapping[str, set[str]]:
     """Return script -> the parts of a name in the form in which they are compared.
 

@@ -18,7 +18,7 @@ from meninx.core.artifacts import DeidRecord
 from meninx.core.clean_archive import STATEMENT
 from meninx.core.names import printable
 from meninx.core.summaries import mostly_filled, unsearched
-from meninx.deid.options import EVERY_CODE
+from meninx.deid.options import EVERY_CODE, KEEPING_AGES
 from meninx.dicomfile import media_directory, refusals
 
 EDITION = "2026d"  # of DICOM PS3.15
@@ -88,10 +88,13 @@ def _applied(record: DeidRecord) -> tuple[tuple[str, str], ...]:
         dates = "shifted by whole days, one to ten years back, by the same number for all files of a patient"
     if "retain-full-dates" in record.options:
         dates = "kept"
+    ages = f"above {record.max_age} years: capped, and no birth date"
+    if not KEEPING_AGES & set(record.options) and not record.overrides:
+        ages = "removed, with birth dates"
     return (
         ("Rules", f"DICOM PS3.15 Annex E, edition {EDITION}; preset {_short(record.profile)}"),
         ("Dates", dates),
-        ("Ages", f"above {record.max_age} years: capped, and no birth date"),
+        ("Ages", ages),
         ("Identities", "pseudonyms and UIDs are derived from a secret key that stays at the site"),
         ("Pixels", pixels.get(record.pixels, "not stated")),
         ("Departures from the preset", _listed(changes) or "none"),

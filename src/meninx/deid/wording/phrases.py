@@ -23,9 +23,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise
 
+from meninx.core.value_caches import cached
 from meninx.deid.wording.vocabulary import (
     AGES,
     B_VALUES,
@@ -499,7 +499,7 @@ def _is_pair(phrases: Phrases, index: int, end: int) -> bool:
     return end - index == 2 and digits and bool(_BARE_JOINS.fullmatch(phrases.between(index + 1)))
 
 
-@lru_cache(maxsize=4096)
+@cached(maxsize=4096)
 def _reduced(text: str) -> tuple[str, bool]:
     clean = parsed(text).result()
     return clean, clean == text.strip()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from meninx.core.value_caches import cached
 from meninx.deid.profile import read_table
 from meninx.deid.wording.text import CORE_WORDS
 
@@ -105,7 +106,7 @@ def _product_words() -> frozenset[str]:
     return _words() | {row["word"] for row in read_table("product_words.csv")}
 
 
-@lru_cache(maxsize=8192)
+@cached(maxsize=8192)
 def is_term(value: str, keyword: str) -> bool:
     """Return whether a CS value may stay: a defined term of the attribute, or known words and few digits.
 
@@ -126,7 +127,7 @@ def is_term(value: str, keyword: str) -> bool:
     return len(term) <= 16 and _SIGNS.fullmatch(term) is not None and _is_known(term, _words(), digits=3)
 
 
-@lru_cache(maxsize=8192)
+@cached(maxsize=8192)
 def is_harmless(text: str) -> bool:
     """Return whether a text consists of known words, units and at most three digits.
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from enum import Enum, auto
-from functools import lru_cache
 
+from meninx.core.value_caches import cached
 from meninx.deid.profile import read_table
 
 _ROWS = read_table("vocabulary.csv")
@@ -162,7 +162,7 @@ _CUES_TEXT = "b bval bvals bvalue bvalues te tr ti kv kvp ma mas fov"
 B_VALUES = frozenset(_CUES_TEXT.split())  # words before a number that is no day
 
 
-@lru_cache(maxsize=16384)
+@cached(maxsize=16384)
 def kind_of(text: str) -> Role:
     """Return what one token is, its neighbours aside.
 
