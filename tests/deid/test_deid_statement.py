@@ -134,13 +134,16 @@ def test_the_statement_prints_on_one_page(tmp_path):
 def test_each_number_of_the_summary_stands_in_its_place():
     record = replace(
         RECORD, files_read=97, files_written=83, patients=3, studies=5, series=7, residual_findings=2,
-        images=58, code_files={"113100": 83}, pixels_searched=41, pixels_redacted=29, layouts=11, burned_in_unknown=13,
+        images=58, code_files={"113100": 83},
+        pixels_searched=41, pixels_redacted=29, layouts=11, burned_in_unknown=13,
         quarantined={"not-dicom": 14},
     )  # fmt: skip
     said = dict(statement.of(record).checked)
     assert said["Files"] == "97 read, 83 written: 3 patients, 5 studies, 7 series"
     assert "2 files in which one was found were kept out" in said["Every written file"]
-    assert said["Pixels"].startswith("41 images searched for text, 29 redacted, 11 layouts; 17 of 58 images were not")
+    assert said["Pixels"].startswith(
+        "41 images searched for text, 29 redacted, 11 layouts; 17 of 58 images were not"
+    )
     assert "13 images may show text in their pixels" in said["Pixels"]
     assert dict(statement.of(record).codes) == {
         "113100": "Basic Application Confidentiality Profile in 83 files"

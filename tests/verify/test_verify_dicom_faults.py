@@ -8,7 +8,8 @@ import dicom_check_samples as samples
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import MRImageStorage
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import CTImageStorage, MRImageStorage, RLELossless
 
 from meninx.deid.options import CODES, Option
 from meninx.dicomfile import instance
@@ -18,11 +19,21 @@ from meninx.verify import dicom_checks
 def findings(content):
     """Return reason and place of all findings of one file."""
     one, head = instance.parsed(content)
-    return {(found.reason, found.place) for found in dicom_checks.check(one, instance.meta_elements(head), head)}
+    return {
+        (found.reason, found.place) for found in dicom_checks.check(one, instance.meta_elements(head), head)
+    }
 
 
-def _foreign_class(ds):
-    ds.file_meta.MediaStorageSOPClassUID = MRImageStorage
+def _foreign_class(content):
+    """Return the file with another SOP class in its file meta, which stands before that of the data set."""
+    return content.replace(CTImageStorage.encode() + b"\0", MRImageStorage.encode() + b"\0", 1)
+
+
+def _behind_the_frame(ds, more):
+    ds.compress(RLELossless, generate_instance_uid=False)
+    frame = next(generate_frames(ds.PixelData, number_of_frames=1))
+    ds.PixelData = encapsulate([frame + more])
+    ds["PixelData"].is_undefined_length = True
 
 
 def _two_rules_for_dates(ds):
@@ -54,12 +65,8 @@ FAULTS = {
         lambda ds: ds.add_new(0x00189998, "LO", "some words of somebody"),
         {("not-removed", "(0018,9998)")},
     ),
-    "a file meta of another SOP class": (
-        _foreign_class,
-        {("uid-disagrees", "MediaStorageSOPInstanceUID")},
-    ),
-    "four bytes behind the last frame": (
-        lambda ds: setattr(ds, "PixelData", ds.PixelData + b"\1\2\3\4"),
+    "four bytes behind a compressed frame": (
+        lambda ds: _behind_the_frame(ds, b"\1\2\3\4"),
         {("hidden-bytes", "PixelData")},
     ),
     "codes of two rules for dates": (
@@ -78,6 +85,11 @@ def test_each_fault_is_found_and_no_other(fault):
     assert findings(samples.saved(ds)) == expected
 
 
-def test_two_bytes_of_padding_are_no_hidden_bytes():
-    content = samples.changed(lambda ds: setattr(ds, "PixelData", ds.PixelData + bytes(2)))
+def test_a_file_meta_of_another_sop_class_is_found():
+    content = _foreign_class(samples.clean())
+    assert findings(content) == {("uid-disagrees", "MediaStorageSOPInstanceUID")}
+
+
+def test_two_bytes_behind_a_compressed_frame_are_padding():
+    content = samples.changed(lambda ds: _behind_the_frame(ds, b"\1\2"))
     assert findings(content) == set()
