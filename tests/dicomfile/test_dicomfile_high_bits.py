@@ -72,6 +72,13 @@ def cleared(bits: UnusedBits, *windows: bytes) -> bytes:
     return b"".join(windows if clearing is None else map(clearing.cleared, windows))
 
 
+@pytest.mark.parametrize("high", [12, 13, 15])
+def test_values_of_which_readers_see_different_pictures_are_kept_out(tmp_path, high):
+    save(drawn(HighBit=high), tmp_path / "in" / "a")
+    for pixels in ("keep", "redact"):
+        assert clean(tmp_path, out=pixels, pixels=pixels).quarantined == {"unused-bits": 1}
+
+
 @pytest.mark.parametrize("high", [16, 99, 3])
 def test_an_impossible_high_bit_hides_no_drawing(tmp_path, high):
     new = one(tmp_path, drawn(HighBit=high), pixels="keep")

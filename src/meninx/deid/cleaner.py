@@ -30,6 +30,7 @@ from meninx.deid.review import layouts
 from meninx.dicomfile import compressed_bits, instance, pixels
 from meninx.dicomfile.elements import Element
 from meninx.dicomfile.file_part import FilePart, Piece, windows_of
+from meninx.dicomfile.high_bits import unused_bits
 from meninx.dicomfile.instance import Instance
 from meninx.dicomfile.refusals import Reason, Refused
 
@@ -177,6 +178,8 @@ class Cleaner:
             raise Refused(Reason.TOO_LARGE)
         original = instance.read(data)
         context = self._context(original)
+        if original.pixels and _is_left_aligned(original):
+            raise Refused(Reason.UNUSED_BITS)  # viewers and the search would not see the same picture
         original, report = self.pixels.clean(original, context.found)
         context.review, context.searched = report.unread, report.searched
         context.text_kept = report.kept_by_reviewer > 0
@@ -232,6 +235,12 @@ class Cleaner:
         if not (_NEW_UID.fullmatch(uid) or (kept and len(uid) <= 64 and _KEPT_UID.fullmatch(uid))):
             raise Refused(Reason.INVALID_UID)
         return uid
+
+
+def _is_left_aligned(original: Instance) -> bool:
+    """Return whether the stored values do not end in the lowest bit, so that readers disagree about them."""
+    bits = unused_bits(original.elements, little=original.encoding.little)
+    return bits is not None and bits.low > 0
 
 
 def _without_unused_bits(original: Instance, context: FileContext) -> Instance:

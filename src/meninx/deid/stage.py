@@ -16,6 +16,7 @@ from pathlib import Path
 
 from meninx.core import cluster_pool, files, machine, workspace
 from meninx.core.artifacts import DeidRecord
+from meninx.core.clean_archive import IMAGES
 from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
@@ -117,7 +118,7 @@ def run(
         if resealing:
             continuation.refuse_lost_files(space, journal, rename=config.rename)
         record = _write_papers(engine, config, space, journal, recipient, progress)
-        space.publish((output.IMAGES, *output.PUBLIC_FILES))
+        space.publish((IMAGES, *output.PUBLIC_FILES))
         if config.escrow_only:
             sealing.remove_plain_files(out)
     result = _result(config, out, record, resumed)

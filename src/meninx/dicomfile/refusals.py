@@ -56,6 +56,7 @@ class Reason(StrEnum):
     ALREADY_DEIDENTIFIED = "already-deidentified"
     REFUSED_IN_REVIEW = "refused-in-review"
     HEAD_DOUBTFUL = "head-doubtful"
+    HEAD_OUTLINE = "head-outline"
     FACE_NOT_FOUND = "face-not-found"
     FACE_GEOMETRY = "face-geometry"
     FACE_PIXELS = "face-pixels"
@@ -108,7 +109,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.SIZE_DISAGREES: "a frame of another size than the header says",
     Reason.FRAMES_DISAGREE: "another number of frames than the header says",
     Reason.PIXELS_UNREADABLE: "a compressed frame cannot be parsed",
-    Reason.UNUSED_BITS: "bits of compressed pixels beyond their value that could not be read or cleared",
+    Reason.UNUSED_BITS: "bits of pixels beyond their value that cannot be read or cleared",
     Reason.PIXELS_CHANGED: "the pixels of the output could not be verified",
     Reason.BURNED_IN_DECLARED: "the header declares text in the pixels, which were not read",
     Reason.TEXT_POSSIBLE: "text in the pixels is possible, and they were not read",
@@ -116,6 +117,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.ALREADY_DEIDENTIFIED: "a clean file of this site and key: give the original instead",
     Reason.REFUSED_IN_REVIEW: "a reviewer keeps the layout out",
     Reason.HEAD_DOUBTFUL: "header and pixels of the series do not agree on whether it shows a head",
+    Reason.HEAD_OUTLINE: "contours, a segmentation or a surface that may outline a face",
     Reason.FACE_NOT_FOUND: "the series may show a head, but its face was not found",
     Reason.FACE_GEOMETRY: "a CT or MR image without a complete series around it, so a face cannot be found",
     Reason.FACE_PIXELS: "CT or MR pixels (lossy, colour, ...) from which a face cannot be removed exactly",
