@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from unittest import mock
 
@@ -59,10 +60,26 @@ def test_a_run_lists_layouts_with_their_images(archive):
     assert found[0].texts == ("AXIAL CHEST",)
     record = artifacts.read(archive / "out", artifacts.DeidRecord)
     assert (record.pixels_searched, record.pixels_redacted, record.layouts) == (4, 3, 3)
-    assert "113101" in record.codes
+    written = [pydicom.dcmread(path) for path in images(archive / "out")]
+    assert record.code_files == Counter(
+        code.CodeValue for ds in written for code in ds.DeidentificationMethodCodeSequence
+    )
+    assert record.code_files["113101"] == 4
     public = (archive / "out" / "audit.jsonl").read_text() + (archive / "out" / "deid.json").read_text()
     assert "Sono 1" not in public
     assert [json.loads(line)["boxes_redacted"] for line in public.splitlines()[:4] if "boxes" in line]
+
+
+@pytest.mark.parametrize(("text", "count"), [("", 2), ("AXIAL CHEST", 0)])
+def test_a_filled_box_in_which_nothing_was_read_is_explained(archive, written, text, count):
+    written[0] = text
+    clean(archive)
+    private = archive / "out" / "private"
+    found = layouts.read_layouts(private / layouts.LAYOUTS)
+    assert [len(one.unread) for one in found] == [bool(count), bool(count), 0]
+    assert all(one.unread == (one.mask.boxes if count else ()) for one in found)
+    page = (private / "layouts.html").read_text()
+    assert page.count("1 box with a shape taken for text, in which nothing was read: ") == count
 
 
 def test_the_sheet_shows_before_mask_and_after(archive):

@@ -134,11 +134,50 @@ def test_the_statement_prints_on_one_page(tmp_path):
 def test_each_number_of_the_summary_stands_in_its_place():
     record = replace(
         RECORD, files_read=97, files_written=83, patients=3, studies=5, series=7, residual_findings=2,
+        images=58, code_files={"113100": 83},
         pixels_searched=41, pixels_redacted=29, layouts=11, burned_in_unknown=13,
         quarantined={"not-dicom": 14},
     )  # fmt: skip
     said = dict(statement.of(record).checked)
     assert said["Files"] == "97 read, 83 written: 3 patients, 5 studies, 7 series"
     assert "2 files in which one was found were kept out" in said["Every written file"]
-    assert said["Pixels"].startswith("41 images searched for text, 29 redacted, 11 layouts; 13 images")
+    assert said["Pixels"].startswith(
+        "41 images searched for text, 29 redacted, 11 layouts; 17 of 58 images were not"
+    )
+    assert "13 images may show text in their pixels" in said["Pixels"]
+    assert dict(statement.of(record).codes) == {
+        "113100": "Basic Application Confidentiality Profile in 83 files"
+    }
+    assert "17 of 58 images were not searched for text, because the header" in statement.page(record).decode()
     assert said["Kept out, never copied"] == "14 × not-dicom (no DICOM file)"
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said", "by_header"),
+    [
+        ("redact", "images that may hold text by their header were searched; text that is not technical was "
+         "filled", True),
+        ("quarantine", "images that may hold text by their header were kept out", False),
+        ("keep", "NOT searched; images that may hold text are in the archive", False),
+        ("", "not stated", False),
+    ],
+)  # fmt: skip
+def test_each_treatment_of_pixels_is_told_as_it_was(pixels, said, by_header):
+    record = replace(RECORD, pixels=pixels, images=7, pixels_searched=2 if pixels == "redact" else 0)
+    found = statement.of(record)
+    assert dict(found.actions)["Pixels"] == said
+    assert any("misses some" in sentence for sentence in found.remains) == by_header
+    left = "5 of 7" if pixels == "redact" else "7 of 7"
+    assert f"{left} images were not searched for text" in dict(found.checked)["Pixels"]
+
+
+def test_one_of_each_is_told_in_the_singular():
+    record = replace(
+        RECORD, patients=1, studies=1, series=1, contradicting=1, deidentified_before=1, images=1, layouts=1,
+        code_files={"113100": 1},
+    )  # fmt: skip
+    page = statement.page(record).decode()
+    assert "1 patient, 1 study, 1 series" in page
+    assert "1 of 1 image was not searched" in page
+    assert "Profile in 1 file\n" in page
+    assert not re.search(r"\b1 (patients|studies|images|layouts|files)\b", page)

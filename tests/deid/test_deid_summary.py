@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 
 import pydicom
 from deid_samples import clean, image, images, save
@@ -33,7 +34,7 @@ def test_measurements_that_stay_and_a_search_of_every_image_are_told(tmp_path):
     assert record.search_all
     assert "were not searched" not in (tmp_path / "out" / "statement.html").read_text()
     clean(tmp_path, out="plain")
-    assert "gives no cause were not searched" in (tmp_path / "plain" / "statement.html").read_text()
+    assert "1 of 1 image was not searched" in (tmp_path / "plain" / "statement.html").read_text()
 
 
 def test_departures_from_the_profile_are_told_one_by_one(tmp_path):
@@ -94,3 +95,21 @@ def test_crosswalks_have_the_columns_that_the_script_of_midi_b_reads(tmp_path):
         assert {ds[keyword].value for ds in written for keyword in keywords} <= set(new)
         originals = [image(number, study=number, PatientID=f"00{number}") for number in (1, 2, 3)]
         assert {ds[keyword].value for ds in originals for keyword in keywords} <= set(old)
+
+
+def test_pixel_images_and_codes_are_counted_from_the_files(tmp_path):
+    for number in (1, 2, 3):
+        save(image(number), tmp_path / "in" / str(number))
+    bare = image(4)
+    for keyword in ("PixelData", "Rows", "Columns"):
+        bare.pop(keyword, None)
+    save(bare, tmp_path / "in" / "4")
+    result = clean(tmp_path)
+    record = artifacts.read(tmp_path / "out", artifacts.DeidRecord)
+    written = [pydicom.dcmread(path) for path in images(tmp_path / "out")]
+    with_pixels = sum("PixelData" in ds for ds in written)
+    assert record.images == result.images == with_pixels
+    assert f"{with_pixels} of {with_pixels} images were not searched for text" in result.summary()
+    assert record.code_files == Counter(
+        code.CodeValue for ds in written for code in ds.DeidentificationMethodCodeSequence
+    )

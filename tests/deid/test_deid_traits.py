@@ -114,10 +114,10 @@ def test_two_people_with_one_patient_id_are_counted_and_listed_in_the_private_ro
     for folder in ("one", "two"):  # a run that goes on, and a new one
         result = clean(tmp_path, folder)
         assert (result.contradicting, result.patients) == (1, 2)
-        assert "contradicting name, birth date or sex under one PatientID: 1 patients" in result.summary()
+        assert "contradicting name, birth date or sex under one PatientID: 1 patient;" in result.summary()
         assert "private/contradictions.csv" in result.summary()
         assert artifacts.read(tmp_path / folder, DeidRecord).contradicting == 1
-        assert "under one PatientID: 1 patients" in (tmp_path / folder / "statement.html").read_text()
+        assert "under one PatientID: 1 patient." in (tmp_path / folder / "statement.html").read_text()
         with (tmp_path / folder / "private" / "contradictions.csv").open() as stream:
             rows = list(csv.DictReader(stream))
         assert [row["path"] for row in rows] == ["'=d", "a1", "b"]

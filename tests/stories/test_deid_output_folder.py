@@ -203,7 +203,7 @@ def sealed(tmp: Path) -> Path:
     deliver(tmp, "in", 1, 2)
     deliver(tmp, "in", 3, PatientSex="M")
     result = clean(tmp, escrow="key", escrow_only=True)
-    assert "1 patients; two people may share" in result.summary()
+    assert "1 patient; two people may share" in result.summary()
     assert "look at" not in result.summary()  # the list was removed
     assert "contradictions.csv" in clean(tmp, "open").summary()
     return tmp / "out"

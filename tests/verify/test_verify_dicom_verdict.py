@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import dicom_check_samples as samples
 import pytest
@@ -12,6 +14,7 @@ from meninx.core.errors import PrivacyRefusal, UsageError
 from meninx.verify import check_parts, dicom_page
 from meninx.verify.check_parts import PIXELS, PartState
 from meninx.verify.config import DicomCheckConfig
+from meninx.verify.dicom_findings import REASONS
 
 GREEN = 'class="card green"'
 
@@ -162,3 +165,24 @@ def test_pixels_without_the_models_are_refused_and_no_part_is_claimed(tmp_path, 
     parts = {part.name: part for part in check_parts.parts_of(DicomCheckConfig(pixels=True), counts)}
     assert parts[PIXELS].state is PartState.PARTLY
     assert "1 of 2 images" in parts[PIXELS].what
+
+
+def test_every_code_stands_in_the_documentation_with_its_weight_and_meaning():
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "check-somebody-elses-dicom.md"
+    lines = page.read_text().splitlines()
+    rows = [f"| `{code}` | {weight} | {meaning} |" for code, (weight, meaning) in REASONS.items()]
+    first = lines.index(rows[0])
+    assert lines[first : first + len(rows) + 1] == [*rows, ""]
+
+
+def test_files_that_are_no_dicom_are_in_no_count_of_markers_or_images(tmp_path):
+    folder = theirs(tmp_path)
+    for number in range(3):
+        (folder / f"{number}.txt").write_text("how to read the CD")
+    result = meninx.verify(folder, workers=1)
+    assert (result.files, result.dicom, result.images) == (4, 1, 1)
+    values = {card.question: card.value for card in dicom_page._cards(result)}
+    assert values["Does every file say that it is de-identified?"] == "0 of 1 DICOM file without marker"
+    result = replace(result, parts=tuple(replace(part, state=PartState.CHECKED) for part in result.parts))
+    values = {card.question: card.value for card in dicom_page._cards(result)}
+    assert values["Is there text in the pixels?"] == "0 of 1 image"

@@ -24,9 +24,29 @@ def unsearched(count: int) -> str:
     return f"{count:,} {images} may show text in {their} pixels, which were not searched"
 
 
+def not_searched(searched: int, images: int) -> str:
+    """Return in words how many of the images with pixel data were not searched for text.
+
+    >>> not_searched(2, 7)
+    '5 of 7 images were not searched for text'
+    """
+    left = images - searched
+    verb = "was" if left == 1 else "were"
+    return f"{left:,} of {number_of(images, 'image')} {verb} not searched for text"
+
+
+def number_of(count: int, singular: str, plural: str = "") -> str:
+    """Return a number with its word.
+
+    >>> number_of(1, "study", "studies"), number_of(1200, "patient")
+    ('1 study', '1,200 patients')
+    """
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
 def mostly_filled(count: int) -> str:
     """Return in words that more than half of some images was filled, which may be a mistake of the search."""
-    return f"in {count:,} image{'' if count == 1 else 's'} more than half of the picture was filled"
+    return f"in {number_of(count, 'image')} more than half of the picture was filled"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +76,7 @@ class DeidRecord:
         profile: name of the profile.
         options: PS3.15 options in force.
         codes: code values of ``DeidentificationMethodCodeSequence``.
+        code_files: code value -> files that carry it; empty in older archives.
         departures: settings by which less is removed than in the profile.
         overrides: attribute -> action, as given by the user.
         max_age: highest age that is written unchanged, in years.
@@ -79,7 +100,8 @@ class DeidRecord:
         flagged: reason -> images among these.
         pixels: treatment of images that may hold text in their pixels; empty in older archives.
         search_all: all images were searched, not only those that may hold text by their header.
-        pixels_searched: images whose pixels were searched for text.
+        images: instances written that have pixel data; None in older archives.
+        pixels_searched: images among these whose pixels were searched for text.
         pixels_redacted: images among these in which text was redacted.
         pixels_mostly_filled: images among these of which more than half was filled.
         pixels_recoded: images among these that lost a lossy compression.
@@ -101,6 +123,7 @@ class DeidRecord:
     profile: str
     options: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
+    code_files: dict[str, int] = field(default_factory=dict)
     departures: tuple[Departure, ...] = ()
     overrides: Any = None
     max_age: int = 89
@@ -122,6 +145,7 @@ class DeidRecord:
     flagged: dict[str, int] = field(default_factory=dict)
     pixels: str = ""
     search_all: bool = False
+    images: int | None = None
     pixels_searched: int = 0
     pixels_redacted: int = 0
     pixels_mostly_filled: int = 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from meninx.core.errors import DataError, problem
 from meninx.core.result import Result, command
-from meninx.core.summaries import mostly_filled, unsearched
+from meninx.core.summaries import mostly_filled, not_searched, number_of, unsearched
 from meninx.deid.review import layout_sheet, thumbnail_sheet
 from meninx.dicomfile import media_directory, refusals
 from meninx.dicomfile.refusals import Reason
@@ -32,7 +32,8 @@ class DeidResult(Result):
             another site.
         burned_in_unknown: images that may show text in their pixels, which were not searched.
         flagged: reason -> images among these.
-        pixels_searched: images whose pixels were searched for text.
+        images: instances with pixel data (in a dry run, those that would be written).
+        pixels_searched: images among these whose pixels were searched for text.
         pixels_redacted: images among these in which text was redacted.
         pixels_mostly_filled: images among these of which more than half was filled.
         layouts: distinct layouts of text among these.
@@ -59,6 +60,7 @@ class DeidResult(Result):
     burned_in_unknown: int
     actions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     flagged: Mapping[str, int] = field(default_factory=dict)
+    images: int = 0
     pixels_searched: int = 0
     pixels_redacted: int = 0
     pixels_mostly_filled: int = 0
@@ -110,7 +112,8 @@ class DeidResult(Result):
         lines = [
             f"{self.files_read} files read, {self._written(kept_out)}, {kept_out} kept out"
             + (" (dry run: nothing was written)" if self.dry_run else ""),
-            f"{self.patients} patients, {self.studies} studies, {self.series} series",
+            f"{number_of(self.patients, 'patient')}, {number_of(self.studies, 'study', 'studies')}, "
+            f"{self.series:,} series",
             *(f"  {refusals.counted(reason, number)}" for reason, number in self.quarantined.items()),
             f"self-check: {self.residual_findings} files held an original identifier and were kept out",
         ]
@@ -152,7 +155,8 @@ class DeidResult(Result):
         lines = []
         if self.contradicting:
             lines.append(
-                f"contradicting name, birth date or sex under one PatientID: {self.contradicting} patients; "
+                f"contradicting name, birth date or sex under one PatientID: "
+                f"{number_of(self.contradicting, 'patient')}; "
                 "two people may share the ID"
             )
             if self.has_lists:
@@ -165,11 +169,13 @@ class DeidResult(Result):
         return lines
 
     def _searches(self) -> Iterator[str]:
+        if self.images > self.pixels_searched:
+            yield f"pixels: {not_searched(self.pixels_searched, self.images)}"
         if not self.pixels_searched:
             return
         yield (
-            f"pixels: {self.pixels_searched} images searched for text, {self.pixels_redacted} redacted, "
-            f"{self.layouts} layouts"
+            f"pixels: {number_of(self.pixels_searched, 'image')} searched for text, {self.pixels_redacted:,} "
+            f"redacted, {number_of(self.layouts, 'layout')}"
         )
         if self.pixels_mostly_filled:
             yield f"LOOK: {mostly_filled(self.pixels_mostly_filled)}"

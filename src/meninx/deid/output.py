@@ -143,6 +143,7 @@ class FileResult:
         actions: keyword -> action letter -> elements.
         burned_in_unknown: text may be burned into the pixels, which were not read.
         review: why a person must look at them, in fixed words.
+        has_pixels: whether the instance has pixel data; None in entries of earlier versions.
         pixels: what was found in the pixels and redacted; empty when they were not searched.
         face: what was done about a face, the digest of the series and that of its plan; empty without.
         traits: keyed digests of the patient's name, birth date and sex (:mod:`.identity.traits`); None in
@@ -171,6 +172,7 @@ class FileResult:
     actions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     burned_in_unknown: bool = False
     review: tuple[str, ...] = ()
+    has_pixels: bool | None = None
     pixels: Mapping[str, Any] = field(default_factory=dict)
     face: str = ""
     traits: Mapping[str, Sequence[str]] | None = None

@@ -453,6 +453,7 @@ def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> 
         "series",
         "residual_findings",
         "burned_in_unknown",
+        "images",
         "pixels_searched",
         "pixels_redacted",
         "pixels_mostly_filled",

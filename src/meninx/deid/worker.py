@@ -263,6 +263,7 @@ def _result(engine: Engine, path: str, clean: CleanInstance) -> FileResult:
         actions=clean.actions,
         burned_in_unknown=bool(clean.context.review),
         review=clean.context.review,
+        has_pixels=bool(clean.original.pixels),
         pixels=clean.pixels.table(),
         face=clean.face.text(),
         traits=clean.traits(),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from meninx.core.summaries import UNSEARCHED, unsearched
+from meninx.core.artifacts import DeidRecord
+from meninx.core.summaries import UNSEARCHED, not_searched, unsearched
 from meninx.deid.papers import statement
 from meninx.dicomfile import refusals
 from meninx.report import deid_attributes, formatting
@@ -40,8 +41,7 @@ def deid(context: ReportContext) -> Section:
         lead.append(
             "Images that may hold text by their header (ultrasound, captures, localizers, dose pages and the "
             f"like) were searched for it: {searched:,} images, text redacted in {redacted:,}, lossy "
-            f"compression given up in {recoded:,}."
-            + ("" if all(record.search_all for record in records) else " Other images were not searched.")
+            f"compression given up in {recoded:,}." + _left_out(records)
         )
     tables = [
         _departures(context),
@@ -65,6 +65,15 @@ def deid(context: ReportContext) -> Section:
         tables=tuple(table for table in tables if table is not None),
         points=tuple(remaining),
     )
+
+
+def _left_out(records: Sequence[DeidRecord]) -> str:
+    """Return how many images were not searched; older archives do not have the number."""
+    counts = [record.images for record in records if record.images is not None]
+    if len(counts) < len(records):
+        return "" if all(record.search_all for record in records) else " Other images were not searched."
+    searched, images = sum(record.pixels_searched for record in records), sum(counts)
+    return f" {not_searched(searched, images)}." if images > searched else ""
 
 
 def _departures(context: ReportContext) -> ReportTable | None:

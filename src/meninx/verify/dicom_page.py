@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from meninx.core.summaries import number_of
 from meninx.report import page
 from meninx.report.table_model import ReportTable, Section, TableCell, Verdict, facts
 from meninx.verify.check_parts import HEADERS, KNOWN, PIXELS, PartState
@@ -51,9 +52,10 @@ def _cards(result: DicomCheckResult) -> tuple[Verdict, ...]:
 
 def _deidentified(result: DicomCheckResult) -> Verdict:
     raw, unmarked = (result.reasons.get(code, 0) for code in ("not-deidentified", "marker-missing"))
-    first, count = ("green", "yes"), f"{unmarked:,} {_of(result)} without marker"
+    dicom = number_of(result.dicom, "DICOM file")
+    first, count = ("green", "yes"), f"{unmarked:,} of {dicom} without marker"
     if raw:
-        first, count = ("red", "no"), f"{raw:,} {_of(result)}"
+        first, count = ("red", "no"), f"{raw:,} of {dicom}"
     elif unmarked:
         first = ("amber", "not all")
     elif result.state(HEADERS) is not PartState.CHECKED:
@@ -63,7 +65,7 @@ def _deidentified(result: DicomCheckResult) -> Verdict:
         *first,
         count,
         "red: files without any marker that name a person",
-        "green: PatientIdentityRemoved is YES in all",
+        "green: PatientIdentityRemoved is YES in all DICOM files",
         "reasons",
     )
 
@@ -104,7 +106,7 @@ def _pixels(result: DicomCheckResult) -> Verdict:
     return Verdict(
         "Is there text in the pixels?",
         *first,
-        f"{known or text:,} {_of(result)}" if state is not PartState.NOT else "",
+        f"{known or text:,} of {number_of(result.images, 'image')}" if state is not PartState.NOT else "",
         what if state is not PartState.NOT else "the pixels were not read; --pixels reads them",
         "green: none but technical text",
         "reasons" if state is not PartState.NOT else "scope",
@@ -143,7 +145,7 @@ def _files_read(result: DicomCheckResult) -> Verdict:
 
 
 def _of(result: DicomCheckResult) -> str:
-    return f"of {result.files:,} files"
+    return f"of {number_of(result.files, 'file')}"
 
 
 def _reasons(result: DicomCheckResult) -> Section:

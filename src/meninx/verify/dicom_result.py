@@ -37,6 +37,8 @@ class DicomCheckResult(Result):
 
     Attributes:
         files: number of files.
+        dicom: files among these that are DICOM, unreadable ones included.
+        images: files among these with pixel data.
         verdicts: number of files per verdict.
         reasons: number of files per reason code.
         places: number of files per reason code and attribute.
@@ -53,6 +55,8 @@ class DicomCheckResult(Result):
     """
 
     files: int
+    dicom: int
+    images: int
     verdicts: dict[str, int]
     reasons: dict[str, int]
     places: dict[str, int]

@@ -151,7 +151,7 @@ def _result(
     parts = check_parts.parts_of(
         config,
         CheckCounts(
-            dicom=len(checked) - verdicts[FileVerdict.OTHER],
+            dicom=sum(one.dicom for one in outcomes),
             unreadable=verdicts[FileVerdict.UNREADABLE],
             images=sum(one.image for one in outcomes),
             unread_images=reasons[pixel_text.UNREAD],
@@ -165,6 +165,8 @@ def _result(
     result = DicomCheckResult(
         out=folder,
         files=len(checked),
+        dicom=sum(one.dicom for one in outcomes),
+        images=sum(one.image for one in outcomes),
         verdicts={word: verdicts[word] for word in FileVerdict},
         reasons={code: reasons[code] for code in order},
         places=dict(places.most_common(MOST_SHOWN)),

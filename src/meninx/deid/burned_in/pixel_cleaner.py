@@ -39,6 +39,7 @@ class PixelReport:
         mask: what is redacted without a decision, by which a layout is recognised; None without a search.
         decision: the decision of a reviewer that was applied, or ``""``.
         filled: places that hold every filled pixel, a line of words as one place.
+        unread_boxes: boxes of the mask in which no character was read: a shape that was taken for text.
     """
 
     reasons: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class PixelReport:
     mask: LayoutMask | None = None
     decision: str = ""
     filled: tuple[Box, ...] = ()
+    unread_boxes: tuple[Box, ...] = ()
 
     def table(self) -> dict[str, Any]:
         """Return what the private journal holds about a search; empty without one."""
@@ -59,6 +61,7 @@ class PixelReport:
         kept = layouts.clipped(self.kept, self.mask.rows, self.mask.columns)
         return {
             "mask": asdict(self.mask), "filled": list(self.filled), "kept": list(kept),
+            "unread": list(self.unread_boxes),
             "texts": texts[:MOST_BOXES],
             "boxes": len(self.boxes), "recoded": self.recoded, "decision": self.decision,
             "kept_by_reviewer": self.kept_by_reviewer,
@@ -133,7 +136,8 @@ class PixelCleaner:
         filling = _Filling(original, layers, rule, self.reader)
         first = burned_text.lines(original, layers, rule, self.reader)
         result = filling.result(first)
-        report = PixelReport(reasons, True, mask=mask_of(original, layers, result.boxes))
+        mask = mask_of(original, layers, result.boxes)
+        report = PixelReport(reasons, True, mask=mask, unread_boxes=_unread_of(mask.boxes, result.lines))
         decision = layouts.decision_for(self.decisions, report.mask) if report.mask else None
         if decision is not None:
             report = replace(report, decision=str(decision.choice))
@@ -201,6 +205,12 @@ class _Filling:
         """Return lines with a margin that leaves the letters alone that stay beside them."""
         shape, letters = (self.layers.rows, self.layers.columns), [line.box for line in stays if line.glyph]
         return [replace(line, box=burned_text.around(line.box, letters, _MARGIN, shape)) for line in new]
+
+
+def _unread_of(boxes: Sequence[Box], lines: Sequence[TextLine]) -> tuple[Box, ...]:
+    """Return the boxes in which no line has a character."""
+    read = [line.box for line in lines if line.text.strip() and not line.technical]
+    return tuple(box for box in boxes if not any(box.shared(other) for other in read))
 
 
 def mask_of(original: Instance, layers: Layers, boxes: Sequence[Box]) -> LayoutMask:

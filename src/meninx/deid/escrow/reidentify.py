@@ -17,6 +17,7 @@ from meninx.core import files, workspace
 from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.names import csv_cell
 from meninx.core.result import Result
+from meninx.core.summaries import number_of
 from meninx.deid import dates
 from meninx.deid.escrow import escrow_file, identities
 from meninx.deid.escrow.access_log import AccessLog, checked_reason, log_of
@@ -89,7 +90,7 @@ class ReidentifyResult(Result):
         """Return the counts in a few lines for people."""
         rows = ", ".join(f"{number} {kind}" for kind, number in self.rows.items())
         lines = [
-            f"site {self.site}: {self.patients} patients restored, {self.unknown} unknown"
+            f"site {self.site}: {number_of(self.patients, 'patient')} restored, {self.unknown} unknown"
             + (" (dry run: nothing was written or recorded)" if self.dry_run else f" ({self.out})"),
             f"rows: {rows or 'none'}; dates were {self.dates}",
         ]

@@ -17,7 +17,7 @@ from meninx.core import files
 from meninx.core.artifacts import DeidRecord
 from meninx.core.clean_archive import STATEMENT
 from meninx.core.names import printable
-from meninx.core.summaries import mostly_filled, unsearched
+from meninx.core.summaries import mostly_filled, not_searched, number_of, unsearched
 from meninx.deid.options import EVERY_CODE, KEEPING_AGES
 from meninx.dicomfile import media_directory, refusals
 
@@ -37,7 +37,7 @@ class ArchiveStatement:
     Attributes:
         site: name of the site; may be empty.
         version: version of meninx that wrote the archive.
-        codes: code values of CID 7050 with their meanings.
+        codes: code values of CID 7050 with their meanings, and the files that carry each.
         actions: (subject, what was done).
         checked: (subject, what was found).
         remains: sentences about what was not removed or cannot be excluded.
@@ -55,7 +55,7 @@ class ArchiveStatement:
 
 def of(record: DeidRecord) -> ArchiveStatement:
     """Return what is stated of the archive that a summary describes."""
-    codes = tuple((_short(code), _MEANINGS.get(code, "unknown to this version")) for code in record.codes)
+    codes = tuple((_short(code), _meaning(record, code)) for code in record.codes)
     return ArchiveStatement(
         site=_short(record.site),
         version=_short(record.version),
@@ -71,10 +71,16 @@ def of(record: DeidRecord) -> ArchiveStatement:
     )
 
 
+def _meaning(record: DeidRecord, code: str) -> str:
+    said = _MEANINGS.get(code, "unknown to this version")
+    files_ = record.code_files.get(code)
+    return said if files_ is None else f"{said} in {number_of(files_, 'file')}"
+
+
 def _applied(record: DeidRecord) -> tuple[tuple[str, str], ...]:
     changes = [
         f"{item.name}: {item.chosen} (usual: {item.usual})"
-        + (f", {item.files:,} images" if item.files is not None else "")
+        + (f", {number_of(item.files, 'image')}" if item.files is not None else "")
         for item in record.departures
     ]
     pixels = {
@@ -103,9 +109,11 @@ def _applied(record: DeidRecord) -> tuple[tuple[str, str], ...]:
 
 def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
     pixels = (
-        f"{record.pixels_searched:,} images searched for text, {record.pixels_redacted:,} redacted, "
-        f"{record.layouts:,} layouts"
+        f"{number_of(record.pixels_searched, 'image')} searched for text, {record.pixels_redacted:,} "
+        f"redacted, {number_of(record.layouts, 'layout')}"
     )
+    if record.images is not None and record.images > record.pixels_searched:
+        pixels += f"; {not_searched(record.pixels_searched, record.images)}"
     if record.pixels_mostly_filled:
         pixels += f"; {mostly_filled(record.pixels_mostly_filled)}"
     if record.burned_in_unknown:
@@ -113,8 +121,9 @@ def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
     return (
         (
             "Files",
-            f"{record.files_read:,} read, {record.files_written:,} written: {record.patients:,} patients, "
-            f"{record.studies:,} studies, {record.series:,} series",
+            f"{record.files_read:,} read, {record.files_written:,} written: "
+            f"{number_of(record.patients, 'patient')}, {number_of(record.studies, 'study', 'studies')}, "
+            f"{record.series:,} series",
         ),
         (
             "Every written file",
@@ -161,13 +170,13 @@ def remains(record: DeidRecord) -> tuple[str, ...]:
     if record.contradicting:
         found.append(
             "Contradicting name, birth date or sex under one PatientID: "
-            f"{record.contradicting:,} patients. Two people may count as one; somebody has to look at "
-            "private/contradictions.csv."
+            f"{number_of(record.contradicting, 'patient')}. Two people may count as one; "
+            "somebody has to look at private/contradictions.csv."
         )
     if record.deidentified_before:
         found.append(
             "De-identified by meninx before, under another key or site: "
-            f"{record.deidentified_before:,} images. Their patients count as other ones."
+            f"{number_of(record.deidentified_before, 'image')}. Their patients count as other ones."
         )
     if record.burned_in_unknown:
         found.append(f"{unsearched(record.burned_in_unknown)}: somebody has to look at each.")
@@ -175,7 +184,7 @@ def remains(record: DeidRecord) -> tuple[str, ...]:
         found.append(
             "The search for text in pixels misses some; the recall that was measured stands in the "
             "benchmarks of meninx. "
-            + ("" if record.search_all else "Images whose header gives no cause were not searched. ")
+            + _left_out(record)
             + "Look at private/layouts.html before the archive leaves."
         )
     found += [
@@ -188,6 +197,15 @@ def remains(record: DeidRecord) -> tuple[str, ...]:
         "this statement.",
     ]
     return tuple(found)
+
+
+def _left_out(record: DeidRecord) -> str:
+    """Return how many images were not searched; older archives do not have the number."""
+    if record.images is None:
+        return "" if record.search_all else "Images whose header gives no cause were not searched. "
+    if record.images <= record.pixels_searched:
+        return ""
+    return f"{not_searched(record.pixels_searched, record.images)}, because the header gives no cause. "
 
 
 def write(root: Path, record: DeidRecord) -> None:
@@ -235,7 +253,7 @@ _TEMPLATE = """<!DOCTYPE html>
 html { font-size: 15px; }
 body { max-width: 52rem; margin: 0 auto; padding: 1.5rem; color: var(--ink); background: var(--page);
   font: 1rem/1.4 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
-  overflow-wrap: anywhere; }
+  overflow-wrap: break-word; }
 h1 { font-size: 1.5rem; line-height: 1.2; margin: 0 0 .2rem; }
 h2 { font-size: 1.05rem; margin: 1rem 0 .3rem; padding-top: .6rem; border-top: 1px solid var(--line); }
 p, ul { margin: 0 0 .4rem; } ul { padding-left: 1.1rem; }
@@ -243,10 +261,12 @@ p, ul { margin: 0 0 .4rem; } ul { padding-left: 1.1rem; }
 table { width: 100%; border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .2rem .7rem .2rem 0;
   border-bottom: 1px solid var(--line); }
-th { font-weight: 500; width: 20%; }
+th { font-weight: 500; width: 20%; } td, .sub { overflow-wrap: anywhere; }
 code { font: .82rem/1.4 ui-monospace, "SFMono-Regular", Menlo, Consolas, monospace; }
 .lines { display: grid; grid-template-columns: 1fr 1fr 1fr; gap: 1.5rem; margin-top: 1.6rem; }
 .lines div { border-top: 1px solid var(--muted); padding-top: .2rem; color: var(--muted); font-size: .85rem; }
+@media (max-width: 40rem) { th, td { display: block; width: auto; padding-right: 0; }
+  th { border-bottom: 0; padding-bottom: 0; } }
 @page { size: A4; margin: 11mm; }
 @media print { html { font-size: 8pt; } body { padding: 0; max-width: none; line-height: 1.25; }
   h2 { margin-top: .5rem; padding-top: .35rem; break-after: avoid; } tr, li { break-inside: avoid; } }

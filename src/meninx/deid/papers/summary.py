@@ -56,8 +56,10 @@ class RunCounts:
 
     def __init__(self) -> None:
         self.read = self.written = self.unknown = 0
+        self.images = 0
         self.searched = self.redacted = self.recoded = self.text_kept = self.mostly_filled = 0
         self.layouts = LayoutTable()
+        self.treated: Counter[tuple[bool, bool]] = Counter()  # searched, face removed -> files
         self.quarantined: Counter[str] = Counter()
         self.flagged: Counter[str] = Counter()
         self.directories: Counter[str] = Counter()
@@ -82,6 +84,8 @@ class RunCounts:
             self._add_layout(entry)  # a decision that keeps it out can be taken back
             return
         self.written += 1
+        self.images += entry.has_pixels is not False  # an entry that does not say counts as an image
+        self.treated[bool(entry.pixels), entry.face.split(":")[0] == DEFACED] += 1
         self.unknown += entry.burned_in_unknown
         self._add_pixels(entry)
         self.flagged.update(entry.review)
@@ -109,6 +113,14 @@ class RunCounts:
             mask, output = LayoutMask.from_table(entry.pixels["mask"]), entry.output
             self.layouts.add(mask, entry.pixels, entry.path, output if entry.status == WRITTEN else "")
 
+    def code_files(self, chosen: frozenset[Option]) -> dict[str, int]:
+        """Return code value -> files that carry it, given the options in force."""
+        found: Counter[str] = Counter({code.value: 0 for code in method_codes(chosen)})
+        for (searched, faces), number in self.treated.items():
+            for code in method_codes(chosen, pixels=searched, faces=faces):
+                found[code.value] += number
+        return dict(sorted(found.items()))
+
     def total_actions(self) -> dict[str, dict[str, int]]:
         """Return keyword -> action letter -> elements over all files."""
         table: dict[str, dict[str, int]] = {}
@@ -119,12 +131,13 @@ class RunCounts:
 
 def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidRecord:
     """Return the content of ``deid.json``; ``profile`` is the one in force, overrides included."""
-    codes = method_codes(config.all_options, pixels=tally.searched > 0, faces=bool(tally.faces[DEFACED]))
+    code_files = tally.code_files(config.all_options)
     return DeidRecord(
         version=metadata.version("meninx"),
         profile=config.profile,
         options=tuple(sorted(str(option) for option in config.all_options)),
-        codes=tuple(code.value for code in codes),
+        codes=tuple(code_files),
+        code_files=code_files,
         departures=departures(config, tally, profile),
         overrides=profile.describe_overrides(),
         max_age=config.max_age,
@@ -147,6 +160,7 @@ def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidR
         directories=dict(sorted(tally.directories.items())),
         pixels=config.pixels,
         search_all=config.search_all,
+        images=tally.images,
         pixels_searched=tally.searched,
         pixels_redacted=tally.redacted,
         pixels_mostly_filled=tally.mostly_filled,

@@ -57,7 +57,8 @@ whether the search took the image itself for text.</strong></p>{% endif %}
 {% if shown[layout.layout] %}{% for kind in shown[layout.layout] -%}
 <img alt="{{ kind }}" src="layouts/{{ layout.layout }}-{{ kind }}.png">
 {% endfor %}{% else %}<p>no picture</p>{% endif %}
-<p>{{ layout.texts | join(" · ") }}</p></section>
+<p>{{ layout.texts | join(" · ") }}</p>
+{% if layout.unread %}<p>{{ layout.unread_in_words }}</p>{% endif %}</section>
 {% endfor %}</body></html>
 """
 

@@ -27,10 +27,12 @@ from typing import Any
 
 from meninx.core import files, plain
 from meninx.core.errors import DataError, expected, problem
+from meninx.core.summaries import number_of
 from meninx.deid.output import check_relative, csv_line, write_lines
 from meninx.imaging.ocr import Box
 
 LAYOUTS, DECISIONS = "layouts.jsonl", "decisions.csv"
+_MOST_NAMED = 6  # boxes whose places are named in a sentence
 MOST_OUTPUTS = 50  # paths that are listed per layout
 COLUMNS = (
     "layout",
@@ -233,6 +235,7 @@ class TextLayout:
         outputs: paths of the first images below the output folder, fifty at most; none if the decision keeps
             them out.
         filled: boxes that hold every filled pixel of every image of the layout.
+        unread: boxes of the mask in which no character was read in the first image.
     """
 
     layout: str
@@ -244,6 +247,17 @@ class TextLayout:
     source: str = ""
     outputs: tuple[str, ...] = ()
     filled: tuple[Box, ...] = ()
+    unread: tuple[Box, ...] = ()
+
+    @property
+    def unread_in_words(self) -> str:
+        """How many boxes hold a shape that was taken for text and not read; empty if there is none."""
+        if not self.unread:
+            return ""
+        boxes = number_of(len(self.unread), "box", "boxes")
+        more = "; and more" if len(self.unread) > _MOST_NAMED else ""
+        places = boxes_text(self.unread[:_MOST_NAMED])
+        return f"{boxes} with a shape taken for text, in which nothing was read: {places}{more}"
 
     @property
     def share(self) -> float:
@@ -273,6 +287,7 @@ class TextLayout:
         mask = layout.mask
         check_boxes(layout.filled, mask.rows, mask.columns)
         check_boxes(layout.kept, mask.rows, mask.columns)
+        check_boxes(layout.unread, mask.rows, mask.columns)
         if layout.decision:
             ReviewChoice(layout.decision)
         for output in layout.outputs:
@@ -339,7 +354,9 @@ class LayoutTable:
         self.layouts.append(
             TextLayout(
                 layout=self._name(mask, found["decision"]), mask=mask, filled=filled,
-                kept=tuple(map(Box._make, found["kept"])), texts=tuple(found["texts"]),
+                kept=tuple(map(Box._make, found["kept"])),
+                unread=tuple(map(Box._make, found.get("unread", ()))),  # none in earlier versions
+                texts=tuple(found["texts"]),
                 decision=found["decision"], instances=1,
                 source=source if files.is_inside(source) else "", outputs=written,
             )
