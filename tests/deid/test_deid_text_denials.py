@@ -16,7 +16,8 @@ from meninx.deid.wording.vocabulary import CORRECTIONS, NAMED_NEGATIONS, RELATIO
 DENYING = (
     "excl", "exkl", "except", "excluding", "but", "denies", "less", "more", "never", "cannot", "minus",
     "free", "kein", "pas", "rule", "ausser", "sauf", "salvo", "excepto", "eccetto", "behalve", "omitted",
-    "au\u00dfer", "n\u00e3o", "nongated", "nondiagnostic", "contrastless", "uncontrasted", "noncontrasted",
+    "au\u00dfer", "n\u00e3o", "nongated", "nondiagnostic", "contrastless", "uncontrasted", "nonsmall",
+    "noncontrasted",
     "rule out", "r/o", "less than", "at least", "\u2264", "\u2260", "\u00b1",
 )  # fmt: skip
 CORRECTING = ("actually", "wrong", "cancelled", "failed", "aborted", "storniert", "not", "annul\u00e9")

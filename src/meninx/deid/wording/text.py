@@ -32,7 +32,7 @@ def clean_text(
         (``2.5mm``, ``B30f``, ``L3``), a number of at most two digits, the size of a matrix, or the suffix.
         What states something (a negation, an exclusion, a comparison, a side, contrast, both halves of "with
         and without") stays with the words beside it, or its whole phrase goes; a text with a correction
-        ("wrong", "cancelled") stays whole or goes. With ``keyed``, two texts give the same result only if they
+        ("wrong") stays whole or goes. With ``keyed``, two texts give the same result only if they
         are equal or if their suffixes collide; that holds for each text alone, whatever else was cleaned.
 
     Args:

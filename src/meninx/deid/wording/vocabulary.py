@@ -304,6 +304,8 @@ _CLOSED = (
 
 
 def _kind_of_word(word: str) -> Role:
+    if len(word) > 4 and (word.startswith("non") or word.endswith("less")):
+        return Role.RELATION  # "nonsmall", "nonattenuated": denies as "non" does
     if word in _FINDINGS:
         return Role.FINDING if word in PLAIN_WORDS else Role.NAME
     if len(word) == 1:
