@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -18,6 +19,7 @@ from meninx.core.errors import DataError
 from meninx.deid import Deidentifier, Quarantined
 from meninx.deid.burned_in import burned_text
 from meninx.deid.burned_in.burned_text import TextLine, TextRule
+from meninx.deid.config import DeidConfig
 from meninx.deid.identifiers import Identifiers
 from meninx.deid.review import layouts
 from meninx.deid.review.layouts import (
@@ -28,6 +30,7 @@ from meninx.deid.review.layouts import (
     TextLayout,
     line_boxes,
 )
+from meninx.deid.stage import run
 from meninx.dicomfile import redaction
 from meninx.imaging.ocr import Box
 
@@ -94,6 +97,22 @@ def test_a_decision_holds_for_every_image_of_its_layout(archive):
     assert sorted(one.decision for one in found) == ["", "", "redact"]
 
 
+def test_a_decision_that_fits_no_image_is_told(archive):
+    clean(archive)
+    table = decisions_of(archive, choice=ReviewChoice.QUARANTINE)
+    [one] = layouts.read_decisions(table)
+    assert layouts.unused([one], layouts.read_layouts(archive / "out" / "private" / layouts.LAYOUTS)) == 0
+    other = replace(one, mask=replace(one.mask, model="another device"))
+    assert layouts.unused([one, other], [TextLayout("0" * 12, one.mask, instances=1)]) == 1
+    layouts.write_decisions(table, [one, other])
+    told = mock.MagicMock()
+    run(
+        DeidConfig(key=key_file(archive), site="north", workers=1, decisions=table),
+        archive / "in", archive / "told", progress=told,
+    )  # fmt: skip
+    told.note.assert_any_call("1 of 2 decisions fit no image of this source")
+
+
 def test_other_decisions_make_the_files_again(archive):
     clean(archive)
     accepted = decisions_of(archive, choice=ReviewChoice.ACCEPT)
@@ -115,6 +134,28 @@ def test_a_damaged_row_is_refused_by_its_number(tmp_path, row):
     path.write_text(",".join(layouts.COLUMNS[:-1]) + "\n" + row + "\n")
     with pytest.raises(DataError, match="row 2"):
         layouts.read_decisions(path)
+
+
+def test_two_decisions_about_one_layout_are_refused_whatever_their_order(tmp_path):
+    mask = LayoutMask("A", "B", 100, 100, (Box(1, 1, 20, 9),))
+    keep = LayoutDecision(mask.digest, ReviewChoice.KEEP, mask, mask.boxes, "Anna")
+    refuse = LayoutDecision(mask.digest, ReviewChoice.QUARANTINE, mask, (), "Bert")
+    for rows in ([keep, refuse], [refuse, keep]):
+        layouts.write_decisions(tmp_path / "decisions.csv", rows)
+        with pytest.raises(DataError, match="row 3"):
+            layouts.read_decisions(tmp_path / "decisions.csv")
+    layouts.write_decisions(tmp_path / "decisions.csv", [keep, keep])
+    assert layouts.read_decisions(tmp_path / "decisions.csv") == (keep, keep)
+
+
+def test_of_two_layouts_that_an_image_has_quarantine_counts():
+    mask = LayoutMask("A", "B", 100, 100, (Box(1, 1, 20, 9),))
+    near = LayoutMask("A", "B", 100, 100, (Box(1, 1, 21, 9),))
+    assert near.matches(mask)
+    keep = LayoutDecision(mask.digest, ReviewChoice.KEEP, mask, mask.boxes)
+    refuse = LayoutDecision(near.digest, ReviewChoice.QUARANTINE, near)
+    assert layouts.decision_for([keep, refuse], mask) == refuse
+    assert layouts.decision_for([refuse, keep], near) == refuse
 
 
 def test_tables_that_are_none_are_refused(tmp_path):

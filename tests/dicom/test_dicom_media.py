@@ -20,7 +20,7 @@ from media_samples import file_set
 
 from meninx.core import artifacts, integrity
 from meninx.core.artifacts import MediaRecord
-from meninx.core.errors import DataError, UsageError
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError
 from meninx.deid.identity.keys import SiteKey
 from meninx.deid.papers import archive_signature
 from meninx.dicom import media
@@ -281,3 +281,45 @@ def test_dciodvfy_finds_no_error(archive, tmp_path):
     )
     assert "BasicDirectory" in said.stdout + said.stderr
     assert "Error" not in said.stdout + said.stderr, said.stderr
+
+
+def test_a_medium_of_another_software_version_is_verified_only_where_its_directory_is_the_same(
+    archive, tmp_path
+):
+    write_medium(archive, tmp_path / "cd")
+    folder = tmp_path / "cd"
+
+    def said_again(content):
+        (folder / "DICOMDIR").write_bytes(content)
+        listed = {one: integrity.files.digest(folder / one) for one in integrity.read(folder)}
+        table = vars(artifacts.read(folder, MediaRecord))
+        changed = {"checksums": integrity.write(folder, listed), "software": "meninx 0.0.1"}
+        artifacts.write(folder, MediaRecord(**{**table, **changed}))
+        return run(folder, signer=SIGNER)
+
+    content = (folder / "DICOMDIR").read_bytes()
+    assert said_again(content).ok
+    result = said_again(content.replace(b"CT", b"MR"))
+    assert {check.what: check.state for check in result.checks}["DICOMDIR"] == "not verified"
+    assert result.exit_code == 3
+    assert "all checks passed" not in result.summary()
+
+
+def test_the_signature_is_checked_before_a_medium_is_written(archive, tmp_path):
+    result = write_medium(archive, tmp_path / "cd")
+    assert (result.signer, result.alerts()) == (SIGNER, ())
+    path = archive / "signature.json"
+    content = path.read_bytes()
+    path.unlink()
+    unsigned = write_medium(archive, tmp_path / "unsigned")
+    assert unsigned.signer == ""
+    assert "the archive has no signature.json" in unsigned.alerts()[0]
+    path.write_bytes(content)
+    page = archive / "statement.html"
+    page.write_bytes(page.read_bytes() + b" ")
+    with pytest.raises(PrivacyRefusal, match=r"statement\.html"):
+        write_medium(archive, tmp_path / "forged", dry_run=True)
+    path.write_bytes(content.replace(b'"clean archive"', b'"egress dossier"'))
+    with pytest.raises((DataError, PrivacyRefusal)):
+        write_medium(archive, tmp_path / "forged")
+    assert not (tmp_path / "forged").exists()

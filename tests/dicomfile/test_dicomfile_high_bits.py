@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from deid_samples import clean, image, images, one, save
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom.dataelem import DataElement
+from pydicom.dataset import FileMetaDataset
 
 from meninx.dicomfile.high_bits import UnusedBits, unused_bits
 
@@ -71,6 +72,50 @@ def cleared(bits: UnusedBits, *windows: bytes) -> bytes:
     return b"".join(windows if clearing is None else map(clearing.cleared, windows))
 
 
+@pytest.mark.parametrize("high", [12, 13, 15])
+def test_values_of_which_readers_see_different_pictures_are_kept_out(tmp_path, high):
+    save(drawn(HighBit=high), tmp_path / "in" / "a")
+    for pixels in ("keep", "redact"):
+        assert clean(tmp_path, out=pixels, pixels=pixels).quarantined == {"unused-bits": 1}
+
+
+@pytest.mark.parametrize("high", [16, 99, 3])
+def test_an_impossible_high_bit_hides_no_drawing(tmp_path, high):
+    new = one(tmp_path, drawn(HighBit=high), pixels="keep")
+    assert (np.frombuffer(new.PixelData, "<u2") == PIXELS).all()
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5"])
+@pytest.mark.parametrize(
+    ("vr", "stored"),
+    [("US", None), ("US", []), ("US", 0), ("US", 17), ("US", [16, 12]), ("US", [12, 12]), ("IS", "12")],
+)
+def test_a_header_that_does_not_say_which_bits_are_the_value_is_kept_out(tmp_path, syntax, vr, stored):
+    ds = drawn()
+    if syntax == "1.2.840.10008.1.2.5":
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+        ds.compress(syntax, generate_instance_uid=False)
+    del ds.BitsStored
+    if stored is not None:
+        ds.add_new(0x00280101, vr, stored)
+    save(ds, tmp_path / "in" / "a", syntax=syntax)
+    assert clean(tmp_path, pixels="keep").quarantined == {"pixel-size-missing": 1}
+
+
+def test_pixels_of_8_bits_without_bits_stored_have_no_unused_ones(tmp_path):
+    ds = image(BitsAllocated=8, BitsStored=None, HighBit=None, PixelData=bytes(range(64)))
+    assert one(tmp_path, ds, pixels="keep").PixelData == ds.PixelData
+
+
+@pytest.mark.parametrize("high", [[11, 15], [15, 11], "11"])
+def test_a_high_bit_of_another_form_hides_no_drawing(tmp_path, high):
+    ds = drawn(HighBit=None)
+    ds.add_new(0x00280102, "IS" if isinstance(high, str) else "US", high)
+    new = one(tmp_path, ds, pixels="keep")
+    assert (np.frombuffer(new.PixelData, "<u2") == PIXELS).all()
+
+
 def test_a_header_that_makes_no_sense_has_no_plan():
     assert unused_bits([], little=True) is None
 
@@ -96,6 +141,8 @@ def pictures(draw):
 
 
 @given(pictures(), st.integers(0, 40))
+@example((UnusedBits(2, False, 0, 1, True, (3,)), np.array([65534, 1], ">u2")), 0)
+@example((UnusedBits(2, False, 0, 1, True, (3,)), np.array([65534, 65535], ">u2")), 0)
 @settings(max_examples=300)
 def test_unused_bits_follow_from_the_stored_value_in_one_way_for_all_pixels(picture, cut):
     bits, old = picture

@@ -147,8 +147,8 @@ def test_the_fill_is_the_value_of_the_surroundings():
 
 def test_an_encoder_that_changes_a_value_is_not_trusted(monkeypatch):
     data = compressed(coloured("grey 16"), JPEGLSLossless)
-    real = redaction._encoder(frames.layers_of(instance.read(data)))
-    monkeypatch.setattr(redaction, "_encoder", lambda layers: lambda values: real(values ^ 1))
+    real = redaction.encoder(frames.layers_of(instance.read(data)))
+    monkeypatch.setattr(redaction, "encoder", lambda layers: lambda values: real(values ^ 1))
     check(data, recoded=True)
 
 

@@ -53,6 +53,7 @@ TENSOR = {
 def scripts_of_each_bundle(monkeypatch):
     """Let every test import ``scripts`` anew: each bundle brings a package of this name."""
     monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.setattr("sys.dont_write_bytecode", True)  # the run is shared with tests that list its files
     forget_scripts()
     yield
     forget_scripts()

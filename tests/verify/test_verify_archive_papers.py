@@ -114,6 +114,8 @@ def test_what_another_key_signed_is_refused_by_the_fingerprint_alone(archive):
         del row["previous"]
         row["reason"] = row["reason"] and "video"
     (archive / "audit.jsonl").write_bytes(b"".join(map(chain.line, rows)))
+    record = artifacts.read(archive, DeidRecord)
+    artifacts.write(archive, replace(record, quarantined={"video": sum(record.quarantined.values())}))
     signed_again(archive)
     assert run(archive).ok  # nobody can see it without knowing the site's key
     assert faults(archive, SIGNER) == {"signer": "another key signed it"}
@@ -184,3 +186,33 @@ def test_an_empty_folder_is_seen(archive):
     assert faults(archive, SIGNER) == {}
     (archive / "images" / "Quillfeather_Marigold").mkdir()
     assert set(faults(archive, SIGNER)) == {"empty folders"}
+
+
+def test_numbers_that_do_not_follow_from_the_log_are_found_whoever_signed_them(archive):
+    record = artifacts.read(archive, DeidRecord)
+    for change in (
+        {"files_read": record.files_read + 3},
+        {"files_written": record.files_written + 3},
+        {"quarantined": {"video": 1}},
+        {"patients": record.files_written + 1},
+        {"burned_in_unknown": 99},
+    ):
+        artifacts.write(archive, replace(record, **change))
+        signed_again(archive)
+        assert next(iter(change)) in faults(archive)["chain of the audit log"]
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_an_archive_without_its_summary_is_refused_with_and_without_a_signer(archive, private):
+    (archive / "deid.json").unlink()
+    if not private:
+        shutil.rmtree(archive / workspace.PRIVATE)
+    path = next((archive / "images").rglob("*.dcm"))
+    path.write_bytes(path.read_bytes() + b"\0\0")
+    integrity.write(
+        archive, {name: integrity.files.digest(archive / name) for name in integrity.read(archive)}
+    )
+    assert faults(archive)["summary deid.json"] == "it is missing"
+    assert run(archive, signer=SIGNER).exit_code == 4
+    (archive / "signature.json").unlink()
+    assert not run(archive).ok

@@ -12,6 +12,7 @@ from deid_samples import image, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.uid import RLELossless
 
 import meninx
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError
@@ -80,6 +81,11 @@ def _burned_meta(ds):
     ds.file_meta.SourceApplicationEntityTitle = samples.SURNAME.upper()
 
 
+def _bits_in_compressed_pixels(ds):
+    ds.PixelData = b"\0\xf0" + ds.PixelData[2:]
+    ds.compress(RLELossless, generate_instance_uid=False)
+
+
 PLANTS = {
     "not-removed": lambda ds: setattr(ds, "PatientAddress", "1 Elm Street"),
     "person-name": lambda ds: setattr(ds, "OperatorsName", "Somebody^Else"),
@@ -108,6 +114,11 @@ def test_each_kind_of_leftover_has_its_reason(reason, tmp_path):
     result = checked(tmp_path, samples.changed(PLANTS[reason]))
     assert reason in result.reasons, result.reasons
     assert (result.exit_code == 4) == any(str(REASONS[code][0]) == "leak" for code in result.reasons)
+
+
+def test_bits_of_compressed_pixels_that_no_viewer_shows_are_found(tmp_path):
+    result = checked(tmp_path, samples.changed(_bits_in_compressed_pixels))
+    assert "unused-bits" in result.reasons
 
 
 def test_an_identifier_in_the_pixels_or_a_path_is_found_and_the_path_is_never_shown(tmp_path):

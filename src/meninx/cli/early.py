@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from meninx.cli.doctor import EXTRAS
-from meninx.core import artifacts, workspace
+from meninx.core import artifacts, files, workspace
 from meninx.core.errors import ConfigError, DataError, UsageError, problem
 
 
@@ -140,11 +140,12 @@ def result(out: Path, *sources: Path, stage: str, replaced: bool) -> None:
 
 
 def new_file(path: Path, *, overwrite: bool) -> None:
-    """Refuse a file that exists already, unless ``overwrite`` is set.
+    """Refuse a file that exists already, unless ``overwrite`` is set, and a link, device, pipe or folder.
 
     Raises:
         UsageError: it exists.
     """
+    files.refuse_special(path)
     if path.exists() and not overwrite:
         fix = "give --overwrite or another name"
         raise UsageError(problem("the file exists already", where=str(path), fix=fix))

@@ -22,7 +22,7 @@ from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
-from meninx.core.errors import DataError, StorageError, expected, problem
+from meninx.core.errors import DataError, StorageError, UsageError, expected, problem
 
 PRIVATE_MODE = 0o600
 PUBLIC_MODE = 0o666  # reduced by the umask of the process
@@ -44,8 +44,10 @@ def atomic(path: Path, *, mode: int | None = None) -> Iterator[IO[bytes]]:
         mode: permission bits of the file, e.g. ``0o600``; None for 0666 minus the umask.
 
     Raises:
+        UsageError: a link, device, pipe or folder is there (:func:`refuse_special`).
         StorageError: the disk is full or read-only, or the folder refuses the file.
     """
+    refuse_special(path)
     # A random name with O_EXCL: nobody can place a link there that the write would follow. The mode is set
     # at creation, because a chmod afterwards would leave a private file readable for a moment.
     partial = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
@@ -72,6 +74,25 @@ def atomic(path: Path, *, mode: int | None = None) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError):
             raise storage_error(error, path) from error
         raise
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse a target that is anything but a regular file or a new name.
+
+    A rename would replace the link or the device itself: as root, ``/dev/stdout`` of the machine.
+
+    Raises:
+        UsageError: it is a link, device, pipe, socket or folder.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except (OSError, ValueError):  # nothing is there, or the write itself tells the reason
+        return
+    if not stat.S_ISREG(mode):
+        kinds = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"))
+        got = next((word for is_kind, word in kinds if is_kind(mode)), "a device, pipe or socket")
+        fix = "give the path of a file; nothing was replaced"
+        raise UsageError(expected("a regular file or a new name", got=got, where=str(path), fix=fix))
 
 
 def write_bytes(path: Path, content: bytes, *, mode: int | None = None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from meninx.deid import selfcheck, structured_content, walker, writer
@@ -27,9 +27,10 @@ from meninx.deid.identity.traits import traits
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile
 from meninx.deid.review import layouts
-from meninx.dicomfile import instance, pixels
+from meninx.dicomfile import compressed_bits, instance, pixels
 from meninx.dicomfile.elements import Element
 from meninx.dicomfile.file_part import FilePart, Piece, windows_of
+from meninx.dicomfile.high_bits import unused_bits
 from meninx.dicomfile.instance import Instance
 from meninx.dicomfile.refusals import Reason, Refused
 
@@ -177,10 +178,13 @@ class Cleaner:
             raise Refused(Reason.TOO_LARGE)
         original = instance.read(data)
         context = self._context(original)
+        if original.pixels and _is_left_aligned(original):
+            raise Refused(Reason.UNUSED_BITS)  # viewers and the search would not see the same picture
         original, report = self.pixels.clean(original, context.found)
         context.review, context.searched = report.unread, report.searched
         context.text_kept = report.kept_by_reviewer > 0
-        _clear_unused_bits(original, context)
+        original, syntax = _without_unused_bits(original, context), original.transfer_syntax
+        report = replace(report, recoded=report.recoded or original.transfer_syntax != syntax)
         face = FaceReport()
         if self.faces is not None:
             original, face = face_removal.remove(original, self.faces)
@@ -233,19 +237,33 @@ class Cleaner:
         return uid
 
 
-def _clear_unused_bits(original: Instance, context: FileContext) -> None:
-    """Clear what stands in the unused bits of the pixels, and note it.
+def _is_left_aligned(original: Instance) -> bool:
+    """Return whether the stored values do not end in the lowest bit, so that readers disagree about them."""
+    bits = unused_bits(original.elements, little=original.encoding.little)
+    return bits is not None and bits.low > 0
+
+
+def _without_unused_bits(original: Instance, context: FileContext) -> Instance:
+    """Return the instance without what stands in the unused bits of its pixels, and note the change.
 
     Raises:
         Refused: ``residual-identifier``; clearing some bits of a readable text would leave the others.
+            ``unused-bits``; those of a compressed frame cannot be read or cleared.
     """
     before = [element.value for element in original.pixels]
-    context.bits_cleared = pixels.clear_unused_bits(
-        original.elements, original.transfer_syntax, little=original.encoding.little
-    )
+    compressed = compressed_bits.of(original)
+    if compressed is not None:
+        clearing = compressed.clearing()
+        context.bits_cleared = clearing is not None
+        original = original if clearing is None else compressed.cleared(clearing)
+    else:
+        context.bits_cleared = pixels.clear_unused_bits(
+            original.elements, original.transfer_syntax, little=original.encoding.little
+        )
     searched = context.found.without(context.kept)
     if context.bits_cleared and any(map(searched.found_in_bytes, before)):
         raise Refused(Reason.RESIDUAL_IDENTIFIER)
+    return original
 
 
 def reason_of(error: Exception) -> Reason:

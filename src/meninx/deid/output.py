@@ -11,26 +11,28 @@ from __future__ import annotations
 import csv
 import filecmp
 import io
+import itertools
 import re
 import shutil
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from meninx.core import artifacts, files
 from meninx.core import journal as core_journal
 from meninx.core.artifacts import DeidRecord
-from meninx.core.errors import StorageError, expected
+from meninx.core.clean_archive import IMAGES, STATEMENT
+from meninx.core.errors import DataError, StorageError, expected
 from meninx.core.folder_signature import SIGNATURE
 from meninx.core.integrity import CHECKSUMS
 from meninx.core.workspace import PRIVATE, Workspace
 from meninx.deid.papers.audit_chain import AUDIT_LOG
-from meninx.deid.papers.statement import STATEMENT
 
-IMAGES, WAITING = "images", "waiting"
+WAITING = "waiting"
 PUBLIC_FILES = (AUDIT_LOG, CHECKSUMS, STATEMENT, SIGNATURE, artifacts.place(DeidRecord))
 """Public files in the order in which they are published; the last one marks the result as complete."""
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -177,8 +179,32 @@ class FileResult:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> FileResult:
-        """Return the entry of one line."""
+        """Return the entry of one line.
+
+        Raises:
+            DataError: the line has other fields than this version writes.
+        """
+        if not _is_entry(table):
+            fix = f"give --overwrite to make every file again, or restore {JOURNAL} from a backup"
+            got = "a line with other fields"
+            raise DataError(expected("a journal of this version", got=got, where=JOURNAL, fix=fix))
         return cls(**{**table, "patient": tuple(table["patient"]), "review": tuple(table["review"])})
+
+
+_FORMS: dict[str, Any] = {
+    one.name: type(one.default) if one.default is not MISSING else dict for one in fields(FileResult)
+} | {"path": str, "patient": list, "review": list, "traits": (dict, NoneType)}
+
+
+def _is_entry(table: Mapping[str, Any]) -> bool:
+    """Return whether a line of a journal has the fields of an entry, each of its type."""
+    return (
+        table.keys() <= _FORMS.keys()
+        and {"path", "patient", "review"} <= table.keys()
+        and all(isinstance(value, _FORMS[name]) for name, value in table.items())
+        and len(table["patient"]) == 2
+        and all(isinstance(value, str) for value in (*table["patient"], *table["review"]))
+    )
 
 
 class FileJournal:
@@ -187,24 +213,43 @@ class FileJournal:
     def __init__(self, folder: Path) -> None:
         self.known = core_journal.Journal(folder / KNOWN)
         self.new = core_journal.Journal(folder / JOURNAL)
+        self._in_order: dict[Path, tuple[int, int, int]] = {}
+
+    def _sorted(self, journal: core_journal.Journal) -> Iterator[dict[str, Any]]:
+        """Yield the lines of one file in the order of paths, of each path the last one.
+
+        This program writes them in that order, and somebody may have edited them. Lines in another order take
+        memory for every path.
+        """
+        yield from journal.tables() if self._is_in_order(journal) else journal.picked(_path_of)
+
+    def _is_in_order(self, journal: core_journal.Journal) -> bool:
+        """Return whether the paths of a file ascend; it is read once for each state of the file."""
+        state = _state(journal.path)
+        if state is not None and self._in_order.get(journal.path) != state:
+            paths = (_path_of(table) for table in journal.tables())
+            if not all(one < other for one, other in itertools.pairwise(paths)):
+                return False
+            self._in_order[journal.path] = state
+        return True
 
     def entries(self) -> Iterator[FileResult]:
         """Yield the entries one by one.
 
         A later entry of a path replaces an earlier one.
         """
-        return map(FileResult.from_table, _merged(self.known.tables(), self.new.tables()))
+        return map(FileResult.from_table, _merged(self._sorted(self.known), self._sorted(self.new)))
 
     def settle(self) -> None:
         """Merge the entries of the last run into the known ones; it may be repeated after a kill."""
-        if next(self.new.tables(), None) is not None:
-            self.known.rewrite(_merged(self.known.tables(), self.new.tables()))
+        if next(self.new.tables(), None) is not None or not self._is_in_order(self.known):
+            self.known.rewrite(_merged(self._sorted(self.known), self._sorted(self.new)))
         self.new.path.unlink(missing_ok=True)
 
     def forget(self, paths: Collection[str]) -> None:
         """Remove the known entries of these paths."""
         if paths:
-            self.known.rewrite(table for table in self.known.tables() if table["path"] not in paths)
+            self.known.rewrite(table for table in self._sorted(self.known) if table["path"] not in paths)
 
     def write_known(self, folder: Path) -> None:
         """Write what is known to ``journal.jsonl`` of another folder, unless it is there already."""
@@ -218,7 +263,7 @@ class FileJournal:
         Args:
             paths: sorted.
         """
-        tables = self.known.tables()
+        tables = self._sorted(self.known)
         table = next(tables, None)
         for path in paths:
             while table is not None and table["path"] < path:
@@ -241,6 +286,18 @@ class JournalAppender:
     def add(self, entry: FileResult) -> None:
         """Append one entry."""
         self.lines.add(vars(entry))
+
+
+def _path_of(table: Mapping[str, Any]) -> str:
+    return FileResult.from_table(table).path
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file does; None where there is none."""
+    if not path.is_file():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _merged(known: Iterator[dict[str, Any]], new: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from meninx.core import cluster_pool, files, machine, workspace
 from meninx.core.artifacts import DeidRecord
+from meninx.core.clean_archive import IMAGES
 from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
@@ -33,7 +34,7 @@ from meninx.deid.identity.keys import SiteKey, read_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
 from meninx.deid.papers import archive_signature, statement, summary
 from meninx.deid.publication import InstanceOwners, publish_entry
-from meninx.deid.review import layout_sheet, thumbnail_sheet
+from meninx.deid.review import layout_sheet, layouts, thumbnail_sheet
 from meninx.deid.worker import Engine, process
 from meninx.dicomfile.discover import SourceFile, check_source, files_below
 from meninx.dicomfile.refusals import Reason
@@ -117,14 +118,24 @@ def run(
         if resealing:
             continuation.refuse_lost_files(space, journal, rename=config.rename)
         record = _write_papers(engine, config, space, journal, recipient, progress)
-        space.publish((output.IMAGES, *output.PUBLIC_FILES))
+        space.publish((IMAGES, *output.PUBLIC_FILES))
         if config.escrow_only:
             sealing.remove_plain_files(out)
     result = _result(config, out, record, resumed)
     _note_registry(registry, progress, is_new=is_new, contradicting=result.contradicting)
+    _note_unused_decisions(engine, out, progress)
     if result.burned_in_unknown:
         progress.note(unsearched(result.burned_in_unknown))
     return result
+
+
+def _note_unused_decisions(engine: Engine, out: Path, progress: Progress) -> None:
+    """Say how many decisions of reviewers had no effect, because no image has their layout."""
+    decisions, listed = engine.cleaner.pixels.decisions, out / workspace.PRIVATE / layouts.LAYOUTS
+    if decisions and listed.exists():  # a run that seals everything removes the list
+        left = layouts.unused(decisions, layouts.read_layouts(listed))
+        if left:
+            progress.note(f"{left} of {len(decisions)} decisions fit no image of this source")
 
 
 def _finish(

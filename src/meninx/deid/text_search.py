@@ -167,7 +167,7 @@ def number_pattern(number: str) -> str:
     )
 
 
-_MONTHS = (
+MONTHS = (
     "jan", "feb|fév|fev", "mar|mär|mrz", "apr|avr|abr", "may|mai|mag", "jun|juin|giu", "jul|juil|lug",
     "aug|aoû|aou|ago", "sep|set", "oct|okt|ott", "nov", "dec|dez|déc|dic",
 )  # fmt: skip
@@ -181,7 +181,7 @@ def _day_patterns(day: str) -> list[str]:
     # Without leading zeros or century only with separators: the digits alone are ordinary numbers.
     m, d, years = f"0?{int(month)}", f"0?{int(date)}", f"(?:{year[:2]})?{year[2:]}"
     patterns += [rf"(?<![\d.]){a}[-./_ ]{b}[-./_ ]{years}(?![\d.])" for a, b in ((d, m), (m, d))]
-    name = rf"(?:{_MONTHS[int(month) - 1]})[^\W\d_]*"
+    name = rf"(?:{MONTHS[int(month) - 1]})[^\W\d_]*"
     between = r"(?:st|nd|rd|th)?[-./_, ]*"
     patterns += [
         rf"(?<!\d){d}{between}{name}{between}{years}(?!\d)",

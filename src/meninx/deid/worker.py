@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from meninx.core import files
+from meninx.core.clean_archive import IMAGES
 from meninx.core.errors import StorageError
 from meninx.deid import output, selfcheck, writer
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
@@ -207,7 +208,7 @@ def _has_plan(engine: Engine, face: str) -> bool:
 def _deidentified(engine: Engine, path: str, data: bytes | FilePart) -> FileResult:
     clean = engine.cleaner.clean(data)
     result = _result(engine, path, clean)
-    selfcheck.check_public_texts(clean.public_texts(result.output.removeprefix("images/")), clean.context)
+    selfcheck.check_public_texts(clean.public_texts(result.output.removeprefix(f"{IMAGES}/")), clean.context)
     if engine.dry_run:
         size, output_digest = _checked(JoinedPieces(clean.chunks()), clean)
     else:
@@ -272,4 +273,4 @@ def _kept_folders(engine: Engine, path: str) -> str:
     """Return the output path that keeps the folders of the source, each name replaced by a keyed one."""
     pseudonyms, parts = engine.cleaner.resolver.pseudonyms, path.split("/")
     names = (pseudonyms.path_part("/".join(parts[: i + 1])) for i, part in enumerate(parts) if part)
-    return "images/" + "/".join(names) + ".dcm"
+    return "/".join((IMAGES, *names)) + ".dcm"

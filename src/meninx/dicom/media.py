@@ -7,6 +7,7 @@ DICOMDIR of the source plays no part: it was never copied into the archive.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import re
 import tempfile
 import uuid
@@ -20,9 +21,11 @@ from typing import IO, Literal, TypedDict
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from meninx.core import artifacts, check, files, integrity, staging, workspace
+from meninx.core import artifacts, check, clean_archive, files, integrity, staging, workspace
 from meninx.core.artifacts import DeidRecord, MediaRecord
+from meninx.core.clean_archive import STATEMENT
 from meninx.core.errors import DataError, UsageError, expected, problem
+from meninx.core.folder_signature import SIGNATURE
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.staging import Build
@@ -33,11 +36,10 @@ from meninx.dicomfile.directory_records import KEYWORDS, PATIENT, PRIVATE, SERIE
 from meninx.imaging import decode
 
 DIRECTORY, PAPERS = "DICOMDIR", "papers"
-SIGNED_PAPERS = (artifacts.place(DeidRecord), integrity.CHECKSUMS, "statement.html", "signature.json")
+SIGNED_PAPERS = (artifacts.place(DeidRecord), integrity.CHECKSUMS, STATEMENT, SIGNATURE)
 """Files of the archive that go with the medium, where the archive has them."""
 Way = Literal["copy", "hardlink"]
 MOST = 1_000_000  # of patients, of studies of a patient, ...: a name has six digits
-_IMAGES = "images/"
 _LEVELS = ("PT", "ST", "SE", "IM")
 _IDENTIFIERS = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _ORDERING = (*_IDENTIFIERS, "StudyDate", "StudyTime", "SeriesNumber", "InstanceNumber")
@@ -58,7 +60,8 @@ class MediaResult(Result):
             of record or the file lacks a value that the type requires.
         stand_ins: keyword -> records that got a value that the archive does not have.
         written: files that this run copied or linked.
-        signer: fingerprint of the key that signed the archive; empty for an unsigned one.
+        signer: fingerprint of the key whose signature fits the archive; empty where none was checked.
+        unchecked: why no signature was checked; empty where it was.
         burned_in_unknown: images of the archive that may show text in their pixels, which were not searched.
         dry_run: nothing was written.
     """
@@ -71,14 +74,17 @@ class MediaResult(Result):
     stand_ins: dict[str, int] = field(default_factory=dict)
     written: int = 0
     signer: str = ""
+    unchecked: str = ""
     burned_in_unknown: int = 0
     dry_run: bool = False
 
     def alerts(self) -> tuple[str, ...]:
         """Return what somebody has to look at before the medium leaves."""
+        found = [f"no signature was checked: {self.unchecked}"] if self.unchecked else []
         if not self.burned_in_unknown:
-            return ()
+            return tuple(found)
         return (
+            *found,
             f"{self.burned_in_unknown} images may show text in their pixels, which were not searched; "
             "look at private/review.html of the archive before the medium leaves",
         )
@@ -161,6 +167,7 @@ def write_medium(
 
     Raises:
         DataError: the archive is not complete, or a file differs from its digest or cannot be read.
+        PrivacyRefusal: the archive is not the one that its key signed.
         UsageError: ``out`` holds other files, or one folder lies within the other.
         RunLocked: another process writes to ``out``.
         StorageError: the disk refused.
@@ -168,6 +175,7 @@ def write_medium(
     check.one_of(("copy", "hardlink"), way=way)
     copies.refuse_inside(source, out)
     record, listed = _archive(source)
+    signer, unchecked = _signer(source, record)
     medium, uid = placed(planned(source, listed, progress)), file_set_uid(listed.values())
     if dry_run:
         with tempfile.TemporaryFile() as stream:
@@ -177,6 +185,8 @@ def write_medium(
             **counted(medium),
             private_records=said.private,
             stand_ins=said.stand_ins,
+            signer=signer,
+            unchecked=unchecked,
             burned_in_unknown=record.burned_in_unknown,
             dry_run=True,
         )
@@ -192,7 +202,7 @@ def write_medium(
             private_records=said.private,
             stand_ins=said.stand_ins,
             archive=record.checksums,
-            signer=record.signer,
+            signer=signer,
             checksums=integrity.write(build.staged, _digests(build, medium, listed)),
             software=software(),
         )
@@ -203,7 +213,8 @@ def write_medium(
         private_records=summary.private_records,
         stand_ins=summary.stand_ins,
         written=written,
-        signer=summary.signer,
+        signer=signer,
+        unchecked=unchecked,
         burned_in_unknown=record.burned_in_unknown,
     )
 
@@ -397,8 +408,22 @@ def _archive(source: Path) -> tuple[DeidRecord, dict[str, str]]:
         fix = "`meninx verify` says what was changed"
         what = "the list of digests is not the one that deid.json names"
         raise DataError(problem(what, where=integrity.CHECKSUMS, fix=fix))
-    listed = {name: value for name, value in integrity.read(source).items() if name.startswith(_IMAGES)}
+    listed = {name: value for name, value in integrity.read(source).items() if clean_archive.is_image(name)}
     return record, dict(sorted(listed.items()))
+
+
+def _signer(source: Path, record: DeidRecord) -> tuple[str, str]:
+    """Return the fingerprint of the key that signed an archive, or why none was checked.
+
+    Raises:
+        DataError: its signature is none.
+        PrivacyRefusal: its signature does not fit.
+    """
+    if not (source / SIGNATURE).is_file():
+        return "", f"the archive has no {SIGNATURE}, and `meninx verify` will refuse a medium that needs one"
+    if importlib.util.find_spec("cryptography") is None:
+        return "", "cryptography is not installed; pip install cryptography"
+    return clean_archive.checked_signer(source, record), ""
 
 
 def _copied(

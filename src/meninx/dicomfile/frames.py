@@ -163,8 +163,13 @@ def frame_bytes(original: Instance, layers: Layers) -> Iterator[bytes | memoryvi
         yield bytes(value[number * size : (number + 1) * size])
 
 
-def decoded(frame: bytes | memoryview, layers: Layers) -> tuple[Values, str]:
+def decoded(frame: bytes | memoryview, layers: Layers, *, masked: bool = True) -> tuple[Values, str]:
     """Return the values of one compressed frame, without any conversion of colours.
+
+    Args:
+        frame: the stream.
+        layers: how the frames are laid out.
+        masked: take bits beyond BitsStored away; False gives every bit that was coded.
 
     Returns:
         Values of shape (rows, columns) or (rows, columns, samples), and the photometric interpretation that
@@ -174,7 +179,7 @@ def decoded(frame: bytes | memoryview, layers: Layers) -> tuple[Values, str]:
         Refused: ``pixels-unreadable``.
     """
     try:
-        return stored_values(_dataset(frame, layers))
+        return stored_values(_dataset(frame, layers), masked=masked)
     except MemoryError:
         raise
     except Exception as error:

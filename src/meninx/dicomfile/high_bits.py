@@ -71,8 +71,10 @@ class UnusedBits:
                     counts += self._forms(words[same], mark)
                     words = words[~same]
             seen += self._forms(words)
-        extends = self.signed and bool(seen["extended"] or seen["stray"])
         kept = tuple(mark for mark, counts in marks.items() if 2 * counts["mark"] > counts.total())
+        for mark in marks.keys() - set(kept):  # pixels of these values are like those of any other
+            seen += marks[mark] if self._is_negative(mark) else Counter(stray=marks[mark]["stray"])
+        extends = self.signed and bool(seen["extended"] or seen["stray"])
         clears = bool(seen["stray"] or (seen["extended"] and seen["plain"]))
         for mark, counts in marks.items():
             usual = "extended" if extends and self._is_negative(mark) else "plain"
@@ -155,7 +157,7 @@ class Clearing:
 
 
 def unused_bits(elements: Iterable[Element], *, little: bool) -> UnusedBits | None:
-    """Return which bits of the pixels are unused; None where all are used or the header does not say.
+    """Return which bits of a native pixel are unused; None where all are used or the header does not say.
 
     Args:
         elements: the data set.
@@ -164,18 +166,43 @@ def unused_bits(elements: Iterable[Element], *, little: bool) -> UnusedBits | No
     numbers: dict[int, int] = {}
     for element in elements:
         overlay_bit = element.tag >> 24 == 0x60 and element.tag & 0xFFFF == 0x0102
-        if (element.tag >> 16 == 0x0028 or overlay_bit) and element.items is None and len(element.value) >= 2:
+        if (element.tag >> 16 == 0x0028 or overlay_bit) and (
+            _is_number(element) or element.tag not in (ALLOCATED, STORED, HIGH)
+        ):
             numbers.setdefault(element.tag, _number(element, little=little))
     size, stored = _SIZES.get(numbers.get(ALLOCATED, 0)), numbers.get(STORED, 0)
     high = numbers.get(HIGH, stored - 1)
     low = high - stored + 1
-    if size is None or not 0 < stored < 8 * size or low < 0 or high >= 8 * size:
+    if size is None or not 0 < stored < 8 * size:
         return None
+    if low < 0 or high >= 8 * size:
+        low = 0  # an impossible HighBit; decoders take the lowest bits
     # An overlay in the unused bits of empty pixels has the value that marks padding.
     drawn = any(numbers.get(tag, 0) for tag in numbers if tag >> 24 == 0x60)
     known = (PADDING, PADDING_LIMIT) if size == 2 and not drawn else ()
     padding = tuple(dict.fromkeys(numbers[tag] for tag in known if tag in numbers))
     return UnusedBits(size, little, low, stored, numbers.get(SIGNED) == 1, padding)
+
+
+def says_stored_bits(elements: Iterable[Element], *, little: bool) -> bool:
+    """Return whether a header says which bits of a pixel are its value, in one way for all readers.
+
+    Without BitsStored, pixels of up to 8 bits have no unused ones: every reader shows them all.
+
+    Args:
+        elements: the data set.
+        little: its byte order.
+    """
+    found = [e for e in elements if e.tag in (ALLOCATED, STORED)]
+    if not all(map(_is_number, found)) or len({e.tag for e in found}) != len(found):
+        return False
+    numbers = {e.tag: _number(e, little=little) for e in found}
+    allocated = numbers.get(ALLOCATED, 0)
+    return 0 < numbers.get(STORED, allocated if allocated <= 8 else 0) <= allocated
+
+
+def _is_number(element: Element) -> bool:
+    return element.items is None and len(element.value) == 2 and element.vr in ("US", "SS", "UN")
 
 
 def _number(element: Element, *, little: bool) -> int:

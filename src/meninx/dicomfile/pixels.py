@@ -15,7 +15,7 @@ from meninx.dicomfile import codestreams, jp2
 from meninx.dicomfile.elements import Element
 from meninx.dicomfile.file_part import FilePart, windows_of
 from meninx.dicomfile.fragments import Fragments
-from meninx.dicomfile.high_bits import unused_bits
+from meninx.dicomfile.high_bits import says_stored_bits, unused_bits
 from meninx.dicomfile.rebuilt_frames import RebuiltFrames, RebuiltPart, items, offset_table
 from meninx.dicomfile.refusals import Reason, Refused
 
@@ -107,6 +107,8 @@ def rebuild(elements: list[Element], syntax: str, *, little: bool) -> None:
         about = Description(elements, little=little)
         if element.items is not None:
             raise Refused(Reason.PIXELS_UNREADABLE)
+        if element.tag == PIXELS and len(element.value) and not says_stored_bits(elements, little=little):
+            raise Refused(Reason.PIXEL_SIZE_MISSING)
         if syntax in NATIVE or element.tag != PIXELS:
             if element.undefined:
                 _join(element)

@@ -72,12 +72,12 @@ def apply(original: Instance, boxes: Sequence[Box]) -> Redacted:
     layers = frames.layers_of(original)
     try:
         if not layers.is_encapsulated:
-            value = _collected(_native(original, layers, boxes))
-            return Redacted(_replaced(original, value, undefined=False), False)
+            value = collected(_native(original, layers, boxes))
+            return Redacted(replaced(original, value, undefined=False), False)
         if frames.is_lossless(layers.syntax):
             try:
                 stream = _recompressed(original, layers, _filling(boxes, layers))
-                return Redacted(_replaced(original, stream, undefined=True), False)
+                return Redacted(replaced(original, stream, undefined=True), False)
             except _NotExact:
                 pass
         return Redacted(_decompressed(original, layers, boxes), True)
@@ -105,8 +105,8 @@ def changed(original: Instance, change: Change) -> Instance:
     layers = frames.layers_of(original)
     try:
         if layers.is_encapsulated:
-            return _replaced(original, _recompressed(original, layers, change), undefined=True)
-        return _replaced(original, _collected(_changed_native(original, layers, change)), undefined=False)
+            return replaced(original, _recompressed(original, layers, change), undefined=True)
+        return replaced(original, collected(_changed_native(original, layers, change)), undefined=False)
     except _NotExact:
         raise Refused(Reason.FACE_PIXELS) from None
     except (ValueError, IndexError, TypeError) as error:
@@ -171,7 +171,7 @@ def _native(original: Instance, layers: Layers, boxes: Sequence[Box]) -> Iterato
         yield bytes(content)
 
 
-def _collected(frames_of_result: Iterable[bytes]) -> bytes | FilePart:
+def collected(frames_of_result: Iterable[bytes]) -> bytes | FilePart:
     """Return frames as one value, which is in a temporary file without a name when it is large."""
     waiting: list[bytes] = []
     size, stream = 0, None
@@ -236,7 +236,7 @@ def _filling(boxes: Sequence[Box], layers: Layers) -> Change:
 
 
 def _recompressed(original: Instance, layers: Layers, change: Change) -> bytes:
-    encode = _encoder(layers)
+    encode = encoder(layers)
     streams = []
     for number, frame in enumerate(frames.frame_bytes(original, layers)):
         values, photometric = frames.decoded(frame, layers)
@@ -255,7 +255,7 @@ def _recompressed(original: Instance, layers: Layers, change: Change) -> bytes:
     return encapsulate(streams, has_bot=True)
 
 
-def _encoder(layers: Layers) -> Callable[[Values], bytes]:
+def encoder(layers: Layers) -> Callable[[Values], bytes]:
     """Return the function that compresses one frame in the transfer syntax of the original.
 
     Raises:
@@ -319,12 +319,12 @@ def _decompressed(original: Instance, layers: Layers, boxes: Sequence[Box]) -> I
             bits = values.dtype.itemsize * 8
             yield values.astype(values.dtype.newbyteorder("<")).tobytes()
 
-    content = _collected(filled())
+    content = collected(filled())
     changed = {_ALLOCATED: _number(_ALLOCATED, bits)}
     if colour:
         changed[_PHOTOMETRIC] = Element(_PHOTOMETRIC, "CS", b"RGB ")
         changed[_PLANAR] = _number(_PLANAR, 0)
-    new = _replaced(original, content, undefined=False, changed=changed, vr="OB" if bits == 8 else "OW")
+    new = replaced(original, content, undefined=False, changed=changed, vr="OB" if bits == 8 else "OW")
     return replace(new, transfer_syntax=EXPLICIT)
 
 
@@ -332,7 +332,7 @@ def _number(tag: int, value: int) -> Element:
     return Element(tag, "US", value.to_bytes(2, "little"))
 
 
-def _replaced(
+def replaced(
     original: Instance,
     value: bytes | FilePart,
     *,
@@ -340,6 +340,15 @@ def _replaced(
     changed: dict[int, Element] | None = None,
     vr: str = "",
 ) -> Instance:
+    """Return an instance with other pixel data.
+
+    Args:
+        original: not changed.
+        value: the new pixel data.
+        undefined: it is encapsulated.
+        changed: further elements in place of those of their tags.
+        vr: value representation; empty keeps it.
+    """
     new = dict(changed or {})
     old = original.pixels[0]
     new[old.tag] = Element(old.tag, vr or old.vr, value, undefined=undefined)

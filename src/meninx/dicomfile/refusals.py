@@ -48,6 +48,7 @@ class Reason(StrEnum):
     SIZE_DISAGREES = "size-disagrees"
     FRAMES_DISAGREE = "frames-disagree"
     PIXELS_UNREADABLE = "pixels-unreadable"
+    UNUSED_BITS = "unused-bits"
     PIXELS_CHANGED = "pixels-changed"
     BURNED_IN_DECLARED = "burned-in-declared"
     TEXT_POSSIBLE = "text-in-pixels-possible"
@@ -55,6 +56,7 @@ class Reason(StrEnum):
     ALREADY_DEIDENTIFIED = "already-deidentified"
     REFUSED_IN_REVIEW = "refused-in-review"
     HEAD_DOUBTFUL = "head-doubtful"
+    HEAD_OUTLINE = "head-outline"
     FACE_NOT_FOUND = "face-not-found"
     FACE_GEOMETRY = "face-geometry"
     FACE_PIXELS = "face-pixels"
@@ -102,11 +104,12 @@ MEANINGS: dict[Reason, str] = {
     Reason.ISSUER_NOT_LISTED: "an issuer that the policy does not list",
     Reason.RESIDUAL_IDENTIFIER: "the self-check found an original identifier",
     Reason.INVALID_UID: "a cleaned UID is not a valid one",
-    Reason.PIXEL_SIZE_MISSING: "pixels without rows, columns or bits",
+    Reason.PIXEL_SIZE_MISSING: "pixels without rows, columns or a number of bits that all readers understand",
     Reason.PIXEL_DATA_TOO_LONG: "bytes after the pixels",
     Reason.SIZE_DISAGREES: "a frame of another size than the header says",
     Reason.FRAMES_DISAGREE: "another number of frames than the header says",
     Reason.PIXELS_UNREADABLE: "a compressed frame cannot be parsed",
+    Reason.UNUSED_BITS: "bits of pixels beyond their value that cannot be read or cleared",
     Reason.PIXELS_CHANGED: "the pixels of the output could not be verified",
     Reason.BURNED_IN_DECLARED: "the header declares text in the pixels, which were not read",
     Reason.TEXT_POSSIBLE: "text in the pixels is possible, and they were not read",
@@ -114,6 +117,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.ALREADY_DEIDENTIFIED: "a clean file of this site and key: give the original instead",
     Reason.REFUSED_IN_REVIEW: "a reviewer keeps the layout out",
     Reason.HEAD_DOUBTFUL: "header and pixels of the series do not agree on whether it shows a head",
+    Reason.HEAD_OUTLINE: "contours, a segmentation or a surface that may outline a face",
     Reason.FACE_NOT_FOUND: "the series may show a head, but its face was not found",
     Reason.FACE_GEOMETRY: "a CT or MR image without a complete series around it, so a face cannot be found",
     Reason.FACE_PIXELS: "CT or MR pixels (lossy, colour, ...) from which a face cannot be removed exactly",

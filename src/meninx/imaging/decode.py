@@ -58,6 +58,13 @@ would give a different image if a different package is installed.
 """
 
 
+_UNMASKED: dict[str, Any] = {
+    "correct_unused_bits": False,
+    "apply_jls_sign_correction": False,
+    "apply_j2k_sign_correction": False,
+}
+
+
 for _syntax in jpeg.DECODER_DEPENDENCIES:
     with suppress(ValueError):  # already registered by a bundle's copy of this module
         get_decoder(_syntax).add_plugin(jpeg.NAME, (jpeg.__name__, "_decode_frame"))
@@ -238,10 +245,14 @@ def pixels_of(dataset: Dataset) -> npt.NDArray[Any]:
         raise _undecodable(syntax, error) from None
 
 
-def stored_values(dataset: Dataset) -> tuple[npt.NDArray[Any], str]:
+def stored_values(dataset: Dataset, *, masked: bool = True) -> tuple[npt.NDArray[Any], str]:
     """Return the first frame of compressed pixels as it is stored, and its photometric interpretation.
 
     No colours are converted, except by a codestream that declares its own transform (JPEG 2000).
+
+    Args:
+        dataset: with its file meta.
+        masked: take bits beyond ``BitsStored`` away; False gives every bit that was coded.
 
     Returns:
         Shape (rows, columns) or (rows, columns, samples), in native byte order.
@@ -253,7 +264,9 @@ def stored_values(dataset: Dataset) -> tuple[npt.NDArray[Any], str]:
     try:
         with quiet():
             plugin = _DECODERS.get(syntax, ("", ""))[0]
-            values, about = get_decoder(syntax).as_array(dataset, index=0, raw=True, decoding_plugin=plugin)
+            values, about = get_decoder(syntax).as_array(
+                dataset, index=0, raw=True, decoding_plugin=plugin, **({} if masked else _UNMASKED)
+            )
             return values, str(about["photometric_interpretation"])
     except Exception as error:
         raise _undecodable(syntax, error) from None

@@ -36,7 +36,6 @@ _SLICE = (
     "SOPClassUID",
 )
 _WIDEST = 4  # bytes of a decoded value
-_DIRECTORY = "1.2.840.10008.1.3.10"
 
 
 def read_instance(path: Path, *, intensity: Intensity = "modality", bits: int = 8) -> Image:

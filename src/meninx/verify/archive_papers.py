@@ -7,16 +7,14 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from meninx.core import integrity, signing_key
+from meninx.core import clean_archive, integrity, signing_key
 from meninx.core.artifacts import DeidRecord
+from meninx.core.clean_archive import STATEMENT
 from meninx.core.errors import DataError
 from meninx.core.folder_signature import SIGNATURE
-from meninx.deid.papers import archive_signature, audit_chain, statement
-from meninx.deid.papers.audit_chain import AUDIT_LOG
-from meninx.deid.papers.statement import STATEMENT
+from meninx.deid.papers import audit_chain, statement
+from meninx.deid.papers.audit_chain import AUDIT_LOG, ChainCheck
 from meninx.verify.check_list import CheckList, Expected, some
-
-_IMAGES = "images/"
 
 
 def signed_apart(root: Path) -> tuple[str, ...]:
@@ -44,14 +42,30 @@ def _chain(book: CheckList, root: Path, record: DeidRecord) -> None:
         wrong.append("the last line is not the one that deid.json names")
     if not wrong:
         wrong += _other_images(found.written, integrity.read(root))
+        wrong += _other_numbers(found, record)
     book.judge(what, wrong, privacy=True, remark=f"{found.lines:,} lines")
 
 
 def _other_images(written: Mapping[str, str], listed: Mapping[str, str]) -> list[str]:
     """Return how the images of the log differ from those of the list of digests."""
-    images = {name: digest for name, digest in listed.items() if name.startswith(_IMAGES)}
+    images = {name: digest for name, digest in listed.items() if clean_archive.is_image(name)}
     odd = {name for name, _ in written.items() ^ images.items()}
     return [f"log and {integrity.CHECKSUMS} name other images: {some(odd)}"] if odd else []
+
+
+def _other_numbers(found: ChainCheck, record: DeidRecord) -> list[str]:
+    """Return which numbers of the summary do not follow from the log."""
+    pairs = {
+        "files_read": (record.files_read, found.lines),
+        "files_written": (record.files_written, len(found.written)),
+        "quarantined": (dict(record.quarantined), dict(found.kept_out)),
+        "burned_in_unknown": (record.burned_in_unknown, found.burned_in_unknown),
+    }
+    odd = [name for name, (said, counted) in pairs.items() if said != counted]
+    if record.patients > record.files_written:
+        odd.append("patients")
+    fix = "run `meninx deid` again"
+    return [f"deid.json says other numbers than the log: {', '.join(odd)}; {fix}"] if odd else []
 
 
 def signature(book: CheckList, root: Path, record: DeidRecord, expected: Expected) -> None:
@@ -60,7 +74,7 @@ def signature(book: CheckList, root: Path, record: DeidRecord, expected: Expecte
     if importlib.util.find_spec("cryptography") is None:
         book.unverified(what, "cryptography is not installed", fix="pip install cryptography")
         return
-    signed = archive_signature.read(root)
+    signed = clean_archive.read_signature(root)
     if signed is None:
         if record.signer or expected.signer:
             fix = "ask for the whole archive"
@@ -69,11 +83,7 @@ def signature(book: CheckList, root: Path, record: DeidRecord, expected: Expecte
             book.impossible(what, "unsigned: an older version wrote this archive, or somebody changed it")
         return
     found = signing_key.fingerprint(signed.signer)
-    names = {"record": "deid.json", "checksums": integrity.CHECKSUMS, "statement": STATEMENT}
-    there = archive_signature.digests(root)
-    wrong = [
-        f"{names[key]} is not the file that was signed" for key in names if there[key] != getattr(signed, key)
-    ]
+    wrong = [f"{name} is not the file that was signed" for name in clean_archive.other_files(root, signed)]
     if record.signer != found:
         wrong.append("deid.json names another signer")
     book.judge(what, wrong, privacy=True, remark=f"key {found}")

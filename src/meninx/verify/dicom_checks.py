@@ -14,12 +14,12 @@ from meninx.deid.options import BASIC_CODE, CODES, Option
 from meninx.deid.profile import Action, Profile, canonical, rows
 from meninx.deid.structured_content import Treatment
 from meninx.deid.walker import ALWAYS_REMOVED, MARKERS
-from meninx.dicomfile import pixels
+from meninx.dicomfile import compressed_bits, pixels
 from meninx.dicomfile.charset import CHARSET_TAG, decode, encodings_of
 from meninx.dicomfile.elements import PIXEL_DATA, Element
 from meninx.dicomfile.file_part import FilePart
 from meninx.dicomfile.fragments import Fragments
-from meninx.dicomfile.high_bits import unused_bits
+from meninx.dicomfile.high_bits import Clearing, unused_bits
 from meninx.dicomfile.instance import SOP_CLASS, SOP_INSTANCE, Instance
 from meninx.dicomfile.refusals import Refused
 from meninx.verify import person_evidence
@@ -305,10 +305,20 @@ def _pixels(instance: Instance) -> Iterator[FileFinding]:
     after = [_content_size(element, instance) for element in copies if element.tag in PIXEL_DATA]
     if any(was > now + 2 for was, now in zip(before, after, strict=True)):
         yield FileFinding("hidden-bytes", "PixelData")
-    bits = unused_bits(instance.elements, little=instance.encoding.little)
-    native = instance.transfer_syntax in pixels.NATIVE
-    if bits is not None and native and bits.clearing(_windows(instance)) is not None:
+    try:
+        coded = compressed_bits.of(replace(instance, elements=copies))
+        stray = _native_clearing(instance) if coded is None else coded.clearing()
+    except Refused as refused:
+        yield FileFinding("pixels-unchecked", f"PixelData: {refused.reason}")
+        return
+    if stray is not None:
         yield FileFinding("unused-bits", "PixelData")
+
+
+def _native_clearing(instance: Instance) -> Clearing | None:
+    bits = unused_bits(instance.elements, little=instance.encoding.little)
+    native = bits is not None and instance.transfer_syntax in pixels.NATIVE
+    return bits.clearing(_windows(instance)) if bits is not None and native else None
 
 
 def _windows(instance: Instance) -> Iterator[bytes | memoryview]:

@@ -134,13 +134,26 @@ def _unparsed(reason: str, data: bytes | FilePart, found: list[FileFinding]) -> 
     """Return the outcome of a file that is no readable DICOM; its bytes are searched."""
     if _search.known and _search.known.raw.found_in(data, frozenset()):
         found.append(FileFinding("identifier-in-bytes", "file"))
-    elif _search.known and isinstance(data, bytes) and len(data) <= _SMALL and is_texty(data):
-        lines = data.decode("utf-8", "replace").splitlines()
+    elif _search.known and isinstance(data, bytes) and len(data) <= _SMALL:
+        lines = _text_of(data).splitlines()
         if any(_search.known.hit(line, prose=True) == CERTAIN for line in lines):
             found.append(FileFinding("identifier-in-bytes", "file"))
     if reason == Reason.NOT_DICOM:
         return FileOutcome(tuple(found), dicom=False)
     return FileOutcome((*found, FileFinding("unreadable", str(reason))))
+
+
+def _text_of(data: bytes) -> str:
+    """Return the text of a file in UTF-8 or UTF-16, with or without its mark; empty for other bytes."""
+    sample = data[:4096]
+    for encoding, mark, zeros in (
+        ("utf-16-le", b"\xff\xfe", sample[1::2]),
+        ("utf-16-be", b"\xfe\xff", sample[::2]),
+    ):
+        if data.startswith(mark) or (zeros and zeros.count(0) > 0.5 * len(zeros)):
+            text = data.decode(encoding, "replace").lstrip("\ufeff")
+            return text if is_texty(text[:4096].encode()) else ""
+    return data.decode("utf-8", "replace") if is_texty(data) else ""
 
 
 def _checked(path: Path | None, one: Instance, head: bytes, found: list[FileFinding]) -> FileOutcome:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from meninx.core import files, machine
+from meninx.core import files, machine, names
 from meninx.core.errors import DataError, UsageError, problem
 from meninx.core.pool import Stop, mapped
 from meninx.core.progress import SILENT, Progress, task
@@ -137,7 +137,7 @@ def _result(
         more = (FileFinding("uid-conflict", "StudyInstanceUID"),) if number in conflicts else ()
         found = (*one.findings, *more)
         shown = config.show_paths and not _names_somebody(entry.path, search)
-        name = entry.path if shown else f"file {number + 1}"
+        name = names.encodable(entry.path) if shown else f"file {number + 1}"
         checked.append(CheckedFile(name, verdict_of(found, dicom=one.dicom), found))
     verdicts = Counter(item.verdict for item in checked)
     reasons, places = Counter[str](), Counter[str]()
@@ -171,7 +171,9 @@ def _result(
         matched=matched,
         originals=len(search.originals.files),
         originals_unread=dict(sorted(search.originals.unread.items())),
-        unread_paths=tuple(item for item in shown_paths if not _names_somebody(item, search)),
+        unread_paths=tuple(
+            names.encodable(item) for item in shown_paths if not _names_somebody(item, search)
+        ),
         people=len(search.originals.people),
         values=search.known.count,
         dangling=len({one for item in outcomes for one in item.references} - here),

@@ -19,10 +19,13 @@ from meninx.core.artifacts import (
     RunRecord,
     SweepRecord,
 )
+from meninx.core.clean_archive import IMAGES
 from meninx.core.dossier_records import DossierRecord
 from meninx.core.errors import DataError
+from meninx.core.folder_signature import SIGNATURE
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest
 from meninx.core.progress import Progress
+from meninx.deid.papers.audit_chain import AUDIT_LOG
 from meninx.obfuscate.sealed_release import NOT_SEALED
 from meninx.report import obfuscated_datasets
 from meninx.verify import archive_papers, medium_checks
@@ -66,10 +69,23 @@ def kind_of(folder: Path) -> str:
         return FEATURES
     if (folder / Path(artifacts.place(Lineage)).name).is_file() or _is_bundle(folder):
         return RELEASE
+    return _kind_without_record(folder)
+
+
+def _kind_without_record(folder: Path) -> str:
+    """Return what a folder is that lacks the record of its stage; empty for none of meninx's."""
     marker = folder / workspace.PRIVATE / workspace.MARKER
     kinds = {"deid": ARCHIVE, "prepare": DATASET, "predict": PREDICTIONS, "obfuscate": DATASET}
     kinds["obfuscate-features"] = FEATURES
+    if not marker.is_file() and _is_archive(folder):
+        return ARCHIVE
     return kinds.get(_stage(folder), "") if marker.is_file() else ""
+
+
+def _is_archive(folder: Path) -> bool:
+    """Return whether a folder without a summary and a private room is what is left of a clean archive."""
+    papers = (integrity.CHECKSUMS, AUDIT_LOG, SIGNATURE)
+    return (folder / IMAGES).is_dir() and any((folder / name).is_file() for name in papers)
 
 
 def found(folder: Path, depth: int = _DEPTH) -> Iterator[tuple[Path, str]]:
@@ -208,7 +224,8 @@ def archive(book: CheckList, root: Path, expected: Expected, progress: Progress)
         return
     record = artifacts.read(root, DeidRecord)
     if record is None:
-        book.impossible("summary deid.json", "none here")
+        fix = "ask for the whole archive, or run `meninx deid` again"
+        book.judge("summary deid.json", ["it is missing"], privacy=True, fix=fix)
     digests(
         book,
         root,

@@ -35,7 +35,7 @@ class PixelReport:
         reasons: why text may be in the pixels, in fixed words; empty when nothing suggests it.
         searched: every frame was searched, and the result was searched again without a finding.
         lines: the lines that were found; their texts are private.
-        recoded: the pixels lost their compression, because it was lossy.
+        recoded: the pixels lost their compression, because their values cannot be compressed again exactly.
         mask: what is redacted without a decision, by which a layout is recognised; None without a search.
         decision: the decision of a reviewer that was applied, or ``""``.
         filled: places that hold every filled pixel, a line of words as one place.

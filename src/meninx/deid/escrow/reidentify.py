@@ -123,6 +123,7 @@ def run(
         DataError: no pseudonym is known, or a file is not what it should be.
         UsageError: no reason, or a place for the table where it must not lie.
     """
+    files.refuse_special(out)
     workspace.outside(out, [request.dicom] if request.dicom and request.dicom.is_dir() else [])
     why = "" if dry_run else checked_reason(reason)
     header = escrow_file.read_header(escrow)

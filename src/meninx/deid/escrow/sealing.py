@@ -17,6 +17,8 @@ from meninx.deid.escrow.escrow_file import NAME, Opener, Recipient
 from meninx.deid.identity.keys import SiteKey, read_key
 from meninx.deid.identity.pseudonyms import Pseudonyms
 from meninx.deid.output import FileJournal, sorted_lines
+from meninx.deid.review.layouts import DECISIONS
+from meninx.deid.review.review_votes import VOTES
 
 # What may stay in the private folder: none of it holds an original value. Everything else goes, so that a
 # file that a later version writes cannot be forgotten here.
@@ -27,8 +29,8 @@ KEPT = frozenset(
         f"{NAME}{RECORD}",
         workspace.MARKER,
         workspace.LOCK,
-        "decisions.csv",
-        "review_votes.jsonl",
+        DECISIONS,
+        VOTES,
     }
 )
 

@@ -302,6 +302,10 @@ def _interpolated(values: Grid, places: npt.NDArray[np.float64]) -> tuple[Grid, 
 class SingleFilePlans:
     """Plans of instances in memory, each of which is a series of its own: multi-frame images, or refusals."""
 
+    def read(self, series: str) -> FacePlan | None:
+        """Return None: no other series is known."""
+        return None
+
     def of(self, header: SliceHeader, original: Instance) -> FacePlan:
         """Return the plan of one instance."""
         return plan_of([SeriesFile(header, lambda: nullcontext(original))])

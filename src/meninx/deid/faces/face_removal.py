@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from meninx.deid.faces import surfaces
 from meninx.deid.faces.defacing import Mask
 from meninx.deid.faces.face_plans import NOT_HEAD, REFUSED, FacePlan
 from meninx.deid.faces.slice_header import SliceHeader, header_of, may_show_a_face
@@ -28,6 +29,10 @@ class Plans(Protocol):
         """Return the plan of the series of an instance."""
         ...
 
+    def read(self, series: str) -> FacePlan | None:
+        """Return the plan of a series by its digest, None where none was made."""
+        ...
+
 
 @dataclass(frozen=True)
 class FaceReport:
@@ -37,15 +42,17 @@ class FaceReport:
         outcome: ``defaced``, ``not-head``, or ``""`` for anything but CT and MR images.
         series: digest that names the series in the private journal.
         plan: digest of the plan.
+        depends: the private journal's form for an outline that refers to series; its outcome is empty.
     """
 
     outcome: str = ""
     series: str = ""
     plan: str = ""
+    depends: str = ""
 
     def text(self) -> str:
         """Return the form that the private journal holds."""
-        return ":".join((self.outcome, self.series, self.plan)) if self.outcome else ""
+        return ":".join((self.outcome, self.series, self.plan)) if self.outcome else self.depends
 
 
 def remove(original: Instance, plans: Plans) -> tuple[Instance, FaceReport]:
@@ -55,13 +62,15 @@ def remove(original: Instance, plans: Plans) -> tuple[Instance, FaceReport]:
         removed part of space.
 
     Raises:
-        Refused: ``head-doubtful``, ``face-not-found``, ``face-geometry``, ``face-pixels``,
+        Refused: ``head-doubtful``, ``head-outline``, ``face-not-found``, ``face-geometry``, ``face-pixels``,
             ``pixels-unreadable``, ``too-large``.
     """
     header = header_of(original)
     if header is None:
         if may_show_a_face(original):
             raise Refused(Reason.HEAD_DOUBTFUL)
+        if surfaces.may_outline_a_face(original):
+            return original, FaceReport(depends=surfaces.check(original, plans.read))
         return original, FaceReport()
     plan = plans.of(header, original)
     report = FaceReport(plan.outcome, header.series, plan.digest)

@@ -87,7 +87,7 @@ def header_of(original: Instance) -> SliceHeader | None:
         series=series_key(original),
         instance=plain_digest(original.text(SOP_INSTANCE).encode("utf-8", "replace")),
         kind=kind,
-        hint=_hint(original),
+        hint=hint_of(original),
         size=(layers.rows, layers.columns),
         planes=planes,
         rescale=rescale,
@@ -102,15 +102,20 @@ def may_show_a_face(original: Instance) -> bool:
     may be a rendering. No face is removed from these.
     """
     name = str(UID_dictionary.get(original.text(SOP_CLASS), ("",))[0])
-    spatial = original.text(_MODALITY).upper() in ("PT", "NM", "OT", "SC") or re.search(
+    spatial = original.text(_MODALITY).upper() in ("PT", "NM", "OT", "SC", "RTDOSE") or re.search(
         r"3D|Secondary Cap", name
     )
-    return bool(original.pixels and spatial) and _kind(original) is None and _hint(original) == "head"
+    return bool(original.pixels and spatial) and _kind(original) is None and hint_of(original) == "head"
 
 
 def series_key(original: Instance) -> str:
     """Return the digest of patient, study and series."""
-    named = (original.text(STUDY), original.text(SERIES), original.whole_text(PATIENT_ID), original.issuer)
+    return key_of_series(original, original.text(SERIES))
+
+
+def key_of_series(original: Instance, series: str) -> str:
+    """Return the digest of a series, by its UID, in the study of a file."""
+    named = (original.text(STUDY), series, original.whole_text(PATIENT_ID), original.issuer)
     return plain_digest("\0".join(named).encode("utf-8", "replace"))[:32]
 
 
@@ -135,7 +140,8 @@ def _is_exact(layers: frames.Layers) -> bool:
     )
 
 
-def _hint(original: Instance) -> Hint:
+def hint_of(original: Instance) -> Hint:
+    """Return what the descriptions of a file say about the part of the body."""
     words = " ".join(original.whole_text(tag) for tag in _DESCRIBING).upper().replace("_", " ")[:4000]
     if _HEAD.search(words):
         return "head"

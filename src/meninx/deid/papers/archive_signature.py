@@ -15,31 +15,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meninx.core import artifacts, files, folder_signature, integrity
+from meninx.core import clean_archive, folder_signature
 from meninx.core import signing_key as keys_in_files
-from meninx.core.artifacts import DeidRecord
-from meninx.core.folder_signature import FolderSignature
+from meninx.core.clean_archive import ArchiveSignature
 from meninx.deid.identity.keys import SiteKey
-from meninx.deid.papers.statement import STATEMENT
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _PURPOSE = "signature of clean archives"
-
-
-class ArchiveSignature(FolderSignature, frozen=True, kw_only=True, tag="clean archive"):
-    """What is signed: ``signature.json``.
-
-    Attributes:
-        record: SHA-256 of ``deid.json``, which holds the number of lines and the last digest of the log.
-        checksums: SHA-256 of ``checksums.sha256``, which lists the images and the audit log.
-        statement: SHA-256 of ``statement.html``.
-    """
-
-    record: str
-    checksums: str
-    statement: str
 
 
 def signing_key(key: SiteKey) -> Ed25519PrivateKey:
@@ -61,19 +45,5 @@ def write(root: Path, key: Ed25519PrivateKey) -> None:
         DataError: one of them is missing.
         StorageError: the disk refused.
     """
-    statement = ArchiveSignature(**digests(root), signer=keys_in_files.public_bytes(key))
+    statement = ArchiveSignature(**clean_archive.digests(root), signer=keys_in_files.public_bytes(key))
     folder_signature.write(root, statement, key)
-
-
-def digests(root: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file that is signed, by the name of its field."""
-    return {
-        "record": files.digest(root / artifacts.place(DeidRecord)),
-        "checksums": files.digest(root / integrity.CHECKSUMS),
-        "statement": files.digest(root / STATEMENT),
-    }
-
-
-def read(root: Path) -> ArchiveSignature | None:
-    """Return what was signed, see :func:`.folder_signature.read`."""
-    return folder_signature.read(root, ArchiveSignature)

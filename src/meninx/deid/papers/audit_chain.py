@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,12 +62,16 @@ class ChainCheck:
         head: SHA-256 of the last of these.
         wrong: the first fault in words, without any content of a line; empty when there is none.
         written: path of an output -> its SHA-256, as the lines say.
+        kept_out: reason -> lines of files that were not written.
+        burned_in_unknown: lines of written files that may show text.
     """
 
     lines: int
     head: str
     wrong: str
     written: Mapping[str, str]
+    kept_out: Mapping[str, int]
+    burned_in_unknown: int
 
 
 def check(path: Path) -> ChainCheck:
@@ -81,7 +86,7 @@ def check(path: Path) -> ChainCheck:
 
 def check_lines(lines: Iterable[bytes]) -> ChainCheck:
     """Return what the lines of a log hold, up to the first fault."""
-    chain, written = AuditChain(), dict[str, str]()
+    chain, written, kept_out, unknown = AuditChain(), dict[str, str](), Counter[str](), 0
     for content in lines:
         number, wrong = chain.lines + 1, ""
         try:
@@ -96,11 +101,14 @@ def check_lines(lines: Iterable[bytes]) -> ChainCheck:
             elif _encoded({_PREVIOUS: previous, **table}) != content:
                 wrong = f"line {number} is not written as meninx writes it"
         if wrong:
-            return ChainCheck(chain.lines, chain.head, wrong, written)
+            return ChainCheck(chain.lines, chain.head, wrong, written, kept_out, unknown)
         chain.line(table)
         if isinstance(table.get("output"), str) and table["output"]:
             written[table["output"]] = str(table.get("output_sha256"))
-    return ChainCheck(chain.lines, chain.head, "", written)
+            unknown += table.get("burned_in_unknown") is True
+        else:
+            kept_out[str(table.get("reason"))] += 1
+    return ChainCheck(chain.lines, chain.head, "", written, kept_out, unknown)
 
 
 def _encoded(table: Mapping[str, Any]) -> bytes:

@@ -15,12 +15,12 @@ import jinja2
 
 from meninx.core import files
 from meninx.core.artifacts import DeidRecord
+from meninx.core.clean_archive import STATEMENT
 from meninx.core.names import printable
 from meninx.core.summaries import mostly_filled, unsearched
 from meninx.deid.options import EVERY_CODE
 from meninx.dicomfile import media_directory, refusals
 
-STATEMENT = "statement.html"
 EDITION = "2026d"  # of DICOM PS3.15
 _MOST_ROWS, _MOST_REASONS, _MOST_LETTERS = (
     6,
@@ -147,8 +147,8 @@ def _faces(record: DeidRecord) -> str:
         return "Faces can be rebuilt from head scans."
     return (
         f"A mask of the face was removed from {record.series_defaced:,} CT and MR series; identification "
-        "from the rest of the head or from the brain itself stays possible. Other kinds of images were not "
-        "treated."
+        "from the rest of the head or from the brain itself stays possible. Contours, segmentations and "
+        "surfaces that may outline a head were kept out. Other kinds of images were not treated."
     )
 
 

@@ -74,7 +74,8 @@ class RunCounts:
         self.read += 1
         if entry.face:
             outcome, series = entry.face.split(":")[:2]
-            self.faces[outcome].add(series)
+            if outcome:  # not for a contour or surface that refers to the series
+                self.faces[outcome].add(series)
         if entry.status != WRITTEN:
             self.quarantined[str(entry.reason)] += 1
             self.directories.update(entry.directory)

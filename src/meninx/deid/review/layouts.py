@@ -102,14 +102,18 @@ class LayoutMask:
         """
         return plain.from_plain(table, cls, where="layout")
 
+    @property
+    def device(self) -> tuple[str, str, int, int]:
+        """Manufacturer, model, rows and columns."""
+        return self.manufacturer, self.model, self.rows, self.columns
+
     def matches(self, other: LayoutMask) -> bool:
         """Return whether two images have one layout.
 
         Device and size are the same, and each box has a partner on the same line that begins, ends or has its
         middle in the same place: names of different lengths make no new layout.
         """
-        mine = (self.manufacturer, self.model, self.rows, self.columns, len(self.boxes))
-        if mine != (other.manufacturer, other.model, other.rows, other.columns, len(other.boxes)):
+        if (self.device, len(self.boxes)) != (other.device, len(other.boxes)):
             return False
         return _paired(self.boxes, other.boxes) and _paired(other.boxes, self.boxes)
 
@@ -433,7 +437,8 @@ def read_decisions(path: Path) -> tuple[LayoutDecision, ...]:
     """Return the decisions of a table.
 
     Raises:
-        DataError: the table cannot be read, or a row is damaged; the message names the row.
+        DataError: the table cannot be read, a row is damaged, or two rows contradict each other; the message
+            names the row.
     """
     number = 1
     try:
@@ -450,6 +455,7 @@ def read_decisions(path: Path) -> tuple[LayoutDecision, ...]:
                 if number > _MOST_LISTED:
                     raise ValueError("too many")
                 decisions.append(LayoutDecision.from_row(row))
+            _refuse_contradiction(decisions)
             return tuple(decisions)
     except OSError:
         raise DataError(problem("the table cannot be read", where=DECISIONS, fix="check the path")) from None
@@ -460,6 +466,25 @@ def read_decisions(path: Path) -> tuple[LayoutDecision, ...]:
         )
         where = f"{DECISIONS}, row {number}"
         raise DataError(problem("the row is no decision", where=where, fix=fix)) from None
+
+
+def _refuse_contradiction(decisions: Iterable[LayoutDecision]) -> None:
+    """Refuse rows that decide differently about one layout: the order of rows must not decide.
+
+    Raises:
+        DataError: with the number of the second row.
+    """
+    known: dict[LayoutMask, LayoutDecision] = {}
+    for number, one in enumerate(decisions, start=2):
+        first = known.setdefault(one.mask, one)
+        if (first.choice, set(first.chosen)) != (one.choice, set(one.chosen)):
+            raise DataError(
+                problem(
+                    "the row contradicts an earlier one about the same layout",
+                    where=f"{DECISIONS}, row {number}",
+                    fix="let the reviewers agree, and leave one of the rows",
+                )
+            )
 
 
 def write_decisions(path: Path, decisions: Iterable[LayoutDecision]) -> None:
@@ -474,5 +499,20 @@ def write_decisions(path: Path, decisions: Iterable[LayoutDecision]) -> None:
 
 
 def decision_for(decisions: Iterable[LayoutDecision], mask: LayoutMask) -> LayoutDecision | None:
-    """Return the first decision whose layout an image has, or None."""
-    return next((one for one in decisions if one.mask.matches(mask)), None)
+    """Return the decision whose layout an image has, or None.
+
+    Masks of two rows may be so near to each other that an image has both layouts. Quarantine then counts
+    first, and otherwise the order of the rows.
+    """
+    fitting = [one for one in decisions if one.mask.matches(mask)]
+    return min(fitting, key=lambda one: one.choice != ReviewChoice.QUARANTINE, default=None)
+
+
+def unused(decisions: Iterable[LayoutDecision], found: Iterable[TextLayout]) -> int:
+    """Return how many decisions are about a layout that no image of a run has."""
+    by_device: dict[tuple[str, str, int, int], list[LayoutMask]] = {}
+    for one in found:
+        by_device.setdefault(one.mask.device, []).append(one.mask)
+    return sum(
+        not any(one.mask.matches(mask) for mask in by_device.get(one.mask.device, ())) for one in decisions
+    )
