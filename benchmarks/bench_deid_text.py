@@ -15,7 +15,10 @@ collection. What was seen of the measured half is in docs/benchmarks.md.
 * Recall: share of a text's tokens (letters and digits) that stay, on average over texts; the interval is a
   bootstrap over collections.
 * Reversed: a negation, a "with", a "before" or "after", or a side that is missing while the word that it
-  stood beside is there. Found here by a comparison of tokens that shares nothing with the cleaner.
+  stood beside is there; a word that excludes, denies or compares (also ``non...``, ``...less`` and the
+  signs of comparison) that is missing while a word beside it is there; a correction (wrong, cancelled) that
+  is missing while anything is there. Found here by a comparison of tokens that shares nothing with the
+  cleaner.
 * Merged: two different descriptions of one study that are the same afterwards. Capitals count: of originals
   that differ by capitals alone, each that loses nothing stays as it is.
 * Planted: a name, ID, telephone number, date or address of somebody else (the header does not hold it) put
@@ -78,6 +81,22 @@ NEGATIONS = frozenset(
 BEFORE_NEXT = NEGATIONS | frozenset(
     ["w", "with", "pre", "post", "before", "after", "mit", "avec", "con", "plus"]
 )
+# Words that exclude, deny or compare: reversed when they are missing while a word beside them is there.
+_DENYING_TEXT = """
+    but except excluding excluded excludes exclude excl exc exkl ausser außer ausgenommen sauf hors
+    salvo excepto eccetto tranne behalve minus free frei rule ruled deny denies denied denying
+    cannot cant never neither nor unlikely lacking lacks missing omit omitted less more fewer than
+    least most kein keine keinen nicht pas aucun nessun nunca jamais
+"""
+DENYING = frozenset(_DENYING_TEXT.split())
+# They may be about any part of the text: reversed when they are missing while anything is there.
+_CORRECTING_TEXT = """
+    wrong actually cancelled canceled failed aborted incorrect mislabeled mislabelled erroneous
+    mistake invalid discontinued terminated refused rejected storniert abgebrochen falsch
+"""
+CORRECTING = frozenset(_CORRECTING_TEXT.split())
+_DENYING_COMPOUND = re.compile(r"non[^\W\d_]{3,}|[^\W\d_]{3,}less")
+_COMPARED = re.compile(r"(<=|>=|!=|[≤≥≠±]|[<>](?=\s*[0-9]))\s*([^\W_]+)")
 SIDES = frozenset(["left", "right", "lt", "rt", "bilateral", "bilat", "bil", "both", "unilateral"])
 Keyed = Callable[[str], str]
 
@@ -138,13 +157,24 @@ def kept(before: Sequence[str], after: Sequence[str]) -> list[bool]:
 
 
 def reversals(before: Sequence[str], stays: Sequence[bool]) -> Iterator[str]:
-    """Yield the tokens that are missing while what they stood beside is there."""
+    """Yield the tokens that are missing while what they say something about is there."""
     for at, word in enumerate(before):
         if stays[at]:
             continue
         behind = at + 1 < len(before) and stays[at + 1]
-        if (word in BEFORE_NEXT and behind) or (word in SIDES and (behind or (at > 0 and stays[at - 1]))):
+        beside = behind or (at > 0 and stays[at - 1])
+        denies = word in SIDES or word in DENYING or _DENYING_COMPOUND.fullmatch(word)
+        corrects = word in CORRECTING and any(stays)
+        if (word in BEFORE_NEXT and behind) or (denies and beside) or corrects:
             yield word
+
+
+def signs_lost(before: str, after: str) -> Iterator[str]:
+    """Yield the signs of comparison that are missing while what stood behind them is there."""
+    for found in _COMPARED.finditer(before):
+        signed = rf"{re.escape(found[1])}\s*{re.escape(found[2])}(?![^\W_])"
+        if found[2].casefold() in tokens(after) and not re.search(signed, after):
+            yield found[1]
 
 
 @dataclass
@@ -172,6 +202,7 @@ class Recall:
         self.whole += all(stays)
         self.empty += not any(stays)
         self.reversed_.update(reversals(before, stays))
+        self.reversed_.update(signs_lost(text, result))
 
     def mean(self, leave_out: frozenset[str] = frozenset()) -> str:
         """Return the mean share with its interval over collections."""

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import io
 import zlib
 from pathlib import Path
 
+import pydicom
 import pytest
 from deid_samples import clean, image, save
 
 from meninx.deid import selfcheck
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
+from meninx.deid.identifiers import Identifiers
 from meninx.deid.identity.keys import SiteKey
 from meninx.deid.identity.pseudonyms import Pseudonyms, Resolver
 from meninx.dicomfile.refusals import Reason, Refused
@@ -43,6 +46,35 @@ def test_a_clean_file_passes_and_a_touched_one_does_not(tmp_path):
     assert refused(b"x" + content[1:], original, context) == Reason.PROCESSING_FAILED
     assert refused(content[:200], original, context) == Reason.PROCESSING_FAILED
     assert refused(b"", original, context) == Reason.PROCESSING_FAILED
+
+
+def test_pixels_that_no_search_reads_to_the_end_are_compared_all_the_same(tmp_path, monkeypatch):
+    """A search may stop early, or read nothing where no identifier was collected."""
+    content, original, context = written(tmp_path, image())
+    monkeypatch.setattr(Identifiers, "found_in_bytes", lambda self, content, **how: False)
+    assert refused(content, original, context) == ""
+    pixels = content.rindex(bytes(original.pixels[0].value))
+    touched = content[:pixels] + b"\1" + content[pixels + 1 :]
+    assert refused(touched, original, context) == Reason.PIXELS_CHANGED
+
+
+@pytest.mark.parametrize(
+    ("keyword", "stays", "leak"),
+    [
+        ("SliceThickness", "2.718281", "55123470"),
+        ("InstanceNumber", "31415926", "55123470"),
+        ("AcquisitionTime", "101112.131415", "55123470"),
+    ],
+)
+def test_an_identifier_in_a_number_or_a_time_is_seen_in_the_raw_header(tmp_path, keyword, stays, leak):
+    """The walk through decoded texts leaves DS, IS, AS and TM out, so the raw search alone finds it."""
+    ds = image(PatientID=leak, **{keyword: stays})
+    content, original, context = written(tmp_path, ds)
+    value = str(pydicom.dcmread(io.BytesIO(content))[keyword].value).encode()
+    assert content.count(value) == 1
+    touched = content.replace(value, leak.encode().ljust(len(value)))
+    assert refused(content, original, context) == ""
+    assert refused(touched, original, context) == Reason.RESIDUAL_IDENTIFIER
 
 
 @pytest.mark.parametrize("place", [0, 7, (1 << 18) - 1, 1 << 18, (1 << 18) + 40, -1])

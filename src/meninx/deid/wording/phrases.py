@@ -8,6 +8,11 @@ removed or retained by what it is *and* by what becomes of its neighbours:
   phrase, and a statement with two halves (with and without, pre and post, in and out of phase, arterial and
   venous) needs both. Otherwise its whole phrase goes, and the next phrase if the word stands at its border.
   What follows "without contrast" may go;
+* what excludes, denies or compares ("excl.", "denies", "rule out", "less than", ``<``) is such a statement as
+  well. A word of this kind that cannot stay (``nongated``, ``contrastless``, "but", which is a name, too)
+  takes its phrase along;
+* a correction ("wrong", "cancelled", "actually") may be about any part of the text, so a text with one stays
+  whole or goes;
 * a finding needs both neighbours inside its phrase;
 * a word that is also a name goes beside an unknown word of letters. One that is seldom used goes as well
   where it is written like no other word of the text (``Axial CHEST foot``);
@@ -42,6 +47,7 @@ from meninx.deid.wording.vocabulary import (
     STATED,
     STATED_OR_IN,
     Role,
+    corrects,
     kind_of,
 )
 
@@ -62,20 +68,29 @@ _IDENTIFIERS = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _ABBREVIATIONS = frozenset({"w.o.", "w.o", "w."})
-_TOKENS = re.compile(
-    rf"""
+_TOKENS_TEXT = rf"""
       (?P<without>(?<![^\W_])w[ ]?[/._\\-][ ]?o(?:ut)?(?![^\W_]))
     | (?P<phase>(?<![^\W_])in[ ]?[/&+-][ ]?out(?![^\W_]))
     | (?P<measure>{MEASURE.pattern})
     | (?P<decimal>[0-9]+(?:\.[0-9]+)+)
     | (?P<word>[^\W_]+(?:['’][^\W_]+)*)
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
+    """
+_TOKENS = re.compile(_TOKENS_TEXT, re.VERBOSE | re.IGNORECASE)
+# Words and signs that state something together. Few texts have one, and none has one without a cue of these.
+_CUES = ("than", "out", "breath", "<", ">", "!=", "=/", "/o", "/ o", "/-", "/ -", "least", "most")
+_TOGETHER_TEXT = r"""
+      (?P<stated>(?<![^\W_])(?:rul(?:e|es|ed|ing)[ _-]{1,2}out|r[ ]?/[ ]?o|at[ _]+(?:least|most)
+        |(?:less|more|greater|fewer|larger|bigger|smaller)[ _]+than)(?![^\W_]))
+    | (?P<breathing>(?<![^\W_])free[ _-]{1,2}breath(?:e|ing)?(?![^\W_]))
+    | (?P<compared>(?<![-=])[<>]=?(?=[ ]?[0-9]+(?:[.,][0-9]+)?[^\W\d_]{0,3}(?![^\W_]))|!=|=/=|\+[ ]?/[ ]?-
+        |[\u00b1\u00ac\u2213\u2243-\u2249\u2260-\u2281])
+"""
+_ALL_TOKENS = re.compile(_TOGETHER_TEXT + "|" + _TOKENS_TEXT, re.VERBOSE | re.IGNORECASE)
 # How a subtraction is called after its two images: (examination/series/image)-(examination/series/image).
 # The number of the examination identifies a study.
 _IMAGE = r"(?P<exam{0}>[0-9]{{3,6}})?(?P<image{0}>/[0-9]{{1,4}}/[0-9]{{1,4}}(?:\.\.[0-9]{{1,4}})?)"
 _SUBTRACTIONS = re.compile(rf"\(?{_IMAGE.format(1)}\)[+-]\({_IMAGE.format(2)}\)")
+_CUT_SHORT = frozenset({"excl", "exkl", "excld", "exc"})  # the dot behind them ends no phrase
 _BREAKS = re.compile(r"[,;:|()\[\]{}\n\r]|\s-+\s|\.\s")
 _DOTTED = re.compile(r"(?:[^\W\d_][ ]?\.[ ]?)+")
 _TITLES_TEXT = "dr drs doctor prof professor mr mrs ms miss mister herr frau mme sig sra dott dra mlle"
@@ -92,7 +107,7 @@ _ENDS = re.compile(r"[;|()\[\]{}\n\r]")  # what is never between the two parts o
 _BARE_JOINS = re.compile(r"[-/+ ]")
 _SEPARATOR = re.compile(r"[ -\[\]-~\n\r\t]{0,8}")
 _ODD_SEPARATORS = re.compile(r"[\W_]{9}|[^ -\[\]-~\n\r\t\w]")  # what _SEPARATOR does not match
-_STATEMENTS = frozenset({Role.RELATION, Role.CONTRAST, Role.SIDE})
+_STATEMENTS = frozenset({Role.RELATION, Role.CONTRAST, Role.SIDE, Role.DENIAL})
 _NUMBERS = re.compile(r"[0-9]+(?:\.[0-9]+)*|[a-z]{0,4}[0-9]{4,}", re.IGNORECASE)
 _NEEDS_NEIGHBOURS = frozenset({Role.NAME, Role.LETTER, Role.NUMBER})
 _CONDITIONAL = _STATEMENTS | _NEEDS_NEIGHBOURS | {Role.LINK, Role.FINDING, Role.RARE}
@@ -106,6 +121,7 @@ class Phrases:
 
     Attributes:
         text: the original.
+        together: whether it may have words or signs that state something together ("rule out").
         words: casefolded tokens.
         spans: where they are.
         kinds: what they are.
@@ -125,15 +141,18 @@ class Phrases:
     ranges: list[tuple[int, int]] = field(default_factory=list)
     gone: list[bool] = field(default_factory=list)
     styles: list[str] | None = None
+    together: bool = False
 
     def add(self, start: int, end: int, kind: Role) -> None:
         """Add the next token."""
         between = self.text[self.spans[-1][1] : start] if self.spans else ""
+        if between[:1] == "." and self.words[-1] in _CUT_SHORT:
+            between = between[1:]
         self.breaks.append(not self.spans or bool(_BREAKS.search(between)))
         self.words.append(self.text[start:end].casefold())
         self.spans.append((start, end))
         self.kinds.append(kind)
-        self.stays.append(kind != Role.UNKNOWN)
+        self.stays.append(kind not in (Role.UNKNOWN, Role.DENIAL))
         self.gone.append(False)
 
     def between(self, index: int) -> str:
@@ -162,6 +181,8 @@ class Phrases:
                 changed |= self.stays[index] and self._settle_one(index)
             order = order[::-1]  # a removal spreads to either side in one pass
             changed = (bool(stated) and self._settle_statements(stated)) or changed
+        if corrects(self.words) and not all(self.stays):
+            self.stays = [False] * len(self.words)
 
     def _settle_statements(self, stated: list[int]) -> bool:
         """Remove the phrases of statements that lost a part; return whether anything was removed."""
@@ -382,7 +403,8 @@ def _style(word: str) -> str:
 
 def parsed(text: str) -> Phrases:
     """Return the phrases of a text with every rule applied that needs the text only."""
-    phrases = Phrases(text)
+    lowered = text.casefold()
+    phrases = Phrases(text, together=not text.isascii() or any(cue in lowered for cue in _CUES))
     at = 0
     for found in _SUBTRACTIONS.finditer(text) if ")" in text else ():
         _add_part(phrases, at, found.start())
@@ -412,9 +434,14 @@ def _add_part(phrases: Phrases, at: int, end: int) -> None:
 
 
 def _add_tokens(phrases: Phrases, start: int, end: int) -> None:
-    for token in _TOKENS.finditer(phrases.text, start, end):
+    together = phrases.together
+    for token in (_ALL_TOKENS if together else _TOKENS).finditer(phrases.text, start, end):
         if token["word"]:
             kind = kind_of(token[0])
+        elif together and (token["stated"] or token["compared"]):
+            kind = Role.RELATION if token[0].isascii() else Role.DENIAL
+        elif together and token["breathing"]:
+            kind = Role.WORD
         elif token["without"]:
             kind = Role.RELATION
         elif token["phase"]:
@@ -470,13 +497,16 @@ def _remove_titled(phrases: Phrases) -> None:
 
 
 def _remove_negations(phrases: Phrases) -> None:
-    """Remove negations that are also names where they negate nothing that a negation stands before."""
+    """Remove negations that are also names where they negate nothing that a negation stands before.
+
+    Their phrases go with them.
+    """
     for index, word in enumerate(phrases.words):
         if word not in NAMED_NEGATIONS:
             continue
         behind = phrases.kinds[index + 1] if index + 1 < len(phrases.words) else Role.UNKNOWN
         if behind not in _NEGATED:
-            phrases.kinds[index], phrases.stays[index] = Role.UNKNOWN, False
+            phrases.kinds[index], phrases.stays[index] = Role.DENIAL, False
 
 
 def _is_b_value(word: str) -> bool:

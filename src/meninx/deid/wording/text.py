@@ -30,8 +30,9 @@ def clean_text(
         members or of the pieces in ``tables/word_pieces.csv``, one of the relations and sides in
         :mod:`meninx.deid.wording.vocabulary`, a single letter, a number with a unit or in a form of the field
         (``2.5mm``, ``B30f``, ``L3``), a number of at most two digits, the size of a matrix, or the suffix.
-        What states something (a negation, a side, contrast, both halves of "with and without") stays with the
-        words beside it, or its whole phrase goes. With ``keyed``, two texts give the same result only if they
+        What states something (a negation, an exclusion, a comparison, a side, contrast, both halves of "with
+        and without") stays with the words beside it, or its whole phrase goes; a text with a correction
+        ("wrong") stays whole or goes. With ``keyed``, two texts give the same result only if they
         are equal or if their suffixes collide; that holds for each text alone, whatever else was cleaned.
 
     Args:

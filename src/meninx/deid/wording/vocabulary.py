@@ -8,6 +8,8 @@ words that decide what a phrase says (negations, sides, contrast) are listed her
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable
 from enum import Enum, auto
 
 from meninx.core.value_caches import cached
@@ -43,6 +45,7 @@ class Role(Enum):
     SIDE = auto()
     RELATION = auto()  # says that something is present, absent, before or after
     LINK = auto()  # joins two parts: "and", "of"
+    DENIAL = auto()  # never stays, and its phrase goes with it: "but", "nongated", "contrastless"
 
 
 # Words of other languages are listed although descriptions in them lose most words: an unknown "ohne" would
@@ -53,10 +56,27 @@ _RELATIONS_TEXT = """
     mit ohne avec sans com sem con sin senza zonder uden utan med bez z ze nicht kein keine keinen pas
     aucun aucune nao geen ingen nessun nessuna absent absence excluding exclude excluded except free rule
     ze przed
+    excl excld exclud excludes exclusion exkl exklusive exclusief exc excepting excepted ausser ausgenommen
+    sauf hors hormis excepto excepte eccetto tranne behalve uitgezonderd undtagen utom oprocz apart barring
+    besides denies denied deny denying neither cannot unable unlikely unlike unless instead ruled missing omit
+    omits omitted omitting least moins nunca jamais niemals nooit
 """
 RELATIONS = frozenset(_RELATIONS_TEXT.split())
 _NAMED_NEGATIONS_TEXT = "sin sans pas free minus kein rule"
 NAMED_NEGATIONS = frozenset(_NAMED_NEGATIONS_TEXT.split())  # people are called so, too
+_DENIALS_TEXT = """
+    but cant never nor rather lacking lacks lack less than more fewer larger smaller most salvo menos meno
+    weniger mehr nie
+"""
+_DENIALS = frozenset(_DENIALS_TEXT.split())  # people are called so, too
+_CORRECTIONS_TEXT = """
+    not nicht actually wrong wrongly cancelled canceled failed fails aborted abort incorrect incorrectly
+    mislabeled mislabelled mislabel mismarked erroneous erroneously error mistake mistaken mistakenly deleted
+    voided retracted invalid unusable discontinued stopped terminated refused incomplete rejected discarded
+    unsuccessful correction storniert abgebrochen falsch irrtuemlich annule annullato anulado cancelado
+    annulleret geannuleerd avbruten errato erroneo incorrecto nieprawidlowy
+"""
+CORRECTIONS = frozenset(_CORRECTIONS_TEXT.split())  # they may be about any part of the text
 _LINKS_TEXT = """
     and or of for by to from on at in via versus vs the a an und et y e o oder ou von de der des du di da
     del der le la el for since during under over between within then
@@ -139,6 +159,10 @@ SHAPES = re.compile(
 _GLUED = re.compile(
     r"(?:t[12]|[234]d|t?[0-9]{1,2}of[0-9]{1,2})([a-z]{2,})|([a-z]{2,})(?:t[12]|[234]d)", re.IGNORECASE
 )
+_DENIED = re.compile(
+    r"(?P<sure>non[a-z0-9]{3,})|(?P<less>[a-z]{4,}less)|(?:un|dis|mis|nicht)(?P<rest>[a-z]{4,})"
+    r"|(?P<stem>[a-z]{3,})(?:free|frei|los)"
+)
 _WITH_INITIAL = re.compile(r"[A-Z]?[a-z]{2,}[A-Z]")  # "CostaL"
 _PIECES = re.compile(r"[a-z]+|[0-9]+", re.IGNORECASE)
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
@@ -172,7 +196,9 @@ def kind_of(text: str) -> Role:
     if len(text) > 3 and text[-2:].casefold() in ("'s", "’s"):
         text = text[:-2]
     word = text.casefold()
-    if not text.isascii() or word in AGES or text in ("Mr", "Pt"):  # MR and PT are modalities
+    if not text.isascii():
+        return Role.DENIAL if _denies(_plain(word)) else Role.UNKNOWN
+    if word in AGES or text in ("Mr", "Pt"):  # MR and PT are modalities
         return Role.UNKNOWN
     if _WITH_INITIAL.fullmatch(text):
         return Role.UNKNOWN
@@ -184,11 +210,47 @@ def kind_of(text: str) -> Role:
         return Role.NUMBER if small or word in _SIZES else Role.UNKNOWN
     if word in VOCABULARY:
         return _kind_of_word(word)
+    return _kind_by_form(text, word)
+
+
+def _kind_by_form(text: str, word: str) -> Role:
+    """Return what a token is that no list has."""
     if len(word) == 1:
         return Role.LETTER
     if SHAPES.fullmatch(word) or word in B_VALUES:
         return Role.MEASURE
-    return Role.WORD if is_compound(text) else Role.UNKNOWN
+    if is_compound(text):
+        return Role.WORD
+    return Role.DENIAL if _denies(word) else Role.UNKNOWN
+
+
+def corrects(words: Iterable[str]) -> bool:
+    """Return whether a casefolded word is among some that says that something in the text is wrong."""
+    return not CORRECTIONS.isdisjoint(words) or any(
+        _plain(word) in CORRECTIONS for word in words if not word.isascii()
+    )
+
+
+def _plain(word: str) -> str:
+    """Return a word without accents."""
+    return "".join(sign for sign in unicodedata.normalize("NFKD", word) if not unicodedata.combining(sign))
+
+
+def _denies(word: str) -> bool:
+    """Return whether a word that cannot stay says that something is absent or otherwise.
+
+    It is listed, or denies a word of the field: ``nongated``, ``contrastless``, ``uncontrasted``.
+    """
+    if word in _DENIALS or word in RELATIONS or word in CORRECTIONS:
+        return True
+    found = _DENIED.fullmatch(word)
+    if found is None:
+        return False
+    # Few names begin with "non" or end with "less", so these deny whatever the rest is.
+    if found["sure"] or found["less"]:
+        return True
+    rest = found["rest"] or found["stem"]
+    return kind_of(rest) not in (Role.UNKNOWN, Role.DENIAL)
 
 
 def is_compound(text: str) -> bool:
@@ -232,7 +294,9 @@ def _is_written_together(word: str) -> bool:
 
 
 _CLOSED = (
-    (RELATIONS - CONTRASTS, Role.RELATION),
+    (RELATIONS - CONTRASTS - CORRECTIONS, Role.RELATION),
+    (_DENIALS, Role.DENIAL),
+    (CORRECTIONS, Role.WORD),
     (CONTRASTS, Role.CONTRAST),
     (SIDES, Role.SIDE),
     (LINKS, Role.LINK),
@@ -240,6 +304,8 @@ _CLOSED = (
 
 
 def _kind_of_word(word: str) -> Role:
+    if len(word) > 4 and (word.startswith("non") or word.endswith("less")):
+        return Role.RELATION  # "nonsmall", "nonattenuated": denies as "non" does
     if word in _FINDINGS:
         return Role.FINDING if word in PLAIN_WORDS else Role.NAME
     if len(word) == 1:
