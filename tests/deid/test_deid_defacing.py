@@ -279,3 +279,35 @@ def test_a_trunk_and_a_limb_pass_if_their_header_names_them(kind):
             dataset.BodyPartExamined, (dataset.Rows, dataset.Columns) = part, values.shape
             dataset.PixelData = values.astype("<u2").tobytes()
         assert planned(datasets)[1].outcome == NOT_HEAD
+
+
+def placed(across, down, up, along=1.0):
+    """Return a change of the directions of rows, columns and heights, and of the slice distance."""
+
+    def change(dataset):
+        x, y, z = map(float, dataset.ImagePositionPatient)
+        dataset.ImageOrientationPatient = [across, 0, 0, 0, down, 0]
+        dataset.ImagePositionPatient = [across * x, down * y, up * z * along]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("contrast", "change"),
+    [
+        ("T1", placed(-1, -1, 1)),  # supine, registered as prone
+        ("CT", placed(1, -1, 1)),
+        ("CT", placed(1, -1, -1)),
+        pytest.param("T2", placed(1, 1, -1), marks=pytest.mark.slow),
+        pytest.param("FLAIR", placed(1, -1, -1), marks=pytest.mark.slow),
+        ("CT", placed(1, 1, 1, 1.5)),
+    ],
+)
+def test_a_head_that_does_not_lie_as_its_header_says_is_refused(contrast, change):
+    datasets = with_header(_generated(Head.drawn(1002, contrast), COARSE)[0], change, "HEAD")
+    assert planned(datasets)[1].outcome == REFUSED
+
+
+def test_a_mirrored_head_is_defaced():
+    datasets = with_header(head_scan(Head(contrast="CT"))[0], placed(-1, 1, 1), "HEAD")
+    assert planned(datasets)[1].outcome == DEFACED

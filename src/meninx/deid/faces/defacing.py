@@ -1,19 +1,21 @@
 """The face in a scan of a head: from a coarse volume to the part of space that is removed, or a refusal.
 
 The volume lies on a grid along the patient's axes, so that orientation, slice distance and gantry tilt of a
-series play no part here. Three landmarks decide: the vertex, the length of the vault from the forehead to the
+series play no part here; :mod:`.head_direction` checks that the pixels agree with the axes. Three landmarks
+decide: the vertex, the length of the vault from the forehead to the
 occiput, and the nose, the most prominent point of the front in the midline. The removed part lies in front of
 a smooth surface that begins above the nasion and runs back and down. Its relief is that of no face.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from meninx.deid.faces import head_direction
 from meninx.dicomfile.refusals import Reason, Refused
 
 STEP = 3.0
@@ -103,6 +105,7 @@ def face_of(volume: HeadVolume) -> FaceMask:
     if volume.kind == "CT":
         _check_skull(volume, tissue)
     vault = _vault(volume, tissue)
+    _check_direction(volume, tissue, vault)
     face = _cut(volume, tissue, vault)
     _check_result(tissue, face, vault)
     return FaceMask(face, tissue, volume.origin)
@@ -337,6 +340,27 @@ def _prominence(
     lifted[:, away:-away] = filled[:, away:-away] - np.maximum(filled[:, : -2 * away], filled[:, 2 * away :])
     lifted[:, np.abs(sides) > 40] = -1e3
     return lifted
+
+
+def _check_direction(volume: HeadVolume, tissue: Mask, vault: _Vault) -> None:
+    """Check that the pixels agree with the header on where the face and the vertex are.
+
+    Raises:
+        Refused: ``face-not-found`` or ``head-doubtful``.
+    """
+    covered = np.flatnonzero(volume.inside.any(axis=(1, 2)))
+    is_covered = bool(vault.top < covered[-1] - 1)
+    size = vault.length, vault.width
+    head_direction.check_vault(_areas(tissue) * 100, vault.top, size, is_covered, STEP)
+    middle = (len(tissue[0]) - 1 - vault.centre[0], vault.centre[1])
+    behind = replace(vault, centre=middle, yaw=-vault.yaw)
+    first = max(vault.top - round(vault.length / STEP), 0)
+    last = vault.top - round(0.4 * vault.length / STEP)
+    ridges = []
+    for body, seen in ((tissue, vault), (tissue[:, ::-1], behind)):
+        sides, front = _front(body, seen)
+        ridges.append(head_direction.ridge(sides, front[first : last + 1], vault.length / 190, STEP))
+    head_direction.check_nose(*ridges)
 
 
 @dataclass(frozen=True)
