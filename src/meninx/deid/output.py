@@ -195,7 +195,9 @@ class FileResult:
 
 _FORMS: dict[str, Any] = {
     one.name: type(one.default) if one.default is not MISSING else dict for one in fields(FileResult)
-} | {"path": str, "patient": list, "review": list, "traits": (dict, NoneType)}
+} | {
+    "path": str, "patient": list, "review": list, "traits": (dict, NoneType), "has_pixels": (bool, NoneType),
+}  # fmt: skip
 
 
 def _is_entry(table: Mapping[str, Any]) -> bool:
