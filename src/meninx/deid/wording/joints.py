@@ -34,7 +34,7 @@ def written_together(words: Sequence[str], between: Sequence[str]) -> list[tuple
         run |= digits[0]
         if behind[0].isdigit() and (run or _LETTER_JOINS.fullmatch(join)):
             pairs.append((right, left))
-        bare = before[0].isdigit() and before[-1].isdigit() and join != ","
+        bare = before == "e" or (before[0].isdigit() and before[-1].isdigit() and join != ",")
         if bare or (all(digits) and (before[0].isdigit() or behind[0].isdigit())):
             pairs.append((left, right))
     return pairs
