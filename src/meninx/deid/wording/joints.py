@@ -29,7 +29,7 @@ def written_together(words: Sequence[str], between: Sequence[str]) -> list[tuple
             run = False
             continue
         digits = [any("0" <= sign <= "9" for sign in word) for word in (before, behind)]
-        if digits[0] and not join:
+        if digits[0] and (not join or behind == "e"):
             pairs += [(left, right), (right, left)]  # "1.5e"
         run |= digits[0]
         if behind[0].isdigit() and (run or _LETTER_JOINS.fullmatch(join)):
