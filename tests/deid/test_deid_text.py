@@ -36,7 +36,7 @@ from meninx.deid.wording.text import clean_text
         ("bVals=0: 140 Quillfeather Street", "bVals"),
         ("bVals Quillfeather =0,600,800", "bVals"),
         ("DWI MRN1554833 50/400/1400", "DWI 50/400/1400"),
-        ("13 Dec 1956,3X3 AXIAL", "3X3 AXIAL"),
+        ("13 Dec 1956,3X3 AXIAL", "AXIAL"),
         ("SkullBase headnecklung CostaL CeCe", "SkullBase headnecklung"),
         ("Abdomen^01_Routine", "Abdomen^01_Routine"),
         ("ACRIN-6698 WIP576 3 MIP's", "ACRIN-6698 WIP576 3 MIP's"),
@@ -105,6 +105,34 @@ def test_a_statement_keeps_all_its_parts_or_its_whole_phrase_goes(text, clean):
     ],
 )
 def test_initials_titles_and_words_that_are_names_go(text, clean):
+    assert clean_text(text) == clean
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("1e-3 mm", ""),
+        ("1.5e-3 mm", ""),
+        ("3Smith.5mm", ""),
+        ("Quillfeather.5mm", ""),
+        ("Quillfeather-3 mm", ""),
+        ("crea 0,9 mg/dl", "0,9 mg/dl"),
+        ("CHEST 0,9 mg/Quillfeather", "CHEST"),
+        ("G1.0e#1.60+0.20,MDR0.2AM0.6", ""),
+        ("T2 1.5/3mm", "T2"),
+        ("T2 3.5mm 3ml/s", "T2 3.5mm 3ml/s"),
+        ("CHEST Quillfeather 3mm", "CHEST 3mm"),
+        ("w_J. arterial", ""),
+        ("J_w. arterial", ""),
+        ("w_J. arterial, without pelvis", ""),
+        ("S/P right mastectomy", "S/P right mastectomy"),
+        ("S/P Quillfeather right mastectomy", ""),
+        ("discard chest", "discard chest"),
+        ("discard Quillfeather chest", ""),
+        ("B Ax Flair(10000 TR)", "B Ax Flair, TR"),
+    ],
+)
+def test_a_number_a_statement_or_a_bracket_is_never_taken_apart(text, clean):
     assert clean_text(text) == clean
 
 

@@ -130,6 +130,28 @@ def test_a_statement_that_is_taken_apart_would_be_seen(monkeypatch):
         phrases._reduced.cache_clear()
 
 
+RUNS = st.lists(
+    st.one_of(
+        st.sampled_from(["3", "0.9", "1.60", "5mm", "12", "2.5", "Smith", "Qx", "e", "E", "MDR"]),
+        st.sampled_from([".", ",", "+", "-", "#", "/", "/Zw", "e-"]),
+    ),
+    min_size=2, max_size=7,
+).map("".join)  # fmt: skip
+NUMBER_RUNS = re.compile(r"(?<![\w.])[+-]?[0-9](?:[\w.+#/-]|,(?=[0-9]))*(?<![.+#/-])")
+
+
+@given(RUNS, st.sampled_from(["", "axial ", "CHEST "]), st.sampled_from(["", " mm", " mg/dl", " axial"]))
+@settings(max_examples=400, deadline=None)
+def test_a_number_stays_with_its_sign_its_exponent_and_its_unit_or_goes(run, before, behind):
+    clean = clean_text(before + run + behind)
+    # A removed word of letters and its joint are not a part of a number; all else is.
+    pieces = re.split(r"(?<![0-9])(?:Smith|Qx|MDR|Zw)+(?:[/,]*(?=[0-9])|[^0-9\s]*(?=\s|$))", run + behind)
+    there = {found for piece in pieces for found in NUMBER_RUNS.findall(piece)}
+    # "5mm.Smith.3": a unit ends the number before a word of letters.
+    ended = {re.split(r"(?<=m)[.+#,-]+(?=Smith|Qx|MDR|Zw)", found)[0] for found in there}
+    assert set(NUMBER_RUNS.findall(clean)) <= there | ended, (run, clean)
+
+
 @given(TEXTS)
 @settings(max_examples=300, deadline=None)
 def test_a_clean_text_is_clean(text):

@@ -18,7 +18,8 @@ removed or retained by what it is *and* by what becomes of its neighbours:
   where it is written like no other word of the text (``Axial CHEST foot``);
 * a word that many people are called, a single letter and a bare number need both neighbours wherever these
   are;
-* a number beside the name of a month or an age goes.
+* a number beside the name of a month or an age goes;
+* a number goes with a part that it is written together with.
 
 Tokens that stay keep what stands between them (``W/WO``, ``T1+C``, ``SpinEcho_AP``).
 """
@@ -31,6 +32,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from meninx.core.value_caches import cached
+from meninx.deid.wording.joints import without_lone_brackets, written_together
 from meninx.deid.wording.vocabulary import (
     AGES,
     B_VALUES,
@@ -77,9 +79,25 @@ _TOKENS_TEXT = rf"""
     """
 _TOKENS = re.compile(_TOKENS_TEXT, re.VERBOSE | re.IGNORECASE)
 # Words and signs that state something together. Few texts have one, and none has one without a cue of these.
-_CUES = ("than", "out", "breath", "<", ">", "!=", "=/", "/o", "/ o", "/-", "/ -", "least", "most")
+_CUES = (
+    "than",
+    "out",
+    "breath",
+    "<",
+    ">",
+    "!=",
+    "=/",
+    "/o",
+    "/ o",
+    "s/p",
+    "s / p",
+    "/-",
+    "/ -",
+    "least",
+    "most",
+)
 _TOGETHER_TEXT = r"""
-      (?P<stated>(?<![^\W_])(?:rul(?:e|es|ed|ing)[ _-]{1,2}out|r[ ]?/[ ]?o|at[ _]+(?:least|most)
+      (?P<stated>(?<![^\W_])(?:rul(?:e|es|ed|ing)[ _-]{1,2}out|r[ ]?/[ ]?o|s[ ]?/[ ]?p|at[ _]+(?:least|most)
         |(?:less|more|greater|fewer|larger|bigger|smaller)[ _]+than)(?![^\W_]))
     | (?P<breathing>(?<![^\W_])free[ _-]{1,2}breath(?:e|ing)?(?![^\W_]))
     | (?P<compared>(?<![-=])[<>]=?(?=[ ]?[0-9]+(?:[.,][0-9]+)?[^\W\d_]{0,3}(?![^\W_]))|!=|=/=|\+[ ]?/[ ]?-
@@ -90,6 +108,8 @@ _ALL_TOKENS = re.compile(_TOGETHER_TEXT + "|" + _TOKENS_TEXT, re.VERBOSE | re.IG
 # The number of the examination identifies a study.
 _IMAGE = r"(?P<exam{0}>[0-9]{{3,6}})?(?P<image{0}>/[0-9]{{1,4}}/[0-9]{{1,4}}(?:\.\.[0-9]{{1,4}})?)"
 _SUBTRACTIONS = re.compile(rf"\(?{_IMAGE.format(1)}\)[+-]\({_IMAGE.format(2)}\)")
+# A letter that states something ("w", "c", "l", "r", Polish "z") glued to an initial: ``w_J.``.
+_STATED_INITIALS = re.compile(r"(?:[wczlr][ ]?[_-][ ]?(?=\w)|\w[ ]?[_-][ ]?(?=[wczlr]\.))", re.IGNORECASE)
 _CUT_SHORT = frozenset({"excl", "exkl", "excld", "exc"})  # the dot behind them ends no phrase
 _BREAKS = re.compile(r"[,;:|()\[\]{}\n\r]|\s-+\s|\.\s")
 _DOTTED = re.compile(r"(?:[^\W\d_][ ]?\.[ ]?)+")
@@ -174,9 +194,14 @@ class Phrases:
             for index, kind in enumerate(self.kinds)
             if kind in _STATEMENTS or self.words[index] in STATED_OR_IN
         ]
+        numbers = written_together(self.words, list(map(self.between, range(len(self.words)))))
         changed = True
         while changed:
             changed = False
+            for index, other in numbers:
+                if self.stays[index] and not self.stays[other]:
+                    self.stays[index], changed = False, True
+            numbers = numbers[::-1]
             for index in order:
                 changed |= self.stays[index] and self._settle_one(index)
             order = order[::-1]  # a removal spreads to either side in one pass
@@ -389,7 +414,8 @@ class Phrases:
         tail = self.text[self.spans[-1][1] :] if self.spans else ""
         if self.spans and self.stays[-1] and _SEPARATOR.fullmatch(tail):
             parts.append(tail)
-        return "".join(parts).strip()
+        clean = "".join(parts).strip()
+        return clean if _SUBTRACTIONS.search(self.text) else without_lone_brackets(clean)
 
 
 def _style(word: str) -> str:
@@ -403,8 +429,7 @@ def _style(word: str) -> str:
 
 def parsed(text: str) -> Phrases:
     """Return the phrases of a text with every rule applied that needs the text only."""
-    lowered = text.casefold()
-    phrases = Phrases(text, together=not text.isascii() or any(cue in lowered for cue in _CUES))
+    phrases = Phrases(text, together=not text.isascii() or any(map(text.casefold().__contains__, _CUES)))
     at = 0
     for found in _SUBTRACTIONS.finditer(text) if ")" in text else ():
         _add_part(phrases, at, found.start())
@@ -428,8 +453,14 @@ def _add_part(phrases: Phrases, at: int, end: int) -> None:
         if found[0].strip().casefold() in _ABBREVIATIONS or found.start() < at:
             continue
         _add_tokens(phrases, at, found.start())
-        phrases.add(*found.span(), Role.UNKNOWN)
-        at = found.end()
+        glued, start, at = _STATED_INITIALS.match(found[0]), *found.span()
+        if glued:
+            first = kind_of(found[0][0]) if found[0][0].casefold() in "wczlr" else Role.UNKNOWN
+            phrases.add(start, start + 1, first)
+            start += glued.end()
+            at = start if first == Role.UNKNOWN else at
+        if at > start:
+            phrases.add(start, at, Role.UNKNOWN)
     _add_tokens(phrases, at, end)
 
 

@@ -73,6 +73,7 @@ _CORRECTIONS_TEXT = """
     not nicht actually wrong wrongly cancelled canceled failed fails aborted abort incorrect incorrectly
     mislabeled mislabelled mislabel mismarked erroneous erroneously error mistake mistaken mistakenly deleted
     voided retracted invalid unusable discontinued stopped terminated refused incomplete rejected discarded
+    discard discards reject cancel
     unsuccessful correction storniert abgebrochen falsch irrtuemlich annule annullato anulado cancelado
     annulleret geannuleerd avbruten errato erroneo incorrecto nieprawidlowy
 """
@@ -123,13 +124,14 @@ _UNIT = (
     r"|mgy|cgy|gy|mbq|mci|hz|khz|mhz|tesla|um|deg|degrees?|fps|bpm|rpm|hu|kev|mev|mv|ug|mcg|mg|uci|bq|ppm|phases?|mpx|frames?|slices?"
     r"|views?|vws?|planes?|pl)"
 )
+_PER = r"(?:/(?:100[ ]?ml|dl|l|ml|s|sec|min|h|hr|kg|m2|cm|mm))?"  # "mg/dl"
 _INTEGER = r"(?:0|(?!19[0-9]{2}|20[0-2][0-9])[1-9][0-9]{0,3})"  # a year is no measure
 _DECIMAL = rf"{_INTEGER}(?:\.[0-9]{{1,3}}|,[0-9]{{1,2}})?"
 _BEFORE, _AFTER = r"(?<![^\W_])(?<![0-9][.,:/-])", r"(?![^\W_])(?![.,:/-][0-9])"
 MEASURE = re.compile(
     rf"""{_BEFORE}(?:
-      {_DECIMAL}{_UNIT}(?![^\W_])                                          # 2.5mm
-    | (?!0[0-9]|[0-9]{{4}}){_DECIMAL}[ ]{_UNIT}(?![^\W_])                   # 10 min
+      {_DECIMAL}{_UNIT}{_PER}(?![^\W_])                                    # 2.5mm, 3ml/s
+    | (?!0[0-9]|[0-9]{{4}}){_DECIMAL}[ ]{_UNIT}{_PER}(?![^\W_])             # 10 min
     | [0-9]{{1,3}}(?:\.[0-9]{{1,2}})?[ ]?%                                    # 75%
     | [1-9](?:\.[0-9])?[ ]?t(?![^\W_])                                      # 1.5T
     | {_DECIMAL}(?:[ ]?x[ ]?{_DECIMAL}){{1,2}}(?:[ ]?{_UNIT})?{_AFTER}      # 256x256, 3 x 3 mm
