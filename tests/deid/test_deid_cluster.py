@@ -24,8 +24,8 @@ from meninx.core.cluster_pool import ClusterAddress, _opened, _sealed, check_sam
 from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefusal, UsageError
 from meninx.core.pool import Stop
 from meninx.core.progress import Silent
-from meninx.deid.cluster import versions
 from meninx.deid.config import DeidConfig
+from meninx.deid.program import versions
 from meninx.deid.stage import run
 
 pytest.importorskip("distributed")

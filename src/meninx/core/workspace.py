@@ -128,6 +128,7 @@ def claim(
     resume: bool = False,
     overwrite: bool = False,
     ours: Callable[[Path], bool] | None = None,
+    renews: Callable[[str], bool] | None = None,
 ) -> Iterator[Workspace]:
     """Lock an output folder for this process, after checking that it may be written to.
 
@@ -142,6 +143,8 @@ def claim(
         resume: whether to continue a complete result of the same fingerprint (to add new items).
         overwrite: whether to replace a complete result; it remains until :meth:`Workspace.publish`.
         ours: folder without a marker -> whether an older version of this stage wrote it.
+        renews: fingerprint of a complete result -> whether this run replaces it without ``overwrite``, e.g.
+            one of the same settings and an older program; it, too, remains until :meth:`Workspace.publish`.
 
     Raises:
         UsageError: the folder is a file, holds other files, another stage's or a complete result, or overlaps
@@ -162,6 +165,7 @@ def claim(
         resume=resume,
         overwrite=overwrite,
         ours=ours,
+        renews=renews,
     )
     with held(out):
         check(
@@ -172,6 +176,7 @@ def claim(
             resume=resume,
             overwrite=overwrite,
             ours=ours,
+            renews=renews,
         )
         marker = read_marker(out) or Marker(stage=stage, published="older" if ours and ours(out) else "")
         space = _begun(out, marker, fingerprint)
@@ -265,6 +270,7 @@ def check(
     resume: bool = False,
     overwrite: bool = False,
     ours: Callable[[Path], bool] | None = None,
+    renews: Callable[[str], bool] | None = None,
 ) -> None:
     """Raise the errors of :func:`claim` without creating anything: for dry runs and before slow work."""
     apart(out, sources)
@@ -288,7 +294,8 @@ def check(
     if marker.published and not (resume or overwrite):
         fix = "give --resume to go on with it, or --overwrite to replace it when the new one is complete"
         raise UsageError(problem("the output folder holds a complete result", where=out.name, fix=fix))
-    if marker.published and not overwrite and fingerprint not in (marker.published, marker.building):
+    same = fingerprint in (marker.published, marker.building) or (renews and renews(marker.published))
+    if marker.published and not overwrite and not same:
         fix = "use the same settings, or --overwrite to replace the result"
         raise UsageError(problem("the result was made with other settings", where=out.name, fix=fix))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
 import shutil
 import tempfile
@@ -14,20 +13,21 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from meninx.core import cluster_pool, files, machine, value_caches, workspace
+from meninx.core import cluster_pool, machine, value_caches, workspace
 from meninx.core.artifacts import DeidRecord
 from meninx.core.clean_archive import IMAGES
 from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.summaries import unsearched
-from meninx.deid import cluster, continuation, options, output
+from meninx.deid import continuation, output, program
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.deid_result import DeidResult
 from meninx.deid.escrow import sealing
 from meninx.deid.escrow.escrow_file import BY_KEY, NAME, Recipient
 from meninx.deid.faces import face_pass
+from meninx.deid.fingerprint import Fingerprint
 from meninx.deid.identity import lookup
 from meninx.deid.identity.identity_registry import IdentityRegistry, usual_place
 from meninx.deid.identity.keys import SiteKey, read_key
@@ -38,11 +38,8 @@ from meninx.deid.review import layout_sheet, layouts, thumbnail_sheet
 from meninx.deid.worker import Engine, process
 from meninx.dicomfile.discover import SourceFile, check_source, files_below
 from meninx.dicomfile.refusals import Reason
-from meninx.imaging import ocr
 
 STAGE = "deid"
-FORMAT = "5"  # raised when the same input would give other bytes
-_MARK = f"format-{FORMAT}-"  # begins every fingerprint
 FILES_PER_WORKER = 40  # below that a second process costs more than it saves
 Pair = tuple[SourceFile, FileResult | None]  # a file and its result in an earlier run
 
@@ -89,7 +86,7 @@ def run(
     """
     refuse_import_in_worker()
     check_places(config, source, out)
-    continuation.refuse_earlier_format(config, out, _MARK)
+    continuation.refuse_earlier_format(config, out)
     recipient = Recipient.of(config.escrow) if config.escrow else None
     continuation.refuse_unsealing(config, out, recipient)
     engine, registry, fingerprint = _engine(config, source, out, throwaway)
@@ -101,16 +98,19 @@ def run(
         with tempfile.TemporaryDirectory() as folder:  # a dry run leaves nothing in the output folder
             engine = _with_plans(engine, config, Path(folder), found, progress)
             return _dry_run(engine, registry, config, out, found, progress)
+    made_again = continuation.files_of_another_program(config, out, fingerprint)
+    continuation.give_back(out, fingerprint)
     claimed = workspace.claim(
-        out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
-        overwrite=config.overwrite, ours=output.is_older,
+        out, stage=STAGE, fingerprint=str(fingerprint), sources=[source], resume=config.resume,
+        overwrite=config.overwrite, ours=output.is_older, renews=fingerprint.renews,
     )  # fmt: skip
     is_new = registry.path is not None and not registry.path.exists()
     with claimed as space:
         continuation.refuse_other_identities(engine, space, overwrite=config.overwrite)
         continuation.refuse_other_source(engine, config, space, found, fingerprint)
+        _note_another_program(made_again, progress)
         resealing = continuation.is_sealed(out) and not config.overwrite
-        if space.earlier == fingerprint and not config.overwrite and not resealing:
+        if space.earlier == str(fingerprint) and not config.overwrite and not resealing:
             output.take_back(space)
         journal = FileJournal(space.staging)
         resumed = _finish(engine, registry, config, found, journal, progress)
@@ -127,6 +127,14 @@ def run(
     if result.burned_in_unknown:
         progress.note(unsearched(result.burned_in_unknown))
     return result
+
+
+def _note_another_program(made_again: int, progress: Progress) -> None:
+    """Say how many finished files are made again because another program made them."""
+    if made_again > 0:
+        which = "1 finished file is" if made_again == 1 else f"{made_again:,} finished files are"
+        why = "the program or a library that decides their bytes has changed since"
+        progress.note(f"{which} made again, because {why}")
 
 
 def _note_unused_decisions(engine: Engine, out: Path, progress: Progress) -> None:
@@ -227,7 +235,7 @@ def check_places(config: DeidConfig, source: Path, out: Path) -> None:
         if path is not None and path.resolve().is_relative_to(out.resolve()):
             rule, got = f"the {name} apart from what it protects", f"a {name} inside the output folder"
             raise PrivacyRefusal(expected(rule, got=got, where=name))
-    _check_claim(config.replace(overwrite=True), source, out, "")
+    _check_claim(config.replace(overwrite=True), source, out, None)
 
 
 def is_begun(config: DeidConfig, source: Path, out: Path) -> bool:
@@ -239,29 +247,27 @@ def is_begun(config: DeidConfig, source: Path, out: Path) -> bool:
     marker = workspace.read_marker(out)
     if marker is None or config.key is None or not config.key.exists():
         return False
-    return _engine(config, source, out, None)[2] in (marker.building, marker.published)
+    fingerprint = _engine(config, source, out, None)[2]
+    return any(map(fingerprint.has_settings_of, (marker.building, marker.published)))
 
 
-def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) -> None:
+def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: Fingerprint | None) -> None:
     """Refuse an output folder that :func:`meninx.core.workspace.claim` would refuse.
 
     A dry run writes nothing to it.
     """
     if not config.dry_run:
         workspace.check(
-            out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
+            out, stage=STAGE, fingerprint=str(fingerprint or ""), sources=[source], resume=config.resume,
             overwrite=config.overwrite, ours=output.is_older,
+            renews=fingerprint.renews if fingerprint else None,
         )  # fmt: skip
 
 
 def _engine(
     config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | None
-) -> tuple[Engine, IdentityRegistry, str]:
-    """Return what the workers need, the site's registry, and the fingerprint of what decides the bytes.
-
-    The policy on issuers is not part of the fingerprint: the registry refuses one that changes earlier
-    pseudonyms, and any other one only adds files.
-    """
+) -> tuple[Engine, IdentityRegistry, Fingerprint]:
+    """Return what the workers need, the site's registry, and the fingerprint of what decides the bytes."""
     made_up = throwaway if config.dry_run else None
     key, policy = made_up or read_key(config.key, config.site), config.issuer_policy()
     profile = config.compiled()
@@ -275,22 +281,7 @@ def _engine(
         rename=config.rename,
         dry_run=config.dry_run,
     )
-    deciding = [
-        FORMAT,
-        profile.fingerprint(),
-        key.fingerprint(),
-        str(config.rename),
-        str(config.max_age),
-        config.missing_lookup,
-    ]
-    added = sorted(set(config.options) - options.preset(config.profile))  # others change nothing
-    deciding += [table.digest if table else "", config.profile, *added]
-    deciding += [config.pixels, str(config.search_all), str(config.keep_measurements)]
-    deciding += [ocr.fingerprint() if config.pixels == "redact" else ""]
-    deciding += [f"defacing {config.defacing}"] if config.defacing != "off" else []
-    deciding += [files.digest(config.decisions) if config.decisions else ""]
-    digest = hashlib.sha256("\n".join(deciding).encode()).hexdigest()
-    return engine, registry, f"{_MARK}{digest}"
+    return engine, registry, Fingerprint.of(config, key, profile, table)
 
 
 def _with_plans(
@@ -363,7 +354,7 @@ def _results(
             yield results
         return
     with config.cluster().connected() as client:
-        cluster_pool.check_same(client, cluster.versions)
+        cluster_pool.check_same(client, program.versions)
         if engine.out.is_dir():  # a dry run has no place to write, and needs none
             cluster_pool.check_shared(client, engine.out, _sample(engine))
         remote = cluster_pool.mapped_on(
