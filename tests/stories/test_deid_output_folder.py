@@ -17,24 +17,11 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deid"))
 from deid_samples import KEY, ROOT, clean, image, images, key_file, save, tree
 
-from meninx.cli import app
 from meninx.core import artifacts
 from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import PrivacyRefusal, UsageError
 from meninx.deid import Deidentifier, Quarantined, stage
 from meninx.dicomfile import zip_archive
-
-
-@pytest.fixture
-def invoke(capsys):
-    """A function that runs one command and returns its exit code, stdout and stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = app.run([str(word) for word in words])
-        return (code, *capsys.readouterr())
-
-    return call
 
 
 def deliver(tmp: Path, name: str, *numbers: int, **changes) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from meninx.core import files, workspace
 from meninx.core.errors import PrivacyRefusal, UsageError, expected, problem
+from meninx.core.summaries import number_of
 from meninx.core.workspace import Workspace
 from meninx.deid.config import DeidConfig
 from meninx.deid.escrow import escrow_file
@@ -122,7 +123,7 @@ def refuse_other_identities(engine: Engine, space: Workspace, *, overwrite: bool
     )
     if changed:
         fix = "use the earlier policy on issuers, or --overwrite to make every file again"
-        got = f"one that gives the patients of {changed} finished files other ones"
+        got = f"one that gives the patients of {number_of(changed, 'finished file')} other ones"
         rule = "a policy on issuers under which pseudonyms stay"
         raise PrivacyRefusal(expected(rule, got=got, where="issuers", fix=fix))
 
@@ -174,9 +175,9 @@ def _named_by_meta(head: bytes) -> str:
 
 
 def _other_source(out: Path, lost: int) -> UsageError:
-    which = "1 file" if lost == 1 else f"{lost:,} files"
     verb = "is" if lost == 1 else "are"
-    what = f"{which} that an earlier run wrote {verb} gone from the source or another instance now"
+    wrote = f"{number_of(lost, 'file')} that an earlier run wrote"
+    what = f"{wrote} {verb} gone from the source or another instance now"
     fix = (
         "another delivery needs its own output folder (with the same key, returning patients keep their "
         "pseudonyms); after a correction of the source, --overwrite makes every file again"

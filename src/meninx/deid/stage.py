@@ -20,7 +20,7 @@ from meninx.core.clean_archive import IMAGES
 from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
-from meninx.core.summaries import unsearched
+from meninx.core.summaries import number_of, unsearched
 from meninx.deid import cluster, continuation, options, output
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
@@ -135,7 +135,10 @@ def _note_unused_decisions(engine: Engine, out: Path, progress: Progress) -> Non
     if decisions and listed.exists():  # a run that seals everything removes the list
         left = layouts.unused(decisions, layouts.read_layouts(listed))
         if left:
-            progress.note(f"{left} of {len(decisions)} decisions fit no image of this source")
+            progress.note(
+                f"{left:,} of {number_of(len(decisions), 'decision')} "
+                f"{'fits' if left == 1 else 'fit'} no image of this source"
+            )
 
 
 def _finish(
@@ -201,14 +204,17 @@ def _note_registry(
     report = registry.report()
     if report.contradicting > contradicting:
         progress.note(
-            f"in all deliveries of the site, {report.contradicting} patients have contradicting name, birth "
-            "date or sex; two people may share a PatientID"
+            "in all deliveries of the site, "
+            + number_of(report.contradicting, "patient has", "patients have")
+            + " contradicting name, birth date or sex; two people may share a PatientID"
         )
     split = report.split_ids
     if split:
         progress.note(
-            f"{split} PatientIDs occur with and without an issuer and count as different patients; where "
-            "they are not, list the issuer under `site` in --issuer-domains"
+            number_of(split, "PatientID occurs", "PatientIDs occur")
+            + " with and without an issuer and "
+            + f"{'counts' if split == 1 else 'count'} as different patients; where they are not, list the "
+            "issuer under `site` in --issuer-domains"
         )
 
 

@@ -29,6 +29,7 @@ from meninx.core.folder_signature import SIGNATURE
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.staging import Build
+from meninx.core.summaries import number_of, unsearched
 from meninx.dicom import copies
 from meninx.dicomfile import directory_records
 from meninx.dicomfile.directory_file import DirectoryFile
@@ -85,14 +86,15 @@ class MediaResult(Result):
             return tuple(found)
         return (
             *found,
-            f"{self.burned_in_unknown} images may show text in their pixels, which were not searched; "
-            "look at private/review.html of the archive before the medium leaves",
+            f"{unsearched(self.burned_in_unknown)}; look at private/review.html of the archive before the "
+            "medium leaves",
         )
 
     def summary(self) -> str:
         """Return what the medium holds, and what its DICOMDIR says that the files do not."""
         lines = [
-            f"{self.files} files of {self.patients} patients, {self.studies} studies, {self.series} series"
+            f"{number_of(self.files, 'file')} of {number_of(self.patients, 'patient')}, "
+            f"{number_of(self.studies, 'study', 'studies')}, {self.series:,} series"
             + (" (dry run: nothing was written)" if self.dry_run else "")
         ]
         lines += [] if self.dry_run else [f"burn or hand over the whole folder: {self.out}"]
