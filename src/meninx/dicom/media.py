@@ -164,7 +164,7 @@ def write_medium(
         source: folder that `meninx deid` wrote.
         out: new folder, outside the archive.
         way: ``copy``, or ``hardlink`` on the same file system.
-        dry_run: read and count everything, write nothing.
+        dry_run: read, check and count everything, write nothing.
         progress: advanced by every file.
 
     Raises:
@@ -180,6 +180,7 @@ def write_medium(
     signer, unchecked = _signer(source, record)
     medium, uid = placed(planned(source, listed, progress)), file_set_uid(listed.values())
     if dry_run:
+        _check_output(source, out, medium, listed, way, progress)
         with tempfile.TemporaryFile() as stream:
             said = write_directory(stream, medium, lambda one: source / one.entry.path, uid, progress)
         return MediaResult(
@@ -437,11 +438,35 @@ def _copied(
         for one in medium:
             path = files.below(source, one.entry.path, where=integrity.CHECKSUMS)
             count += copies.place_file(path, build, one.path, one.entry.path, way=way, overwrite=False)
-            if not files.is_file_of(build.existing(one.path) or path, listed[one.entry.path]):
-                fix = "`meninx verify` says what was changed"
-                raise DataError(problem("the file differs from its digest", where=one.entry.path, fix=fix))
+            _refuse_changed(build.existing(one.path) or path, one, listed)
             progress.advance()
     return count
+
+
+def _check_output(
+    source: Path, out: Path, medium: list[Placed], listed: dict[str, str], way: Way, progress: Progress
+) -> None:
+    """Refuse what a run that writes would refuse: other files in the output, and files that were changed."""
+    papers = {f"{PAPERS}/{name}": source / name for name in SIGNED_PAPERS if (source / name).is_file()}
+    names = {one.path for one in medium}
+    staging.check(out, [*names, *papers])
+    if out.exists():
+        _refuse_others(out, names)
+    build = Build(out, out / staging.FOLDER)  # nothing is written to it
+    with task(progress, "check the files", len(medium)):
+        for one in medium:
+            path = files.below(source, one.entry.path, where=integrity.CHECKSUMS)
+            copies.is_there(path, build, one.path, one.entry.path, way=way, overwrite=False)
+            _refuse_changed(path, one, listed)
+            progress.advance()
+    for name, path in papers.items():
+        copies.is_there(path, build, name, path.name, way="copy", overwrite=False)
+
+
+def _refuse_changed(path: Path, one: Placed, listed: dict[str, str]) -> None:
+    if not files.is_file_of(path, listed[one.entry.path]):
+        fix = "`meninx verify` says what was changed"
+        raise DataError(problem("the file differs from its digest", where=one.entry.path, fix=fix))
 
 
 def _digests(build: Build, medium: list[Placed], listed: dict[str, str]) -> dict[str, str]:
