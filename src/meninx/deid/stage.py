@@ -98,6 +98,8 @@ def run(
     if not found:
         raise DataError(problem("the folder holds no files", where="source", fix="check the path"))
     if config.dry_run:
+        if not config.overwrite:
+            continuation.check_dry_run(engine, out, found, fingerprint)
         with tempfile.TemporaryDirectory() as folder:  # a dry run leaves nothing in the output folder
             engine = _with_plans(engine, config, Path(folder), found, progress)
             return _dry_run(engine, registry, config, out, found, progress)
@@ -249,15 +251,11 @@ def is_begun(config: DeidConfig, source: Path, out: Path) -> bool:
 
 
 def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) -> None:
-    """Refuse an output folder that :func:`meninx.core.workspace.claim` would refuse.
-
-    A dry run writes nothing to it.
-    """
-    if not config.dry_run:
-        workspace.check(
-            out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
-            overwrite=config.overwrite, ours=output.is_older,
-        )  # fmt: skip
+    """Refuse an output folder that :func:`meninx.core.workspace.claim` would refuse."""
+    workspace.check(
+        out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
+        overwrite=config.overwrite, ours=output.is_older,
+    )  # fmt: skip
 
 
 def _engine(
