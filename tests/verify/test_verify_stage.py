@@ -144,7 +144,7 @@ def test_every_single_change_to_a_run_is_named(tmp_path: Path, name: str):
     found = stage.run(run.root)
     assert any(words in line for line in failed(run.root)), found.summary()
     assert found.exit_code == code
-    with pytest.raises(PrivacyRefusal if code == 4 else DataError, match="failed checks"):
+    with pytest.raises(PrivacyRefusal if code == 4 else DataError, match="failed check"):
         found.raise_if_failed()
 
 

@@ -136,12 +136,14 @@ def run(
 
     Raises:
         UsageError: there is no such folder, or nothing of meninx and no DICOM in it; a decision is given and
-            the folder is no dossier; a signer is given and it is no dossier, clean archive or medium; or
-            settings for DICOM files of another origin are given and meninx wrote the folder.
+            the folder is no dossier; a signer is given and it is no dossier, clean archive or medium;
+            settings for DICOM files of another origin are given and meninx wrote the folder; or ``dicom`` is
+            given and meninx did not write it.
     """
     root, known = folder.resolve(), Expected(signer=signer, decision=decision)
     settings = config or DicomCheckConfig()
     if known == Expected() and (root.is_file() or settings.dicom):
+        _refuse_idle_dicom(root, settings)
         return dicom_stage.run(root, settings, progress=progress)
     if not root.is_dir():
         raise UsageError(problem("there is no such folder", where=root.name))
@@ -172,6 +174,17 @@ def run(
         checks += book.checks
         kinds.append(kind)
     return VerifyResult(out=root, kinds=tuple(kinds), checks=tuple(checks))
+
+
+def _refuse_idle_dicom(root: Path, settings: DicomCheckConfig) -> None:
+    """Refuse ``dicom`` for files that are checked without it.
+
+    Raises:
+        UsageError: meninx wrote no folder there.
+    """
+    if settings.dicom and root.exists() and not (root.is_dir() and any(folder_checks.found(root))):
+        what = "the setting has no effect: meninx wrote no folder here, and DICOM files are checked anyway"
+        raise UsageError(problem(what, where="dicom", fix="leave --dicom out"))
 
 
 def _check(book: CheckList, place: Path, kind: str, known: Expected, progress: Progress) -> None:
