@@ -27,7 +27,7 @@ from meninx.deid.wording.text import clean_text
         ("CHEST PA Miller 12.3.", "CHEST PA"),
         ("AX T2 14 Mar 1957", "AX T2"),
         ("AX T2 25 Oct 2003", "AX T2"),
-        ("BODY 233 414 2050 mm", "BODY mm"),
+        ("BODY 233 414 2050 mm", "BODY"),
         ("CHEST 617-555-0199", "CHEST"),
         ("CHEST scan 12 Quillfeather", "CHEST scan"),
         ("CHEST 93 Y", "CHEST"),

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from meninx.deid.wording.vocabulary import UNITS
 
 _NUMBER_JOINS = re.compile(r"[.,+#/-]*")  # what stands inside a number or between two of them
 _LETTER_JOINS = re.compile(r".*[.+#-]")  # what makes the letters before a digit part of the number
-_UNIT_ENDS = re.compile(r"[0-9].*[^\W\d_]")
+_MOST_PARTS = 64  # tokens behind a number that are looked at
 
 
 def written_together(words: Sequence[str], between: Sequence[str]) -> list[tuple[int, int]]:
     """Return pairs (number, token): the number goes where the token is removed, as it may be a part of it.
 
+    A unit goes with the token before it, which may be its number, and with what stands below the line.
+
     Args:
-        words: the tokens of a text.
+        words: the tokens of a text, casefolded.
         between: what stands before each token, up to the token before it.
     """
     pairs = []
@@ -22,8 +26,12 @@ def written_together(words: Sequence[str], between: Sequence[str]) -> list[tuple
     for right in range(1, len(words)):
         left, join = right - 1, between[right]
         before, behind = words[left], words[right]
-        if _UNIT_ENDS.fullmatch(before) and join.strip() == "/":
-            pairs.append((left, right))  # "0.9 mg/dl"
+        if before[0].isdigit():
+            pairs += [(left, part) for part in _parts_behind(left, words, between)]
+        if UNITS.fullmatch(behind) and not join.strip(" .,+#/-"):
+            pairs.append((right, left))  # "0.9 Smith mm" is not 0.9 mm
+        if UNITS.fullmatch(before) and join.strip() == "/":
+            pairs.append((left, right))
         # The numbers of a subtraction ("/4/121") are tokens of their own.
         if not _NUMBER_JOINS.fullmatch(join) or "/" in (behind[0], before[0]):
             run = False
@@ -34,10 +42,24 @@ def written_together(words: Sequence[str], between: Sequence[str]) -> list[tuple
         run |= digits[0]
         if behind[0].isdigit() and (run or _LETTER_JOINS.fullmatch(join)):
             pairs.append((right, left))
-        bare = before == "e" or (before[0].isdigit() and before[-1].isdigit() and join != ",")
-        if bare or (all(digits) and (before[0].isdigit() or behind[0].isdigit())):
+        if before == "e" or (all(digits) and behind[0].isdigit()):
             pairs.append((left, right))
     return pairs
+
+
+def _parts_behind(index: int, words: Sequence[str], between: Sequence[str]) -> Iterator[int]:
+    """Yield the tokens behind a number that may be parts of it or of its unit: ``3.mg/dl``, ``3ml/s-1``."""
+    for part in range(index + 1, min(index + 1 + _MOST_PARTS, len(words))):
+        join, before, behind = between[part], words[part - 1], words[part]
+        per = join.strip() == "/" and not before[-1].isdigit()  # "0.9 mg / dl"
+        if behind[0] == "/" or not (per or _NUMBER_JOINS.fullmatch(join)):
+            return
+        # A word behind a unit begins something else ("5mm-AXIAL"), unless it has a digit ("5mm-T2").
+        unit = before[-1].isdigit() and join != ","
+        mixed = before[0].isdigit() and any(sign.isdigit() for sign in behind)
+        if not (behind[0].isdigit() or "/" in join or not join or unit or mixed):
+            return
+        yield part
 
 
 def without_lone_brackets(text: str) -> str:

@@ -110,7 +110,7 @@ _IMAGE = r"(?P<exam{0}>[0-9]{{3,6}})?(?P<image{0}>/[0-9]{{1,4}}/[0-9]{{1,4}}(?:\
 _SUBTRACTIONS = re.compile(rf"\(?{_IMAGE.format(1)}\)[+-]\({_IMAGE.format(2)}\)")
 # A letter that states something ("w", "c", "l", "r", Polish "z") glued to an initial: ``w_J.``.
 _STATED_INITIALS = re.compile(r"(?:[wczlr][ ]?[_-][ ]?(?=\w)|\w[ ]?[_-][ ]?(?=[wczlr]\.))", re.IGNORECASE)
-_CUT_SHORT = frozenset({"excl", "exkl", "excld", "exc"})  # the dot behind them ends no phrase
+_CUT_SHORT = frozenset({"excl", "exkl", "excld", "exc", "w", "wo"})  # the dot behind them ends no phrase
 _BREAKS = re.compile(r"[,;:|()\[\]{}\n\r]|\s-+\s|\.\s")
 _DOTTED = re.compile(r"(?:[^\W\d_][ ]?\.[ ]?)+")
 _TITLES_TEXT = "dr drs doctor prof professor mr mrs ms miss mister herr frau mme sig sra dott dra mlle"

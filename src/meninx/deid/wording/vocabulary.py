@@ -124,6 +124,7 @@ _UNIT = (
     r"|mgy|cgy|gy|mbq|mci|hz|khz|mhz|tesla|um|deg|degrees?|fps|bpm|rpm|hu|kev|mev|mv|ug|mcg|mg|uci|bq|ppm|phases?|mpx|frames?|slices?"
     r"|views?|vws?|planes?|pl)"
 )
+UNITS = re.compile(_UNIT)
 _PER = r"(?:/(?:100[ ]?ml|dl|l|ml|s|sec|min|h|hr|kg|m2|cm|mm))?"  # "mg/dl"
 _INTEGER = r"(?:0|(?!19[0-9]{2}|20[0-2][0-9])[1-9][0-9]{0,3})"  # a year is no measure
 _DECIMAL = rf"{_INTEGER}(?:\.[0-9]{{1,3}}|,[0-9]{{1,2}})?"
