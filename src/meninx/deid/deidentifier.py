@@ -18,7 +18,7 @@ from meninx.core import value_caches
 from meninx.core.errors import ConfigError, DataError, expected
 from meninx.deid import selfcheck, writer
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
-from meninx.deid.config import Defacing, DeidConfig, MissingLookup, Pixels, ProfileName, profile_with
+from meninx.deid.config import Defacing, DeidConfig, MissingLookup, Pixels, ProfileName
 from meninx.deid.identity.identity_registry import IdentityRegistry, usual_place
 from meninx.deid.identity.issuer_policy import IssuerRule, MissingIssuer
 from meninx.deid.identity.keys import KeyFile, SiteKey
@@ -219,7 +219,7 @@ class Deidentifier:
         letters = {name: str(action) for name, action in (overrides or {}).items()}
         policy, site_key = config.issuer_policy(), _site_key(key, site)
         table = None if config.lookup is None else read_lookup(config.lookup, policy)
-        compiled = profile_with(config.all_options, letters)
+        compiled = config.compiled_with(letters)
         self._cleaner = Cleaner.from_config(config, site_key, policy, table, compiled)
         beside = None if isinstance(key, bytes) else usual_place(_key_file(key).path, site)
         self._registry = IdentityRegistry(config.registry or beside, site_key, policy)

@@ -221,16 +221,18 @@ def _note_registry(
 
 
 def check_places(config: DeidConfig, source: Path, out: Path) -> None:
-    """Check that source, output folder and key lie where they may, before anything is made.
+    """Check overrides, and that source, output folder and key lie where they may, before anything is made.
 
     Raises:
+        ConfigError: the overrides cannot be used, or a setting has no effect with them.
         DataError: there is no source.
         UsageError: source and output folder lie one within the other, or the output folder holds something
             else.
-        PrivacyRefusal: the key lies in the output folder.
+        PrivacyRefusal: the key lies in the output folder, or an override would keep the identity.
     """
     workspace.apart(out, [source])
     check_source(source)
+    config.compiled()  # wrong overrides are refused before a key is made
     for name, path in (("key", config.key), ("registry", config.registry)):
         if path is not None and path.resolve().is_relative_to(out.resolve()):
             rule, got = f"the {name} apart from what it protects", f"a {name} inside the output folder"
