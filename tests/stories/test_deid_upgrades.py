@@ -107,6 +107,16 @@ def test_a_finished_result_of_another_version_is_made_again_as_a_whole(upgrades)
     assert (again.made_again, again.result.files_resumed) == ([], 3)
 
 
+def test_a_dry_run_says_what_a_run_would_make_again_and_refuses_what_it_would(upgrades):
+    upgrades.run("1")
+    before = tree(upgrades.tmp / "out")
+    assert upgrades.run("2", dry_run=True).made_again[0].startswith("3 finished files would be made again")
+    (upgrades.tmp / "in" / "IM2").unlink()
+    with pytest.raises(UsageError, match="1 file"):
+        upgrades.run("2", dry_run=True)
+    assert tree(upgrades.tmp / "out") == before
+
+
 def test_a_run_that_was_killed_before_an_upgrade_begins_again(upgrades):
     upgrades.run("1", stop_after=1)
     told = upgrades.run("2")
