@@ -1,4 +1,4 @@
-"""Every setting of a Deidentifier has its effect, in the process that made it and in one that it is sent to."""
+"""Every setting of a Deidentifier has its effect, here and in a process that the object is sent to."""
 
 from __future__ import annotations
 
