@@ -248,11 +248,11 @@ def _begun(out: Path, marker: Marker, fingerprint: str) -> Workspace:
     continued = marker.building == fingerprint and (out / PRIVATE / STAGING).is_dir()
     try:
         if not continued:
-            _remove(out / PRIVATE / STAGING)
-        _remove(out / PRIVATE / REPLACED)  # left by a publication that was killed after its last rename
+            files.remove(out / PRIVATE / STAGING)
+        files.remove(out / PRIVATE / REPLACED)  # left by a publication that was killed after its last rename
         partial = f"{files.PARTIAL}*"  # incomplete files of a killed process
         for path in [*(out / PRIVATE).glob(partial), *(out / PRIVATE / STAGING).rglob(partial)]:
-            _remove(path)
+            files.remove(path)
         marker = replace(marker, building=fingerprint)
         _write_marker(out, marker)
         (out / PRIVATE / STAGING).mkdir(mode=0o700, exist_ok=True)
@@ -550,31 +550,24 @@ def _completed(root: Path, marker: Marker) -> Marker:
     _write_marker(root, done)
     # The result is complete. Anything that cannot be removed now is removed by the next claim.
     with contextlib.suppress(OSError):
-        _remove(room / REPLACED)
-        _remove(room / STAGING)
-        _remove(room / CACHE)  # of the earlier result; it may hold images of patients who were removed
+        files.remove(room / REPLACED)
+        files.remove(room / STAGING)
+        files.remove(room / CACHE)  # of the earlier result; it may hold images of patients who were removed
     return done
 
 
 def _move(path: Path, target: Path) -> None:
     if not (path.exists() or path.is_symlink()):
         return
-    _remove(target)
+    files.remove(target)
     path.rename(target)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _forget(space: Workspace) -> None:
     """Remove a staging folder in which nothing was built: after a failure, or where nothing was new."""
     with contextlib.suppress(OSError, StorageError):  # the original failure is the one to report
         if not any(space.staging.iterdir()) and not space.marker.unfinished:
-            _remove(space.staging)
+            files.remove(space.staging)
             _write_marker(space.root, replace(space.marker, building=""))
 
 
