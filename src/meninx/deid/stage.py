@@ -30,7 +30,7 @@ from meninx.deid.faces import face_pass
 from meninx.deid.fingerprint import Fingerprint
 from meninx.deid.identity import lookup
 from meninx.deid.identity.identity_registry import IdentityRegistry, usual_place
-from meninx.deid.identity.keys import SiteKey, read_key
+from meninx.deid.identity.keys import SiteKey, make_key, read_key, throwaway_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
 from meninx.deid.papers import archive_signature, statement, summary
 from meninx.deid.publication import InstanceOwners, publish_entry
@@ -262,12 +262,28 @@ def check_places(config: DeidConfig, source: Path, out: Path) -> None:
     _check_claim(config.replace(overwrite=True), source, out, None)
 
 
-def is_begun(config: DeidConfig, source: Path, out: Path) -> bool:
-    """Return whether the output folder holds a run with these settings and the key that is there.
+def make_key_once(config: DeidConfig, source: Path, out: Path) -> SiteKey | None:
+    """Make the site's key, unless the output folder holds a run with it, which goes on.
+
+    A dry run makes none. Where there is no key yet, the random key that the dry run takes is returned.
 
     Raises:
-        PrivacyRefusal, ConfigError, DataError: as :func:`run`.
+        PrivacyRefusal: the file exists and the output folder holds no run with it.
+        StorageError: the file cannot be written.
+        UsageError, ConfigError, DataError: as :func:`run`, before the key is made.
     """
+    if config.key is None:
+        return None
+    check_places(config, source, out)
+    if config.dry_run:
+        return None if config.key.exists() else throwaway_key(config.site)
+    if not _is_begun(config, source, out):
+        make_key(config.key)
+    return None
+
+
+def _is_begun(config: DeidConfig, source: Path, out: Path) -> bool:
+    """Return whether the output folder holds a run with these settings and the key that is there."""
     marker = workspace.read_marker(out)
     if marker is None or config.key is None or not config.key.exists():
         return False
