@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from meninx.deid import dates
 from meninx.deid.identifiers import Identifiers, keyword_of
@@ -31,12 +32,12 @@ STRINGS = FREE_TEXT | NAMES | {"AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"}
 NUMBERS = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
 SINGLE = frozenset({"LT", "ST", "UT", "UR"})
 _FORMS = {
-    "DS": re.compile(r" *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *"),
-    "IS": re.compile(r" *[+-]?\d{1,12} *"),
-    "UI": re.compile(r"\d+(\.\d+)*"),
+    "DS": re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *"),
+    "IS": re.compile(r" *[+-]?[0-9]{1,12} *"),
+    "UI": re.compile(r"[0-9]+(\.[0-9]+)*"),
     "CS": re.compile(r"[A-Za-z0-9 _./+()-]{0,16}"),
-    "CONTEXT": re.compile(r"1\.2\.840\.10008\.6\.1\.[1-9]\d{0,3}"),
-    "TIMEZONE": re.compile(r"[+-]\d{4}"),
+    "CONTEXT": re.compile(r"1\.2\.840\.10008\.6\.1\.[1-9][0-9]{0,3}"),
+    "TIMEZONE": re.compile(r"[+-][0-9]{4}"),
 }
 _DUMMIES = {
     "AE": REMOVED,
@@ -49,6 +50,7 @@ _DUMMIES = {
     "TM": "000000",
     "UR": "removed:",
 }
+_LONGEST_PLAIN = 40  # digits
 _READABLE = re.compile(rb"[ -~]{5}")  # in short numbers, which the self-check searches once more
 _SIZES = {
     "AT": 4, "FD": 8, "FL": 4, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "SL": 4, "SS": 2, "SV": 8,
@@ -248,7 +250,8 @@ def _kept(tag: int, vr: str, text: str, context: FileContext) -> str:
         return "\\".join(dates.capped_age(value, context.max_age) for value in values)
     if vr in ("DS", "IS"):
         fits = (
-            _is_number(value, vr) and not _is_day(value) and not context.found.spelled_by(value)
+            _is_number(value, vr)
+            and not any(_is_day(way) or context.found.spelled_by(way) for way in {value, _plain(value)})
             for value in values
             if value.strip()
         )
@@ -277,8 +280,22 @@ def _without_pieces(text: str, context: FileContext) -> str:
 
 def _is_day(value: str) -> bool:
     """Return whether a number is a day of the last or this century, which may be anybody's birth date."""
-    digits = value.strip()
+    digits = value.strip(" +-").partition(".")[0].lstrip("0")
     return len(digits) == 8 and digits[:2] in ("19", "20") and dates.parse(digits) is not None
+
+
+def _plain(value: str) -> str:
+    """Return a valid DS or IS value without its exponent: ``1.95e7`` is ``19500000``.
+
+    One with an exponent beyond any identifier stays as it is.
+    """
+    if "e" not in value and "E" not in value:
+        return value
+    try:
+        number = Decimal(value.strip()).normalize()
+    except ArithmeticError:
+        return value
+    return f"{number:f}" if abs(number.adjusted()) < _LONGEST_PLAIN else value
 
 
 def _is_number(value: str, vr: str) -> bool:

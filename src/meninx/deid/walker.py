@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 from pydicom.datadict import private_dictionary_VR
 
-from meninx.deid import actions, structured_content
+from meninx.deid import actions, stated_ages, structured_content
 from meninx.deid.actions import FileContext
 from meninx.deid.coded_entries import clean_code, dummy_code
 from meninx.deid.identifiers import keyword_of
@@ -71,6 +70,9 @@ def clean(
         if element.tag == CHARSET_TAG:
             encodings = encodings_of(bytes(element.value))
     creators = _creators(elements)
+    elements = stated_ages.limited(
+        elements, encodings, little=context.encoding.little, max_age=context.max_age
+    )
     # In an item, the attributes of a code are replaced together. The data set itself is not a coded entry.
     coded = {} if top else clean_code(elements, encodings, context)
     concept = structured_content.concept_of(elements, encodings)
@@ -88,7 +90,7 @@ def clean(
                 new = coded[tag]
                 context.count(tag, "C")
             elif concept is not None and tag in structured_content.VALUES:
-                new = _content_value(element, concept, elements, encodings, context, top=top)
+                new = _content_value(element, concept, encodings, context, top=top)
             else:
                 new = _public(element, encodings, context, top=top)
         if new is not None:
@@ -139,7 +141,6 @@ def _letter(action: Action, element: Element, new: Element | None) -> str:
 def _content_value(
     element: Element,
     concept: tuple[str, str],
-    item: list[Element],
     encodings: tuple[str, ...],
     context: FileContext,
     *,
@@ -150,14 +151,9 @@ def _content_value(
     wanted = structured_content.treatment(concept, tag, context.profile.options)
     vr = understood_vr(element)
     if wanted == Treatment.AS_LISTED or vr is None or context.profile.overrides_tag(tag):
-        age = structured_content.years_of(item, encodings, little=context.encoding.little)
-        if tag == structured_content.MEASURED and age is not None and age >= context.max_age + 1:
-            element = replace(
-                element, items=structured_content.capped(element.items or [], encodings, context.max_age)
-            )
         return _public(element, encodings, context, top=top)
-    if wanted == Treatment.KEPT and tag == structured_content.MEASURED:
-        return _content_value(element, ("", ""), item, encodings, context, top=top)
+    if wanted == Treatment.KEPT and tag == stated_ages.MEASURED:
+        return _public(element, encodings, context, top=top)
     if wanted in (Treatment.DUMMY, Treatment.REMOVED):
         new = _content_dummy(element, vr, concept, encodings, context, top=top)
         context.count(tag, "D")
@@ -184,7 +180,9 @@ def _content_dummy(
 ) -> Element | None:
     """Return a value that says nothing, for an item that must stay; references get new UIDs."""
     tag = element.tag
-    if tag == structured_content.MEASURED:
+    if tag in stated_ages.NUMBERS:
+        return None
+    if tag == stated_ages.MEASURED:
         return Element(tag, "SQ", items=[])
     if tag == structured_content.CODE:
         return Element(tag, "SQ", items=[dummy_code()])
