@@ -16,7 +16,7 @@ from meninx.deid import dates
 from meninx.deid.identifiers import Identifiers, keyword_of
 from meninx.deid.identity.pseudonyms import Patient, Resolver, is_registered
 from meninx.deid.options import Option
-from meninx.deid.profile import Action, Profile, attribute_type, canonical, rows
+from meninx.deid.profile import Action, Profile, attribute_type, canonical, dictionary_vrs, rows
 from meninx.deid.wording.terms import ETHNIC_KEYWORDS, is_term, technical_text
 from meninx.deid.wording.text import REMOVED, clean_text
 from meninx.dicomfile.charset import decode
@@ -383,9 +383,14 @@ def _binary(action: Action, element: Element, vr: str, context: FileContext) -> 
     if vr in NUMBERS and len(value) % _SIZES[vr]:
         return None
     searched = len(value) > 64 or vr not in NUMBERS or _READABLE.search(value) is not None
+    listed = dictionary_vrs(element.tag) | {"UN"}
+    misdeclared = len(listed) > 1 and element.vr.split(" or ")[0] not in listed
+    if misdeclared and len(value) >= 4 and is_texty(value):
+        return None
     if searched and (holds_identifier(value, context.found) or is_prose(value, vr)):
         return None
-    return Element(element.tag, element.vr, value, undefined=element.undefined)
+    as_number = misdeclared and vr in listed  # bytes that the file declares as something else
+    return Element(element.tag, vr if as_number else element.vr, value, undefined=element.undefined)
 
 
 def holds_identifier(value: bytes, found: Identifiers) -> bool:
@@ -398,9 +403,12 @@ def is_prose(value: bytes, vr: str) -> bool:
     sample = value.rstrip(b"\0 ")[:4096]
     letters = sum(65 <= sign <= 90 or 97 <= sign <= 122 or sign == 32 for sign in sample)
     plain = value.rstrip(b"\0")[:4096]
-    if vr in NUMBERS and len(plain) >= 7 and all(32 <= sign < 127 for sign in plain):
+    printable = all(32 <= sign < 127 for sign in plain)
+    if vr in NUMBERS and len(plain) >= 7 and printable:
         return True
-    return len(sample) >= 16 and vr != "UN" and is_texty(sample) and letters > 0.6 * len(sample)
+    if vr == "UN" or letters <= 0.6 * len(sample):
+        return False
+    return (len(sample) >= 16 and is_texty(sample)) or (vr not in NUMBERS and len(sample) >= 4 and printable)
 
 
 def is_texty(value: bytes) -> bool:

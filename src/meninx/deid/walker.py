@@ -34,9 +34,10 @@ def understood_vr(element: Element) -> str | None:
     None is also returned for an unknown element.
 
     A text where the standard has a number (or the other way round) is no value of that attribute and may hold
-    anything.
+    anything. Bytes where the standard has a number are read as that number.
     """
-    standard = standard_vr(element.tag).split(" or ")[0]
+    allowed = standard_vr(element.tag).split(" or ")
+    standard = allowed[0]
     if standard == "UN":
         return None
     if element.items is not None or standard == "SQ":
@@ -47,7 +48,8 @@ def understood_vr(element: Element) -> str | None:
     own = element.vr.split(" or ")[0]
     if (own in actions.STRINGS) != (standard in actions.STRINGS):
         return None
-    return standard if standard in actions.STRINGS else own
+    bytes_for_number = standard in actions.NUMBERS and own not in actions.NUMBERS and own not in allowed
+    return standard if standard in actions.STRINGS or bytes_for_number else own
 
 
 def clean(
@@ -281,8 +283,10 @@ def _private(
     if not name or not context.profile.keep_private(tag >> 16, tag & 0xFF, name):
         context.count(tag, "X")
         return None
-    vr = element.vr if element.vr != "UN" else _private_vr(tag, name)
-    if element.items is None and element.value and _is_opaque_text(element, vr):
+    listed = _private_vr(tag, name)
+    vr = element.vr if element.vr != "UN" else listed
+    contradicts = listed != "UN" and (listed in actions.STRINGS) != (vr in actions.STRINGS)
+    if element.items is None and element.value and (contradicts or _is_opaque_text(element, vr)):
         context.count(tag, "X")
         return None
     action = _private_action(vr, context)
