@@ -283,3 +283,29 @@ def test_an_age_in_other_clothes_is_capped_or_goes(tmp_path):
     ds.update(image())
     ds.add_new(0x00101010, "LO", "95")
     assert one(tmp_path, ds).PatientAge == "090Y"
+
+
+@pytest.mark.parametrize(
+    ("concept", "unit", "number", "stays"),
+    [
+        (("LN", "80904-6", "Birth year"), ("UCUM", "{year}", "year"), "1928", False),
+        (("99HOSP", "B", "Geburtsjahr"), ("UCUM", "1", "no units"), "1928", False),
+        (("99HOSP", "B", "Year of birth"), ("UCUM", "1", "no units"), "1.931E3", False),  # of another person
+        (OTHER, ("UCUM", "1", "no units"), "1928.0", False),  # it is the year of the patient's birth
+        (OTHER, ("UCUM", "[hnsf'U]", "Hounsfield unit"), "1928", True),
+        (OTHER, ("UCUM", "1", "no units"), "1931", True),
+    ],
+)
+def test_a_year_of_birth_is_removed(tmp_path, concept, unit, number, stays):
+    entry = item(ValueType="NUMERIC", ConceptNameCodeSequence=Sequence([code(*concept)]))
+    entry.NumericValue, entry.MeasurementUnitsCodeSequence = number, Sequence([code(*unit)])
+    ds = image(PatientBirthDate="19280402", AcquisitionContextSequence=Sequence([entry]))
+    one(tmp_path, ds)
+    content = next((tmp_path / "out" / "images").rglob("*.dcm")).read_bytes()
+    assert (number.encode() in content) == stays
+
+
+def test_a_number_of_a_listed_concept_goes_outside_of_reports_too(tmp_path):
+    gone = numeric(("NCIt", "C54627", "Experience"), NumericValue="17")
+    new = one(tmp_path, image(ProtocolContextSequence=Sequence([gone])))
+    assert not any("NumericValue" in left for left in new.get("ProtocolContextSequence", []))

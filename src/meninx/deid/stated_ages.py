@@ -21,7 +21,7 @@ import math
 import re
 import struct
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import replace
 from enum import StrEnum
 from typing import NamedTuple
@@ -113,7 +113,21 @@ class Unit(NamedTuple):
     years: float = 1.0
 
 
-def limited(item: list[Element], encodings: tuple[str, ...], *, little: bool, max_age: int) -> list[Element]:
+class _Bounds(NamedTuple):
+    """What no number may state: a higher age in years, or a year of birth."""
+
+    max_age: int
+    birth_years: frozenset[float]
+
+
+def limited(
+    item: list[Element],
+    encodings: tuple[str, ...],
+    *,
+    little: bool,
+    max_age: int,
+    birth_days: Set[str] = frozenset(),
+) -> list[Element]:
     """Return the elements of an item or a data set without an age above ``max_age`` in its own numbers.
 
     Sequences other than the Measured Value Sequence are not entered.
@@ -128,14 +142,17 @@ def limited(item: list[Element], encodings: tuple[str, ...], *, little: bool, ma
         encodings: character sets in force.
         little: byte order of binary numbers.
         max_age: highest age that stays, in years.
+        birth_days: birth dates as ``YYYYMMDD``; a number without another unit than years that is the year of
+            one is removed, too.
     """
     if not any(element.tag in _STATING for element in item):
         return item
     by_concept = _concept(item, encodings)
+    bounds = _Bounds(max_age, frozenset(float(day[:4]) for day in birth_days))
     found: list[Element] = []
     for element in item:
         if element.tag == MEASURED and element.items:
-            inside = (_limited(one, by_concept, encodings, little, max_age) for one in element.items)
+            inside = (_limited(one, by_concept, encodings, little, bounds) for one in element.items)
             found.append(replace(element, items=[one for one in inside if one]))
         elif element.tag == CODE and by_concept:
             found.append(
@@ -149,7 +166,7 @@ def limited(item: list[Element], encodings: tuple[str, ...], *, little: bool, ma
             found.append(replace(element, value=REMOVED.encode() + b" "))
         else:
             found.append(element)
-    return _limited(found, by_concept, encodings, little, max_age)
+    return _limited(found, by_concept, encodings, little, bounds)
 
 
 def highest(elements: list[Element], encodings: tuple[str, ...], *, little: bool) -> float:
@@ -178,21 +195,23 @@ def _ages(elements: list[Element], encodings: tuple[str, ...], little: bool) -> 
 
 
 def _limited(
-    holder: list[Element], by_concept: str, encodings: tuple[str, ...], little: bool, max_age: int
+    holder: list[Element], by_concept: str, encodings: tuple[str, ...], little: bool, bounds: _Bounds
 ) -> list[Element]:
     """Return the elements of what holds a number, with the age limited or the number removed."""
     if not any(element.tag in NUMBERS for element in holder):
         return holder
     encodings = _declared(holder, encodings)
     unit = _unit(holder, encodings)
-    if not _is_age(by_concept, unit):
+    numbers = list(_numbers(holder, encodings, little))
+    born = unit.kind != UnitKind.OTHER and not bounds.birth_years.isdisjoint(numbers)
+    if not (born or _is_age(by_concept, unit)):
         return holder
-    ages = [abs(number) * unit.years for number in _numbers(holder, encodings, little)]
+    ages, max_age = [abs(number) * unit.years for number in numbers], bounds.max_age
     unread = bool(by_concept) and any(map(math.isnan, ages))
-    if not unread and not any(age >= (max_age + 1) * _ROUNDING for age in ages):
+    if not (unread or born) and not any(age >= (max_age + 1) * _ROUNDING for age in ages):
         return holder
     rest = [element for element in holder if element.tag not in NUMBERS]
-    if unread or unit.kind not in (UnitKind.TIME, UnitKind.NONE):
+    if unread or born or unit.kind not in (UnitKind.TIME, UnitKind.NONE):
         return [element for element in rest if element.tag != UNITS]
     number = (max_age + 1) / unit.years
     value = (f"{round(number):d}" if 90 <= number < 1e12 else f"{number:.4g}").encode()

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 CONCEPT_NAME, CONTENT, POSITIONS = 0x0040A043, 0x0040A730, 0x0040DB73
 TEXT, PERSON_NAME, DATE_TIME, DATE = 0x0040A160, 0x0040A123, 0x0040A120, 0x0040A121
-CODE, BIRTH_DATE = 0x0040A168, 0x00100030
+CODE, VALUE_TYPE, BIRTH_DATE = 0x0040A168, 0x0040A040, 0x00100030
 _FRAMES = frozenset({0x52009229, 0x52009230})
 # The attribute that holds the value, by value type.
 VALUES = {
@@ -60,16 +60,25 @@ VALUES = {
     CONTENT: ("CONTAINER",),
 }
 VALUES |= dict.fromkeys(NUMBERS, ("NUM",))  # an item outside a report holds its number itself
+_OF_BIRTH = NUMBERS | {DATE_TIME, DATE, TEXT, MEASURED}
 _NOT_AS_TEXT = NUMBERS | {CONTENT, MEASURED, CODE}
 SUBJECT_NAME, SUBJECT_ID = ("DCM", "121029"), ("DCM", "121030")
 SUBJECT_BIRTH, SUBJECT_AGE = ("DCM", "121031"), ("DCM", "121033")
 # Concepts that say when the patient was born, besides the one in the table.
 _BIRTH_DATES = frozenset(
-    {SUBJECT_BIRTH, ("LN", "21112-8"), ("LN", "57722-1"), ("SCT", "184099003"), ("SCT", "3950001")}
+    {
+        SUBJECT_BIRTH,
+        ("LN", "21112-8"),
+        ("LN", "57722-1"),
+        ("SCT", "184099003"),
+        ("SCT", "3950001"),
+        ("LN", "80904-6"),
+    }
 )
 _BORN = re.compile(
-    r"\b(?:date of birth|birth ?date|birthday|dob|born|geburts(?:datum|tag)|geb|geboren|geboortedatum"
-    r"|date de naissance|fecha de nacimiento|data di nascita|data de nascimento)\b",
+    r"\b(?:date of birth|year of birth|birth ?date|birth ?year|birthday|dob|yob|geburts(?:datum|tag|jahr)"
+    r"|jahrgang|geboorte(?:datum|jaar)|(?:date|année) de naissance|(?:fecha|año) de nacimiento"
+    r"|(?:data|anno) di nascita|(?:data|ano) de nascimento)\b|^\W*(?:born|geb|geboren)\W*(?:on|am|in)?\W*$",
     re.IGNORECASE,
 )
 _SUBJECT_AGE = re.compile(
@@ -133,27 +142,29 @@ def concept_of(item: list[Element], encodings: tuple[str, ...]) -> tuple[str, st
             text = code_texts(element.items[0], encodings)
             code = text.get(CODE_VALUE) or text.get(LONG_CODE_VALUE, "")
             concept = _canonical(text.get(CODING_SCHEME, ""), code)
-            meaning = "" if published_meanings(*concept) else text.get(CODE_MEANING, "")
-            if concept in LISTED_AGES or _SUBJECT_AGE.fullmatch(meaning):
+            meanings = (text.get(CODE_MEANING, ""), *published_meanings(*concept))
+            if concept in LISTED_AGES or any(map(_SUBJECT_AGE.fullmatch, meanings)):
                 return SUBJECT_AGE
-            return SUBJECT_BIRTH if concept in _BIRTH_DATES or _BORN.search(meaning) else concept
+            return SUBJECT_BIRTH if concept in _BIRTH_DATES or any(map(_BORN.search, meanings)) else concept
     return None
 
 
 @cached(maxsize=4096)
-def treatment(concept: tuple[str, str], tag: int, options: frozenset[Option]) -> Treatment:
+def treatment(concept: tuple[str, str], tag: int, options: frozenset[Option], kind: str = "") -> Treatment:
     """Return what happens to the value of a content item.
 
     Args:
         concept: scheme and code of the concept name.
         tag: the attribute that holds the value, one of :data:`VALUES`.
         options: in force.
+        kind: the value type that the item states; one attribute may hold several.
     """
     concept = _canonical(*concept)
-    if concept in _BIRTH_DATES and tag in (DATE_TIME, DATE, TEXT):
+    if concept in _BIRTH_DATES and tag in _OF_BIRTH:
         return Treatment.REMOVED
     rows = _by_code().get(concept, {})
-    row = next((rows[kind] for kind in VALUES[tag] if kind in rows), None)
+    kinds = sorted(VALUES[tag], key=lambda name: name != kind)
+    row = next((rows[name] for name in kinds if name in rows), None)
     if row is None:
         return _of_another_type(tag, rows)
     chosen = {row.cells.get(option, "") for option in options}
@@ -175,14 +186,21 @@ def _of_another_type(tag: int, rows: dict[str, ContentRow]) -> Treatment:
     return Treatment.DUMMY if strict else Treatment.AS_LISTED
 
 
+def value_type(item: list[Element]) -> str:
+    """Return the value type that a content item states, or an empty string."""
+    return next((bytes(e.value).decode("latin-1").strip(" \0") for e in item if e.tag == VALUE_TYPE), "")
+
+
 def is_removed(item: list[Element], encodings: tuple[str, ...], context: FileContext) -> bool:
     """Return whether a content item goes whole: its concept must go and nothing depends on its place."""
     concept = concept_of(item, encodings)
     if concept is None or context.positions_matter:
         return False
-    tags = {element.tag for element in item}
+    tags, kind = {element.tag for element in item}, value_type(item)
     wanted = [
-        treatment(concept, tag, context.profile.options) for tag in tags & VALUES.keys() if tag != CONTENT
+        treatment(concept, tag, context.profile.options, kind)
+        for tag in tags & VALUES.keys()
+        if tag != CONTENT
     ]
     container = tags & VALUES.keys() <= {CONTENT}
     if container:

@@ -73,11 +73,16 @@ def clean(
             encodings = encodings_of(bytes(element.value))
     creators = _creators(elements)
     elements = stated_ages.limited(
-        elements, encodings, little=context.encoding.little, max_age=context.max_age
+        elements,
+        encodings,
+        little=context.encoding.little,
+        max_age=context.max_age,
+        birth_days=context.birth_days,
     )
     # In an item, the attributes of a code are replaced together. The data set itself is not a coded entry.
     coded = {} if top else clean_code(elements, encodings, context)
     concept = structured_content.concept_of(elements, encodings)
+    kind = structured_content.value_type(elements) if concept is not None else ""
     result: dict[int, Element] = {}
     for element in _without_private(elements, creators, context):
         tag = element.tag
@@ -92,7 +97,7 @@ def clean(
                 new = coded[tag]
                 context.count(tag, "C")
             elif concept is not None and tag in structured_content.VALUES:
-                new = _content_value(element, concept, encodings, context, top=top)
+                new = _content_value(element, concept, kind, encodings, context, top=top)
             else:
                 new = _public(element, encodings, context, top=top)
         if new is not None:
@@ -143,6 +148,7 @@ def _letter(action: Action, element: Element, new: Element | None) -> str:
 def _content_value(
     element: Element,
     concept: tuple[str, str],
+    kind: str,
     encodings: tuple[str, ...],
     context: FileContext,
     *,
@@ -150,7 +156,7 @@ def _content_value(
 ) -> Element | None:
     """Return the value of a content item, by its concept name where the table of content items has it."""
     tag = element.tag
-    wanted = structured_content.treatment(concept, tag, context.profile.options)
+    wanted = structured_content.treatment(concept, tag, context.profile.options, kind)
     vr = understood_vr(element)
     if wanted == Treatment.AS_LISTED or vr is None or context.profile.overrides_tag(tag):
         return _public(element, encodings, context, top=top)

@@ -60,7 +60,7 @@ class _Header:
 
     def take(self, marker: int, content: bytes) -> None:
         """Keep one segment after a check of what can be checked without the others."""
-        wide = (1 if self.samples < 257 else 2) if marker in (_COC, _QCC, _RGN) else 0
+        wide = (1 + (self.samples > 256)) * (marker in (_COC, _QCC, _RGN))
         number = int.from_bytes(content[:wide], "big")
         if number >= self.samples or len(content) < wide + 1:
             raise Unparsable("a segment of no component")
