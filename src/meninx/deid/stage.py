@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from meninx.core.clean_archive import IMAGES
 from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
-from meninx.core.summaries import unsearched
+from meninx.core.summaries import number_of, unsearched
 from meninx.deid import cluster, continuation, options, output
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
@@ -45,6 +45,26 @@ FORMAT = "5"  # raised when the same input would give other bytes
 _MARK = f"format-{FORMAT}-"  # begins every fingerprint
 FILES_PER_WORKER = 40  # below that a second process costs more than it saves
 Pair = tuple[SourceFile, FileResult | None]  # a file and its result in an earlier run
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one run works with, once everything was checked."""
+
+    engine: Engine
+    registry: IdentityRegistry
+    config: DeidConfig
+    found: list[SourceFile]
+    progress: Progress
+
+    def with_plans(self, folder: Path) -> _Job:
+        """Return the job with the plans by which faces are removed, made from all files of each series."""
+        if self.config.defacing == "off":
+            return self
+        workers = partial(_workers, self.config)
+        plans = face_pass.make_plans(self.engine.source, folder, self.found, workers, self.progress)
+        engine = replace(self.engine, cleaner=replace(self.engine.cleaner, faces=plans))
+        return replace(self, engine=engine)
 
 
 def run(
@@ -97,10 +117,12 @@ def run(
     found = files_below(source)
     if not found:
         raise DataError(problem("the folder holds no files", where="source", fix="check the path"))
+    job = _Job(engine, registry, config, found, progress)
     if config.dry_run:
+        if not config.overwrite:
+            continuation.check_dry_run(engine, out, found, fingerprint)
         with tempfile.TemporaryDirectory() as folder:  # a dry run leaves nothing in the output folder
-            engine = _with_plans(engine, config, Path(folder), found, progress)
-            return _dry_run(engine, registry, config, out, found, progress)
+            return _dry_run(job.with_plans(Path(folder)), out)
     claimed = workspace.claim(
         out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
         overwrite=config.overwrite, ours=output.is_older,
@@ -113,7 +135,7 @@ def run(
         if space.earlier == fingerprint and not config.overwrite and not resealing:
             output.take_back(space)
         journal = FileJournal(space.staging)
-        resumed = _finish(engine, registry, config, found, journal, progress)
+        resumed = _finish(job, journal)
         _refuse_no_dicom(space, journal)
         if resealing:
             continuation.refuse_lost_files(space, journal, rename=config.rename)
@@ -135,31 +157,26 @@ def _note_unused_decisions(engine: Engine, out: Path, progress: Progress) -> Non
     if decisions and listed.exists():  # a run that seals everything removes the list
         left = layouts.unused(decisions, layouts.read_layouts(listed))
         if left:
-            progress.note(f"{left} of {len(decisions)} decisions fit no image of this source")
+            progress.note(
+                f"{left:,} of {number_of(len(decisions), 'decision')} "
+                f"{'fits' if left == 1 else 'fit'} no image of this source"
+            )
 
 
-def _finish(
-    engine: Engine,
-    registry: IdentityRegistry,
-    config: DeidConfig,
-    found: list[SourceFile],
-    journal: FileJournal,
-    progress: Progress,
-) -> int:
+def _finish(job: _Job, journal: FileJournal) -> int:
     """Process every file that no earlier run finished; return how many were finished before.
 
     What an earlier run left of a killed one is settled first, and entries of files that were kept out and are
     gone from the source are forgotten.
     """
     journal.settle()
-    there = {item.path for item in found}
+    there = {item.path for item in job.found}
     journal.forget({entry.path for entry in journal.entries() if entry.path not in there})
-    shutil.rmtree(engine.waiting, ignore_errors=True)
-    plans = engine.out / face_pass.FOLDER
-    engine = _with_plans(engine, config, plans, found, progress)
-    resumed = _work(engine, registry, config, found, journal, progress)
+    shutil.rmtree(job.engine.waiting, ignore_errors=True)
+    plans = job.engine.out / face_pass.FOLDER
+    resumed = _work(job.with_plans(plans), journal)
     journal.settle()
-    for folder in (engine.waiting, plans):
+    for folder in (job.engine.waiting, plans):
         shutil.rmtree(folder, ignore_errors=True)
     return resumed
 
@@ -201,28 +218,33 @@ def _note_registry(
     report = registry.report()
     if report.contradicting > contradicting:
         progress.note(
-            f"in all deliveries of the site, {report.contradicting} patients have contradicting name, birth "
-            "date or sex; two people may share a PatientID"
+            "in all deliveries of the site, "
+            + number_of(report.contradicting, "patient has", "patients have")
+            + " contradicting name, birth date or sex; two people may share a PatientID"
         )
     split = report.split_ids
     if split:
         progress.note(
-            f"{split} PatientIDs occur with and without an issuer and count as different patients; where "
-            "they are not, list the issuer under `site` in --issuer-domains"
+            number_of(split, "PatientID occurs", "PatientIDs occur")
+            + " with and without an issuer and "
+            + f"{'counts' if split == 1 else 'count'} as different patients; where they are not, list the "
+            "issuer under `site` in --issuer-domains"
         )
 
 
 def check_places(config: DeidConfig, source: Path, out: Path) -> None:
-    """Check that source, output folder and key lie where they may, before anything is made.
+    """Check overrides, and that source, output folder and key lie where they may, before anything is made.
 
     Raises:
+        ConfigError: the overrides cannot be used, or a setting has no effect with them.
         DataError: there is no source.
         UsageError: source and output folder lie one within the other, or the output folder holds something
             else.
-        PrivacyRefusal: the key lies in the output folder.
+        PrivacyRefusal: the key lies in the output folder, or an override would keep the identity.
     """
     workspace.apart(out, [source])
     check_source(source)
+    config.compiled()  # wrong overrides are refused before a key is made
     for name, path in (("key", config.key), ("registry", config.registry)):
         if path is not None and path.resolve().is_relative_to(out.resolve()):
             rule, got = f"the {name} apart from what it protects", f"a {name} inside the output folder"
@@ -243,15 +265,11 @@ def is_begun(config: DeidConfig, source: Path, out: Path) -> bool:
 
 
 def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) -> None:
-    """Refuse an output folder that :func:`meninx.core.workspace.claim` would refuse.
-
-    A dry run writes nothing to it.
-    """
-    if not config.dry_run:
-        workspace.check(
-            out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
-            overwrite=config.overwrite, ours=output.is_older,
-        )  # fmt: skip
+    """Refuse an output folder that :func:`meninx.core.workspace.claim` would refuse."""
+    workspace.check(
+        out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
+        overwrite=config.overwrite, ours=output.is_older,
+    )  # fmt: skip
 
 
 def _engine(
@@ -293,17 +311,6 @@ def _engine(
     return engine, registry, f"{_MARK}{digest}"
 
 
-def _with_plans(
-    engine: Engine, config: DeidConfig, folder: Path, found: list[SourceFile], progress: Progress
-) -> Engine:
-    """Return the engine with the plans by which faces are removed, made from all files of each series."""
-    if config.defacing == "off":
-        return engine
-    workers = partial(_workers, config)
-    plans = face_pass.make_plans(engine.source, folder, found, workers, progress)
-    return replace(engine, cleaner=replace(engine.cleaner, faces=plans))
-
-
 def _refuse_no_dicom(space: workspace.Workspace, journal: FileJournal) -> None:
     """Refuse a source in which no file is DICOM; nothing of the run is left then."""
     if all(entry.status != WRITTEN and entry.reason == Reason.NOT_DICOM for entry in journal.entries()):
@@ -317,43 +324,36 @@ def _workers(config: DeidConfig, count: int) -> int:
     return min(config.workers or automatic, max(count, 1))
 
 
-def _dry_run(
-    engine: Engine,
-    registry: IdentityRegistry,
-    config: DeidConfig,
-    out: Path,
-    found: list[SourceFile],
-    progress: Progress,
-) -> DeidResult:
+def _dry_run(job: _Job, out: Path) -> DeidResult:
     tally, owners = summary.RunCounts(), InstanceOwners()
-    pairs = ((item, None) for item in found)
-    with Stop() as stop, closing(_processed(engine, pairs, config, len(found), stop, progress)) as results:
+    pairs = ((item, None) for item in job.found)
+    with Stop() as stop, closing(_processed(job, pairs, stop)) as results:
         for entry in results:
-            tally.add(owners.judged(admitted(registry, entry[0])))
-    return _result(config, out, summary.deid_record(config, tally, engine.cleaner.profile), 0)
+            tally.add(owners.judged(admitted(job.registry, entry[0])))
+    record = summary.deid_record(job.config, tally, job.engine.cleaner.profile)
+    return _result(job.config, out, record, 0)
 
 
 def _processed(
-    engine: Engine, pairs: Iterable[Pair], config: DeidConfig, count: int, stop: Stop, progress: Progress
+    job: _Job, pairs: Iterable[Pair], stop: Stop
 ) -> Generator[tuple[FileResult, bool], None, None]:
     """Yield the result of each file, in order, and whether an earlier run had finished it."""
-    with task(progress, "de-identify", count), _results(engine, pairs, config, count, stop) as results:
+    with task(job.progress, "de-identify", len(job.found)), _results(job, pairs, stop) as results:
         for result in results:
             yield result
-            progress.advance()
+            job.progress.advance()
 
 
 @contextmanager
-def _results(
-    engine: Engine, pairs: Iterable[Pair], config: DeidConfig, count: int, stop: Stop
-) -> Iterator[Iterator[tuple[FileResult, bool]]]:
+def _results(job: _Job, pairs: Iterable[Pair], stop: Stop) -> Iterator[Iterator[tuple[FileResult, bool]]]:
     """Open the results of all files in order, from processes of this machine or from a cluster."""
+    engine, config = job.engine, job.config
     if not config.scheduler:
         with closing(
             mapped(
                 _one,
                 pairs,
-                workers=_workers(config, count),
+                workers=_workers(config, len(job.found)),
                 stop=stop,
                 setup=_begun,
                 setup_args=(engine,),
@@ -412,33 +412,26 @@ def admitted(registry: IdentityRegistry, entry: FileResult) -> FileResult:
     return FileResult(path=entry.path, digest=entry.digest, reason=reason, issuer=entry.issuer)
 
 
-def _work(
-    engine: Engine,
-    registry: IdentityRegistry,
-    config: DeidConfig,
-    found: list[SourceFile],
-    journal: FileJournal,
-    progress: Progress,
-) -> int:
+def _work(job: _Job, journal: FileJournal) -> int:
     """Process and publish every file in the order of paths; return how many were finished before."""
     owners = InstanceOwners()
     for entry in journal.entries():
         owners.add(entry)
-    pairs = zip(found, journal.known_of(item.path for item in found), strict=True)
-    before = journal.known_of(item.path for item in found)
+    pairs = zip(job.found, journal.known_of(item.path for item in job.found), strict=True)
+    before = journal.known_of(item.path for item in job.found)
     resumed = 0
     with (
         journal.adding() as adder,
         Stop() as stop,
-        closing(_processed(engine, pairs, config, len(found), stop, progress)) as results,
+        closing(_processed(job, pairs, stop)) as results,
     ):
         try:
             for (entry, same), known in zip(results, before, strict=False):
-                judged = admitted(registry, entry)  # of finished files, too: a lost registry is made again
+                judged = admitted(job.registry, entry)  # finished files, too: a lost registry is made again
                 if same and judged is entry:
                     resumed += 1
                 else:
-                    adder.add(publish_entry(engine, judged, known, owners))
+                    adder.add(publish_entry(job.engine, judged, known, owners))
         except KeyboardInterrupt:
             raise interrupted() from None
     return resumed
