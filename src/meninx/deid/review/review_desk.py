@@ -93,7 +93,7 @@ class ReviewResult(Result):
             lines.append(number_of(self.waiting, "layout waits", "layouts wait") + " for a second reviewer")
         if self.different:
             lines.append(
-                f"{number_of(self.different, 'layout')} on which reviewers differ: the page shows the votes, "
+                f"{number_of(self.different, 'layout')} on which reviewers differ; the page shows all votes, "
                 "and each can be changed"
             )
         if self.images_undecided:
