@@ -529,13 +529,3 @@ def decision_for(decisions: Iterable[LayoutDecision], mask: LayoutMask) -> Layou
     """
     fitting = [one for one in decisions if one.mask.matches(mask)]
     return min(fitting, key=lambda one: one.choice not in KEEPING_OUT, default=None)
-
-
-def unused(decisions: Iterable[LayoutDecision], found: Iterable[TextLayout]) -> int:
-    """Return how many decisions are about a layout that no image of a run has."""
-    by_device: dict[tuple[str, str, int, int], list[LayoutMask]] = {}
-    for one in found:
-        by_device.setdefault(one.mask.device, []).append(one.mask)
-    return sum(
-        not any(one.mask.matches(mask) for mask in by_device.get(one.mask.device, ())) for one in decisions
-    )
