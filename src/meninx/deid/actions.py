@@ -16,6 +16,7 @@ from meninx.deid.identifiers import Identifiers, keyword_of
 from meninx.deid.identity.pseudonyms import Patient, Resolver, is_registered
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile, attribute_type, canonical, rows
+from meninx.deid.raw_search import Kind
 from meninx.deid.wording.terms import ETHNIC_KEYWORDS, is_term, technical_text
 from meninx.deid.wording.text import REMOVED, clean_text
 from meninx.dicomfile.charset import decode
@@ -373,7 +374,9 @@ def _binary(action: Action, element: Element, vr: str, context: FileContext) -> 
 
 def holds_identifier(value: bytes, found: Identifiers) -> bool:
     """Return whether opaque bytes spell an identifier, as bytes or as the text they may be."""
-    return found.found_in_bytes(value) or (is_texty(value) and found.found_in(value.decode("latin-1")))
+    return found.found_in_bytes(value, Kind.BYTES) or (
+        is_texty(value) and found.found_in(value.decode("latin-1"))
+    )
 
 
 def is_prose(value: bytes, vr: str) -> bool:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -45,6 +45,26 @@ FORMAT = "5"  # raised when the same input would give other bytes
 _MARK = f"format-{FORMAT}-"  # begins every fingerprint
 FILES_PER_WORKER = 40  # below that a second process costs more than it saves
 Pair = tuple[SourceFile, FileResult | None]  # a file and its result in an earlier run
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one run works with, once everything was checked."""
+
+    engine: Engine
+    registry: IdentityRegistry
+    config: DeidConfig
+    found: list[SourceFile]
+    progress: Progress
+
+    def with_plans(self, folder: Path) -> _Job:
+        """Return the job with the plans by which faces are removed, made from all files of each series."""
+        if self.config.defacing == "off":
+            return self
+        workers = partial(_workers, self.config)
+        plans = face_pass.make_plans(self.engine.source, folder, self.found, workers, self.progress)
+        engine = replace(self.engine, cleaner=replace(self.engine.cleaner, faces=plans))
+        return replace(self, engine=engine)
 
 
 def run(
@@ -97,12 +117,12 @@ def run(
     found = files_below(source)
     if not found:
         raise DataError(problem("the folder holds no files", where="source", fix="check the path"))
+    job = _Job(engine, registry, config, found, progress)
     if config.dry_run:
         if not config.overwrite:
             continuation.check_dry_run(engine, out, found, fingerprint)
         with tempfile.TemporaryDirectory() as folder:  # a dry run leaves nothing in the output folder
-            engine = _with_plans(engine, config, Path(folder), found, progress)
-            return _dry_run(engine, registry, config, out, found, progress)
+            return _dry_run(job.with_plans(Path(folder)), out)
     claimed = workspace.claim(
         out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
         overwrite=config.overwrite, ours=output.is_older,
@@ -115,7 +135,7 @@ def run(
         if space.earlier == fingerprint and not config.overwrite and not resealing:
             output.take_back(space)
         journal = FileJournal(space.staging)
-        resumed = _finish(engine, registry, config, found, journal, progress)
+        resumed = _finish(job, journal)
         _refuse_no_dicom(space, journal)
         if resealing:
             continuation.refuse_lost_files(space, journal, rename=config.rename)
@@ -130,28 +150,20 @@ def run(
     return result
 
 
-def _finish(
-    engine: Engine,
-    registry: IdentityRegistry,
-    config: DeidConfig,
-    found: list[SourceFile],
-    journal: FileJournal,
-    progress: Progress,
-) -> int:
+def _finish(job: _Job, journal: FileJournal) -> int:
     """Process every file that no earlier run finished; return how many were finished before.
 
     What an earlier run left of a killed one is settled first, and entries of files that were kept out and are
     gone from the source are forgotten.
     """
     journal.settle()
-    there = {item.path for item in found}
+    there = {item.path for item in job.found}
     journal.forget({entry.path for entry in journal.entries() if entry.path not in there})
-    shutil.rmtree(engine.waiting, ignore_errors=True)
-    plans = engine.out / face_pass.FOLDER
-    engine = _with_plans(engine, config, plans, found, progress)
-    resumed = _work(engine, registry, config, found, journal, progress)
+    shutil.rmtree(job.engine.waiting, ignore_errors=True)
+    plans = job.engine.out / face_pass.FOLDER
+    resumed = _work(job.with_plans(plans), journal)
     journal.settle()
-    for folder in (engine.waiting, plans):
+    for folder in (job.engine.waiting, plans):
         shutil.rmtree(folder, ignore_errors=True)
     return resumed
 
@@ -286,17 +298,6 @@ def _engine(
     return engine, registry, f"{_MARK}{digest}"
 
 
-def _with_plans(
-    engine: Engine, config: DeidConfig, folder: Path, found: list[SourceFile], progress: Progress
-) -> Engine:
-    """Return the engine with the plans by which faces are removed, made from all files of each series."""
-    if config.defacing == "off":
-        return engine
-    workers = partial(_workers, config)
-    plans = face_pass.make_plans(engine.source, folder, found, workers, progress)
-    return replace(engine, cleaner=replace(engine.cleaner, faces=plans))
-
-
 def _refuse_no_dicom(space: workspace.Workspace, journal: FileJournal) -> None:
     """Refuse a source in which no file is DICOM; nothing of the run is left then."""
     if all(entry.status != WRITTEN and entry.reason == Reason.NOT_DICOM for entry in journal.entries()):
@@ -310,44 +311,37 @@ def _workers(config: DeidConfig, count: int) -> int:
     return min(config.workers or automatic, max(count, 1))
 
 
-def _dry_run(
-    engine: Engine,
-    registry: IdentityRegistry,
-    config: DeidConfig,
-    out: Path,
-    found: list[SourceFile],
-    progress: Progress,
-) -> DeidResult:
+def _dry_run(job: _Job, out: Path) -> DeidResult:
     tally, owners = summary.RunCounts(), InstanceOwners()
-    pairs = ((item, None) for item in found)
-    with Stop() as stop, closing(_processed(engine, pairs, config, len(found), stop, progress)) as results:
+    pairs = ((item, None) for item in job.found)
+    with Stop() as stop, closing(_processed(job, pairs, stop)) as results:
         for entry in results:
-            tally.add(owners.judged(admitted(registry, entry[0])))
-    decisions = engine.cleaner.pixels.decisions
-    return _result(config, out, summary.deid_record(config, tally, engine.cleaner.profile, decisions), 0)
+            tally.add(owners.judged(admitted(job.registry, entry[0])))
+    cleaner = job.engine.cleaner
+    record = summary.deid_record(job.config, tally, cleaner.profile, cleaner.pixels.decisions)
+    return _result(job.config, out, record, 0)
 
 
 def _processed(
-    engine: Engine, pairs: Iterable[Pair], config: DeidConfig, count: int, stop: Stop, progress: Progress
+    job: _Job, pairs: Iterable[Pair], stop: Stop
 ) -> Generator[tuple[FileResult, bool], None, None]:
     """Yield the result of each file, in order, and whether an earlier run had finished it."""
-    with task(progress, "de-identify", count), _results(engine, pairs, config, count, stop) as results:
+    with task(job.progress, "de-identify", len(job.found)), _results(job, pairs, stop) as results:
         for result in results:
             yield result
-            progress.advance()
+            job.progress.advance()
 
 
 @contextmanager
-def _results(
-    engine: Engine, pairs: Iterable[Pair], config: DeidConfig, count: int, stop: Stop
-) -> Iterator[Iterator[tuple[FileResult, bool]]]:
+def _results(job: _Job, pairs: Iterable[Pair], stop: Stop) -> Iterator[Iterator[tuple[FileResult, bool]]]:
     """Open the results of all files in order, from processes of this machine or from a cluster."""
+    engine, config = job.engine, job.config
     if not config.scheduler:
         with closing(
             mapped(
                 _one,
                 pairs,
-                workers=_workers(config, count),
+                workers=_workers(config, len(job.found)),
                 stop=stop,
                 setup=_begun,
                 setup_args=(engine,),
@@ -406,33 +400,26 @@ def admitted(registry: IdentityRegistry, entry: FileResult) -> FileResult:
     return FileResult(path=entry.path, digest=entry.digest, reason=reason, issuer=entry.issuer)
 
 
-def _work(
-    engine: Engine,
-    registry: IdentityRegistry,
-    config: DeidConfig,
-    found: list[SourceFile],
-    journal: FileJournal,
-    progress: Progress,
-) -> int:
+def _work(job: _Job, journal: FileJournal) -> int:
     """Process and publish every file in the order of paths; return how many were finished before."""
     owners = InstanceOwners()
     for entry in journal.entries():
         owners.add(entry)
-    pairs = zip(found, journal.known_of(item.path for item in found), strict=True)
-    before = journal.known_of(item.path for item in found)
+    pairs = zip(job.found, journal.known_of(item.path for item in job.found), strict=True)
+    before = journal.known_of(item.path for item in job.found)
     resumed = 0
     with (
         journal.adding() as adder,
         Stop() as stop,
-        closing(_processed(engine, pairs, config, len(found), stop, progress)) as results,
+        closing(_processed(job, pairs, stop)) as results,
     ):
         try:
             for (entry, same), known in zip(results, before, strict=False):
-                judged = admitted(registry, entry)  # of finished files, too: a lost registry is made again
+                judged = admitted(job.registry, entry)  # finished files, too: a lost registry is made again
                 if same and judged is entry:
                     resumed += 1
                 else:
-                    adder.add(publish_entry(engine, judged, known, owners))
+                    adder.add(publish_entry(job.engine, judged, known, owners))
         except KeyboardInterrupt:
             raise interrupted() from None
     return resumed
