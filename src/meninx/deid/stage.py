@@ -34,7 +34,7 @@ from meninx.deid.identity.keys import SiteKey, make_key, read_key, throwaway_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
 from meninx.deid.papers import archive_signature, statement, summary
 from meninx.deid.publication import InstanceOwners, publish_entry
-from meninx.deid.review import layout_sheet, layouts, thumbnail_sheet
+from meninx.deid.review import layout_sheet, thumbnail_sheet
 from meninx.deid.worker import Engine, process
 from meninx.dicomfile.discover import SourceFile, check_source, files_below
 from meninx.dicomfile.refusals import Reason
@@ -146,7 +146,6 @@ def run(
             sealing.remove_plain_files(out)
     result = _result(config, out, record, resumed)
     _note_registry(registry, progress, is_new=is_new, contradicting=result.contradicting)
-    _note_unused_decisions(engine, out, progress)
     if result.burned_in_unknown:
         progress.note(unsearched(result.burned_in_unknown))
     return result
@@ -159,18 +158,6 @@ def _note_another_program(job: _Job, made_again: int) -> None:
         which = number_of(made_again, f"finished file {one}", f"finished files {more}")
         why = "the program or a library that decides their bytes has changed since"
         job.progress.note(f"{which} made again, because {why}")
-
-
-def _note_unused_decisions(engine: Engine, out: Path, progress: Progress) -> None:
-    """Say how many decisions of reviewers had no effect, because no image has their layout."""
-    decisions, listed = engine.cleaner.pixels.decisions, out / workspace.PRIVATE / layouts.LAYOUTS
-    if decisions and listed.exists():  # a run that seals everything removes the list
-        left = layouts.unused(decisions, layouts.read_layouts(listed))
-        if left:
-            progress.note(
-                f"{left:,} of {number_of(len(decisions), 'decision')} "
-                f"{'fits' if left == 1 else 'fit'} no image of this source"
-            )
 
 
 def _finish(job: _Job, journal: FileJournal) -> int:
@@ -204,7 +191,7 @@ def _write_papers(
     signing_key = archive_signature.signing_key(key)
     record = summary.write_summary(
         config, space, journal, engine.cleaner.profile, engine.cleaner.resolver.pseudonyms,
-        signer=archive_signature.fingerprint_of(signing_key),
+        decisions=engine.cleaner.pixels.decisions, signer=archive_signature.fingerprint_of(signing_key),
     )  # fmt: skip
     statement.write(space.staging, record)
     archive_signature.write(space.staging, signing_key)
@@ -338,7 +325,8 @@ def _dry_run(job: _Job, out: Path) -> DeidResult:
     with Stop(job.progress.note) as stop, closing(_processed(job, pairs, stop)) as results:
         for entry in results:
             tally.add(owners.judged(admitted(job.registry, entry[0])))
-    record = summary.deid_record(job.config, tally, job.engine.cleaner.profile)
+    cleaner = job.engine.cleaner
+    record = summary.deid_record(job.config, tally, cleaner.profile, cleaner.pixels.decisions)
     return _result(job.config, out, record, 0)
 
 
@@ -459,6 +447,7 @@ def _result(config: DeidConfig, out: Path, record: DeidRecord, resumed: int) -> 
         "pixels_redacted",
         "pixels_mostly_filled",
         "layouts",
+        "review",
         "series_defaced",
         "series_not_head",
         "series_face_refused",

@@ -239,7 +239,8 @@ def _goes(place: Place, profile: Profile, instance: Instance) -> bool:
         return False
     concept = structured_content.concept_of(place.item, place.encodings)
     if concept is not None and tag in structured_content.VALUES:
-        wanted = structured_content.treatment(concept, tag, profile.options)
+        kind = structured_content.value_type(place.item)
+        wanted = structured_content.treatment(concept, tag, profile.options, kind)
         if wanted != Treatment.AS_LISTED:
             return False
     action = profile.action(tag, vr, sop_class_uid=instance.text(SOP_CLASS), top_level=place.top)
