@@ -227,6 +227,38 @@ def test_a_stop_yields_what_is_in_flight():
         assert len(found) <= 2 * AHEAD
 
 
+def test_no_item_begins_after_a_stop_while_one_takes_long(tmp_path: Path):
+    """Two processes: the first item takes two seconds, in which the other one could do two others."""
+
+    def stop_soon() -> None:
+        while not any(tmp_path.iterdir()):  # the processes start
+            time.sleep(0.02)
+        stop.wanted = True
+
+    with Stop() as stop, ThreadPoolExecutor(1) as threads:
+        threads.submit(stop_soon)
+        arguments = {"workers": 2, "setup": pool_jobs.in_folder, "setup_args": (str(tmp_path),)}
+        with pytest.raises(Interrupted):
+            list(mapped(pool_jobs.marked, range(100), stop=stop, **arguments))
+    assert len(list(tmp_path.iterdir())) <= 2
+
+
+def test_a_stop_is_told_at_once_and_in_spite_of_a_terminal_that_is_gone():
+    told: list[str] = []
+
+    def gone(line: str) -> None:
+        told.append(line)
+        raise OSError
+
+    with Stop(gone) as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.wanted
+        assert told == ["stopping: what is in work is finished, and nothing further begins"]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert len(told) == 1
+
+
 def test_a_stop_is_heard_after_the_last_item_was_given_away():
     found: list[int] = []
     with pytest.raises(Interrupted):
