@@ -16,6 +16,7 @@ from meninx.deid.identifiers import Identifiers, is_class_uid, is_common, keywor
 from meninx.deid.identity.pseudonyms import is_registered
 from meninx.deid.options import Option
 from meninx.deid.profile import canonical, rows
+from meninx.deid.raw_search import Kind
 from meninx.deid.wording.terms import is_term
 from meninx.dicomfile import instance
 from meninx.dicomfile.discover import SourceFile
@@ -221,8 +222,8 @@ def _identifiers(
     for element in one.pixels:
         if element.items is not None:
             continue
-        coded = element.undefined
-        if _raw(search, element.value, own) or (coded and own.found_in_bytes(element.value, coded=True)):
+        kind = Kind.CODED if element.undefined else Kind.SAMPLES
+        if _raw(search, element.value, own, kind):
             yield FileFinding("identifier-in-bytes", "PixelData")
 
 
@@ -245,7 +246,7 @@ def _in_place(
         word = _hit(search, text, vr, keyword, kept, own, days)
         if word:
             yield FileFinding("identifier" if word == CERTAIN else "identifier-by-chance", place.path)
-    elif not kept and _raw(search, place.element.value, own):
+    if vr not in STRINGS and not kept and _raw(search, place.element.value, own, Kind.BYTES):
         yield FileFinding("identifier-in-bytes", place.path)
 
 
@@ -295,8 +296,8 @@ def _bytes(search: IdentifierSearch, value: bytes, place: str, own: Identifiers)
         yield FileFinding("identifier-by-chance", place)
 
 
-def _raw(search: IdentifierSearch, value: Piece, own: Identifiers) -> bool:
-    return own.found_in_bytes(value) or search.known.raw.found_in(value, frozenset())
+def _raw(search: IdentifierSearch, value: Piece, own: Identifiers, kind: Kind = Kind.TEXT) -> bool:
+    return own.found_in_bytes(value, kind) or search.known.raw.found_in(value, frozenset(), kind=kind)
 
 
 def _unchanged(one: Instance, original: OriginalFile | None) -> Iterator[FileFinding]:
