@@ -222,7 +222,7 @@ WORK = """
         if item == "kills once" and not os.path.exists(f"{here}/mark"):
             open(f"{here}/mark", "w").close()
             os._exit(9)
-        time.sleep(0.02)
+        time.sleep(6 if item == "sleeps" else 0.02)
         return item, os.getpid()
 """
 
@@ -261,10 +261,10 @@ def test_a_run_ends_when_no_worker_is_left(cluster, work, monkeypatch, tmp_path)
     monkeypatch.setattr(cluster_pool, "_WORKERLESS", 1)
     with address_of(cluster(workers=1)).connected() as client:
         done = mapped_on(
-            client, work.work, ["a"] * 200, stop=Stop(), setup=work.install, setup_args=(str(tmp_path),)
+            client, work.work, ["a", "sleeps"], stop=Stop(), setup=work.install, setup_args=(str(tmp_path),)
         )
         assert next(done)[0] == "a"
-        client.retire_workers()
+        monkeypatch.setattr(client, "nthreads", dict)
         with pytest.raises(DataError, match="no worker is left"):
             list(done)
 
