@@ -139,10 +139,6 @@ CLUSTER = """
 """
 
 
-# A worker that starts on a busy machine is not given up after Dask's 30 seconds.
-PATIENT = {f"DASK_DISTRIBUTED__COMM__TIMEOUTS__{what}": "300s" for what in ("CONNECT", "TCP")}
-
-
 @pytest.fixture
 def cluster(tmp_path):
     """A function that starts a cluster of its own processes and returns the settings of a client."""
@@ -154,7 +150,7 @@ def cluster(tmp_path):
         words = [tmp_path / "cluster.py", files["scheduler_cert"], files["scheduler_key"], threads, workers]
         process = subprocess.Popen(
             [sys.executable, *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=tmp_path, env=os.environ | PATIENT | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
         started.append(process)
         address = process.stdout.readline().strip()
