@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pydicom
 import pytest
-from deid_samples import clean, image, save
+from deid_samples import KEY, clean, image, images, save
 from pydicom.datadict import tag_for_keyword
 
+from meninx.cli import app
 from meninx.core.errors import ConfigError, PrivacyRefusal
-from meninx.deid import options, worker
+from meninx.deid import Deidentifier, options, worker
 from meninx.deid.config import DeidConfig, profile_with
 from meninx.deid.identifiers import _kind
 from meninx.deid.profile import rows
@@ -79,12 +81,33 @@ def test_every_row_of_the_table_is_refused_or_names_nobody():
     assert not refused(tag_for_keyword("InstitutionName"))
 
 
-def test_a_highest_age_without_effect_is_refused():
+def test_a_highest_age_without_effect_is_refused(tmp_path):
+    for overrides in ({}, {"StudyDescription": "K"}, {"PatientAge": "X"}):
+        with pytest.raises(ConfigError, match="no effect where ages are removed"):
+            Deidentifier(key=KEY, site="north", profile="basic", max_age=60, overrides=overrides)
+    save(image(), tmp_path / "in" / "a")
     with pytest.raises(ConfigError, match="no effect where ages are removed"):
-        DeidConfig(profile="basic", max_age=60)
-    DeidConfig(profile="basic", max_age=60, options=("retain-patient-characteristics",))
-    DeidConfig(profile="basic")
-    DeidConfig(max_age=60)
+        clean(tmp_path, profile="basic", max_age=60)
+    words = ["deid", str(tmp_path / "in"), str(tmp_path / "out"), "--key", str(tmp_path / "new.key")]
+    assert app.run([*words, "--new-key", "--site", "n", "--profile", "basic", "--max-age", "60"]) == 2
+    assert not (tmp_path / "new.key").exists()
+    DeidConfig(profile="basic", max_age=60, options=("retain-patient-characteristics",)).compiled()
+    DeidConfig(profile="basic").compiled()
+    DeidConfig(max_age=60).compiled()
+
+
+def test_an_override_that_keeps_the_age_gives_the_highest_age_its_effect(tmp_path):
+    ds = image(PatientAge="071Y", PatientBirthDate="19480101")
+    rules = tmp_path / "rules.toml"
+    rules.write_text('PatientAge = "K"\n')
+    for max_age, age in ((60, "061Y"), (89, "071Y")):
+        given = {"profile": "basic", "max_age": max_age}
+        tool = Deidentifier(key=KEY, site="north", overrides={"PatientAge": "K"}, **given)
+        assert tool.deidentify(ds).dataset.PatientAge == age
+        save(ds, tmp_path / "in" / "a")
+        clean(tmp_path, f"out{max_age}", overrides=rules, **given)
+        assert pydicom.dcmread(images(tmp_path / f"out{max_age}")[0]).PatientAge == age
+        assert "removed, with birth dates" not in (tmp_path / f"out{max_age}" / "statement.html").read_text()
 
 
 def test_the_statement_says_what_was_done_about_ages(tmp_path):

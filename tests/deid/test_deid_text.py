@@ -18,7 +18,7 @@ from meninx.deid.wording.text import clean_text
         ("Quillfeather LEFT LEFT CHEST", ""),
         ("ABD, ART Quillfeather, VEN", ""),
         ("TK bez kontrastu i z quillfeather", ""),
-        ("AX FE IN/OUT PH-Quillfeather", "AX IN/OUT PH"),
+        ("AX FE IN/OUT PH-Quillfeather", "AX IN/OUT"),
         ("T2 FLAIR 0000123", "T2 FLAIR"),
         ("胸部 chest", "chest"),
         ("MRI ABDOMEN PELVIS W+WO CONT", "MRI ABDOMEN PELVIS W+WO CONT"),

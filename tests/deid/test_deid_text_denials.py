@@ -150,3 +150,64 @@ def test_a_denial_that_is_dropped_would_be_seen(monkeypatch, place, name, parts)
     finally:
         vocabulary.kind_of.cache_clear()
         phrases._reduced.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Left (should be right) knee",
+        "Left knee, is really right",
+        "right, marker says left",
+        "right knee (was left)",
+        "Knee left; side swapped Quillfeather",
+        "left hip, correct Quillfeather: right",
+        "CT abd (really pelvis)",
+        "head CT, should be chest",
+        "Nodule left, should read right.",
+        "avec injection refus\u00e9e",
+        "avec injection annul\u00e9e",
+        "CT with contrast Quillfeather declined",
+        "mit KM Quillfeather verweigert",
+        "con contraste rechazada",
+    ],
+)
+def test_a_sentence_or_an_inflected_correction_takes_the_whole_text_along(text):
+    assert clean_text(text) == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["CT W CONTRAST DECLINED", "with contrast deferred", "con mdc rifiutato", "venous phase skipped"]
+)
+def test_a_correction_of_known_words_stays_whole(text):
+    assert clean_text(text) == text
+
+
+@given(
+    st.sampled_from([("left", "right"), ("OD", "OS"), ("rechts", "links"), ("insp", "exp")]),
+    st.permutations(["abdomen", "Quillfeather", "CHEST"]),
+    JOINS,
+)
+@settings(max_examples=100, deadline=None)
+def test_one_of_two_sides_or_halves_does_not_stay_alone(pair, others, join):
+    words = [others[0], pair[0], others[1], pair[1], others[2]]
+    clean = clean_text(join.join(words)).split()
+    there = [any(word.strip(",;") == side for word in clean) for side in pair]
+    assert all(there) or not any(there), clean
+
+
+@pytest.mark.parametrize("text", ["Lungs-Quillfeather", "Rectum-Zweygardt", "BrainStem-Qxz CT"])
+def test_a_word_does_not_lose_what_a_hyphen_takes_from_it(text):
+    assert clean_text(text) in ("", "CT")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Lungs-GTV", "BrainStem_PRV03", "OD/OS", "RUL RML", "Inspiration/Exspiration", "T2*28"],
+)
+def test_structures_of_radiotherapy_lobes_and_eyes_stay(text):
+    assert clean_text(text) == text
+
+
+@pytest.mark.parametrize("text", ["1140mo", "1140 months", "*28", "CT *28", "CHEST \u2020 19"])
+def test_what_may_be_an_age_or_a_year_of_birth_goes(text):
+    assert not any(sign.isdigit() for sign in clean_text(text))

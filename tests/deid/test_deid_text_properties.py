@@ -175,7 +175,10 @@ def test_a_number_stays_with_its_sign_its_exponent_and_its_unit_or_goes(run, bef
     [
         ("3ml/se-333", "se"),  # 333 may identify
         ("3.mg/dl CHEST", "CHEST"),
-        ("axial 0.9 Smith mm", "axial 0.9"),
+        ("axial 0.9 Smith mm", "axial"),
+        ("axial 3mm Smith mm", "axial 3mm"),
+        ("DOSE 3.5 Foobarium", "DOSE"),  # it may be a unit
+        ("DOSE 3.5 mSv", "DOSE 3.5 mSv"),
         ("ABD w. Quillfeather contrast", ""),
     ],
 )

@@ -157,10 +157,10 @@ def test_two_deliveries_and_a_stream_are_compared_by_the_registry(tmp_path, caps
         == 0
     )
     told = capsys.readouterr()
-    assert "in all deliveries of the site, 1 patients have contradicting name, birth date or sex" in told.err
+    assert "in all deliveries of the site, 1 patient has contradicting name, birth date or sex" in told.err
     assert "contradicting" not in told.out
     assert run(["registry", str(tmp_path / "site.key"), "--site", "north"]) == 0
-    assert "1 patients have instances with contradicting name, birth date or sex" in capsys.readouterr().out
+    assert "1 patient has instances with contradicting name, birth date or sex" in capsys.readouterr().out
     assert clean(tmp_path).contradicting == 0
     assert tree(tmp_path / "out") == before  # a statement that was signed does not change
     engine = Deidentifier(key=tmp_path / "site.key", site="north")

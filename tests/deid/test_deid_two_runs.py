@@ -8,12 +8,13 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from deid_samples import image, key_file, save, tree
+from deid_samples import KEY, image, key_file, save, tree
 from pydicom.dataset import Dataset
 
 import meninx
+from meninx.core import value_caches
 from meninx.core.progress import Silent
-from meninx.deid import stage
+from meninx.deid import Deidentifier, stage
 from meninx.deid.config import DeidConfig
 from meninx.deid.identifiers import Identifiers
 from meninx.deid.raw_search import RawSearch, raw_search
@@ -105,3 +106,33 @@ def test_nothing_of_engine_and_patients_stays_in_a_process_that_goes_on(tmp_path
     assert [one for one in engines if one() is not None] == []
     assert holding_a_name() <= before
     assert text_search.cache_info().currsize == raw_search.cache_info().currsize == 0
+
+
+def filled() -> dict[str, int]:
+    """Return the caches of patients' values in this process that are not empty, with their entries."""
+    caches = [empty.__self__ for empty in value_caches._empty]
+    return {one.__name__: one.cache_info().currsize for one in caches if one.cache_info().currsize}
+
+
+def test_the_main_process_keeps_no_name_when_workers_cleaned_and_checked_the_files(tmp_path):
+    archives(tmp_path)
+    value_caches.clear()  # what other tests of this process left
+    folder, out = tmp_path / "north", tmp_path / "out"
+    stage.run(DeidConfig(key=key_file(folder), site="north", workers=2), folder / "in", out)
+    config = DicomCheckConfig(
+        workers=2, originals=folder / "in", crosswalks=out / "private" / "crosswalk_uids.csv", pixels=False
+    )
+    assert verify_stage.run(out / "images", config=config).matched
+    assert filled() == {}
+
+
+def test_a_deidentifier_forgets_when_it_is_closed_and_gives_the_same_bytes_again(tmp_path):
+    ds = image(PatientName="Quillfeather^Ann")
+    with Deidentifier(key=KEY, site="north") as tool:
+        first = tool.deidentify(ds).content
+        assert filled()
+    assert filled() == {}
+    assert tool.deidentify(ds).content == first
+    assert filled()
+    tool.close()
+    assert filled() == {}

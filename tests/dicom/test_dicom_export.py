@@ -164,7 +164,7 @@ def test_display_pictures_are_what_a_screen_shows(tmp_path, source, bits):
 def test_files_that_are_not_marked_are_refused_before_anything_is_written(tmp_path, source):
     clean_dicoms.write(source / "unmarked", clean_dicoms.image(GREY8, patient="P9", series="u", clean=False))
     out = tmp_path / "out"
-    with pytest.raises(PrivacyRefusal, match=r"1 files without it, the first at position 10") as caught:
+    with pytest.raises(PrivacyRefusal, match=r"1 file without it, the first at position 10") as caught:
         export_images(source, out, ExportConfig())
     assert "unmarked" not in str(caught.value)
     assert not out.exists()

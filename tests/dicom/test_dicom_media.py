@@ -114,6 +114,55 @@ def test_a_dry_run_counts_and_writes_nothing(archive, tmp_path):
     assert "nothing was written" in dry.summary()
     wet = write_medium(archive, tmp_path / "cd")
     assert (dry.files, dry.stand_ins) == (wet.files, wet.stand_ins)
+    again = write_medium(archive, tmp_path / "cd", dry_run=True)  # it is that medium already
+    assert again.files == wet.files
+
+
+def other_file(archive: Path, out: Path) -> None:
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+
+
+def other_image(archive: Path, out: Path) -> None:
+    write_medium(archive, out)
+    path = next(out.rglob("IM000000"))
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def no_folder(archive: Path, out: Path) -> None:
+    out.write_text("mine")
+
+
+def linked_room(archive: Path, out: Path) -> None:
+    out.mkdir()
+    (out / ".meninx-building").symlink_to(archive.parent)
+
+
+def linked_folder(archive: Path, out: Path) -> None:
+    out.mkdir()
+    (archive.parent / "elsewhere").mkdir()
+    (out / "PT000000").symlink_to(archive.parent / "elsewhere")
+
+
+def changed_image(archive: Path, out: Path) -> None:
+    path = next((archive / "images").rglob("*.dcm"))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+
+@pytest.mark.parametrize(
+    "spoil", [other_file, other_image, no_folder, linked_room, linked_folder, changed_image]
+)
+def test_a_dry_run_refuses_what_a_run_refuses(archive, tmp_path, spoil):
+    out = tmp_path / "cd"
+    spoil(archive, out)
+    before = tree(tmp_path)
+    told = []
+    for dry_run in (True, False):
+        with pytest.raises((UsageError, DataError)) as caught:
+            write_medium(archive, out, dry_run=dry_run)
+        told.append(str(caught.value))
+        assert tree(tmp_path) == before
+    assert told[0] == told[1]
 
 
 def test_kill_minus_nine_and_run_again(archive, tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import imagecodecs
 import numpy as np
@@ -22,6 +23,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from meninx.core import artifacts
+from meninx.core.artifacts import DeidRecord
 from meninx.deid import worker
 from meninx.deid.deidentifier import Deidentifier
 from meninx.dicomfile import compressed_bits, instance
@@ -144,6 +147,10 @@ def test_a_drawing_in_unused_bits_of_a_compressed_frame_is_cleared_counted_and_d
     ds = dataset([stream(words, syntax, signed=signed)], PixelRepresentation=int(signed))
     save(ds, tmp_path / "in" / "a", syntax=syntax)
     assert clean(tmp_path, pixels="keep").actions["PixelData"] == {"C": 1}
+    record = artifacts.read(tmp_path / "out", DeidRecord)
+    assert record.pixels_recoded == (syntax in OTHERS)  # though nothing was searched
+    line = json.loads((tmp_path / "out" / "audit.jsonl").read_text().splitlines()[-1])
+    assert line["recoded"] == (syntax in OTHERS)
     new = one(tmp_path, ds, out="again", syntax=syntax, pixels="keep")
     assert new.file_meta.TransferSyntaxUID == (syntax if syntax in LOSSLESS else EXPLICIT)
     assert "unused bits" in str(new.DeidentificationMethod)

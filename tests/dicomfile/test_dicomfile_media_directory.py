@@ -60,8 +60,8 @@ def test_media_are_read_by_their_files_and_missing_ones_are_counted(tmp_path, pa
     result = clean(tmp_path)
     assert (result.files_written, result.quarantined) == (2, {"dicomdir": 1})
     assert result.directories == {"named": 3, "missing": 1, "outside": 0}
-    assert "DICOMDIR: 3 files named, of which 1 are missing" in result.summary()
-    assert "3 files named, of which 1 are missing" in (tmp_path / "out" / "statement.html").read_text()
+    assert "DICOMDIR: 3 files named, of which 1 is missing" in result.summary()
+    assert "3 files named, of which 1 is missing" in (tmp_path / "out" / "statement.html").read_text()
     assert not leaks(tmp_path / "out")
 
 

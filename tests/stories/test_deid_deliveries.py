@@ -19,7 +19,6 @@ import pytest
 from deid_samples import KEY, clean, image, images, item, key_file, save, tree
 from pydicom.sequence import Sequence
 
-from meninx.cli import app
 from meninx.core.errors import PrivacyRefusal, UsageError
 from meninx.deid import Deidentifier, KeyFile, Quarantined
 
@@ -46,18 +45,6 @@ def deliver(tmp: Path, name: str, *files: tuple[str, str], **config) -> dict[tup
 def rows(out: Path, name: str) -> list[dict[str, str]]:
     with (out / "private" / name).open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
-
-
-@pytest.fixture
-def invoke(capsys):
-    """A function that runs one command and returns its exit code, stdout and stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = app.run([str(word) for word in words])
-        return (code, *capsys.readouterr())
-
-    return call
 
 
 def reasons(out: Path) -> list[str]:
@@ -198,11 +185,11 @@ def test_what_needs_a_decision_is_said(tmp_path, invoke):
     code, _, err = invoke(*words)
     assert code == 0
     assert f"registry was made: {tmp_path / REGISTRY}" in err.replace("\n", "")
-    assert "1 files were kept out because their PatientID is also that of another issuer" in err
+    assert "1 file was kept out because its PatientID is also that of another issuer" in err
     assert "registry was made" not in invoke(*words)[2]
     apart = ("--issuers", "separate", "--registry", tmp_path / "r")
     assert (
-        "1 PatientIDs occur with and without an issuer"
+        "1 PatientID occurs with and without an issuer"
         in invoke(*words[:2], tmp_path / "new", *words[3:], *apart)[2]
     )
     record = json.loads((tmp_path / "new" / "deid.json").read_text())
@@ -283,7 +270,7 @@ def test_the_exit_code_says_when_nothing_is_clean(tmp_path, invoke):
     code, out, err = invoke(*words, "--issuers", "listed")
     assert code == 3
     assert "1 x issuer-not-listed" in out
-    assert "none of 1 files could be de-identified" in err
+    assert "none of 1 file could be de-identified" in err
     assert (tmp_path / "out" / "private" / "quarantine.csv").is_file()
     assert invoke(*words[:2], tmp_path / "dry", *words[3:], "--issuers", "listed", "--dry-run")[0] == 3
     assert invoke(*words)[0] == 0
@@ -300,7 +287,7 @@ def test_the_registry_is_shown_as_numbers(tmp_path, invoke):
     code, out, _ = invoke(*words, "--issuer-domains", tmp_path / "domains.toml")
     assert code == 0
     assert "2 patients" in out
-    assert "1 PatientIDs of an issuer are kept out" in out
+    assert "1 PatientID of an issuer is kept out" in out
     assert "pacs" in out
     assert not [text for text in ("0000123", "East", "east") if text in out]
     assert json.loads(invoke(*words, "--json")[1])["kept_out"] == 1

@@ -17,24 +17,11 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deid"))
 from deid_samples import KEY, ROOT, clean, image, images, key_file, save, tree
 
-from meninx.cli import app
 from meninx.core import artifacts
 from meninx.core.artifacts import DeidRecord
-from meninx.core.errors import PrivacyRefusal, UsageError
+from meninx.core.errors import Interrupted, PrivacyRefusal, UsageError
 from meninx.deid import Deidentifier, Quarantined, stage
 from meninx.dicomfile import zip_archive
-
-
-@pytest.fixture
-def invoke(capsys):
-    """A function that runs one command and returns its exit code, stdout and stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = app.run([str(word) for word in words])
-        return (code, *capsys.readouterr())
-
-    return call
 
 
 def deliver(tmp: Path, name: str, *numbers: int, **changes) -> Path:
@@ -335,6 +322,67 @@ def test_a_dry_run_says_what_would_be_written(tmp_path, invoke):
     assert not (tmp_path / "out").exists()
     code, told, _ = invoke(*words[:-1], "--escrow", "key", "--escrow-only")
     assert "private/escrow.meninx written for the holder of the site key" in told
+
+
+def foreign_files(tmp: Path) -> dict:
+    (tmp / "out").mkdir()
+    (tmp / "out" / "notes.txt").write_text("mine")
+    return {}
+
+
+def other_source(tmp: Path) -> dict:
+    clean(tmp)
+    save(image(9, study=9, PatientID="0000999"), tmp / "second" / "IM9")
+    return {"source": "second"}
+
+
+def interrupted_source(tmp: Path) -> dict:
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, 1)
+        with pytest.raises(Interrupted):
+            clean(tmp)
+    save(image(9, study=9, PatientID="0000999"), tmp / "second" / "IM9")
+    return {"source": "second"}
+
+
+def other_settings(tmp: Path) -> dict:
+    clean(tmp)
+    return {"max_age": 80}
+
+
+def sealed_result(tmp: Path) -> dict:
+    clean(tmp, escrow="key", escrow_only=True)
+    return {}
+
+
+def complete(tmp: Path) -> dict:
+    clean(tmp)
+    return {"resume": False}
+
+
+@pytest.mark.parametrize(
+    "spoil", [foreign_files, other_source, interrupted_source, other_settings, sealed_result, complete]
+)
+def test_a_dry_run_refuses_what_the_run_refuses(tmp_path, spoil):
+    deliver(tmp_path, "in", 1, 2)
+    key_file(tmp_path)
+    changes, told = spoil(tmp_path), []
+    before = tree(tmp_path)
+    for dry_run in (True, False):
+        with pytest.raises((UsageError, PrivacyRefusal)) as caught:
+            clean(tmp_path, **changes, dry_run=dry_run)
+        told.append(str(caught.value))
+        assert not dry_run or tree(tmp_path) == before
+    assert told[0] == told[1]
+
+
+def test_a_dry_run_in_a_folder_that_goes_on_or_is_replaced_changes_nothing(tmp_path):
+    deliver(tmp_path, "in", 1, 2)
+    clean(tmp_path)
+    before = tree(tmp_path)
+    assert clean(tmp_path, dry_run=True).files_read == 2
+    assert clean(tmp_path, dry_run=True, overwrite=True, max_age=80).files_read == 2
+    assert tree(tmp_path) == before
 
 
 def test_an_option_that_the_preset_has_changes_nothing(tmp_path):

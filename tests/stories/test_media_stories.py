@@ -30,7 +30,7 @@ def test_a_medium_comes_in_and_a_medium_goes_out(tmp_path, capsys, kind):
     assert run_command(shlex.split(told)[1:]) == 0
     said = capsys.readouterr().out
     medium = tmp_path / "clean-medium"
-    assert "3 files of 1 patients, 1 studies, 1 series" in said
+    assert "3 files of 1 patient, 1 study, 1 series" in said
     assert "stand-ins for values that the archive leaves empty: StudyID (1)" in said
     with file_set(medium / "DICOMDIR") as loaded:
         assert len(loaded) == 3
@@ -69,7 +69,7 @@ def test_pixels_that_nobody_read_are_told_before_a_medium_leaves(tmp_path, capsy
     save(image(1, SOPClassUID="1.2.840.10008.5.1.4.1.1.7", Modality="OT"), tmp_path / "in" / "a")
     clean(tmp_path, pixels="keep")
     assert run_command(["dicom", "media", str(tmp_path / "out"), str(tmp_path / "cd")]) == 0
-    assert "1 images may show text in their pixels" in " ".join(capsys.readouterr().err.split())
+    assert "1 image may show text in its pixels" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_dry_run_of_de_identification_names_no_folder_that_is_not_there(tmp_path, capsys):

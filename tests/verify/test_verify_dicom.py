@@ -54,7 +54,7 @@ def test_a_clean_file_gives_no_finding_and_its_original_gives_all_of_them(tmp_pa
         "person-name",
     }
     assert expected <= own.reasons.keys()
-    with pytest.raises(PrivacyRefusal, match="1 of 1 files hold an identifier"):
+    with pytest.raises(PrivacyRefusal, match="1 of 1 file holds an identifier"):
         own.raise_if_failed()
 
 

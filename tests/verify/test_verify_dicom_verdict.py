@@ -155,6 +155,15 @@ def test_a_signer_beside_dicom_is_refused_with_what_to_do(tmp_path):
         meninx.verify(tmp_path, signer="0" * 64, dicom=True)
 
 
+@pytest.mark.parametrize("place", ["theirs", "theirs/1.dcm"])
+def test_dicom_is_refused_where_it_changes_nothing(tmp_path, place):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "1.dcm").write_bytes(b"no DICOM")
+    with pytest.raises(UsageError, match=r"no effect.*leave --dicom out"):
+        meninx.verify(tmp_path / place, dicom=True)
+
+
 def test_pixels_without_the_models_are_refused_and_no_part_is_claimed(tmp_path, monkeypatch):
     monkeypatch.setattr("meninx.imaging.ocr.is_available", lambda: False)
     with pytest.raises(UsageError, match="rapidocr"):

@@ -77,4 +77,4 @@ def test_pixels_that_cannot_be_decoded_are_named_and_never_count_as_read(tmp_pat
     result = checked(tmp_path, reader(), samples.changed(odd))
     assert result.reasons.get("pixel-text-unread") == 1
     assert result.state(PIXELS) is PartState.PARTLY
-    assert "0 of 1 images" in result.summary()
+    assert "0 of 1 image" in result.summary()

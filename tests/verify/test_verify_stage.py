@@ -111,7 +111,7 @@ PRIVACY_CHANGES: dict[str, tuple[Callable[[Run], object], str, int]] = {
     ),
     "lineage without privacy": (lambda run: _other_lineage(run, private=False), "disagrees with run.json", 3),
     "open room": (lambda run: run.private.chmod(0o755), "others may enter private/", 4),
-    "open file": (lambda run: run.ledger_path.chmod(0o644), "others may read 1 files", 4),
+    "open file": (lambda run: run.ledger_path.chmod(0o644), "others may read 1 file ", 4),
     "settings": (lambda run: run.config_path.write_text("epochs = 2\n"), "config.toml (changed", 3),
     "weights": (
         lambda run: (run.release / "bundle/models/model.pt").write_text("weightS"),
@@ -144,7 +144,7 @@ def test_every_single_change_to_a_run_is_named(tmp_path: Path, name: str):
     found = stage.run(run.root)
     assert any(words in line for line in failed(run.root)), found.summary()
     assert found.exit_code == code
-    with pytest.raises(PrivacyRefusal if code == 4 else DataError, match="failed checks"):
+    with pytest.raises(PrivacyRefusal if code == 4 else DataError, match="failed check"):
         found.raise_if_failed()
 
 
@@ -282,7 +282,7 @@ def test_releases_sweeps_and_folders_of_them(tmp_path: Path):
     (tmp_path / "given/bundle/models/model.pt").write_text("other")
     assert failed(tmp_path / "given")
     shutil.rmtree(runs[0].root)
-    assert any("1 of 2 runs are not here" in line for line in failed(tmp_path / "all"))
+    assert any("not here: 1 of 2 runs" in line for line in failed(tmp_path / "all"))
 
 
 def test_a_whole_folder_among_several_is_one_line(tmp_path: Path):

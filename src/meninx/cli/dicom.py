@@ -151,7 +151,7 @@ def media(
         source: Folder that `meninx deid` wrote.
         out: New folder of the medium. It holds nothing private.
         way: How files get there; a hard link saves space and needs the same disk.
-        dry_run: Read and count everything, write nothing.
+        dry_run: Read, check and count everything, write nothing.
     """
     early.exists(source)
     from meninx.dicom.media import write_medium

@@ -92,6 +92,20 @@ def building(out: Path, *, fingerprint: str, last: str = "") -> Iterator[Build]:
         _clear(room, ())
 
 
+def check(out: Path, names: Iterable[str]) -> None:
+    """Refuse an output folder that :func:`building` would refuse, and create nothing: for dry runs.
+
+    Args:
+        out: the folder; it need not exist.
+        names: paths of the files that would be built, relative to ``out``.
+
+    Raises:
+        UsageError: the folder is a file, or the hidden folder or a folder of a file is a link.
+    """
+    _refuse_place(out)
+    _refuse_links(out, map(PurePosixPath, names))
+
+
 def move_files(source: Path, target: Path, *, last: str = "") -> None:
     """Move every file below a folder to the same relative path below another; existing ones are replaced.
 
@@ -200,10 +214,7 @@ def _clear(room: Path, new: Iterable[Path]) -> None:
 
 @contextmanager
 def _locked(room: Path) -> Iterator[None]:
-    if room.is_symlink():
-        raise UsageError(
-            f"{FOLDER} in the output folder is a link; remove it, or choose another output folder"
-        )
+    _refuse_place(room.parent)
     try:
         room.mkdir(parents=True, exist_ok=True)
         lock = FileLock(room / _LOCK, mode=files.PRIVATE_MODE)
@@ -213,8 +224,6 @@ def _locked(room: Path) -> Iterator[None]:
             f"another process writes to {room.parent.name}; wait for it, or choose another output folder"
         )
         raise RunLocked(message) from error
-    except FileExistsError as error:
-        raise UsageError("the output folder is a file; choose another name") from error
     except OSError as error:
         raise files.storage_error(error, room) from error
     try:
@@ -227,6 +236,16 @@ def _locked(room: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 (room / _LOCK).unlink()
                 room.rmdir()
+
+
+def _refuse_place(out: Path) -> None:
+    """Refuse an output folder that is a file, or in which the folder of the build is a link."""
+    if out.exists() and not out.is_dir():
+        raise UsageError("the output folder is a file; choose another name")
+    if (out / FOLDER).is_symlink():
+        raise UsageError(
+            f"{FOLDER} in the output folder is a link; remove it, or choose another output folder"
+        )
 
 
 def _lies(path: Path) -> bool:

@@ -104,8 +104,9 @@ class DeidRecord:
         pixels_searched: images among these whose pixels were searched for text.
         pixels_redacted: images among these in which text was redacted.
         pixels_mostly_filled: images among these of which more than half was filled.
-        pixels_recoded: images among these that lost a lossy compression.
-        layouts: distinct layouts of text among these.
+        pixels_recoded: images that lost their compression, because text in them was redacted or bits beyond
+            their values were cleared.
+        layouts: distinct layouts of text among the searched images.
         defacing: treatment of faces in CT and MR series; empty in older archives.
         series_defaced: CT and MR series from which a mask of the face was removed.
         series_not_head: CT and MR series that show no head, by header and pixels.

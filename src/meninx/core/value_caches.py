@@ -8,7 +8,8 @@
     'quentinsson'
 
 A run fills them, because the files of a patient come one after the other. When it ends they are empty, also
-in a process that goes on, such as a service or the worker of a cluster.
+in a process that goes on, such as a service or the worker of a cluster. Who cleans single instances in memory
+says when the last one was cleaned (:meth:`meninx.deid.Deidentifier.close`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import ParamSpec, TypeVar
 
 ArgumentsT = ParamSpec("ArgumentsT")
 ResultT = TypeVar("ResultT")
-_clear: list[Callable[[], None]] = []  # of every such cache that was imported
+_empty: list[Callable[[], None]] = []  # of every such cache that was imported
 
 
 def cached(
@@ -30,7 +31,7 @@ def cached(
 
     def decorated(function: Callable[ArgumentsT, ResultT]) -> Callable[ArgumentsT, ResultT]:
         made = lru_cache(maxsize)(function)
-        _clear.append(made.cache_clear)
+        _empty.append(made.cache_clear)
         # The arguments are those of the function; the type of lru_cache takes any hashable ones.
         return made  # type: ignore[return-value]
 
@@ -43,5 +44,10 @@ def cleared() -> Iterator[None]:
     try:
         yield
     finally:
-        for clear in _clear:
-            clear()
+        clear()
+
+
+def clear() -> None:
+    """Empty all of them now."""
+    for empty in _empty:
+        empty()

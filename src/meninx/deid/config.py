@@ -135,9 +135,6 @@ class DeidConfig(Settings):
             raise ConfigError(problem("escrow_only removes what it writes", where="lookup_out", fix=fix))
         object.__setattr__(self, "options", tuple(sorted(known.parse(self.options))))
         known.check(self.all_options)
-        if self.max_age != 89 and self.overrides is None and not known.KEEPING_AGES & self.all_options:
-            fix = "leave it out, or keep ages with the option retain-patient-characteristics"
-            raise ConfigError(problem("it has no effect where ages are removed", where="max_age", fix=fix))
 
     def _check_scheduler(self) -> None:
         """Refuse settings of a cluster that have no effect, and an address that is not encrypted."""
@@ -182,13 +179,22 @@ class DeidConfig(Settings):
         return read_policy(self.issuer_domains, self.site, self.issuers, self.missing_issuer)
 
     def compiled(self) -> Profile:
-        """Return the profile with its overrides.
+        """Return the profile with the overrides of the file.
 
         Raises:
-            ConfigError: the overrides cannot be read or name an unknown attribute or action.
+            ConfigError: the overrides cannot be read or name an unknown attribute or action, or
+                ``max_age`` has no effect with them.
             PrivacyRefusal: an override would keep the patient's identity.
         """
-        return profile_with(self.all_options, _read_overrides(self.overrides))
+        return self.compiled_with(_read_overrides(self.overrides))
+
+    def compiled_with(self, overrides: Mapping[str, str]) -> Profile:
+        """Return the profile with these overrides (keyword or tag -> action letter); see :meth:`compiled`."""
+        profile = profile_with(self.all_options, overrides)
+        if self.max_age != 89 and not profile.may_keep_ages:
+            fix = "leave it out, or keep ages with the option retain-patient-characteristics or an override"
+            raise ConfigError(problem("it has no effect where ages are removed", where="max_age", fix=fix))
+        return profile
 
 
 def profile_with(options: frozenset[Option], overrides: Mapping[str, str]) -> Profile:

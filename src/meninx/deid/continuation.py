@@ -14,6 +14,7 @@ from pathlib import Path
 
 from meninx.core import files, workspace
 from meninx.core.errors import PrivacyRefusal, UsageError, expected, problem
+from meninx.core.summaries import number_of
 from meninx.core.workspace import Workspace
 from meninx.deid.config import DeidConfig
 from meninx.deid.escrow import escrow_file
@@ -39,7 +40,7 @@ def refuse_earlier_format(config: DeidConfig, out: Path, mark: str) -> None:
     Raises:
         UsageError: it is one, and is not to be replaced.
     """
-    marker = None if config.dry_run or config.overwrite else workspace.read_marker(out)
+    marker = None if config.overwrite else workspace.read_marker(out)
     if marker is not None and marker.published and not marker.published.startswith(mark):
         fix = "choose a new output folder, or give --overwrite to make every file again"
         got = "one of an earlier format, whose texts, pixels or pseudonyms were made by other rules"
@@ -58,7 +59,7 @@ def refuse_unsealing(config: DeidConfig, out: Path, recipient: Recipient | None)
     Raises:
         PrivacyRefusal: with the flags that keep the folder sealed.
     """
-    if config.dry_run or not is_sealed(out):
+    if not is_sealed(out):
         return
     header = escrow_file.read_header(out / workspace.PRIVATE / NAME)
     if recipient is None or not config.escrow_only:
@@ -115,14 +116,41 @@ def refuse_other_identities(engine: Engine, space: Workspace, *, overwrite: bool
     Raises:
         PrivacyRefusal: with the number of files.
     """
-    folders = [space.staging, *([] if overwrite else [space.private])]
+    _refuse_other_identities(engine, [space.staging, *([] if overwrite else [space.private])])
+
+
+def check_dry_run(engine: Engine, out: Path, found: Sequence[SourceFile], fingerprint: str) -> None:
+    """Refuse a dry run where the run itself would not go on with what is in the output folder.
+
+    Args:
+        engine: what the run would work with.
+        out: the output folder; nothing in it is changed.
+        found: the files of the source.
+        fingerprint: of the run.
+
+    Raises:
+        PrivacyRefusal, UsageError: as :func:`refuse_other_identities` and :func:`refuse_other_source`.
+    """
+    marker, private = workspace.read_marker(out), out / workspace.PRIVATE
+    if marker is None:
+        return
+    made = {private: marker.published, private / workspace.STAGING: marker.building}
+    folders = [folder for folder, what in made.items() if what == fingerprint]
+    _refuse_other_identities(engine, folders)
+    for folder in folders:
+        lost = _lost(engine, FileJournal(folder).entries(), found)
+        if lost:
+            raise _other_source(out, lost)
+
+
+def _refuse_other_identities(engine: Engine, folders: Iterable[Path]) -> None:
     entries = (entry for folder in folders for entry in FileJournal(folder).entries())
     changed = sum(
         entry.status == WRITTEN and engine.domain(entry) not in (entry.domain, None) for entry in entries
     )
     if changed:
         fix = "use the earlier policy on issuers, or --overwrite to make every file again"
-        got = f"one that gives the patients of {changed} finished files other ones"
+        got = f"one that gives the patients of {number_of(changed, 'finished file')} other ones"
         rule = "a policy on issuers under which pseudonyms stay"
         raise PrivacyRefusal(expected(rule, got=got, where="issuers", fix=fix))
 
@@ -158,7 +186,7 @@ def _is_there(engine: Engine, entry: FileResult, item: SourceFile | None) -> boo
             with (engine.source / item.path).open("rb", buffering=0) as stream:
                 if _named_by_meta(stream.read(_HEAD)) == wanted:
                     return True
-        with content_of(engine.source, item, room=engine.waiting) as data:
+        with content_of(engine.source, item, room=engine.room) as data:
             return _named_by_meta(bytes(data[:_HEAD])) == wanted or (
                 instance.read(data).text(instance.SOP_INSTANCE) == wanted
             )
@@ -174,9 +202,9 @@ def _named_by_meta(head: bytes) -> str:
 
 
 def _other_source(out: Path, lost: int) -> UsageError:
-    which = "1 file" if lost == 1 else f"{lost:,} files"
     verb = "is" if lost == 1 else "are"
-    what = f"{which} that an earlier run wrote {verb} gone from the source or another instance now"
+    wrote = f"{number_of(lost, 'file')} that an earlier run wrote"
+    what = f"{wrote} {verb} gone from the source or another instance now"
     fix = (
         "another delivery needs its own output folder (with the same key, returning patients keep their "
         "pseudonyms); after a correction of the source, --overwrite makes every file again"

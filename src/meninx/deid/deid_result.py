@@ -89,7 +89,8 @@ class DeidResult(Result):
             return ()
         look = "look at private/issuers.csv, and say" if self.has_lists else "say"
         return (
-            f"{waiting} files were kept out because their PatientID is also that of another issuer; {look} "
+            number_of(waiting, "file was kept out because its", "files were kept out because their")
+            + f" PatientID is also that of another issuer; {look} "
             "in --issuer-domains which issuers number their patients together",
         )
 
@@ -103,19 +104,25 @@ class DeidResult(Result):
             fix = "private/quarantine.csv in the output folder lists the reasons"
             if self.dry_run:
                 fix = "the reasons are counted above; private/quarantine.csv of a run lists the files"
-            what = f"none of {self.files_read:,} files could be de-identified"
+            what = f"none of {number_of(self.files_read, 'file')} could be de-identified"
             raise DataError(problem(what, where="source", fix=fix))
 
     def summary(self) -> str:
         """Return the result in a few lines for people."""
         kept_out = sum(self.quarantined.values())
         lines = [
-            f"{self.files_read} files read, {self._written(kept_out)}, {kept_out} kept out"
+            f"{number_of(self.files_read, 'file')} read, {self._written(kept_out)}, {kept_out} kept out"
             + (" (dry run: nothing was written)" if self.dry_run else ""),
             f"{number_of(self.patients, 'patient')}, {number_of(self.studies, 'study', 'studies')}, "
             f"{self.series:,} series",
             *(f"  {refusals.counted(reason, number)}" for reason, number in self.quarantined.items()),
-            f"self-check: {self.residual_findings} files held an original identifier and were kept out",
+            "self-check: "
+            + number_of(
+                self.residual_findings,
+                "file held an original identifier and was",
+                "files held an original identifier and were",
+            )
+            + " kept out",
         ]
         lines += self._identities()
         if self.directories:
@@ -163,8 +170,8 @@ class DeidResult(Result):
                 lines.append(f"look at them: {self.out / 'private' / 'contradictions.csv'}")
         if self.deidentified_before:
             lines.append(
-                f"de-identified by meninx before, under another key or site: {self.deidentified_before} "
-                "images; their patients count as other ones"
+                "de-identified by meninx before, under another key or site: "
+                f"{number_of(self.deidentified_before, 'image')}; their patients count as other ones"
             )
         return lines
 

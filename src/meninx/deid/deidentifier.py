@@ -8,16 +8,17 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from meninx.core import value_caches
 from meninx.core.errors import ConfigError, DataError, expected
 from meninx.deid import selfcheck, writer
 from meninx.deid.cleaner import Cleaner, CleanInstance, reason_of
-from meninx.deid.config import Defacing, DeidConfig, MissingLookup, Pixels, ProfileName, profile_with
+from meninx.deid.config import Defacing, DeidConfig, MissingLookup, Pixels, ProfileName
 from meninx.deid.identity.identity_registry import IdentityRegistry, usual_place
 from meninx.deid.identity.issuer_policy import IssuerRule, MissingIssuer
 from meninx.deid.identity.keys import KeyFile, SiteKey
@@ -126,6 +127,9 @@ class Deidentifier:
     processes to work faster: an object whose key is a file can be sent to another process, where the key is
     read again. An object made from the bytes of a key refuses to be pickled. No representation shows the key.
 
+    To work faster, the process remembers names and texts of the last instances. Use the object in a ``with``
+    statement, or call :meth:`close`, where the process goes on after the last instance.
+
     Guarantee: as of :func:`meninx.deid.stage.run`. Nothing of the input is copied to the output except by an
         action of the profile, and the output is returned only after the self-check has searched every byte of
         it for the original's own identifiers. Text in the pixels is searched and redacted as ``pixels`` says;
@@ -215,7 +219,7 @@ class Deidentifier:
         letters = {name: str(action) for name, action in (overrides or {}).items()}
         policy, site_key = config.issuer_policy(), _site_key(key, site)
         table = None if config.lookup is None else read_lookup(config.lookup, policy)
-        compiled = profile_with(config.all_options, letters)
+        compiled = config.compiled_with(letters)
         self._cleaner = Cleaner.from_config(config, site_key, policy, table, compiled)
         beside = None if isinstance(key, bytes) else usual_place(_key_file(key).path, site)
         self._registry = IdentityRegistry(config.registry or beside, site_key, policy)
@@ -231,6 +235,22 @@ class Deidentifier:
                 "pixels": pixels, "search_all": search_all, "keep_measurements": keep_measurements,
                 "decisions": config.decisions, "defacing": defacing,
             }  # fmt: skip
+
+    def __enter__(self) -> Self:
+        """Return the object itself."""
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Call :meth:`close`."""
+        self.close()
+
+    def close(self) -> None:
+        """Forget the names and texts of patients that the process remembers from earlier instances.
+
+        The object still works afterwards, and then remembers again. Results do not change. Another object or
+        a run in the same process only loses speed.
+        """
+        value_caches.clear()
 
     def __repr__(self) -> str:
         """Return the site and the settings, never the key; a refused object has neither."""

@@ -145,6 +145,7 @@ class FileResult:
         review: why a person must look at them, in fixed words.
         has_pixels: whether the instance has pixel data; None in entries of earlier versions.
         pixels: what was found in the pixels and redacted; empty when they were not searched.
+        recoded: the pixels lost their compression, because text in them was redacted or bits were cleared.
         face: what was done about a face, the digest of the series and that of its plan; empty without.
         traits: keyed digests of the patient's name, birth date and sex (:mod:`.identity.traits`); None in
             entries of earlier versions.
@@ -174,6 +175,7 @@ class FileResult:
     review: tuple[str, ...] = ()
     has_pixels: bool | None = None
     pixels: Mapping[str, Any] = field(default_factory=dict)
+    recoded: bool = False
     face: str = ""
     traits: Mapping[str, Sequence[str]] | None = None
     cleaned_before: bool = False
@@ -190,7 +192,15 @@ class FileResult:
             fix = f"give --overwrite to make every file again, or restore {JOURNAL} from a backup"
             got = "a line with other fields"
             raise DataError(expected("a journal of this version", got=got, where=JOURNAL, fix=fix))
-        return cls(**{**table, "patient": tuple(table["patient"]), "review": tuple(table["review"])})
+        recoded = table.get("pixels", {}).get("recoded", False)  # where earlier versions wrote it
+        return cls(
+            **{
+                "recoded": bool(recoded),
+                **table,
+                "patient": tuple(table["patient"]),
+                "review": tuple(table["review"]),
+            }
+        )
 
 
 _FORMS: dict[str, Any] = {

@@ -21,7 +21,7 @@ from pydicom.datadict import dictionary_keyword, dictionary_VR, keyword_dict
 
 from meninx.core.check import did_you_mean
 from meninx.core.errors import ConfigError, expected, problem
-from meninx.deid.options import Option, check
+from meninx.deid.options import KEEPING_AGES, Option, check
 from meninx.dicomfile.elements import standard_vr
 
 TABLES = Path(__file__).parent / "tables"
@@ -323,6 +323,14 @@ class Profile:
             (tag, _keyword(tag), standard_vr(tag).split(" or ")[0], action) for tag, action in self.overrides
         ]
         return sorted(found, key=lambda row: row[1])
+
+    @property
+    def may_keep_ages(self) -> bool:
+        """Whether an age or a birth date can stay, so that a highest age has an effect."""
+        return bool(KEEPING_AGES & self.options) or any(
+            action in (Action.K, Action.C) and (vr in ("AS", "SQ") or keyword == "PatientBirthDate")
+            for _, keyword, vr, action in self.override_table()
+        )
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over tables, options and overrides; equal prints mean equal actions."""

@@ -20,7 +20,7 @@ from meninx.core.clean_archive import IMAGES
 from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
-from meninx.core.summaries import unsearched
+from meninx.core.summaries import number_of, unsearched
 from meninx.deid import cluster, continuation, options, output
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
@@ -98,6 +98,8 @@ def run(
     if not found:
         raise DataError(problem("the folder holds no files", where="source", fix="check the path"))
     if config.dry_run:
+        if not config.overwrite:
+            continuation.check_dry_run(engine, out, found, fingerprint)
         with tempfile.TemporaryDirectory() as folder:  # a dry run leaves nothing in the output folder
             engine = _with_plans(engine, config, Path(folder), found, progress)
             return _dry_run(engine, registry, config, out, found, progress)
@@ -135,7 +137,10 @@ def _note_unused_decisions(engine: Engine, out: Path, progress: Progress) -> Non
     if decisions and listed.exists():  # a run that seals everything removes the list
         left = layouts.unused(decisions, layouts.read_layouts(listed))
         if left:
-            progress.note(f"{left} of {len(decisions)} decisions fit no image of this source")
+            progress.note(
+                f"{left:,} of {number_of(len(decisions), 'decision')} "
+                f"{'fits' if left == 1 else 'fit'} no image of this source"
+            )
 
 
 def _finish(
@@ -201,28 +206,33 @@ def _note_registry(
     report = registry.report()
     if report.contradicting > contradicting:
         progress.note(
-            f"in all deliveries of the site, {report.contradicting} patients have contradicting name, birth "
-            "date or sex; two people may share a PatientID"
+            "in all deliveries of the site, "
+            + number_of(report.contradicting, "patient has", "patients have")
+            + " contradicting name, birth date or sex; two people may share a PatientID"
         )
     split = report.split_ids
     if split:
         progress.note(
-            f"{split} PatientIDs occur with and without an issuer and count as different patients; where "
-            "they are not, list the issuer under `site` in --issuer-domains"
+            number_of(split, "PatientID occurs", "PatientIDs occur")
+            + " with and without an issuer and "
+            + f"{'counts' if split == 1 else 'count'} as different patients; where they are not, list the "
+            "issuer under `site` in --issuer-domains"
         )
 
 
 def check_places(config: DeidConfig, source: Path, out: Path) -> None:
-    """Check that source, output folder and key lie where they may, before anything is made.
+    """Check overrides, and that source, output folder and key lie where they may, before anything is made.
 
     Raises:
+        ConfigError: the overrides cannot be used, or a setting has no effect with them.
         DataError: there is no source.
         UsageError: source and output folder lie one within the other, or the output folder holds something
             else.
-        PrivacyRefusal: the key lies in the output folder.
+        PrivacyRefusal: the key lies in the output folder, or an override would keep the identity.
     """
     workspace.apart(out, [source])
     check_source(source)
+    config.compiled()  # wrong overrides are refused before a key is made
     for name, path in (("key", config.key), ("registry", config.registry)):
         if path is not None and path.resolve().is_relative_to(out.resolve()):
             rule, got = f"the {name} apart from what it protects", f"a {name} inside the output folder"
@@ -243,15 +253,11 @@ def is_begun(config: DeidConfig, source: Path, out: Path) -> bool:
 
 
 def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) -> None:
-    """Refuse an output folder that :func:`meninx.core.workspace.claim` would refuse.
-
-    A dry run writes nothing to it.
-    """
-    if not config.dry_run:
-        workspace.check(
-            out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
-            overwrite=config.overwrite, ours=output.is_older,
-        )  # fmt: skip
+    """Refuse an output folder that :func:`meninx.core.workspace.claim` would refuse."""
+    workspace.check(
+        out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
+        overwrite=config.overwrite, ours=output.is_older,
+    )  # fmt: skip
 
 
 def _engine(

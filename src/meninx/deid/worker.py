@@ -265,6 +265,7 @@ def _result(engine: Engine, path: str, clean: CleanInstance) -> FileResult:
         review=clean.context.review,
         has_pixels=bool(clean.original.pixels),
         pixels=clean.pixels.table(),
+        recoded=clean.pixels.recoded,
         face=clean.face.text(),
         traits=clean.traits(),
         cleaned_before=writer.is_own_output(clean.original),

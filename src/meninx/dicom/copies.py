@@ -95,10 +95,8 @@ def place_file(
         UsageError: the output contains another file there and ``overwrite`` is False.
         StorageError: the disk refused.
     """
-    there = build.existing(relative)
-    if there is not None and _is_placed(source, there, way):
+    if is_there(source, build, relative, where, way=way, overwrite=overwrite):
         return False
-    refuse_replacing(build, relative, where, overwrite=overwrite)
     target = build.new(relative)
     if way == "copy":
         with source.open("rb") as reader, files.atomic(target) as writer:
@@ -118,6 +116,21 @@ def place_file(
     except OSError as error:
         raise files.storage_error(error, target) from error
     return True
+
+
+def is_there(
+    source: Path, build: Build, relative: str | PurePosixPath, where: str, *, way: str, overwrite: bool
+) -> bool:
+    """Return whether a result holds a file already, as :func:`place_file` would put it there.
+
+    Raises:
+        UsageError: the output contains another file there and ``overwrite`` is False.
+    """
+    there = build.existing(relative)
+    if there is not None and _is_placed(source, there, way):
+        return True
+    refuse_replacing(build, relative, where, overwrite=overwrite)
+    return False
 
 
 def refuse_replacing(build: Build, relative: str | PurePosixPath, where: str, *, overwrite: bool) -> None:

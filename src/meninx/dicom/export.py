@@ -19,7 +19,7 @@ from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageErr
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.staging import Build
-from meninx.core.summaries import unsearched
+from meninx.core.summaries import number_of, unsearched
 from meninx.dicom import copies, sidecar
 from meninx.imaging import decode, dicom_image, nifti, png, tags
 from meninx.imaging.image import Image
@@ -259,7 +259,10 @@ def survey(
                 unmarked.append(number)
     # Only after all headers were read, so that nothing is written if any file may identify a patient.
     if unmarked and not trusted:
-        got = f"{len(unmarked)} files without it, the first at position {unmarked[0]} of the sorted source"
+        got = (
+            f"{number_of(len(unmarked), 'file')} without it, the first at position {unmarked[0]} of the "
+            "sorted source"
+        )
         fix = "run `meninx deid` first, or set trusted for data that holds no identity"
         raise PrivacyRefusal(
             expected("PatientIdentityRemoved YES in every file", got=got, where="source", fix=fix)

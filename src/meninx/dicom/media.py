@@ -29,6 +29,7 @@ from meninx.core.folder_signature import SIGNATURE
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.result import Result
 from meninx.core.staging import Build
+from meninx.core.summaries import number_of, unsearched
 from meninx.dicom import copies
 from meninx.dicomfile import directory_records
 from meninx.dicomfile.directory_file import DirectoryFile
@@ -85,14 +86,15 @@ class MediaResult(Result):
             return tuple(found)
         return (
             *found,
-            f"{self.burned_in_unknown} images may show text in their pixels, which were not searched; "
-            "look at private/review.html of the archive before the medium leaves",
+            f"{unsearched(self.burned_in_unknown)}; look at private/review.html of the archive before the "
+            "medium leaves",
         )
 
     def summary(self) -> str:
         """Return what the medium holds, and what its DICOMDIR says that the files do not."""
         lines = [
-            f"{self.files} files of {self.patients} patients, {self.studies} studies, {self.series} series"
+            f"{number_of(self.files, 'file')} of {number_of(self.patients, 'patient')}, "
+            f"{number_of(self.studies, 'study', 'studies')}, {self.series:,} series"
             + (" (dry run: nothing was written)" if self.dry_run else "")
         ]
         lines += [] if self.dry_run else [f"burn or hand over the whole folder: {self.out}"]
@@ -162,7 +164,7 @@ def write_medium(
         source: folder that `meninx deid` wrote.
         out: new folder, outside the archive.
         way: ``copy``, or ``hardlink`` on the same file system.
-        dry_run: read and count everything, write nothing.
+        dry_run: read, check and count everything, write nothing.
         progress: advanced by every file.
 
     Raises:
@@ -178,6 +180,7 @@ def write_medium(
     signer, unchecked = _signer(source, record)
     medium, uid = placed(planned(source, listed, progress)), file_set_uid(listed.values())
     if dry_run:
+        _check_output(source, out, medium, listed, way, progress)
         with tempfile.TemporaryFile() as stream:
             said = write_directory(stream, medium, lambda one: source / one.entry.path, uid, progress)
         return MediaResult(
@@ -433,11 +436,35 @@ def _copied(
         for one in medium:
             path = files.below(source, one.entry.path, where=integrity.CHECKSUMS)
             count += copies.place_file(path, build, one.path, one.entry.path, way=way, overwrite=False)
-            if not files.is_file_of(build.existing(one.path) or path, listed[one.entry.path]):
-                fix = "`meninx verify` says what was changed"
-                raise DataError(problem("the file differs from its digest", where=one.entry.path, fix=fix))
+            _refuse_changed(build.existing(one.path) or path, one, listed)
             progress.advance()
     return count
+
+
+def _check_output(
+    source: Path, out: Path, medium: list[Placed], listed: dict[str, str], way: Way, progress: Progress
+) -> None:
+    """Refuse what a run that writes would refuse: other files in the output, and files that were changed."""
+    papers = {f"{PAPERS}/{name}": source / name for name in SIGNED_PAPERS if (source / name).is_file()}
+    names = {one.path for one in medium}
+    staging.check(out, [*names, *papers])
+    if out.exists():
+        _refuse_others(out, names)
+    build = Build(out, out / staging.FOLDER)  # nothing is written to it
+    with task(progress, "check the files", len(medium)):
+        for one in medium:
+            path = files.below(source, one.entry.path, where=integrity.CHECKSUMS)
+            copies.is_there(path, build, one.path, one.entry.path, way=way, overwrite=False)
+            _refuse_changed(path, one, listed)
+            progress.advance()
+    for name, path in papers.items():
+        copies.is_there(path, build, name, path.name, way="copy", overwrite=False)
+
+
+def _refuse_changed(path: Path, one: Placed, listed: dict[str, str]) -> None:
+    if not files.is_file_of(path, listed[one.entry.path]):
+        fix = "`meninx verify` says what was changed"
+        raise DataError(problem("the file differs from its digest", where=one.entry.path, fix=fix))
 
 
 def _digests(build: Build, medium: list[Placed], listed: dict[str, str]) -> dict[str, str]:

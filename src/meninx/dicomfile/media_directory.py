@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from meninx.core.summaries import number_of
 from meninx.dicomfile import zip_archive
 from meninx.dicomfile.charset import decode, encodings_of
 from meninx.dicomfile.discover import SourceFile
@@ -84,4 +85,6 @@ def _in_archive(names: list[str], folder: PurePosixPath) -> Callable[[list[str]]
 def directories_in_words(counts: Mapping[str, int]) -> str:
     """Return what DICOMDIRs name and what is missing."""
     named, missing, outside = (counts.get(kind, 0) for kind in (NAMED, MISSING, OUTSIDE))
-    return f"{named:,} files named, of which {missing:,} are missing and {outside:,} would lie outside"
+    are = "is" if missing == 1 else "are"
+    listed = f"{number_of(named, 'file')} named"
+    return f"{listed}, of which {missing:,} {are} missing and {outside:,} would lie outside"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from meninx.core.artifacts import DeidRecord
-from meninx.core.summaries import UNSEARCHED, not_searched, unsearched
+from meninx.core.summaries import UNSEARCHED, not_searched, number_of, unsearched
 from meninx.deid.papers import statement
 from meninx.dicomfile import refusals
 from meninx.report import deid_attributes, formatting
@@ -40,8 +40,9 @@ def deid(context: ReportContext) -> Section:
         searched, redacted = (deid_total(context, f"pixels_{name}") for name in ("searched", "redacted"))
         lead.append(
             "Images that may hold text by their header (ultrasound, captures, localizers, dose pages and the "
-            f"like) were searched for it: {searched:,} images, text redacted in {redacted:,}, lossy "
-            f"compression given up in {recoded:,}." + _left_out(records)
+            f"like) were searched for it: {searched:,} images, text redacted in {redacted:,}."
+            + _left_out(records)
+            + f" Compression was given up in {number_of(recoded, 'image')}."
         )
     tables = [
         _departures(context),

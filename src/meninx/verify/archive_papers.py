@@ -12,6 +12,7 @@ from meninx.core.artifacts import DeidRecord
 from meninx.core.clean_archive import STATEMENT
 from meninx.core.errors import DataError
 from meninx.core.folder_signature import SIGNATURE
+from meninx.core.summaries import number_of
 from meninx.deid.papers import audit_chain, statement
 from meninx.deid.papers.audit_chain import AUDIT_LOG, ChainCheck
 from meninx.verify.check_list import CheckList, Expected, some
@@ -37,13 +38,13 @@ def _chain(book: CheckList, root: Path, record: DeidRecord) -> None:
     found = audit_chain.check(root / AUDIT_LOG)
     wrong = [found.wrong] if found.wrong else []
     if not wrong and found.lines != record.audit_lines:
-        wrong.append(f"{found.lines:,} lines, but deid.json says {record.audit_lines:,}")
+        wrong.append(f"{number_of(found.lines, 'line')}, but deid.json says {record.audit_lines:,}")
     if not wrong and found.head != record.audit_head:
         wrong.append("the last line is not the one that deid.json names")
     if not wrong:
         wrong += _other_images(found.written, integrity.read(root))
         wrong += _other_numbers(found, record)
-    book.judge(what, wrong, privacy=True, remark=f"{found.lines:,} lines")
+    book.judge(what, wrong, privacy=True, remark=number_of(found.lines, "line"))
 
 
 def _other_images(written: Mapping[str, str], listed: Mapping[str, str]) -> list[str]:

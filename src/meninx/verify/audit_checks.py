@@ -8,6 +8,7 @@ from typing import Any
 from meninx.core import artifacts, audit_parts
 from meninx.core.artifacts import RunRecord
 from meninx.core.audit_summary import AuditRecord
+from meninx.core.summaries import number_of
 from meninx.verify import attack_bounds, bounds_checks
 from meninx.verify.audited_ledgers import AuditedLedgers
 from meninx.verify.check_list import CheckList, plain
@@ -35,7 +36,7 @@ def check(book: CheckList, root: Path, ledgers: AuditedLedgers | None) -> None:
         place = artifacts.place(AuditRecord)
         found = [stale] if stale else rederivation.summary_contradicts(root, summary, run)
         wrong += [f"{place}: {plain(words)}" for words in found]
-        remark += f", and {len(summary.findings)} findings of the summary"
+        remark += f", and {number_of(len(summary.findings), 'finding')} of the summary"
     book.judge(what, wrong, privacy=True, remark=remark, fix="run `meninx audit RUN` again")
     _against_ledgers(book, root, records, ledgers)
     for words in rederivation.UNSEEN:

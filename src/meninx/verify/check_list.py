@@ -9,6 +9,7 @@ from pathlib import Path
 
 from meninx.core import names
 from meninx.core.errors import MeninxError, PrivacyRefusal
+from meninx.core.summaries import number_of
 
 SHOWN = 3  # names in one line; the others are counted
 
@@ -114,5 +115,4 @@ def some(every: Iterable[str]) -> str:
 
 def damaged(kind: str, every: tuple[str, ...]) -> list[str]:
     """Return ``3 files missing: a, b, c`` as a list of one, empty without a name."""
-    count = "1 file" if len(every) == 1 else f"{len(every)} files"
-    return [f"{count} {kind}: {some(every)}"] if every else []
+    return [f"{number_of(len(every), 'file')} {kind}: {some(every)}"] if every else []

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from meninx.core.summaries import number_of
 from meninx.dicomfile.refusals import Reason
 from meninx.verify.config import DicomCheckConfig
 
@@ -101,14 +102,15 @@ def _known(counts: CheckCounts) -> CheckPart:
         "in every text at every depth, in file meta information, preamble, bytes of the pixel data and paths"
     )
     if unread:
-        what += f"; those of {unread:,} originals that could not be read are not among them"
+        what += f"; those of {number_of(unread, 'original')} that could not be read are not among them"
     return _part(KNOWN, not unread and not counts.unreadable, what)
 
 
 def _pixels(config: DicomCheckConfig, counts: CheckCounts) -> CheckPart:
     if not config.pixels:
         return CheckPart(PIXELS, PartState.NOT, "give --pixels")
-    what = f"read in the frames of {counts.images - counts.unread_images:,} of {counts.images:,} images"
+    read = counts.images - counts.unread_images
+    what = f"read in the frames of {read:,} of {number_of(counts.images, 'image')}"
     what += ", not in overlays, icons and embedded documents; a part of small or faint text is missed"
     return _part(PIXELS, not counts.unread_images and not counts.unreadable, what)
 
@@ -116,7 +118,7 @@ def _pixels(config: DicomCheckConfig, counts: CheckCounts) -> CheckPart:
 def _unchanged(config: DicomCheckConfig, counts: CheckCounts) -> CheckPart:
     if config.originals is None:
         return CheckPart(UNCHANGED, PartState.NOT, "whether they differ from the originals: give --originals")
-    what = f"of the {counts.matched:,} of {counts.dicom:,} files whose original is known"
+    what = f"of the {counts.matched:,} of {number_of(counts.dicom, 'file')} whose original is known"
     return _part(
         UNCHANGED, counts.matched == counts.dicom, f"whether dates differ, {what}; UIDs in all files"
     )

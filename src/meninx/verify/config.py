@@ -15,7 +15,8 @@ class DicomCheckConfig(Settings):
     """One check of DICOM files. A folder that meninx did not write is checked without `dicom`.
 
     Attributes:
-        dicom: Check the DICOM files of a clean archive of meninx instead of its digests and records.
+        dicom: Check the DICOM files of a clean archive of meninx instead of its digests and records. Refused
+            for a folder that meninx did not write, whose DICOM files are checked without it.
         originals: Archive from which the files were made. Its identifiers are searched in every file and
             path.
         identifiers: File with names, IDs and dates to search for: one per line, or a table with a header.

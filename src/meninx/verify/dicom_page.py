@@ -72,8 +72,8 @@ def _deidentified(result: DicomCheckResult) -> Verdict:
 
 def _known(result: DicomCheckResult) -> Verdict:
     found = len([item for item in result.findings if any(one.reason in _IDENTIFIED for one in item.findings)])
-    known = f"{result.values:,} values of {result.people:,} people searched" if result.people else ""
-    known = known or (f"{result.values:,} values searched" if result.values else "")
+    people = f" of {number_of(result.people, 'person', 'people')}" if result.people else ""
+    known = f"{number_of(result.values, 'value')}{people} searched" if result.values or people else ""
     state = result.state(KNOWN)
     first = {
         PartState.CHECKED: ("green", "none found"),
@@ -138,7 +138,7 @@ def _files_read(result: DicomCheckResult) -> Verdict:
         "Was every file read?",
         *(("amber", "no") if unread else ("green", "yes")),
         f"{unread:,} {_of(result)} unreadable",
-        f"no DICOM, and without a finding: {result.verdicts.get(FileVerdict.OTHER, 0):,} files",
+        f"no DICOM, and without a finding: {number_of(result.verdicts.get(FileVerdict.OTHER, 0), 'file')}",
         "green: all",
         "files",
     )
@@ -215,7 +215,7 @@ def _files(result: DicomCheckResult) -> Section:
     ordered = sorted(result.findings, key=lambda item: _rank(item))
     rows = tuple(_row(item) for item in ordered[:MOST_SHOWN])
     left = len(result.findings) - len(rows)
-    note = f"{left:,} more files are not listed; --json lists all of them." if left > 0 else ""
+    note = f"not listed: {number_of(left, 'more file')}; --json lists all of them." if left > 0 else ""
     lead = ("Files are numbered in the order of their paths, because a path may hold a name.",)
     if not rows:
         return Section("files", "Files with a reason", lead=("There is none.",))

@@ -9,6 +9,7 @@ from typing import Any
 
 from meninx.core.errors import DataError, PrivacyRefusal, problem
 from meninx.core.result import Result
+from meninx.core.summaries import number_of
 from meninx.dicomfile.refusals import meaning
 from meninx.verify.check_parts import CheckPart, PartState, open_parts
 from meninx.verify.dicom_findings import REASONS, FileFinding, FileVerdict
@@ -95,32 +96,33 @@ class DicomCheckResult(Result):
             for word in (FileVerdict.LEAK, FileVerdict.UNREADABLE, FileVerdict.SUSPICIOUS)
         )
         if leaks:
-            first = f"FAILED: {leaks:,} of {self.files:,} files hold an identifier or are not de-identified"
+            first = f"FAILED: {_leaking(leaks, self.files)}"
         elif unread:
-            first = f"NOT VERIFIED: {unread:,} of {self.files:,} files could not be read"
+            first = f"NOT VERIFIED: {unread:,} of {number_of(self.files, 'file')} could not be read"
         elif open_:
-            first = f"no leak in what was checked; {open_:,} of {self.files:,} files are to be looked at"
+            first = f"no leak in what was checked; to look at: {open_:,} of {number_of(self.files, 'file')}"
         else:
-            first = f"nothing found in what was checked of {self.files:,} files"
+            first = f"nothing found in what was checked of {number_of(self.files, 'file')}"
         return f"{first}. Not checked: {', '.join(open_parts(self.parts))}"
 
     def summary(self) -> str:
         """Return counts, reasons, what was checked and what was not; the last line is the verdict."""
         counts = ", ".join(f"{count} {word}" for word, count in self.verdicts.items() if count)
-        lines = [f"{self.files} files: {counts or 'none'}"]
+        lines = [f"{number_of(self.files, 'file')}: {counts or 'none'}"]
         lines += [
             f"  {code:<24} {count:>6}  {REASONS[code][1]} ({REASONS[code][0]})"
             for code, count in self.reasons.items()
         ]
         if self.originals:
             lines.append(
-                f"originals: {self.originals} files of {self.people} people; "
-                f"the original of {self.matched} files is known"
+                f"originals: {number_of(self.originals, 'file')} of "
+                f"{number_of(self.people, 'person', 'people')}; "
+                f"the original of {number_of(self.matched, 'file')} is known"
             )
         lines += [f"  not read: {count} x {words}" for words, count in unread_in_words(self.originals_unread)]
         lines += [f"  not read: {name}" for name in self.unread_paths]
         if self.values:
-            lines.append(f"searched for: {self.values} values")
+            lines.append(f"searched for: {number_of(self.values, 'value')}")
         done = [part.name for part in self.parts if part.state is PartState.CHECKED]
         lines += [f"checked: {', '.join(done)}"] if done else []
         left = (part for part in self.parts if part.state is not PartState.CHECKED)
@@ -142,16 +144,21 @@ class DicomCheckResult(Result):
         """
         count = self.verdicts.get(FileVerdict.LEAK, 0)
         if count:
-            what = f"{count} of {self.files} files hold an identifier or are not de-identified"
+            what = _leaking(count, self.files)
             fix = "do not pass these files on"
             raise PrivacyRefusal(problem(what, where="verify", fix=fix))
         count = self.verdicts.get(FileVerdict.UNREADABLE, 0)
         if count:
             what, fix = (
-                f"{count} of {self.files} files could not be checked",
+                f"{count:,} of {number_of(self.files, 'file')} could not be checked",
                 "check them by hand, or leave them out",
             )
             raise DataError(problem(what, where="verify", fix=fix))
+
+
+def _leaking(count: int, files: int) -> str:
+    hold, are = ("holds", "is") if count == 1 else ("hold", "are")
+    return f"{count:,} of {number_of(files, 'file')} {hold} an identifier or {are} not de-identified"
 
 
 def unread_in_words(counts: Mapping[str, int]) -> list[tuple[str, int]]:

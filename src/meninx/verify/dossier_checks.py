@@ -22,6 +22,7 @@ from meninx.core.dossier_records import (
 )
 from meninx.core.folder_signature import SIGNATURE
 from meninx.core.progress import Progress
+from meninx.core.summaries import number_of
 from meninx.dossier import audit_facts, dossier_page, dossier_pdf, privacy_facts, schema, signature
 from meninx.dossier.derivation import LIMITS, derived
 from meninx.dossier.facts import RELEASE, RUN, EvidenceFolder, every, number
@@ -152,7 +153,8 @@ def _ledgers(book: CheckList, root: Path) -> None:
     run = artifacts.require(evidence.run.root, RunRecord, fix="ask for the whole dossier")
     record = artifacts.read(evidence.run.root, PrivacyRecord)
     lacking = privacy_facts.runs_left_out(evidence, privacy_facts.selection_of(evidence))
-    left = [f"{len(lacking)} runs that a sweep names are no candidates in selection.json"] if lacking else []
+    named = ("run that a sweep names is no candidate", "runs that a sweep names are no candidates")
+    left = [f"{number_of(len(lacking), *named)} in selection.json"] if lacking else []
     book.judge("runs of sweeps", left, privacy=True)
     wrong = [] if run.id == candidate.run else ["run.json is of another run than the one that was chosen"]
     wrong += [] if run.private == candidate.private else ["run.json contradicts selection.json"]
@@ -176,7 +178,8 @@ def _ledgers(book: CheckList, root: Path) -> None:
             record, spent.own, totals=(spent.spent.epsilon,), anchor=anchor, declared=record.declared_units
         )
         wrong += [item.words for item in found]
-    lines = f"{sum(item.count(chr(10)) for item in spent.texts.values()):,} lines, chain intact"
+    count = sum(item.count("\n") for item in spent.texts.values())
+    lines = f"{number_of(count, 'line')}, chain intact"
     book.judge("ledger against the records", wrong, privacy=True, remark=lines)
 
 
@@ -210,7 +213,7 @@ def _lists(record: DossierRecord, again: DossierRecord, *, exact: bool) -> Itera
     known, there = ({item.path: item.sha256 for item in one.evidence} for one in (record, again))
     changed = [path for path in known.keys() | there.keys() if known.get(path) != there.get(path)]
     if changed:
-        yield f"digests of {len(changed)} files are not those in {DOSSIER}: {some(changed)}"
+        yield f"digests of {number_of(len(changed), 'file')} are not those in {DOSSIER}: {some(changed)}"
     if exact:
         for name in ("warnings", "headings", "limits"):
             if getattr(record, name) != getattr(again, name):
@@ -289,7 +292,11 @@ def _release(book: CheckList, root: Path, progress: Progress) -> None:
     record = artifacts.require(root / RUN, RunRecord, fix="ask for the whole dossier")
     what = "release against the run's own list"
     damage = integrity.damage(root / RELEASE, progress=progress)
-    wrong = [f"{len(names)} files {kind}: {some(names)}" for kind, names in vars(damage).items() if names]
+    wrong = [
+        f"{number_of(len(names), 'file')} {kind}: {some(names)}"
+        for kind, names in vars(damage).items()
+        if names
+    ]
     if record.release != integrity.digest_of(root / RELEASE):
         wrong.append("its list is not the one that run.json names")
     book.judge(what, wrong)

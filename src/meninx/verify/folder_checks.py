@@ -25,6 +25,7 @@ from meninx.core.errors import DataError
 from meninx.core.folder_signature import SIGNATURE
 from meninx.core.manifest import INFO_NAME, MANIFEST_NAME, DatasetInfo, Manifest
 from meninx.core.progress import Progress
+from meninx.core.summaries import number_of
 from meninx.deid.papers.audit_chain import AUDIT_LOG
 from meninx.obfuscate.sealed_release import NOT_SEALED
 from meninx.report import obfuscated_datasets
@@ -118,9 +119,9 @@ def digests(
         + damaged("changed", damage.changed)
         + damaged("not in the list", tuple(name for name in damage.unlisted if name not in caches))
     )
-    book.judge(what, wrong, remark=f"{len(listed)} files")
+    book.judge(what, wrong, remark=number_of(len(listed), "file"))
     if caches:
-        why = f"{len(caches)} files that Python writes when it runs scripts/ of a bundle"
+        why = f"{number_of(len(caches), 'file')} that Python writes when it runs scripts/ of a bundle"
         book.impossible("caches of Python", f"{why}; remove the folders __pycache__ of a copy from elsewhere")
     if recorded:
         book.judge(
@@ -165,7 +166,9 @@ def modes(book: CheckList, root: Path) -> None:
             if _regular(path) and path.lstat().st_mode & 0o077 and _is_secret(path.relative_to(room))
         ]
         wrong = ["others may enter private/"] if open_room else []
-        wrong += [f"others may read {len(wide)} files if they are copied out: {some(wide)}"] if wide else []
+        wrong += (
+            [f"others may read {number_of(len(wide), 'file')} once copied out: {some(wide)}"] if wide else []
+        )
         book.judge(what, wrong, privacy=True)
 
 
@@ -197,7 +200,11 @@ def dataset(book: CheckList, root: Path, progress: Progress) -> None:
         wrong = [f"other numbers of cases or patients than {artifacts.place(type(record))} says"]
     if isinstance(record, ObfuscationRecord) and record.sentence() != table.info.obfuscated:
         wrong.append("obfuscation.json says otherwise how the images were changed than dataset.toml")
-    book.judge("manifest", wrong, remark=f"{len(table)} cases of {len(table.patients)} patients")
+    book.judge(
+        "manifest",
+        wrong,
+        remark=f"{number_of(len(table), 'case')} of {number_of(len(table.patients), 'patient')}",
+    )
     _release(book, root, table.info)
     modes(book, root)
 
@@ -246,7 +253,9 @@ def _empty_folders(book: CheckList, root: Path) -> None:
         for path in root.rglob("*")
         if path.relative_to(root).parts[0] != workspace.PRIVATE
     )
-    book.judge("empty folders", [f"{empty} folders without a file"] if empty else [], privacy=True)
+    book.judge(
+        "empty folders", [f"{number_of(empty, 'folder')} without a file"] if empty else [], privacy=True
+    )
 
 
 def medium(book: CheckList, root: Path, expected: Expected, progress: Progress) -> None:
@@ -279,7 +288,11 @@ def features(book: CheckList, root: Path, progress: Progress) -> None:
         wrong.append(f"other numbers of cases or patients than {artifacts.place(ObfuscationRecord)} says")
     if {*table.columns} != {"case_id", "patient_id", "split", *record.published}:
         wrong.append(f"other columns than {artifacts.place(ObfuscationRecord)} says")
-    book.judge("manifest", wrong, remark=f"{len(table)} vectors of {len(patients)} patients")
+    book.judge(
+        "manifest",
+        wrong,
+        remark=f"{number_of(len(table), 'vector')} of {number_of(len(patients), 'patient')}",
+    )
     _release(book, root, None)
     modes(book, root)
 

@@ -13,6 +13,7 @@ from meninx.core import artifacts, clean_archive, files, integrity
 from meninx.core.artifacts import DeidRecord, MediaRecord
 from meninx.core.errors import DataError, problem
 from meninx.core.progress import Progress
+from meninx.core.summaries import number_of
 from meninx.dicom import media
 from meninx.verify import archive_papers
 from meninx.verify.check_list import CheckList, Expected, plain
@@ -38,7 +39,12 @@ def _papers(
         wrong.append("deid.json, media.json and the list of the archive do not belong together")
     if sorted(listed.values()) != sorted(on_medium.values()):
         wrong.append("the files are not those that the archive lists")
-    book.judge("papers of the archive", wrong, privacy=True, remark=f"{len(listed):,} files of the archive")
+    book.judge(
+        "papers of the archive",
+        wrong,
+        privacy=True,
+        remark=f"{number_of(len(listed), 'file')} of the archive",
+    )
     archive_papers.signature(book, papers, archive, expected)
 
 
@@ -80,7 +86,7 @@ def _directory(
         fix = "verify it with the software that wrote it, or make the medium again from the archive"
         book.unverified("DICOMDIR", why, fix=fix)
         return
-    book.judge("DICOMDIR", wrong, privacy=True, remark=f"{len(medium):,} files")
+    book.judge("DICOMDIR", wrong, privacy=True, remark=number_of(len(medium), "file"))
 
 
 def _digest(path: Path) -> str:

@@ -18,6 +18,7 @@ from meninx.core.artifacts import (
 )
 from meninx.core.progress import Progress
 from meninx.core.run import Run
+from meninx.core.summaries import number_of
 from meninx.verify import audit_checks, audited_ledgers, folder_checks
 from meninx.verify.check_list import CheckList, State, plain
 
@@ -164,7 +165,7 @@ def _account(book: CheckList, run: Run, promise: PrivacyRecord, text: str) -> No
         book.judge("privacy ledger", ["missing"], privacy=True)
         return
     ledger = Ledger.parse(text)
-    book.add("privacy ledger", State.OK, f"{ledger.entries} lines, chain intact", privacy=True)
+    book.add("privacy ledger", State.OK, f"{number_of(ledger.entries, 'line')}, chain intact", privacy=True)
     if not ledger.accounts:
         book.judge("privacy.json against the ledger", ["the ledger names no step"], privacy=True)
         return

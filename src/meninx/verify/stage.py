@@ -16,6 +16,7 @@ from meninx.core.artifacts import RunRecord, SweepRecord
 from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.progress import SILENT, Progress
 from meninx.core.result import Result
+from meninx.core.summaries import number_of
 from meninx.verify import dicom_stage, folder_checks
 from meninx.verify import run_checks as runs
 from meninx.verify.check_list import Check, CheckList, Expected, State, plain
@@ -74,11 +75,13 @@ class VerifyResult(Result):
                 continue
             made = sum(check.state is State.OK for check in checks)
             left = f", {len(checks) - made} not possible (--verbose names them)" if made < len(checks) else ""
-            lines.append(f"{State.OK:<12}  {plain(folder) or self.out.name}: {made} checks passed{left}")
+            lines.append(
+                f"{State.OK:<12}  {plain(folder) or self.out.name}: {number_of(made, 'check')} passed{left}"
+            )
         count = sum(check.state is State.NOT_OK for check in self.checks)
         omitted = [check.why for check in self.checks if check.state is State.NOT_VERIFIED]
         last = f"not verified: {omitted[0]}" if omitted else "all checks passed"
-        last = f"{count} of {len(self.checks)} checks failed" if count else last
+        last = f"{count} of {number_of(len(self.checks), 'check')} failed" if count else last
         open_ones = sum(check.state is State.NOT_POSSIBLE for check in self.checks)
         more = f"; {open_ones} could not be made" if open_ones else ""
         return "\n".join([*lines, f"{last}{more}"])
@@ -107,7 +110,7 @@ class VerifyResult(Result):
         if unfinished >= {check.folder for check in failed} and not any(check.privacy for check in failed):
             fix = next((check.fix for check in failed if check.fix), fix)
         message = expected(
-            "a folder as meninx wrote it", got=f"{count} failed checks", where=self.out.name, fix=fix
+            "a folder as meninx wrote it", got=number_of(count, "failed check"), where=self.out.name, fix=fix
         )
         raise PrivacyRefusal(message) if self.exit_code == PrivacyRefusal.exit_code else DataError(message)
 
@@ -133,12 +136,14 @@ def run(
 
     Raises:
         UsageError: there is no such folder, or nothing of meninx and no DICOM in it; a decision is given and
-            the folder is no dossier; a signer is given and it is no dossier, clean archive or medium; or
-            settings for DICOM files of another origin are given and meninx wrote the folder.
+            the folder is no dossier; a signer is given and it is no dossier, clean archive or medium;
+            settings for DICOM files of another origin are given and meninx wrote the folder; or ``dicom`` is
+            given and meninx did not write it.
     """
     root, known = folder.resolve(), Expected(signer=signer, decision=decision)
     settings = config or DicomCheckConfig()
     if known == Expected() and (root.is_file() or settings.dicom):
+        _refuse_idle_dicom(root, settings)
         return dicom_stage.run(root, settings, progress=progress)
     if not root.is_dir():
         raise UsageError(problem("there is no such folder", where=root.name))
@@ -169,6 +174,17 @@ def run(
         checks += book.checks
         kinds.append(kind)
     return VerifyResult(out=root, kinds=tuple(kinds), checks=tuple(checks))
+
+
+def _refuse_idle_dicom(root: Path, settings: DicomCheckConfig) -> None:
+    """Refuse ``dicom`` for files that are checked without it.
+
+    Raises:
+        UsageError: meninx wrote no folder there.
+    """
+    if settings.dicom and root.exists() and not (root.is_dir() and any(folder_checks.found(root))):
+        what = "the setting has no effect: meninx wrote no folder here, and DICOM files are checked anyway"
+        raise UsageError(problem(what, where="dicom", fix="leave --dicom out"))
 
 
 def _check(book: CheckList, place: Path, kind: str, known: Expected, progress: Progress) -> None:
@@ -206,7 +222,7 @@ def _sweep(book: CheckList, place: Path) -> None:
     if record.runs:
         book.judge(
             "runs of the sweep",
-            [f"{len(missing)} of {len(record.runs)} runs are not here"] if missing else [],
+            [f"not here: {len(missing)} of {number_of(len(record.runs), 'run')}"] if missing else [],
         )
     else:
         book.impossible("runs of the sweep", "an older version wrote it")

@@ -63,7 +63,7 @@ class PixelReport:
             "mask": asdict(self.mask), "filled": list(self.filled), "kept": list(kept),
             "unread": list(self.unread_boxes),
             "texts": texts[:MOST_BOXES],
-            "boxes": len(self.boxes), "recoded": self.recoded, "decision": self.decision,
+            "boxes": len(self.boxes), "decision": self.decision,
             "kept_by_reviewer": self.kept_by_reviewer,
         }  # fmt: skip
 

@@ -27,6 +27,7 @@ from msgspec import Meta
 from meninx.core import artifacts, files
 from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected, problem
 from meninx.core.result import Result
+from meninx.core.summaries import number_of
 from meninx.deid.escrow import escrow_file
 from meninx.deid.escrow.escrow_file import Opener
 from meninx.deid.identity.identity_registry import usual_place
@@ -130,7 +131,8 @@ class AccessLog:
             if opened is not None and (
                 len(lines) < opened.number or lines[opened.number - 1].seal != opened.last
             ):
-                what = f"the access log had {opened.number} lines or more and was deleted, cut or replaced"
+                lines_then = number_of(opened.number, "line")
+                what = f"the access log had {lines_then} or more and was deleted, cut or replaced"
                 fix = (
                     f"put the log back ({self.path.name}); to go on without it, keep {record.name} for "
                     "whoever looks into it and move it away"
@@ -268,7 +270,8 @@ class AccessReport(Result):
     def summary(self) -> str:
         """Return one line per access."""
         shown = [
-            f"{item.number}. {item.when} {item.user}: {item.found} of {item.asked or 'all'} patients "
+            f"{item.number}. {item.when} {item.user}: {item.found} of "
+            f"{number_of(item.asked, 'patient') if item.asked else 'all patients'} "
             f"({item.request}), escrow {item.escrow[:12]}: {item.reason}"
             for item in self.lines
         ]
@@ -277,7 +280,7 @@ class AccessReport(Result):
                 f"not there: {', '.join(self.missing_records)}, without which lines cut from the end are not "
                 "noticed (an escrow that was copied, or opened by an earlier version, has no record yet)"
             )
-        head = f"{len(self.lines)} times opened, every line as it was written ({self.out})"
+        head = f"{number_of(len(self.lines), 'time')} opened, every line as it was written ({self.out})"
         return "\n".join([head, *shown])
 
 

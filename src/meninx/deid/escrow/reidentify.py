@@ -95,9 +95,15 @@ class ReidentifyResult(Result):
             f"rows: {rows or 'none'}; dates were {self.dates}",
         ]
         if self.partial_dates:
-            lines.append(f"{self.partial_dates} dates have no day and are not exact")
+            lines.append(
+                number_of(self.partial_dates, "date has no day and is", "dates have no day and are")
+                + " not exact"
+            )
         if self.files_skipped:
-            lines.append(f"{self.files_skipped} files are no DICOM, or of no patient of the escrow")
+            lines.append(
+                number_of(self.files_skipped, "file is", "files are")
+                + " no DICOM, or of no patient of the escrow"
+            )
         return "\n".join([*lines, *([f"recorded in {self.access_log}"] if self.access_log else [])])
 
 

@@ -11,6 +11,7 @@ from meninx.core import artifacts, files, workspace
 from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import DataError, PrivacyRefusal, problem
 from meninx.core.result import Result
+from meninx.core.summaries import number_of
 from meninx.deid.escrow import broker_key, escrow_file, identities
 from meninx.deid.escrow.access_log import RECORD
 from meninx.deid.escrow.escrow_file import NAME, Opener, Recipient
@@ -57,7 +58,7 @@ class SealResult(Result):
         """Return the result in a few lines for people."""
         state = "unchanged" if not self.written else ("written", "would be written")[self.dry_run]
         whom = f"broker {self.broker[:16]}…" if self.broker else "the site key's holder"
-        lines = [f"escrow of {self.files} files for {whom}: {state} ({self.out})"]
+        lines = [f"escrow of {number_of(self.files, 'file')} for {whom}: {state} ({self.out})"]
         if self.removed:
             verb = "would be removed" if self.dry_run else "removed"
             lines += [

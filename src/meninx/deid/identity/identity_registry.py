@@ -65,6 +65,7 @@ from meninx.core.errors import (
     problem,
 )
 from meninx.core.result import Result
+from meninx.core.summaries import number_of
 from meninx.deid.identity.issuer_policy import OWN, IssuerPolicy
 from meninx.deid.identity.keys import SiteKey, framed, normal, refuse_open_to_others, refuse_pickle
 from meninx.deid.identity.traits import MOST_VARIANTS, Traits, contradictions
@@ -145,11 +146,15 @@ class RegistryReport(Result):
         ]
         wide = [max(len(row[column]) for row in rows) for column in range(2)]
         lines = [
-            f"{self.out.name}: {self.patients:,} patients",
-            f"{self.shared_ids:,} PatientIDs mean another patient in another domain, "
-            f"{self.split_ids:,} of them occur without an issuer, too",
-            f"{self.kept_out:,} PatientIDs of an issuer are kept out",
-            f"{self.contradicting:,} patients have instances with contradicting name, birth date or sex",
+            f"{self.out.name}: {number_of(self.patients, 'patient')}",
+            number_of(self.shared_ids, "PatientID means", "PatientIDs mean")
+            + " another patient in another domain, "
+            + number_of(self.split_ids, "of them occurs", "of them occur")
+            + " without an issuer, too",
+            number_of(self.kept_out, "PatientID of an issuer is", "PatientIDs of an issuer are")
+            + " kept out",
+            number_of(self.contradicting, "patient has", "patients have")
+            + " instances with contradicting name, birth date or sex",
             *(f"  {row[0]:<{wide[0]}}  {row[1]:<{wide[1]}}  {row[2]:>9}  {row[3]:>9}" for row in rows),
             *([f"archives are signed by {self.signer}"] if self.signer else []),
         ]
@@ -541,7 +546,7 @@ def _other_policy(issuers: int) -> str:
         "list them in --issuer-domains in the domain that they had, or begin again with another --registry "
         "and a new output folder"
     )
-    got = f"one that gives the patients of {issuers} issuers other ones"
+    got = f"one that gives the patients of {number_of(issuers, 'issuer')} other ones"
     rule = "an issuer policy under which earlier pseudonyms stay"
     return expected(rule, got=got, where="issuers", fix=fix)
 

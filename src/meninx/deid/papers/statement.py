@@ -66,7 +66,10 @@ def of(record: DeidRecord) -> ArchiveStatement:
         proof=(
             ("signing key of the site (fingerprint)", _short(record.signer)),
             ("list of all files (SHA-256 of checksums.sha256)", _short(record.checksums)),
-            (f"audit log of {record.audit_lines:,} lines (its last digest)", _short(record.audit_head)),
+            (
+                f"audit log of {number_of(record.audit_lines, 'line')} (its last digest)",
+                _short(record.audit_head),
+            ),
         ),
     )
 
@@ -128,7 +131,12 @@ def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
         (
             "Every written file",
             "was read back and searched for its own original names, identifiers, dates and UIDs; "
-            f"{record.residual_findings:,} files in which one was found were kept out",
+            + number_of(
+                record.residual_findings,
+                "file in which one was found was",
+                "files in which one was found were",
+            )
+            + " kept out",
         ),
         ("Pixels", pixels),
         *(

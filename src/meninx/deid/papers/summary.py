@@ -100,10 +100,10 @@ class RunCounts:
 
     def _add_pixels(self, entry: FileResult) -> None:
         found = entry.pixels
+        self.recoded += entry.recoded
         if found:
             self.searched += 1
             self.redacted += bool(found["boxes"])
-            self.recoded += bool(found["recoded"])
             self.mostly_filled += is_mostly_filled(found)
             self.text_kept += bool(found.get("kept_by_reviewer"))
         self._add_layout(entry)
@@ -327,7 +327,7 @@ def _audit_line(entry: FileResult, pseudonyms: Pseudonyms) -> str:
         "review": list(entry.review),
         "pixels_searched": bool(pixels),
         "boxes_redacted": pixels.get("boxes", 0),
-        "recoded": pixels.get("recoded", False),
+        "recoded": entry.recoded,
         "face": entry.face.split(":")[0],
     }
     return json.dumps(line)

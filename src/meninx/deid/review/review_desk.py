@@ -21,6 +21,7 @@ from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.journal import Appender, Journal
 from meninx.core.result import Result, command
+from meninx.core.summaries import number_of
 from meninx.deid.review.layouts import (
     DECISIONS,
     LAYOUTS,
@@ -81,13 +82,14 @@ class ReviewResult(Result):
     def summary(self) -> str:
         """Return the result in a few lines for people."""
         lines = [
-            f"{self.decided:,} of {self.layouts:,} layouts decided "
-            f"({self.images_decided:,} of {self.images:,} images), {self.votes} votes in this session"
+            f"{self.decided:,} of {number_of(self.layouts, 'layout')} decided "
+            f"({self.images_decided:,} of {number_of(self.images, 'image')}), "
+            f"{number_of(self.votes, 'vote')} in this session"
         ]
         if self.waiting:
-            lines.append(f"{self.waiting} layouts wait for a second reviewer")
+            lines.append(number_of(self.waiting, "layout waits", "layouts wait") + " for a second reviewer")
         if self.different:
-            lines.append(f"{self.different} layouts on which reviewers differ")
+            lines.append(f"{number_of(self.different, 'layout')} on which reviewers differ")
         if self.decided:
             lines.append(f"apply the decisions, with all settings of the first run: {self.rerun}")
         return "\n".join(lines)

@@ -9,6 +9,7 @@ from meninx.deid.wording.vocabulary import UNITS
 
 _NUMBER_JOINS = re.compile(r"[.,+#/-]*")  # what stands inside a number or between two of them
 _LETTER_JOINS = re.compile(r".*[.+#-]")  # what makes the letters before a digit part of the number
+_DECIMAL = re.compile(r"[0-9]+[.,][0-9]+")
 _MOST_PARTS = 64  # tokens behind a number that are looked at
 
 
@@ -30,8 +31,10 @@ def written_together(words: Sequence[str], between: Sequence[str]) -> list[tuple
             pairs += [(left, part) for part in _parts_behind(left, words, between)]
         if UNITS.fullmatch(behind) and not join.strip(" .,+#/-"):
             pairs.append((right, left))  # "0.9 Smith mm" is not 0.9 mm
-        if UNITS.fullmatch(before) and join.strip() == "/":
-            pairs.append((left, right))
+        if (UNITS.fullmatch(before) and join.strip() == "/") or (join == " " and _DECIMAL.fullmatch(before)):
+            pairs.append((left, right))  # "3.5 mSv": an unknown word may be the unit
+        if join == "-" and before.isalpha() and behind.isalpha():
+            pairs.append((left, right))  # "Lungs-GTV" is not the lungs
         # The numbers of a subtraction ("/4/121") are tokens of their own.
         if not _NUMBER_JOINS.fullmatch(join) or "/" in (behind[0], before[0]):
             run = False

@@ -53,8 +53,7 @@ from meninx.deid.wording.vocabulary import (
     kind_of,
 )
 
-# What is an identifier by its form, whatever its parts mean: addresses of the web, dates,
-# initials with dots.
+# Identifiers by their form, whatever their parts mean: addresses of the web, dates, initials with dots.
 _IDENTIFIERS = re.compile(
     r"""
       (?<!\S)[^\s@]+@\S*
@@ -123,6 +122,7 @@ _LONGEST = 64  # tokens of a phrase in which the meaning of a side or of contras
 _LETTERS = re.compile(r"[^0-9]*[^\W\d_][^0-9]*")
 _DIFFUSION = re.compile(r"e?dwi|diff(?:usion)?|adc|b[0-9]{1,4}|[0-9]b")
 _TRIALS = re.compile(r"(?:acrin|calgb|ecog|nrg|nsabp|rtog|swog) [0-9]{4}")
+_BORN = re.compile(r"(?<![^\W_])[*\u2020] ?\Z")  # "*28": born, died
 _ENDS = re.compile(r"[;|()\[\]{}\n\r]")  # what is never between the two parts of a name
 _BARE_JOINS = re.compile(r"[-/+ ]")
 _SEPARATOR = re.compile(r"[ -\[\]-~\n\r\t]{0,8}")
@@ -355,8 +355,7 @@ class Phrases:
         start, end = self.spans[index]
         if self.text[max(start - 2, 0) : start] == " ^" or self.text[end : end + 2] in (" ^", "^ "):
             return True
-        style = _style(self.text[start:end])
-        if not style:
+        if not (style := _style(self.text[start:end])):
             return False
         if self.styles is None:
             self.styles = [
@@ -495,7 +494,8 @@ def _remove_numbers(phrases: Phrases) -> None:
         while end < len(words) and numeric[end]:
             end += 1
         beside = {*words[max(index - 1, 0) : index], *words[end : end + 1]}
-        dated = bool(beside & (AGES | MONTHS))
+        at = phrases.spans[index][0]
+        dated = bool(beside & (AGES | MONTHS)) or bool(_BORN.search(phrases.text, max(at - 3, 0), at))
         named = end < len(words) and kinds[end] == Role.UNKNOWN and words[end].isalpha()
         after_cue = index > 0 and words[index - 1] in B_VALUES and kinds[index - 1] != Role.UNKNOWN
         after_cue = after_cue and all(_is_b_value(word) for word in words[index:end])

@@ -71,13 +71,34 @@ _DENIALS_TEXT = """
 _DENIALS = frozenset(_DENIALS_TEXT.split())  # people are called so, too
 _CORRECTIONS_TEXT = """
     not nicht actually wrong wrongly cancelled canceled failed fails aborted abort incorrect incorrectly
-    mislabeled mislabelled mislabel mismarked erroneous erroneously error mistake mistaken mistakenly deleted
-    voided retracted invalid unusable discontinued stopped terminated refused incomplete rejected discarded
-    discard discards reject cancel
-    unsuccessful correction storniert abgebrochen falsch irrtuemlich annule annullato anulado cancelado
-    annulleret geannuleerd avbruten errato erroneo incorrecto nieprawidlowy
+    mislabeled mislabelled mislabel mismarked erroneous erroneously error mistake mistaken mistakenly
+    deleted voided retracted invalid unusable discontinued stopped terminated refused incomplete rejected
+    discarded discard discards reject cancel swapped swap switched reversed flipped mirrored mixed
+    mistitled misnamed transposed exchanged vertauscht declined deferred withheld postponed
+    contraindicated unavailable unperformed skipped abandoned extravasated extravasation infiltrated
+    pending attempted suspended correct unsuccessful correction verweigert abgelehnt verschoben paravasat
+    refus refuse rechazado rifiutato geweigerd storniert abgebrochen falsch irrtuemlich annule annullato
+    anulado cancelado annulleret geannuleerd avbruten errato erroneo incorrecto nieprawidlowy
+"""
+# Words of a closed class that make a sentence ("should be right", "marker says left"). They do not stay, as
+# people are called Said and Zou, and what the rest of the text means without them is unknown.
+_SENTENCES_TEXT = """
+    is isnt are arent was wasnt were werent be been being am has hasnt have havent had hadnt do does
+    doesnt did didnt done should shouldnt shouldve would wouldnt could couldnt must might shall ought says
+    say said states stated means meant seems appears probably possibly maybe perhaps really truly it its
+    this that these those they which what why because although though however therefore thus so if whether
+    until ist sind war waren wird wurde wurden sollte soll muss hat hatte kann konnte est etait doit
+    devrait es era debe deberia fue deve dovrebbe fu foi moet zou werd var skal skulle byl jest
 """
 CORRECTIONS = frozenset(_CORRECTIONS_TEXT.split())  # they may be about any part of the text
+_SENTENCES = frozenset(_SENTENCES_TEXT.split())
+_SAID = CORRECTIONS | _SENTENCES
+_CORRECTING = re.compile(  # inflected forms, accents removed
+    r"(?:cancel|refus|rechaz|rifiut|verweiger|geweiger|declin|deferr?(?:ed|ing|al)|reject|abort|abbruch|abgebroch|postpon"
+    r"|verschob|storni|swapp|vertausch|mislabel|mismark|mistak|erron|errat|incorrec|withh[eo]ld|contraindic|kontraindik"
+    r"|contreindiqu|discontin|unterbroch|interrump|interromp|afgebrok|avbrut|przerwan|abgelehn|odmow|avbok|afgewez|negad"
+    r"|an{1,2}ul(?:e|a|ad|at|er|ier|led)|extravas|paravas)[a-z]*"
+)
 _LINKS_TEXT = """
     and or of for by to from on at in via versus vs the a an und et y e o oder ou von de der des du di da
     del der le la el for since during under over between within then
@@ -87,7 +108,7 @@ _SIDES_TEXT = """
     left right bilateral bilat bil bilaterally both unilateral unilat ipsilateral ipsi contralateral contra l
     r lt rt lft rgt rht re li links rechts rechte linkes rechtes linken rechten beidseits bds gauche
     droite droit izquierda izquierdo derecha derecho destra sinistra sinistro esquerda esquerdo direita
-    direito lewa lewy prawa prawy
+    direito lewa lewy prawa prawy od os ou
 """
 SIDES = frozenset(_SIDES_TEXT.split())
 _ENGLISH_SIDES_TEXT = "left right bilateral bilat both unilateral lt rt lft rgt"
@@ -95,7 +116,7 @@ ENGLISH_SIDES = frozenset(_ENGLISH_SIDES_TEXT.split())
 _CONTRASTS_TEXT = """
     contrast contrasts co contraste contrasto contrat contr cont con cntr cntrst contrst kontrast
     kontrastmittel km
-    c ce cm iv ivcon gad gado gadolinium gd gadovist gadavist magnevist dotarem eovist primovist omniscan
+    c ce cm iv ivcon gad gado gadolinium gd gadovist nce gadavist magnevist dotarem eovist primovist omniscan
     prohance multihance clariscan enhanced enhancement enhancing enh unenhanced noncontrast noncon nonenhanced
     agent medium dye oral rectal injection injected nativ native plain infused
     kontrastem kontrastu kontrastowa kontrastowe kontrastowym kontrastowego kontr wzmocnieniem wzmocnienia
@@ -105,14 +126,26 @@ CONTRASTS = frozenset(_CONTRASTS_TEXT.split())
 
 _WITHOUT_TEXT = """
     without wthout wihout witout withot withou
-    wo w/o w/out nativ native plain unenhanced noncontrast noncon nonenhanced ohne sans
+    wo w/o w/out nativ native plain unenhanced noncontrast noncon nonenhanced nce ohne sans
     sem sin senza zonder uden utan bez
 """
 _WITH_TEXT = "with w wi wth mit avec com med z ze enhanced"
+_LEFT_TEXT = """
+    left lt lft li links linkes linken gauche izquierda izquierdo sinistra sinistro esquerda esquerdo lewa
+    lewy os
+"""
+_RIGHT_TEXT = """
+    right rt rgt re rechts rechte rechtes rechten droite droit derecha derecho destra direita direito
+    prawa prawy od
+"""
+_IN_TEXT = "insp inspir inspiration inspiratory inspirium"
+_OUT_TEXT = "exp exsp expir expiration expiratory exspiration exspiratory expirium exspir"
 HALVES: tuple[dict[str, int], ...] = (
     dict.fromkeys(_WITHOUT_TEXT.split(), 0) | dict.fromkeys(_WITH_TEXT.split(), 1),
     {"art": 0, "arterial": 0, "ven": 1, "venous": 1},
     {"pre": 0, "before": 0, "post": 1, "after": 1},
+    dict.fromkeys(_LEFT_TEXT.split(), 0) | dict.fromkeys(_RIGHT_TEXT.split(), 1),
+    dict.fromkeys(_IN_TEXT.split(), 0) | dict.fromkeys(_OUT_TEXT.split(), 1),
     {"in": 0, "ip": 0, "inphase": 0, "out": 1, "op": 1, "opp": 1, "opposed": 1, "outphase": 1},
 )
 """Words of statements that have two halves -> which half."""
@@ -121,7 +154,7 @@ STATED = STATED_OR_IN - {"in"}  # "in" is rather a preposition
 
 _UNIT = (
     r"(?:mm|cm|mls?|cc|kv|kvp|ma|mas|sec|secs|seconds?|s|ms|msec|min|mins|minutes?|hrs?|hours?|weeks?|wks?|months?|mos?"
-    r"|mgy|cgy|gy|mbq|mci|hz|khz|mhz|tesla|um|deg|degrees?|fps|bpm|rpm|hu|kev|mev|mv|ug|mcg|mg|uci|bq|ppm|phases?|mpx|frames?|slices?"
+    r"|mgy|cgy|gy|msv|usv|mmhg|mmol|mbq|mci|hz|khz|mhz|tesla|um|deg|degrees?|fps|bpm|rpm|hu|kev|mev|mv|ug|mcg|mg|uci|bq|ppm|phases?|mpx|frames?|slices?"
     r"|views?|vws?|planes?|pl)"
 )
 UNITS = re.compile(_UNIT)
@@ -131,6 +164,7 @@ _DECIMAL = rf"{_INTEGER}(?:\.[0-9]{{1,3}}|,[0-9]{{1,2}})?"
 _BEFORE, _AFTER = r"(?<![^\W_])(?<![0-9][.,:/-])", r"(?![^\W_])(?![.,:/-][0-9])"
 MEASURE = re.compile(
     rf"""{_BEFORE}(?:
+      (?![0-9]{{4}}[.,0-9]*(?:mo|w))                                       # 1140mo: an age of 95 years
       {_DECIMAL}{_UNIT}{_PER}(?![^\W_])                                    # 2.5mm, 3ml/s
     | (?!0[0-9]|[0-9]{{4}}){_DECIMAL}[ ]{_UNIT}{_PER}(?![^\W_])             # 10 min
     | [0-9]{{1,3}}(?:\.[0-9]{{1,2}})?[ ]?%                                    # 75%
@@ -142,7 +176,7 @@ MEASURE = re.compile(
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
-# Reconstruction kernels, spine levels, b-values, times of echo and repetition.
+# Reconstruction kernels, spine levels, volumes of radiotherapy, b-values, times of echo and repetition.
 SHAPES = re.compile(
     r"""(?:
       [bhiutsd][0-9]{2}[fshmvd]?
@@ -150,6 +184,7 @@ SHAPES = re.compile(
     | f[cl][0-9]{2} | [a-z](?:[0-9]|[1-8][0-9]) | [1-9][0-9]?x | x[1-9][0-9]? | [1-4][dt]
     | (?:b|te|tr|ti|fa|nex|etl)(?:[0-9]{1,3}|[1-9][0-9]?[05]0) | (?:[0-9]{1,3}|[1-9][0-9]?[05]0)b
     | [0-9]{2,3}(?:kv|kvp|ma|mas) | (?:kv|ma)[0-9]{2,3}
+    | (?:ptv|gtv|ctv|itv|prv)[0-9]{1,2}
     | (?:1st|2nd|3rd|[4-9]th) | t?[0-9]{1,2}of[0-9]{1,2}
     | (?:st|ss|sl|th|ph|dyn|n|pe|ser)[0-9]{1,2}
     | (?:t?fl|ep|t?se|tse|tir|tfi|spc|ci|ciss|fi|gre|me|pc|fid|h|mrcp)[1-4]d[0-9]{0,2}(?:r{1,2}[0-9]{1,2})?
@@ -228,10 +263,9 @@ def _kind_by_form(text: str, word: str) -> Role:
 
 
 def corrects(words: Iterable[str]) -> bool:
-    """Return whether a casefolded word is among some that says that something in the text is wrong."""
-    return not CORRECTIONS.isdisjoint(words) or any(
-        _plain(word) in CORRECTIONS for word in words if not word.isascii()
-    )
+    """Return whether some casefolded word makes a sentence or says that something is wrong."""
+    plain = [word if word.isascii() else _plain(word) for word in words]
+    return not _SAID.isdisjoint(plain) or any(map(_CORRECTING.fullmatch, plain))
 
 
 def _plain(word: str) -> str:
@@ -244,7 +278,7 @@ def _denies(word: str) -> bool:
 
     It is listed, or denies a word of the field: ``nongated``, ``contrastless``, ``uncontrasted``.
     """
-    if word in _DENIALS or word in RELATIONS or word in CORRECTIONS:
+    if word in _DENIALS or word in RELATIONS or word in _SAID or _CORRECTING.fullmatch(word):
         return True
     found = _DENIED.fullmatch(word)
     if found is None:
@@ -298,7 +332,7 @@ def _is_written_together(word: str) -> bool:
 
 _CLOSED = (
     (RELATIONS - CONTRASTS - CORRECTIONS, Role.RELATION),
-    (_DENIALS, Role.DENIAL),
+    (_DENIALS | (_SENTENCES - LINKS - SIDES - RELATIONS - CORRECTIONS), Role.DENIAL),
     (CORRECTIONS, Role.WORD),
     (CONTRASTS, Role.CONTRAST),
     (SIDES, Role.SIDE),
