@@ -128,12 +128,12 @@ def quiet() -> Iterator[None]:
 
 _MALFORMED = (
     ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError, RecursionError,
-    BytesLengthException, struct.error,
+    EOFError, OSError, BytesLengthException, struct.error,
 )  # fmt: skip
 """What pydicom raises when it is asked for a malformed value, and numpy when the value is used.
 
-pydicom reads a value when it is first asked for, so that also a data set that was opened without an error
-raises these."""
+pydicom reads a value when it is first asked for, so a data set that was opened without an error raises
+these, too: OSError and EOFError for a sequence that ends early."""
 
 
 @contextmanager

@@ -10,16 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meninx.core import value_caches
-from meninx.deid.actions import STRINGS, is_texty
+from meninx.deid.actions import is_texty
 from meninx.deid.burned_in.burned_text import Reader
-from meninx.deid.identifiers import Identifiers, is_class_uid, is_common, keyword_of
-from meninx.deid.identity.pseudonyms import is_registered
+from meninx.deid.identifiers import Identifiers
 from meninx.deid.options import Option
-from meninx.deid.profile import canonical, rows
-from meninx.deid.wording.terms import is_term
 from meninx.dicomfile import instance
 from meninx.dicomfile.discover import SourceFile
-from meninx.dicomfile.file_part import FilePart, Piece
+from meninx.dicomfile.elements import Element
+from meninx.dicomfile.file_part import FilePart
 from meninx.dicomfile.instance import PATIENT_ID, SERIES, SOP_INSTANCE, STUDY, Instance
 from meninx.dicomfile.refusals import Reason, Refused
 from meninx.dicomfile.zip_archive import SEPARATOR
@@ -27,14 +25,14 @@ from meninx.imaging.decode import quiet
 from meninx.verify import conformance, dicom_checks, pixel_text
 from meninx.verify.dicom_checks import Place
 from meninx.verify.dicom_findings import FileFinding, FileVerdict, verdict_of
-from meninx.verify.known_values import CERTAIN, CHANCE, KnownValues, days_in
+from meninx.verify.identifier_places import IdentifierPlaces, Person
+from meninx.verify.known_values import CERTAIN, KnownValues
 from meninx.verify.originals import BROKEN, DAYS, OriginalFile, Originals, content, pixel_digest
+from meninx.verify.person_evidence import BIRTH_DATE
 
 _SMALL = 8 << 20  # bytes of a file that is no DICOM and is searched as text
 _MOST_REFERENCES = 10_000  # of one file
 _REFERENCE = 0x00081155
-_TIMES = frozenset({"AS", "TM"})
-_NUMBERS = frozenset({"DS", "IS"})
 
 
 @dataclass(frozen=True)
@@ -168,10 +166,8 @@ def _checked(
     original = search.originals.of(one.text(SOP_INSTANCE), digest)
     own = search.originals.people[original.person] if original is not None else Identifiers()
     if search.known:
-        found += _identifiers(search, one, head, own)
+        found += _known(search, one, meta, head, original)
         found += _unchanged(one, original)
-        for element in meta:
-            found += _bytes(search, bytes(element.value), "file meta", own) if element.items is None else ()
     if search.reader is not None and one.pixels:
         found += pixel_text.findings(one, own, search.known, search.reader)
     if search.tool:
@@ -188,6 +184,30 @@ def _checked(
     )
 
 
+def _known(
+    search: IdentifierSearch, one: Instance, meta: list[Element], head: bytes, original: OriginalFile | None
+) -> Iterator[FileFinding]:
+    """Yield where a known identifier stands in the data set, around it, and in the pixel data."""
+    person = Person(Identifiers())
+    if original is not None:
+        birth = original.days[list(DAYS).index(BIRTH_DATE)][:8]
+        days = tuple(day for tag, day in zip(DAYS, original.days, strict=True) if tag != BIRTH_DATE)
+        person = Person(search.originals.people[original.person], birth, days)
+    places = IdentifierPlaces(one, search.known, person)
+    yield from places.findings()
+    for element in meta:
+        if element.items is None:
+            yield from places.in_bytes(bytes(element.value), "file meta", vr=element.vr)
+    if head[128:132] == b"DICM":
+        yield from places.in_bytes(head[:128].rstrip(b"\0"), "preamble")
+    for element in one.pixels:
+        if element.items is not None:
+            continue
+        coded = element.undefined and person.own.found_in_bytes(element.value, coded=True)
+        if coded or places.in_raw(element.value, names_only=False):
+            yield FileFinding("identifier-in-bytes", "PixelData")
+
+
 def _references(one: Instance) -> Iterator[Place]:
     return (
         place for place in dicom_checks.places(one.elements, one.encodings) if place.element.tag == _REFERENCE
@@ -196,107 +216,6 @@ def _references(one: Instance) -> Iterator[Place]:
 
 def _hashed(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest() if text else b""
-
-
-def _identifiers(
-    search: IdentifierSearch, one: Instance, head: bytes, own: Identifiers
-) -> Iterator[FileFinding]:
-    """Yield where an identifier stands: of the file's own patient in any spelling, of others certainly."""
-    options = dicom_checks.declared_options(one)
-    all_places = list(dicom_checks.places(one.elements, one.encodings))
-    in_dates = {
-        day for place in all_places if place.element.vr in ("DA", "DT") for day in days_in(place.text[:8])
-    }
-    names = Identifiers(names={name for name in own.names if not is_common(name)})
-    whole = Identifiers(names=names.names, numbers=own.numbers, uids=own.uids, phrases=own.phrases)
-    days = Identifiers(days=own.days - in_dates)
-    for place in all_places:
-        tag, vr = place.element.tag, place.element.vr
-        if place.path.startswith("DeidentificationMethodCode") or vr in _TIMES or vr in ("DA", "DT"):
-            continue
-        kept = _kept_on_purpose(tag, options)
-        yield from _in_place(search, place, kept, names if kept else whole, days)
-    if head[128:132] == b"DICM":
-        yield from _bytes(search, head[:128].rstrip(b"\0"), "preamble", own)
-    for element in one.pixels:
-        if element.items is not None:
-            continue
-        coded = element.undefined
-        if _raw(search, element.value, own) or (coded and own.found_in_bytes(element.value, coded=True)):
-            yield FileFinding("identifier-in-bytes", "PixelData")
-
-
-def _kept_on_purpose(tag: int, options: frozenset[Option]) -> bool:
-    """Return whether an option that the file declares keeps this attribute as it was."""
-    row = rows().get(canonical(tag))
-    return row is not None and any(row.cells.get(option) == "K" for option in options)
-
-
-def _in_place(
-    search: IdentifierSearch, place: Place, kept: bool, own: Identifiers, days: Identifiers
-) -> Iterator[FileFinding]:
-    vr, keyword = place.element.vr.split(" or ")[0], keyword_of(place.element.tag)
-    if vr == "UI":
-        if not kept and not is_class_uid(keyword) and _holds_uid(search, place.text):
-            yield FileFinding("uid-unchanged", place.path)
-        return
-    if vr in STRINGS or is_texty(bytes(place.element.value[:4096])):
-        text = place.text if vr in STRINGS else bytes(place.element.value).decode("latin-1")
-        word = _hit(search, text, vr, keyword, kept, own, days)
-        if word:
-            yield FileFinding("identifier" if word == CERTAIN else "identifier-by-chance", place.path)
-    elif not kept and _raw(search, place.element.value, own):
-        yield FileFinding("identifier-in-bytes", place.path)
-
-
-def _holds_uid(search: IdentifierSearch, text: str) -> bool:
-    values = (value.strip(" \0") for value in text.split("\\"))
-    return any(value in search.known.values.uids and not is_registered(value) for value in values)
-
-
-def _hit(
-    search: IdentifierSearch,
-    text: str,
-    vr: str,
-    keyword: str,
-    kept: bool,
-    own: Identifiers,
-    days: Identifiers,
-) -> str:
-    """Return how certainly a text holds an identifier; empty for not at all."""
-    if vr in _NUMBERS:
-        values = text.split("\\")
-        if any(own.spelled_by(value) or search.known.spelled_by(value) for value in values):
-            return CERTAIN
-        return ""
-    if vr == "CS":
-        text = "\\".join(value for value in text.split("\\") if not is_term(value.strip(" \0"), keyword))
-    if own.found_in(text) or days.found_in(text) or own.spelled_apart_in(text):
-        return CERTAIN
-    hit = search.known.hit(text)
-    return "" if kept and hit == CHANCE else _unless_kept(search, hit, kept, text)
-
-
-def _unless_kept(search: IdentifierSearch, hit: str, kept: bool, text: str) -> str:
-    """Return a hit, unless an option keeps the attribute and the hit is no name."""
-    if hit and kept:
-        return (
-            CERTAIN if KnownValues(Identifiers(names=search.known.values.names)).hit(text) == CERTAIN else ""
-        )
-    return hit
-
-
-def _bytes(search: IdentifierSearch, value: bytes, place: str, own: Identifiers) -> Iterator[FileFinding]:
-    """Yield whether bytes that may be text hold an identifier."""
-    hit = search.known.hit(value.decode("latin-1")) if is_texty(value) else ""
-    if hit == CERTAIN or _raw(search, value, own):
-        yield FileFinding("identifier-in-bytes", place)
-    elif hit:
-        yield FileFinding("identifier-by-chance", place)
-
-
-def _raw(search: IdentifierSearch, value: Piece, own: Identifiers) -> bool:
-    return own.found_in_bytes(value) or search.known.raw.found_in(value, frozenset())
 
 
 def _unchanged(one: Instance, original: OriginalFile | None) -> Iterator[FileFinding]:
