@@ -10,19 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meninx.core import value_caches
-from meninx.deid.actions import is_texty
 from meninx.deid.burned_in.burned_text import Reader
 from meninx.deid.identifiers import Identifiers
 from meninx.deid.options import Option
 from meninx.dicomfile import instance
 from meninx.dicomfile.discover import SourceFile
 from meninx.dicomfile.elements import Element
-from meninx.dicomfile.file_part import FilePart
 from meninx.dicomfile.instance import PATIENT_ID, SERIES, SOP_INSTANCE, STUDY, Instance
 from meninx.dicomfile.refusals import Reason, Refused
 from meninx.dicomfile.zip_archive import SEPARATOR
 from meninx.imaging.decode import quiet
-from meninx.verify import conformance, dicom_checks, pixel_text
+from meninx.verify import conformance, dicom_checks, other_files, pixel_text
 from meninx.verify.dicom_checks import Place
 from meninx.verify.dicom_findings import FileFinding, FileVerdict, verdict_of
 from meninx.verify.identifier_places import IdentifierPlaces, Person
@@ -30,7 +28,6 @@ from meninx.verify.known_values import CERTAIN, KnownValues
 from meninx.verify.originals import BROKEN, DAYS, OriginalFile, Originals, content, pixel_digest
 from meninx.verify.person_evidence import BIRTH_DATE
 
-_SMALL = 8 << 20  # bytes of a file that is no DICOM and is searched as text
 _MOST_REFERENCES = 10_000  # of one file
 _REFERENCE = 0x00081155
 
@@ -109,7 +106,11 @@ def check(search: IdentifierSearch, task: tuple[str, SourceFile]) -> FileOutcome
             try:
                 one, head = instance.parsed(data)
             except Refused as refused:
-                return _unparsed(search, refused.reason, data, found)
+                found += other_files.findings(data, search.known, _place(root, entry))
+                if refused.reason == Reason.NOT_DICOM:
+                    return FileOutcome(tuple(found), dicom=False)
+                found = [one for one in found if one.reason != "content-unread"]
+                return FileOutcome((*found, FileFinding("unreadable", str(refused.reason))))
             return _checked(search, _place(root, entry), one, head, found)
     except Refused as refused:
         return FileOutcome((*found, FileFinding("unreadable", str(refused.reason))))
@@ -127,34 +128,6 @@ def _place(root: Path, entry: SourceFile) -> Path | None:
 def words_of(path: str) -> str:
     """Return a path as text in which identifiers are searched."""
     return path.replace("/", " ").replace("_", " ")
-
-
-def _unparsed(
-    search: IdentifierSearch, reason: str, data: bytes | FilePart, found: list[FileFinding]
-) -> FileOutcome:
-    """Return the outcome of a file that is no readable DICOM; its bytes are searched."""
-    if search.known and search.known.raw.found_in(data, frozenset()):
-        found.append(FileFinding("identifier-in-bytes", "file"))
-    elif search.known and isinstance(data, bytes) and len(data) <= _SMALL:
-        lines = _text_of(data).splitlines()
-        if any(search.known.hit(line, prose=True) == CERTAIN for line in lines):
-            found.append(FileFinding("identifier-in-bytes", "file"))
-    if reason == Reason.NOT_DICOM:
-        return FileOutcome(tuple(found), dicom=False)
-    return FileOutcome((*found, FileFinding("unreadable", str(reason))))
-
-
-def _text_of(data: bytes) -> str:
-    """Return the text of a file in UTF-8 or UTF-16, with or without its mark; empty for other bytes."""
-    sample = data[:4096]
-    for encoding, mark, zeros in (
-        ("utf-16-le", b"\xff\xfe", sample[1::2]),
-        ("utf-16-be", b"\xfe\xff", sample[::2]),
-    ):
-        if data.startswith(mark) or (zeros and zeros.count(0) > 0.5 * len(zeros)):
-            text = data.decode(encoding, "replace").lstrip("\ufeff")
-            return text if is_texty(text[:4096].encode()) else ""
-    return data.decode("utf-8", "replace") if is_texty(data) else ""
 
 
 def _checked(
