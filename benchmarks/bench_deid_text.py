@@ -16,8 +16,9 @@ collection. What was seen of the measured half is in docs/benchmarks.md.
   bootstrap over collections.
 * Reversed: a negation, a "with", a "before" or "after", or a side that is missing while the word that it
   stood beside is there; a word that excludes, denies or compares (also ``non...``, ``...less`` and the
-  signs of comparison) that is missing while a word beside it is there; a correction (wrong, cancelled) that
-  is missing while anything is there. Found here by a comparison of tokens that shares nothing with the
+  signs of comparison) that is missing while a word beside it is there; a correction (wrong, cancelled,
+  should be) that is missing while anything is there; one of two halves (left and right, pre and post) that is
+  missing while the other one is there. Found here by a comparison of tokens that shares nothing with the
   cleaner.
 * Merged: two different descriptions of one study that are the same afterwards. Capitals count: of originals
   that differ by capitals alone, each that loses nothing stays as it is.
@@ -93,10 +94,21 @@ DENYING = frozenset(_DENYING_TEXT.split())
 _CORRECTING_TEXT = """
     wrong actually cancelled canceled failed aborted incorrect mislabeled mislabelled erroneous
     mistake invalid discontinued terminated refused rejected storniert abgebrochen falsch
+    should would is was were really says said swapped switched declined deferred withheld skipped
+    postponed contraindicated verweigert abgelehnt vertauscht refusé refusée annulé annulée rechazado
+    rifiutato
 """
 CORRECTING = frozenset(_CORRECTING_TEXT.split())
 _DENYING_COMPOUND = re.compile(r"non[^\W\d_]{3,}|[^\W\d_]{3,}less")
 _COMPARED = re.compile(r"(<=|>=|!=|[≤≥≠±]|[<>](?=\s*[0-9]))\s*([^\W_]+)")
+# Two halves: reversed when one is missing while the other one is there.
+PAIRS = (
+    (frozenset(["left", "lt", "links", "gauche"]), frozenset(["right", "rt", "rechts", "droite"])),
+    (frozenset(["od"]), frozenset(["os"])),
+    (frozenset(["insp", "inspiration", "inspiratory"]), frozenset(["exp", "expiration", "expiratory"])),
+    (frozenset(["pre"]), frozenset(["post"])),
+    (frozenset(["arterial"]), frozenset(["venous"])),
+)
 SIDES = frozenset(["left", "right", "lt", "rt", "bilateral", "bilat", "bil", "both", "unilateral"])
 Keyed = Callable[[str], str]
 
@@ -167,6 +179,11 @@ def reversals(before: Sequence[str], stays: Sequence[bool]) -> Iterator[str]:
         corrects = word in CORRECTING and any(stays)
         if (word in BEFORE_NEXT and behind) or (denies and beside) or corrects:
             yield word
+    there = {word for word, stay in zip(before, stays, strict=True) if stay}
+    for pair in PAIRS:
+        for one, other in (pair, pair[::-1]):
+            if one & set(before) and other & there and not one & there:
+                yield "/".join(sorted(one)[:1] + sorted(other)[:1])
 
 
 def signs_lost(before: str, after: str) -> Iterator[str]:

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import argparse
 import copy
+import sys
 from collections import Counter
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 
 import numpy as np
-from head_phantoms import FACE, Head, Scan, content, shell, slices
 from pydicom.dataset import Dataset
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "deid"))
+
+from head_phantoms import FACE, Head, Scan, content, shell, slices
 
 from bench_defacing import CONTRASTS, OnePlan
 from meninx.deid.faces import face_removal

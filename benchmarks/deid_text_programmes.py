@@ -12,6 +12,7 @@ deriving half were studied for it, so the recalls are too high as predictions, a
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
 import json
@@ -55,8 +56,10 @@ def measure(side: int) -> dict[str, list[float]]:
 
 def main() -> None:
     """Print the table, or measure one side with the tables that are installed."""
-    if sys.argv[1:]:
-        print(json.dumps(measure(int(sys.argv[1]))))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("side", type=int, nargs="?", help=argparse.SUPPRESS)  # what main() calls
+    if (side := parser.parse_args().side) is not None:
+        print(json.dumps(measure(side)))
         return
     tool = build_vocabulary
     core, codes = tool.core_words(ROOT / "tools" / "vocabulary" / "core_words.csv"), tool.code_words()

@@ -234,7 +234,7 @@ def test_the_main_process_holds_little_of_each_file(tmp_path, monkeypatch):
         registry = identity_registry.IdentityRegistry(None, key, IssuerPolicy("north"))
         tracemalloc.start()
         try:
-            stage._work(engine(tmp_path), registry, DeidConfig(), found, journal, SILENT)
+            stage._work(stage._Job(engine(tmp_path), registry, DeidConfig(), found, SILENT), journal)
             held.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()

@@ -51,7 +51,7 @@ def test_a_clean_file_passes_and_a_touched_one_does_not(tmp_path):
 def test_pixels_that_no_search_reads_to_the_end_are_compared_all_the_same(tmp_path, monkeypatch):
     """A search may stop early, or read nothing where no identifier was collected."""
     content, original, context = written(tmp_path, image())
-    monkeypatch.setattr(Identifiers, "found_in_bytes", lambda self, content, **how: False)
+    monkeypatch.setattr(Identifiers, "found_in_bytes", lambda self, content, *kind: False)
     assert refused(content, original, context) == ""
     pixels = content.rindex(bytes(original.pixels[0].value))
     touched = content[:pixels] + b"\1" + content[pixels + 1 :]
@@ -119,6 +119,44 @@ def test_text_at_the_edge_of_the_pixels_keeps_the_file_out(tmp_path):
     for number, plain in enumerate((b"Marigold" + pixels[8:], pixels[:-12] + b"QUILLFEATHER")):
         save(image(number, PixelData=plain), tmp_path / "in" / str(number))
     assert clean(tmp_path).quarantined == {"residual-identifier": 2}
+
+
+GLUED = [
+    b"xMarigold",
+    b"MARIGOLDx",
+    b"QuillfeatherMarigold",
+    "Quillfeather".encode("utf-16-le"),
+    b"\7" + "Quillfeather".encode("utf-16-be"),
+    b"14.03.1957",
+    b"1957-03-14",
+    b"03/14/1957",
+]
+
+
+@pytest.mark.parametrize("leak", GLUED)
+def test_letters_around_an_identifier_mean_nothing_in_pixels_and_other_bytes(tmp_path, leak):
+    size = len(image().PixelData)
+    noise = bytes(range(120, 136)) * (size // 16 + 1)
+    if b"\0" not in leak:  # UTF-16 is not searched in pixels
+        pixels = noise[:101] + leak + noise[: size - 101 - len(leak)]
+        save(image(1, PatientBirthDate="19570314", PixelData=pixels), tmp_path / "in" / "pixels")
+        assert clean(tmp_path).quarantined == {"residual-identifier": 1}
+    # The value of a header that is no text goes, so that the file can be written.
+    icc = image(1, PatientBirthDate="19570314", ICCProfile=noise[:33] + leak + noise[: 32 - len(leak) % 2])
+    content, original, context = written(tmp_path, icc)
+    assert leak not in content
+    # And the check of the written file sees it on its own.
+    lut = image(1, PatientBirthDate="19570314", ICCProfile=noise[:64])
+    content, original, context = written(tmp_path, lut)
+    assert noise[:64] in content
+    touched = content.replace(noise[:64], (noise[:20] + leak + noise)[:64])
+    assert refused(touched, original, context) == Reason.RESIDUAL_IDENTIFIER
+
+
+def test_a_plain_area_is_no_identifier(tmp_path):
+    size = len(image().PixelData)
+    save(image(1, PatientID="00000000", PixelData=b"0" * size), tmp_path / "in" / "plain")
+    assert clean(tmp_path).quarantined == {}
 
 
 @pytest.mark.parametrize(

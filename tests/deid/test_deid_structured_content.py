@@ -224,6 +224,15 @@ def test_positions_stay_where_items_refer_to_them(tmp_path):
     assert list(new.ContentSequence[1].ContentSequence[0].ReferencedContentItemIdentifier) == [1, 2]
 
 
+@pytest.mark.parametrize(("kind", "stays"), [("IMAGE", True), ("WAVEFORM", False)])
+def test_the_value_type_selects_the_row_of_a_concept(tmp_path, kind, stays):
+    source = content(("DCM", "121112", "Source of Measurement"), kind)
+    source.ReferencedSOPSequence = Sequence(
+        [item(ReferencedSOPClassUID="1.2.840.10008.5.1.4.1.1.2", ReferencedSOPInstanceUID=f"{ROOT}.8")]
+    )
+    assert ("ContentSequence" in one(tmp_path, report(source), profile="basic")) == stays
+
+
 def test_an_item_that_goes_keeps_what_is_below_it(tmp_path):
     comment = content(("DCM", "121021", "Filler Number"), "TEXT", TextValue="8841207")
     comment.ContentSequence = Sequence([number(("SCT", "410668003", "Length"), "12.5", "mm")])
@@ -255,3 +264,21 @@ def test_acquisition_context_is_structured_content_too(tmp_path):
     new = one(tmp_path, image(AcquisitionContextSequence=Sequence([born, age])))
     (kept,) = new.AcquisitionContextSequence
     assert float(kept.MeasuredValueSequence[0].NumericValue) == 90
+
+
+@pytest.mark.parametrize("options", [(), ("clean-structured-content",)])
+def test_coordinates_stay_with_the_content_as_no_row_of_either_table_names_them(tmp_path, options):
+    """PS3.15 2026d lists neither Graphic Data nor content items with coordinates, under no option."""
+    assert not [row for row in table() if row[2] in ("SCOORD", "SCOORD3D", "TCOORD")]
+    points = [1.5, 2.5, 3.5]
+    outline = content(
+        ("DCM", "111030", "Image Region"), "SCOORD3D", GraphicType="POINT", GraphicData=points,
+        ReferencedFrameOfReferenceUID=f"{ROOT}.77",
+    )  # fmt: skip
+    new = one(tmp_path, report(outline), profile="basic", options=options)
+    if not options:
+        assert "GraphicData" not in str(new)
+        return
+    kept = by_code(new)["111030"]
+    assert (list(kept.GraphicData), kept.GraphicType) == (points, "POINT")
+    assert kept.ReferencedFrameOfReferenceUID != f"{ROOT}.77"

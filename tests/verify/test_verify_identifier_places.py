@@ -53,6 +53,8 @@ LEAKS = {
     "PatientAge": lambda ds: ds.add_new(0x00101010, "AS", samples.SURNAME),
     "ContentDate": lambda ds: ds.add_new(0x00080023, "DA", samples.SURNAME),
     "KVP": lambda ds: ds.add_new(0x00180060, "DS", BIRTH),
+    "DistanceSourceToDetector": lambda ds: ds.add_new(0x00181110, "DS", "5.512347E6"),
+    "WindowWidth": lambda ds: ds.add_new(0x00281051, "DS", "1.9610502e7"),
     "ExposureTime": lambda ds: ds.add_new(0x00181150, "IS", BIRTH),
     "XRayTubeCurrent": name_in_a_number,
     "FrameAcquisitionDateTime": lambda ds: ds.add_new(0x00189074, "DT", f"{BIRTH}1015"),

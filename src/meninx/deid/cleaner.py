@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from meninx.deid import selfcheck, structured_content, walker, writer
+from meninx.deid import selfcheck, stated_ages, structured_content, walker, writer
 from meninx.deid.actions import ACCESSION, BIRTH_DATE, FileContext
 from meninx.deid.burned_in.pixel_cleaner import PixelCleaner, PixelReport
 from meninx.deid.config import DeidConfig
@@ -26,6 +26,7 @@ from meninx.deid.identity.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.identity.traits import traits
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile
+from meninx.deid.raw_search import Kind
 from meninx.deid.review import layouts
 from meninx.dicomfile import compressed_bits, instance, pixels
 from meninx.dicomfile.elements import Element
@@ -206,9 +207,7 @@ class Cleaner:
 
         found, kept = collect(original.elements, original.encodings, keeps)
         patient = self.resolver.patient(original.patient_id, original.issuer, study)
-        stated = structured_content.highest_age(
-            original.elements, original.encodings, little=original.encoding.little
-        )
+        stated = stated_ages.highest(original.elements, original.encodings, little=original.encoding.little)
         births = writer.birth_days(original) if not keeps(BIRTH_DATE, "DA") else frozenset()
         return FileContext(
             profile=self.profile,
@@ -261,7 +260,7 @@ def _without_unused_bits(original: Instance, context: FileContext) -> Instance:
             original.elements, original.transfer_syntax, little=original.encoding.little
         )
     searched = context.found.without(context.kept)
-    if context.bits_cleared and any(map(searched.found_in_bytes, before)):
+    if context.bits_cleared and any(searched.found_in_bytes(value, Kind.SAMPLES) for value in before):
         raise Refused(Reason.RESIDUAL_IDENTIFIER)
     return original
 

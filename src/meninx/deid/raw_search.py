@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum, auto
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,28 @@ from meninx.deid import dates
 from meninx.deid.text_search import number_pattern
 from meninx.dicomfile.charset import encoded
 from meninx.dicomfile.file_part import FilePart, Sliceable
+
+
+class Kind(Enum):
+    """What raw bytes are."""
+
+    TEXT = auto()
+    BYTES = auto()  # a value of the header that is no text, in which UTF-16 is searched as well
+    SAMPLES = auto()  # plain pixels
+    CODED = auto()  # compressed pixels
+
+    def longest(self, needle: bytes) -> float:
+        """Return below which number of bytes an identifier counts whatever stands around it.
+
+        Up to there it is expected by chance in less than one of a thousand contents. Compressed data has 256
+        values that are about equally frequent (a letter has two). The values of plain pixels lie close
+        together, so that a grey area may have 40 values, the letters among them, and a dark one 15, the
+        digits among them. One of two different bytes (``000100``) never counts so.
+        """
+        if self is Kind.TEXT or len(set(needle)) <= 2:
+            return 0
+        values = (256, 128) if self is Kind.CODED else (15, 40)
+        return 1e-3 * float(values[not needle.isdigit()]) ** len(needle)
 
 
 class RawSearch:
@@ -37,18 +60,23 @@ class RawSearch:
         self.patterns = patterns
         self._last: tuple[frozenset[bytes], _Needles] | None = None
 
-    def found_in(self, content: Sliceable, uids: frozenset[bytes], *, coded: bool = False) -> bool:
+    def found_in(self, content: Sliceable, uids: frozenset[bytes], *, kind: Kind = Kind.TEXT) -> bool:
         """Return whether one of the identifiers, or of these UIDs, occurs in ``content`` in any case.
+
+        In text, an identifier has to stand alone. In what is no text, a letter or a digit beside it means
+        nothing, so it counts wherever it stands, unless the content is so long that it would be there by
+        chance (:meth:`Kind.longest`); then it has to stand alone as well.
 
         Args:
             content: the bytes.
             uids: UIDs, which differ from file to file.
-            coded: the bytes are compressed data, in which a letter or a digit beside an identifier means
-                nothing; one of six bytes or more counts whatever stands around it.
+            kind: what the bytes are.
         """
-        for at, needle in _places(content, self._needles(uids)):
-            if coded and len(needle) >= 6:
+        for at, needle in _places(content, self._needles(uids), wide=kind is Kind.BYTES):
+            if len(content) < kind.longest(needle):
                 return True
+            if at < 0:
+                continue
             ways = [self.patterns[needle]] if needle in self.patterns else []
             if needle in uids:
                 ways.append(_AROUND_UID + re.escape(needle) + _BEHIND_UID)
@@ -81,21 +109,45 @@ class _Needles:
         self.pairs, self.starts = _pairs_of(needles), _starts_of(self.by_start)
 
 
-def _places(content: Sliceable, needles: _Needles) -> Iterator[tuple[int, bytes]]:
-    """Yield where identifiers stand, in any case, whatever stands around them."""
+def _places(content: Sliceable, needles: _Needles, *, wide: bool) -> Iterator[tuple[int, bytes]]:
+    """Yield where identifiers stand, in any case, whatever stands around them.
+
+    Args:
+        content: the bytes.
+        needles: the identifiers.
+        wide: yield those in UTF-16, too, with -1 as their place.
+    """
     longest = needles.longest
     if not longest:
         return
     view = memoryview(content) if isinstance(content, bytes) else content
     for start in range(0, len(view), _WINDOW):
-        part = view[start : start + _WINDOW + longest]
+        part = view[start : start + _WINDOW + longest * (1 + wide)]
         window = memoryview(bytes(part) if isinstance(part, FilePart) else part)
-        if _may_be_text(window):
-            for at in _candidates(window, needles.pairs, needles.starts):
-                head = bytes(window[at : at + longest]).lower()
-                for length, group in needles.by_start.get(head[:_LEAST], {}).items():
-                    if head[:length] in group:
-                        yield start + at, head[:length]
+        for at, needle in _places_within(window, needles):
+            yield start + at, needle
+        for narrow in _narrowed(window) if wide else ():
+            for _, needle in _places_within(narrow, needles):
+                yield -1, needle
+
+
+def _places_within(window: memoryview, needles: _Needles) -> Iterator[tuple[int, bytes]]:
+    if not _may_be_text(window):
+        return
+    for at in _candidates(window, needles.pairs, needles.starts):
+        head = bytes(window[at : at + needles.longest]).lower()
+        for length, group in needles.by_start.get(head[:_LEAST], {}).items():
+            if head[:length] in group:
+                yield at, head[:length]
+
+
+def _narrowed(window: memoryview) -> Iterator[memoryview]:
+    """Yield the Latin letters of UTF-16 in both orders, from an even and an odd place; others become 0xFF."""
+    for shift in (0, 1):
+        even = window[shift : shift + (len(window) - shift & ~1)]
+        for order in ("<u2", ">u2"):
+            words = np.frombuffer(even, dtype=order)
+            yield memoryview(np.minimum(words, 0xFF).astype(np.uint8))
 
 
 _LEAST = 5  # bytes of the shortest identifier that is searched in raw bytes
@@ -189,16 +241,34 @@ def raw_search(
     for phrase in phrases:
         patterns |= {way.lower(): re.escape(way) for way in encoded(phrase, encodings) if len(way) >= 6}
     for name in names:
-        ways = {way for form in (name, name.upper(), name.capitalize()) for way in encoded(form, encodings)}
+        forms = (name, name.upper(), name.capitalize())
+        ways = {way for form in forms for way in (*encoded(form, encodings), *_in_utf_16(form))}
         before, after = (rb"(?<![A-Za-z])", rb"(?![A-Za-z])") if name.isascii() else (b"", b"")
         patterns |= {way.lower(): before + re.escape(way) + after for way in ways if len(way) >= 5}
     long = (
         number for number in numbers if len(number) >= 6 and number.isascii() and not _may_be_time(number)
     )
     patterns |= {number.encode().lower(): number_pattern(number).encode() for number in long}
-    patterns |= {day.encode(): rb"(?<!\d)" + day.encode() + rb"(?!\d)" for day in days}
+    for way in itertools.chain.from_iterable(map(_written_days, days)):
+        patterns[way] = rb"(?<!\d)" + re.escape(way) + rb"(?!\d)"
     patterns |= {uid.encode().lower(): re.escape(uid.encode()) for uid in uids if uid.isascii()}
     return RawSearch({needle: patterns[needle] for needle in sorted(patterns)})
+
+
+def _written_days(day: str) -> Iterator[bytes]:
+    """Yield how a day, ``YYYYMMDD``, is written with four digits for the year."""
+    year, month, date = day[:-4], day[-4:-2], day[-2:]
+    for join in ("", ".", "/", "-"):
+        for order in ((year, month, date), (date, month, year), (month, date, year)):
+            yield join.join(order).encode()
+
+
+def _in_utf_16(name: str) -> Iterator[bytes]:
+    """Yield a name of letters that are not Latin in UTF-16; Latin ones have zeros (:func:`_narrowed`)."""
+    for encoding in ("utf-16-le", "utf-16-be"):
+        way = name.encode(encoding, "ignore")
+        if 0 not in way:
+            yield way
 
 
 def _may_be_time(number: str) -> bool:

@@ -14,6 +14,7 @@ from pydicom.errors import InvalidDicomError
 
 from meninx.deid.actions import NUMBERS, STRINGS, TERMS, FileContext, is_texty
 from meninx.deid.identifiers import Identifiers, strings
+from meninx.deid.raw_search import Kind
 from meninx.deid.walker import MARKERS
 from meninx.deid.writer import marker_texts
 from meninx.dicomfile.charset import decode, encodings_of
@@ -53,9 +54,10 @@ def check(
     Guarantee: no identifier collected by :func:`meninx.deid.identifiers.collect` from the original header
         (less those that the profile keeps on purpose and days that the date shift made) occurs in the file
         meta, in any decoded element of any depth, or anywhere in the raw bytes, every byte of plain pixels
-        and of every compressed fragment included. What is never found in the header (a name that occurs only
-        in the pixels, or only in a free text) is not searched; free text is reduced to a vocabulary for that
-        reason, and bytes that no decoder needs are not in a rebuilt frame.
+        and of every compressed fragment included. What "occurs" means in text, in other values of the header
+        and in pixels is said in :meth:`meninx.deid.raw_search.RawSearch.found_in`. What is never found in the
+        header (a name that occurs only in the pixels, or only in a free text) is not searched; free text is
+        reduced to a vocabulary for that reason, and bytes that no decoder needs are not in a rebuilt frame.
 
     Args:
         written: all bytes of the file.
@@ -77,7 +79,10 @@ def check(
             header, pixels = _parts(written, original, sum(map(len, tail)))
             dataset = pydicom.dcmread(io.BytesIO(header))
             _check_structure(header, dataset)
-            if _any_found(searched, _texts(dataset)):
+            opaque: list[bytes] = []
+            if _any_found(searched, _texts(dataset, opaque)):
+                raise Refused(Reason.RESIDUAL_IDENTIFIER)
+            if any(searched.found_in_bytes(value, Kind.BYTES) for value in opaque):
                 raise Refused(Reason.RESIDUAL_IDENTIFIER)
             if any(tag in dataset for tag in PIXEL_DATA):
                 raise Refused(Reason.PIXELS_CHANGED)
@@ -101,7 +106,8 @@ def check(
     for start, element in pixels:
         see(bytes(written[at:start]))
         both = ComparedBytes(written, start, element.value, see)
-        if searched.found_in_bytes(both, coded=element.undefined):
+        kind = Kind.CODED if element.undefined else Kind.SAMPLES
+        if searched.found_in_bytes(both, kind):
             raise Refused(Reason.RESIDUAL_IDENTIFIER)
         both.finish()
         at = start + len(element.value)
@@ -219,15 +225,20 @@ def _end_of_meta(written: Content) -> int:
     return 144 + int.from_bytes(bytes(written[140:144]), "little")
 
 
-def _texts(dataset: Dataset) -> Iterator[str]:
-    """Yield the text of every element of a file, its meta information included."""
+def _texts(dataset: Dataset, opaque: list[bytes]) -> Iterator[str]:
+    """Yield the text of every element of a file, its meta information included.
+
+    Args:
+        dataset: the file.
+        opaque: the values that are no text are added to it.
+    """
     meta = getattr(dataset, "file_meta", Dataset())
     for raw in list(meta.values()):
-        yield from _element_texts(meta, raw, ("iso8859",))
-    yield from _dataset_texts(dataset, ("iso8859",))
+        yield from _element_texts(meta, raw, ("iso8859",), opaque)
+    yield from _dataset_texts(dataset, ("iso8859",), opaque)
 
 
-def _dataset_texts(dataset: Dataset, encodings: tuple[str, ...]) -> Iterator[str]:
+def _dataset_texts(dataset: Dataset, encodings: tuple[str, ...], opaque: list[bytes]) -> Iterator[str]:
     if 0x00080005 in dataset:
         terms = dataset.SpecificCharacterSet
         encodings = encodings_of(
@@ -235,19 +246,21 @@ def _dataset_texts(dataset: Dataset, encodings: tuple[str, ...]) -> Iterator[str
         )
     for raw in list(dataset.values()):
         if raw.tag not in _NOT_SEARCHED:
-            yield from _element_texts(dataset, raw, encodings)
+            yield from _element_texts(dataset, raw, encodings, opaque)
 
 
 def _element_texts(
-    dataset: Dataset, raw: RawDataElement | DataElement, encodings: tuple[str, ...]
+    dataset: Dataset, raw: RawDataElement | DataElement, encodings: tuple[str, ...], opaque: list[bytes]
 ) -> Iterator[str]:
     tag = int(raw.tag)
     vr = raw.VR or standard_vr(tag).split(" or ")[0]
     if vr == "SQ":
         for item in dataset[tag].value or ():
-            yield from _dataset_texts(item, encodings)
+            yield from _dataset_texts(item, encodings, opaque)
         return
     value = raw.value
+    if isinstance(value, bytes) and vr not in STRINGS:
+        opaque.append(value)
     if vr in _CHECKED_BY_FORM or not value:
         return
     if not isinstance(value, bytes):

@@ -255,7 +255,7 @@ def survey(
                 failed.append((number, expected(what, got=unsearched(1), where=where, fix=fix)))
                 continue
             entries.append(entry)
-            if header["PatientIdentityRemoved"].upper() != "YES":
+            if not decode.is_marked_clean(header["PatientIdentityRemoved"]):
                 unmarked.append(number)
     # Only after all headers were read, so that nothing is written if any file may identify a patient.
     if unmarked and not trusted:

@@ -13,6 +13,7 @@ from meninx.core import value_caches
 from meninx.deid.burned_in.burned_text import Reader
 from meninx.deid.identifiers import Identifiers
 from meninx.deid.options import Option
+from meninx.deid.raw_search import Kind
 from meninx.dicomfile import instance
 from meninx.dicomfile.discover import SourceFile
 from meninx.dicomfile.elements import Element
@@ -176,8 +177,7 @@ def _known(
     for element in one.pixels:
         if element.items is not None:
             continue
-        coded = element.undefined and person.own.found_in_bytes(element.value, coded=True)
-        if coded or places.in_raw(element.value, names_only=False):
+        if places.in_raw(element.value, Kind.CODED if element.undefined else Kind.SAMPLES):
             yield FileFinding("identifier-in-bytes", "PixelData")
 
 

@@ -15,11 +15,12 @@ from datetime import date, timedelta
 import numpy as np
 
 from meninx.deid import dates
-from meninx.deid.actions import STRINGS, is_texty
+from meninx.deid.actions import STRINGS, is_texty, plain_number
 from meninx.deid.identifiers import Identifiers, is_class_uid, is_common, keyword_of
 from meninx.deid.identity.pseudonyms import is_registered
 from meninx.deid.options import Option
 from meninx.deid.profile import canonical, rows
+from meninx.deid.raw_search import Kind
 from meninx.deid.wording.terms import is_term
 from meninx.dicomfile.file_part import Piece
 from meninx.dicomfile.instance import Instance
@@ -111,7 +112,7 @@ class IdentifierPlaces:
         """
         text = value.decode("latin-1") if is_texty(value) else ""
         hit = self._known.hit(text) if text else ""
-        certain = hit == CERTAIN or self.in_raw(value, names_only=False)
+        certain = hit == CERTAIN or self.in_raw(value, Kind.TEXT)
         if text and not certain:
             certain = self._whole.found_in(text) or self._days.found_in(text)
         if vr == "UI" and not certain:
@@ -122,11 +123,13 @@ class IdentifierPlaces:
         elif hit:
             yield FileFinding("identifier-by-chance", place)
 
-    def in_raw(self, value: Piece, *, names_only: bool) -> bool:
-        """Return whether bytes that are no text hold an identifier."""
+    def in_raw(self, value: Piece, kind: Kind, *, names_only: bool = False) -> bool:
+        """Return whether raw bytes hold an identifier."""
         if names_only:
-            return self._names.found_in_bytes(value)
-        return self._person.own.found_in_bytes(value) or self._known.raw.found_in(value, frozenset())
+            return self._names.found_in_bytes(value, kind)
+        if self._person.own.found_in_bytes(value, kind):
+            return True
+        return self._known.raw.found_in(value, frozenset(), kind=kind)
 
     def _in_place(self, place: Place) -> Iterator[FileFinding]:
         vr, keyword = place.element.vr.split(" or ")[0], keyword_of(place.element.tag)
@@ -144,8 +147,9 @@ class IdentifierPlaces:
             hits = {self._in_text(bytes(place.element.value).decode("latin-1"), keyword, vr, kept)}
         else:
             hits = set(map(self._in_number, _binary(place, little=self._one.encoding.little)))
-            if self.in_raw(place.element.value, names_only=kept):
-                yield FileFinding("identifier-in-bytes", place.path)
+        no_text = vr not in _VALID and vr not in STRINGS
+        if no_text and self.in_raw(place.element.value, Kind.BYTES, names_only=kept):
+            yield FileFinding("identifier-in-bytes", place.path)
         hit = max(hits | {""}, key=_WEIGHTS.index)
         if hit:
             yield FileFinding("identifier" if hit == CERTAIN else "identifier-by-chance", place.path)
@@ -172,7 +176,8 @@ class IdentifierPlaces:
     def _in_valid(self, value: str, vr: str, place: Place) -> str:
         """Return the same of a number, UID, age, time or date that has the form of its VR."""
         if vr in ("DS", "IS"):
-            spelled = self._digits.spelled_by(value) or self._known.spelled_by(value)
+            ways = {value, plain_number(value)}
+            spelled = any(self._digits.spelled_by(way) or self._known.spelled_by(way) for way in ways)
             return CERTAIN if spelled else ""
         if vr == "UI":
             return "" if value in self._known.values.uids else self._in_uid_parts(value)

@@ -99,7 +99,7 @@ _TOGETHER_TEXT = r"""
       (?P<stated>(?<![^\W_])(?:rul(?:e|es|ed|ing)[ _-]{1,2}out|r[ ]?/[ ]?o|s[ ]?/[ ]?p|at[ _]+(?:least|most)
         |(?:less|more|greater|fewer|larger|bigger|smaller)[ _]+than)(?![^\W_]))
     | (?P<breathing>(?<![^\W_])free[ _-]{1,2}breath(?:e|ing)?(?![^\W_]))
-    | (?P<compared>(?<![-=])[<>]=?(?=[ ]?[0-9]+(?:[.,][0-9]+)?[^\W\d_]{0,3}(?![^\W_]))|!=|=/=|\+[ ]?/[ ]?-
+    | (?P<compared>(?<![-=])[<>]=?(?=\s*[0-9])|!=|=/=|\+[ ]?/[ ]?-
         |[\u00b1\u00ac\u2213\u2243-\u2249\u2260-\u2281])
 """
 _ALL_TOKENS = re.compile(_TOGETHER_TEXT + "|" + _TOKENS_TEXT, re.VERBOSE | re.IGNORECASE)
