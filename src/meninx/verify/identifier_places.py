@@ -33,6 +33,7 @@ from meninx.verify.person_evidence import BIRTH_DATE
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)+")
 _DIGITS = re.compile(r"[0-9]{6,}")
+_FRACTION = re.compile(r"(?<=\.)[0-9]{6}")
 _LONG = 8  # digits of a number that does not stand in a time, a UID or a binary number by chance
 _BINARY = {"US": "u2", "SS": "i2", "UL": "u4", "SL": "i4", "UV": "u8", "SV": "i8", "FL": "f4", "FD": "f8"}
 _MOST_NUMBERS = 64  # of one binary value; a longer one is a table or a curve
@@ -183,6 +184,8 @@ class IdentifierPlaces:
             return "" if value in self._known.values.uids else self._in_uid_parts(value)
         born = self._is_birth(value, vr, place) if vr in ("DA", "DT") else ""
         runs = {*_DIGITS.findall(value), re.sub(r"\D", "", value)}
+        if vr == "TM":  # six digits that are a time of day: many archives number procedures by the time
+            runs = {run for run in runs if len(run) >= _LONG} | set(_FRACTION.findall(value))
         if vr == "DA":  # eight digits that are a day: another patient's number is so by chance
             return born or (CHANCE if runs & self._own_numbers else "")
         everybody = self._known.values.numbers
