@@ -1,4 +1,4 @@
-"""Files beside DICOM: words of the program's papers accuse nobody, and what cannot be read is not green."""
+"""Files beside DICOM: words of the program's papers are no hits, and what cannot be read is not green."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from meninx.imaging.decode import quiet
 from meninx.verify import conformance, dicom_checks, other_files, pixel_text
 from meninx.verify.dicom_checks import Place
 from meninx.verify.dicom_findings import FileFinding, FileVerdict, verdict_of
-from meninx.verify.identifier_places import IdentifierPlaces, Person
+from meninx.verify.identifier_places import IdentifierPlaces, OwnPatient
 from meninx.verify.known_values import CERTAIN, KnownValues
 from meninx.verify.originals import BROKEN, DAYS, OriginalFile, Originals, content, pixel_digest
 from meninx.verify.person_evidence import BIRTH_DATE
@@ -162,11 +162,11 @@ def _known(
     search: IdentifierSearch, one: Instance, meta: list[Element], head: bytes, original: OriginalFile | None
 ) -> Iterator[FileFinding]:
     """Yield where a known identifier stands in the data set, around it, and in the pixel data."""
-    person = Person(Identifiers())
+    person = OwnPatient(Identifiers())
     if original is not None:
         birth = original.days[list(DAYS).index(BIRTH_DATE)][:8]
         days = tuple(day for tag, day in zip(DAYS, original.days, strict=True) if tag != BIRTH_DATE)
-        person = Person(search.originals.people[original.person], birth, days)
+        person = OwnPatient(search.originals.people[original.person], birth, days)
     places = IdentifierPlaces(one, search.known, person)
     yield from places.findings()
     for element in meta:

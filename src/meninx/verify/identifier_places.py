@@ -51,7 +51,7 @@ _VALID: dict[str, Callable[[str], bool]] = {
 
 
 @dataclass(frozen=True)
-class Person:
+class OwnPatient:
     """Whose file it is, if the original is known.
 
     Attributes:
@@ -84,7 +84,7 @@ class IdentifierPlaces:
         person: whose file it is.
     """
 
-    def __init__(self, one: Instance, known: KnownValues, person: Person) -> None:
+    def __init__(self, one: Instance, known: KnownValues, person: OwnPatient) -> None:
         self._one, self._known, self._person = one, known, person
         self._options = dicom_checks.declared_options(one)
         self._places = list(dicom_checks.places(one.elements, one.encodings))
@@ -225,7 +225,9 @@ _WEIGHTS = ("", CHANCE, CERTAIN)
 def _weight(numbers: Iterable[str]) -> str:
     """Return how certain numbers are that stand in digits of another meaning."""
     longest = max(map(len, numbers), default=0)
-    return CERTAIN if longest >= _LONG else CHANCE if longest else ""
+    if longest >= _LONG:
+        return CERTAIN
+    return CHANCE if longest else ""
 
 
 def _parts(text: str) -> list[str]:
