@@ -263,3 +263,30 @@ def test_what_stands_in_items_is_seen(tmp_path, keyword, value, reason):
 
     (tmp_path / "one").write_bytes(samples.changed(change))
     assert reason in dicom_stage.run(tmp_path, DicomCheckConfig()).reasons
+
+
+def _other_study(ds):
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{samples.ROOT}.9"
+    ds.StudyInstanceUID = f"{samples.ROOT}.8"
+
+
+def _other_patient(ds):
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{samples.ROOT}.9"
+    ds.PatientID = ds.PatientName = "P0000000000000BC"
+
+
+def _same_instance(ds):
+    ds.InstanceNumber = "7"
+
+
+@pytest.mark.parametrize(
+    ("change", "count"), [(_other_study, 1), (_other_patient, 1), (_same_instance, 1), (None, 0)]
+)
+def test_a_series_of_two_studies_a_study_of_two_patients_and_a_repeated_instance_conflict(
+    change, count, tmp_path
+):
+    (tmp_path / "a.dcm").write_bytes(samples.clean())
+    (tmp_path / "b.dcm").write_bytes(samples.changed(change) if change else samples.clean(2))
+    result = dicom_stage.run(tmp_path, DicomCheckConfig())
+    assert result.places == ({"uid-conflict StudyInstanceUID": count} if count else {})
+    assert (result.exit_code, result.verdicts["suspicious"]) == (0, count)

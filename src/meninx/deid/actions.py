@@ -254,7 +254,7 @@ def _kept(tag: int, vr: str, text: str, context: FileContext) -> str:
     if vr in ("DS", "IS"):
         fits = (
             _is_number(value, vr)
-            and not any(_is_day(way) or context.found.spelled_by(way) for way in {value, _plain(value)})
+            and not any(_is_day(way) or context.found.spelled_by(way) for way in {value, plain_number(value)})
             for value in values
             if value.strip()
         )
@@ -287,7 +287,7 @@ def _is_day(value: str) -> bool:
     return len(digits) == 8 and digits[:2] in ("19", "20") and dates.parse(digits) is not None
 
 
-def _plain(value: str) -> str:
+def plain_number(value: str) -> str:
     """Return a valid DS or IS value without its exponent: ``1.95e7`` is ``19500000``.
 
     One with an exponent beyond any identifier stays as it is.

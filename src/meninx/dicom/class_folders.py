@@ -88,10 +88,13 @@ def class_folders(
                 counts["passed_over"] += not _has_image(path)
                 continue
             relative = PurePosixPath(path.relative_to(source).as_posix())
-            label = label_of(relative, sidecar.facts(path, keywords))
+            where = f"file {number} of the sorted source"
+            try:
+                label = label_of(relative, sidecar.facts(path, keywords))
+            except DataError as error:
+                raise DataError(problem(f"no label can be read ({error})", where=where)) from None
             name = PurePosixPath(_folder_name(label, spelled))
             classes[name.name] += 1
-            where = f"file {number} of the sorted source"
             is_new = copies.place_file(path, build, name / relative, where, way=way, overwrite=overwrite)
             counts["placed" if is_new else "unchanged"] += 1
             beside = sidecar.path_of(path)

@@ -6,11 +6,13 @@ import csv
 import io
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from meninx.core import check, files, names, plain
 from meninx.core.errors import DataError, PrivacyRefusal, StorageError, UsageError, expected, problem
@@ -200,18 +202,11 @@ def _write_index(build: Build, rows: list[tuple[str, ...]]) -> None:
     files.write_text(build.new(INDEX_NAME), buffer.getvalue())
 
 
-_SURVEYED = (
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "PatientID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "SOPInstanceUID",
-    "SOPClassUID",
-    "NumberOfFrames",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-)
+_TEXTS = (
+    "PatientIdentityRemoved", "DeidentificationMethod", "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
+    "SOPInstanceUID", "SOPClassUID", "NumberOfFrames",
+)  # fmt: skip
+_SURVEYED = (*_TEXTS, "ImagePositionPatient", "ImageOrientationPatient")
 
 
 @dataclass(frozen=True)
@@ -248,18 +243,19 @@ def survey(
                 passed_over += 1
                 continue
             try:
-                header = decode.open_dataset(path, pixels=False, keywords=_SURVEYED)
-                entry = _dicom_file(number, path, header)
+                dataset = decode.open_dataset(path, pixels=False, keywords=_SURVEYED)
+                header = decode.header_texts(dataset, _TEXTS)
+                entry = _dicom_file(number, path, dataset, header)
             except DataError as error:
                 failed.append((number, str(error)))
                 continue
-            if not trusted and tags.NOT_REVIEWED in str(header.get("DeidentificationMethod") or ""):
+            if not trusted and tags.NOT_REVIEWED in header["DeidentificationMethod"]:
                 fix = "look at private/review.html of the clean archive, then set trusted"
                 what, where = "an image whose pixels need no look", "PatientIdentityRemoved"
                 failed.append((number, expected(what, got=unsearched(1), where=where, fix=fix)))
                 continue
             entries.append(entry)
-            if not decode.is_marked_clean(header.get("PatientIdentityRemoved")):
+            if not decode.is_marked_clean(header["PatientIdentityRemoved"]):
                 unmarked.append(number)
     # Only after all headers were read, so that nothing is written if any file may identify a patient.
     if unmarked and not trusted:
@@ -274,19 +270,13 @@ def survey(
     return entries, failed, passed_over
 
 
-def _dicom_file(number: int, path: Path, header: Any) -> DicomFile:
-    try:
-        frames = int(header.get("NumberOfFrames") or 1)
-        names = [str(header.get(name) or "") for name in ("PatientID", *sidecar.UIDS[:3])]
-    except (TypeError, ValueError):
-        raise DataError(
-            problem("the header holds values of another form", where="NumberOfFrames, UIDs")
-        ) from None
+def _dicom_file(number: int, path: Path, dataset: Dataset, header: Mapping[str, str]) -> DicomFile:
+    names = [header[name] for name in ("PatientID", *sidecar.UIDS[:3])]
+    with decode.guarded():
+        frames, has_place = int(header["NumberOfFrames"] or 1), dicom_image.has_place(dataset)
     if not names[3]:
         raise DataError(problem("the file has no SOPInstanceUID", where="SOPInstanceUID"))
-    return DicomFile(
-        number, path, names[0], names[1], names[2], names[3], frames, dicom_image.has_place(header)
-    )
+    return DicomFile(number, path, names[0], names[1], names[2], names[3], frames, has_place)
 
 
 def images_of(entries: list[DicomFile], failed: list[tuple[int, str]]) -> list[tuple[str, list[DicomFile]]]:

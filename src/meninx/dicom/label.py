@@ -104,10 +104,10 @@ def write_labels(
             relative = PurePosixPath(path.relative_to(source).as_posix())
             try:
                 dataset = decode.open_dataset(path)
+                label = label_of(relative, dataset)
             except DataError as error:
                 failed.append((number, str(error)))
                 continue
-            label = label_of(relative, dataset)
             labels[label] += 1
             if not label and not keep_unlabelled:
                 continue
@@ -147,7 +147,9 @@ def _labelled(dataset: Dataset, keyword: str, label: str, where: str) -> bytes:
     """Return the bytes of the data set with the label, or raise DataError if it does not fit."""
     if label:
         value = tags.typed(label, keyword)
-        if not tags.can_spell(label, dataset.get("SpecificCharacterSet")):
+        with decode.guarded():
+            charsets = dataset.get("SpecificCharacterSet")
+        if not tags.can_spell(label, charsets):
             fix = "spell the label in ASCII"
             got = "letters that SpecificCharacterSet lacks"
             raise DataError(

@@ -13,7 +13,7 @@ from pydicom.multival import MultiValue
 from meninx.core import check
 from meninx.core.csv_table import read_table
 from meninx.core.errors import ConfigError, LayoutError, expected
-from meninx.imaging import tags
+from meninx.imaging import decode, tags
 
 KEYS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "file")
 """Possible keys of the rows of a table; ``file`` is the path relative to the source, with ``/``."""
@@ -104,6 +104,7 @@ def labeller(rule: Rule) -> Labeller:
     Raises:
         LayoutError: the table or one of its columns is missing, or one key has two labels; names file
             and rows.
+        DataError: raised by the function for a file whose attribute is malformed.
     """
     if isinstance(rule, FromFolder):
         return lambda path, _: (
@@ -113,11 +114,11 @@ def labeller(rule: Rule) -> Labeller:
         return lambda path, _: _found(re.search(rule.pattern, path.as_posix()))
     if isinstance(rule, FromTag):
         keyword = tags.keyword_of(rule.tag)
-        return lambda _, dataset: _text(dataset.get(keyword))
+        return lambda _, dataset: _text(dataset, keyword)
     table, key = read_labels(rule), rule.key
     if key == "file":
         return lambda path, _: table.get(path.as_posix(), "")
-    return lambda _, dataset: table.get(str(dataset.get(key) or "").strip(), "")
+    return lambda _, dataset: table.get(decode.header_texts(dataset, [key])[key], "")
 
 
 def read_labels(rule: FromTable) -> dict[str, str]:
@@ -147,7 +148,9 @@ def _found(match: re.Match[str] | None) -> str:
     return (match.group("label" if "label" in match.re.groupindex else 1) or "").strip()
 
 
-def _text(value: object) -> str:
+def _text(dataset: Dataset, keyword: str) -> str:
+    with decode.guarded():
+        value = dataset.get(keyword)
     if isinstance(value, (MultiValue, list, tuple)):
         return "+".join(str(item).strip() for item in value)
     return "" if value is None or isinstance(value, bytes) else str(value).strip()

@@ -243,18 +243,16 @@ def planned(root: Path, paths: Iterable[str], progress: Progress = SILENT) -> li
     known = list(paths)
     with task(progress, "read headers", len(known)):
         for path in known:
-            header = decode.open_dataset(
-                files.below(root, path, where=integrity.CHECKSUMS), pixels=False, keywords=_ORDERING
-            )
-            patient, study, series, instance = (_text(header, name) for name in _IDENTIFIERS)
+            header = _header(files.below(root, path, where=integrity.CHECKSUMS), path)
+            patient, study, series, instance = (header[name] for name in _IDENTIFIERS)
             if not (patient and study and series and instance):
                 raise DataError(problem("an identifier of the instance is missing", where=path))
             entries.append(
-                ListedInstance(patient, study, series, _number(header, "InstanceNumber"), instance, path)
+                ListedInstance(patient, study, series, _number(header["InstanceNumber"]), instance, path)
             )
-            day = _text(header, "StudyDate") + _text(header, "StudyTime")
+            day = header["StudyDate"] + header["StudyTime"]
             days[patient, study] = min(day, days.get((patient, study), day))
-            number = _number(header, "SeriesNumber")
+            number = _number(header["SeriesNumber"])
             numbers[study, series] = min(number, numbers.get((study, series), number))
             progress.advance()
     if len({entry.instance for entry in entries}) < len(entries):
@@ -493,10 +491,19 @@ def _refuse_others(out: Path, names: set[str]) -> None:
             raise UsageError(problem("the output folder holds other files", where=out.name, fix=fix))
 
 
-def _text(header: Dataset, keyword: str) -> str:
-    return str(header.get(keyword) or "").strip() if keyword in header else ""
+def _header(path: Path, name: str) -> dict[str, str]:
+    """Return the values by which a file is ordered, and its identifiers.
+
+    Raises:
+        DataError: it cannot be read, or one of them is malformed; the file is named.
+    """
+    try:
+        return decode.header_texts(
+            decode.open_dataset(path, pixels=False, keywords=_ORDERING), _ORDERING
+        )
+    except DataError as error:
+        raise DataError(problem(f"the file cannot be read ({error})", where=name)) from None
 
 
-def _number(header: Dataset, keyword: str) -> int:
-    text = _text(header, keyword)
+def _number(text: str) -> int:
     return int(text) if _WHOLE.fullmatch(text) else 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,9 +18,11 @@ import pydicom
 from pydicom import config as pydicom_config
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import BytesLengthException
 from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
+from pydicom.sequence import Sequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from meninx.core.errors import DataError, expected, problem
@@ -123,6 +126,16 @@ def quiet() -> Iterator[None]:
         _QUIET.leave()
 
 
+_MALFORMED = (
+    ValueError, TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError, RecursionError,
+    EOFError, OSError, BytesLengthException, struct.error,
+)  # fmt: skip
+"""What pydicom raises when it is asked for a malformed value, and numpy when the value is used.
+
+pydicom reads a value when it is first asked for, so a data set that was opened without an error raises
+these, too: OSError and EOFError for a sequence that ends early."""
+
+
 @contextmanager
 def guarded() -> Iterator[None]:
     """Be :func:`quiet`, and turn errors of pydicom and numpy about a malformed header into a DataError.
@@ -133,14 +146,7 @@ def guarded() -> Iterator[None]:
     try:
         with quiet():
             yield
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        LookupError,
-        ArithmeticError,
-        NotImplementedError,
-    ) as error:
+    except _MALFORMED as error:
         got = f"one that contradicts itself ({type(error).__name__})"
         raise DataError(
             expected("a DICOM header of the standard's form", got=got, where="DICOM file")
@@ -212,6 +218,28 @@ def open_dataset(path: Path, *, pixels: bool = True, keywords: tuple[str, ...] |
             expected("a DICOM file", got=f"damage ({type(error).__name__})", where="DICOM file")
         ) from None
     return dataset
+
+
+def header_texts(header: Dataset, keywords: Iterable[str]) -> dict[str, str]:
+    """Return values of a data set as texts without spaces around them; empty for those that are missing.
+
+    Raises:
+        DataError: a value is malformed, or is no text and no number; it is named, and not shown.
+
+    >>> header_texts(pydicom.Dataset(), ["PatientID"])
+    {'PatientID': ''}
+    """
+    found = {}
+    for keyword in keywords:
+        try:
+            with guarded():
+                value = header.get(keyword)
+                found[keyword] = str(value or "").strip()
+        except DataError:
+            raise DataError(problem("the value is malformed", where=keyword)) from None
+        if isinstance(value, (bytes, Sequence)):
+            raise DataError(problem("the value is no text and no number", where=keyword))
+    return found
 
 
 def _inflates_too_far(path: Path) -> bool:

@@ -242,8 +242,7 @@ def _header(path: Path) -> Mapping[str, str] | None:
     """Return the attributes that identify images; None if the file cannot be read."""
     try:
         header = decode.open_dataset(path, pixels=False, keywords=_KEYWORDS)
-        with decode.guarded():
-            return {name: str(header.get(name) or "").strip() for name in _KEYWORDS}
+        return decode.header_texts(header, _KEYWORDS)
     except (DataError, OSError, ValueError):
         return None
 

@@ -51,6 +51,7 @@ class CheckCounts:
         values: identifiers searched.
         originals_unread: reason code -> files of the originals that were not read.
         untested: files to which dciodvfy gave no answer.
+        others_unread: files that are no DICOM and no text.
     """
 
     dicom: int
@@ -61,6 +62,7 @@ class CheckCounts:
     values: int
     originals_unread: Mapping[str, int]
     untested: int
+    others_unread: int = 0
 
 
 def parts_of(config: DicomCheckConfig, counts: CheckCounts) -> tuple[CheckPart, ...]:
@@ -99,11 +101,13 @@ def _known(counts: CheckCounts) -> CheckPart:
     without = (Reason.NOT_DICOM, Reason.DICOMDIR)  # the files that a DICOMDIR names are read themselves
     unread = sum(number for code, number in counts.originals_unread.items() if code not in without)
     what = (
-        "in every text at every depth, in file meta information, preamble, bytes of the pixel data and paths"
+        "in every value at every depth, in file meta information, preamble, bytes of the pixel data and paths"
     )
     if unread:
         what += f"; those of {number_of(unread, 'original')} that could not be read are not among them"
-    return _part(KNOWN, not unread and not counts.unreadable, what)
+    return _part(
+        KNOWN, not unread and not counts.unreadable and not counts.others_unread, what + _others(counts)
+    )
 
 
 def _pixels(config: DicomCheckConfig, counts: CheckCounts) -> CheckPart:
@@ -112,7 +116,15 @@ def _pixels(config: DicomCheckConfig, counts: CheckCounts) -> CheckPart:
     read = counts.images - counts.unread_images
     what = f"read in the frames of {read:,} of {number_of(counts.images, 'image')}"
     what += ", not in overlays, icons and embedded documents; a part of small or faint text is missed"
-    return _part(PIXELS, not counts.unread_images and not counts.unreadable, what)
+    whole = not counts.unread_images and not counts.unreadable and not counts.others_unread
+    return _part(PIXELS, whole, what + _others(counts))
+
+
+def _others(counts: CheckCounts) -> str:
+    if not counts.others_unread:
+        return ""
+    others = number_of(counts.others_unread, "file")
+    return f"; not in what {others} of another kind than DICOM and text may show"
 
 
 def _unchanged(config: DicomCheckConfig, counts: CheckCounts) -> CheckPart:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from meninx.deid import dates, structured_content
 from meninx.deid.actions import FREE_TEXT, is_texty
 from meninx.deid.identifiers import is_common, keyword_of
-from meninx.deid.options import BASIC_CODE, CODES, Option
+from meninx.deid.options import BASIC_CODE, CODES, EVERY_CODE, Option
 from meninx.deid.profile import Action, Profile, canonical, rows
 from meninx.deid.structured_content import Treatment
 from meninx.deid.walker import ALWAYS_REMOVED, MARKERS
@@ -32,6 +32,12 @@ BURNED_IN, ICON, DOCUMENT, PERSON_NAME = 0x00280301, 0x00880200, 0x00420011, 0x0
 _TRAILING = 0xFFFCFFFC
 _OLD_VALUES = frozenset({0x04000561, 0x04000500, 0x04000550, 0xFFFAFFFA})
 _UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+")
+_ENTRIES = {
+    entry
+    for code in EVERY_CODE
+    for entry in ((CODE_VALUE, code.value), (0x00080102, "DCM"), (0x00080104, code.meaning))
+}
+_METHOD = f"{keyword_of(METHOD_CODES)}."
 _IDENTIFYING = re.compile(r"[\w.+-]+@[\w-]+\.\w+|\b(?:Dr|Mrs?|Ms|Prof|Herr|Frau)\b\.? +[A-Z]\w{2,}", re.ASCII)
 
 
@@ -75,6 +81,12 @@ def _method_codes(instance: Instance) -> set[str]:
         for inner in entries
         if inner.tag == CODE_VALUE and inner.items is None
     }
+
+
+def is_method_code(place: Place) -> bool:
+    """Return whether an element is of a code for the method, exactly as the standard has it."""
+    in_codes = place.path.startswith(_METHOD) and place.path.count(".") == 1
+    return in_codes and (place.element.tag, place.text.strip(" \0")) in _ENTRIES
 
 
 def name_of(tag: int) -> str:
@@ -193,7 +205,7 @@ def _every(elements: list[Element], *, nested: bool = False) -> Iterator[tuple[E
 def _attribute(place: Place, profile: Profile, instance: Instance) -> Iterator[FileFinding]:
     element = place.element
     tag, vr = element.tag, element.vr.split(" or ")[0]
-    if tag in MARKERS or tag == CHARSET_TAG or place.path.startswith("DeidentificationMethodCode"):
+    if tag in MARKERS or tag == CHARSET_TAG or is_method_code(place):
         return
     if not tag & 0xFFFF:
         yield FileFinding("group-length", place.path)

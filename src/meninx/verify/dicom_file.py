@@ -10,32 +10,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meninx.core import value_caches
-from meninx.deid.actions import STRINGS, is_texty
 from meninx.deid.burned_in.burned_text import Reader
-from meninx.deid.identifiers import Identifiers, is_class_uid, is_common, keyword_of
-from meninx.deid.identity.pseudonyms import is_registered
+from meninx.deid.identifiers import Identifiers
 from meninx.deid.options import Option
-from meninx.deid.profile import canonical, rows
 from meninx.deid.raw_search import Kind
-from meninx.deid.wording.terms import is_term
 from meninx.dicomfile import instance
 from meninx.dicomfile.discover import SourceFile
-from meninx.dicomfile.file_part import FilePart, Piece
+from meninx.dicomfile.elements import Element
 from meninx.dicomfile.instance import PATIENT_ID, SERIES, SOP_INSTANCE, STUDY, Instance
 from meninx.dicomfile.refusals import Reason, Refused
 from meninx.dicomfile.zip_archive import SEPARATOR
 from meninx.imaging.decode import quiet
-from meninx.verify import conformance, dicom_checks, pixel_text
+from meninx.verify import conformance, dicom_checks, other_files, pixel_text
 from meninx.verify.dicom_checks import Place
 from meninx.verify.dicom_findings import FileFinding, FileVerdict, verdict_of
-from meninx.verify.known_values import CERTAIN, CHANCE, KnownValues, days_in
+from meninx.verify.identifier_places import IdentifierPlaces, OwnPatient
+from meninx.verify.known_values import CERTAIN, KnownValues
 from meninx.verify.originals import BROKEN, DAYS, OriginalFile, Originals, content, pixel_digest
+from meninx.verify.person_evidence import BIRTH_DATE
 
-_SMALL = 8 << 20  # bytes of a file that is no DICOM and is searched as text
 _MOST_REFERENCES = 10_000  # of one file
 _REFERENCE = 0x00081155
-_TIMES = frozenset({"AS", "TM"})
-_NUMBERS = frozenset({"DS", "IS"})
 
 
 @dataclass(frozen=True)
@@ -112,7 +107,11 @@ def check(search: IdentifierSearch, task: tuple[str, SourceFile]) -> FileOutcome
             try:
                 one, head = instance.parsed(data)
             except Refused as refused:
-                return _unparsed(search, refused.reason, data, found)
+                found += other_files.findings(data, search.known, _place(root, entry))
+                if refused.reason == Reason.NOT_DICOM:
+                    return FileOutcome(tuple(found), dicom=False)
+                found = [one for one in found if one.reason != "content-unread"]
+                return FileOutcome((*found, FileFinding("unreadable", str(refused.reason))))
             return _checked(search, _place(root, entry), one, head, found)
     except Refused as refused:
         return FileOutcome((*found, FileFinding("unreadable", str(refused.reason))))
@@ -132,34 +131,6 @@ def words_of(path: str) -> str:
     return path.replace("/", " ").replace("_", " ")
 
 
-def _unparsed(
-    search: IdentifierSearch, reason: str, data: bytes | FilePart, found: list[FileFinding]
-) -> FileOutcome:
-    """Return the outcome of a file that is no readable DICOM; its bytes are searched."""
-    if search.known and search.known.raw.found_in(data, frozenset()):
-        found.append(FileFinding("identifier-in-bytes", "file"))
-    elif search.known and isinstance(data, bytes) and len(data) <= _SMALL:
-        lines = _text_of(data).splitlines()
-        if any(search.known.hit(line, prose=True) == CERTAIN for line in lines):
-            found.append(FileFinding("identifier-in-bytes", "file"))
-    if reason == Reason.NOT_DICOM:
-        return FileOutcome(tuple(found), dicom=False)
-    return FileOutcome((*found, FileFinding("unreadable", str(reason))))
-
-
-def _text_of(data: bytes) -> str:
-    """Return the text of a file in UTF-8 or UTF-16, with or without its mark; empty for other bytes."""
-    sample = data[:4096]
-    for encoding, mark, zeros in (
-        ("utf-16-le", b"\xff\xfe", sample[1::2]),
-        ("utf-16-be", b"\xfe\xff", sample[::2]),
-    ):
-        if data.startswith(mark) or (zeros and zeros.count(0) > 0.5 * len(zeros)):
-            text = data.decode(encoding, "replace").lstrip("\ufeff")
-            return text if is_texty(text[:4096].encode()) else ""
-    return data.decode("utf-8", "replace") if is_texty(data) else ""
-
-
 def _checked(
     search: IdentifierSearch, path: Path | None, one: Instance, head: bytes, found: list[FileFinding]
 ) -> FileOutcome:
@@ -169,10 +140,8 @@ def _checked(
     original = search.originals.of(one.text(SOP_INSTANCE), digest)
     own = search.originals.people[original.person] if original is not None else Identifiers()
     if search.known:
-        found += _identifiers(search, one, head, own)
+        found += _known(search, one, meta, head, original)
         found += _unchanged(one, original)
-        for element in meta:
-            found += _bytes(search, bytes(element.value), "file meta", own) if element.items is None else ()
     if search.reader is not None and one.pixels:
         found += pixel_text.findings(one, own, search.known, search.reader)
     if search.tool:
@@ -189,6 +158,29 @@ def _checked(
     )
 
 
+def _known(
+    search: IdentifierSearch, one: Instance, meta: list[Element], head: bytes, original: OriginalFile | None
+) -> Iterator[FileFinding]:
+    """Yield where a known identifier stands in the data set, around it, and in the pixel data."""
+    person = OwnPatient(Identifiers())
+    if original is not None:
+        birth = original.days[list(DAYS).index(BIRTH_DATE)][:8]
+        days = tuple(day for tag, day in zip(DAYS, original.days, strict=True) if tag != BIRTH_DATE)
+        person = OwnPatient(search.originals.people[original.person], birth, days)
+    places = IdentifierPlaces(one, search.known, person)
+    yield from places.findings()
+    for element in meta:
+        if element.items is None:
+            yield from places.in_bytes(bytes(element.value), "file meta", vr=element.vr)
+    if head[128:132] == b"DICM":
+        yield from places.in_bytes(head[:128].rstrip(b"\0"), "preamble")
+    for element in one.pixels:
+        if element.items is not None:
+            continue
+        if places.in_raw(element.value, Kind.CODED if element.undefined else Kind.SAMPLES):
+            yield FileFinding("identifier-in-bytes", "PixelData")
+
+
 def _references(one: Instance) -> Iterator[Place]:
     return (
         place for place in dicom_checks.places(one.elements, one.encodings) if place.element.tag == _REFERENCE
@@ -197,107 +189,6 @@ def _references(one: Instance) -> Iterator[Place]:
 
 def _hashed(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest() if text else b""
-
-
-def _identifiers(
-    search: IdentifierSearch, one: Instance, head: bytes, own: Identifiers
-) -> Iterator[FileFinding]:
-    """Yield where an identifier stands: of the file's own patient in any spelling, of others certainly."""
-    options = dicom_checks.declared_options(one)
-    all_places = list(dicom_checks.places(one.elements, one.encodings))
-    in_dates = {
-        day for place in all_places if place.element.vr in ("DA", "DT") for day in days_in(place.text[:8])
-    }
-    names = Identifiers(names={name for name in own.names if not is_common(name)})
-    whole = Identifiers(names=names.names, numbers=own.numbers, uids=own.uids, phrases=own.phrases)
-    days = Identifiers(days=own.days - in_dates)
-    for place in all_places:
-        tag, vr = place.element.tag, place.element.vr
-        if place.path.startswith("DeidentificationMethodCode") or vr in _TIMES or vr in ("DA", "DT"):
-            continue
-        kept = _kept_on_purpose(tag, options)
-        yield from _in_place(search, place, kept, names if kept else whole, days)
-    if head[128:132] == b"DICM":
-        yield from _bytes(search, head[:128].rstrip(b"\0"), "preamble", own)
-    for element in one.pixels:
-        if element.items is not None:
-            continue
-        kind = Kind.CODED if element.undefined else Kind.SAMPLES
-        if _raw(search, element.value, own, kind):
-            yield FileFinding("identifier-in-bytes", "PixelData")
-
-
-def _kept_on_purpose(tag: int, options: frozenset[Option]) -> bool:
-    """Return whether an option that the file declares keeps this attribute as it was."""
-    row = rows().get(canonical(tag))
-    return row is not None and any(row.cells.get(option) == "K" for option in options)
-
-
-def _in_place(
-    search: IdentifierSearch, place: Place, kept: bool, own: Identifiers, days: Identifiers
-) -> Iterator[FileFinding]:
-    vr, keyword = place.element.vr.split(" or ")[0], keyword_of(place.element.tag)
-    if vr == "UI":
-        if not kept and not is_class_uid(keyword) and _holds_uid(search, place.text):
-            yield FileFinding("uid-unchanged", place.path)
-        return
-    if vr in STRINGS or is_texty(bytes(place.element.value[:4096])):
-        text = place.text if vr in STRINGS else bytes(place.element.value).decode("latin-1")
-        word = _hit(search, text, vr, keyword, kept, own, days)
-        if word:
-            yield FileFinding("identifier" if word == CERTAIN else "identifier-by-chance", place.path)
-    if vr not in STRINGS and not kept and _raw(search, place.element.value, own, Kind.BYTES):
-        yield FileFinding("identifier-in-bytes", place.path)
-
-
-def _holds_uid(search: IdentifierSearch, text: str) -> bool:
-    values = (value.strip(" \0") for value in text.split("\\"))
-    return any(value in search.known.values.uids and not is_registered(value) for value in values)
-
-
-def _hit(
-    search: IdentifierSearch,
-    text: str,
-    vr: str,
-    keyword: str,
-    kept: bool,
-    own: Identifiers,
-    days: Identifiers,
-) -> str:
-    """Return how certainly a text holds an identifier; empty for not at all."""
-    if vr in _NUMBERS:
-        values = text.split("\\")
-        if any(own.spelled_by(value) or search.known.spelled_by(value) for value in values):
-            return CERTAIN
-        return ""
-    if vr == "CS":
-        text = "\\".join(value for value in text.split("\\") if not is_term(value.strip(" \0"), keyword))
-    if own.found_in(text) or days.found_in(text) or own.spelled_apart_in(text):
-        return CERTAIN
-    hit = search.known.hit(text)
-    return "" if kept and hit == CHANCE else _unless_kept(search, hit, kept, text)
-
-
-def _unless_kept(search: IdentifierSearch, hit: str, kept: bool, text: str) -> str:
-    """Return a hit, unless an option keeps the attribute and the hit is no name."""
-    if hit and kept:
-        return (
-            CERTAIN if KnownValues(Identifiers(names=search.known.values.names)).hit(text) == CERTAIN else ""
-        )
-    return hit
-
-
-def _bytes(search: IdentifierSearch, value: bytes, place: str, own: Identifiers) -> Iterator[FileFinding]:
-    """Yield whether bytes that may be text hold an identifier."""
-    hit = search.known.hit(value.decode("latin-1")) if is_texty(value) else ""
-    if hit == CERTAIN or _raw(search, value, own):
-        yield FileFinding("identifier-in-bytes", place)
-    elif hit:
-        yield FileFinding("identifier-by-chance", place)
-
-
-def _raw(search: IdentifierSearch, value: Piece, own: Identifiers, kind: Kind = Kind.TEXT) -> bool:
-    return own.found_in_bytes(value, kind) or search.known.raw.found_in(value, frozenset(), kind=kind)
 
 
 def _unchanged(one: Instance, original: OriginalFile | None) -> Iterator[FileFinding]:

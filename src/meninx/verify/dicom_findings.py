@@ -82,6 +82,10 @@ REASONS: dict[str, tuple[Weight, str]] = {
     "hidden-bytes": (Weight.SUSPICIOUS, "pixel data with bytes that no viewer shows"),
     "pixels-unchecked": (Weight.SUSPICIOUS, "pixel data that does not agree with its description"),
     "encapsulated-document": (Weight.SUSPICIOUS, "an embedded document, whose pages were not read"),
+    "content-unread": (
+        Weight.SUSPICIOUS,
+        "no DICOM and no text, such as a picture or a PDF: what it shows was not read",
+    ),
     "old-values": (Weight.SUSPICIOUS, "original or encrypted attributes, or a signature"),
     "new-conformance-error": (Weight.SUSPICIOUS, "dciodvfy finds an error"),
     "conformance-unchecked": (Weight.SUSPICIOUS, "dciodvfy gave no answer"),

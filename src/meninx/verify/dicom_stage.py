@@ -73,7 +73,7 @@ def run(
         reading = (reader or Reader()) if config.pixels else None
         search = IdentifierSearch(known, source, config.originals, tool, reading)
         outcomes = list(_outcomes(folder, entries, search, workers, stop, progress))
-    if all(one.verdict is FileVerdict.OTHER for one in outcomes):
+    if not any(one.dicom or one.verdict is FileVerdict.LEAK for one in outcomes):
         fix = "give DICOM files, or a run, dataset, clean archive, predictions, release or sweep"
         what = "meninx wrote no folder here, and no file is DICOM"
         raise UsageError(problem(what, where=folder.name, fix=fix))
@@ -159,6 +159,7 @@ def _result(
             values=search.known.count,
             originals_unread=search.originals.unread,
             untested=reasons["conformance-unchecked"],
+            others_unread=reasons["content-unread"],
         ),
     )
     shown_paths = (item for item in search.originals.unread_paths if config.show_paths)

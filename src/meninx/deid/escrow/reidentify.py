@@ -8,12 +8,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
-from meninx.core import files, workspace
+from meninx.core import files, names, workspace
 from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.names import csv_cell
 from meninx.core.result import Result
@@ -24,10 +23,11 @@ from meninx.deid.escrow.access_log import AccessLog, checked_reason, log_of
 from meninx.deid.escrow.escrow_file import Opener
 from meninx.deid.escrow.identities import Archive, Identity
 from meninx.dicomfile.discover import files_below
-from meninx.imaging.decode import quiet
+from meninx.imaging import decode
 
 COLUMNS = ("kind", "pseudonym", "new", "original", "issuer", "domain", "shift_days", "file", "attribute")
 _EXACT = {"DA": 8, "DT": 8}  # signs of a date that moves back exactly; a shorter DT is partial
+_SHOWN = 10  # paths in the alert; all are in the result
 Row = tuple[str, ...]
 
 
@@ -71,6 +71,8 @@ class ReidentifyResult(Result):
         dates: what the archive's options did to dates: ``shifted``, ``kept`` or ``removed``.
         partial_dates: dates without a day, which were restored from the middle of their month or year.
         files_skipped: files below ``--dicom`` that are no DICOM, or of no patient of the escrow.
+        unreadable: paths below ``--dicom`` of DICOM files of which not every value can be read; what can be
+            read of them is restored.
         access_log: where this was recorded.
         dry_run: nothing was written or recorded.
     """
@@ -83,8 +85,18 @@ class ReidentifyResult(Result):
     dates: str = "shifted"
     partial_dates: int = 0
     files_skipped: int = 0
+    unreadable: tuple[str, ...] = ()
     access_log: Path | None = None
     dry_run: bool = False
+
+    def alerts(self) -> tuple[str, ...]:
+        """Return which files may hold more than was restored."""
+        if not self.unreadable:
+            return ()
+        several = number_of(len(self.unreadable), "DICOM file has values", "DICOM files have values")
+        shown = ", ".join(names.printable(path) for path in self.unreadable[:_SHOWN])
+        more = f" and {len(self.unreadable) - _SHOWN} more" if len(self.unreadable) > _SHOWN else ""
+        return (f"{several} that cannot be read and were not restored: {shown}{more}",)
 
     def summary(self) -> str:
         """Return the counts in a few lines for people."""
@@ -135,8 +147,7 @@ def run(
     why = "" if dry_run else checked_reason(reason)
     header = escrow_file.read_header(escrow)
     escrow_file.refuse_other_site(header, site, where=escrow.name)
-    scanned = _patients_in(request.dicom) if request.dicom else None
-    wanted = set(scanned[0] if scanned else request.pseudonyms)
+    wanted = _patients_in(request.dicom) if request.dicom else set(request.pseudonyms)
     table = _Table(None if request.everything else wanted, keep=request.dicom is not None)
     log = AccessLog(log_of(opener, header.site), opener.log_key(header), escrow)
 
@@ -144,7 +155,8 @@ def run(
         return ReidentifyResult(
             out=out, site=escrow_file.shown(header.site), asked=len(wanted), patients=len(table.found),
             unknown=len(wanted - table.found), rows=dict(sorted(table.rows.items())), dates=table.dates,
-            partial_dates=table.partial, files_skipped=table.skipped, access_log=log_place, dry_run=dry_run,
+            partial_dates=table.partial, files_skipped=table.skipped,
+            unreadable=tuple(table.unreadable), access_log=log_place, dry_run=dry_run,
         )  # fmt: skip
 
     if dry_run:
@@ -175,6 +187,7 @@ class _Table:
         self.found: set[str] = set()
         self.rows: dict[str, int] = defaultdict(int)
         self.dates, self.partial, self.skipped = "shifted", 0, 0
+        self.unreadable = list[str]()
         self.kept: dict[tuple[str, str, str], list[Identity]] = defaultdict(list)  # (kind, pseudonym, new)
         self.shifts: dict[str, int] = {}
 
@@ -205,8 +218,8 @@ def _restore(
         elif table.takes(line) and not table.keep:
             add(_row(line))
     if request.dicom is not None:
-        for path, dataset in _datasets(request.dicom, table):
-            for row in _rows_of(path, dataset, table):
+        for one in _datasets(request.dicom, table):
+            for row in _rows_of(one, table):
                 add(row)
 
 
@@ -218,11 +231,12 @@ def _row(identity: Identity, file: str = "", attribute: str = "") -> Row:
     )  # fmt: skip
 
 
-def _rows_of(path: str, dataset: Dataset, table: _Table) -> Iterator[Row]:
+def _rows_of(one: _Opened, table: _Table) -> Iterator[Row]:
     """Yield the originals of one clean file: patient, accession number, UIDs and dates, with their places."""
-    pseudonym = str(dataset.get("PatientID", ""))
+    path, pseudonym = one.path, one.pseudonym
     days = table.shifts.get(pseudonym)
-    for place, vr, value in _values(dataset, ""):
+    damaged = list[str]()
+    for place, vr, value in _values(one.dataset or Dataset(), "", damaged):
         kind = {"00100020": "patient", "00080050": "accession"}.get(place, "uid" if vr == "UI" else "")
         known = table.kept.get((kind, pseudonym, value))
         if known is not None:
@@ -231,75 +245,76 @@ def _rows_of(path: str, dataset: Dataset, table: _Table) -> Iterator[Row]:
             back = (dates.shift_da if vr == "DA" else dates.shift_dt)(value, -days)
             table.partial += vr == "DT" and len(value.partition("-")[0].partition("+")[0]) < _EXACT[vr]
             yield ("date", pseudonym, value, back, "", "", str(days), path, place)
+    if damaged:
+        table.unreadable.append(names.encodable(path))
 
 
-def _values(dataset: Dataset, above: str) -> Iterator[tuple[str, str, str]]:
+def _values(dataset: Dataset, above: str, damaged: list[str]) -> Iterator[tuple[str, str, str]]:
     """Yield (place, VR, value) of every identifier, date and UID, nested ones too.
 
-    A place is a tag of eight hexadecimal digits, after those of the sequences around it.
+    A place is a tag of eight hexadecimal digits, after those of the sequences around it; those of malformed
+    values are added to ``damaged``.
     """
     for tag in sorted(dataset.keys()):
-        try:
-            with quiet():
-                element = dataset[tag]
-        except Exception:  # pydicom has no common class for values that it cannot read; none is an identifier
-            continue
         place = f"{above}{tag:08X}"
+        try:
+            with decode.guarded():
+                element = dataset[tag]
+        except DataError:
+            damaged.append(place)
+            continue
         if element.VR == "SQ":
             for number, item in enumerate(element.value):
-                yield from _values(item, f"{place}[{number}].")
+                yield from _values(item, f"{place}[{number}].", damaged)
         elif element.VR in ("UI", *_EXACT) or place in ("00100020", "00080050"):
             several = element.value if element.VM > 1 else [element.value]
             for value in several:
                 yield place, element.VR, str(value or "")
 
 
-def _patients_in(path: Path) -> tuple[set[str], int]:
-    """Return the pseudonyms of the DICOM files at a path, and how many other files there are."""
-    found, others = set(), 0
-    for _, dataset in _opened(path, ["PatientID"]):
-        if dataset is None:
-            others += 1
-        else:
-            found.add(str(dataset.get("PatientID", "")))
+def _patients_in(path: Path) -> set[str]:
+    """Return the pseudonyms of the DICOM files at a path."""
+    found = {one.pseudonym for one in _opened(path, ("PatientID",)) if one.dataset is not None}
     if not found:
-        raise DataError(problem("there is no DICOM file", where="dicom", fix="check the path"))
-    return found, others
+        raise DataError(problem("there is no readable DICOM file", where="dicom", fix="check the path"))
+    return found
 
 
-def _datasets(path: Path, table: _Table) -> Iterator[tuple[str, Dataset]]:
-    for name, dataset in _opened(path, None):
-        if dataset is None or str(dataset.get("PatientID", "")) not in table.found:
+def _datasets(path: Path, table: _Table) -> Iterator[_Opened]:
+    """Yield the files of the patients who were found; the others are counted, and named if unreadable."""
+    for one in _opened(path, None):
+        if one.is_damaged:
+            table.unreadable.append(names.encodable(one.path))
+        elif one.dataset is None or one.pseudonym not in table.found:
             table.skipped += 1
         else:
-            yield name, dataset
+            yield one
 
 
-def _opened(path: Path, tags: list[str] | None) -> Iterator[tuple[str, Dataset | None]]:
-    """Yield every file's path and header; None for a file that is no DICOM."""
+class _Opened(NamedTuple):
+    """One file: its path, its header unless it is no readable DICOM, and its PatientID."""
+
+    path: str
+    dataset: Dataset | None = None
+    pseudonym: str = ""
+    is_damaged: bool = False
+
+
+def _opened(path: Path, keywords: tuple[str, ...] | None) -> Iterator[_Opened]:
+    """Yield every file; one that begins like DICOM and cannot be read stops nothing."""
     root = path.parent if path.is_file() else path
     for found in files_below(path):
-        dataset = None
-        if found.refused:
-            yield found.path, None
+        place = root / found.path
+        if found.refused or not decode.is_dicom(place):
+            yield _Opened(found.path)
             continue
         try:
-            with quiet():
-                read = pydicom.dcmread(root / found.path, stop_before_pixels=True, specific_tags=tags)
-            dataset = read
-        except (
-            InvalidDicomError,
-            OSError,
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-            NotImplementedError,
-        ):
-            pass
-        except (RecursionError, OverflowError, MemoryError):
-            pass
-        yield found.path, dataset
+            dataset = decode.open_dataset(place, pixels=False, keywords=keywords)
+            pseudonym = decode.header_texts(dataset, ["PatientID"])["PatientID"]
+        except DataError:
+            yield _Opened(found.path, is_damaged=True)
+            continue
+        yield _Opened(found.path, dataset, pseudonym)
 
 
 def _csv(row: Row) -> bytes:

@@ -153,9 +153,8 @@ def _headers(root: Path) -> tuple[dict[Path, Header], list[tuple[str, str]]]:
             continue
         try:
             header = decode.open_dataset(path, pixels=False, keywords=KEYWORDS)
-            with decode.quiet():
-                found[path] = {name: str(header.get(name) or "").strip() for name in KEYWORDS}
-        except (DataError, ValueError):
+            found[path] = decode.header_texts(header, KEYWORDS)
+        except DataError:
             skipped.append(("unreadable image", f"file {number} of {len(paths)}"))
     found, copies = _once(found)
     skipped += copies

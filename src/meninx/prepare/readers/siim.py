@@ -94,8 +94,7 @@ def _table(path: Path) -> CsvTable:
 def _header(path: Path) -> dict[str, str] | None:
     try:
         header = decode.open_dataset(path, pixels=False, keywords=_HEADER)
-        with decode.quiet():
-            found = {name: str(header.get(name) or "") for name in _HEADER}
+        found = decode.header_texts(header, _HEADER)
     except DataError:
         return None
     return found if found["Rows"].isdigit() and found["Columns"].isdigit() else None
