@@ -12,9 +12,10 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from meninx.deid.actions import NUMBERS, STRINGS, TERMS, FileContext, is_texty
+from meninx.deid.actions import STRINGS, TERMS, FileContext
 from meninx.deid.identifiers import Identifiers, strings
 from meninx.deid.raw_search import Kind
+from meninx.deid.text_in_bytes import NUMBERS, is_texty
 from meninx.deid.walker import MARKERS
 from meninx.deid.writer import marker_texts
 from meninx.dicomfile.charset import decode, encodings_of

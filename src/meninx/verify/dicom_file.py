@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meninx.core import value_caches
-from meninx.deid.actions import STRINGS, is_texty
+from meninx.deid.actions import STRINGS
 from meninx.deid.burned_in.burned_text import Reader
 from meninx.deid.identifiers import Identifiers, is_class_uid, is_common, keyword_of
 from meninx.deid.identity.pseudonyms import is_registered
 from meninx.deid.options import Option
 from meninx.deid.profile import canonical, rows
 from meninx.deid.raw_search import Kind
+from meninx.deid.text_in_bytes import is_texty
 from meninx.deid.wording.terms import is_term
 from meninx.dicomfile import instance
 from meninx.dicomfile.discover import SourceFile
