@@ -101,8 +101,9 @@ def _is_uneven(run: bytes, part: int = 0) -> bool:
     parts = np.lib.stride_tricks.sliding_window_view(signs, part)[:: max(part // 4, 1)]
     for step in (1, 2, 4):
         for first in range(step):
-            changes = np.abs(np.diff(parts[:, first::step], axis=1)).mean(axis=1)
-            parts = parts[changes >= _LEAST_CHANGE]
+            changes = np.abs(np.diff(parts[:, first::step], axis=1))
+            often = (changes > 0).mean(axis=1) >= 0.5
+            parts = parts[often & (changes.mean(axis=1) >= _LEAST_CHANGE)]
             if not len(parts):
                 return False
     return True
