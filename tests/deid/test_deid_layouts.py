@@ -20,7 +20,6 @@ from meninx.core.errors import DataError
 from meninx.deid import Deidentifier, Quarantined
 from meninx.deid.burned_in import burned_text
 from meninx.deid.burned_in.burned_text import TextLine, TextRule
-from meninx.deid.config import DeidConfig
 from meninx.deid.identifiers import Identifiers
 from meninx.deid.review import layouts
 from meninx.deid.review.layouts import (
@@ -31,7 +30,7 @@ from meninx.deid.review.layouts import (
     TextLayout,
     line_boxes,
 )
-from meninx.deid.stage import run
+from meninx.deid.review.review_tally import tallied
 from meninx.dicomfile import redaction
 from meninx.imaging.ocr import Box
 
@@ -118,16 +117,14 @@ def test_a_decision_that_fits_no_image_is_told(archive):
     clean(archive)
     table = decisions_of(archive, choice=ReviewChoice.QUARANTINE)
     [one] = layouts.read_decisions(table)
-    assert layouts.unused([one], layouts.read_layouts(archive / "out" / "private" / layouts.LAYOUTS)) == 0
+    listed = layouts.read_layouts(archive / "out" / "private" / layouts.LAYOUTS)
+    assert tallied(listed, [one]).unused == 0
     other = replace(one, mask=replace(one.mask, model="another device"))
-    assert layouts.unused([one, other], [TextLayout("0" * 12, one.mask, instances=1)]) == 1
+    assert tallied([TextLayout("0" * 12, one.mask, instances=1)], [one, other]).unused == 1
     layouts.write_decisions(table, [one, other])
-    told = mock.MagicMock()
-    run(
-        DeidConfig(key=key_file(archive), site="north", workers=1, decisions=table),
-        archive / "in", archive / "told", progress=told,
-    )  # fmt: skip
-    told.note.assert_any_call("1 of 2 decisions fit no image of this source")
+    for dry_run in (True, False):
+        told = clean(archive, out=f"told{dry_run}", decisions=table, dry_run=dry_run)
+        assert "1 of 2 decisions fits no image of this source" in told.summary()
 
 
 def test_other_decisions_make_the_files_again(archive):

@@ -68,12 +68,16 @@ def test_undo_goes_back_to_the_layout_and_the_table_follows(folder):
     assert [json.loads(line)["kind"] for line in lines] == ["accept", "quarantine", "accept", *3 * ["undo"]]
 
 
-def test_a_review_by_two_persons_goes_on_with_the_second(folder):
+def test_a_review_by_two_persons_goes_on_with_the_second_and_keeps_out_what_is_not_agreed_on(archive, folder):
+    decided = folder / "private" / layouts.DECISIONS
     with opened(folder, reviewer="Anna", two_person=True) as desk:
         desk.vote(0, VoteKind.ACCEPT)
         desk.vote(1, VoteKind.ACCEPT)
-        assert (desk.result().waiting, table(folder)) == (2, ())
+        result = desk.result()
+        assert (result.waiting, result.decided, result.images_undecided) == (2, 0, 3)
+        assert {one.choice for one in table(folder)} == {ReviewChoice.UNDECIDED}
         assert desk.next_open(1) == 2
+        assert desk.next_different(-1) is None
     with pytest.raises(UsageError, match="two persons"), opened(folder, reviewer="Bert"):
         pass
     with opened(folder, reviewer="Bert", two_person=True) as desk:
@@ -83,7 +87,37 @@ def test_a_review_by_two_persons_goes_on_with_the_second(folder):
         result = desk.result()
         assert (result.decided, result.different, result.open) == (1, 1, 1)
         assert [state.stage for state in desk.states()][1] == VoteStage.DIFFERENT
-    assert [one.reviewers for one in table(folder)] == ["Anna; Bert"]
+        assert [desk.next_different(after) for after in (-1, 0, 1, 2)] == [1, 1, 1, 1]
+        text = result.summary()
+        assert "1 layout on which reviewers differ" in text
+        assert "the decisions keep 1 image out" in text
+        assert "1 layout without a vote" in text
+    assert sorted((one.choice, one.reviewers) for one in table(folder)) == [
+        ("accept", "Anna; Bert"), ("undecided", "Anna; Bert"),
+    ]  # fmt: skip
+    again = clean(archive, decisions=decided, overwrite=True)
+    assert (again.files_written, again.quarantined) == (3, {"review-undecided": 1})
+    with opened(folder, reviewer="anna", two_person=True) as desk:  # the first one gives in
+        kept_out = next(i for i, one in enumerate(desk.layouts) if one.decision == "undecided")
+        desk.vote(kept_out, VoteKind.QUARANTINE)
+        assert desk.next_different(-1) is None
+    assert clean(archive, decisions=decided, overwrite=True).quarantined == {"refused-in-review": 1}
+
+
+def test_rectangles_that_two_persons_dragged_are_both_filled(archive, folder):
+    first, second = Box(20, 30, 40, 38), Box(22, 28, 43, 36)
+    for reviewer, box in (("Anna", first), ("Bert", second)):
+        with opened(folder, reviewer=reviewer, two_person=True) as desk:
+            desk.vote(2, VoteKind.REDACT, [box])
+    [one] = table(folder)
+    assert (one.choice, set(one.chosen)) == (ReviewChoice.REDACT, {first, second})
+    clean(archive, decisions=folder / "private" / layouts.DECISIONS, overwrite=True)
+    listed = layouts.read_layouts(folder / "private" / layouts.LAYOUTS)
+    filled = next(one.filled for one in listed if one.decision == "redact")
+    covered = {(x, y) for box in filled for x in range(box.left, box.right)
+               for y in range(box.top, box.bottom)}  # fmt: skip
+    assert all((x, y) in covered for box in (first, second)
+               for x in range(box.left, box.right) for y in range(box.top, box.bottom))  # fmt: skip
 
 
 def test_files_are_private_whatever_the_umask(folder):

@@ -258,15 +258,66 @@ def test_what_a_header_says_is_no_markup(archive, written):
             assert "&lt;script&gt;alert" in browser.get(path).text
 
 
-def test_of_two_persons_the_second_does_not_see_the_first_vote_before_voting(folder):
+def test_of_two_persons_the_second_does_not_see_the_first_vote_before_voting_and_both_settle_it(folder):
     with opened(folder, reviewer="Anna", two_person=True) as desk, serving(desk) as address:
         Browser(address).post("/layout/0/vote", {"choice": "quarantine"})
     with opened(folder, reviewer="Bert", two_person=True) as desk, serving(desk) as address:
         browser = Browser(address)
         for path in ("/", "/layout/0"):
-            assert "kept out" not in browser.get(path).text
+            assert "kept out" not in browser.get(path).text.replace("keep 2 images out", "")
             assert "Anna" not in browser.get(path).text
         browser.post("/layout/0/vote", {"choice": "accept"})
-        assert "Anna: kept out" in browser.get("/layout/0").text
-        assert "reviewers differ on 1" in browser.get("/").text
-    assert choices(folder) == []
+        page = browser.get("/layout/0").text
+        assert "Anna: kept out" in page
+        assert "Your vote: accepted" in page
+        assert "You differ, so the images are kept out. Vote again below" in page
+        for index in (1, 2):
+            browser.post(f"/layout/{index}/vote", {"choice": "accept"})
+        page = browser.get("/").text
+        assert "reviewers differ on 1" in page
+        assert "Nothing waits for your vote" not in page
+        assert "Settle layout 1" in page
+        assert "you: accepted; Anna: kept out" in page
+        assert choices(folder) == ["undecided"] * 3
+        same = re.search('class="same">(.*?)</form>', browser.get("/layout/0").text, re.S).group(1)
+        assert "Vote the same as Anna" in same
+        given = dict(re.findall('name="(choice|boxes|keep)" value="([^"]*)"', same))
+        browser.post("/layout/0/vote", given)
+        page = browser.get("/").text
+        assert "reviewers differ" not in page
+        assert "Nothing waits for your vote.</strong> 2 layouts wait for a second reviewer" in page
+        assert "this run would keep 2 images out" in page
+    assert sorted(choices(folder)) == ["quarantine", "undecided", "undecided"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [({"choice": "redact", "boxes": "1 1 9 9; 20 20 30 30"}, {"choice": "accept"}),
+     ({"choice": "keep", "keep": ["0"]}, {"choice": "quarantine"})],
+)  # fmt: skip
+def test_the_vote_of_the_other_reviewer_is_taken_over_with_its_boxes(folder, first, second):
+    for reviewer, fields in (("Anna", first), ("Bert", second)):
+        with opened(folder, reviewer=reviewer, two_person=True) as desk, serving(desk) as address:
+            browser = Browser(address)
+            browser.post("/layout/0/vote", fields)
+            page = browser.get("/layout/0").text
+            if reviewer == "Bert":
+                assert page.count('class="other"') == first.get("boxes", "").count(";") * 2
+                same = re.search('class="same">(.*?)</form>', page, re.S).group(1)
+                given = dict(re.findall('name="(choice|boxes|keep)" value="([^"]*)"', same))
+                browser.post("/layout/0/vote", given)
+    [one] = read_decisions(folder / "private" / layouts.DECISIONS)
+    assert (str(one.choice), one.reviewers) == (first["choice"], "Anna; Bert")
+    assert len(one.chosen) == (2 if "boxes" in first else 1)
+
+
+def test_two_persons_who_drag_other_rectangles_agree_and_the_page_says_that_both_are_filled(folder):
+    for reviewer, box in (("Anna", "20 28 30 33"), ("Bert", "22 29 34 35")):
+        with opened(folder, reviewer=reviewer, two_person=True) as desk, serving(desk) as address:
+            browser = Browser(address)
+            browser.post("/layout/0/vote", {"choice": "redact", "boxes": box})
+            page = browser.get("/layout/0").text
+    assert "What one of you wants filled is filled: the rectangles of all." in page
+    assert choices(folder) == ["redact"]
+    [one] = read_decisions(folder / "private" / layouts.DECISIONS)
+    assert [tuple(box) for box in one.chosen] == [(20, 28, 30, 33), (22, 29, 34, 35)]

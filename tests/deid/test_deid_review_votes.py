@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from meninx.deid.review.review_votes import (
     VoteStage,
     decisions,
     last_of,
+    person,
     read_vote,
     reviewer_name,
     state_of,
@@ -56,12 +58,19 @@ def test_a_vote_that_is_taken_back_was_never_given(before, two_person):
 
 @given(votes)
 def test_with_two_persons_every_decision_has_two_reviewers_and_no_vote_against_it(given_votes):
-    for one in decisions(given_votes, two_person=True):
+    found = decisions(given_votes, two_person=True)
+    for one in found:
         own = [v for v in given_votes if v.layout == one.layout]
         standing = state_of(own, two_person=True).standing
-        assert len({v.person for v in standing}) >= 2
-        assert {(str(v.kind), v.boxes) for v in standing} == {(str(one.choice), one.chosen)}
-        assert len(one.reviewers.split("; ")) >= 2
+        assert one.reviewers == "; ".join(sorted(v.reviewer for v in standing))
+        if one.choice != ReviewChoice.UNDECIDED:
+            assert len({v.person for v in standing}) >= 2
+            assert {str(v.kind) for v in standing} == {str(one.choice)}
+        else:
+            assert len({v.kind for v in standing}) != 1 or len(standing) == 1
+    voted = {v.layout for v in given_votes if state_of(
+        [other for other in given_votes if other.layout == v.layout], two_person=True).standing}  # fmt: skip
+    assert {one.layout for one in found} == voted
 
 
 @given(votes, st.booleans(), st.randoms())
@@ -97,23 +106,69 @@ def test_the_last_vote_is_the_one_that_undo_takes_back(given_votes):
 def test_one_person_under_two_spellings_is_one_person():
     pair = [vote("Anna"), vote("anna")]
     assert state_of(pair, two_person=True).stage == VoteStage.WAITING
-    assert decisions(pair, two_person=True) == []
+    assert [one.choice for one in decisions(pair, two_person=True)] == [ReviewChoice.UNDECIDED]
 
 
-def test_two_reviewers_who_differ_decide_nothing_until_one_changes():
+@pytest.mark.parametrize("name", ["anna  Árnyék", "ANNA ÁRNYÉK", "Anna A\u0301rnye\u0301k", "Ａnna Árnyék"])
+def test_a_name_typed_on_another_keyboard_is_the_same_person(name):
+    assert person("Anna Árnyék") == person(name)
+    pair = [vote("Anna Árnyék"), vote(reviewer_name(name))]
+    assert state_of(pair, two_person=True).stage == VoteStage.WAITING
+
+
+def test_two_reviewers_who_differ_keep_the_layout_out_until_one_changes():
     pair = [vote("Anna"), vote("Bert", VoteKind.QUARANTINE)]
     assert state_of(pair, two_person=True).stage == VoteStage.DIFFERENT
-    assert decisions(pair, two_person=True) == []
+    assert [one.choice for one in decisions(pair, two_person=True)] == [ReviewChoice.UNDECIDED]
     assert [one.choice for one in decisions(pair)] == [ReviewChoice.QUARANTINE]  # the latest decides
     agreed = decisions([*pair, vote("Anna", VoteKind.QUARANTINE)], two_person=True)
     assert [(one.choice, one.reviewers) for one in agreed] == [(ReviewChoice.QUARANTINE, "Anna; Bert")]
 
 
-def test_two_reviewers_who_redact_other_boxes_differ():
-    pair = [vote("Anna", VoteKind.REDACT), vote("Bert", VoteKind.REDACT, boxes=(Box(50, 50, 60, 60),))]
-    assert state_of(pair, two_person=True).stage == VoteStage.DIFFERENT
+def test_a_layout_with_one_vote_of_two_is_kept_out_and_one_without_a_vote_is_not_listed():
+    [one] = decisions([vote("Anna", VoteKind.REDACT)], two_person=True)
+    assert (one.choice, one.chosen, one.mask) == (ReviewChoice.UNDECIDED, (), MASKS[0])
+    assert decisions([vote("Anna"), vote("Anna", VoteKind.UNDO)], two_person=True) == []
+
+
+def test_two_reviewers_who_redact_more_agree_and_the_boxes_of_both_are_filled():
+    first, second = Box(34, 32, 44, 41), Box(36, 34, 46, 42)  # dragged by hand over the same text
+    pair = [vote("Anna", VoteKind.REDACT, boxes=(first,)), vote("Bert", VoteKind.REDACT, boxes=(second,))]
+    assert state_of(pair, two_person=True).stage == VoteStage.DECIDED
+    [one] = decisions(pair, two_person=True)
+    assert (one.choice, one.chosen, one.reviewers) == (ReviewChoice.REDACT, (first, second), "Anna; Bert")
+    assert decisions(pair[::-1], two_person=True) == [one]
+    assert [one.chosen for one in decisions(pair)] == [(second,)]  # alone, the latest decides
+
+
+def test_of_two_reviewers_who_keep_text_only_what_both_keep_stays():
+    both = [vote("Anna", VoteKind.KEEP, boxes=BOXES), vote("Bert", VoteKind.KEEP, boxes=BOXES[:1])]
+    assert [one.chosen for one in decisions(both, two_person=True)] == [BOXES[:1]]
+    other = [vote("Anna", VoteKind.KEEP, boxes=BOXES[1:]), vote("Bert", VoteKind.KEEP, boxes=BOXES[:1])]
+    assert state_of(other, two_person=True).stage == VoteStage.DIFFERENT
     turned = [vote("Anna", VoteKind.KEEP, boxes=BOXES), vote("Bert", VoteKind.KEEP, boxes=BOXES[::-1])]
-    assert state_of(turned, two_person=True).stage == VoteStage.DECIDED
+    assert [set(one.chosen) for one in decisions(turned, two_person=True)] == [set(BOXES)]
+
+
+drawn = st.lists(
+    st.builds(
+        lambda left, top, width, height: Box(left, top, left + width, top + height),
+        st.integers(0, 90), st.integers(0, 90), st.integers(1, 10), st.integers(1, 10),
+    ),
+    min_size=1, max_size=400, unique=True,
+)  # fmt: skip
+
+
+@given(drawn, drawn)
+def test_every_pixel_that_one_of_two_reviewers_redacts_is_filled(first, second):
+    """Also where both together drew more boxes than a decision takes."""
+    pair = [vote("Anna", VoteKind.REDACT, boxes=tuple(first)),
+            vote("Bert", VoteKind.REDACT, boxes=tuple(second))]  # fmt: skip
+    [one] = decisions(pair, two_person=True)
+    filled = np.zeros((100, 100), bool)
+    for box in one.chosen:
+        filled[box.top : box.bottom, box.left : box.right] = True
+    assert all(filled[box.top : box.bottom, box.left : box.right].all() for box in first + second)
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,13 @@ def test_findings_are_red_and_unread_pixels_are_never_green(tmp_path):
     text = (tmp_path / "3.html").read_text()
     assert "NOT checked" not in text
     assert "7 images, text redacted in 3" in text
+    assert "Review at" not in text
+    review = {"layouts": {"accept": 2, "not-reviewed": 1}, "images": {"accept": 6, "not-reviewed": 1}}
+    reviewed = write_deid(tmp_path / "reviewed", "north", **read, review=review | {"persons": {"2": 2}})
+    stage.run(CONFIG, [reviewed], tmp_path / "5.html")
+    text = (tmp_path / "5.html").read_text()
+    assert "Review at north: 2 of 3 layouts decided (6 of 7 images), each by 2 persons" in text
+    assert "NOT reviewed: 1 layout" in text
     both = stage.run(CONFIG, [searched, clean], tmp_path / "4.html")  # one archive without a search
     assert both.verdicts["Identifiers removed?"] == "amber: pixels not checked"
 

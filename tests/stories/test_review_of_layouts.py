@@ -242,6 +242,63 @@ def test_a_reviewer_decides_by_keys_and_drags_a_box_over_text_that_was_missed(tm
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and its driver are not installed")
+def test_two_reviewers_drag_over_the_same_text_and_settle_what_they_differ_on(tmp_path):
+    folder, decided = archive(tmp_path, 6, 3), tmp_path / "out" / "private" / layouts.DECISIONS
+    words = (folder, "--source", tmp_path / "in", "--two-person")
+    driver = Driver(tmp_path)
+
+    def dragged(by: int) -> None:
+        driver.arrives("/layout/1")
+        frame = driver.js("document.getElementById('boxes').getBoundingClientRect().toJSON()")
+        scale, left, top = frame["width"] / COLUMNS, frame["x"], frame["y"]
+        driver.drag(
+            (left + (MISSED.left - by) * scale, top + (MISSED.top - by) * scale),
+            (left + (MISSED.right + by // 2) * scale, top + (MISSED.bottom + by) * scale),
+        )
+        driver.press("r")
+        driver.arrives("/layout/2")
+
+    try:
+        for reviewer, first, by in (("Anna", "a", 4), ("Bert", "q", 7)):
+            with review(*words, "--reviewer", reviewer) as (process, url):
+                driver.open(url)
+                driver.js("document.getElementById('next').click()")
+                driver.arrives("/layout/0")
+                driver.press(first)
+                dragged(by)
+                driver.press("a")
+                driver.arrives("/")
+                if reviewer == "Bert":
+                    assert "Reviewers differ on 1 layout" in driver.js("document.body.innerText")
+                    driver.js("document.getElementById('next').click()")  # to the layout on which they differ
+                    driver.arrives("/layout/0")
+                    shown = driver.js("document.body.innerText")
+                    if place := os.environ.get("MENINX_DIFFER_PICTURE"):
+                        driver.picture(Path(place))
+                    before = {str(one.choice) for one in read_decisions(decided)}
+                    driver.js("document.querySelector('.same button').click()")
+                    driver.arrives("/")
+                    settled = driver.js("document.body.innerText")
+                    found = driver.messages()
+                process.send_signal(signal.SIGINT)
+                process.communicate(timeout=20)
+    finally:
+        driver.close()
+    assert not [one for one in found if "favicon" not in one], found
+    assert "Your vote: kept out" in shown
+    assert "Anna: accepted" in shown
+    assert before == {"undecided", "redact", "accept"}
+    assert "Nothing waits for your vote" in settled
+    by_device = {one.mask.model: one for one in read_decisions(decided)}
+    assert {name: str(one.choice) for name, one in by_device.items()} == {
+        "Sono 0": "accept", "Sono 1": "redact", "Sono 2": "accept",
+    }  # fmt: skip
+    assert len(by_device["Sono 1"].chosen) == 2
+    assert by_device["Sono 1"].reviewers == "Anna; Bert"
+
+
+@pytest.mark.slow
 def test_a_thousand_images_of_forty_layouts_take_forty_decisions(tmp_path):
     folder = archive(tmp_path, 1000, 40)
     with opened(folder, reviewer="Anna") as desk:

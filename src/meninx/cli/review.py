@@ -41,8 +41,9 @@ def review(
         source: Folder of the originals, to show every layout before redaction; without it, the pictures that
             the run wrote for up to 500 layouts.
         reviewer: Your name, as it stands in the decisions; the name of your account by default.
-        two_person: A layout is decided when two reviewers made the same choice. They review one after the
-            other, each under their own name, and see another vote only after their own.
+        two_person: A layout is decided when two reviewers made the same choice; of two who redact more the
+            rectangles of both are filled. They review one after the other, each under their own name, and see
+            another vote only after their own. Images on which they have not agreed are kept out.
         port: Port of the page at 127.0.0.1; a free one by default.
         browser: Open the page in a browser. On a machine that several people use, open the printed address
             yourself.

@@ -69,6 +69,29 @@ class Departure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReviewCounts:
+    """What reviewers decided about the layouts of a run, whose decisions it applied: a part of ``deid.json``.
+
+    A choice is ``accept``, ``redact`` (more), ``keep`` (some text), ``quarantine``, ``undecided`` (two people
+    have not agreed: kept out) or ``not-reviewed`` (no decision is about it: written as the search left it).
+    :mod:`meninx.core.review_words` has the words.
+
+    Attributes:
+        layouts: choice -> layouts of the run.
+        images: choice -> images of these layouts, those that are kept out included.
+        persons: number of persons who made a decision -> layouts that they decided.
+        decisions: decisions in the table.
+        unused: decisions among these that fit no image of the source.
+    """
+
+    layouts: dict[str, int] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
+    persons: dict[int, int] = field(default_factory=dict)
+    decisions: int = 0
+    unused: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeidRecord:
     """Summary of a de-identified archive: ``deid.json``, with counts and settings but no value of a patient.
 
@@ -107,6 +130,7 @@ class DeidRecord:
         pixels_recoded: images that lost their compression, because text in them was redacted or bits beyond
             their values were cleared.
         layouts: distinct layouts of text among the searched images.
+        review: what the decisions of reviewers did; None where none were given, and in older archives.
         defacing: treatment of faces in CT and MR series; empty in older archives.
         series_defaced: CT and MR series from which a mask of the face was removed.
         series_not_head: CT and MR series that show no head, by header and pixels.
@@ -152,6 +176,7 @@ class DeidRecord:
     pixels_mostly_filled: int = 0
     pixels_recoded: int = 0
     layouts: int = 0
+    review: ReviewCounts | None = None
     defacing: str = ""
     series_defaced: int = 0
     series_not_head: int = 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from meninx.core import review_words
 from meninx.core.errors import DataError, problem
 from meninx.core.result import Result, command
-from meninx.core.summaries import mostly_filled, not_searched, number_of, unsearched
+from meninx.core.summaries import ReviewCounts, mostly_filled, not_searched, number_of, unsearched
 from meninx.deid.review import layout_sheet, thumbnail_sheet
 from meninx.dicomfile import media_directory, refusals
 from meninx.dicomfile.refusals import Reason
@@ -37,6 +38,7 @@ class DeidResult(Result):
         pixels_redacted: images among these in which text was redacted.
         pixels_mostly_filled: images among these of which more than half was filled.
         layouts: distinct layouts of text among these.
+        review: what the decisions of reviewers did; None where none were given.
         series_defaced: CT and MR series from which a mask of the face was removed.
         series_not_head: CT and MR series that show no head, by header and pixels.
         series_face_refused: CT and MR series that were kept out because they may show a face.
@@ -65,6 +67,7 @@ class DeidResult(Result):
     pixels_redacted: int = 0
     pixels_mostly_filled: int = 0
     layouts: int = 0
+    review: ReviewCounts | None = None
     series_defaced: int = 0
     series_not_head: int = 0
     series_face_refused: int = 0
@@ -84,15 +87,21 @@ class DeidResult(Result):
 
     def alerts(self) -> tuple[str, ...]:
         """Return what somebody has to decide before all files can be written."""
-        waiting = self.quarantined.get(Reason.ISSUER_CONFLICT, 0)
-        if not waiting:
-            return ()
-        look = "look at private/issuers.csv, and say" if self.has_lists else "say"
-        return (
-            number_of(waiting, "file was kept out because its", "files were kept out because their")
-            + f" PatientID is also that of another issuer; {look} "
-            "in --issuer-domains which issuers number their patients together",
-        )
+        found = []
+        if waiting := self.quarantined.get(Reason.ISSUER_CONFLICT, 0):
+            look = "look at private/issuers.csv, and say" if self.has_lists else "say"
+            found.append(
+                number_of(waiting, "file was kept out because its", "files were kept out because their")
+                + f" PatientID is also that of another issuer; {look} "
+                "in --issuer-domains which issuers number their patients together"
+            )
+        if undecided := self.quarantined.get(Reason.REVIEW_UNDECIDED, 0):
+            found.append(
+                number_of(undecided, "image was kept out because", "images were kept out because")
+                + " two persons have not agreed on a layout; settle it with `meninx review --two-person` "
+                "and run again"
+            )
+        return tuple(found)
 
     def raise_if_nothing_is_clean(self) -> None:
         """Raise if no file could be de-identified.
@@ -127,7 +136,7 @@ class DeidResult(Result):
         lines += self._identities()
         if self.directories:
             lines.append(f"DICOMDIR: {media_directory.directories_in_words(self.directories)}")
-            if not self.dry_run:
+            if self.files_written:
                 medium = self.out.with_name(f"{self.out.name}-medium")
                 lines.append(f"a medium with a new DICOMDIR: {command('dicom', 'media', self.out, medium)}")
         lines += self._searches()
@@ -146,7 +155,7 @@ class DeidResult(Result):
                 page = self.out / "private" / thumbnail_sheet.PAGE
                 lines.append(f"look at them before anything leaves: {page}")
         lines += self.private_files
-        if self.signer:
+        if self.signer and self.files_written:
             lines.append(f"signed by {self.signer}; tell it to whoever checks the archive")
         return "\n".join(lines)
 
@@ -186,5 +195,9 @@ class DeidResult(Result):
         )
         if self.pixels_mostly_filled:
             yield f"LOOK: {mostly_filled(self.pixels_mostly_filled)}"
-        if self.has_lists:
+        if self.review is not None:
+            yield f"review: {review_words.decided(self.review)}"
+            yield from review_words.left(self.review)
+            yield from filter(None, [review_words.unused(self.review)])
+        if self.has_lists and (self.review is None or review_words.not_reviewed(self.review)):
             yield f"look at each layout once: {self.out / 'private' / layout_sheet.PAGE}"

@@ -55,6 +55,7 @@ class Reason(StrEnum):
     TEXT_REMAINS = "text-remains"
     ALREADY_DEIDENTIFIED = "already-deidentified"
     REFUSED_IN_REVIEW = "refused-in-review"
+    REVIEW_UNDECIDED = "review-undecided"
     HEAD_DOUBTFUL = "head-doubtful"
     HEAD_OUTLINE = "head-outline"
     FACE_NOT_FOUND = "face-not-found"
@@ -116,6 +117,7 @@ MEANINGS: dict[Reason, str] = {
     Reason.TEXT_REMAINS: "text was found again after redaction",
     Reason.ALREADY_DEIDENTIFIED: "a clean file of this site and key: give the original instead",
     Reason.REFUSED_IN_REVIEW: "a reviewer keeps the layout out",
+    Reason.REVIEW_UNDECIDED: "two persons have not agreed on the layout",
     Reason.HEAD_DOUBTFUL: "header and pixels of the series do not agree on whether it shows a head",
     Reason.HEAD_OUTLINE: "contours, a segmentation or a surface that may outline a face",
     Reason.FACE_NOT_FOUND: "the series may show a head, but its face was not found",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from meninx.core import review_words
 from meninx.core.artifacts import DeidRecord
 from meninx.core.summaries import UNSEARCHED, not_searched, number_of, unsearched
 from meninx.deid.papers import statement
@@ -42,6 +43,7 @@ def deid(context: ReportContext) -> Section:
             "Images that may hold text by their header (ultrasound, captures, localizers, dose pages and the "
             f"like) were searched for it: {searched:,} images, text redacted in {redacted:,}."
             + _left_out(records)
+            + _review(context)
             + f" Compression was given up in {number_of(recoded, 'image')}."
         )
     tables = [
@@ -75,6 +77,16 @@ def _left_out(records: Sequence[DeidRecord]) -> str:
         return "" if all(record.search_all for record in records) else " Other images were not searched."
     searched, images = sum(record.pixels_searched for record in records), sum(counts)
     return f" {not_searched(searched, images)}." if images > searched else ""
+
+
+def _review(context: ReportContext) -> str:
+    """Return what reviewers decided about the text in pixels, per archive with decisions."""
+    found = []
+    for item in context.deid:
+        if review := item.record.review:
+            words = "; ".join((review_words.decided(review), *review_words.left(review)))
+            found.append(f" Review at {item.record.site or item.name}: {words}.")
+    return "".join(found)
 
 
 def _departures(context: ReportContext) -> ReportTable | None:

@@ -14,7 +14,14 @@ from meninx.deid.burned_in.burned_text import Reader, TextLine, TextRule
 from meninx.deid.config import Pixels
 from meninx.deid.identifiers import Identifiers
 from meninx.deid.review import layouts
-from meninx.deid.review.layouts import LONGEST, MOST_BOXES, LayoutDecision, LayoutMask, ReviewChoice
+from meninx.deid.review.layouts import (
+    KEEPING_OUT,
+    LONGEST,
+    MOST_BOXES,
+    LayoutDecision,
+    LayoutMask,
+    ReviewChoice,
+)
 from meninx.dicomfile import frames, redaction
 from meninx.dicomfile.frames import Layers
 from meninx.dicomfile.instance import Instance
@@ -116,7 +123,8 @@ class PixelCleaner:
 
         Raises:
             Refused: ``burned-in-declared`` or ``text-in-pixels-possible`` (not searched), ``text-remains``
-                (found again after redaction), ``refused-in-review``, ``pixels-unreadable``.
+                (found again after redaction), ``refused-in-review``, ``review-undecided``,
+                ``pixels-unreadable``.
         """
         reasons = pixel_triggers.review_reasons(original)
         searches = bool(original.pixels) and self.pixels == "redact" and (self.search_all or bool(reasons))
@@ -148,8 +156,10 @@ class PixelCleaner:
                 result = filling.result(first, decision.chosen)
         filled = listed_boxes(layers, result.boxes)
         report = replace(report, lines=tuple(result.lines), recoded=result.recoded, filled=filled)
-        if decision is not None and decision.choice == ReviewChoice.QUARANTINE:
-            raise Refused(Reason.REFUSED_IN_REVIEW, pixels=report.table())
+        if decision is not None and decision.choice in KEEPING_OUT:
+            undecided = decision.choice == ReviewChoice.UNDECIDED
+            reason = Reason.REVIEW_UNDECIDED if undecided else Reason.REFUSED_IN_REVIEW
+            raise Refused(reason, pixels=report.table())
         return result.instance, report
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jinja2
 
-from meninx.core import files
+from meninx.core import files, review_words
 from meninx.core.artifacts import DeidRecord
 from meninx.core.clean_archive import STATEMENT
 from meninx.core.names import printable
@@ -87,8 +87,7 @@ def _applied(record: DeidRecord) -> tuple[tuple[str, str], ...]:
         for item in record.departures
     ]
     pixels = {
-        "redact": "images that may hold text by their header were searched; text that is not technical was "
-        "filled",
+        "redact": _searched(record),
         "quarantine": "images that may hold text by their header were kept out",
         "keep": "NOT searched; images that may hold text are in the archive",
     }
@@ -108,6 +107,17 @@ def _applied(record: DeidRecord) -> tuple[tuple[str, str], ...]:
         ("Pixels", pixels.get(record.pixels, "not stated")),
         ("Departures from the preset", _listed(changes) or "none"),
     )
+
+
+def _searched(record: DeidRecord) -> str:
+    if record.pixels_searched or record.images is None:
+        return (
+            "images that may hold text by their header were searched; text that is not technical was filled"
+        )
+    unread = (refusals.Reason.TEXT_POSSIBLE, refusals.Reason.BURNED_IN_DECLARED)
+    if any(record.quarantined.get(reason) for reason in unread):
+        return "images that may hold text by their header were kept out, because nothing read them"
+    return "none were searched, because no header gives a cause"
 
 
 def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
@@ -139,6 +149,7 @@ def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
             + " kept out",
         ),
         ("Pixels", pixels),
+        *([("Review of the pixels", _review(record))] if record.layouts else []),
         *(
             [("DICOMDIRs of the source", media_directory.directories_in_words(record.directories))]
             if record.directories
@@ -146,6 +157,12 @@ def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
         ),
         ("Kept out, never copied", _reasons(record.quarantined) or "none"),
     )
+
+
+def _review(record: DeidRecord) -> str:
+    if record.review is None:
+        return "no decisions of reviewers were applied"
+    return "; ".join((review_words.decided(record.review), *review_words.left(record.review)))
 
 
 def _reasons(quarantined: Mapping[str, int]) -> str:
@@ -168,7 +185,7 @@ def _faces(record: DeidRecord) -> str:
     return (
         f"A mask of the face was removed from {record.series_defaced:,} CT and MR series; identification "
         "from the rest of the head or from the brain itself stays possible. Contours, segmentations and "
-        "surfaces that may outline a head were kept out. Other kinds of images were not treated."
+        "surfaces that may outline a head are kept out. Other kinds of images were not treated."
     )
 
 
@@ -188,13 +205,8 @@ def remains(record: DeidRecord) -> tuple[str, ...]:
         )
     if record.burned_in_unknown:
         found.append(f"{unsearched(record.burned_in_unknown)}: somebody has to look at each.")
-    if record.pixels == "redact":
-        found.append(
-            "The search for text in pixels misses some; the recall that was measured stands in the "
-            "benchmarks of meninx. "
-            + _left_out(record)
-            + "Look at private/layouts.html before the archive leaves."
-        )
+    if record.pixels == "redact" and (words := _text_in_pixels(record)):
+        found.append(words)
     found += [
         _faces(record),
         "Rare findings, implants and combinations of what stays (age, sex, size, descriptions) can single "
@@ -205,6 +217,19 @@ def remains(record: DeidRecord) -> tuple[str, ...]:
         "this statement.",
     ]
     return tuple(found)
+
+
+def _text_in_pixels(record: DeidRecord) -> str:
+    """Return what the search for text may have missed, and who has to look."""
+    if record.images is not None and not record.pixels_searched:
+        return _left_out(record).strip()
+    searched = (
+        "The search for text in pixels misses some; the recall that was measured stands in the benchmarks of "
+        f"meninx. {_left_out(record)}"
+    )
+    if record.review is not None and not review_words.not_reviewed(record.review):
+        return f"{searched}Reviewers decided once per layout, and did not look at every image."
+    return f"{searched}Look at private/layouts.html before the archive leaves."
 
 
 def _left_out(record: DeidRecord) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -35,7 +35,14 @@ from meninx.deid.output import (
 )
 from meninx.deid.papers.audit_chain import AUDIT_LOG, AuditChain
 from meninx.deid.profile import Profile
-from meninx.deid.review.layouts import LAYOUTS, LayoutMask, LayoutTable, is_mostly_filled
+from meninx.deid.review.layouts import (
+    LAYOUTS,
+    LayoutDecision,
+    LayoutMask,
+    LayoutTable,
+    is_mostly_filled,
+)
+from meninx.deid.review.review_tally import tallied
 from meninx.dicomfile import refusals
 
 _PAIRS = ("id_old", "id_new")
@@ -129,8 +136,17 @@ class RunCounts:
         return table
 
 
-def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidRecord:
-    """Return the content of ``deid.json``; ``profile`` is the one in force, overrides included."""
+def deid_record(
+    config: DeidConfig, tally: RunCounts, profile: Profile, decisions: Sequence[LayoutDecision] = ()
+) -> DeidRecord:
+    """Return the content of ``deid.json``.
+
+    Args:
+        config: settings.
+        tally: counts over all files.
+        profile: the one in force, overrides included.
+        decisions: of reviewers, as the run applied them.
+    """
     code_files = tally.code_files(config.all_options)
     return DeidRecord(
         version=metadata.version("meninx"),
@@ -166,6 +182,7 @@ def deid_record(config: DeidConfig, tally: RunCounts, profile: Profile) -> DeidR
         pixels_mostly_filled=tally.mostly_filled,
         pixels_recoded=tally.recoded,
         layouts=len(tally.layouts.layouts),
+        review=tallied(tally.layouts.layouts, decisions) if config.decisions else None,
         defacing=config.defacing,
         series_defaced=len(tally.faces[DEFACED]),
         series_not_head=len(tally.faces[NOT_HEAD]),
@@ -217,12 +234,14 @@ def write_summary(
     profile: Profile,
     pseudonyms: Pseudonyms,
     *,
+    decisions: Sequence[LayoutDecision],
     signer: str,
 ) -> DeidRecord:
     """Write the private tables to their places and the public files to staging; return the summary.
 
-    A file whose content would not change is left alone. ``signer`` is the fingerprint of the key that will
-    sign the public files (:mod:`meninx.deid.papers.archive_signature`).
+    A file whose content would not change is left alone. ``decisions`` are those that the run applied,
+    ``signer`` is the fingerprint of the key that will sign the public files
+    (:mod:`meninx.deid.papers.archive_signature`).
 
     Raises:
         StorageError: the disk refused a write.
@@ -246,7 +265,7 @@ def write_summary(
         listed = (line.decode().split("\0") for line in lines.of("checksums"))
         checksums = integrity.write_sorted(space.staging, ((path, digest) for path, digest in listed))
     summary = replace(
-        deid_record(config, tally, profile),
+        deid_record(config, tally, profile, decisions),
         audit_lines=chain.lines,
         audit_head=chain.head,
         signer=signer,

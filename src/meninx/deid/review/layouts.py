@@ -59,12 +59,17 @@ _DAMAGES = (ValueError, TypeError, KeyError, AttributeError, RecursionError, Ove
 
 
 class ReviewChoice(StrEnum):
-    """What a reviewer decides about a layout."""
+    """What reviewers decide about a layout, or that they have not agreed on it."""
 
     ACCEPT = "accept"
     REDACT = "redact"
     KEEP = "keep"
     QUARANTINE = "quarantine"
+    UNDECIDED = "undecided"
+
+
+KEEPING_OUT = (ReviewChoice.QUARANTINE, ReviewChoice.UNDECIDED)
+"""Choices by which the images of a layout are kept out."""
 
 
 @dataclass(frozen=True)
@@ -377,10 +382,11 @@ class LayoutDecision:
     Attributes:
         layout: short name of the layout.
         choice: ``accept`` redacts what was found, ``redact`` redacts more, ``keep`` leaves the text in some
-            of its boxes, ``quarantine`` keeps the images out.
+            of its boxes, ``quarantine`` keeps the images out, and ``undecided``, because reviewers have not
+            agreed, does the same.
         mask: of the first image of the layout; it says which images the row is about.
         chosen: boxes to redact besides, or the boxes of the mask to keep.
-        reviewers: who decided, free words.
+        reviewers: who decided, or of an undecided layout who voted; names with semicolons between them.
     """
 
     layout: str
@@ -478,8 +484,8 @@ def read_decisions(path: Path) -> tuple[LayoutDecision, ...]:
         raise DataError(problem("the table cannot be read", where=DECISIONS, fix="check the path")) from None
     except (*_DAMAGES, csv.Error):
         fix = (
-            "write accept, quarantine, redact with boxes inside the image, or keep with some of the layout's "
-            "boxes"
+            "write accept, quarantine, undecided, redact with boxes inside the image, or keep with some of "
+            "the layout's boxes"
         )
         where = f"{DECISIONS}, row {number}"
         raise DataError(problem("the row is no decision", where=where, fix=fix)) from None
@@ -518,18 +524,8 @@ def write_decisions(path: Path, decisions: Iterable[LayoutDecision]) -> None:
 def decision_for(decisions: Iterable[LayoutDecision], mask: LayoutMask) -> LayoutDecision | None:
     """Return the decision whose layout an image has, or None.
 
-    Masks of two rows may be so near to each other that an image has both layouts. Quarantine then counts
-    first, and otherwise the order of the rows.
+    Masks of two rows may be so near to each other that an image has both layouts. One that keeps it out then
+    counts first, and otherwise the order of the rows.
     """
     fitting = [one for one in decisions if one.mask.matches(mask)]
-    return min(fitting, key=lambda one: one.choice != ReviewChoice.QUARANTINE, default=None)
-
-
-def unused(decisions: Iterable[LayoutDecision], found: Iterable[TextLayout]) -> int:
-    """Return how many decisions are about a layout that no image of a run has."""
-    by_device: dict[tuple[str, str, int, int], list[LayoutMask]] = {}
-    for one in found:
-        by_device.setdefault(one.mask.device, []).append(one.mask)
-    return sum(
-        not any(one.mask.matches(mask) for mask in by_device.get(one.mask.device, ())) for one in decisions
-    )
+    return min(fitting, key=lambda one: one.choice not in KEEPING_OUT, default=None)

@@ -22,6 +22,7 @@ from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.journal import Appender, Journal
 from meninx.core.result import Result, command
 from meninx.core.summaries import number_of
+from meninx.deid.review import review_votes
 from meninx.deid.review.layouts import (
     DECISIONS,
     LAYOUTS,
@@ -63,6 +64,7 @@ class ReviewResult(Result):
         open: layouts without a vote.
         images: images of all layouts.
         images_decided: images of the decided layouts.
+        images_undecided: images of layouts on which not enough reviewers agree; the decisions keep them out.
         votes: votes of this session, undone ones included.
         decisions: the table of decisions.
         rerun: the command that applies them.
@@ -75,6 +77,7 @@ class ReviewResult(Result):
     open: int
     images: int
     images_decided: int
+    images_undecided: int
     votes: int
     decisions: Path
     rerun: str
@@ -89,7 +92,18 @@ class ReviewResult(Result):
         if self.waiting:
             lines.append(number_of(self.waiting, "layout waits", "layouts wait") + " for a second reviewer")
         if self.different:
-            lines.append(f"{number_of(self.different, 'layout')} on which reviewers differ")
+            lines.append(
+                f"{number_of(self.different, 'layout')} on which reviewers differ; the page shows all votes, "
+                "and each can be changed"
+            )
+        if self.images_undecided:
+            lines.append(
+                f"until two persons agree, the decisions keep {number_of(self.images_undecided, 'image')} out"
+            )
+        if self.open:
+            lines.append(
+                f"{number_of(self.open, 'layout')} without a vote: the images stay as the search left them"
+            )
         if self.decided:
             lines.append(f"apply the decisions, with all settings of the first run: {self.rerun}")
         return "\n".join(lines)
@@ -134,7 +148,7 @@ class ReviewDesk:
     @property
     def person(self) -> str:
         """The reviewer, however the name was typed."""
-        return " ".join(self.reviewer.casefold().split())
+        return review_votes.person(self.reviewer)
 
     def mask(self, index: int) -> LayoutMask:
         """Return the boxes about which is voted."""
@@ -204,11 +218,21 @@ class ReviewDesk:
                 return index
         return None
 
+    def next_different(self, after: int) -> int | None:
+        """Return the next layout on which reviewers differ, from an index on and around."""
+        stages, count = [state.stage for state in self.states()], len(self.layouts)
+        around = ((after + step) % count for step in range(1, count + 1))
+        return next((index for index in around if stages[index] == VoteStage.DIFFERENT), None)
+
     def result(self) -> ReviewResult:
         """Return how the review stands."""
         states = self.states()
         sizes = [layout.instances for layout in self.layouts]
         stages = [state.stage for state in states]
+
+        def images_of(*wanted: VoteStage) -> int:
+            return sum(size for size, stage in zip(sizes, stages, strict=True) if stage in wanted)
+
         return ReviewResult(
             out=self.root,
             layouts=len(self.layouts),
@@ -217,9 +241,8 @@ class ReviewDesk:
             different=stages.count(VoteStage.DIFFERENT),
             open=stages.count(VoteStage.OPEN),
             images=sum(sizes),
-            images_decided=sum(
-                size for size, stage in zip(sizes, stages, strict=True) if stage == VoteStage.DECIDED
-            ),
+            images_decided=images_of(VoteStage.DECIDED),
+            images_undecided=images_of(VoteStage.WAITING, VoteStage.DIFFERENT),
             votes=len(self._votes) - self._before,
             decisions=self.root / workspace.PRIVATE / DECISIONS,
             rerun=self.rerun,

@@ -42,12 +42,20 @@ class ShownState:
         words: the state.
         own: the reviewer's own standing vote.
         others: standing votes of others, which are hidden until the reviewer has voted.
+        differs: the own vote is not that of the others, so that one of them has to change.
     """
 
     tone: str
     words: str
     own: Vote | None
     others: tuple[Vote, ...]
+    differs: bool = False
+
+    @property
+    def joined(self) -> bool:
+        """Whether the boxes of several votes are put together."""
+        votes = (*((self.own,) if self.own else ()), *self.others)
+        return self.tone == _TONES[VoteStage.DECIDED] and len({vote.boxes for vote in votes}) > 1
 
 
 def shown(desk: ReviewDesk, state: LayoutState) -> ShownState:
@@ -57,10 +65,10 @@ def shown(desk: ReviewDesk, state: LayoutState) -> ShownState:
     if desk.two_person and own is None and others:
         words = "decided by others" if state.stage == VoteStage.DECIDED else "waits for your vote"
         return ShownState(tone=_TONES[VoteStage.WAITING], words=words, own=None, others=())
-    words = str(state.stage)
+    words, differs = str(state.stage), state.stage == VoteStage.DIFFERENT
     if state.stage == VoteStage.DECIDED:
         words = _WORDS[state.standing[-1].kind]
-    return ShownState(tone=_TONES[state.stage], words=words, own=own, others=others)
+    return ShownState(tone=_TONES[state.stage], words=words, own=own, others=others, differs=differs)
 
 
 def list_page(desk: ReviewDesk, number: int) -> str:
@@ -77,8 +85,10 @@ def list_page(desk: ReviewDesk, number: int) -> str:
         for index, layout in enumerate(desk.layouts[first : first + PER_PAGE], start=first)
     ]
     pages = max(-(-len(desk.layouts) // PER_PAGE), 1)
-    todo = desk.next_open(-1)
-    return _rendered("review_list.html.j2", desk, rows=rows, page=number, pages=pages, todo=todo)
+    todo, different = desk.next_open(-1), desk.next_different(-1)
+    return _rendered(
+        "review_list.html.j2", desk, rows=rows, page=number, pages=pages, todo=todo, different=different
+    )
 
 
 def layout_page(desk: ReviewDesk, index: int, form_token: str, *, image: int = 0, problem: str = "") -> str:

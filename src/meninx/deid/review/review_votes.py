@@ -10,21 +10,32 @@ what and when, and the decisions can be derived from it again.
     >>> state_of([vote], two_person=True).stage
     <VoteStage.WAITING: 'waits for a second reviewer'>
 
-With two persons a layout is decided when at least two reviewers gave the same choice with the same boxes and
-nobody's vote differs. Otherwise the latest vote decides.
+With two persons a layout is decided when at least two reviewers made the same choice and nobody's vote
+differs. Hand-drawn boxes are never equal, so what one of them wants filled is filled: of two that redact more
+the boxes of both, of two that keep text only what both keep stays. A layout with votes and without agreement
+is a decision of its own, :attr:`~meninx.deid.review.layouts.ReviewChoice.UNDECIDED`, which keeps its images
+out. Alone, the latest vote decides.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from meninx.core import plain
 from meninx.core.errors import DataError, UsageError, expected, problem
-from meninx.deid.review.layouts import LayoutDecision, LayoutMask, ReviewChoice, check_boxes
+from meninx.deid.review.layouts import (
+    MOST_BOXES,
+    LayoutDecision,
+    LayoutMask,
+    ReviewChoice,
+    check_boxes,
+    with_boxes,
+)
 from meninx.imaging.ocr import Box
 
 VOTES = "review_votes.jsonl"
@@ -88,8 +99,8 @@ class Vote:
 
     @property
     def person(self) -> str:
-        """The reviewer, however the name was typed: two spellings are no two persons."""
-        return " ".join(self.reviewer.casefold().split())
+        """The reviewer, however the name was typed: see :func:`person`."""
+        return person(self.reviewer)
 
     def decision(self, reviewers: Iterable[str]) -> LayoutDecision:
         """Return the decision that this vote alone would make."""
@@ -131,6 +142,15 @@ def reviewer_name(text: str) -> str:
     return name
 
 
+def person(name: str) -> str:
+    """Return who a name stands for, however it was typed: two spellings are no two persons.
+
+    >>> person("Anna  Müller") == person("anna mu\u0308ller")
+    True
+    """
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
 def read_vote(table: Any) -> Vote:
     """Return the vote of one line.
 
@@ -163,9 +183,33 @@ def state_of(votes: Iterable[Vote], *, two_person: bool) -> LayoutState:
         return LayoutState(VoteStage.OPEN)
     if not two_person:
         return LayoutState(VoteStage.DECIDED, standing)
-    if not all(vote.agrees(standing[0]) for vote in standing):
+    if agreed(standing) is None:
         return LayoutState(VoteStage.DIFFERENT, standing)
     return LayoutState(VoteStage.DECIDED if len(standing) > 1 else VoteStage.WAITING, standing)
+
+
+def agreed(standing: Sequence[Vote]) -> LayoutDecision | None:
+    """Return the decision that follows from the votes of several reviewers; None if they differ.
+
+    Guarantee: every pixel that one of them wants filled is filled. The order of the votes does not matter.
+
+    Args:
+        standing: one vote of each reviewer about one layout, at least one.
+    """
+    kinds, sets = {vote.kind for vote in standing}, [set(vote.boxes) for vote in standing]
+    if len(kinds) > 1:
+        return None
+    keeps = VoteKind.KEEP in kinds
+    boxes = tuple(sorted(set.intersection(*sets) if keeps else set.union(*sets)))
+    if keeps and not boxes:
+        return None
+    if len(boxes) > MOST_BOXES:
+        boxes = with_boxes((), boxes)
+    return replace(standing[0].decision(_names(standing)), chosen=boxes)
+
+
+def _names(standing: Iterable[Vote]) -> list[str]:
+    return sorted({vote.reviewer for vote in standing})
 
 
 def by_layout(votes: Iterable[Vote]) -> dict[str, list[Vote]]:
@@ -194,14 +238,21 @@ def last_of(votes: Sequence[Vote], person: str) -> Vote | None:
 def decisions(votes: Sequence[Vote], *, two_person: bool = False) -> list[LayoutDecision]:
     """Return the decisions that follow from votes, in the order of the names of the layouts.
 
-    Guarantee: with two persons every decision has the votes of two reviewers and no vote against it. Times do
-        not matter, so the same votes give the same table.
+    Guarantee: with two persons every decision has the votes of two reviewers and no vote against it; a layout
+        with other votes is undecided. Times do not matter, so the same votes give the same table.
     """
     found = []
-    for _, own in sorted(by_layout(votes).items()):
+    for layout, own in sorted(by_layout(votes).items()):
         state = state_of(own, two_person=two_person)
-        if state.stage == VoteStage.DECIDED:
-            latest = state.standing[-1]
-            agreeing = sorted({vote.reviewer for vote in state.standing if vote.agrees(latest)})
-            found.append(latest.decision(agreeing))
+        if not state.standing:
+            continue
+        latest = state.standing[-1]
+        if not two_person:
+            found.append(latest.decision(_names(vote for vote in state.standing if vote.agrees(latest))))
+            continue
+        decision = agreed(state.standing) if state.stage == VoteStage.DECIDED else None
+        reviewers = "; ".join(_names(state.standing))
+        found.append(
+            decision or LayoutDecision(layout, ReviewChoice.UNDECIDED, latest.mask, reviewers=reviewers)
+        )
     return found

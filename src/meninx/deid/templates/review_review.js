@@ -6,7 +6,7 @@
   const press = (id) => { const one = document.getElementById(id); if (one) one.click(); };
   const say = (text) => { if (hint) hint.textContent = text; };
 
-  function ticks() { return [...document.querySelectorAll("input[name=keep]")]; }
+  function ticks() { return [...document.querySelectorAll("#vote input[name=keep]")]; }
 
   function keep() {
     const all = ticks();
