@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meninx.deid.identifiers import Identifiers
-from meninx.deid.raw_search import Kind, raw_search
+from meninx.deid.raw_search import ByteKind, raw_search
 from meninx.dicomfile.file_part import WINDOW, FilePart, JoinedPieces
 
 NAMES = ("müller", "smith", "dracu", "quillfeather")
@@ -43,12 +43,12 @@ def test_identifiers_in_bytes_are_found_where_a_plain_search_finds_them(content)
     uids = frozenset({UID})
     assert search.found_in(content, uids) == plainly(content, needles)
     lower = content.lower()
-    glued = [needle for needle in needles if len(content) < Kind.BYTES.longest(needle)]
+    glued = [needle for needle in needles if len(content) < ByteKind.BYTES.longest(needle)]
     wide = [b"\0".join(needle[at : at + 1] for at in range(len(needle))) for needle in glued]
     spelled = any(needle in lower for needle in glued)
-    assert search.found_in(content, uids, kind=Kind.SAMPLES) == (spelled or plainly(content, needles))
+    assert search.found_in(content, uids, kind=ByteKind.SAMPLES) == (spelled or plainly(content, needles))
     if any(way in lower for way in wide):
-        assert search.found_in(content, uids, kind=Kind.BYTES)
+        assert search.found_in(content, uids, kind=ByteKind.BYTES)
 
 
 @given(
@@ -56,7 +56,7 @@ def test_identifiers_in_bytes_are_found_where_a_plain_search_finds_them(content)
     st.integers(0, 40) | st.integers((1 << 18) - 12, (1 << 18) + 4),
     st.sampled_from([b"\xff", b"\0", b"Q", b"51", b"\1\x0f"]),
     st.integers(0, 9),
-    st.sampled_from(Kind),
+    st.sampled_from(ByteKind),
 )
 def test_an_identifier_is_found_at_every_place_among_any_pixels(word, place, pixels, behind, kind):
     parts = [frozenset(part) for part in (NAMES, ("5512347",), ("19570314",), (), ())]

@@ -17,7 +17,8 @@ from meninx.deid.identifiers import Identifiers, keyword_of
 from meninx.deid.identity.pseudonyms import Patient, Resolver, is_registered
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile, attribute_type, canonical, dictionary_vrs, rows
-from meninx.deid.raw_search import Kind
+from meninx.deid.raw_search import ByteKind
+from meninx.deid.text_in_bytes import NUMBERS, holds_text, is_prose, is_texty
 from meninx.deid.wording.terms import ETHNIC_KEYWORDS, is_term, technical_text
 from meninx.deid.wording.text import REMOVED, clean_text
 from meninx.dicomfile.charset import decode, distinct
@@ -25,12 +26,11 @@ from meninx.dicomfile.elements import Element, Encoding
 
 PATIENT_NAME, PATIENT_ID, BIRTH_DATE, AGE = 0x00100010, 0x00100020, 0x00100030, 0x00101010
 ACCESSION = 0x00080050
-TIMEZONE = 0x00080201
+TIMEZONE, _COLOUR_PROFILE = 0x00080201, 0x00282000
 CONTEXT_UID = 0x00080117
 FREE_TEXT = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
 NAMES = frozenset({"PN", "UR", "AE"})
 STRINGS = FREE_TEXT | NAMES | {"AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"}
-NUMBERS = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
 SINGLE = frozenset({"LT", "ST", "UT", "UR"})
 _FORMS = {
     "DS": re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *"),
@@ -392,31 +392,15 @@ def _binary(action: Action, element: Element, vr: str, context: FileContext) -> 
         return None
     if searched and (holds_identifier(value, context.found) or is_prose(value, vr)):
         return None
+    # The texts of a colour profile are part of its format; it is searched for the file's identifiers only.
+    if searched and element.tag != _COLOUR_PROFILE and holds_text(value):
+        return None
     as_number = misdeclared and vr in listed  # bytes that the file declares as something else
     return Element(element.tag, vr if as_number else element.vr, value, undefined=element.undefined)
 
 
 def holds_identifier(value: bytes, found: Identifiers) -> bool:
     """Return whether opaque bytes spell an identifier, as bytes or as the text they may be."""
-    return found.found_in_bytes(value, Kind.BYTES) or (
+    return found.found_in_bytes(value, ByteKind.BYTES) or (
         is_texty(value) and found.found_in(value.decode("latin-1"))
     )
-
-
-def is_prose(value: bytes, vr: str) -> bool:
-    """Return whether numbers or samples are readable text, which no array and no look-up table is."""
-    sample = value.rstrip(b"\0 ")[:4096]
-    letters = sum(65 <= sign <= 90 or 97 <= sign <= 122 or sign == 32 for sign in sample)
-    plain = value.rstrip(b"\0")[:4096]
-    printable = all(32 <= sign < 127 for sign in plain)
-    if vr in NUMBERS and len(plain) >= 7 and printable:
-        return True
-    if vr == "UN" or letters <= 0.6 * len(sample):
-        return False
-    return (len(sample) >= 16 and is_texty(sample)) or (vr not in NUMBERS and len(sample) >= 4 and printable)
-
-
-def is_texty(value: bytes) -> bool:
-    """Return whether bytes look like text: short, and nearly all printable."""
-    sample = value.rstrip(b"\0 ")[:4096]
-    return bool(sample) and sum(sign >= 32 or sign in (9, 10, 13) for sign in sample) > 0.9 * len(sample)

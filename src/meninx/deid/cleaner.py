@@ -26,7 +26,7 @@ from meninx.deid.identity.pseudonyms import Pseudonyms, Resolver
 from meninx.deid.identity.traits import traits
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, Profile
-from meninx.deid.raw_search import Kind
+from meninx.deid.raw_search import ByteKind
 from meninx.deid.review import layouts
 from meninx.dicomfile import compressed_bits, instance, pixels
 from meninx.dicomfile.charset import UNDECODED
@@ -266,7 +266,7 @@ def _without_unused_bits(original: Instance, context: FileContext) -> Instance:
             original.elements, original.transfer_syntax, little=original.encoding.little
         )
     searched = context.found.without(context.kept)
-    if context.bits_cleared and any(searched.found_in_bytes(value, Kind.SAMPLES) for value in before):
+    if context.bits_cleared and any(searched.found_in_bytes(value, ByteKind.SAMPLES) for value in before):
         raise Refused(Reason.RESIDUAL_IDENTIFIER)
     return original
 

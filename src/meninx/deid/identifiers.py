@@ -29,7 +29,7 @@ from pydicom.datadict import keyword_for_tag
 from meninx.deid import dates
 from meninx.deid.identity.pseudonyms import is_registered
 from meninx.deid.profile import canonical, read_table, rows
-from meninx.deid.raw_search import Kind, RawSearch, raw_search
+from meninx.deid.raw_search import ByteKind, RawSearch, raw_search
 from meninx.deid.text_search import TextSearch, text_search, unaccented
 from meninx.deid.wording.text import CORE_WORDS
 from meninx.dicomfile.charset import CHARSET_TAG, UNDECODED, decode, encodings_of
@@ -157,7 +157,7 @@ class Identifiers:
             return True
         return bool(text) and self._texts.found_in(text)
 
-    def found_in_bytes(self, content: Sliceable, kind: Kind = Kind.TEXT) -> bool:
+    def found_in_bytes(self, content: Sliceable, kind: ByteKind = ByteKind.TEXT) -> bool:
         """Return whether a longer identifier occurs in raw bytes, in any character set of the file.
 
         Where the bytes are no text, it may be part of a word or a number (:meth:`RawSearch.found_in`).

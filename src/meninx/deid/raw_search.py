@@ -17,7 +17,7 @@ from meninx.dicomfile.charset import encoded
 from meninx.dicomfile.file_part import FilePart, Sliceable
 
 
-class Kind(Enum):
+class ByteKind(Enum):
     """What raw bytes are."""
 
     TEXT = auto()
@@ -33,9 +33,9 @@ class Kind(Enum):
         together, so that a grey area may have 40 values, the letters among them, and a dark one 15, the
         digits among them. One of two different bytes (``000100``) never counts so.
         """
-        if self is Kind.TEXT or len(set(needle)) <= 2:
+        if self is ByteKind.TEXT or len(set(needle)) <= 2:
             return 0
-        values = (256, 128) if self is Kind.CODED else (15, 40)
+        values = (256, 128) if self is ByteKind.CODED else (15, 40)
         return 1e-3 * float(values[not needle.isdigit()]) ** len(needle)
 
 
@@ -60,19 +60,19 @@ class RawSearch:
         self.patterns = patterns
         self._last: tuple[frozenset[bytes], _Needles] | None = None
 
-    def found_in(self, content: Sliceable, uids: frozenset[bytes], *, kind: Kind = Kind.TEXT) -> bool:
+    def found_in(self, content: Sliceable, uids: frozenset[bytes], *, kind: ByteKind = ByteKind.TEXT) -> bool:
         """Return whether one of the identifiers, or of these UIDs, occurs in ``content`` in any case.
 
         In text, an identifier has to stand alone. In what is no text, a letter or a digit beside it means
         nothing, so it counts wherever it stands, unless the content is so long that it would be there by
-        chance (:meth:`Kind.longest`); then it has to stand alone as well.
+        chance (:meth:`ByteKind.longest`); then it has to stand alone as well.
 
         Args:
             content: the bytes.
             uids: UIDs, which differ from file to file.
             kind: what the bytes are.
         """
-        for at, needle in _places(content, self._needles(uids), wide=kind is Kind.BYTES):
+        for at, needle in _places(content, self._needles(uids), wide=kind is ByteKind.BYTES):
             if len(content) < kind.longest(needle):
                 return True
             if at < 0:

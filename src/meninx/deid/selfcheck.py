@@ -12,9 +12,10 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from meninx.deid.actions import NUMBERS, STRINGS, TERMS, FileContext, is_texty
+from meninx.deid.actions import STRINGS, TERMS, FileContext
 from meninx.deid.identifiers import Identifiers, strings
-from meninx.deid.raw_search import Kind
+from meninx.deid.raw_search import ByteKind
+from meninx.deid.text_in_bytes import NUMBERS, is_texty
 from meninx.deid.walker import MARKERS
 from meninx.deid.writer import marker_texts
 from meninx.dicomfile.charset import decode, encodings_of
@@ -82,7 +83,7 @@ def check(
             opaque: list[bytes] = []
             if _any_found(searched, _texts(dataset, opaque)):
                 raise Refused(Reason.RESIDUAL_IDENTIFIER)
-            if any(searched.found_in_bytes(value, Kind.BYTES) for value in opaque):
+            if any(searched.found_in_bytes(value, ByteKind.BYTES) for value in opaque):
                 raise Refused(Reason.RESIDUAL_IDENTIFIER)
             if any(tag in dataset for tag in PIXEL_DATA):
                 raise Refused(Reason.PIXELS_CHANGED)
@@ -106,7 +107,7 @@ def check(
     for start, element in pixels:
         see(bytes(written[at:start]))
         both = ComparedBytes(written, start, element.value, see)
-        kind = Kind.CODED if element.undefined else Kind.SAMPLES
+        kind = ByteKind.CODED if element.undefined else ByteKind.SAMPLES
         if searched.found_in_bytes(both, kind):
             raise Refused(Reason.RESIDUAL_IDENTIFIER)
         both.finish()

@@ -13,6 +13,7 @@ from meninx.deid.identifiers import keyword_of
 from meninx.deid.options import Option
 from meninx.deid.profile import Action, attribute_type, read_table
 from meninx.deid.structured_content import Treatment
+from meninx.deid.text_in_bytes import NUMBERS, is_texty
 from meninx.dicomfile.charset import CHARSET_TAG, encodings_of
 from meninx.dicomfile.elements import PIXEL_DATA, Element, standard_vr
 from meninx.dicomfile.pixels import EXTENDED_OFFSETS
@@ -48,7 +49,7 @@ def understood_vr(element: Element) -> str | None:
     own = element.vr.split(" or ")[0]
     if (own in actions.STRINGS) != (standard in actions.STRINGS):
         return None
-    bytes_for_number = standard in actions.NUMBERS and own not in actions.NUMBERS and own not in allowed
+    bytes_for_number = standard in NUMBERS and own not in NUMBERS and own not in allowed
     return standard if standard in actions.STRINGS or bytes_for_number else own
 
 
@@ -310,7 +311,7 @@ def _is_opaque_text(element: Element, vr: str) -> bool:
     """Return whether a private value is no value of its VR: text in bytes, or a sequence without items."""
     if vr in ("SQ", "UN", ""):
         return True
-    return vr not in actions.STRINGS | actions.NUMBERS and actions.is_texty(bytes(element.value))
+    return vr not in actions.STRINGS | NUMBERS and is_texty(bytes(element.value))
 
 
 def _private_vr(tag: int, creator: str) -> str:

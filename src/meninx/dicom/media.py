@@ -498,9 +498,7 @@ def _header(path: Path, name: str) -> dict[str, str]:
         DataError: it cannot be read, or one of them is malformed; the file is named.
     """
     try:
-        return decode.header_texts(
-            decode.open_dataset(path, pixels=False, keywords=_ORDERING), _ORDERING
-        )
+        return decode.header_texts(decode.open_dataset(path, pixels=False, keywords=_ORDERING), _ORDERING)
     except DataError as error:
         raise DataError(problem(f"the file cannot be read ({error})", where=name)) from None
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from meninx.deid import dates, structured_content
-from meninx.deid.actions import FREE_TEXT, is_texty
+from meninx.deid.actions import FREE_TEXT
 from meninx.deid.identifiers import is_common, keyword_of
 from meninx.deid.options import BASIC_CODE, CODES, EVERY_CODE, Option
 from meninx.deid.profile import Action, Profile, canonical, rows
 from meninx.deid.structured_content import Treatment
+from meninx.deid.text_in_bytes import is_texty
 from meninx.deid.walker import ALWAYS_REMOVED, MARKERS
 from meninx.dicomfile import compressed_bits, pixels
 from meninx.dicomfile.charset import CHARSET_TAG, decode, encodings_of

@@ -13,7 +13,7 @@ from meninx.core import value_caches
 from meninx.deid.burned_in.burned_text import Reader
 from meninx.deid.identifiers import Identifiers
 from meninx.deid.options import Option
-from meninx.deid.raw_search import Kind
+from meninx.deid.raw_search import ByteKind
 from meninx.dicomfile import instance
 from meninx.dicomfile.discover import SourceFile
 from meninx.dicomfile.elements import Element
@@ -177,7 +177,7 @@ def _known(
     for element in one.pixels:
         if element.items is not None:
             continue
-        if places.in_raw(element.value, Kind.CODED if element.undefined else Kind.SAMPLES):
+        if places.in_raw(element.value, ByteKind.CODED if element.undefined else ByteKind.SAMPLES):
             yield FileFinding("identifier-in-bytes", "PixelData")
 
 

@@ -15,12 +15,13 @@ from datetime import date, timedelta
 import numpy as np
 
 from meninx.deid import dates
-from meninx.deid.actions import STRINGS, is_texty, plain_number
+from meninx.deid.actions import STRINGS, plain_number
 from meninx.deid.identifiers import Identifiers, is_class_uid, is_common, keyword_of
 from meninx.deid.identity.pseudonyms import is_registered
 from meninx.deid.options import Option
 from meninx.deid.profile import canonical, rows
-from meninx.deid.raw_search import Kind
+from meninx.deid.raw_search import ByteKind
+from meninx.deid.text_in_bytes import is_texty
 from meninx.deid.wording.terms import is_term
 from meninx.dicomfile.file_part import Piece
 from meninx.dicomfile.instance import Instance
@@ -113,7 +114,7 @@ class IdentifierPlaces:
         """
         text = value.decode("latin-1") if is_texty(value) else ""
         hit = self._known.hit(text) if text else ""
-        certain = hit == CERTAIN or self.in_raw(value, Kind.TEXT)
+        certain = hit == CERTAIN or self.in_raw(value, ByteKind.TEXT)
         if text and not certain:
             certain = self._whole.found_in(text) or self._days.found_in(text)
         if vr == "UI" and not certain:
@@ -124,7 +125,7 @@ class IdentifierPlaces:
         elif hit:
             yield FileFinding("identifier-by-chance", place)
 
-    def in_raw(self, value: Piece, kind: Kind, *, names_only: bool = False) -> bool:
+    def in_raw(self, value: Piece, kind: ByteKind, *, names_only: bool = False) -> bool:
         """Return whether raw bytes hold an identifier."""
         if names_only:
             return self._names.found_in_bytes(value, kind)
@@ -149,7 +150,7 @@ class IdentifierPlaces:
         else:
             hits = set(map(self._in_number, _binary(place, little=self._one.encoding.little)))
         no_text = vr not in _VALID and vr not in STRINGS
-        if no_text and self.in_raw(place.element.value, Kind.BYTES, names_only=kept):
+        if no_text and self.in_raw(place.element.value, ByteKind.BYTES, names_only=kept):
             yield FileFinding("identifier-in-bytes", place.path)
         hit = max(hits | {""}, key=_WEIGHTS.index)
         if hit:

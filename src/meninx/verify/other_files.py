@@ -22,9 +22,9 @@ from meninx.core import artifacts
 from meninx.core.artifacts import DeidRecord
 from meninx.core.clean_archive import STATEMENT
 from meninx.core.errors import MeninxError
-from meninx.deid.actions import is_texty
 from meninx.deid.options import EVERY_CODE
 from meninx.deid.papers import statement
+from meninx.deid.text_in_bytes import is_texty
 from meninx.dicomfile.file_part import FilePart, windows_of
 from meninx.verify.dicom_findings import FileFinding
 from meninx.verify.known_values import CERTAIN, KnownValues
