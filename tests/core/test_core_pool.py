@@ -20,6 +20,7 @@ import pytest
 from meninx.core import pool
 from meninx.core.errors import DataError, Interrupted
 from meninx.core.pool import AHEAD, Stop, mapped
+from meninx.core.progress import Silent
 
 HERE = Path(__file__).parent
 
@@ -318,3 +319,32 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return not Path("/proc").is_dir()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_user_is_told_at_once_that_work_is_finished_before_a_stage_stops(workers):
+    told, done = [], []
+
+    class Told(Silent):
+        def note(self, message: str) -> None:
+            told.append((message, len(done)))
+
+    def work(stop: Stop) -> None:
+        for number in mapped(abs, range(100), workers=workers, stop=stop):
+            done.append(number)
+            if len(done) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with Stop(Told()) as stop, pytest.raises(Interrupted):
+        work(stop)
+    assert told == [("stopping: what is in work is finished first", 3)]
+
+
+def test_a_stage_stops_also_where_the_user_cannot_be_told_at_that_moment():
+    class Busy(Silent):
+        def note(self, message: str) -> None:
+            raise RuntimeError("reentrant call inside the stream")
+
+    with Stop(Busy()) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.wanted

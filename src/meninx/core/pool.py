@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import cached_property, partial
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.synchronize import Event
@@ -32,6 +32,7 @@ from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar, overload
 
 from meninx.core.errors import DataError, Interrupted, UsageError, expected
+from meninx.core.progress import SILENT, Progress
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -45,15 +46,20 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 class Stop:
     """Turns the first SIGINT, SIGTERM or SIGHUP into a request to stop between items.
 
-    A second signal raises KeyboardInterrupt at once. Outside the main thread no signal is handled. A SIGHUP
-    or SIGTERM that is ignored, as under ``nohup``, stays ignored.
+    The user is told, because items in work are finished first, and that may take a while. A second signal
+    raises KeyboardInterrupt at once. Outside the main thread no signal is handled. A SIGHUP or SIGTERM that
+    is ignored, as under ``nohup``, stays ignored.
+
+    Args:
+        progress: is told that the stage stops.
 
     Attributes:
         wanted: whether a stop was requested.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress = SILENT) -> None:
         self.wanted = False
+        self._progress = progress
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
@@ -76,6 +82,8 @@ class Stop:
         if self.wanted:
             raise KeyboardInterrupt
         self.wanted = True
+        with suppress(RuntimeError):  # the signal came while the same stream was written to
+            self._progress.note("stopping: what is in work is finished first")
 
 
 def interrupted() -> Interrupted:
