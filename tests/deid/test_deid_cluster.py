@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -24,8 +26,8 @@ from meninx.core.cluster_pool import ClusterAddress, _opened, _sealed, check_sam
 from meninx.core.errors import ConfigError, DataError, Interrupted, PrivacyRefusal, UsageError
 from meninx.core.pool import Stop
 from meninx.core.progress import Silent
-from meninx.deid.cluster import versions
 from meninx.deid.config import DeidConfig
+from meninx.deid.program import versions
 from meninx.deid.stage import run
 
 pytest.importorskip("distributed")
@@ -62,6 +64,32 @@ def test_settings_without_effect_are_refused():
         DeidConfig(scheduler_ca=Path("a"))
     with pytest.raises(PrivacyRefusal):
         DeidConfig(scheduler="tcp://a:1")
+
+
+class OneWorker:
+    """A client of a cluster whose one worker answers in this process."""
+
+    def __init__(self, answers: Callable[..., object]) -> None:
+        self.answers = answers
+
+    def run(self, function: Callable[..., object], *given: object) -> dict[str, object]:
+        return {"a": self.answers(function, *given)}
+
+
+@pytest.mark.parametrize(
+    ("other", "told"), [("versions", "others of numpy"), ("folder", "does not see the files")]
+)
+def test_a_run_compares_the_program_and_the_folder_of_every_worker(tmp_path, monkeypatch, other, told):
+    def answers(function, *given):
+        if function is versions:
+            return {**versions(), **({"numpy": "1"} if other == "versions" else {})}
+        return b"", [], str(tmp_path / "elsewhere")
+
+    monkeypatch.setattr(ClusterAddress, "connected", lambda self: nullcontext(OneWorker(answers)))
+    save(image(), tmp_path / "in" / "a")
+    with pytest.raises(UsageError, match=told):
+        clean(tmp_path, workers=0, scheduler="tls://a:1")
+    assert not (tmp_path / "out" / "deid.json").exists()
 
 
 def test_items_are_sealed():

@@ -69,3 +69,17 @@ def test_a_meaning_spells_no_identifier_in_pieces(tmp_path):
     ds = image(PatientID="078-05-1120")
     ds.ViewCodeSequence = Sequence([code("A1", "99HOSPITAL", "078 mm 051 cm 120 ml")])
     assert one(tmp_path, ds).ViewCodeSequence[0].CodeMeaning == "REMOVED"
+
+
+@pytest.mark.parametrize(
+    ("value", "meaning", "left"),
+    [
+        ("363819003", "Drug cumulative dose", "REMOVED"),  # "dose" alone would be the meaning of another code
+        ("111552007", "Quentinsson without chest", "REMOVED"),
+        ("363819003", "dose", "dose"),
+    ],
+)
+def test_a_code_that_stays_keeps_its_whole_meaning_or_none(tmp_path, value, meaning, left):
+    ds = image(ProcedureCodeSequence=Sequence([code(value, "SCT", meaning)]))
+    (new,) = one(tmp_path, ds).ProcedureCodeSequence
+    assert (new.CodeValue, new.CodeMeaning) == (value, left)

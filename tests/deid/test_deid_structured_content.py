@@ -224,6 +224,15 @@ def test_positions_stay_where_items_refer_to_them(tmp_path):
     assert list(new.ContentSequence[1].ContentSequence[0].ReferencedContentItemIdentifier) == [1, 2]
 
 
+@pytest.mark.parametrize(("kind", "stays"), [("IMAGE", True), ("WAVEFORM", False)])
+def test_the_value_type_selects_the_row_of_a_concept(tmp_path, kind, stays):
+    source = content(("DCM", "121112", "Source of Measurement"), kind)
+    source.ReferencedSOPSequence = Sequence(
+        [item(ReferencedSOPClassUID="1.2.840.10008.5.1.4.1.1.2", ReferencedSOPInstanceUID=f"{ROOT}.8")]
+    )
+    assert ("ContentSequence" in one(tmp_path, report(source), profile="basic")) == stays
+
+
 def test_an_item_that_goes_keeps_what_is_below_it(tmp_path):
     comment = content(("DCM", "121021", "Filler Number"), "TEXT", TextValue="8841207")
     comment.ContentSequence = Sequence([number(("SCT", "410668003", "Length"), "12.5", "mm")])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pydicom
 import pytest
 from deid_samples import clean, image, images, item, one, save
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag
 
 from meninx.deid.identifiers import Identifiers
 
@@ -258,3 +259,30 @@ def test_a_number_that_is_a_day_goes(tmp_path):
     assert not new.get("SeriesNumber")
     assert new.KVP == 20191301  # no such month
     assert not new.get("TableHeight")
+
+
+@pytest.mark.parametrize(
+    "written", ["1.9570314E7", "+19570314", "19570314.0", "019570314", "1957031.4e1", "1.957031400E+07"]
+)
+def test_a_day_goes_however_the_number_is_written(tmp_path, written):
+    new = one(tmp_path, image(TableHeight=written, PatientBirthDate="19570314"))
+    assert not new.get("TableHeight")
+
+
+@pytest.mark.parametrize(
+    ("written", "stays"),
+    [("7.714553e6", False), ("7714.553E3", False), ("1E9999999999999", True), ("7.714554e6", True)],
+)
+def test_an_identifier_goes_however_the_number_is_written(tmp_path, written, stays):
+    ds = image(PatientID="7714553")
+    ds.add(RawDataElement(BaseTag(0x00181130), "DS", len(written), written.encode(), 0, False, True))
+    one(tmp_path, ds)
+    content = images(tmp_path / "out")[0].read_bytes()
+    assert (written.encode() in content) == stays
+
+
+def test_digits_of_another_script_are_no_number(tmp_path):
+    path = save(image(SpecificCharacterSet="ISO_IR 192", TableHeight="135724"), tmp_path / "in" / "a")
+    path.write_bytes(path.read_bytes().replace(b"135724", "９５".encode()))
+    assert clean(tmp_path).files_written == 1
+    assert "９５".encode() not in images(tmp_path / "out")[0].read_bytes()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 import warnings
 
 import pydicom
@@ -12,7 +13,7 @@ from pydicom.sequence import Sequence
 from meninx.deid.config import DeidConfig
 from meninx.deid.options import Option
 from meninx.deid.walker import understood_vr
-from meninx.dicomfile.elements import Element
+from meninx.dicomfile.elements import Element, Encoding, encode, parse
 
 
 @pytest.mark.parametrize(
@@ -27,10 +28,48 @@ from meninx.dicomfile.elements import Element
         (0x00081140, "LO", None),  # a text where a sequence stands
         (0x00081140, "UN", "SQ"),  # an empty one
         (0x00080070, "UT", "LO"),
+        (0x00189073, "OF", "FD"),  # bytes where a number stands
+        (0x00189073, "FL", "FL"),
+        (0x00283006, "OW", "OW"),
     ],
 )
 def test_an_attribute_is_understood_by_the_dictionary(tag, vr, understood):
     assert understood_vr(Element(tag, vr, b"" if understood == "SQ" else b"xx")) == understood
+
+
+# An attribute of each VR that the profile keeps.
+OF_VR = {"AT": 0x00205000, "FD": 0x00189073, "FL": 0x0018605A, "SL": 0x00186020, "SS": 0x00189219}
+OF_VR |= {"UL": 0x00186016, "US": 0x00080304, "UV": 0x00720083, "OB": 0x00282000, "OW": 0x00281201}
+EXPLICIT = Encoding(implicit=False, little=True)
+
+
+def with_elements(path, elements):
+    """Add elements to a saved file, byte for byte."""
+    content = path.read_bytes()
+    start = 144 + int.from_bytes(content[140:144], "little")
+    path.write_bytes(content[:start] + encode([*parse(content[start:], EXPLICIT), *elements], EXPLICIT))
+
+
+@pytest.mark.parametrize("text", [b"Quentinsson ", b"Quentinsson Bob ", b"SMITHSON", b"Quentin^", b"MILLER"])
+@pytest.mark.parametrize(
+    "declared", ["OB", "OD", "OF", "OL", "OV", "OW", "UN", "US", "SS", "FL", "FD", "UL", "UV"]
+)
+def test_a_text_stays_in_no_value_whatever_vr_is_declared(tmp_path, text, declared):
+    """Three numbers of two bytes may spell a word of six letters: these are left out here."""
+    words = len(text) == 6 and declared in ("US", "SS", "UN")
+    tags = [tag for vr, tag in OF_VR.items() if not (words and vr in ("US", "SS"))]
+    path = save(image(), tmp_path / "in" / "a")
+    with_elements(path, [Element(tag, declared, text) for tag in tags])
+    assert clean(tmp_path).files_written == 1
+    assert text not in images(tmp_path / "out")[0].read_bytes()
+
+
+@pytest.mark.parametrize("declared", ["OF", "OW", "UN", "FD"])
+def test_a_number_that_is_declared_as_bytes_is_written_as_a_number(tmp_path, declared):
+    path = save(image(), tmp_path / "in" / "a")
+    with_elements(path, [Element(OF_VR["FD"], declared, struct.pack("<d", 1.2345))])
+    assert clean(tmp_path).files_written == 1
+    assert pydicom.dcmread(images(tmp_path / "out")[0]).AcquisitionDuration == 1.2345
 
 
 OVERLAY = {

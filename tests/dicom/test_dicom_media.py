@@ -8,6 +8,8 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pydicom
@@ -58,7 +60,7 @@ def archive(made, tmp_path):
     return shutil.copytree(made, tmp_path / "clean")
 
 
-def faults(folder, signer: str = SIGNER) -> dict[str, str]:
+def faults(folder: Path, signer: str = SIGNER) -> dict[str, str]:
     return {check.what: check.why for check in run(folder, signer=signer).checks if check.state != "ok"}
 
 
@@ -253,13 +255,7 @@ def test_what_is_changed_on_a_medium_is_seen(archive, tmp_path):
     whole = tmp_path / "cd"
 
     def changed(name, change):
-        folder = shutil.copytree(whole, tmp_path / name)
-        change(folder)
-        listed = {one: integrity.files.digest(folder / one) for one in integrity.read(folder)}
-        record = artifacts.read(folder, MediaRecord)
-        table = {**vars(record), "checksums": integrity.write(folder, listed)}
-        artifacts.write(folder, MediaRecord(**table))  # as somebody does who owns every file
-        return faults(folder)
+        return faults(rewritten(whole, tmp_path / name, change))
 
     def swap(folder):
         one, other = sorted(folder.rglob("IM*"))[:2]
@@ -285,6 +281,59 @@ def test_what_is_changed_on_a_medium_is_seen(archive, tmp_path):
     assert set(changed("b", swap)) >= {"DICOMDIR"}
     assert set(changed("c", pixel)) == {"papers of the archive", "DICOMDIR"}
     assert run(whole, signer="0" * 64).exit_code == 4
+
+
+def rewritten(whole: Path, folder: Path, change: Callable[[Path], object] = str, **record: object) -> Path:
+    """Copy a medium, change it, and write its list and its summary anew, as its owner can."""
+    shutil.copytree(whole, folder)
+    change(folder)
+    there = (one for one in integrity.read(folder) if (folder / one).exists())
+    listed = {one: integrity.files.digest(folder / one) for one in there}
+    table = {**vars(artifacts.read(folder, MediaRecord)), **record}
+    artifacts.write(folder, MediaRecord(**{**table, "checksums": integrity.write(folder, listed)}))
+    return folder
+
+
+SAID = {
+    "files": (7, "DICOMDIR"),
+    "patients": (3, "DICOMDIR"),
+    "studies": (5, "DICOMDIR"),
+    "series": (6, "DICOMDIR"),
+    "private_records": ({"CT Image Storage": 1}, "DICOMDIR"),
+    "stand_ins": ({}, "DICOMDIR"),
+    "archive": ("0" * 64, "papers of the archive"),
+    "signer": ("0" * 64, "papers of the archive"),
+}
+
+
+def test_every_word_of_the_summary_is_checked_or_said_to_be_nobodys():
+    # The list is checked by itself; the software only says whose DICOMDIR may differ.
+    assert {*SAID, "checksums", "software"} == {one.name for one in fields(MediaRecord)}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_a_summary_that_says_something_else_than_the_medium_is_seen(archive, tmp_path, name):
+    write_medium(archive, tmp_path / "cd")
+    value, check = SAID[name]
+    assert faults(rewritten(tmp_path / "cd", tmp_path / "same")) == {}
+    assert set(faults(rewritten(tmp_path / "cd", tmp_path / "other", **{name: value}))) == {check}
+
+
+@pytest.mark.parametrize("paper", ["deid.json", "checksums.sha256"])
+def test_papers_of_two_archives_are_seen_even_where_nobody_signed(archive, tmp_path, paper):
+    write_medium(archive, tmp_path / "cd")
+
+    def change(folder):
+        (folder / "papers" / "signature.json").unlink(missing_ok=True)
+        place = folder / "papers" / paper
+        if paper == "deid.json":
+            table = json.loads(place.read_text())
+            place.write_text(json.dumps(table | {"checksums": "0" * 64}))
+        else:
+            place.write_text("".join(sorted(place.read_text().splitlines(keepends=True), reverse=True)))
+
+    found = faults(rewritten(tmp_path / "cd", tmp_path / "other", change), signer="")
+    assert "do not belong together" in found["papers of the archive"]
 
 
 def test_names_hold_what_every_order_of_identifiers_gives():

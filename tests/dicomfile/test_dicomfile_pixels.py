@@ -511,6 +511,59 @@ def test_a_jpeg2000_tile_or_header_that_a_decoder_ignores_keeps_the_file_out(tmp
         assert quarantined(tmp_path / str(number), ds, JPEG2000Lossless) == "pixels-unreadable"
 
 
+def _with_j2k_text(stream: bytes, place: str) -> bytes:
+    """Return a JPEG 2000 stream of one tile with a text in a segment that a decoder may ignore."""
+    tile, qcd = stream.index(b"\xff\x90"), stream.index(b"\xff\x5c")
+    steps = stream[qcd + 4 : qcd + 2 + int.from_bytes(stream[qcd + 2 : qcd + 4], "big")]
+    text = OTHER.ljust(14, b" ")
+    unused = segment(0x5C, b"\x42" + (text * 3)[:32])
+    if place in ("PPT", "tile QCD"):
+        added = segment(0x61, b"\0" + text) if place == "PPT" else segment(0x5C, steps)
+        length = int.from_bytes(stream[tile + 6 : tile + 10], "big") + len(added)
+        frame = stream[: tile + 6] + length.to_bytes(4, "big") + stream[tile + 10 : tile + 12]
+        frame += added + stream[tile + 12 :]
+        return frame if place == "PPT" else frame.replace(segment(0x5C, steps), unused, 1)
+    if place == "offset":  # and the image begins there
+        size = b"".join((int.from_bytes(text[at : at + 4], "big") + 64).to_bytes(4, "big") for at in (0, 4))
+        origin = text[:8]
+        return stream[:8] + size + origin + size + origin + stream[40:]
+    added = {
+        "PPM": segment(0x60, b"\0" + len(text).to_bytes(4, "big") + text),
+        "CAP": segment(0x50, b"\0\0\0\x7f" + text),
+        "POC": segment(0x5F, text),
+        "QCC": segment(0x5D, b"\0" + steps),
+    }
+    if place == "QCC":  # the only component has its own quantization, so the common one is not used
+        return (
+            stream[:qcd]
+            + segment(0x5C, b"\x42" + (text * 3)[:32])
+            + added["QCC"]
+            + stream[qcd + 4 + len(steps) :]
+        )
+    if place == "long QCD":
+        return stream[:qcd] + segment(0x5C, steps + text) + stream[qcd + 4 + len(steps) :]
+    return stream[:tile] + added[place] + stream[tile:]
+
+
+@pytest.mark.parametrize("place", ["PPM", "PPT", "CAP", "POC", "QCC", "tile QCD", "long QCD", "offset"])
+def test_a_text_in_a_jpeg2000_segment_that_a_decoder_may_ignore_keeps_the_file_out(tmp_path, place):
+    (stream,) = frames_of(encoded(JPEG2000Lossless))
+    ds = encoded(JPEG2000Lossless)
+    ds.PixelData = encapsulate([_with_j2k_text(stream, place)])
+    ds["PixelData"].is_undefined_length = True
+    assert quarantined(tmp_path, ds, JPEG2000Lossless) == "pixels-unreadable"
+
+
+def test_a_jpeg2000_tile_is_written_no_larger_than_the_image(tmp_path):
+    ds = encoded(JPEG2000Lossless)
+    before, (stream,) = ds.pixel_array, frames_of(ds)
+    ds.PixelData = encapsulate([stream[:24] + OTHER[:8] + stream[32:]])
+    ds["PixelData"].is_undefined_length = True
+    np.testing.assert_array_equal(ds.pixel_array, before)
+    new = written(tmp_path, ds, JPEG2000Lossless, before)
+    assert OTHER[:8] not in new.PixelData
+
+
 def test_an_rle_frame_with_a_segment_too_many_is_kept_out(tmp_path):
     plane = b"\x81\x05\x81\x05"  # 256 pixels
     text = b"\xe0A" * 8

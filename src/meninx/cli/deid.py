@@ -42,15 +42,8 @@ def deid(
     workspace.apart(out, [source])
     early.extra(*(["cluster"] if config.scheduler else []))
     from meninx.deid import stage
-    from meninx.deid.identity import keys
 
-    throwaway = None
-    if new_key and config.key is not None:
-        stage.check_places(config, source, out)
-        if config.dry_run:
-            throwaway = None if config.key.exists() else keys.throwaway_key(config.site)
-        elif not stage.is_begun(config, source, out):
-            keys.make_key(config.key)
+    throwaway = stage.make_key_once(config, source, out) if new_key else None
     result = stage.run(config, source, out, progress=output.progress(), throwaway=throwaway)
     output.show(result)
     result.raise_if_nothing_is_clean()

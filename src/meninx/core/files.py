@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 import unicodedata
 from collections.abc import Iterator
@@ -292,6 +293,18 @@ def regular(path: Path) -> BufferedReader:
         os.close(handle)
         raise DataError(expected("a regular file", got="a folder, device or pipe", where=path.name))
     return os.fdopen(handle, "rb")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with its content, if it exists.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:

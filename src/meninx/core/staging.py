@@ -149,25 +149,13 @@ def move_whole(source: Path, target: Path, aside: Path, *, last: Iterable[str] =
         for item in sorted(source.iterdir(), key=lambda path: (path.name in final, path.name)):
             place = target / item.name
             if _lies(place):
-                remove(aside / item.name)
+                files.remove(aside / item.name)
                 place.rename(aside / item.name)
             item.rename(place)
-        remove(aside)
+        files.remove(aside)
         source.rmdir()
     except OSError as error:
         raise files.storage_error(error, target) from error
-
-
-def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with its content, if it exists.
-
-    Raises:
-        OSError: the disk refused.
-    """
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _refuse_links(target: Path, names: Iterable[PurePosixPath]) -> None:
@@ -195,10 +183,10 @@ def _begin(room: Path, fingerprint: str) -> None:
     continued = bool(fingerprint) and known.is_file() and files.read_text(known) == fingerprint
     try:
         if not continued or (room / _FILES).is_symlink():
-            remove(room / _FILES)
+            files.remove(room / _FILES)
         (room / _FILES).mkdir(exist_ok=True)
         for path in (room / _FILES).rglob(f"{files.PARTIAL}*"):  # incomplete files of a killed process
-            remove(path)
+            files.remove(path)
     except OSError as error:
         raise files.storage_error(error, room) from error
     files.write_text(known, fingerprint)

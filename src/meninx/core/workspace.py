@@ -128,6 +128,7 @@ def claim(
     resume: bool = False,
     overwrite: bool = False,
     ours: Callable[[Path], bool] | None = None,
+    renews: Callable[[str], bool] | None = None,
 ) -> Iterator[Workspace]:
     """Lock an output folder for this process, after checking that it may be written to.
 
@@ -142,6 +143,8 @@ def claim(
         resume: whether to continue a complete result of the same fingerprint (to add new items).
         overwrite: whether to replace a complete result; it remains until :meth:`Workspace.publish`.
         ours: folder without a marker -> whether an older version of this stage wrote it.
+        renews: fingerprint of a complete result -> whether this run replaces it without ``overwrite``, e.g.
+            one of the same settings and an older program; it, too, remains until :meth:`Workspace.publish`.
 
     Raises:
         UsageError: the folder is a file, holds other files, another stage's or a complete result, or overlaps
@@ -162,6 +165,7 @@ def claim(
         resume=resume,
         overwrite=overwrite,
         ours=ours,
+        renews=renews,
     )
     with held(out):
         check(
@@ -172,6 +176,7 @@ def claim(
             resume=resume,
             overwrite=overwrite,
             ours=ours,
+            renews=renews,
         )
         marker = read_marker(out) or Marker(stage=stage, published="older" if ours and ours(out) else "")
         space = _begun(out, marker, fingerprint)
@@ -243,11 +248,11 @@ def _begun(out: Path, marker: Marker, fingerprint: str) -> Workspace:
     continued = marker.building == fingerprint and (out / PRIVATE / STAGING).is_dir()
     try:
         if not continued:
-            _remove(out / PRIVATE / STAGING)
-        _remove(out / PRIVATE / REPLACED)  # left by a publication that was killed after its last rename
+            files.remove(out / PRIVATE / STAGING)
+        files.remove(out / PRIVATE / REPLACED)  # left by a publication that was killed after its last rename
         partial = f"{files.PARTIAL}*"  # incomplete files of a killed process
         for path in [*(out / PRIVATE).glob(partial), *(out / PRIVATE / STAGING).rglob(partial)]:
-            _remove(path)
+            files.remove(path)
         marker = replace(marker, building=fingerprint)
         _write_marker(out, marker)
         (out / PRIVATE / STAGING).mkdir(mode=0o700, exist_ok=True)
@@ -265,6 +270,7 @@ def check(
     resume: bool = False,
     overwrite: bool = False,
     ours: Callable[[Path], bool] | None = None,
+    renews: Callable[[str], bool] | None = None,
 ) -> None:
     """Raise the errors of :func:`claim` without creating anything: for dry runs and before slow work."""
     apart(out, sources)
@@ -288,7 +294,8 @@ def check(
     if marker.published and not (resume or overwrite):
         fix = "give --resume to go on with it, or --overwrite to replace it when the new one is complete"
         raise UsageError(problem("the output folder holds a complete result", where=out.name, fix=fix))
-    if marker.published and not overwrite and fingerprint not in (marker.published, marker.building):
+    same = fingerprint in (marker.published, marker.building) or (renews and renews(marker.published))
+    if marker.published and not overwrite and not same:
         fix = "use the same settings, or --overwrite to replace the result"
         raise UsageError(problem("the result was made with other settings", where=out.name, fix=fix))
 
@@ -543,31 +550,24 @@ def _completed(root: Path, marker: Marker) -> Marker:
     _write_marker(root, done)
     # The result is complete. Anything that cannot be removed now is removed by the next claim.
     with contextlib.suppress(OSError):
-        _remove(room / REPLACED)
-        _remove(room / STAGING)
-        _remove(room / CACHE)  # of the earlier result; it may hold images of patients who were removed
+        files.remove(room / REPLACED)
+        files.remove(room / STAGING)
+        files.remove(room / CACHE)  # of the earlier result; it may hold images of patients who were removed
     return done
 
 
 def _move(path: Path, target: Path) -> None:
     if not (path.exists() or path.is_symlink()):
         return
-    _remove(target)
+    files.remove(target)
     path.rename(target)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _forget(space: Workspace) -> None:
     """Remove a staging folder in which nothing was built: after a failure, or where nothing was new."""
     with contextlib.suppress(OSError, StorageError):  # the original failure is the one to report
         if not any(space.staging.iterdir()) and not space.marker.unfinished:
-            _remove(space.staging)
+            files.remove(space.staging)
             _write_marker(space.root, replace(space.marker, building=""))
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from meninx.deid import dates
 from meninx.deid.identifiers import Identifiers, keyword_of
 from meninx.deid.identity.pseudonyms import Patient, Resolver, is_registered
 from meninx.deid.options import Option
-from meninx.deid.profile import Action, Profile, attribute_type, canonical, rows
+from meninx.deid.profile import Action, Profile, attribute_type, canonical, dictionary_vrs, rows
 from meninx.deid.raw_search import Kind
 from meninx.deid.wording.terms import ETHNIC_KEYWORDS, is_term, technical_text
 from meninx.deid.wording.text import REMOVED, clean_text
@@ -32,12 +33,12 @@ STRINGS = FREE_TEXT | NAMES | {"AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"}
 NUMBERS = frozenset({"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
 SINGLE = frozenset({"LT", "ST", "UT", "UR"})
 _FORMS = {
-    "DS": re.compile(r" *[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)? *"),
-    "IS": re.compile(r" *[+-]?\d{1,12} *"),
-    "UI": re.compile(r"\d+(\.\d+)*"),
+    "DS": re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)? *"),
+    "IS": re.compile(r" *[+-]?[0-9]{1,12} *"),
+    "UI": re.compile(r"[0-9]+(\.[0-9]+)*"),
     "CS": re.compile(r"[A-Za-z0-9 _./+()-]{0,16}"),
-    "CONTEXT": re.compile(r"1\.2\.840\.10008\.6\.1\.[1-9]\d{0,3}"),
-    "TIMEZONE": re.compile(r"[+-]\d{4}"),
+    "CONTEXT": re.compile(r"1\.2\.840\.10008\.6\.1\.[1-9][0-9]{0,3}"),
+    "TIMEZONE": re.compile(r"[+-][0-9]{4}"),
 }
 _DUMMIES = {
     "AE": REMOVED,
@@ -50,6 +51,7 @@ _DUMMIES = {
     "TM": "000000",
     "UR": "removed:",
 }
+_LONGEST_PLAIN = 40  # digits
 _READABLE = re.compile(rb"[ -~]{5}")  # in short numbers, which the self-check searches once more
 _SIZES = {
     "AT": 4, "FD": 8, "FL": 4, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "SL": 4, "SS": 2, "SV": 8,
@@ -249,7 +251,8 @@ def _kept(tag: int, vr: str, text: str, context: FileContext) -> str:
         return "\\".join(dates.capped_age(value, context.max_age) for value in values)
     if vr in ("DS", "IS"):
         fits = (
-            _is_number(value, vr) and not _is_day(value) and not context.found.spelled_by(value)
+            _is_number(value, vr)
+            and not any(_is_day(way) or context.found.spelled_by(way) for way in {value, _plain(value)})
             for value in values
             if value.strip()
         )
@@ -278,8 +281,22 @@ def _without_pieces(text: str, context: FileContext) -> str:
 
 def _is_day(value: str) -> bool:
     """Return whether a number is a day of the last or this century, which may be anybody's birth date."""
-    digits = value.strip()
+    digits = value.strip(" +-").partition(".")[0].lstrip("0")
     return len(digits) == 8 and digits[:2] in ("19", "20") and dates.parse(digits) is not None
+
+
+def _plain(value: str) -> str:
+    """Return a valid DS or IS value without its exponent: ``1.95e7`` is ``19500000``.
+
+    One with an exponent beyond any identifier stays as it is.
+    """
+    if "e" not in value and "E" not in value:
+        return value
+    try:
+        number = Decimal(value.strip()).normalize()
+    except ArithmeticError:
+        return value
+    return f"{number:f}" if abs(number.adjusted()) < _LONGEST_PLAIN else value
 
 
 def _is_number(value: str, vr: str) -> bool:
@@ -367,9 +384,14 @@ def _binary(action: Action, element: Element, vr: str, context: FileContext) -> 
     if vr in NUMBERS and len(value) % _SIZES[vr]:
         return None
     searched = len(value) > 64 or vr not in NUMBERS or _READABLE.search(value) is not None
+    listed = dictionary_vrs(element.tag) | {"UN"}
+    misdeclared = len(listed) > 1 and element.vr.split(" or ")[0] not in listed
+    if misdeclared and len(value) >= 4 and is_texty(value):
+        return None
     if searched and (holds_identifier(value, context.found) or is_prose(value, vr)):
         return None
-    return Element(element.tag, element.vr, value, undefined=element.undefined)
+    as_number = misdeclared and vr in listed  # bytes that the file declares as something else
+    return Element(element.tag, vr if as_number else element.vr, value, undefined=element.undefined)
 
 
 def holds_identifier(value: bytes, found: Identifiers) -> bool:
@@ -384,9 +406,12 @@ def is_prose(value: bytes, vr: str) -> bool:
     sample = value.rstrip(b"\0 ")[:4096]
     letters = sum(65 <= sign <= 90 or 97 <= sign <= 122 or sign == 32 for sign in sample)
     plain = value.rstrip(b"\0")[:4096]
-    if vr in NUMBERS and len(plain) >= 7 and all(32 <= sign < 127 for sign in plain):
+    printable = all(32 <= sign < 127 for sign in plain)
+    if vr in NUMBERS and len(plain) >= 7 and printable:
         return True
-    return len(sample) >= 16 and vr != "UN" and is_texty(sample) and letters > 0.6 * len(sample)
+    if vr == "UN" or letters <= 0.6 * len(sample):
+        return False
+    return (len(sample) >= 16 and is_texty(sample)) or (vr not in NUMBERS and len(sample) >= 4 and printable)
 
 
 def is_texty(value: bytes) -> bool:

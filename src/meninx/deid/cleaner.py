@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from meninx.deid import selfcheck, structured_content, walker, writer
+from meninx.deid import selfcheck, stated_ages, structured_content, walker, writer
 from meninx.deid.actions import ACCESSION, BIRTH_DATE, FileContext
 from meninx.deid.burned_in.pixel_cleaner import PixelCleaner, PixelReport
 from meninx.deid.config import DeidConfig
@@ -207,9 +207,7 @@ class Cleaner:
 
         found, kept = collect(original.elements, original.encodings, keeps)
         patient = self.resolver.patient(original.patient_id, original.issuer, study)
-        stated = structured_content.highest_age(
-            original.elements, original.encodings, little=original.encoding.little
-        )
+        stated = stated_ages.highest(original.elements, original.encodings, little=original.encoding.little)
         births = writer.birth_days(original) if not keeps(BIRTH_DATE, "DA") else frozenset()
         return FileContext(
             profile=self.profile,

@@ -98,17 +98,19 @@ def clean_code(item: list[Element], encodings: tuple[str, ...], context: FileCon
     if all(_is_published(scheme, text[tag], context) for tag in values) and (
         scheme in PUBLISHED_SCHEMES or not scheme
     ):
+        known = bool(values)
         new = {tag: text[tag] for tag in (*values, CODING_SCHEME) if tag in text}
         version = text.get(SCHEME_VERSION, "")
         if _VERSION.fullmatch(version) and not context.found.found_in(version):
             new[SCHEME_VERSION] = version
     else:
+        known = False
         pseudonyms = context.resolver.pseudonyms
         new = {tag: pseudonyms.identifier("CodeValue", f"{scheme}/{text[tag]}") for tag in values}
         if CODING_SCHEME in text:
             new[CODING_SCHEME] = LOCAL_SCHEME
     if CODE_MEANING in text:
-        new[CODE_MEANING] = _meaning(text, values, context)
+        new[CODE_MEANING] = _meaning(text, values, context, code_stays=known)
     return {tag: _code_element(tag, value) for tag, value in new.items()}
 
 
@@ -237,10 +239,11 @@ def _luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
-def _meaning(text: Mapping[int, str], values: list[int], context: FileContext) -> str:
+def _meaning(text: Mapping[int, str], values: list[int], context: FileContext, *, code_stays: bool) -> str:
     """Return the meaning if it is published or harmless, else the published one, else its known words.
 
-    A meaning is never replaced by another one of the same code while it can stay.
+    A meaning is never replaced by another one of the same code while it can stay. Where the code stays and no
+    table knows it, a part of its meaning could be another meaning: it is whole, or it is removed.
     """
     original = text[CODE_MEANING]
     published = published_meanings(text.get(CODING_SCHEME, ""), text[values[0]]) if values else ()
@@ -254,6 +257,8 @@ def _meaning(text: Mapping[int, str], values: list[int], context: FileContext) -
         return REMOVED
     if is_harmless(original) and not context.found.found_in(original):
         return original
+    if code_stays:
+        return REMOVED
     words = clean_text(original, limit=64, identifies=context.found.found_in)
     return REMOVED if not words or context.found.spelled_apart_in(original) else words
 

@@ -13,12 +13,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from meninx.core import files, workspace
-from meninx.core.errors import PrivacyRefusal, UsageError, expected, problem
+from meninx.core.errors import DataError, PrivacyRefusal, UsageError, expected, problem
 from meninx.core.summaries import number_of
 from meninx.core.workspace import Workspace
+from meninx.deid import output
 from meninx.deid.config import DeidConfig
 from meninx.deid.escrow import escrow_file
 from meninx.deid.escrow.escrow_file import NAME, Recipient
+from meninx.deid.fingerprint import Fingerprint
 from meninx.deid.output import JOURNAL, KNOWN, WRITTEN, FileJournal, FileResult
 from meninx.deid.papers import audit_chain
 from meninx.deid.worker import Engine, content_of
@@ -29,19 +31,14 @@ _HEAD = 4096  # bytes of a file that hold its file meta information
 _META_INSTANCE = b"\x02\x00\x03\x00UI"  # MediaStorageSOPInstanceUID, which is always explicit little endian
 
 
-def refuse_earlier_format(config: DeidConfig, out: Path, mark: str) -> None:
-    """Refuse to go on with a result that was made by other rules.
-
-    Args:
-        config: settings.
-        out: the output folder.
-        mark: begins every fingerprint of the present format.
+def refuse_earlier_format(config: DeidConfig, out: Path) -> None:
+    """Refuse to go on with a result of a version that did not say by which settings it was made.
 
     Raises:
         UsageError: it is one, and is not to be replaced.
     """
     marker = None if config.overwrite else workspace.read_marker(out)
-    if marker is not None and marker.published and not marker.published.startswith(mark):
+    if marker is not None and marker.published and Fingerprint.read(marker.published) is None:
         fix = "choose a new output folder, or give --overwrite to make every file again"
         got = "one of an earlier format, whose texts, pixels or pseudonyms were made by other rules"
         raise UsageError(expected("a result of the present format", got=got, where=out.name, fix=fix))
@@ -72,8 +69,65 @@ def refuse_unsealing(config: DeidConfig, out: Path, recipient: Recipient | None)
         raise PrivacyRefusal(problem("the folder is sealed for somebody else", where=out.name, fix=fix))
 
 
+def files_of_another_program(config: DeidConfig, out: Path, fingerprint: Fingerprint) -> int:
+    """Return how many finished files this run makes again because the program or a library is another one.
+
+    What a killed run of another program left is counted, too. Files that an earlier run of this program has
+    made again already are not.
+
+    Raises:
+        UsageError: a sealed result without new names is of another program. Its files are compared by their
+            bytes (:func:`refuse_lost_files`), which may be others now.
+    """
+    marker = None if config.overwrite else workspace.read_marker(out)
+    if marker is None:
+        return 0
+    private = out / workspace.PRIVATE
+    staging = private / workspace.STAGING
+    if not fingerprint.renews(marker.published or marker.building):
+        return 0
+    if not marker.published:
+        return _written(staging)
+    if not is_sealed(out):
+        return _written(private) - (_written(staging) if marker.building == str(fingerprint) else 0)
+    if not config.rename:
+        what = "the sealed result was made by another version of the program or of a library"
+        fix = "--overwrite makes every file again"
+        raise UsageError(problem(what, where=out.name, fix=fix))
+    return len(audit_chain.check(out / audit_chain.AUDIT_LOG).written)
+
+
+def _written(folder: Path) -> int:
+    """Return how many files the journal of a folder calls written; 0 where it cannot be read."""
+    try:
+        return sum(entry.status == WRITTEN for entry in FileJournal(folder).entries())
+    except DataError:
+        return 0
+
+
+def give_back(out: Path, fingerprint: Fingerprint) -> None:
+    """Put a complete result back that a killed run was adding files to, where this run cannot go on with it.
+
+    Otherwise the only copy of the result would be removed with what the killed run left.
+
+    Raises:
+        RunLocked: another process works in the folder.
+        StorageError: the disk refused.
+    """
+    marker = workspace.read_marker(out)
+    if marker is None or marker.unfinished or marker.published in ("", str(fingerprint)):
+        return
+    if marker.published == marker.building:
+        with workspace.locked(out):
+            output.give_back(out)
+
+
 def refuse_other_source(
-    engine: Engine, config: DeidConfig, space: Workspace, found: Sequence[SourceFile], fingerprint: str
+    engine: Engine,
+    config: DeidConfig,
+    space: Workspace,
+    found: Sequence[SourceFile],
+    fingerprint: Fingerprint,
 ) -> None:
     """Refuse to mix another source into the files of an earlier run.
 
@@ -82,7 +136,8 @@ def refuse_other_source(
     Raises:
         UsageError: with the number of files that are gone or are other instances now.
     """
-    journals = [space.private] if space.earlier == fingerprint and not config.overwrite else []
+    earlier = fingerprint.has_settings_of(space.earlier) and not config.overwrite
+    journals = [space.private] if earlier else []
     for folder in (*journals, space.staging):
         lost = _lost(engine, FileJournal(folder).entries(), found)
         shutil.rmtree(engine.waiting, ignore_errors=True)  # where members of archives were inflated
@@ -119,7 +174,7 @@ def refuse_other_identities(engine: Engine, space: Workspace, *, overwrite: bool
     _refuse_other_identities(engine, [space.staging, *([] if overwrite else [space.private])])
 
 
-def check_dry_run(engine: Engine, out: Path, found: Sequence[SourceFile], fingerprint: str) -> None:
+def check_dry_run(engine: Engine, out: Path, found: Sequence[SourceFile], fingerprint: Fingerprint) -> None:
     """Refuse a dry run where the run itself would not go on with what is in the output folder.
 
     Args:
@@ -134,8 +189,8 @@ def check_dry_run(engine: Engine, out: Path, found: Sequence[SourceFile], finger
     marker, private = workspace.read_marker(out), out / workspace.PRIVATE
     if marker is None:
         return
-    made = {private: marker.published, private / workspace.STAGING: marker.building}
-    folders = [folder for folder, what in made.items() if what == fingerprint]
+    folders = [private] if fingerprint.has_settings_of(marker.published) else []
+    folders += [private / workspace.STAGING] if marker.building == str(fingerprint) else []
     _refuse_other_identities(engine, folders)
     for folder in folders:
         lost = _lost(engine, FileJournal(folder).entries(), found)

@@ -10,7 +10,7 @@ _DA = re.compile(r"(\d{4})[.:]?(\d{2})[.:]?(\d{2})")
 _ZONE = r"[+-](?:0\d|1[0-4])[0-5]\d"
 _CLOCK = r"(?:[01]\d|2[0-3])(?:[0-5]\d(?:(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?"
 _DT = re.compile(rf"(\d{{4}})(?:(\d{{2}})(?:(\d{{2}})({_CLOCK})?)?)?({_ZONE})?")
-_TM = re.compile(r"(?:[01]\d|2[0-3])(?::?[0-5]\d(?::?(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?")
+_TM = re.compile(r"(?:[01]\d|2[0-3])(?::?[0-5]\d(?::?(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?", re.ASCII)
 _AGE = re.compile(r"(\d{1,3})([DWMY]?)")
 _DAYS = {"D": 1.0, "W": 7.0, "M": 30.4375, "Y": 365.25}
 
@@ -90,13 +90,10 @@ def capped_age(age: str, max_age: int) -> str:
 
     Empty when it is none.
     """
-    value = years(age)
-    if value is None:
+    value, found = years(age), _AGE.fullmatch(age.strip())
+    if value is None or found is None:
         return ""
-    if value >= max_age + 1:
-        return f"{max_age + 1:03d}Y"
-    text = age.strip()
-    return f"{int(text):03d}Y" if text.isdigit() else text.zfill(4)
+    return f"{max_age + 1:03d}Y" if value >= max_age + 1 else f"{int(found[1]):03d}{found[2] or 'Y'}"
 
 
 def _moved(text: str, days: int) -> date | None:

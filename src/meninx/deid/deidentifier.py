@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import os
 from collections.abc import Iterable, Mapping
@@ -227,14 +228,9 @@ class Deidentifier:
         # What another process needs to build the same object: a key file by its path, never the key.
         self._settings: dict[str, Any] | None = None
         if not isinstance(key, bytes):
-            self._settings = {
-                "key": _key_file(key), "site": site, "profile": profile, "options": config.options,
-                "overrides": letters, "lookup": config.lookup, "missing_lookup": missing_lookup,
-                "issuers": issuers, "issuer_domains": config.issuer_domains,
-                "missing_issuer": missing_issuer, "registry": config.registry, "max_age": max_age,
-                "pixels": pixels, "search_all": search_all, "keep_measurements": keep_measurements,
-                "decisions": config.decisions, "defacing": defacing,
-            }  # fmt: skip
+            shared = inspect.signature(Deidentifier).parameters.keys() - {"key", "overrides"}
+            self._settings = {name: getattr(config, name) for name in shared}
+            self._settings |= {"key": _key_file(key), "overrides": letters}
 
     def __enter__(self) -> Self:
         """Return the object itself."""

@@ -29,7 +29,7 @@ from meninx.core.clean_archive import IMAGES, STATEMENT
 from meninx.core.errors import DataError, StorageError, expected
 from meninx.core.folder_signature import SIGNATURE
 from meninx.core.integrity import CHECKSUMS
-from meninx.core.workspace import PRIVATE, Workspace
+from meninx.core.workspace import PRIVATE, STAGING, Workspace
 from meninx.deid.papers.audit_chain import AUDIT_LOG
 
 WAITING = "waiting"
@@ -65,6 +65,21 @@ def take_back(space: Workspace) -> None:
                 (space.root / name).rename(space.staging / name)
     except OSError as error:
         raise files.storage_error(error, space.staging) from error
+
+
+def give_back(out: Path) -> None:
+    """Move what :func:`take_back` moved to staging, and a killed run left there, to its place again.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    staging = out / PRIVATE / STAGING
+    try:
+        for name in (IMAGES, *PUBLIC_FILES):
+            if (staging / name).exists() and not (out / name).exists():
+                (staging / name).rename(out / name)
+    except OSError as error:
+        raise files.storage_error(error, out / PRIVATE) from error
 
 
 def check_relative(relative: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
 import shutil
 import tempfile
@@ -14,23 +13,24 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from meninx.core import cluster_pool, files, machine, value_caches, workspace
+from meninx.core import cluster_pool, machine, value_caches, workspace
 from meninx.core.artifacts import DeidRecord
 from meninx.core.clean_archive import IMAGES
 from meninx.core.errors import DataError, PrivacyRefusal, expected, problem
 from meninx.core.pool import Stop, interrupted, mapped, refuse_import_in_worker
 from meninx.core.progress import SILENT, Progress, task
 from meninx.core.summaries import number_of, unsearched
-from meninx.deid import cluster, continuation, options, output
+from meninx.deid import continuation, output, program
 from meninx.deid.cleaner import Cleaner
 from meninx.deid.config import DeidConfig
 from meninx.deid.deid_result import DeidResult
 from meninx.deid.escrow import sealing
 from meninx.deid.escrow.escrow_file import BY_KEY, NAME, Recipient
 from meninx.deid.faces import face_pass
+from meninx.deid.fingerprint import Fingerprint
 from meninx.deid.identity import lookup
 from meninx.deid.identity.identity_registry import IdentityRegistry, usual_place
-from meninx.deid.identity.keys import SiteKey, read_key
+from meninx.deid.identity.keys import SiteKey, make_key, read_key, throwaway_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
 from meninx.deid.papers import archive_signature, statement, summary
 from meninx.deid.publication import InstanceOwners, publish_entry
@@ -38,11 +38,8 @@ from meninx.deid.review import layout_sheet, thumbnail_sheet
 from meninx.deid.worker import Engine, process
 from meninx.dicomfile.discover import SourceFile, check_source, files_below
 from meninx.dicomfile.refusals import Reason
-from meninx.imaging import ocr
 
 STAGE = "deid"
-FORMAT = "5"  # raised when the same input would give other bytes
-_MARK = f"format-{FORMAT}-"  # begins every fingerprint
 FILES_PER_WORKER = 40  # below that a second process costs more than it saves
 Pair = tuple[SourceFile, FileResult | None]  # a file and its result in an earlier run
 
@@ -109,7 +106,7 @@ def run(
     """
     refuse_import_in_worker()
     check_places(config, source, out)
-    continuation.refuse_earlier_format(config, out, _MARK)
+    continuation.refuse_earlier_format(config, out)
     recipient = Recipient.of(config.escrow) if config.escrow else None
     continuation.refuse_unsealing(config, out, recipient)
     engine, registry, fingerprint = _engine(config, source, out, throwaway)
@@ -117,22 +114,26 @@ def run(
     found = files_below(source)
     if not found:
         raise DataError(problem("the folder holds no files", where="source", fix="check the path"))
+    made_again = continuation.files_of_another_program(config, out, fingerprint)
     job = _Job(engine, registry, config, found, progress)
     if config.dry_run:
         if not config.overwrite:
             continuation.check_dry_run(engine, out, found, fingerprint)
+        _note_another_program(job, made_again)
         with tempfile.TemporaryDirectory() as folder:  # a dry run leaves nothing in the output folder
             return _dry_run(job.with_plans(Path(folder)), out)
+    continuation.give_back(out, fingerprint)
     claimed = workspace.claim(
-        out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
-        overwrite=config.overwrite, ours=output.is_older,
+        out, stage=STAGE, fingerprint=str(fingerprint), sources=[source], resume=config.resume,
+        overwrite=config.overwrite, ours=output.is_older, renews=fingerprint.renews,
     )  # fmt: skip
     is_new = registry.path is not None and not registry.path.exists()
     with claimed as space:
         continuation.refuse_other_identities(engine, space, overwrite=config.overwrite)
         continuation.refuse_other_source(engine, config, space, found, fingerprint)
+        _note_another_program(job, made_again)
         resealing = continuation.is_sealed(out) and not config.overwrite
-        if space.earlier == fingerprint and not config.overwrite and not resealing:
+        if space.earlier == str(fingerprint) and not config.overwrite and not resealing:
             output.take_back(space)
         journal = FileJournal(space.staging)
         resumed = _finish(job, journal)
@@ -148,6 +149,15 @@ def run(
     if result.burned_in_unknown:
         progress.note(unsearched(result.burned_in_unknown))
     return result
+
+
+def _note_another_program(job: _Job, made_again: int) -> None:
+    """Say how many finished files are made again because another program made them."""
+    if made_again > 0:
+        one, more = ("would be", "would be") if job.config.dry_run else ("is", "are")
+        which = number_of(made_again, f"finished file {one}", f"finished files {more}")
+        why = "the program or a library that decides their bytes has changed since"
+        job.progress.note(f"{which} made again, because {why}")
 
 
 def _finish(job: _Job, journal: FileJournal) -> int:
@@ -236,37 +246,50 @@ def check_places(config: DeidConfig, source: Path, out: Path) -> None:
         if path is not None and path.resolve().is_relative_to(out.resolve()):
             rule, got = f"the {name} apart from what it protects", f"a {name} inside the output folder"
             raise PrivacyRefusal(expected(rule, got=got, where=name))
-    _check_claim(config.replace(overwrite=True), source, out, "")
+    _check_claim(config.replace(overwrite=True), source, out, None)
 
 
-def is_begun(config: DeidConfig, source: Path, out: Path) -> bool:
-    """Return whether the output folder holds a run with these settings and the key that is there.
+def make_key_once(config: DeidConfig, source: Path, out: Path) -> SiteKey | None:
+    """Make the site's key, unless the output folder holds a run with it, which goes on.
+
+    A dry run makes none. Where there is no key yet, the random key that the dry run takes is returned.
 
     Raises:
-        PrivacyRefusal, ConfigError, DataError: as :func:`run`.
+        PrivacyRefusal: the file exists and the output folder holds no run with it.
+        StorageError: the file cannot be written.
+        UsageError, ConfigError, DataError: as :func:`run`, before the key is made.
     """
+    if config.key is None:
+        return None
+    check_places(config, source, out)
+    if config.dry_run:
+        return None if config.key.exists() else throwaway_key(config.site)
+    if not _is_begun(config, source, out):
+        make_key(config.key)
+    return None
+
+
+def _is_begun(config: DeidConfig, source: Path, out: Path) -> bool:
+    """Return whether the output folder holds a run with these settings and the key that is there."""
     marker = workspace.read_marker(out)
     if marker is None or config.key is None or not config.key.exists():
         return False
-    return _engine(config, source, out, None)[2] in (marker.building, marker.published)
+    fingerprint = _engine(config, source, out, None)[2]
+    return any(map(fingerprint.has_settings_of, (marker.building, marker.published)))
 
 
-def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: str) -> None:
+def _check_claim(config: DeidConfig, source: Path, out: Path, fingerprint: Fingerprint | None) -> None:
     """Refuse an output folder that :func:`meninx.core.workspace.claim` would refuse."""
     workspace.check(
-        out, stage=STAGE, fingerprint=fingerprint, sources=[source], resume=config.resume,
-        overwrite=config.overwrite, ours=output.is_older,
+        out, stage=STAGE, fingerprint=str(fingerprint or ""), sources=[source], resume=config.resume,
+        overwrite=config.overwrite, ours=output.is_older, renews=fingerprint.renews if fingerprint else None,
     )  # fmt: skip
 
 
 def _engine(
     config: DeidConfig, source: Path, out: Path, throwaway: SiteKey | None
-) -> tuple[Engine, IdentityRegistry, str]:
-    """Return what the workers need, the site's registry, and the fingerprint of what decides the bytes.
-
-    The policy on issuers is not part of the fingerprint: the registry refuses one that changes earlier
-    pseudonyms, and any other one only adds files.
-    """
+) -> tuple[Engine, IdentityRegistry, Fingerprint]:
+    """Return what the workers need, the site's registry, and the fingerprint of what decides the bytes."""
     made_up = throwaway if config.dry_run else None
     key, policy = made_up or read_key(config.key, config.site), config.issuer_policy()
     profile = config.compiled()
@@ -280,22 +303,7 @@ def _engine(
         rename=config.rename,
         dry_run=config.dry_run,
     )
-    deciding = [
-        FORMAT,
-        profile.fingerprint(),
-        key.fingerprint(),
-        str(config.rename),
-        str(config.max_age),
-        config.missing_lookup,
-    ]
-    added = sorted(set(config.options) - options.preset(config.profile))  # others change nothing
-    deciding += [table.digest if table else "", config.profile, *added]
-    deciding += [config.pixels, str(config.search_all), str(config.keep_measurements)]
-    deciding += [ocr.fingerprint() if config.pixels == "redact" else ""]
-    deciding += [f"defacing {config.defacing}"] if config.defacing != "off" else []
-    deciding += [files.digest(config.decisions) if config.decisions else ""]
-    digest = hashlib.sha256("\n".join(deciding).encode()).hexdigest()
-    return engine, registry, f"{_MARK}{digest}"
+    return engine, registry, Fingerprint.of(config, key, profile, table)
 
 
 def _refuse_no_dicom(space: workspace.Workspace, journal: FileJournal) -> None:
@@ -351,7 +359,7 @@ def _results(job: _Job, pairs: Iterable[Pair], stop: Stop) -> Iterator[Iterator[
             yield results
         return
     with config.cluster().connected() as client:
-        cluster_pool.check_same(client, cluster.versions)
+        cluster_pool.check_same(client, program.versions)
         if engine.out.is_dir():  # a dry run has no place to write, and needs none
             cluster_pool.check_shared(client, engine.out, _sample(engine))
         remote = cluster_pool.mapped_on(

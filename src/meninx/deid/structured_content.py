@@ -16,13 +16,13 @@ References:
 from __future__ import annotations
 
 import re
-import struct
 from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from meninx.core.value_caches import cached
 from meninx.deid.coded_entries import (
+    CODE_MEANING,
     CODE_VALUE,
     CODING_SCHEME,
     LONG_CODE_VALUE,
@@ -33,6 +33,7 @@ from meninx.deid.coded_entries import (
 from meninx.deid.dates import parse
 from meninx.deid.options import Option
 from meninx.deid.profile import read_table
+from meninx.deid.stated_ages import LISTED_AGES, MEASURED, NUMBERS
 from meninx.dicomfile.charset import decode
 from meninx.dicomfile.elements import Element
 
@@ -43,10 +44,8 @@ if TYPE_CHECKING:
 
 CONCEPT_NAME, CONTENT, POSITIONS = 0x0040A043, 0x0040A730, 0x0040DB73
 TEXT, PERSON_NAME, DATE_TIME, DATE = 0x0040A160, 0x0040A123, 0x0040A120, 0x0040A121
-CODE, BIRTH_DATE = 0x0040A168, 0x00100030
+CODE, VALUE_TYPE, BIRTH_DATE = 0x0040A168, 0x0040A040, 0x00100030
 _FRAMES = frozenset({0x52009229, 0x52009230})
-MEASURED, UNITS, NUMBER, FLOATING = 0x0040A300, 0x004008EA, 0x0040A30A, 0x0040A161
-NUMERATOR, DENOMINATOR = 0x0040A162, 0x0040A163
 # The attribute that holds the value, by value type.
 VALUES = {
     TEXT: ("TEXT",),
@@ -60,18 +59,31 @@ VALUES = {
     0x00081199: ("IMAGE", "COMPOSITE", "WAVEFORM"),
     CONTENT: ("CONTAINER",),
 }
+VALUES |= dict.fromkeys(NUMBERS, ("NUM",))  # an item outside a report holds its number itself
+_OF_BIRTH = NUMBERS | {DATE_TIME, DATE, TEXT, MEASURED}
+_NOT_AS_TEXT = NUMBERS | {CONTENT, MEASURED, CODE}
 SUBJECT_NAME, SUBJECT_ID = ("DCM", "121029"), ("DCM", "121030")
+SUBJECT_BIRTH, SUBJECT_AGE = ("DCM", "121031"), ("DCM", "121033")
 # Concepts that say when the patient was born, besides the one in the table.
 _BIRTH_DATES = frozenset(
-    {("DCM", "121031"), ("LN", "21112-8"), ("LN", "57722-1"), ("SCT", "184099003"), ("SCT", "3950001")}
+    {
+        SUBJECT_BIRTH,
+        ("LN", "21112-8"),
+        ("LN", "57722-1"),
+        ("SCT", "184099003"),
+        ("SCT", "3950001"),
+        ("LN", "80904-6"),
+    }
 )
-_YEARS = {"a": 1.0, "a_j": 1.0, "a_g": 1.0, "a_t": 1.0, "mo": 1 / 12, "mo_s": 1 / 12, "wk": 7 / 365.25}
-_YEARS |= {"d": 1 / 365.25, "h": 1 / 8766, "min": 1 / 525960, "s": 1 / 31557600}
-_AGE = re.compile(r"(?<!gestational )(?<!ultrasound )(?<!bone )\bage\b(?! corrected)", re.IGNORECASE)
-_AGES = frozenset(
-    {("DCM", "121033"), ("SCT", "397669002"), ("SCT", "424144002"), ("LN", "30525-0"), ("LN", "29553-5"),
-     ("LN", "21612-7"), ("LN", "63900-5"), ("LN", "35659-2"), ("LN", "30972-4")}
-)  # fmt: skip
+_BORN = re.compile(
+    r"\b(?:date of birth|year of birth|birth ?date|birth ?year|birthday|dob|yob|geburts(?:datum|tag|jahr)"
+    r"|jahrgang|geboorte(?:datum|jaar)|(?:date|année) de naissance|(?:fecha|año) de nacimiento"
+    r"|(?:data|anno) di nascita|(?:data|ano) de nascimento)\b|^\W*(?:born|geb|geboren)\W*(?:on|am|in)?\W*$",
+    re.IGNORECASE,
+)
+_SUBJECT_AGE = re.compile(
+    r" *(?:(?:subject|patient)(?:'?s)? )?(?:age|alter|âge|edad|età|leeftijd) *|patientenalter", re.IGNORECASE
+)
 
 
 class Treatment(StrEnum):
@@ -121,30 +133,38 @@ def _canonical(scheme: str, code: str) -> tuple[str, str]:
 
 
 def concept_of(item: list[Element], encodings: tuple[str, ...]) -> tuple[str, str] | None:
-    """Return scheme and code of an item's concept name, both empty if it has no code; None without a name."""
+    """Return scheme and code of an item's concept name, both empty if it has no code; None without a name.
+
+    Other codes of the subject's age and birth date, and local codes that mean them, are those of the table.
+    """
     for element in item:
         if element.tag == CONCEPT_NAME and element.items:
             text = code_texts(element.items[0], encodings)
-            return _canonical(
-                text.get(CODING_SCHEME, ""), text.get(CODE_VALUE) or text.get(LONG_CODE_VALUE, "")
-            )
+            code = text.get(CODE_VALUE) or text.get(LONG_CODE_VALUE, "")
+            concept = _canonical(text.get(CODING_SCHEME, ""), code)
+            meanings = (text.get(CODE_MEANING, ""), *published_meanings(*concept))
+            if concept in LISTED_AGES or any(map(_SUBJECT_AGE.fullmatch, meanings)):
+                return SUBJECT_AGE
+            return SUBJECT_BIRTH if concept in _BIRTH_DATES or any(map(_BORN.search, meanings)) else concept
     return None
 
 
 @cached(maxsize=4096)
-def treatment(concept: tuple[str, str], tag: int, options: frozenset[Option]) -> Treatment:
+def treatment(concept: tuple[str, str], tag: int, options: frozenset[Option], kind: str = "") -> Treatment:
     """Return what happens to the value of a content item.
 
     Args:
         concept: scheme and code of the concept name.
         tag: the attribute that holds the value, one of :data:`VALUES`.
         options: in force.
+        kind: the value type that the item states; one attribute may hold several.
     """
     concept = _canonical(*concept)
-    if concept in _BIRTH_DATES and tag in (DATE_TIME, DATE, TEXT):
+    if concept in _BIRTH_DATES and tag in _OF_BIRTH:
         return Treatment.REMOVED
     rows = _by_code().get(concept, {})
-    row = next((rows[kind] for kind in VALUES[tag] if kind in rows), None)
+    kinds = sorted(VALUES[tag], key=lambda name: name != kind)
+    row = next((rows[name] for name in kinds if name in rows), None)
     if row is None:
         return _of_another_type(tag, rows)
     chosen = {row.cells.get(option, "") for option in options}
@@ -160,10 +180,15 @@ def _of_another_type(tag: int, rows: dict[str, ContentRow]) -> Treatment:
 
     A name or number that the table removes as a text identifies in a coded or dated form as well.
     """
-    if not rows or tag in (CONTENT, MEASURED, CODE):
+    if not rows or tag in _NOT_AS_TEXT:
         return Treatment.AS_LISTED
     strict = [row for row in rows.values() if not row.cells]
     return Treatment.DUMMY if strict else Treatment.AS_LISTED
+
+
+def value_type(item: list[Element]) -> str:
+    """Return the value type that a content item states, or an empty string."""
+    return next((bytes(e.value).decode("latin-1").strip(" \0") for e in item if e.tag == VALUE_TYPE), "")
 
 
 def is_removed(item: list[Element], encodings: tuple[str, ...], context: FileContext) -> bool:
@@ -171,9 +196,11 @@ def is_removed(item: list[Element], encodings: tuple[str, ...], context: FileCon
     concept = concept_of(item, encodings)
     if concept is None or context.positions_matter:
         return False
-    tags = {element.tag for element in item}
+    tags, kind = {element.tag for element in item}, value_type(item)
     wanted = [
-        treatment(concept, tag, context.profile.options) for tag in tags & VALUES.keys() if tag != CONTENT
+        treatment(concept, tag, context.profile.options, kind)
+        for tag in tags & VALUES.keys()
+        if tag != CONTENT
     ]
     container = tags & VALUES.keys() <= {CONTENT}
     if container:
@@ -200,51 +227,11 @@ def replacement(concept: tuple[str, str], tag: int, context: FileContext) -> str
     return ""
 
 
-def years_of(item: list[Element], encodings: tuple[str, ...], *, little: bool) -> float | None:
-    """Return the age that a numeric content item states, in years; None if it states none.
-
-    A concept counts if it is listed as an age, if its published meaning speaks of an age, or if its unit is
-    years. Gestational ages do not count.
-    """
-    measured = next((e for e in item if e.tag == MEASURED and e.items), None)
-    if measured is None or not measured.items:
-        return None
-    scale = _scale(measured.items[0], encodings)
-    if not (_is_age(concept_of(item, encodings)) or scale == 1.0):
-        return None
-    numbers = [number * (scale or 1.0) for number in _numbers(measured.items[0], little=little)]
-    return max(numbers, default=None)
-
-
-def capped(items: list[list[Element]], encodings: tuple[str, ...], max_age: int) -> list[list[Element]]:
-    """Return the items of a Measured Value Sequence with the age set to ``max_age + 1`` years."""
-    scale = (_scale(items[0], encodings) or 1.0) if items else 1.0
-    number = f"{round((max_age + 1) / scale):d}".encode()
-    value = number + b" " * (len(number) % 2)
-    gone = {FLOATING, NUMERATOR, DENOMINATOR}
-    return [
-        [Element(NUMBER, "DS", value) if e.tag == NUMBER else e for e in item if e.tag not in gone]
-        for item in items
-    ]
-
-
-def highest_age(elements: list[Element], encodings: tuple[str, ...], *, little: bool) -> float:
-    """Return the highest age in years that any numeric content item states, 0 when none does."""
-    return max(_ages(elements, encodings, little=little), default=0.0)
-
-
-def _ages(elements: list[Element], encodings: tuple[str, ...], *, little: bool) -> Iterator[float]:
-    for item in _content_items(elements):
-        age = years_of(item, encodings, little=little)
-        if age is not None:
-            yield age
-
-
 def birth_days(elements: list[Element], encodings: tuple[str, ...]) -> frozenset[str]:
     """Return the birth dates of the header and of content items, at any depth, as ``YYYYMMDD``."""
     values = [element for element in elements if element.tag == BIRTH_DATE]
     for item in _content_items(elements):
-        about_birth = concept_of(item, encodings) in _BIRTH_DATES
+        about_birth = concept_of(item, encodings) == SUBJECT_BIRTH
         values += [e for e in item if e.tag == BIRTH_DATE or (about_birth and e.tag in (DATE_TIME, DATE))]
     found = (parse(decode(bytes(element.value), encodings)) for element in values if element.items is None)
     return frozenset(day.strftime("%Y%m%d").rjust(8, "0") for day in found if day is not None)
@@ -257,32 +244,3 @@ def _content_items(elements: list[Element]) -> Iterator[list[Element]]:
             for item in element.items:
                 yield item
                 yield from _content_items(item)
-
-
-def _is_age(concept: tuple[str, str] | None) -> bool:
-    if concept is None:
-        return False
-    return concept in _AGES or any(_AGE.search(meaning) for meaning in published_meanings(*concept))
-
-
-def _scale(measured: list[Element], encodings: tuple[str, ...]) -> float | None:
-    """Return the length of the unit of a measured value in years, None if it is no unit of time."""
-    units = next((e for e in measured if e.tag == UNITS and e.items), None)
-    if units is None or not units.items:
-        return None
-    text = code_texts(units.items[0], encodings)
-    value = text.get(CODE_VALUE, "")
-    return _YEARS.get(value, 1.0 if re.fullmatch(r"(?i)y|yr|yrs|years?", value) else None)
-
-
-def _numbers(measured: list[Element], *, little: bool) -> Iterator[float]:
-    for element in measured:
-        value = bytes(element.value)
-        if element.tag == NUMBER:
-            for text in decode(value, ("iso8859",)).split("\\"):
-                if re.fullmatch(r" *[+-]?[0-9]{1,9}(\.[0-9]{0,12})? *", text):
-                    yield float(text)
-        elif element.tag == FLOATING and len(value) == 8:
-            yield from (
-                number for number in struct.unpack("<d" if little else ">d", value) if number == number
-            )

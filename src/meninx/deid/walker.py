@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 from pydicom.datadict import private_dictionary_VR
 
-from meninx.deid import actions, structured_content
+from meninx.deid import actions, stated_ages, structured_content
 from meninx.deid.actions import FileContext
 from meninx.deid.coded_entries import clean_code, dummy_code
 from meninx.deid.identifiers import keyword_of
@@ -35,9 +34,10 @@ def understood_vr(element: Element) -> str | None:
     None is also returned for an unknown element.
 
     A text where the standard has a number (or the other way round) is no value of that attribute and may hold
-    anything.
+    anything. Bytes where the standard has a number are read as that number.
     """
-    standard = standard_vr(element.tag).split(" or ")[0]
+    allowed = standard_vr(element.tag).split(" or ")
+    standard = allowed[0]
     if standard == "UN":
         return None
     if element.items is not None or standard == "SQ":
@@ -48,7 +48,8 @@ def understood_vr(element: Element) -> str | None:
     own = element.vr.split(" or ")[0]
     if (own in actions.STRINGS) != (standard in actions.STRINGS):
         return None
-    return standard if standard in actions.STRINGS else own
+    bytes_for_number = standard in actions.NUMBERS and own not in actions.NUMBERS and own not in allowed
+    return standard if standard in actions.STRINGS or bytes_for_number else own
 
 
 def clean(
@@ -71,9 +72,17 @@ def clean(
         if element.tag == CHARSET_TAG:
             encodings = encodings_of(bytes(element.value))
     creators = _creators(elements)
+    elements = stated_ages.limited(
+        elements,
+        encodings,
+        little=context.encoding.little,
+        max_age=context.max_age,
+        birth_days=context.birth_days,
+    )
     # In an item, the attributes of a code are replaced together. The data set itself is not a coded entry.
     coded = {} if top else clean_code(elements, encodings, context)
     concept = structured_content.concept_of(elements, encodings)
+    kind = structured_content.value_type(elements) if concept is not None else ""
     result: dict[int, Element] = {}
     for element in _without_private(elements, creators, context):
         tag = element.tag
@@ -88,7 +97,7 @@ def clean(
                 new = coded[tag]
                 context.count(tag, "C")
             elif concept is not None and tag in structured_content.VALUES:
-                new = _content_value(element, concept, elements, encodings, context, top=top)
+                new = _content_value(element, concept, kind, encodings, context, top=top)
             else:
                 new = _public(element, encodings, context, top=top)
         if new is not None:
@@ -139,7 +148,7 @@ def _letter(action: Action, element: Element, new: Element | None) -> str:
 def _content_value(
     element: Element,
     concept: tuple[str, str],
-    item: list[Element],
+    kind: str,
     encodings: tuple[str, ...],
     context: FileContext,
     *,
@@ -147,17 +156,12 @@ def _content_value(
 ) -> Element | None:
     """Return the value of a content item, by its concept name where the table of content items has it."""
     tag = element.tag
-    wanted = structured_content.treatment(concept, tag, context.profile.options)
+    wanted = structured_content.treatment(concept, tag, context.profile.options, kind)
     vr = understood_vr(element)
     if wanted == Treatment.AS_LISTED or vr is None or context.profile.overrides_tag(tag):
-        age = structured_content.years_of(item, encodings, little=context.encoding.little)
-        if tag == structured_content.MEASURED and age is not None and age >= context.max_age + 1:
-            element = replace(
-                element, items=structured_content.capped(element.items or [], encodings, context.max_age)
-            )
         return _public(element, encodings, context, top=top)
-    if wanted == Treatment.KEPT and tag == structured_content.MEASURED:
-        return _content_value(element, ("", ""), item, encodings, context, top=top)
+    if wanted == Treatment.KEPT and tag == stated_ages.MEASURED:
+        return _public(element, encodings, context, top=top)
     if wanted in (Treatment.DUMMY, Treatment.REMOVED):
         new = _content_dummy(element, vr, concept, encodings, context, top=top)
         context.count(tag, "D")
@@ -184,7 +188,9 @@ def _content_dummy(
 ) -> Element | None:
     """Return a value that says nothing, for an item that must stay; references get new UIDs."""
     tag = element.tag
-    if tag == structured_content.MEASURED:
+    if tag in stated_ages.NUMBERS:
+        return None
+    if tag == stated_ages.MEASURED:
         return Element(tag, "SQ", items=[])
     if tag == structured_content.CODE:
         return Element(tag, "SQ", items=[dummy_code()])
@@ -283,8 +289,10 @@ def _private(
     if not name or not context.profile.keep_private(tag >> 16, tag & 0xFF, name):
         context.count(tag, "X")
         return None
-    vr = element.vr if element.vr != "UN" else _private_vr(tag, name)
-    if element.items is None and element.value and _is_opaque_text(element, vr):
+    listed = _private_vr(tag, name)
+    vr = element.vr if element.vr != "UN" else listed
+    contradicts = listed != "UN" and (listed in actions.STRINGS) != (vr in actions.STRINGS)
+    if element.items is None and element.value and (contradicts or _is_opaque_text(element, vr)):
         context.count(tag, "X")
         return None
     action = _private_action(vr, context)

@@ -259,7 +259,7 @@ def survey(
                 failed.append((number, expected(what, got=unsearched(1), where=where, fix=fix)))
                 continue
             entries.append(entry)
-            if str(header.get("PatientIdentityRemoved") or "").strip().upper() != "YES":
+            if not decode.is_marked_clean(header.get("PatientIdentityRemoved")):
                 unmarked.append(number)
     # Only after all headers were read, so that nothing is written if any file may identify a patient.
     if unmarked and not trusted:

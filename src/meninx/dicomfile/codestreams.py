@@ -10,9 +10,10 @@ Coded data is copied and not decoded. Three kinds of bytes therefore stay althou
 those after the last coded block of a JPEG scan, those after the last packet of a JPEG 2000 tile part, and the
 entries of a used table that no code refers to.
 
+JPEG 2000 is in :mod:`meninx.dicomfile.j2k_codestream`.
+
 References:
-    ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annex A (JPEG 2000), T.814 (HTJ2K);
-    DICOM PS3.5 annex G (RLE).
+    ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS); DICOM PS3.5 annex G (RLE).
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def jpeg(frame: bytes, size: Size) -> bytes:
         marker, at = _marker(frame, at)
         if marker == _EOI:
             break
-        end = at + _length(frame, at)
+        end = at + segment_length(frame, at)
         stream.take(marker, frame[at + 2 : end])
         at = end
         if marker == _SOS:
@@ -137,7 +138,8 @@ def _marker(frame: bytes, at: int) -> tuple[int, int]:
     return frame[at], at + 1
 
 
-def _length(frame: bytes, at: int) -> int:
+def segment_length(frame: bytes, at: int) -> int:
+    """Return the length that a segment states, its own two bytes included, after a check that it is there."""
     length = int.from_bytes(frame[at : at + 2], "big")
     if length < 2:
         raise Unparsable("a segment without length")
@@ -371,126 +373,6 @@ _TABLES: dict[int, Callable[[bytes], Iterator[tuple[int, _Table]]]] = {
     _DRI: _restarts,
     _LSE: _parameters,
 }
-
-
-# --- JPEG 2000 ----------------------------------------------------------------------------------------------
-
-_SOC, _SOT, _SOD, _EOC, _J2K_COM = 0x4F, 0x90, 0x93, 0xD9, 0x64
-_SIZ, _COD, _COC, _QCD, _QCC, _RGN = 0x51, 0x52, 0x53, 0x5C, 0x5D, 0x5E
-# Segments that do not change the decoded samples: TLM, PLM and PLT index the stream, CPF names the profile
-# that it was made from, CRG registers components for display, COM is a comment.
-_IGNORED = frozenset({0x55, 0x57, 0x58, 0x59, 0x63, _J2K_COM})
-_MAIN = frozenset({0x50, _SIZ, _COD, _COC, _QCD, _QCC, _RGN, 0x5F, 0x60})
-_TILE = frozenset({_COD, _COC, _QCD, _QCC, _RGN, 0x5F, 0x61})
-_OF_COMPONENT = frozenset({_COC, _QCC, _RGN})
-_PACKED_HEADERS = frozenset({0x60, 0x61})  # may come in several segments
-
-
-def jpeg2000(frame: bytes, size: Size) -> bytes:
-    """Return a JPEG 2000 codestream without comments and indices, cut at its end of codestream.
-
-    Args:
-        frame: codestream, padding included; :func:`meninx.dicomfile.jp2.codestream` takes it
-            out of a JP2 file.
-        size: the size that the header of the instance states.
-
-    Raises:
-        CutShort: a tile part ends early.
-        AnotherFrame: a second image follows the first.
-        AnotherSize: the stream has other rows, columns or samples.
-        Unparsable: the bytes are no JPEG 2000 codestream.
-    """
-    if frame[:2] != b"\xff\x4f":
-        raise Unparsable("no start of codestream")
-    header, at = _j2k_segments(frame, 2, _SOT, _MAIN, size.samples)
-    tiles = _tiles(header[0][4:] if header else b"", size)
-    parts, next_part = [b"\xff\x4f", *header], dict.fromkeys(range(tiles), 0)
-    while frame[at : at + 2] == b"\xff\x90":
-        part, at = _tile_part(frame, at, size.samples)
-        tile, number, count = struct.unpack_from(">H4xBB", part[0], 4)
-        # Some encoders declare one tile part too few, and decoders accept that: number may equal count.
-        if next_part.get(tile) != number or 0 < count < number:
-            raise Unparsable("a tile part that a decoder does not expect")
-        next_part[tile] += 1
-        parts += part
-    if len(parts) < 3 or (frame[at : at + 2] not in (b"\xff\xd9", b"", b"\0")):
-        raise Unparsable("no tile part where one should be")
-    if holds_start(frame[at:]):
-        raise AnotherFrame("behind the end of codestream")
-    return b"".join(parts) + b"\xff\xd9"
-
-
-def _tiles(content: bytes, size: Size) -> int:
-    """Return the number of tiles that the first segment, SIZ, defines."""
-    if len(content) < 36 or len(content) != 36 + 3 * int.from_bytes(content[34:36], "big"):
-        raise Unparsable("a size segment of another form")
-    right, bottom, left, top, width, height, x, y, samples = struct.unpack_from(">8LH", content, 2)
-    if (bottom - top, right - left, samples) != size or content[37:39] != b"\1\1":
-        raise AnotherSize("size segment")
-    if not width or not height or x > left or y > top:
-        raise Unparsable("a size segment of another form")
-    across, down = -(-(right - x) // width), -(-(bottom - y) // height)
-    return min(int(across * down), 1 << 16)
-
-
-def _j2k_segments(
-    frame: bytes, at: int, last: int, known: frozenset[int], samples: int
-) -> tuple[list[bytes], int]:
-    """Return the segments of a header that a decoder needs, and the offset of the marker ``last``."""
-    kept: list[bytes] = []
-    seen: set[_Key] = set()
-    while True:
-        if at + 4 > len(frame) and frame[at : at + 2] != bytes([0xFF, last]):
-            raise CutShort("a header")
-        if frame[at] != 0xFF:
-            raise Unparsable("no marker where one should be")
-        marker = frame[at + 1]
-        if marker == last:
-            return kept, at
-        end = at + 2 + _length(frame, at + 2)
-        if marker in known:
-            key = marker, _component(marker, frame[at + 4 : end], samples)
-            if key in seen and marker not in _PACKED_HEADERS:
-                raise Unparsable("a segment that comes twice")
-            seen.add(key)
-            kept.append(frame[at:end])
-        elif marker not in _IGNORED:
-            raise Unparsable("an unknown segment")
-        at = end
-
-
-def _component(marker: int, content: bytes, samples: int) -> int:
-    """Return the component of a segment, 0 if it is for all, after a check of the segment's length."""
-    wide = 1 if samples < 257 else 2
-    number = int.from_bytes(content[:wide], "big") if marker in _OF_COMPONENT else 0
-    if number >= samples:
-        raise Unparsable("a segment of no component")
-    if marker in (_COD, _COC):
-        styles = content[5:] if marker == _COD else content[wide + 1 :]
-        precincts = content[0 if marker == _COD else wide] & 1
-        if len(styles) != 5 + (styles[0] + 1 if precincts else 0):
-            raise Unparsable("a coding style of another form")
-    if marker == _RGN and len(content) != wide + 2:
-        raise Unparsable("a region of another form")
-    return number
-
-
-def _tile_part(frame: bytes, at: int, samples: int) -> tuple[list[bytes], int]:
-    """Return a tile part without its dropped segments, with its length corrected, and the offset after it."""
-    if len(frame) < at + 12 or frame[at + 2 : at + 4] != b"\0\x0a":
-        raise Unparsable("a tile part of another form")
-    length = int.from_bytes(frame[at + 6 : at + 10], "big")
-    segments, data = _j2k_segments(frame, at + 12, _SOD, _TILE, samples)
-    if length:
-        end = at + length
-    else:  # the last tile part runs up to the end of codestream; coded data never holds that marker
-        end = frame.find(b"\xff\xd9", data)
-        end = len(frame) if end < 0 else end
-    if not data + 2 <= end <= len(frame):
-        raise CutShort("a tile part")
-    size = 12 + sum(map(len, segments)) + end - data
-    start = frame[at : at + 6] + size.to_bytes(4, "big") + frame[at + 10 : at + 12]
-    return [start, *segments, frame[data:end]], end
 
 
 # --- RLE ----------------------------------------------------------------------------------------------------

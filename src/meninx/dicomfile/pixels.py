@@ -11,7 +11,7 @@ import struct
 
 from pydicom._uid_dict import UID_dictionary
 
-from meninx.dicomfile import codestreams, jp2
+from meninx.dicomfile import codestreams, j2k_codestream, jp2
 from meninx.dicomfile.elements import Element
 from meninx.dicomfile.file_part import FilePart, windows_of
 from meninx.dicomfile.fragments import Fragments
@@ -275,7 +275,7 @@ def _rebuilt(stream: bytes, about: Description, syntax: str) -> bytes:
         return codestreams.rle(stream, (pixels + 7) // 8 if about.allocated == 1 else pixels, planes)
     size = codestreams.Size(about.rows, about.columns, about.samples)
     if "2000" in name:
-        return codestreams.jpeg2000(jp2.codestream(stream, size), size)
+        return j2k_codestream.rebuilt(jp2.codestream(stream, size), size)
     if "JPEG" in name and "XL" not in name:
         return codestreams.jpeg(stream, size)
     raise Refused(Reason.UNSUPPORTED_TRANSFER_SYNTAX)

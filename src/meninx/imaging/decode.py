@@ -171,6 +171,15 @@ def find_files(folder: Path) -> list[Path]:
     )
 
 
+def is_marked_clean(removed: object) -> bool:
+    """Return whether a value of PatientIdentityRemoved says that a program removed the identity.
+
+    >>> is_marked_clean("YES "), is_marked_clean("NO"), is_marked_clean(None)
+    (True, False, False)
+    """
+    return str(removed or "").strip(" \0") == "YES"
+
+
 def open_dataset(path: Path, *, pixels: bool = True, keywords: tuple[str, ...] | None = None) -> Dataset:
     """Return the data set of a DICOM file, with or without preamble and file meta.
 

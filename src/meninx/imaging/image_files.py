@@ -177,7 +177,7 @@ def search(source: Path, steps: Preprocessing) -> FoundImages:
         images=tuple(sorted(found.images, key=lambda image: image.name)),
         unusable=tuple(found.unusable),
         ignored=len(paths) - len(plain) - len(instances),
-        not_deidentified=sum(header["PatientIdentityRemoved"] != "YES" for header in headers.values()),
+        not_deidentified=sum(not _is_clean(header) for header in headers.values()),
     )
 
 
@@ -248,6 +248,10 @@ def _header(path: Path) -> Mapping[str, str] | None:
         return None
 
 
+def _is_clean(header: Mapping[str, str]) -> bool:
+    return decode.is_marked_clean(header["PatientIdentityRemoved"])
+
+
 @dataclass
 class _Collected:
     """Images and unusable files while they are being collected."""
@@ -314,7 +318,7 @@ class _Collected:
             tuple(sorted(paths)),
             kind=f"DICOM {modality if _MODALITY.fullmatch(modality) else 'other'}",
             uid=first["SeriesInstanceUID" if volumes else "SOPInstanceUID"],
-            clean=all(headers[path]["PatientIdentityRemoved"] == "YES" for path in paths),
+            clean=all(_is_clean(headers[path]) for path in paths),
         )
         if volumes and len(paths) == 1 and first["NumberOfFrames"] in ("", "1"):
             self.unusable.append(LeftOut(found, ONE_SLICE))

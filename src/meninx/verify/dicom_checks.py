@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from meninx.deid import dates, structured_content
-from meninx.deid.actions import is_texty
+from meninx.deid.actions import FREE_TEXT, is_texty
 from meninx.deid.identifiers import is_common, keyword_of
 from meninx.deid.options import BASIC_CODE, CODES, Option
 from meninx.deid.profile import Action, Profile, canonical, rows
@@ -32,7 +32,6 @@ BURNED_IN, ICON, DOCUMENT, PERSON_NAME = 0x00280301, 0x00880200, 0x00420011, 0x0
 _TRAILING = 0xFFFCFFFC
 _OLD_VALUES = frozenset({0x04000561, 0x04000500, 0x04000550, 0xFFFAFFFA})
 _UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+")
-_FREE = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
 _IDENTIFYING = re.compile(r"[\w.+-]+@[\w-]+\.\w+|\b(?:Dr|Mrs?|Ms|Prof|Herr|Frau)\b\.? +[A-Z]\w{2,}", re.ASCII)
 
 
@@ -214,7 +213,7 @@ def _attribute(place: Place, profile: Profile, instance: Instance) -> Iterator[F
 
 def _value(place: Place, tag: int, vr: str) -> Iterator[FileFinding]:
     """Yield what the value of one attribute shows."""
-    text = place.text.strip(" \0") if vr in _FREE | {"PN", "UI", "DA", "DT", "AS"} else ""
+    text = place.text.strip(" \0") if vr in FREE_TEXT | {"PN", "UI", "DA", "DT", "AS"} else ""
     other = tag != PATIENT_NAME or not place.top  # that of the data set is the pseudonym
     if vr == "PN" and other and text.strip("^= ") and not is_common(text):
         yield FileFinding("person-name", place.path)
@@ -226,7 +225,7 @@ def _value(place: Place, tag: int, vr: str) -> Iterator[FileFinding]:
         yield from _uids(place, text)
     if vr in ("DA", "DT") and text and not all(_is_date(value, vr) for value in text.split("\\")):
         yield FileFinding("invalid-date", place.path)
-    if vr in _FREE and _looks_identifying(place):
+    if vr in FREE_TEXT and _looks_identifying(place):
         yield FileFinding("looks-identifying", place.path)
 
 
@@ -240,7 +239,8 @@ def _goes(place: Place, profile: Profile, instance: Instance) -> bool:
         return False
     concept = structured_content.concept_of(place.item, place.encodings)
     if concept is not None and tag in structured_content.VALUES:
-        wanted = structured_content.treatment(concept, tag, profile.options)
+        kind = structured_content.value_type(place.item)
+        wanted = structured_content.treatment(concept, tag, profile.options, kind)
         if wanted != Treatment.AS_LISTED:
             return False
     action = profile.action(tag, vr, sop_class_uid=instance.text(SOP_CLASS), top_level=place.top)
@@ -269,7 +269,7 @@ def _private(place: Place, profile: Profile) -> Iterator[FileFinding]:
 def _looks_identifying(place: Place) -> bool:
     """Return whether a text or bytes hold an e-mail address, a title with a name, or a day."""
     vr = place.element.vr
-    if vr not in _FREE | {"OB", "UN"}:
+    if vr not in FREE_TEXT | {"OB", "UN"}:
         return False
     return bool(_IDENTIFYING.search(place.text) or days_in(place.text))
 

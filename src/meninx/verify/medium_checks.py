@@ -37,6 +37,8 @@ def _papers(
     wrong = []
     if not record.archive == archive.checksums == integrity.digest_of(papers):
         wrong.append("deid.json, media.json and the list of the archive do not belong together")
+    if record.signer not in ("", archive.signer):  # empty where no signature was checked
+        wrong.append("media.json names another signer than deid.json")
     if sorted(listed.values()) != sorted(on_medium.values()):
         wrong.append("the files are not those that the archive lists")
     book.judge(

@@ -196,7 +196,8 @@ def _refuse_identified(headers: dict[Path, Header], *, trusted: bool) -> None:
 
 def _is_clean(header: Header) -> bool:
     """Return whether `meninx deid` or another program cleaned the header; the pixels are another matter."""
-    return header["PatientIdentityRemoved"] == "YES" or tags.NOT_REVIEWED in header["DeidentificationMethod"]
+    unread = tags.NOT_REVIEWED in header["DeidentificationMethod"]
+    return unread or decode.is_marked_clean(header["PatientIdentityRemoved"])
 
 
 def _reviewed(headers: dict[Path, Header]) -> tuple[dict[Path, Header], list[tuple[str, str]]]:
@@ -205,7 +206,11 @@ def _reviewed(headers: dict[Path, Header]) -> tuple[dict[Path, Header], list[tup
     Raises:
         PrivacyRefusal: there is no other file.
     """
-    kept = {path: header for path, header in headers.items() if header["PatientIdentityRemoved"] == "YES"}
+    kept = {
+        path: header
+        for path, header in headers.items()
+        if decode.is_marked_clean(header["PatientIdentityRemoved"])
+    }
     if headers and not kept:
         fix = "look at private/review.html of the clean archive, then give trusted"
         got = unsearched(len(headers))
