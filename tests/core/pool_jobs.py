@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 def square(item: int) -> int:
@@ -37,6 +38,18 @@ def minus(item: int) -> int:
 def slow(item: int) -> int:
     time.sleep(0.1)
     return item
+
+
+def marked(folder: str, item: int) -> int:
+    """Leave a file for each item that begins; the first one takes longest."""
+    Path(folder, str(item)).touch()
+    time.sleep(2 if item == 0 else 1)
+    return item
+
+
+@contextmanager
+def in_folder(folder: str) -> Iterator[str]:
+    yield folder
 
 
 def process(item: int) -> int:

@@ -20,7 +20,6 @@ import pytest
 from meninx.core import pool
 from meninx.core.errors import DataError, Interrupted
 from meninx.core.pool import AHEAD, Stop, mapped
-from meninx.core.progress import Silent
 
 HERE = Path(__file__).parent
 
@@ -228,6 +227,38 @@ def test_a_stop_yields_what_is_in_flight():
         assert len(found) <= 2 * AHEAD
 
 
+def test_no_item_begins_after_a_stop_while_one_takes_long(tmp_path: Path):
+    """Two processes: the first item takes two seconds, in which the other one could do two others."""
+
+    def stop_soon() -> None:
+        while not any(tmp_path.iterdir()):  # the processes start
+            time.sleep(0.02)
+        stop.wanted = True
+
+    with Stop() as stop, ThreadPoolExecutor(1) as threads:
+        threads.submit(stop_soon)
+        arguments = {"workers": 2, "setup": pool_jobs.in_folder, "setup_args": (str(tmp_path),)}
+        with pytest.raises(Interrupted):
+            list(mapped(pool_jobs.marked, range(100), stop=stop, **arguments))
+    assert len(list(tmp_path.iterdir())) <= 2
+
+
+def test_a_stop_is_told_at_once_and_in_spite_of_a_terminal_that_is_gone():
+    told: list[str] = []
+
+    def gone(line: str) -> None:
+        told.append(line)
+        raise OSError
+
+    with Stop(gone) as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.wanted
+        assert told == ["stopping: what is in work is finished, and nothing further begins"]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert len(told) == 1
+
+
 def test_a_stop_is_heard_after_the_last_item_was_given_away():
     found: list[int] = []
     with pytest.raises(Interrupted):
@@ -319,32 +350,3 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return not Path("/proc").is_dir()
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_user_is_told_at_once_that_work_is_finished_before_a_stage_stops(workers):
-    told, done = [], []
-
-    class Told(Silent):
-        def note(self, message: str) -> None:
-            told.append((message, len(done)))
-
-    def work(stop: Stop) -> None:
-        for number in mapped(abs, range(100), workers=workers, stop=stop):
-            done.append(number)
-            if len(done) == 3:
-                os.kill(os.getpid(), signal.SIGINT)
-
-    with Stop(Told()) as stop, pytest.raises(Interrupted):
-        work(stop)
-    assert told == [("stopping: what is in work is finished first", 3)]
-
-
-def test_a_stage_stops_also_where_the_user_cannot_be_told_at_that_moment():
-    class Busy(Silent):
-        def note(self, message: str) -> None:
-            raise RuntimeError("reentrant call inside the stream")
-
-    with Stop(Busy()) as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.wanted

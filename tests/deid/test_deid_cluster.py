@@ -139,6 +139,10 @@ CLUSTER = """
 """
 
 
+# A worker that starts on a busy machine is not given up after Dask's 30 seconds.
+PATIENT = {f"DASK_DISTRIBUTED__COMM__TIMEOUTS__{what}": "300s" for what in ("CONNECT", "TCP")}
+
+
 @pytest.fixture
 def cluster(tmp_path):
     """A function that starts a cluster of its own processes and returns the settings of a client."""
@@ -150,7 +154,7 @@ def cluster(tmp_path):
         words = [tmp_path / "cluster.py", files["scheduler_cert"], files["scheduler_key"], threads, workers]
         process = subprocess.Popen(
             [sys.executable, *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=tmp_path, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            cwd=tmp_path, env=os.environ | PATIENT | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
         started.append(process)
         address = process.stdout.readline().strip()
@@ -249,6 +253,20 @@ def test_dead_workers_lose_no_item_and_the_deadly_one_is_named(tmp_path, cluster
         assert results.index(("died", "kills")) == items.index("kills")
         with pytest.raises(DataError, match="died on item 2"):
             list(mapped_on(client, work.work, ["0", "kills"], **arguments))
+
+
+@pytest.mark.slow
+def test_a_run_ends_when_no_worker_is_left(cluster, work, monkeypatch, tmp_path):
+    monkeypatch.setattr(cluster_pool, "_GLANCE", 0.2)
+    monkeypatch.setattr(cluster_pool, "_WORKERLESS", 1)
+    with address_of(cluster(workers=1)).connected() as client:
+        done = mapped_on(
+            client, work.work, ["a"] * 200, stop=Stop(), setup=work.install, setup_args=(str(tmp_path),)
+        )
+        assert next(done)[0] == "a"
+        client.retire_workers()
+        with pytest.raises(DataError, match="no worker is left"):
+            list(done)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import zipfile
@@ -20,7 +21,9 @@ from deid_samples import KEY, ROOT, clean, image, images, key_file, save, tree
 from meninx.core import artifacts
 from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import Interrupted, PrivacyRefusal, UsageError
+from meninx.core.progress import Silent
 from meninx.deid import Deidentifier, Quarantined, stage
+from meninx.deid.config import DeidConfig
 from meninx.dicomfile import zip_archive
 
 
@@ -165,6 +168,26 @@ def test_an_interrupted_run_goes_on_with_its_own_source_only(tmp_path, monkeypat
     assert (replaced.files_read, replaced.files_resumed) == (3, 0)
     clean(tmp_path, "fresh")
     assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("settings", [{}, {"dry_run": True}, {"defacing": "head"}])
+def test_a_stop_is_told_at_once(tmp_path, settings):
+    lines: list[str] = []
+
+    class Stopping(Silent):
+        def advance(self, *words: object, **more: object) -> None:
+            if not lines:
+                signal.raise_signal(signal.SIGINT)
+                assert len(lines) == 1
+
+        def note(self, message: str) -> None:
+            lines.append(message)
+
+    deliver(tmp_path, "in", 1, 2)
+    config = DeidConfig(key=key_file(tmp_path), site="north", workers=1, **settings)
+    with pytest.raises(Interrupted):
+        stage.run(config, tmp_path / "in", tmp_path / "out", progress=Stopping())
+    assert lines == ["stopping: what is in work is finished, and nothing further begins"]
 
 
 def test_the_same_command_with_new_key_continues_its_own_run(tmp_path, invoke, monkeypatch):

@@ -67,3 +67,11 @@ def test_a_file_name_that_is_no_utf_8_stops_neither_page_nor_json(tmp_path):
     result = dicom_stage.run(tmp_path / "in", config)
     assert "udcfcller" in (tmp_path / "page.html").read_text()
     assert "udcfcller" in plain.to_json(result)
+
+
+def test_a_name_that_does_not_decode_is_known_as_bytes():
+    known = KnownValues()
+    for name in ("Иванов", "Эйнштейн"):
+        known.add(Identifiers(undecoded={name.encode("cp1251").lower()}))
+    for name, hit in (("Иванов", True), ("Эйнштейн", True), ("Соколов", False)):
+        assert known.raw.found_in(b"\x01\x81" + name.encode("cp1251") + b"\x01", frozenset()) is hit

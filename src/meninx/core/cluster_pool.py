@@ -13,6 +13,7 @@ import ipaddress
 import multiprocessing.context
 import pickle
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -28,6 +29,8 @@ from meninx.core.pool import AHEAD, ContextT, Setup, Stop, interrupted, opened
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 _TIMEOUT = 20  # seconds to reach the scheduler
+_GLANCE = 5  # seconds between two looks at the workers while a result is waited for
+_WORKERLESS = 300  # seconds without any worker after which a run ends; a batch system may start new ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,11 +230,30 @@ class _ClusterCrew:
     def _result(self, item: Any, future: Any) -> Any:
         """Return the result of an item; a worker that came later gets what it lacks, and the item again."""
         while True:
-            done, content = future.result()
+            done, content = self._waited(future)
             if done:
                 return _opened(self._key, content)
             self._client.run(_install, self._token, self._session, workers=[content])
             future = self.submit(item)
+
+    def _waited(self, future: Any) -> tuple[bool, Any]:
+        """Return what a worker answers; Dask itself would wait for ever where the last worker is gone.
+
+        Raises:
+            DataError: there was no worker for some minutes.
+        """
+        seen = time.monotonic()
+        while not future.done():
+            try:
+                future.result(timeout=_GLANCE)
+            except TimeoutError:  # also one that the work raised, which the last line raises again
+                if self._client.nthreads():
+                    seen = time.monotonic()
+                elif time.monotonic() - seen > _WORKERLESS:
+                    fix = "start workers and run the same command again; finished files stay"
+                    raise DataError(problem("no worker is left", where="scheduler", fix=fix)) from None
+        answer: tuple[bool, Any] = future.result()
+        return answer
 
     def _alone(
         self, number: int, item: Any, window: deque[tuple[int, Any, Any]], died: Callable[[Any], Any] | None

@@ -22,7 +22,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import cached_property, partial
@@ -32,13 +32,13 @@ from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar, overload
 
 from meninx.core.errors import DataError, Interrupted, UsageError, expected
-from meninx.core.progress import SILENT, Progress
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 ContextT = TypeVar("ContextT")
 Setup = Callable[..., AbstractContextManager[Any]]
 AHEAD = 4  # items in flight per worker: enough to keep it busy, few enough to stop quickly
+_POLL = 0.2  # seconds after which a stop is seen while an item is in work
 STARTS = 3  # attempts to start a process for one item
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -46,20 +46,18 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 class Stop:
     """Turns the first SIGINT, SIGTERM or SIGHUP into a request to stop between items.
 
-    The user is told, because items in work are finished first, and that may take a while. A second signal
-    raises KeyboardInterrupt at once. Outside the main thread no signal is handled. A SIGHUP or SIGTERM that
-    is ignored, as under ``nohup``, stays ignored.
+    A second signal raises KeyboardInterrupt at once. Outside the main thread no signal is handled. A SIGHUP
+    or SIGTERM that is ignored, as under ``nohup``, stays ignored.
 
     Args:
-        progress: is told that the stage stops.
+        note: shows one line to the user; called at once when a stop is requested.
 
     Attributes:
         wanted: whether a stop was requested.
     """
 
-    def __init__(self, progress: Progress = SILENT) -> None:
-        self.wanted = False
-        self._progress = progress
+    def __init__(self, note: Callable[[str], None] | None = None) -> None:
+        self.wanted, self._note = False, note
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
@@ -82,8 +80,10 @@ class Stop:
         if self.wanted:
             raise KeyboardInterrupt
         self.wanted = True
-        with suppress(RuntimeError):  # the signal came while the same stream was written to
-            self._progress.note("stopping: what is in work is finished first")
+        if self._note is not None:
+            # A line that cannot be shown, e.g. because another is being written, stops nothing.
+            with suppress(Exception):
+                self._note("stopping: what is in work is finished, and nothing further begins")
 
 
 def interrupted() -> Interrupted:
@@ -129,7 +129,8 @@ def mapped(
         work: a function of a module, so that other processes can import it.
         items: the items.
         workers: number of processes; 1 runs everything in this one.
-        stop: polled between items; items in flight are still yielded before Interrupted is raised.
+        stop: when it is requested, no further item begins; those in work are still yielded before Interrupted
+            is raised.
         setup: opens the context in every process before its first item. In this process it is closed after
             the last one; a worker process ends instead.
         setup_args: its arguments.
@@ -154,18 +155,20 @@ def mapped(
                 break
             crew.submit(item)
             if crew.full:
-                yield crew.next()
+                yield crew.next(stop)
         else:
             while crew.window and not stop.wanted:
-                yield crew.next()
+                yield crew.next(stop)
             if not crew.window:
                 return
         crew.cancel()
-        while crew.window and not crew.window[0].future.cancelled():
-            yield crew.next()
-        raise interrupted()
+        while crew.window:
+            yield crew.next(stop)
+    except _NotBegun:
+        pass
     finally:
         crew.close()
+    raise interrupted()
 
 
 def opened(
@@ -180,6 +183,10 @@ def _inline(work: Callable[[ItemT], ResultT], items: Iterable[ItemT], stop: Stop
         if stop.wanted:
             raise interrupted()
         yield work(item)
+
+
+class _NotBegun(Exception):
+    """A stop was requested before an item began."""
 
 
 class _Task(Generic[ItemT, ResultT]):
@@ -215,9 +222,18 @@ class _Crew(Generic[ItemT, ResultT]):
         self._count += 1
         self.window.append(_Task(self._count, item, self._pool.submit(item)))
 
-    def next(self) -> ResultT:
-        """Return the result of the oldest item."""
+    def next(self, stop: Stop) -> ResultT:
+        """Return the result of the oldest item.
+
+        Raises:
+            _NotBegun: a stop was requested before the item began.
+        """
         task = self.window[0]
+        while not task.suspect and not wait([task.future], _POLL).done:
+            if stop.wanted:
+                self.cancel()
+        if task.future.cancelled() or (task.suspect and stop.wanted):
+            raise _NotBegun
         if not task.suspect:
             try:
                 result = task.future.result()
@@ -277,7 +293,8 @@ class _Crew(Generic[ItemT, ResultT]):
                 task.future = self._pool.submit(task.item)
 
     def cancel(self) -> None:
-        """Cancel the items that no worker has begun, from the last one backwards."""
+        """Let no worker begin another item, and cancel the waiting ones from the last one backwards."""
+        self._pool.begin_nothing()
         for task in reversed(self.window):
             task.future.cancel()
 
@@ -302,12 +319,12 @@ class _Workers:
         self, count: int, work: Callable[..., Any], setup: Setup | None, arguments: tuple[Any, ...]
     ) -> None:
         self._context = _Context()
-        self._begun = self._context.Event()
+        self._begun, self._ending = self._context.Event(), self._context.Event()
         self._pool = ProcessPoolExecutor(
             count,
             mp_context=self._context,
             initializer=_begin,
-            initargs=(self._begun, work, setup, arguments),
+            initargs=(self._begun, self._ending, work, setup, arguments),
         )
 
     @property
@@ -332,6 +349,10 @@ class _Workers:
             future: Future[Any] = Future()
             future.set_exception(BrokenProcessPool(f"a worker died before this item ({error})"))
             return future
+
+    def begin_nothing(self) -> None:
+        """Let the processes refuse what an executor has given them and they have not begun."""
+        self._ending.set()
 
     def close(self) -> None:
         """End the processes after their current items."""
@@ -396,8 +417,10 @@ class _Post:
     An executor gives the result of its initializer to nobody, so the process keeps it.
     """
 
-    def __init__(self, work: Callable[..., Any], setup: Setup | None, arguments: tuple[Any, ...]) -> None:
-        self._task = (work, setup, arguments)
+    def __init__(
+        self, ending: Event, work: Callable[..., Any], setup: Setup | None, arguments: tuple[Any, ...]
+    ) -> None:
+        self.ending, self._task = ending, (work, setup, arguments)
         self._stack = ExitStack()  # never closed: the process ends
 
     @cached_property
@@ -415,6 +438,8 @@ def _done(item: Any) -> Any:
     The context is opened here so that its error is reported as the item's: an error in the executor's
     initializer would only break the pool.
     """
+    if _post[0].ending.is_set():
+        raise _NotBegun
     return _post[0].work(item)
 
 
@@ -437,12 +462,18 @@ def refuse_import_in_worker() -> None:
         raise unguarded("the call again in a worker process")
 
 
-def _begin(begun: Event, work: Callable[..., Any], setup: Setup | None, arguments: tuple[Any, ...]) -> None:
+def _begin(
+    begun: Event,
+    ending: Event,
+    work: Callable[..., Any],
+    setup: Setup | None,
+    arguments: tuple[Any, ...],
+) -> None:
     """Prepare a worker process: it ignores signals and ends when the main process ends."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _post.append(_Post(work, setup, arguments))
+    _post.append(_Post(ending, work, setup, arguments))
     begun.set()
 
 

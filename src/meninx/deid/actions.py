@@ -20,7 +20,7 @@ from meninx.deid.profile import Action, Profile, attribute_type, canonical, dict
 from meninx.deid.raw_search import Kind
 from meninx.deid.wording.terms import ETHNIC_KEYWORDS, is_term, technical_text
 from meninx.deid.wording.text import REMOVED, clean_text
-from meninx.dicomfile.charset import decode
+from meninx.dicomfile.charset import decode, distinct
 from meninx.dicomfile.elements import Element, Encoding
 
 PATIENT_NAME, PATIENT_ID, BIRTH_DATE, AGE = 0x00100010, 0x00100020, 0x00100030, 0x00101010
@@ -160,11 +160,13 @@ def apply(
     if vr not in STRINGS:
         return _binary(action, element, vr, context)
     original = bytes(element.value)
+    if vr == "UI":  # byte by byte, so that two UIDs are never the same
+        uids = _uids(action, element.tag, original.decode("latin-1"), context)
+        return text_element(element.tag, vr, uids, context)
+    if action in (Action.Z, Action.D, Action.U):
+        told = distinct(original, encodings).strip(" \0")
+        return text_element(element.tag, vr, _replacement(action, element.tag, vr, told, context), context)
     text = decode(original, encodings).replace("\0", "")
-    if action in (Action.Z, Action.D, Action.U) and vr != "UI":
-        return text_element(element.tag, vr, _replacement(action, element.tag, vr, text, context), context)
-    if vr == "UI":
-        return text_element(element.tag, vr, _uids(action, element.tag, text, context), context)
     new = (
         _kept(element.tag, vr, text, context)
         if action == Action.K
@@ -217,13 +219,13 @@ def accession(text: str, context: FileContext) -> str:
     """Return the replacement of an accession number and remember the pair."""
     new = context.resolver.accession(context.patient, text)
     if new:
-        context.accessions[text.strip()] = new
+        context.accessions[text.strip(" \0")] = new
     return new
 
 
 def _uids(action: Action, tag: int, text: str, context: FileContext) -> str:
     """Return the UID values; all but registered ones are replaced, unless an option keeps them."""
-    values = [value.strip() for value in text.split("\\")]
+    values = [value.strip(" \0") for value in text.split("\\")]
     if action == Action.Z:
         return ""
     if action == Action.K and (

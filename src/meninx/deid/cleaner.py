@@ -29,6 +29,7 @@ from meninx.deid.profile import Action, Profile
 from meninx.deid.raw_search import Kind
 from meninx.deid.review import layouts
 from meninx.dicomfile import compressed_bits, instance, pixels
+from meninx.dicomfile.charset import UNDECODED
 from meninx.dicomfile.elements import Element
 from meninx.dicomfile.file_part import FilePart, Piece, windows_of
 from meninx.dicomfile.high_bits import unused_bits
@@ -89,7 +90,7 @@ class CleanInstance:
     @property
     def accessions(self) -> Mapping[str, str]:
         """The original accession number -> the new one; empty when the file has none."""
-        number = self.original.text(ACCESSION)
+        number = self.original.distinct_text(ACCESSION)
         return {number: self.context.accessions[number]} if number in self.context.accessions else {}
 
     def traits(self) -> dict[str, list[str]]:
@@ -98,6 +99,8 @@ class CleanInstance:
             return {}
         digest = partial(self.context.resolver.pseudonyms.trait, self.context.patient.identity)
         name, birth_date, sex = (self.original.text(tag) for tag in (_PATIENT_NAME, BIRTH_DATE, _SEX))
+        if UNDECODED in name:
+            name = self.original.distinct_text(_PATIENT_NAME)
         return traits(digest, name=name, birth_date=birth_date, sex=sex)
 
     def path(self) -> str:
@@ -205,6 +208,9 @@ class Cleaner:
         def keeps(tag: int, vr: str) -> bool:
             return self.profile.action(tag, vr, sop_class_uid=sop_class) == Action.K
 
+        # What is read wrongly may be somebody else's ID in another file.
+        if original.patient_id and not original.names_its_patient:
+            raise Refused(Reason.IDENTITY_UNDECODABLE)
         found, kept = collect(original.elements, original.encodings, keeps)
         patient = self.resolver.patient(original.patient_id, original.issuer, study)
         stated = stated_ages.highest(original.elements, original.encodings, little=original.encoding.little)

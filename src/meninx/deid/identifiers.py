@@ -32,7 +32,7 @@ from meninx.deid.profile import canonical, read_table, rows
 from meninx.deid.raw_search import Kind, RawSearch, raw_search
 from meninx.deid.text_search import TextSearch, text_search, unaccented
 from meninx.deid.wording.text import CORE_WORDS
-from meninx.dicomfile.charset import CHARSET_TAG, decode, encodings_of
+from meninx.dicomfile.charset import CHARSET_TAG, UNDECODED, decode, encodings_of
 from meninx.dicomfile.elements import PIXEL_DATA, Element, standard_vr
 from meninx.dicomfile.file_part import Sliceable
 
@@ -44,6 +44,8 @@ CLASS_UIDS = frozenset({"TransferSyntaxUID", "ContextUID", "MappingResourceUID",
 PLACEHOLDERS: frozenset[str] = frozenset(row["word"] for row in read_table("common_words.csv"))
 _LETTERS = re.compile(r"[^\W\d_]+")
 _PARTS = re.compile(r"[\^=\s,;.\-_/()\\\"']+")
+_BETWEEN = re.compile(rb"[\0-/:-@\[-`{-\x7f]+")  # words of bytes: all but ASCII letters and digits
+_SHORTEST_WORD = 5  # bytes; the search in raw bytes finds no shorter one
 _EMAIL = re.compile(rb"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 
 
@@ -63,6 +65,7 @@ class Identifiers:
         uids: instance UIDs.
         phrases: addresses, institutions, e-mail addresses and their longer parts, casefolded.
         encodings: character sets that the file declares at any depth.
+        undecoded: words of names, identifiers and addresses that do not decode, as bytes in lower case.
     """
 
     names: set[str] = field(default_factory=set)
@@ -71,6 +74,7 @@ class Identifiers:
     uids: set[str] = field(default_factory=set)
     phrases: set[str] = field(default_factory=set)
     encodings: set[str] = field(default_factory=set)
+    undecoded: set[bytes] = field(default_factory=set)
 
     def add_name(self, value: str) -> None:
         """Add the parts of a person name, and the whole of it."""
@@ -125,6 +129,7 @@ class Identifiers:
             self.uids - other.uids,
             self.phrases - other.phrases,
             self.encodings,
+            self.undecoded,
         )
 
     @cached_property
@@ -143,7 +148,8 @@ class Identifiers:
 
     @cached_property
     def _uid_bytes(self) -> frozenset[bytes]:
-        return frozenset(uid.encode() for uid in self.uids if uid.isascii())
+        """What is searched in bytes as it is and differs from file to file: UIDs, undecoded words."""
+        return frozenset(uid.encode() for uid in self.uids if uid.isascii()) | self.undecoded
 
     def found_in(self, text: str) -> bool:
         """Return whether any identifier occurs in ``text``, in any case, with or without accents."""
@@ -225,7 +231,16 @@ def _collect_all(
             kind = _kind(tag, vr)
             if kind == "bulk" or (kind == "text" and b"@" not in bytes(value)):
                 continue  # most elements: nothing of them is an identifier
-            _collect(kept if keeps(tag, vr) else found, kind, decode(bytes(value), encodings))
+            text = decode(bytes(value), encodings)
+            _collect(kept if keeps(tag, vr) else found, kind, text)
+            if UNDECODED in text and kind in _ABOUT_A_PERSON and not keeps(tag, vr):
+                found.undecoded |= _undecoded_words(bytes(value))
+
+
+def _undecoded_words(value: bytes) -> set[bytes]:
+    """Return the words of a value beyond ASCII that are long enough to be searched in raw bytes."""
+    words = (word.lower() for word in _BETWEEN.split(value))
+    return {word for word in words if len(word) >= _SHORTEST_WORD and not word.isascii()}
 
 
 def strings(

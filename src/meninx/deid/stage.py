@@ -322,7 +322,7 @@ def _workers(config: DeidConfig, count: int) -> int:
 def _dry_run(job: _Job, out: Path) -> DeidResult:
     tally, owners = summary.RunCounts(), InstanceOwners()
     pairs = ((item, None) for item in job.found)
-    with Stop(job.progress) as stop, closing(_processed(job, pairs, stop)) as results:
+    with Stop(job.progress.note) as stop, closing(_processed(job, pairs, stop)) as results:
         for entry in results:
             tally.add(owners.judged(admitted(job.registry, entry[0])))
     cleaner = job.engine.cleaner
@@ -418,7 +418,7 @@ def _work(job: _Job, journal: FileJournal) -> int:
     resumed = 0
     with (
         journal.adding() as adder,
-        Stop(job.progress) as stop,
+        Stop(job.progress.note) as stop,
         closing(_processed(job, pairs, stop)) as results,
     ):
         try:

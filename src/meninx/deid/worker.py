@@ -23,6 +23,7 @@ from meninx.deid.faces.face_plans import FolderPlans
 from meninx.deid.identity.keys import plain_digest
 from meninx.deid.output import WRITTEN, FileResult
 from meninx.dicomfile import instance, media_directory, zip_archive
+from meninx.dicomfile.charset import UNDECODED
 from meninx.dicomfile.discover import SourceFile
 from meninx.dicomfile.file_part import Content, Digested, FilePart, JoinedPieces
 from meninx.dicomfile.refusals import Reason, Refused
@@ -190,6 +191,8 @@ def _is_valid(engine: Engine, entry: FileResult) -> bool:
         return False
     if entry.status != WRITTEN:
         return not entry.face and entry.reason not in {*_DEPENDING_ON_IDENTITIES, Reason.DICOMDIR}
+    if UNDECODED in entry.patient[0] + entry.issuer:
+        return False  # earlier versions wrote such files, and two people may be one there
     if entry.face and not _has_plan(engine, entry.face):
         return False
     if engine.domain(entry) != entry.domain:

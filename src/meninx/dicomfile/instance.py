@@ -9,7 +9,7 @@ from functools import cached_property
 from pydicom._uid_dict import UID_dictionary
 
 from meninx.dicomfile import fragments, pixels
-from meninx.dicomfile.charset import CHARSET_TAG, decode, encodings_of
+from meninx.dicomfile.charset import CHARSET_TAG, decode, distinct, encodings_of, exact
 from meninx.dicomfile.elements import (
     PIXEL_DATA,
     UNDEFINED,
@@ -41,6 +41,7 @@ SOP_CLASS, SOP_INSTANCE, STUDY, SERIES, PATIENT_ID, ISSUER = (
     0x00100020,
     0x00100021,
 )
+_UIDS = frozenset({SOP_CLASS, SOP_INSTANCE, STUDY, SERIES})
 _ISSUER_QUALIFIERS, _UNIVERSAL_ENTITY_ID = 0x00100024, 0x00400032
 _META = Encoding(implicit=False, little=True)
 _MOST_TIMES, _ALWAYS_INFLATED, _MOST_INFLATED = (
@@ -99,9 +100,20 @@ class Instance:
         return self.whole_text(tag).split("\\")[0].strip(" \0")
 
     def whole_text(self, tag: int) -> str:
-        """Return all values of a string attribute, as they are written."""
+        """Return all values of a string attribute, as they are written; a UID is read byte by byte."""
+        value = self._value(tag)
+        return value.decode("latin-1") if tag in _UIDS else decode(value, self.encodings)
+
+    def distinct_text(self, tag: int) -> str:
+        """Return all values of a string attribute so that two texts are never the same, stripped.
+
+        See :func:`meninx.dicomfile.charset.distinct`.
+        """
+        return distinct(self._value(tag), self.encodings).strip(" \0")
+
+    def _value(self, tag: int) -> bytes:
         element = self._plain_elements.get(tag)
-        return "" if element is None else decode(bytes(element.value), self.encodings)
+        return b"" if element is None else bytes(element.value)
 
     @cached_property
     def _plain_elements(self) -> dict[int, Element]:
@@ -110,21 +122,34 @@ class Instance:
 
     @property
     def patient_id(self) -> str:
-        """The PatientID; all values where a file wrongly has several, which are another patient's."""
-        return self.whole_text(PATIENT_ID).strip(" \0")
+        """The PatientID; all values where a file wrongly has several, which are another patient's.
+
+        Two different ones are never the same; see :meth:`distinct_text`.
+        """
+        return self.distinct_text(PATIENT_ID)
 
     @property
     def issuer(self) -> str:
         """The authority that assigned the PatientID: its name, else its universal ID; may be empty."""
-        return self.whole_text(ISSUER).strip(" \0") or next(
+        return distinct(self._issuer, self.encodings).strip(" \0")
+
+    @property
+    def names_its_patient(self) -> bool:
+        """Whether PatientID and issuer are text in the declared character sets; ASCII without any."""
+        named = (self._value(PATIENT_ID), self._issuer)
+        return all(exact(value, self.encodings, undeclared="ascii") is not None for value in named)
+
+    @property
+    def _issuer(self) -> bytes:
+        return self._value(ISSUER).strip(b" \0") or next(
             (
-                decode(bytes(inner.value), self.encodings).strip(" \0")
+                bytes(inner.value)
                 for outer in self.elements
                 if outer.tag == _ISSUER_QUALIFIERS
                 for inner in (outer.items or [[]])[0]
                 if inner.tag == _UNIVERSAL_ENTITY_ID and inner.items is None
             ),
-            "",
+            b"",
         )
 
     @property

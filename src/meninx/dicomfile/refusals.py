@@ -35,6 +35,7 @@ class Reason(StrEnum):
     ENCAPSULATED_DOCUMENT = "encapsulated-document"
     VIDEO = "video"
     MISSING_IDENTITY = "missing-identity"
+    IDENTITY_UNDECODABLE = "identity-undecodable"
     NOT_IN_LOOKUP = "not-in-lookup"
     LOOKUP_WITHOUT_ISSUER = "lookup-without-issuer"
     LOOKUP_CONFLICT = "lookup-conflict"
@@ -97,6 +98,9 @@ MEANINGS: dict[Reason, str] = {
     Reason.ENCAPSULATED_DOCUMENT: "another encapsulated document: its content is not read",
     Reason.VIDEO: "a video (MPEG-2, MPEG-4, HEVC): its frames are not read; export them as multi-frame",
     Reason.MISSING_IDENTITY: "a UID that assigns the file to a study is missing",
+    Reason.IDENTITY_UNDECODABLE: (
+        "PatientID or its issuer does not decode in the declared character set: correct SpecificCharacterSet"
+    ),
     Reason.NOT_IN_LOOKUP: "the lookup table does not list the patient",
     Reason.LOOKUP_WITHOUT_ISSUER: "the lookup table does not say whose PatientID it lists",
     Reason.LOOKUP_CONFLICT: "the new PatientID belongs to another patient",

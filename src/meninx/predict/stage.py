@@ -147,7 +147,7 @@ def run(
         todo = [image for image in inputs.images if image.case_id not in lines]
         work = _Work(config, trained, folder, converter)
         try:
-            with bars.task(progress, "predict", len(todo)), pool.Stop(progress) as stop:
+            with bars.task(progress, "predict", len(todo)), pool.Stop(progress.note) as stop:
                 for line in work.done(todo, device, progress, stop):
                     lines[line.case_id] = line
         except KeyboardInterrupt:

@@ -334,7 +334,7 @@ def prepare_all(
         with (
             bars.task(progress, "prepare images", len(jobs)),
             folder.journal.appending() as lines,
-            pool.Stop(progress) as stop,
+            pool.Stop(progress.note) as stop,
         ):
             results = pool.mapped(
                 run_job,

@@ -59,7 +59,7 @@ def run(
     if not entries:
         raise UsageError(problem("there is no file here", where="verify", fix="check the path"))
     workers = config.workers or min(machine.processors(), max(1, len(entries) // 8))
-    with Stop(progress) as stop:
+    with Stop(progress.note) as stop:
         known, source = KnownValues(), Originals()
         if config.originals is not None:
             source, known = originals.read(

@@ -55,7 +55,7 @@ class KnownValues:
 
     def add(self, more: Identifiers) -> None:
         """Add the identifiers of one file or list."""
-        for name in ("names", "numbers", "days", "uids", "phrases", "encodings"):
+        for name in ("names", "numbers", "days", "uids", "phrases", "encodings", "undecoded"):
             getattr(self.values, name).update(getattr(more, name))
 
     def __bool__(self) -> bool:
@@ -95,7 +95,9 @@ class KnownValues:
         found = raw_search(
             names, numbers, frozenset(), phrases, frozenset(values.uids), frozenset(values.encodings)
         )
-        return found
+        # Six bytes beyond ASCII are as rare by chance as eight letters.
+        undecoded = {word: re.escape(word) for word in values.undecoded if len(word) >= 6}
+        return RawSearch({**found.patterns, **undecoded})
 
     def _uids(self, text: str) -> Iterator[str]:
         if self.values.uids and any(uid in self.values.uids for uid in UID.findall(text)):

@@ -46,7 +46,7 @@ def make_plans(
     series: dict[str, list[_Member]] = {}
     readable = [item for item in found if not item.refused]
     count = workers(len(readable))
-    with Stop(progress) as stop, task(progress, "find heads", len(readable)):
+    with Stop(progress.note) as stop, task(progress, "find heads", len(readable)):
         headers = mapped(
             partial(_header, source, folder), readable, workers=count, stop=stop, died=_no_header
         )
@@ -56,7 +56,7 @@ def make_plans(
                     series.setdefault(header.series, []).append((item, header))
                 progress.advance()
     count = min(count, max(len(series), 1))
-    with Stop(progress) as stop, task(progress, "find faces", len(series)):
+    with Stop(progress.note) as stop, task(progress, "find faces", len(series)):
         make = partial(_plan, source, folder, plans)
         with closing(mapped(make, series.values(), workers=count, stop=stop, died=_no_plan)) as made:
             for _ in made:

@@ -14,7 +14,7 @@ from meninx.deid.faces.defacing import Kind
 from meninx.deid.identity.keys import plain_digest
 from meninx.dicomfile import frames
 from meninx.dicomfile.elements import Element
-from meninx.dicomfile.instance import PATIENT_ID, SERIES, SOP_CLASS, SOP_INSTANCE, STUDY, Instance
+from meninx.dicomfile.instance import SERIES, SOP_CLASS, SOP_INSTANCE, STUDY, Instance
 from meninx.dicomfile.pixels import PIXELS
 from meninx.dicomfile.refusals import Reason, Refused
 from meninx.imaging.slice_geometry import Plane, plane
@@ -115,7 +115,7 @@ def series_key(original: Instance) -> str:
 
 def key_of_series(original: Instance, series: str) -> str:
     """Return the digest of a series, by its UID, in the study of a file."""
-    named = (original.text(STUDY), series, original.whole_text(PATIENT_ID), original.issuer)
+    named = (original.text(STUDY), series, original.patient_id, original.issuer)
     return plain_digest("\0".join(named).encode("utf-8", "replace"))[:32]
 
 

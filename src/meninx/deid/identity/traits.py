@@ -7,6 +7,7 @@ corrected an entry. The rule is conservative:
 - Names contradict each other if no part of one, e.g. family or given name, is a part of the other. Case,
   accents, order, titles, parts of fewer than three letters and usual spellings of one sound (Meyer and Maier,
   Mueller and Müller) do not count. Only names of two parts or more in one script are compared.
+  Names that do not decode are compared byte by byte, in any case of ASCII letters.
 - Birth dates contradict each other if they are two days. The first of January often stands for an unknown
   day, so then only the years count; 1900 and earlier stand for an unknown date.
 - ``M`` and ``F`` contradict each other.
@@ -34,6 +35,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from meninx.core.value_caches import cached
 from meninx.deid import dates
+from meninx.dicomfile.charset import UNDECODED
 
 Traits = Mapping[str, Collection[str]]
 """Kind -> keyed digests. The kinds of a name are ``name`` and a script."""
@@ -42,6 +44,7 @@ NAME, BIRTH_DATE, SEX = "name", "birth date", "sex"
 _YEAR, _DAY = "year", "day"
 _LONGEST, _MOST_PARTS, MOST_VARIANTS = 512, 12, 50
 _LETTERS = re.compile(r"[^\W\d_]+")
+_BYTES = re.compile(rb"[\0-@\[-`{-\x7f]+")  # between words of bytes that are not decoded
 _UNKNOWN_YEAR = 1900  # and earlier
 # Different spellings of one sound, in Latin letters without accents; applied in this order.
 _SOUNDS = (
@@ -58,7 +61,7 @@ def traits(
 
     Args:
         digest: (kind, text) -> keyed digest.
-        name: PatientName.
+        name: PatientName; what does not decode as :func:`meninx.dicomfile.charset.distinct` gives it.
         birth_date: PatientBirthDate.
         sex: PatientSex.
     """
@@ -132,6 +135,9 @@ def _parts(name: str) -> Mapping[str, set[str]]:
 
     Prefix and suffix, the fourth and fifth component, are left out.
     """
+    if name.startswith(UNDECODED):
+        parts = _BYTES.split(bytes.fromhex(name[1:])[:_LONGEST].lower())[:_MOST_PARTS]
+        return {"undecoded": {part.hex() for part in parts if len(part) >= 3}}
     found: dict[str, set[str]] = {}
     groups = (group.split("^")[:3] for group in name[:_LONGEST].split("="))
     for word in itertools.islice(_LETTERS.findall(" ".join(itertools.chain(*groups))), _MOST_PARTS):
