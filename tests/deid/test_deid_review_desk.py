@@ -191,3 +191,18 @@ def test_a_folder_that_is_none_is_refused(tmp_path, archive):
     with pytest.raises(UsageError, match="no clean folder"), opened(tmp_path / "empty", reviewer="Anna"):
         pass
     assert not (tmp_path / "empty" / "private").exists()
+
+
+def test_a_review_says_how_many_images_no_layout_shows(archive):
+    clean(archive, pixels="keep")
+    with opened(archive / "out", reviewer="Anna") as desk:
+        result = desk.result()
+    assert (result.layouts, result.not_searched, result.may_show_text) == (0, 4, 4)
+    assert "4 images may show text in their pixels, which were not searched" in result.summary()
+    assert "private/review.html" in result.summary()
+
+
+def test_a_sealed_folder_says_that_it_is_sealed(archive):
+    clean(archive, escrow="key", escrow_only=True)
+    with pytest.raises(UsageError, match="the folder is sealed"), opened(archive / "out", reviewer="Anna"):
+        pass

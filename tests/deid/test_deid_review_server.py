@@ -321,3 +321,20 @@ def test_two_persons_who_drag_other_rectangles_agree_and_the_page_says_that_both
     assert choices(folder) == ["redact"]
     [one] = read_decisions(folder / "private" / layouts.DECISIONS)
     assert [tuple(box) for box in one.chosen] == [(20, 28, 30, 33), (22, 29, 34, 35)]
+
+
+def test_the_list_of_a_folder_that_was_not_searched_says_so(archive):
+    clean(archive, pixels="keep")
+    with opened(archive / "out", reviewer="Anna") as desk, serving(desk) as address:
+        page = Browser(address).get("/").text
+    assert (
+        "4 images may show text in their pixels, which were not searched; look at private/review.html" in page
+    )
+    assert "There is nothing to decide" in page
+    assert "Nothing waits" not in page
+    assert "A layout is the images" not in page
+
+
+def test_the_page_of_a_layout_without_boxes_says_nothing_of_keeping_text(browser):
+    assert "Keep text only" in browser.get("/layout/0").text
+    assert "Keep text only" not in browser.get("/layout/2").text

@@ -228,7 +228,7 @@ def _text_in_pixels(record: DeidRecord) -> str:
         f"meninx. {_left_out(record)}"
     )
     if record.review is not None and not review_words.not_reviewed(record.review):
-        return f"{searched}Reviewers decided once per layout, and did not look at every image."
+        return f"{searched}Reviewers decided once per layout, not image by image."
     return f"{searched}Look at private/layouts.html before the archive leaves."
 
 

@@ -33,7 +33,8 @@ MOST_LAYOUTS = 500
 BEFORE, MASK, AFTER = "before", "mask", "after"
 _REDACTED, _KEPT = (230, 60, 40), (40, 190, 90)
 _TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Layouts of text in the pixels</title><style>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport"
+content="width=device-width, initial-scale=1"><title>Layouts of text in the pixels</title><style>
 body { font-family: system-ui, sans-serif; margin: 2em; background: #fff; color: #222 }
 section { margin: 0 0 2.5em }
 h2 { font-size: 1em; margin: 0 0 .4em }

@@ -21,7 +21,8 @@ from meninx.core.artifacts import DeidRecord
 from meninx.core.errors import DataError, UsageError, expected, problem
 from meninx.core.journal import Appender, Journal
 from meninx.core.result import Result, command
-from meninx.core.summaries import number_of
+from meninx.core.summaries import not_searched, number_of, unsearched
+from meninx.deid.escrow import escrow_file
 from meninx.deid.review import review_votes
 from meninx.deid.review.layouts import (
     DECISIONS,
@@ -65,6 +66,8 @@ class ReviewResult(Result):
         images: images of all layouts.
         images_decided: images of the decided layouts.
         images_undecided: images of layouts on which not enough reviewers agree; the decisions keep them out.
+        not_searched: images of the folder whose pixels were not searched, so that no layout shows them.
+        may_show_text: images among these that may show text by their header.
         votes: votes of this session, undone ones included.
         decisions: the table of decisions.
         rerun: the command that applies them.
@@ -78,9 +81,21 @@ class ReviewResult(Result):
     images: int
     images_decided: int
     images_undecided: int
+    not_searched: int
+    may_show_text: int
     votes: int
     decisions: Path
     rerun: str
+
+    @property
+    def outside(self) -> str:
+        """Which images no layout shows, in a sentence; empty if every image was searched."""
+        if self.may_show_text:
+            return f"NOT part of this review: {unsearched(self.may_show_text)}; look at private/review.html"
+        if self.not_searched:
+            every = self.images + self.not_searched
+            return f"NOT part of this review: {not_searched(every - self.not_searched, every)}"
+        return ""
 
     def summary(self) -> str:
         """Return the result in a few lines for people."""
@@ -89,6 +104,8 @@ class ReviewResult(Result):
             f"({self.images_decided:,} of {number_of(self.images, 'image')}), "
             f"{number_of(self.votes, 'vote')} in this session"
         ]
+        if self.outside:
+            lines.append(self.outside)
         if self.waiting:
             lines.append(number_of(self.waiting, "layout waits", "layouts wait") + " for a second reviewer")
         if self.different:
@@ -120,12 +137,14 @@ class ReviewDesk:
         reviewer: who votes here.
         two_person: whether a layout needs two reviewers.
         rerun: the command that applies the decisions.
+        record: what the run says of the folder.
     """
 
     def __init__(
         self, root: Path, layouts: Sequence[TextLayout], votes: Sequence[Vote], adder: Appender, *,
-        reviewer: str, two_person: bool, rerun: str,
+        reviewer: str, two_person: bool, rerun: str, record: DeidRecord,
     ) -> None:  # fmt: skip
+        self.record = record
         self.root, self.layouts, self.reviewer, self.rerun = root, tuple(layouts), reviewer, rerun
         self.two_person = two_person
         self._adder, self._votes, self._lock = adder, list(votes), threading.Lock()
@@ -242,6 +261,8 @@ class ReviewDesk:
             open=stages.count(VoteStage.OPEN),
             images=sum(sizes),
             images_decided=images_of(VoteStage.DECIDED),
+            not_searched=max((self.record.images or 0) - self.record.pixels_searched, 0),
+            may_show_text=self.record.burned_in_unknown,
             images_undecided=images_of(VoteStage.WAITING, VoteStage.DIFFERENT),
             votes=len(self._votes) - self._before,
             decisions=self.root / workspace.PRIVATE / DECISIONS,
@@ -262,8 +283,8 @@ def opened(
         source: folder of the originals, for the command that applies the decisions.
 
     Raises:
-        UsageError: this is no finished folder of that stage, an earlier review needs two persons, or there is
-            a table of decisions that does not follow from its votes.
+        UsageError: this is no finished folder of that stage, or a sealed one, an earlier review needs two
+            persons, or there is a table of decisions that does not follow from its votes.
         DataError: the list of layouts or the votes are damaged.
         RunLocked: another process writes to the folder, or reviews it.
         StorageError: the disk refused.
@@ -274,7 +295,11 @@ def opened(
         raise UsageError(problem("this is no clean folder", where=clean.name, fix=fix))
     workspace.refuse_links(clean)
     private = clean / workspace.PRIVATE
+    record = artifacts.require(
+        clean, DeidRecord, fix="give the output folder of a finished run of meninx deid"
+    )
     with workspace.locked(clean):
+        _refuse_sealed(private)
         found = read_layouts(private / LAYOUTS)
         journal = Journal(private / VOTES)
         votes = _read(journal)
@@ -284,7 +309,8 @@ def opened(
         _refuse_other_decisions(private / DECISIONS, votes)
         with journal.appending(durable=True) as adder:
             yield ReviewDesk(
-                clean, found, votes, adder, reviewer=name, two_person=two_person, rerun=_rerun(clean, source)
+                clean, found, votes, adder, reviewer=name, two_person=two_person,
+                rerun=_rerun(clean, source, record.site), record=record,
             )  # fmt: skip
 
 
@@ -320,10 +346,19 @@ def _refuse_other_decisions(path: Path, votes: list[Vote]) -> None:
         )
 
 
-def _rerun(clean: Path, source: Path | None) -> str:
+def _refuse_sealed(private: Path) -> None:
+    """Refuse a folder whose lists an escrow has replaced."""
+    if (private / escrow_file.NAME).is_file() and not (private / LAYOUTS).exists():
+        what, fix = (
+            "the folder is sealed, and its list of layouts was removed",
+            "review a folder before it is",
+        )
+        fix += " sealed: run meninx deid without --escrow-only into another one"
+        raise UsageError(problem(what, where=private.parent.name, fix=fix))
+
+
+def _rerun(clean: Path, source: Path | None, site: str) -> str:
     """Return the command that applies the decisions, as far as the folder says it."""
-    record = artifacts.read(clean, DeidRecord)
-    site = record.site if record else "SITE"
     words = ["deid", source or "ARCHIVE", clean, "--key", "KEY", "--site", site]
     table = clean / workspace.PRIVATE / DECISIONS
     return command(*words, "--decisions", table, "--overwrite").strip("`")
