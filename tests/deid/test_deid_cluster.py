@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -234,6 +234,32 @@ def work(tmp_path, monkeypatch):
 
 def address_of(given: dict[str, object]) -> ClusterAddress:
     return DeidConfig(**given).cluster()
+
+
+class _NewWorkersForEver:
+    """A client of a cluster whose workers die with every item and are replaced."""
+
+    def nthreads(self):
+        return {"tls://127.0.0.1:1": 1}
+
+    def run(self, *words, **how):
+        return {}
+
+    def cancel(self, futures):
+        pass
+
+    def submit(self, *words, **how):
+        future = Future()
+        future.set_result((False, "tls://127.0.0.1:1"))
+        return future
+
+
+def test_an_item_that_only_meets_new_workers_is_named_and_does_not_go_on_for_ever():
+    given = {"stop": Stop(), "setup": nullcontext, "setup_args": ()}
+    client = _NewWorkersForEver()
+    assert list(mapped_on(client, len, ["x"], died=lambda item: f"died {item}", **given)) == ["died x"]
+    with pytest.raises(DataError, match="died on item 1"):
+        list(mapped_on(client, len, ["x"], **given))
 
 
 @pytest.mark.slow

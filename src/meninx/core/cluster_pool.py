@@ -29,6 +29,7 @@ from meninx.core.pool import AHEAD, ContextT, Setup, Stop, interrupted, opened
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 _TIMEOUT = 20  # seconds to reach the scheduler
+_MOST_TRIES = 3  # of an item at workers that came later, besides one at each of the first ones
 _GLANCE = 5  # seconds between two looks at the workers while a result is waited for
 _WORKERLESS = 300  # seconds without any worker after which a run ends; a batch system may start new ones
 
@@ -200,6 +201,10 @@ def mapped_on(
         crew.close()
 
 
+class _LostError(Exception):
+    """An item was lost with several workers."""
+
+
 class _ClusterCrew:
     """Submits sealed items and opens sealed results."""
 
@@ -224,17 +229,23 @@ class _ClusterCrew:
         number, item, future = window.popleft()
         try:
             return self._result(item, future)
-        except (KilledWorker, CancelledError):
+        except (KilledWorker, CancelledError, _LostError):
             return self._alone(number, item, window, died)
 
     def _result(self, item: Any, future: Any) -> Any:
-        """Return the result of an item; a worker that came later gets what it lacks, and the item again."""
-        while True:
+        """Return the result of an item; a worker that came later gets what it lacks, and the item again.
+
+        Raises:
+            _LostError: the item met a new worker again and again, because it kills those that try it. The
+                scheduler does not count this: an item that is given again is a new task to it.
+        """
+        for _ in range(_MOST_TRIES + self.workers):
             done, content = self._waited(future)
             if done:
                 return _opened(self._key, content)
             self._client.run(_install, self._token, self._session, workers=[content])
             future = self.submit(item)
+        raise _LostError
 
     def _waited(self, future: Any) -> tuple[bool, Any]:
         """Return what a worker answers; Dask itself would wait for ever where the last worker is gone.
@@ -266,7 +277,7 @@ class _ClusterCrew:
         window.clear()
         try:
             result = self._result(item, self.submit(item))
-        except (KilledWorker, CancelledError) as error:
+        except (KilledWorker, CancelledError, _LostError) as error:
             if died is None:
                 fix = "give the machines more memory or take the item out"
                 got = f"some that died on item {number}"
