@@ -156,8 +156,8 @@ def _killing(numbers):
                 os.kill(worker.pid, signal.SIGKILL)
 
 
-# The thread of an executor may look at its table of processes while a new one is entered (Python 3.11). It has
-# given up its items by then, so that nothing is lost.
+# The thread of an executor may look at its table of processes while a new one is entered (Python 3.11).
+# It has given up its items by then, so that nothing is lost.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_a_worker_that_is_killed_while_starting_costs_nothing():
