@@ -124,14 +124,14 @@ class FilePart:
                 content = os.pread(self.stream.fileno(), count, self.offset + start)
             else:  # Windows; each worker has its own stream, so moving its position disturbs nobody
                 self.stream.seek(self.offset + start, io.SEEK_SET)
-                content = self.stream.read(count)
+                content = bytes(self.stream.read(count))
         except OSError:
             raise Refused(Reason.UNREADABLE) from None
         if len(content) != count:
             raise Refused(Reason.UNREADABLE)
         if self.observe is not None:
             self.observe(self.offset + start, content)
-        return content
+        return bytes(content)
 
 
 class Digested:
