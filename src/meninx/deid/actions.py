@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from meninx.deid import dates
+from meninx.deid.changed_numbers import Changes
 from meninx.deid.identifiers import Identifiers, keyword_of
 from meninx.deid.identity.pseudonyms import Patient, Resolver, is_registered
 from meninx.deid.options import Option
@@ -89,6 +90,7 @@ class FileContext:
         birth_days: the birth date as ``YYYYMMDD``; no date of the output may be it, shifted or not.
         positions_matter: content items refer to positions in the tree, so none of them is left out.
         kept: identifiers that the output holds on purpose (kept, or made by a date shift).
+        numbers: what was done to numbers that state an age or a year of birth.
         counts: (keyword, action letter) -> number of elements.
         uids: original -> new UID, changed ones only.
         accessions: original -> new accession number.
@@ -111,6 +113,7 @@ class FileContext:
     birth_days: frozenset[str] = frozenset()
     positions_matter: bool = False
     kept: Identifiers = field(default_factory=Identifiers)
+    numbers: Changes = field(default_factory=Changes)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     uids: dict[str, str] = field(default_factory=dict)
     accessions: dict[str, str] = field(default_factory=dict)
