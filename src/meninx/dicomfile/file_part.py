@@ -124,7 +124,7 @@ class FilePart:
                 content = os.pread(self.stream.fileno(), count, self.offset + start)
             else:  # Windows; each worker has its own stream, so moving its position disturbs nobody
                 self.stream.seek(self.offset + start, io.SEEK_SET)
-                content = bytes(self.stream.read(count))
+                content = self.stream.read(count)
         except OSError:
             raise Refused(Reason.UNREADABLE) from None
         if len(content) != count:
