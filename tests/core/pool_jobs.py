@@ -47,6 +47,13 @@ def marked(folder: str, item: int) -> int:
     return item
 
 
+def hour(item: int) -> int:
+    """Say which process works, and work for an hour."""
+    os.write(2, f"{os.getpid()}\n".encode())
+    time.sleep(3600)
+    return item
+
+
 @contextmanager
 def in_folder(folder: str) -> Iterator[str]:
     yield folder

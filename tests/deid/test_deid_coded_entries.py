@@ -83,3 +83,18 @@ def test_a_code_that_stays_keeps_its_whole_meaning_or_none(tmp_path, value, mean
     ds = image(ProcedureCodeSequence=Sequence([code(value, "SCT", meaning)]))
     (new,) = one(tmp_path, ds).ProcedureCodeSequence
     assert (new.CodeValue, new.CodeMeaning) == (value, left)
+
+
+@pytest.mark.parametrize(
+    "unit", ["mGy", "mGy.cm", "cGy", "kW", "mSv", "mmol/l", "Ohm", "mT/m", ("mGy", "MGY"), ("mGy.cm", "Gy.m")]
+)
+def test_a_unit_as_the_meaning_of_a_unit_stays(tmp_path, unit):
+    value, meaning = (unit, unit) if isinstance(unit, str) else unit
+    new = one(tmp_path, image(ProcedureCodeSequence=Sequence([code(value, "UCUM", meaning)])))
+    assert new.ProcedureCodeSequence[0].CodeMeaning == meaning
+
+
+def test_the_meaning_of_a_unit_that_is_an_identifier_goes(tmp_path):
+    ds = image(PatientName="Gyan^Mmol", ProcedureCodeSequence=Sequence([code("mmol", "UCUM", "mmol")]))
+    new = one(tmp_path, ds).ProcedureCodeSequence[0]
+    assert "mmol" not in (new.CodeValue, new.CodeMeaning)

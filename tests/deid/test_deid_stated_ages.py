@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import struct
 from decimal import Decimal
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from meninx.deid.coded_entries import CODE_MEANING, CODE_VALUE, CODING_SCHEME
+from meninx.deid.coded_entries import CODE_MEANING, CODE_VALUE, CODING_SCHEME, published_meanings
 from meninx.deid.dates import capped_age
 from meninx.deid.options import Option
 from meninx.deid.stated_ages import (
@@ -24,8 +25,8 @@ from meninx.deid.stated_ages import (
     UNITS,
     highest,
     limited,
-    unit_of,
 )
+from meninx.deid.units_of_time import unit_of
 from meninx.dicomfile.elements import Element
 
 LATIN = ("latin_1",)
@@ -309,3 +310,129 @@ def test_a_number_of_a_listed_concept_goes_outside_of_reports_too(tmp_path):
     gone = numeric(("NCIt", "C54627", "Experience"), NumericValue="17")
     new = one(tmp_path, image(ProtocolContextSequence=Sequence([gone])))
     assert not any("NumericValue" in left for left in new.get("ProtocolContextSequence", []))
+
+
+@pytest.mark.parametrize(
+    "unit", ["years at scan", "full years", "Y/O", "y.o.", "Y-O", "years_at_exam", "YearsAtScan", "year/scan"]
+)
+def test_a_unit_with_a_word_of_time_is_that_time(unit):
+    elements = [coded(CONCEPT_NAME, *OTHER), coded(UNITS, "99HOSP", "U", unit), Element(NUMBER, "DS", b"95")]
+    assert stated(limited(elements, LATIN, little=True, max_age=89), 1) == [90]
+
+
+@pytest.mark.parametrize(
+    "unit", ["counts per year", "ml/minute", "pack years", "millimeter per second", "a.u.", "dB", "min value"]
+)
+def test_a_rate_or_another_unit_is_no_time(unit):
+    elements = [coded(CONCEPT_NAME, *OTHER), coded(UNITS, "99HOSP", "U", unit), Element(NUMBER, "DS", b"95")]
+    assert limited(elements, LATIN, little=True, max_age=89) == elements
+
+
+@pytest.mark.parametrize(
+    ("concept", "left"),
+    [
+        *dict.fromkeys(
+            ["Years old", "years_old", "Old", "How old", "Patient_Age", "PatientAge"], "90"
+        ).items(),
+        *dict.fromkeys(["Age_at_scan", "AGE_YRS", "AgeAtScan", "Ages", "Lebensjahre", "y/o"], "90").items(),
+        ("percentile for age", "95"),
+        ("Age_z-score", "95"),
+        ("Ratio to age", "95"),
+        ("bone_age", "95"),
+        ("Age-adjusted value", "95"),
+        ("GestationalAge", "95"),
+        ("Pack years", "95"),
+        ("Old infarct", "95"),
+    ],
+)
+def test_a_concept_is_read_in_any_spelling(concept, left):
+    elements = [coded(CONCEPT_NAME, "99HOSP", "C", concept), Element(NUMBER, "DS", b"95")]
+    assert stated(limited(elements, LATIN, little=True, max_age=89), 1) == [int(left)]
+
+
+def test_a_percentile_in_years_is_an_age():
+    years = coded(UNITS, "UCUM", "a", "year")
+    elements = [coded(CONCEPT_NAME, "99HOSP", "C", "percentile for age"), years, Element(NUMBER, "DS", b"95")]
+    assert stated(limited(elements, LATIN, little=True, max_age=89), 1) == [90]
+
+
+@pytest.mark.parametrize(
+    ("unit", "stays"),
+    [
+        (("UCUM", "J", "J"), True),
+        (("UCUM", "J", "joule"), True),
+        (("UCUM", "A", "a"), True),
+        (("UCUM", "mm", "y"), True),
+        (("UCUM", "A", "years"), False),
+        (("UCUM", "A", "yr"), False),
+        (("99HOSP", "J", "Jahre"), False),
+    ],
+)
+def test_only_a_word_of_time_contradicts_a_valid_unit(unit, stays):
+    elements = [coded(CONCEPT_NAME, *OTHER), coded(UNITS, *unit), Element(NUMBER, "DS", b"200")]
+    assert (limited(elements, LATIN, little=True, max_age=89) == elements) == stays
+
+
+@pytest.mark.parametrize(
+    ("unit", "stays"),
+    [
+        (("UCUM", "ms", "ms"), True),
+        (("UCUM", "s", "second"), True),
+        (("99HOSP", "U", "ms"), True),
+        (("99HOSP", "U", "milliseconds"), True),
+        (("99HOSP", "mGycm", "mGycm"), True),
+        (("99HOSP", "U", "mm3"), True),
+        (("99HOSP", "U", "cGy·cm²"), True),
+        (("99HOSP", "U", "cubic millimeters"), True),
+        (("99HOSP", "U", "foo"), False),
+        (("UCUM", "{score}", "score"), False),
+        (None, False),
+    ],
+)
+def test_a_measurement_of_the_birth_year_stays(unit, stays):
+    units = [coded(UNITS, *unit)] if unit else []
+    elements = [coded(CONCEPT_NAME, *OTHER), *units, Element(NUMBER, "DS", b"1928")]
+    new = limited(elements, LATIN, little=True, max_age=89, birth_days={"19280314"})
+    assert (NUMBER in [element.tag for element in new]) == stays
+
+
+def test_two_units_of_which_one_is_a_time_make_an_age():
+    both = coded(UNITS, "UCUM", "a", "year")
+    both.items += coded(UNITS, "UCUM", "mm", "mm").items
+    elements = [coded(CONCEPT_NAME, *OTHER), both, Element(NUMBER, "DS", b"95")]
+    assert NUMBER not in [element.tag for element in limited(elements, LATIN, little=True, max_age=89)]
+
+
+def counts_of(tmp_path):
+    (record,) = (tmp_path / "out").glob("deid.json")
+    return json.loads(record.read_text())["actions"]
+
+
+def test_capped_and_removed_numbers_are_counted_as_such(tmp_path):
+    held = [numeric(OTHER, NumericValue=number) for number in ("95", "45")]
+    unread = numeric(("99HOSP", "P", "Patient_Age"), NumericValue="1928")
+    unread.MeasurementUnitsCodeSequence = Sequence([code("99HOSP", "Q", "foo")])
+    floating = numeric(OTHER, FloatingPointValue=95.0)
+    report = item(ValueType="NUM", ConceptNameCodeSequence=Sequence([code(*AGE)]))
+    inner = item(NumericValue="95", MeasurementUnitsCodeSequence=Sequence([code("UCUM", "a", "year")]))
+    report.MeasuredValueSequence = Sequence([inner])
+    one(tmp_path, image(AcquisitionContextSequence=Sequence([*held, unread, floating, report])))
+    counts = counts_of(tmp_path)
+    assert counts["NumericValue"] == {"C": 3, "K": 1, "X": 1}
+    assert counts["FloatingPointValue"] == {"X": 1}
+
+
+@pytest.mark.parametrize("value", ["113937", "122247", "122248", "122261"])
+def test_a_published_meaning_stays_whole(tmp_path, value):
+    (meaning,) = published_meanings("DCM", value)
+    held = item(ValueType="CODE", ConceptNameCodeSequence=Sequence([code(*OTHER)]))
+    held.ConceptCodeSequence = Sequence([code("DCM", value, meaning)])
+    (new,) = one(tmp_path, image(AcquisitionContextSequence=Sequence([held]))).AcquisitionContextSequence
+    assert new.ConceptCodeSequence[0].CodeMeaning == meaning
+
+
+def test_a_birth_date_of_any_spelling_goes(tmp_path):
+    held = item(ValueType="TEXT", ConceptNameCodeSequence=Sequence([code("99HOSP", "B", "Patient_DOB")]))
+    held.TextValue = "chest"
+    new = one(tmp_path, image(AcquisitionContextSequence=Sequence([held])))
+    assert not new.get("AcquisitionContextSequence")

@@ -171,6 +171,21 @@ def test_each_treatment_of_pixels_is_told_as_it_was(pixels, said, by_header):
     assert f"{left} images were not searched for text" in dict(found.checked)["Pixels"]
 
 
+@pytest.mark.parametrize("reason", ["refused-in-review", "review-undecided", "text-remains"])
+def test_an_image_that_was_kept_out_after_the_search_was_searched(reason):
+    record = replace(RECORD, images=58, pixels_searched=41, pixels_redacted=29, layouts=11)
+    said = dict(statement.of(replace(record, quarantined={reason: 3, "video": 2})).checked)["Pixels"]
+    assert said == (
+        "44 images searched for text, 29 redacted, 3 kept out, 11 layouts; "
+        "17 of 61 images were not searched for text"
+    )
+    none = replace(record, pixels_searched=0, pixels_redacted=0, layouts=0)
+    applied = (
+        dict(statement.of(replace(none, quarantined={key: 3})).actions)["Pixels"] for key in (reason, "video")
+    )
+    assert ["none of them was written" in words for words in applied] == [True, False]
+
+
 def test_one_of_each_is_told_in_the_singular():
     record = replace(
         RECORD, patients=1, studies=1, series=1, contradicting=1, deidentified_before=1, images=1, layouts=1,

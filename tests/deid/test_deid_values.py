@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pydicom
 import pytest
 from deid_samples import clean, image, images, item, one, save
@@ -279,6 +281,31 @@ def test_an_identifier_goes_however_the_number_is_written(tmp_path, written, sta
     one(tmp_path, ds)
     content = images(tmp_path / "out")[0].read_bytes()
     assert (written.encode() in content) == stays
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "stays"),
+    [
+        ("AcquisitionDuration", 19520413.0, False),  # FD
+        ("AcquisitionDuration", 877145531.0, False),
+        ("AcquisitionDuration", 877145532.0, True),
+        ("AcquisitionDuration", 19520413.5, True),
+        ("ReferencePixelX0", 19520413, False),  # SL
+        ("ReferencePixelX0", 877145531, False),
+        ("ReferencePixelX0", -4, True),
+    ],
+)
+def test_an_identifier_goes_from_a_binary_number_as_from_a_written_one(tmp_path, keyword, value, stays):
+    ds = image(PatientID="877145531", PatientBirthDate="19520413", **{keyword: value})
+    assert (one(tmp_path, ds).get(keyword) == value) == stays
+
+
+def test_a_waveform_of_eight_bits_among_the_letters_stays(tmp_path):
+    wave = bytes(100 + round(15 * math.sin(at / 7)) + at * at % 5 for at in range(4000))
+    ds = image(
+        WaveformSequence=[item(WaveformBitsAllocated=8, WaveformSampleInterpretation="UB", WaveformData=wave)]
+    )
+    assert one(tmp_path, ds).WaveformSequence[0].WaveformData == wave
 
 
 def test_digits_of_another_script_are_no_number(tmp_path):

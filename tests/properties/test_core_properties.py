@@ -124,7 +124,8 @@ def _strategy(hint: Any) -> st.SearchStrategy[Any]:
             return st.lists(_strategy(inner[0]), max_size=2).map(tuple)
         return st.tuples(*map(_strategy, inner))
     if origin is dict:
-        return st.dictionaries(st.text(max_size=5), _strategy(inner[1]), max_size=2)
+        keys = st.integers(0, 9) if inner[0] is int else st.text(max_size=5)
+        return st.dictionaries(keys, _strategy(inner[1]), max_size=2)
     simple = {
         str: st.text(max_size=8),
         int: st.integers(0, 2),

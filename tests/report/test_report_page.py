@@ -234,6 +234,11 @@ def test_findings_are_red_and_unread_pixels_are_never_green(tmp_path):
     text = (tmp_path / "5.html").read_text()
     assert "Review at north: 2 of 3 layouts decided (6 of 7 images), each by 2 persons" in text
     assert "NOT reviewed: 1 layout" in text
+    read |= {"images": 9, "quarantined": {"refused-in-review": 4, "video": 1}}
+    stage.run(CONFIG, [write_deid(tmp_path / "kept out", "north", **read)], tmp_path / "6.html")
+    text = (tmp_path / "6.html").read_text()
+    assert "11 images, text redacted in 3, 4 kept out. 2 of 13 images were not searched for text." in text
+    assert "the pixels of the 11 images that may hold text (3 redacted, 4 kept out)" in text
     both = stage.run(CONFIG, [searched, clean], tmp_path / "4.html")  # one archive without a search
     assert both.verdicts["Identifiers removed?"] == "amber: pixels not checked"
 

@@ -299,9 +299,11 @@ class _Crew(Generic[ItemT, ResultT]):
             task.future.cancel()
 
     def close(self) -> None:
-        self._pool.close()
-        if self._apart is not None:
-            self._apart.close()
+        try:
+            self._pool.close()
+        finally:
+            if self._apart is not None:
+                self._apart.close()
 
     def _opened(self, count: int) -> _Workers:
         return _Workers(count, *self._task)
@@ -355,10 +357,15 @@ class _Workers:
         self._ending.set()
 
     def close(self) -> None:
-        """End the processes after their current items."""
+        """End the processes after their current items, or at once if this is interrupted."""
         if self._context.exit_codes():  # one is dead, and the executor might wait for another one forever
             self._context.kill()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        try:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        except BaseException:
+            # A third Ctrl-C. The interpreter would wait for these processes when it ends.
+            self.kill()
+            raise
 
     def kill(self) -> None:
         """End the processes at once."""

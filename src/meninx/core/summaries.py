@@ -35,6 +35,25 @@ def not_searched(searched: int, images: int) -> str:
     return f"{left:,} of {number_of(images, 'image')} {verb} not searched for text"
 
 
+def searched_for_text(written: int, kept_out: int, redacted: int, layouts: int) -> str:
+    """Return in words what the search for text in pixels did.
+
+    >>> searched_for_text(3, 1, redacted=2, layouts=2)
+    '4 images searched for text, 2 redacted, 1 kept out, 2 layouts'
+
+    Args:
+        written: images that were searched and written.
+        kept_out: images that were searched and kept out for what was found.
+        redacted: written images in which text was redacted.
+        layouts: distinct layouts of text.
+    """
+    return (
+        f"{number_of(written + kept_out, 'image')} searched for text, {redacted:,} redacted, "
+        + (f"{kept_out:,} kept out, " if kept_out else "")
+        + number_of(layouts, "layout")
+    )
+
+
 def number_of(count: int, singular: str, plural: str = "") -> str:
     """Return a number with its word.
 

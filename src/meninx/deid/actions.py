@@ -8,11 +8,13 @@ holds on purpose.
 from __future__ import annotations
 
 import re
+import struct
 from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from meninx.deid import dates
+from meninx.deid.changed_numbers import Changes
 from meninx.deid.identifiers import Identifiers, keyword_of
 from meninx.deid.identity.pseudonyms import Patient, Resolver, is_registered
 from meninx.deid.options import Option
@@ -26,7 +28,7 @@ from meninx.dicomfile.elements import Element, Encoding
 
 PATIENT_NAME, PATIENT_ID, BIRTH_DATE, AGE = 0x00100010, 0x00100020, 0x00100030, 0x00101010
 ACCESSION = 0x00080050
-TIMEZONE, _COLOUR_PROFILE = 0x00080201, 0x00282000
+TIMEZONE = 0x00080201
 CONTEXT_UID = 0x00080117
 FREE_TEXT = frozenset({"LO", "LT", "SH", "ST", "UC", "UT"})
 NAMES = frozenset({"PN", "UR", "AE"})
@@ -51,6 +53,10 @@ _DUMMIES = {
     "TM": "000000",
     "UR": "removed:",
 }
+# ICCProfile and WaveformData are searched for the file's own identifiers only.
+_NOT_READ = frozenset({0x00282000, 0x54001010})
+_LONG_NUMBERS = {"FD": "d", "FL": "f", "SL": "i", "UL": "I", "SV": "q", "UV": "Q"}  # of six digits and more
+_MOST_NUMBERS = 64
 _LONGEST_PLAIN = 40  # digits
 _READABLE = re.compile(rb"[ -~]{5}")  # in short numbers, which the self-check searches once more
 _SIZES = {
@@ -84,6 +90,7 @@ class FileContext:
         birth_days: the birth date as ``YYYYMMDD``; no date of the output may be it, shifted or not.
         positions_matter: content items refer to positions in the tree, so none of them is left out.
         kept: identifiers that the output holds on purpose (kept, or made by a date shift).
+        numbers: what was done to numbers that state an age or a year of birth.
         counts: (keyword, action letter) -> number of elements.
         uids: original -> new UID, changed ones only.
         accessions: original -> new accession number.
@@ -106,6 +113,7 @@ class FileContext:
     birth_days: frozenset[str] = frozenset()
     positions_matter: bool = False
     kept: Identifiers = field(default_factory=Identifiers)
+    numbers: Changes = field(default_factory=Changes)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     uids: dict[str, str] = field(default_factory=dict)
     accessions: dict[str, str] = field(default_factory=dict)
@@ -392,11 +400,27 @@ def _binary(action: Action, element: Element, vr: str, context: FileContext) -> 
         return None
     if searched and (holds_identifier(value, context.found) or is_prose(value, vr)):
         return None
-    # The texts of a colour profile are part of its format; it is searched for the file's identifiers only.
-    if searched and element.tag != _COLOUR_PROFILE and holds_text(value):
+    # The texts of a colour profile are part of its format, and samples of 8 bits may lie among the letters.
+    if searched and element.tag not in _NOT_READ and holds_text(value):
+        return None
+    if _states_identifier(value, vr, context.found):
         return None
     as_number = misdeclared and vr in listed  # bytes that the file declares as something else
     return Element(element.tag, vr if as_number else element.vr, value, undefined=element.undefined)
+
+
+def _states_identifier(value: bytes, vr: str, found: Identifiers) -> bool:
+    """Return whether one of a few binary numbers, in either byte order, is an identifier or a day."""
+    form = _LONG_NUMBERS.get(vr)
+    if (
+        form is None
+        or len(value) > _MOST_NUMBERS * struct.calcsize(form)
+        or len(value) % struct.calcsize(form)
+    ):
+        return False
+    both = (number for order in "<>" for (number,) in struct.iter_unpack(order + form, value))
+    whole = {f"{abs(number):.0f}" for number in both if 1e5 <= abs(number) < 1e18 and number == int(number)}
+    return any(_is_day(digits) or found.spelled_by(digits) for digits in whole)
 
 
 def holds_identifier(value: bytes, found: Identifiers) -> bool:

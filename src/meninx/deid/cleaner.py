@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from meninx.deid import selfcheck, stated_ages, structured_content, walker, writer
+from meninx.deid import selfcheck, stated_ages, structured_content, tabulated_ages, walker, writer
 from meninx.deid.actions import ACCESSION, BIRTH_DATE, FileContext
 from meninx.deid.burned_in.pixel_cleaner import PixelCleaner, PixelReport
 from meninx.deid.config import DeidConfig
@@ -213,7 +213,10 @@ class Cleaner:
             raise Refused(Reason.IDENTITY_UNDECODABLE)
         found, kept = collect(original.elements, original.encodings, keeps)
         patient = self.resolver.patient(original.patient_id, original.issuer, study)
-        stated = stated_ages.highest(original.elements, original.encodings, little=original.encoding.little)
+        stated = max(
+            of_kind.highest(original.elements, original.encodings, little=original.encoding.little)
+            for of_kind in (stated_ages, tabulated_ages)
+        )
         births = writer.birth_days(original) if not keeps(BIRTH_DATE, "DA") else frozenset()
         return FileContext(
             profile=self.profile,

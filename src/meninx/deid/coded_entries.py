@@ -242,10 +242,14 @@ def _luhn(digits: str) -> bool:
 def _meaning(text: Mapping[int, str], values: list[int], context: FileContext, *, code_stays: bool) -> str:
     """Return the meaning if it is published or harmless, else the published one, else its known words.
 
+    The meaning of a UCUM unit may be its code, or another expression of UCUM.
     A meaning is never replaced by another one of the same code while it can stay. Where the code stays and no
     table knows it, a part of its meaning could be another meaning: it is whole, or it is removed.
     """
     original = text[CODE_MEANING]
+    unit = text[values[0]] if values and code_stays and text.get(CODING_SCHEME) == "UCUM" else ""
+    if is_ucum(unit) and (original.casefold() == unit.casefold() or is_ucum(original)):
+        return REMOVED if context.found.found_in(original) else original
     published = published_meanings(text.get(CODING_SCHEME, ""), text[values[0]]) if values else ()
     cleaning = Option.CLEAN_DESCRIPTORS in context.profile.options
     if published:

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from meninx.core import review_words
 from meninx.core.errors import DataError, problem
 from meninx.core.result import Result, command
-from meninx.core.summaries import ReviewCounts, mostly_filled, not_searched, number_of, unsearched
+from meninx.core.summaries import (
+    ReviewCounts,
+    mostly_filled,
+    not_searched,
+    number_of,
+    searched_for_text,
+    unsearched,
+)
 from meninx.deid.review import layout_sheet, thumbnail_sheet
 from meninx.dicomfile import media_directory, refusals
 from meninx.dicomfile.refusals import Reason
@@ -185,19 +192,18 @@ class DeidResult(Result):
         return lines
 
     def _searches(self) -> Iterator[str]:
-        if self.images > self.pixels_searched:
-            yield f"pixels: {not_searched(self.pixels_searched, self.images)}"
-        if not self.pixels_searched:
-            return
-        yield (
-            f"pixels: {number_of(self.pixels_searched, 'image')} searched for text, {self.pixels_redacted:,} "
-            f"redacted, {number_of(self.layouts, 'layout')}"
-        )
+        kept_out = refusals.kept_out_after_search(self.quarantined)
+        searched, written = self.pixels_searched + kept_out, self.pixels_searched
+        if self.images > written:
+            yield f"pixels: {not_searched(searched, self.images + kept_out)}"
+        if searched:
+            yield f"pixels: {searched_for_text(written, kept_out, self.pixels_redacted, self.layouts)}"
         if self.pixels_mostly_filled:
             yield f"LOOK: {mostly_filled(self.pixels_mostly_filled)}"
         if self.review is not None:
             yield f"review: {review_words.decided(self.review)}"
             yield from review_words.left(self.review)
             yield from filter(None, [review_words.unused(self.review)])
-        if self.has_lists and (self.review is None or review_words.not_reviewed(self.review)):
+        reviewed = self.review is not None and not review_words.not_reviewed(self.review)
+        if self.has_lists and self.layouts and not reviewed:
             yield f"look at each layout once: {self.out / 'private' / layout_sheet.PAGE}"

@@ -11,7 +11,8 @@ Which numbers are ages:
 - those of a concept whose meaning speaks of an age, unless the unit measures something else than time;
 - those in a unit of time, whatever their concept is. An image's header states no other time of 90 years.
 
-Gestational ages, ages of bones and ages by ultrasound are none by their concept.
+Gestational ages, ages of bones, ages by ultrasound and percentiles for an age are none by their concept.
+The cells of a table are treated by :mod:`meninx.deid.tabulated_ages`.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ import math
 import re
 import struct
 import unicodedata
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import replace
-from enum import StrEnum
 from typing import NamedTuple
 
-from meninx.deid.coded_entries import (
-    CODE_MEANING,
-    CODE_VALUE,
-    CODING_SCHEME,
-    LONG_CODE_VALUE,
-    canonical_code,
-    code_texts,
-    dummy_code,
-    is_ucum,
-    published_meanings,
+from meninx.deid.changed_numbers import Changes
+from meninx.deid.coded_entries import CODE_MEANING, CODE_VALUE, LONG_CODE_VALUE, code_texts, dummy_code
+from meninx.deid.units_of_time import (
+    LENGTHS,
+    LISTED_AGES,
+    Unit,
+    UnitKind,
+    code_of,
+    published_of,
+    speaks_of_age,
+    unit_of,
 )
 from meninx.deid.wording.text import REMOVED
 from meninx.dicomfile.charset import CHARSET_TAG, decode, encodings_of
@@ -47,42 +48,6 @@ NUMBERS = frozenset({NUMBER, FLOATING, NUMERATOR, DENOMINATOR})
 _HOLDERS = NUMBERS | {MEASURED}
 _STATING = _HOLDERS | {CODE, CODE_MEANING}
 _FRAMES = frozenset({0x52009229, 0x52009230})
-LISTED_AGES = frozenset(
-    {("DCM", "121033"), ("SCT", "397669002"), ("SCT", "424144002"), ("LN", "30525-0"), ("LN", "29553-5"),
-     ("LN", "21612-7"), ("LN", "63900-5"), ("LN", "35659-2"), ("LN", "30972-4")}
-)  # fmt: skip
-_AGE = re.compile(
-    r"(?<!gestational )(?<!fetal )(?<!menstrual )(?<!ultrasound )(?<!bone )(?<!skeletal )"
-    r"\bage\b(?! corrected)"
-    r"|\b(?:alter|lebensalter|patientenalter|âge|edad|età|leeftijd)\b",
-    re.IGNORECASE,
-)
-_DAY = 1 / 365.25
-_UCUM = {
-    "a": 1.0, "a_j": 1.0, "a_g": 1.0, "a_t": 1.0, "mo": 1 / 12, "mo_j": 1 / 12, "mo_g": 1 / 12,
-    "mo_s": 1 / 12, "wk": 7 * _DAY, "d": _DAY, "h": _DAY / 24, "min": _DAY / 1440, "s": _DAY / 86400,
-}  # fmt: skip
-_PREFIXED = re.compile(r"(?!Pa)(da|[hkMGTPEdcmunp])([as])")  # Pa is pascal
-_PREFIXES = {"da": 10.0, "h": 1e2, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
-             "d": 0.1, "c": 1e-2, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12}  # fmt: skip
-_TERM = re.compile(r"(?:10[*^](?P<ten>[+-]?[0-9]{1,2})|(?P<factor>[0-9]{1,9})|(?P<unit>[A-Za-z_]+)1?)")
-_CODES = {("SCT", "258707000"): 1.0, ("SCT", "258706009"): 1 / 12, ("SCT", "258705008"): 7 * _DAY,
-          ("SCT", "258703001"): _DAY, ("SCT", "258702006"): _DAY / 24, ("NCIt", "C29848"): 1.0,
-          ("NCIt", "C29846"): 1 / 12, ("NCIt", "C29844"): 7 * _DAY, ("NCIt", "C25301"): _DAY}  # fmt: skip
-_WORDS = {
-    1.0: "a ann anns annum anno annos anni an ans année années anos ano año años y yr yrs yo year years jahr "
-    "jahre jahren lebensjahr lebensjahre j jaar jaren år rok roky lat let лет год года 歳 岁 年",
-    10.0: "decade decades dekade dekaden",
-    1 / 12: "mo mos mon month months monat monate monaten mois mes meses mese mesi maand maanden",
-    7 * _DAY: "wk wks week weeks woche wochen semaine semaines semana semanas weken",
-    _DAY: "d day days tag tage tagen jour jours día días dia dias dag dagen",
-    _DAY / 24: "h hr hrs hour hours stunde stunden heure heures",
-    _DAY / 1440: "min mins minute minutes minuten",
-    _DAY / 86400: "s sec secs second seconds sekunde sekunden",
-}
-_LENGTHS = {word: years for years, words in _WORDS.items() for word in words.split()}
-_AMBIGUOUS = frozenset({"a", "j", "d", "h", "s"})  # as codes of a local scheme
-_FILLERS = frozenset({"of", "in", "the", "age", "old", "life", "completed", "aged", "patient", "alter"})
 _AGE_WORDS = frozenset({"age", "aged", "alter", "edad", "old", "yo"})
 _TOKEN = re.compile(r"[0-9]{1,20}(?:[.,][0-9]{1,9})?|[^\W\d_]+")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -91,33 +56,25 @@ _FORMATS = {"FD": "d", "FL": "f", "SL": "i", "UL": "I", "SS": "h", "US": "H", "S
 _ROUNDING = 1 - 1e-9  # 1080 months are 90 years, in whatever order the factors are multiplied
 
 
-class UnitKind(StrEnum):
-    """What is known of the unit of a number."""
-
-    NONE = "none"
-    """There is none, or it is the unity."""
-    TIME = "time"
-    """It is a length of time."""
-    OTHER = "other"
-    """It measures something else."""
-    DISPUTED = "disputed"
-    """Its code or its meaning is a length of time, and the other is another one or something else."""
-    UNKNOWN = "unknown"
-    """No table knows it."""
-
-
-class Unit(NamedTuple):
-    """A unit, and how many years it is; unknown units count as a year, so that the number is not missed."""
-
-    kind: UnitKind
-    years: float = 1.0
-
-
-class _Bounds(NamedTuple):
+class AgeBounds(NamedTuple):
     """What no number may state: a higher age in years, or a year of birth."""
 
     max_age: int
     birth_years: frozenset[float]
+
+    @classmethod
+    def of(cls, max_age: int, birth_days: Set[str]) -> AgeBounds:
+        """Return the bounds for a highest age and birth dates as ``YYYYMMDD``."""
+        return cls(max_age, frozenset(float(day[:4]) for day in birth_days))
+
+    def exceeded_by(self, age: float) -> bool:
+        """Return whether an age in years is above the highest one."""
+        return age >= (self.max_age + 1) * _ROUNDING
+
+    def tell_birth(self, unit: Unit, numbers: Iterable[float]) -> bool:
+        """Return whether a plain number, or one in a unit that nothing knows, is a year of birth."""
+        plain = unit.kind in (UnitKind.NONE, UnitKind.UNKNOWN)
+        return plain and not self.birth_years.isdisjoint(numbers)
 
 
 def limited(
@@ -127,6 +84,7 @@ def limited(
     little: bool,
     max_age: int,
     birth_days: Set[str] = frozenset(),
+    changes: Changes | None = None,
 ) -> list[Element]:
     """Return the elements of an item or a data set without an age above ``max_age`` in its own numbers.
 
@@ -135,38 +93,36 @@ def limited(
     Guarantee: whatever the spelling of number and unit, a number that states an age of ``max_age + 1`` years
         or more is replaced by ``max_age + 1`` years in the same unit, or removed if the unit is no known unit
         of time. A number that cannot be read is removed if its concept is an age. So is a code's
-        meaning that states such an age. Nothing else changes.
+        meaning that states such an age, unless it is published for the code. Nothing else changes.
 
     Args:
         item: the elements.
         encodings: character sets in force.
         little: byte order of binary numbers.
         max_age: highest age that stays, in years.
-        birth_days: birth dates as ``YYYYMMDD``; a number without another unit than years that is the year of
-            one is removed, too.
+        birth_days: birth dates as ``YYYYMMDD``; a plain number that is the year of one is removed, too, and
+            so is one in a unit that nothing knows. Times and physical units stay.
+        changes: what was removed or capped is noted here.
     """
     if not any(element.tag in _STATING for element in item):
         return item
-    by_concept = _concept(item, encodings)
-    bounds = _Bounds(max_age, frozenset(float(day[:4]) for day in birth_days))
+    by_concept = concept_kind(item, encodings)
+    bounds = AgeBounds.of(max_age, birth_days)
+    changes = Changes() if changes is None else changes
     found: list[Element] = []
     for element in item:
         if element.tag == MEASURED and element.items:
-            inside = (_limited(one, by_concept, encodings, little, bounds) for one in element.items)
+            inside = (_limited(one, by_concept, encodings, little, bounds, changes) for one in element.items)
             found.append(replace(element, items=[one for one in inside if one]))
         elif element.tag == CODE and by_concept:
             found.append(
-                replace(
-                    element, items=[_limited_code(one, encodings, max_age) for one in element.items or ()]
-                )
+                replace(element, items=[limited_code(one, encodings, max_age) for one in element.items or ()])
             )
-        elif element.tag == CODE_MEANING and states_age_above(
-            decode(bytes(element.value), encodings), max_age
-        ):
+        elif element.tag == CODE_MEANING and _meaning_tells_age(item, encodings, max_age):
             found.append(replace(element, value=REMOVED.encode() + b" "))
         else:
             found.append(element)
-    return _limited(found, by_concept, encodings, little, bounds)
+    return _limited(found, by_concept, encodings, little, bounds, changes)
 
 
 def highest(elements: list[Element], encodings: tuple[str, ...], *, little: bool) -> float:
@@ -179,43 +135,55 @@ def highest(elements: list[Element], encodings: tuple[str, ...], *, little: bool
 
 def _ages(elements: list[Element], encodings: tuple[str, ...], little: bool) -> Iterator[float]:
     """Yield the ages of all items; frames hold no content items and are left out."""
-    encodings = _declared(elements, encodings)
+    encodings = declared(elements, encodings)
     if any(element.tag in _HOLDERS for element in elements):
-        by_concept = _concept(elements, encodings)
+        by_concept = concept_kind(elements, encodings)
         inside = (element.items or () for element in elements if element.tag == MEASURED)
         for holder in (elements, *(one for items in inside for one in items)):
-            unit = _unit(holder, encodings)
-            if _is_age(by_concept, unit):
-                ages = (abs(number) * unit.years for number in _numbers(holder, encodings, little))
-                yield from (age / _ROUNDING for age in ages if not math.isnan(age))
+            unit = unit_in(holder, encodings)
+            if is_age(by_concept, unit):
+                yield from years_of(_numbers(holder, encodings, little), unit)
     for element in elements:
         if element.items and element.tag not in _FRAMES:
             for item in element.items:
                 yield from _ages(item, encodings, little)
 
 
+def years_of(numbers: Iterable[float], unit: Unit) -> Iterator[float]:
+    """Yield numbers in years, rounded up a little; those that cannot be read are left out."""
+    ages = (abs(number) * unit.years for number in numbers)
+    yield from (age / _ROUNDING for age in ages if not math.isnan(age))
+
+
 def _limited(
-    holder: list[Element], by_concept: str, encodings: tuple[str, ...], little: bool, bounds: _Bounds
+    holder: list[Element],
+    by_concept: str,
+    encodings: tuple[str, ...],
+    little: bool,
+    bounds: AgeBounds,
+    changes: Changes,
 ) -> list[Element]:
     """Return the elements of what holds a number, with the age limited or the number removed."""
     if not any(element.tag in NUMBERS for element in holder):
         return holder
-    encodings = _declared(holder, encodings)
-    unit = _unit(holder, encodings)
+    encodings = declared(holder, encodings)
+    unit = unit_in(holder, encodings)
     numbers = list(_numbers(holder, encodings, little))
-    born = unit.kind != UnitKind.OTHER and not bounds.birth_years.isdisjoint(numbers)
-    if not (born or _is_age(by_concept, unit)):
+    born = bounds.tell_birth(unit, numbers)
+    if not (born or is_age(by_concept, unit)):
         return holder
-    ages, max_age = [abs(number) * unit.years for number in numbers], bounds.max_age
+    ages = [abs(number) * unit.years for number in numbers]
     unread = bool(by_concept) and any(map(math.isnan, ages))
-    if not (unread or born) and not any(age >= (max_age + 1) * _ROUNDING for age in ages):
+    if not (unread or born) and not any(map(bounds.exceeded_by, ages)):
         return holder
-    rest = [element for element in holder if element.tag not in NUMBERS]
     if unread or born or unit.kind not in (UnitKind.TIME, UnitKind.NONE):
-        return [element for element in rest if element.tag != UNITS]
-    number = (max_age + 1) / unit.years
+        return changes.removing(holder, NUMBERS | {UNITS})
+    number = (bounds.max_age + 1) / unit.years
     value = (f"{round(number):d}" if 90 <= number < 1e12 else f"{number:.4g}").encode()
-    return [*rest, Element(NUMBER, "DS", value + b" " * (len(value) % 2))]
+    capped = Element(NUMBER, "DS", value + b" " * (len(value) % 2))
+    changes.capped[id(capped)] = capped
+    rest = changes.removing(holder, NUMBERS - {NUMBER})
+    return [*(element for element in rest if element.tag != NUMBER), capped]
 
 
 def states_age_above(text: str, max_age: int) -> bool:
@@ -228,22 +196,32 @@ def states_age_above(text: str, max_age: int) -> bool:
     about_age = not _AGE_WORDS.isdisjoint(tokens)
     for token, following in itertools.pairwise([*tokens, ""]):
         if token[0].isdecimal():
-            unit = _LENGTHS.get(following, 1.0 if about_age else 0.0)
+            unit = LENGTHS.get(following, 1.0 if about_age else 0.0)
             if float(token.replace(",", ".")) * unit >= (max_age + 1) * _ROUNDING:
                 return True
     return False
 
 
-def _limited_code(entry: list[Element], encodings: tuple[str, ...], max_age: int) -> list[Element]:
+def _meaning_tells_age(entry: list[Element], encodings: tuple[str, ...], max_age: int) -> bool:
+    """Return whether the meaning of a code states an age above the limit, and is not its published one."""
+    text = code_texts(entry, encodings)
+    meaning = text.get(CODE_MEANING, "")
+    if not states_age_above(meaning, max_age):
+        return False
+    return meaning.casefold() not in (published.casefold() for published in published_of(text))
+
+
+def limited_code(entry: list[Element], encodings: tuple[str, ...], max_age: int) -> list[Element]:
     """Return the code of an age, or a dummy if no table knows it and a number above the limit is in it."""
-    text = code_texts(entry, _declared(entry, encodings))
+    text = code_texts(entry, declared(entry, encodings))
     short = [text[tag] for tag in (CODE_VALUE, LONG_CODE_VALUE) if len(text.get(tag, "9999")) <= 3]
     spelled = (*short, text.get(CODE_MEANING, ""))
     stated = any(states_age_above(f"age {value}", max_age) for value in spelled)
-    return dummy_code() if stated and not _published(text) else entry
+    return dummy_code() if stated and not published_of(text) else entry
 
 
-def _is_age(by_concept: str, unit: Unit) -> bool:
+def is_age(by_concept: str, unit: Unit) -> bool:
+    """Return whether a number is an age, by :func:`concept_kind` and its unit."""
     return (
         by_concept == "listed"
         or unit.kind in (UnitKind.TIME, UnitKind.DISPUTED)
@@ -251,26 +229,17 @@ def _is_age(by_concept: str, unit: Unit) -> bool:
     )
 
 
-def _concept(item: list[Element], encodings: tuple[str, ...]) -> str:
+def concept_kind(item: list[Element], encodings: tuple[str, ...]) -> str:
     """Return ``listed`` of a concept that is an age, ``named`` where a meaning says so, else nothing."""
     entries = (entry for element in item if element.tag == CONCEPT_NAME for entry in element.items or ())
-    texts = [code_texts(entry, _declared(entry, encodings)) for entry in entries]
-    if any(_code(text) in LISTED_AGES for text in texts):
+    texts = [code_texts(entry, declared(entry, encodings)) for entry in entries]
+    if any(code_of(text) in LISTED_AGES for text in texts):
         return "listed"
-    meanings = (meaning for text in texts for meaning in (text.get(CODE_MEANING, ""), *_published(text)))
-    return "named" if any(map(_AGE.search, meanings)) else ""
+    meanings = (meaning for text in texts for meaning in (text.get(CODE_MEANING, ""), *published_of(text)))
+    return "named" if any(map(speaks_of_age, meanings)) else ""
 
 
-def _code(text: dict[int, str]) -> tuple[str, str]:
-    scheme = re.sub(r"\s*\[.*\]$", "", text.get(CODING_SCHEME, "").strip())
-    return canonical_code(scheme, (text.get(CODE_VALUE) or text.get(LONG_CODE_VALUE, "")).strip())
-
-
-def _published(text: dict[int, str]) -> tuple[str, ...]:
-    return published_meanings(*_code(text))
-
-
-def _declared(elements: list[Element], encodings: tuple[str, ...]) -> tuple[str, ...]:
+def declared(elements: list[Element], encodings: tuple[str, ...]) -> tuple[str, ...]:
     """Return the character sets that an item declares, or those outside."""
     for element in elements:
         if element.tag == CHARSET_TAG:
@@ -278,80 +247,15 @@ def _declared(elements: list[Element], encodings: tuple[str, ...]) -> tuple[str,
     return encodings
 
 
-def _unit(holder: list[Element], encodings: tuple[str, ...]) -> Unit:
+def unit_in(holder: list[Element], encodings: tuple[str, ...]) -> Unit:
     """Return the unit of the number in an item."""
     entries = [entry for element in holder if element.tag == UNITS for entry in element.items or ()]
-    units = {unit_of(code_texts(entry, _declared(entry, encodings))) for entry in entries}
+    units = {unit_of(code_texts(entry, declared(entry, encodings))) for entry in entries}
     if len(units) > 1:
-        return Unit(UnitKind.UNKNOWN, max(unit.years for unit in units))
+        timed = any(unit.kind in (UnitKind.TIME, UnitKind.DISPUTED) for unit in units)
+        kind = UnitKind.DISPUTED if timed else UnitKind.UNKNOWN
+        return Unit(kind, max(unit.years for unit in units))
     return units.pop() if units else Unit(UnitKind.NONE)
-
-
-def unit_of(text: dict[int, str]) -> Unit:
-    """Return the unit that a code names.
-
-    Args:
-        text: tag -> text of the code, see :func:`meninx.deid.coded_entries.code_texts`.
-
-    >>> unit_of({CODING_SCHEME: "UCUM", CODE_VALUE: "10.a"})
-    Unit(kind=<UnitKind.TIME: 'time'>, years=10.0)
-    >>> unit_of({CODING_SCHEME: "99HOSP", CODE_VALUE: "99Y", CODE_MEANING: "years"}).years
-    1.0
-    >>> unit_of({CODING_SCHEME: "UCUM", CODE_VALUE: "mm"}).kind
-    <UnitKind.OTHER: 'other'>
-    """
-    scheme, code = _code(text)
-    known = scheme == "UCUM" and is_ucum(code)
-    unity = not code or (known and not re.sub(r"\{[^{}]*\}|[1()]", "", code))
-    other = not unity and (known or bool(_published(text)))
-    by_code = _ucum_years(code) if scheme == "UCUM" else _CODES.get((scheme, code))
-    if by_code is None and not known:
-        named = _published(text) or ((code,) if code.casefold() not in _AMBIGUOUS else ())
-        by_code = next(filter(None, map(_spoken, named)), None)
-    by_meaning = _spoken(text.get(CODE_MEANING, ""))
-    lengths = [length for length in (by_code, by_meaning) if length is not None]
-    if not lengths:
-        plain = UnitKind.OTHER if other else UnitKind.UNKNOWN
-        return Unit(UnitKind.NONE if unity else plain)
-    agree = math.isclose(lengths[0], lengths[-1]) and not (other and by_code is None)
-    return Unit(UnitKind.TIME if agree else UnitKind.DISPUTED, max(lengths))
-
-
-def _ucum_years(code: str) -> float | None:
-    """Return a UCUM code in years; None if it is no plain time. Annotations may name the unit of a count."""
-    notes = re.findall(r"\{([^{}]*)\}", code)
-    plain = re.sub(r"\{[^{}]*\}|[()]", "", code)
-    years, power = 1.0, 0
-    for sign, term in re.findall(r"([./]?)([^./]+)", plain):
-        found = _TERM.fullmatch(term)
-        if found is None:
-            return None
-        factor = float(found["factor"] or 1) * 10.0 ** int(found["ten"] or 0)
-        if found["unit"]:
-            length = _atom_years(found["unit"])
-            if length is None:
-                return None
-            factor *= length
-        power += bool(found["unit"]) * (-1 if sign == "/" else 1)
-        years = years / factor if sign == "/" and factor else years * factor
-    if power == 1:
-        return years
-    counted = [length for length in map(_spoken, notes) if length is not None]
-    return counted[0] * years if power == 0 and counted else None
-
-
-def _atom_years(unit: str) -> float | None:
-    if unit in _UCUM:
-        return _UCUM[unit]
-    prefixed = _PREFIXED.fullmatch(unit)
-    return _PREFIXES[prefixed[1]] * _UCUM[prefixed[2]] if prefixed else None
-
-
-def _spoken(text: str) -> float | None:
-    """Return the length in years of the unit that words name, None if they do not name one unit of time."""
-    words = re.findall(r"[^\W\d_]+", re.sub(r"\(\w{1,2}\)", "", text.casefold()[:64]))
-    lengths = {_LENGTHS.get(word) for word in words if word not in _FILLERS}
-    return lengths.pop() if len(lengths) == 1 else None
 
 
 def _numbers(holder: list[Element], encodings: tuple[str, ...], little: bool) -> Iterator[float]:
@@ -361,25 +265,25 @@ def _numbers(holder: list[Element], encodings: tuple[str, ...], little: bool) ->
     for element in holder:
         if element.tag == NUMBER:
             text = decode(bytes(element.value), encodings).replace("\0", "")
-            yield from map(_decimal, filter(str.strip, text.split("\\")))
+            yield from map(decimal_number, filter(str.strip, text.split("\\")))
         elif element.tag == FLOATING:
-            yield from _binary(element, little)
+            yield from binary_numbers(element, little)
         elif element.tag == NUMERATOR:
-            over += _binary(element, little)
+            over += binary_numbers(element, little)
         elif element.tag == DENOMINATOR:
-            under += _binary(element, little)
+            under += binary_numbers(element, little)
     for place, number in enumerate(over):
         below = under[min(place, len(under) - 1)] if under else 1.0
         yield number / below if below else math.nan
 
 
-def _decimal(text: str) -> float:
+def decimal_number(text: str) -> float:
     """Return a decimal string as a number: infinite if it is too large, NaN if it is none."""
     fits = len(text) <= _LONGEST and _NUMBER.fullmatch(text.strip(" "))
     return float(text) if fits else math.nan
 
 
-def _binary(element: Element, little: bool) -> list[float]:
+def binary_numbers(element: Element, little: bool) -> list[float]:
     """Return the numbers of a binary value by its VR, or by that of the standard where it is bytes."""
     form = _FORMATS.get(element.vr) or _FORMATS[standard_vr(element.tag)]
     value, size = bytes(element.value), struct.calcsize(form)

@@ -33,7 +33,8 @@ from meninx.deid.coded_entries import (
 from meninx.deid.dates import parse
 from meninx.deid.options import Option
 from meninx.deid.profile import read_table
-from meninx.deid.stated_ages import LISTED_AGES, MEASURED, NUMBERS
+from meninx.deid.stated_ages import MEASURED, NUMBERS
+from meninx.deid.units_of_time import LISTED_AGES, words_of
 from meninx.dicomfile.charset import decode
 from meninx.dicomfile.elements import Element
 
@@ -76,13 +77,13 @@ _BIRTH_DATES = frozenset(
     }
 )
 _BORN = re.compile(
-    r"\b(?:date of birth|year of birth|birth ?date|birth ?year|birthday|dob|yob|geburts(?:datum|tag|jahr)"
+    r"\b(?:date of birth|year of birth|birth ?date|birth ?year|birthday|(?:patient|pat)?(?:dob|yob)"
+    r"|(?:patient|pat|subject)birth(?:date|year)|geburts ?(?:datum|tag|jahr)"
     r"|jahrgang|geboorte(?:datum|jaar)|(?:date|année) de naissance|(?:fecha|año) de nacimiento"
-    r"|(?:data|anno) di nascita|(?:data|ano) de nascimento)\b|^\W*(?:born|geb|geboren)\W*(?:on|am|in)?\W*$",
-    re.IGNORECASE,
+    r"|(?:data|anno) di nascita|(?:data|ano) de nascimento)\b|^(?:born|geb|geboren) ?(?:on|am|in)?$"
 )
 _SUBJECT_AGE = re.compile(
-    r" *(?:(?:subject|patient)(?:'?s)? )?(?:age|alter|âge|edad|età|leeftijd) *|patientenalter", re.IGNORECASE
+    r"(?:(?:subject|patient|pat)s?(?: s)? ?)?(?:age|alter|âge|edad|età|leeftijd)|patienten ?alter"
 )
 
 
@@ -142,7 +143,10 @@ def concept_of(item: list[Element], encodings: tuple[str, ...]) -> tuple[str, st
             text = code_texts(element.items[0], encodings)
             code = text.get(CODE_VALUE) or text.get(LONG_CODE_VALUE, "")
             concept = _canonical(text.get(CODING_SCHEME, ""), code)
-            meanings = (text.get(CODE_MEANING, ""), *published_meanings(*concept))
+            meanings = [
+                " ".join(words_of(meaning))
+                for meaning in (text.get(CODE_MEANING, ""), *published_meanings(*concept))
+            ]
             if concept in LISTED_AGES or any(map(_SUBJECT_AGE.fullmatch, meanings)):
                 return SUBJECT_AGE
             return SUBJECT_BIRTH if concept in _BIRTH_DATES or any(map(_BORN.search, meanings)) else concept

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from pydicom.datadict import private_dictionary_VR
 
-from meninx.deid import actions, stated_ages, structured_content
+from meninx.deid import actions, stated_ages, structured_content, tabulated_ages
 from meninx.deid.actions import FileContext
 from meninx.deid.coded_entries import clean_code, dummy_code
 from meninx.deid.identifiers import keyword_of
@@ -73,13 +73,7 @@ def clean(
         if element.tag == CHARSET_TAG:
             encodings = encodings_of(bytes(element.value))
     creators = _creators(elements)
-    elements = stated_ages.limited(
-        elements,
-        encodings,
-        little=context.encoding.little,
-        max_age=context.max_age,
-        birth_days=context.birth_days,
-    )
+    elements = _without_ages(elements, encodings, context)
     # In an item, the attributes of a code are replaced together. The data set itself is not a coded entry.
     coded = {} if top else clean_code(elements, encodings, context)
     concept = structured_content.concept_of(elements, encodings)
@@ -104,6 +98,25 @@ def clean(
         if new is not None:
             result[tag] = new
     return list(result.values())
+
+
+def _without_ages(elements: list[Element], encodings: tuple[str, ...], context: FileContext) -> list[Element]:
+    """Return the elements without numbers that state an age above the limit or a year of birth.
+
+    The removed ones are counted here.
+    """
+    elements = stated_ages.limited(
+        elements,
+        encodings,
+        little=context.encoding.little,
+        max_age=context.max_age,
+        birth_days=context.birth_days,
+        changes=context.numbers,
+    )
+    elements = tabulated_ages.limited(elements, encodings, context)
+    while context.numbers.removed:
+        context.count(context.numbers.removed.pop(), "X")
+    return elements
 
 
 def _is_structure(tag: int) -> bool:
@@ -133,14 +146,16 @@ def _public(
         new = _sequence(action, element, encodings, context, top=top)
     else:
         new = actions.apply(action, element, vr, encodings, context, top=top)
-    context.count(tag, _letter(action, element, new))
+    context.count(tag, _letter(action, element, new, context))
     return new
 
 
-def _letter(action: Action, element: Element, new: Element | None) -> str:
+def _letter(action: Action, element: Element, new: Element | None, context: FileContext) -> str:
     """Return the letter under which an element is counted: what happened to it, where it was not kept."""
     if new is None:
         return "X"
+    if action == Action.K and context.numbers.is_capped(element):
+        return "C"
     if action != Action.K or element.items is not None or new.value == element.value:
         return str(action)
     return "C" if bytes(new.value).strip(b" \0\\") else "Z"
@@ -174,7 +189,8 @@ def _content_value(
         new = actions.kept_text(element, vr, encodings, context)
     else:
         new = actions.apply(action, element, vr, encodings, context, top=top)
-    context.count(tag, "X" if new is None else str(action))
+    counted = Action.C if action == Action.K and context.numbers.is_capped(element) else action
+    context.count(tag, "X" if new is None else str(counted))
     return new
 
 

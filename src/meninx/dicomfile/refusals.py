@@ -154,6 +154,16 @@ def meaning(code: str) -> str:
     return MEANINGS[Reason(code)] if code in set(Reason) else ""
 
 
+def kept_out_after_search(quarantined: Mapping[str, int]) -> int:
+    """Return how many images were searched for text in their pixels and then kept out for what was found.
+
+    >>> kept_out_after_search({"refused-in-review": 3, "text-remains": 1, "video": 2})
+    4
+    """
+    reasons = (Reason.REFUSED_IN_REVIEW, Reason.REVIEW_UNDECIDED, Reason.TEXT_REMAINS)
+    return sum(quarantined.get(reason, 0) for reason in reasons)
+
+
 def counted(code: str, number: int) -> str:
     """Return a number of files with their reason, and what to do about kinds that are always refused."""
     return f"{number} x {code}" + (f" ({meaning(code)})" if code in REFUSED_KINDS else "")

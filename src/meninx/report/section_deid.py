@@ -39,9 +39,12 @@ def deid(context: ReportContext) -> Section:
         records = [item.record for item in context.deid]
         recoded = sum(record.pixels_recoded for record in records)
         searched, redacted = (deid_total(context, f"pixels_{name}") for name in ("searched", "redacted"))
+        kept_out = sum(refusals.kept_out_after_search(record.quarantined) for record in records)
         lead.append(
             "Images that may hold text by their header (ultrasound, captures, localizers, dose pages and the "
-            f"like) were searched for it: {searched:,} images, text redacted in {redacted:,}."
+            f"like) were searched for it: {number_of(searched + kept_out, 'image')}, text redacted in "
+            f"{redacted:,}"
+            + (f", {kept_out:,} kept out." if kept_out else ".")
             + _left_out(records)
             + _review(context)
             + f" Compression was given up in {number_of(recoded, 'image')}."
@@ -76,7 +79,8 @@ def _left_out(records: Sequence[DeidRecord]) -> str:
     if len(counts) < len(records):
         return "" if all(record.search_all for record in records) else " Other images were not searched."
     searched, images = sum(record.pixels_searched for record in records), sum(counts)
-    return f" {not_searched(searched, images)}." if images > searched else ""
+    kept_out = sum(refusals.kept_out_after_search(record.quarantined) for record in records)
+    return f" {not_searched(searched + kept_out, images + kept_out)}." if images > searched else ""
 
 
 def _review(context: ReportContext) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from meninx.core.artifacts import DeidRecord
-from meninx.core.summaries import unsearched
+from meninx.core.summaries import number_of, unsearched
+from meninx.dicomfile import refusals
 from meninx.metrics.estimates import Estimate, Evaluation
 from meninx.metrics.paired_difference import AMPLIFIED, CLOSED, MARGIN, NOT_AMPLIFIED, NOT_DECIDED
 from meninx.report import formatting, privacy_cost, section_audit, section_obfuscation, training_log
@@ -78,9 +79,11 @@ def _pixels(records: Sequence[DeidRecord]) -> str:
     if not flagged and all(record.pixels == "redact" for record in records):
         searched = sum(record.pixels_searched for record in records)
         redacted = sum(record.pixels_redacted for record in records)
+        kept_out = sum(refusals.kept_out_after_search(record.quarantined) for record in records)
+        done = f"{redacted:,} redacted" + (f", {kept_out:,} kept out" if kept_out else "")
         return (
-            f"headers were searched; so were the pixels of the {searched:,} images that may hold text "
-            f"({redacted:,} redacted)"
+            "headers were searched; so were the pixels of the "
+            f"{number_of(searched + kept_out, 'image')} that may hold text ({done})"
         )
     if not flagged:
         return "headers were searched; nobody read the pixels"

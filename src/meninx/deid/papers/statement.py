@@ -17,7 +17,7 @@ from meninx.core import files, review_words
 from meninx.core.artifacts import DeidRecord
 from meninx.core.clean_archive import STATEMENT
 from meninx.core.names import printable
-from meninx.core.summaries import mostly_filled, not_searched, number_of, unsearched
+from meninx.core.summaries import mostly_filled, not_searched, number_of, searched_for_text, unsearched
 from meninx.deid.options import EVERY_CODE, KEEPING_AGES
 from meninx.dicomfile import media_directory, refusals
 
@@ -114,19 +114,19 @@ def _searched(record: DeidRecord) -> str:
         return (
             "images that may hold text by their header were searched; text that is not technical was filled"
         )
+    if refusals.kept_out_after_search(record.quarantined):
+        return "images that may hold text by their header were searched; none of them was written"
     unread = (refusals.Reason.TEXT_POSSIBLE, refusals.Reason.BURNED_IN_DECLARED)
     if any(record.quarantined.get(reason) for reason in unread):
         return "images that may hold text by their header were kept out, because nothing read them"
-    return "none were searched, because no header gives a cause"
+    return "no written image was searched, because no header gives a cause"
 
 
 def _checked(record: DeidRecord) -> tuple[tuple[str, str], ...]:
-    pixels = (
-        f"{number_of(record.pixels_searched, 'image')} searched for text, {record.pixels_redacted:,} "
-        f"redacted, {number_of(record.layouts, 'layout')}"
-    )
-    if record.images is not None and record.images > record.pixels_searched:
-        pixels += f"; {not_searched(record.pixels_searched, record.images)}"
+    kept_out = refusals.kept_out_after_search(record.quarantined)
+    pixels = searched_for_text(record.pixels_searched, kept_out, record.pixels_redacted, record.layouts)
+    if words := _not_searched(record):
+        pixels += f"; {words}"
     if record.pixels_mostly_filled:
         pixels += f"; {mostly_filled(record.pixels_mostly_filled)}"
     if record.burned_in_unknown:
@@ -236,9 +236,16 @@ def _left_out(record: DeidRecord) -> str:
     """Return how many images were not searched; older archives do not have the number."""
     if record.images is None:
         return "" if record.search_all else "Images whose header gives no cause were not searched. "
-    if record.images <= record.pixels_searched:
+    words = _not_searched(record)
+    return f"{words}, because the header gives no cause. " if words else ""
+
+
+def _not_searched(record: DeidRecord) -> str:
+    """Return how many images were not searched, of those written or searched; empty where all were."""
+    if record.images is None or record.images <= record.pixels_searched:
         return ""
-    return f"{not_searched(record.pixels_searched, record.images)}, because the header gives no cause. "
+    kept_out = refusals.kept_out_after_search(record.quarantined)
+    return not_searched(record.pixels_searched + kept_out, record.images + kept_out)
 
 
 def write(root: Path, record: DeidRecord) -> None:

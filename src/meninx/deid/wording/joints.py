@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from meninx.deid.wording.vocabulary import UNITS
 
-_NUMBER_JOINS = re.compile(r"[.,+#/-]*")  # what stands inside a number or between two of them
+_NUMBER_JOINS = re.compile(r"[.,+#/^*-]*")  # what stands inside a number or between two of them
 _LETTER_JOINS = re.compile(r".*[.+#-]")  # what makes the letters before a digit part of the number
+_HYPHENS = frozenset("-!\u2010\u2011\u2012\u2013\u2014\u2212")
+_POWERS = re.compile(r"[mc]?m[23]|hu|ppm")
 _DECIMAL = re.compile(r"[0-9]+[.,][0-9]+")
 _MOST_PARTS = 64  # tokens behind a number that are looked at
 
@@ -29,12 +31,7 @@ def written_together(words: Sequence[str], between: Sequence[str]) -> list[tuple
         before, behind = words[left], words[right]
         if before[0].isdigit():
             pairs += [(left, part) for part in _parts_behind(left, words, between)]
-        if UNITS.fullmatch(behind) and not join.strip(" .,+#/-"):
-            pairs.append((right, left))  # "0.9 Smith mm" is not 0.9 mm
-        if (UNITS.fullmatch(before) and join.strip() == "/") or (join == " " and _DECIMAL.fullmatch(before)):
-            pairs.append((left, right))  # "3.5 mSv": an unknown word may be the unit
-        if join == "-" and before.isalpha() and behind.isalpha():
-            pairs.append((left, right))  # "Lungs-GTV" is not the lungs
+        pairs += _joined(left, right, words, join)
         # The numbers of a subtraction ("/4/121") are tokens of their own.
         if not _NUMBER_JOINS.fullmatch(join) or "/" in (behind[0], before[0]):
             run = False
@@ -50,6 +47,19 @@ def written_together(words: Sequence[str], between: Sequence[str]) -> list[tuple
     return pairs
 
 
+def _joined(left: int, right: int, words: Sequence[str], join: str) -> Iterator[tuple[int, int]]:
+    """Yield which of two neighbours goes where the other one is removed, because of a unit or a hyphen."""
+    before, behind = words[left], words[right]
+    if (UNITS.fullmatch(behind) or _POWERS.fullmatch(behind)) and not join.strip(" .,+#/-"):
+        yield right, left  # "0.9 Smith mm" is not 0.9 mm
+    if (UNITS.fullmatch(before) and join.strip() == "/") or (join == " " and _DECIMAL.fullmatch(before)):
+        yield left, right  # "3.5 mSv": an unknown word may be the unit
+    if join in _HYPHENS and any(map(str.isalpha, behind)):
+        yield left, right  # "Lungs-GTV" is not the lungs
+    if join in _HYPHENS and before[0].isalpha() and before[-1].isdigit():
+        yield right, left  # "PTV5400-Rectum" is not the rectum
+
+
 def _parts_behind(index: int, words: Sequence[str], between: Sequence[str]) -> Iterator[int]:
     """Yield the tokens behind a number that may be parts of it or of its unit: ``3.mg/dl``, ``3ml/s-1``."""
     for part in range(index + 1, min(index + 1 + _MOST_PARTS, len(words))):
@@ -63,6 +73,17 @@ def _parts_behind(index: int, words: Sequence[str], between: Sequence[str]) -> I
         if not (behind[0].isdigit() or "/" in join or not join or unit or mixed):
             return
         yield part
+        if behind[0].isdigit():
+            return  # that number has pairs of its own
+
+
+def style_of(word: str) -> str:
+    """Return ``A`` for capitals, ``a`` for small letters, ``Aa`` for a capital first, or an empty string."""
+    if not word.isalpha() or len(word) < 3:
+        return ""
+    if word.isupper():
+        return "A" * (len(word) > 4)  # a shorter one is an abbreviation
+    return "a" if word.islower() else "Aa" * word.istitle()
 
 
 def without_lone_brackets(text: str) -> str:

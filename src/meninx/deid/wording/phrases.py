@@ -12,7 +12,9 @@ removed or retained by what it is *and* by what becomes of its neighbours:
   well. A word of this kind that cannot stay (``nongated``, ``contrastless``, "but", which is a name, too)
   takes its phrase along;
 * a correction ("wrong", "cancelled", "actually") may be about any part of the text, so a text with one stays
-  whole or goes;
+  whole or goes; one with "should be", "says" or a word for a relative goes;
+* of two halves (left and right, inspiration and expiration, upper and lower), one does not stay alone;
+* a word goes with what a hyphen joins to it ("Lungs-GTV");
 * a finding needs both neighbours inside its phrase;
 * a word that is also a name goes beside an unknown word of letters. One that is seldom used goes as well
   where it is written like no other word of the text (``Axial CHEST foot``);
@@ -32,7 +34,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from meninx.core.value_caches import cached
-from meninx.deid.wording.joints import without_lone_brackets, written_together
+from meninx.deid.wording.joints import style_of, without_lone_brackets, written_together
 from meninx.deid.wording.vocabulary import (
     AGES,
     B_VALUES,
@@ -289,6 +291,8 @@ class Phrases:
         A removed number is passed over: a number qualifies nothing, so "left 5512347 knee" is "left knee".
         """
         start, end = self._phrase(index)
+        if step > 0 and not self.words[index][0].isalnum():
+            return index + 1 < end and self.stays[index + 1]  # a sign of comparison needs its number
         needs = step > 0 and self.kinds[index] == Role.RELATION and index + 1 < end
         needs = needs and not self.words[index + 1].isdigit()  # "without MRN5512347": of what, is unknown
         index += step
@@ -336,12 +340,12 @@ class Phrases:
 
     def _is_part_of_a_name(self, index: int) -> bool:
         """Return whether a short word begins with a capital and so does an unknown word beside it."""
-        if _style(self.text[slice(*self.spans[index])]) != "Aa" or len(self.words[index]) > 5:
+        if style_of(self.text[slice(*self.spans[index])]) != "Aa" or len(self.words[index]) > 5:
             return False
         return any(
             0 <= other < len(self.words)
             and self.kinds[other] == Role.UNKNOWN
-            and _style(self.text[slice(*self.spans[other])]) == "Aa"
+            and style_of(self.text[slice(*self.spans[other])]) == "Aa"
             and not _ENDS.search(self.between(max(index, other)))
             for other in (index - 1, index + 1)
         )
@@ -355,11 +359,11 @@ class Phrases:
         start, end = self.spans[index]
         if self.text[max(start - 2, 0) : start] == " ^" or self.text[end : end + 2] in (" ^", "^ "):
             return True
-        if not (style := _style(self.text[start:end])):
+        if not (style := style_of(self.text[start:end])):
             return False
         if self.styles is None:
             self.styles = [
-                _style(self.text[slice(*span)])
+                style_of(self.text[slice(*span)])
                 if self.kinds[each] in _STYLED and span[1] - span[0] > 3
                 else ""
                 for each, span in enumerate(self.spans)
@@ -415,15 +419,6 @@ class Phrases:
             parts.append(tail)
         clean = "".join(parts).strip()
         return clean if _SUBTRACTIONS.search(self.text) else without_lone_brackets(clean)
-
-
-def _style(word: str) -> str:
-    """Return ``A`` for capitals, ``a`` for small letters, ``Aa`` for a capital first, or an empty string."""
-    if not word.isalpha() or len(word) < 3:
-        return ""
-    if word.isupper():
-        return "A" * (len(word) > 4)  # a shorter one is an abbreviation
-    return "a" if word.islower() else "Aa" * word.istitle()
 
 
 def parsed(text: str) -> Phrases:

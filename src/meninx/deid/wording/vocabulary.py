@@ -80,21 +80,21 @@ _CORRECTIONS_TEXT = """
     refus refuse rechazado rifiutato geweigerd storniert abgebrochen falsch irrtuemlich annule annullato
     anulado cancelado annulleret geannuleerd avbruten errato erroneo incorrecto nieprawidlowy
 """
-# Words of a closed class that make a sentence ("should be right", "marker says left"). They do not stay, as
-# people are called Said and Zou, and what the rest of the text means without them is unknown.
+# Words that say that something is otherwise than the rest of the text says ("should be right", "marker says
+# left"), or about somebody else ("mother: breast cancer"). They do not stay: people are called Said.
 _SENTENCES_TEXT = """
-    is isnt are arent was wasnt were werent be been being am has hasnt have havent had hadnt do does
-    doesnt did didnt done should shouldnt shouldve would wouldnt could couldnt must might shall ought says
-    say said states stated means meant seems appears probably possibly maybe perhaps really truly it its
-    this that these those they which what why because although though however therefore thus so if whether
-    until ist sind war waren wird wurde wurden sollte soll muss hat hatte kann konnte est etait doit
-    devrait es era debe deberia fue deve dovrebbe fu foi moet zou werd var skal skulle byl jest
+    should shouldnt shouldve would wouldnt ought was wasnt were werent says say said stated means meant
+    supposed really truly probably possibly maybe perhaps although though however therefore sollte sollten
+    devrait deberia dovrebbe prn family familial familie famille familia famiglia familienanamnese fhx
+    mother father sister brother sibling siblings aunt uncle cousin grandmother grandfather maternal
+    paternal mutter vater schwester bruder
 """
 CORRECTIONS = frozenset(_CORRECTIONS_TEXT.split())  # they may be about any part of the text
 _SENTENCES = frozenset(_SENTENCES_TEXT.split())
 _SAID = CORRECTIONS | _SENTENCES
 _CORRECTING = re.compile(  # inflected forms, accents removed
-    r"(?:cancel|refus|rechaz|rifiut|verweiger|geweiger|declin|deferr?(?:ed|ing|al)|reject|abort|abbruch|abgebroch|postpon"
+    r"(?:cxl|cxld|cx'?d|canx|cncl|cancl?d|scrapp|intoleran|ausgefall|entfiel|entfall|ignor|delet|mismatch"
+    r"|cancel|refus|rechaz|rifiut|verweiger|geweiger|declin|deferr?(?:ed|ing|al)|reject|abort|abbruch|abgebroch|postpon"
     r"|verschob|storni|swapp|vertausch|mislabel|mismark|mistak|erron|errat|incorrec|withh[eo]ld|contraindic|kontraindik"
     r"|contreindiqu|discontin|unterbroch|interrump|interromp|afgebrok|avbrut|przerwan|abgelehn|odmow|avbok|afgewez|negad"
     r"|an{1,2}ul(?:e|a|ad|at|er|ier|led)|extravas|paravas)[a-z]*"
@@ -140,17 +140,30 @@ _RIGHT_TEXT = """
 """
 _IN_TEXT = "insp inspir inspiration inspiratory inspirium"
 _OUT_TEXT = "exp exsp expir expiration expiratory exspiration exspiratory expirium exspir"
+_OPPOSITES = (
+    ("upper", "lower"),
+    ("superior", "inferior"),
+    ("anterior", "posterior"),
+    ("proximal", "distal"),
+    ("medial", "lateral"),
+    ("early", "delayed late"),
+    ("systolic systole", "diastolic diastole"),
+    ("supine", "prone"),
+    ("flexion", "extension"),
+    ("rest", "stress"),
+)
 HALVES: tuple[dict[str, int], ...] = (
     dict.fromkeys(_WITHOUT_TEXT.split(), 0) | dict.fromkeys(_WITH_TEXT.split(), 1),
     {"art": 0, "arterial": 0, "ven": 1, "venous": 1},
     {"pre": 0, "before": 0, "post": 1, "after": 1},
     dict.fromkeys(_LEFT_TEXT.split(), 0) | dict.fromkeys(_RIGHT_TEXT.split(), 1),
     dict.fromkeys(_IN_TEXT.split(), 0) | dict.fromkeys(_OUT_TEXT.split(), 1),
+    *(dict.fromkeys(first.split(), 0) | dict.fromkeys(second.split(), 1) for first, second in _OPPOSITES),
     {"in": 0, "ip": 0, "inphase": 0, "out": 1, "op": 1, "opp": 1, "opposed": 1, "outphase": 1},
 )
 """Words of statements that have two halves -> which half."""
 STATED_OR_IN = frozenset(word for halves in HALVES for word in halves)
-STATED = STATED_OR_IN - {"in"}  # "in" is rather a preposition
+STATED = frozenset(word for halves in HALVES[:4] for word in halves) - {"in"}  # "in" is rather a preposition
 
 _UNIT = (
     r"(?:mm|cm|mls?|cc|kv|kvp|ma|mas|sec|secs|seconds?|s|ms|msec|min|mins|minutes?|hrs?|hours?|weeks?|wks?|months?|mos?"
