@@ -48,8 +48,8 @@ def test_the_bounds_of_a_site_follow_from_its_own_ledger(site: Path) -> None:
     found = artifacts.require(site / "audit", BoundsRecord, fix="")
     spent = artifacts.require(site, PrivacyRecord, fix="")
     assert found.mechanism.steps == 6
-    assert found.operating is not None
-    assert found.operating.epsilon == pytest.approx(spent.epsilon)
+    assert found.mechanism.noise_multiplier == pytest.approx(spent.noise_multiplier)
+    assert found.operating is None  # the noise of this run came from a seed
 
 
 def test_the_implementation_of_a_site_is_audited_by_a_twin_with_its_plan(site: Path) -> None:
@@ -70,8 +70,7 @@ def test_membership_in_a_site_compares_its_own_patients(site: Path) -> None:
     audit = artifacts.require(site, MembershipAudit, fix="")
     assert audit.sites == len(SITES)
     assert "a study of 2 sites" in result.summary()
-    assert audit.bound_auc is not None
-    assert audit.bound_auc < 1
+    assert audit.bound_auc is None  # the noise of this run came from a seed
     assert audit.positive.auc > audit.positive.null_high
     assert not any(attack.excess for attack in audit.attacks)
     assert command(["verify", str(site), "--quiet"]) == 0

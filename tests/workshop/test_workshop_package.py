@@ -22,7 +22,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "meninx"
 PATTERNS = (
-    *("py.typed", "recipes/*.toml", "deid/tables/*.csv", "report/templates/*"),
+    *("py.typed", "recipes/*.toml", "deid/tables/*.csv", "deid/templates/*", "report/templates/*"),
     *("federated/words.txt", "federated/templates/*", "dossier/templates/*", "dossier/*.json"),
     "dossier/*.toml",
 )

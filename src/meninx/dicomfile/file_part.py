@@ -131,7 +131,7 @@ class FilePart:
             raise Refused(Reason.UNREADABLE)
         if self.observe is not None:
             self.observe(self.offset + start, content)
-        return content
+        return bytes(content)
 
 
 class Digested:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -189,7 +190,7 @@ def collected(frames_of_result: Iterable[bytes]) -> bytes | FilePart:
     if stream is None:
         return b"".join(waiting)
     stream.flush()
-    return FilePart(stream, 0, size)
+    return FilePart(cast("BinaryIO", stream), 0, size)
 
 
 def _view(content: bytearray, layers: Layers) -> tuple[Values, int]:

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from meninx.dicomfile.file_part import FilePart
 from meninx.dicomfile.refusals import Reason, Refused
@@ -114,7 +115,7 @@ def opened(path: Path, member: ZipMember, room: Path | None) -> Iterator[bytes |
             with tempfile.TemporaryFile(dir=room, buffering=0) as unnamed:
                 for window in _checked(member, _inflated(member, part)):
                     unnamed.write(window)
-                yield FilePart(unnamed, 0, member.size)
+                yield FilePart(cast("BinaryIO", unnamed), 0, member.size)
 
 
 def _members(whole: FilePart) -> list[ZipMember]:

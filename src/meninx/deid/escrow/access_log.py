@@ -14,6 +14,7 @@ from __future__ import annotations
 import getpass
 import hmac
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -243,12 +244,11 @@ def checked_reason(reason: str) -> str:
 
 def account() -> str:
     """Return the name of the account that the operating system gives, not one of the environment."""
-    try:
+    if sys.platform != "win32":
         import pwd
 
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except (ImportError, KeyError):
-        pass
+        with suppress(KeyError):
+            return pwd.getpwuid(os.geteuid()).pw_name
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
