@@ -436,3 +436,15 @@ def test_a_birth_date_of_any_spelling_goes(tmp_path):
     held.TextValue = "chest"
     new = one(tmp_path, image(AcquisitionContextSequence=Sequence([held])))
     assert not new.get("AcquisitionContextSequence")
+
+
+@pytest.mark.parametrize(
+    ("concept", "left"), [(OTHER, []), (("99HOSP", "Y", "Years of service"), []), (AGE, [90])]
+)
+def test_a_calendar_year_does_not_become_an_age(concept, left):
+    elements = [
+        coded(CONCEPT_NAME, *concept),
+        coded(UNITS, "UCUM", "a", "year"),
+        Element(NUMBER, "DS", b"2019"),
+    ]
+    assert stated(limited(elements, LATIN, little=True, max_age=89), 1) == left

@@ -53,6 +53,7 @@ _TOKEN = re.compile(r"[0-9]{1,20}(?:[.,][0-9]{1,9})?|[^\W\d_]+")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LONGEST = 64  # characters of a number; the standard allows 16
 _FORMATS = {"FD": "d", "FL": "f", "SL": "i", "UL": "I", "SS": "h", "US": "H", "SV": "q", "UV": "Q"}
+_OLDEST = 200.0  # years; more is no age
 _ROUNDING = 1 - 1e-9  # 1080 months are 90 years, in whatever order the factors are multiplied
 
 
@@ -92,8 +93,9 @@ def limited(
 
     Guarantee: whatever the spelling of number and unit, a number that states an age of ``max_age + 1`` years
         or more is replaced by ``max_age + 1`` years in the same unit, or removed if the unit is no known unit
-        of time. A number that cannot be read is removed if its concept is an age. So is a code's
-        meaning that states such an age, unless it is published for the code. Nothing else changes.
+        of time, or if it is more than 200 years and its concept is not listed. A number that cannot be read
+        is removed if its concept is an age. So is a code's meaning that states such an age, unless it is
+        published for the code. Nothing else changes.
 
     Args:
         item: the elements.
@@ -176,7 +178,9 @@ def _limited(
     unread = bool(by_concept) and any(map(math.isnan, ages))
     if not (unread or born) and not any(map(bounds.exceeded_by, ages)):
         return holder
-    if unread or born or unit.kind not in (UnitKind.TIME, UnitKind.NONE):
+    # A calendar year is no age either: 90 in its place would be a wrong number.
+    none = by_concept != "listed" and max(ages) > _OLDEST
+    if unread or born or none or unit.kind not in (UnitKind.TIME, UnitKind.NONE):
         return changes.removing(holder, NUMBERS | {UNITS})
     number = (bounds.max_age + 1) / unit.years
     value = (f"{round(number):d}" if 90 <= number < 1e12 else f"{number:.4g}").encode()
@@ -249,13 +253,21 @@ def declared(elements: list[Element], encodings: tuple[str, ...]) -> tuple[str, 
 
 def unit_in(holder: list[Element], encodings: tuple[str, ...]) -> Unit:
     """Return the unit of the number in an item."""
+    return joined(units_in(holder, encodings))
+
+
+def units_in(holder: list[Element], encodings: tuple[str, ...]) -> frozenset[Unit]:
+    """Return every unit that an item names."""
     entries = [entry for element in holder if element.tag == UNITS for entry in element.items or ()]
-    units = {unit_of(code_texts(entry, declared(entry, encodings))) for entry in entries}
-    if len(units) > 1:
-        timed = any(unit.kind in (UnitKind.TIME, UnitKind.DISPUTED) for unit in units)
-        kind = UnitKind.DISPUTED if timed else UnitKind.UNKNOWN
-        return Unit(kind, max(unit.years for unit in units))
-    return units.pop() if units else Unit(UnitKind.NONE)
+    return frozenset(unit_of(code_texts(entry, declared(entry, encodings))) for entry in entries)
+
+
+def joined(units: frozenset[Unit]) -> Unit:
+    """Return the unit of a number for which several are named; it is disputed if one of them is a time."""
+    if len(units) < 2:
+        return next(iter(units), Unit(UnitKind.NONE))
+    timed = any(unit.kind in (UnitKind.TIME, UnitKind.DISPUTED) for unit in units)
+    return Unit(UnitKind.DISPUTED if timed else UnitKind.UNKNOWN, max(unit.years for unit in units))
 
 
 def _numbers(holder: list[Element], encodings: tuple[str, ...], little: bool) -> Iterator[float]:

@@ -10,22 +10,20 @@ A cell whose column or row nobody can find belongs to all of them.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 from meninx.deid.dates import years
 from meninx.deid.stated_ages import (
-    CONCEPT_NAME,
-    UNITS,
     AgeBounds,
     binary_numbers,
     concept_kind,
     decimal_number,
     declared,
     is_age,
+    joined,
     limited_code,
-    unit_in,
+    units_in,
     years_of,
 )
 from meninx.deid.structured_content import SUBJECT_BIRTH, concept_of
@@ -57,49 +55,66 @@ _BINARY = frozenset(
 # Lists of any length in bytes are not read: OB, OF, OW, UN, OD, OL, OV.
 _BULK = frozenset({0x00720065, 0x00720067, 0x00720069, 0x0072006D, 0x00720073, 0x00720075, 0x00720081})
 _VALUES = _TEXTS | _BINARY | _BULK
-_Place = tuple[int | None, int | None]
+
+
+class _Said(NamedTuple):
+    """What definitions say of a cell: the kind of their concept, their units, and whether it is a birth."""
+
+    concept: str = ""
+    units: frozenset[Unit] = frozenset()
+    birth: bool = False
+
+    def __or__(self, other: _Said) -> _Said:
+        concept = min(self.concept or "~", other.concept or "~").removesuffix("~")  # listed before named
+        return _Said(concept, self.units | other.units, self.birth or other.birth)
 
 
 class _Kind(NamedTuple):
-    """What column and row say of a cell: the kind of its concept, its unit, and whether it is a birth."""
+    """What column and row say of a cell."""
 
     concept: str
     unit: Unit
     birth: bool
 
 
+class _Axis:
+    """The columns or the rows of one table."""
+
+    def __init__(self, table: list[Element], tag: int, place: int, encodings: tuple[str, ...]) -> None:
+        self._place = place
+        self._by_number: dict[int, _Said] = {}
+        self._all = self._unplaced = _Said()
+        for item in (one for element in table if element.tag == tag for one in element.items or ()):
+            number, said = _number(item, place), _said(item, encodings)
+            self._all |= said
+            if number is None:
+                self._unplaced |= said
+            else:
+                self._by_number[number] = self._by_number.get(number, _Said()) | said
+
+    def of(self, cell: list[Element]) -> _Said:
+        """Return what the definitions of a cell's place say, or all of them if that place is unknown."""
+        number = _number(cell, self._place)
+        found = None if number is None else self._by_number.get(number)
+        return self._all if found is None else found | self._unplaced
+
+
 class _Definitions:
     """The columns and rows of one table."""
 
     def __init__(self, table: list[Element], encodings: tuple[str, ...]) -> None:
-        self._encodings = encodings
-        self._by_place = {tag: _numbered(table, tag, place) for tag, place in _AXES.items()}
-        self._kinds: dict[_Place, _Kind] = {}
+        self._rows = _Axis(table, ROWS, ROW_NUMBER, encodings)
+        self._columns = _Axis(table, COLUMNS, COLUMN_NUMBER, encodings)
 
     def of(self, cell: list[Element]) -> _Kind:
         """Return what column and row say of a cell."""
-        place = (_number(cell, ROW_NUMBER), _number(cell, COLUMN_NUMBER))
-        if place not in self._kinds:
-            self._kinds[place] = self._kind(place)
-        return self._kinds[place]
-
-    def _kind(self, place: _Place) -> _Kind:
-        items: list[list[Element]] = []
-        for number, by_number in zip(place, self._by_place.values(), strict=True):
-            known = number is not None and number in by_number
-            items += (
-                one
-                for key, several in by_number.items()
-                if not known or key in (number, None)
-                for one in several
-            )
-        names = [element for one in items for element in one if element.tag == CONCEPT_NAME]
-        units = [element for one in items for element in one if element.tag == UNITS]
-        birth = any(concept_of(one, self._encodings) == SUBJECT_BIRTH for one in items)
-        return _Kind(concept_kind(names, self._encodings), unit_in(units, self._encodings), birth)
+        said = self._rows.of(cell) | self._columns.of(cell)
+        return _Kind(said.concept, joined(said.units), said.birth)
 
 
-_AXES = {ROWS: ROW_NUMBER, COLUMNS: COLUMN_NUMBER}
+def _said(definition: list[Element], encodings: tuple[str, ...]) -> _Said:
+    concept = concept_kind(definition, encodings)
+    return _Said(concept, units_in(definition, encodings), concept_of(definition, encodings) == SUBJECT_BIRTH)
 
 
 def limited(elements: list[Element], encodings: tuple[str, ...], context: FileContext) -> list[Element]:
@@ -181,16 +196,6 @@ def _numbers(cell: list[Element], encodings: tuple[str, ...], little: bool) -> I
             yield from map(decimal_number, filter(str.strip, text.split("\\")))
         elif element.tag in _BINARY and element.items is None:
             yield from binary_numbers(element, little)
-
-
-def _numbered(table: list[Element], tag: int, place: int) -> dict[int | None, list[list[Element]]]:
-    """Return number -> definitions of the columns or rows; None -> those without a number."""
-    found: dict[int | None, list[list[Element]]] = defaultdict(list)
-    for element in table:
-        if element.tag == tag:
-            for item in element.items or ():
-                found[_number(item, place)].append(item)
-    return found
 
 
 def _number(item: list[Element], tag: int) -> int | None:

@@ -197,7 +197,7 @@ def words_of(text: str) -> list[str]:
     >>> words_of("Patient_Age"), words_of("AgeAtScan"), words_of("95 y.o.")
     (['patient', 'age'], ['age', 'at', 'scan'], ['yo'])
     """
-    plain = _YEARS_OLD.sub(" yo ", unicodedata.normalize("NFKC", text[:256]))
+    plain = _YEARS_OLD.sub(" yo ", unicodedata.normalize("NFKC", text[:1024]))
     return re.findall(r"[^\W\d_]+", _HUMP.sub(" ", plain).casefold())
 
 
