@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 
 import dicom_check_samples as samples
+import numpy as np
 import pytest
 from deid_samples import clean, image, save
 
@@ -182,6 +184,18 @@ TAILS["UTF-16"] = "of Mr Bo".encode("utf-16-le")
 def test_bytes_behind_a_text_are_not_called_read(tail):
     assert found(LATE.encode() + TAILS[tail], known(NAME)) == {"content-unread"}
     assert found(LATE.encode("utf-16") + TAILS["gzip"], known(NAME)) == {"content-unread"}
+
+
+def test_short_names_are_no_hits_in_compressed_bytes_behind_a_text():
+    """Four letters beside each other stand in a megabyte of random bytes by chance."""
+    noise = np.random.default_rng(0).integers(0, 256, 1 << 20, dtype=np.uint8).tobytes()
+    names = [run.decode() for run in re.findall(rb"(?<![A-Za-z])[A-Z][a-z]{3}(?![A-Za-z])", noise)]
+    assert names
+    assert found(LATE.encode() + noise, known(*names)) == {"content-unread"}
+    assert found(f"{LATE} {names[0]}\n".encode() + noise, known(*names)) == {
+        "content-unread",
+        "identifier-in-bytes",
+    }
 
 
 UNREAD = {

@@ -15,7 +15,15 @@ from meninx.deid.burned_in.burned_text import Reader
 from meninx.dicomfile import discover
 from meninx.dicomfile.discover import SourceFile
 from meninx.imaging import ocr
-from meninx.verify import check_parts, conformance, dicom_file, identifier_list, originals, pixel_text
+from meninx.verify import (
+    archive_margins,
+    check_parts,
+    conformance,
+    dicom_file,
+    identifier_list,
+    originals,
+    pixel_text,
+)
 from meninx.verify.check_parts import CheckCounts
 from meninx.verify.config import DicomCheckConfig
 from meninx.verify.dicom_file import FileOutcome, IdentifierSearch
@@ -135,9 +143,14 @@ def _result(
 ) -> DicomCheckResult:
     conflicts = _conflicts(outcomes)
     checked = []
+    archives = archive_margins.holding(folder, entries, search.known)
     for number, (entry, one) in enumerate(zip(entries, outcomes, strict=True)):
-        more = (FileFinding("uid-conflict", "StudyInstanceUID"),) if number in conflicts else ()
-        found = (*one.findings, *more)
+        found = one.findings
+        if number in conflicts:
+            found += (FileFinding("uid-conflict", "StudyInstanceUID"),)
+        if entry.archive in archives:  # said of its first member
+            archives.remove(entry.archive)
+            found += (FileFinding("identifier-in-bytes", "zip archive"),)
         shown = config.show_paths and not _names_somebody(entry.path, search)
         name = names.encodable(entry.path) if shown else f"file {number + 1}"
         checked.append(CheckedFile(name, verdict_of(found, dicom=one.dicom), found))

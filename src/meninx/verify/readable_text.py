@@ -24,6 +24,7 @@ ENCODINGS = (
 _MOST_WORDS = 20_000  # different words of one block that are read in every encoding
 _CONTROL = re.compile(r"[\0-\x06\x0e-\x19]")  # no text holds them
 _APART = re.compile(rb"[\0-\x3f]+")  # never a part of a sign in any of the encodings
+_RUN = re.compile(rb"[\t\x20-\x7e\x80-\xff]{16,}")  # of text, in a line with other bytes
 _SHIFTED = re.compile(rb"\x1b\$.")  # ISO 2022
 _FOREIGN = re.compile(
     rb"[\x80-\xff]{3}|[\xa1-\xbf]{2}|[\x81\x8d\x8f\x90\x9d]"
@@ -85,18 +86,32 @@ def read(block: bytes, encoding: str) -> Block:
 
 
 def _by_line(block: bytes) -> Block:
-    lines, odd, unread = [], set[bytes](), False
+    """Return the text of a block that is not all UTF-8; behind the first other bytes, of long runs only."""
+    lines, odd, unread = list[str](), set[bytes](), False
     for line in block.split(b"\n"):
+        text, is_utf_8 = line.decode("latin-1"), True
         try:
-            lines.append(line.decode("utf-8"))
+            text = line.decode("utf-8")
         except UnicodeDecodeError:
-            lines.append(line.decode("latin-1"))
-            if not _CONTROL.search(lines[-1].rstrip("\0")):
-                odd |= {word for word in _APART.split(line) if not word.isascii()}
-        unread = unread or bool(_CONTROL.search(lines[-1].rstrip("\0")))
+            is_utf_8 = False
+        unread = unread or bool(_CONTROL.search(text.rstrip("\0")))
+        if unread:
+            lines += filter(None, map(_latin, _RUN.findall(line)))
+            continue
+        lines.append(text)
+        odd |= {word for word in _APART.split(line) if not (is_utf_8 or word.isascii())}
     unread = unread or len(odd) > _MOST_WORDS or any(map(_FOREIGN.search, odd))
     known = sorted(odd)[:_MOST_WORDS]
     return Block("\n".join(lines), frozenset(way for word in known for way in _ways(word)), unread)
+
+
+def _latin(run: bytes) -> str:
+    """Return a run of text among other bytes; nothing for what these look like by chance."""
+    try:
+        return run.decode("utf-8")
+    except UnicodeDecodeError:
+        few = sum(sign > 127 for sign in run) <= len(run) / 8
+        return run.decode("latin-1") if few and not _FOREIGN.search(run) else ""
 
 
 def _ways(word: bytes) -> Iterator[str]:
