@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pool_jobs
 import pytest
@@ -287,14 +288,16 @@ def test_the_main_process_does_not_grow_with_the_number_of_items():
             results.close()
 
 
-def _script(tmp_path: Path, body: str) -> subprocess.Popen[str]:
+def _script(tmp_path: Path, body: str, **how: Any) -> subprocess.Popen[str]:
     path = tmp_path / "script.py"
     path.write_text(
         "import pool_jobs, os, sys\nfrom meninx.core.pool import Stop, mapped\n" + textwrap.dedent(body)
     )
     search = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
     pipe, variables = subprocess.PIPE, {**os.environ, "PYTHONPATH": search}
-    return subprocess.Popen([sys.executable, str(path)], stdout=pipe, stderr=pipe, text=True, env=variables)
+    return subprocess.Popen(
+        [sys.executable, str(path)], stdout=pipe, stderr=pipe, text=True, env=variables, **how
+    )
 
 
 LOOP = """
@@ -321,6 +324,21 @@ def test_a_signal_to_the_main_process_stops_cleanly(tmp_path: Path, name: str):
     assert main.returncode == 130
     assert out.splitlines()[-1] == "stopped"
     assert not [pid for pid in workers if _alive(pid)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process groups")
+def test_workers_that_are_starting_say_nothing_when_a_terminal_interrupts_all_processes(tmp_path: Path):
+    body = LOOP.replace(
+        'if __name__ == "__main__":', 'os.write(2, b"imported\\n")\n    if __name__ == "__main__":'
+    )
+    main = _script(tmp_path, body, process_group=0)
+    assert main.stderr.readline() == "imported\n"  # by the main process; two workers follow
+    time.sleep(0.3)
+    os.killpg(main.pid, signal.SIGINT)
+    out, errors = main.communicate(timeout=60)
+    assert main.returncode == 130
+    assert out.splitlines()[-1] == "stopped"
+    assert "Traceback" not in errors
 
 
 def test_a_third_signal_ends_workers_and_program_at_once(tmp_path: Path):

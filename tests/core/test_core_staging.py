@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from meninx.core import files, staging
+from meninx.core import files, staging, workspace
 from meninx.core.errors import DataError, Interrupted, RunLocked, StorageError, UsageError
 from meninx.core.staging import FOLDER, building
 
@@ -27,6 +28,15 @@ def fail(out, error):
         files.write_text(build.new("one"), "one")
         files.write_text(build.new(f"{files.PARTIAL}1"), "torn")
         raise error
+
+
+def test_an_output_folder_below_a_file_is_refused_by_the_check_too(tmp_path):
+    (tmp_path / "file").write_text("")
+    checks = (partial(staging.check, names=[]), partial(workspace.check, stage="deid", fingerprint=""))
+    for check in checks:
+        with pytest.raises(UsageError, match="below a file"):
+            check(tmp_path / "file" / "a" / "out")
+        check(tmp_path / "new" / "out")
 
 
 def test_nothing_is_seen_before_all_is_there_and_other_files_stay(tmp_path):

@@ -113,7 +113,7 @@ def test_years_of_birth_go_and_measurements_stay(tmp_path):
 
 @pytest.mark.parametrize(
     ("age", "stays"),
-    [({"SelectorDSValue": "95"}, 0), ({"SelectorASValue": "095Y"}, 0), ({"SelectorDSValue": "45"}, 1)],
+    [
         ({"SelectorDSValue": "95"}, False),
         ({"SelectorASValue": "095Y"}, False),
         ({"SelectorDSValue": "45"}, True),

@@ -26,7 +26,7 @@ from meninx.core.errors import DataError, PrivacyRefusal, UsageError
 from meninx.deid.identity.keys import SiteKey
 from meninx.deid.papers import archive_signature
 from meninx.dicom import media
-from meninx.dicom.media import ListedInstance, placed, write_medium
+from meninx.dicom.media import ListedInstance, placed, planned, write_medium
 from meninx.verify import conformance
 from meninx.verify.stage import run
 
@@ -421,3 +421,8 @@ def test_the_signature_is_checked_before_a_medium_is_written(archive, tmp_path):
     with pytest.raises((DataError, PrivacyRefusal)):
         write_medium(archive, tmp_path / "forged")
     assert not (tmp_path / "forged").exists()
+
+
+def test_a_medium_of_no_images_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no clean images"):
+        planned(tmp_path, [])

@@ -200,10 +200,21 @@ def test_the_same_command_with_new_key_continues_its_own_run(tmp_path, invoke, m
     assert invoke(*words)[0] == 0
     assert invoke(*words)[0] == 0
     assert (tmp_path / "k").read_bytes() == made
-    code, _, told = invoke(*words[:2], tmp_path / "second", *words[3:])
-    assert code == 4
-    assert "leave out --new-key" in told
-    assert not (tmp_path / "second").exists()
+    for dry in ((), ("--dry-run",)):
+        code, _, told = invoke(*words[:2], tmp_path / "second", *words[3:], *dry)
+        assert code == 4
+        assert "leave out --new-key" in told
+        assert not (tmp_path / "second").exists()
+
+
+def test_decisions_that_a_run_leaves_out_are_told(tmp_path, invoke):
+    deliver(tmp_path, "in", 1)
+    words = ("deid", tmp_path / "in", tmp_path / "out", "--key", key_file(tmp_path), "--site", "n")
+    assert "holds decisions" not in invoke(*words)[2]
+    (tmp_path / "out" / "private" / "decisions.csv").write_text("")
+    code, _, told = invoke(*words, "--overwrite")
+    assert code == 0
+    assert "private/decisions.csv holds decisions of reviewers that this run does not apply" in told
 
 
 # --- a sealed folder ---

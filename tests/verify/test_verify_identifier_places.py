@@ -174,6 +174,66 @@ def test_codes_of_the_method_are_exempt_only_as_the_standard_has_them(tmp_path):
     assert "identifier DeidentificationMethodCodeSequence.CodeValue" in result.places
 
 
+BEYOND_ASCII = ["Müller", "Müllerström", "Иванов", "王小明", "Νίκος"]
+
+
+@pytest.mark.parametrize("vr", ["UN", "OB"])
+@pytest.mark.parametrize("name", BEYOND_ASCII)
+def test_a_name_of_others_beyond_ascii_is_found_in_bytes(name, vr, tmp_path):
+    listed = tmp_path / "names.txt"
+    listed.write_text(f"{name}\nSomebody Else\n", encoding="utf-8")
+    for charset, encoding in (("ISO_IR 192", "utf-8"), ("ISO_IR 100", "utf-8"), ("GB18030", "gb18030")):
+        value = name.encode(encoding)
+
+        def change(ds, charset=charset, value=value):
+            ds.SpecificCharacterSet = charset
+            ds[0x00991001] = RawDataElement(Tag(0x00991001), vr, len(value), value, 0, False, True)
+
+        folder = tmp_path / charset
+        folder.mkdir()
+        (folder / "a.dcm").write_bytes(samples.changed(change))
+        result = meninx.verify(folder, identifiers=listed, workers=1)
+        assert (result.exit_code, result.verdicts["leak"]) == (4, 1), (charset, result.reasons)
+
+
+@pytest.mark.parametrize("number", [877145531, 1953719668])
+def test_the_own_number_is_found_in_a_binary_number_whatever_its_bytes_look_like(number, tmp_path):
+    change = lambda ds: ds.add_new(0x00200013, "UL", number)  # noqa: E731
+    assert "identifier InstanceNumber" in checked(tmp_path, change, PatientID=str(number)).places
+
+
+@pytest.mark.parametrize("keyword", ["DeviceSerialNumber", "StationName"])
+def test_an_attribute_that_an_option_keeps_may_not_hold_the_own_patient_id(keyword, tmp_path):
+    def keeping(value):
+        def change(ds):
+            code = Dataset()
+            code.CodeValue, code.CodingSchemeDesignator = "113109", "DCM"
+            code.CodeMeaning = "Retain Device Identity Option"
+            ds.DeidentificationMethodCodeSequence.append(code)
+            setattr(ds, keyword, value)
+
+        return change
+
+    for number, (value, leaks) in enumerate(((samples.PATIENT_ID, 1), ("SN-90817263", 0))):
+        (tmp_path / str(number)).mkdir()
+        result = checked(tmp_path / str(number), keeping(value), **{keyword: "SN-90817263"})
+        assert result.verdicts["leak"] == leaks, (value, result.places)
+
+
+@pytest.mark.parametrize("name", ["1961-05-02.dcm", "scan19610502.dcm", "02.05.1961/a.dcm"])
+def test_a_birth_date_in_a_path_is_suspicious_and_another_day_is_not(name, tmp_path):
+    source, listed = samples.archive(tmp_path / "archive"), tmp_path / "days.csv"
+    listed.write_text(f"birth\n{BIRTH}\n")
+    place = tmp_path / "theirs" / name
+    place.parent.mkdir(parents=True)
+    place.write_bytes(samples.clean())
+    for known in ({"originals": source}, {"identifiers": listed}):
+        assert meninx.verify(tmp_path / "theirs", workers=1, **known).reasons == {"identifier-by-chance": 1}
+    place.rename(place.with_name("2019-03-14.dcm"))
+    if "02.05" not in name:
+        assert meninx.verify(tmp_path / "theirs", originals=source, workers=1).reasons == {}
+
+
 def test_file_meta_information_is_searched_like_the_rest(tmp_path):
     def change(ds):
         ds.file_meta.add(DataElement(0x00020100, "UI", f"1.2.840.{BIRTH}.7"))

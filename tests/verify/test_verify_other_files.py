@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import zlib
 
@@ -18,6 +19,10 @@ from meninx.verify import other_files
 from meninx.verify.known_values import KnownValues
 
 NAME = "Quillfeather"
+
+
+GERMAN, RUSSIAN, CHINESE, JAPANESE = "Müllerström", "Иванов", "王小明", "山田太郎"
+LATE = "9;Smith;Anna;2019-01-02\n" * 400  # more than is looked at to tell a text from bytes
 
 
 def known(*names, numbers=()):
@@ -109,6 +114,74 @@ def test_a_text_of_any_length_and_encoding_is_searched(encoding, monkeypatch):
 
 def _windows(piece, size):
     return [piece[start : start + size] for start in range(0, len(piece), size)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "cp1252", "utf-16"])
+def test_the_beginning_of_a_text_does_not_decide_its_encoding(encoding):
+    text = f"{LATE}9;{GERMAN};Jörg\n"
+    assert found(text.encode(encoding), known(GERMAN)) == {"identifier-in-bytes"}
+    assert found(text.encode(encoding), known(NAME)) == set()
+
+
+def test_lines_of_two_encodings_in_one_text_are_both_searched():
+    text = f"{RUSSIAN}\n".encode() + f"9;{GERMAN};Jörg\n".encode("latin-1")
+    for name in (RUSSIAN, GERMAN):
+        assert found(text, known(name)) == {"identifier-in-bytes"}
+
+
+ELSEWHERE = [
+    (RUSSIAN, "cp1251"), (RUSSIAN, "koi8_r"), (RUSSIAN, "cp866"), (CHINESE, "gb18030"), (CHINESE, "big5"),
+    (JAPANESE, "shift_jis"), (JAPANESE, "euc_jp"), (JAPANESE, "iso2022_jp"), (GERMAN, "cp437"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "encoding"), ELSEWHERE)
+def test_a_name_in_another_encoding_is_found_and_the_text_is_not_called_read(name, encoding):
+    text = f"id;name\n{LATE}1;{name}\n".encode(encoding)
+    assert found(text, known(name)) == {"identifier-in-bytes", "content-unread"}
+    assert found(text, known(NAME)) == {"content-unread"}
+
+
+def test_words_of_latin_letters_are_not_taken_for_another_encoding():
+    words = "Größe, Übergröße, œuvre, señor, El Niño, Ågård, naïve, L’été à Évry, „Maß“ – 5 µm ± 2 °C, Łódź"
+    for encoding in ("latin-1", "cp1252", "utf-8"):
+        text = words.encode(encoding, "ignore")
+        assert found(text, known(RUSSIAN, GERMAN, CHINESE, "Fer^Ring")) == set()
+
+
+SPELLED = [json.dumps({"n": GERMAN}), json.dumps([RUSSIAN]), f"<p>{GERMAN.replace('ü', '&uuml;')}</p>"]
+SPELLED += [text.encode("ascii", "xmlcharrefreplace").decode() for text in (GERMAN, CHINESE)]
+
+
+@pytest.mark.parametrize("content", SPELLED)
+def test_letters_that_json_and_html_spell_by_number_or_name_are_read(content):
+    assert found(content.encode(), known(GERMAN, RUSSIAN, CHINESE)) == {"identifier-in-bytes"}
+    assert found(content.encode(), known(NAME)) == set()
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "checksums.sha256", "audit.jsonl", "deid.json"])
+@pytest.mark.parametrize(
+    "number", ["9f86d081884c7d659a2feaa0c55ad015" * n for n in (1, 2)] + ["Ab3+" * 11 + "=="]
+)
+def test_an_identifier_with_the_form_of_a_digest_is_found_in_every_file(name, number, tmp_path):
+    values = known(numbers=(number,))
+    for text in (f"id;x\n{number};1\n", json.dumps({"id": number}), f"{number}  a.dcm\n"):
+        assert found(text.encode(), values, tmp_path / name) == {"identifier-in-bytes"}
+
+
+def test_a_path_is_no_signature(tmp_path):
+    text = f"scanned from /archive/of/the/hospital/patients/{NAME}/study=="
+    assert found(text.encode(), known(NAME), tmp_path / "notes.txt") == {"identifier-in-bytes"}
+
+
+TAILS = {"gzip": gzip.compress(NAME.encode() * 20), "zlib": zlib.compress(NAME.encode() * 30)}
+TAILS["UTF-16"] = "of Mr Bo".encode("utf-16-le")
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_bytes_behind_a_text_are_not_called_read(tail):
+    assert found(LATE.encode() + TAILS[tail], known(NAME)) == {"content-unread"}
+    assert found(LATE.encode("utf-16") + TAILS["gzip"], known(NAME)) == {"content-unread"}
 
 
 UNREAD = {

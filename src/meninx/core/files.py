@@ -295,6 +295,18 @@ def regular(path: Path) -> BufferedReader:
     return os.fdopen(handle, "rb")
 
 
+def refuse_place_below_file(out: Path) -> None:
+    """Refuse a folder that cannot be made, because a part of its path is a file.
+
+    Raises:
+        UsageError: it is so.
+    """
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if there != out and not there.is_dir():
+        fix = "choose another folder"
+        raise UsageError(problem("the output folder lies below a file", where=there.name, fix=fix))
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link or a folder with its content, if it exists.
 

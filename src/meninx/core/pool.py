@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
@@ -385,7 +386,22 @@ def _lost(future: Future[Any]) -> bool:
 
 
 class _Process(SpawnProcess):
-    """A worker that is killed instead of terminated by an executor, because workers ignore SIGTERM."""
+    """A worker that is killed instead of terminated by an executor, because workers ignore SIGTERM.
+
+    While it imports what it needs, signals wait. A Ctrl-C reaches all processes of a terminal, and one that
+    is in the middle of an import would end with a traceback.
+    """
+
+    def start(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            multiprocessing.resource_tracker.ensure_running()  # it would let the signals through
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                super().start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        else:  # Windows
+            super().start()
 
     def terminate(self) -> None:
         self.kill()
@@ -479,6 +495,8 @@ def _begin(
     """Prepare a worker process: it ignores signals and ends when the main process ends."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _post.append(_Post(ending, work, setup, arguments))
     begun.set()

@@ -228,6 +228,7 @@ def _locked(room: Path) -> Iterator[None]:
 
 def _refuse_place(out: Path) -> None:
     """Refuse an output folder that is a file, or in which the folder of the build is a link."""
+    files.refuse_place_below_file(out)
     if out.exists() and not out.is_dir():
         raise UsageError("the output folder is a file; choose another name")
     if (out / FOLDER).is_symlink():

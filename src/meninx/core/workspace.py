@@ -276,6 +276,7 @@ def check(
     apart(out, sources)
     refuse_links(out)
     _refuse_results(_resolved(out).parents)
+    files.refuse_place_below_file(out)
     if not out.exists():
         return
     if not out.is_dir():

@@ -30,11 +30,11 @@ from meninx.deid.faces import face_pass
 from meninx.deid.fingerprint import Fingerprint
 from meninx.deid.identity import lookup
 from meninx.deid.identity.identity_registry import IdentityRegistry, usual_place
-from meninx.deid.identity.keys import SiteKey, make_key, read_key, throwaway_key
+from meninx.deid.identity.keys import SiteKey, make_key, read_key, refuse_existing_key, throwaway_key
 from meninx.deid.output import WRITTEN, FileJournal, FileResult
 from meninx.deid.papers import archive_signature, statement, summary
 from meninx.deid.publication import InstanceOwners, publish_entry
-from meninx.deid.review import layout_sheet, thumbnail_sheet
+from meninx.deid.review import layout_sheet, layouts, thumbnail_sheet
 from meninx.deid.worker import Engine, process
 from meninx.dicomfile.discover import SourceFile, check_source, files_below
 from meninx.dicomfile.refusals import Reason
@@ -114,6 +114,9 @@ def run(
     found = files_below(source)
     if not found:
         raise DataError(problem("the folder holds no files", where="source", fix="check the path"))
+    if not config.decisions and (out / workspace.PRIVATE / layouts.DECISIONS).exists():
+        what = f"private/{layouts.DECISIONS} holds decisions of reviewers that this run does not apply"
+        progress.note(f"{what}; --decisions does")
     made_again = continuation.files_of_another_program(config, out, fingerprint)
     job = _Job(engine, registry, config, found, progress)
     if config.dry_run:
@@ -262,10 +265,12 @@ def make_key_once(config: DeidConfig, source: Path, out: Path) -> SiteKey | None
     if config.key is None:
         return None
     check_places(config, source, out)
-    if config.dry_run:
-        return None if config.key.exists() else throwaway_key(config.site)
+    if config.dry_run and not config.key.exists():
+        return throwaway_key(config.site)
     if not _is_begun(config, source, out):
-        make_key(config.key)
+        refuse_existing_key(config.key)
+        if not config.dry_run:
+            make_key(config.key)
     return None
 
 

@@ -233,7 +233,7 @@ def planned(root: Path, paths: Iterable[str], progress: Progress = SILENT) -> li
         progress: advanced by every file.
 
     Raises:
-        DataError: a file is not readable as DICOM, lacks an identifier, or repeats an instance.
+        DataError: there is none, or one is not readable as DICOM, lacks an identifier, or is there twice.
     """
     entries, days, numbers = (
         list[ListedInstance](),
@@ -241,6 +241,8 @@ def planned(root: Path, paths: Iterable[str], progress: Progress = SILENT) -> li
         dict[tuple[str, str], int](),
     )
     known = list(paths)
+    if not known:
+        raise DataError(problem("the archive holds no clean images", where=root.name))
     with task(progress, "read headers", len(known)):
         for path in known:
             header = _header(files.below(root, path, where=integrity.CHECKSUMS), path)

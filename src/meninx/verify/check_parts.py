@@ -51,7 +51,7 @@ class CheckCounts:
         values: identifiers searched.
         originals_unread: reason code -> files of the originals that were not read.
         untested: files to which dciodvfy gave no answer.
-        others_unread: files that are no DICOM and no text.
+        others_unread: files that are no DICOM and no text, or in an encoding that cannot be told.
     """
 
     dicom: int
@@ -124,7 +124,7 @@ def _others(counts: CheckCounts) -> str:
     if not counts.others_unread:
         return ""
     others = number_of(counts.others_unread, "file")
-    return f"; not in what {others} of another kind than DICOM and text may show"
+    return f"; not in what {others} of another kind than DICOM and readable text may show"
 
 
 def _unchanged(config: DicomCheckConfig, counts: CheckCounts) -> CheckPart:

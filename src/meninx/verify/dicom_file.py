@@ -25,7 +25,7 @@ from meninx.verify import conformance, dicom_checks, other_files, pixel_text
 from meninx.verify.dicom_checks import Place
 from meninx.verify.dicom_findings import FileFinding, FileVerdict, verdict_of
 from meninx.verify.identifier_places import IdentifierPlaces, OwnPatient
-from meninx.verify.known_values import CERTAIN, KnownValues
+from meninx.verify.known_values import CERTAIN, KnownValues, days_in
 from meninx.verify.originals import BROKEN, DAYS, OriginalFile, Originals, content, pixel_digest
 from meninx.verify.person_evidence import BIRTH_DATE
 
@@ -98,10 +98,7 @@ def check(search: IdentifierSearch, task: tuple[str, SourceFile]) -> FileOutcome
         task: the folder, and the file below it, whose path is searched, too.
     """
     root, entry = Path(task[0]), task[1]
-    shown = entry.path
-    found = (
-        [FileFinding("identifier-in-path", "path")] if search.known.hit(words_of(shown)) == CERTAIN else []
-    )
+    found = list(_in_path(words_of(entry.path), search.known))
     try:
         with quiet(), content(root, entry) as data:
             try:
@@ -124,6 +121,14 @@ def _place(root: Path, entry: SourceFile) -> Path | None:
     if entry.member is not None:
         return None
     return root / entry.path if root.is_dir() else root
+
+
+def _in_path(words: str, known: KnownValues) -> Iterator[FileFinding]:
+    """Yield whether a path holds an identifier; a birth date in it may be another day that was shifted."""
+    if known.hit(words) == CERTAIN:
+        yield FileFinding("identifier-in-path", "path")
+    elif days_in(words) & known.births:
+        yield FileFinding("identifier-by-chance", "path")
 
 
 def words_of(path: str) -> str:
@@ -166,7 +171,10 @@ def _known(
     if original is not None:
         birth = original.days[list(DAYS).index(BIRTH_DATE)][:8]
         days = tuple(day for tag, day in zip(DAYS, original.days, strict=True) if tag != BIRTH_DATE)
-        person = OwnPatient(search.originals.people[original.person], birth, days)
+        own, never_kept = (
+            group[original.person] for group in (search.originals.people, search.originals.never_kept)
+        )
+        person = OwnPatient(own, birth, days, never_kept)
     places = IdentifierPlaces(one, search.known, person)
     yield from places.findings()
     for element in meta:

@@ -84,7 +84,8 @@ REASONS: dict[str, tuple[Weight, str]] = {
     "encapsulated-document": (Weight.SUSPICIOUS, "an embedded document, whose pages were not read"),
     "content-unread": (
         Weight.SUSPICIOUS,
-        "no DICOM and no text, such as a picture or a PDF: what it shows was not read",
+        "no DICOM and no text, such as a picture or a PDF, or a text in an unknown encoding or with other "
+        "bytes in it: not all of it was read",
     ),
     "old-values": (Weight.SUSPICIOUS, "original or encrypted attributes, or a signature"),
     "new-conformance-error": (Weight.SUSPICIOUS, "dciodvfy finds an error"),

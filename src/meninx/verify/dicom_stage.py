@@ -69,7 +69,9 @@ def run(
                 fix = "give the archive that the files were made from"
                 raise DataError(problem("no file of the originals can be read", where="originals", fix=fix))
         if config.identifiers is not None:
-            known.add(identifier_list.read(config.identifiers))
+            listed = identifier_list.read(config.identifiers)
+            known.add(listed)
+            known.births |= listed.days
         reading = (reader or Reader()) if config.pixels else None
         search = IdentifierSearch(known, source, config.originals, tool, reading)
         outcomes = list(_outcomes(folder, entries, search, workers, stop, progress))

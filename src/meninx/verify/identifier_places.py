@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 import numpy as np
@@ -23,6 +23,7 @@ from meninx.deid.profile import canonical, rows
 from meninx.deid.raw_search import ByteKind
 from meninx.deid.text_in_bytes import is_texty
 from meninx.deid.wording.terms import is_term
+from meninx.dicomfile.charset import exact
 from meninx.dicomfile.file_part import Piece
 from meninx.dicomfile.instance import Instance
 from meninx.verify import dicom_checks
@@ -59,11 +60,13 @@ class OwnPatient:
         own: identifiers of the person.
         birth: birth date as ``YYYYMMDD``; empty if unknown.
         days: days of the original file's study, series, acquisition and content.
+        never_kept: identifiers that no option of the standard keeps, such as the PatientID.
     """
 
     own: Identifiers
     birth: str = ""
     days: tuple[str, ...] = ()
+    never_kept: Identifiers = field(default_factory=Identifiers)
 
     def may_be_born_on_a_new_date(self) -> bool:
         """Return whether a shifted or kept date of the person can be the birth date by chance."""
@@ -93,7 +96,10 @@ class IdentifierPlaces:
         shown = {day for place in self._places for day in _days_shown(place)}
         names = {name for name in own.names if not is_common(name)}
         self._whole = Identifiers(names, own.numbers, set(), own.uids, own.phrases, own.encodings)
-        self._names = Identifiers(names=names, encodings=own.encodings)
+        never = person.never_kept
+        self._never_kept = Identifiers(
+            names=names, numbers=never.numbers, phrases=never.phrases, encodings=own.encodings
+        )
         self._days = Identifiers(days=(own.days - shown) | ({person.birth} - {""}))
         self._own_numbers = own.numbers - own.days
         self._digits = Identifiers(numbers=own.numbers, days=self._days.days)
@@ -125,10 +131,10 @@ class IdentifierPlaces:
         elif hit:
             yield FileFinding("identifier-by-chance", place)
 
-    def in_raw(self, value: Piece, kind: ByteKind, *, names_only: bool = False) -> bool:
-        """Return whether raw bytes hold an identifier."""
-        if names_only:
-            return self._names.found_in_bytes(value, kind)
+    def in_raw(self, value: Piece, kind: ByteKind, *, kept: bool = False) -> bool:
+        """Return whether raw bytes hold an identifier; in those that an option keeps, one that none keeps."""
+        if kept:
+            return self._never_kept.found_in_bytes(value, kind)
         if self._person.own.found_in_bytes(value, kind):
             return True
         return self._known.raw.found_in(value, frozenset(), kind=kind)
@@ -145,12 +151,11 @@ class IdentifierPlaces:
             hits = {self._in_valid(part, vr, place) for part in valid} | {self._in_text(text, "", vr, kept)}
         elif vr in STRINGS:
             hits = {self._in_text(place.text, keyword, vr, kept)}
-        elif is_texty(bytes(place.element.value[:4096])):
-            hits = {self._in_text(bytes(place.element.value).decode("latin-1"), keyword, vr, kept)}
-        else:
-            hits = set(map(self._in_number, _binary(place, little=self._one.encoding.little)))
+        else:  # a number may have the bytes of a text
+            hits = {self._in_text(text, keyword, vr, kept) for text in _texts_of(place)}
+            hits |= set(map(self._in_number, _binary(place, little=self._one.encoding.little)))
         no_text = vr not in _VALID and vr not in STRINGS
-        if no_text and self.in_raw(place.element.value, ByteKind.BYTES, names_only=kept):
+        if no_text and self.in_raw(place.element.value, ByteKind.BYTES, kept=kept):
             yield FileFinding("identifier-in-bytes", place.path)
         hit = max(hits | {""}, key=_WEIGHTS.index)
         if hit:
@@ -165,13 +170,13 @@ class IdentifierPlaces:
             text = "\\".join(value for value in text.split("\\") if not is_term(value.strip(" \0"), keyword))
         if not text:
             return ""
-        own = self._names if kept else self._whole
+        own = self._never_kept if kept else self._whole
         if own.found_in(text) or self._days.found_in(text) or own.spelled_apart_in(text):
             return CERTAIN
         hit = self._known.hit(text)
         if not kept or not hit:
             return hit
-        # An option keeps the attribute: only a name in it is too much.
+        # An option keeps the attribute: of others, only a name in it is too much.
         named = KnownValues(Identifiers(names=self._known.values.names)).hit(text)
         return CERTAIN if hit == named == CERTAIN else ""
 
@@ -238,6 +243,15 @@ def _parts(text: str) -> list[str]:
 def _days_shown(place: Place) -> set[str]:
     """Return the days of a date attribute, which a text may name, too."""
     return days_in(place.text[:8]) if place.element.vr in ("DA", "DT") else set()
+
+
+def _texts_of(place: Place) -> set[str]:
+    """Return bytes that look like text, as Latin-1, as UTF-8, and in the character sets of the file."""
+    value = bytes(place.element.value)
+    if not is_texty(value[:4096]):
+        return set()
+    declared = exact(value.strip(b" \0"), place.encodings)
+    return {value.decode("latin-1"), value.decode("utf-8", "replace"), declared or ""} - {""}
 
 
 def _binary(place: Place, *, little: bool) -> Iterator[str]:

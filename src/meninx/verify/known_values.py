@@ -49,9 +49,11 @@ class KnownValues:
 
     Attributes:
         values: all of them.
+        births: the days that are birth dates, or stand on a list; a path without dates does not hold one.
     """
 
     values: Identifiers = field(default_factory=Identifiers)
+    births: set[str] = field(default_factory=set)
 
     def add(self, more: Identifiers) -> None:
         """Add the identifiers of one file or list."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from meninx.core import csv_table
 from meninx.core.pool import Stop, mapped
 from meninx.core.progress import Progress, task
-from meninx.deid.identifiers import Identifiers, collect
+from meninx.deid.identifiers import Identifiers, collect, names_somebody
 from meninx.deid.worker import content_of
 from meninx.dicomfile import discover, instance
 from meninx.dicomfile.discover import SourceFile
@@ -23,7 +23,8 @@ from meninx.dicomfile.file_part import FilePart, windows_of
 from meninx.dicomfile.fragments import Fragments
 from meninx.dicomfile.instance import SOP_INSTANCE, Instance
 from meninx.dicomfile.refusals import Reason, Refused
-from meninx.verify.known_values import KnownValues
+from meninx.verify.known_values import KnownValues, days_in
+from meninx.verify.person_evidence import BIRTH_DATE
 
 DAYS = {
     0x00080020: "StudyDate",
@@ -51,6 +52,7 @@ class Originals:
 
     Attributes:
         people: identifiers per person (PatientID and issuer).
+        never_kept: of these, per person, those that no option of the standard keeps.
         files: the readable files.
         by_uid: SOP instance UID -> number of the file.
         by_pixels: digest of the pixel data -> number of the file; pixels of several people are left out.
@@ -60,6 +62,7 @@ class Originals:
     """
 
     people: list[Identifiers] = field(default_factory=list)
+    never_kept: list[Identifiers] = field(default_factory=list)
     files: list[OriginalFile] = field(default_factory=list)
     by_uid: dict[str, int] = field(default_factory=dict)
     by_pixels: dict[bytes, int] = field(default_factory=dict)
@@ -114,6 +117,7 @@ def _parts(element: Element) -> Iterator[bytes | memoryview]:
 class _Read(NamedTuple):
     person: tuple[str, str]
     found: Identifiers
+    never_kept: Identifiers
     uid: str
     digest: bytes
     days: tuple[str, ...]
@@ -148,6 +152,7 @@ def read(
             person = numbers.setdefault(one.person, len(numbers))
             if person == len(result.people):
                 result.people.append(Identifiers())
+                result.never_kept.append(Identifiers())
             _merge(result, known, one, person, item.path)
         done.close()
     return result, known
@@ -155,8 +160,9 @@ def read(
 
 def _merge(result: Originals, known: KnownValues, one: _Read, person: int, path: str) -> None:
     known.add(one.found)
-    people = KnownValues(result.people[person])
-    people.add(one.found)
+    KnownValues(result.people[person]).add(one.found)
+    KnownValues(result.never_kept[person]).add(one.never_kept)
+    known.births |= days_in(one.days[list(DAYS).index(BIRTH_DATE)][:8])
     number = len(result.files)
     result.files.append(OriginalFile(person, one.days, path))
     result.by_uid.setdefault(one.uid, number)
@@ -176,9 +182,10 @@ def _read(task: tuple[str, SourceFile]) -> _Read | Reason:
         with content(Path(task[0]), task[1]) as data:
             one, _ = instance.parsed(data)
             found, _ = collect(one.elements, one.encodings)
+            never_kept, _ = collect(one.elements, one.encodings, lambda tag, vr: not names_somebody(tag))
             days = tuple(one.text(tag) for tag in DAYS)
             person = (one.patient_id or one.text(instance.STUDY), one.issuer)
-            return _Read(person, found, one.text(SOP_INSTANCE), pixel_digest(one), days)
+            return _Read(person, found, never_kept, one.text(SOP_INSTANCE), pixel_digest(one), days)
     except Refused as refused:
         return refused.reason
     except BROKEN:

@@ -2,17 +2,18 @@
 
 Words, digests and codes that the papers of a clean archive always have are no hits, because patients may be
 called ``Field`` or have the number ``113100``: DICOM keywords of several words (``MagneticFieldStrength``),
-digests and signatures as whole tokens, and in ``deid.json`` the keywords, codes and counts in their places.
+digests in a list of them, digests and signatures in the places of the program's papers, and in ``deid.json``
+the keywords, codes and counts in their places. A digest that is a known identifier is searched.
 A statement that follows from the ``deid.json`` beside it holds no more than that file, which is searched.
 """
 
 from __future__ import annotations
 
-import codecs
+import itertools
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,30 @@ from meninx.core import artifacts
 from meninx.core.artifacts import DeidRecord
 from meninx.core.clean_archive import STATEMENT
 from meninx.core.errors import MeninxError
+from meninx.core.folder_signature import SIGNATURE
 from meninx.deid.options import EVERY_CODE
 from meninx.deid.papers import statement
+from meninx.deid.papers.audit_chain import AUDIT_LOG
 from meninx.deid.text_in_bytes import is_texty
 from meninx.dicomfile.file_part import FilePart, windows_of
+from meninx.verify import readable_text
 from meninx.verify.dicom_findings import FileFinding
 from meninx.verify.known_values import CERTAIN, KnownValues
+from meninx.verify.readable_text import BY_LINE, Block
 
 _BLOCK = 8 << 20  # bytes of text that are searched at once
 _SAMPLE = 4096
 _TOKEN = re.compile(r"(?<![\w^])[A-Za-z][A-Za-z0-9]+(?![\w^])")
 _COMPOUND = re.compile(r"[a-z0-9][A-Z]|[A-Z]{2}[a-z]")
-_DIGEST = re.compile(r"(?<![0-9A-Za-z])(?=[0-9]*[a-f])(?:[0-9a-f]{64}|[0-9a-f]{32})(?![0-9A-Za-z])")
-_SIGNATURE = re.compile(r"(?<![0-9A-Za-z+/])[A-Za-z0-9+/]{40,}={1,2}(?![0-9A-Za-z+/=])")
+_LISTED = re.compile(r"^[0-9a-f]{64}(?=  )", re.MULTILINE)  # in a list of digests
+_DIGEST = re.compile(r'(?<=")[0-9a-f]{64}(?=")')
+_SIGNATURE = re.compile(r'(?<=")[A-Za-z0-9+/]{40,}={1,2}(?=")')
+_FORMS = {
+    AUDIT_LOG: (_DIGEST,),
+    artifacts.place(DeidRecord): (_DIGEST,),
+    SIGNATURE: (_DIGEST, _SIGNATURE),
+}
+"""Paper of the program -> the form of the digests and signatures in it."""
 _CODES = frozenset(code.value for code in EVERY_CODE)
 _RECORD = artifacts.place(DeidRecord)
 _FIELDS = frozenset(field.name for field in fields(DeidRecord))
@@ -51,73 +63,76 @@ def findings(data: bytes | FilePart, known: KnownValues, path: Path | None) -> I
     """
     if not len(data):
         return
-    encoding = _encoding_of(bytes(data[:_SAMPLE]))
-    if not encoding:
+    sample = bytes(data[:_SAMPLE])
+    encoding = readable_text.encoding_of(sample)
+    unread, held = not encoding, False
+    searched = bool(known) and not _follows(data, path)
+    if encoding or is_texty(sample):
+        for block in _texts(data, encoding or BY_LINE, known, path):
+            unread = unread or block.unread
+            held = held or (searched and _holds(block, known))
+    if unread:
         yield FileFinding("content-unread", "file")
-        texty = is_texty(bytes(data[:_SAMPLE]))
-        texts = _blocks(data, "latin-1") if texty else iter(())
-        if known and (known.raw.found_in(data, frozenset()) or any(_holds(text, known) for text in texts)):
-            yield FileFinding("identifier-in-bytes", "file")
-        return
-    followed = not known or _follows(data, path)
-    if not followed and any(_holds(text, known) for text in _texts(data, encoding, path)):
+    if held or (unread and searched and known.raw.found_in(data, frozenset())):
         yield FileFinding("identifier-in-bytes", "file")
 
 
-def _encoding_of(sample: bytes) -> str:
-    """Return the encoding of a text, with or without its mark; empty for bytes of another kind.
-
-    Compressed bytes are no UTF-8, and half of them are above 127, which is more than in a text of Latin-1.
-    """
-    for encoding, mark, zeros in (
-        ("utf-16-le", b"\xff\xfe", sample[1::2]),
-        ("utf-16-be", b"\xfe\xff", sample[::2]),
-    ):
-        if sample.startswith(mark) or (zeros and zeros.count(0) > 0.5 * len(zeros)):
-            text = sample[: len(sample) & ~1].decode(encoding, "replace").lstrip("\ufeff")
-            return encoding if is_texty(text.encode()) else ""
-    if not is_texty(sample) or sample.startswith(b"%PDF"):
-        return ""
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(sample)
-    except UnicodeDecodeError:
-        return "latin-1" if sum(sign > 127 for sign in sample) < 0.3 * len(sample) else ""
-    return "utf-8"
-
-
-def _texts(data: bytes | FilePart, encoding: str, path: Path | None) -> Iterator[str]:
+def _texts(data: bytes | FilePart, encoding: str, known: KnownValues, path: Path | None) -> Iterator[Block]:
     """Yield the text in blocks, without what no patient's value can be."""
-    if path is not None and path.name == _RECORD and len(data) <= _BLOCK:
-        yield _without_closed_words(_of_record(bytes(data)))
-    else:
-        yield from map(_without_closed_words, _blocks(data, encoding))
+    name = path.name if path is not None else ""
+    if name == _RECORD and len(data) <= _BLOCK:
+        block = readable_text.read(bytes(data), encoding)
+        yield replace(block, text=_without_closed_words(_of_record(block.text), known, name))
+        return
+    for part in _blocks(data, 2 if encoding.startswith("utf-16") else 1):
+        block = readable_text.read(part, encoding)
+        yield replace(block, text=_without_closed_words(block.text, known, name))
 
 
-def _blocks(data: bytes | FilePart, encoding: str) -> Iterator[str]:
-    """Yield a text in blocks of whole lines."""
-    unit, rest = 2 if encoding.startswith("utf-16") else 1, b""
+def _blocks(data: bytes | FilePart, unit: int) -> Iterator[bytes]:
+    """Yield a text in blocks of whole lines.
+
+    Args:
+        data: the text.
+        unit: bytes that are never parted.
+    """
+    rest = b""
     for window in windows_of(data):
         whole = rest + bytes(window)
         cut = (whole.rfind(b"\n") + unit) // unit * unit
         if cut > len(whole):  # the line end itself is cut
             cut -= unit
         if cut < unit and len(whole) > _BLOCK:
-            end = len(whole) // unit * unit
-            yield whole[:end].decode(encoding, "replace")
-            rest = whole[end - _OVERLAP :]
+            end = _between_signs(whole, len(whole) // unit * unit, unit)
+            yield whole[:end]
+            rest = whole[_between_signs(whole, end - _OVERLAP, unit) :]
             continue
         rest = whole[cut:]
-        yield whole[:cut].decode(encoding, "replace")
-    yield rest.decode(encoding, "replace")
+        yield whole[:cut]
+    yield rest
 
 
-def _without_closed_words(text: str) -> str:
-    """Return a text without digests, signatures and keywords of several words.
+def _between_signs(text: bytes, at: int, unit: int) -> int:
+    """Return a place, at most three bytes before another one, that parts no sign of UTF-8."""
+    if unit > 1:
+        return at
+    return next((at - back for back in range(1, 4) if text[at - back] & 0xC0 == 0xC0), at)
 
-    >>> _without_closed_words('"MagneticFieldStrength": 1, "PatientField": 2, Field')
+
+def _without_closed_words(text: str, known: KnownValues, name: str) -> str:
+    """Return a text without listed digests, signatures and keywords of several words.
+
+    Nothing that is a known identifier is left out, whatever its form.
+
+    >>> _without_closed_words('"MagneticFieldStrength": 1, "PatientField": 2, Field', KnownValues(), "")
     '" ": 1, "PatientField": 2, Field'
     """
-    text = _SIGNATURE.sub(" ", _DIGEST.sub(" ", text))
+
+    def kept(found: re.Match[str]) -> str:
+        return found[0] if found[0].casefold() in known.values.numbers else " "
+
+    for form in (_LISTED, *_FORMS.get(name, ())):
+        text = form.sub(kept, text)
     return _TOKEN.sub(lambda found: " " if _is_compound_keyword(found[0]) else found[0], text)
 
 
@@ -125,14 +140,13 @@ def _is_compound_keyword(token: str) -> bool:
     return bool(_COMPOUND.search(token)) and tag_for_keyword(token) is not None
 
 
-def _of_record(data: bytes) -> str:
+def _of_record(text: str) -> str:
     """Return every string of ``deid.json`` on a line, without keywords, codes and counts in their places."""
-    text = data.decode("utf-8", "replace")
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return "\n".join(_open_strings(record)) if isinstance(record, dict) else text
+    return "\n".join(f'"{string}"' for string in _open_strings(record)) if isinstance(record, dict) else text
 
 
 def _open_strings(record: dict[str, Any]) -> Iterator[str]:
@@ -170,7 +184,8 @@ def _follows(data: bytes | FilePart, path: Path | None) -> bool:
         return False
 
 
-def _holds(text: str, known: KnownValues) -> bool:
-    if known.raw.found_in(text.encode("utf-8", "replace"), frozenset()):
+def _holds(block: Block, known: KnownValues) -> bool:
+    if known.raw.found_in(block.text.encode("utf-8", "replace"), frozenset()):
         return True
-    return any(known.hit(line, prose=True) == CERTAIN for line in text.splitlines())
+    lines = (way for line in block.text.splitlines() for way in readable_text.spellings(line))
+    return any(known.hit(line, prose=True) == CERTAIN for line in itertools.chain(lines, block.words))

@@ -171,23 +171,31 @@ def throwaway_key(site: str) -> SiteKey:
     return SiteKey(secrets.token_bytes(MINIMUM_BYTES), site)
 
 
-def make_key(path: Path) -> Path:
-    """Write a new random key of 64 hexadecimal digits (256 bits) with mode 0600 and return its path.
+def refuse_existing_key(path: Path) -> None:
+    """Refuse to make a key where there is one.
 
     Raises:
         PrivacyRefusal: the file exists; a key is never overwritten, because nothing de-identified with it
             could be continued.
+    """
+    if path.exists():
+        fix = "leave out --new-key to use the key that is there, or name another file"
+        rule = "a new file for the key"
+        raise PrivacyRefusal(expected(rule, got="an existing one", where=path.name, fix=fix))
+
+
+def make_key(path: Path) -> Path:
+    """Write a new random key of 64 hexadecimal digits (256 bits) with mode 0600 and return its path.
+
+    Raises:
+        PrivacyRefusal: as :func:`refuse_existing_key`.
         StorageError: the file cannot be written.
     """
+    refuse_existing_key(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        fix = "leave out --new-key to use the key that is there, or name another file"
-        raise PrivacyRefusal(
-            expected("a new file for the key", got="an existing one", where=path.name, fix=fix)
-        ) from error
-    except OSError as error:
+    except OSError as error:  # also where another process has just made it
         raise StorageError(
             expected("a writable folder for the key", got=error.strerror, where=str(path.parent))
         ) from error
