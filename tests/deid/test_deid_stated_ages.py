@@ -321,7 +321,11 @@ def test_a_unit_with_a_word_of_time_is_that_time(unit):
 
 
 @pytest.mark.parametrize(
-    "unit", ["counts per year", "ml/minute", "pack years", "millimeter per second", "a.u.", "dB", "min value"]
+    "unit",
+    [
+        *("counts per year", "events per year", "scans/year", "ml/minute", "millimeter per second"),
+        *("pack years", "a.u.", "dB", "min value"),
+    ],
 )
 def test_a_rate_or_another_unit_is_no_time(unit):
     elements = [coded(CONCEPT_NAME, *OTHER), coded(UNITS, "99HOSP", "U", unit), Element(NUMBER, "DS", b"95")]
@@ -363,13 +367,14 @@ def test_a_percentile_in_years_is_an_age():
         (("UCUM", "J", "joule"), True),
         (("UCUM", "A", "a"), True),
         (("UCUM", "mm", "y"), True),
+        (("UCUM", "dag", "dag"), True),  # dekagram, and a Dutch day
         (("UCUM", "A", "years"), False),
         (("UCUM", "A", "yr"), False),
         (("99HOSP", "J", "Jahre"), False),
     ],
 )
 def test_only_a_word_of_time_contradicts_a_valid_unit(unit, stays):
-    elements = [coded(CONCEPT_NAME, *OTHER), coded(UNITS, *unit), Element(NUMBER, "DS", b"200")]
+    elements = [coded(CONCEPT_NAME, *OTHER), coded(UNITS, *unit), Element(NUMBER, "DS", b"40000")]
     assert (limited(elements, LATIN, little=True, max_age=89) == elements) == stays
 
 

@@ -53,7 +53,7 @@ _TOKEN = re.compile(r"[0-9]{1,20}(?:[.,][0-9]{1,9})?|[^\W\d_]+")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _LONGEST = 64  # characters of a number; the standard allows 16
 _FORMATS = {"FD": "d", "FL": "f", "SL": "i", "UL": "I", "SS": "h", "US": "H", "SV": "q", "UV": "Q"}
-_OLDEST = 200.0  # years; more is no age
+_OLDEST = 250.0  # years; more is no age
 _ROUNDING = 1 - 1e-9  # 1080 months are 90 years, in whatever order the factors are multiplied
 
 
@@ -93,7 +93,7 @@ def limited(
 
     Guarantee: whatever the spelling of number and unit, a number that states an age of ``max_age + 1`` years
         or more is replaced by ``max_age + 1`` years in the same unit, or removed if the unit is no known unit
-        of time, or if it is more than 200 years and its concept is not listed. A number that cannot be read
+        of time, or if it is more than 250 years and its concept is not listed. A number that cannot be read
         is removed if its concept is an age. So is a code's meaning that states such an age, unless it is
         published for the code. Nothing else changes.
 
