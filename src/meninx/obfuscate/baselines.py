@@ -258,7 +258,8 @@ def _blurred(values: Values, sigma: float) -> Values:
     """Return images convolved with a Gaussian of ``sigma`` pixels, mirrored at their borders.
 
     Each axis is transformed by the cosine basis in which this convolution is a factor per frequency, so that
-    a large sigma costs no more than a small one.
+    a large sigma costs no more than a small one. Below about two pixels the basis cuts frequencies off, so
+    that values may leave the range of the image a little (ringing).
     """
     height, width = values.shape[2:]
     across = values @ _blur_matrix(width, sigma)
