@@ -20,6 +20,7 @@ import multiprocessing.connection
 import multiprocessing.resource_tracker
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -393,14 +394,14 @@ class _Process(SpawnProcess):
     """
 
     def start(self) -> None:
-        if hasattr(signal, "pthread_sigmask"):
+        if sys.platform != "win32":
             multiprocessing.resource_tracker.ensure_running()  # it would let the signals through
             before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
                 super().start()
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        else:  # Windows
+        else:
             super().start()
 
     def terminate(self) -> None:
@@ -495,7 +496,7 @@ def _begin(
     """Prepare a worker process: it ignores signals and ends when the main process ends."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
+    if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _post.append(_Post(ending, work, setup, arguments))

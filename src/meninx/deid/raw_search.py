@@ -126,7 +126,7 @@ def _places(content: Sliceable, needles: _Needles, *, wide: bool) -> Iterator[tu
         window = memoryview(bytes(part) if isinstance(part, FilePart) else part)
         for at, needle in _places_within(window, needles):
             yield start + at, needle
-        for narrow in _narrowed(window) if wide else ():
+        for narrow in _narrowed(window) if wide and len(window) >= 2 * _LEAST else ():
             for _, needle in _places_within(narrow, needles):
                 yield -1, needle
 

@@ -38,6 +38,8 @@ from meninx.imaging.decode import quiet
 _CHECKED_BY_FORM = NUMBERS | {"AS", "DS", "IS", "TM"}
 _NOT_SEARCHED = MARKERS | PIXEL_DATA
 _WINDOW = 1 << 20
+_LEAST = 5  # bytes of a value that may hold an identifier
+_SHORT, _BETWEEN = 64, b"\xff" * 4  # short values are searched at once
 
 
 def _nothing(content: bytes | memoryview) -> None:
@@ -83,7 +85,9 @@ def check(
             opaque: list[bytes] = []
             if _any_found(searched, _texts(dataset, opaque)):
                 raise Refused(Reason.RESIDUAL_IDENTIFIER)
-            if any(searched.found_in_bytes(value, ByteKind.BYTES) for value in opaque):
+            short = _BETWEEN.join(value for value in opaque if len(value) <= _SHORT)
+            long = (value for value in opaque if len(value) > _SHORT)
+            if any(searched.found_in_bytes(value, ByteKind.BYTES) for value in (short, *long)):
                 raise Refused(Reason.RESIDUAL_IDENTIFIER)
             if any(tag in dataset for tag in PIXEL_DATA):
                 raise Refused(Reason.PIXELS_CHANGED)
@@ -260,7 +264,7 @@ def _element_texts(
             yield from _dataset_texts(item, encodings, opaque)
         return
     value = raw.value
-    if isinstance(value, bytes) and vr not in STRINGS:
+    if isinstance(value, bytes) and vr not in STRINGS and len(value) >= _LEAST:
         opaque.append(value)
     if vr in _CHECKED_BY_FORM or not value:
         return
