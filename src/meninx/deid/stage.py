@@ -114,9 +114,7 @@ def run(
     found = files_below(source)
     if not found:
         raise DataError(problem("the folder holds no files", where="source", fix="check the path"))
-    if not config.decisions and (out / workspace.PRIVATE / layouts.DECISIONS).exists():
-        what = f"private/{layouts.DECISIONS} holds decisions of reviewers that this run does not apply"
-        progress.note(f"{what}; --decisions does")
+    _note_left_decisions(config, out, progress)
     made_again = continuation.files_of_another_program(config, out, fingerprint)
     job = _Job(engine, registry, config, found, progress)
     if config.dry_run:
@@ -152,6 +150,13 @@ def run(
     if result.burned_in_unknown:
         progress.note(unsearched(result.burned_in_unknown))
     return result
+
+
+def _note_left_decisions(config: DeidConfig, out: Path, progress: Progress) -> None:
+    """Say that decisions of reviewers lie in the output folder that this run does not apply."""
+    if not config.decisions and (out / workspace.PRIVATE / layouts.DECISIONS).exists():
+        what = f"private/{layouts.DECISIONS} holds decisions of reviewers that this run does not apply"
+        progress.note(f"{what}; --decisions does")
 
 
 def _note_another_program(job: _Job, made_again: int) -> None:
